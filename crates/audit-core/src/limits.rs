@@ -167,15 +167,14 @@ pub struct LimitExceeded {
 }
 
 impl LimitExceeded {
-    /// One log has more bytes than [`Limits::max_log_bytes`]. `at_least` is how many had been counted when
-    /// the count was given up.
-    pub fn log_bytes(at_least: u64, limits: &Limits) -> LimitExceeded {
-        LimitExceeded {
-            limit: Limit::LogBytes,
-            actual: at_least,
-            max: limits.max_log_bytes,
-            stopped_early: true,
-        }
+    /// One log has `actual` bytes, which is more than [`Limits::max_log_bytes`].
+    pub fn log_bytes(actual: u64, limits: &Limits) -> LimitExceeded {
+        LimitExceeded { limit: Limit::LogBytes, actual, max: limits.max_log_bytes, stopped_early: false }
+    }
+
+    /// The same, where counting was given up at `at_least` bytes.
+    pub fn log_bytes_at_least(at_least: u64, limits: &Limits) -> LimitExceeded {
+        LimitExceeded { stopped_early: true, ..LimitExceeded::log_bytes(at_least, limits) }
     }
 
     /// Which limit.
@@ -249,7 +248,7 @@ impl Budget {
         let over = |limit, actual, max| LimitExceeded { limit, actual, max, stopped_early: false };
         let Limits { max_logs, max_total_bytes, max_log_bytes } = self.limits;
         let exceeded = if bound_bytes > u64::from(max_log_bytes) {
-            over(Limit::LogBytes, bound_bytes, max_log_bytes)
+            LimitExceeded::log_bytes(bound_bytes, &self.limits)
         } else if self.logs >= max_logs {
             over(Limit::Logs, u64::from(self.logs) + 1, max_logs)
         } else if total > u64::from(max_total_bytes) {

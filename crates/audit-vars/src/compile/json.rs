@@ -1,0 +1,313 @@
+//! JSON text into a template: one pass that checks the grammar and copies runs of text between variables.
+
+use super::{BodyError, BodyProblem, Compiler};
+use crate::escape::find_special;
+use crate::var::SENTINEL_KEY;
+
+/// What `{"$var":…}` is in this text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sentinels {
+    /// A variable: the text is the wire form of a body.
+    Variables,
+    /// A reserved key like any other: the text is data.
+    Data,
+}
+
+/// Appends one JSON value, without the white space between its parts.
+pub(super) fn compile(
+    compiler: &mut Compiler<'_>,
+    text: &str,
+    sentinels: Sentinels,
+) -> Result<(), BodyError> {
+    let mut parser = Parser { text: text.as_bytes(), at: 0, copied: 0, compiler, sentinels };
+    parser.value()?;
+    parser.white_space();
+    if parser.at < parser.text.len() {
+        return Err(parser.syntax("expected the end of the text"));
+    }
+    parser.copy_to(parser.at);
+    parser.compiler.check_size(0)
+}
+
+/// Checks that `text` is a number as JSON writes it.
+pub(super) fn check_number(compiler: &mut Compiler<'_>, text: &str) -> Result<(), BodyError> {
+    let mut parser = Parser { text: text.as_bytes(), at: 0, copied: 0, compiler, sentinels: Sentinels::Data };
+    parser.number()?;
+    if parser.at < text.len() { Err(parser.syntax("expected a number")) } else { Ok(()) }
+}
+
+struct Parser<'t, 'c, 'v> {
+    text: &'t [u8],
+    at: usize,
+    /// Everything before this is in the compiler's text, or was white space or a sentinel.
+    copied: usize,
+    compiler: &'c mut Compiler<'v>,
+    sentinels: Sentinels,
+}
+
+/// Where an object begins.
+#[derive(Clone, Copy)]
+struct Start {
+    /// In the text that is read.
+    at: usize,
+    /// In the text of the compiler, once everything before it is copied.
+    text: usize,
+}
+
+impl Parser<'_, '_, '_> {
+    #[cold]
+    fn syntax(&self, reason: &'static str) -> BodyError {
+        BodyError::new(BodyProblem::Syntax { reason, offset: self.at })
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    /// Hands everything up to `end` to the compiler.
+    fn copy_to(&mut self, end: usize) {
+        self.compiler.text.extend_from_slice(&self.text[self.copied..end]);
+        self.copied = end;
+    }
+
+    /// Steps over white space. It is left out, so what stands before it is copied first.
+    fn white_space(&mut self) {
+        let blank = |byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+        if self.peek().is_some_and(blank) {
+            self.copy_to(self.at);
+            while self.peek().is_some_and(blank) {
+                self.at += 1;
+            }
+            self.copied = self.at;
+        }
+    }
+
+    /// Stops if what was read so far is already too large.
+    fn check_size(&self) -> Result<(), BodyError> {
+        self.compiler.check_size(self.at - self.copied)
+    }
+
+    /// Recursion is bounded by the compiler's depth.
+    fn value(&mut self) -> Result<(), BodyError> {
+        self.white_space();
+        match self.peek() {
+            Some(b'{') => self.object(),
+            Some(b'[') => self.array(),
+            Some(b'"') => self.string(),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b't') => self.literal("true"),
+            Some(b'f') => self.literal("false"),
+            Some(b'n') => self.literal("null"),
+            Some(_) | None => Err(self.syntax("expected a value")),
+        }
+    }
+
+    fn literal(&mut self, word: &str) -> Result<(), BodyError> {
+        if !self.text[self.at..].starts_with(word.as_bytes()) {
+            return Err(self.syntax("expected a value"));
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn array(&mut self) -> Result<(), BodyError> {
+        self.compiler.descend()?;
+        self.at += 1;
+        self.white_space();
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            self.compiler.ascend();
+            return Ok(());
+        }
+        for index in 0.. {
+            self.value().and_then(|()| self.check_size()).map_err(|error| error.below_index(index))?;
+            self.white_space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b']') => break,
+                Some(_) | None => return Err(self.syntax("expected ',' or ']'")),
+            }
+        }
+        self.at += 1;
+        self.compiler.ascend();
+        Ok(())
+    }
+
+    fn object(&mut self) -> Result<(), BodyError> {
+        self.compiler.descend()?;
+        let start = Start { at: self.at, text: self.compiler.text.len() + self.at - self.copied };
+        self.at += 1;
+        self.white_space();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            self.compiler.ascend();
+            return Ok(());
+        }
+        let mut first = true;
+        loop {
+            self.white_space();
+            if self.peek() != Some(b'"') {
+                return Err(self.syntax("expected a key in quotes"));
+            }
+            let key = self.at + 1;
+            self.string()?;
+            let key = key..self.at - 1;
+            let reserved =
+                self.text[key.clone()].starts_with(b"$") || self.text[key.clone()].starts_with(b"\\u0024");
+            self.white_space();
+            if self.peek() != Some(b':') {
+                return Err(self.syntax("expected ':'"));
+            }
+            self.at += 1;
+            if reserved {
+                let is_sentinel = first
+                    && self.sentinels == Sentinels::Variables
+                    && &self.text[key.clone()] == SENTINEL_KEY.as_bytes();
+                if !is_sentinel {
+                    return Err(self.reserved(key));
+                }
+                return self.sentinel(start, key);
+            }
+            let value = self.value().and_then(|()| self.check_size());
+            value.map_err(|error| error.below_key(self.lossy(key)))?;
+            self.white_space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => break,
+                Some(_) | None => return Err(self.syntax("expected ',' or '}'")),
+            }
+            first = false;
+        }
+        self.at += 1;
+        self.compiler.ascend();
+        Ok(())
+    }
+
+    /// After `{"$var":` of the object that began at `start`: a string and the closing brace, or it is a key that may not be.
+    fn sentinel(&mut self, start: Start, key: std::ops::Range<usize>) -> Result<(), BodyError> {
+        self.white_space();
+        if self.peek() != Some(b'"') {
+            return Err(self.reserved(key));
+        }
+        let name = self.at + 1;
+        self.string()?;
+        let name = name..self.at - 1;
+        self.white_space();
+        if self.peek() != Some(b'}') {
+            return Err(self.reserved(key));
+        }
+        self.at += 1;
+        // White space inside the sentinel makes its beginning be copied before it is known to be one.
+        if self.copied <= start.at {
+            self.copy_to(start.at);
+        }
+        self.compiler.text.truncate(start.text);
+        self.copied = self.at;
+        self.compiler.ascend();
+        let name = self.lossy(name);
+        self.compiler.variable(&name)
+    }
+
+    #[cold]
+    fn reserved(&self, key: std::ops::Range<usize>) -> BodyError {
+        let key = self.lossy(key);
+        BodyError::new(BodyProblem::ReservedKey { key: key.clone() }).below_key(key)
+    }
+
+    #[cold]
+    fn lossy(&self, range: std::ops::Range<usize>) -> String {
+        String::from_utf8_lossy(&self.text[range]).into_owned()
+    }
+
+    /// A string in quotes (RFC 8259, section 7).
+    fn string(&mut self) -> Result<(), BodyError> {
+        self.at += 1;
+        loop {
+            self.at = find_special(self.text, self.at);
+            match self.peek() {
+                Some(b'"') => break,
+                Some(b'\\') => self.escape()?,
+                Some(_) => return Err(self.syntax("control characters must be escaped")),
+                None => return Err(self.syntax("expected '\"'")),
+            }
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn escape(&mut self) -> Result<(), BodyError> {
+        match self.text.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 2;
+                Ok(())
+            }
+            Some(b'u') => {
+                let unpaired = "an unpaired surrogate is not text";
+                match self.code_unit(self.at)? {
+                    0xd800..0xdc00 => match self.code_unit(self.at + 6) {
+                        Ok(0xdc00..0xe000) => self.at += 12,
+                        Ok(_) | Err(_) => return Err(self.syntax(unpaired)),
+                    },
+                    0xdc00..0xe000 => return Err(self.syntax(unpaired)),
+                    _ => self.at += 6,
+                }
+                Ok(())
+            }
+            Some(_) | None => Err(self.syntax("no such escape")),
+        }
+    }
+
+    /// The number in an escape `\uXXXX` at this place.
+    fn code_unit(&self, at: usize) -> Result<u16, BodyError> {
+        let digits = self.text.get(at..at + 6).and_then(|escape| escape.strip_prefix(b"\\u"));
+        let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        let unit = digits.and_then(|digits| u16::from_str_radix(digits, 16).ok());
+        unit.ok_or_else(|| self.syntax("expected four hexadecimal digits"))
+    }
+
+    /// A number (RFC 8259, section 6).
+    fn number(&mut self) -> Result<(), BodyError> {
+        let start = self.at;
+        let mut may_overflow = false;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.peek() {
+            Some(b'0') => self.at += 1,
+            Some(b'1'..=b'9') => self.digits()?,
+            Some(_) | None => return Err(self.syntax("expected a digit")),
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            may_overflow = true;
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        // Without an exponent it takes more than 308 digits to leave the range of a 64-bit float.
+        may_overflow |= self.at - start > 308;
+        if may_overflow {
+            let text = String::from_utf8_lossy(&self.text[start..self.at]);
+            if !text.parse::<f64>().is_ok_and(f64::is_finite) {
+                self.at = start;
+                return Err(self.syntax("the number is out of the range of a 64-bit float"));
+            }
+        }
+        Ok(())
+    }
+
+    /// At least one digit.
+    fn digits(&mut self) -> Result<(), BodyError> {
+        let start = self.at;
+        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+        if self.at == start { Err(self.syntax("expected a digit")) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,148 @@
+//! From a body to the text of a template: one pass that copies and checks.
+
+mod error;
+mod json;
+mod key;
+mod serializer;
+
+pub use error::{BodyError, BodyProblem};
+
+use audit_core::{LimitExceeded, Limits};
+use serde::Serialize;
+
+use crate::template::{Cut, Template};
+use crate::values::HostValue;
+use crate::{Var, Vars};
+
+/// How deep objects and arrays of a body may nest, the body itself included. Readers of JSON commonly stop at 128 levels
+/// (`serde_json` does); a host's variable may add its own few.
+pub const MAX_DEPTH: u32 = 64;
+
+const _: () = assert!(MAX_DEPTH + HostValue::MAX_DEPTH < 128);
+
+/// The text so far, and what it is checked against.
+struct Compiler<'v> {
+    text: Vec<u8>,
+    cuts: Vec<Cut>,
+    /// The largest sizes of the variables so far, together.
+    variable_bytes: u64,
+    depth: u32,
+    rules: Rules<'v>,
+}
+
+/// What is being compiled.
+#[derive(Clone, Copy)]
+enum Rules<'v> {
+    /// A body, with these variables and limits.
+    Body(&'v Vars, &'v Limits),
+    /// The value of a host's variable.
+    HostValue(Var),
+}
+
+impl<'v> Compiler<'v> {
+    fn new(rules: Rules<'v>) -> Compiler<'v> {
+        Compiler { text: Vec::with_capacity(256), cuts: Vec::new(), variable_bytes: 0, depth: 0, rules }
+    }
+
+    /// The largest size that the text so far could have, in bytes.
+    fn bound(&self) -> u64 {
+        self.text.len() as u64 + self.variable_bytes
+    }
+
+    fn max_bytes(&self) -> u32 {
+        match self.rules {
+            Rules::Body(_, limits) => limits.max_log_bytes(),
+            Rules::HostValue(var) => var.max_bytes(),
+        }
+    }
+
+    /// Stops if the text so far, with `more` bytes, is already too large.
+    #[inline]
+    fn check_size(&self, more: usize) -> Result<(), BodyError> {
+        let at_least = self.bound() + more as u64;
+        if at_least > u64::from(self.max_bytes()) { Err(self.too_large(at_least)) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn too_large(&self, at_least: u64) -> BodyError {
+        BodyError::new(match self.rules {
+            Rules::Body(_, limits) => {
+                BodyProblem::TooLarge(LimitExceeded::log_bytes_at_least(at_least, limits))
+            }
+            Rules::HostValue(var) => BodyProblem::ValueTooLarge { at_least, max: var.max_bytes() },
+        })
+    }
+
+    /// Enters an object or array.
+    #[inline]
+    fn descend(&mut self) -> Result<(), BodyError> {
+        let max = match self.rules {
+            Rules::Body(..) => MAX_DEPTH,
+            Rules::HostValue(_) => HostValue::MAX_DEPTH,
+        };
+        if self.depth == max {
+            return Err(BodyError::new(BodyProblem::TooDeep { max }));
+        }
+        self.depth += 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn ascend(&mut self) {
+        self.depth -= 1;
+    }
+
+    /// Puts the variable of this name here.
+    fn variable(&mut self, name: &str) -> Result<(), BodyError> {
+        let Rules::Body(vars, _) = self.rules else {
+            return Err(BodyError::new(BodyProblem::MisplacedVariable));
+        };
+        let Some(var) = vars.get(name) else {
+            return Err(BodyError::new(BodyProblem::UnknownVariable { name: name.to_owned() }));
+        };
+        let at = u32::try_from(self.text.len()).expect("checked against max_log_bytes, which is a u32");
+        self.cuts.push(Cut { at, slot: var.slot() });
+        self.variable_bytes += u64::from(var.max_bytes());
+        self.check_size(0)
+    }
+
+    fn finish_body(self, limits: &Limits) -> Result<Template, BodyError> {
+        // A variable in the place of the body leaves no text, or none that begins with a brace.
+        if self.text.first() != Some(&b'{') || self.cuts.first().is_some_and(|cut| cut.at == 0) {
+            return Err(BodyError::new(BodyProblem::NotAnObject));
+        }
+        let bound = self.bound();
+        match u32::try_from(bound) {
+            Ok(bytes) if bytes <= limits.max_log_bytes() => Ok(Template::new(self.text, self.cuts, bytes)),
+            Ok(_) | Err(_) => {
+                Err(BodyError::new(BodyProblem::TooLarge(LimitExceeded::log_bytes(bound, limits))))
+            }
+        }
+    }
+}
+
+/// A body from anything that serializes.
+pub(crate) fn body<T: Serialize + ?Sized>(
+    vars: &Vars,
+    limits: &Limits,
+    body: &T,
+) -> Result<Template, BodyError> {
+    let mut compiler = Compiler::new(Rules::Body(vars, limits));
+    body.serialize(&mut compiler)?;
+    compiler.finish_body(limits)
+}
+
+/// A body from JSON text in which sentinels stand for variables.
+pub(crate) fn json_body(vars: &Vars, limits: &Limits, text: &str) -> Result<Template, BodyError> {
+    let mut compiler = Compiler::new(Rules::Body(vars, limits));
+    json::compile(&mut compiler, text, json::Sentinels::Variables)?;
+    compiler.finish_body(limits)
+}
+
+/// The JSON of a host variable's value.
+pub(crate) fn host_value<T: Serialize + ?Sized>(var: Var, value: &T) -> Result<Vec<u8>, BodyError> {
+    let mut compiler = Compiler::new(Rules::HostValue(var));
+    value.serialize(&mut compiler)?;
+    compiler.check_size(0)?;
+    Ok(compiler.text)
+}
