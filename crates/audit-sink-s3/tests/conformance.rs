@@ -1,0 +1,106 @@
+//! The sink keeps the contract of `AuditSink` on every kind of store, in each compression.
+//!
+//! In memory it proves the logic, in a directory that nothing depends on metadata, on the test server that it
+//! does so through HTTP with signatures and checksums.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::sync::Arc;
+
+use audit_core::testing::StoredRecord;
+use audit_core::testing::conformance::{self, Destination};
+use audit_core::{AuditSink, Durability, async_trait};
+use audit_sink_s3::{Bucket, Compression, S3Sink, Settings};
+use object_store::memory::InMemory;
+use s3_testserver::S3TestServer;
+
+fn settings(compression: Compression) -> Settings {
+    Settings { compression, linger_ms: 2, ..Settings::default() }
+}
+
+async fn open(bucket: Bucket, compression: Compression) -> Arc<dyn AuditSink> {
+    Arc::new(S3Sink::builder(bucket).with_settings(settings(compression)).open().await.unwrap())
+}
+
+struct Memory(Arc<InMemory>, Compression);
+
+#[async_trait]
+impl Destination for Memory {
+    async fn open(&self) -> Arc<dyn AuditSink> {
+        open(support::bucket_in(&self.0, "logs"), self.1).await
+    }
+
+    async fn stored(&self) -> Vec<StoredRecord> {
+        support::check("logs/", &support::read_store(&*self.0).await).unwrap()
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Delivered
+    }
+}
+
+struct Directory(tempfile::TempDir);
+
+#[async_trait]
+impl Destination for Directory {
+    async fn open(&self) -> Arc<dyn AuditSink> {
+        let url = url::Url::from_directory_path(self.0.path().join("made/on/demand")).unwrap();
+        Arc::new(S3Sink::open(url.as_str(), settings(Compression::Zstd)).await.unwrap())
+    }
+
+    async fn stored(&self) -> Vec<StoredRecord> {
+        support::check("made/on/demand/", &support::read_directory(self.0.path())).unwrap()
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Delivered
+    }
+}
+
+struct Server(S3TestServer);
+
+#[async_trait]
+impl Destination for Server {
+    async fn open(&self) -> Arc<dyn AuditSink> {
+        open(support::bucket_on(&self.0, "audit/logs"), Compression::Zstd).await
+    }
+
+    async fn stored(&self) -> Vec<StoredRecord> {
+        support::check("audit/logs/", &support::read_server(&self.0)).unwrap()
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Delivered
+    }
+}
+
+#[tokio::test]
+async fn in_memory_with_zstd() {
+    conformance::run(&Memory(Arc::default(), Compression::Zstd)).await;
+}
+
+#[tokio::test]
+async fn in_memory_with_gzip() {
+    conformance::run(&Memory(Arc::default(), Compression::Gzip)).await;
+}
+
+#[tokio::test]
+async fn in_memory_without_compression() {
+    conformance::run(&Memory(Arc::default(), Compression::None)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_memory_on_several_threads() {
+    conformance::run(&Memory(Arc::default(), Compression::Zstd)).await;
+}
+
+#[tokio::test]
+async fn in_a_directory() {
+    conformance::run(&Directory(tempfile::tempdir().unwrap())).await;
+}
+
+#[tokio::test]
+async fn on_a_server() {
+    conformance::run(&Server(S3TestServer::start().await)).await;
+}
