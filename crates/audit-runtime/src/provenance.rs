@@ -1,0 +1,184 @@
+//! Where a log comes from, in the one member of a body that no function can write.
+
+use std::fmt;
+use std::sync::Arc;
+
+use audit_core::{MAX_ADDED_BYTES, UniqueId};
+
+/// What kind of function runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FunctionKind {
+    /// Reads. Its result may be cached and handed to many requests.
+    Query,
+    /// Reads and writes in one transaction, for one request.
+    Mutation,
+    /// Calls queries and mutations, and the outside world. Has no audit log of its own.
+    Action,
+}
+
+impl FunctionKind {
+    /// `query`, `mutation` or `action`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FunctionKind::Query => "query",
+            FunctionKind::Mutation => "mutation",
+            FunctionKind::Action => "action",
+        }
+    }
+}
+
+impl fmt::Display for FunctionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The name of a function, as its host calls it: `documents:update`.
+#[derive(Clone)]
+pub struct FunctionName(Name);
+
+#[derive(Clone)]
+enum Name {
+    Static(&'static str),
+    Shared(Arc<str>),
+}
+
+impl FunctionName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Name::Static(name) => name,
+            Name::Shared(name) => name,
+        }
+    }
+}
+
+impl From<&'static str> for FunctionName {
+    fn from(name: &'static str) -> FunctionName {
+        FunctionName(Name::Static(name))
+    }
+}
+
+impl From<Arc<str>> for FunctionName {
+    fn from(name: Arc<str>) -> FunctionName {
+        FunctionName(Name::Shared(name))
+    }
+}
+
+impl From<String> for FunctionName {
+    fn from(name: String) -> FunctionName {
+        FunctionName(Name::Shared(name.into()))
+    }
+}
+
+impl PartialEq for FunctionName {
+    fn eq(&self, other: &FunctionName) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for FunctionName {}
+
+impl fmt::Debug for FunctionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for FunctionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The function that emitted a log: the one that was called, or one that it called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) kind: FunctionKind,
+    pub(crate) function: FunctionName,
+}
+
+/// Turns logs into records that say where they come from.
+pub(crate) struct Provenance {
+    /// For each origin the member, from its comma up to the value of `replay`.
+    members: Vec<Vec<u8>>,
+}
+
+/// A longer name is cut, in bytes as JSON, so that provenance is bounded.
+const MAX_NAME_JSON_BYTES: usize = 512;
+
+/// The rest of the member: punctuation, names, and numbers at their longest.
+const MAX_REST_BYTES: usize =
+    r#","$audit":{"execution":"","attempt":4294967295,"function":"","kind":"mutation","replay":false}}"#
+        .len()
+        + UniqueId::TEXT_BYTES;
+
+const _: () = assert!(MAX_NAME_JSON_BYTES + MAX_REST_BYTES + 1 <= MAX_ADDED_BYTES);
+
+impl Provenance {
+    pub(crate) fn new(execution: UniqueId, attempt: u32, origins: &[Origin]) -> Provenance {
+        let member = |Origin { kind, function }: &Origin| {
+            let function = bounded_json(function.as_str());
+            format!(
+                r#","$audit":{{"execution":"{execution}","attempt":{attempt},"function":{function},"kind":"{kind}","replay":"#
+            )
+            .into_bytes()
+        };
+        Provenance { members: origins.iter().map(member).collect() }
+    }
+
+    /// Adds the member to the body that stands in `record` from `start` on.
+    pub(crate) fn append(&self, record: &mut Vec<u8>, start: usize, origin: usize, replay: bool) {
+        let brace = record.pop();
+        debug_assert_eq!(brace, Some(b'}'), "a body is an object");
+        let member = &self.members[origin];
+        // An empty body has no member that a comma could follow.
+        let comma = usize::from(record.len() == start + 1);
+        record.extend_from_slice(&member[comma..]);
+        record.extend_from_slice(if replay { b"true}}" } else { b"false}}" });
+    }
+}
+
+/// The name as a JSON string, with as many characters as fit.
+fn bounded_json(name: &str) -> String {
+    let json = |name: &str| serde_json::Value::from(name).to_string();
+    let mut end = name.len().min(MAX_NAME_JSON_BYTES);
+    loop {
+        end = name.floor_char_boundary(end);
+        let text = json(&name[..end]);
+        if text.len() <= MAX_NAME_JSON_BYTES {
+            return text;
+        }
+        end -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_member_is_bounded_and_leaves_the_body_as_it_was(
+            name in "(?s:.{0,600}|[\\x00-\\x1f]{0,600})", attempt: u32, id: u128, replay: bool,
+        ) {
+            let origin = Origin { kind: FunctionKind::Mutation, function: name.clone().into() };
+            let provenance = Provenance::new(UniqueId::from_bits(id), attempt, &[origin]);
+            for body in ["{}", r#"{"a":{"b":1}}"#] {
+                let mut record = b"before\n".to_vec();
+                record.extend_from_slice(body.as_bytes());
+                provenance.append(&mut record, 7, 0, replay);
+                prop_assert!(record.len() - 7 - body.len() < MAX_ADDED_BYTES);
+                let mut value: serde_json::Value = serde_json::from_slice(&record[7..]).unwrap();
+                let member = value.as_object_mut().unwrap().remove("$audit").unwrap();
+                prop_assert_eq!(value, serde_json::from_str::<serde_json::Value>(body).unwrap());
+                prop_assert_eq!(&member["execution"], &UniqueId::from_bits(id).to_string());
+                prop_assert_eq!(&member["attempt"], attempt);
+                prop_assert_eq!(&member["replay"], replay);
+                prop_assert_eq!(&member["kind"], "mutation");
+                prop_assert!(name.starts_with(member["function"].as_str().unwrap()));
+            }
+        }
+    }
+}
