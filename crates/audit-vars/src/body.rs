@@ -4,8 +4,9 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 /// A body, written as one writes JSON, with Rust expressions for values and [`Var`](crate::Var)s among them.
 ///
-/// Values are borrowed. Keys are literals, constants, or expressions in parentheses. The result is something that
-/// serializes: nothing is copied until [`Template::compile`](crate::Template::compile) or `audit` takes it.
+/// Values are borrowed. Keys are literals, names (of constants, say), or expressions in parentheses. The result is something
+/// that serializes: nothing is copied until [`Template::compile`](crate::Template::compile) or `audit` takes it. For more
+/// than a hundred members in one object the compiler asks for a higher `recursion_limit`.
 ///
 /// ```
 /// use audit_vars::{Template, Values, Var, Vars, body};
@@ -34,21 +35,15 @@ macro_rules! body {
     ({ $($members:tt)* }) => { $crate::Object { members: $crate::body!(@members $($members)*) } };
 
     (@members) => { () };
-    (@members $key:literal : $($rest:tt)+) => { $crate::body!(@member (&$key) $($rest)+) };
-    (@members ($key:expr) : $($rest:tt)+) => { $crate::body!(@member (&$key) $($rest)+) };
-    (@members $key:ident : $($rest:tt)+) => { $crate::body!(@member (&$key) $($rest)+) };
-
-    (@member $key:tt null $(, $($rest:tt)*)?) => {
-        (($key, &()), $crate::body!(@members $($($rest)*)?))
+    (@members $key:tt : null $(, $($rest:tt)*)?) => { ((&$key, &()), $crate::body!(@members $($($rest)*)?)) };
+    (@members $key:tt : { $($inner:tt)* } $(, $($rest:tt)*)?) => {
+        ((&$key, &$crate::body!({ $($inner)* })), $crate::body!(@members $($($rest)*)?))
     };
-    (@member $key:tt { $($inner:tt)* } $(, $($rest:tt)*)?) => {
-        (($key, &$crate::body!({ $($inner)* })), $crate::body!(@members $($($rest)*)?))
+    (@members $key:tt : [ $($inner:tt)* ] $(, $($rest:tt)*)?) => {
+        ((&$key, &$crate::Array { elements: $crate::body!(@elements $($inner)*) }), $crate::body!(@members $($($rest)*)?))
     };
-    (@member $key:tt [ $($inner:tt)* ] $(, $($rest:tt)*)?) => {
-        (($key, &$crate::Array { elements: $crate::body!(@elements $($inner)*) }), $crate::body!(@members $($($rest)*)?))
-    };
-    (@member $key:tt $value:expr $(, $($rest:tt)*)?) => {
-        (($key, &$value), $crate::body!(@members $($($rest)*)?))
+    (@members $key:tt : $value:expr $(, $($rest:tt)*)?) => {
+        ((&$key, &$value), $crate::body!(@members $($($rest)*)?))
     };
 
     (@elements) => { () };

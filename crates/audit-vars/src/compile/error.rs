@@ -5,6 +5,7 @@ use std::fmt;
 use audit_core::LimitExceeded;
 
 use crate::Vars;
+use crate::escape::escape_into;
 
 /// This is not a body, or is too large to be one. It says where: [`path`](Self::path).
 pub struct BodyError(Box<Inner>);
@@ -29,7 +30,7 @@ pub enum BodyProblem {
     NotAnObject,
     /// A key begins with `$`. Such keys are reserved: for variables, and for what a host adds.
     ReservedKey {
-        /// The key.
+        /// The key, as it stands in JSON between the quotes.
         key: String,
     },
     /// A variable that the runtime does not know.
@@ -74,11 +75,25 @@ impl BodyError {
         BodyError(Box::new(Inner { problem, upwards: Vec::new() }))
     }
 
+    /// A key that begins with `$`. `escaped` is what stands between its quotes.
+    #[cold]
+    pub(super) fn reserved_key(escaped: &str) -> BodyError {
+        BodyError::new(BodyProblem::ReservedKey { key: escaped.to_owned() }).below_key(escaped)
+    }
+
     /// The problem lies at or below this key. `escaped` is what stands between the quotes.
     #[cold]
     pub(super) fn below_key(mut self, escaped: impl Into<String>) -> BodyError {
         self.0.upwards.push(Step::Key(escaped.into()));
         self
+    }
+
+    /// The problem lies at or below this field or variant.
+    #[cold]
+    pub(super) fn below_name(self, name: &str) -> BodyError {
+        let mut escaped = Vec::new();
+        escape_into(&mut escaped, name);
+        self.below_key(String::from_utf8_lossy(&escaped))
     }
 
     /// The problem lies at or below this element.

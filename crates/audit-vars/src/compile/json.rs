@@ -1,5 +1,8 @@
 //! JSON text into a template: one pass that checks the grammar and copies runs of text between variables.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use super::{BodyError, BodyProblem, Compiler};
 use crate::escape::find_special;
 use crate::var::SENTINEL_KEY;
@@ -29,13 +32,6 @@ pub(super) fn compile(
     parser.compiler.check_size(0)
 }
 
-/// Checks that `text` is a number as JSON writes it.
-pub(super) fn check_number(compiler: &mut Compiler<'_>, text: &str) -> Result<(), BodyError> {
-    let mut parser = Parser { text: text.as_bytes(), at: 0, copied: 0, compiler, sentinels: Sentinels::Data };
-    parser.number()?;
-    if parser.at < text.len() { Err(parser.syntax("expected a number")) } else { Ok(()) }
-}
-
 struct Parser<'t, 'c, 'v> {
     text: &'t [u8],
     at: usize,
@@ -45,16 +41,7 @@ struct Parser<'t, 'c, 'v> {
     sentinels: Sentinels,
 }
 
-/// Where an object begins.
-#[derive(Clone, Copy)]
-struct Start {
-    /// In the text that is read.
-    at: usize,
-    /// In the text of the compiler, once everything before it is copied.
-    text: usize,
-}
-
-impl Parser<'_, '_, '_> {
+impl<'t> Parser<'t, '_, '_> {
     #[cold]
     fn syntax(&self, reason: &'static str) -> BodyError {
         BodyError::new(BodyProblem::Syntax { reason, offset: self.at })
@@ -70,15 +57,19 @@ impl Parser<'_, '_, '_> {
         self.copied = end;
     }
 
+    /// Index of the first byte from `from` on that is not white space, or the length.
+    fn after_blanks(&self, from: usize) -> usize {
+        let blanks = self.text[from..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
+        from + blanks.count()
+    }
+
     /// Steps over white space. It is left out, so what stands before it is copied first.
     fn white_space(&mut self) {
-        let blank = |byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
-        if self.peek().is_some_and(blank) {
+        let end = self.after_blanks(self.at);
+        if end > self.at {
             self.copy_to(self.at);
-            while self.peek().is_some_and(blank) {
-                self.at += 1;
-            }
-            self.copied = self.at;
+            self.at = end;
+            self.copied = end;
         }
     }
 
@@ -91,9 +82,10 @@ impl Parser<'_, '_, '_> {
     fn value(&mut self) -> Result<(), BodyError> {
         self.white_space();
         match self.peek() {
+            Some(b'{') if self.is_at_sentinel() => self.sentinel(),
             Some(b'{') => self.object(),
             Some(b'[') => self.array(),
-            Some(b'"') => self.string(),
+            Some(b'"') => self.string().map(drop),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b't') => self.literal("true"),
             Some(b'f') => self.literal("false"),
@@ -135,7 +127,6 @@ impl Parser<'_, '_, '_> {
 
     fn object(&mut self) -> Result<(), BodyError> {
         self.compiler.descend()?;
-        let start = Start { at: self.at, text: self.compiler.text.len() + self.at - self.copied };
         self.at += 1;
         self.white_space();
         if self.peek() == Some(b'}') {
@@ -143,31 +134,22 @@ impl Parser<'_, '_, '_> {
             self.compiler.ascend();
             return Ok(());
         }
-        let mut first = true;
         loop {
             self.white_space();
             if self.peek() != Some(b'"') {
                 return Err(self.syntax("expected a key in quotes"));
             }
-            let key = self.at + 1;
-            self.string()?;
-            let key = key..self.at - 1;
-            let reserved =
-                self.text[key.clone()].starts_with(b"$") || self.text[key.clone()].starts_with(b"\\u0024");
+            let key = self.string()?;
+            self.check_size()?;
             self.white_space();
             if self.peek() != Some(b':') {
                 return Err(self.syntax("expected ':'"));
             }
-            self.at += 1;
-            if reserved {
-                let is_sentinel = first
-                    && self.sentinels == Sentinels::Variables
-                    && &self.text[key.clone()] == SENTINEL_KEY.as_bytes();
-                if !is_sentinel {
-                    return Err(self.reserved(key));
-                }
-                return self.sentinel(start, key);
+            let name = &self.text[key.clone()];
+            if name.starts_with(b"$") || name.starts_with(b"\\u0024") {
+                return Err(self.reserved(key));
             }
+            self.at += 1;
             let value = self.value().and_then(|()| self.check_size());
             value.map_err(|error| error.below_key(self.lossy(key)))?;
             self.white_space();
@@ -176,52 +158,61 @@ impl Parser<'_, '_, '_> {
                 Some(b'}') => break,
                 Some(_) | None => return Err(self.syntax("expected ',' or '}'")),
             }
-            first = false;
         }
         self.at += 1;
         self.compiler.ascend();
         Ok(())
     }
 
-    /// After `{"$var":` of the object that began at `start`: a string and the closing brace, or it is a key that may not be.
-    fn sentinel(&mut self, start: Start, key: std::ops::Range<usize>) -> Result<(), BodyError> {
-        self.white_space();
+    /// Whether the object that begins here begins as a sentinel does.
+    fn is_at_sentinel(&self) -> bool {
+        let key = &self.text[self.after_blanks(self.at + 1)..];
+        self.sentinels == Sentinels::Variables
+            && key
+                .strip_prefix(b"\"")
+                .and_then(|key| key.strip_prefix(SENTINEL_KEY.as_bytes()))
+                .is_some_and(|key| key.starts_with(b"\""))
+    }
+
+    /// `{"$var":"<name>"}`: a variable. With anything else in it, an object with a key that may not be. It is no level of
+    /// nesting, since no rendering has it.
+    fn sentinel(&mut self) -> Result<(), BodyError> {
+        self.copy_to(self.at);
+        self.at = self.after_blanks(self.at + 1);
+        let key = self.string()?;
+        self.at = self.after_blanks(self.at);
+        if self.peek() != Some(b':') {
+            return Err(self.syntax("expected ':'"));
+        }
+        self.at = self.after_blanks(self.at + 1);
         if self.peek() != Some(b'"') {
             return Err(self.reserved(key));
         }
-        let name = self.at + 1;
-        self.string()?;
-        let name = name..self.at - 1;
-        self.white_space();
+        let name = self.string()?;
+        self.at = self.after_blanks(self.at);
         if self.peek() != Some(b'}') {
             return Err(self.reserved(key));
         }
         self.at += 1;
-        // White space inside the sentinel makes its beginning be copied before it is known to be one.
-        if self.copied <= start.at {
-            self.copy_to(start.at);
-        }
-        self.compiler.text.truncate(start.text);
         self.copied = self.at;
-        self.compiler.ascend();
         let name = self.lossy(name);
         self.compiler.variable(&name)
     }
 
     #[cold]
-    fn reserved(&self, key: std::ops::Range<usize>) -> BodyError {
+    fn reserved(&self, key: Range<usize>) -> BodyError {
         let key = self.lossy(key);
-        BodyError::new(BodyProblem::ReservedKey { key: key.clone() }).below_key(key)
+        BodyError::reserved_key(&key)
     }
 
-    #[cold]
-    fn lossy(&self, range: std::ops::Range<usize>) -> String {
-        String::from_utf8_lossy(&self.text[range]).into_owned()
+    fn lossy(&self, range: Range<usize>) -> Cow<'t, str> {
+        String::from_utf8_lossy(&self.text[range])
     }
 
-    /// A string in quotes (RFC 8259, section 7).
-    fn string(&mut self) -> Result<(), BodyError> {
+    /// A string in quotes (RFC 8259, section 7). Gives back where it stands between them.
+    fn string(&mut self) -> Result<Range<usize>, BodyError> {
         self.at += 1;
+        let start = self.at;
         loop {
             self.at = find_special(self.text, self.at);
             match self.peek() {
@@ -232,7 +223,7 @@ impl Parser<'_, '_, '_> {
             }
         }
         self.at += 1;
-        Ok(())
+        Ok(start..self.at - 1)
     }
 
     fn escape(&mut self) -> Result<(), BodyError> {

@@ -105,6 +105,15 @@ impl KeySerializer<'_, '_> {
         BodyError::new(BodyProblem::KeyNotAString)
     }
 
+    /// Checks the key that was written last, from `start` on, without quotes.
+    fn check_reserved(&self, start: usize) -> Result<(), BodyError> {
+        let text = &self.compiler.text;
+        if text.get(start) == Some(&b'$') {
+            return Err(BodyError::reserved_key(&String::from_utf8_lossy(&text[start..text.len() - 1])));
+        }
+        Ok(())
+    }
+
     fn quoted(self, text: &str) -> Result<(), BodyError> {
         let out = &mut self.compiler.text;
         out.push(b'"');
@@ -137,13 +146,10 @@ impl Serializer for KeySerializer<'_, '_> {
     refuse_compounds!();
 
     fn serialize_str(self, key: &str) -> Result<(), BodyError> {
-        if key.starts_with('$') {
-            let key = key.to_owned();
-            return Err(BodyError::new(BodyProblem::ReservedKey { key: key.clone() }).below_key(key));
-        }
         self.compiler.check_size(key.len())?;
+        let start = self.compiler.text.len() + 1;
         string_into(&mut self.compiler.text, key);
-        Ok(())
+        self.check_reserved(start)
     }
 
     fn serialize_char(self, key: char) -> Result<(), BodyError> {
@@ -185,22 +191,22 @@ impl Serializer for KeySerializer<'_, '_> {
     }
 
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<(), BodyError> {
-        self.serialize_str(&value.to_string())
+        let start = self.compiler.text.len() + 1;
+        (&mut *self.compiler).collect_str(value)?;
+        self.check_reserved(start)
     }
 }
 
-/// Takes one string and keeps it.
-pub(super) struct StringCapture<'s> {
-    pub(super) into: &'s mut String,
-}
+/// Takes one string and hands it on.
+pub(super) struct StringTaker<F>(pub(super) F);
 
-impl StringCapture<'_> {
+impl<F> StringTaker<F> {
     fn refusal() -> BodyError {
         serde::ser::Error::custom("expected a string")
     }
 }
 
-impl Serializer for StringCapture<'_> {
+impl<F: FnOnce(&str) -> Result<(), BodyError>> Serializer for StringTaker<F> {
     refuse_compounds!();
 
     refuse! {
@@ -220,8 +226,7 @@ impl Serializer for StringCapture<'_> {
     }
 
     fn serialize_str(self, value: &str) -> Result<(), BodyError> {
-        self.into.push_str(value);
-        Ok(())
+        (self.0)(value)
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(

@@ -8,7 +8,7 @@ mod serializer;
 pub use error::{BodyError, BodyProblem};
 
 use audit_core::{LimitExceeded, Limits};
-use serde::Serialize;
+use serde::ser::{self, Serialize};
 
 use crate::template::{Cut, Template};
 use crate::values::HostValue;
@@ -27,6 +27,9 @@ struct Compiler<'v> {
     /// The largest sizes of the variables so far, together.
     variable_bytes: u64,
     depth: u32,
+    /// Part of a value was refused, so the text is not whole. Remembered for `Serialize` implementations that go on
+    /// nevertheless.
+    is_broken: bool,
     rules: Rules<'v>,
 }
 
@@ -41,7 +44,8 @@ enum Rules<'v> {
 
 impl<'v> Compiler<'v> {
     fn new(rules: Rules<'v>) -> Compiler<'v> {
-        Compiler { text: Vec::with_capacity(256), cuts: Vec::new(), variable_bytes: 0, depth: 0, rules }
+        let text = Vec::with_capacity(256);
+        Compiler { text, cuts: Vec::new(), variable_bytes: 0, depth: 0, is_broken: false, rules }
     }
 
     /// The largest size that the text so far could have, in bytes.
@@ -71,6 +75,21 @@ impl<'v> Compiler<'v> {
             }
             Rules::HostValue(var) => BodyProblem::ValueTooLarge { at_least, max: var.max_bytes() },
         })
+    }
+
+    /// Part of a value was refused.
+    #[cold]
+    fn failed(&mut self, error: BodyError) -> BodyError {
+        self.is_broken = true;
+        error
+    }
+
+    /// Refuses what its `Serialize` implementation called done after an error in a part of it.
+    fn check_whole(&self) -> Result<(), BodyError> {
+        if self.is_broken {
+            return Err(ser::Error::custom("its Serialize implementation went on after an error"));
+        }
+        Ok(())
     }
 
     /// Enters an object or array.
@@ -107,6 +126,7 @@ impl<'v> Compiler<'v> {
     }
 
     fn finish_body(self, limits: &Limits) -> Result<Template, BodyError> {
+        self.check_whole()?;
         // A variable in the place of the body leaves no text, or none that begins with a brace.
         if self.text.first() != Some(&b'{') || self.cuts.first().is_some_and(|cut| cut.at == 0) {
             return Err(BodyError::new(BodyProblem::NotAnObject));
@@ -143,6 +163,7 @@ pub(crate) fn json_body(vars: &Vars, limits: &Limits, text: &str) -> Result<Temp
 pub(crate) fn host_value<T: Serialize + ?Sized>(var: Var, value: &T) -> Result<Vec<u8>, BodyError> {
     let mut compiler = Compiler::new(Rules::HostValue(var));
     value.serialize(&mut compiler)?;
+    compiler.check_whole()?;
     compiler.check_size(0)?;
     Ok(compiler.text)
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::ser::{self, Serialize, Serializer};
 
-use super::key::{KeySerializer, StringCapture};
+use super::key::{KeySerializer, StringTaker};
 use super::{BodyError, Compiler, json};
 use crate::escape::{escape_into, string_into};
 use crate::var::VAR_TYPE;
@@ -16,6 +16,9 @@ use crate::var::VAR_TYPE;
 /// `arbitrary_precision`): as structs with these names.
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
 const NUMBER: &str = "$serde_json::private::Number";
+
+/// A struct of such a name has something else in it.
+const NOT_ONE_FIELD: &str = "expected one field of JSON text";
 
 impl Compiler<'_> {
     #[inline]
@@ -143,12 +146,10 @@ impl<'c, 'v> Serializer for &'c mut Compiler<'v> {
         value: &T,
     ) -> Result<(), BodyError> {
         if name == VAR_TYPE {
-            let mut name = String::new();
-            value.serialize(StringCapture { into: &mut name })?;
-            return self.variable(&name);
+            return value.serialize(StringTaker(|name: &str| self.variable(name)));
         }
         self.enter_variant(variant)?;
-        value.serialize(&mut *self).map_err(|error| error.below_key(variant))?;
+        value.serialize(&mut *self).map_err(|error| error.below_name(variant))?;
         self.leave_variant();
         Ok(())
     }
@@ -176,7 +177,7 @@ impl<'c, 'v> Serializer for &'c mut Compiler<'v> {
         _: usize,
     ) -> Result<Elements<'c, 'v>, BodyError> {
         self.enter_variant(variant)?;
-        let elements = self.serialize_seq(None).map_err(|error| error.below_key(variant))?;
+        let elements = self.serialize_seq(None).map_err(|error| error.below_name(variant))?;
         Ok(Elements { variant: Some(variant), ..elements })
     }
 
@@ -190,8 +191,7 @@ impl<'c, 'v> Serializer for &'c mut Compiler<'v> {
     #[inline]
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Fields<'c, 'v>, BodyError> {
         let form = match name {
-            RAW_VALUE => Form::RawValue,
-            NUMBER => Form::Number,
+            RAW_VALUE | NUMBER => Form::Json { written: false },
             _ => {
                 self.descend()?;
                 self.text.push(b'{');
@@ -209,7 +209,7 @@ impl<'c, 'v> Serializer for &'c mut Compiler<'v> {
         _: usize,
     ) -> Result<Fields<'c, 'v>, BodyError> {
         self.enter_variant(variant)?;
-        self.descend().map_err(|error| error.below_key(variant))?;
+        self.descend().map_err(|error| error.below_name(variant))?;
         self.text.push(b'{');
         Ok(Fields { compiler: self, form: Form::Object { first: true, variant: Some(variant) } })
     }
@@ -260,7 +260,7 @@ impl Elements<'_, '_> {
         }
         let written = value.serialize(&mut *self.compiler).and_then(|()| self.compiler.check_size(0));
         if let Err(error) = written {
-            return Err(below_variant(error.below_index(self.count), self.variant));
+            return Err(self.compiler.failed(below_variant(error.below_index(self.count), self.variant)));
         }
         self.count += 1;
         Ok(())
@@ -280,7 +280,7 @@ impl Elements<'_, '_> {
 #[cold]
 fn below_variant(error: BodyError, variant: Option<&'static str>) -> BodyError {
     match variant {
-        Some(variant) => error.below_key(variant),
+        Some(variant) => error.below_name(variant),
         None => error,
     }
 }
@@ -334,7 +334,8 @@ impl ser::SerializeMap for Members<'_, '_> {
         }
         self.first = false;
         let start = self.compiler.text.len() + 1;
-        key.serialize(KeySerializer { compiler: &mut *self.compiler })?;
+        let written = key.serialize(KeySerializer { compiler: &mut *self.compiler });
+        written.map_err(|error| self.compiler.failed(error))?;
         self.key = Some(start..self.compiler.text.len() - 1);
         self.compiler.text.push(b':');
         Ok(())
@@ -346,7 +347,10 @@ impl ser::SerializeMap for Members<'_, '_> {
             return Err(ser::Error::custom("a map wrote a value without its key"));
         };
         let written = value.serialize(&mut *self.compiler).and_then(|()| self.compiler.check_size(0));
-        written.map_err(|error| error.below_key(String::from_utf8_lossy(&self.compiler.text[key])))
+        written.map_err(|error| {
+            let error = error.below_key(String::from_utf8_lossy(&self.compiler.text[key]));
+            self.compiler.failed(error)
+        })
     }
 
     #[inline]
@@ -372,9 +376,9 @@ enum Form {
         variant: Option<&'static str>,
     },
     /// The one field holds JSON text.
-    RawValue,
-    /// The one field holds a number as text.
-    Number,
+    Json {
+        written: bool,
+    },
 }
 
 impl Fields<'_, '_> {
@@ -388,36 +392,36 @@ impl Fields<'_, '_> {
                 *first = false;
                 let variant = *variant;
                 let written = KeySerializer { compiler: &mut *self.compiler }.serialize_str(key);
-                written.map_err(|error| below_variant(error, variant))?;
+                written.map_err(|error| self.compiler.failed(below_variant(error, variant)))?;
                 self.compiler.text.push(b':');
                 let written = value.serialize(&mut *self.compiler);
                 let written = written.and_then(|()| self.compiler.check_size(0));
-                written.map_err(|error| below_variant(error.below_key(key), variant))
+                written.map_err(|error| self.compiler.failed(below_variant(error.below_name(key), variant)))
             }
-            Form::RawValue => {
-                let mut text = String::new();
-                value.serialize(StringCapture { into: &mut text })?;
-                json::compile(self.compiler, &text, json::Sentinels::Data)
-            }
-            Form::Number => {
-                let mut text = String::new();
-                value.serialize(StringCapture { into: &mut text })?;
-                json::check_number(self.compiler, &text)?;
-                self.compiler.plain(&text)
+            Form::Json { written: true } => Err(self.compiler.failed(ser::Error::custom(NOT_ONE_FIELD))),
+            Form::Json { written } => {
+                *written = true;
+                let compiler = &mut *self.compiler;
+                let taker = StringTaker(|text: &str| json::compile(compiler, text, json::Sentinels::Data));
+                value.serialize(taker).map_err(|error| self.compiler.failed(error))
             }
         }
     }
 
     #[inline]
     fn finish(self) -> Result<(), BodyError> {
-        if let Form::Object { first: _, variant } = self.form {
-            self.compiler.text.push(b'}');
-            self.compiler.ascend();
-            if variant.is_some() {
-                self.compiler.leave_variant();
+        match self.form {
+            Form::Object { first: _, variant } => {
+                self.compiler.text.push(b'}');
+                self.compiler.ascend();
+                if variant.is_some() {
+                    self.compiler.leave_variant();
+                }
+                Ok(())
             }
+            Form::Json { written: true } => Ok(()),
+            Form::Json { written: false } => Err(ser::Error::custom(NOT_ONE_FIELD)),
         }
-        Ok(())
     }
 }
 
