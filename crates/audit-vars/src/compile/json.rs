@@ -29,7 +29,7 @@ pub(super) fn compile(
         return Err(parser.syntax("expected the end of the text"));
     }
     parser.copy_to(parser.at);
-    parser.compiler.check_size(0)
+    Ok(())
 }
 
 struct Parser<'t, 'c, 'v> {
@@ -140,7 +140,6 @@ impl<'t> Parser<'t, '_, '_> {
                 return Err(self.syntax("expected a key in quotes"));
             }
             let key = self.string()?;
-            self.check_size()?;
             self.white_space();
             if self.peek() != Some(b':') {
                 return Err(self.syntax("expected ':'"));
@@ -185,13 +184,17 @@ impl<'t> Parser<'t, '_, '_> {
             return Err(self.syntax("expected ':'"));
         }
         self.at = self.after_blanks(self.at + 1);
-        if self.peek() != Some(b'"') {
-            return Err(self.reserved(key));
+        match self.peek() {
+            Some(b'"') => {}
+            Some(_) => return Err(self.reserved(key)),
+            None => return Err(self.syntax("expected a value")),
         }
         let name = self.string()?;
         self.at = self.after_blanks(self.at);
-        if self.peek() != Some(b'}') {
-            return Err(self.reserved(key));
+        match self.peek() {
+            Some(b'}') => {}
+            Some(b',') => return Err(self.reserved(key)),
+            Some(_) | None => return Err(self.syntax("expected ',' or '}'")),
         }
         self.at += 1;
         self.copied = self.at;
@@ -223,6 +226,8 @@ impl<'t> Parser<'t, '_, '_> {
             }
         }
         self.at += 1;
+        // Before anything of it is copied.
+        self.check_size()?;
         Ok(start..self.at - 1)
     }
 
