@@ -3,6 +3,8 @@
 mod audited;
 mod error;
 mod execution;
+#[cfg(feature = "http")]
+pub mod http;
 mod ordering;
 mod provenance;
 mod request;
