@@ -75,6 +75,10 @@ impl Refusal {
     }
 
     /// Reads what `object_store` made of the answer.
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "the enum is another crate's and may grow: unknown is safe"
+    )]
     pub(crate) fn of(error: &object_store::Error) -> Refusal {
         use object_store::Error;
         let text = error.to_string();
@@ -102,7 +106,6 @@ impl Refusal {
                 (None, Some(kind)) => of_io(kind, error),
                 (None, None) => of_text(&text),
             },
-            // The enum may grow, and a join error is what an aborted blocking task gives.
             _ => Answer::Unknown,
         };
         let detail = match status {
@@ -149,6 +152,7 @@ fn of_status(status: &Status<'_>, text: &str) -> Answer {
 fn of_code(code: Option<&str>) -> Option<Blocker> {
     let blocker = match code? {
         "ExpiredToken"
+        | "NotSignedUp"
         | "InvalidToken"
         | "TokenRefreshRequired"
         | "InvalidAccessKeyId"

@@ -392,6 +392,8 @@ fn redact(text: String, env_prefix: &str, options: &[(String, String)]) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Compression;
+    use crate::encode::encode;
 
     fn refused(url: &str) -> String {
         Bucket::open(url).unwrap_err().to_string()
@@ -450,6 +452,24 @@ mod tests {
         assert!(error.starts_with("s3://bucket cannot be opened: "), "{error}");
         let options = [("aws_token".to_owned(), "SECRET".to_owned())];
         assert_eq!(redact("a SECRET b".into(), "AWS_", &options), "a <aws_token> b");
+    }
+
+    #[tokio::test]
+    async fn a_directory_holds_what_was_created_and_refuses_it_again() {
+        let root = tempfile::tempdir().unwrap();
+        let url = Url::from_directory_path(root.path().join("new/logs")).unwrap();
+        let bucket = Bucket::open(url.as_str()).unwrap();
+        let path = bucket.path("dt=2023-11-14/hour=22/a.ndjson");
+        let object = |line| encode(vec![Bytes::from_static(line)], 0, 1, Compression::None);
+        let (ours, other, longer) = (object(b"{}\n"), object(b"[]\n"), object(b"{ }\n"));
+        bucket.create(&path, ours.payload.clone(), ours.attributes()).await.unwrap();
+        let again = bucket.create(&path, other.payload.clone(), other.attributes()).await;
+        assert!(matches!(again, Err(object_store::Error::AlreadyExists { .. })), "{again:?}");
+        assert!(bucket.holds(&path, &ours).await.unwrap());
+        assert!(!bucket.holds(&path, &other).await.unwrap());
+        assert!(!bucket.holds(&path, &longer).await.unwrap());
+        let missing = bucket.holds(&bucket.path("absent"), &ours).await;
+        assert!(matches!(missing, Err(object_store::Error::NotFound { .. })), "{missing:?}");
     }
 
     #[test]

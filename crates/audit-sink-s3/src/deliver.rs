@@ -95,6 +95,10 @@ impl Deliverer {
             Ok(Ok(true)) => Ok(Delivery::Delivered),
             Ok(Ok(false)) => Ok(Delivery::Conflict),
             Ok(Err(object_store::Error::NotFound { .. })) => Err(Refusal::gone()),
+            // S3 says "denied" instead of "not found" to those who may not list: no reason to alarm anybody here.
+            Ok(Err(object_store::Error::PermissionDenied { .. })) if refusal.answer == Answer::Contention => {
+                Err(refusal)
+            }
             Ok(Err(error)) => Err(Refusal::of(&error)),
             Err(_elapsed) => Err(Refusal::timeout(limit)),
         }

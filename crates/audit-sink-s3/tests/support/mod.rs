@@ -8,6 +8,8 @@
     reason = "shared by tests, each of which uses a part"
 )]
 
+pub mod gated_store;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
@@ -35,11 +37,13 @@ pub async fn read_store(store: &dyn ObjectStore) -> Objects {
     let mut objects = Objects::new();
     for meta in store.list(None).try_collect::<Vec<_>>().await.unwrap() {
         let found = store.get(&meta.location).await.unwrap();
-        let metadata = found.attributes.iter().filter_map(|(name, value)| match name {
-            Attribute::Metadata(name) => Some((name.to_string(), value.to_string())),
-            _ => None,
-        });
-        let metadata = Some(metadata.collect());
+        let mut metadata = BTreeMap::new();
+        for (name, value) in &found.attributes {
+            if let Attribute::Metadata(name) = name {
+                metadata.insert(name.to_string(), value.to_string());
+            }
+        }
+        let metadata = Some(metadata);
         let bytes = found.bytes().await.unwrap();
         objects.insert(meta.location.to_string(), Stored { bytes, metadata });
     }
