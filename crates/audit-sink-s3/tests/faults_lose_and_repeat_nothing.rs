@@ -59,11 +59,14 @@ fn blocks(fault: Fault) -> bool {
     matches!(answer.status(), 403 | 404 | 418 | 501) || answer.code() == "ExpiredToken"
 }
 
-/// Short, so that a request that hangs costs little, and repeated until it works.
-fn settings() -> Settings {
+/// Repeated until it works. Requests are given up early where they hang, and only there: on a busy machine an answer
+/// may take its time.
+fn settings(fault: Fault) -> Settings {
+    let hangs = matches!(fault, Fault::Hung | Fault::StoredThenHung)
+        || matches!(fault, Fault::Slow { delay } if delay > Duration::from_secs(1));
     Settings {
         linger_ms: 0,
-        put_timeout_ms: 150,
+        put_timeout_ms: if hangs { 100 } else { 30_000 },
         persist_timeout_ms: 60_000,
         retry_base_ms: 1,
         retry_cap_ms: 4,
@@ -72,8 +75,8 @@ fn settings() -> Settings {
     }
 }
 
-async fn open(server: &S3TestServer) -> Arc<S3Sink> {
-    let builder = S3Sink::builder(bucket_on(server, "logs")).with_settings(settings());
+async fn open(server: &S3TestServer, fault: Fault) -> Arc<S3Sink> {
+    let builder = S3Sink::builder(bucket_on(server, "logs")).with_settings(settings(fault));
     Arc::new(builder.with_random(Arc::new(SeededRandom::new(1))).open().await.unwrap())
 }
 
@@ -104,7 +107,7 @@ async fn for_each_fault<F: Future<Output = ()>>(step: impl Fn(Fault) -> F) {
 async fn at_the_first_put() {
     for_each_fault(|fault| async move {
         let server = S3TestServer::start().await;
-        let sink = open(&server).await;
+        let sink = open(&server, fault).await;
         server.faults().next_puts([fault]);
         persist_and_check(&server, &sink, 1, &format!("{fault:?}")).await;
         assert_eq!(server.faults().fired(), [fault]);
@@ -116,7 +119,7 @@ async fn at_the_first_put() {
 async fn at_the_retry_of_a_put_that_was_not_stored() {
     for_each_fault(|fault| async move {
         let server = S3TestServer::start().await;
-        let sink = open(&server).await;
+        let sink = open(&server, fault).await;
         let first = Fault::Refused(ErrorAnswer::SLOW_DOWN);
         server.faults().next_puts([first, fault]);
         persist_and_check(&server, &sink, 1, &format!("{fault:?}")).await;
@@ -129,7 +132,7 @@ async fn at_the_retry_of_a_put_that_was_not_stored() {
 async fn at_the_retry_of_a_put_that_was_stored() {
     for_each_fault(|fault| async move {
         let server = S3TestServer::start().await;
-        let sink = open(&server).await;
+        let sink = open(&server, fault).await;
         server.faults().next_puts([Fault::StoredThenCut, fault]);
         persist_and_check(&server, &sink, 1, &format!("{fault:?}")).await;
         assert_eq!(server.faults().fired(), [Fault::StoredThenCut, fault]);
@@ -141,7 +144,7 @@ async fn at_the_retry_of_a_put_that_was_stored() {
 async fn at_the_head_that_asks_whose_object_it_is() {
     for_each_fault(|fault| async move {
         let server = S3TestServer::start().await;
-        let sink = open(&server).await;
+        let sink = open(&server, fault).await;
         let mut heads = 0;
         server.faults().plan(move |request| {
             heads += u32::from(request.method == Method::HEAD);
@@ -159,7 +162,7 @@ async fn with_several_objects_under_way() {
     for_each_fault(|fault| async move {
         let server = S3TestServer::start().await;
         // Each batch is too large to share an object.
-        let small = Settings { max_object_bytes: 1, ..settings() };
+        let small = Settings { max_object_bytes: 1, ..settings(fault) };
         let sink = S3Sink::builder(bucket_on(&server, "logs")).with_settings(small).open().await.unwrap();
         // Every other PUT.
         server.faults().next_puts([fault, Fault::None].repeat(4));
@@ -173,14 +176,14 @@ async fn at_the_probe(before: &[Fault], fault: Fault) {
     let server = S3TestServer::start().await;
     server.faults().next_puts(before.iter().copied().chain([fault]));
     let what = format!("{before:?} {fault:?}");
-    let opened = S3Sink::builder(bucket_on(&server, "logs")).with_settings(settings()).open().await;
+    let opened = S3Sink::builder(bucket_on(&server, "logs")).with_settings(settings(fault)).open().await;
     let sink = match opened {
         Ok(sink) if !blocks(fault) => sink,
         Ok(_) => panic!("{what}: opened in spite of it"),
         Err(error) => {
             assert!(blocks(fault), "{what}: {error}");
             assert_eq!(error.kind(), OpenErrorKind::Blocked, "{what}");
-            S3Sink::builder(bucket_on(&server, "logs")).with_settings(settings()).open().await.unwrap()
+            S3Sink::builder(bucket_on(&server, "logs")).with_settings(settings(fault)).open().await.unwrap()
         }
     };
     assert_eq!(server.faults().fired().len(), 1, "{what}");
@@ -203,7 +206,7 @@ async fn on_a_store_that_overwrites() {
     for_each_fault(|fault| async move {
         let server = S3TestServer::start().await;
         server.ignore_if_none_match(true);
-        let sink = open(&server).await;
+        let sink = open(&server, fault).await;
         assert_eq!(sink.health().create_only, Some(false));
         server.faults().next_puts([fault, Fault::StoredThenCut]);
         persist_and_check(&server, &sink, 3, &format!("{fault:?}")).await;
@@ -215,8 +218,12 @@ async fn on_a_store_that_overwrites() {
 async fn storm(seed: u64) {
     let server = S3TestServer::start().await;
     server.ignore_if_none_match(seed % 4 == 3);
-    let impatient =
-        Settings { put_timeout_ms: 40, persist_timeout_ms: 300, max_object_bytes: 200, ..settings() };
+    let impatient = Settings {
+        put_timeout_ms: 40,
+        persist_timeout_ms: 300,
+        max_object_bytes: 200,
+        ..settings(Fault::Hung)
+    };
     let sink = S3Sink::builder(bucket_on(&server, "logs")).with_settings(impatient).open().await.unwrap();
     let (sink, random) = (Arc::new(sink), SeededRandom::new(seed));
     let all = faults();

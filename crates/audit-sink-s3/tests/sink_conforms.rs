@@ -14,6 +14,7 @@ use audit_core::{AuditSink, Durability, async_trait};
 use audit_sink_s3::{Bucket, Compression, S3Sink, Settings};
 use object_store::memory::InMemory;
 use s3_testserver::S3TestServer;
+use support::Checker;
 
 fn settings(compression: Compression) -> Settings {
     Settings { compression, linger_ms: 2, ..Settings::default() }
@@ -23,7 +24,7 @@ async fn open(bucket: Bucket, compression: Compression) -> Arc<dyn AuditSink> {
     Arc::new(S3Sink::builder(bucket).with_settings(settings(compression)).open().await.unwrap())
 }
 
-struct Memory(Arc<InMemory>, Compression);
+struct Memory(Arc<InMemory>, Compression, Checker);
 
 #[async_trait]
 impl Destination for Memory {
@@ -32,7 +33,7 @@ impl Destination for Memory {
     }
 
     async fn stored(&self) -> Vec<StoredRecord> {
-        support::check("logs/", &support::read_store(&*self.0).await).unwrap()
+        self.2.check("logs/", &support::read_store(&*self.0).await).unwrap()
     }
 
     fn durability(&self) -> Durability {
@@ -40,7 +41,11 @@ impl Destination for Memory {
     }
 }
 
-struct Directory(tempfile::TempDir);
+fn memory(compression: Compression) -> Memory {
+    Memory(Arc::default(), compression, Checker::default())
+}
+
+struct Directory(tempfile::TempDir, Checker);
 
 #[async_trait]
 impl Destination for Directory {
@@ -50,7 +55,7 @@ impl Destination for Directory {
     }
 
     async fn stored(&self) -> Vec<StoredRecord> {
-        support::check("made/on/demand/", &support::read_directory(self.0.path())).unwrap()
+        self.1.check("made/on/demand/", &support::read_directory(self.0.path())).unwrap()
     }
 
     fn durability(&self) -> Durability {
@@ -58,7 +63,7 @@ impl Destination for Directory {
     }
 }
 
-struct Server(S3TestServer);
+struct Server(S3TestServer, Checker);
 
 #[async_trait]
 impl Destination for Server {
@@ -67,7 +72,7 @@ impl Destination for Server {
     }
 
     async fn stored(&self) -> Vec<StoredRecord> {
-        support::check("audit/logs/", &support::read_server(&self.0)).unwrap()
+        self.1.check("audit/logs/", &support::read_server(&self.0)).unwrap()
     }
 
     fn durability(&self) -> Durability {
@@ -77,30 +82,30 @@ impl Destination for Server {
 
 #[tokio::test]
 async fn in_memory_with_zstd() {
-    conformance::run(&Memory(Arc::default(), Compression::Zstd)).await;
+    conformance::run(&memory(Compression::Zstd)).await;
 }
 
 #[tokio::test]
 async fn in_memory_with_gzip() {
-    conformance::run(&Memory(Arc::default(), Compression::Gzip)).await;
+    conformance::run(&memory(Compression::Gzip)).await;
 }
 
 #[tokio::test]
 async fn in_memory_without_compression() {
-    conformance::run(&Memory(Arc::default(), Compression::None)).await;
+    conformance::run(&memory(Compression::None)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_memory_on_several_threads() {
-    conformance::run(&Memory(Arc::default(), Compression::Zstd)).await;
+    conformance::run(&memory(Compression::Zstd)).await;
 }
 
 #[tokio::test]
 async fn in_a_directory() {
-    conformance::run(&Directory(tempfile::tempdir().unwrap())).await;
+    conformance::run(&Directory(tempfile::tempdir().unwrap(), Checker::default())).await;
 }
 
 #[tokio::test]
 async fn on_a_server() {
-    conformance::run(&Server(S3TestServer::start().await)).await;
+    conformance::run(&Server(S3TestServer::start().await, Checker::default())).await;
 }

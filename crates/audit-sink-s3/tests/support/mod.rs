@@ -13,7 +13,7 @@ pub mod gated_store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use audit_core::testing::StoredRecord;
 use audit_core::{Batch, Receipt};
@@ -77,23 +77,42 @@ pub fn read_server(server: &s3_testserver::S3TestServer) -> Objects {
 /// Every record in the bucket, after checking that each object is what its key and its metadata say, and that no record
 /// stands there twice.
 pub fn check(prefix: &str, objects: &Objects) -> Result<Vec<StoredRecord>, String> {
-    let mut records = Vec::new();
-    let mut places = BTreeSet::new();
-    for (key, object) in objects {
-        let Some(rest) = key.strip_prefix(prefix) else {
-            return Err(format!("{key} is outside of {prefix}"));
-        };
-        if rest.starts_with("_audit/") {
-            continue;
-        }
-        for record in check_object(rest, object).map_err(|error| format!("{key}: {error}"))? {
-            if !places.insert((record.stream, record.sequence)) {
-                return Err(format!("record {} of {} stands there twice", record.sequence, record.stream));
+    Checker::default().check(prefix, objects)
+}
+
+/// Remembers which objects it has checked: hashing megabytes again and again is slow without optimization.
+#[derive(Debug, Default)]
+pub struct Checker(Mutex<BTreeMap<String, (Stored, Vec<StoredRecord>)>>);
+
+impl Checker {
+    /// As [`check`].
+    pub fn check(&self, prefix: &str, objects: &Objects) -> Result<Vec<StoredRecord>, String> {
+        let mut known = self.0.lock().unwrap();
+        let mut records = Vec::new();
+        let mut places = BTreeSet::new();
+        for (key, object) in objects {
+            let Some(rest) = key.strip_prefix(prefix) else {
+                return Err(format!("{key} is outside of {prefix}"));
+            };
+            if rest.starts_with("_audit/") {
+                continue;
             }
-            records.push(record);
+            if known.get(key).is_none_or(|(checked, _)| checked != object) {
+                let found = check_object(rest, object).map_err(|error| format!("{key}: {error}"))?;
+                known.insert(key.clone(), (object.clone(), found));
+            }
+            for record in &known[key].1 {
+                if !places.insert((record.stream, record.sequence)) {
+                    return Err(format!(
+                        "record {} of {} stands there twice",
+                        record.sequence, record.stream
+                    ));
+                }
+                records.push(record.clone());
+            }
         }
+        Ok(records)
     }
-    Ok(records)
 }
 
 fn check_object(key: &str, object: &Stored) -> Result<Vec<StoredRecord>, String> {
