@@ -1,27 +1,57 @@
 //! JSON strings: escaping, as `serde_json` and `JSON.stringify` do it.
 
-/// Bytes looked at together. The compiler turns the check of a whole chunk into a few vector instructions.
+/// Bytes looked at together where text is long. The compiler turns the check of a whole chunk into a few vector
+/// instructions.
 const CHUNK: usize = 32;
 
-/// Whether this byte cannot stand in a JSON string as it is (RFC 8259, section 7).
-pub(crate) fn is_special(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
+/// Whether a byte cannot stand in a JSON string as it is (RFC 8259, section 7).
+static IS_SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        special[byte] = true;
+        byte += 1;
+    }
+    special[b'"' as usize] = true;
+    special[b'\\' as usize] = true;
+    special
+};
+
+/// The highest bit of the first byte (the lowest of the number) that [`IS_SPECIAL`] is set, and of none before it.
+fn special_bits(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHEST: u64 = ONES << 7;
+    // The highest bit of each byte that is less than `n`, and perhaps of bytes after the first such one, to which the
+    // subtraction borrowed. n is at most 128.
+    let less = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word & HIGHEST;
+    let equal = |byte: u8| less(word ^ (ONES * u64::from(byte)), 1);
+    less(word, 0x20) | equal(b'"') | equal(b'\\')
 }
 
-/// Index of the first byte from `from` on that [`is_special`], or the length.
+/// Index of the first byte from `from` on that [`IS_SPECIAL`], or the length.
+#[inline]
 pub(crate) fn find_special(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
-    while let Some(chunk) = bytes.get(at..at + CHUNK) {
-        // No early exit inside the chunk: that is what lets it be vectorized.
-        if chunk.iter().fold(false, |any, byte| any | is_special(*byte)) {
-            break;
+    while let Some(word) = bytes[at..].first_chunk() {
+        let bits = special_bits(u64::from_le_bytes(*word));
+        if bits != 0 {
+            return at + bits.trailing_zeros() as usize / 8;
         }
-        at += CHUNK;
+        at += size_of::<u64>();
+        // Text that went on for so long often goes on.
+        if (at - from).is_multiple_of(CHUNK) {
+            at += CHUNK * bytes[at..].chunks_exact(CHUNK).take_while(|chunk| is_plain(chunk)).count();
+        }
     }
-    while at < bytes.len() && !is_special(bytes[at]) {
+    while at < bytes.len() && !IS_SPECIAL[usize::from(bytes[at])] {
         at += 1;
     }
     at
+}
+
+/// Whether nothing in this chunk is special. Without an early exit, so that it can be vectorized.
+fn is_plain(chunk: &[u8]) -> bool {
+    !chunk.iter().fold(false, |any, byte| any | (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\'))
 }
 
 /// Appends `text` escaped, without quotes.

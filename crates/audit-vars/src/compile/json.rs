@@ -1,6 +1,5 @@
 //! JSON text into a template: one pass that checks the grammar and copies runs of text between variables.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use super::{BodyError, BodyProblem, Compiler};
@@ -22,10 +21,10 @@ pub(super) fn compile(
     text: &str,
     sentinels: Sentinels,
 ) -> Result<(), BodyError> {
-    let mut parser = Parser { text: text.as_bytes(), at: 0, copied: 0, compiler, sentinels };
+    let mut parser = Parser { text, bytes: text.as_bytes(), at: 0, copied: 0, compiler, sentinels };
     parser.value()?;
     parser.white_space();
-    if parser.at < parser.text.len() {
+    if parser.at < parser.bytes.len() {
         return Err(parser.syntax("expected the end of the text"));
     }
     parser.copy_to(parser.at);
@@ -33,7 +32,9 @@ pub(super) fn compile(
 }
 
 struct Parser<'t, 'c, 'v> {
-    text: &'t [u8],
+    text: &'t str,
+    /// The same.
+    bytes: &'t [u8],
     at: usize,
     /// Everything before this is in the compiler's text, or was white space or a sentinel.
     copied: usize,
@@ -48,28 +49,29 @@ impl<'t> Parser<'t, '_, '_> {
     }
 
     fn peek(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
+        self.bytes.get(self.at).copied()
     }
 
     /// Hands everything up to `end` to the compiler.
     fn copy_to(&mut self, end: usize) {
-        self.compiler.text.extend_from_slice(&self.text[self.copied..end]);
+        self.compiler.text.extend_from_slice(&self.bytes[self.copied..end]);
         self.copied = end;
     }
 
     /// Index of the first byte from `from` on that is not white space, or the length.
     fn after_blanks(&self, from: usize) -> usize {
-        let blanks = self.text[from..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
+        let blanks = self.bytes[from..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
         from + blanks.count()
     }
 
     /// Steps over white space. It is left out, so what stands before it is copied first.
+    #[inline]
     fn white_space(&mut self) {
-        let end = self.after_blanks(self.at);
-        if end > self.at {
+        // All that is blank is at most a space; what else is, cannot stand between values.
+        if self.peek().is_some_and(|byte| byte <= b' ') {
             self.copy_to(self.at);
-            self.at = end;
-            self.copied = end;
+            self.at = self.after_blanks(self.at);
+            self.copied = self.at;
         }
     }
 
@@ -95,7 +97,7 @@ impl<'t> Parser<'t, '_, '_> {
     }
 
     fn literal(&mut self, word: &str) -> Result<(), BodyError> {
-        if !self.text[self.at..].starts_with(word.as_bytes()) {
+        if !self.bytes[self.at..].starts_with(word.as_bytes()) {
             return Err(self.syntax("expected a value"));
         }
         self.at += word.len();
@@ -145,12 +147,12 @@ impl<'t> Parser<'t, '_, '_> {
                 return Err(self.syntax("expected ':'"));
             }
             let name = &self.text[key.clone()];
-            if name.starts_with(b"$") || name.starts_with(b"\\u0024") {
+            if name.starts_with('$') || name.starts_with("\\u0024") {
                 return Err(self.reserved(key));
             }
             self.at += 1;
             let value = self.value().and_then(|()| self.check_size());
-            value.map_err(|error| error.below_key(self.lossy(key)))?;
+            value.map_err(|error| error.below_key(&self.text[key]))?;
             self.white_space();
             match self.peek() {
                 Some(b',') => self.at += 1,
@@ -165,7 +167,7 @@ impl<'t> Parser<'t, '_, '_> {
 
     /// Whether the object that begins here begins as a sentinel does.
     fn is_at_sentinel(&self) -> bool {
-        let key = &self.text[self.after_blanks(self.at + 1)..];
+        let key = &self.bytes[self.after_blanks(self.at + 1)..];
         self.sentinels == Sentinels::Variables
             && key
                 .strip_prefix(b"\"")
@@ -198,26 +200,21 @@ impl<'t> Parser<'t, '_, '_> {
         }
         self.at += 1;
         self.copied = self.at;
-        let name = self.lossy(name);
-        self.compiler.variable(&name)
+        self.compiler.variable(&self.text[name])
     }
 
     #[cold]
     fn reserved(&self, key: Range<usize>) -> BodyError {
-        let key = self.lossy(key);
-        BodyError::reserved_key(&key)
-    }
-
-    fn lossy(&self, range: Range<usize>) -> Cow<'t, str> {
-        String::from_utf8_lossy(&self.text[range])
+        BodyError::reserved_key(&self.text[key])
     }
 
     /// A string in quotes (RFC 8259, section 7). Gives back where it stands between them.
+    #[inline]
     fn string(&mut self) -> Result<Range<usize>, BodyError> {
-        self.at += 1;
-        let start = self.at;
+        let start = self.at + 1;
+        self.at = start;
         loop {
-            self.at = find_special(self.text, self.at);
+            self.at = find_special(self.bytes, self.at);
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => self.escape()?,
@@ -232,7 +229,7 @@ impl<'t> Parser<'t, '_, '_> {
     }
 
     fn escape(&mut self) -> Result<(), BodyError> {
-        match self.text.get(self.at + 1) {
+        match self.bytes.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
                 self.at += 2;
                 Ok(())
@@ -254,11 +251,11 @@ impl<'t> Parser<'t, '_, '_> {
     }
 
     /// The number in an escape `\uXXXX` at this place.
-    fn code_unit(&self, at: usize) -> Result<u16, BodyError> {
-        let digits = self.text.get(at..at + 6).and_then(|escape| escape.strip_prefix(b"\\u"));
-        let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        let unit = digits.and_then(|digits| u16::from_str_radix(digits, 16).ok());
+    fn code_unit(&self, at: usize) -> Result<u32, BodyError> {
+        let digits = self.bytes.get(at..at + 6).and_then(|escape| escape.strip_prefix(b"\\u"));
+        let unit = digits.and_then(|digits| {
+            digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))
+        });
         unit.ok_or_else(|| self.syntax("expected four hexadecimal digits"))
     }
 
@@ -289,8 +286,7 @@ impl<'t> Parser<'t, '_, '_> {
         // Without an exponent it takes more than 308 digits to leave the range of a 64-bit float.
         may_overflow |= self.at - start > 308;
         if may_overflow {
-            let text = String::from_utf8_lossy(&self.text[start..self.at]);
-            if !text.parse::<f64>().is_ok_and(f64::is_finite) {
+            if !self.text[start..self.at].parse::<f64>().is_ok_and(f64::is_finite) {
                 self.at = start;
                 return Err(self.syntax("the number is out of the range of a 64-bit float"));
             }

@@ -43,8 +43,8 @@ enum Rules<'v> {
 }
 
 impl<'v> Compiler<'v> {
-    fn new(rules: Rules<'v>) -> Compiler<'v> {
-        let text = Vec::with_capacity(256);
+    fn new(rules: Rules<'v>, capacity: usize) -> Compiler<'v> {
+        let text = Vec::with_capacity(capacity);
         Compiler { text, cuts: Vec::new(), variable_bytes: 0, depth: 0, is_broken: false, rules }
     }
 
@@ -147,21 +147,22 @@ pub(crate) fn body<T: Serialize + ?Sized>(
     limits: &Limits,
     body: &T,
 ) -> Result<Template, BodyError> {
-    let mut compiler = Compiler::new(Rules::Body(vars, limits));
+    let mut compiler = Compiler::new(Rules::Body(vars, limits), 256);
     body.serialize(&mut compiler)?;
     compiler.finish_body(limits)
 }
 
 /// A body from JSON text in which sentinels stand for variables.
 pub(crate) fn json_body(vars: &Vars, limits: &Limits, text: &str) -> Result<Template, BodyError> {
-    let mut compiler = Compiler::new(Rules::Body(vars, limits));
+    let capacity = text.len().min(limits.max_log_bytes() as usize);
+    let mut compiler = Compiler::new(Rules::Body(vars, limits), capacity);
     json::compile(&mut compiler, text, json::Sentinels::Variables)?;
     compiler.finish_body(limits)
 }
 
 /// The JSON of a host variable's value.
 pub(crate) fn host_value<T: Serialize + ?Sized>(var: Var, value: &T) -> Result<Vec<u8>, BodyError> {
-    let mut compiler = Compiler::new(Rules::HostValue(var));
+    let mut compiler = Compiler::new(Rules::HostValue(var), 64);
     value.serialize(&mut compiler)?;
     compiler.check_whole()?;
     compiler.check_size(0)?;
