@@ -1,0 +1,190 @@
+//! What users do with documents, and what of it is logged.
+//!
+//! These functions know nothing of HTTP, caches, or when their logs become durable.
+
+use std::fmt;
+
+use audit_runtime::{AuditError, AuditLog, Mutation, Query, Var, body};
+use serde::{Deserialize, Serialize};
+use sqlx::any::AnyRow;
+use sqlx::{Any, Row};
+
+use crate::database::Tx;
+
+/// A document as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Document {
+    pub(crate) id: String,
+    /// 1 when it is new; each change adds 1.
+    pub(crate) revision: i64,
+    pub(crate) title: String,
+    pub(crate) text: String,
+}
+
+/// What a user wants a document to be.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Change {
+    pub(crate) title: String,
+    pub(crate) text: String,
+    /// The revision that the user saw, if the change may not go over a later one. 0 for a document that must be new.
+    pub(crate) expected_revision: Option<i64>,
+}
+
+/// Why a function failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// There is no such document.
+    NotFound,
+    /// The document is not at the revision that the user saw.
+    Stale { expected: i64, actual: i64 },
+    /// What the user sent is not allowed.
+    Invalid(String),
+    /// The database failed, or was in the way.
+    Database(sqlx::Error),
+    /// The audit log was not taken.
+    Audit(AuditError),
+}
+
+/// Limits of what is stored, in bytes.
+const MAX_ID_BYTES: usize = 64;
+const MAX_TITLE_BYTES: usize = 200;
+const MAX_TEXT_BYTES: usize = 100_000;
+
+/// The query `documents:view`.
+///
+/// Its result is cached and shown to many: who views it, from where and when, are variables.
+pub(crate) async fn view(
+    log: &AuditLog<'_, Query>,
+    user: Var,
+    database: impl sqlx::Executor<'_, Database = Any>,
+    id: &str,
+) -> Result<Document, Failure> {
+    let found = find(database, id).await;
+    log.audit(&body!({
+        "action": "documents.view",
+        "document": id,
+        "revision": found.as_ref().ok().and_then(|found| Some(found.as_ref()?.revision)),
+        "outcome": match &found {
+            Ok(Some(_)) => "shown",
+            Ok(None) => "not found",
+            Err(_) => "failed",
+        },
+        "user": user,
+        "client": { "ip": Var::IP, "userAgent": Var::USER_AGENT, "requestId": Var::REQUEST_ID },
+        "at": Var::NOW,
+    }))?;
+    found?.ok_or(Failure::NotFound)
+}
+
+/// The mutation `documents:update`: changes a document, or makes a new one.
+pub(crate) async fn update(
+    log: &AuditLog<'_, Mutation>,
+    user: Var,
+    tx: &mut Tx,
+    id: &str,
+    change: &Change,
+) -> Result<Document, Failure> {
+    let before = find(&mut *tx.0, id).await;
+    let result = match &before {
+        Ok(before) => check(id, before.as_ref(), change),
+        Err(_) => Ok(()),
+    };
+    let from = before.as_ref().ok().map(|before| before.as_ref().map_or(0, |before| before.revision));
+    log.audit(&body!({
+        "action": "documents.update",
+        "document": id,
+        "from": from,
+        "to": from.map(|revision| revision + 1),
+        "title": &change.title,
+        "bytes": change.text.len(),
+        "outcome": match (&before, &result) {
+            (Ok(_), Ok(())) => "to be committed".to_owned(),
+            (Ok(_), Err(failure)) => failure.to_string(),
+            (Err(_), _) => "failed to read".to_owned(),
+        },
+        "user": user,
+        "client": { "ip": Var::IP, "userAgent": Var::USER_AGENT, "requestId": Var::REQUEST_ID },
+        "at": Var::NOW,
+    }))?;
+    result?;
+    let revision = before?.map_or(0, |before| before.revision) + 1;
+    let statement = if revision == 1 {
+        "INSERT INTO documents (id, revision, title, text) VALUES ($1, $2, $3, $4)"
+    } else {
+        "UPDATE documents SET revision = $2, title = $3, text = $4 WHERE id = $1"
+    };
+    let statement = sqlx::query(statement).bind(id).bind(revision).bind(&change.title).bind(&change.text);
+    statement.execute(&mut *tx.0).await?;
+    Ok(Document { id: id.to_owned(), revision, title: change.title.clone(), text: change.text.clone() })
+}
+
+/// Whether this change may be made.
+fn check(id: &str, before: Option<&Document>, change: &Change) -> Result<(), Failure> {
+    let at_most = |what: &str, bytes: usize, limit: usize| {
+        if bytes > limit {
+            return Err(Failure::Invalid(format!("{what} of {bytes} bytes exceeds limit of {limit} bytes")));
+        }
+        Ok(())
+    };
+    at_most("id", id.len(), MAX_ID_BYTES)?;
+    at_most("title", change.title.len(), MAX_TITLE_BYTES)?;
+    at_most("text", change.text.len(), MAX_TEXT_BYTES)?;
+    let actual = before.map_or(0, |before| before.revision);
+    match change.expected_revision {
+        Some(expected) if expected != actual => Err(Failure::Stale { expected, actual }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+async fn find(
+    database: impl sqlx::Executor<'_, Database = Any>,
+    id: &str,
+) -> Result<Option<Document>, Failure> {
+    let row = sqlx::query("SELECT id, revision, title, text FROM documents WHERE id = $1").bind(id);
+    let document = |row: AnyRow| -> Result<Document, sqlx::Error> {
+        Ok(Document {
+            id: row.try_get(0)?,
+            revision: row.try_get(1)?,
+            title: row.try_get(2)?,
+            text: row.try_get(3)?,
+        })
+    };
+    Ok(row.fetch_optional(database).await?.map(document).transpose()?)
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Failure {
+        Failure::Database(error)
+    }
+}
+
+impl From<AuditError> for Failure {
+    fn from(error: AuditError) -> Failure {
+        Failure::Audit(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::NotFound => f.write_str("there is no such document"),
+            Failure::Stale { expected, actual } => {
+                write!(f, "the document is at revision {actual}, not at {expected}")
+            }
+            Failure::Invalid(reason) => f.write_str(reason),
+            Failure::Database(_) => f.write_str("the database failed"),
+            Failure::Audit(_) => f.write_str("the audit log was not taken"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Failure::Database(error) => Some(error),
+            Failure::Audit(error) => Some(error),
+            Failure::NotFound | Failure::Stale { .. } | Failure::Invalid(_) => None,
+        }
+    }
+}

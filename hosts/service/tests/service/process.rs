@@ -1,0 +1,174 @@
+//! A running service, and what is in its bucket.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use walkdir::WalkDir;
+
+/// A service in a process of its own. Killed when dropped.
+pub(crate) struct Service {
+    process: Child,
+    url: String,
+    client: reqwest::Client,
+}
+
+impl Service {
+    /// Starts one that keeps everything in `directory`.
+    pub(crate) fn start(directory: &TempDir, flags: &[&str], environment: &[(&str, &str)]) -> Service {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_audit-service"))
+            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(directory.path())
+            .args(flags)
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let url = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.strip_prefix("listening on ")?.to_owned()))
+            .expect("the service says where it listens");
+        // What it prints from now on must be read, so that it can go on printing.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Service { process, url, client: reqwest::Client::new() }
+    }
+
+    pub(crate) async fn view(&self, id: &str, headers: &[(&str, &str)]) -> (u16, Value) {
+        self.send(self.client.get(self.document(id)), headers).await.unwrap()
+    }
+
+    pub(crate) async fn update(&self, id: &str, change: Value, headers: &[(&str, &str)]) -> (u16, Value) {
+        self.try_update(id, change, headers).await.unwrap()
+    }
+
+    /// As `update`, where the connection may break.
+    pub(crate) async fn try_update(
+        &self,
+        id: &str,
+        change: Value,
+        headers: &[(&str, &str)],
+    ) -> reqwest::Result<(u16, Value)> {
+        self.send(self.client.put(self.document(id)).json(&change), headers).await
+    }
+
+    pub(crate) async fn healthz(&self) -> u16 {
+        self.client.get(format!("{}/healthz", self.url)).send().await.unwrap().status().as_u16()
+    }
+
+    /// Ends the process as the operating system ends one that it wants to be rid of. It is gone when this returns only for
+    /// those who `wait` for it.
+    pub(crate) fn kill(&self) {
+        self.signal("KILL");
+    }
+
+    /// Asks the process to end, and waits until it has done what it has to do before.
+    pub(crate) fn stop(mut self) {
+        self.signal("TERM");
+        let status = self.process.wait().unwrap();
+        assert!(status.success(), "{status}");
+    }
+
+    pub(crate) fn wait(&mut self) {
+        self.process.wait().unwrap();
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.process.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    fn document(&self, id: &str) -> String {
+        format!("{}/documents/{id}", self.url)
+    }
+
+    async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+        headers: &[(&str, &str)],
+    ) -> reqwest::Result<(u16, Value)> {
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        Ok((status, response.json().await?))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may be dead already, by the test's own hand.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// An id that no other test uses, also where all share one database.
+pub(crate) fn new_id(name: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let random = TempDir::new().unwrap();
+    let random = random.path().file_name().unwrap().to_string_lossy().replace('.', "");
+    format!("{name}-{random}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+pub(crate) fn change(text: &str) -> Value {
+    json!({ "title": "A title", "text": text })
+}
+
+/// The records in the local bucket, in the order of their streams' numbers: each is there once, and none is missing.
+pub(crate) fn records(directory: &TempDir) -> Vec<Value> {
+    let records = records_after_crash(directory);
+    check_numbers(&records);
+    records.into_values().collect()
+}
+
+/// The records in the local bucket, by stream and number. A crash leaves gaps where objects were on their way that nobody was told
+/// of, while later ones had arrived.
+pub(crate) fn records_after_crash(directory: &TempDir) -> Records {
+    let objects = WalkDir::new(directory.path().join("bucket")).into_iter().map(Result::unwrap);
+    // `object#1` is an object that was being written when the service was killed. It never got its name.
+    let is_object = |path: &Path| !name(path).contains('#');
+    let objects = objects.filter(|entry| entry.file_type().is_file() && is_object(entry.path()));
+    records_in(objects.map(|entry| (name(entry.path()), std::fs::read(entry.path()).unwrap())))
+}
+
+/// Records by stream and number.
+pub(crate) type Records = BTreeMap<(String, u64), Value>;
+
+/// The records in these objects, given as names without their partitions and bytes. Each is there once.
+pub(crate) fn records_in(objects: impl IntoIterator<Item = (String, Vec<u8>)>) -> Records {
+    let mut records = Records::new();
+    for (name, bytes) in objects {
+        let Some((stream, first)) = name.strip_suffix(".ndjson.zst").and_then(|name| name.split_once('-'))
+        else {
+            assert_eq!(name, "probe", "nothing else is in the bucket");
+            continue;
+        };
+        let lines = zstd::decode_all(&bytes[..]).unwrap();
+        let lines = lines.strip_suffix(b"\n").expect("each line ends");
+        for (sequence, line) in (first.parse().unwrap()..).zip(lines.split(|byte| *byte == b'\n')) {
+            let record = serde_json::from_slice(line).unwrap();
+            let twice = records.insert((stream.to_owned(), sequence), record);
+            assert!(twice.is_none(), "record {sequence} of stream {stream} is in two objects");
+        }
+    }
+    records
+}
+
+/// Each stream is numbered from 0 without a gap.
+pub(crate) fn check_numbers(records: &Records) {
+    let mut next: BTreeMap<&str, u64> = BTreeMap::new();
+    for (stream, sequence) in records.keys() {
+        let next = next.entry(stream).or_default();
+        assert_eq!(sequence, next, "stream {stream} has no gap");
+        *next += 1;
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap().to_str().unwrap().to_owned()
+}

@@ -1,0 +1,119 @@
+//! Every view and every change is in the bucket, with whose it was.
+
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::process::{Service, change, new_id, records};
+
+#[tokio::test]
+async fn every_view_and_every_change_is_in_the_bucket_when_it_is_answered() {
+    let directory = TempDir::new().unwrap();
+    let service = Service::start(&directory, &["--trusted-proxies", "127.0.0.0/8"], &[]);
+    let id = new_id("plan");
+    let from = |ip: &'static str, user: &'static str| {
+        [("x-forwarded-for", ip), ("x-user", user), ("user-agent", user)]
+    };
+
+    let (status, document) = service.update(&id, change("one"), &from("192.0.2.1", "ada")).await;
+    assert_eq!((status, &document["revision"]), (200, &json!(1)));
+    assert_eq!(records(&directory).len(), 1, "the log was there before the answer");
+
+    // The first view runs the query, the second gets the cached result: each is logged as its own viewer's.
+    for (n, (ip, user)) in
+        [("192.0.2.2", "bob"), ("2001:db8::3", "eve \"quoted\" \\")].into_iter().enumerate()
+    {
+        let (status, seen) = service.view(&id, &from(ip, user)).await;
+        assert_eq!((status, &seen), (200, &document));
+        let records = records(&directory);
+        let log = &records[1 + n];
+        assert_eq!(records.len(), 2 + n);
+        assert_eq!((&log["action"], &log["document"]), (&json!("documents.view"), &json!(id)));
+        assert_eq!((&log["user"], &log["client"]["ip"]), (&json!(user), &json!(ip)));
+        assert_eq!(log["client"]["userAgent"], user);
+    }
+    let logged = records(&directory);
+    assert_ne!(logged[1]["client"]["requestId"], logged[2]["client"]["requestId"]);
+    assert!(logged[1]["at"].as_i64() <= logged[2]["at"].as_i64());
+
+    // Failures are logged too.
+    let stale = json!({ "title": "A title", "text": "two", "expected_revision": 7 });
+    let (status, answer) = service.update(&id, stale, &from("192.0.2.4", "ada")).await;
+    assert_eq!((status, &answer["message"]), (409, &json!("the document is at revision 1, not at 7")));
+    let long = json!({ "title": "A".repeat(201), "text": "" });
+    let (status, answer) = service.update(&id, long, &from("192.0.2.4", "ada")).await;
+    assert_eq!((status, &answer["message"]), (400, &json!("title of 201 bytes exceeds limit of 200 bytes")));
+    let (status, _) = service.view(&new_id("nothing"), &from("192.0.2.4", "ada")).await;
+    assert_eq!(status, 404);
+    let outcomes: Vec<_> = records(&directory)[3..].iter().map(|log| log["outcome"].clone()).collect();
+    assert_eq!(
+        outcomes,
+        [
+            "the document is at revision 1, not at 7",
+            "title of 201 bytes exceeds limit of 200 bytes",
+            "not found"
+        ]
+    );
+
+    // A change lets go of the cached result.
+    let (status, _) = service.update(&id, change("two"), &from("192.0.2.1", "ada")).await;
+    assert_eq!(status, 200);
+    let (_, seen) = service.view(&id, &from("192.0.2.2", "bob")).await;
+    assert_eq!((&seen["revision"], &seen["text"]), (&json!(2), &json!("two")));
+    assert_eq!(records(&directory).len(), 8);
+    assert_eq!(service.healthz().await, 200);
+}
+
+#[tokio::test]
+async fn what_a_client_claims_to_be_does_not_reach_a_log() {
+    let directory = TempDir::new().unwrap();
+    let service = Service::start(&directory, &[], &[]);
+    let forged = [("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6"), ("x-request-id", "mine")];
+    service.view(&new_id("nothing"), &forged).await;
+    let records = records(&directory);
+    assert_eq!(records[0]["client"]["ip"], "127.0.0.1");
+    assert_ne!(records[0]["client"]["requestId"], "mine");
+}
+
+#[tokio::test]
+async fn conflicting_changes_are_retried_and_each_attempt_is_logged() {
+    let directory = TempDir::new().unwrap();
+    // While one waits for its log, the others read: all but one of them then meet a conflict.
+    let service = Service::start(&directory, &["--linger-ms", "20", "--provenance"], &[]);
+    let id = new_id("contended");
+    let mut committed = 0;
+    for _ in 0..10 {
+        let answers = join_all((0..4).map(|_| service.update(&id, change("x"), &[]))).await;
+        committed += answers.iter().filter(|(status, _)| *status == 200).count();
+        assert!(answers.iter().all(|(status, _)| [200, 503].contains(status)), "{answers:?}");
+        if records(&directory).iter().any(|log| log["$audit"]["attempt"] != 1) {
+            break;
+        }
+    }
+    let (_, document) = service.view(&id, &[]).await;
+    assert_eq!(document["revision"], committed, "each answered change is there once");
+
+    let records = records(&directory);
+    let attempts: BTreeSet<_> = records
+        .iter()
+        .map(|log| (log["$audit"]["execution"].to_string(), log["$audit"]["attempt"].to_string()))
+        .collect();
+    assert_eq!(attempts.len(), records.len(), "each attempt has its own log");
+    assert!(records.iter().any(|log| log["$audit"]["attempt"] != 1), "there was a conflict");
+    for revision in 1..=committed {
+        assert!(records.iter().any(|log| log["to"] == revision), "revision {revision} has a log");
+    }
+}
+
+#[tokio::test]
+async fn without_a_bucket_everything_works_and_nothing_is_kept() {
+    let directory = TempDir::new().unwrap();
+    let service = Service::start(&directory, &["--bucket", "none"], &[]);
+    let id = new_id("plan");
+    assert_eq!(service.update(&id, change("one"), &[]).await.0, 200);
+    assert_eq!(service.view(&id, &[]).await.0, 200);
+    assert_eq!(service.healthz().await, 200);
+    assert!(!directory.path().join("bucket").exists());
+}

@@ -1,0 +1,65 @@
+//! A bucket that cannot be reached: nothing is shown and nothing commits.
+
+use std::collections::BTreeMap;
+
+use s3_testserver::S3TestServer;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::process::{Service, change, check_numbers, new_id, records_in};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_commits_and_nothing_is_shown_while_the_bucket_is_away() {
+    let directory = TempDir::new().unwrap();
+    let store = S3TestServer::start().await;
+    let bucket = format!("s3://{}/logs", store.bucket());
+    let endpoint = store.endpoint();
+    let environment = [
+        ("AWS_ACCESS_KEY_ID", store.access_key()),
+        ("AWS_SECRET_ACCESS_KEY", store.secret_key()),
+        ("AWS_ENDPOINT", endpoint.as_str()),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ALLOW_HTTP", "true"),
+    ];
+    let flags = ["--bucket", &bucket, "--linger-ms", "0", "--persist-timeout-ms", "400"];
+    let service = Service::start(&directory, &flags, &environment);
+    let id = new_id("plan");
+    assert_eq!(service.update(&id, change("one"), &[]).await.0, 200);
+    assert_eq!(service.view(&id, &[]).await.0, 200);
+
+    store.pause().await;
+    for text in ["two", "three"] {
+        let (status, answer) = service.update(&id, change(text), &[]).await;
+        assert_eq!(status, 503, "{answer}");
+        assert_eq!(answer["message"], "the audit logs of the function could not be made durable");
+    }
+    // The cached result is not handed out either.
+    assert_eq!(service.view(&id, &[]).await.0, 503);
+    assert_eq!(service.healthz().await, 503);
+
+    store.resume().await;
+    let (status, document) = loop {
+        // The connection comes back at its own time; until then the answer is that nothing was done.
+        let (status, answer) = service.update(&id, change("four"), &[]).await;
+        if status != 503 {
+            break (status, answer);
+        }
+    };
+    assert_eq!((status, &document["revision"]), (200, &json!(2)), "nothing had committed in between");
+    assert_eq!(service.view(&id, &[]).await.1["text"], "four");
+
+    // What was on its way is let arrive before the process ends.
+    service.stop();
+    // Each record once, also those whose functions failed since nobody knew whether they would arrive.
+    let objects: BTreeMap<_, _> = store.objects();
+    let name = |key: &str| key.rsplit('/').next().unwrap().to_owned();
+    let records = records_in(objects.into_iter().map(|(key, object)| (name(&key), object.bytes.to_vec())));
+    check_numbers(&records);
+    let request_ids: Vec<_> = records.values().map(|log| log["client"]["requestId"].to_string()).collect();
+    let mut once = request_ids.clone();
+    once.sort();
+    once.dedup();
+    assert_eq!(once.len(), request_ids.len(), "no request is logged twice");
+    let changes: Vec<_> = records.values().filter(|log| log["action"] == "documents.update").collect();
+    assert!(changes.len() >= 3, "one before, one after, and those whose outcome was not known: {changes:?}");
+}
