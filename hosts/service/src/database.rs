@@ -38,7 +38,11 @@ impl Database {
             .await?;
         let table = "CREATE TABLE IF NOT EXISTS documents \
                      (id TEXT PRIMARY KEY, revision BIGINT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL)";
-        pool.execute(table).await?;
+        // Of several services that start together on a new PostgreSQL database, one makes the table; to the others it may look as if it
+        // existed already under another name, until the one is done.
+        if let Err(first) = pool.execute(table).await {
+            pool.execute(table).await.map_err(|_again| first)?;
+        }
         // SQLite transactions are serializable: one that read what another has changed since cannot write.
         let begin = if is_sqlite { "BEGIN" } else { "BEGIN ISOLATION LEVEL SERIALIZABLE" };
         Ok(Database { pool, begin })
