@@ -88,6 +88,16 @@ impl<T> Audited<T> {
         (value, Audited { value: Ok(()), logs })
     }
 
+    /// The same logs, and whether the function failed for a limit.
+    pub(crate) fn without_value(&self) -> Audited<()> {
+        let value = self.value.as_ref().map(|_| ()).map_err(|exceeded| *exceeded);
+        Audited { value, logs: self.logs.clone() }
+    }
+
+    pub(crate) fn log_count(&self) -> usize {
+        self.logs.as_ref().map_or(0, |logs| logs.emissions.len())
+    }
+
     fn value(&self) -> Result<&T, ReleaseError> {
         self.value.as_ref().map_err(|exceeded| ReleaseError::Limit(*exceeded))
     }
@@ -102,8 +112,7 @@ impl<T: Clone> Clone for Audited<T> {
 /// Shows the number of logs and not the value.
 impl<T> fmt::Debug for Audited<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let logs = self.logs.as_ref().map_or(0, |logs| logs.emissions.len());
-        f.debug_struct("Audited").field("logs", &logs).finish_non_exhaustive()
+        f.debug_struct("Audited").field("logs", &self.log_count()).finish_non_exhaustive()
     }
 }
 

@@ -94,14 +94,44 @@ struct Inner {
     salvage: Option<Arc<Salvage>>,
 }
 
-/// Where the logs of an execution go that ends unsealed, because its function returned early or panicked: to the one who
-/// runs the attempts, who releases them all the same.
-#[derive(Default)]
-pub(crate) struct Salvage(Mutex<Option<Audited<()>>>);
+/// Where the logs of an attempt are kept for the one who runs the attempts, in case it returns early or panics, before or
+/// after it was sealed: they are released all the same.
+pub(crate) struct Salvage {
+    function: FunctionName,
+    kept: Mutex<Option<Audited<()>>>,
+}
 
 impl Salvage {
+    pub(crate) fn new(function: FunctionName) -> Salvage {
+        Salvage { function, kept: Mutex::new(None) }
+    }
+
+    fn keep(&self, logs: Audited<()>) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(logs);
+    }
+
     pub(crate) fn take(&self) -> Option<Audited<()>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Salvage {
+    /// The one who runs the attempts went away too, since its own caller did.
+    fn drop(&mut self) {
+        if let Some(kept) = self.take() {
+            warn_of_loss(&self.function, FunctionKind::Mutation, kept.log_count());
+        }
+    }
+}
+
+fn warn_of_loss(function: &FunctionName, kind: FunctionKind, logs: usize) {
+    if logs > 0 {
+        tracing::warn!(
+            %function,
+            %kind,
+            logs,
+            "a function was dropped before it was sealed: it had no effect, and its audit logs reach nobody"
+        );
     }
 }
 
@@ -174,15 +204,9 @@ impl Drop for Inner {
         match self.salvage.take() {
             Some(salvage) => {
                 let sealed = self.seal(());
-                *salvage.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sealed);
+                salvage.keep(sealed);
             }
-            None if logs > 0 => tracing::warn!(
-                function = %self.function,
-                kind = %self.kind,
-                logs,
-                "a function was dropped before it was sealed: it had no effect, and its audit logs reach nobody"
-            ),
-            None => {}
+            None => warn_of_loss(&self.function, self.kind, logs),
         }
     }
 }
@@ -228,6 +252,16 @@ impl Execution<Mutation> {
         self.inner.salvage = Some(salvage);
         self
     }
+
+    /// As [`seal`](Self::seal), for an attempt that may still return early: its logs are kept for that.
+    pub(crate) fn seal_attempt<T>(mut self, value: T) -> Audited<T> {
+        let salvage = self.inner.salvage.take();
+        let sealed = self.inner.seal(value);
+        if let Some(salvage) = salvage {
+            salvage.keep(sealed.without_value());
+        }
+        sealed
+    }
 }
 
 impl<K: Audits + fmt::Debug> fmt::Debug for Execution<K> {
@@ -241,7 +275,7 @@ impl<K: Audits + fmt::Debug> fmt::Debug for Execution<K> {
     }
 }
 
-/// What a function writes its audit log to. Cheap to copy; usable from several tasks at once.
+/// What a function writes its audit log to. Cheap to clone; usable from several tasks at once.
 #[derive(Clone)]
 pub struct AuditLog<'e, K: Audits> {
     inner: &'e Inner,

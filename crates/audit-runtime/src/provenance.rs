@@ -113,7 +113,8 @@ const MAX_REST_BYTES: usize =
         .len()
         + UniqueId::TEXT_BYTES;
 
-const _: () = assert!(MAX_NAME_JSON_BYTES + MAX_REST_BYTES + 1 <= MAX_ADDED_BYTES);
+// One byte is left for the line feed.
+const _: () = assert!(MAX_NAME_JSON_BYTES + MAX_REST_BYTES < MAX_ADDED_BYTES);
 
 impl Provenance {
     pub(crate) fn new(execution: UniqueId, attempt: u32, origins: &[Origin]) -> Provenance {

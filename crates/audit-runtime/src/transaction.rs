@@ -89,7 +89,7 @@ impl Execution<Mutation> {
         result: Result<T, Tx::Error>,
     ) -> AuditedTransaction<Tx, T> {
         let request = self.request().clone();
-        AuditedTransaction { transaction, outcome: self.seal(result), request }
+        AuditedTransaction { transaction, outcome: self.seal_attempt(result), request }
     }
 }
 
@@ -176,12 +176,17 @@ impl AuditRuntime {
         let policy = self.retry_policy();
         let mut number = 1;
         loop {
-            let salvage = Arc::new(Salvage::default());
+            let salvage = Arc::new(Salvage::new(function.clone()));
             let execution = self.mutation(function.clone(), request.clone()).with_attempt(number);
             let execution = execution.with_salvage(Arc::clone(&salvage));
-            let ran = AssertUnwindSafe(attempt(execution)).catch_unwind().await;
+            // What `attempt` does before it gives its future is part of the attempt.
+            let attempt = async { attempt(execution).await };
+            let ran = AssertUnwindSafe(attempt).catch_unwind().await;
             let settled = match ran {
-                Ok(Ok(sealed)) => sealed.settle().await?,
+                Ok(Ok(sealed)) => {
+                    drop(salvage.take());
+                    sealed.settle().await?
+                }
                 Ok(Err(error)) => ordering::settle_unsealed::<Tx, T>(error, salvage.take(), request).await?,
                 Err(panic) => {
                     ordering::settle_panicked(&function, salvage.take(), request).await;
