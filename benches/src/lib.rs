@@ -72,7 +72,7 @@ impl View {
 
     /// About 10 KB.
     pub fn of_ten_kilobytes() -> View {
-        View::with_metadata(216)
+        View::with_metadata(236)
     }
 
     /// `count` more members, of about 45 bytes on average.

@@ -29,7 +29,8 @@ fn special_bits(word: u64) -> u64 {
 }
 
 /// Index of the first byte from `from` on that [`IS_SPECIAL`], or the length.
-#[inline]
+// Most strings are a word or two long: a call would be a tenth of compiling.
+#[inline(always)]
 pub(crate) fn find_special(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
     while let Some(word) = bytes[at..].first_chunk() {
@@ -55,13 +56,19 @@ fn is_plain(chunk: &[u8]) -> bool {
 }
 
 /// Appends `text` escaped, without quotes.
+#[inline]
 pub(crate) fn escape_into(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
-    let mut from = 0;
-    loop {
-        let special = find_special(bytes, from);
-        out.extend_from_slice(&bytes[from..special]);
-        let Some(byte) = bytes.get(special) else { return };
+    let special = find_special(bytes, 0);
+    out.extend_from_slice(&bytes[..special]);
+    if special < bytes.len() {
+        escape_from(out, bytes, special);
+    }
+}
+
+/// Appends what begins with the special byte at `special`, escaped.
+fn escape_from(out: &mut Vec<u8>, bytes: &[u8], mut special: usize) {
+    while let Some(byte) = bytes.get(special) {
         let short = match byte {
             b'"' => b'"',
             b'\\' => b'\\',
@@ -70,17 +77,18 @@ pub(crate) fn escape_into(out: &mut Vec<u8>, text: &str) {
             0x0a => b'n',
             0x0c => b'f',
             0x0d => b'r',
-            other => {
-                const HEX: &[u8; 16] = b"0123456789abcdef";
-                let digits = [HEX[usize::from(other >> 4)], HEX[usize::from(other & 15)]];
-                out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(&digits);
-                from = special + 1;
-                continue;
-            }
+            _ => 0,
         };
-        out.extend_from_slice(&[b'\\', short]);
-        from = special + 1;
+        if short != 0 {
+            out.extend_from_slice(&[b'\\', short]);
+        } else {
+            const HEX: &[u8; 16] = b"0123456789abcdef";
+            let digit = |bits: u8| HEX[usize::from(bits & 15)];
+            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(*byte)]);
+        }
+        let from = special + 1;
+        special = find_special(bytes, from);
+        out.extend_from_slice(&bytes[from..special]);
     }
 }
 

@@ -60,7 +60,8 @@ impl<'t> Parser<'t, '_, '_> {
 
     /// Index of the first byte from `from` on that is not white space, or the length.
     fn after_blanks(&self, from: usize) -> usize {
-        let blanks = self.bytes[from..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
+        let blanks =
+            self.bytes[from..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
         from + blanks.count()
     }
 

@@ -31,6 +31,8 @@ struct Compiler<'v> {
     /// nevertheless.
     is_broken: bool,
     rules: Rules<'v>,
+    /// The largest that the text may become.
+    max_bytes: u32,
 }
 
 /// What is being compiled.
@@ -45,7 +47,11 @@ enum Rules<'v> {
 impl<'v> Compiler<'v> {
     fn new(rules: Rules<'v>, capacity: usize) -> Compiler<'v> {
         let text = Vec::with_capacity(capacity);
-        Compiler { text, cuts: Vec::new(), variable_bytes: 0, depth: 0, is_broken: false, rules }
+        let max_bytes = match rules {
+            Rules::Body(_, limits) => limits.max_log_bytes(),
+            Rules::HostValue(var) => var.max_bytes(),
+        };
+        Compiler { text, cuts: Vec::new(), variable_bytes: 0, depth: 0, is_broken: false, rules, max_bytes }
     }
 
     /// The largest size that the text so far could have, in bytes.
@@ -53,18 +59,11 @@ impl<'v> Compiler<'v> {
         self.text.len() as u64 + self.variable_bytes
     }
 
-    fn max_bytes(&self) -> u32 {
-        match self.rules {
-            Rules::Body(_, limits) => limits.max_log_bytes(),
-            Rules::HostValue(var) => var.max_bytes(),
-        }
-    }
-
     /// Stops if the text so far, with `more` bytes, is already too large.
     #[inline]
     fn check_size(&self, more: usize) -> Result<(), BodyError> {
         let at_least = self.bound() + more as u64;
-        if at_least > u64::from(self.max_bytes()) { Err(self.too_large(at_least)) } else { Ok(()) }
+        if at_least > u64::from(self.max_bytes) { Err(self.too_large(at_least)) } else { Ok(()) }
     }
 
     #[cold]
@@ -147,7 +146,7 @@ pub(crate) fn body<T: Serialize + ?Sized>(
     limits: &Limits,
     body: &T,
 ) -> Result<Template, BodyError> {
-    let mut compiler = Compiler::new(Rules::Body(vars, limits), 256);
+    let mut compiler = Compiler::new(Rules::Body(vars, limits), 1024);
     body.serialize(&mut compiler)?;
     compiler.finish_body(limits)
 }
