@@ -17,12 +17,13 @@ static IS_SPECIAL: [bool; 256] = {
     special
 };
 
-/// The highest bit of the first byte (the lowest of the number) that [`IS_SPECIAL`] is set, and of none before it.
+/// Of eight bytes, the first the lowest: has the highest bit of the first one that [`IS_SPECIAL`], and no bit before it.
+/// What it has after that bit means nothing.
 fn special_bits(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;
     const HIGHEST: u64 = ONES << 7;
-    // The highest bit of each byte that is less than `n`, and perhaps of bytes after the first such one, to which the
-    // subtraction borrowed. n is at most 128.
+    // The highest bit of each byte that is less than `n`, which is at most 128, and perhaps of some after the first of
+    // them, since the subtraction borrows from those.
     let less = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word & HIGHEST;
     let equal = |byte: u8| less(word ^ (ONES * u64::from(byte)), 1);
     less(word, 0x20) | equal(b'"') | equal(b'\\')

@@ -49,7 +49,8 @@ impl Template {
     ///
     /// For hosts whose functions are written in another language: whoever makes the text must have told variables from data
     /// already, as Convex's `log.audit` does with Symbols. White space between values is left out, everything else stays as
-    /// it was written: numbers, escapes, the order of members.
+    /// it was written: numbers, escapes, the order of members, members that are there twice. A sentinel's key and name are
+    /// taken literally: written with escapes (`\u0024var`) the key is a reserved one.
     ///
     /// # Errors
     ///

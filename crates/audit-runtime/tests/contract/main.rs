@@ -6,6 +6,7 @@
 
 mod database;
 mod host;
+mod program;
 
 mod actions_are_audited_call_by_call;
 mod bodies_arrive_unchanged;
@@ -15,5 +16,6 @@ mod every_hand_out_is_logged;
 mod limits_cannot_be_escaped;
 mod nothing_leaves_before_its_logs;
 mod provenance_cannot_be_forged;
+mod random_programs_match_a_model;
 mod results_cross_threads;
 mod usage_counts_what_is_durable;

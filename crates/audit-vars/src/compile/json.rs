@@ -68,7 +68,7 @@ impl<'t> Parser<'t, '_, '_> {
     /// Steps over white space. It is left out, so what stands before it is copied first.
     #[inline]
     fn white_space(&mut self) {
-        // All that is blank is at most a space; what else is, cannot stand between values.
+        // One comparison for the usual case: no blank is more than a space, and what else is not more is refused later.
         if self.peek().is_some_and(|byte| byte <= b' ') {
             self.copy_to(self.at);
             self.at = self.after_blanks(self.at);
@@ -286,11 +286,9 @@ impl<'t> Parser<'t, '_, '_> {
         }
         // Without an exponent it takes more than 308 digits to leave the range of a 64-bit float.
         may_overflow |= self.at - start > 308;
-        if may_overflow {
-            if !self.text[start..self.at].parse::<f64>().is_ok_and(f64::is_finite) {
-                self.at = start;
-                return Err(self.syntax("the number is out of the range of a 64-bit float"));
-            }
+        if may_overflow && !self.text[start..self.at].parse::<f64>().is_ok_and(f64::is_finite) {
+            self.at = start;
+            return Err(self.syntax("the number is out of the range of a 64-bit float"));
         }
         Ok(())
     }
