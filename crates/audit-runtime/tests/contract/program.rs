@@ -55,11 +55,12 @@ const WIDTHS: [usize; 4] = [41, 1_026, 130, 20];
 impl Serialize for Emission {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("pad", &"x".repeat(self.pad))?;
-        map.serialize_entry("vars", &self.vars.iter().map(|var| VARS[*var]).collect::<Vec<_>>())?;
+        // First, since it is refused for what comes first.
         if let Form::Bad = self.form {
             map.serialize_entry("$bad", &())?;
         }
+        map.serialize_entry("pad", &"x".repeat(self.pad))?;
+        map.serialize_entry("vars", &self.vars.iter().map(|var| VARS[*var]).collect::<Vec<_>>())?;
         map.end()
     }
 }
@@ -78,7 +79,9 @@ impl Emission {
     fn emit<K: Audits>(&self, log: &AuditLog<'_, K>) -> Result<(), AuditError> {
         match self.form {
             Form::Rust | Form::Bad => log.audit(self),
-            Form::Json => log.audit_json(&self.json(&VARS.map(|var| format!(r#"{{"$var":"{}"}}"#, var.name())))),
+            Form::Json => {
+                log.audit_json(&self.json(&VARS.map(|var| format!(r#"{{"$var":"{}"}}"#, var.name()))))
+            }
         }
     }
 
@@ -123,7 +126,11 @@ impl Runs for Mutation {
 }
 
 /// Runs the steps. Fails where one fails that must not.
-pub(crate) async fn run<K: Runs>(steps: &[Step], log: &AuditLog<'_, K>, host: &Host) -> Result<(), AuditError> {
+pub(crate) async fn run<K: Runs>(
+    steps: &[Step],
+    log: &AuditLog<'_, K>,
+    host: &Host,
+) -> Result<(), AuditError> {
     for step in steps {
         match step {
             Step::Tick(ms) => host.clock.advance(*ms),

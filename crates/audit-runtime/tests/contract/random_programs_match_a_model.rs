@@ -170,7 +170,7 @@ enum Way {
     EarlyAfterSeal,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum CommitPlan {
     Succeeds,
     Conflicts,
@@ -254,15 +254,15 @@ impl MutationPlan {
                 (Ok(()), FunctionResult::Fails) => Err(DbError::Function),
                 (Ok(()), FunctionResult::Conflicts) => Err(DbError::Conflict),
                 (Ok(()), FunctionResult::Panics) => {
-                    let _sealed = (plan.way == Way::EarlyAfterSeal).then(|| execution.seal_transaction(tx, Ok(())));
+                    let _sealed =
+                        (plan.way == Way::EarlyAfterSeal).then(|| execution.seal_transaction(tx, Ok(())));
                     resume_unwind(Box::new("planned"))
                 }
             };
-            match plan.commit {
-                CommitPlan::Succeeds => {}
-                CommitPlan::Conflicts => host.database.interfere(),
-                CommitPlan::Fails => host.database.let_commits_fail(true),
+            if plan.commit == CommitPlan::Conflicts {
+                host.database.interfere();
             }
+            host.database.let_commits_fail(plan.commit == CommitPlan::Fails);
             host.database.let_rollbacks_fail(plan.rollbacks_fail);
             match (plan.way, result) {
                 (Way::Early, Err(error)) => Err(error),
@@ -313,7 +313,8 @@ impl MutationPlan {
         let plan = &self.attempts[number - 1];
         history.push((DbStep::Began, model.lines.len()));
         let account = Account::of(&plan.steps, &self.settings.limits);
-        let lines = lines(&account, &self.client, model.now_ms, ("root", FunctionKind::Mutation), number, false);
+        let lines =
+            lines(&account, &self.client, model.now_ms, ("root", FunctionKind::Mutation), number, false);
         model.now_ms += account.ticked_ms;
 
         let failure = match plan.result {
@@ -380,8 +381,11 @@ fn any_query() -> impl Strategy<Value = QueryPlan> {
         prop::collection::vec(any_client(), 0..5).prop_map(Release::All),
     ];
     let releases = prop::collection::vec((release, -50i64..500), 1..6);
-    (any_settings(), query_steps(), releases)
-        .prop_map(|(settings, steps, releases)| QueryPlan { settings, steps, releases })
+    (any_settings(), query_steps(), releases).prop_map(|(settings, steps, releases)| QueryPlan {
+        settings,
+        steps,
+        releases,
+    })
 }
 
 impl QueryPlan {
