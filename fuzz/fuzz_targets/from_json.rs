@@ -1,0 +1,23 @@
+//! Text compiles or is refused. What compiles is JSON for `serde_json` too, and renders to one line within its bound.
+#![no_main]
+
+use audit_core::Limits;
+use audit_vars::{Now, Template, UserAgent, Values, Vars};
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+fuzz_target!(|text: &str| {
+    let template = match Template::from_json(&Vars::new(), &Limits::default(), text) {
+        Ok(template) => template,
+        Err(refused) => return drop(refused.to_string()),
+    };
+    assert!(serde_json::from_str::<Value>(text).is_ok_and(|body| body.is_object()));
+
+    let (user_agent, now) = (UserAgent::from(text), Now::at_ms(i64::MIN));
+    let values = Values::none().with_user_agent(&user_agent).with_now(&now);
+    let mut line = Vec::new();
+    template.render(&values, &mut line);
+    assert!(line.len() <= template.bound_bytes() as usize);
+    assert!(!line.contains(&b'\n'));
+    assert!(serde_json::from_slice::<Value>(&line).is_ok_and(|body| body.is_object()));
+});
