@@ -88,7 +88,7 @@ impl<'t> Parser<'t, '_, '_> {
             Some(b'{') if self.is_at_sentinel() => self.sentinel(),
             Some(b'{') => self.object(),
             Some(b'[') => self.array(),
-            Some(b'"') => self.string().map(drop),
+            Some(b'"') => self.string(),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b't') => self.literal("true"),
             Some(b'f') => self.literal("false"),
@@ -142,7 +142,7 @@ impl<'t> Parser<'t, '_, '_> {
             if self.peek() != Some(b'"') {
                 return Err(self.syntax("expected a key in quotes"));
             }
-            let key = self.string()?;
+            let key = self.string_range()?;
             self.white_space();
             if self.peek() != Some(b':') {
                 return Err(self.syntax("expected ':'"));
@@ -181,7 +181,7 @@ impl<'t> Parser<'t, '_, '_> {
     fn sentinel(&mut self) -> Result<(), BodyError> {
         self.copy_to(self.at);
         self.at = self.after_blanks(self.at + 1);
-        let key = self.string()?;
+        let key = self.string_range()?;
         self.at = self.after_blanks(self.at);
         if self.peek() != Some(b':') {
             return Err(self.syntax("expected ':'"));
@@ -192,7 +192,7 @@ impl<'t> Parser<'t, '_, '_> {
             Some(_) => return Err(self.reserved(key)),
             None => return Err(self.syntax("expected a value")),
         }
-        let name = self.string()?;
+        let name = self.string_range()?;
         self.at = self.after_blanks(self.at);
         match self.peek() {
             Some(b'}') => {}
@@ -209,11 +209,9 @@ impl<'t> Parser<'t, '_, '_> {
         BodyError::reserved_key(&self.text[key])
     }
 
-    /// A string in quotes (RFC 8259, section 7). Gives back where it stands between them.
-    #[inline]
-    fn string(&mut self) -> Result<Range<usize>, BodyError> {
-        let start = self.at + 1;
-        self.at = start;
+    /// A string in quotes (RFC 8259, section 7).
+    fn string(&mut self) -> Result<(), BodyError> {
+        self.at += 1;
         loop {
             self.at = find_special(self.bytes, self.at);
             match self.peek() {
@@ -225,7 +223,13 @@ impl<'t> Parser<'t, '_, '_> {
         }
         self.at += 1;
         // Before anything of it is copied.
-        self.check_size()?;
+        self.check_size()
+    }
+
+    /// The same. Gives back where it stands between the quotes.
+    fn string_range(&mut self) -> Result<Range<usize>, BodyError> {
+        let start = self.at + 1;
+        self.string()?;
         Ok(start..self.at - 1)
     }
 
