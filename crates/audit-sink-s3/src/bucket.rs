@@ -41,6 +41,7 @@ impl Bucket {
     /// | `file:///path` | a directory, created where missing | |
     /// | `memory:///prefix` | this one value and its clones; for tests and examples | |
     ///
+    /// Of AWS also the credentials of web identities, containers and instances are found; profiles in `~/.aws` are not.
     /// Nothing is sent to the bucket here; opening a sink on it does.
     ///
     /// # Errors

@@ -55,7 +55,8 @@ impl Deliverer {
     pub(crate) async fn deliver(&self, path: &Path, object: &EncodedObject) -> Delivery {
         let watch = self.health.watch();
         let mut limit = self.settings.put_timeout();
-        for repetition in 0.. {
+        let mut repetition = 0u32;
+        loop {
             let refusal = match self.attempt(path, object, limit).await {
                 Ok(delivery) => {
                     match delivery {
@@ -67,12 +68,12 @@ impl Deliverer {
                 Err(refusal) => refusal,
             };
             if refusal.timed_out {
-                limit = (limit * 2).min(MAX_REQUEST_TIME.max(limit));
+                limit = longer(limit);
             }
             watch.report(&refusal);
             sleep(pause(&self.settings, &*self.random, refusal.answer, repetition)).await;
+            repetition = repetition.saturating_add(1);
         }
-        unreachable!("there are more repetitions than a process lives for")
     }
 
     async fn attempt(
@@ -114,6 +115,11 @@ pub(crate) async fn request<T>(
         Ok(result) => result.map_err(|error| Refusal::of(&error)),
         Err(_elapsed) => Err(Refusal::timeout(limit)),
     }
+}
+
+/// How long the next request may take after one that did not answer in `limit`.
+pub(crate) fn longer(limit: Duration) -> Duration {
+    (limit * 2).min(MAX_REQUEST_TIME.max(limit))
 }
 
 /// How long to wait before a request is repeated: anything up to a limit that doubles each time.

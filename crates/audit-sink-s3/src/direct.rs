@@ -450,3 +450,25 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Bucket;
+    use audit_core::testing::SeededRandom;
+
+    #[test]
+    fn what_was_taken_back_does_not_fill_the_queue() {
+        let (bucket, settings) = (Bucket::open("memory:///").unwrap(), Settings::default());
+        let health = HealthBoard::new(String::new());
+        let deliverer = Deliverer::new(bucket, health, Arc::new(SeededRandom::new(1)), settings.clone());
+        let (_commands, receiver) = mpsc::unbounded_channel();
+        let mut writer = Writer::new(UniqueId::from_bits(1), deliverer, settings, receiver);
+        for _ in 0..100 * MIN_SWEEP {
+            let slot = Arc::new(Slot(Mutex::new(None)));
+            let (reply, _) = oneshot::channel();
+            writer.take(Command::Persist(Queued { slot, reply, bytes: 1, due: Instant::now() }));
+            assert!(writer.queue.len() < MIN_SWEEP && writer.queued_bytes == writer.queue.len());
+        }
+    }
+}

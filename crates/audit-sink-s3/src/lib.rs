@@ -99,6 +99,7 @@ mod direct;
 mod encode;
 mod error;
 mod health;
+mod journal;
 mod key;
 mod probe;
 mod settings;

@@ -6,8 +6,8 @@ use audit_core::Random;
 use object_store::{Attributes, GetOptions, PutPayload};
 use tokio::time::{Instant, sleep};
 
-use crate::answer::{Answer, Refusal};
-use crate::deliver::{pause, request};
+use crate::answer::{Answer, Blocker, Refusal};
+use crate::deliver::{longer, pause, request};
 use crate::{Bucket, OpenError, OpenErrorKind, Settings};
 
 /// The same small object for every sink of a prefix. Readers of Hive partitions skip names that begin with `_`.
@@ -71,16 +71,14 @@ pub(crate) async fn probe(
 async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Result<Probe, Refusal> {
     let path = bucket.path(KEY);
     let end = Instant::now() + MAX_TIME;
-    let limit = || settings.put_timeout().min(end.saturating_duration_since(Instant::now()));
+    let within = |limit: Duration| limit.min(end.saturating_duration_since(Instant::now()));
+    let mut limit = settings.put_timeout();
     let mut created = false;
-    let mut found = None;
-    for repetition in 0.. {
+    let mut repetition = 0;
+    let found = loop {
         let payload = PutPayload::from_static(CONTENT.as_bytes());
-        let refusal = match request(limit(), bucket.create(&path, payload, Attributes::new())).await {
-            Ok(()) if created => {
-                found = Some(Probe::Overwrites);
-                break;
-            }
+        let refusal = match request(within(limit), bucket.create(&path, payload, Attributes::new())).await {
+            Ok(()) if created => break Probe::Overwrites,
             Ok(()) => {
                 created = true;
                 continue;
@@ -88,25 +86,24 @@ async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Resul
             Err(refusal) => refusal,
         };
         match refusal.answer {
-            Answer::Exists => {
-                found = Some(Probe::CreateOnly);
-                break;
-            }
+            Answer::Exists => break Probe::CreateOnly,
             Answer::Blocked(_) => return Err(refusal),
-            // One's own lost success counts as the first of the two, so a repetition is still a question.
+            // One's own lost success is not told from a request that did nothing: the next answer decides.
             Answer::Contention | Answer::Unknown => {}
+        }
+        if refusal.timed_out {
+            limit = longer(limit);
         }
         let pause = pause(settings, random, refusal.answer, repetition);
         if Instant::now() + pause >= end {
             return Ok(Probe::Unknown(refusal));
         }
         sleep(pause).await;
-    }
+        repetition += 1;
+    };
     // Delivery reads only when an answer was lost; without the permission it would jam at the worst moment.
-    match request(limit(), bucket.store().get_opts(&path, GetOptions::new().with_head(true))).await {
-        Err(refusal @ Refusal { answer: Answer::Blocked(crate::answer::Blocker::Permission), .. }) => {
-            Err(refusal)
-        }
-        Ok(_) | Err(_) => Ok(found.expect("the loop ends with a finding")),
+    match request(within(limit), bucket.store().get_opts(&path, GetOptions::new().with_head(true))).await {
+        Err(refusal @ Refusal { answer: Answer::Blocked(Blocker::Permission), .. }) => Err(refusal),
+        Ok(_) | Err(_) => Ok(found),
     }
 }
