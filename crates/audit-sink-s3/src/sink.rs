@@ -145,3 +145,20 @@ impl fmt::Display for S3Sink {
         write!(f, "S3Sink({})", self.bucket)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_crosses_threads() {
+        fn crosses<T: Send + Sync + 'static>() {}
+        fn is_send<T: Send>(value: T) -> T {
+            value
+        }
+        crosses::<S3Sink>();
+        crosses::<S3SinkBuilder>();
+        crosses::<OpenError>();
+        drop(is_send(S3Sink::open("memory:///", Settings::default())));
+    }
+}
