@@ -95,7 +95,9 @@ async fn a_variable_of_the_host_is_what_the_request_gives_or_null() {
     let is = |value: serde_json::Value| HostValue::new(actor, &value).unwrap();
     result.release(&alice()).await.unwrap();
     result.release(&alice().with_host_value(is(json!({ "id": 7 })))).await.unwrap();
-    result.release(&alice().with_host_value(is(json!(1))).with_host_value(is(json!(2)))).await.unwrap();
+    let replaced = alice().with_host_value(is(json!(1))).with_host_value(is(json!(2)));
+    assert_eq!(replaced, alice().with_host_value(is(json!(2))), "nothing is left of the earlier value");
+    result.release(&replaced).await.unwrap();
     let other = HostValue::new(trace, "t1").unwrap();
     result.release(&alice().with_host_value(is(json!("x"))).with_host_value(other)).await.unwrap();
     assert_eq!(host.members("actor"), [json!(null), json!({ "id": 7 }), json!(2), json!("x")]);

@@ -1,14 +1,10 @@
 //! C6 when the caller goes away: at whichever moment its future is dropped, nothing is committed without its records, and what
 //! the sink has begun to persist is not lost.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use audit_core::testing::MemoryFault;
-use audit_runtime::{Execution, Mutation, body};
-use serde_json::json;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber, span};
+use audit_runtime::{Execution, Mutation};
 
 use crate::database::DbError;
 use crate::database::Step::*;
@@ -101,80 +97,6 @@ async fn dropped_at_any_await_of_a_release() {
         assert_eq!(host.members("$audit")[stored]["replay"], polls > 0);
         if answer.is_some() {
             break;
-        }
-    }
-}
-
-/// Such logs reach nobody and had no effect to tell of. That a caller can bring this about must show.
-#[tokio::test(start_paused = true)]
-async fn dropped_before_the_attempt_ended_is_said_in_a_warning() {
-    let warnings = Warnings::default();
-    let _guard = tracing::subscriber::set_default(warnings.clone());
-    let host = Host::new();
-    assert!(polled(host.increment(), 1).await.is_none());
-    let execution = host.runtime.query("abandoned");
-    execution.log().audit(&body!({})).unwrap();
-    drop(execution);
-    drop(host.runtime.query("logged nothing"));
-    let of = |function, kind| json!({ "function": function, "kind": kind, "logs": "1" });
-    assert_eq!(*warnings.0.lock().unwrap(), [of("increment", "mutation"), of("abandoned", "query")]);
-    assert_eq!(host.database.steps(), [Began, Dropped]);
-    assert!(host.sink.lines().is_empty());
-}
-
-#[tokio::test]
-async fn what_is_answered_is_said_in_no_warning() {
-    let warnings = Warnings::default();
-    let _guard = tracing::subscriber::set_default(warnings.clone());
-    let host = Host::new();
-    host.increment().await.unwrap();
-    let attempt = async |execution: Execution<Mutation>| {
-        execution.log().audit(&body!({}))?;
-        if host.database.value() == 1 {
-            return Err(DbError::Function);
-        }
-        Ok(execution.seal_transaction(host.database.begin(), Ok(())))
-    };
-    host.runtime.run_mutation("f", &alice(), attempt).await.unwrap_err();
-    host.view(()).release(&alice()).await.unwrap();
-    assert!(warnings.0.lock().unwrap().is_empty());
-}
-
-/// The fields of each warning, except for its message.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<serde_json::Value>>>);
-
-impl Subscriber for Warnings {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::WARN
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        span::Id::from_u64(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut fields = Fields(json!({}));
-        event.record(&mut fields);
-        self.0.lock().unwrap().push(fields.0);
-    }
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
-}
-
-struct Fields(serde_json::Value);
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        if field.name() != "message" {
-            self.0[field.name()] = format!("{value:?}").into();
         }
     }
 }

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use audit_core::testing::{ManualClock, MemoryFault, MemorySink};
 use audit_core::{Batch, Receipt, async_trait};
@@ -15,6 +16,7 @@ use audit_runtime::{
 };
 use serde_json::Value;
 use tokio::task::yield_now;
+use tokio::time::timeout;
 
 use crate::database::{Database, DbError};
 
@@ -140,7 +142,8 @@ impl AuditSink for SlowSink {
         let now = 1 + self.now.fetch_add(1, Ordering::Relaxed);
         self.most.fetch_max(now, Ordering::Relaxed);
         yield_now().await;
-        let result = self.sink.persist(batch).await;
+        let persisted = timeout(Duration::from_secs(3_600), self.sink.persist(batch)).await;
+        let result = persisted.expect("the runtime waits for a sink no longer than its deadline");
         yield_now().await;
         self.now.fetch_sub(1, Ordering::Relaxed);
         result

@@ -231,7 +231,7 @@ pub(crate) fn any_client() -> impl Strategy<Value = Client> {
 pub(crate) fn any_limits() -> impl Strategy<Value = Limits> {
     let small = (0u32..8, 0u32..4_000, 0u32..2_000);
     let small = small.prop_map(|(logs, total, log)| Limits::new(logs, total.max(log), log).unwrap());
-    prop_oneof![2 => Just(Limits::default()), 1 => small]
+    prop_oneof![4 => Just(Limits::default()), 1 => small]
 }
 
 pub(crate) fn query_steps() -> impl Strategy<Value = Vec<Step>> {
@@ -245,7 +245,7 @@ pub(crate) fn mutation_steps() -> impl Strategy<Value = Vec<Step>> {
 fn steps(callers: Vec<Caller>) -> impl Strategy<Value = Vec<Step>> {
     let by = prop::sample::select(callers);
     let form = prop_oneof![6 => Just(Form::Rust), 3 => Just(Form::Json), 1 => Just(Form::Bad)];
-    let pad = prop_oneof![8 => 0usize..300, 1 => Just(1_000_000)];
+    let pad = prop_oneof![40 => 0usize..300, 1 => Just(1_000_000)];
     let vars = prop::collection::vec(0..VARS.len(), 0..4);
     let emission = (by, form, pad, vars, prop::bool::weighted(0.3))
         .prop_map(|(by, form, pad, vars, must)| Step::Emit(Emission { by, form, pad, vars, must }));

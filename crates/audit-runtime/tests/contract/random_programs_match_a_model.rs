@@ -39,7 +39,7 @@ impl Settings {
 }
 
 fn any_settings() -> impl Strategy<Value = Settings> {
-    let faults = [vec![MemoryFault::None; 6], FAULTS.to_vec()].concat();
+    let faults = [vec![MemoryFault::None; 16], FAULTS.to_vec()].concat();
     let faults = prop::collection::vec(prop::sample::select(faults), 0..6);
     (any_limits(), any::<bool>(), 1u32..5, faults).prop_map(|(limits, provenance, max_attempts, faults)| {
         Settings { limits, provenance, max_attempts, faults }
@@ -179,11 +179,11 @@ enum CommitPlan {
 
 fn any_attempt() -> impl Strategy<Value = AttemptPlan> {
     use FunctionResult::*;
-    let result = prop_oneof![6 => Just(Value), 1 => Just(Fails), 2 => Just(Conflicts), 1 => Just(Panics)];
+    let result = prop_oneof![12 => Just(Value), 1 => Just(Fails), 2 => Just(Conflicts), 1 => Just(Panics)];
     let way = prop_oneof![2 => Just(Way::Sealed), 1 => Just(Way::Early), 1 => Just(Way::EarlyAfterSeal)];
     let commit = prop_oneof![
         2 => Just(CommitPlan::Succeeds),
-        2 => Just(CommitPlan::Conflicts),
+        4 => Just(CommitPlan::Conflicts),
         1 => Just(CommitPlan::Fails)
     ];
     (mutation_steps(), result, way, commit, any::<bool>()).prop_map(
@@ -462,7 +462,7 @@ proptest! {
     }
 
     #[test]
-    fn a_mutation_dropped_anywhere_is_one_that_stopped_there(plan in any_mutation(), polls in 0usize..40) {
+    fn a_mutation_dropped_anywhere_is_one_that_stopped_there(plan in any_mutation(), polls in 0usize..16) {
         in_paused_time(async {
             let (host, mut model) = (plan.settings.host(), Model::of(&plan.settings));
             let (answer, predicted) = plan.predict(&mut model);
