@@ -8,13 +8,13 @@ use std::thread;
 
 use audit_core::testing::ManualClock;
 use audit_runtime::{
-    AuditError, AuditLog, AuditRuntime, Execution, HostValue, Limit, LimitExceeded, Limits, Mutation,
-    MutationError, Query, ReleaseError, UserAgent, Var, Vars, body,
+    AuditError, AuditLog, AuditRuntime, AuditedTransaction, Execution, HostValue, Limit, LimitExceeded,
+    Limits, Mutation, MutationError, Query, ReleaseError, UserAgent, Var, Vars, body,
 };
 use audit_sink_null::NullSink;
 
-use crate::database::DbError;
 use crate::database::Step::*;
+use crate::database::{DbError, Tx};
 use crate::host::*;
 
 /// Logs a body whose largest JSON has this many bytes, with an address in it or not.
@@ -115,12 +115,14 @@ async fn a_query_that_catches_the_error_fails_all_the_same_and_what_came_before_
     }
 }
 
+type End = fn(Execution<Mutation>, Tx) -> Result<AuditedTransaction<Tx, ()>, DbError>;
+
 #[tokio::test(start_paused = true)]
 async fn a_mutation_that_catches_the_error_fails_all_the_same_and_is_not_retried() {
     // With the first log nothing is emitted before, and the failure still counts.
     let overflows = OVERFLOWS.into_iter().chain([(Limit::LogBytes, &[201][..])]);
     for (limit, logs) in overflows {
-        let ends: [(fn(Execution<Mutation>, _) -> _, _); 3] = [
+        let ends: [(End, _); 3] = [
             (|execution, tx| Ok(execution.seal_transaction(tx, Ok(()))), RolledBack),
             (|execution, tx| Ok(execution.seal_transaction(tx, Err(DbError::Conflict))), RolledBack),
             (|_execution, _tx| Err(DbError::Conflict), Dropped),
