@@ -22,6 +22,8 @@ pub enum OpenErrorKind {
     Blocked,
     /// The settings ask for a store that does not let objects be overwritten, and this one does.
     NotCreateOnly,
+    /// The journal holds acknowledged records that are damaged or missing. An operator must look at it; nothing was changed.
+    Damaged,
     /// The bucket is out of reach, and the settings do not allow to go on without knowing it. Try again.
     Unavailable,
 }

@@ -110,5 +110,5 @@ pub use encode::{Compression, FORMAT_VERSION, ObjectMetadata};
 pub use error::{OpenError, OpenErrorKind};
 pub use health::{Health, HealthState};
 pub use key::{InvalidKey, ObjectKey};
-pub use settings::{InvalidSettings, Settings};
+pub use settings::{InvalidSettings, JournalSettings, Settings};
 pub use sink::{S3Sink, S3SinkBuilder};

@@ -10,6 +10,7 @@ use audit_core::{
 use crate::deliver::Deliverer;
 use crate::direct::DirectWriter;
 use crate::health::HealthBoard;
+use crate::journal::{JournaledWriter, Opening};
 use crate::probe::{Probe, probe};
 use crate::{Bucket, Health, OpenError, Settings};
 
@@ -22,7 +23,23 @@ pub struct S3Sink {
     bucket: Bucket,
     stream: UniqueId,
     health: Arc<HealthBoard>,
-    writer: DirectWriter,
+    writer: Writer,
+}
+
+/// The two ways in which a batch becomes durable.
+#[derive(Debug)]
+enum Writer {
+    Direct(DirectWriter),
+    Journaled(JournaledWriter),
+}
+
+impl Writer {
+    fn pending_bytes(&self) -> u64 {
+        match self {
+            Writer::Direct(writer) => writer.pending_bytes(),
+            Writer::Journaled(writer) => writer.pending_bytes(),
+        }
+    }
 }
 
 impl S3Sink {
@@ -119,8 +136,15 @@ impl S3SinkBuilder {
             Probe::Unknown(_) => None,
         });
         let stream = UniqueId::generate(&*clock, &*random);
-        let deliverer = Deliverer::new(bucket.clone(), Arc::clone(&health), random, settings.clone());
-        let writer = DirectWriter::start(stream, deliverer, settings);
+        let deliverer =
+            Deliverer::new(bucket.clone(), Arc::clone(&health), Arc::clone(&random), settings.clone());
+        let writer = match settings.journal.clone() {
+            None => Writer::Direct(DirectWriter::start(stream, deliverer, settings)),
+            Some(journal) => {
+                let opening = Opening { journal, settings, stream, deliverer, clock, random };
+                Writer::Journaled(opening.open().await?)
+            }
+        };
         Ok(S3Sink { bucket, stream, health, writer })
     }
 }
@@ -128,15 +152,24 @@ impl S3SinkBuilder {
 #[async_trait]
 impl AuditSink for S3Sink {
     async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
-        self.writer.persist(batch).await
+        match &self.writer {
+            Writer::Direct(writer) => writer.persist(batch).await,
+            Writer::Journaled(writer) => writer.persist(batch).await,
+        }
     }
 
     async fn flush(&self) -> Result<(), SinkError> {
-        self.writer.flush().await
+        match &self.writer {
+            Writer::Direct(writer) => writer.flush().await,
+            Writer::Journaled(writer) => writer.flush().await,
+        }
     }
 
     async fn close(&self) -> Result<(), SinkError> {
-        self.writer.close().await
+        match &self.writer {
+            Writer::Direct(writer) => writer.close().await,
+            Writer::Journaled(writer) => writer.close().await,
+        }
     }
 }
 

@@ -7,11 +7,12 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use audit_core::testing::StoredRecord;
 use audit_core::testing::conformance::{self, Destination};
 use audit_core::{AuditSink, Durability, async_trait};
-use audit_sink_s3::{Bucket, Compression, S3Sink, Settings};
+use audit_sink_s3::{Bucket, Compression, JournalSettings, S3Sink, Settings};
 use object_store::memory::InMemory;
 use s3_testserver::S3TestServer;
 use support::Checker;
@@ -78,6 +79,35 @@ impl Destination for Server {
     fn durability(&self) -> Durability {
         Durability::Delivered
     }
+}
+
+/// With a journal for each opening, in front of the server.
+struct Journaled(S3TestServer, Checker, tempfile::TempDir, AtomicU32);
+
+#[async_trait]
+impl Destination for Journaled {
+    async fn open(&self) -> Arc<dyn AuditSink> {
+        let directory = self.2.path().join(self.3.fetch_add(1, Ordering::Relaxed).to_string());
+        let journal = JournalSettings { cut_after_ms: 20, ..JournalSettings::new(directory) };
+        let settings = Settings { journal: Some(journal), ..Settings::default() };
+        let bucket = support::bucket_on(&self.0, "audit/logs");
+        Arc::new(S3Sink::builder(bucket).with_settings(settings).open().await.unwrap())
+    }
+
+    async fn stored(&self) -> Vec<StoredRecord> {
+        self.1.check("audit/logs/", &support::read_server(&self.0)).unwrap()
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Journaled
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_journal() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = S3TestServer::start().await;
+    conformance::run(&Journaled(server, Checker::default(), directory, AtomicU32::new(0))).await;
 }
 
 #[tokio::test]

@@ -306,19 +306,19 @@ pub(crate) struct BatchPlace {
 }
 
 /// Ends a header with the checksum of what is in it, begun with `salt`.
-fn seal(text: &mut Vec<u8>, salt: u32) {
+pub(crate) fn seal(text: &mut Vec<u8>, salt: u32) {
     let sum = crc32c::crc32c_append(salt, text);
     text.extend_from_slice(format!("{sum:08x}\n").as_bytes());
 }
 
 /// Reads a header field by field.
-struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
     /// The fields of a header whose checksum matches.
-    fn of(header: &'a [u8], salt: u32) -> Option<Fields<'a>> {
+    pub(crate) fn of(header: &'a [u8], salt: u32) -> Option<Fields<'a>> {
         let (text, sum) = header.split_at(header.len().checked_sub(9)?);
         let mut fields = Fields { rest: sum };
         let matches = fields.hex32()? == crc32c::crc32c_append(salt, text);
@@ -326,26 +326,26 @@ impl<'a> Fields<'a> {
         matches.then_some(Fields { rest: text })
     }
 
-    fn text(&mut self, len: usize) -> Option<&'a str> {
+    pub(crate) fn text(&mut self, len: usize) -> Option<&'a str> {
         let (text, rest) = self.rest.split_at_checked(len)?;
         self.rest = rest;
         std::str::from_utf8(text).ok()
     }
 
-    fn literal(&mut self, literal: &str) -> Option<()> {
+    pub(crate) fn literal(&mut self, literal: &str) -> Option<()> {
         (self.text(literal.len())? == literal).then_some(())
     }
 
-    fn hex64(&mut self) -> Option<u64> {
+    pub(crate) fn hex64(&mut self) -> Option<u64> {
         self.hex(16)
     }
 
-    fn hex32(&mut self) -> Option<u32> {
+    pub(crate) fn hex32(&mut self) -> Option<u32> {
         u32::try_from(self.hex(8)?).ok()
     }
 
     /// Digits as they are written here: no sign, no capitals.
-    fn hex(&mut self, digits: usize) -> Option<u64> {
+    pub(crate) fn hex(&mut self, digits: usize) -> Option<u64> {
         let text = self.text(digits)?;
         let plain = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         plain.then(|| u64::from_str_radix(text, 16).ok()).flatten()

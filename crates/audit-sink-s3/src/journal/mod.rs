@@ -1,14 +1,28 @@
-#![allow(dead_code, reason = "wired in by the next commits")]
 //! The journal: records made durable on this host's disk with one sync, on their way to the bucket.
 //!
 //! - `disk`: the operations of a directory, real or simulated.
-//! - `format`: what stands in the files.
+//! - `format`: what stands in the segments, and in the headers of all files.
 //! - `segment`: files of one size, prepared ahead, read group by group.
-//! - `writer`: commits groups.
+//! - `writer`: adds groups at the end.
 //! - `recovery`: what a crash left.
+//! - `commit`: the thread that commits what is queued.
+//! - `live`: the segments that exist now.
+//! - `plan`: what is decided about delivery, durable before it is acted on.
+//! - `delivery`: the task that brings it to the bucket.
+//! - `open`: puts all of it together.
 
+mod commit;
+mod delivery;
 pub(crate) mod disk;
 pub(crate) mod format;
-pub(crate) mod recovery;
-pub(crate) mod segment;
-pub(crate) mod writer;
+mod live;
+mod open;
+mod plan;
+mod recovery;
+mod segment;
+#[cfg(test)]
+mod simulated_disk;
+mod writer;
+
+pub(crate) use commit::JournaledWriter;
+pub(crate) use open::Opening;

@@ -113,20 +113,18 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
             Ok(segment) => segment,
             Err(what) => return Err(damaged(Position { ordinal: *ordinal, offset: 0 }, what)),
         };
-        let (recovered, untouched) = read_segment(segment, &mut end)?;
-        match (recovered, empty_from) {
+        match (read_segment(segment, &mut end)?, empty_from) {
             (Some(_), Some(empty)) => {
                 let what = "the segment is empty, and later ones are not";
                 return Err(damaged(Position { ordinal: empty, offset: FIRST_GROUP }, what));
             }
             (Some(recovered), None) => segments.push(recovered),
-            (None, _) if untouched => empty_from = empty_from.or(Some(*ordinal)),
-            // The first group of the segment was torn. Nothing is ever written behind it.
-            (None, _) => {}
+            (None, _) => empty_from = empty_from.or(Some(*ordinal)),
         }
     }
 
-    // Segments that were prepared and never written to are made anew: then none is older than the opening that writes to it.
+    // Segments without a whole group are made anew: nothing in them was acknowledged, and none is then older than the
+    // opening that writes to it.
     let next_ordinal = empty_from.or_else(|| Some(ordinals.last()? + 1)).unwrap_or(1);
     for ordinal in ordinals.iter().rev().filter(|ordinal| **ordinal >= next_ordinal) {
         disk.remove(&super::segment::file_name(*ordinal))?;
@@ -135,34 +133,27 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
     Ok(Recovered { segments, end: end.unwrap_or(Position { ordinal: 0, offset: 0 }), next_ordinal })
 }
 
-/// Reads one segment, and moves `end` behind its last group. Also says whether nothing at all was written to it.
+/// Reads one segment, and moves `end` behind its last group. `None` if it has none.
 fn read_segment(
     segment: Segment,
     end: &mut Option<Position>,
-) -> Result<(Option<RecoveredSegment>, bool), RecoveryError> {
+) -> Result<Option<RecoveredSegment>, RecoveryError> {
     let mut reader = SegmentReader::new(segment.clone(), FIRST_GROUP);
     let mut recovered: Option<RecoveredSegment> = None;
     loop {
         let here = reader.position();
         if here.offset >= segment.header.bytes {
-            return Ok((recovered, false));
+            return Ok(recovered);
         }
-        let (header, untouched) = match reader.look()? {
-            Found::Group(header) => (header, false),
+        let header = match reader.look()? {
+            Found::Group(header) => header,
             Found::Damaged(what) => return Err(damaged(here, what)),
-            found @ (Found::Nothing | Found::Torn) => {
-                // Each group was written when the one before it was durable.
-                if reader.has_group_behind()? {
-                    return Err(damaged(
-                        here,
-                        "a group that was acknowledged is not there, and later ones are",
-                    ));
-                }
-                let untouched = matches!(found, Found::Nothing) && here.offset == FIRST_GROUP;
-                return Ok((recovered, untouched));
+            // Each group was written when the one before it was durable.
+            Found::Nothing | Found::Torn if reader.has_group_behind()? => {
+                return Err(damaged(here, "a group that was acknowledged is not there, and later ones are"));
             }
+            Found::Nothing | Found::Torn => return Ok(recovered),
         };
-        debug_assert!(!untouched);
         match *end {
             Some(end) if header.durable > end => {
                 return Err(damaged(

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use audit_core::UniqueId;
 
-use super::format::{EncodedBatch, FIRST_GROUP, Position, encode_group, space};
+use super::format::{
+    BLOCK_BYTES, EncodedBatch, FIRST_GROUP, GROUP_HEADER_BYTES, Position, encode_group, space,
+};
 use super::segment::Segment;
 
 /// The end of the journal, where groups are added. One for each opening, and so for each stream.
@@ -51,6 +53,12 @@ impl JournalWriter {
     /// The end of a journal that was recovered up to `durable`, with no records of `stream` in it.
     pub(crate) fn new(stream: UniqueId, durable: Position) -> JournalWriter {
         JournalWriter { stream, next_sequence: 0, open: None, durable, buffer: Vec::new(), failed: None }
+    }
+
+    /// Whether a group of batches of so many bytes, headers included, fits into the segment that is open.
+    pub(crate) fn has_room(&self, payload_bytes: u64) -> bool {
+        let space = (GROUP_HEADER_BYTES as u64 + payload_bytes).next_multiple_of(BLOCK_BYTES);
+        self.open.as_ref().is_some_and(|(segment, offset)| offset + space <= segment.header.bytes)
     }
 
     /// Whether a group of these batches needs another segment than the one that is open.

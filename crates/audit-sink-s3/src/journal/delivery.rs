@@ -1,0 +1,485 @@
+//! Brings what is in the journal to the bucket: cuts it into objects, plans each durably, puts it, and lets go of what has arrived.
+//!
+//! One task does all of it in order; the requests of several objects are under way at once. A backlog of any size is read from disk
+//! object by object, so memory holds what is under way and no more.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_core::{Clock, UniqueId};
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::disk::Disk;
+use super::format::{FIRST_GROUP, Found, Position};
+use super::live::LiveSegments;
+use super::plan::{Decided, Plan, read_object, remove_delivered, write_delivered, write_object};
+use super::segment::SegmentReader;
+use crate::answer::Refusal;
+use crate::deliver::{Deliverer, Delivery};
+use crate::encode::encode;
+use crate::{JournalSettings, Settings};
+
+/// What the handle asks of the task.
+pub(crate) enum Command {
+    /// To say when everything up to this position is in the bucket.
+    Flush(Position, oneshot::Sender<()>),
+    /// To cut without waiting for more from now on.
+    Hurry,
+}
+
+/// How often segments are looked through for those that may be removed.
+const CLEAN_EVERY: Duration = Duration::from_secs(60);
+
+/// How long the task waits before it does something again that the disk refused.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
+
+/// The task.
+pub(crate) struct JournalDelivery {
+    disk: Arc<dyn Disk>,
+    live: Arc<LiveSegments>,
+    deliverer: Arc<Deliverer>,
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+    journal: JournalSettings,
+    own_stream: UniqueId,
+    /// Where the last durable group ends. Its sender goes when nothing more will be committed.
+    durable: watch::Receiver<Position>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    /// Away while it reads on another thread.
+    cutter: Option<Cutter>,
+    /// Whether there may be something to read.
+    more: bool,
+    ended: bool,
+    hurry: bool,
+    /// Objects whose plan is durable, in the order of their records.
+    planned: VecDeque<Planned>,
+    requests: JoinSet<(Plan, Delivery)>,
+    /// Up to before which record each stream is known to be delivered, durably.
+    delivered: HashMap<UniqueId, u64>,
+    delivered_to: Position,
+    /// How many objects may be under way: more as long as they arrive, one when they do not.
+    allowed: usize,
+    flushes: Vec<(Position, oneshot::Sender<()>)>,
+    clean_at: Instant,
+}
+
+struct Planned {
+    plan: Plan,
+    /// Where the last group ends that is in this object or an earlier one.
+    end: Position,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// In its file alone: of a process that ended before.
+    Waiting,
+    UnderWay,
+    Done,
+}
+
+/// What a [`JournalDelivery`] is made of.
+pub(crate) struct Parts {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) live: Arc<LiveSegments>,
+    pub(crate) deliverer: Arc<Deliverer>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) settings: Settings,
+    pub(crate) journal: JournalSettings,
+    pub(crate) own_stream: UniqueId,
+    pub(crate) durable: watch::Receiver<Position>,
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    pub(crate) decided: Decided,
+}
+
+impl JournalDelivery {
+    pub(crate) fn new(parts: Parts) -> JournalDelivery {
+        let Parts { disk, live, deliverer, clock, settings, journal, own_stream, durable, commands, decided } =
+            parts;
+        let delivered: HashMap<_, _> = decided.delivered.into_iter().collect();
+        let mut planned_to = delivered.clone();
+        for (plan, _) in &decided.objects {
+            planned_to.insert(plan.stream, plan.next_sequence());
+        }
+        let start = Position { ordinal: 0, offset: 0 };
+        let planned = decided.objects.into_iter();
+        let planned = planned.map(|(plan, _)| Planned { plan, end: start, state: State::Waiting }).collect();
+        let cutter = Cutter::new(Arc::clone(&live), planned_to, settings.max_object_bytes);
+        JournalDelivery {
+            disk,
+            live,
+            deliverer,
+            clock,
+            settings,
+            journal,
+            own_stream,
+            durable,
+            commands,
+            cutter: Some(cutter),
+            more: true,
+            ended: false,
+            hurry: false,
+            planned,
+            requests: JoinSet::new(),
+            delivered,
+            delivered_to: start,
+            allowed: 1,
+            flushes: Vec::new(),
+            clean_at: Instant::now(),
+        }
+    }
+
+    /// Runs until nothing more will be committed and everything is in the bucket. False if it gave up before that.
+    pub(crate) async fn run(mut self) -> bool {
+        loop {
+            self.send_waiting().await;
+            if self.clean_at <= Instant::now() {
+                self.clean().await;
+            }
+            let has_slot = self.planned.len() < self.allowed;
+            if has_slot && self.more {
+                let (full, caught_up) = self.read().await;
+                self.more = !caught_up;
+                if let Some(cut) = full {
+                    self.plan(cut).await;
+                }
+                continue;
+            }
+            let due = self.due();
+            if has_slot && due.is_some_and(|due| due <= Instant::now()) {
+                if let Some(cut) = self.cutter_mut().take() {
+                    self.plan(cut).await;
+                }
+                continue;
+            }
+            self.answer_flushes();
+            if self.ended && !self.more && due.is_none() && self.planned.is_empty() {
+                self.clean().await;
+                return true;
+            }
+            tokio::select! {
+                changed = self.durable.changed(), if !self.ended => {
+                    self.ended = changed.is_err();
+                    self.more = true;
+                }
+                Some(request) = self.requests.join_next(), if !self.requests.is_empty() => match request {
+                    Ok((plan, delivery)) => self.arrived(&plan, delivery).await,
+                    // A bug, and no outcome: the object is sent again from its file by whoever opens the journal next.
+                    Err(error) => {
+                        tracing::error!(%error, "the delivery of an audit object ended without an outcome");
+                        return false;
+                    }
+                },
+                Some(command) = self.commands.recv() => match command {
+                    Command::Flush(position, reply) => {
+                        self.flushes.push((position, reply));
+                        self.more = true;
+                    }
+                    Command::Hurry => self.hurry = true,
+                },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if has_slot && due.is_some() => {}
+                () = sleep_until(self.clean_at) => {}
+            }
+        }
+    }
+
+    fn cutter_mut(&mut self) -> &mut Cutter {
+        self.cutter.as_mut().expect("back from its thread")
+    }
+
+    /// When the object that is being filled is cut, whatever it holds then.
+    fn due(&self) -> Option<Instant> {
+        let since = self.cutter.as_ref().expect("back from its thread").pending.as_ref()?.since;
+        let now = self.hurry || self.ended || !self.flushes.is_empty();
+        Some(if now { since } else { since + self.journal.cut_after() })
+    }
+
+    /// Reads on until an object is full or nothing more is durable.
+    async fn read(&mut self) -> (Option<Cut>, bool) {
+        let watch = self.deliverer.health.watch();
+        loop {
+            let mut cutter = self.cutter.take().expect("back from its thread");
+            let (cutter, read) = blocking(move || {
+                let read = cutter.read();
+                (cutter, read)
+            })
+            .await;
+            self.cutter = Some(cutter);
+            match read {
+                Ok(read) => return read,
+                Err(error) => watch.report(&Refusal::of_disk("the journal cannot be read", &error)),
+            }
+            sleep(DISK_PAUSE).await;
+        }
+    }
+
+    /// Encodes an object, makes its plan durable, and only then sends it.
+    async fn plan(&mut self, cut: Cut) {
+        let Cut { stream, first_sequence, count, time_ms, lines, since: _, end } = cut;
+        let plan = Plan { stream, first_sequence, count, time_ms, compression: self.settings.compression };
+        let (lines, compression) = (Bytes::from(lines), plan.compression);
+        let object = blocking(move || encode(vec![lines], first_sequence, count, compression)).await;
+        let written = object.clone();
+        self.on_disk("the plan of an object cannot be written", move |disk| {
+            write_object(disk, &plan, &written)
+        })
+        .await;
+        self.planned.push_back(Planned { plan, end, state: State::UnderWay });
+        self.send(plan, object);
+    }
+
+    fn send(&mut self, plan: Plan, object: crate::encode::EncodedObject) {
+        let deliverer = Arc::clone(&self.deliverer);
+        self.requests.spawn(async move {
+            let path = deliverer.bucket.path(&plan.key().to_string());
+            (plan, deliverer.deliver(&path, &object).await)
+        });
+    }
+
+    /// Sends what an earlier process had planned, byte by byte as it had.
+    async fn send_waiting(&mut self) {
+        while self.requests.len() < self.allowed {
+            let Some(waiting) = self.planned.iter_mut().find(|planned| planned.state == State::Waiting)
+            else {
+                return;
+            };
+            waiting.state = State::UnderWay;
+            let plan = waiting.plan;
+            let read = self.on_disk("the file of an object cannot be read", move |disk| {
+                let object = read_object(disk, &plan.file_name())?;
+                object.map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))
+            });
+            let (_, object) = read.await;
+            self.send(plan, object);
+        }
+    }
+
+    /// Takes note of an object whose outcome is certain.
+    async fn arrived(&mut self, plan: &Plan, delivery: Delivery) {
+        let trouble = self.deliverer.health.trouble().is_some();
+        self.allowed = if trouble { 1 } else { (self.allowed + 1).min(self.journal.max_in_flight) };
+        if delivery == Delivery::Conflict {
+            // Set aside, for an operator: the records are in the file, and those after them go on.
+            let (from, to) = (plan.file_name(), plan.conflict_name());
+            let kept = move |disk: &dyn Disk| match disk.rename(&from, &to) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                renamed => renamed.and_then(|()| disk.sync_directory()),
+            };
+            self.on_disk("an object that met a conflict cannot be set aside", kept).await;
+        }
+        if let Some(planned) = self.planned.iter_mut().find(|planned| planned.plan == *plan) {
+            planned.state = State::Done;
+        }
+        let mut streams = Vec::new();
+        let mut files = Vec::new();
+        while let Some(done) = self.planned.pop_front_if(|planned| planned.state == State::Done) {
+            self.delivered.insert(done.plan.stream, done.plan.next_sequence());
+            self.delivered_to = self.delivered_to.max(done.end);
+            streams.push(done.plan.stream);
+            files.push(done.plan.file_name());
+        }
+        streams.dedup();
+        for stream in streams {
+            let next = self.delivered[&stream];
+            self.on_disk("the progress of delivery cannot be written", move |disk| {
+                write_delivered(disk, stream, next)
+            })
+            .await;
+        }
+        let disk = Arc::clone(&self.disk);
+        blocking(move || {
+            for file in files {
+                // One that stays is removed when the journal is opened next.
+                let _ = disk.remove(&file);
+            }
+        })
+        .await;
+    }
+
+    /// Removes segments that are delivered and old enough, and what is known of streams of which nothing is left.
+    async fn clean(&mut self) {
+        self.clean_at = Instant::now() + CLEAN_EVERY;
+        let (disk, live, delivered) =
+            (Arc::clone(&self.disk), Arc::clone(&self.live), self.delivered.clone());
+        let old = self.clock.now_ms().saturating_sub_unsigned(self.journal.retention_ms);
+        let own = self.own_stream;
+        let cleaned = blocking(move || {
+            live.remove_while(&*disk, |segment| {
+                let next = delivered.get(&segment.stream).copied().unwrap_or(0);
+                segment.next_sequence <= next && segment.sealed_at_ms.is_some_and(|sealed| sealed <= old)
+            })?;
+            let gone: Vec<_> =
+                delivered.keys().copied().filter(|stream| *stream != own && !live.has(*stream)).collect();
+            for stream in &gone {
+                remove_delivered(&*disk, *stream)?;
+            }
+            Ok::<_, io::Error>(gone)
+        })
+        .await;
+        match cleaned {
+            Ok(gone) => self.delivered.retain(|stream, _| !gone.contains(stream)),
+            Err(error) => tracing::warn!(%error, "delivered segments of the journal cannot be removed"),
+        }
+    }
+
+    fn answer_flushes(&mut self) {
+        let nothing_left = !self.more && self.planned.is_empty() && self.cutter_mut().pending.is_none();
+        let done =
+            if nothing_left { self.cutter_mut().consumed.max(self.delivered_to) } else { self.delivered_to };
+        let has_waiting = self.planned.iter().any(|planned| planned.end.ordinal == 0);
+        for (position, reply) in std::mem::take(&mut self.flushes) {
+            if position <= done && !has_waiting {
+                // Who asked may have gone.
+                let _ = reply.send(());
+            } else {
+                self.flushes.push((position, reply));
+            }
+        }
+    }
+
+    /// Does something to the disk, and again until it succeeds: nothing goes on without it, and nothing is lost by waiting.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        what: &str,
+        action: impl FnOnce(&dyn Disk) -> io::Result<T> + Clone + Send + 'static,
+    ) -> T {
+        let watch = self.deliverer.health.watch();
+        loop {
+            let (disk, action) = (Arc::clone(&self.disk), action.clone());
+            match blocking(move || action(&*disk)).await {
+                Ok(done) => return done,
+                Err(error) => watch.report(&Refusal::of_disk(what, &error)),
+            }
+            sleep(DISK_PAUSE).await;
+        }
+    }
+}
+
+/// Runs something that waits for the disk, on a thread that may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is shutting down, and this task with it.
+        Err(_cancelled) => std::future::pending().await,
+    }
+}
+
+/// Records for one object.
+struct Cut {
+    stream: UniqueId,
+    first_sequence: u64,
+    count: u64,
+    time_ms: i64,
+    lines: Vec<u8>,
+    since: Instant,
+    /// Where the last group ends all of whose records are in this object or an earlier one.
+    end: Position,
+}
+
+/// Reads groups in order and gathers their batches into objects. A batch is never divided.
+struct Cutter {
+    live: Arc<LiveSegments>,
+    reader: Option<SegmentReader>,
+    next_ordinal: u32,
+    /// Up to before which record each stream is in an object already.
+    planned_to: HashMap<UniqueId, u64>,
+    pending: Option<Cut>,
+    consumed: Position,
+    max_object_bytes: usize,
+}
+
+impl Cutter {
+    fn new(live: Arc<LiveSegments>, planned_to: HashMap<UniqueId, u64>, max_object_bytes: usize) -> Cutter {
+        let consumed = Position { ordinal: 0, offset: 0 };
+        Cutter { live, reader: None, next_ordinal: 0, planned_to, pending: None, consumed, max_object_bytes }
+    }
+
+    /// Takes what is gathered. What is read from now on goes into another object.
+    fn take(&mut self) -> Option<Cut> {
+        let cut = self.pending.take()?;
+        self.planned_to.insert(cut.stream, cut.first_sequence + cut.count);
+        Some(Cut { end: self.consumed, ..cut })
+    }
+
+    /// Reads on. Gives a full object, and says whether everything durable was read.
+    fn read(&mut self) -> io::Result<(Option<Cut>, bool)> {
+        if let Some(reader) = &mut self.reader {
+            reader.refresh();
+        }
+        loop {
+            let Some(live) = self.live.from(self.reader_ordinal()) else { return Ok((None, true)) };
+            let reader = match &mut self.reader {
+                Some(reader) => reader,
+                reader => {
+                    self.next_ordinal = live.segment.header.ordinal;
+                    reader.insert(SegmentReader::new(live.segment.clone(), FIRST_GROUP))
+                }
+            };
+            if reader.position().offset >= live.end {
+                if live.sealed_at_ms.is_none() {
+                    return Ok((None, true));
+                }
+                self.next_ordinal = live.segment.header.ordinal + 1;
+                self.reader = None;
+                continue;
+            }
+            if self.pending.as_ref().is_some_and(|pending| pending.stream != live.stream) {
+                return Ok((self.take(), false));
+            }
+            let Found::Group(header) = reader.look()? else {
+                let what = format!("a durable group is not there, at {}", reader.position());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            };
+            let planned_to = self.planned_to.get(&header.stream).copied().unwrap_or(0);
+            let (places, payload) = reader.batches(&header)?;
+            let mut sequence = header.first_sequence;
+            let mut full = false;
+            for place in places {
+                let first_sequence = sequence;
+                sequence += u64::from(place.count);
+                if let Some(pending) = &self.pending {
+                    // This batch was gathered before, or is the first that does not fit.
+                    if first_sequence < pending.first_sequence + pending.count {
+                        continue;
+                    }
+                    full = pending.lines.len() + place.lines.len() > self.max_object_bytes;
+                    if full {
+                        break;
+                    }
+                }
+                if first_sequence < planned_to {
+                    continue;
+                }
+                let pending = self.pending.get_or_insert_with(|| Cut {
+                    stream: header.stream,
+                    first_sequence,
+                    count: 0,
+                    time_ms: place.time_ms,
+                    lines: Vec::new(),
+                    since: Instant::now(),
+                    end: self.consumed,
+                });
+                pending.lines.extend_from_slice(&payload[place.lines]);
+                pending.count += u64::from(place.count);
+            }
+            if full {
+                return Ok((self.take(), false));
+            }
+            reader.step_over(&header);
+            self.consumed = reader.position();
+            if self.pending.as_ref().is_some_and(|pending| pending.lines.len() >= self.max_object_bytes) {
+                return Ok((self.take(), false));
+            }
+        }
+    }
+
+    fn reader_ordinal(&self) -> u32 {
+        self.reader.as_ref().map_or(self.next_ordinal, |reader| reader.segment().header.ordinal)
+    }
+}

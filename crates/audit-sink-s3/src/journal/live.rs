@@ -1,0 +1,144 @@
+//! The segments that exist now: written by the commits, read by the delivery, removed once they are delivered.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use audit_core::UniqueId;
+
+use super::disk::Disk;
+use super::recovery::RecoveredSegment;
+use super::segment::{Segment, file_name};
+use super::writer::Committed;
+
+/// All segments that hold records or are prepared to, by ordinal.
+#[derive(Debug)]
+pub(crate) struct LiveSegments {
+    state: Mutex<State>,
+    /// Told of each removal: whoever prepares segments may have waited for room.
+    removed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    segments: BTreeMap<u32, LiveSegment>,
+    /// Bytes of all files, prepared ones included.
+    bytes: u64,
+}
+
+/// A segment that holds records, as far as it is durable.
+#[derive(Debug, Clone)]
+pub(crate) struct LiveSegment {
+    pub(crate) segment: Segment,
+    pub(crate) stream: UniqueId,
+    /// The number after that of its last durable record.
+    pub(crate) next_sequence: u64,
+    /// Where its last durable group ends.
+    pub(crate) end: u64,
+    /// When nothing more was to be written to it, in milliseconds since the Unix epoch.
+    pub(crate) sealed_at_ms: Option<i64>,
+}
+
+impl LiveSegments {
+    /// Those that a recovery found. Nothing more is written to them.
+    pub(crate) fn recovered(segments: &[RecoveredSegment], now_ms: i64) -> LiveSegments {
+        let mut state = State::default();
+        for recovered in segments {
+            let RecoveredSegment { segment, stream, first_sequence: _, next_sequence, end } = recovered;
+            state.bytes += segment.header.bytes;
+            let live = LiveSegment {
+                segment: segment.clone(),
+                stream: *stream,
+                next_sequence: *next_sequence,
+                end: *end,
+                sealed_at_ms: Some(now_ms),
+            };
+            state.segments.insert(segment.header.ordinal, live);
+        }
+        LiveSegments { state: Mutex::new(state), removed: Condvar::new() }
+    }
+
+    /// Counts a group that was made durable, of `count` records.
+    pub(crate) fn committed(&self, group: &Committed, stream: UniqueId, count: u32, now_ms: i64) {
+        let ordinal = group.segment.header.ordinal;
+        let mut state = self.state();
+        if !state.segments.contains_key(&ordinal) {
+            // The one before it is full.
+            if let Some((_, last)) = state.segments.iter_mut().next_back() {
+                last.sealed_at_ms.get_or_insert(now_ms);
+            }
+        }
+        let live = state.segments.entry(ordinal).or_insert_with(|| LiveSegment {
+            segment: group.segment.clone(),
+            stream,
+            next_sequence: group.first_sequence,
+            end: group.offset,
+            sealed_at_ms: None,
+        });
+        live.next_sequence = group.first_sequence + u64::from(count);
+        live.end = group.end;
+    }
+
+    /// The first segment from this ordinal on.
+    pub(crate) fn from(&self, ordinal: u32) -> Option<LiveSegment> {
+        self.state().segments.range(ordinal..).next().map(|(_, live)| live.clone())
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.state().bytes
+    }
+
+    /// Counts a segment that was prepared.
+    pub(crate) fn prepared(&self, bytes: u64) {
+        self.state().bytes += bytes;
+    }
+
+    /// Waits until there is room for `bytes` more within `max_bytes`, or for `patience`. Says whether there is.
+    pub(crate) fn wait_for_room(&self, bytes: u64, max_bytes: u64, patience: Duration) -> bool {
+        let full = |state: &mut State| state.bytes + bytes > max_bytes;
+        let waited = self.removed.wait_timeout_while(self.state(), patience, full);
+        let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        drop(state);
+        !timeout.timed_out()
+    }
+
+    /// Removes the oldest segments as long as `may_go` says so.
+    ///
+    /// A crash in here leaves a segment or removes it; what it held is in the bucket.
+    pub(crate) fn remove_while(
+        &self,
+        disk: &dyn Disk,
+        may_go: impl Fn(&LiveSegment) -> bool,
+    ) -> io::Result<usize> {
+        let mut count = 0;
+        loop {
+            let Some(oldest) = self.from(0).filter(|oldest| oldest.sealed_at_ms.is_some() && may_go(oldest))
+            else {
+                break;
+            };
+            let ordinal = oldest.segment.header.ordinal;
+            disk.remove(&file_name(ordinal))?;
+            let mut state = self.state();
+            state.segments.remove(&ordinal);
+            state.bytes -= oldest.segment.header.bytes;
+            drop(state);
+            self.removed.notify_all();
+            count += 1;
+        }
+        if count > 0 {
+            disk.sync_directory()?;
+        }
+        Ok(count)
+    }
+
+    /// Whether any segment holds records of this stream.
+    pub(crate) fn has(&self, stream: UniqueId) -> bool {
+        self.state().segments.values().any(|live| live.stream == stream)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,223 @@
+//! What is decided about delivery, durable before it is acted on.
+//!
+//! - An *object file* holds an object as it is to be put, with all that its key and metadata say. It is durable before the first request
+//!   for it is sent, so that every later request, by whatever process, sends the same bytes to the same key.
+//! - A *delivered file* says up to which record a stream is delivered. There is one for each stream from before its first record on.
+
+use std::io;
+
+use audit_core::UniqueId;
+use bytes::Bytes;
+
+use super::disk::Disk;
+use super::format::{Fields, seal};
+use super::recovery::RecoveryError;
+use crate::encode::EncodedObject;
+use crate::{Compression, ObjectKey, ObjectMetadata};
+
+/// An object that is to be put: which records it holds, and where it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) stream: UniqueId,
+    pub(crate) first_sequence: u64,
+    pub(crate) count: u64,
+    /// Of the first record, in milliseconds since the Unix epoch.
+    pub(crate) time_ms: i64,
+    pub(crate) compression: Compression,
+}
+
+impl Plan {
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.first_sequence + self.count
+    }
+
+    pub(crate) fn key(&self) -> ObjectKey {
+        ObjectKey::new(self.time_ms, self.stream, self.first_sequence, self.compression)
+    }
+
+    pub(crate) fn file_name(&self) -> String {
+        format!("{}-{:012}.object", self.stream, self.first_sequence)
+    }
+
+    /// The name under which an object is kept that cannot be delivered, since another one stands under its key.
+    pub(crate) fn conflict_name(&self) -> String {
+        format!("{}-{:012}.conflict", self.stream, self.first_sequence)
+    }
+}
+
+const OBJECT_HEADER_BYTES: usize = 242;
+
+fn tag(compression: Compression) -> &'static str {
+    match compression {
+        Compression::Zstd => "zstd",
+        Compression::Gzip => "gzip",
+        Compression::None => "none",
+    }
+}
+
+/// Writes an object file. It is durable when this returns.
+///
+/// A crash before that: nothing was sent. Recovery finds the file whole or not at all, and the records are cut anew in the second case.
+pub(crate) fn write_object(disk: &dyn Disk, plan: &Plan, object: &EncodedObject) -> io::Result<()> {
+    let Plan { stream, first_sequence, count, time_ms, compression } = plan;
+    let bytes: Bytes = object.payload.clone().into();
+    let mut file = format!(
+        "audit object 1 stream {stream} first {first_sequence:016x} count {count:016x} time {:016x} as {} bytes {:016x} \
+         sum {:08x} sha256 ",
+        time_ms.cast_unsigned(),
+        tag(*compression),
+        bytes.len(),
+        crc32c::crc32c(&bytes),
+    )
+    .into_bytes();
+    for byte in object.metadata.sha256 {
+        file.extend_from_slice(format!("{byte:02x}").as_bytes());
+    }
+    file.push(b' ');
+    seal(&mut file, 0);
+    debug_assert_eq!(file.len(), OBJECT_HEADER_BYTES);
+    file.extend_from_slice(&bytes);
+    write_durably(disk, &plan.file_name(), &file)
+}
+
+/// Reads an object file. The inner error says what is damaged.
+pub(crate) fn read_object(
+    disk: &dyn Disk,
+    name: &str,
+) -> io::Result<Result<(Plan, EncodedObject), &'static str>> {
+    let mut file = read_whole(disk, name)?;
+    let Some(header) = file.get(..OBJECT_HEADER_BYTES).and_then(|header| Fields::of(header, 0)) else {
+        return Ok(Err("the header of the object does not match its checksum"));
+    };
+    let Some((plan, len, sum, sha256)) = object_header(header) else {
+        return Ok(Err("the header of the object cannot be read"));
+    };
+    let bytes = Bytes::from(file.split_off(OBJECT_HEADER_BYTES));
+    if bytes.len() as u64 != len || crc32c::crc32c(&bytes) != sum {
+        return Ok(Err("the bytes of the object do not match their checksum"));
+    }
+    let last_sequence = plan.first_sequence + (plan.count - 1);
+    let metadata = ObjectMetadata { last_sequence, count: plan.count, sha256 };
+    Ok(Ok((plan, EncodedObject { payload: bytes.into(), metadata, compression: plan.compression })))
+}
+
+fn object_header(mut fields: Fields<'_>) -> Option<(Plan, u64, u32, [u8; 32])> {
+    fields.literal("audit object 1 stream ")?;
+    let stream = fields.text(UniqueId::TEXT_BYTES)?.parse().ok()?;
+    fields.literal(" first ")?;
+    let first_sequence = fields.hex64()?;
+    fields.literal(" count ")?;
+    let count = fields.hex64().filter(|count| *count > 0)?;
+    fields.literal(" time ")?;
+    let time_ms = fields.hex64()?.cast_signed();
+    fields.literal(" as ")?;
+    let written = fields.text(4)?;
+    let compression =
+        [Compression::Zstd, Compression::Gzip, Compression::None].into_iter().find(|c| tag(*c) == written)?;
+    fields.literal(" bytes ")?;
+    let len = fields.hex64()?;
+    fields.literal(" sum ")?;
+    let sum = fields.hex32()?;
+    fields.literal(" sha256 ")?;
+    let mut sha256 = [0; 32];
+    for byte in &mut sha256 {
+        *byte = u8::try_from(fields.hex(2)?).ok()?;
+    }
+    Some((Plan { stream, first_sequence, count, time_ms, compression }, len, sum, sha256))
+}
+
+fn delivered_name(stream: UniqueId) -> String {
+    format!("{stream}.delivered")
+}
+
+/// Says, durably, that a stream is delivered up to before record `next_sequence`.
+///
+/// A crash before that: the object is in the bucket and nobody here knows. It is sent again, and found there.
+pub(crate) fn write_delivered(disk: &dyn Disk, stream: UniqueId, next_sequence: u64) -> io::Result<()> {
+    let mut file = format!("audit delivered 1 next {next_sequence:016x} ").into_bytes();
+    seal(&mut file, 0);
+    write_durably(disk, &delivered_name(stream), &file)
+}
+
+/// Forgets a stream of which nothing is left here.
+pub(crate) fn remove_delivered(disk: &dyn Disk, stream: UniqueId) -> io::Result<()> {
+    disk.remove(&delivered_name(stream))
+}
+
+fn read_delivered(disk: &dyn Disk, name: &str) -> io::Result<Option<u64>> {
+    let file = read_whole(disk, name)?;
+    let next = Fields::of(&file, 0).and_then(|mut fields| {
+        fields.literal("audit delivered 1 next ")?;
+        fields.hex64()
+    });
+    Ok(next)
+}
+
+/// What was decided about delivery before the process that decided it ended.
+#[derive(Debug, Default)]
+pub(crate) struct Decided {
+    /// Up to before which record each stream is delivered.
+    pub(crate) delivered: Vec<(UniqueId, u64)>,
+    /// The names of the object files of what may not be delivered, in order within each stream.
+    pub(crate) objects: Vec<(Plan, String)>,
+}
+
+/// Reads all plans, and removes those that are done.
+pub(crate) fn recover(disk: &dyn Disk) -> Result<Decided, RecoveryError> {
+    let damaged = |file: &str, what: &str| RecoveryError::Damaged {
+        file: file.to_owned(),
+        offset: 0,
+        what: what.to_owned(),
+    };
+    let mut decided = Decided::default();
+    let mut names = disk.list()?;
+    names.sort_unstable();
+    for name in &names {
+        let Some(stream) = name.strip_suffix(".delivered").and_then(|stream| stream.parse().ok()) else {
+            continue;
+        };
+        let next = read_delivered(disk, name)?;
+        let next = next.ok_or_else(|| damaged(name, "the file does not match its checksum"))?;
+        decided.delivered.push((stream, next));
+    }
+    for name in names.iter().filter(|name| name.ends_with(".object")) {
+        let (plan, _object) = read_object(disk, name)?.map_err(|what| damaged(name, what))?;
+        if plan.file_name() != *name {
+            return Err(damaged(name, "the file is another object's, under this one's name"));
+        }
+        let Some((_, next)) = decided.delivered.iter().find(|(stream, _)| *stream == plan.stream) else {
+            return Err(damaged(name, "nothing says how far the stream of this object is delivered"));
+        };
+        if plan.next_sequence() <= *next {
+            // Delivered, and the crash came before it was removed.
+            disk.remove(name)?;
+            continue;
+        }
+        let before = decided.objects.last().filter(|(before, _)| before.stream == plan.stream);
+        let expected = before.map_or(*next, |(before, _)| before.next_sequence());
+        if plan.first_sequence != expected {
+            return Err(damaged(name, "the object before this one is missing"));
+        }
+        decided.objects.push((plan, name.clone()));
+    }
+    Ok(decided)
+}
+
+fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
+    let file = disk.open(name)?;
+    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Puts a file in its place, whole: a crash leaves what was there before, or this.
+fn write_durably(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let preparing = format!("{name}.preparing");
+    // Of an earlier try that failed, if it is there.
+    let _ = disk.remove(&preparing);
+    let file = disk.create(&preparing)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_all()?;
+    disk.rename(&preparing, name)?;
+    disk.sync_directory()
+}
