@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use audit_core::{BatchBuilder, LimitExceeded, MAX_ADDED_BYTES, UniqueId, Usage};
+use audit_core::{BatchBuilder, LimitExceeded, MAX_ADDED_BYTES, Usage};
 use audit_vars::{Now, Template};
 
-use crate::provenance::{Origin, Provenance};
+use crate::provenance::{Identity, Origin, Provenance};
 use crate::{AuditRuntime, ReleaseError, RequestContext, ordering};
 
 /// A result whose audit logs are not durable yet: the only way to the value is to make them so, for a request.
@@ -64,17 +64,21 @@ impl<T> Audited<T> {
     }
 
     /// As [`release`](Self::release) for many requests at once, say the subscribers of a query: one set of logs for each, made
-    /// durable together. The value may then be handed to all of them.
+    /// durable together. The value may then be handed to all of them; there is none to hand to nobody, so without requests
+    /// this is `None`.
     ///
     /// # Errors
     ///
     /// As [`release`](Self::release). After an error the logs of some requests may be durable; the value belongs to none of
     /// them.
-    pub async fn release_all(&self, requests: &[RequestContext]) -> Result<&T, ReleaseError> {
+    pub async fn release_all(&self, requests: &[RequestContext]) -> Result<Option<&T>, ReleaseError> {
+        if requests.is_empty() {
+            return Ok(None);
+        }
         if let Some(logs) = &self.logs {
             ordering::make_durable(logs.runtime(), logs.batches(requests)).await?;
         }
-        self.value()
+        self.value().map(Some)
     }
 
     pub(crate) async fn make_durable(&self, request: &RequestContext) -> Result<(), ReleaseError> {
@@ -145,12 +149,12 @@ impl SealedLogs {
         runtime: AuditRuntime,
         emissions: Vec<Emission>,
         origins: Vec<Origin>,
-        attempt: u32,
+        identity: Identity,
         now_ms: i64,
     ) -> SealedLogs {
         let provenance = runtime.has_provenance().then(|| {
-            let execution = UniqueId::generate(runtime.clock(), runtime.random());
-            Provenance::new(execution, attempt, &origins)
+            let id = identity.execution.unwrap_or_else(|| runtime.new_id());
+            Provenance::new(id, identity.attempt, &origins)
         });
         let added = if provenance.is_some() { MAX_ADDED_BYTES } else { 1 };
         let bound_bytes = emissions.iter().map(|e| e.template.bound_bytes() as usize + added).sum();

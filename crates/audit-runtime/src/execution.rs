@@ -3,12 +3,12 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use audit_core::Budget;
+use audit_core::{Budget, UniqueId};
 use audit_vars::Template;
 use serde::Serialize;
 
 use crate::audited::{Audited, Emission, SealedLogs};
-use crate::provenance::{FunctionKind, FunctionName, Origin};
+use crate::provenance::{FunctionKind, FunctionName, Identity, Origin};
 use crate::{AuditError, AuditRuntime, RequestContext};
 
 /// A query: it reads, and its result may be cached. It knows no request, since the result serves many.
@@ -88,7 +88,7 @@ struct Inner {
     runtime: AuditRuntime,
     kind: FunctionKind,
     function: FunctionName,
-    attempt: u32,
+    identity: Identity,
     now_ms: i64,
     state: Mutex<State>,
     salvage: Option<Arc<Salvage>>,
@@ -188,7 +188,7 @@ impl Inner {
         }
         let root = Origin { kind: self.kind, function: self.function.clone() };
         let origins = [root].into_iter().chain(std::mem::take(&mut state.nested)).collect();
-        let logs = SealedLogs::new(self.runtime.clone(), emissions, origins, self.attempt, self.now_ms);
+        let logs = SealedLogs::new(self.runtime.clone(), emissions, origins, self.identity, self.now_ms);
         Audited::with_logs(value, logs)
     }
 }
@@ -216,15 +216,17 @@ impl<K: Audits> Execution<K> {
         let now_ms = runtime.clock().now_ms();
         let budget = Budget::new(*runtime.limits());
         let state = Mutex::new(State { budget, emissions: Vec::new(), nested: Vec::new() });
+        let identity = Identity { execution: None, attempt: 1 };
         Execution {
-            inner: Inner { runtime, kind: K::KIND, function, attempt: 1, now_ms, state, salvage: None },
+            inner: Inner { runtime, kind: K::KIND, function, identity, now_ms, state, salvage: None },
             kind,
         }
     }
 
-    /// Says that this is the attempt of this number, counted from 1, at one call of a function. Provenance shows it.
-    pub fn with_attempt(mut self, attempt: u32) -> Execution<K> {
-        self.inner.attempt = attempt;
+    /// Says that this is the attempt of this number, counted from 1, at one call of a function: all attempts at it have the same
+    /// id, which [`AuditRuntime::new_id`] makes. Provenance shows both.
+    pub fn with_attempt(mut self, call: UniqueId, attempt: u32) -> Execution<K> {
+        self.inner.identity = Identity { execution: Some(call), attempt };
         self
     }
 
@@ -269,7 +271,7 @@ impl<K: Audits + fmt::Debug> fmt::Debug for Execution<K> {
         f.debug_struct("Execution")
             .field("function", &self.inner.function)
             .field("kind", &self.kind)
-            .field("attempt", &self.inner.attempt)
+            .field("attempt", &self.inner.identity.attempt)
             .field("logs", &self.inner.state().emissions.len())
             .finish_non_exhaustive()
     }

@@ -112,10 +112,10 @@
 //!
 //! - **The sink is slow or hangs.** A release fails after [`with_persist_timeout`](AuditRuntimeBuilder::with_persist_timeout), with
 //!   nothing handed out. Its [`SinkError`] says whether the logs may still arrive.
-//! - **The caller goes away** and its future is dropped. Nothing is handed out and nothing commits; logs that were on their way
-//!   stay on their way. See the notes on cancellation at each method.
-//! - **An execution is dropped unsealed.** It had no effect; its logs reach nobody, and a warning says so. Within
-//!   [`run_mutation`](AuditRuntime::run_mutation) they are saved.
+//! - **The caller goes away** and its future is dropped. Nothing is handed out, and nothing commits that was not committing already;
+//!   logs that were on their way stay on their way. See the notes on cancellation at each method.
+//! - **An execution is dropped unsealed.** It had no effect; its logs reach nobody, and a warning says so. An attempt of
+//!   [`run_mutation`](AuditRuntime::run_mutation) that returns early or panics is no such case: its logs are released.
 //! - **A query panics.** Its execution is dropped unsealed. A host that wants those logs catches the panic and seals.
 //! - **The process dies.** Logs may be durable whose effect never came; no effect is there without its logs. The file
 //!   `ordering.rs` says so step by step.
@@ -134,7 +134,8 @@ mod runtime;
 mod transaction;
 
 pub use audit_core::{
-    AuditSink, Clock, Limit, LimitExceeded, Limits, Outcome, Random, SinkError, SinkErrorKind, Usage,
+    AuditSink, Clock, Limit, LimitExceeded, Limits, Outcome, Random, SinkError, SinkErrorKind, UniqueId,
+    Usage,
 };
 pub use audit_vars::{BodyError, BodyProblem, HostValue, RequestId, Template, UserAgent, Var, Vars, body};
 pub use audited::Audited;

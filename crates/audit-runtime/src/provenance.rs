@@ -98,6 +98,15 @@ pub(crate) struct Origin {
     pub(crate) function: FunctionName,
 }
 
+/// Which execution: a call of a function, and which attempt at it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Identity {
+    /// Made when it is first needed, unless several attempts share one.
+    pub(crate) execution: Option<UniqueId>,
+    /// Counted from 1.
+    pub(crate) attempt: u32,
+}
+
 /// Turns logs into records that say where they come from.
 pub(crate) struct Provenance {
     /// For each origin the member, from its comma up to the value of `replay`.

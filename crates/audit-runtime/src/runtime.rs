@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use audit_core::{AuditSink, Clock, Limits, Random, SystemClock, SystemRandom, Usage};
+use audit_core::{AuditSink, Clock, Limits, Random, SystemClock, SystemRandom, UniqueId, Usage};
 use audit_vars::{RequestId, Vars};
 
 use crate::execution::{Action, Execution, Mutation, Query};
@@ -78,6 +78,11 @@ impl AuditRuntime {
     /// context of a request that came without an id.
     pub fn new_request(&self) -> RequestContext {
         RequestContext::new(RequestId::generate(self.clock(), self.random()))
+    }
+
+    /// A new identifier, for a call of a function whose attempts are to share one. See [`Execution::with_attempt`].
+    pub fn new_id(&self) -> UniqueId {
+        UniqueId::generate(self.clock(), self.random())
     }
 
     /// What was made durable through this runtime so far.
@@ -173,7 +178,8 @@ impl AuditRuntimeBuilder {
     }
 
     /// Whether each log says where it comes from, in a last member that no body can write:
-    /// `"$audit":{"execution":"<id>","attempt":1,"function":"<name>","kind":"query","replay":false}`. It does not count towards
+    /// `"$audit":{"execution":"<id>","attempt":1,"function":"<name>","kind":"query","replay":false}`. The id is that of the call: all
+    /// attempts at a mutation have it, and all releases of a result. It does not count towards
     /// limits or usage. The default is no: a log is the body and nothing else.
     pub fn with_provenance(mut self, provenance: bool) -> AuditRuntimeBuilder {
         self.0.provenance = provenance;

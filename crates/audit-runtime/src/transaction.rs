@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit_core::UniqueId;
 use futures::FutureExt;
 
 use crate::execution::{Execution, Mutation, Salvage};
@@ -154,6 +155,9 @@ impl AuditRuntime {
     ///
     /// [`MutationError`]; nothing is committed, except where [`MutationError::Commit`] leaves that open.
     ///
+    /// `attempt` is called again while nothing of the call before is left, so an `async` closure may not change what it captures: count
+    /// in a `Cell` or an atomic.
+    ///
     /// # Panics
     ///
     /// If `attempt` panics: the transaction is dropped, the logs are made durable, and the panic goes on.
@@ -175,9 +179,11 @@ impl AuditRuntime {
         let function = function.into();
         let policy = self.retry_policy();
         let mut number = 1;
+        // Nobody sees the id if there is no provenance.
+        let call = if self.has_provenance() { self.new_id() } else { UniqueId::from_bits(0) };
         loop {
             let salvage = Arc::new(Salvage::new(function.clone()));
-            let execution = self.mutation(function.clone(), request.clone()).with_attempt(number);
+            let execution = self.mutation(function.clone(), request.clone()).with_attempt(call, number);
             let execution = execution.with_salvage(Arc::clone(&salvage));
             // What `attempt` does before it gives its future is part of the attempt.
             let attempt = async { attempt(execution).await };

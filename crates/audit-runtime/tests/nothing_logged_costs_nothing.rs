@@ -81,7 +81,7 @@ fn a_query() {
         black_box(query.log().nested_query("nested"));
         let page = query.seal(7);
         assert_eq!(page.release(&request).now_or_never().unwrap().unwrap(), &7);
-        assert_eq!(page.release_all(&requests).now_or_never().unwrap().unwrap(), &7);
+        assert_eq!(page.release_all(&requests).now_or_never().unwrap().unwrap(), Some(&7));
         assert_eq!(page.clone().release_into(&request).now_or_never().unwrap().unwrap(), 7);
     });
     assert_eq!(cost.count_total, 0);

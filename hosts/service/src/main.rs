@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit_runtime::{AuditRuntime, AuditSink, Vars};
+use audit_runtime::{AuditRuntime, AuditSink, RetryPolicy, Vars};
 use audit_sink_null::NullSink;
 use audit_sink_s3::S3Sink;
 use clap::Parser;
@@ -34,6 +34,9 @@ const MAX_USER_JSON_BYTES: u32 = 256;
 
 /// How much longer than the sink itself the runtime waits: the sink's error says what it waited for.
 const PERSIST_GRACE: Duration = Duration::from_secs(5);
+
+/// SQLite has one writer at a time, and tells others that it is busy: that counts as a conflict, and passes soon.
+const RETRY_POLICY: RetryPolicy = RetryPolicy { max_attempts: 30, base_backoff_ms: 5, max_backoff_ms: 250 };
 
 /// How long the end of the process waits for what is on its way to the bucket.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -73,18 +76,23 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let runtime = AuditRuntime::builder(Arc::clone(&sink))
         .with_vars(vars)
         .with_persist_timeout(Duration::from_millis(settings.persist_timeout_ms) + PERSIST_GRACE)
+        .with_retry_policy(RETRY_POLICY)
         .with_provenance(settings.provenance)
         .build();
 
     let database = Database::open(&settings.database_url()?).await?;
     let app = App::new(runtime, database, store, user);
     let listener = tokio::net::TcpListener::bind(settings.listen).await?;
-    match settings.destination()? {
-        Destination::None => say("no bucket: audit logs are checked and thrown away"),
-        Destination::Bucket { .. } => {
-            say(&format!("audit logs go to {sink}, and are shown here once they are there"))
-        }
-    }
+    say(&match settings.destination()? {
+        Destination::None => "no bucket: audit logs are checked and thrown away".to_owned(),
+        Destination::Bucket { url: _, settings } => match settings.journal {
+            None => format!("audit logs go to {sink}, and are shown here once they are there"),
+            Some(journal) => format!(
+                "audit logs go to {sink} by way of {}, and are shown here once they are durable",
+                journal.directory.display()
+            ),
+        },
+    });
     say(&format!("listening on http://{}", listener.local_addr()?));
 
     let router = app.router(settings.trusted_proxies).into_make_service_with_connect_info::<SocketAddr>();

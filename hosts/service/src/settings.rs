@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use audit_runtime::http::TrustedProxies;
-use audit_sink_s3::Compression;
+use audit_sink_s3::{Compression, JournalSettings};
 use clap::Parser;
 
 /// A web service whose reads and writes are audited: no document is shown and no change commits before its
@@ -26,6 +26,11 @@ pub(crate) struct Settings {
     #[arg(long, env = "AUDIT_BUCKET")]
     pub(crate) bucket: Option<String>,
 
+    /// The directory of the journal, in which logs are durable before they are on their way to the bucket; or `none`, and each
+    /// request waits for the bucket itself. [default: the directory `journal` in the data directory]
+    #[arg(long, env = "AUDIT_JOURNAL")]
+    pub(crate) journal: Option<String>,
+
     /// Where the documents are: postgres://user@host/database or sqlite://path?mode=rwc. [default: `documents.db` in the data
     /// directory]
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
@@ -35,12 +40,16 @@ pub(crate) struct Settings {
     #[arg(long, env = "TRUSTED_PROXIES", default_value = "")]
     pub(crate) trusted_proxies: TrustedProxies,
 
-    /// How long a log waits for others to share an object with, in milliseconds. [default: 50 for a bucket that charges for
-    /// each request, 0 for a directory]
+    /// Without a journal: how long a log waits for others to share an object with, in milliseconds. [default: 50 for a bucket
+    /// that charges for each request, 0 for a directory]
     #[arg(long, env = "AUDIT_LINGER_MS")]
     pub(crate) linger_ms: Option<u64>,
 
-    /// How long a request waits for its logs to be in the bucket before it fails, in milliseconds.
+    /// With a journal: how late a log may be in the bucket, in milliseconds.
+    #[arg(long, env = "AUDIT_CUT_AFTER_MS", default_value_t = 5_000)]
+    pub(crate) cut_after_ms: u64,
+
+    /// How long a request waits for its logs to be durable before it fails, in milliseconds.
     #[arg(long, env = "AUDIT_PERSIST_TIMEOUT_MS", default_value_t = 10_000)]
     pub(crate) persist_timeout_ms: u64,
 
@@ -82,8 +91,17 @@ impl Settings {
             "gzip" => Compression::Gzip,
             _ => Compression::None,
         };
+        let journal = match self.journal.as_deref() {
+            Some("none") => None,
+            Some(directory) => Some(PathBuf::from(directory)),
+            None => Some(self.data_dir.join("journal")),
+        };
+        let cut_after_ms = self.cut_after_ms;
+        let journal =
+            journal.map(|directory| JournalSettings { cut_after_ms, ..JournalSettings::new(directory) });
         let persist_timeout_ms = self.persist_timeout_ms;
-        let settings = audit_sink_s3::Settings { compression, linger_ms, persist_timeout_ms, ..defaults };
+        let settings =
+            audit_sink_s3::Settings { compression, linger_ms, persist_timeout_ms, journal, ..defaults };
         Ok(Destination::Bucket { url, settings })
     }
 

@@ -1,4 +1,4 @@
-//! A sink that shows each record on standard output, once it is durable.
+//! A sink that shows each record on standard output, once it is durable: in the journal, or in the bucket itself.
 
 use std::fmt;
 use std::io::Write;

@@ -126,12 +126,8 @@ fn node(text: &[u8]) -> Option<IpAddr> {
     let text = text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text);
     let text = std::str::from_utf8(text).ok()?;
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let address = bare
-        .parse()
-        .ok()
-        .or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))
-        .map(|ip: IpAddr| ip.to_canonical());
-    address
+    let address = bare.parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip()));
+    address.ok().map(|address: IpAddr| address.to_canonical())
 }
 
 impl FromStr for TrustedProxies {

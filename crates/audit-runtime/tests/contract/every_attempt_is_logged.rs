@@ -53,6 +53,8 @@ async fn each_attempt_that_meets_a_conflict_is_logged_with_its_number_and_its_mo
     };
     assert_eq!(host.runtime.run_mutation("f", &alice(), attempt).await.unwrap(), 1);
     assert_eq!(attempts_logged(&host), [1, 2, 3]);
+    let ids: Vec<_> = host.members("$audit").iter().map(|origin| origin["execution"].clone()).collect();
+    assert!(ids.iter().all(|id| *id == ids[0]), "all are attempts at one call: {ids:?}");
     assert_eq!(host.members("now"), [0, 50, 100].map(|ms| json!(RAN_AT + ms)));
     let history = [(Began, 0), (Conflicted, 1), (Began, 1), (RolledBack, 1), (Began, 2), (Committed, 3)];
     assert_eq!(host.database.history(), history);
@@ -208,8 +210,9 @@ async fn a_nested_mutation_that_is_rolled_back_keeps_its_logs() {
 async fn a_host_with_a_loop_of_its_own_has_the_same() {
     let host = host();
     let mut conflicts = 0;
+    let call = host.runtime.new_id();
     for number in 1.. {
-        let execution = host.runtime.mutation("f", alice()).with_attempt(number);
+        let execution = host.runtime.mutation("f", alice()).with_attempt(call, number);
         let mut tx = host.database.begin();
         execution.log().audit(&body!({})).unwrap();
         tx.add(1);
@@ -228,4 +231,5 @@ async fn a_host_with_a_loop_of_its_own_has_the_same() {
         }
     }
     assert_eq!((host.database.value(), attempts_logged(&host)), (1, vec![1, 2, 3]));
+    assert!(host.members("$audit").iter().all(|origin| origin["execution"] == call.to_string()));
 }

@@ -55,7 +55,7 @@ async fn an_execution_has_one_identity_through_all_its_releases_and_is_a_replay_
 #[tokio::test]
 async fn each_log_names_the_function_that_emitted_it() {
     let host = host();
-    let mutation = host.runtime.mutation("outer", alice()).with_attempt(7);
+    let mutation = host.runtime.mutation("outer", alice()).with_attempt(host.runtime.new_id(), 7);
     let log = mutation.log();
     log.audit(&body!({})).unwrap();
     log.nested_query("inner").audit(&body!({})).unwrap();

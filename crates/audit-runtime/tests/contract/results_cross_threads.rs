@@ -25,7 +25,7 @@ async fn of_many_releases_at_once_exactly_one_is_not_a_replay() {
                     let request = request(&n.to_string());
                     match n % 3 {
                         0 => *result.release(&request).await.unwrap(),
-                        1 => *result.release_all(&[request]).await.unwrap(),
+                        1 => *result.release_all(&[request]).await.unwrap().unwrap(),
                         _ => result.release_into(&request).await.unwrap(),
                     }
                 })

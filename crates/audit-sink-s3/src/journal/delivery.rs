@@ -409,9 +409,6 @@ impl Cutter {
 
     /// Reads on. Gives a full object, and says whether everything durable was read.
     fn read(&mut self) -> io::Result<(Option<Cut>, bool)> {
-        if let Some(reader) = &mut self.reader {
-            reader.refresh();
-        }
         loop {
             let Some(live) = self.live.from(self.reader_ordinal()) else { return Ok((None, true)) };
             let reader = match &mut self.reader {
@@ -429,6 +426,7 @@ impl Cutter {
                 self.reader = None;
                 continue;
             }
+            reader.limit(live.end);
             if self.pending.as_ref().is_some_and(|pending| pending.stream != live.stream) {
                 return Ok((self.take(), false));
             }

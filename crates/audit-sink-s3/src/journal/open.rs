@@ -32,10 +32,8 @@ impl Opening {
     pub(crate) async fn open(self) -> Result<JournaledWriter, OpenError> {
         let directory = self.journal.directory.clone();
         let failed = |error: io::Error| {
-            let kind = match error.kind() {
-                io::ErrorKind::WouldBlock => OpenErrorKind::Configuration,
-                _ => OpenErrorKind::Blocked,
-            };
+            let in_use = error.kind() == io::ErrorKind::WouldBlock;
+            let kind = if in_use { OpenErrorKind::Configuration } else { OpenErrorKind::Blocked };
             let message = format!("the journal in {} cannot be opened", directory.display());
             OpenError::new(kind, message).with_source(error)
         };

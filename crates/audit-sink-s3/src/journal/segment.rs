@@ -101,6 +101,8 @@ pub(crate) struct SegmentReader {
     segment: Segment,
     /// Where the next group begins.
     offset: u64,
+    /// Nothing is read from here on.
+    limit: u64,
     window: Vec<u8>,
     window_at: u64,
 }
@@ -111,7 +113,13 @@ const WINDOW_BYTES: u64 = 1 << 20;
 impl SegmentReader {
     /// Reads from `offset` on, where a group begins.
     pub(crate) fn new(segment: Segment, offset: u64) -> SegmentReader {
-        SegmentReader { segment, offset, window: Vec::new(), window_at: 0 }
+        let limit = segment.header.bytes;
+        SegmentReader { segment, offset, limit, window: Vec::new(), window_at: 0 }
+    }
+
+    /// Reads up to `limit` and not beyond: a commit may be writing there, and what is read ahead would not show it later.
+    pub(crate) fn limit(&mut self, limit: u64) {
+        self.limit = limit;
     }
 
     pub(crate) fn segment(&self) -> &Segment {
@@ -125,7 +133,7 @@ impl SegmentReader {
 
     /// What stands at the reader's position. It stays there.
     pub(crate) fn look(&mut self) -> io::Result<Found> {
-        let (salt, left) = (self.segment.header.salt, self.segment.header.bytes - self.offset);
+        let (salt, left) = (self.segment.header.salt, self.limit - self.offset);
         let head = self.at(self.offset, left.min(BLOCK_BYTES))?;
         let Some(header) = head.get(..GROUP_HEADER_BYTES).and_then(|head| GroupHeader::decode(head, salt))
         else {
@@ -165,18 +173,17 @@ impl SegmentReader {
         Ok(false)
     }
 
-    /// Forgets what was read ahead: it may have been written since.
-    pub(crate) fn refresh(&mut self) {
-        self.window.clear();
-    }
-
     /// These bytes of the file, read with what follows them.
     fn at(&mut self, offset: u64, len: u64) -> io::Result<&[u8]> {
         let window_end = self.window_at + self.window.len() as u64;
         if offset < self.window_at || offset + len > window_end {
-            let read = len.max(WINDOW_BYTES).min(self.segment.header.bytes - offset);
-            self.window.clear();
-            self.window.resize(usize::try_from(read).map_err(io::Error::other)?, 0);
+            let read = len.max(WINDOW_BYTES).min(self.limit - offset);
+            let read_bytes = usize::try_from(read).map_err(io::Error::other)?;
+            if self.window.is_empty() {
+                self.window = vec![0; read_bytes];
+            }
+            // What it held is read over, not zeroed before.
+            self.window.resize(read_bytes, 0);
             if let Err(error) = self.segment.file.read_exact_at(&mut self.window, offset) {
                 self.window.clear();
                 return Err(error);

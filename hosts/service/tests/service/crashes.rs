@@ -11,12 +11,23 @@ const ROUNDS: usize = 4;
 const CLIENTS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_change_is_without_its_log() {
+async fn no_change_is_without_its_log_in_the_bucket() {
+    no_change_is_without_its_log(Service::start).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_change_is_without_its_log_in_the_journal_and_then_in_the_bucket() {
+    no_change_is_without_its_log(Service::start_with_journal).await;
+}
+
+type Start = fn(&TempDir, &[&str], &[(&str, &str)]) -> Service;
+
+async fn no_change_is_without_its_log(start: Start) {
     let directory = TempDir::new().unwrap();
     let ids: Vec<String> = (0..CLIENTS).map(|_| new_id("crash")).collect();
     let mut answered = BTreeSet::new();
     for round in 0..ROUNDS {
-        let mut service = Service::start(&directory, &[], &[]);
+        let mut service = start(&directory, &[], &[]);
         // Each client changes its own document until its connection breaks; the kill comes after a number of answers that differs
         // from round to round.
         let (answers, mut answer) = tokio::sync::mpsc::unbounded_channel();
@@ -45,13 +56,15 @@ async fn no_change_is_without_its_log() {
         service.wait();
     }
 
-    let service = Service::start(&directory, &[], &[]);
+    let service = start(&directory, &[], &[]);
     let mut committed = BTreeSet::new();
     for id in &ids {
         let (_, document) = service.view(id, &[]).await;
         let last = document["revision"].as_i64().unwrap();
         committed.extend((1..=last).map(|revision| (id.clone(), revision)));
     }
+    // Whatever was on its way arrives before the process ends.
+    service.stop();
     let logs: BTreeSet<(String, i64)> = records_after_crash(&directory)
         .values()
         .filter(|log| log["outcome"] == "to be committed")

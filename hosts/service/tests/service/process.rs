@@ -18,8 +18,17 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts one that keeps everything in `directory`.
+    /// Starts one that keeps everything in `directory`, and has no journal: an answer says that its logs are in the bucket.
     pub(crate) fn start(directory: &TempDir, flags: &[&str], environment: &[(&str, &str)]) -> Service {
+        Service::start_with_journal(directory, &[&["--journal", "none"], flags].concat(), environment)
+    }
+
+    /// Starts one that keeps everything in `directory`, its journal too: an answer says that its logs are there.
+    pub(crate) fn start_with_journal(
+        directory: &TempDir,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Service {
         let mut process = Command::new(env!("CARGO_BIN_EXE_audit-service"))
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(directory.path())
@@ -67,7 +76,7 @@ impl Service {
         self.signal("KILL");
     }
 
-    /// Asks the process to end, and waits until it has done what it has to do before.
+    /// Asks the process to end, and waits until it has done what it has to do before: bring what is left to the bucket.
     pub(crate) fn stop(mut self) {
         self.signal("TERM");
         let status = self.process.wait().unwrap();

@@ -1,26 +1,58 @@
 //! A bucket that cannot be reached: nothing is shown and nothing commits.
 
-use std::collections::BTreeMap;
-
 use s3_testserver::S3TestServer;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::process::{Service, change, check_numbers, new_id, records_in};
+use crate::process::{Records, Service, change, check_numbers, new_id, records_in};
+
+/// What the service is started with to write to this server.
+fn environment<'a>(store: &'a S3TestServer, endpoint: &'a str) -> [(&'a str, &'a str); 5] {
+    [
+        ("AWS_ACCESS_KEY_ID", store.access_key()),
+        ("AWS_SECRET_ACCESS_KEY", store.secret_key()),
+        ("AWS_ENDPOINT", endpoint),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ALLOW_HTTP", "true"),
+    ]
+}
+
+/// What is in the bucket, with the numbers checked.
+fn records_on(store: &S3TestServer) -> Records {
+    let name = |key: &str| key.rsplit('/').next().unwrap().to_owned();
+    let objects = store.objects().into_iter();
+    let records = records_in(objects.map(|(key, object)| (name(&key), object.bytes.to_vec())));
+    check_numbers(&records);
+    records
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_journal_everything_goes_on_while_the_bucket_is_away() {
+    let directory = TempDir::new().unwrap();
+    let store = S3TestServer::start().await;
+    let (bucket, endpoint) = (format!("s3://{}/logs", store.bucket()), store.endpoint());
+    let flags = ["--bucket", &bucket, "--cut-after-ms", "10"];
+    let service = Service::start_with_journal(&directory, &flags, &environment(&store, &endpoint));
+    let id = new_id("plan");
+
+    store.pause().await;
+    for revision in 1..=5 {
+        let (status, document) = service.update(&id, change("x"), &[]).await;
+        assert_eq!((status, &document["revision"]), (200, &revision.into()));
+    }
+    store.resume().await;
+    service.stop();
+    let records = records_on(&store);
+    let revisions: Vec<_> = records.values().map(|log| log["to"].as_i64().unwrap()).collect();
+    assert_eq!(revisions, [1, 2, 3, 4, 5]);
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_commits_and_nothing_is_shown_while_the_bucket_is_away() {
     let directory = TempDir::new().unwrap();
     let store = S3TestServer::start().await;
-    let bucket = format!("s3://{}/logs", store.bucket());
-    let endpoint = store.endpoint();
-    let environment = [
-        ("AWS_ACCESS_KEY_ID", store.access_key()),
-        ("AWS_SECRET_ACCESS_KEY", store.secret_key()),
-        ("AWS_ENDPOINT", endpoint.as_str()),
-        ("AWS_REGION", "us-east-1"),
-        ("AWS_ALLOW_HTTP", "true"),
-    ];
+    let (bucket, endpoint) = (format!("s3://{}/logs", store.bucket()), store.endpoint());
+    let environment = environment(&store, &endpoint);
     let flags = ["--bucket", &bucket, "--linger-ms", "0", "--persist-timeout-ms", "400"];
     let service = Service::start(&directory, &flags, &environment);
     let id = new_id("plan");
@@ -51,10 +83,7 @@ async fn nothing_commits_and_nothing_is_shown_while_the_bucket_is_away() {
     // What was on its way is let arrive before the process ends.
     service.stop();
     // Each record once, also those whose functions failed since nobody knew whether they would arrive.
-    let objects: BTreeMap<_, _> = store.objects();
-    let name = |key: &str| key.rsplit('/').next().unwrap().to_owned();
-    let records = records_in(objects.into_iter().map(|(key, object)| (name(&key), object.bytes.to_vec())));
-    check_numbers(&records);
+    let records = records_on(&store);
     let request_ids: Vec<_> = records.values().map(|log| log["client"]["requestId"].to_string()).collect();
     let mut once = request_ids.clone();
     once.sort();
