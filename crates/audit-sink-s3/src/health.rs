@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::answer::{Answer, Refusal};
+use crate::meters::Meters;
 
 /// How a sink is doing, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,11 @@ pub struct Health {
     pub conflicts: u64,
     /// Whether the store refuses to overwrite objects. `None` where it could not be asked when the sink was opened.
     pub create_only: Option<bool>,
+    /// Disk that the segments of the journal take, in bytes. `None` in direct mode.
+    pub journal_bytes: Option<u64>,
+    /// When the oldest record was made that is in the journal and not in the bucket, as far as delivery has read, in milliseconds
+    /// since the Unix epoch. `None` if there is none.
+    pub oldest_undelivered_ms: Option<i64>,
     /// What the bucket said when it last did not carry out a request, though that may be over.
     pub last_error: Option<String>,
 }
@@ -68,6 +74,7 @@ pub(crate) struct HealthBoard {
     retries: AtomicU64,
     conflicts: AtomicU64,
     troubles: Mutex<Troubles>,
+    pub(crate) meters: Meters,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +83,8 @@ struct Troubles {
     current: BTreeMap<u64, Refusal>,
     next_watch: u64,
     create_only: Option<bool>,
+    journal_bytes: Option<u64>,
+    oldest_undelivered_ms: Option<i64>,
     last_error: Option<String>,
 }
 
@@ -104,6 +113,7 @@ impl Troubles {
 
 impl HealthBoard {
     pub(crate) fn new(bucket: String) -> Arc<HealthBoard> {
+        let meters = Meters::new(&bucket);
         Arc::new(HealthBoard {
             bucket,
             pending_batches: AtomicU64::new(0),
@@ -112,6 +122,7 @@ impl HealthBoard {
             retries: AtomicU64::new(0),
             conflicts: AtomicU64::new(0),
             troubles: Mutex::default(),
+            meters,
         })
     }
 
@@ -131,6 +142,8 @@ impl HealthBoard {
             retries: self.retries.load(Ordering::Relaxed),
             conflicts: self.conflicts.load(Ordering::Relaxed),
             create_only: troubles.create_only,
+            journal_bytes: troubles.journal_bytes,
+            oldest_undelivered_ms: troubles.oldest_undelivered_ms,
             last_error: troubles.last_error.clone(),
         }
     }
@@ -144,13 +157,28 @@ impl HealthBoard {
         self.lock().create_only = create_only;
     }
 
+    pub(crate) fn journal_bytes(&self, bytes: u64) {
+        self.lock().journal_bytes = Some(bytes);
+        self.meters.journal_bytes(bytes);
+    }
+
+    pub(crate) fn oldest_undelivered(&self, time_ms: Option<i64>) {
+        let mut troubles = self.lock();
+        if troubles.oldest_undelivered_ms != time_ms {
+            troubles.oldest_undelivered_ms = time_ms;
+            self.meters.oldest_undelivered(time_ms);
+        }
+    }
+
     pub(crate) fn delivered(&self, records: u64) {
+        self.meters.delivered(records);
         self.objects_delivered.fetch_add(1, Ordering::Relaxed);
         self.records_delivered.fetch_add(records, Ordering::Relaxed);
     }
 
     pub(crate) fn conflict(&self, key: &str) {
         self.conflicts.fetch_add(1, Ordering::Relaxed);
+        self.meters.met_conflict();
         self.lock().last_error = Some(format!("another object stands at {key}"));
         tracing::error!(
             bucket = self.bucket,
@@ -174,6 +202,7 @@ impl HealthBoard {
         let after = troubles.level();
         let reason = troubles.worst().map(Refusal::to_string).unwrap_or_default();
         drop(troubles);
+        self.meters.blocked(after as u8);
         let bucket = self.bucket.as_str();
         match after {
             _ if before == after => {}
@@ -199,6 +228,7 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn report(&self, refusal: &Refusal) {
         self.board.retries.fetch_add(1, Ordering::Relaxed);
+        self.board.meters.retried();
         self.board.change(|troubles| {
             troubles.last_error = Some(refusal.to_string());
             troubles.current.insert(self.number, refusal.clone());

@@ -1,9 +1,14 @@
 //! An audit sink that delivers each record once to a bucket: S3 and what speaks its protocol, Google Cloud Storage,
 //! Azure Blob Storage, a local directory.
 //!
-//! It works in *direct mode*: nothing is kept on this host, and [`persist`](audit_core::AuditSink::persist) returns once
-//! the object that holds the batch is in the bucket. That suits hosts without a disk to trust, and many hosts: they share
-//! nothing but the bucket.
+//! It makes a batch durable in one of two ways:
+//!
+//! - With a **journal** ([`Settings::journal`]): [`persist`](audit_core::AuditSink::persist) returns after one sync of a file on this
+//!   host, and delivery to the bucket follows within seconds. A commit costs what the disk takes, and goes on while the bucket is away.
+//!   For hosts with a disk that outlives them.
+//! - **Direct**, which is the default since it needs no decision about a disk: nothing is kept on this host, and `persist` returns once
+//!   the object that holds the batch is in the bucket. For hosts without a disk to trust, and for many hosts: they share nothing but
+//!   the bucket.
 //!
 //! # Nouns
 //!
@@ -11,7 +16,8 @@
 //!   numbered from 0.
 //! - [`Bucket`]: a store and a prefix, from a URL and the environment, or from a store that the host made.
 //! - [`Settings`]: how it groups, sends and waits; every default has its reason there.
-//! - [`Health`]: how it is doing, and why.
+//! - [`JournalSettings`]: where the journal is, how much it may take, how soon it is delivered.
+//! - [`Health`]: how it is doing, and why. The same goes to the `metrics` facade, under names that begin with `audit_`.
 //! - [`ObjectKey`], [`ObjectMetadata`], [`Compression`]: how objects are called, what they say about themselves, and how they
 //!   are written. Readers use them too.
 //!
@@ -54,9 +60,11 @@
 //!
 //! # How a batch is delivered
 //!
-//! Batches that come within [`linger_ms`](Settings::linger_ms) of each other share an object, up to
+//! In direct mode, batches that come within [`linger_ms`](Settings::linger_ms) of each other share an object, up to
 //! [`max_object_bytes`](Settings::max_object_bytes); a batch is never divided. The object is encoded once and its bytes are
-//! put, with the condition that nothing stands under the key, until what became of it is certain:
+//! put, with the condition that nothing stands under the key, until what became of it is certain. With a journal the object is cut when it is
+//! full or [`cut_after_ms`](JournalSettings::cut_after_ms) have passed, and is durable in a file, with its key, before the first request: whoever
+//! opens the journal next sends those very bytes. Either way:
 //!
 //! | answer | meaning | next |
 //! |---|---|---|
@@ -66,7 +74,7 @@
 //! | 409 of S3 | contention | compare, then again |
 //! | 403, 404, credentials, encryption key, full disk | blocked | again, slowly, for ever; an error in the log, and in [`Health`] |
 //!
-//! A key is never used for other bytes, so no answer, however late or lost, can store a record twice. What a caller hears:
+//! A key is never used for other bytes, so no answer, however late or lost, can store a record twice. What a caller hears in direct mode:
 //!
 //! | `persist` | the batch |
 //! |---|---|
@@ -78,7 +86,27 @@
 //! The message ends with the bucket's last answer. Dropping the future of `persist` takes nothing back.
 //!
 //! A conflict means that somebody else wrote under a key of this sink's stream. That object is left alone, the batches
-//! that were meant for it fail, and their sequence numbers are not used again: the one way in which a stream has a gap.
+//! that were meant for it fail, and their sequence numbers are not used again. So a stream has a gap after that, and after a crash in
+//! direct mode: objects may have been on their way that nobody was told of, before ones that had arrived.
+//!
+//! # The journal
+//!
+//! | `persist` with a journal | the batch |
+//! |---|---|
+//! | receipt, *journaled* | is synced to this host's disk, and will be in the bucket once, also if this process dies now |
+//! | *not persisted*, `Unavailable` | found no room in [`persist_timeout_ms`](Settings::persist_timeout_ms): the bucket has been away for long, or the disk is full. There is none to be dropped: functions fail until there is room again, and then go on |
+//! | *indeterminate*, `Closed` | met a write or sync that failed. Whether it is durable only the next opening can tell; until then nothing more is taken |
+//! | *not persisted*, `Closed` | came after `close`, or after such a failure |
+//!
+//! One process has a journal open at a time. What one process left, killed or not, the next one delivers, each record under the stream and number
+//! that its receipt named. A write that a crash tore was never acknowledged, and is left out; if records that were acknowledged are damaged or
+//! missing, opening fails as [`Damaged`](OpenErrorKind::Damaged), naming file and offset, and changes nothing. An object that meets a conflict is kept in
+//! the directory as `<stream>-<first sequence>.conflict`, and later ones go on.
+//!
+//! [`flush`](audit_core::AuditSink::flush) and [`close`](audit_core::AuditSink::close) wait until everything is in the bucket. Put a limit on `close`: what is
+//! not there by then stays in the journal, and is delivered when it is opened next.
+//!
+//! The files are text but for what is compressed, and are described in the project's `ARCHITECTURE.md`.
 //!
 //! # What the bucket must allow
 //!
@@ -101,6 +129,7 @@ mod error;
 mod health;
 mod journal;
 mod key;
+mod meters;
 mod probe;
 mod settings;
 mod sink;

@@ -308,8 +308,11 @@ impl Committer {
             return;
         }
         let next = &mut self.next;
+        let began = Instant::now();
         match self.writer.commit(&batches, || next.take()) {
             Ok(committed) => {
+                let bytes = batches.iter().map(EncodedBatch::bytes).sum();
+                self.health.meters.committed(began.elapsed(), batches.len(), bytes);
                 let count = batches.iter().map(|encoded| encoded.batch().count()).sum();
                 self.live.committed(&committed, self.stream, count, self.clock.now_ms());
                 let mut first_sequence = committed.first_sequence;
@@ -384,6 +387,7 @@ impl Preparer {
                 Ok(segment) => {
                     full = None;
                     self.live.prepared(bytes);
+                    self.health.journal_bytes(self.live.bytes());
                     if self.ready.send(segment).is_err() {
                         return;
                     }

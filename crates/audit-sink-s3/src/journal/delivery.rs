@@ -158,6 +158,7 @@ impl JournalDelivery {
                 continue;
             }
             self.answer_flushes();
+            self.note_oldest();
             if self.ended && !self.more && due.is_none() && self.planned.is_empty() {
                 self.clean().await;
                 return true;
@@ -190,6 +191,12 @@ impl JournalDelivery {
 
     fn cutter_mut(&mut self) -> &mut Cutter {
         self.cutter.as_mut().expect("back from its thread")
+    }
+
+    fn note_oldest(&self) {
+        let gathered = self.cutter.as_ref().and_then(|cutter| Some(cutter.pending.as_ref()?.time_ms));
+        let oldest = self.planned.front().map(|planned| planned.plan.time_ms).or(gathered);
+        self.deliverer.health.oldest_undelivered(oldest);
     }
 
     /// When the object that is being filled is cut, whatever it holds then.
@@ -321,6 +328,7 @@ impl JournalDelivery {
             Ok::<_, io::Error>(gone)
         })
         .await;
+        self.deliverer.health.journal_bytes(self.live.bytes());
         match cleaned {
             Ok(gone) => self.delivered.retain(|stream, _| !gone.contains(stream)),
             Err(error) => tracing::warn!(%error, "delivered segments of the journal cannot be removed"),
