@@ -1,11 +1,13 @@
 //! Brings one encoded object to the bucket, until that is certain.
 
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use audit_core::Random;
+use futures::future::{Either, select};
 use object_store::path::Path;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::answer::{Answer, Refusal};
 use crate::encode::EncodedObject;
@@ -30,6 +32,7 @@ pub(crate) struct Deliverer {
     pub(crate) health: Arc<HealthBoard>,
     random: Arc<dyn Random>,
     settings: Settings,
+    answered: Mutex<AnswerTimes>,
 }
 
 /// How it ended.
@@ -48,7 +51,7 @@ impl Deliverer {
         random: Arc<dyn Random>,
         settings: Settings,
     ) -> Deliverer {
-        Deliverer { bucket, health, random, settings }
+        Deliverer { bucket, health, random, settings, answered: Mutex::default() }
     }
 
     /// Returns once it is certain. Dropping the future leaves that open.
@@ -82,11 +85,7 @@ impl Deliverer {
         object: &EncodedObject,
         limit: Duration,
     ) -> Result<Delivery, Refusal> {
-        let create = self.bucket.create(path, object.payload.clone(), object.attributes());
-        let refusal = match request(limit, create).await {
-            Ok(()) => return Ok(Delivery::Delivered),
-            Err(refusal) => refusal,
-        };
+        let Err(refusal) = self.put(path, object, limit).await else { return Ok(Delivery::Delivered) };
         match refusal.answer {
             // Contention: the other request may have been our own, given up by us and still under way in the store.
             Answer::Exists | Answer::Contention => {}
@@ -103,6 +102,77 @@ impl Deliverer {
             Ok(Err(error)) => Err(Refusal::of(&error)),
             Err(_elapsed) => Err(Refusal::timeout(limit)),
         }
+    }
+}
+
+impl Deliverer {
+    /// Puts the object; once more, if the answer takes longer than those before it took. A request may hang on a stale connection or
+    /// a slow server while another one gets through. The two send the same bytes to the same key, so whichever comes first, the other
+    /// finds the object there, or writes it over itself.
+    async fn put(&self, path: &Path, object: &EncodedObject, limit: Duration) -> Result<(), Refusal> {
+        let create = || async {
+            let began = Instant::now();
+            let create = self.bucket.create(path, object.payload.clone(), object.attributes());
+            request(limit, create).await.map(|()| self.answered().add(began.elapsed()))
+        };
+        let slow = self.answered().slow().filter(|slow| *slow < limit);
+        let Some(slow) = slow else { return create().await };
+        let mut first = pin!(create());
+        if let Ok(answer) = timeout(slow, &mut first).await {
+            return answer;
+        }
+        let second = pin!(create());
+        // An answer that says what became of the object ends both; one that does not leaves it to the other.
+        let is_certain = |answer: &Result<(), Refusal>| match answer {
+            Ok(()) => true,
+            Err(refusal) => match refusal.answer {
+                Answer::Exists | Answer::Contention => true,
+                Answer::Unknown | Answer::Blocked(_) => false,
+            },
+        };
+        match select(first, second).await {
+            Either::Left((answer, _)) | Either::Right((answer, _)) if is_certain(&answer) => answer,
+            Either::Left((_, second)) => second.await,
+            Either::Right((_, first)) => first.await,
+        }
+    }
+
+    fn answered(&self) -> MutexGuard<'_, AnswerTimes> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long the last successful requests took.
+#[derive(Debug)]
+struct AnswerTimes {
+    last: [Duration; AnswerTimes::COUNT],
+    count: usize,
+}
+
+impl Default for AnswerTimes {
+    fn default() -> AnswerTimes {
+        AnswerTimes { last: [Duration::ZERO; AnswerTimes::COUNT], count: 0 }
+    }
+}
+
+impl AnswerTimes {
+    const COUNT: usize = 64;
+
+    /// Even where answers take no time at all, one that is this late is not slow yet.
+    const LEAST_SLOW: Duration = Duration::from_millis(20);
+
+    fn add(&mut self, time: Duration) {
+        self.last[self.count % Self::COUNT] = time;
+        self.count += 1;
+    }
+
+    /// What 95 of 100 answers stay below. `None` before there are enough to tell.
+    fn slow(&self) -> Option<Duration> {
+        let mut times = self.last;
+        (self.count >= Self::COUNT).then(|| {
+            let (_, slow, _) = times.select_nth_unstable(Self::COUNT * 95 / 100);
+            (*slow).max(Self::LEAST_SLOW)
+        })
     }
 }
 
@@ -151,6 +221,19 @@ mod tests {
         fn next_u64(&self) -> u64 {
             u64::MAX
         }
+    }
+
+    #[test]
+    fn slow_is_what_most_answers_are_not() {
+        let mut times = AnswerTimes::default();
+        for ms in 1..64 {
+            times.add(Duration::from_millis(ms));
+            assert_eq!(times.slow(), None, "after {ms} answers");
+        }
+        times.add(Duration::from_millis(500));
+        assert_eq!(times.slow(), Some(Duration::from_millis(61)));
+        (0..64).for_each(|_| times.add(Duration::from_millis(1)));
+        assert_eq!(times.slow(), Some(AnswerTimes::LEAST_SLOW), "the old ones are forgotten");
     }
 
     #[test]

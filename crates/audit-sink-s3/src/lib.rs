@@ -74,6 +74,9 @@
 //! | 409 of S3 | contention | compare, then again |
 //! | 403, 404, credentials, encryption key, full disk | blocked | again, slowly, for ever; an error in the log, and in [`Health`] |
 //!
+//! A request that takes longer than 95% of the last 64 successful ones did gets a second one beside it, with the same bytes for the same key: the first
+//! certain answer counts.
+//!
 //! A key is never used for other bytes, so no answer, however late or lost, can store a record twice. What a caller hears in direct mode:
 //!
 //! | `persist` | the batch |
