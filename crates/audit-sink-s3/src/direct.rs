@@ -4,8 +4,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use audit_core::{Batch, Durability, Place, Receipt, SinkError, SinkErrorKind, UniqueId};
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use crate::answer::Answer;
 use crate::deliver::{Deliverer, Delivery};
 use crate::encode::encode;
 use crate::health::HealthBoard;
+use crate::slot::Slot;
 use crate::{ObjectKey, Settings};
 
 /// Above this many bytes of lines an object is encoded on a thread for blocking work: by then compressing takes
@@ -45,24 +46,12 @@ enum Command {
 
 /// An accepted batch on its way to the cut.
 struct Queued {
-    slot: Arc<Slot>,
+    /// The cut takes the batch, or the caller who gives up.
+    slot: Arc<Slot<(Batch, Pending)>>,
     reply: oneshot::Sender<Result<Receipt, SinkError>>,
     bytes: usize,
     /// When it has waited long enough for others.
     due: Instant,
-}
-
-/// The batch itself: the cut takes it, or the caller who gives up takes it back, and never both.
-struct Slot(Mutex<Option<(Batch, Pending)>>);
-
-impl Slot {
-    fn take(&self) -> Option<(Batch, Pending)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
-    }
 }
 
 /// Counts a batch as pending while it lives.
@@ -114,7 +103,7 @@ impl DirectWriter {
             Ok(Err(_closed)) => return Err(SinkError::closed()),
             Err(_elapsed) => return Err(self.no_room(bytes)),
         };
-        let slot = Arc::new(Slot(Mutex::new(Some((batch, Pending::new(room, &self.health))))));
+        let slot = Arc::new(Slot::new((batch, Pending::new(room, &self.health))));
         let (reply, outcome) = oneshot::channel();
         let queued = Queued { slot: Arc::clone(&slot), reply, bytes, due: now + self.settings.linger() };
         if self.commands.send(Command::Persist(queued)).is_err() {
@@ -465,7 +454,7 @@ mod tests {
         let (_commands, receiver) = mpsc::unbounded_channel();
         let mut writer = Writer::new(UniqueId::from_bits(1), deliverer, settings, receiver);
         for _ in 0..100 * MIN_SWEEP {
-            let slot = Arc::new(Slot(Mutex::new(None)));
+            let slot = Arc::default();
             let (reply, _) = oneshot::channel();
             writer.take(Command::Persist(Queued { slot, reply, bytes: 1, due: Instant::now() }));
             assert!(writer.queue.len() < MIN_SWEEP && writer.queued_bytes == writer.queue.len());

@@ -136,6 +136,7 @@ mod meters;
 mod probe;
 mod settings;
 mod sink;
+mod slot;
 
 pub use bucket::Bucket;
 pub use encode::{Compression, FORMAT_VERSION, ObjectMetadata};

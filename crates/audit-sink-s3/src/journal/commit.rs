@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use audit_core::{Batch, Clock, Durability, Place, Random, Receipt, SinkError, SinkErrorKind, UniqueId};
+use audit_core::{Batch, Durability, Place, Random, Receipt, SinkError, SinkErrorKind, UniqueId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -21,6 +21,7 @@ use super::segment::Segment;
 use super::writer::{CommitError, JournalWriter};
 use crate::answer::Refusal;
 use crate::health::{HealthBoard, Watch};
+use crate::slot::Slot;
 use crate::{JournalSettings, Settings};
 
 /// A group is closed when it has this many bytes: by then a sync costs little beside the write.
@@ -47,18 +48,10 @@ pub(crate) struct JournaledWriter {
 
 /// A batch in the queue.
 struct Queued {
-    slot: Arc<Slot>,
+    /// The thread takes the batch, or the caller who gives up.
+    slot: Arc<Slot<(EncodedBatch, OwnedSemaphorePermit)>>,
     reply: oneshot::Sender<Result<Receipt, SinkError>>,
     bytes: u64,
-}
-
-/// The batch itself: the thread takes it, or the caller who gives up takes it back, and never both.
-struct Slot(Mutex<Option<(EncodedBatch, OwnedSemaphorePermit)>>);
-
-impl Slot {
-    fn take(&self) -> Option<(EncodedBatch, OwnedSemaphorePermit)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
 }
 
 /// What the threads of a journal are made of.
@@ -67,7 +60,6 @@ pub(crate) struct Parts {
     pub(crate) writer: JournalWriter,
     pub(crate) live: Arc<LiveSegments>,
     pub(crate) next_ordinal: u32,
-    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) stream: UniqueId,
     pub(crate) durable: watch::Sender<Position>,
@@ -86,7 +78,6 @@ impl JournaledWriter {
             writer,
             live,
             next_ordinal,
-            clock,
             random,
             stream,
             durable,
@@ -118,7 +109,6 @@ impl JournaledWriter {
             segments,
             next: None,
             live: Arc::clone(&live),
-            clock,
             stream,
             durable,
             stopped,
@@ -156,7 +146,7 @@ impl JournaledWriter {
         };
         let encoded = EncodedBatch::new(batch);
         let bytes = encoded.bytes();
-        let slot = Arc::new(Slot(Mutex::new(Some((encoded, room)))));
+        let slot = Arc::new(Slot::new((encoded, room)));
         let (reply, outcome) = oneshot::channel();
         let queued = Queued { slot: Arc::clone(&slot), reply, bytes };
         let sent = match &*self.queue.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -246,7 +236,6 @@ struct Committer {
     /// A segment that is ready.
     next: Option<Segment>,
     live: Arc<LiveSegments>,
-    clock: Arc<dyn Clock>,
     stream: UniqueId,
     durable: watch::Sender<Position>,
     stopped: Arc<AtomicBool>,
@@ -314,7 +303,7 @@ impl Committer {
                 let bytes = batches.iter().map(EncodedBatch::bytes).sum();
                 self.health.meters.committed(began.elapsed(), batches.len(), bytes);
                 let count = batches.iter().map(|encoded| encoded.batch().count()).sum();
-                self.live.committed(&committed, self.stream, count, self.clock.now_ms());
+                self.live.committed(&committed, self.stream, count, Instant::now());
                 let mut first_sequence = committed.first_sequence;
                 for (reply, count, _room) in waiters {
                     let place = Place { stream: self.stream, first_sequence, count };
