@@ -8,6 +8,7 @@
     reason = "shared by tests, each of which uses a part"
 )]
 
+pub mod child;
 pub mod gated_store;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -268,14 +269,23 @@ pub fn bucket_with_keys(
     secret_key: &str,
 ) -> audit_sink_s3::Bucket {
     let url = format!("s3://{}/{prefix}", server.bucket());
+    bucket_at(&url, server.endpoint(), access_key.to_owned(), secret_key.to_owned())
+}
+
+pub fn bucket_at(
+    url: &str,
+    endpoint: String,
+    access_key: String,
+    secret_key: String,
+) -> audit_sink_s3::Bucket {
     let options = [
-        ("aws_endpoint", server.endpoint()),
+        ("aws_endpoint", endpoint),
         ("aws_allow_http", "true".to_owned()),
         ("aws_region", "us-east-1".to_owned()),
-        ("aws_access_key_id", access_key.to_owned()),
-        ("aws_secret_access_key", secret_key.to_owned()),
+        ("aws_access_key_id", access_key),
+        ("aws_secret_access_key", secret_key),
     ];
-    audit_sink_s3::Bucket::open_with(&url, options).unwrap()
+    audit_sink_s3::Bucket::open_with(url, options).unwrap()
 }
 
 /// One store behind several buckets.
