@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::answer::{Answer, Refusal};
+use crate::answer::{Answer, Blocker, Refusal};
 use crate::meters::Meters;
 
 /// How a sink is doing, at one moment.
@@ -151,6 +151,12 @@ impl HealthBoard {
     /// What stands in the way now, if it is known.
     pub(crate) fn trouble(&self) -> Option<Refusal> {
         self.lock().worst().cloned()
+    }
+
+    /// Whether anything is wrong with the bucket, as far as it is known; a journal that is full is not.
+    pub(crate) fn bucket_in_trouble(&self) -> bool {
+        let of_journal = [Answer::Blocked(Blocker::JournalFull), Answer::Blocked(Blocker::Disk)];
+        self.lock().current.values().any(|refusal| !of_journal.contains(&refusal.answer))
     }
 
     pub(crate) fn create_only(&self, create_only: Option<bool>) {

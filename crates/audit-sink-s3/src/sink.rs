@@ -141,7 +141,7 @@ impl S3SinkBuilder {
         let writer = match settings.journal.clone() {
             None => Writer::Direct(DirectWriter::start(stream, deliverer, settings)),
             Some(journal) => {
-                let opening = Opening { journal, settings, stream, deliverer, clock, random };
+                let opening = Opening { journal, settings, stream, deliverer, random };
                 Writer::Journaled(opening.open().await?)
             }
         };

@@ -3,12 +3,12 @@
 //! One task does all of it in order; the requests of several objects are under way at once. A backlog of any size is read from disk
 //! object by object, so memory holds what is under way and no more.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit_core::{Clock, UniqueId};
+use audit_core::UniqueId;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -17,7 +17,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::disk::Disk;
 use super::format::{FIRST_GROUP, Found, Position};
 use super::live::LiveSegments;
-use super::plan::{Decided, Plan, read_object, remove_delivered, write_delivered, write_object};
+use super::plan::{
+    Decided, DecidedObject, Plan, read_object, remove_delivered, set_aside, write_delivered, write_object,
+};
 use super::segment::SegmentReader;
 use crate::answer::Refusal;
 use crate::deliver::{Deliverer, Delivery};
@@ -43,7 +45,6 @@ pub(crate) struct JournalDelivery {
     disk: Arc<dyn Disk>,
     live: Arc<LiveSegments>,
     deliverer: Arc<Deliverer>,
-    clock: Arc<dyn Clock>,
     settings: Settings,
     journal: JournalSettings,
     own_stream: UniqueId,
@@ -60,7 +61,7 @@ pub(crate) struct JournalDelivery {
     planned: VecDeque<Planned>,
     requests: JoinSet<(Plan, Delivery)>,
     /// Up to before which record each stream is known to be delivered, durably.
-    delivered: HashMap<UniqueId, u64>,
+    delivered: BTreeMap<UniqueId, u64>,
     delivered_to: Position,
     /// How many objects may be under way: more as long as they arrive, one when they do not.
     allowed: usize,
@@ -88,7 +89,6 @@ pub(crate) struct Parts {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) live: Arc<LiveSegments>,
     pub(crate) deliverer: Arc<Deliverer>,
-    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     pub(crate) journal: JournalSettings,
     pub(crate) own_stream: UniqueId,
@@ -99,22 +99,24 @@ pub(crate) struct Parts {
 
 impl JournalDelivery {
     pub(crate) fn new(parts: Parts) -> JournalDelivery {
-        let Parts { disk, live, deliverer, clock, settings, journal, own_stream, durable, commands, decided } =
+        let Parts { disk, live, deliverer, settings, journal, own_stream, durable, commands, decided } =
             parts;
-        let delivered: HashMap<_, _> = decided.delivered.into_iter().collect();
+        let delivered: BTreeMap<_, _> = decided.delivered.into_iter().collect();
         let mut planned_to = delivered.clone();
-        for (plan, _) in &decided.objects {
+        for DecidedObject { plan, set_aside: _ } in &decided.objects {
             planned_to.insert(plan.stream, plan.next_sequence());
         }
         let start = Position { ordinal: 0, offset: 0 };
-        let planned = decided.objects.into_iter();
-        let planned = planned.map(|(plan, _)| Planned { plan, end: start, state: State::Waiting }).collect();
+        let planned = decided.objects.into_iter().map(|DecidedObject { plan, set_aside }| {
+            let state = if set_aside { State::Done } else { State::Waiting };
+            Planned { plan, end: start, state }
+        });
+        let planned = planned.collect();
         let cutter = Cutter::new(Arc::clone(&live), planned_to, settings.max_object_bytes);
         JournalDelivery {
             disk,
             live,
             deliverer,
-            clock,
             settings,
             journal,
             own_stream,
@@ -136,6 +138,8 @@ impl JournalDelivery {
 
     /// Runs until nothing more will be committed and everything is in the bucket. False if it gave up before that.
     pub(crate) async fn run(mut self) -> bool {
+        // What was set aside before the crash is done now.
+        self.advance().await;
         loop {
             self.send_waiting().await;
             if self.clean_at <= Instant::now() {
@@ -143,7 +147,13 @@ impl JournalDelivery {
             }
             let has_slot = self.planned.len() < self.allowed;
             if has_slot && self.more {
+                let durable = *self.durable.borrow_and_update();
                 let (full, caught_up) = self.read().await;
+                if caught_up {
+                    // Some of it may have been delivered and removed before it was read.
+                    let cutter = self.cutter_mut();
+                    cutter.consumed = cutter.consumed.max(durable);
+                }
                 self.more = !caught_up;
                 if let Some(cut) = full {
                     self.plan(cut).await;
@@ -164,10 +174,8 @@ impl JournalDelivery {
                 return true;
             }
             tokio::select! {
-                changed = self.durable.changed(), if !self.ended => {
-                    self.ended = changed.is_err();
-                    self.more = true;
-                }
+                // In this order: there are only so many requests, so none of the others waits for ever.
+                biased;
                 Some(request) = self.requests.join_next(), if !self.requests.is_empty() => match request {
                     Ok((plan, delivery)) => self.arrived(&plan, delivery).await,
                     // A bug, and no outcome: the object is sent again from its file by whoever opens the journal next.
@@ -183,6 +191,10 @@ impl JournalDelivery {
                     }
                     Command::Hurry => self.hurry = true,
                 },
+                changed = self.durable.changed(), if !self.ended => {
+                    self.ended = changed.is_err();
+                    self.more = true;
+                }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if has_slot && due.is_some() => {}
                 () = sleep_until(self.clean_at) => {}
             }
@@ -268,22 +280,23 @@ impl JournalDelivery {
 
     /// Takes note of an object whose outcome is certain.
     async fn arrived(&mut self, plan: &Plan, delivery: Delivery) {
-        let trouble = self.deliverer.health.trouble().is_some();
+        let trouble = self.deliverer.health.bucket_in_trouble();
         self.allowed = if trouble { 1 } else { (self.allowed + 1).min(self.journal.max_in_flight) };
         if delivery == Delivery::Conflict {
-            // Set aside, for an operator: the records are in the file, and those after them go on.
-            let (from, to) = (plan.file_name(), plan.conflict_name());
-            let kept = move |disk: &dyn Disk| match disk.rename(&from, &to) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                renamed => renamed.and_then(|()| disk.sync_directory()),
-            };
+            // For an operator: the records are in the file, and those after them go on.
+            let plan = *plan;
+            let kept = move |disk: &dyn Disk| set_aside(disk, &plan);
             self.on_disk("an object that met a conflict cannot be set aside", kept).await;
         }
         if let Some(planned) = self.planned.iter_mut().find(|planned| planned.plan == *plan) {
             planned.state = State::Done;
         }
-        let mut streams = Vec::new();
-        let mut files = Vec::new();
+        self.advance().await;
+    }
+
+    /// Notes how far the streams are delivered now, and removes what was planned for that.
+    async fn advance(&mut self) {
+        let (mut streams, mut files) = (Vec::new(), Vec::new());
         while let Some(done) = self.planned.pop_front_if(|planned| planned.state == State::Done) {
             self.delivered.insert(done.plan.stream, done.plan.next_sequence());
             self.delivered_to = self.delivered_to.max(done.end);
@@ -298,14 +311,17 @@ impl JournalDelivery {
             })
             .await;
         }
+        // What a crash or an error leaves of them, the next opening removes.
         let disk = Arc::clone(&self.disk);
         blocking(move || {
             for file in files {
-                // One that stays is removed when the journal is opened next.
                 let _ = disk.remove(&file);
             }
         })
         .await;
+        if self.is_pressed() {
+            self.clean_at = Instant::now();
+        }
     }
 
     /// Removes segments that are delivered and old enough, and what is known of streams of which nothing is left.
@@ -313,15 +329,18 @@ impl JournalDelivery {
         self.clean_at = Instant::now() + CLEAN_EVERY;
         let (disk, live, delivered) =
             (Arc::clone(&self.disk), Arc::clone(&self.live), self.delivered.clone());
-        let old = self.clock.now_ms().saturating_sub_unsigned(self.journal.retention_ms);
+        let retention = Duration::from_millis(self.journal.retention_ms);
+        // What is kept for its age alone makes way for what has to be written.
+        let pressed = self.is_pressed();
         let own = self.own_stream;
         let cleaned = blocking(move || {
             live.remove_while(&*disk, |segment| {
                 let next = delivered.get(&segment.stream).copied().unwrap_or(0);
-                segment.next_sequence <= next && segment.sealed_at_ms.is_some_and(|sealed| sealed <= old)
+                segment.next_sequence <= next
+                    && segment.sealed_at.is_some_and(|sealed| pressed || sealed.elapsed() >= retention)
             })?;
-            let gone: Vec<_> =
-                delivered.keys().copied().filter(|stream| *stream != own && !live.has(*stream)).collect();
+            let is_gone = |stream: &UniqueId| *stream != own && !live.has(*stream);
+            let gone: Vec<_> = delivered.keys().copied().filter(is_gone).collect();
             for stream in &gone {
                 remove_delivered(&*disk, *stream)?;
             }
@@ -333,6 +352,12 @@ impl JournalDelivery {
             Ok(gone) => self.delivered.retain(|stream, _| !gone.contains(stream)),
             Err(error) => tracing::warn!(%error, "delivered segments of the journal cannot be removed"),
         }
+    }
+
+    /// Whether the journal has so much of its disk that no more than a segment or a fifth is left.
+    fn is_pressed(&self) -> bool {
+        let left = self.journal.max_bytes.saturating_sub(self.live.bytes());
+        left < self.journal.segment_bytes.max(self.journal.max_bytes / 5)
     }
 
     fn answer_flushes(&mut self) {
@@ -370,6 +395,10 @@ impl JournalDelivery {
 
 /// Runs something that waits for the disk, on a thread that may.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    if cfg!(test) {
+        // A simulated disk does not keep anybody waiting, and with one thread the same seed gives the same run.
+        return work();
+    }
     match spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -396,14 +425,14 @@ struct Cutter {
     reader: Option<SegmentReader>,
     next_ordinal: u32,
     /// Up to before which record each stream is in an object already.
-    planned_to: HashMap<UniqueId, u64>,
+    planned_to: BTreeMap<UniqueId, u64>,
     pending: Option<Cut>,
     consumed: Position,
     max_object_bytes: usize,
 }
 
 impl Cutter {
-    fn new(live: Arc<LiveSegments>, planned_to: HashMap<UniqueId, u64>, max_object_bytes: usize) -> Cutter {
+    fn new(live: Arc<LiveSegments>, planned_to: BTreeMap<UniqueId, u64>, max_object_bytes: usize) -> Cutter {
         let consumed = Position { ordinal: 0, offset: 0 };
         Cutter { live, reader: None, next_ordinal: 0, planned_to, pending: None, consumed, max_object_bytes }
     }
@@ -419,18 +448,17 @@ impl Cutter {
     fn read(&mut self) -> io::Result<(Option<Cut>, bool)> {
         loop {
             let Some(live) = self.live.from(self.reader_ordinal()) else { return Ok((None, true)) };
-            let reader = match &mut self.reader {
-                Some(reader) => reader,
-                reader => {
-                    self.next_ordinal = live.segment.header.ordinal;
-                    reader.insert(SegmentReader::new(live.segment.clone(), FIRST_GROUP))
-                }
-            };
+            let ordinal = live.segment.header.ordinal;
+            // The one that was read to its end may have been removed since.
+            if self.reader.as_ref().is_none_or(|reader| reader.segment().header.ordinal != ordinal) {
+                self.reader = Some(SegmentReader::new(live.segment.clone(), FIRST_GROUP));
+            }
+            let reader = self.reader.as_mut().expect("made above");
             if reader.position().offset >= live.end {
-                if live.sealed_at_ms.is_none() {
+                if live.sealed_at.is_none() {
                     return Ok((None, true));
                 }
-                self.next_ordinal = live.segment.header.ordinal + 1;
+                self.next_ordinal = ordinal + 1;
                 self.reader = None;
                 continue;
             }

@@ -45,6 +45,14 @@ pub(crate) trait DiskFile: Debug + Send + Sync + 'static {
     fn sync_all(&self) -> io::Result<()>;
 }
 
+/// Removes a file that may have been removed before, by a call that failed or for somebody else.
+pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
+    match disk.remove(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// A directory of the operating system, locked against other processes while this lives.
 #[derive(Debug)]
 pub(crate) struct LocalDisk {

@@ -6,8 +6,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use audit_core::UniqueId;
+use tokio::time::Instant;
 
-use super::disk::Disk;
+use super::disk::{Disk, remove_if_there};
 use super::recovery::RecoveredSegment;
 use super::segment::{Segment, file_name};
 use super::writer::Committed;
@@ -36,13 +37,13 @@ pub(crate) struct LiveSegment {
     pub(crate) next_sequence: u64,
     /// Where its last durable group ends.
     pub(crate) end: u64,
-    /// When nothing more was to be written to it, in milliseconds since the Unix epoch.
-    pub(crate) sealed_at_ms: Option<i64>,
+    /// When it was clear that nothing more would be written to it. Not wall time, which may jump by years in both directions.
+    pub(crate) sealed_at: Option<Instant>,
 }
 
 impl LiveSegments {
     /// Those that a recovery found. Nothing more is written to them.
-    pub(crate) fn recovered(segments: &[RecoveredSegment], now_ms: i64) -> LiveSegments {
+    pub(crate) fn recovered(segments: &[RecoveredSegment], now: Instant) -> LiveSegments {
         let mut state = State::default();
         for recovered in segments {
             let RecoveredSegment { segment, stream, first_sequence: _, next_sequence, end } = recovered;
@@ -52,7 +53,7 @@ impl LiveSegments {
                 stream: *stream,
                 next_sequence: *next_sequence,
                 end: *end,
-                sealed_at_ms: Some(now_ms),
+                sealed_at: Some(now),
             };
             state.segments.insert(segment.header.ordinal, live);
         }
@@ -60,13 +61,13 @@ impl LiveSegments {
     }
 
     /// Counts a group that was made durable, of `count` records.
-    pub(crate) fn committed(&self, group: &Committed, stream: UniqueId, count: u32, now_ms: i64) {
+    pub(crate) fn committed(&self, group: &Committed, stream: UniqueId, count: u32, now: Instant) {
         let ordinal = group.segment.header.ordinal;
         let mut state = self.state();
         if !state.segments.contains_key(&ordinal) {
             // The one before it is full.
             if let Some((_, last)) = state.segments.iter_mut().next_back() {
-                last.sealed_at_ms.get_or_insert(now_ms);
+                last.sealed_at.get_or_insert(now);
             }
         }
         let live = state.segments.entry(ordinal).or_insert_with(|| LiveSegment {
@@ -74,7 +75,7 @@ impl LiveSegments {
             stream,
             next_sequence: group.first_sequence,
             end: group.offset,
-            sealed_at_ms: None,
+            sealed_at: None,
         });
         live.next_sequence = group.first_sequence + u64::from(count);
         live.end = group.end;
@@ -106,31 +107,24 @@ impl LiveSegments {
 
     /// Removes the oldest segments as long as `may_go` says so.
     ///
-    /// A crash in here leaves a segment or removes it; what it held is in the bucket.
+    /// A crash in here leaves a segment or removes it; what it held is in the bucket. Each is gone for good before the
+    /// next one goes, or a crash could leave the older of two.
     pub(crate) fn remove_while(
         &self,
         disk: &dyn Disk,
         may_go: impl Fn(&LiveSegment) -> bool,
-    ) -> io::Result<usize> {
-        let mut count = 0;
-        loop {
-            let Some(oldest) = self.from(0).filter(|oldest| oldest.sealed_at_ms.is_some() && may_go(oldest))
-            else {
-                break;
-            };
+    ) -> io::Result<()> {
+        while let Some(oldest) = self.from(0).filter(|oldest| oldest.sealed_at.is_some() && may_go(oldest)) {
             let ordinal = oldest.segment.header.ordinal;
-            disk.remove(&file_name(ordinal))?;
+            remove_if_there(disk, &file_name(ordinal))?;
+            disk.sync_directory()?;
             let mut state = self.state();
             state.segments.remove(&ordinal);
             state.bytes -= oldest.segment.header.bytes;
             drop(state);
             self.removed.notify_all();
-            count += 1;
         }
-        if count > 0 {
-            disk.sync_directory()?;
-        }
-        Ok(count)
+        Ok(())
     }
 
     /// Whether any segment holds records of this stream.

@@ -13,6 +13,10 @@
 
 mod commit;
 mod delivery;
+#[cfg(test)]
+mod delivery_checker;
+#[cfg(test)]
+mod delivery_simulation;
 pub(crate) mod disk;
 pub(crate) mod format;
 mod live;
@@ -20,6 +24,8 @@ mod open;
 mod plan;
 mod recovery;
 mod segment;
+#[cfg(test)]
+mod simulated_bucket;
 #[cfg(test)]
 mod simulated_disk;
 mod writer;

@@ -3,9 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
-use audit_core::{Clock, Random, UniqueId};
+use audit_core::{Random, UniqueId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
 use super::commit::{self, JournaledWriter};
 use super::delivery::{self, JournalDelivery};
@@ -23,7 +24,6 @@ pub(crate) struct Opening {
     pub(crate) settings: Settings,
     pub(crate) stream: UniqueId,
     pub(crate) deliverer: Deliverer,
-    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
 }
 
@@ -63,8 +63,8 @@ impl Opening {
         recovered: Recovered,
         decided: Decided,
     ) -> io::Result<JournaledWriter> {
-        let Opening { journal, settings, stream, deliverer, clock, random } = self;
-        let live = Arc::new(LiveSegments::recovered(&recovered.segments, clock.now_ms()));
+        let Opening { journal, settings, stream, deliverer, random } = self;
+        let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
         let (durable, committed) = watch::channel(recovered.end);
         let (commands, received) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(false);
@@ -73,7 +73,6 @@ impl Opening {
             disk: Arc::clone(&disk),
             live: Arc::clone(&live),
             deliverer: Arc::new(deliverer),
-            clock: Arc::clone(&clock),
             settings: settings.clone(),
             journal: journal.clone(),
             own_stream: stream,
@@ -86,7 +85,6 @@ impl Opening {
             writer: JournalWriter::new(stream, recovered.end),
             live,
             next_ordinal: recovered.next_ordinal,
-            clock,
             random,
             stream,
             durable,
@@ -111,7 +109,8 @@ impl Opening {
 /// damaged.
 pub(crate) fn read(disk: &dyn Disk, stream: UniqueId) -> Result<(Recovered, Decided), RecoveryError> {
     let recovered = recovery::recover(disk)?;
-    let decided = plan::recover(disk)?;
+    let has_segments = |stream| recovered.segments.iter().any(|segment| segment.stream == stream);
+    let decided = plan::recover(disk, has_segments)?;
     for (n, segment) in recovered.segments.iter().enumerate() {
         let damaged = |what: String| RecoveryError::Damaged {
             file: super::segment::file_name(segment.segment.header.ordinal),

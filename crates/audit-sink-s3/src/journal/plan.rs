@@ -9,7 +9,7 @@ use std::io;
 use audit_core::UniqueId;
 use bytes::Bytes;
 
-use super::disk::Disk;
+use super::disk::{Disk, remove_if_there};
 use super::format::{Fields, seal};
 use super::recovery::RecoveryError;
 use crate::encode::EncodedObject;
@@ -59,6 +59,17 @@ fn tag(compression: Compression) -> &'static str {
 ///
 /// A crash before that: nothing was sent. Recovery finds the file whole or not at all, and the records are cut anew in the second case.
 pub(crate) fn write_object(disk: &dyn Disk, plan: &Plan, object: &EncodedObject) -> io::Result<()> {
+    write_durably(disk, &plan.file_name(), &object_file(plan, object))
+}
+
+/// Keeps an object that will not be sent again under the name of its conflict, durably. The file by its own name is done with then.
+///
+/// A crash before that: the object is sent again, and meets the conflict again.
+pub(crate) fn set_aside(disk: &dyn Disk, plan: &Plan) -> io::Result<()> {
+    write_durably(disk, &plan.conflict_name(), &read_whole(disk, &plan.file_name())?)
+}
+
+fn object_file(plan: &Plan, object: &EncodedObject) -> Vec<u8> {
     let Plan { stream, first_sequence, count, time_ms, compression } = plan;
     let bytes: Bytes = object.payload.clone().into();
     let mut file = format!(
@@ -77,7 +88,7 @@ pub(crate) fn write_object(disk: &dyn Disk, plan: &Plan, object: &EncodedObject)
     seal(&mut file, 0);
     debug_assert_eq!(file.len(), OBJECT_HEADER_BYTES);
     file.extend_from_slice(&bytes);
-    write_durably(disk, &plan.file_name(), &file)
+    file
 }
 
 /// Reads an object file. The inner error says what is damaged.
@@ -139,9 +150,9 @@ pub(crate) fn write_delivered(disk: &dyn Disk, stream: UniqueId, next_sequence: 
     write_durably(disk, &delivered_name(stream), &file)
 }
 
-/// Forgets a stream of which nothing is left here.
+/// Forgets a stream of which no segment is left here.
 pub(crate) fn remove_delivered(disk: &dyn Disk, stream: UniqueId) -> io::Result<()> {
-    disk.remove(&delivered_name(stream))
+    remove_if_there(disk, &delivered_name(stream))
 }
 
 fn read_delivered(disk: &dyn Disk, name: &str) -> io::Result<Option<u64>> {
@@ -158,12 +169,29 @@ fn read_delivered(disk: &dyn Disk, name: &str) -> io::Result<Option<u64>> {
 pub(crate) struct Decided {
     /// Up to before which record each stream is delivered.
     pub(crate) delivered: Vec<(UniqueId, u64)>,
-    /// The names of the object files of what may not be delivered, in order within each stream.
-    pub(crate) objects: Vec<(Plan, String)>,
+    /// The objects behind that, in order within each stream.
+    pub(crate) objects: Vec<DecidedObject>,
 }
 
-/// Reads all plans, and removes those that are done.
-pub(crate) fn recover(disk: &dyn Disk) -> Result<Decided, RecoveryError> {
+/// An object that was planned.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DecidedObject {
+    pub(crate) plan: Plan,
+    /// It met a conflict and will not be sent again.
+    pub(crate) set_aside: bool,
+}
+
+/// Reads all plans, and removes those that are done. `has_segments` says whether the journal holds records of a stream.
+///
+/// What is read is acted on, so it is made durable first: if the sync of the directory failed when a file got its name, and only the process
+/// ended, the name may be in the kernel's memory alone.
+///
+/// A crash in here changes nothing that the next recovery would read otherwise: files are replaced by the same, and what is removed is
+/// in the bucket.
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    has_segments: impl Fn(UniqueId) -> bool,
+) -> Result<Decided, RecoveryError> {
     let damaged = |file: &str, what: &str| RecoveryError::Damaged {
         file: file.to_owned(),
         offset: 0,
@@ -178,32 +206,59 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Decided, RecoveryError> {
         };
         let next = read_delivered(disk, name)?;
         let next = next.ok_or_else(|| damaged(name, "the file does not match its checksum"))?;
+        write_delivered(disk, stream, next)?;
         decided.delivered.push((stream, next));
     }
-    for name in names.iter().filter(|name| name.ends_with(".object")) {
-        let (plan, _object) = read_object(disk, name)?.map_err(|what| damaged(name, what))?;
-        if plan.file_name() != *name {
+    for name in &names {
+        let Some((stream, first_sequence, set_aside)) = object_of(name) else { continue };
+        let known = decided.delivered.iter().find(|(known, _)| *known == stream);
+        let next = match known {
+            Some((_, next)) => *next,
+            None if has_segments(stream) => {
+                return Err(damaged(name, "nothing says how far the stream of this object is delivered"));
+            }
+            // Of a stream that was delivered and forgotten: a crash brought back its file.
+            None => u64::MAX,
+        };
+        // An object is delivered whole or not at all.
+        if first_sequence < next {
+            if !set_aside {
+                disk.remove(name)?;
+            }
+            continue;
+        }
+        let (plan, object) = read_object(disk, name)?.map_err(|what| damaged(name, what))?;
+        if (plan.stream, plan.first_sequence) != (stream, first_sequence) {
             return Err(damaged(name, "the file is another object's, under this one's name"));
         }
-        let Some((_, next)) = decided.delivered.iter().find(|(stream, _)| *stream == plan.stream) else {
-            return Err(damaged(name, "nothing says how far the stream of this object is delivered"));
-        };
-        if plan.next_sequence() <= *next {
-            // Delivered, and the crash came before it was removed.
+        let before = decided.objects.last().filter(|before| before.plan.stream == plan.stream);
+        if before.is_some_and(|before| before.set_aside && before.plan == plan) {
             disk.remove(name)?;
             continue;
         }
-        let before = decided.objects.last().filter(|(before, _)| before.stream == plan.stream);
-        let expected = before.map_or(*next, |(before, _)| before.next_sequence());
+        let expected = before.map_or(next, |before| before.plan.next_sequence());
         if plan.first_sequence != expected {
             return Err(damaged(name, "the object before this one is missing"));
         }
-        decided.objects.push((plan, name.clone()));
+        write_durably(disk, name, &object_file(&plan, &object))?;
+        decided.objects.push(DecidedObject { plan, set_aside });
     }
     Ok(decided)
 }
 
-fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
+/// The stream and first record of the object whose file has this name, and whether it was set aside. Of two files of one object the one that
+/// was set aside comes first by name.
+fn object_of(name: &str) -> Option<(UniqueId, u64, bool)> {
+    let (object, set_aside) = match (name.strip_suffix(".object"), name.strip_suffix(".conflict")) {
+        (Some(object), _) => (object, false),
+        (None, Some(object)) => (object, true),
+        (None, None) => return None,
+    };
+    let (stream, first_sequence) = object.split_once('-')?;
+    Some((stream.parse().ok()?, first_sequence.parse().ok()?, set_aside))
+}
+
+pub(super) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
     let file = disk.open(name)?;
     let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
     file.read_exact_at(&mut bytes, 0)?;
@@ -211,7 +266,7 @@ fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
 }
 
 /// Puts a file in its place, whole: a crash leaves what was there before, or this.
-fn write_durably(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_durably(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
     let preparing = format!("{name}.preparing");
     // Of an earlier try that failed, if it is there.
     let _ = disk.remove(&preparing);

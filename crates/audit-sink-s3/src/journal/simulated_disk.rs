@@ -266,6 +266,12 @@ impl SimulatedDisk {
         state.cached.iter().map(|(name, inode)| (name.clone(), state.files[*inode].cached.clone())).collect()
     }
 
+    /// What a power cut would leave of this file at the least, if it would leave the file.
+    pub(crate) fn durable_file(&self, name: &str) -> Option<Vec<u8>> {
+        let state = self.lock();
+        state.durable.get(name).map(|inode| state.files[*inode].durable.clone())
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
