@@ -1,7 +1,8 @@
 //! What stands in the files of a journal.
 //!
 //! A segment begins with a header in a block of its own. After that come groups, each from the beginning of a block on, so that writing one
-//! never touches a block that holds another: what was acknowledged is not written over. What no group has been written to
+//! never touches a block that holds another: what was acknowledged is not written over, but for a recovery that writes the last group
+//! again as it is. What no group has been written to
 //! is zero.
 //!
 //! Headers are text, and so are the records: **a group has no zero byte in it.** That is what tells a write that a power cut tore, which

@@ -9,7 +9,7 @@ use audit_core::UniqueId;
 use tokio::time::Instant;
 
 use super::disk::{Disk, remove_if_there};
-use super::recovery::RecoveredSegment;
+use super::recovery::{RecoveredSegment, note_begin};
 use super::segment::{Segment, file_name};
 use super::writer::Committed;
 
@@ -107,8 +107,8 @@ impl LiveSegments {
 
     /// Removes the oldest segments as long as `may_go` says so.
     ///
-    /// A crash in here leaves a segment or removes it; what it held is in the bucket. Each is gone for good before the
-    /// next one goes, or a crash could leave the older of two.
+    /// A crash in here leaves a segment or removes it; what it held is in the bucket. It was noted before that the journal begins behind it, so
+    /// that recovery removes what is left of it, and misses any other.
     pub(crate) fn remove_while(
         &self,
         disk: &dyn Disk,
@@ -116,6 +116,7 @@ impl LiveSegments {
     ) -> io::Result<()> {
         while let Some(oldest) = self.from(0).filter(|oldest| oldest.sealed_at.is_some() && may_go(oldest)) {
             let ordinal = oldest.segment.header.ordinal;
+            note_begin(disk, ordinal + 1)?;
             remove_if_there(disk, &file_name(ordinal))?;
             disk.sync_directory()?;
             let mut state = self.state();

@@ -12,6 +12,8 @@
 //! - `open`: puts all of it together.
 
 mod commit;
+#[cfg(test)]
+mod corruption;
 mod delivery;
 #[cfg(test)]
 mod delivery_checker;
@@ -28,6 +30,10 @@ mod segment;
 mod simulated_bucket;
 #[cfg(test)]
 mod simulated_disk;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod simulation_checker;
 mod writer;
 
 pub(crate) use commit::JournaledWriter;

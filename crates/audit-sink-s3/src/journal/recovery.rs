@@ -10,8 +10,9 @@ use std::io;
 use audit_core::UniqueId;
 
 use super::disk::Disk;
-use super::format::{FIRST_GROUP, Found, Position};
-use super::segment::{Segment, SegmentReader, ordinal_of};
+use super::format::{FIRST_GROUP, Fields, Found, GroupHeader, Position, look, seal};
+use super::plan::{read_whole, write_durably};
+use super::segment::{Segment, SegmentReader, file_name, ordinal_of};
 
 /// A journal that was read whole.
 #[derive(Debug)]
@@ -79,41 +80,76 @@ impl std::error::Error for RecoveryError {
 }
 
 fn damaged(position: Position, what: impl Into<String>) -> RecoveryError {
-    let file = super::segment::file_name(position.ordinal);
+    let file = file_name(position.ordinal);
     RecoveryError::Damaged { file, offset: position.offset, what: what.into() }
+}
+
+/// The name of the file that says with which segment the journal begins. Without it, that is the first one ever made.
+const BEGIN: &str = "begin";
+
+const FIRST_ORDINAL: u32 = 1;
+
+/// Notes, durably, that segments before `ordinal` are not needed any more. They may be removed after that, in any order.
+///
+/// A crash before that: they are there, and needed as before. After it, a recovery removes what is left of them. So it can tell a
+/// segment that was removed from one that is missing.
+pub(crate) fn note_begin(disk: &dyn Disk, ordinal: u32) -> io::Result<()> {
+    let mut file = format!("audit begin 1 segment {ordinal:08x} ").into_bytes();
+    seal(&mut file, 0);
+    write_durably(disk, BEGIN, &file)
+}
+
+fn read_begin(disk: &dyn Disk) -> Result<u32, RecoveryError> {
+    let file = read_whole(disk, BEGIN)?;
+    let ordinal = Fields::of(&file, 0).and_then(|mut fields| {
+        fields.literal("audit begin 1 segment ")?;
+        fields.hex32()
+    });
+    let what = "the file does not match its checksum";
+    ordinal.ok_or_else(|| RecoveryError::Damaged { file: BEGIN.to_owned(), offset: 0, what: what.to_owned() })
 }
 
 /// Reads a journal, and removes what was being prepared in it.
 ///
 /// Names and contents are synced before they are believed: they may be in the kernel's memory alone, and another power cut would take back
-/// what this decided by.
+/// what this decided by. The last group is also [written again](write_again).
 ///
-/// A crash in here changes nothing that the next recovery would read otherwise: what is removed holds no records.
+/// A crash in here changes nothing that the next recovery would read otherwise: what is removed holds no records, and goes from the end on,
+/// one by one, so that no gap is left.
 pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
     disk.sync_directory()?;
     let mut ordinals = Vec::new();
+    let mut begin = FIRST_ORDINAL;
     for name in disk.list()? {
         if name.ends_with(".preparing") {
             disk.remove(&name)?;
+        } else if name == BEGIN {
+            begin = read_begin(disk)?;
         } else if let Some(ordinal) = ordinal_of(&name) {
             ordinals.push(ordinal);
         }
     }
     ordinals.sort_unstable();
-    if let Some(gap) = ordinals.windows(2).find(|pair| pair[0] + 1 != pair[1]) {
-        return Err(damaged(Position { ordinal: gap[0] + 1, offset: 0 }, "the segment is missing"));
+    // What was to be removed, and is durably noted to be: the directory was synced above.
+    let removed = ordinals.partition_point(|ordinal| *ordinal < begin);
+    for ordinal in ordinals.drain(..removed) {
+        disk.remove(&file_name(ordinal))?;
+    }
+    if let Some((_, missing)) = ordinals.iter().zip(begin..).find(|(ordinal, expected)| *ordinal != expected)
+    {
+        return Err(damaged(Position { ordinal: missing, offset: 0 }, "the segment is missing"));
     }
 
     let mut segments: Vec<RecoveredSegment> = Vec::new();
-    // Unknown before the first group: what came before that may have been delivered and removed.
-    let mut end: Option<Position> = None;
+    // Unknown before the first group: what came before that was delivered and removed.
+    let mut last: Option<LastGroup> = None;
     let mut empty_from = None;
     for ordinal in &ordinals {
         let segment = match Segment::open(disk, *ordinal)? {
             Ok(segment) => segment,
             Err(what) => return Err(damaged(Position { ordinal: *ordinal, offset: 0 }, what)),
         };
-        match (read_segment(segment, &mut end)?, empty_from) {
+        match (read_segment(segment, &mut last)?, empty_from) {
             (Some(_), Some(empty)) => {
                 let what = "the segment is empty, and later ones are not";
                 return Err(damaged(Position { ordinal: empty, offset: FIRST_GROUP }, what));
@@ -125,18 +161,54 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
 
     // Segments without a whole group are made anew: nothing in them was acknowledged, and none is then older than the
     // opening that writes to it.
-    let next_ordinal = empty_from.or_else(|| Some(ordinals.last()? + 1)).unwrap_or(1);
+    let next_ordinal = empty_from.or_else(|| Some(ordinals.last()? + 1)).unwrap_or(begin);
     for ordinal in ordinals.iter().rev().filter(|ordinal| **ordinal >= next_ordinal) {
-        disk.remove(&super::segment::file_name(*ordinal))?;
+        disk.remove(&file_name(*ordinal))?;
+        disk.sync_directory()?;
     }
-    disk.sync_directory()?;
-    Ok(Recovered { segments, end: end.unwrap_or(Position { ordinal: 0, offset: 0 }), next_ordinal })
+    if let Some(last) = &last {
+        write_again(last)?;
+    }
+    let end = last.map_or(Position { ordinal: 0, offset: 0 }, |last| last.end);
+    Ok(Recovered { segments, end, next_ordinal })
 }
 
-/// Reads one segment, and moves `end` behind its last group. `None` if it has none.
+/// The last group that was read.
+struct LastGroup {
+    segment: Segment,
+    offset: u64,
+    header: GroupHeader,
+    end: Position,
+}
+
+/// Makes the last group durable if it is not.
+///
+/// If its sync failed and only the process ended, the kernel may have it in memory, marked as clean: it can be read, no sync writes it, and a
+/// power cut takes it away, when it was already delivered and groups that follow it are acknowledged. Bytes that are written again are
+/// not clean. Only the last group can be so: after a sync that failed nothing is committed.
+///
+/// A crash in here: the group was durable, and each of its sectors is what it was before or the same; or it was not, so that nobody was told
+/// of it, and it is whole or torn.
+fn write_again(last: &LastGroup) -> io::Result<()> {
+    let LastGroup { segment, offset, header, end: _ } = last;
+    let len = usize::try_from(header.group_bytes()).map_err(io::Error::other)?;
+    let mut group = vec![0; len];
+    segment.file.read_exact_at(&mut group, *offset)?;
+    // The kernel may have read it anew from the disk.
+    match look(&group, segment.header.salt) {
+        Found::Group(found) if found == *header => {}
+        Found::Group(_) | Found::Nothing | Found::Torn | Found::Damaged(_) => {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a group changed while it was read"));
+        }
+    }
+    segment.file.write_all_at(&group, *offset)?;
+    segment.file.sync_data()
+}
+
+/// Reads one segment, up to its last group. `None` if it has none.
 fn read_segment(
     segment: Segment,
-    end: &mut Option<Position>,
+    last: &mut Option<LastGroup>,
 ) -> Result<Option<RecoveredSegment>, RecoveryError> {
     let mut reader = SegmentReader::new(segment.clone(), FIRST_GROUP);
     let mut recovered: Option<RecoveredSegment> = None;
@@ -154,7 +226,7 @@ fn read_segment(
             }
             Found::Nothing | Found::Torn => return Ok(recovered),
         };
-        match *end {
+        match last.as_ref().map(|last| last.end) {
             Some(end) if header.durable > end => {
                 return Err(damaged(
                     end,
@@ -168,8 +240,8 @@ fn read_segment(
                 ));
             }
             Some(_) => {}
-            None if header.durable >= here => {
-                return Err(damaged(here, "a group says that it was written after itself"));
+            None if header.durable >= segment.position(0) => {
+                return Err(damaged(here, "a group that was acknowledged before this one is not there"));
             }
             None => {}
         }
@@ -200,6 +272,7 @@ fn read_segment(
             recovered.next_sequence += u64::from(header.count);
             recovered.end = reader.position().offset;
         }
-        *end = Some(reader.position());
+        let end = reader.position();
+        *last = Some(LastGroup { segment: segment.clone(), offset: here.offset, header, end });
     }
 }

@@ -7,7 +7,8 @@
 //! - A pending write survives whole, not at all, up to or from some byte on, or in any of its sectors, or in any pieces of 8 bytes and
 //!   more; what does not survive is what was durable there before, or zero. A file may lose the length that it gained.
 //! - Pending changes of names survive or not, each on its own, in whatever order they were made. A rename may also leave the file
-//!   under both names, and never under none if it had one durably.
+//!   under both names, and never under none if it had one durably. After a sync of the directory that failed, what is not durable stays pending: a
+//!   file system whose own journal fails takes no more writes, so that success is not claimed falsely.
 //! - A sync that failed has made any part durable; the rest is marked clean: readable until the system evicts it, and lost at the next
 //!   power cut although later syncs succeed ("Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 //!
@@ -202,6 +203,15 @@ impl SimulatedDisk {
         disk
     }
 
+    /// Changes the bytes of a file, the durable ones too, as a disk does that fails or someone who means harm.
+    pub(crate) fn alter(&self, name: &str, change: impl Fn(&mut Vec<u8>)) {
+        let mut state = self.lock();
+        let inode = state.cached[name];
+        let FileState { cached, durable, pending: _ } = &mut state.files[inode];
+        change(cached);
+        change(durable);
+    }
+
     /// The power is cut: what was pending survives or not. All handles are dead, faults and stops are forgotten.
     pub(crate) fn crash(&self) {
         let mut state = self.lock();
@@ -387,17 +397,22 @@ impl FileState {
                 put(&mut self.durable, offset + kept.start, &bytes[kept]);
             }
         }
-        self.durable.resize(len, 0);
+        self.durable.truncate(len);
+        if self.durable.len() < len {
+            put(&mut self.durable, len, &[]);
+        }
     }
 }
 
 /// Writes, and makes the file longer for that if need be.
 fn put(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if file.len() < end {
-        file.resize(end, 0);
+    // Without `resize`, which takes its time when it is not optimized.
+    if file.len() < offset {
+        file.extend_from_slice(&vec![0; offset - file.len()]);
     }
-    file[offset..end].copy_from_slice(bytes);
+    let (over, behind) = bytes.split_at(bytes.len().min(file.len() - offset));
+    file[offset..offset + over.len()].copy_from_slice(over);
+    file.extend_from_slice(behind);
 }
 
 /// The pieces of a write of `len` bytes at `offset` that survive.
@@ -405,12 +420,12 @@ fn pieces(dice: &mut Dice, offset: usize, len: usize) -> Vec<Range<usize>> {
     if len == 0 {
         return Vec::new();
     }
-    let all = std::iter::once(0..len);
+    let one = |piece: Range<usize>| std::iter::once(piece).collect();
     match dice.below(8) {
         0 | 1 => Vec::new(),
-        2 => all.collect(),
-        3 => vec![0..dice.within(0..len).next_multiple_of(ATOM_BYTES).min(len)],
-        4 => vec![dice.within(0..len).next_multiple_of(ATOM_BYTES).min(len)..len],
+        2 => one(0..len),
+        3 => one(0..dice.within(0..len).next_multiple_of(ATOM_BYTES).min(len)),
+        4 => one(dice.within(0..len).next_multiple_of(ATOM_BYTES).min(len)..len),
         5 | 6 => {
             let mut kept = Vec::new();
             let mut at = 0;
@@ -522,13 +537,17 @@ impl Disk for SimulatedDisk {
         if answer.is_ok() && state.mischief.no_sync_directory {
             return answer;
         }
-        let stopped = state.stopped;
         let State { dice, durable, pending, .. } = &mut *state;
         match effect {
             Effect::All => pending.drain(..).for_each(|change| change.apply(durable)),
-            _ if stopped => {}
-            Effect::Part => pending.drain(..).for_each(|change| change.survive(dice, durable)),
             // Names are in a journal of the file system's own: what it could not write, it still has to write.
+            Effect::Part => pending.retain(|change| {
+                let survives = dice.chance(1, 2);
+                if survives {
+                    change.apply(durable);
+                }
+                !survives
+            }),
             Effect::None => {}
         }
         answer

@@ -16,16 +16,21 @@
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "most variants differ in one place from the journal as it is"
+)]
 
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use audit_core::{Batch, UniqueId};
 
 use super::disk::Disk;
-use super::format::{EncodedBatch, FIRST_GROUP, Position, SegmentHeader, encode_group};
-use super::recovery::{Recovered, RecoveryError, recover};
+use super::format::{EncodedBatch, FIRST_GROUP, Position, SegmentHeader, encode_group, space};
+use super::recovery::{Recovered, RecoveryError, note_begin, recover};
 use super::segment::{Segment, file_name, preparing_name};
 use super::simulated_disk::{Dice, Fault, Mischief, SimulatedDisk};
 use super::simulation_checker::{Reading, read};
@@ -47,13 +52,13 @@ enum Variant {
     PreparesWithoutFileSync,
     /// A segment gets the bytes of an old one in the place of zeros, and its salt.
     RecyclesSegments,
-    /// The next group is written before the sync of the one before it, and acknowledged with it.
-    WritesAhead,
-    /// What recovery decided by is not made durable.
-    RecoversWithoutSync,
-    /// An opening goes on behind the last group, where a torn one may stand.
+    /// The names that recovery decided by, and those that it removed, are not made durable.
+    RecoversWithoutDirectorySync,
+    /// The last group is not written again.
+    RecoversWithoutWritingAgain,
+    /// An opening goes on behind the last group, in its stream, where a torn one may stand.
     AppendsAfterTear,
-    /// An opening counts from where the last one ended, in the stream of the last one, without having asked which groups there are.
+    /// A commit that failed does not stop the journal: the next group is written behind.
     GoesOnAfterFailure,
 }
 
@@ -90,14 +95,18 @@ struct Simulation {
     segment_bytes: u64,
 }
 
-/// Why an opening ended early.
-type Ended = Option<()>;
-
 impl Simulation {
     fn new(seed: u64, variant: Variant) -> Simulation {
         let mut dice = Dice::new(seed);
         let disk = SimulatedDisk::new(dice.next());
-        let segment_bytes = dice.within(4..17) as u64 * 4096;
+        let honest = Mischief::default();
+        match variant {
+            Variant::CommitDoesNotSync => disk.set_mischief(Mischief { no_sync_data: true, ..honest }),
+            Variant::AcknowledgesBeforeSync => disk.set_mischief(Mischief { late_sync_data: true, ..honest }),
+            Variant::RetriesFailedSync => disk.set_mischief(Mischief { retry_sync_data: true, ..honest }),
+            _ => {}
+        }
+        let segment_bytes = dice.within(5..17) as u64 * 4096;
         Simulation { disk, dice, variant, streams: Vec::new(), records: 0, acknowledged: 0, segment_bytes }
     }
 
@@ -106,8 +115,7 @@ impl Simulation {
         for _ in 0..self.dice.within(2..6) {
             self.plan_trouble();
             if let Some(recovered) = self.open()? {
-                // If the process died in it, the next one finds what it left.
-                let _: Ended = self.work(&recovered)?;
+                self.work(&recovered)?;
             }
             if self.dice.chance(7, 10) { self.disk.crash() } else { self.disk.kill() }
         }
@@ -149,27 +157,35 @@ impl Simulation {
         loop {
             let reading = read(&self.disk.files())?;
             self.compare(&reading)?;
-            let mischief = Mischief {
-                no_sync_data: true,
-                no_sync_all: true,
-                no_sync_directory: true,
-                ..Mischief::default()
-            };
-            let recovered = self.with_mischief(Variant::RecoversWithoutSync, mischief, || recover(&self.disk));
+            let (no_names, no_writing) = (
+                Mischief { no_sync_directory: true, ..Mischief::default() },
+                Mischief { no_sync_data: true, ..Mischief::default() },
+            );
+            let recovered = self.with_mischief(Variant::RecoversWithoutDirectorySync, no_names, || {
+                self.with_mischief(Variant::RecoversWithoutWritingAgain, no_writing, || recover(&self.disk))
+            });
             match recovered {
                 Ok(recovered) => {
                     agrees(&recovered, &reading)?;
                     let names = self.disk.files();
-                    let taken = names.keys().any(|name| *name >= file_name(recovered.next_ordinal));
+                    let taken = names
+                        .keys()
+                        .any(|name| name.ends_with(".journal") && *name >= file_name(recovered.next_ordinal));
                     if taken {
-                        return Err(format!("{:?} are left, next is {}", names.keys(), recovered.next_ordinal));
+                        return Err(format!(
+                            "{:?} are left, next is {}",
+                            names.keys(),
+                            recovered.next_ordinal
+                        ));
                     }
                     self.settle(&reading);
                     return Ok(Some(recovered));
                 }
                 Err(RecoveryError::Io(_)) if self.disk.is_stopped() => return Ok(None),
                 Err(RecoveryError::Io(_)) => {}
-                Err(error @ RecoveryError::Damaged { .. }) => return Err(format!("recovery refuses: {error}")),
+                Err(error @ RecoveryError::Damaged { .. }) => {
+                    return Err(format!("recovery refuses: {error}"));
+                }
             }
         }
     }
@@ -225,25 +241,27 @@ impl Simulation {
     }
 
     /// One opening: commits until something ends it.
-    fn work(&mut self, recovered: &Recovered) -> Result<Ended, String> {
+    fn work(&mut self, recovered: &Recovered) -> Result<(), String> {
         let id = UniqueId::from_bits(u128::from(self.dice.next()) << 64 | self.streams.len() as u128);
-        self.streams.push(Stream { id, groups: Vec::new(), delivered: 0 });
         let mut writer = Writer::new(self.variant, id, recovered);
-        if self.variant == Variant::GoesOnAfterFailure && self.streams.len() > 1 {
-            let stream = self.streams.pop().unwrap();
-            self.streams.last_mut().unwrap().groups.extend(stream.groups);
+        if let Writer::Bad(BadWriter { open: Some(_), stream, .. }) = &writer {
+            let at = self.streams.iter().position(|known| known.id == *stream).unwrap();
+            self.streams.truncate(at + 1);
+        } else {
+            self.streams.push(Stream { id, groups: Vec::new(), delivered: 0 });
         }
         let mut next_ordinal = recovered.next_ordinal;
         let mut prepared = VecDeque::new();
         let mut oldest = recovered.segments.iter();
-        let mut removes = self.dice.chance(1, 3);
+        let mut removes = self.dice.chance(1, 3) && self.variant != Variant::AppendsAfterTear;
         for _ in 0..self.dice.within(1..14) {
             if removes && self.dice.chance(1, 4) {
                 removes = oldest.next().is_some_and(|segment| {
                     let stream = self.streams.iter_mut().find(|stream| stream.id == segment.stream).unwrap();
                     stream.delivered = segment.next_sequence;
-                    let removed = self.disk.remove(&file_name(segment.segment.header.ordinal));
-                    removed.and_then(|()| self.disk.sync_directory()).is_ok()
+                    let ordinal = segment.segment.header.ordinal;
+                    let noted = note_begin(&self.disk, ordinal + 1);
+                    noted.and_then(|()| self.disk.remove(&file_name(ordinal))).is_ok()
                 });
             }
             let batches = self.batches();
@@ -254,7 +272,7 @@ impl Simulation {
                     prepared.push_back(segment);
                 }
                 if self.disk.is_stopped() {
-                    return Ok(None);
+                    return Ok(());
                 }
             }
             let before = self.disk.calls();
@@ -274,32 +292,41 @@ impl Simulation {
                         return Err(format!("{first_sequence} where {} is next", stream.next_sequence()));
                     }
                     stream.groups.push(Group { lines: lines.collect(), stays: true });
-                    self.acknowledged += u64::from(batches.iter().map(|batch| batch.batch().count()).sum::<u32>());
+                    self.acknowledged +=
+                        u64::from(batches.iter().map(|batch| batch.batch().count()).sum::<u32>());
                 }
                 Err(CommitError::NoSegment) => {}
                 Err(CommitError::Failed(_)) => {
+                    if self.variant == Variant::GoesOnAfterFailure && !self.disk.is_stopped() {
+                        continue;
+                    }
                     stream.groups.push(Group { lines: lines.collect(), stays: false });
+                    if matches!(writer, Writer::Bad(_)) {
+                        return Ok(());
+                    }
                     let before = self.disk.calls();
                     let again = writer.commit(&batches, || None);
                     if !matches!(again, Err(CommitError::Stopped(_))) || self.disk.calls() != before {
                         return Err("a journal went on after a commit that failed".to_owned());
                     }
-                    return Ok(None);
+                    return Ok(());
                 }
                 Err(CommitError::Stopped(_)) => return Err("a journal stopped on its own".to_owned()),
             }
         }
-        Ok(Some(()))
+        Ok(())
     }
 
     /// From 1 to 20 records.
     fn batches(&mut self) -> Vec<EncodedBatch> {
         let batches = self.dice.within(1..5);
-        (0..batches)
+        let mut batches: Vec<_> = (0..batches)
             .map(|_| {
                 let mut lines = Vec::new();
                 for _ in 0..self.dice.within(1..6) {
-                    let padding = if self.dice.chance(1, 40) { self.dice.below(3000) } else { self.dice.below(40) };
+                    // Some groups are of several blocks, and more of several sectors.
+                    let most = [40, 40, 40, 40, 40, 40, 40, 400, 400, 3000][self.dice.below(10)];
+                    let padding = self.dice.below(most);
                     lines.extend_from_slice(format!("{{\"id\":{},\"@\":\"", self.records).as_bytes());
                     lines.resize(lines.len() + padding, b' ');
                     lines.extend_from_slice(b"\"}\n");
@@ -307,7 +334,12 @@ impl Simulation {
                 }
                 EncodedBatch::new(Batch::from_lines(self.records.cast_signed(), lines.into()).unwrap())
             })
-            .collect()
+            .collect();
+        // Any of them alone fits.
+        while FIRST_GROUP + space(&batches) > self.segment_bytes {
+            batches.pop();
+        }
+        batches
     }
 
     fn prepare(&mut self, ordinal: u32) -> io::Result<Segment> {
@@ -365,31 +397,128 @@ enum Writer {
     Bad(BadWriter),
 }
 
-/// Writes what the real one writes, where and when it should not.
+/// Writes what the real one writes, where or when it should not.
 struct BadWriter {
-    variant: Variant,
     stream: UniqueId,
     next_sequence: u64,
+    /// The segment that is written to, and where.
     open: Option<(Segment, u64)>,
     durable: Position,
-    ahead: bool,
-    failed: Option<std::sync::Arc<io::Error>>,
 }
 
 impl Writer {
     fn new(variant: Variant, stream: UniqueId, recovered: &Recovered) -> Writer {
-        let (next_sequence, open) = (0, None);
         let durable = recovered.end;
-        let last = recovered.segments.last();
-        let bad = |stream, next_sequence, open| {
-            Writer::Bad(BadWriter { variant, stream, next_sequence, open, durable, ahead: false, failed: None })
-        };
         match variant {
-            Variant::WritesAhead => bad(stream, next_sequence, open),
             Variant::AppendsAfterTear => {
-                bad(stream, next_sequence, last.map(|last| (last.segment.clone(), last.end)))
+                let last = recovered.segments.last();
+                let (stream, next_sequence) =
+                    last.map_or((stream, 0), |last| (last.stream, last.next_sequence));
+                let open = last.map(|last| (last.segment.clone(), last.end));
+                Writer::Bad(BadWriter { stream, next_sequence, open, durable })
+            }
+            Variant::GoesOnAfterFailure => {
+                Writer::Bad(BadWriter { stream, next_sequence: 0, open: None, durable })
             }
             _ => Writer::AsItIs(JournalWriter::new(stream, durable)),
         }
+    }
+
+    fn needs_segment(&self, batches: &[EncodedBatch]) -> bool {
+        match self {
+            Writer::AsItIs(writer) => writer.needs_segment(batches),
+            Writer::Bad(writer) => writer.needs_segment(batches),
+        }
+    }
+
+    /// The number of the first record.
+    fn commit(
+        &mut self,
+        batches: &[EncodedBatch],
+        next_segment: impl FnOnce() -> Option<Segment>,
+    ) -> Result<u64, CommitError> {
+        match self {
+            Writer::AsItIs(writer) => Ok(writer.commit(batches, next_segment)?.first_sequence),
+            Writer::Bad(writer) => writer.commit(batches, next_segment),
+        }
+    }
+}
+
+impl BadWriter {
+    fn needs_segment(&self, batches: &[EncodedBatch]) -> bool {
+        self.open.as_ref().is_none_or(|(segment, offset)| offset + space(batches) > segment.header.bytes)
+    }
+
+    fn commit(
+        &mut self,
+        batches: &[EncodedBatch],
+        next_segment: impl FnOnce() -> Option<Segment>,
+    ) -> Result<u64, CommitError> {
+        if self.needs_segment(batches) {
+            self.open = Some((next_segment().ok_or(CommitError::NoSegment)?, FIRST_GROUP));
+        }
+        let (segment, offset) = self.open.as_mut().unwrap();
+        let (mut bytes, first) = (Vec::new(), self.next_sequence);
+        let header = encode_group(&mut bytes, segment.header.salt, self.stream, first, self.durable, batches);
+        let begin = *offset;
+        *offset = header.end(begin);
+        let written = segment.file.write_all_at(&bytes, begin).and_then(|()| segment.file.sync_data());
+        written.map_err(|error| CommitError::Failed(Arc::new(error)))?;
+        self.durable = segment.position(*offset);
+        self.next_sequence += u64::from(header.count);
+        Ok(first)
+    }
+}
+
+/// Runs one seed; a panic is a failure too.
+fn run(seed: u64, variant: Variant) -> Result<u64, String> {
+    let simulation = Simulation::new(seed, variant);
+    catch_unwind(AssertUnwindSafe(|| simulation.run())).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        Err(text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned())
+    })
+}
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
+}
+
+#[test]
+fn what_was_acknowledged_is_there_once_and_in_order() {
+    let first = number("AUDIT_SIMULATION_FIRST_SEED", 0);
+    let seeds = number("AUDIT_SIMULATION_SEEDS", 20_000);
+    let mut acknowledged = 0;
+    for seed in first..first + seeds {
+        match run(seed, Variant::AsItIs) {
+            Ok(records) => acknowledged += records,
+            Err(what) => panic!(
+                "seed {seed}: {what}\nto replay: AUDIT_SIMULATION_FIRST_SEED={seed} AUDIT_SIMULATION_SEEDS=1 \
+                 cargo test -p audit-sink-s3 --lib journal::simulation::what_was_acknowledged"
+            ),
+        }
+    }
+    println!("{seeds} seeds, {acknowledged} records acknowledged");
+    assert!(acknowledged > seeds, "a simulation in which little happens shows little");
+}
+
+/// How many seeds each bad journal may take to be caught. The simulation can be believed as far as it catches them.
+#[test]
+fn every_journal_that_breaks_its_word_is_caught() {
+    let bad = [
+        (Variant::CommitDoesNotSync, 100),
+        (Variant::AcknowledgesBeforeSync, 100),
+        (Variant::RetriesFailedSync, 2_000),
+        (Variant::GoesOnAfterFailure, 2_000),
+        (Variant::PreparesWithoutDirectorySync, 100),
+        (Variant::PreparesWithoutFileSync, 100),
+        (Variant::RecyclesSegments, 100),
+        (Variant::RecoversWithoutDirectorySync, 2_000),
+        (Variant::RecoversWithoutWritingAgain, 2_000),
+        (Variant::AppendsAfterTear, 40_000),
+    ];
+    for (variant, seeds) in bad {
+        let caught = (0..seeds).find_map(|seed| Some((seed, run(seed, variant).err()?)));
+        let Some((seed, what)) = caught else { panic!("{variant:?} is not caught in {seeds} seeds") };
+        println!("{variant:?} is caught by seed {seed}: {what}");
     }
 }

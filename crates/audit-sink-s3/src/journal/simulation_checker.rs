@@ -14,8 +14,6 @@ pub(crate) struct Reading {
     pub(crate) streams: Vec<StreamReading>,
     /// Segment and offset at which the last group ends, on the next block.
     pub(crate) end: (u32, u64),
-    /// Up to where the first group says that the journal was durable.
-    pub(crate) begin: (u32, u64),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,26 +38,37 @@ const BLOCK: usize = 4096;
 pub(crate) fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Reading, String> {
     let mut reading = Reading::default();
     let mut last: Option<(u32, u64)> = None;
-    let mut first_file = None;
+    let begin = match files.get("begin") {
+        Some(file) => begin(file).ok_or("the file begin cannot be read")?,
+        None => 1,
+    };
+    let mut expected_ordinal = begin;
     for (name, bytes) in files {
         let Some(digits) = name.strip_suffix(".journal") else { continue };
         let ordinal = u32::from_str_radix(digits, 16).map_err(|_| format!("{name} is no segment's name"))?;
-        if first_file.is_none() {
-            first_file = Some(ordinal);
+        if u64::from(ordinal) < begin {
+            continue;
         }
+        if u64::from(ordinal) != expected_ordinal {
+            return Err(format!("{name}: segment {expected_ordinal} is missing"));
+        }
+        expected_ordinal += 1;
         let salt = segment_salt(ordinal, bytes).ok_or_else(|| format!("{name} has no header"))?;
         for at in (BLOCK..bytes.len()).step_by(BLOCK) {
             let Some(group) = Group::read(&bytes[at..], salt) else { continue };
             let place = || format!("{name} at byte {at}");
             match last {
                 Some(last) if group.durable != last => {
-                    return Err(format!("{}: follows {:?}, and what is there ends at {last:?}", place(), group.durable));
+                    return Err(format!(
+                        "{}: follows {:?}, and what is there ends at {last:?}",
+                        place(),
+                        group.durable
+                    ));
                 }
-                None if group.durable.0 >= first_file.unwrap_or(0) && group.durable != (0, 0) => {
+                None if u64::from(group.durable.0) >= begin => {
                     return Err(format!("{}: follows {:?}, which is not there", place(), group.durable));
                 }
-                Some(_) => {}
-                None => reading.begin = group.durable,
+                Some(_) | None => {}
             }
             let expected = last.filter(|last| last.0 == ordinal).map_or(BLOCK as u64, |last| last.1);
             if expected != at as u64 {
@@ -100,9 +109,18 @@ pub(crate) fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Reading, String>
     Ok(reading)
 }
 
+fn begin(file: &[u8]) -> Option<u64> {
+    match sealed_line(file, 0)?[..] {
+        [b"audit", b"begin", b"1", b"segment", ordinal] => hex(ordinal),
+        _ => None,
+    }
+}
+
 fn segment_salt(ordinal: u32, bytes: &[u8]) -> Option<u32> {
     let words = sealed_line(bytes, 0)?;
-    let [b"audit", b"journal", b"1", b"segment", number, b"salt", salt, b"bytes", len] = words[..] else { return None };
+    let [b"audit", b"journal", b"1", b"segment", number, b"salt", salt, b"bytes", len] = words[..] else {
+        return None;
+    };
     let right = hex(number)? == u64::from(ordinal) && hex(len)? == bytes.len() as u64;
     right.then(|| u32::try_from(hex(salt)?).ok()).flatten()
 }
@@ -118,8 +136,10 @@ struct Group {
 
 impl Group {
     fn read(from: &[u8], salt: u32) -> Option<Group> {
-        let words = sealed_line(from, salt)?;
-        let [b"group", stream, b"first", first, b"count", count, b"batches", batches, rest @ ..] = &words[..] else {
+        let line_words = sealed_line(from, salt)?;
+        let [b"group", stream, b"first", first, b"count", count, b"batches", batches, rest @ ..] =
+            &line_words[..]
+        else {
             return None;
         };
         let [b"bytes", payload, b"durable", durable, b"sum", sum] = rest else { return None };
