@@ -100,8 +100,8 @@ pub struct JournalSettings {
 
     /// How much disk its segments may take, in bytes. Default: 4 GiB. At least three segments.
     ///
-    /// It is how long an outage of the bucket can last: at 1 MiB of logs a second, 4 GiB are over an hour, and each hour
-    /// of retention takes from it. From 80% on there is a warning; when there is no room, functions wait for it and then fail.
+    /// It is how long an outage of the bucket can last: at 1 MiB of logs a second, 4 GiB are over an hour. From 80% on there is a
+    /// warning, and segments that are delivered go before their time; when there is no room, functions wait for it and then fail.
     #[serde(default = "default_max_bytes")]
     pub max_bytes: u64,
 
@@ -111,7 +111,7 @@ pub struct JournalSettings {
     #[serde(default = "default_cut_after_ms")]
     pub cut_after_ms: u64,
 
-    /// How long segments are kept after they are full and delivered, in milliseconds. Default: one hour.
+    /// How long segments are kept after they are full and delivered, in milliseconds. Default: one hour. Less if there is no room.
     #[serde(default = "default_retention_ms")]
     pub retention_ms: u64,
 
