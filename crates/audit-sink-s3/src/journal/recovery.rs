@@ -269,7 +269,10 @@ fn read_segment(
                     format!("record {} stands where record {expected} should", header.first_sequence),
                 ));
             }
-            recovered.next_sequence += u64::from(header.count);
+            recovered.next_sequence = header
+                .first_sequence
+                .checked_add(u64::from(header.count))
+                .ok_or_else(|| damaged(here, "the numbers of its records are too large"))?;
             recovered.end = reader.position().offset;
         }
         let end = reader.position();
