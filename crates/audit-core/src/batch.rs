@@ -36,7 +36,8 @@ impl Batch {
     ///
     /// # Errors
     ///
-    /// When there is no line, one is empty, the last does not end, or they are more than [`MAX_BATCH_BYTES`].
+    /// When there is no line, one is empty or holds a zero byte, the last does not end, or they are more than
+    /// [`MAX_BATCH_BYTES`]. Sinks count on JSON having no zero bytes: that is how they see what a torn write left out.
     pub fn from_lines(time_ms: i64, lines: Bytes) -> Result<Batch, InvalidBatch> {
         if lines.len() > MAX_BATCH_BYTES {
             return Err(InvalidBatch::TooLarge { actual: lines.len() });
@@ -46,6 +47,9 @@ impl Batch {
         for line in body.split(|byte| *byte == b'\n') {
             if line.is_empty() {
                 return Err(InvalidBatch::EmptyRecord { index: count });
+            }
+            if line.contains(&0) {
+                return Err(InvalidBatch::ZeroByte { index: count });
             }
             count += 1;
         }
@@ -101,6 +105,11 @@ pub enum InvalidBatch {
     },
     /// The last line has no line feed, or there is no line.
     Unterminated,
+    /// A line holds a zero byte, which no JSON does.
+    ZeroByte {
+        /// Which one, counted from 0.
+        index: u32,
+    },
     /// A line has no bytes.
     EmptyRecord {
         /// Which one, counted from 0.
@@ -115,6 +124,9 @@ impl fmt::Display for InvalidBatch {
                 write!(f, "batch of {actual} bytes exceeds limit of {MAX_BATCH_BYTES} bytes")
             }
             InvalidBatch::Unterminated => f.write_str("the last record of a batch must end with a line feed"),
+            InvalidBatch::ZeroByte { index } => {
+                write!(f, "record {index} of the batch holds a zero byte, which no JSON does")
+            }
             InvalidBatch::EmptyRecord { index } => write!(f, "record {index} of the batch is empty"),
         }
     }
@@ -140,12 +152,15 @@ impl BatchBuilder {
     /// # Panics
     ///
     /// If `write` shortens what was there, or writes nothing. With debug assertions also if it writes a line
-    /// feed: a record is one line, and its writer is trusted to know that (a rendered template cannot hold one).
+    /// feed or a zero byte: a record is one line of JSON, and its writer is trusted to know that (a rendered template is).
     pub fn record(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.lines.len();
         write(&mut self.lines);
         assert!(self.lines.len() > start, "a record has at least one byte");
-        debug_assert!(!self.lines[start..].contains(&b'\n'), "a record is one line");
+        debug_assert!(
+            !self.lines[start..].iter().any(|byte| matches!(byte, b'\n' | 0)),
+            "a record is one line of JSON"
+        );
         self.lines.push(b'\n');
         self.count += 1;
     }
@@ -187,7 +202,7 @@ mod tests {
     proptest! {
         #[test]
         fn records_come_back_as_they_were_written(
-            records in prop::collection::vec("[^\n]{1,20}", 0..20), time_ms: i64,
+            records in prop::collection::vec("[^\n\\x00]{1,20}", 0..20), time_ms: i64,
         ) {
             let mut builder = BatchBuilder::default();
             for record in &records {
@@ -217,6 +232,7 @@ mod tests {
         let refused = |lines: &'static [u8]| Batch::from_lines(0, Bytes::from_static(lines)).unwrap_err();
         assert_eq!(refused(b""), InvalidBatch::Unterminated);
         assert_eq!(refused(b"{}"), InvalidBatch::Unterminated);
+        assert_eq!(refused(b"{}\n\"\0\"\n"), InvalidBatch::ZeroByte { index: 1 });
         assert_eq!(refused(b"\n"), InvalidBatch::EmptyRecord { index: 0 });
         assert_eq!(refused(b"{}\n\n{}\n"), InvalidBatch::EmptyRecord { index: 1 });
         let large = Batch::from_lines(0, vec![b'a'; MAX_BATCH_BYTES + 1].into()).unwrap_err();
