@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::rc::Rc;
 
+use bytes::Bytes;
 use object_store::{Attribute, Attributes};
 use sha2::{Digest, Sha256};
 
@@ -18,7 +20,7 @@ pub(crate) struct ObjectReading {
 }
 
 /// What became of the records: for each stream its objects, by the number of their first record.
-pub(crate) type Reading = BTreeMap<String, Vec<ObjectReading>>;
+pub(crate) type Reading = BTreeMap<String, Vec<Rc<ObjectReading>>>;
 
 /// The name of the file in which the object of this key is planned.
 pub(crate) fn plan_name(key: &str) -> Option<String> {
@@ -70,19 +72,32 @@ fn lines_of(bytes: &[u8], zstd: bool) -> Result<Vec<Vec<u8>>, String> {
     Ok(text.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect())
 }
 
+/// What was read before: bytes that are the same are not read again.
+#[derive(Debug, Default)]
+pub(crate) struct Known(BTreeMap<String, (Bytes, Rc<ObjectReading>)>);
+
 /// Reads the objects of a bucket, but those of others.
-pub(crate) fn read_bucket(objects: &BTreeMap<String, Stored>, metadata: bool) -> Result<Reading, String> {
+pub(crate) fn read_bucket(
+    known: &mut Known,
+    objects: &BTreeMap<String, Stored>,
+    metadata: bool,
+) -> Result<Reading, String> {
     let mut reading = Reading::new();
     for (name, Stored { bytes, attributes, foreign }) in objects {
         if *foreign {
             continue;
         }
         let key = Key::read(name)?;
+        if let Some((_, object)) = known.0.get(name).filter(|(before, _)| before == bytes) {
+            reading.entry(key.stream.to_owned()).or_default().push(Rc::clone(object));
+            continue;
+        }
         let lines = lines_of(bytes, key.zstd).map_err(|what| format!("{name}: {what}"))?;
         if metadata {
             check_metadata(attributes, &key, &lines).map_err(|what| format!("{name}: {what}"))?;
         }
-        let object = ObjectReading { first: key.first, lines, set_aside: false };
+        let object = Rc::new(ObjectReading { first: key.first, lines, set_aside: false });
+        known.0.insert(name.clone(), (bytes.clone(), Rc::clone(&object)));
         reading.entry(key.stream.to_owned()).or_default().push(object);
     }
     Ok(reading)
@@ -139,7 +154,7 @@ pub(crate) fn add_set_aside(reading: &mut Reading, files: &BTreeMap<String, Vec<
         if u64::from_str_radix(count, 16) != Ok(lines.len() as u64) {
             return Err(wrong());
         }
-        let object = ObjectReading { first, lines, set_aside: true };
+        let object = Rc::new(ObjectReading { first, lines, set_aside: true });
         reading.entry((*stream).to_owned()).or_default().push(object);
     }
     Ok(())
