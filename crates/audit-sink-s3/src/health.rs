@@ -153,6 +153,14 @@ impl HealthBoard {
         self.lock().worst().cloned()
     }
 
+    /// What keeps a journal from being emptied or written to, if that is known. That it is full comes of something else.
+    pub(crate) fn hindrance(&self) -> Option<Refusal> {
+        let troubles = self.lock();
+        let full = Answer::Blocked(Blocker::JournalFull);
+        let other = troubles.current.values().find(|refusal| refusal.answer != full);
+        other.or_else(|| troubles.worst()).cloned()
+    }
+
     /// Whether anything is wrong with the bucket, as far as it is known; a journal that is full is not.
     pub(crate) fn bucket_in_trouble(&self) -> bool {
         let of_journal = [Answer::Blocked(Blocker::JournalFull), Answer::Blocked(Blocker::Disk)];

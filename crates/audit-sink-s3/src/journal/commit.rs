@@ -40,6 +40,8 @@ pub(crate) struct JournaledWriter {
     delivery: mpsc::UnboundedSender<Command>,
     /// Becomes true when everything is in the bucket and nothing more will come; closed before that if the task panicked.
     ended: watch::Receiver<bool>,
+    /// Closed when the threads have ended and let go of the directory.
+    threads: watch::Receiver<()>,
     live: Arc<LiveSegments>,
     health: Arc<HealthBoard>,
     settings: Settings,
@@ -115,8 +117,16 @@ impl JournaledWriter {
             health: Arc::clone(&health),
             trouble: None,
         };
-        thread::Builder::new().name("audit-prepare".to_owned()).spawn(move || preparer.run(next_ordinal))?;
-        thread::Builder::new().name("audit-commit".to_owned()).spawn(move || committer.run())?;
+        let (running, threads) = watch::channel(());
+        let also_running = running.clone();
+        thread::Builder::new().name("audit-prepare".to_owned()).spawn(move || {
+            let _running = running;
+            preparer.run(next_ordinal);
+        })?;
+        thread::Builder::new().name("audit-commit".to_owned()).spawn(move || {
+            let _running = also_running;
+            committer.run();
+        })?;
         Ok(JournaledWriter {
             queue: Mutex::new(Some(queue)),
             room,
@@ -124,6 +134,7 @@ impl JournaledWriter {
             durable: receiver,
             delivery,
             ended,
+            threads,
             live,
             health,
             settings,
@@ -175,7 +186,7 @@ impl JournaledWriter {
     /// The batch was not written, since there was no room for it in time.
     fn no_room(&self) -> SinkError {
         let (bytes, max_bytes) = (self.live.bytes(), self.journal.max_bytes);
-        let why = match self.health.trouble() {
+        let why = match self.health.hindrance() {
             Some(refusal) => refusal.to_string(),
             None => "the disk is slow".to_owned(),
         };
@@ -204,7 +215,10 @@ impl JournaledWriter {
         // The thread commits what is queued, and ends.
         drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         let _ = self.delivery.send(Command::Hurry);
-        self.end().await
+        let delivered = self.end().await;
+        // One of them may be preparing a segment. Whoever opens the journal next must not find it in use.
+        let _ended = self.threads.clone().changed().await;
+        delivered
     }
 
     async fn end(&self) -> Result<(), SinkError> {
@@ -304,6 +318,8 @@ impl Committer {
                 self.health.meters.committed(began.elapsed(), batches.len(), bytes);
                 let count = batches.iter().map(|encoded| encoded.batch().count()).sum();
                 self.live.committed(&committed, self.stream, count, Instant::now());
+                // Before anybody is told: whoever has a receipt and flushes must wait for this group too.
+                self.durable.send_replace(committed.segment.position(committed.end));
                 let mut first_sequence = committed.first_sequence;
                 for (reply, count, _room) in waiters {
                     let place = Place { stream: self.stream, first_sequence, count };
@@ -311,7 +327,6 @@ impl Committer {
                     // A crash before this line: the record is durable and will be delivered, and nobody was told.
                     let _ = reply.send(Ok(Receipt { durability: Durability::Journaled, place: Some(place) }));
                 }
-                self.durable.send_replace(committed.segment.position(committed.end));
             }
             Err(CommitError::Failed(error)) => {
                 tracing::error!(%error, "the journal of audit logs has stopped: its disk failed");
