@@ -262,7 +262,8 @@ impl Simulation {
         };
         let journal = JournalSettings {
             segment_bytes: dice.within(3..8) as u64 * 4096,
-            max_bytes: [u64::MAX, 40 * 4096][dice.below(2)],
+            // What is full lets go of segments at once.
+            max_bytes: [u64::MAX, 40 * 4096, 0][dice.below(3)],
             cut_after_ms: [0, 100, 5_000][dice.below(3)],
             retention_ms: [0, 100, 90_000][dice.below(3)],
             max_in_flight: dice.within(1..5),
