@@ -156,25 +156,26 @@ impl From<Failure> for Unanswered {
 
 impl From<ReleaseError> for Unanswered {
     fn from(error: ReleaseError) -> Unanswered {
-        let status = match &error {
-            ReleaseError::NotDurable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Unanswered::new(status, &error)
+        let is_passing = matches!(error, ReleaseError::NotDurable(_));
+        Unanswered::new(unavailable_if(is_passing), &error)
     }
 }
 
 impl From<MutationError<Failure>> for Unanswered {
     fn from(error: MutationError<Failure>) -> Unanswered {
-        match error {
-            MutationError::Function(failure) => failure.into(),
-            MutationError::Release(error) => error.into(),
-            conflict @ MutationError::Conflict { .. } => {
-                Unanswered::new(StatusCode::SERVICE_UNAVAILABLE, &conflict)
-            }
-            other => Unanswered::new(StatusCode::INTERNAL_SERVER_ERROR, &other),
-        }
+        let error = match error {
+            MutationError::Function(failure) => return failure.into(),
+            MutationError::Release(error) => return error.into(),
+            error @ (MutationError::Conflict { .. } | MutationError::Commit(_) | _) => error,
+        };
+        let is_passing = matches!(error, MutationError::Conflict { .. });
+        Unanswered::new(unavailable_if(is_passing), &error)
     }
+}
+
+/// Whether it is worth trying again.
+fn unavailable_if(is_passing: bool) -> StatusCode {
+    if is_passing { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR }
 }
 
 impl Unanswered {
