@@ -167,8 +167,9 @@ impl JournalDelivery {
                 }
                 continue;
             }
-            self.answer_flushes();
+            // Before those who flushed are told that nothing older is left.
             self.note_oldest();
+            self.answer_flushes();
             if self.ended && !self.more && due.is_none() && self.planned.is_empty() {
                 self.clean().await;
                 return true;
