@@ -37,6 +37,10 @@ pub(crate) enum Command {
 /// How often segments are looked through for those that may be removed.
 const CLEAN_EVERY: Duration = Duration::from_secs(60);
 
+/// How many bytes of encoded objects may be under way before another is read: with what is being read and encoded, memory stays
+/// well below 64 MiB, however many objects may be under way.
+const MAX_BYTES_UNDER_WAY: usize = 12 << 20;
+
 /// How long the task waits before it does something again that the disk refused.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -80,7 +84,10 @@ struct Planned {
 enum State {
     /// In its file alone: of a process that ended before.
     Waiting,
-    UnderWay,
+    /// In memory, on its way.
+    UnderWay {
+        bytes: usize,
+    },
     Done,
 }
 
@@ -145,7 +152,7 @@ impl JournalDelivery {
             if self.clean_at <= Instant::now() {
                 self.clean().await;
             }
-            let has_slot = self.planned.len() < self.allowed;
+            let has_slot = self.planned.len() < self.allowed && self.has_memory();
             if has_slot && self.more {
                 let durable = *self.durable.borrow_and_update();
                 let (full, caught_up) = self.read().await;
@@ -249,7 +256,8 @@ impl JournalDelivery {
             write_object(disk, &plan, &written)
         })
         .await;
-        self.planned.push_back(Planned { plan, end, state: State::UnderWay });
+        let bytes = object.payload.content_length();
+        self.planned.push_back(Planned { plan, end, state: State::UnderWay { bytes } });
         self.send(plan, object);
     }
 
@@ -263,20 +271,34 @@ impl JournalDelivery {
 
     /// Sends what an earlier process had planned, byte by byte as it had.
     async fn send_waiting(&mut self) {
-        while self.requests.len() < self.allowed {
+        while self.requests.len() < self.allowed && self.has_memory() {
             let Some(waiting) = self.planned.iter_mut().find(|planned| planned.state == State::Waiting)
             else {
                 return;
             };
-            waiting.state = State::UnderWay;
+            // Until it is read, nothing of it is in memory.
+            waiting.state = State::UnderWay { bytes: 0 };
             let plan = waiting.plan;
             let read = self.on_disk("the file of an object cannot be read", move |disk| {
                 let object = read_object(disk, &plan.file_name())?;
                 object.map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))
             });
             let (_, object) = read.await;
+            let bytes = object.payload.content_length();
+            if let Some(read) = self.planned.iter_mut().find(|planned| planned.plan == plan) {
+                read.state = State::UnderWay { bytes };
+            }
             self.send(plan, object);
         }
+    }
+
+    /// Whether another object may be held in memory.
+    fn has_memory(&self) -> bool {
+        let held = self.planned.iter().map(|planned| match planned.state {
+            State::UnderWay { bytes } => bytes,
+            State::Waiting | State::Done => 0,
+        });
+        held.sum::<usize>() < MAX_BYTES_UNDER_WAY
     }
 
     /// Takes note of an object whose outcome is certain.
