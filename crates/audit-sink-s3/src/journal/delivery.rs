@@ -37,8 +37,8 @@ pub(crate) enum Command {
 /// How often segments are looked through for those that may be removed.
 const CLEAN_EVERY: Duration = Duration::from_secs(60);
 
-/// How many bytes of encoded objects may be under way before another is read: with what is being read and encoded, memory stays
-/// well below 64 MiB, however many objects may be under way.
+/// How many bytes of encoded objects may be under way before another is read, however many objects may be: they are held in
+/// memory until they have arrived.
 const MAX_BYTES_UNDER_WAY: usize = 12 << 20;
 
 /// How long the task waits before it does something again that the disk refused.
