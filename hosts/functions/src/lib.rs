@@ -1,1 +1,5 @@
 //! A host for JavaScript and TypeScript functions whose reads and writes are audited.
+
+pub mod engine;
+pub mod program;
+pub mod value;

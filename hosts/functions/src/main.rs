@@ -1,1 +1,3 @@
+//! The host as a program.
+
 fn main() {}

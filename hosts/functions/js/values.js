@@ -1,0 +1,3 @@
+// `convex/values`.
+
+export const v = {};

@@ -1,0 +1,78 @@
+//! Modules compiled once, for every engine that is to come.
+//!
+//! The one place in this crate with `unsafe`. An engine trusts the bytecode that it reads as it trusts its own machine code, so
+//! reading it is safe only if an engine of the same build wrote it.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::sync::Arc;
+
+use rquickjs::loader::{ImportAttributes, Loader, Resolver};
+use rquickjs::module::{Declared, WriteOptions};
+use rquickjs::{Context, Ctx, Module, Runtime};
+
+/// A compiled module. Its bytes never leave the process, and nothing but [`compile`](Bytecode::compile) makes one.
+#[derive(Clone)]
+pub(crate) struct Bytecode(Arc<[u8]>);
+
+impl Bytecode {
+    /// Compiles a module. Nothing of it runs.
+    ///
+    /// # Errors
+    ///
+    /// What the engine says about its syntax.
+    pub(crate) fn compile(name: &str, source: &str) -> Result<Bytecode, String> {
+        let runtime = Runtime::new().map_err(|error| error.to_string())?;
+        runtime.set_loader(Unknown, Unknown);
+        let context = Context::full(&runtime).map_err(|error| error.to_string())?;
+        context.with(|ctx| {
+            let module = Module::declare(ctx.clone(), name, source);
+            let written = module.and_then(|module| module.write(WriteOptions::default()));
+            match written {
+                Ok(bytes) => Ok(Bytecode(bytes.into())),
+                Err(error) => Err(super::failure::text_of(&ctx, &error)),
+            }
+        })
+    }
+
+    /// Declares the module in an engine.
+    pub(crate) fn declare<'js>(&self, ctx: &Ctx<'js>) -> rquickjs::Result<Module<'js, Declared>> {
+        // SAFETY: `JS_ReadObject` must be given what `JS_WriteObject` of the same build of the engine wrote, unchanged. `self.0` is
+        // that: it is private to this module, `compile` is the only place that makes it, from `Module::write`, nothing writes to it
+        // afterwards, and it is neither stored outside of this process nor read from there, so that both calls are the same code.
+        // The bytes may be dropped afterwards: this engine copies what it keeps (its flag for bytes that stay is without effect).
+        unsafe { Module::load(ctx.clone(), &self.0) }
+    }
+}
+
+impl fmt::Debug for Bytecode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bytecode({} bytes)", self.0.len())
+    }
+}
+
+/// The modules that a module imports while it is compiled: the engine asks for them, and does not look into them.
+struct Unknown;
+
+impl Resolver for Unknown {
+    fn resolve<'js>(
+        &mut self,
+        _: &Ctx<'js>,
+        _: &str,
+        name: &str,
+        _: Option<ImportAttributes<'js>>,
+    ) -> rquickjs::Result<String> {
+        Ok(format!("unknown:{name}"))
+    }
+}
+
+impl Loader for Unknown {
+    fn load<'js>(
+        &mut self,
+        ctx: &Ctx<'js>,
+        name: &str,
+        _: Option<ImportAttributes<'js>>,
+    ) -> rquickjs::Result<Module<'js, Declared>> {
+        Module::declare(ctx.clone(), name, "")
+    }
+}

@@ -1,0 +1,105 @@
+//! What people read when a function fails.
+
+use std::time::Duration;
+
+use rquickjs::{Ctx, Error, Function, Value};
+use serde::Deserialize;
+
+use super::{Failure, FailureKind, Limits};
+
+/// The longest text of a failure, in bytes: a function can throw what it likes.
+const MAX_MESSAGE_BYTES: usize = 16 << 10;
+
+/// What the prelude's `explain` says.
+#[derive(Deserialize)]
+struct Explained {
+    text: String,
+    stack: String,
+    data: Option<String>,
+}
+
+impl Failure {
+    /// A failure that no value stands for.
+    pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), data: None, kind }
+    }
+
+    pub(crate) fn time_limit(limit: Duration) -> Failure {
+        let message = format!("Function execution timed out (maximum duration: {limit:?} of JavaScript)");
+        Failure::new(FailureKind::TimeLimit, message)
+    }
+
+    pub(crate) fn wall_limit(limit: Duration) -> Failure {
+        let message =
+            format!("Function execution timed out (maximum duration: {limit:?} with what it waited for)");
+        Failure::new(FailureKind::TimeLimit, message)
+    }
+
+    pub(crate) fn memory_limit(limits: &Limits) -> Failure {
+        let mib = limits.memory_bytes >> 20;
+        let message = format!("JavaScript execution ran out of memory (maximum memory usage: {mib} MiB)");
+        Failure::new(FailureKind::MemoryLimit, message)
+    }
+
+    /// What to say about a value that nobody caught. `explain` is the prelude's.
+    pub(crate) fn thrown<'js>(
+        ctx: &Ctx<'js>,
+        explain: &Function<'js>,
+        value: Value<'js>,
+        limits: &Limits,
+    ) -> Failure {
+        let explained = match explain.call::<_, String>((value,)) {
+            Ok(text) => serde_json::from_str::<Explained>(&text),
+            Err(_) => {
+                ctx.catch();
+                return Failure::memory_limit(limits);
+            }
+        };
+        let Ok(Explained { text, stack, data }) = explained else {
+            return Failure::new(FailureKind::Thrown, "Uncaught value that cannot be shown");
+        };
+        let kind = match text.as_str() {
+            "InternalError: out of memory" => return Failure::memory_limit(limits),
+            "RangeError: Maximum call stack size exceeded" => FailureKind::StackOverflow,
+            _ => FailureKind::Thrown,
+        };
+        let mut message = format!("Uncaught {text}");
+        for frame in stack.lines().map(str::trim).filter(|frame| is_of_user(frame)) {
+            message.push_str("\n    ");
+            message.push_str(frame);
+        }
+        Failure { message: bounded(message), data, kind }
+    }
+}
+
+/// The message of an error of the engine's interface, and of the exception behind it.
+pub(crate) fn text_of(ctx: &Ctx<'_>, error: &Error) -> String {
+    if !error.is_exception() {
+        return error.to_string();
+    }
+    let thrown = ctx.catch();
+    match thrown.as_exception() {
+        Some(exception) => {
+            let stack = exception.stack().unwrap_or_default();
+            format!("{}\n{stack}", exception.message().unwrap_or_default()).trim_end().to_owned()
+        }
+        None => "an exception that is not an error".to_owned(),
+    }
+}
+
+/// Frames of the engine and of the modules that every function runs under tell the user nothing.
+fn is_of_user(frame: &str) -> bool {
+    frame.starts_with("at ")
+        && !frame.ends_with("(native)")
+        && !frame.contains("convex:")
+        && !frame.contains("node_modules/convex/dist/")
+}
+
+/// Cut to [`MAX_MESSAGE_BYTES`] at a character boundary.
+fn bounded(mut text: String) -> String {
+    if text.len() > MAX_MESSAGE_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_MESSAGE_BYTES));
+        text.push('…');
+    }
+    text
+}

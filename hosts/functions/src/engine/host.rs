@@ -1,0 +1,150 @@
+//! What an engine's JavaScript can ask of Rust.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::sync::mpsc::Sender;
+
+use rquickjs::{Ctx, Exception, Function, Object, String as Text};
+use scoped_tls_hkt::scoped_thread_local;
+use tokio::time::Instant;
+
+use super::stopwatch::Stopwatch;
+use super::{Answer, Completion, Later, SyscallError, Syscalls};
+
+scoped_thread_local! {
+    /// Who answers the operations of the call that runs on this thread. A nested call has its own, and then the outer one's is
+    /// back: the functions of an engine live as long as the engine and cannot borrow it themselves.
+    pub(super) static mut HOST: for<'a> &'a mut (dyn Syscalls + 'a)
+}
+
+/// How many lines one call can write to the console.
+const MAX_LOG_LINES: usize = 256;
+
+/// How many bytes all those lines can have.
+const MAX_LOG_BYTES: usize = 256 << 10;
+
+/// What a call wrote to the console.
+#[derive(Debug, Default)]
+pub(super) struct LogLines {
+    lines: Vec<String>,
+    bytes: usize,
+    is_full: bool,
+}
+
+impl LogLines {
+    fn push(&mut self, line: &str) {
+        if self.is_full {
+            return;
+        }
+        if self.lines.len() == MAX_LOG_LINES || self.bytes + line.len() > MAX_LOG_BYTES {
+            self.is_full = true;
+            self.lines.push(format!(
+                "[WARN] 'what follows is left out: a call can log {MAX_LOG_LINES} lines and {MAX_LOG_BYTES} bytes'"
+            ));
+            return;
+        }
+        self.bytes += line.len();
+        self.lines.push(line.to_owned());
+    }
+
+    pub(super) fn take(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.lines)
+    }
+}
+
+/// What the functions of one engine share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) stopwatch: Rc<Stopwatch>,
+    pub(super) lines: Rc<RefCell<LogLines>>,
+    /// The operations that are to be completed later.
+    pub(super) pending: Rc<RefCell<HashSet<u32>>>,
+    pub(super) sender: Sender<Completion>,
+    pub(super) started: Instant,
+}
+
+/// The functions that the prelude is given.
+pub(super) fn natives<'js>(ctx: &Ctx<'js>, shared: &Shared, random: u64) -> rquickjs::Result<Object<'js>> {
+    let natives = Object::new(ctx.clone())?;
+
+    let stopwatch = Rc::clone(&shared.stopwatch);
+    let syscall = move |ctx: Ctx<'js>, op: Text<'js>, args: Text<'js>| {
+        let (op, args) = (op.to_cstring()?, args.to_cstring()?);
+        let answer = asked(&stopwatch, |host| host.syscall(op.as_str(), args.as_str()));
+        answer.map_err(|error| throw(&ctx, &error))
+    };
+    natives.set("syscall", Function::new(ctx.clone(), syscall)?)?;
+
+    let Shared { stopwatch, pending, sender, .. } = shared.clone();
+    let async_syscall = move |ctx: Ctx<'js>, id: u32, op: Text<'js>, args: Text<'js>| {
+        let (op, args) = (op.to_cstring()?, args.to_cstring()?);
+        let later = Later { id, sender: Some(sender.clone()) };
+        let answer = asked(&stopwatch, |host| Ok(host.async_syscall(op.as_str(), args.as_str(), later)));
+        match answer.unwrap_or_else(|error| Answer::Now(Err(error))) {
+            Answer::Now(answer) => answer.map(Some).map_err(|error| throw(&ctx, &error)),
+            Answer::Later => {
+                pending.borrow_mut().insert(id);
+                Ok(None)
+            }
+        }
+    };
+    natives.set("asyncSyscall", Function::new(ctx.clone(), async_syscall)?)?;
+
+    let lines = Rc::clone(&shared.lines);
+    let log = move |line: Text<'js>| -> rquickjs::Result<()> {
+        lines.borrow_mut().push(line.to_cstring()?.as_str());
+        Ok(())
+    };
+    natives.set("log", Function::new(ctx.clone(), log)?)?;
+
+    let state = Cell::new(random);
+    natives.set("random", Function::new(ctx.clone(), move || unit(next(&state)))?)?;
+
+    let started = shared.started;
+    natives.set("elapsedMs", Function::new(ctx.clone(), move || started.elapsed().as_secs_f64() * 1e3)?)?;
+    Ok(natives)
+}
+
+/// Asks the host, while the stopwatch stands.
+fn asked<T>(
+    stopwatch: &Stopwatch,
+    ask: impl FnOnce(&mut dyn Syscalls) -> Result<T, SyscallError>,
+) -> Result<T, SyscallError> {
+    if stopwatch.is_over() {
+        return Err(SyscallError::new("the function's time is over"));
+    }
+    if !HOST.is_set() {
+        return Err(SyscallError::new(
+            "Convex operations cannot be used while modules are loaded, only in a function's handler",
+        ));
+    }
+    stopwatch.pause(|| HOST.with(|host| ask(host)))
+}
+
+/// Throws what failed as an `Error`, with the data where `convex/server` looks for it.
+fn throw(ctx: &Ctx<'_>, error: &SyscallError) -> rquickjs::Error {
+    let thrown = || {
+        let exception = Exception::from_message(ctx.clone(), &error.message)?;
+        if let Some(data) = &error.data {
+            exception.set("data", ctx.json_parse(data.as_str())?)?;
+        }
+        Ok(ctx.throw(exception.into_value()))
+    };
+    thrown().unwrap_or_else(|error: rquickjs::Error| error)
+}
+
+/// SplitMix64: a few instructions, and a good enough stream for functions that must be repeatable, not secret.
+fn next(state: &Cell<u64>) -> u64 {
+    let seed = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+    state.set(seed);
+    let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// The upper 53 bits as a number from 0 up to but not including 1.
+fn unit(bits: u64) -> f64 {
+    const STEP: f64 = 1.0 / (1_u64 << 53) as f64;
+    (bits >> 11) as f64 * STEP
+}

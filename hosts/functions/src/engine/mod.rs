@@ -1,0 +1,193 @@
+//! One call of one function, in one JavaScript engine of its own.
+//!
+//! Every call has a fresh engine: nothing that a call does to its globals, its modules or its memory reaches another call,
+//! and the memory limit is exact. What makes that affordable is that modules come compiled (see [`bytecode`]).
+//!
+//! A function reaches the host through the three operations of Convex's function ABI, `Convex.syscall`,
+//! `Convex.asyncSyscall` and `Convex.jsSyscall`. The first two go to the [`Syscalls`] of the call, JSON text in and out.
+
+mod bytecode;
+mod failure;
+mod host;
+mod modules;
+mod running;
+mod stopwatch;
+
+use std::fmt;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+pub(crate) use bytecode::Bytecode;
+pub(crate) use modules::{Loaded, ModuleName, Modules};
+pub(crate) use running::{Described, describe};
+
+use crate::program::{Function, Program};
+use crate::value::ComponentPath;
+
+/// A function and what it is called with.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// Where the function's modules are.
+    pub program: &'a Program,
+    /// The component that it belongs to.
+    pub component: &'a ComponentPath,
+    /// The function.
+    pub function: &'a Function,
+    /// The arguments as the text of a JSON array, such as `[{"id":"…"}]`.
+    pub args: &'a str,
+    /// What an action hands back to the host with some operations.
+    pub request_id: &'a str,
+}
+
+/// What one call may use. Each limit fails its call alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// JavaScript that runs. The time that the host takes to answer operations does not count.
+    pub time: Duration,
+    /// From the beginning to the end of the call, waiting included.
+    pub wall: Duration,
+    /// The heap of the engine, in bytes, everything that the engine itself needs included (about 400 KB).
+    pub memory_bytes: usize,
+    /// The stack, in bytes.
+    pub stack_bytes: usize,
+}
+
+impl Default for Limits {
+    /// Those of a query or a mutation: 1 s of JavaScript, 64 MiB, and 512 KiB of stack.
+    fn default() -> Limits {
+        Limits {
+            time: Duration::from_secs(1),
+            wall: Duration::from_secs(600),
+            memory_bytes: 64 << 20,
+            stack_bytes: 512 << 10,
+        }
+    }
+}
+
+/// What a call is to take for chance and time. The same seed gives the same run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seed {
+    /// What `Math.random` and `crypto` draw from.
+    pub random: u64,
+    /// `Date.now()`, in milliseconds since the Unix epoch. In a query and a mutation the clock stands still; in an action it
+    /// goes on from here.
+    pub now_ms: f64,
+}
+
+/// What answers the operations of one call.
+pub trait Syscalls {
+    /// `Convex.syscall(op, args)`. JSON text in, JSON text out.
+    fn syscall(&mut self, op: &str, args: &str) -> Result<String, SyscallError>;
+
+    /// `Convex.asyncSyscall(op, args)`, answered now, or by [`Later`] from any thread.
+    fn async_syscall(&mut self, op: &str, args: &str, later: Later) -> Answer;
+}
+
+/// How an asynchronous operation is answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// At once. The [`Later`] of the operation has no meaning then.
+    Now(Result<String, SyscallError>),
+    /// By [`Later::complete`].
+    Later,
+}
+
+/// Completes one asynchronous operation and wakes the engine that waits for it. Dropped, it fails the operation.
+pub struct Later {
+    id: u32,
+    sender: Option<Sender<Completion>>,
+}
+
+/// The number of an operation, and its answer unless the host gave up on it.
+type Completion = (u32, Option<Result<String, SyscallError>>);
+
+impl Later {
+    /// Answers the operation. If the call has ended already, nothing happens.
+    pub fn complete(mut self, answer: Result<String, SyscallError>) {
+        self.send(Some(answer));
+    }
+
+    fn send(&mut self, answer: Option<Result<String, SyscallError>>) {
+        if let Some(sender) = self.sender.take() {
+            // An engine that is gone has nobody who waits.
+            let _ = sender.send((self.id, answer));
+        }
+    }
+}
+
+impl Drop for Later {
+    fn drop(&mut self) {
+        self.send(None);
+    }
+}
+
+impl fmt::Debug for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Later").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// An operation that failed. In JavaScript it is an `Error` that the function can catch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyscallError {
+    /// The error's message.
+    pub message: String,
+    /// The JSON text of a `ConvexError`'s data, if that is what failed.
+    pub data: Option<String>,
+}
+
+impl SyscallError {
+    /// An error without data.
+    pub fn new(message: impl Into<String>) -> SyscallError {
+        SyscallError { message: message.into(), data: None }
+    }
+}
+
+/// A call that has ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// What the function returned, as JSON text, or how it failed.
+    pub result: Result<String, Failure>,
+    /// What it wrote to the console, such as `[LOG] 'text'`.
+    pub log_lines: Vec<String>,
+    /// How long its JavaScript ran, the engine's own start included.
+    pub js_time: Duration,
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// For people: `Uncaught Error: boom`, and the lines of the stack trace that are the user's own.
+    pub message: String,
+    /// The JSON text of the data, if a `ConvexError` was thrown.
+    pub data: Option<String>,
+    /// What kind of failure it is.
+    pub kind: FailureKind,
+}
+
+/// Kinds of [`Failure`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The function threw.
+    Thrown,
+    /// It ran or waited for too long.
+    TimeLimit,
+    /// It needed too much memory.
+    MemoryLimit,
+    /// It called itself too deeply. It could have caught that.
+    StackOverflow,
+    /// It awaits what nothing will settle.
+    NeverResolves,
+    /// A module could not be evaluated, or does not hold the function.
+    Load,
+}
+
+/// Runs one call to its end on this thread. It blocks while an operation is answered later.
+///
+/// A [`Syscalls`] may call this function again, for a nested call: that is a new engine, on the same thread's stack.
+pub fn run(call: &Call<'_>, seed: &Seed, limits: &Limits, host: &mut dyn Syscalls) -> Ran {
+    running::run(call, seed, limits, host)
+}
+
+#[cfg(test)]
+mod tests;

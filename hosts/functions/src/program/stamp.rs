@@ -1,0 +1,70 @@
+//! Whether files are still what they were.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::load;
+
+/// What a program was made from.
+#[derive(Debug, Default)]
+pub(crate) struct Stamps {
+    /// Every file that was read, those of packages too.
+    files: BTreeMap<PathBuf, Stamp>,
+    /// The directories whose modules are functions, and what they had.
+    directories: BTreeMap<PathBuf, BTreeSet<PathBuf>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    modified: Option<SystemTime>,
+    content: u64,
+}
+
+impl Stamps {
+    /// Notes a file that has `text`.
+    pub(crate) fn add_file(&mut self, path: &Path, text: &str) {
+        let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        self.files.insert(
+            path.to_owned(),
+            Stamp { bytes: text.len() as u64, modified, content: hash(text.as_bytes()) },
+        );
+    }
+
+    /// Notes a directory that has `modules`.
+    pub(crate) fn add_directory(&mut self, path: &Path, modules: &[PathBuf]) {
+        self.directories.insert(path.to_owned(), modules.iter().cloned().collect());
+    }
+
+    pub(crate) fn have_changed(&self) -> bool {
+        let directory_changed = |(path, modules): (&PathBuf, &BTreeSet<PathBuf>)| match load::modules_of(path)
+        {
+            Ok(found) => found.into_iter().collect::<BTreeSet<_>>() != *modules,
+            Err(_) => true,
+        };
+        self.files.iter().any(|(path, stamp)| stamp.has_changed(path))
+            || self.directories.iter().any(directory_changed)
+    }
+}
+
+impl Stamp {
+    fn has_changed(&self, path: &Path) -> bool {
+        let Ok(metadata) = std::fs::metadata(path) else { return true };
+        if metadata.len() == self.bytes
+            && self.modified.is_some()
+            && metadata.modified().ok() == self.modified
+        {
+            return false;
+        }
+        // Editors and version control write files that they do not change.
+        std::fs::read(path).map_or(true, |bytes| hash(&bytes) != self.content)
+    }
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}

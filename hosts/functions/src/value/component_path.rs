@@ -1,0 +1,45 @@
+//! Which component something belongs to.
+
+use std::fmt;
+
+/// The names of components from the root down: none is the app itself, `["files", "blobs"]` a component of a component.
+///
+/// Shown as `files/blobs`, the root as nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ComponentPath(Vec<String>);
+
+impl ComponentPath {
+    /// The app.
+    pub fn root() -> ComponentPath {
+        ComponentPath::default()
+    }
+
+    /// The component that this one mounts under `name`.
+    #[must_use]
+    pub fn child(&self, name: &str) -> ComponentPath {
+        let mut names = self.0.clone();
+        names.push(name.to_owned());
+        ComponentPath(names)
+    }
+
+    /// Whether this is the app.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The names from the root down.
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+
+    /// What [`Display`](fmt::Display) wrote. Empty names are left out, so that any text is a path.
+    pub fn parse(text: &str) -> ComponentPath {
+        ComponentPath(text.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect())
+    }
+}
+
+impl fmt::Display for ComponentPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("/"))
+    }
+}
