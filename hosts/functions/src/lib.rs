@@ -2,4 +2,6 @@
 
 pub mod engine;
 pub mod program;
+pub mod server;
+pub mod settings;
 pub mod value;

@@ -1,0 +1,3 @@
+//! HTTP and WebSocket.
+
+pub mod auth;
