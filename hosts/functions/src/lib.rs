@@ -4,4 +4,5 @@ pub mod engine;
 pub mod program;
 pub mod server;
 pub mod settings;
+pub mod store;
 pub mod value;

@@ -1,0 +1,379 @@
+//! Commits: checked against what was committed meanwhile, written in groups, published in the order of their
+//! timestamps.
+//!
+//! Whoever comes first leads: it takes all requests that wait, checks each against the commits since its snapshot and
+//! against those before it in the group, writes them as one atomic batch, syncs it, publishes it, and hands the lead to
+//! the first of those who came meanwhile.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt, mem,
+    sync::{Arc, Condvar, Mutex, atomic::Ordering},
+};
+
+use fjall::PersistMode;
+
+use super::{
+    Inner, Snapshot, SnapshotInner, Store, Timestamp,
+    catalog::{Catalog, Table},
+    error::StoreError,
+    id,
+    key::{self, Key},
+    lock,
+    reads::ReadSet,
+    watch::Written,
+};
+
+/// Most commits that share one sync.
+const MAX_GROUP_COMMITS: usize = 256;
+/// A group takes no further commit once its bytes exceed this.
+const MAX_GROUP_BYTES: usize = 16 << 20;
+
+/// Why a transaction was not committed.
+#[derive(Debug, Clone)]
+pub enum CommitError {
+    /// A commit since the snapshot wrote into what the transaction read. Nothing of it is stored; run it again on a
+    /// newer snapshot.
+    Conflict {
+        /// The table that was written.
+        table: String,
+        /// A document that was written, where the conflict is about one.
+        document: Option<String>,
+    },
+    /// The snapshot is so old that the commits since then are no longer known. Nothing of it is stored; run it again
+    /// on a newer snapshot.
+    Expired,
+    /// The store failed. The commit may or may not be there after a restart; until then the store takes no more.
+    Failed(StoreError),
+}
+
+impl CommitError {
+    /// Whether running the transaction again on a newer snapshot may succeed.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Conflict { .. } | Self::Expired => true,
+            Self::Failed(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for CommitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conflict { table, document } => {
+                write!(
+                    f,
+                    "Documents read from or written to the \"{table}\" table changed while this mutation was being run"
+                )?;
+                match document {
+                    Some(id) => write!(f, " (a document that changed has ID \"{id}\")"),
+                    None => Ok(()),
+                }
+            }
+            Self::Expired => f.write_str("This mutation read data too long ago to be committed"),
+            Self::Failed(_) => f.write_str("the commit may or may not have been stored"),
+        }
+    }
+}
+
+impl std::error::Error for CommitError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Conflict { .. } | Self::Expired => None,
+            Self::Failed(error) => Some(error),
+        }
+    }
+}
+
+/// What a transaction wants committed.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) reads: ReadSet,
+    /// No commit up to here wrote into what was read.
+    pub(super) checked: Timestamp,
+    /// Every key whose readers see a change.
+    pub(super) written: Vec<Key>,
+    /// What to store, or to remove.
+    pub(super) puts: Vec<(Key, Option<Key>)>,
+    /// By how much the number of documents of tables changes.
+    pub(super) counts: Vec<(u32, i64)>,
+    /// Tables that come into being.
+    pub(super) created: Vec<Arc<Table>>,
+}
+
+impl Request {
+    fn bytes(&self) -> usize {
+        self.puts.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len())).sum()
+    }
+}
+
+/// Requests that wait, and whether somebody leads.
+#[derive(Default)]
+pub(super) struct Queue {
+    waiting: Vec<(Request, Arc<Slot>)>,
+    is_led: bool,
+}
+
+/// Where one who waits hears of the outcome.
+#[derive(Default)]
+struct Slot {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Waiting,
+    /// The one who waits is to lead.
+    Lead,
+    Done(Result<Timestamp, CommitError>),
+}
+
+impl Slot {
+    fn set(&self, state: State) {
+        *lock(&self.state) = state;
+        self.changed.notify_one();
+    }
+
+    /// The outcome, or `None` if it is to be brought about by leading.
+    fn wait(&self) -> Option<Result<Timestamp, CommitError>> {
+        let mut state = lock(&self.state);
+        loop {
+            match mem::take(&mut *state) {
+                State::Waiting => {
+                    state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+                }
+                State::Lead => return None,
+                State::Done(outcome) => return Some(outcome),
+            }
+        }
+    }
+}
+
+/// What only the one who commits needs.
+pub(super) struct Committer {
+    last: Timestamp,
+    /// Documents by table, as of the last commit.
+    counts: HashMap<u32, u64>,
+    /// A write or a sync failed: what is on disk is not known, so nothing more is written.
+    has_failed: bool,
+}
+
+impl Committer {
+    pub(super) fn new(last: Timestamp, counts: HashMap<u32, u64>) -> Self {
+        Self { last, counts, has_failed: false }
+    }
+
+    /// Whether more may be written, and that until said otherwise it may not, should this go wrong on the way.
+    fn begin(&mut self) -> Result<(), StoreError> {
+        if mem::replace(&mut self.has_failed, true) {
+            return Err(StoreError::from(fjall::Error::Poisoned));
+        }
+        Ok(())
+    }
+}
+
+/// Leads until dropped, even by a panic: whoever was taken on hears that the outcome is not known, and the next one
+/// leads.
+struct Lead<'a> {
+    inner: &'a Inner,
+    taken: Vec<Arc<Slot>>,
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        for slot in self.taken.drain(..) {
+            slot.set(State::Done(Err(CommitError::Failed(StoreError::damaged("the commit was broken off")))));
+        }
+        let mut queue = lock(&self.inner.queue);
+        match queue.waiting.first() {
+            Some((_, next)) => next.set(State::Lead),
+            None => queue.is_led = false,
+        }
+    }
+}
+
+impl Store {
+    /// Commits, and returns when the commit is durable and published.
+    pub(super) fn commit(&self, request: Request) -> Result<Timestamp, CommitError> {
+        let slot = Arc::new(Slot::default());
+        let must_wait = {
+            let mut queue = lock(&self.0.queue);
+            queue.waiting.push((request, Arc::clone(&slot)));
+            mem::replace(&mut queue.is_led, true)
+        };
+        if must_wait && let Some(outcome) = slot.wait() {
+            return outcome;
+        }
+        // Our own request is the first of those that wait: everyone before was taken by the leader before.
+        let mut lead = Lead { inner: &self.0, taken: Vec::new() };
+        let group = {
+            let mut queue = lock(&self.0.queue);
+            let mut bytes = 0;
+            let size = queue.waiting.iter().take(MAX_GROUP_COMMITS).take_while(|(request, _)| {
+                let is_within = bytes <= MAX_GROUP_BYTES;
+                bytes += request.bytes();
+                is_within
+            });
+            let size = size.count();
+            queue.waiting.drain(..size).collect::<Vec<_>>()
+        };
+        let (requests, slots): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        lead.taken = slots;
+        let outcomes = self.commit_group(requests);
+        for (slot, outcome) in lead.taken.drain(..).zip(outcomes) {
+            slot.set(State::Done(outcome));
+        }
+        drop(lead);
+        slot.wait().unwrap_or_else(|| {
+            Err(CommitError::Failed(StoreError::damaged("the commit was not among those taken on")))
+        })
+    }
+
+    /// Commits what can be committed of a group, in its order.
+    fn commit_group(&self, group: Vec<Request>) -> Vec<Result<Timestamp, CommitError>> {
+        let mut committer = lock(&self.0.committer);
+        if let Err(error) = committer.begin() {
+            return group.iter().map(|_| Err(CommitError::Failed(error.clone()))).collect();
+        }
+        let before = self.latest();
+        let mut catalog = Arc::clone(&before.0.catalog);
+        let mut written: Vec<Arc<Written>> = Vec::new();
+        let mut puts: BTreeMap<Key, Option<Key>> = BTreeMap::new();
+        let outcomes = group.into_iter().map(|request| {
+            self.check(&request.reads, request.checked, &catalog)?;
+            if let Some(key) = written.iter().find_map(|other| request.reads.find(&other.keys)) {
+                return Err(conflict(&catalog, key));
+            }
+            let Request { reads: _, checked: _, written: keys, puts: changed, counts, created } = request;
+            committer.last = self.now_ns().max(committer.last + 1);
+            written.push(Arc::new(Written { ts: committer.last, keys }));
+            puts.extend(changed);
+            for (number, change) in counts {
+                let count = committer.counts.entry(number).or_default();
+                *count = count.saturating_add_signed(change);
+                puts.insert(key::count(number), Some(Key::from(count.to_be_bytes())));
+            }
+            for table in created {
+                Arc::make_mut(&mut catalog).insert(table);
+            }
+            Ok(committer.last)
+        });
+        let outcomes: Vec<_> = outcomes.collect();
+        if !written.is_empty() {
+            // A crash before the sync ends leaves the whole batch or nothing of it; nobody has heard of it yet.
+            puts.insert(Key::from(key::last_commit()), Some(Key::from(committer.last.to_be_bytes())));
+            if let Err(error) = self.write(puts, Some(PersistMode::SyncAll)) {
+                let failed = |outcome: Result<_, _>| outcome.and(Err(CommitError::Failed(error.clone())));
+                return outcomes.into_iter().map(failed).collect();
+            }
+            self.publish(written, catalog);
+        }
+        committer.has_failed = false;
+        outcomes
+    }
+
+    /// Writes one atomic batch.
+    pub(super) fn write(
+        &self,
+        puts: BTreeMap<Key, Option<Key>>,
+        durability: Option<PersistMode>,
+    ) -> Result<(), StoreError> {
+        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.0.database.clone(), puts.len());
+        for (key, value) in puts {
+            match value {
+                Some(value) => batch.insert(&self.0.data, key, value),
+                None => batch.remove(&self.0.data, key),
+            }
+        }
+        Ok(batch.durability(durability).commit()?)
+    }
+
+    /// Makes what was just written visible, after everyone who watches it knows.
+    fn publish(&self, written: Vec<Arc<Written>>, catalog: Arc<Catalog>) {
+        let Some(last) = written.last() else { return };
+        // Only the one who commits writes, so that this view ends with the last of these commits.
+        let view = self.0.database.snapshot();
+        let snapshot = Snapshot(Arc::new(SnapshotInner { ts: last.ts, view, catalog }));
+        let mut recent = lock(&self.0.recent);
+        let told: Vec<_> = written.into_iter().flat_map(|written| recent.push(written)).collect();
+        let before = mem::replace(
+            &mut *self.0.latest.write().unwrap_or_else(std::sync::PoisonError::into_inner),
+            snapshot,
+        );
+        drop(recent);
+        // Whoever is woken finds the snapshot that has what woke it.
+        for watched in told {
+            watched.notify();
+        }
+        drop(before);
+    }
+
+    /// Whether no commit after `checked` wrote into what was read; returns up to which commit that is known.
+    pub(super) fn check(
+        &self,
+        reads: &ReadSet,
+        checked: Timestamp,
+        catalog: &Catalog,
+    ) -> Result<Timestamp, CommitError> {
+        let since = lock(&self.0.recent).since(checked).ok_or(CommitError::Expired)?;
+        match since.iter().find_map(|written| reads.find(&written.keys)) {
+            Some(key) => Err(conflict(catalog, key)),
+            None => Ok(since.last().map_or(checked, |written| written.ts)),
+        }
+    }
+
+    /// Runs `change` while nothing commits; it may write batches itself. What it returns is the last batch, with the
+    /// keys whose readers see a change, and the catalog after it; it is committed like a transaction.
+    pub(super) fn exclusively<E: From<StoreError>>(
+        &self,
+        change: impl FnOnce(&Snapshot) -> Result<Option<Exclusive>, E>,
+    ) -> Result<Timestamp, E> {
+        let mut committer = lock(&self.0.committer);
+        committer.begin()?;
+        let before = self.latest();
+        let (result, has_failed) = match change(&before) {
+            Ok(None) => (Ok(before.ts()), false),
+            Ok(Some(Exclusive { mut puts, written, catalog })) => {
+                committer.last = self.now_ns().max(committer.last + 1);
+                puts.insert(Key::from(key::last_commit()), Some(Key::from(committer.last.to_be_bytes())));
+                match self.write(puts, Some(PersistMode::SyncAll)) {
+                    Ok(()) => {
+                        self.publish(
+                            vec![Arc::new(Written { ts: committer.last, keys: written })],
+                            Arc::new(catalog),
+                        );
+                        (Ok(committer.last), false)
+                    }
+                    Err(error) => (Err(E::from(error)), true),
+                }
+            }
+            Err(error) => (Err(error), false),
+        };
+        committer.has_failed = has_failed;
+        result
+    }
+
+    /// A number past those of all tables and indexes, unless there can be no more.
+    pub(super) fn check_number(&self, number: u32) -> Result<u32, StoreError> {
+        if number >= id::MAX_NUMBER {
+            return Err(StoreError::user("There have been too many tables and indexes in this store"));
+        }
+        self.0.next_number.fetch_max(number + 1, Ordering::Relaxed);
+        Ok(number)
+    }
+}
+
+/// What [`Store::exclusively`] commits.
+pub(super) struct Exclusive {
+    pub(super) puts: BTreeMap<Key, Option<Key>>,
+    pub(super) written: Vec<Key>,
+    pub(super) catalog: Catalog,
+}
+
+/// The conflict over a key.
+fn conflict(catalog: &Catalog, key: &Key) -> CommitError {
+    let (table, document) = catalog.describe(key);
+    CommitError::Conflict { table, document }
+}

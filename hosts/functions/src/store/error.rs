@@ -1,0 +1,76 @@
+//! [`StoreError`].
+
+use std::{fmt, sync::Arc};
+
+use crate::value::{ValueError, encoding::Undecodable};
+
+/// Why an operation failed.
+#[derive(Debug, Clone)]
+pub enum StoreError {
+    /// The caller's doing, in words for the one who wrote the function.
+    User(String),
+    /// The store's doing: it cannot be read or written, or what it holds is damaged.
+    Failed(Arc<Failure>),
+}
+
+/// What failed in the store itself.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    source: Option<fjall::Error>,
+}
+
+impl StoreError {
+    pub(super) fn user(message: impl Into<String>) -> Self {
+        Self::User(message.into())
+    }
+
+    pub(super) fn damaged(message: impl Into<String>) -> Self {
+        Self::Failed(Arc::new(Failure { message: message.into(), source: None }))
+    }
+}
+
+impl From<fjall::Error> for StoreError {
+    fn from(error: fjall::Error) -> Self {
+        let message = if matches!(error, fjall::Error::Locked) {
+            "another process has the store open"
+        } else if matches!(error, fjall::Error::Poisoned) {
+            "the store failed before and takes no more writes; restart to recover"
+        } else {
+            "the store's files cannot be read or written"
+        };
+        Self::Failed(Arc::new(Failure { message: message.to_owned(), source: Some(error) }))
+    }
+}
+
+impl From<Undecodable> for StoreError {
+    fn from(_: Undecodable) -> Self {
+        Self::damaged("the store holds bytes that are no value: its files are damaged")
+    }
+}
+
+impl From<ValueError> for StoreError {
+    fn from(error: ValueError) -> Self {
+        Self::User(error.to_string())
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(message) => f.write_str(message),
+            Self::Failed(failure) => f.write_str(&failure.message),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::User(_) => None,
+            Self::Failed(failure) => {
+                failure.source.as_ref().map(|error| error as &(dyn std::error::Error + 'static))
+            }
+        }
+    }
+}

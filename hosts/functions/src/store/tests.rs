@@ -1,0 +1,98 @@
+//! Transactions by example.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::*;
+use crate::value::{Value, patch_from_json};
+
+fn root() -> ComponentPath {
+    ComponentPath::root()
+}
+
+fn value(json: serde_json::Value) -> Value {
+    Value::from_json(json).unwrap()
+}
+
+#[test]
+fn what_is_committed_is_read_by_later_transactions_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let before = store.latest();
+    let mut tx = store.begin(&before, 1);
+    let id = tx.insert(&root(), "messages", value(json!({ "body": "hi" }))).unwrap();
+    assert_eq!(id.len(), 32);
+    let own = tx.get(&root(), None, &id).unwrap().unwrap();
+    assert_eq!(own.at(&["body"]), Some(&Value::from("hi")));
+    let ts = tx.commit().unwrap();
+    assert_eq!(store.latest().ts(), ts);
+    let mut early = store.begin(&before, 2);
+    assert_eq!(early.get(&root(), None, &id).unwrap(), None);
+    let mut late = store.begin(&store.latest(), 3);
+    assert_eq!(late.get(&root(), Some("messages"), &id).unwrap(), Some(own.clone()));
+    late.patch(
+        &root(),
+        None,
+        &id,
+        patch_from_json(json!({ "body": { "$undefined": null }, "n": 1 })).unwrap(),
+    )
+    .unwrap();
+    assert_eq!(late.get(&root(), None, &id).unwrap().unwrap().at(&["body"]), None);
+    late.commit().unwrap();
+    drop((before, early));
+    drop(store);
+    let store = Store::open(directory.path()).unwrap();
+    let mut tx = store.begin(&store.latest(), 4);
+    assert_eq!(tx.get(&root(), None, &id).unwrap().unwrap().at(&["n"]), Some(&Value::from(1.0)));
+    assert_eq!(tx.count(&root(), "messages").unwrap(), 1);
+}
+
+#[test]
+fn a_commit_conflicts_exactly_if_what_it_read_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let mut tx = store.begin(&store.latest(), 1);
+    let a = tx.insert(&root(), "t", value(json!({ "n": 1 }))).unwrap();
+    let b = tx.insert(&root(), "t", value(json!({ "n": 2 }))).unwrap();
+    tx.commit().unwrap();
+    let snapshot = store.latest();
+    let mut one = store.begin(&snapshot, 2);
+    let mut two = store.begin(&snapshot, 3);
+    let mut three = store.begin(&snapshot, 4);
+    one.patch(&root(), None, &a, patch_from_json(json!({ "n": 10 })).unwrap()).unwrap();
+    two.get(&root(), None, &a).unwrap();
+    two.insert(&root(), "t", value(json!({ "n": 3 }))).unwrap();
+    three.get(&root(), None, &b).unwrap();
+    three.insert(&root(), "t", value(json!({ "n": 4 }))).unwrap();
+    one.commit().unwrap();
+    let conflict = two.commit().unwrap_err();
+    assert!(
+        matches!(&conflict, CommitError::Conflict { table, document: Some(id) } if table == "t" && *id == a)
+    );
+    three.commit().unwrap();
+}
+
+#[test]
+fn an_index_is_read_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let schema = json!({ "schemaValidation": true, "tables": [{
+        "tableName": "t", "indexes": [{ "indexDescriptor": "by_n", "fields": ["n"] }], "documentType": { "type": "any" },
+    }]});
+    store.set_schema(&BTreeMap::from([(root(), Some(schema))])).unwrap();
+    let mut tx = store.begin(&store.latest(), 1);
+    for n in [3, 1, 2] {
+        tx.insert(&root(), "t", value(json!({ "n": n }))).unwrap();
+    }
+    tx.commit().unwrap();
+    let mut tx = store.begin(&store.latest(), 1);
+    let query = json!({ "source": { "type": "IndexRange", "indexName": "t.by_n",
+        "range": [{ "type": "Gte", "fieldPath": "n", "value": 2 }], "order": "desc" }, "operators": [] });
+    let stream = tx.query(&root(), &query).unwrap();
+    let mut seen = Vec::new();
+    while let Some(document) = tx.query_next(stream).unwrap() {
+        seen.push(document.at(&["n"]).cloned().unwrap());
+    }
+    assert_eq!(seen, [Value::from(3.0), Value::from(2.0)]);
+}

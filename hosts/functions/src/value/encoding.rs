@@ -1,0 +1,176 @@
+//! An encoding of values in bytes that keeps their order: `encode(a) < encode(b)` exactly when `a < b`, also as the
+//! parts of a longer key. Documents are stored in the same encoding, since it can be decoded.
+//!
+//! A value is a tag, whose order is that of types, and its content. Integers and floats are big-endian with the bits
+//! turned so that unsigned order is theirs. Strings and bytes end with a zero byte; a zero byte within them becomes
+//! `00 FF`, and no tag is `FF`, so a shorter one always comes first. Arrays and objects end with a zero byte, which is
+//! no tag.
+
+use super::{MAX_NESTING, Object, Value};
+
+const END: u8 = 0;
+const UNDEFINED: u8 = 1;
+const NULL: u8 = 2;
+const INT64: u8 = 3;
+const FLOAT64: u8 = 4;
+const FALSE: u8 = 5;
+const TRUE: u8 = 6;
+const STRING: u8 = 7;
+const BYTES: u8 = 8;
+const ARRAY: u8 = 9;
+const OBJECT: u8 = 10;
+/// Stands before each field name of an object.
+const FIELD: u8 = 1;
+/// Follows a zero byte that belongs to a string.
+const ESCAPE: u8 = 0xFF;
+
+/// Bytes that are no encoding of a value: the store's file is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Undecodable;
+
+/// Appends a value; `None` is a missing field, which comes before every value.
+pub fn encode_optional(value: Option<&Value>, out: &mut Vec<u8>) {
+    match value {
+        None => out.push(UNDEFINED),
+        Some(value) => encode(value, out),
+    }
+}
+
+/// Appends a value.
+pub fn encode(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => out.push(NULL),
+        Value::Int64(number) => {
+            out.push(INT64);
+            out.extend_from_slice(&(number.cast_unsigned() ^ (1 << 63)).to_be_bytes());
+        }
+        Value::Float64(number) => {
+            out.push(FLOAT64);
+            let bits = number.to_bits();
+            // IEEE 754's total order: negative numbers run backwards, so all their bits turn.
+            let ordered = if bits >> 63 == 0 { bits ^ (1 << 63) } else { !bits };
+            out.extend_from_slice(&ordered.to_be_bytes());
+        }
+        Value::Boolean(false) => out.push(FALSE),
+        Value::Boolean(true) => out.push(TRUE),
+        Value::String(text) => encode_str(text, out),
+        Value::Bytes(bytes) => {
+            out.push(BYTES);
+            escape(bytes, out);
+        }
+        Value::Array(elements) => {
+            out.push(ARRAY);
+            for element in elements {
+                encode(element, out);
+            }
+            out.push(END);
+        }
+        Value::Object(fields) => encode_object(fields, out),
+    }
+}
+
+/// Appends a string value.
+pub fn encode_str(text: &str, out: &mut Vec<u8>) {
+    out.push(STRING);
+    escape(text.as_bytes(), out);
+}
+
+/// Appends an object value.
+pub fn encode_object(fields: &Object, out: &mut Vec<u8>) {
+    out.push(OBJECT);
+    for (name, value) in fields {
+        out.push(FIELD);
+        escape(name.as_bytes(), out);
+        encode(value, out);
+    }
+    out.push(END);
+}
+
+fn escape(bytes: &[u8], out: &mut Vec<u8>) {
+    let mut rest = bytes;
+    while let Some(zero) = rest.iter().position(|byte| *byte == 0) {
+        out.extend_from_slice(&rest[..=zero]);
+        out.push(ESCAPE);
+        rest = &rest[zero + 1..];
+    }
+    out.extend_from_slice(rest);
+    out.push(END);
+}
+
+/// The value that `bytes` are the encoding of, to their last byte.
+pub fn decode(bytes: &[u8]) -> Result<Value, Undecodable> {
+    let mut rest = bytes;
+    let value = decode_value(&mut rest, 0)?;
+    if rest.is_empty() { Ok(value) } else { Err(Undecodable) }
+}
+
+fn decode_value(rest: &mut &[u8], depth: usize) -> Result<Value, Undecodable> {
+    // Documents may wrap values that are themselves as deep as allowed.
+    if depth > MAX_NESTING + 2 {
+        return Err(Undecodable);
+    }
+    Ok(match take_byte(rest)? {
+        NULL => Value::Null,
+        INT64 => Value::Int64((take_u64(rest)? ^ (1 << 63)).cast_signed()),
+        FLOAT64 => {
+            let ordered = take_u64(rest)?;
+            Value::Float64(f64::from_bits(if ordered >> 63 == 1 { ordered ^ (1 << 63) } else { !ordered }))
+        }
+        FALSE => Value::Boolean(false),
+        TRUE => Value::Boolean(true),
+        STRING => Value::String(take_string(rest)?),
+        BYTES => Value::Bytes(unescape(rest)?),
+        ARRAY => {
+            let mut elements = Vec::new();
+            while rest.first() != Some(&END) {
+                elements.push(decode_value(rest, depth + 1)?);
+            }
+            *rest = &rest[1..];
+            Value::Array(elements)
+        }
+        OBJECT => {
+            let mut fields = Object::new();
+            while take_byte(rest)? == FIELD {
+                let name = take_string(rest)?;
+                fields.insert(name, decode_value(rest, depth + 1)?);
+            }
+            Value::Object(fields)
+        }
+        _ => return Err(Undecodable),
+    })
+}
+
+fn take_byte(rest: &mut &[u8]) -> Result<u8, Undecodable> {
+    let (first, tail) = rest.split_first().ok_or(Undecodable)?;
+    *rest = tail;
+    Ok(*first)
+}
+
+fn take_u64(rest: &mut &[u8]) -> Result<u64, Undecodable> {
+    let (first, tail) = rest.split_first_chunk::<8>().ok_or(Undecodable)?;
+    *rest = tail;
+    Ok(u64::from_be_bytes(*first))
+}
+
+fn take_string(rest: &mut &[u8]) -> Result<String, Undecodable> {
+    String::from_utf8(unescape(rest)?).map_err(|_| Undecodable)
+}
+
+fn unescape(rest: &mut &[u8]) -> Result<Vec<u8>, Undecodable> {
+    let mut bytes = Vec::new();
+    loop {
+        let zero = rest.iter().position(|byte| *byte == 0).ok_or(Undecodable)?;
+        bytes.extend_from_slice(&rest[..zero]);
+        let tail = &rest[zero + 1..];
+        match tail.split_first() {
+            Some((&ESCAPE, tail)) => {
+                bytes.push(0);
+                *rest = tail;
+            }
+            _ => {
+                *rest = tail;
+                return Ok(bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What a value counts for against limits.
+
+use super::Value;
+
+impl Value {
+    /// Bytes that the value counts for, as `getConvexSize` of the npm package counts them.
+    pub fn size(&self) -> usize {
+        match self {
+            Value::Null | Value::Boolean(_) => 1,
+            Value::Int64(_) | Value::Float64(_) => 9,
+            Value::String(text) => 2 + text.len(),
+            Value::Bytes(bytes) => 2 + bytes.len(),
+            Value::Array(elements) => 2 + elements.iter().map(Value::size).sum::<usize>(),
+            Value::Object(fields) => {
+                2 + fields.iter().map(|(name, value)| name.len() + 1 + value.size()).sum::<usize>()
+            }
+        }
+    }
+}
