@@ -9,6 +9,8 @@
 //! - [`Limits`] and the [`Budget`] that counts against them; [`Usage`], what logs are metered as.
 //! - [`Clock`], [`Random`] and the [`UniqueId`]s made from them, so that a test holds time and chance in its hand.
 //!
+//! [`Observed`] shows what a sink makes durable to whoever looks on.
+//!
 //! Sinks (`audit-sink-s3`, `audit-sink-null`) depend on this crate alone. `audit-runtime` takes any sink. Functions and
 //! hosts usually meet these nouns through `audit-runtime`, which re-exports them.
 //!
@@ -84,6 +86,7 @@ mod clock;
 mod error;
 mod id;
 mod limits;
+mod observed;
 mod random;
 mod sink;
 #[cfg(feature = "test-util")]
@@ -96,6 +99,7 @@ pub use clock::{Clock, SystemClock};
 pub use error::{Outcome, SinkError, SinkErrorKind};
 pub use id::{InvalidId, UniqueId};
 pub use limits::{Budget, InvalidLimits, Limit, LimitExceeded, Limits};
+pub use observed::Observed;
 pub use random::{Random, SystemRandom};
 pub use sink::{AuditSink, Durability, Place, Receipt};
 pub use usage::Usage;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use audit_core::testing::conformance::{self, Destination};
 use audit_core::testing::{MemoryFault, MemorySink, StoredRecord};
-use audit_core::{AuditSink, Batch, Durability, Outcome, Place, Receipt, SinkError, async_trait};
+use audit_core::{AuditSink, Batch, Durability, Observed, Outcome, Place, Receipt, SinkError, async_trait};
 
 /// Every sink opened so far; what they hold together is the destination.
 #[derive(Default)]
@@ -32,6 +32,63 @@ impl Destination for Memory {
 #[tokio::test]
 async fn memory_sink_passes_the_suite() {
     conformance::run(&Memory::default()).await;
+}
+
+/// The same, seen through an observer.
+#[derive(Default)]
+struct ObservedMemory {
+    memory: Memory,
+    seen: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+#[async_trait]
+impl Destination for ObservedMemory {
+    async fn open(&self) -> Arc<dyn AuditSink> {
+        let (sink, seen) = (self.memory.open().await, Arc::clone(&self.seen));
+        Arc::new(Observed::new(sink, move |batch, place| {
+            assert_eq!(place.count, batch.count());
+            seen.lock().unwrap().extend(batch.records().map(|record| record.to_vec()));
+        }))
+    }
+
+    async fn stored(&self) -> Vec<StoredRecord> {
+        self.memory.stored().await
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Delivered
+    }
+}
+
+#[tokio::test]
+async fn an_observed_sink_passes_the_suite_and_shows_what_is_stored() {
+    let observed = ObservedMemory::default();
+    conformance::run(&observed).await;
+    let stored = observed.stored().await.into_iter().map(|record| record.line.to_vec());
+    let (mut stored, mut seen) = (stored.collect::<Vec<_>>(), observed.seen.lock().unwrap().clone());
+    stored.sort();
+    seen.sort();
+    assert!(!stored.is_empty());
+    // The suite drops futures: what became durable after that was shown to nobody.
+    assert!(seen.iter().all(|line| stored.binary_search(line).is_ok()));
+    assert!(seen.len() * 2 > stored.len(), "{} of {}", seen.len(), stored.len());
+}
+
+#[tokio::test]
+async fn an_observer_is_shown_what_is_durable_and_nothing_else() {
+    let (sink, seen) = (Arc::new(MemorySink::new()), Arc::new(Mutex::new(Vec::new())));
+    let shown = Arc::clone(&seen);
+    let observed = Observed::new(Arc::clone(&sink), move |batch: &Batch, place: Place| {
+        shown.lock().unwrap().push((place.first_sequence, batch.count()));
+    });
+    let batch = |text: &'static str| Batch::from_lines(0, text.into()).unwrap();
+    observed.persist(batch("{}\n{}\n")).await.unwrap();
+    sink.script([MemoryFault::FailBefore, MemoryFault::FailAfter]);
+    observed.persist(batch("{}\n")).await.unwrap_err();
+    observed.persist(batch("{}\n")).await.unwrap_err();
+    observed.persist(batch("{}\n")).await.unwrap();
+    assert_eq!(*seen.lock().unwrap(), [(0, 2), (3, 1)]);
+    assert_eq!(observed.to_string(), sink.to_string());
 }
 
 #[tokio::test]

@@ -230,6 +230,12 @@ impl<K: Audits> Execution<K> {
         self
     }
 
+    /// When the function runs, in milliseconds since the Unix epoch: what the variable `now` stands for in the logs of its first hand-out. A
+    /// host whose functions see a clock shows them this one.
+    pub fn now_ms(&self) -> i64 {
+        self.inner.now_ms
+    }
+
     /// What the function writes its audit log to.
     pub fn log(&self) -> AuditLog<'_, K> {
         AuditLog { inner: &self.inner, kind: &self.kind, origin: None }

@@ -105,7 +105,8 @@ impl AuditRuntime {
         &self.inner.vars
     }
 
-    pub(crate) fn clock(&self) -> &dyn Clock {
+    /// Where the time comes from.
+    pub fn clock(&self) -> &dyn Clock {
         &*self.inner.clock
     }
 

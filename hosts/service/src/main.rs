@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit_core::Observed;
 use audit_runtime::{AuditRuntime, AuditSink, RetryPolicy, Vars};
 use audit_sink_null::NullSink;
 use audit_sink_s3::S3Sink;
@@ -27,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 use crate::app::App;
 use crate::database::Database;
 use crate::settings::{Destination, Settings};
-use crate::shown::Shown;
+use crate::shown::show;
 
 /// What a user's name may have as JSON, in bytes: it is charged to every log that names the user.
 const MAX_USER_JSON_BYTES: u32 = 256;
@@ -67,7 +68,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         Destination::None => (Arc::new(NullSink::new()), None),
         Destination::Bucket { url, settings } => {
             let store = Arc::new(S3Sink::open(&url, settings).await?);
-            (Arc::new(Shown::new(Arc::clone(&store))), Some(store))
+            (Arc::new(Observed::new(Arc::clone(&store), show)), Some(store))
         }
     };
 
