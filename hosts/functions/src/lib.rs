@@ -1,6 +1,7 @@
 //! A host for JavaScript and TypeScript functions whose reads and writes are audited.
 
 pub mod engine;
+pub mod functions;
 pub mod program;
 pub mod server;
 pub mod settings;

@@ -1,0 +1,21 @@
+import { log } from "convex/server";
+import { v } from "convex/values";
+import { api } from "./_generated/api";
+import { action } from "./_generated/server";
+
+// An action has no log of its own; what it calls is logged, each call on its own.
+export const make = action({
+  args: { documentId: v.id("documents"), name: v.string() },
+  handler: async (ctx, { documentId, name }): Promise<string> => {
+    const document = await ctx.runQuery(api.documents.view, { documentId });
+    const count = await ctx.runMutation(api.counters.add, { name });
+    return `${document.title}, report ${count}`;
+  },
+});
+
+export const confess = action({
+  args: {},
+  handler: async () => {
+    await log.audit({ action: "report.confessed" });
+  },
+});

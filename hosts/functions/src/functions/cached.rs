@@ -1,0 +1,143 @@
+//! The sealed result of a query: what a cache holds, and what each hand-out makes durable logs of.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use audit_runtime::{Audited, RequestContext};
+use tokio::sync::oneshot;
+
+use super::call::{Answered, CallError, Caller, unreleased};
+use crate::store::{Timestamp, Watch};
+
+/// What a query gave at one time, sealed: nobody gets it but by [`release`](CachedQuery::release).
+pub struct CachedQuery {
+    sealed: Audited<Arc<Answered>>,
+    /// Of the result. Says whether a subscriber has this already, and nothing else.
+    digest: [u8; 32],
+    /// Of the result, in bytes: what the cache counts.
+    bytes: usize,
+    at: Timestamp,
+    watch: Watch,
+    journal: Option<String>,
+    may_be_kept: bool,
+    releases: Mutex<Releases>,
+}
+
+/// What is known of a result besides the result.
+pub(super) struct Facts {
+    pub(super) digest: [u8; 32],
+    pub(super) bytes: usize,
+    pub(super) at: Timestamp,
+    pub(super) watch: Watch,
+    pub(super) journal: Option<String>,
+    pub(super) may_be_kept: bool,
+}
+
+/// Those who ask for a hand-out while another is being made durable: they go together with the next.
+#[derive(Default)]
+struct Releases {
+    under_way: bool,
+    waiting: Vec<(RequestContext, oneshot::Sender<Result<Arc<Answered>, CallError>>)>,
+}
+
+/// The most hand-outs that are made durable together: it bounds how long the first of them waits for the last.
+const MAX_RELEASED_TOGETHER: usize = 4_096;
+
+impl CachedQuery {
+    pub(super) fn new(sealed: Audited<Arc<Answered>>, facts: Facts) -> CachedQuery {
+        let Facts { digest, bytes, at, watch, journal, may_be_kept } = facts;
+        CachedQuery { sealed, digest, bytes, at, watch, journal, may_be_kept, releases: Mutex::default() }
+    }
+
+    /// Whether both have the same result, so that who has one has the other.
+    pub fn same_result(&self, other: &CachedQuery) -> bool {
+        self.digest == other.digest
+    }
+
+    /// Tells when a commit changes what the query read.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Where the pages ended that the query read: given back with the next run, they end there again.
+    pub fn journal(&self) -> Option<&str> {
+        self.journal.as_deref()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn may_be_kept(&self) -> bool {
+        self.may_be_kept
+    }
+
+    /// Whether nothing that it read has changed since it was computed.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.watch.invalid_since().is_none()
+    }
+
+    /// Whether it is what the query gives at that time.
+    pub(super) fn holds_at(&self, time: Timestamp) -> bool {
+        self.at <= time && self.watch.invalid_since().is_none_or(|since| time < since)
+    }
+
+    /// Makes the logs of one hand-out durable, then hands out. Callers who ask while others are being served go together: one
+    /// write for all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::NotDurable`]: nothing was handed out.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future hands out nothing to this caller. Its logs may become durable all the same.
+    pub async fn release(self: &Arc<Self>, caller: &Caller) -> Result<Arc<Answered>, CallError> {
+        let (answer, answered) = oneshot::channel();
+        let begin = {
+            let mut releases = self.releases();
+            releases.waiting.push((caller.request.clone(), answer));
+            !std::mem::replace(&mut releases.under_way, true)
+        };
+        if begin {
+            // In a task of its own: the first caller may go away and the others must not wait for ever.
+            tokio::spawn(Arc::clone(self).release_waiting());
+        }
+        answered.await.unwrap_or_else(|_| Err(CallError::NotDurable("the host is stopping".to_owned())))
+    }
+
+    async fn release_waiting(self: Arc<Self>) {
+        loop {
+            let (requests, answers): (Vec<_>, Vec<_>) = {
+                let mut releases = self.releases();
+                if releases.waiting.is_empty() {
+                    releases.under_way = false;
+                    return;
+                }
+                let together = releases.waiting.len().min(MAX_RELEASED_TOGETHER);
+                releases.waiting.drain(..together).unzip()
+            };
+            let released = match self.sealed.release_all(&requests).await {
+                Ok(answered) => Ok(Arc::clone(answered.expect("somebody waits"))),
+                Err(error) => unreleased(&error).map(Arc::new),
+            };
+            for answer in answers {
+                // A caller that went away is not told.
+                drop(answer.send(released.clone()));
+            }
+        }
+    }
+
+    fn releases(&self) -> MutexGuard<'_, Releases> {
+        self.releases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for CachedQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedQuery")
+            .field("sealed", &self.sealed)
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,297 @@
+//! Functions that are to run later: documents of the system tables `_scheduled_functions` and `_cron_jobs`.
+//!
+//! A mutation and the note that it ran are one transaction, so that it has its effect once, whatever crashes in between. An action is
+//! noted as begun before it begins, so that it runs at most once: what it did outside cannot be taken back.
+
+use serde_json::{Value as Json, json};
+
+use super::reference::Target;
+use crate::store::{StoreError, Tx};
+use crate::value::{ComponentPath, Value, patch_from_json};
+
+/// The table of functions that were scheduled by functions. Those may read it.
+pub(super) const SCHEDULED: &str = "_scheduled_functions";
+/// The table of what `crons.ts` says: when each is due next.
+pub(super) const CRONS: &str = "_cron_jobs";
+
+/// A function to be run at a time.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) component: ComponentPath,
+    pub(super) function: String,
+    pub(super) args: Json,
+    /// In milliseconds since the Unix epoch.
+    pub(super) at_ms: f64,
+}
+
+/// The latest time that a function can be scheduled for, in milliseconds from now: five years.
+const MAX_AHEAD_MS: f64 = 5.0 * 365.0 * 24.0 * 3_600.0 * 1_000.0;
+
+impl Job {
+    /// What `1.0/schedule` asks for: `{ts, args}`, with `ts` in seconds since the Unix epoch.
+    pub(super) fn from_json(target: &Target<'_>, request: &Json, now_ms: i64) -> Result<Job, String> {
+        use audit_runtime::FunctionKind;
+        match target.function.kind {
+            FunctionKind::Mutation | FunctionKind::Action => {}
+            FunctionKind::Query => {
+                return Err(format!(
+                    "{} is a query: only mutations and actions can be scheduled",
+                    target.full_name()
+                ));
+            }
+        }
+        let seconds = request.get("ts").and_then(Json::as_f64).filter(|ts| ts.is_finite());
+        let at_ms = seconds.ok_or("the time of a scheduled function must be a number")? * 1_000.0;
+        if at_ms > now_ms as f64 + MAX_AHEAD_MS {
+            return Err("functions can be scheduled at most five years ahead".to_owned());
+        }
+        let args = request.get("args").cloned().unwrap_or_else(|| json!({}));
+        Value::from_json(args.clone()).map_err(|error| format!("the arguments are no value: {error}"))?;
+        let (component, function) = (target.component.clone(), target.function.name.clone());
+        Ok(Job { component, function, args, at_ms })
+    }
+
+    pub(super) fn args_bytes(&self) -> u64 {
+        self.args.to_string().len() as u64
+    }
+
+    /// From a document of [`SCHEDULED`] in `component`.
+    fn from_document(component: &ComponentPath, document: &Json) -> Option<Job> {
+        let target = match document.get("component").and_then(Json::as_str) {
+            Some(path) => ComponentPath::parse(path),
+            None => component.clone(),
+        };
+        Some(Job {
+            component: target,
+            function: document.get("name")?.as_str()?.to_owned(),
+            args: document.get("args")?.get(0)?.clone(),
+            at_ms: document.get("scheduledTime")?.as_f64()?,
+        })
+    }
+}
+
+/// Writes down a job. It will run if the transaction commits. Gives the id of its document.
+pub(super) fn schedule(tx: &mut Tx, from: &ComponentPath, job: &Job) -> Result<String, StoreError> {
+    let Job { component, function, args, at_ms } = job;
+    let mut document = json!({
+        "name": function,
+        "args": [args],
+        "scheduledTime": at_ms,
+        "state": { "kind": "pending" },
+    });
+    if component != from {
+        document["component"] = json!(component.to_string());
+    }
+    tx.system_insert(from, SCHEDULED, Value::from_json(document)?)
+}
+
+/// Takes a job back, if it has not begun.
+pub(super) fn cancel(
+    tx: &mut Tx,
+    component: &ComponentPath,
+    id: &str,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    let found = tx.system_get(component, Some(SCHEDULED), id)?.map(|document| document.to_json());
+    let state = found.as_ref().and_then(state_of);
+    match state {
+        Some("pending" | "inProgress") => end(tx, component, id, json!({ "kind": "canceled" }), now_ms),
+        Some(_) => Ok(()),
+        None => Err(StoreError::User(format!("there is no scheduled function with the id {id:?}"))),
+    }
+}
+
+fn state_of(document: &Json) -> Option<&str> {
+    document.get("state")?.get("kind")?.as_str()
+}
+
+/// Changes members of a document of a system table.
+pub(super) fn patch(
+    tx: &mut Tx,
+    component: &ComponentPath,
+    table: &str,
+    id: &str,
+    members: Json,
+) -> Result<(), StoreError> {
+    tx.system_patch(component, Some(table), id, patch_from_json(members)?)
+}
+
+fn end(tx: &mut Tx, component: &ComponentPath, id: &str, state: Json, now_ms: i64) -> Result<(), StoreError> {
+    patch(tx, component, SCHEDULED, id, json!({ "state": state, "completedTime": now_ms as f64 }))
+}
+
+/// What made a function run that nobody called.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Due {
+    /// A document of [`SCHEDULED`].
+    Scheduled { component: ComponentPath, id: String },
+    /// A document of [`CRONS`], as it was: due at this time, and next at that.
+    Cron { component: ComponentPath, id: String, at_ms: f64, next_ms: f64 },
+}
+
+impl Due {
+    /// The document's id, for a function that asks what scheduled it.
+    pub(super) fn scheduled_id(&self) -> Option<&str> {
+        match self {
+            Due::Scheduled { component: _, id } => Some(id),
+            Due::Cron { .. } => None,
+        }
+    }
+
+    /// Whether it is still to run. In the transaction that it then runs in: who cancels it meanwhile is in its way.
+    pub(super) fn is_due(&self, tx: &mut Tx) -> Result<bool, StoreError> {
+        match self {
+            Due::Scheduled { component, id } => {
+                let found = tx.system_get(component, Some(SCHEDULED), id)?.map(|document| document.to_json());
+                Ok(found.as_ref().and_then(state_of) == Some("pending"))
+            }
+            Due::Cron { component, id, at_ms, next_ms: _ } => {
+                let found = tx.system_get(component, Some(CRONS), id)?.map(|document| document.to_json());
+                Ok(found.and_then(|document| document.get("next")?.as_f64()) == Some(*at_ms))
+            }
+        }
+    }
+
+    /// Notes that it ran and succeeded.
+    ///
+    /// A crash before the transaction commits: it has not run, and will. After: it has, and will not again.
+    pub(super) fn succeeded(&self, tx: &mut Tx, now_ms: i64) -> Result<(), StoreError> {
+        match self {
+            Due::Scheduled { component, id } => end(tx, component, id, json!({ "kind": "success" }), now_ms),
+            Due::Cron { .. } => self.advance(tx),
+        }
+    }
+
+    /// Notes that it ran and failed, in a transaction of its own: that of the function was rolled back.
+    pub(super) fn failed(&self, tx: &mut Tx, error: &str, now_ms: i64) -> Result<(), StoreError> {
+        match self {
+            Due::Scheduled { component, id } => {
+                end(tx, component, id, json!({ "kind": "failed", "error": error }), now_ms)
+            }
+            Due::Cron { .. } => self.advance(tx),
+        }
+    }
+
+    /// Notes that an action begins.
+    ///
+    /// A crash after this: whoever opens the store next finds an action that began and did not end, and notes that it failed.
+    pub(super) fn begins(&self, tx: &mut Tx) -> Result<(), StoreError> {
+        match self {
+            Due::Scheduled { component, id } => {
+                patch(tx, component, SCHEDULED, id, json!({ "state": { "kind": "inProgress" } }))
+            }
+            Due::Cron { .. } => self.advance(tx),
+        }
+    }
+
+    /// Notes that an action that began has ended.
+    pub(super) fn ended(&self, tx: &mut Tx, error: Option<&str>, now_ms: i64) -> Result<(), StoreError> {
+        let Due::Scheduled { component, id } = self else { return Ok(()) };
+        let found = tx.system_get(component, Some(SCHEDULED), id)?.map(|document| document.to_json());
+        if found.as_ref().and_then(state_of) != Some("inProgress") {
+            // It was cancelled while it ran.
+            return Ok(());
+        }
+        let state = match error {
+            None => json!({ "kind": "success" }),
+            Some(error) => json!({ "kind": "failed", "error": error }),
+        };
+        end(tx, component, id, state, now_ms)
+    }
+
+    fn advance(&self, tx: &mut Tx) -> Result<(), StoreError> {
+        let Due::Cron { component, id, at_ms: _, next_ms } = self else { return Ok(()) };
+        patch(tx, component, CRONS, id, json!({ "next": next_ms }))
+    }
+}
+
+/// Documents of a component's scheduled functions in this state, the earliest first.
+pub(super) fn in_state(
+    tx: &mut Tx,
+    component: &ComponentPath,
+    state: &str,
+    most: usize,
+) -> Result<Vec<(String, Job)>, StoreError> {
+    let query = json!({
+        "source": {
+            "type": "IndexRange",
+            "indexName": format!("{SCHEDULED}.by_state_and_time"),
+            "range": [{ "type": "Eq", "fieldPath": "state.kind", "value": state }],
+            "order": "asc",
+        },
+        "operators": [{ "limit": most }],
+    });
+    let documents = all(tx, component, &query)?;
+    let job = |document: Json| Some((id_of(&document)?, Job::from_document(component, &document)?));
+    Ok(documents.into_iter().filter_map(job).collect())
+}
+
+/// Scheduled functions of a component that ended before a time, in milliseconds since the Unix epoch.
+pub(super) fn ended_before(
+    tx: &mut Tx,
+    component: &ComponentPath,
+    before_ms: f64,
+    most: usize,
+) -> Result<Vec<String>, StoreError> {
+    let mut ids = Vec::new();
+    for state in ["success", "failed", "canceled"] {
+        let query = json!({
+            "source": {
+                "type": "IndexRange",
+                "indexName": format!("{SCHEDULED}.by_state_and_time"),
+                "range": [
+                    { "type": "Eq", "fieldPath": "state.kind", "value": state },
+                    { "type": "Lt", "fieldPath": "scheduledTime", "value": before_ms },
+                ],
+                "order": "asc",
+            },
+            "operators": [
+                { "filter": { "$lt": [{ "$field": "completedTime" }, { "$literal": before_ms }] } },
+                { "limit": most },
+            ],
+        });
+        ids.extend(all(tx, component, &query)?.iter().filter_map(id_of));
+    }
+    Ok(ids)
+}
+
+/// A cron as it is written down.
+#[derive(Debug)]
+pub(super) struct CronState {
+    pub(super) id: String,
+    pub(super) name: String,
+    /// Its schedule, as JSON text.
+    pub(super) schedule: String,
+    pub(super) next_ms: f64,
+}
+
+/// What is written down of a component's crons.
+pub(super) fn crons(tx: &mut Tx, component: &ComponentPath) -> Result<Vec<CronState>, StoreError> {
+    let query =
+        json!({ "source": { "type": "FullTableScan", "tableName": CRONS, "order": "asc" }, "operators": [] });
+    let documents = all(tx, component, &query)?;
+    let cron = |document: &Json| {
+        let text = |name: &str| Some(document.get(name)?.as_str()?.to_owned());
+        Some(CronState {
+            id: id_of(document)?,
+            name: text("name")?,
+            schedule: text("schedule")?,
+            next_ms: document.get("next")?.as_f64()?,
+        })
+    };
+    Ok(documents.iter().filter_map(cron).collect())
+}
+
+fn id_of(document: &Json) -> Option<String> {
+    Some(document.get("_id")?.as_str()?.to_owned())
+}
+
+fn all(tx: &mut Tx, component: &ComponentPath, query: &Json) -> Result<Vec<Json>, StoreError> {
+    let stream = tx.query(component, query)?;
+    let mut documents = Vec::new();
+    while let Some(document) = tx.query_next(stream)? {
+        documents.push(document.to_json());
+    }
+    tx.query_close(stream);
+    Ok(documents)
+}

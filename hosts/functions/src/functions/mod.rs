@@ -1,0 +1,639 @@
+//! Calls of functions: what is between a client's request and a function that runs.
+//!
+//! No query's result and no mutation's commit leaves this module before its audit logs are durable: results come sealed
+//! from [`audit_runtime`], a cache holds them sealed, and every hand-out releases them for its own caller. Read it in this order: this
+//! file, what can be called; `operations.rs`, what a function can ask for; `transaction.rs` and `cached.rs`, how effects wait for logs;
+//! `action.rs`; `scheduler.rs`.
+
+mod action;
+mod cache;
+mod cached;
+mod call;
+mod jobs;
+mod operations;
+mod reference;
+mod schedule;
+mod scheduler;
+mod transaction;
+mod validate;
+mod workers;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use audit_runtime::{AuditRuntime, AuditedTransaction, Execution, FunctionKind, Mutation, MutationError};
+use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::engine::Limits;
+use crate::program::Program;
+use crate::store::{CommitError, Snapshot, Store, StoreError, Timestamp, Tx};
+use crate::value::{ComponentPath, Value};
+
+pub use cache::QueryKey;
+pub use cached::CachedQuery;
+pub use call::{Answered, CallError, Caller, Failed, Identity, Mutated};
+
+use cache::{QueryCache, Wanted};
+use cached::Facts as CachedFacts;
+use jobs::Due;
+use operations::{Facts, Gathered, Log};
+use reference::Target;
+use transaction::{Attempt, AttemptError};
+use validate::Validators;
+use workers::Workers;
+
+/// Runs functions. Cheap to clone.
+#[derive(Clone)]
+pub struct Functions {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    runtime: AuditRuntime,
+    store: Store,
+    settings: FunctionSettings,
+    deployed: RwLock<Arc<Deployed>>,
+    /// The document that every function reads and every deployment writes: what ran with an older program is out of date.
+    deployment_id: String,
+    cache: QueryCache,
+    workers: Workers,
+    actions: Arc<Semaphore>,
+    /// Told when there is something new to schedule.
+    rescheduled: Arc<Notify>,
+}
+
+/// A program that is served, and what was made of it.
+struct Deployed {
+    program: Program,
+    validators: Validators,
+}
+
+/// What functions may take, and what they are told of where they run.
+#[derive(Debug, Clone)]
+pub struct FunctionSettings {
+    /// What `ctx.meta.getDeploymentMetadata()` gives.
+    pub deployment: Deployment,
+    /// What one query or mutation may take, with all that it calls.
+    pub limits: Limits,
+    /// What one action may take of JavaScript.
+    pub action_limits: Limits,
+    /// How many actions may run at once. Each has a thread of its own, since it waits for others.
+    pub max_actions: usize,
+}
+
+impl Default for FunctionSettings {
+    fn default() -> FunctionSettings {
+        let limits = Limits::default();
+        FunctionSettings {
+            deployment: Deployment::default(),
+            limits,
+            action_limits: Limits { time: Duration::from_secs(60), ..limits },
+            max_actions: 64,
+        }
+    }
+}
+
+/// Where functions run, as they are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// Its name, `local` by default.
+    pub name: String,
+    /// The region that it is in, if it has one.
+    pub region: Option<String>,
+    /// How large it is, in Convex's classes: `s16` by default.
+    pub class: String,
+}
+
+impl Default for Deployment {
+    fn default() -> Deployment {
+        Deployment { name: "local".to_owned(), region: None, class: "s16".to_owned() }
+    }
+}
+
+impl Deployment {
+    fn to_json(&self) -> Json {
+        let Deployment { name, region, class } = self;
+        json!({ "name": name, "region": region, "class": class })
+    }
+}
+
+/// The system table of the one document that every function reads.
+const DEPLOYMENT: &str = "_deployment";
+
+/// A program that cannot be served.
+#[derive(Debug)]
+pub struct DeployError(String);
+
+impl fmt::Display for DeployError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for DeployError {}
+
+impl Functions {
+    /// Functions of a program, on a store. Starts the scheduler too, which ends with the last clone.
+    ///
+    /// # Errors
+    ///
+    /// When the program does not fit what the store holds, or the store fails.
+    pub async fn start(
+        runtime: AuditRuntime,
+        store: Store,
+        program: Program,
+        settings: FunctionSettings,
+    ) -> Result<Functions, DeployError> {
+        let failed = |error: &dyn std::error::Error| DeployError(call::chain(error));
+        let deployed = Arc::new(Deployed::new(program)?);
+        deployed.apply_schema(&store)?;
+        let deployment_id = deployment_document(&store).map_err(|error| failed(&error))?;
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+        let workers = Workers::start(threads).map_err(|error| failed(&error))?;
+        let inner = Inner {
+            runtime,
+            store,
+            actions: Arc::new(Semaphore::new(settings.max_actions)),
+            settings,
+            deployed: RwLock::new(deployed),
+            deployment_id,
+            cache: QueryCache::default(),
+            workers,
+            rescheduled: Arc::new(Notify::new()),
+        };
+        let functions = Functions { inner: Arc::new(inner) };
+        scheduler::start(&functions).await.map_err(|error| failed(&error))?;
+        Ok(functions)
+    }
+
+    /// Serves another program from now on. Queries that are followed run again; mutations that are under way begin again.
+    ///
+    /// # Errors
+    ///
+    /// When it does not fit what the store holds: the one before is served on.
+    pub async fn deploy(&self, program: Program) -> Result<(), DeployError> {
+        let deployed = Arc::new(Deployed::new(program)?);
+        let inner = Arc::clone(&self.inner);
+        let applied = tokio::task::spawn_blocking(move || {
+            deployed.apply_schema(&inner.store)?;
+            // In this order: whoever sees the new document sees the new program.
+            *inner.deployed.write().unwrap_or_else(PoisonError::into_inner) = deployed;
+            inner.note_deployment().map_err(|error| DeployError(call::chain(&error)))
+        });
+        applied.await.expect("deploying does not panic")?;
+        scheduler::write_down_crons(&self.inner).await.map_err(|error| DeployError(call::chain(&error)))?;
+        self.inner.rescheduled.notify_one();
+        Ok(())
+    }
+
+    /// The newest state of the store.
+    pub fn latest(&self) -> Snapshot {
+        self.inner.store.latest()
+    }
+
+    /// The runtime that the functions are audited by.
+    pub fn runtime(&self) -> &AuditRuntime {
+        &self.inner.runtime
+    }
+
+    /// Calls a public query, or hands out what an earlier call gave.
+    ///
+    /// # Errors
+    ///
+    /// A function that fails is an answer. For the rest see [`CallError`].
+    pub async fn query(&self, path: &str, args: &Json, caller: &Caller) -> Result<Arc<Answered>, CallError> {
+        let key = self.query_key(path, args, caller)?;
+        self.answer(&key, caller).await
+    }
+
+    /// As [`query`](Self::query), at an earlier state of the store.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Self::query).
+    pub async fn query_at(
+        &self,
+        at: &Snapshot,
+        path: &str,
+        args: &Json,
+        caller: &Caller,
+    ) -> Result<Arc<Answered>, CallError> {
+        let key = self.query_key(path, args, caller)?;
+        self.sealed_at(at, &key, None).await?.release(caller).await
+    }
+
+    /// What is asked by a call of a public query.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::NotFound`] and [`CallError::Invalid`].
+    pub fn query_key(&self, path: &str, args: &Json, caller: &Caller) -> Result<QueryKey, CallError> {
+        let deployed = self.inner.deployed();
+        let target = deployed.public(path, FunctionKind::Query)?;
+        key_of(&target, args, caller)
+    }
+
+    /// The result of a query at a state of the store, not handed out yet. Who asks for the same at once shares one computation.
+    ///
+    /// `journal` is [that](CachedQuery::journal) of the result that is to be replaced.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Self::query).
+    pub async fn sealed_at(
+        &self,
+        at: &Snapshot,
+        key: &QueryKey,
+        journal: Option<&str>,
+    ) -> Result<Arc<CachedQuery>, CallError> {
+        let key = QueryKey { journal: journal.map(Into::into), ..key.clone() };
+        self.sealed(&key, Wanted::At(at.ts()), || at.clone()).await
+    }
+
+    /// Calls a public mutation.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Self::query).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future leaves open whether it commits; if it does, its logs are durable.
+    pub async fn mutation(&self, path: &str, args: &Json, caller: &Caller) -> Result<Mutated, CallError> {
+        let (component, name) = self.inner.deployed().public(path, FunctionKind::Mutation)?.owned();
+        self.mutate(component, name, args, caller, None).await
+    }
+
+    /// Calls a public action.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Self::query).
+    ///
+    /// # Cancellation
+    ///
+    /// An action that has begun goes on to its end.
+    pub async fn action(&self, path: &str, args: &Json, caller: &Caller) -> Result<Answered, CallError> {
+        let (component, name) = self.inner.deployed().public(path, FunctionKind::Action)?.owned();
+        action::run(self, component, name, args, caller, None).await
+    }
+
+    /// Calls a public function of whatever kind.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Self::query).
+    pub async fn any(&self, path: &str, args: &Json, caller: &Caller) -> Result<Arc<Answered>, CallError> {
+        let kind = {
+            let deployed = self.inner.deployed();
+            reference::public(&deployed.program, path).map_err(CallError::NotFound)?.function.kind
+        };
+        match kind {
+            FunctionKind::Query => self.query(path, args, caller).await,
+            FunctionKind::Mutation => Ok(Arc::new(self.mutation(path, args, caller).await?.answered)),
+            FunctionKind::Action => Ok(Arc::new(self.action(path, args, caller).await?)),
+        }
+    }
+
+    async fn answer(&self, key: &QueryKey, caller: &Caller) -> Result<Arc<Answered>, CallError> {
+        let sealed = self.sealed(key, Wanted::Fresh, || self.latest()).await?;
+        sealed.release(caller).await
+    }
+
+    async fn sealed(
+        &self,
+        key: &QueryKey,
+        wanted: Wanted,
+        at: impl FnOnce() -> Snapshot,
+    ) -> Result<Arc<CachedQuery>, CallError> {
+        let cache = &self.inner.cache;
+        if let Some(hit) = cache.get(key, wanted) {
+            metrics::counter!("functions_query_cache_hits_total").increment(1);
+            return Ok(hit);
+        }
+        let _turn = cache.turn(key).await;
+        if let Some(hit) = cache.get(key, wanted) {
+            metrics::counter!("functions_query_cache_hits_total").increment(1);
+            return Ok(hit);
+        }
+        metrics::counter!("functions_query_cache_misses_total").increment(1);
+        let (inner, owned, at) = (Arc::clone(&self.inner), key.clone(), at());
+        let (result, is_personal) = self.inner.workers.run(move || inner.run_query(&owned, &at)).await?;
+        let result = Arc::new(result);
+        cache.insert(key, is_personal, &result);
+        Ok(result)
+    }
+
+    /// Runs a mutation until it commits, fails, or has met too many write conflicts. `due` is what made it run, if nobody called it.
+    async fn mutate(
+        &self,
+        component: ComponentPath,
+        name: String,
+        args: &Json,
+        caller: &Caller,
+        due: Option<Due>,
+    ) -> Result<Mutated, CallError> {
+        let scheduled = due.as_ref().and_then(Due::scheduled_id).map(str::to_owned);
+        self.run_mutation(MutationCall::new(component, name, args, caller, scheduled, due)).await
+    }
+
+    /// Runs a mutation that an action calls. `scheduled` is the id of what scheduled the action.
+    async fn mutate_within(
+        &self,
+        component: ComponentPath,
+        name: String,
+        args: &Json,
+        caller: &Caller,
+        scheduled: Option<String>,
+    ) -> Result<Mutated, CallError> {
+        self.run_mutation(MutationCall::new(component, name, args, caller, scheduled, None)).await
+    }
+
+    async fn run_mutation(&self, call: MutationCall) -> Result<Mutated, CallError> {
+        let call = Arc::new(call);
+        let full_name = call.full_name();
+        let inner = &self.inner;
+        let attempt = async |execution: Execution<Mutation>| {
+            let (inner, call) = (Arc::clone(inner), Arc::clone(&call));
+            // Each attempt reads the newest state.
+            self.inner.workers.run(move || inner.attempt(execution, &call)).await
+        };
+        match inner.runtime.run_mutation(full_name, &call.caller.request, attempt).await {
+            Ok(answered) => Ok(Mutated { answered, committed: call.committed.get().copied() }),
+            Err(MutationError::Function(AttemptError::NotDue)) => {
+                Err(CallError::NotFound(AttemptError::NotDue.to_string()))
+            }
+            Err(error) => Mutated::uncommitted(error),
+        }
+    }
+}
+
+impl fmt::Debug for Functions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Functions").field("settings", &self.inner.settings).finish_non_exhaustive()
+    }
+}
+
+/// A call of a mutation, for all its attempts.
+struct MutationCall {
+    component: ComponentPath,
+    name: String,
+    args: Json,
+    caller: Caller,
+    /// The id of the document that scheduled it, or the action that calls it.
+    scheduled: Option<String>,
+    due: Option<Due>,
+    committed: Arc<OnceLock<Timestamp>>,
+}
+
+impl MutationCall {
+    fn new(
+        component: ComponentPath,
+        name: String,
+        args: &Json,
+        caller: &Caller,
+        scheduled: Option<String>,
+        due: Option<Due>,
+    ) -> MutationCall {
+        let (args, caller, committed) = (args.clone(), caller.clone(), Arc::default());
+        MutationCall { component, name, args, caller, scheduled, due, committed }
+    }
+
+    fn full_name(&self) -> String {
+        if self.component.is_root() { self.name.clone() } else { format!("{}/{}", self.component, self.name) }
+    }
+}
+
+/// What a call of a query asks for.
+fn key_of(target: &Target<'_>, args: &Json, caller: &Caller) -> Result<QueryKey, CallError> {
+    let args = Value::from_json(args.clone())
+        .map_err(|error| CallError::Invalid(format!("the arguments are no value: {error}")))?;
+    Ok(QueryKey {
+        component: target.component.clone(),
+        name: target.function.name.as_str().into(),
+        args: args.to_json().to_string().into(),
+        identity: caller.identity.clone(),
+        journal: None,
+    })
+}
+
+impl Deployed {
+    fn new(program: Program) -> Result<Deployed, DeployError> {
+        let validators = Validators::of(&program).map_err(DeployError)?;
+        for (path, component) in program.components() {
+            for cron in &component.crons {
+                let complain = |problem: String| {
+                    let whose = if path.is_root() { String::new() } else { format!(" of component {path}") };
+                    DeployError(format!("cron {:?}{whose}: {problem}", cron.name))
+                };
+                schedule::Schedule::from_json(&cron.schedule).map_err(complain)?;
+                let function = component.function(&cron.function);
+                match function.map(|function| function.kind) {
+                    Some(FunctionKind::Mutation | FunctionKind::Action) => {}
+                    Some(FunctionKind::Query) => {
+                        return Err(complain(format!(
+                            "{} is a query, and only mutations and actions can run",
+                            cron.function
+                        )));
+                    }
+                    None => return Err(complain(format!("there is no function {}", cron.function))),
+                }
+            }
+        }
+        Ok(Deployed { program, validators })
+    }
+
+    fn apply_schema(&self, store: &Store) -> Result<(), DeployError> {
+        let schemas: BTreeMap<_, _> = self
+            .program
+            .components()
+            .map(|(path, component)| (path.clone(), component.schema.clone()))
+            .collect();
+        store.set_schema(&schemas).map_err(|error| DeployError(call::chain(&error)))
+    }
+
+    fn public(&self, path: &str, kind: FunctionKind) -> Result<Target<'_>, CallError> {
+        let target = reference::public(&self.program, path).map_err(CallError::NotFound)?;
+        target.expect(kind).map_err(CallError::Invalid)?;
+        Ok(target)
+    }
+
+    fn target(&self, component: &ComponentPath, name: &str) -> Result<Target<'_>, CallError> {
+        reference::resolve(&self.program, component, &json!({ "name": name })).map_err(CallError::NotFound)
+    }
+}
+
+/// The id of the document that every function reads. Made with the store's first opening.
+fn deployment_document(store: &Store) -> Result<String, StoreError> {
+    let root = ComponentPath::root();
+    let mut tx = store.begin(&store.latest(), 0);
+    let query = json!({ "source": { "type": "FullTableScan", "tableName": DEPLOYMENT, "order": "asc" }, "operators": [] });
+    let stream = tx.query(&root, &query)?;
+    if let Some(document) = tx.query_next(stream)? {
+        let document = document.to_json();
+        if let Some(id) = document.get("_id").and_then(Json::as_str) {
+            return Ok(id.to_owned());
+        }
+    }
+    let id = tx.system_insert(&root, DEPLOYMENT, Value::from_json(json!({ "count": 0.0 }))?)?;
+    match tx.commit() {
+        Ok(_) => Ok(id),
+        Err(CommitError::Failed(error)) => Err(error),
+        // Nobody else has the store yet.
+        Err(error @ (CommitError::Conflict { .. } | CommitError::Expired)) => {
+            Err(StoreError::User(error.to_string()))
+        }
+    }
+}
+
+impl Inner {
+    fn deployed(&self) -> Arc<Deployed> {
+        Arc::clone(&self.deployed.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Writes the document that every function reads.
+    fn note_deployment(&self) -> Result<(), StoreError> {
+        let root = ComponentPath::root();
+        self.write(|tx| {
+            let document = tx
+                .system_get(&root, Some(DEPLOYMENT), &self.deployment_id)?
+                .map(|document| document.to_json());
+            let count = document.and_then(|document| document.get("count")?.as_f64()).unwrap_or(0.0);
+            jobs::patch(tx, &root, DEPLOYMENT, &self.deployment_id, json!({ "count": count + 1.0 }))
+        })
+    }
+
+    /// A transaction of the host's own, again and again until nothing is in its way. Waits for the disk.
+    fn write<T>(&self, mut work: impl FnMut(&mut Tx) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        loop {
+            let mut tx = self.store.begin(&self.store.latest(), self.seed());
+            let done = work(&mut tx)?;
+            match tx.commit() {
+                Ok(_) => return Ok(done),
+                Err(CommitError::Conflict { .. } | CommitError::Expired) => {}
+                Err(CommitError::Failed(error)) => return Err(error),
+            }
+        }
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.runtime.clock().now_ms()
+    }
+
+    fn seed(&self) -> u64 {
+        // An identifier's lower bits are random.
+        self.runtime.new_id().to_bits() as u64
+    }
+
+    /// A transaction in which a function is to run, with the program that it is to run from.
+    fn begin(&self, at: &Snapshot, seed: u64) -> Result<(Tx, Arc<Deployed>), StoreError> {
+        let mut tx = self.store.begin(at, seed);
+        // A program that is deployed from here on is in the way of this transaction, and invalidates what it gave.
+        tx.system_get(&ComponentPath::root(), Some(DEPLOYMENT), &self.deployment_id)?;
+        Ok((tx, self.deployed()))
+    }
+
+    /// Runs a query at a state of the store. Also says whether it asked who calls.
+    fn run_query(&self, key: &QueryKey, at: &Snapshot) -> Result<(CachedQuery, bool), CallError> {
+        let failed = |error: StoreError| CallError::Store(call::chain(&error));
+        let seed = self.seed();
+        let (mut tx, deployed) = self.begin(at, seed).map_err(failed)?;
+        let target = deployed.target(&key.component, &key.name)?;
+        let execution = self.runtime.query(target.full_name());
+        let facts = Facts {
+            program: &deployed.program,
+            validators: &deployed.validators,
+            deployment: &self.settings.deployment,
+            identity: key.identity.as_deref(),
+            request: None,
+            scheduled: None,
+            now_ms: execution.now_ms(),
+            limits: self.settings.limits,
+        };
+        let mut gathered = Gathered::following(key.journal.as_deref());
+        let args: Json = serde_json::from_str(&key.args).expect("it was written as JSON");
+        let log = Log::Query(execution.log());
+        let ran = operations::run(&facts, &target, log, &mut tx, &mut gathered, &args, seed);
+        let answered = ran.map_err(failed)?;
+        let (digest, bytes) = digest(&answered);
+        let watch = self.store.watch(Arc::new(tx.take_reads()), at.ts());
+        let facts = CachedFacts {
+            digest,
+            bytes,
+            at: at.ts(),
+            watch,
+            journal: gathered.ended,
+            may_be_kept: !gathered.by_chance,
+        };
+        // From here on nobody reaches the result but by a release.
+        Ok((CachedQuery::new(execution.seal(Arc::new(answered)), facts), gathered.asked_identity))
+    }
+
+    /// One attempt at a mutation.
+    fn attempt(
+        &self,
+        execution: Execution<Mutation>,
+        call: &MutationCall,
+    ) -> Result<AuditedTransaction<Attempt, Answered>, AttemptError> {
+        let seed = self.seed();
+        let (mut tx, deployed) = self.begin(&self.store.latest(), seed)?;
+        if let Some(due) = &call.due
+            && !due.is_due(&mut tx)?
+        {
+            return Err(AttemptError::NotDue);
+        }
+        let target = match deployed.target(&call.component, &call.name) {
+            Ok(target) => target,
+            // The program is another by now.
+            Err(error) => return Err(AttemptError::Failed(Box::new(Answered::failed(error.to_string())))),
+        };
+        let facts = Facts {
+            program: &deployed.program,
+            validators: &deployed.validators,
+            deployment: &self.settings.deployment,
+            identity: call.caller.identity.as_deref(),
+            request: Some(execution.request()),
+            scheduled: call.scheduled.as_deref(),
+            now_ms: execution.now_ms(),
+            limits: self.settings.limits,
+        };
+        let mut gathered = Gathered::default();
+        let log = Log::Mutation(execution.log());
+        let answered = operations::run(&facts, &target, log, &mut tx, &mut gathered, &call.args, seed)?;
+        let now_ms = execution.now_ms();
+        let result = match answered.result {
+            Err(_) => Err(AttemptError::Failed(Box::new(answered))),
+            Ok(_) => match &call.due {
+                Some(due) => due.succeeded(&mut tx, now_ms).map(|()| answered).map_err(AttemptError::Store),
+                None => Ok(answered),
+            },
+        };
+        Ok(execution.seal_transaction(Attempt::new(tx, Arc::clone(&call.committed)), result))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The scheduler looks, finds nobody, and ends.
+        self.rescheduled.notify_one();
+    }
+}
+
+/// What tells one result from another, and how large it is. Console output does not count.
+fn digest(answered: &Answered) -> ([u8; 32], usize) {
+    let (kind, text, data): (u8, &str, &str) = match &answered.result {
+        Ok(value) => (0, value, ""),
+        Err(Failed { message, data }) => (1, message, data.as_deref().unwrap_or("")),
+    };
+    let mut hash = Sha256::new();
+    hash.update([kind]);
+    hash.update((text.len() as u64).to_le_bytes());
+    hash.update(text);
+    hash.update(data);
+    let lines: usize = answered.log_lines.iter().map(String::len).sum();
+    (hash.finalize().into(), text.len() + data.len() + lines)
+}

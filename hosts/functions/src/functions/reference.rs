@@ -1,0 +1,110 @@
+//! Which function a call means.
+
+use audit_runtime::FunctionKind;
+use serde_json::Value as Json;
+
+use crate::program::{Function, Program};
+use crate::value::ComponentPath;
+
+/// What a function handle begins with.
+const HANDLE: &str = "function://";
+
+/// A function and the component that it is in.
+#[derive(Debug, Clone)]
+pub(super) struct Target<'a> {
+    pub(super) component: ComponentPath,
+    pub(super) function: &'a Function,
+}
+
+impl Target<'_> {
+    /// As a string that another function can be given, and that means this one from wherever it is called.
+    pub(super) fn handle(&self) -> String {
+        format!("{HANDLE}{};{}", self.component, self.function.name)
+    }
+
+    /// Whether it can be called as this.
+    pub(super) fn expect(&self, kind: FunctionKind) -> Result<(), String> {
+        let is = self.function.kind;
+        if is == kind {
+            Ok(())
+        } else {
+            Err(format!("{} is a {is} and was called as a {kind}", self.full_name()))
+        }
+    }
+
+    /// The same, to be found again in another program.
+    pub(super) fn owned(&self) -> (ComponentPath, String) {
+        (self.component.clone(), self.function.name.clone())
+    }
+
+    /// `messages:list`, or `component/messages:list`: how logs and errors name it.
+    pub(super) fn full_name(&self) -> String {
+        if self.component.is_root() {
+            self.function.name.clone()
+        } else {
+            format!("{}/{}", self.component, self.function.name)
+        }
+    }
+}
+
+/// The function that a reference means, as the client library sends it, in a call from `from`: one of `{"name":"module:function"}`, in the same
+/// component; `{"reference":"_reference/childComponent/<name>/<module>/<function>"}`; `{"functionHandle":"function://<component>;<module:function>"}`.
+pub(super) fn resolve<'a>(
+    program: &'a Program,
+    from: &ComponentPath,
+    reference: &Json,
+) -> Result<Target<'a>, String> {
+    let member = |name: &str| reference.get(name).and_then(Json::as_str);
+    if let Some(name) = member("name") {
+        return find(program, from, name).ok_or_else(|| not_found(from, name));
+    }
+    if let Some(path) = member("reference") {
+        return resolve_path(program, from, path);
+    }
+    if let Some(handle) = member("functionHandle") {
+        let parts = handle.strip_prefix(HANDLE).and_then(|rest| rest.split_once(';'));
+        let (component, name) = parts.ok_or_else(|| format!("{handle:?} is not a function handle"))?;
+        let component = ComponentPath::parse(component);
+        return find(program, &component, name).ok_or_else(|| not_found(&component, name));
+    }
+    Err("a call names no function".to_owned())
+}
+
+fn resolve_path<'a>(program: &'a Program, from: &ComponentPath, path: &str) -> Result<Target<'a>, String> {
+    let parts: Vec<&str> = path.split('/').collect();
+    let ["_reference", "childComponent", child, rest @ ..] = &parts[..] else {
+        return Err(format!("references like {path:?} are not supported by this host"));
+    };
+    let component = program.component(from).and_then(|component| component.children.get(*child));
+    let component = component.ok_or_else(|| {
+        let whose =
+            if from.is_root() { "the app".to_owned() } else { format!("component {:?}", from.to_string()) };
+        format!("{whose} uses no component {child:?}")
+    })?;
+    let Some((function, module)) = rest.split_last() else {
+        return Err(format!("the reference {path:?} names no function"));
+    };
+    let name = format!("{}:{function}", module.join("/"));
+    find(program, component, &name).ok_or_else(|| not_found(component, &name))
+}
+
+fn find<'a>(program: &'a Program, component: &ComponentPath, name: &str) -> Option<Target<'a>> {
+    let function = program.component(component)?.function(name)?;
+    Some(Target { component: component.clone(), function })
+}
+
+fn not_found(component: &ComponentPath, name: &str) -> String {
+    if component.is_root() {
+        format!("Could not find function {name:?}")
+    } else {
+        format!("Could not find function {name:?} in component {:?}", component.to_string())
+    }
+}
+
+/// A function that clients may call.
+pub(super) fn public<'a>(program: &'a Program, name: &str) -> Result<Target<'a>, String> {
+    // To a caller an internal function does not exist.
+    let root = ComponentPath::root();
+    let found = find(program, &root, name).filter(|target| target.function.is_public);
+    found.ok_or_else(|| format!("Could not find public function {name:?}"))
+}

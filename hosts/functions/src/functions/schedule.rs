@@ -1,0 +1,126 @@
+//! When a cron is due.
+
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use croner::Cron;
+use serde_json::Value as Json;
+
+/// What `crons.ts` says of one cron, as the client library exports it.
+#[derive(Debug)]
+pub(super) enum Schedule {
+    /// Every so many milliseconds.
+    Interval { period_ms: f64 },
+    /// At times that match a cron expression, in UTC.
+    At(Box<Cron>),
+}
+
+impl Schedule {
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub(super) fn from_json(json: &Json) -> Result<Schedule, String> {
+        let number = |name: &str| json.get(name).and_then(Json::as_f64);
+        let field = |name: &str, default: f64| number(name).unwrap_or(default);
+        let expression = match json.get("type").and_then(Json::as_str) {
+            Some("interval") => {
+                let units = [("seconds", 1_000.0), ("minutes", 60_000.0), ("hours", 3_600_000.0)];
+                let period = units.iter().find_map(|(unit, ms)| Some(number(unit)? * ms));
+                let period_ms = period.filter(|ms| *ms >= 1_000.0);
+                return match period_ms {
+                    Some(period_ms) => Ok(Schedule::Interval { period_ms }),
+                    None => Err("an interval needs seconds, minutes or hours above 0".to_owned()),
+                };
+            }
+            Some("hourly") => format!("{} * * * *", field("minuteUTC", 0.0)),
+            Some("daily") => format!("{} {} * * *", field("minuteUTC", 0.0), field("hourUTC", 0.0)),
+            Some("weekly") => {
+                let day = json.get("dayOfWeek").and_then(Json::as_str).unwrap_or_default();
+                let days = ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
+                let day = days.iter().position(|name| *name == day);
+                let day = day.ok_or("a weekly cron needs a day of the week, like \"monday\"")?;
+                format!("{} {} * * {day}", field("minuteUTC", 0.0), field("hourUTC", 0.0))
+            }
+            Some("monthly") => {
+                format!("{} {} {} * *", field("minuteUTC", 0.0), field("hourUTC", 0.0), field("day", 1.0))
+            }
+            Some("cron") => json.get("cron").and_then(Json::as_str).unwrap_or_default().to_owned(),
+            _ => return Err(format!("{json} is no schedule")),
+        };
+        let cron = Cron::from_str(&expression);
+        cron.map(|cron| Schedule::At(Box::new(cron))).map_err(|error| format!("{expression:?}: {error}"))
+    }
+
+    /// The first time it is due, in milliseconds since the Unix epoch: an interval begins at once.
+    pub(super) fn first_ms(&self, now_ms: f64) -> f64 {
+        match self {
+            Schedule::Interval { .. } => now_ms,
+            Schedule::At(_) => self.next_ms(now_ms, now_ms),
+        }
+    }
+
+    /// The time after `due_ms` that is still to come: what was missed while the host was down is not made up for.
+    pub(super) fn next_ms(&self, due_ms: f64, now_ms: f64) -> f64 {
+        match self {
+            Schedule::Interval { period_ms } => {
+                let missed = ((now_ms - due_ms) / period_ms).floor().max(0.0);
+                due_ms + (missed + 1.0) * period_ms
+            }
+            Schedule::At(cron) => {
+                let after = DateTime::<Utc>::from_timestamp_millis(now_ms.max(due_ms) as i64);
+                let next = after.and_then(|after| cron.find_next_occurrence(&after, false).ok());
+                // A date that never comes, such as the 31st of February.
+                next.map_or(f64::MAX, |next| next.timestamp_millis() as f64)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn schedule(json: Json) -> Schedule {
+        Schedule::from_json(&json).unwrap()
+    }
+
+    /// 2026-11-24T13:00:00Z, a Tuesday.
+    const TUESDAY_MS: f64 = 1_795_525_200_000.0;
+    const HOUR_MS: f64 = 3_600_000.0;
+
+    #[test]
+    fn intervals_begin_at_once_and_keep_their_beat() {
+        let every = schedule(json!({ "type": "interval", "minutes": 2 }));
+        assert_eq!(every.first_ms(TUESDAY_MS), TUESDAY_MS);
+        assert_eq!(every.next_ms(TUESDAY_MS, TUESDAY_MS + 5.0), TUESDAY_MS + 120_000.0);
+        // A host that was down for an hour and a second runs it once, and then on the beat.
+        let missed = every.next_ms(TUESDAY_MS, TUESDAY_MS + HOUR_MS + 1_000.0);
+        assert_eq!(missed, TUESDAY_MS + HOUR_MS + 120_000.0);
+    }
+
+    #[test]
+    fn times_are_utc() {
+        let next = |json| schedule(json).first_ms(TUESDAY_MS) - TUESDAY_MS;
+        assert_eq!(next(json!({ "type": "hourly", "minuteUTC": 30 })), HOUR_MS / 2.0);
+        assert_eq!(next(json!({ "type": "daily", "hourUTC": 14, "minuteUTC": 15 })), 1.25 * HOUR_MS);
+        assert_eq!(
+            next(json!({ "type": "weekly", "dayOfWeek": "wednesday", "hourUTC": 13 })),
+            24.0 * HOUR_MS
+        );
+        assert_eq!(
+            next(json!({ "type": "monthly", "day": 25, "hourUTC": 13, "minuteUTC": 0 })),
+            24.0 * HOUR_MS
+        );
+        assert_eq!(next(json!({ "type": "cron", "cron": "15 14 * * *" })), 1.25 * HOUR_MS);
+    }
+
+    #[test]
+    fn what_is_no_schedule_says_so() {
+        let refused = |json| Schedule::from_json(&json).unwrap_err();
+        assert!(refused(json!({ "type": "interval" })).contains("seconds, minutes or hours"));
+        assert!(refused(json!({ "type": "cron", "cron": "61 * * * *" })).contains("61 * * * *"));
+        assert!(refused(json!({ "type": "weekly", "dayOfWeek": "Montag" })).contains("monday"));
+        assert!(refused(json!({ "type": "yearly" })).contains("yearly"));
+    }
+}

@@ -1,0 +1,53 @@
+//! Each promise about logs, for functions in JavaScript.
+
+use serde_json::json;
+
+use crate::support::{Host, document, failure, value};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cached_result_is_logged_for_each_who_gets_it() {
+    let host = Host::demo().await;
+    let id = document(&host).await;
+    let args = json!({ "documentId": id });
+    for ip in ["192.0.2.10", "192.0.2.11", "2001:db8::1"] {
+        let answered = host.functions.query("documents:view", &args, &host.caller(ip)).await.unwrap();
+        assert_eq!(value(&answered)["title"], "Plan");
+    }
+    let views = host.logs("document.viewed");
+    let seen: Vec<_> = views.iter().map(|log| log["source"]["ip"].as_str().unwrap()).collect();
+    assert_eq!(seen, ["192.0.2.10", "192.0.2.11", "2001:db8::1"]);
+    let times: Vec<_> = views.iter().map(|log| log["at"].as_i64().unwrap()).collect();
+    assert!(times.is_sorted(), "{times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_that_fails_emits_what_it_logged() {
+    let host = Host::demo().await;
+    let id = document(&host).await;
+    // An id of the right table that no document has.
+    let gone = host.mutation("documents:refuse", json!({ "title": "x" })).await.unwrap();
+    assert!(failure(&gone.answered).contains("this is refused"), "{}", failure(&gone.answered));
+    assert_eq!(host.logs("document.refused").len(), 1);
+    let titles = host.query("documents:list", json!({ "orgId": "refused" })).await.unwrap();
+    assert_eq!(value(&titles), json!([]));
+    let answered =
+        host.query("documents:view", json!({ "documentId": id.replace(&id[4..6], "zz") })).await.unwrap();
+    assert!(answered.result.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn actions_have_no_log_and_what_they_call_has() {
+    let host = Host::demo().await;
+    let id = document(&host).await;
+    let made = host.action("reports:make", json!({ "documentId": id, "name": "reports" })).await.unwrap();
+    assert_eq!(value(&made), "Plan, report 1");
+    assert_eq!(host.logs("document.viewed").len(), 1);
+    assert_eq!(host.logs("document.viewed")[0]["source"]["ip"], "192.0.2.3");
+    assert_eq!(host.logs("counter.added").len(), 1);
+    let confessed = host.action("reports:confess", json!({})).await.unwrap();
+    assert!(
+        failure(&confessed).contains("audit logging is not supported in actions"),
+        "{}",
+        failure(&confessed)
+    );
+}
