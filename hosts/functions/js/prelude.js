@@ -18,11 +18,9 @@ const MapSet = Map.prototype.set;
 const MapDelete = Map.prototype.delete;
 const join = Array.prototype.join;
 const push = Array.prototype.push;
+const primitives = [Number.prototype.valueOf, String.prototype.valueOf, Boolean.prototype.valueOf, BigInt.prototype.valueOf];
 const startsWith = String.prototype.startsWith;
 const slice = String.prototype.slice;
-
-/// The names of the variables that `log.vars` has. Set before any module is evaluated.
-export let auditVars = [];
 
 let native;
 let isAction = false;
@@ -43,10 +41,47 @@ function syscall(op, args) {
 async function asyncSyscall(op, args) {
   const id = nextId++;
   const answer = native.asyncSyscall(id, textOf("Convex.asyncSyscall", op), textOf("Convex.asyncSyscall", args));
-  if (answer !== undefined) return answer;
-  return await new RealPromise((resolve, reject) => {
+  return answer === undefined ? await later(id, op) : answer;
+}
+
+/// The promise of an answer that comes later.
+function later(id, op) {
+  return new RealPromise((resolve, reject) => {
     apply(MapSet, waiting, [id, { op, resolve, reject }]);
   });
+}
+
+/// The variables of audit logs, by name. Filled before any module is evaluated.
+export const vars = {};
+const symbols = [];
+const plainPrototype = Object.prototype;
+
+/// `log.audit`. The body becomes text in Rust, see engine/audit.rs.
+export async function audit(body) {
+  const id = nextId++;
+  if (native.audit(id, body, plainPrototype, simplify, symbols) === undefined) await later(id, "1.0/auditLog");
+}
+
+/// What is rare in a body, made simple.
+function simplify(value, key) {
+  if (typeof value === "bigint") {
+    const { toJSON } = value;
+    return typeof toJSON === "function" ? apply(toJSON, value, [key]) : value;
+  }
+  if (isArray(value)) {
+    const elements = [];
+    const { length } = value;
+    for (let i = 0; i < length; i++) defineProperty(elements, i, { value: value[i], enumerable: true });
+    return elements;
+  }
+  for (let i = 0; i < primitives.length; i++) {
+    try {
+      return apply(primitives[i], value, []);
+    } catch {
+      // It is not boxed, or another box.
+    }
+  }
+  return value;
 }
 
 function jsSyscall(op) {
@@ -58,9 +93,12 @@ function jsSyscall(op) {
 /// Called by the engine once, before anything else.
 export function install(natives, settings) {
   native = natives;
-  const { kind, nowMs, env, vars } = settings;
+  const { kind, nowMs, env, auditVars } = settings;
   isAction = kind === "action";
-  auditVars = vars;
+  for (let i = 0; i < auditVars.length; i++) {
+    vars[auditVars[i]] = symbols[i] = Symbol(`var.${auditVars[i]}`);
+  }
+  freeze(vars);
   const global = (name, value) =>
     defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
   global("Convex", { syscall, asyncSyscall, jsSyscall });

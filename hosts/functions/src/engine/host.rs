@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::mpsc::Sender;
 
-use rquickjs::{Ctx, Exception, Function, Object, String as Text};
+use rquickjs::{Array, Ctx, Exception, Function, Object, String as Text, Value};
 use scoped_tls_hkt::scoped_thread_local;
 use tokio::time::Instant;
 
+use super::audit::{self, Rules};
 use super::stopwatch::Stopwatch;
 use super::{Answer, Completion, Later, SyscallError, Syscalls};
 
@@ -64,36 +65,60 @@ pub(super) struct Shared {
     pub(super) started: Instant,
 }
 
+impl Shared {
+    /// Starts the asynchronous operation `id`. None if it is answered later.
+    fn start(&self, ctx: &Ctx<'_>, id: u32, op: &str, args: &str) -> rquickjs::Result<Option<String>> {
+        let later = Later { id, sender: Some(self.sender.clone()) };
+        let answer = asked(&self.stopwatch, |host| Ok(host.async_syscall(op, args, later)));
+        match answer.unwrap_or_else(|error| Answer::Now(Err(error))) {
+            Answer::Now(answer) => answer.map(Some).map_err(|error| throw(ctx, &error)),
+            Answer::Later => {
+                self.pending.borrow_mut().insert(id);
+                Ok(None)
+            }
+        }
+    }
+}
+
 /// The functions that the prelude is given.
-pub(super) fn natives<'js>(ctx: &Ctx<'js>, shared: &Shared, random: u64) -> rquickjs::Result<Object<'js>> {
+pub(super) fn natives<'js>(
+    ctx: &Ctx<'js>,
+    shared: &Shared,
+    random: u64,
+    audit_vars: Vec<String>,
+) -> rquickjs::Result<Object<'js>> {
     let natives = Object::new(ctx.clone())?;
 
     let stopwatch = Rc::clone(&shared.stopwatch);
     let syscall = move |ctx: Ctx<'js>, op: Text<'js>, args: Text<'js>| {
-        let (op, args) = (op.to_cstring()?, args.to_cstring()?);
-        let answer = asked(&stopwatch, |host| host.syscall(op.as_str(), args.as_str()));
+        let (op, args) = (op.to_string()?, args.to_string()?);
+        let answer = asked(&stopwatch, |host| host.syscall(&op, &args));
         answer.map_err(|error| throw(&ctx, &error))
     };
     natives.set("syscall", Function::new(ctx.clone(), syscall)?)?;
 
-    let Shared { stopwatch, pending, sender, .. } = shared.clone();
+    let operations = shared.clone();
     let async_syscall = move |ctx: Ctx<'js>, id: u32, op: Text<'js>, args: Text<'js>| {
-        let (op, args) = (op.to_cstring()?, args.to_cstring()?);
-        let later = Later { id, sender: Some(sender.clone()) };
-        let answer = asked(&stopwatch, |host| Ok(host.async_syscall(op.as_str(), args.as_str(), later)));
-        match answer.unwrap_or_else(|error| Answer::Now(Err(error))) {
-            Answer::Now(answer) => answer.map(Some).map_err(|error| throw(&ctx, &error)),
-            Answer::Later => {
-                pending.borrow_mut().insert(id);
-                Ok(None)
-            }
-        }
+        operations.start(&ctx, id, &op.to_string()?, &args.to_string()?)
     };
     natives.set("asyncSyscall", Function::new(ctx.clone(), async_syscall)?)?;
 
+    let operations = shared.clone();
+    let audit = move |ctx: Ctx<'js>,
+                      id: u32,
+                      body: Value<'js>,
+                      plain: Value<'js>,
+                      simplify: Function<'js>,
+                      symbols: Array<'js>| {
+        let rules = Rules { symbols, names: &audit_vars, plain, simplify };
+        let args = audit::operation(&ctx, &rules, body)?;
+        operations.start(&ctx, id, "1.0/auditLog", &args)
+    };
+    natives.set("audit", Function::new(ctx.clone(), audit)?)?;
+
     let lines = Rc::clone(&shared.lines);
     let log = move |line: Text<'js>| -> rquickjs::Result<()> {
-        lines.borrow_mut().push(line.to_cstring()?.as_str());
+        lines.borrow_mut().push(&line.to_string()?);
         Ok(())
     };
     natives.set("log", Function::new(ctx.clone(), log)?)?;

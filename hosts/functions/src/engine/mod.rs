@@ -6,6 +6,7 @@
 //! A function reaches the host through the three operations of Convex's function ABI, `Convex.syscall`,
 //! `Convex.asyncSyscall` and `Convex.jsSyscall`. The first two go to the [`Syscalls`] of the call, JSON text in and out.
 
+mod audit;
 mod bytecode;
 mod failure;
 mod host;

@@ -167,9 +167,10 @@ impl Start<'_> {
         settings.set("kind", self.kind.map(FunctionKind::as_str))?;
         settings.set("nowMs", self.seed.now_ms)?;
         settings.set("env", self.env.variables_json())?;
-        settings.set("vars", self.env.audit_vars())?;
+        settings.set("auditVars", self.env.audit_vars())?;
         let install: Function<'js> = prelude.get("install")?;
-        let control: Object<'js> = install.call((natives(&ctx, shared, self.seed.random)?, settings))?;
+        let control: Object<'js> =
+            install.call((natives(&ctx, shared, self.seed.random, self.env.audit_vars())?, settings))?;
         Ok(Engine {
             invoke: control.get("invoke")?,
             settle: control.get("settle")?,
@@ -235,7 +236,13 @@ impl<'js> Engine<'js, '_> {
             return Failure::memory_limit(&self.limits);
         }
         if error.is_exception() {
-            return Failure::thrown(&self.ctx, &self.explain, thrown, &self.limits);
+            let failure = Failure::thrown(&self.ctx, &self.explain, thrown, &self.limits);
+            // What was thrown can have getters.
+            return if self.shared.stopwatch.is_over() {
+                Failure::time_limit(self.limits.time)
+            } else {
+                failure
+            };
         }
         Failure::new(FailureKind::Thrown, format!("Uncaught {error}"))
     }

@@ -275,7 +275,7 @@ fn child_env(child: &Child, parent: &Env) -> Env {
         };
         Some((name.clone(), text))
     });
-    Env::new(variables.collect(), parent.audit_vars())
+    parent.with_variables(variables.collect())
 }
 
 /// The modules of a directory whose exports are functions, and those that Convex has names for.
@@ -515,7 +515,10 @@ impl Reached {
         if !self.modules.compiled.contains_key(&name) {
             let text = serde_json::to_string(&path).map_err(|error| LoadError::at(config, error))?;
             let code = format!(
-                "import definition from \"definition\";\ndefinition.componentDefinitionPath = {text};\nexport default definition;\n"
+                "import definition from \"definition\";\n\
+                 definition.componentDefinitionPath = {text};\n\
+                 definition.defaultName ??= definition._name;\n\
+                 export default definition;\n"
             );
             self.add(&name, &code)?;
             self.modules.imports.insert(Arc::clone(&name), HashMap::from([("definition".to_owned(), real)]));

@@ -34,15 +34,23 @@ impl Env {
     /// of the contract (`ip`, `userAgent`, `requestId`, `now`).
     pub fn new(variables: BTreeMap<String, String>, audit_vars: impl IntoIterator<Item = String>) -> Env {
         let variables_json = serde_json::to_string(&variables).unwrap_or_else(|_| "{}".to_owned());
-        Env { variables, variables_json, audit_vars: audit_vars.into_iter().collect() }
+        let of_the_contract = ["requestId", "ip", "userAgent", "now"].map(str::to_owned);
+        Env { variables, variables_json, audit_vars: of_the_contract.into_iter().chain(audit_vars).collect() }
     }
 
     pub(crate) fn variables_json(&self) -> &str {
         &self.variables_json
     }
 
+    /// The names of all variables.
     pub(crate) fn audit_vars(&self) -> Vec<String> {
         self.audit_vars.clone()
+    }
+
+    /// The same with other variables in `process.env`.
+    pub(crate) fn with_variables(&self, variables: BTreeMap<String, String>) -> Env {
+        let variables_json = serde_json::to_string(&variables).unwrap_or_else(|_| "{}".to_owned());
+        Env { variables, variables_json, audit_vars: self.audit_vars.clone() }
     }
 
     pub(crate) fn variables(&self) -> &BTreeMap<String, String> {
