@@ -125,10 +125,16 @@ impl Refusal {
         };
         let detail = match status {
             Some(status) => status.to_string(),
-            None => describe(error),
+            None => innermost(error),
         };
         Refusal { answer, detail, timed_out: false }
     }
+}
+
+/// What a store said, in one line, without any credential, and what to do if it waits for somebody. For errors of the stores of a
+/// [`Bucket`](crate::Bucket), whose own text may quote the whole answer and signed URLs.
+pub fn describe(error: &object_store::Error) -> String {
+    Refusal::of(error).to_string()
 }
 
 /// As an operator reads it: what the bucket said, and what to do if it waits for somebody.
@@ -234,7 +240,7 @@ fn causes(error: &object_store::Error) -> impl Iterator<Item = Cause<'_>> {
 }
 
 /// The innermost cause says most (`connection refused`); what lies around it repeats it, with the whole URL.
-fn describe(error: &object_store::Error) -> String {
+fn innermost(error: &object_store::Error) -> String {
     let outer = scrub(&error.to_string());
     match causes(error).last().map(|cause| scrub(&cause.to_string())) {
         Some(inner) if !outer.contains(&inner) => format!("{outer}: {inner}"),

@@ -5,16 +5,17 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{Attributes, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload};
+use object_store::{Attributes, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload, RetryConfig};
 use url::Url;
 
-use crate::OpenError;
 use crate::encode::{EncodedObject, says_same};
+use crate::{ObjectKey, OpenError};
 
 /// A bucket, and the prefix in it under which a sink writes.
 ///
@@ -62,6 +63,28 @@ impl Bucket {
         K: AsRef<str>,
         V: Into<String>,
     {
+        Bucket::open_for(Purpose::Write, url, options)
+    }
+
+    /// Like [`open`](Self::open), for those who only read: a directory that does not exist is an error and is not made, and requests that
+    /// fail are repeated a few times, since reading twice does no harm. Do not open a sink on it.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and when a directory does not exist.
+    pub fn open_to_read(url: &str) -> Result<Bucket, OpenError> {
+        Bucket::open_for(Purpose::Read, url, [] as [(&str, &str); 0])
+    }
+
+    fn open_for<K, V>(
+        purpose: Purpose,
+        url: &str,
+        options: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Bucket, OpenError>
+    where
+        K: AsRef<str>,
+        V: Into<String>,
+    {
         let options: Vec<(String, String)> = options
             .into_iter()
             .map(|(name, value)| (name.as_ref().to_ascii_lowercase(), value.into()))
@@ -75,12 +98,12 @@ impl Bucket {
             None => Ok(()),
         };
         match url.scheme() {
-            "s3" => Bucket::remote(&url, prefix, s3(&url, &options)?),
-            "gs" => Bucket::remote(&url, prefix, gs(&url, &options)?),
-            "az" => Bucket::remote(&url, prefix, az(&url, &options)?),
+            "s3" => Bucket::remote(&url, prefix, s3(&url, purpose.retry(), &options)?),
+            "gs" => Bucket::remote(&url, prefix, gs(&url, purpose.retry(), &options)?),
+            "az" => Bucket::remote(&url, prefix, az(&url, purpose.retry(), &options)?),
             "file" => {
                 no_options("file")?;
-                Bucket::directory(&url)
+                Bucket::directory(&url, purpose)
             }
             "memory" => {
                 no_options("memory")?;
@@ -134,18 +157,39 @@ impl Bucket {
         key.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
     }
 
+    /// What follows the prefix in the path of an object; `None` if it is not below the prefix.
+    pub fn below_prefix(&self, location: &Path) -> Option<String> {
+        let parts: Vec<_> = location.prefix_match(&self.prefix)?.collect();
+        Some(parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/"))
+    }
+
+    /// The key of the object at this path. `None` if no sink writes objects there.
+    pub fn key(&self, location: &Path) -> Option<ObjectKey> {
+        self.below_prefix(location)?.parse().ok()
+    }
+
     fn remote(url: &Url, prefix: Path, store: Arc<dyn ObjectStore>) -> Result<Bucket, OpenError> {
         Ok(Bucket { name: name(url), ..Bucket::from_store(store, prefix) })
     }
 
-    fn directory(url: &Url) -> Result<Bucket, OpenError> {
+    fn directory(url: &Url, purpose: Purpose) -> Result<Bucket, OpenError> {
         let path = url.to_file_path().map_err(|()| {
             OpenError::configuration("a file URL has three slashes and an absolute path: file:///path")
         })?;
         let cannot = |doing: &str| {
             OpenError::configuration(format!("cannot {doing} the directory {}", path.display()))
         };
-        create_directory(&path).map_err(|error| cannot("create").with_source(error))?;
+        match purpose {
+            Purpose::Write => {
+                create_directory(&path).map_err(|error| cannot("create").with_source(error))?;
+            }
+            Purpose::Read => {
+                let found = std::fs::metadata(&path).map_err(|error| cannot("read").with_source(error))?;
+                if !found.is_dir() {
+                    return Err(cannot("read").with_source(io::Error::from(io::ErrorKind::NotADirectory)));
+                }
+            }
+        }
         let store = LocalFileSystem::new_with_prefix(&path)
             .map_err(|error| cannot("open").with_source(error))?
             .with_fsync(true);
@@ -213,6 +257,27 @@ impl fmt::Display for Bucket {
 impl fmt::Debug for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Bucket").field(&self.name).finish()
+    }
+}
+
+/// What a bucket is opened for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    Write,
+    Read,
+}
+
+impl Purpose {
+    fn retry(self) -> RetryConfig {
+        let default = RetryConfig::default();
+        match self {
+            // Retries are the sink's: they refresh credentials, and they know what an ambiguous answer means.
+            Purpose::Write => RetryConfig { max_retries: 0, ..default },
+            // Somebody may be waiting before a screen.
+            Purpose::Read => {
+                RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(30), ..default }
+            }
+        }
     }
 }
 
@@ -302,7 +367,7 @@ fn not_compiled_in(url: &Url, feature: &str) -> OpenError {
 /// Builds the store of one provider: the environment, then our defaults where it says nothing, then the options.
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 macro_rules! build {
-    ($provider:literal, $env_prefix:literal, $builder:ty, $url:expr, $options:expr, $configure:expr) => {{
+    ($provider:literal, $env_prefix:literal, $builder:ty, $url:expr, $retry:expr, $options:expr, $configure:expr) => {{
         let mut builder = <$builder>::from_env();
         for (name, value) in client_defaults($env_prefix) {
             builder = builder.with_config(name.parse().expect("a client option"), value);
@@ -311,10 +376,8 @@ macro_rules! build {
             let name = name.parse().map_err(|_| unknown_option(name, $provider))?;
             builder = builder.with_config(name, value);
         }
-        // Retries are ours: they refresh credentials, and they know what an ambiguous answer means.
-        let retry = object_store::RetryConfig { max_retries: 0, ..Default::default() };
         let configure: fn($builder) -> $builder = $configure;
-        let builder = configure(builder.with_url($url.as_str()).with_retry(retry));
+        let builder = configure(builder.with_url($url.as_str()).with_retry($retry));
         let store = builder.build().map_err(|error| {
             let reason = redact(crate::answer::scrub(&error.to_string()), $env_prefix, $options);
             OpenError::configuration(format!("{} cannot be opened: {reason}", $url))
@@ -324,9 +387,13 @@ macro_rules! build {
 }
 
 #[cfg(feature = "aws")]
-fn s3(url: &Url, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
+fn s3(
+    url: &Url,
+    retry: RetryConfig,
+    options: &[(String, String)],
+) -> Result<Arc<dyn ObjectStore>, OpenError> {
     use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
-    build!("s3", "AWS_", AmazonS3Builder, url, options, |builder| {
+    build!("s3", "AWS_", AmazonS3Builder, url, retry, options, |builder| {
         // The store compares what arrived with what was sent; a bucket with Object Lock demands it.
         let builder = match builder.get_config_value(&AmazonS3ConfigKey::Checksum) {
             Some(_) => builder,
@@ -337,29 +404,37 @@ fn s3(url: &Url, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, O
 }
 
 #[cfg(not(feature = "aws"))]
-fn s3(url: &Url, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
+fn s3(url: &Url, _: RetryConfig, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
     Err(not_compiled_in(url, "aws"))
 }
 
 #[cfg(feature = "gcp")]
-fn gs(url: &Url, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
+fn gs(
+    url: &Url,
+    retry: RetryConfig,
+    options: &[(String, String)],
+) -> Result<Arc<dyn ObjectStore>, OpenError> {
     use object_store::gcp::GoogleCloudStorageBuilder;
-    build!("gs", "GOOGLE_", GoogleCloudStorageBuilder, url, options, |builder| builder)
+    build!("gs", "GOOGLE_", GoogleCloudStorageBuilder, url, retry, options, |builder| builder)
 }
 
 #[cfg(not(feature = "gcp"))]
-fn gs(url: &Url, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
+fn gs(url: &Url, _: RetryConfig, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
     Err(not_compiled_in(url, "gcp"))
 }
 
 #[cfg(feature = "azure")]
-fn az(url: &Url, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
+fn az(
+    url: &Url,
+    retry: RetryConfig,
+    options: &[(String, String)],
+) -> Result<Arc<dyn ObjectStore>, OpenError> {
     use object_store::azure::MicrosoftAzureBuilder;
-    build!("az", "AZURE_", MicrosoftAzureBuilder, url, options, |builder| builder)
+    build!("az", "AZURE_", MicrosoftAzureBuilder, url, retry, options, |builder| builder)
 }
 
 #[cfg(not(feature = "azure"))]
-fn az(url: &Url, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
+fn az(url: &Url, _: RetryConfig, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
     Err(not_compiled_in(url, "azure"))
 }
 
@@ -442,7 +517,13 @@ mod tests {
         let bucket = Bucket::open_with("s3://bucket/some/prefix/", options).unwrap();
         assert_eq!(bucket.to_string(), "s3://bucket/some/prefix");
         assert_eq!(format!("{bucket:?}"), "Bucket(\"s3://bucket/some/prefix\")");
-        assert_eq!(bucket.path("dt=2023-11-14/hour=22/a").as_ref(), "some/prefix/dt=2023-11-14/hour=22/a");
+        let path = bucket.path("dt=2023-11-14/hour=22/a");
+        assert_eq!(path.as_ref(), "some/prefix/dt=2023-11-14/hour=22/a");
+        assert_eq!(bucket.below_prefix(&path).as_deref(), Some("dt=2023-11-14/hour=22/a"));
+        assert_eq!(bucket.below_prefix(&Path::from("some/prefixes/a")), None);
+        let key = ObjectKey::new(1_700_000_000_000, audit_core::UniqueId::from_bits(7), 3, Compression::Gzip);
+        assert_eq!(bucket.key(&bucket.path(&key.to_string())), Some(key));
+        assert_eq!(bucket.key(&path), None);
     }
 
     #[cfg(feature = "aws")]
@@ -453,6 +534,17 @@ mod tests {
         assert!(error.starts_with("s3://bucket cannot be opened: "), "{error}");
         let options = [("aws_token".to_owned(), "SECRET".to_owned())];
         assert_eq!(redact("a SECRET b".into(), "AWS_", &options), "a <aws_token> b");
+    }
+
+    #[test]
+    fn a_directory_that_is_only_read_is_not_made() {
+        let root = tempfile::tempdir().unwrap();
+        let url = Url::from_directory_path(root.path().join("absent")).unwrap();
+        let error = Bucket::open_to_read(url.as_str()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read the directory "), "{error}");
+        assert!(!root.path().join("absent").exists());
+        Bucket::open(url.as_str()).unwrap();
+        Bucket::open_to_read(url.as_str()).unwrap();
     }
 
     #[tokio::test]

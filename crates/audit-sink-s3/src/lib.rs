@@ -19,7 +19,7 @@
 //! - [`JournalSettings`]: where the journal is, how much it may take, how soon it is delivered.
 //! - [`Health`]: how it is doing, and why. The same goes to the `metrics` facade, under names that begin with `audit_`.
 //! - [`ObjectKey`], [`ObjectMetadata`], [`Compression`]: how objects are called, what they say about themselves, and how they
-//!   are written. Readers use them too.
+//!   are written. Readers use them too, with [`Partition`] for what need not be listed and [`LineDecoder`] for what is in an object.
 //!
 //! It depends on `audit-core` alone. Hosts open a sink and hand it to their runtime.
 //!
@@ -125,6 +125,7 @@
 
 mod answer;
 mod bucket;
+mod decode;
 mod deliver;
 mod direct;
 mod encode;
@@ -138,10 +139,12 @@ mod settings;
 mod sink;
 mod slot;
 
+pub use answer::describe;
 pub use bucket::Bucket;
+pub use decode::{DecodeError, DecodedLines, LineDecoder};
 pub use encode::{Compression, FORMAT_VERSION, ObjectMetadata};
 pub use error::{OpenError, OpenErrorKind};
 pub use health::{Health, HealthState};
-pub use key::{InvalidKey, ObjectKey};
+pub use key::{InvalidKey, InvalidPartition, ObjectKey, Partition};
 pub use settings::{InvalidSettings, JournalSettings, Settings};
 pub use sink::{S3Sink, S3SinkBuilder};

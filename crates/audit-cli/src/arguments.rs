@@ -1,0 +1,190 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use audit_core::UniqueId;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::condition::{Condition, Pointer};
+use crate::time::Moment;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0         done, and nothing is wrong
+  1         done, and something is wrong: a gap, a duplicate, a damaged object, a failed check, records left undelivered
+  2         the command line is wrong
+  3         could not be done: the bucket is out of reach or refuses, a file cannot be read
+  130, 143  stopped by Ctrl-C, by SIGTERM
+
+Credentials, regions and endpoints come from the provider's usual environment variables (AWS_*, GOOGLE_*, AZURE_*).";
+
+/// Looks into a bucket of audit logs or a journal, and says whether all is well.
+#[derive(Debug, Parser)]
+#[command(name = "audit", version, after_help = EXIT_CODES, infer_subcommands = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Write JSON for programs: one object on each line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Whether to use colours; `auto` does so on a terminal
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub(crate) color: Color,
+
+    /// Show no progress
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+
+    /// How many requests are under way at once
+    #[arg(long, global = true, default_value_t = 16, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) parallel: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the streams in a bucket, or its objects
+    Ls(Ls),
+    /// Print records
+    Cat(Cat),
+    /// Print the last records, and with -f those that come
+    Tail(Tail),
+    /// Count logs and metered usage, and find gaps, duplicates and damage
+    Stats(Stats),
+    /// Print a script that completes commands in a shell
+    Completions {
+        /// For which shell
+        shell: Shell,
+    },
+    /// Print the man page
+    Man {
+        /// Write one page for each command to this directory instead
+        #[arg(long)]
+        directory: Option<PathBuf>,
+    },
+}
+
+/// Where to read.
+#[derive(Debug, Args)]
+pub(crate) struct Source {
+    /// The bucket: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///path, or a directory
+    #[arg(env = "AUDIT_BUCKET")]
+    pub(crate) bucket: String,
+}
+
+/// What to read of it.
+#[derive(Debug, Args)]
+pub(crate) struct Selection {
+    /// Only from this time on: 2026-11-23, 2026-11-23T14:30Z, or an age: 90s, 30m, 6h, 7d. Objects are filed under the UTC hour of their first
+    /// record, so that whole hours are read unless --time says where each record's time is
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<Moment>,
+
+    /// Only before this time; as --since
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<Moment>,
+
+    /// Only this stream
+    #[arg(long, value_name = "ID")]
+    pub(crate) stream: Option<UniqueId>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+
+    /// List each object instead of each stream
+    #[arg(long, short)]
+    pub(crate) objects: bool,
+}
+
+/// Which records.
+#[derive(Debug, Args)]
+pub(crate) struct Filter {
+    /// Only records in which this JSON pointer has this value, as in /user=ada or /client/ip=null; all of several must hold
+    #[arg(long = "where", short = 'w', value_name = "POINTER=VALUE")]
+    pub(crate) conditions: Vec<Condition>,
+
+    /// Where a record has its time: the JSON pointer of milliseconds since 1970, or of a date and time
+    #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER")]
+    pub(crate) time: Option<Pointer>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cat {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+
+    /// Indent and colour records
+    #[arg(long, short)]
+    pub(crate) pretty: bool,
+
+    /// Stop after so many records
+    #[arg(long, short = 'n', value_name = "COUNT")]
+    pub(crate) limit: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tail {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+
+    /// Go on with records as they arrive, until Ctrl-C
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+
+    /// How many records to begin with
+    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 10)]
+    pub(crate) lines: usize,
+
+    /// How often to look for new objects, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    pub(crate) interval_ms: u64,
+
+    /// How many hours back to look for objects that come late
+    #[arg(long, value_name = "HOURS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=720))]
+    pub(crate) hours: u16,
+
+    /// Indent and colour records
+    #[arg(long, short)]
+    pub(crate) pretty: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stats {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+
+    /// Ask for the objects' metadata and do not read them: no bytes, no metered usage, no look at the lines
+    #[arg(long)]
+    pub(crate) heads: bool,
+
+    /// Where a record has its time, for how late objects come: the JSON pointer of milliseconds since 1970, or of a date and time
+    #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER")]
+    pub(crate) time: Option<Pointer>,
+}

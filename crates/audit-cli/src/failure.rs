@@ -1,0 +1,71 @@
+//! How a command ends.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+/// A command that could be carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nothing is wrong.
+    Well,
+    /// Something is wrong, and was said.
+    Wrong,
+}
+
+impl Outcome {
+    pub(crate) fn wrong_if(wrong: bool) -> Outcome {
+        if wrong { Outcome::Wrong } else { Outcome::Well }
+    }
+}
+
+/// A command that could not be carried out.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    message: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+    closed_pipe: bool,
+}
+
+impl Failure {
+    pub(crate) fn new(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), source: None, closed_pipe: false }
+    }
+
+    pub(crate) fn because(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
+        Failure { source: Some(source.into()), ..self }
+    }
+
+    /// The output could not be written.
+    pub(crate) fn of_output(error: io::Error) -> Failure {
+        let closed_pipe = error.kind() == io::ErrorKind::BrokenPipe;
+        Failure { closed_pipe, ..Failure::new("the output cannot be written").because(error) }
+    }
+
+    /// Whoever read the output has gone: nothing is wrong, and nothing more to do.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        self.closed_pipe
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+impl From<audit_sink_s3::OpenError> for Failure {
+    fn from(error: audit_sink_s3::OpenError) -> Failure {
+        let message = error.to_string();
+        match error.source() {
+            Some(source) => Failure::new(message).because(source.to_string()),
+            None => Failure::new(message),
+        }
+    }
+}
