@@ -217,7 +217,11 @@ impl Catalog {
 
 impl Index {
     /// The document's entry in this index.
-    pub(super) fn entry(&self, document: &Object) -> Key {
+    ///
+    /// # Errors
+    ///
+    /// The indexed values are too long.
+    pub(super) fn entry(&self, document: &Object) -> Result<Key, StoreError> {
         let mut key = key::entries(self.number);
         for path in &self.fields {
             let (first, rest) =
@@ -226,7 +230,15 @@ impl Index {
         }
         encoding::encode_optional(document.get("_creationTime"), &mut key);
         encoding::encode_optional(document.get("_id"), &mut key);
-        key.into()
+        if key.len() > key::MAX_KEY_BYTES {
+            return Err(StoreError::User(format!(
+                "The values that index \"{}\" orders a document by have {} bytes, which exceeds the limit of {} bytes",
+                self.name,
+                key.len(),
+                key::MAX_KEY_BYTES
+            )));
+        }
+        Ok(key.into())
     }
 }
 

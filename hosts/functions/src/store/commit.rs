@@ -6,7 +6,7 @@
 //! the first of those who came meanwhile.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt, mem,
     sync::{Arc, Condvar, Mutex, atomic::Ordering},
 };
@@ -240,15 +240,21 @@ impl Store {
         let before = self.latest();
         let mut catalog = Arc::clone(&before.0.catalog);
         let mut written: Vec<Arc<Written>> = Vec::new();
+        let mut keys: BTreeSet<Key> = BTreeSet::new();
         let mut puts: BTreeMap<Key, Option<Key>> = BTreeMap::new();
         let outcomes = group.into_iter().map(|request| {
             self.check(&request.reads, request.checked, &catalog)?;
-            if let Some(key) = written.iter().find_map(|other| request.reads.find(&other.keys)) {
+            // By the ranges read, since a group may write many keys.
+            let ranges = request.reads.ranges();
+            if let Some(key) =
+                ranges.filter_map(|(start, end)| keys.range::<Key, _>(start..end).next()).next()
+            {
                 return Err(conflict(&catalog, key));
             }
-            let Request { reads: _, checked: _, written: keys, puts: changed, counts, created } = request;
+            let Request { reads: _, checked: _, written: own, puts: changed, counts, created } = request;
             committer.last = self.now_ns().max(committer.last + 1);
-            written.push(Arc::new(Written { ts: committer.last, keys }));
+            keys.extend(own.iter().cloned());
+            written.push(Arc::new(Written { ts: committer.last, keys: own }));
             puts.extend(changed);
             for (number, change) in counts {
                 let count = committer.counts.entry(number).or_default();

@@ -19,6 +19,9 @@ const ENTRIES: u8 = 4;
 /// Tables by number. Never stored: it is written when a table comes into being, for those who looked for one.
 const NUMBERS: u8 = 5;
 
+/// Longest key that is stored. The key-value store takes up to 65,535 bytes; what a key may begin with is far less.
+pub(super) const MAX_KEY_BYTES: usize = 32 << 10;
+
 /// Bytes of the id at the end of an index entry: its tag, its characters, its end.
 const ENCODED_ID: usize = ID_LENGTH + 2;
 
@@ -159,6 +162,12 @@ pub(super) fn after_prefix(prefix: &[u8]) -> Key {
         }
     }
     next.into()
+}
+
+/// A bound that has the same stored keys before it and after it, and is not longer than a key may be.
+pub(super) fn clamp(bound: Key) -> Key {
+    // Of the keys that may be stored only the cut-off bound itself begins with it, and that one comes before the bound.
+    if bound.len() > MAX_KEY_BYTES { after(&bound[..MAX_KEY_BYTES]) } else { bound }
 }
 
 fn decode_u32(bytes: &[u8]) -> Result<u32, StoreError> {

@@ -18,6 +18,7 @@ mod commit;
 mod error;
 mod filter;
 mod id;
+mod intervals;
 mod key;
 mod query;
 mod reads;

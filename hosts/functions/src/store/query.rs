@@ -17,7 +17,7 @@ use crate::value::{ComponentPath, Object, Value, encoding, is_undefined_json};
 /// Most filters and limits of one query.
 const MAX_OPERATORS: usize = 256;
 /// A page that read more documents than this is better split.
-const SPLIT_DOCUMENTS: u64 = 1_000;
+const SPLIT_DOCUMENTS: usize = 1_000;
 
 /// A query as a client's JSON says it, with the range of keys that it reads.
 #[derive(Debug, Clone)]
@@ -156,7 +156,6 @@ impl Tx {
         if let Some(end) = &end {
             plan.end_with(end);
         }
-        let has_end = end.is_some();
         let before = self.metrics();
         let mut stream = Stream::new(plan);
         let mut page = Vec::new();
@@ -169,12 +168,15 @@ impl Tx {
             let is_over = request.maximum_rows_read.is_some_and(|most| rows >= most)
                 || request.maximum_bytes_read.is_some_and(|most| bytes >= most);
             // At least one row, or the next page would begin where this one does.
-            if is_over && !positions.is_empty() {
-                status = Some(PageStatus::SplitRequired);
-                break None;
-            }
-            if !has_end && page.len() as u64 >= request.page_size {
-                break None;
+            let is_over = is_over && !positions.is_empty();
+            match &end {
+                // The next page begins at this end whatever happens, so what is missing of this one must be said.
+                Some(end) if is_over => {
+                    status = Some(PageStatus::SplitRequired);
+                    break Some(end.clone());
+                }
+                None if is_over || page.len() as u64 >= request.page_size => break None,
+                Some(_) | None => {}
             }
             let Some((position, document)) = stream.next_row(self)? else {
                 break Some(end.unwrap_or(Position::End));
@@ -184,10 +186,12 @@ impl Tx {
                 page.push(Value::Object(Arc::unwrap_or_clone(document)));
             }
         };
-        let split = (positions.len() > 1).then(|| positions[positions.len() / 2 - 1].clone());
-        if status.is_none() && self.metrics().documents_read - before.documents_read > SPLIT_DOCUMENTS {
+        if status.is_none() && positions.len() > SPLIT_DOCUMENTS {
             status = Some(PageStatus::SplitRecommended);
         }
+        let split = (positions.len() > 1 || status.is_some())
+            .then(|| positions.get(positions.len().saturating_sub(1) / 2).cloned())
+            .flatten();
         let last = last.unwrap_or_else(|| positions.pop().map_or(begin, Position::After));
         Ok(Page {
             page,
@@ -325,7 +329,7 @@ fn range_of(
         }
     }
     let end = upper.map_or_else(|| key::after_prefix(&prefix), Key::from);
-    Ok((Key::from(lower.unwrap_or(prefix)), end))
+    Ok((key::clamp(Key::from(lower.unwrap_or(prefix))), key::clamp(end)))
 }
 
 impl Operator {
@@ -540,7 +544,7 @@ impl Cursors {
         }
         match (tag, key) {
             (0, []) => Ok(Position::Start),
-            (1, key) => Ok(Position::After(Key::from(key))),
+            (1, key) if key.len() <= key::MAX_KEY_BYTES => Ok(Position::After(Key::from(key))),
             (2, []) => Ok(Position::End),
             (_, _) => Err(invalid()),
         }

@@ -62,6 +62,10 @@ impl ReadSet {
         self.ranges.range::<Key, _>(..=key).next_back().is_some_and(|(_, end)| key < end)
     }
 
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (&Key, &Key)> {
+        self.ranges.iter()
+    }
+
     /// The first of these keys that lies in what was read.
     pub(super) fn find<'a>(&self, keys: &'a [Key]) -> Option<&'a Key> {
         keys.iter().find(|key| self.contains(key))

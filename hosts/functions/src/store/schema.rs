@@ -56,7 +56,10 @@ impl std::error::Error for SchemaError {
 
 impl From<StoreError> for SchemaError {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        match error {
+            StoreError::User(message) => Self::Refused(message),
+            StoreError::Failed(_) => Self::Store(error),
+        }
     }
 }
 
@@ -196,7 +199,9 @@ fn fill(store: &Store, snapshot: &Snapshot, table: &Table, before: Option<&Table
     let mut puts = BTreeMap::new();
     for document in documents(store, snapshot, table.number) {
         let document = document?;
-        puts.extend(new.iter().map(|index| (index.entry(&document), Some(Key::from([])))));
+        for index in &new {
+            puts.insert(index.entry(&document)?, Some(Key::from([])));
+        }
         if puts.len() >= BATCH_ENTRIES {
             store.write(std::mem::take(&mut puts), None)?;
         }

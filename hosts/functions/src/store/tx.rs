@@ -15,7 +15,7 @@ use super::{
     query::Stream,
     reads::ReadSet,
 };
-use crate::value::{ComponentPath, Object, Patch, Value, encoding};
+use crate::value::{ComponentPath, Object, Patch, Validator, Value, encoding};
 
 /// Most documents that a transaction may read.
 pub const MAX_DOCUMENTS_READ: u64 = 32_000;
@@ -213,6 +213,7 @@ impl Tx {
             return Err(reserved(name));
         }
         let existing = self.table(component, table);
+        let is_new = existing.is_none();
         let number = match &existing {
             Some(table) => table.number,
             None => self.store.check_number(self.store.propose_number(component, table))?,
@@ -234,16 +235,14 @@ impl Tx {
         self.count_write(&document)?;
         let table = match existing {
             Some(table) => table,
-            None => {
-                let created =
-                    Arc::new(Table::new(component.clone(), table, number, || self.store.new_number()));
-                let name = (component.clone(), table.to_owned());
-                self.created.insert(name.clone(), Arc::clone(&created));
-                self.undo.push(Undo::Created(name));
-                created
-            }
+            None => Arc::new(Table::new(component.clone(), table, number, || self.store.new_number())),
         };
-        self.put(&table, key, None, Some(document));
+        self.put(&table, key, None, Some(document))?;
+        if is_new {
+            let name = (component.clone(), table.name.clone());
+            self.created.insert(name.clone(), table);
+            self.undo.push(Undo::Created(name));
+        }
         Ok(id)
     }
 
@@ -383,7 +382,7 @@ impl Tx {
     ) -> Result<Value, StoreError> {
         let (table, key, before) = self.existing(access, "delete", "Delete", component, table, id)?;
         self.count_write(&before)?;
-        self.put(&table, key, Some(Arc::clone(&before)), None);
+        self.put(&table, key, Some(Arc::clone(&before)), None)?;
         Ok(Value::Object(Arc::unwrap_or_clone(before)))
     }
 
@@ -428,6 +427,21 @@ impl Tx {
             (Ok(number), Some(table)) => table.number == number,
             (_, _) => false,
         }
+    }
+
+    /// Whether a validator of this component accepts the value, with `v.id(table)` meaning its tables.
+    ///
+    /// # Errors
+    ///
+    /// As [`Validator::check`].
+    pub fn check(
+        &mut self,
+        component: &ComponentPath,
+        validator: &Validator,
+        value: &Value,
+    ) -> Result<(), String> {
+        let tx = std::cell::RefCell::new(self);
+        validator.check(value, &|table, text| tx.borrow_mut().is_id(component, table, text))
     }
 
     /// Begins a sub-transaction.
@@ -485,6 +499,14 @@ impl Tx {
         if !self.has_writes() {
             return Ok(self.snapshot.ts());
         }
+        let store = self.store.clone();
+        let checked = self.store.check(&self.reads, self.snapshot.ts(), self.snapshot.catalog())?;
+        let request = self.into_request(checked).map_err(CommitError::Failed)?;
+        store.commit(request)
+    }
+
+    /// All that the commit needs, worked out before it is anybody's turn.
+    fn into_request(self, checked: Timestamp) -> Result<Request, StoreError> {
         let mut written = Vec::new();
         let mut puts = Vec::new();
         let mut counts: BTreeMap<u32, i64> = BTreeMap::new();
@@ -492,18 +514,18 @@ impl Tx {
             written.extend([table.key(), key::number(table.number)]);
             puts.push((table.key(), Some(table.encode().into())));
         }
-        for (key, write) in self.documents.iter().filter(|(_, write)| write.is_change()) {
+        for (key, write) in self.documents.into_iter().filter(|(_, write)| write.is_change()) {
             let value = write.current.as_ref().map(|document| {
                 let mut bytes = Vec::new();
                 encoding::encode_object(document, &mut bytes);
                 Key::from(bytes)
             });
             written.push(key.clone());
-            puts.push((key.clone(), value));
+            puts.push((key, value));
             // A document that changed in place is another one to those who read it through an index.
             for index in &write.table.indexes {
-                let before = write.base.as_ref().map(|document| index.entry(document));
-                let after = write.current.as_ref().map(|document| index.entry(document));
+                let before = write.base.as_ref().map(|document| index.entry(document)).transpose()?;
+                let after = write.current.as_ref().map(|document| index.entry(document)).transpose()?;
                 if before == after {
                     written.extend(before);
                     continue;
@@ -521,8 +543,7 @@ impl Tx {
         }
         counts.retain(|_, change| *change != 0);
         written.extend(counts.keys().map(|number| key::count(*number)));
-        let checked = self.store.check(&self.reads, self.snapshot.ts(), self.snapshot.catalog())?;
-        self.store.commit(Request {
+        Ok(Request {
             reads: self.reads,
             checked,
             written,
@@ -660,17 +681,14 @@ impl Tx {
         let created = before.get("_creationTime").cloned().unwrap_or(Value::Null);
         let document = with_system_fields(fields, id, created);
         self.count_write(&document)?;
-        self.put(table, key, Some(before), Some(document));
-        Ok(())
+        self.put(table, key, Some(before), Some(document))
     }
 
     /// The fields, if the table accepts a document of them.
     fn checked(&mut self, table: &Arc<Table>, fields: Object) -> Result<Object, StoreError> {
         let Some((validator, _)) = &table.validator else { return Ok(fields) };
         let value = Value::Object(fields);
-        let tx = std::cell::RefCell::new(&mut *self);
-        let is_id = |name: &str, text: &str| tx.borrow_mut().is_id(&table.component, name, text);
-        validator.check(&value, &is_id).map_err(|error| {
+        self.check(&table.component, validator, &value).map_err(|error| {
             StoreError::User(format!(
                 "Failed to insert or update a document in table \"{}\" because it does not match the schema: {error}",
                 table.name
@@ -680,22 +698,31 @@ impl Tx {
     }
 
     /// Notes a write, with the index entries that go with it.
-    fn put(&mut self, table: &Arc<Table>, key: Key, before: Option<Arc<Object>>, after: Option<Arc<Object>>) {
+    fn put(
+        &mut self,
+        table: &Arc<Table>,
+        key: Key,
+        before: Option<Arc<Object>>,
+        after: Option<Arc<Object>>,
+    ) -> Result<(), StoreError> {
+        let mut entries = Vec::with_capacity(table.indexes.len());
         for index in &table.indexes {
-            let old = before.as_ref().map(|document| index.entry(document));
-            let new = after.as_ref().map(|document| index.entry(document));
+            let old = before.as_ref().map(|document| index.entry(document)).transpose()?;
+            let new = after.as_ref().map(|document| index.entry(document)).transpose()?;
             if old != new {
-                for (entry, is_there) in [(old, false), (new, true)] {
-                    let Some(entry) = entry else { continue };
-                    let previous = self.entries.insert(entry.clone(), is_there);
-                    self.undo.push(Undo::Entry(entry, previous));
-                }
+                entries.extend(old.map(|entry| (entry, false)));
+                entries.extend(new.map(|entry| (entry, true)));
             }
+        }
+        for (entry, is_there) in entries {
+            let previous = self.entries.insert(entry.clone(), is_there);
+            self.undo.push(Undo::Entry(entry, previous));
         }
         let previous = self.documents.get(&key).cloned();
         let base = previous.as_ref().map_or(before, |write| write.base.clone());
         self.documents.insert(key.clone(), Write { table: Arc::clone(table), base, current: after });
         self.undo.push(Undo::Document(key, previous));
+        Ok(())
     }
 
     pub(super) fn count_query(&mut self) -> Result<(), StoreError> {

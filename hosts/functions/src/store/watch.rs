@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Inner, Store, Timestamp, key::Key, lock, reads::ReadSet};
+use super::{Inner, Store, Timestamp, intervals::Intervals, key::Key, lock, reads::ReadSet};
 
 /// Recent commits are forgotten once they are more than this.
 const MAX_RECENT_COMMITS: usize = 16_384;
@@ -33,18 +33,34 @@ pub(super) struct Recent {
     /// Commits up to here are not in the log.
     horizon: Timestamp,
     watches: HashMap<u64, Arc<Watched>>,
+    /// What they watch, by their numbers.
+    ranges: Intervals,
     next_watch: u64,
 }
 
 impl Recent {
     pub(super) fn new(last: Timestamp) -> Self {
-        Self { log: VecDeque::new(), keys: 0, horizon: last, watches: HashMap::new(), next_watch: 0 }
+        Self {
+            log: VecDeque::new(),
+            keys: 0,
+            horizon: last,
+            watches: HashMap::new(),
+            ranges: Intervals::default(),
+            next_watch: 0,
+        }
     }
 
     /// Adds a commit; returns the watches that it made invalid, which are to be notified.
     pub(super) fn push(&mut self, written: Arc<Written>) -> Vec<Arc<Watched>> {
-        let told = self.watches.values().filter(|watched| watched.reads.find(&written.keys).is_some());
-        let told: Vec<_> = told.filter(|watched| watched.invalidate(written.ts)).cloned().collect();
+        let mut numbers = Vec::new();
+        for key in &written.keys {
+            self.ranges.find(key, &mut |number| numbers.push(number));
+        }
+        // A watch that has become invalid has nothing more to be told.
+        let told: Vec<_> = numbers.into_iter().filter_map(|number| self.remove(number)).collect();
+        for watched in &told {
+            watched.invalidate(written.ts);
+        }
         self.keys += written.keys.len();
         self.log.push_back(written);
         while self.log.len() > MAX_RECENT_COMMITS || self.keys > MAX_RECENT_KEYS {
@@ -53,6 +69,24 @@ impl Recent {
             self.horizon = first.ts;
         }
         told
+    }
+
+    fn add(&mut self, watched: &Arc<Watched>) -> u64 {
+        let number = self.next_watch;
+        self.next_watch += 1;
+        for (start, end) in watched.reads.ranges() {
+            self.ranges.insert(start.clone(), end.clone(), number);
+        }
+        self.watches.insert(number, Arc::clone(watched));
+        number
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Arc<Watched>> {
+        let watched = self.watches.remove(&number)?;
+        for (start, _) in watched.reads.ranges() {
+            self.ranges.remove(start, number);
+        }
+        Some(watched)
     }
 
     /// All commits after `ts`, unless some of them are forgotten.
@@ -75,9 +109,8 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Whether this commit is the first.
-    fn invalidate(&self, ts: Timestamp) -> bool {
-        self.invalid_since.compare_exchange(0, ts, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    fn invalidate(&self, ts: Timestamp) {
+        self.invalid_since.store(ts, Ordering::Release);
     }
 
     pub(super) fn notify(&self) {
@@ -91,7 +124,8 @@ impl Watched {
 pub struct Watch {
     watched: Arc<Watched>,
     store: Weak<Inner>,
-    number: u64,
+    /// None if it was invalid from the beginning.
+    number: Option<u64>,
 }
 
 impl Watch {
@@ -99,23 +133,20 @@ impl Watch {
         let watched =
             Arc::new(Watched { reads, invalid_since: AtomicU64::new(0), notifies: Mutex::default() });
         let mut recent = lock(&store.0.recent);
-        match recent.since(at) {
-            Some(since) => {
-                if let Some(first) = since.iter().find(|written| watched.reads.find(&written.keys).is_some())
-                {
+        let number = match recent.since(at) {
+            Some(since) => match since.iter().find(|written| watched.reads.find(&written.keys).is_some()) {
+                Some(first) => {
                     watched.invalidate(first.ts);
+                    None
                 }
-            }
-            // What was written since is not known: at worst the commit right after.
+                None => Some(recent.add(&watched)),
+            },
+            // What was written since is not known: at worst something right after.
             None => {
                 watched.invalidate(at + 1);
+                None
             }
-        }
-        let number = recent.next_watch;
-        recent.next_watch += 1;
-        if watched.invalid_since.load(Ordering::Acquire) == 0 {
-            recent.watches.insert(number, Arc::clone(&watched));
-        }
+        };
         Self { watched, store: Arc::downgrade(&store.0), number }
     }
 
@@ -140,8 +171,8 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if let Some(store) = self.store.upgrade() {
-            let watched = lock(&store.recent).watches.remove(&self.number);
+        if let Some((store, number)) = self.store.upgrade().zip(self.number) {
+            let watched = lock(&store.recent).remove(number);
             drop(watched);
         }
     }
