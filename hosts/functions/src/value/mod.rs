@@ -8,6 +8,8 @@ mod component_path;
 pub mod encoding;
 mod json;
 mod size;
+#[cfg(test)]
+mod tests;
 mod validator;
 
 use std::{cmp::Ordering, collections::BTreeMap};

@@ -1,4 +1,7 @@
-//! Transactions by example.
+//! Transactions by example, and by comparison with a model.
+
+mod histories;
+mod model;
 
 use std::collections::BTreeMap;
 
@@ -9,6 +12,13 @@ use crate::value::{Value, patch_from_json};
 
 fn root() -> ComponentPath {
     ComponentPath::root()
+}
+
+/// A new store, in a directory that goes with it.
+fn open() -> (tempfile::TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    (directory, store)
 }
 
 fn value(json: serde_json::Value) -> Value {
@@ -50,8 +60,7 @@ fn what_is_committed_is_read_by_later_transactions_alone() {
 
 #[test]
 fn a_commit_conflicts_exactly_if_what_it_read_was_written() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path()).unwrap();
+    let (_directory, store) = open();
     let mut tx = store.begin(&store.latest(), 1);
     let a = tx.insert(&root(), "t", value(json!({ "n": 1 }))).unwrap();
     let b = tx.insert(&root(), "t", value(json!({ "n": 2 }))).unwrap();
@@ -75,8 +84,7 @@ fn a_commit_conflicts_exactly_if_what_it_read_was_written() {
 
 #[test]
 fn an_index_is_read_in_order() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path()).unwrap();
+    let (_directory, store) = open();
     let schema = json!({ "schemaValidation": true, "tables": [{
         "tableName": "t", "indexes": [{ "indexDescriptor": "by_n", "fields": ["n"] }], "documentType": { "type": "any" },
     }]});
