@@ -1,9 +1,11 @@
 import { log } from "convex/server";
-import { internalMutation } from "./_generated/server";
+import { v } from "convex/values";
+import { internalMutation, query } from "./_generated/server";
 
 export const sweep = internalMutation({
   args: {},
   handler: async (ctx) => {
+    await ctx.db.insert("sweeps", {});
     const request = await ctx.meta.getRequestMetadata();
     await log.audit({
       action: "maintenance.swept",
@@ -11,5 +13,15 @@ export const sweep = internalMutation({
       read: { ip: request.ip, userAgent: request.userAgent },
       at: log.vars.now,
     });
+  },
+});
+
+// How many notices of a document were sent, and how often it was swept.
+export const notices = query({
+  args: { about: v.string() },
+  handler: async (ctx, { about }) => {
+    const notices = await ctx.db.query("notices").collect();
+    const sweeps = await ctx.db.query("sweeps").collect();
+    return { notices: notices.filter((notice) => notice.about === about).length, sweeps: sweeps.length };
   },
 });

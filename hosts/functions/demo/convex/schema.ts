@@ -9,5 +9,6 @@ export default defineSchema({
     revision: v.number(),
   }).index("by_org", ["orgId"]),
   counters: defineTable({ name: v.string(), value: v.number() }).index("by_name", ["name"]),
+  sweeps: defineTable({}),
   notices: defineTable({ about: v.string(), from: v.union(v.string(), v.null()) }),
 });

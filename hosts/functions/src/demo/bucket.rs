@@ -1,0 +1,81 @@
+//! The audit logs, read back from the bucket's directory.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+
+use audit_sink_s3::{Compression, LineDecoder, ObjectKey};
+use serde_json::Value as Json;
+
+/// One log as it stands in the bucket.
+#[derive(Debug, Clone)]
+pub(super) struct Log {
+    /// The line, as it is.
+    pub(super) text: String,
+    pub(super) json: Json,
+}
+
+/// All logs, in the order of streams and of numbers in each.
+#[derive(Debug, Default)]
+pub(super) struct Logs {
+    pub(super) all: Vec<Log>,
+    pub(super) objects: usize,
+}
+
+impl Logs {
+    /// Reads everything below the directory.
+    ///
+    /// # Errors
+    ///
+    /// When something there is no object of a sink, or two objects have a record of the same number.
+    pub(super) fn read(directory: &Path) -> Result<Logs, Box<dyn Error>> {
+        let mut objects = Vec::new();
+        let mut directories = vec![directory.to_owned()];
+        while let Some(next) = directories.pop() {
+            if !next.exists() {
+                continue;
+            }
+            for entry in fs::read_dir(&next)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    directories.push(path);
+                    continue;
+                }
+                let name = path.strip_prefix(directory)?.to_str().ok_or("a name that is no text")?.to_owned();
+                if name.starts_with("dt=") {
+                    let key: ObjectKey = name.parse().map_err(|error| format!("{name}: {error}"))?;
+                    objects.push((key, path));
+                }
+            }
+        }
+        let mut logs = Logs { all: Vec::new(), objects: objects.len() };
+        let mut numbers = BTreeSet::new();
+        objects.sort_by_key(|(key, _)| (key.stream(), key.first_sequence()));
+        for (key, path) in objects {
+            let mut decoder = LineDecoder::new(Compression::Zstd);
+            let mut sequence = key.first_sequence();
+            let mut lines = Vec::new();
+            decoder.push(&fs::read(&path)?, |line| lines.push(line.to_vec()))?;
+            decoder.finish()?;
+            for line in lines {
+                if !numbers.insert((key.stream(), sequence)) {
+                    return Err(format!("record {sequence} of stream {} is there twice", key.stream()).into());
+                }
+                sequence += 1;
+                let text = String::from_utf8(line)?;
+                let json = serde_json::from_str(&text)?;
+                logs.all.push(Log { text, json });
+            }
+        }
+        Ok(logs)
+    }
+
+    /// Those whose `action` is this and that have all of these members.
+    pub(super) fn find(&self, action: &str, members: &[(&str, Json)]) -> Vec<&Log> {
+        let matches = |log: &&Log| {
+            log.json["action"] == action && members.iter().all(|(pointer, value)| log.json.pointer(pointer) == Some(value))
+        };
+        self.all.iter().filter(matches).collect()
+    }
+}
