@@ -22,7 +22,11 @@ mod plan {
         unreachable!("there is no such file")
     }
 
-    pub fn write_durably(_: &dyn Disk, _: &str, _: &[u8]) -> io::Result<()> {
+    pub fn write_durably<'a>(
+        _: &dyn Disk,
+        _: &str,
+        _: impl IntoIterator<Item = &'a [u8]>,
+    ) -> io::Result<()> {
         unreachable!("nothing is removed")
     }
 }
@@ -36,7 +40,7 @@ pub fn read_segment(file: Vec<u8>) -> Vec<Vec<u8>> {
     let Ok(recovered) = recovery::recover(&disk) else { return groups };
     for found in recovered.segments {
         let mut sequence = found.first_sequence;
-        let mut reader = segment::SegmentReader::new(found.segment, format::FIRST_GROUP);
+        let mut reader = segment::SegmentReader::new(found.segment, format::FIRST_GROUP, segment::Window::default());
         while reader.position().offset < found.end {
             let Ok(format::Found::Group(header)) = reader.look() else { panic!("recovery saw a group here") };
             assert_eq!(header.first_sequence, sequence);

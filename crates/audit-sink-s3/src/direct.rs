@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::answer::Answer;
 use crate::deliver::{Deliverer, Delivery};
-use crate::encode::encode;
+use crate::encode::ObjectEncoder;
 use crate::health::HealthBoard;
 use crate::slot::Slot;
 use crate::{ObjectKey, Settings};
@@ -412,7 +412,8 @@ impl Group {
     async fn deliver(self, deliverer: Arc<Deliverer>, compression: crate::Compression) {
         let Group { first_ticket: _, stream, first_sequence, time_ms, count, bytes, lines, waiters } = self;
         let key = ObjectKey::new(time_ms, stream, first_sequence, compression);
-        let encode = move || encode(lines, first_sequence, count, compression);
+        let mut encoder = ObjectEncoder::new(Arc::default());
+        let encode = move || encoder.encode(lines, first_sequence, count, compression);
         let object = if bytes > MAX_ENCODE_INLINE_BYTES {
             match task::spawn_blocking(encode).await {
                 Ok(object) => object,

@@ -2,12 +2,17 @@
 
 use std::fmt;
 use std::io::Write;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use flate2::GzBuilder;
 use object_store::{Attribute, AttributeValue, Attributes, PutPayload};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
+use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective};
+
+use crate::buffers::{Pieces, Pool};
 
 /// How the lines in an object are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -132,7 +137,7 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
 /// encoded anew would still be the same object.
 #[derive(Clone)]
 pub(crate) struct EncodedObject {
-    /// In pieces where the lines were not copied.
+    /// In pieces.
     pub(crate) payload: PutPayload,
     pub(crate) metadata: ObjectMetadata,
     pub(crate) compression: Compression,
@@ -146,49 +151,102 @@ impl EncodedObject {
     }
 }
 
-/// Encodes `lines`, the records from `first_sequence` on; `count`, at least one, says how many records they are.
-pub(crate) fn encode(
-    lines: Vec<Bytes>,
-    first_sequence: u64,
-    count: u64,
-    compression: Compression,
-) -> EncodedObject {
-    let mut hash = Sha256::new();
-    lines.iter().for_each(|lines| hash.update(lines));
-    let metadata =
-        ObjectMetadata { last_sequence: first_sequence + (count - 1), count, sha256: hash.finalize().into() };
-    let payload = match compression {
-        Compression::Zstd => zstd(&lines).into(),
-        Compression::Gzip => gzip(&lines).into(),
-        Compression::None => lines.into_iter().collect(),
-    };
-    EncodedObject { payload, metadata, compression }
+/// Makes objects, one after the other, in memory that is used again.
+pub(crate) struct ObjectEncoder {
+    pool: Arc<Pool>,
+    /// Megabytes, made when they are first needed.
+    zstd: Option<CCtx<'static>>,
+}
+
+impl ObjectEncoder {
+    /// One whose objects are in pieces of this pool.
+    pub(crate) fn new(pool: Arc<Pool>) -> ObjectEncoder {
+        ObjectEncoder { pool, zstd: None }
+    }
+
+    /// Lets go of memory that only the next object needs.
+    pub(crate) fn trim(&mut self) {
+        self.zstd = None;
+    }
+
+    /// Encodes `lines`, the records from `first_sequence` on; `count`, at least one, says how many records they are.
+    pub(crate) fn encode(
+        &mut self,
+        lines: Vec<Bytes>,
+        first_sequence: u64,
+        count: u64,
+        compression: Compression,
+    ) -> EncodedObject {
+        let mut hash = Sha256::new();
+        lines.iter().for_each(|lines| hash.update(lines));
+        let metadata = ObjectMetadata {
+            last_sequence: first_sequence + (count - 1),
+            count,
+            sha256: hash.finalize().into(),
+        };
+        let payload = match compression {
+            Compression::Zstd => self.zstd(&lines).into_iter().collect(),
+            Compression::Gzip => self.gzip(&lines).into_iter().collect(),
+            Compression::None => lines.into_iter().collect(),
+        };
+        EncodedObject { payload, metadata, compression }
+    }
+
+    fn zstd(&mut self, lines: &[Bytes]) -> Vec<Bytes> {
+        let bytes: usize = lines.iter().map(Bytes::len).sum();
+        let context = self.zstd.get_or_insert_with(|| {
+            let mut context = CCtx::create();
+            context.set_parameter(CParameter::CompressionLevel(ZSTD_LEVEL)).expect(TO_MEMORY);
+            context.set_parameter(CParameter::ChecksumFlag(true)).expect(TO_MEMORY);
+            context
+        });
+        context.reset(ResetDirective::SessionOnly).expect(TO_MEMORY);
+        context.set_pledged_src_size(Some(bytes as u64)).expect(TO_MEMORY);
+        let mut out = Pieces::new(&self.pool);
+        let mut run = |lines: &[u8], end| {
+            let mut input = InBuffer::around(lines);
+            loop {
+                let left = out.fill(|piece| {
+                    let filled = piece.len();
+                    let mut output = OutBuffer::around_pos(piece, filled);
+                    context.compress_stream2(&mut output, &mut input, end).expect(TO_MEMORY)
+                });
+                let done = match end {
+                    ZSTD_EndDirective::ZSTD_e_continue | ZSTD_EndDirective::ZSTD_e_flush => {
+                        input.pos == input.src.len()
+                    }
+                    ZSTD_EndDirective::ZSTD_e_end => left == 0,
+                };
+                if done {
+                    return;
+                }
+            }
+        };
+        // The end alone, last: given with all of the lines it would choose another way, and other bytes.
+        lines.iter().for_each(|lines| run(lines, ZSTD_EndDirective::ZSTD_e_continue));
+        run(&[], ZSTD_EndDirective::ZSTD_e_end);
+        out.into_bytes()
+    }
+
+    fn gzip(&self, lines: &[Bytes]) -> Vec<Bytes> {
+        let level = flate2::Compression::new(GZIP_LEVEL);
+        let mut encoder = GzBuilder::new().mtime(0).write(Pieces::new(&self.pool), level);
+        lines.iter().try_for_each(|lines| encoder.write_all(lines)).expect(TO_MEMORY);
+        encoder.finish().expect(TO_MEMORY).into_bytes()
+    }
 }
 
 const TO_MEMORY: &str = "compressing from memory to memory does not fail";
-
-fn zstd(lines: &[Bytes]) -> Vec<u8> {
-    let bytes: usize = lines.iter().map(Bytes::len).sum();
-    let mut encoder = zstd::Encoder::new(Vec::with_capacity(bytes / 4), ZSTD_LEVEL).expect(TO_MEMORY);
-    encoder.include_checksum(true).expect(TO_MEMORY);
-    encoder.set_pledged_src_size(Some(bytes as u64)).expect(TO_MEMORY);
-    lines.iter().try_for_each(|lines| encoder.write_all(lines)).expect(TO_MEMORY);
-    encoder.finish().expect(TO_MEMORY)
-}
-
-fn gzip(lines: &[Bytes]) -> Vec<u8> {
-    let bytes: usize = lines.iter().map(Bytes::len).sum();
-    let level = flate2::Compression::new(GZIP_LEVEL);
-    let mut encoder = GzBuilder::new().mtime(0).write(Vec::with_capacity(bytes / 4), level);
-    lines.iter().try_for_each(|lines| encoder.write_all(lines)).expect(TO_MEMORY);
-    encoder.finish().expect(TO_MEMORY)
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::io::Read;
+
+    fn encoder() -> ObjectEncoder {
+        ObjectEncoder::new(Arc::default())
+    }
 
     fn decoded(object: &EncodedObject) -> Vec<u8> {
         let bytes: Bytes = object.payload.clone().into();
@@ -213,8 +271,9 @@ mod tests {
             let pieces: Vec<Bytes> = lines.iter().cloned().map(Bytes::from).collect();
             let count = pieces.len() as u64;
             let whole = lines.concat();
+            let mut encoder = encoder();
             for compression in [Compression::Zstd, Compression::Gzip, Compression::None] {
-                let object = encode(pieces.clone(), first, count, compression);
+                let object = encoder.encode(pieces.clone(), first, count, compression);
                 prop_assert_eq!(&decoded(&object), &whole);
                 let sha256: [u8; 32] = Sha256::digest(&whole).into();
                 let expected = ObjectMetadata { last_sequence: first + count - 1, count, sha256 };
@@ -222,7 +281,7 @@ mod tests {
                 prop_assert_eq!(ObjectMetadata::from_attributes(&attributes), Some(expected));
                 prop_assert_eq!(says_same(&attributes, &sha256), Some(true));
                 prop_assert_eq!(says_same(&attributes, &[7; 32]), Some(false));
-                let again = encode(vec![whole.clone().into()], first, count, compression);
+                let again = encoder.encode(vec![whole.clone().into()], first, count, compression);
                 prop_assert_eq!(Bytes::from(again.payload), Bytes::from(object.payload), "however it was cut");
             }
         }
@@ -236,9 +295,30 @@ mod tests {
         }
     }
 
+    /// One context makes all objects of a journal.
+    #[test]
+    fn an_object_does_not_depend_on_those_before_it() {
+        let lines = |n: usize| {
+            let line = |i| {
+                format!("{{\"n\":{},\"x\":\"{:x}\"}}\n", i, (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            };
+            Bytes::from((0..n).map(line).collect::<String>())
+        };
+        let mut one = encoder();
+        for n in [1, 200_000, 3, 60_000, 100] {
+            let object = one.encode(vec![lines(n)], 0, n as u64, Compression::Zstd);
+            let alone = encoder().encode(vec![lines(n)], 0, n as u64, Compression::Zstd);
+            assert_eq!(decoded(&object), lines(n));
+            assert_eq!(Bytes::from(object.payload), Bytes::from(alone.payload), "{n} lines");
+            if n == 60_000 {
+                one.trim();
+            }
+        }
+    }
+
     #[test]
     fn a_gzip_header_names_no_time_and_no_host() {
-        let object = encode(vec![Bytes::from_static(b"{}\n")], 5, 1, Compression::Gzip);
+        let object = encoder().encode(vec![Bytes::from_static(b"{}\n")], 5, 1, Compression::Gzip);
         let bytes: Bytes = object.payload.into();
         assert_eq!(&bytes[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]);
     }

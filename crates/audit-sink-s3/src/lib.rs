@@ -125,6 +125,7 @@
 
 mod answer;
 mod bucket;
+mod buffers;
 mod decode;
 mod deliver;
 mod direct;

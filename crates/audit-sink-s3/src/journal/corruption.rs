@@ -26,7 +26,7 @@ use super::format::{
 };
 use super::open;
 use super::recovery::RecoveryError;
-use super::segment::{Segment, SegmentReader, file_name};
+use super::segment::{Segment, SegmentReader, Window, file_name};
 use super::simulated_disk::{Dice, SimulatedDisk};
 use super::writer::JournalWriter;
 
@@ -95,7 +95,7 @@ fn read(disk: &SimulatedDisk) -> Result<Records, RecoveryError> {
     let (recovered, _) = open::read(disk, UniqueId::from_bits(9999))?;
     let mut records = Records::new();
     for segment in recovered.segments {
-        let mut reader = SegmentReader::new(segment.segment.clone(), FIRST_GROUP);
+        let mut reader = SegmentReader::new(segment.segment.clone(), FIRST_GROUP, Window::default());
         while reader.position().offset < segment.end {
             let Found::Group(header) = reader.look()? else { panic!("recovery saw a group here") };
             let (places, payload) = reader.batches(&header)?;

@@ -1,7 +1,8 @@
 //! Brings what is in the journal to the bucket: cuts it into objects, plans each durably, puts it, and lets go of what has arrived.
 //!
 //! One task does all of it in order; the requests of several objects are under way at once. A backlog of any size is read from disk
-//! object by object, so memory holds what is under way and no more.
+//! object by object, so memory holds what is under way and no more: the lines of one object, the encoder, and the encoded objects that are on
+//! their way, all in pieces that are used again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -9,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::UniqueId;
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -20,10 +20,11 @@ use super::live::LiveSegments;
 use super::plan::{
     Decided, DecidedObject, Plan, read_object, remove_delivered, set_aside, write_delivered, write_object,
 };
-use super::segment::SegmentReader;
+use super::segment::{SegmentReader, Window};
 use crate::answer::Refusal;
+use crate::buffers::{Pieces, Pool};
 use crate::deliver::{Deliverer, Delivery};
-use crate::encode::encode;
+use crate::encode::{EncodedObject, ObjectEncoder};
 use crate::{JournalSettings, Settings};
 
 /// What the handle asks of the task.
@@ -55,8 +56,11 @@ pub(crate) struct JournalDelivery {
     /// Where the last durable group ends. Its sender goes when nothing more will be committed.
     durable: watch::Receiver<Position>,
     commands: mpsc::UnboundedReceiver<Command>,
+    pool: Arc<Pool>,
     /// Away while it reads on another thread.
     cutter: Option<Cutter>,
+    /// Away while it encodes on another thread.
+    encoder: Option<ObjectEncoder>,
     /// Whether there may be something to read.
     more: bool,
     ended: bool,
@@ -119,7 +123,8 @@ impl JournalDelivery {
             Planned { plan, end: start, state }
         });
         let planned = planned.collect();
-        let cutter = Cutter::new(Arc::clone(&live), planned_to, settings.max_object_bytes);
+        let pool = Arc::new(Pool::default());
+        let cutter = Cutter::new(Arc::clone(&live), planned_to, settings.max_object_bytes, Arc::clone(&pool));
         JournalDelivery {
             disk,
             live,
@@ -130,6 +135,8 @@ impl JournalDelivery {
             durable,
             commands,
             cutter: Some(cutter),
+            encoder: Some(ObjectEncoder::new(Arc::clone(&pool))),
+            pool,
             more: true,
             ended: false,
             hurry: false,
@@ -177,6 +184,7 @@ impl JournalDelivery {
             // Before those who flushed are told that nothing older is left.
             self.note_oldest();
             self.answer_flushes();
+            self.rest();
             if self.ended && !self.more && due.is_none() && self.planned.is_empty() {
                 self.clean().await;
                 return true;
@@ -249,8 +257,13 @@ impl JournalDelivery {
     async fn plan(&mut self, cut: Cut) {
         let Cut { stream, first_sequence, count, time_ms, lines, since: _, end } = cut;
         let plan = Plan { stream, first_sequence, count, time_ms, compression: self.settings.compression };
-        let (lines, compression) = (Bytes::from(lines), plan.compression);
-        let object = blocking(move || encode(vec![lines], first_sequence, count, compression)).await;
+        let (mut encoder, lines) = (self.encoder.take().expect("back from its thread"), lines.into_bytes());
+        let (encoder, object) = blocking(move || {
+            let object = encoder.encode(lines, first_sequence, count, plan.compression);
+            (encoder, object)
+        })
+        .await;
+        self.encoder = Some(encoder);
         let written = object.clone();
         self.on_disk("the plan of an object cannot be written", move |disk| {
             write_object(disk, &plan, &written)
@@ -261,7 +274,7 @@ impl JournalDelivery {
         self.send(plan, object);
     }
 
-    fn send(&mut self, plan: Plan, object: crate::encode::EncodedObject) {
+    fn send(&mut self, plan: Plan, object: EncodedObject) {
         let deliverer = Arc::clone(&self.deliverer);
         self.requests.spawn(async move {
             let path = deliverer.bucket.path(&plan.key().to_string());
@@ -278,9 +291,9 @@ impl JournalDelivery {
             };
             // Until it is read, nothing of it is in memory.
             waiting.state = State::UnderWay { bytes: 0 };
-            let plan = waiting.plan;
+            let (plan, pool) = (waiting.plan, Arc::clone(&self.pool));
             let read = self.on_disk("the file of an object cannot be read", move |disk| {
-                let object = read_object(disk, &plan.file_name())?;
+                let object = read_object(disk, &plan.file_name(), &pool)?;
                 object.map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))
             });
             let (_, object) = read.await;
@@ -383,8 +396,22 @@ impl JournalDelivery {
         left < self.journal.segment_bytes.max(self.journal.max_bytes / 5)
     }
 
+    /// Whether everything that was read is delivered, and nothing more is known of.
+    fn is_idle(&mut self) -> bool {
+        !self.more && self.planned.is_empty() && self.cutter_mut().pending.is_none()
+    }
+
+    /// Lets go of memory that is not needed for now.
+    fn rest(&mut self) {
+        if self.is_idle() {
+            self.cutter_mut().trim();
+            self.encoder.as_mut().expect("back from its thread").trim();
+            self.pool.trim();
+        }
+    }
+
     fn answer_flushes(&mut self) {
-        let nothing_left = !self.more && self.planned.is_empty() && self.cutter_mut().pending.is_none();
+        let nothing_left = self.is_idle();
         let done =
             if nothing_left { self.cutter_mut().consumed.max(self.delivered_to) } else { self.delivered_to };
         let has_waiting = self.planned.iter().any(|planned| planned.end.ordinal == 0);
@@ -436,7 +463,7 @@ struct Cut {
     first_sequence: u64,
     count: u64,
     time_ms: i64,
-    lines: Vec<u8>,
+    lines: Pieces,
     since: Instant,
     /// Where the last group ends all of whose records are in this object or an earlier one.
     end: Position,
@@ -446,18 +473,36 @@ struct Cut {
 struct Cutter {
     live: Arc<LiveSegments>,
     reader: Option<SegmentReader>,
+    /// For the next reader.
+    window: Window,
     next_ordinal: u32,
     /// Up to before which record each stream is in an object already.
     planned_to: BTreeMap<UniqueId, u64>,
     pending: Option<Cut>,
     consumed: Position,
     max_object_bytes: usize,
+    pool: Arc<Pool>,
 }
 
 impl Cutter {
-    fn new(live: Arc<LiveSegments>, planned_to: BTreeMap<UniqueId, u64>, max_object_bytes: usize) -> Cutter {
+    fn new(
+        live: Arc<LiveSegments>,
+        planned_to: BTreeMap<UniqueId, u64>,
+        max_object_bytes: usize,
+        pool: Arc<Pool>,
+    ) -> Cutter {
         let consumed = Position { ordinal: 0, offset: 0 };
-        Cutter { live, reader: None, next_ordinal: 0, planned_to, pending: None, consumed, max_object_bytes }
+        Cutter {
+            live,
+            reader: None,
+            window: Window::default(),
+            next_ordinal: 0,
+            planned_to,
+            pending: None,
+            consumed,
+            max_object_bytes,
+            pool,
+        }
     }
 
     /// Takes what is gathered. What is read from now on goes into another object.
@@ -474,7 +519,9 @@ impl Cutter {
             let ordinal = live.segment.header.ordinal;
             // The one that was read to its end may have been removed since.
             if self.reader.as_ref().is_none_or(|reader| reader.segment().header.ordinal != ordinal) {
-                self.reader = Some(SegmentReader::new(live.segment.clone(), FIRST_GROUP));
+                self.close_reader();
+                let window = std::mem::take(&mut self.window);
+                self.reader = Some(SegmentReader::new(live.segment.clone(), FIRST_GROUP, window));
             }
             let reader = self.reader.as_mut().expect("made above");
             if reader.position().offset >= live.end {
@@ -482,7 +529,7 @@ impl Cutter {
                     return Ok((None, true));
                 }
                 self.next_ordinal = ordinal + 1;
-                self.reader = None;
+                self.close_reader();
                 continue;
             }
             reader.limit(live.end);
@@ -518,11 +565,11 @@ impl Cutter {
                     first_sequence,
                     count: 0,
                     time_ms: place.time_ms,
-                    lines: Vec::new(),
+                    lines: Pieces::new(&self.pool),
                     since: Instant::now(),
                     end: self.consumed,
                 });
-                pending.lines.extend_from_slice(&payload[place.lines]);
+                pending.lines.extend(&payload[place.lines]);
                 pending.count += u64::from(place.count);
             }
             if full {
@@ -533,6 +580,20 @@ impl Cutter {
             if self.pending.as_ref().is_some_and(|pending| pending.lines.len() >= self.max_object_bytes) {
                 return Ok((self.take(), false));
             }
+        }
+    }
+
+    fn close_reader(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            self.window = reader.into_window();
+        }
+    }
+
+    /// Lets go of the memory that it reads into.
+    fn trim(&mut self) {
+        self.window = Window::default();
+        if let Some(reader) = &mut self.reader {
+            reader.trim();
         }
     }
 

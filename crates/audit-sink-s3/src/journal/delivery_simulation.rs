@@ -606,7 +606,7 @@ impl BadDisk {
                 continue;
             }
             self.held.lock().unwrap().remove(&name);
-            plan::write_durably(&self.inner, &name, &file.bytes.lock().unwrap())?;
+            plan::write_durably(&self.inner, &name, [&file.bytes.lock().unwrap()[..]])?;
         }
         Ok(())
     }
@@ -718,7 +718,7 @@ impl Disk for BadDisk {
         self.inner.rename(from, to)?;
         if self.variant == Variant::NotesDeliveryWhenPlanned
             && to.ends_with(".object")
-            && let Ok((plan, _)) = plan::read_object(&self.inner, to)?
+            && let Ok((plan, _)) = plan::read_object(&self.inner, to, &Arc::default())?
         {
             plan::write_delivered(&self.inner, plan.stream, plan.next_sequence())?;
         }

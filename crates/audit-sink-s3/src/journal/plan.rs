@@ -5,13 +5,14 @@
 //! - A *delivered file* says up to which record a stream is delivered. There is one for each stream from before its first record on.
 
 use std::io;
+use std::sync::Arc;
 
 use audit_core::UniqueId;
-use bytes::Bytes;
 
 use super::disk::{Disk, remove_if_there};
 use super::format::{Fields, seal};
 use super::recovery::RecoveryError;
+use crate::buffers::{Pieces, Pool};
 use crate::encode::EncodedObject;
 use crate::{Compression, ObjectKey, ObjectMetadata};
 
@@ -59,60 +60,84 @@ fn tag(compression: Compression) -> &'static str {
 ///
 /// A crash before that: nothing was sent. Recovery finds the file whole or not at all, and the records are cut anew in the second case.
 pub(crate) fn write_object(disk: &dyn Disk, plan: &Plan, object: &EncodedObject) -> io::Result<()> {
-    write_durably(disk, &plan.file_name(), &object_file(plan, object))
+    write_object_as(disk, &plan.file_name(), plan, object)
+}
+
+fn write_object_as(disk: &dyn Disk, name: &str, plan: &Plan, object: &EncodedObject) -> io::Result<()> {
+    let header = object_header(plan, object);
+    let pieces = object.payload.iter().map(|piece| &piece[..]);
+    write_durably(disk, name, [&header[..]].into_iter().chain(pieces))
 }
 
 /// Keeps an object that will not be sent again under the name of its conflict, durably. The file by its own name is done with then.
 ///
 /// A crash before that: the object is sent again, and meets the conflict again.
 pub(crate) fn set_aside(disk: &dyn Disk, plan: &Plan) -> io::Result<()> {
-    write_durably(disk, &plan.conflict_name(), &read_whole(disk, &plan.file_name())?)
+    write_durably(disk, &plan.conflict_name(), [&read_whole(disk, &plan.file_name())?[..]])
 }
 
-fn object_file(plan: &Plan, object: &EncodedObject) -> Vec<u8> {
+fn object_header(plan: &Plan, object: &EncodedObject) -> Vec<u8> {
     let Plan { stream, first_sequence, count, time_ms, compression } = plan;
-    let bytes: Bytes = object.payload.clone().into();
-    let mut file = format!(
+    let sum = object.payload.iter().fold(0, |sum, piece| crc32c::crc32c_append(sum, piece));
+    let mut header = format!(
         "audit object 1 stream {stream} first {first_sequence:016x} count {count:016x} time {:016x} as {} bytes {:016x} \
-         sum {:08x} sha256 ",
+         sum {sum:08x} sha256 ",
         time_ms.cast_unsigned(),
         tag(*compression),
-        bytes.len(),
-        crc32c::crc32c(&bytes),
+        object.payload.content_length(),
     )
     .into_bytes();
     for byte in object.metadata.sha256 {
-        file.extend_from_slice(format!("{byte:02x}").as_bytes());
+        header.extend_from_slice(format!("{byte:02x}").as_bytes());
     }
-    file.push(b' ');
-    seal(&mut file, 0);
-    debug_assert_eq!(file.len(), OBJECT_HEADER_BYTES);
-    file.extend_from_slice(&bytes);
-    file
+    header.push(b' ');
+    seal(&mut header, 0);
+    debug_assert_eq!(header.len(), OBJECT_HEADER_BYTES);
+    header
 }
 
-/// Reads an object file. The inner error says what is damaged.
+/// Reads an object file, the object in pieces of this pool. The inner error says what is damaged.
 pub(crate) fn read_object(
     disk: &dyn Disk,
     name: &str,
+    pool: &Arc<Pool>,
 ) -> io::Result<Result<(Plan, EncodedObject), &'static str>> {
-    let mut file = read_whole(disk, name)?;
-    let Some(header) = file.get(..OBJECT_HEADER_BYTES).and_then(|header| Fields::of(header, 0)) else {
+    let file = disk.open(name)?;
+    let len = file.len()?;
+    let mut header = [0; OBJECT_HEADER_BYTES];
+    if len < header.len() as u64 {
+        return Ok(Err("the file was cut off"));
+    }
+    file.read_exact_at(&mut header, 0)?;
+    let Some(fields) = Fields::of(&header, 0) else {
         return Ok(Err("the header of the object does not match its checksum"));
     };
-    let Some((plan, len, sum, sha256)) = object_header(header) else {
+    let Some((plan, bytes, sum, sha256)) = read_object_header(fields) else {
         return Ok(Err("the header of the object cannot be read"));
     };
-    let bytes = Bytes::from(file.split_off(OBJECT_HEADER_BYTES));
-    if bytes.len() as u64 != len || crc32c::crc32c(&bytes) != sum {
+    let mut pieces = Pieces::new(pool);
+    let mut at = header.len() as u64;
+    while at < len {
+        at += pieces.fill(|piece| {
+            let filled = piece.len();
+            let room = (piece.capacity() - filled) as u64;
+            let read = room.min(len - at);
+            piece.resize(filled + usize::try_from(read).expect("at most the room of a piece"), 0);
+            file.read_exact_at(&mut piece[filled..], at).map(|()| read)
+        })?;
+    }
+    let pieces = pieces.into_bytes();
+    let found = pieces.iter().fold(0, |sum, piece| crc32c::crc32c_append(sum, piece));
+    if len - header.len() as u64 != bytes || found != sum {
         return Ok(Err("the bytes of the object do not match their checksum"));
     }
     let last_sequence = plan.first_sequence + (plan.count - 1);
     let metadata = ObjectMetadata { last_sequence, count: plan.count, sha256 };
-    Ok(Ok((plan, EncodedObject { payload: bytes.into(), metadata, compression: plan.compression })))
+    let payload = pieces.into_iter().collect();
+    Ok(Ok((plan, EncodedObject { payload, metadata, compression: plan.compression })))
 }
 
-fn object_header(mut fields: Fields<'_>) -> Option<(Plan, u64, u32, [u8; 32])> {
+fn read_object_header(mut fields: Fields<'_>) -> Option<(Plan, u64, u32, [u8; 32])> {
     fields.literal("audit object 1 stream ")?;
     let stream = fields.text(UniqueId::TEXT_BYTES)?.parse().ok()?;
     fields.literal(" first ")?;
@@ -147,7 +172,7 @@ fn delivered_name(stream: UniqueId) -> String {
 pub(crate) fn write_delivered(disk: &dyn Disk, stream: UniqueId, next_sequence: u64) -> io::Result<()> {
     let mut file = format!("audit delivered 1 next {next_sequence:016x} ").into_bytes();
     seal(&mut file, 0);
-    write_durably(disk, &delivered_name(stream), &file)
+    write_durably(disk, &delivered_name(stream), [&file[..]])
 }
 
 /// Forgets a stream of which no segment is left here.
@@ -198,6 +223,7 @@ pub(crate) fn recover(
         what: what.to_owned(),
     };
     let mut decided = Decided::default();
+    let pool = Arc::default();
     let mut names = disk.list()?;
     names.sort_unstable();
     for name in &names {
@@ -227,7 +253,7 @@ pub(crate) fn recover(
             }
             continue;
         }
-        let (plan, object) = read_object(disk, name)?.map_err(|what| damaged(name, what))?;
+        let (plan, object) = read_object(disk, name, &pool)?.map_err(|what| damaged(name, what))?;
         if (plan.stream, plan.first_sequence) != (stream, first_sequence) {
             return Err(damaged(name, "the file is another object's, under this one's name"));
         }
@@ -240,7 +266,7 @@ pub(crate) fn recover(
         if plan.first_sequence != expected {
             return Err(damaged(name, "the object before this one is missing"));
         }
-        write_durably(disk, name, &object_file(&plan, &object))?;
+        write_object_as(disk, name, &plan, &object)?;
         decided.objects.push(DecidedObject { plan, set_aside });
     }
     Ok(decided)
@@ -265,13 +291,21 @@ pub(super) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Puts a file in its place, whole: a crash leaves what was there before, or this.
-pub(super) fn write_durably(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+/// Puts a file of these parts in its place, whole: a crash leaves what was there before, or this.
+pub(super) fn write_durably<'a>(
+    disk: &dyn Disk,
+    name: &str,
+    parts: impl IntoIterator<Item = &'a [u8]>,
+) -> io::Result<()> {
     let preparing = format!("{name}.preparing");
     // Of an earlier try that failed, if it is there.
     let _ = disk.remove(&preparing);
     let file = disk.create(&preparing)?;
-    file.write_all_at(bytes, 0)?;
+    let mut at = 0;
+    for part in parts {
+        file.write_all_at(part, at)?;
+        at += part.len() as u64;
+    }
     file.sync_all()?;
     disk.rename(&preparing, name)?;
     disk.sync_directory()

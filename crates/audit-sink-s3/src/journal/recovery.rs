@@ -12,7 +12,7 @@ use audit_core::UniqueId;
 use super::disk::Disk;
 use super::format::{FIRST_GROUP, Fields, Found, GroupHeader, Position, look, seal};
 use super::plan::{read_whole, write_durably};
-use super::segment::{Segment, SegmentReader, file_name, ordinal_of};
+use super::segment::{Segment, SegmentReader, Window, file_name, ordinal_of};
 
 /// A journal that was read whole.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ const FIRST_ORDINAL: u32 = 1;
 pub(crate) fn note_begin(disk: &dyn Disk, ordinal: u32) -> io::Result<()> {
     let mut file = format!("audit begin 1 segment {ordinal:08x} ").into_bytes();
     seal(&mut file, 0);
-    write_durably(disk, BEGIN, &file)
+    write_durably(disk, BEGIN, [&file[..]])
 }
 
 fn read_begin(disk: &dyn Disk) -> Result<u32, RecoveryError> {
@@ -144,12 +144,15 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
     // Unknown before the first group: what came before that was delivered and removed.
     let mut last: Option<LastGroup> = None;
     let mut empty_from = None;
+    let mut window = Window::default();
     for ordinal in &ordinals {
         let segment = match Segment::open(disk, *ordinal)? {
             Ok(segment) => segment,
             Err(what) => return Err(damaged(Position { ordinal: *ordinal, offset: 0 }, what)),
         };
-        match (read_segment(segment, &mut last)?, empty_from) {
+        let recovered;
+        (recovered, window) = read_segment(segment, &mut last, window)?;
+        match (recovered, empty_from) {
             (Some(_), Some(empty)) => {
                 let what = "the segment is empty, and later ones are not";
                 return Err(damaged(Position { ordinal: empty, offset: FIRST_GROUP }, what));
@@ -209,13 +212,14 @@ fn write_again(last: &LastGroup) -> io::Result<()> {
 fn read_segment(
     segment: Segment,
     last: &mut Option<LastGroup>,
-) -> Result<Option<RecoveredSegment>, RecoveryError> {
-    let mut reader = SegmentReader::new(segment.clone(), FIRST_GROUP);
+    window: Window,
+) -> Result<(Option<RecoveredSegment>, Window), RecoveryError> {
+    let mut reader = SegmentReader::new(segment.clone(), FIRST_GROUP, window);
     let mut recovered: Option<RecoveredSegment> = None;
     loop {
         let here = reader.position();
         if here.offset >= segment.header.bytes {
-            return Ok(recovered);
+            return Ok((recovered, reader.into_window()));
         }
         let header = match reader.look()? {
             Found::Group(header) => header,
@@ -224,7 +228,7 @@ fn read_segment(
             Found::Nothing | Found::Torn if reader.has_group_behind()? => {
                 return Err(damaged(here, "a group that was acknowledged is not there, and later ones are"));
             }
-            Found::Nothing | Found::Torn => return Ok(recovered),
+            Found::Nothing | Found::Torn => return Ok((recovered, reader.into_window())),
         };
         match last.as_ref().map(|last| last.end) {
             Some(end) if header.durable > end => {

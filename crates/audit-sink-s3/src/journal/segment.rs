@@ -103,18 +103,40 @@ pub(crate) struct SegmentReader {
     offset: u64,
     /// Nothing is read from here on.
     limit: u64,
-    window: Vec<u8>,
-    window_at: u64,
+    window: Window,
+}
+
+/// What was read of a file, and memory to read the next piece into.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    memory: Vec<u8>,
+    /// Where in the file it begins.
+    at: u64,
+    /// How much of the memory was read.
+    filled: usize,
 }
 
 /// How much is read at once, unless a group is larger.
 const WINDOW_BYTES: u64 = 1 << 20;
 
+/// How much memory a window keeps: most groups are smaller. What one larger group takes is let go of after it.
+const MAX_KEPT_BYTES: u64 = 5 << 20;
+
 impl SegmentReader {
-    /// Reads from `offset` on, where a group begins.
-    pub(crate) fn new(segment: Segment, offset: u64) -> SegmentReader {
+    /// Reads from `offset` on, where a group begins, into the memory of this window.
+    pub(crate) fn new(segment: Segment, offset: u64, window: Window) -> SegmentReader {
         let limit = segment.header.bytes;
-        SegmentReader { segment, offset, limit, window: Vec::new(), window_at: 0 }
+        SegmentReader { segment, offset, limit, window: Window { filled: 0, ..window } }
+    }
+
+    /// The window, for the reader of another segment.
+    pub(crate) fn into_window(self) -> Window {
+        self.window
+    }
+
+    /// Lets go of the memory of the window.
+    pub(crate) fn trim(&mut self) {
+        self.window = Window::default();
     }
 
     /// Reads up to `limit` and not beyond: a commit may be writing there, and what is read ahead would not show it later.
@@ -175,24 +197,25 @@ impl SegmentReader {
 
     /// These bytes of the file, read with what follows them.
     fn at(&mut self, offset: u64, len: u64) -> io::Result<&[u8]> {
-        let window_end = self.window_at + self.window.len() as u64;
-        if offset < self.window_at || offset + len > window_end {
+        let Window { memory, at, filled } = &mut self.window;
+        if offset < *at || offset + len > *at + *filled as u64 {
             let read = len.max(WINDOW_BYTES).min(self.limit - offset);
-            let read_bytes = usize::try_from(read).map_err(io::Error::other)?;
-            if self.window.is_empty() {
-                self.window = vec![0; read_bytes];
+            let most = usize::try_from(read.max(MAX_KEPT_BYTES)).map_err(io::Error::other)?;
+            let read = usize::try_from(read).map_err(io::Error::other)?;
+            if memory.len() > most {
+                memory.truncate(most);
+                memory.shrink_to_fit();
             }
-            // What it held is read over, not zeroed before.
-            self.window.resize(read_bytes, 0);
-            if let Err(error) = self.segment.file.read_exact_at(&mut self.window, offset) {
-                self.window.clear();
-                return Err(error);
+            if memory.len() < read {
+                // Not grown with what it holds, since that is read over.
+                *memory = Vec::new();
+                *memory = vec![0; read];
             }
-            // A single large group does not keep its memory.
-            self.window.shrink_to(usize::try_from(read.max(WINDOW_BYTES)).map_err(io::Error::other)?);
-            self.window_at = offset;
+            *filled = 0;
+            self.segment.file.read_exact_at(&mut memory[..read], offset)?;
+            (*at, *filled) = (offset, read);
         }
-        let from = usize::try_from(offset - self.window_at).map_err(io::Error::other)?;
-        Ok(&self.window[from..from + usize::try_from(len).map_err(io::Error::other)?])
+        let from = usize::try_from(offset - *at).map_err(io::Error::other)?;
+        Ok(&memory[from..from + usize::try_from(len).map_err(io::Error::other)?])
     }
 }
