@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::delivery::Command;
 use super::disk::Disk;
 use super::format::{EncodedBatch, Position};
-use super::live::LiveSegments;
+use super::live::{LiveSegments, Publisher};
 use super::segment::Segment;
 use super::writer::{CommitError, JournalWriter};
 use crate::answer::Refusal;
@@ -110,9 +110,7 @@ impl JournaledWriter {
             queued,
             segments,
             next: None,
-            live: Arc::clone(&live),
-            stream,
-            durable,
+            publisher: Publisher::new(Arc::clone(&live), stream, durable),
             stopped,
             health: Arc::clone(&health),
             trouble: None,
@@ -249,9 +247,7 @@ struct Committer {
     segments: threads::Receiver<Segment>,
     /// A segment that is ready.
     next: Option<Segment>,
-    live: Arc<LiveSegments>,
-    stream: UniqueId,
-    durable: watch::Sender<Position>,
+    publisher: Publisher,
     stopped: Arc<AtomicBool>,
     health: Arc<HealthBoard>,
     trouble: Option<Watch>,
@@ -317,12 +313,10 @@ impl Committer {
                 let bytes = batches.iter().map(EncodedBatch::bytes).sum();
                 self.health.meters.committed(began.elapsed(), batches.len(), bytes);
                 let count = batches.iter().map(|encoded| encoded.batch().count()).sum();
-                self.live.committed(&committed, self.stream, count, Instant::now());
-                // Before anybody is told: whoever has a receipt and flushes must wait for this group too.
-                self.durable.send_replace(committed.segment.position(committed.end));
+                self.publisher.publish(&committed, count);
                 let mut first_sequence = committed.first_sequence;
                 for (reply, count, _room) in waiters {
-                    let place = Place { stream: self.stream, first_sequence, count };
+                    let place = Place { stream: self.publisher.stream(), first_sequence, count };
                     first_sequence += u64::from(count);
                     // A crash before this line: the record is durable and will be delivered, and nobody was told.
                     let _ = reply.send(Ok(Receipt { durability: Durability::Journaled, place: Some(place) }));
@@ -387,10 +381,9 @@ impl Preparer {
                 continue;
             }
             let salt = (self.random.next_u64() >> 32) as u32;
-            match Segment::prepare(&*self.disk, ordinal, bytes, salt) {
+            match self.live.prepare(&*self.disk, ordinal, bytes, salt) {
                 Ok(segment) => {
                     full = None;
-                    self.live.prepared(bytes);
                     self.health.journal_bytes(self.live.bytes());
                     if self.ready.send(segment).is_err() {
                         return;

@@ -3,6 +3,9 @@
 //! One task does all of it in order; the requests of several objects are under way at once. A backlog of any size is read from disk
 //! object by object, so memory holds what is under way and no more: the lines of one object, the encoder, and the encoded objects that are on
 //! their way, all in pieces that are used again.
+//!
+//! What the disk refuses stays to be done and is tried again, for ever. Nothing new is begun before that; but what is under way arrives, and what
+//! is delivered makes room, since room may be what the disk lacks.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -12,9 +15,9 @@ use std::time::Duration;
 use audit_core::UniqueId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-use super::disk::Disk;
+use super::disk::{Disk, is_full};
 use super::format::{FIRST_GROUP, Found, Position};
 use super::live::LiveSegments;
 use super::plan::{
@@ -25,6 +28,7 @@ use crate::answer::Refusal;
 use crate::buffers::{Pieces, Pool};
 use crate::deliver::{Deliverer, Delivery};
 use crate::encode::{EncodedObject, ObjectEncoder};
+use crate::health::Watch;
 use crate::{JournalSettings, Settings};
 
 /// What the handle asks of the task.
@@ -67,6 +71,10 @@ pub(crate) struct JournalDelivery {
     hurry: bool,
     /// Objects whose plan is durable, in the order of their records.
     planned: VecDeque<Planned>,
+    /// The object after those, whose plan is to be written.
+    unplanned: Option<Unplanned>,
+    /// What the disk refused last, if that is still to be done.
+    refused: Option<Refused>,
     requests: JoinSet<(Plan, Delivery)>,
     /// Up to before which record each stream is known to be delivered, durably.
     delivered: BTreeMap<UniqueId, u64>,
@@ -89,11 +97,32 @@ enum State {
     /// In its file alone: of a process that ended before.
     Waiting,
     /// In memory, on its way.
-    UnderWay {
-        bytes: usize,
-    },
+    UnderWay { bytes: usize },
+    /// Another one stands under its key. To be set aside.
+    Conflict,
+    /// In the bucket, or set aside.
     Done,
 }
+
+/// An object in memory alone. Nothing of it was sent.
+struct Unplanned {
+    plan: Plan,
+    object: EncodedObject,
+    end: Position,
+}
+
+/// The disk refused something.
+struct Refused {
+    again_at: Instant,
+    /// For lack of room.
+    is_full: bool,
+    /// Reading the journal, and nothing that follows from it.
+    reading: bool,
+    watch: Watch,
+}
+
+/// What could not be done on the disk, and why.
+type Failed = (&'static str, io::Error);
 
 /// What a [`JournalDelivery`] is made of.
 pub(crate) struct Parts {
@@ -141,6 +170,8 @@ impl JournalDelivery {
             ended: false,
             hurry: false,
             planned,
+            unplanned: None,
+            refused: None,
             requests: JoinSet::new(),
             delivered,
             delivered_to: start,
@@ -152,32 +183,22 @@ impl JournalDelivery {
 
     /// Runs until nothing more will be committed and everything is in the bucket. False if it gave up before that.
     pub(crate) async fn run(mut self) -> bool {
-        // What was set aside before the crash is done now.
-        self.advance().await;
         loop {
-            self.send_waiting().await;
+            if self.may_use_disk() {
+                self.catch_up().await;
+            }
             if self.clean_at <= Instant::now() {
                 self.clean().await;
             }
-            let has_slot = self.planned.len() < self.allowed && self.has_memory();
+            let has_slot = self.has_slot() && self.may_use_disk();
             if has_slot && self.more {
-                let durable = *self.durable.borrow_and_update();
-                let (full, caught_up) = self.read().await;
-                if caught_up {
-                    // Some of it may have been delivered and removed before it was read.
-                    let cutter = self.cutter_mut();
-                    cutter.consumed = cutter.consumed.max(durable);
-                }
-                self.more = !caught_up;
-                if let Some(cut) = full {
-                    self.plan(cut).await;
-                }
+                self.read().await;
                 continue;
             }
             let due = self.due();
             if has_slot && due.is_some_and(|due| due <= Instant::now()) {
                 if let Some(cut) = self.cutter_mut().take() {
-                    self.plan(cut).await;
+                    self.encode(cut).await;
                 }
                 continue;
             }
@@ -185,15 +206,16 @@ impl JournalDelivery {
             self.note_oldest();
             self.answer_flushes();
             self.rest();
-            if self.ended && !self.more && due.is_none() && self.planned.is_empty() {
+            if self.ended && self.is_idle() {
                 self.clean().await;
                 return true;
             }
+            let (refuses, again_at) = (!self.may_use_disk(), self.again_at());
             tokio::select! {
                 // In this order: there are only so many requests, so none of the others waits for ever.
                 biased;
                 Some(request) = self.requests.join_next(), if !self.requests.is_empty() => match request {
-                    Ok((plan, delivery)) => self.arrived(&plan, delivery).await,
+                    Ok((plan, delivery)) => self.arrived(&plan, delivery),
                     // A bug, and no outcome: the object is sent again from its file by whoever opens the journal next.
                     Err(error) => {
                         tracing::error!(%error, "the delivery of an audit object ended without an outcome");
@@ -212,6 +234,7 @@ impl JournalDelivery {
                     self.more = true;
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if has_slot && due.is_some() => {}
+                () = sleep_until(again_at), if refuses => {}
                 () = sleep_until(self.clean_at) => {}
             }
         }
@@ -223,7 +246,8 @@ impl JournalDelivery {
 
     fn note_oldest(&self) {
         let gathered = self.cutter.as_ref().and_then(|cutter| Some(cutter.pending.as_ref()?.time_ms));
-        let oldest = self.planned.front().map(|planned| planned.plan.time_ms).or(gathered);
+        let planned = self.planned.front().map(|planned| planned.plan.time_ms);
+        let oldest = planned.or(self.unplanned.as_ref().map(|next| next.plan.time_ms)).or(gathered);
         self.deliverer.health.oldest_undelivered(oldest);
     }
 
@@ -234,27 +258,48 @@ impl JournalDelivery {
         Some(if now { since } else { since + self.journal.cut_after() })
     }
 
+    /// Whether another object may be read and sent.
+    fn has_slot(&self) -> bool {
+        self.planned.len() < self.allowed && self.unplanned.is_none() && self.has_memory()
+    }
+
+    /// Whether another object may be held in memory.
+    fn has_memory(&self) -> bool {
+        let held = self.planned.iter().map(|planned| match planned.state {
+            State::UnderWay { bytes } => bytes,
+            State::Waiting | State::Conflict | State::Done => 0,
+        });
+        held.sum::<usize>() < MAX_BYTES_UNDER_WAY
+    }
+
     /// Reads on until an object is full or nothing more is durable.
-    async fn read(&mut self) -> (Option<Cut>, bool) {
-        let watch = self.deliverer.health.watch();
-        loop {
-            let mut cutter = self.cutter.take().expect("back from its thread");
-            let (cutter, read) = blocking(move || {
-                let read = cutter.read();
-                (cutter, read)
-            })
-            .await;
-            self.cutter = Some(cutter);
-            match read {
-                Ok(read) => return read,
-                Err(error) => watch.report(&Refusal::of_disk("the journal cannot be read", &error)),
+    async fn read(&mut self) {
+        let durable = *self.durable.borrow_and_update();
+        let mut cutter = self.cutter.take().expect("back from its thread");
+        let (cutter, read) = blocking(move || {
+            let read = cutter.read();
+            (cutter, read)
+        })
+        .await;
+        let cutter = self.cutter.insert(cutter);
+        match read {
+            Ok((full, caught_up)) => {
+                if caught_up {
+                    // Some of it may have been delivered and removed before it was read.
+                    cutter.consumed = cutter.consumed.max(durable);
+                }
+                self.more = !caught_up;
+                self.refused = None;
+                if let Some(cut) = full {
+                    self.encode(cut).await;
+                }
             }
-            sleep(DISK_PAUSE).await;
+            Err(error) => self.refuse(("the journal cannot be read", error), true),
         }
     }
 
-    /// Encodes an object, makes its plan durable, and only then sends it.
-    async fn plan(&mut self, cut: Cut) {
+    /// Encodes an object. It is sent once its plan is durable.
+    async fn encode(&mut self, cut: Cut) {
         let Cut { stream, first_sequence, count, time_ms, lines, since: _, end } = cut;
         let plan = Plan { stream, first_sequence, count, time_ms, compression: self.settings.compression };
         let (mut encoder, lines) = (self.encoder.take().expect("back from its thread"), lines.into_bytes());
@@ -264,14 +309,56 @@ impl JournalDelivery {
         })
         .await;
         self.encoder = Some(encoder);
-        let written = object.clone();
-        self.on_disk("the plan of an object cannot be written", move |disk| {
-            write_object(disk, &plan, &written)
-        })
-        .await;
-        let bytes = object.payload.content_length();
-        self.planned.push_back(Planned { plan, end, state: State::UnderWay { bytes } });
-        self.send(plan, object);
+        self.unplanned = Some(Unplanned { plan, object, end });
+    }
+
+    /// Does what is to be done on the disk.
+    async fn catch_up(&mut self) {
+        // Each for itself: what one of them is refused, another may make room for.
+        let done = [
+            self.keep_conflicts().await,
+            self.advance().await,
+            self.write_plan().await,
+            self.send_waiting().await,
+        ];
+        match done.into_iter().find_map(Result::err) {
+            Some(failed) => self.refuse(failed, false),
+            None => self.refused = self.refused.take().filter(|refused| refused.reading),
+        }
+    }
+
+    fn refuse(&mut self, failed: Failed, reading: bool) {
+        let (what, error) = failed;
+        let is_full = is_full(&error);
+        let watch = self.refused.take().map_or_else(|| self.deliverer.health.watch(), |before| before.watch);
+        watch.report(&Refusal::of_disk(what, &error));
+        let again_at = Instant::now() + DISK_PAUSE;
+        self.refused = Some(Refused { again_at, is_full, reading, watch });
+        if is_full {
+            self.clean_at = Instant::now();
+        }
+    }
+
+    fn may_use_disk(&self) -> bool {
+        self.again_at() <= Instant::now()
+    }
+
+    fn again_at(&self) -> Instant {
+        self.refused.as_ref().map_or_else(Instant::now, |refused| refused.again_at)
+    }
+
+    /// Makes the plan of the next object durable, and only then sends it.
+    async fn write_plan(&mut self) -> Result<(), Failed> {
+        let Some(Unplanned { plan, object, end: _ }) = &self.unplanned else { return Ok(()) };
+        let (plan, written) = (*plan, object.clone());
+        let written = self.on_disk(move |disk| write_object(disk, &plan, &written)).await;
+        written.map_err(|error| ("the plan of an object cannot be written", error))?;
+        if let Some(Unplanned { plan, object, end }) = self.unplanned.take() {
+            let bytes = object.payload.content_length();
+            self.planned.push_back(Planned { plan, end, state: State::UnderWay { bytes } });
+            self.send(plan, object);
+        }
+        Ok(())
     }
 
     fn send(&mut self, plan: Plan, object: EncodedObject) {
@@ -283,81 +370,87 @@ impl JournalDelivery {
     }
 
     /// Sends what an earlier process had planned, byte by byte as it had.
-    async fn send_waiting(&mut self) {
-        while self.requests.len() < self.allowed && self.has_memory() {
-            let Some(waiting) = self.planned.iter_mut().find(|planned| planned.state == State::Waiting)
-            else {
-                return;
-            };
-            // Until it is read, nothing of it is in memory.
-            waiting.state = State::UnderWay { bytes: 0 };
-            let (plan, pool) = (waiting.plan, Arc::clone(&self.pool));
-            let read = self.on_disk("the file of an object cannot be read", move |disk| {
+    async fn send_waiting(&mut self) -> Result<(), Failed> {
+        let mut refused = Ok(());
+        for n in 0..self.planned.len() {
+            let Planned { plan, end: _, state } = self.planned[n];
+            if state != State::Waiting {
+                continue;
+            }
+            if self.requests.len() >= self.allowed || !self.has_memory() {
+                break;
+            }
+            let pool = Arc::clone(&self.pool);
+            let read = self.on_disk(move |disk| {
                 let object = read_object(disk, &plan.file_name(), &pool)?;
                 object.map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))
             });
-            let (_, object) = read.await;
-            let bytes = object.payload.content_length();
-            if let Some(read) = self.planned.iter_mut().find(|planned| planned.plan == plan) {
-                read.state = State::UnderWay { bytes };
+            match read.await {
+                Ok((_, object)) => {
+                    let bytes = object.payload.content_length();
+                    self.planned[n].state = State::UnderWay { bytes };
+                    self.send(plan, object);
+                }
+                // Later ones may be read.
+                Err(error) => refused = Err(("the file of an object cannot be read", error)),
             }
-            self.send(plan, object);
         }
-    }
-
-    /// Whether another object may be held in memory.
-    fn has_memory(&self) -> bool {
-        let held = self.planned.iter().map(|planned| match planned.state {
-            State::UnderWay { bytes } => bytes,
-            State::Waiting | State::Done => 0,
-        });
-        held.sum::<usize>() < MAX_BYTES_UNDER_WAY
+        refused
     }
 
     /// Takes note of an object whose outcome is certain.
-    async fn arrived(&mut self, plan: &Plan, delivery: Delivery) {
+    fn arrived(&mut self, plan: &Plan, delivery: Delivery) {
         let trouble = self.deliverer.health.bucket_in_trouble();
         self.allowed = if trouble { 1 } else { (self.allowed + 1).min(self.journal.max_in_flight) };
-        if delivery == Delivery::Conflict {
-            // For an operator: the records are in the file, and those after them go on.
-            let plan = *plan;
-            let kept = move |disk: &dyn Disk| set_aside(disk, &plan);
-            self.on_disk("an object that met a conflict cannot be set aside", kept).await;
-        }
         if let Some(planned) = self.planned.iter_mut().find(|planned| planned.plan == *plan) {
-            planned.state = State::Done;
+            planned.state = match delivery {
+                Delivery::Delivered => State::Done,
+                Delivery::Conflict => State::Conflict,
+            };
         }
-        self.advance().await;
+    }
+
+    /// Keeps objects that met a conflict for an operator: the records are in the file, and those after them go on.
+    async fn keep_conflicts(&mut self) -> Result<(), Failed> {
+        for n in 0..self.planned.len() {
+            let Planned { plan, end: _, state } = self.planned[n];
+            if state == State::Conflict {
+                let kept = self.on_disk(move |disk| set_aside(disk, &plan)).await;
+                kept.map_err(|error| ("an object that met a conflict cannot be set aside", error))?;
+                self.planned[n].state = State::Done;
+            }
+        }
+        Ok(())
     }
 
     /// Notes how far the streams are delivered now, and removes what was planned for that.
-    async fn advance(&mut self) {
-        let (mut streams, mut files) = (Vec::new(), Vec::new());
-        while let Some(done) = self.planned.pop_front_if(|planned| planned.state == State::Done) {
-            self.delivered.insert(done.plan.stream, done.plan.next_sequence());
-            self.delivered_to = self.delivered_to.max(done.end);
-            streams.push(done.plan.stream);
-            files.push(done.plan.file_name());
+    async fn advance(&mut self) -> Result<(), Failed> {
+        let done = self.planned.iter().take_while(|planned| planned.state == State::Done).count();
+        if done == 0 {
+            return Ok(());
         }
-        streams.dedup();
-        for stream in streams {
-            let next = self.delivered[&stream];
-            self.on_disk("the progress of delivery cannot be written", move |disk| {
-                write_delivered(disk, stream, next)
-            })
-            .await;
-        }
+        let streams: BTreeMap<_, _> =
+            self.planned.range(..done).map(|done| (done.plan.stream, done.plan.next_sequence())).collect();
+        let noted = streams.clone();
+        let written = self.on_disk(move |disk| {
+            noted.iter().try_for_each(|(stream, next)| write_delivered(disk, *stream, *next))
+        });
+        written.await.map_err(|error| ("the progress of delivery cannot be written", error))?;
+        self.delivered.extend(streams);
+        let done: Vec<_> = self.planned.drain(..done).collect();
+        self.delivered_to = done.iter().map(|done| done.end).fold(self.delivered_to, Position::max);
         // What a crash or an error leaves of them, the next opening removes.
         let disk = Arc::clone(&self.disk);
         blocking(move || {
-            for file in files {
-                let _ = disk.remove(&file);
+            for done in done {
+                let _ = disk.remove(&done.plan.file_name());
             }
         })
         .await;
         if self.is_pressed() {
             self.clean_at = Instant::now();
         }
+        Ok(())
     }
 
     /// Removes segments that are delivered and old enough, and what is known of streams of which nothing is left.
@@ -366,7 +459,6 @@ impl JournalDelivery {
         let (disk, live, delivered) =
             (Arc::clone(&self.disk), Arc::clone(&self.live), self.delivered.clone());
         let retention = Duration::from_millis(self.journal.retention_ms);
-        // What is kept for its age alone makes way for what has to be written.
         let pressed = self.is_pressed();
         let own = self.own_stream;
         let cleaned = blocking(move || {
@@ -390,15 +482,21 @@ impl JournalDelivery {
         }
     }
 
-    /// Whether the journal has so much of its disk that no more than a segment or a fifth is left.
+    /// Whether what is kept for its age alone has to make way: the journal has so much of its disk that no more than a segment or a fifth is
+    /// left, or the disk has no room.
     fn is_pressed(&self) -> bool {
         let left = self.journal.max_bytes.saturating_sub(self.live.bytes());
         left < self.journal.segment_bytes.max(self.journal.max_bytes / 5)
+            || self.live.lacks_room()
+            || self.refused.as_ref().is_some_and(|refused| refused.is_full)
     }
 
     /// Whether everything that was read is delivered, and nothing more is known of.
     fn is_idle(&mut self) -> bool {
-        !self.more && self.planned.is_empty() && self.cutter_mut().pending.is_none()
+        !self.more
+            && self.planned.is_empty()
+            && self.unplanned.is_none()
+            && self.cutter_mut().pending.is_none()
     }
 
     /// Lets go of memory that is not needed for now.
@@ -425,21 +523,12 @@ impl JournalDelivery {
         }
     }
 
-    /// Does something to the disk, and again until it succeeds: nothing goes on without it, and nothing is lost by waiting.
     async fn on_disk<T: Send + 'static>(
         &self,
-        what: &str,
-        action: impl FnOnce(&dyn Disk) -> io::Result<T> + Clone + Send + 'static,
-    ) -> T {
-        let watch = self.deliverer.health.watch();
-        loop {
-            let (disk, action) = (Arc::clone(&self.disk), action.clone());
-            match blocking(move || action(&*disk)).await {
-                Ok(done) => return done,
-                Err(error) => watch.report(&Refusal::of_disk(what, &error)),
-            }
-            sleep(DISK_PAUSE).await;
-        }
+        action: impl FnOnce(&dyn Disk) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let disk = Arc::clone(&self.disk);
+        blocking(move || action(&*disk)).await
     }
 }
 

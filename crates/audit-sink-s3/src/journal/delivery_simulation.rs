@@ -37,7 +37,7 @@ use super::delivery::{Command, JournalDelivery, Parts};
 use super::delivery_checker::{self as checker, Known, Reading};
 use super::disk::{Disk, DiskFile};
 use super::format::{EncodedBatch, Position};
-use super::live::LiveSegments;
+use super::live::{LiveSegments, Publisher};
 use super::open;
 use super::plan::{self, Decided};
 use super::recovery::{Recovered, RecoveryError};
@@ -118,7 +118,8 @@ struct Config {
 struct Process {
     writer: JournalWriter,
     live: Arc<LiveSegments>,
-    durable: watch::Sender<Position>,
+    publisher: Publisher,
+    durable: watch::Receiver<Position>,
     commands: mpsc::UnboundedSender<Command>,
     delivery: JoinHandle<bool>,
     prepared: VecDeque<Segment>,
@@ -153,6 +154,8 @@ struct Simulation {
     known: Known,
     /// The longest pause between requests for one object.
     retry_cap_ms: u64,
+    /// How long delivered segments are kept, if that is not for the dice to say.
+    retention: Option<Duration>,
 }
 
 /// 2026-01-01.
@@ -194,6 +197,7 @@ impl Simulation {
             records: 0,
             known: Known::default(),
             retry_cap_ms: 500,
+            retention: None,
         }
     }
 
@@ -269,6 +273,14 @@ impl Simulation {
             max_in_flight: dice.within(1..5),
             ..JournalSettings::new("")
         };
+        let journal = match self.retention {
+            Some(retention) => JournalSettings {
+                max_bytes: u64::MAX,
+                retention_ms: u64::try_from(retention.as_millis()).unwrap(),
+                ..journal
+            },
+            None => journal,
+        };
         Config { settings, journal }
     }
 
@@ -332,8 +344,9 @@ impl Simulation {
         self.streams.push(Stream { id: stream, groups: Vec::new() });
         Process {
             writer: JournalWriter::new(stream, recovered.end),
+            durable: durable.subscribe(),
+            publisher: Publisher::new(Arc::clone(&live), stream, durable),
             live,
-            durable,
             commands,
             delivery: tokio::spawn(delivery.run()),
             prepared: VecDeque::new(),
@@ -394,9 +407,8 @@ impl Simulation {
         if ahead || process.prepared.is_empty() && process.writer.needs_segment(&batches) {
             let salt = u32::try_from(self.dice.next() >> 32).unwrap();
             let bytes = self.dice.within(3..8) as u64 * 4096;
-            if let Ok(segment) = Segment::prepare(&self.disk, process.next_ordinal, bytes, salt) {
+            if let Ok(segment) = process.live.prepare(&self.disk, process.next_ordinal, bytes, salt) {
                 process.next_ordinal += 1;
-                process.live.prepared(bytes);
                 process.prepared.push_back(segment);
             }
         }
@@ -411,8 +423,7 @@ impl Simulation {
                 if committed.first_sequence != stream.records() {
                     return Err(format!("{} where {} is next", committed.first_sequence, stream.records()));
                 }
-                process.live.committed(&committed, stream.id, count, Instant::now());
-                process.durable.send_replace(committed.segment.position(committed.end));
+                process.publisher.publish(&committed, count);
                 stream.groups.push(Group { stays: true, ..group });
             }
             Err(CommitError::Failed(_)) => stream.groups.push(group),
@@ -467,10 +478,11 @@ impl Simulation {
 
     /// Ends a process in order.
     async fn end(&mut self, mut process: Process) -> Result<Ended, String> {
-        let Process { durable, commands, delivery, flushes, .. } = &mut process;
+        let Process { publisher, live, commands, delivery, flushes, .. } = &mut process;
         let _ = commands.send(Command::Hurry);
         // Nothing more will be committed.
-        *durable = watch::channel(Position { ordinal: 0, offset: 0 }).0;
+        let nothing = watch::channel(Position { ordinal: 0, offset: 0 }).0;
+        *publisher = Publisher::new(Arc::clone(live), publisher.stream(), nothing);
         for _ in 0..1_000 {
             let ended = timeout(Duration::from_secs(10), &mut *delivery).await;
             self.clock.advance(10_000);
@@ -848,6 +860,35 @@ async fn a_day_without_the_bucket_costs_disk_and_nothing_else() {
         assert_eq!(simulation.end(process).await.unwrap(), Ended::InOrder);
         simulation.check(true).unwrap();
         assert!(simulation.files(".journal") <= 12, "{} segments are left", simulation.files(".journal"));
+    }
+}
+
+/// The journal may have more than there is, so that only the disk itself says that it is full.
+#[tokio::test(start_paused = true)]
+async fn a_disk_without_room_gets_it_back_from_what_is_delivered() {
+    for seed in 0..3 {
+        let mut simulation = quiet(seed);
+        simulation.retention = Some(DAY);
+        let mut process = simulation.open().unwrap().unwrap();
+        simulation.commit_for(&mut process, 60 * MINUTE).await;
+        let kept = simulation.files(".journal");
+        assert!(kept > 5, "{kept} segments are kept for their age");
+
+        // Enough to note something, and neither for a segment nor for the plan of an object.
+        let used: usize = simulation.disk.files().values().map(Vec::len).sum();
+        simulation.disk.set_room(used as u64 + 200);
+        simulation.bucket.refuse(Refuses::OutOfReach, 5 * MINUTE);
+        let before = simulation.acknowledged();
+        simulation.commit_for(&mut process, 20 * MINUTE).await;
+        assert!(simulation.files(".journal") < kept, "{kept} segments are still there");
+        assert_ne!(simulation.acknowledged(), before, "commits go on");
+        simulation.flush(&mut process);
+        sleep(10 * MINUTE).await;
+        simulation.answered(&mut process).unwrap();
+        assert!(process.flushes.is_empty(), "delivered without a restart, and without more room");
+        assert_eq!(process.health.health(0).state, HealthState::Ok);
+        assert_eq!(simulation.end(process).await.unwrap(), Ended::InOrder);
+        simulation.check(true).unwrap();
     }
 }
 

@@ -53,6 +53,11 @@ pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
     }
 }
 
+/// Whether the disk refused for lack of room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A directory of the operating system, locked against other processes while this lives.
 #[derive(Debug)]
 pub(crate) struct LocalDisk {

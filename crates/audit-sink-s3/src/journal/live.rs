@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use audit_core::UniqueId;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::disk::{Disk, remove_if_there};
+use super::disk::{Disk, is_full, remove_if_there};
+use super::format::Position;
 use super::recovery::{RecoveredSegment, note_begin};
 use super::segment::{Segment, file_name};
 use super::writer::Committed;
@@ -26,6 +28,8 @@ struct State {
     segments: BTreeMap<u32, LiveSegment>,
     /// Bytes of all files, prepared ones included.
     bytes: u64,
+    /// The disk had no room for another, when that was tried last.
+    lacks_room: bool,
 }
 
 /// A segment that holds records, as far as it is durable.
@@ -39,6 +43,36 @@ pub(crate) struct LiveSegment {
     pub(crate) end: u64,
     /// When it was clear that nothing more would be written to it. Not wall time, which may jump by years in both directions.
     pub(crate) sealed_at: Option<Instant>,
+}
+
+/// Tells of what one stream has made durable.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    live: Arc<LiveSegments>,
+    stream: UniqueId,
+    durable: watch::Sender<Position>,
+}
+
+impl Publisher {
+    /// Where the last durable group ends is sent to `durable`, which is closed when this is dropped: then nothing more will be committed.
+    pub(crate) fn new(
+        live: Arc<LiveSegments>,
+        stream: UniqueId,
+        durable: watch::Sender<Position>,
+    ) -> Publisher {
+        Publisher { live, stream, durable }
+    }
+
+    /// Tells of a group of `count` records, before anybody has a receipt for it: whoever has one and flushes must wait for this group too.
+    pub(crate) fn publish(&self, group: &Committed, count: u32) {
+        self.live.committed(group, self.stream, count, Instant::now());
+        self.durable.send_replace(group.segment.position(group.end));
+    }
+
+    /// The stream.
+    pub(crate) fn stream(&self) -> UniqueId {
+        self.stream
+    }
 }
 
 impl LiveSegments {
@@ -61,7 +95,7 @@ impl LiveSegments {
     }
 
     /// Counts a group that was made durable, of `count` records.
-    pub(crate) fn committed(&self, group: &Committed, stream: UniqueId, count: u32, now: Instant) {
+    fn committed(&self, group: &Committed, stream: UniqueId, count: u32, now: Instant) {
         let ordinal = group.segment.header.ordinal;
         let mut state = self.state();
         if !state.segments.contains_key(&ordinal) {
@@ -91,9 +125,26 @@ impl LiveSegments {
         self.state().bytes
     }
 
-    /// Counts a segment that was prepared.
-    pub(crate) fn prepared(&self, bytes: u64) {
-        self.state().bytes += bytes;
+    /// Prepares a segment, and counts it.
+    pub(crate) fn prepare(
+        &self,
+        disk: &dyn Disk,
+        ordinal: u32,
+        bytes: u64,
+        salt: u32,
+    ) -> io::Result<Segment> {
+        let prepared = Segment::prepare(disk, ordinal, bytes, salt);
+        let mut state = self.state();
+        state.lacks_room = prepared.as_ref().is_err_and(is_full);
+        if prepared.is_ok() {
+            state.bytes += bytes;
+        }
+        prepared
+    }
+
+    /// Whether the disk lacks the room for another.
+    pub(crate) fn lacks_room(&self) -> bool {
+        self.state().lacks_room
     }
 
     /// Waits until there is room for `bytes` more within `max_bytes`, or for `patience`. Says whether there is.

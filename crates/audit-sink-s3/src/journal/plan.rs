@@ -298,15 +298,22 @@ pub(super) fn write_durably<'a>(
     parts: impl IntoIterator<Item = &'a [u8]>,
 ) -> io::Result<()> {
     let preparing = format!("{name}.preparing");
-    // Of an earlier try that failed, if it is there.
+    // Of an earlier process, or a try that failed, if it is there.
     let _ = disk.remove(&preparing);
-    let file = disk.create(&preparing)?;
-    let mut at = 0;
-    for part in parts {
-        file.write_all_at(part, at)?;
-        at += part.len() as u64;
+    let put = (|| {
+        let file = disk.create(&preparing)?;
+        let mut at = 0;
+        for part in parts {
+            file.write_all_at(part, at)?;
+            at += part.len() as u64;
+        }
+        file.sync_all()?;
+        disk.rename(&preparing, name)?;
+        disk.sync_directory()
+    })();
+    if put.is_err() {
+        // Room may be what there was not enough of.
+        let _ = disk.remove(&preparing);
     }
-    file.sync_all()?;
-    disk.rename(&preparing, name)?;
-    disk.sync_directory()
+    put
 }
