@@ -1,3 +1,328 @@
-//! HTTP and WebSocket.
+//! What clients talk to: Convex's HTTP API, its sync protocol over WebSocket, and what operators look at.
+//!
+//! | | |
+//! |---|---|
+//! | `POST /api/query`, `/api/mutation`, `/api/action` | calls a public function: `{"path":"messages:list","args":{},"format":"json"}` |
+//! | `POST /api/function`, `/api/run/messages/list` | the same, of whatever kind |
+//! | `POST /api/query_ts`, `/api/query_at_ts` | several queries at one time, which is good for 30 seconds |
+//! | `GET /api/sync`, `/api/{version}/sync` | WebSocket: queries that are followed, mutations, actions |
+//! | `GET /version` | this host's version |
+//! | `GET /healthz` | 200 while audit logs reach the bucket, 503 and why while they do not |
+//! | `GET /metrics` | for Prometheus |
+//!
+//! A function's answer is `{"status":"success","value":…,"logLines":[]}`, or with status 560
+//! `{"status":"error","errorMessage":…,"errorData":…,"logLines":[]}`; everything else that goes wrong is `{"code":…,"message":…}`.
+//!
+//! `auth` tells who calls; [`audit_runtime::http`] from where. `calls.rs` is HTTP, `sync` is WebSocket.
 
 pub mod auth;
+mod calls;
+mod export;
+mod snapshots;
+mod sync;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_core::Clock;
+use audit_runtime::RequestContext;
+use audit_runtime::http::{RequestContextLayer, TrustedProxies};
+use audit_sink_s3::{HealthState, S3Sink};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE,
+};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Json, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use self::auth::Authenticator;
+use self::calls::Problem;
+use self::snapshots::Snapshots;
+use self::sync::{MutationOutcome, Mutations};
+use crate::functions::Functions;
+use crate::store::Snapshot;
+
+/// What a body may have, in bytes: the largest arguments (16 MiB), and what is around them.
+const MAX_BODY_BYTES: usize = 17 << 20;
+
+/// How long calls and sessions have to end once the host is told to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often histograms are drained that nobody asks for.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The server of one host. Cheap to clone.
+#[derive(Clone)]
+pub struct Server {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    functions: Functions,
+    auth: Authenticator,
+    proxies: TrustedProxies,
+    bucket: Option<Arc<S3Sink>>,
+    metrics: Option<PrometheusHandle>,
+    snapshots: Snapshots<Snapshot>,
+    mutations: Arc<Mutations<MutationOutcome>>,
+    stopping: watch::Sender<bool>,
+    /// Every session has a clone: when the last is dropped, all have ended.
+    sessions: mpsc::Sender<()>,
+}
+
+/// What a server needs besides its functions.
+#[derive(Debug)]
+pub struct ServerParts {
+    /// Who sent a token.
+    pub auth: Authenticator,
+    /// Whose forwarded headers are believed.
+    pub proxies: TrustedProxies,
+    /// Whose health is told, if there is a bucket.
+    pub bucket: Option<Arc<S3Sink>>,
+    /// The recorder whose numbers are shown, if one is installed.
+    pub metrics: Option<PrometheusHandle>,
+}
+
+impl Server {
+    /// Serves on this listener until `stop` completes; then no more is accepted, sessions are told, and calls have ten
+    /// seconds to end.
+    ///
+    /// # Errors
+    ///
+    /// If the listener fails.
+    pub async fn serve(
+        functions: Functions,
+        parts: ServerParts,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let ServerParts { auth, proxies, bucket, metrics } = parts;
+        let (sessions, mut ended) = mpsc::channel(1);
+        let inner = Inner {
+            functions,
+            auth,
+            proxies,
+            bucket,
+            metrics,
+            snapshots: Snapshots::default(),
+            mutations: Arc::default(),
+            stopping: watch::Sender::new(false),
+            sessions,
+        };
+        let server = Server { inner: Arc::new(inner) };
+        describe_metrics();
+        let upkeep = server.inner.metrics.clone().map(|metrics| tokio::spawn(upkeep(metrics)));
+        let stopping = server.inner.stopping.clone();
+        let service = server.router().into_make_service_with_connect_info::<SocketAddr>();
+        let mut stopped = stopping.subscribe();
+        let told = async move {
+            stop.await;
+            stopping.send_replace(true);
+        };
+        let served = axum::serve(listener, service).with_graceful_shutdown(told);
+        let deadline = async move {
+            drop(stopped.wait_for(|stopping| *stopping).await);
+            tokio::time::sleep(STOP_TIMEOUT).await;
+        };
+        let all_ended = async {
+            served.await?;
+            // The router is gone, and with it all but the sessions'.
+            ended.recv().await;
+            Ok(())
+        };
+        let result = tokio::select! {
+            result = all_ended => result,
+            () = deadline => {
+                tracing::warn!("calls did not end within {STOP_TIMEOUT:?} of being told to stop");
+                Ok(())
+            }
+        };
+        if let Some(upkeep) = upkeep {
+            upkeep.abort();
+        }
+        result
+    }
+
+    fn router(self) -> Router {
+        let layer = RequestContextLayer::new(self.functions().runtime().clone(), |extensions| {
+            extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip())
+        });
+        let layer = layer.with_trusted_proxies(self.inner.proxies.clone());
+        let api = Router::new()
+            .route("/query", post(calls::query))
+            .route("/mutation", post(calls::mutation))
+            .route("/action", post(calls::action))
+            .route("/function", post(calls::function))
+            .route("/run/{*path}", post(calls::run))
+            .route("/query_ts", post(calls::query_ts))
+            .route("/query_at_ts", post(calls::query_at_ts))
+            .route("/sync", any(sync::upgrade))
+            .route("/{version}/sync", any(sync::upgrade))
+            .layer(layer)
+            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
+        Router::new()
+            .nest("/api", api)
+            .route("/", get(hello))
+            .route("/version", get(version))
+            .route("/healthz", get(healthz))
+            .route("/metrics", get(metrics_page))
+            .method_not_allowed_fallback(wrong_method)
+            .layer(from_fn(count))
+            .fallback(unknown)
+            .layer(from_fn(allow_other_origins))
+            .with_state(self)
+    }
+
+    fn functions(&self) -> &Functions {
+        &self.inner.functions
+    }
+
+    fn auth(&self) -> &Authenticator {
+        &self.inner.auth
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        self.inner.auth.clock()
+    }
+
+    fn snapshots(&self) -> &Snapshots<Snapshot> {
+        &self.inner.snapshots
+    }
+
+    fn mutations(&self) -> &Arc<Mutations<MutationOutcome>> {
+        &self.inner.mutations
+    }
+
+    fn stopping(&self) -> watch::Receiver<bool> {
+        self.inner.stopping.subscribe()
+    }
+
+    fn session(&self) -> mpsc::Sender<()> {
+        self.inner.sessions.clone()
+    }
+
+    /// A request of its own by the client of another one.
+    fn request_like(&self, request: &RequestContext) -> RequestContext {
+        let mut fresh = self.functions().runtime().new_request();
+        if let Some(ip) = request.ip() {
+            fresh = fresh.with_ip(ip);
+        }
+        if let Some(user_agent) = request.user_agent() {
+            fresh = fresh.with_user_agent(user_agent.clone());
+        }
+        fresh
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("auth", &self.inner.auth).finish_non_exhaustive()
+    }
+}
+
+fn describe_metrics() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_counter!("functions_http_requests_total", "Requests, by route and status");
+    describe_histogram!("functions_http_seconds", Unit::Seconds, "From a request to its response, by route");
+    describe_gauge!("functions_sync_sessions", "Clients that are connected");
+    describe_counter!("functions_sync_transitions_total", "Steps that clients were sent");
+    describe_counter!("functions_sync_results_total", "Results that clients were handed in them");
+    describe_counter!(
+        "functions_sync_slow_clients_total",
+        "Clients that took nothing for so long that they were left"
+    );
+}
+
+async fn upkeep(metrics: PrometheusHandle) {
+    let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        interval.tick().await;
+        metrics.run_upkeep();
+    }
+}
+
+/// `GET /`
+async fn hello() -> &'static str {
+    "This is a host for functions. POST to /api/query, /api/mutation or /api/action, or give this address to a client of Convex.\n"
+}
+
+/// `GET /version`
+async fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+/// `GET /healthz`
+async fn healthz(State(server): State<Server>) -> Response {
+    let answer =
+        |status: StatusCode, message: &str| (status, Json(json!({ "message": message }))).into_response();
+    let Some(bucket) = &server.inner.bucket else { return answer(StatusCode::OK, "no bucket") };
+    let state = bucket.health().state;
+    let status = match state {
+        HealthState::Ok => StatusCode::OK,
+        HealthState::Retrying { .. } | HealthState::Blocked { .. } => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    answer(status, &state.to_string())
+}
+
+/// `GET /metrics`
+async fn metrics_page(State(server): State<Server>) -> Response {
+    match &server.inner.metrics {
+        Some(metrics) => {
+            ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
+        }
+        None => Problem::new(StatusCode::NOT_FOUND, "NoMetrics", "no recorder of metrics is installed")
+            .into_response(),
+    }
+}
+
+async fn unknown(request: Request) -> Problem {
+    let path: String = request.uri().path().chars().take(200).collect();
+    Problem::new(StatusCode::NOT_FOUND, "NotFound", format!("there is nothing at {path}"))
+}
+
+async fn wrong_method(request: Request) -> Problem {
+    let message = format!("{} is not for {}", request.uri().path(), request.method());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+}
+
+/// Counts requests that found their route, and how long they took. A WebSocket's request ends when it is one.
+async fn count(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let began = tokio::time::Instant::now();
+    let response = next.run(request).await;
+    if let Some(route) = route {
+        let status = response.status().as_u16().to_string();
+        metrics::counter!("functions_http_requests_total", "route" => route.clone(), "status" => status)
+            .increment(1);
+        metrics::histogram!("functions_http_seconds", "route" => route).record(began.elapsed());
+    }
+    response
+}
+
+/// Lets pages from anywhere call. There are no cookies that a page could misuse: who has a token says so in a header.
+async fn allow_other_origins(request: Request, next: Next) -> Response {
+    let asks =
+        request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = if asks { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id, retry-after"));
+    if asks {
+        let methods = HeaderValue::from_static("GET, POST, OPTIONS");
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+        let allowed = HeaderValue::from_static("authorization, content-type, convex-client, x-request-id");
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+        headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    }
+    response
+}

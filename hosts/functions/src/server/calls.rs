@@ -1,0 +1,400 @@
+//! Calls over HTTP: `/api/query` and its like.
+
+use std::sync::Arc;
+
+use audit_runtime::RequestContext;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use super::{Server, export, snapshots};
+use crate::functions::{Answered, CallError, Caller, Failed, Identity};
+
+/// What the clients of Convex take for a function that failed.
+const FUNCTION_FAILED: u16 = 560;
+
+/// Where a query shall read that is sent to `/api/query_at_ts`.
+#[derive(Debug, Deserialize)]
+struct At {
+    ts: String,
+}
+
+/// The body of a call.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Call {
+    path: String,
+    #[serde(flatten)]
+    arguments: Arguments,
+    component_path: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Arguments {
+    /// An object, or an array with it.
+    #[serde(default)]
+    args: Value,
+    #[serde(default)]
+    format: Format,
+}
+
+/// How a value is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+enum Format {
+    /// As plain JSON.
+    #[default]
+    #[serde(rename = "json")]
+    Plain,
+    /// So that each value is told from each other.
+    #[serde(rename = "convex_encoded_json")]
+    Encoded,
+}
+
+/// What is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Query,
+    Mutation,
+    Action,
+    Any,
+}
+
+type Body = Result<Bytes, BytesRejection>;
+
+/// `POST /api/query`
+pub(super) async fn query(
+    server: State<Server>,
+    request: Extension<RequestContext>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    answer(call(server.0, request.0, &headers, body, Kind::Query).await)
+}
+
+/// `POST /api/mutation`
+pub(super) async fn mutation(
+    server: State<Server>,
+    request: Extension<RequestContext>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    answer(call(server.0, request.0, &headers, body, Kind::Mutation).await)
+}
+
+/// `POST /api/action`
+pub(super) async fn action(
+    server: State<Server>,
+    request: Extension<RequestContext>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    answer(call(server.0, request.0, &headers, body, Kind::Action).await)
+}
+
+/// `POST /api/function`: of whatever kind.
+pub(super) async fn function(
+    server: State<Server>,
+    request: Extension<RequestContext>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    answer(call(server.0, request.0, &headers, body, Kind::Any).await)
+}
+
+/// `POST /api/run/messages/list`: the function in the path, `/` for `:`.
+pub(super) async fn run(
+    server: State<Server>,
+    request: Extension<RequestContext>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let path =
+        path.rsplit_once('/').map_or(path.clone(), |(module, function)| format!("{module}:{function}"));
+    let called = async {
+        let caller = caller(&server.0, request.0, &headers)?;
+        let Arguments { args, format } = read(body)?;
+        Ok((perform(&server.0, Kind::Any, path, arguments(args)?, caller).await?, format))
+    };
+    answer(called.await)
+}
+
+/// `POST /api/query_ts`: a time for `/api/query_at_ts`.
+pub(super) async fn query_ts(State(server): State<Server>) -> Response {
+    let snapshot = server.functions().latest();
+    let ts = snapshot.ts();
+    server.snapshots().keep(ts, snapshot);
+    Json(json!({ "ts": BASE64_STANDARD.encode(ts.to_le_bytes()) })).into_response()
+}
+
+/// `POST /api/query_at_ts`: a query that reads what there was at a time that `/api/query_ts` gave.
+pub(super) async fn query_at_ts(
+    State(server): State<Server>,
+    Extension(request): Extension<RequestContext>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let called = async {
+        let caller = caller(&server, request, &headers)?;
+        let body = body?;
+        let At { ts } = parse(&body)?;
+        let Call { path, arguments: Arguments { args, format }, component_path } = parse(&body)?;
+        let bytes = BASE64_STANDARD.decode(&ts).ok().and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
+        let ts = bytes.map(u64::from_le_bytes);
+        let ts = ts.ok_or_else(|| Problem::bad_request("ts is not one that /api/query_ts gave"))?;
+        let snapshot = server.snapshots().at(ts).ok_or_else(|| {
+            let seconds = snapshots::KEPT_FOR.as_secs();
+            let message = format!(
+                "nothing can be read at ts: /api/query_ts did not give it within the last {seconds} seconds"
+            );
+            Problem::new(StatusCode::BAD_REQUEST, "OutOfRetention", message)
+        })?;
+        let path = without_component(path, component_path);
+        let args = arguments(args)?;
+        Ok((server.functions().query_at(&snapshot, &path, &args, &caller).await?, format))
+    };
+    answer(called.await)
+}
+
+async fn call(
+    server: Server,
+    request: RequestContext,
+    headers: &HeaderMap,
+    body: Body,
+    kind: Kind,
+) -> Result<(Arc<Answered>, Format), Problem> {
+    let caller = caller(&server, request, headers)?;
+    let Call { path, arguments: Arguments { args, format }, component_path } = read(body)?;
+    let path = without_component(path, component_path);
+    Ok((perform(&server, kind, path, arguments(args)?, caller).await?, format))
+}
+
+async fn perform(
+    server: &Server,
+    kind: Kind,
+    path: String,
+    args: Value,
+    caller: Caller,
+) -> Result<Arc<Answered>, Problem> {
+    let functions = server.functions().clone();
+    let answered = match kind {
+        Kind::Query => functions.query(&path, &args, &caller).await,
+        Kind::Mutation | Kind::Action | Kind::Any => {
+            // In a task of its own: a client that goes away does not stop half of something.
+            let performed = tokio::spawn(async move {
+                match kind {
+                    Kind::Mutation => {
+                        functions.mutation(&path, &args, &caller).await.map(|done| Arc::new(done.answered))
+                    }
+                    Kind::Action => functions.action(&path, &args, &caller).await.map(Arc::new),
+                    Kind::Query | Kind::Any => functions.any(&path, &args, &caller).await,
+                }
+            });
+            performed.await.unwrap_or_else(|_| Err(CallError::Store("the host failed".to_owned())))
+        }
+    };
+    Ok(answered?)
+}
+
+/// Whose call it is. A token that is not valid is no reason to call as nobody.
+fn caller(server: &Server, request: RequestContext, headers: &HeaderMap) -> Result<Caller, Problem> {
+    let Some(authorization) = headers.get(AUTHORIZATION) else { return Ok(Caller::anonymous(request)) };
+    let refuse = |message: &str| Err(Problem::unauthenticated(message));
+    let Ok(text) = authorization.to_str() else { return refuse("the Authorization header is not ASCII") };
+    let (scheme, token) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+    if scheme.eq_ignore_ascii_case("convex") {
+        return refuse("this host has no admin keys: it knows users only, by `Authorization: Bearer`");
+    }
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return refuse("the Authorization header is not `Bearer` and a token");
+    }
+    let token = token.trim();
+    let verified =
+        server.auth().verify(token).map_err(|refused| Problem::unauthenticated(refused.to_string()))?;
+    let identity = Identity::new(verified.claims, token.to_owned());
+    Ok(Caller { request, identity: Some(Arc::new(identity)) })
+}
+
+/// Functions of components are called by functions. From outside only an administrator could, and here is none.
+pub(super) fn without_component(path: String, component: Option<String>) -> String {
+    match component.filter(|component| !component.is_empty()) {
+        // No function has such a name, so it is not found, and the error says what was meant.
+        Some(component) => format!("{component}/{path} (of a component)"),
+        None => path,
+    }
+}
+
+fn read<T: for<'de> Deserialize<'de>>(body: Body) -> Result<T, Problem> {
+    parse(&body?)
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body)
+        .map_err(|error| Problem::bad_request(format!("the body is no call: {error}")))
+}
+
+fn arguments(args: Value) -> Result<Value, Problem> {
+    one_object(args).map_err(Problem::bad_request)
+}
+
+/// The one argument of a function, which is an object and may stand in an array.
+pub(super) fn one_object(args: Value) -> Result<Value, String> {
+    let refused = || Err("args is an object, or an array with one object".to_owned());
+    match args {
+        Value::Object(_) => Ok(args),
+        Value::Null => Ok(Value::Object(Map::new())),
+        Value::Array(mut args) => match (args.pop(), args.is_empty()) {
+            (None, _) => Ok(Value::Object(Map::new())),
+            (Some(object @ Value::Object(_)), true) => Ok(object),
+            (Some(_), _) => refused(),
+        },
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => refused(),
+    }
+}
+
+fn answer(called: Result<(Arc<Answered>, Format), Problem>) -> Response {
+    called.map_or_else(Problem::into_response, |(answered, format)| respond(&answered, format))
+}
+
+fn respond(answered: &Answered, format: Format) -> Response {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer<'a> {
+        status: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        value: Option<Box<RawValue>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error_message: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error_data: Option<Box<RawValue>>,
+        log_lines: &'a [String],
+    }
+    let Answered { result, log_lines } = answered;
+    let written = |text: &str| match format {
+        Format::Encoded => RawValue::from_string(text.to_owned()),
+        Format::Plain => serde_json::from_str(text)
+            .and_then(|value| serde_json::value::to_raw_value(&export::plain(value))),
+    };
+    let written = match result {
+        Ok(value) => written(value).map(|value| {
+            let answer = Answer {
+                status: "success",
+                value: Some(value),
+                error_message: None,
+                error_data: None,
+                log_lines,
+            };
+            (StatusCode::OK, serde_json::to_vec(&answer))
+        }),
+        Err(Failed { message, data }) => data.as_deref().map(written).transpose().map(|data| {
+            let answer = Answer {
+                status: "error",
+                value: None,
+                error_message: Some(message),
+                error_data: data,
+                log_lines,
+            };
+            let status = StatusCode::from_u16(FUNCTION_FAILED).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            (status, serde_json::to_vec(&answer))
+        }),
+    };
+    match written {
+        Ok((status, Ok(body))) => (status, [(CONTENT_TYPE, "application/json")], body).into_response(),
+        Ok((_, Err(failed))) | Err(failed) => {
+            tracing::error!(error = %failed, "a function's result is no JSON");
+            Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "InternalServerError",
+                "the result cannot be written",
+            )
+            .into_response()
+        }
+    }
+}
+
+/// What goes wrong before a function can answer, or instead. In the shape in which Convex has it.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    pub(super) code: &'static str,
+    pub(super) message: String,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Problem {
+        Problem { status, code, message: message.into() }
+    }
+
+    fn bad_request(message: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, "BadJsonBody", message)
+    }
+
+    fn unauthenticated(message: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::UNAUTHORIZED, "Unauthenticated", message)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Problem { status, code, message } = self;
+        let mut response = (status, Json(json!({ "code": code, "message": message }))).into_response();
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Problem {
+        Problem::new(rejection.status(), "BadBody", rejection.body_text())
+    }
+}
+
+impl From<CallError> for Problem {
+    fn from(refused: CallError) -> Problem {
+        let (status, code) = match refused {
+            CallError::NotFound(_) => (StatusCode::NOT_FOUND, "FunctionNotFound"),
+            CallError::Invalid(_) => (StatusCode::BAD_REQUEST, "BadArguments"),
+            CallError::NotDurable(_) => (StatusCode::SERVICE_UNAVAILABLE, "AuditLogNotDurable"),
+            CallError::Conflict(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "OptimisticConcurrencyControlFailure")
+            }
+            CallError::Overloaded(_) => (StatusCode::SERVICE_UNAVAILABLE, "TooManyConcurrentRequests"),
+            CallError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),
+        };
+        Problem::new(status, code, refusal(&refused))
+    }
+}
+
+/// What a client is told of a call that has no answer. What lies beneath is for the operator.
+pub(super) fn refusal(error: &CallError) -> String {
+    match error {
+        CallError::NotFound(message) | CallError::Invalid(message) => message.clone(),
+        CallError::NotDurable(reason) => {
+            tracing::warn!(reason, "a call failed: its audit logs are not durable");
+            "the audit logs of the function could not be made durable, so it has no effect and no result"
+                .to_owned()
+        }
+        CallError::Conflict(message) | CallError::Overloaded(message) => message.clone(),
+        CallError::Store(reason) => {
+            tracing::error!(reason, "a call failed");
+            "the host failed; its log says why".to_owned()
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Snapshots that clients were given the time of, for as long as they may read there.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a client may read at a time that it was given.
+pub(super) const KEPT_FOR: Duration = Duration::from_secs(30);
+
+/// How many are kept. Each keeps the store from letting go of what was overwritten since, so the oldest goes first.
+const MAX_KEPT: usize = 1_024;
+
+/// Snapshots by their time.
+#[derive(Debug)]
+pub(super) struct Snapshots<S>(Arc<Mutex<BTreeMap<u64, (S, Instant)>>>);
+
+impl<S> Clone for Snapshots<S> {
+    fn clone(&self) -> Snapshots<S> {
+        Snapshots(Arc::clone(&self.0))
+    }
+}
+
+impl<S> Default for Snapshots<S> {
+    fn default() -> Snapshots<S> {
+        Snapshots(Arc::default())
+    }
+}
+
+impl<S: Clone + Send + 'static> Snapshots<S> {
+    /// Keeps the snapshot of this time for a while from now.
+    pub(super) fn keep(&self, ts: u64, snapshot: S) {
+        let until = Instant::now() + KEPT_FOR;
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.is_empty() {
+            // Ends when nothing is kept any more.
+            tokio::spawn(self.clone().let_go());
+        }
+        kept.insert(ts, (snapshot, until));
+        if kept.len() > MAX_KEPT {
+            kept.pop_first();
+        }
+    }
+
+    /// The snapshot of this time, if it is kept still.
+    pub(super) fn at(&self, ts: u64) -> Option<S> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get(&ts).filter(|(_, until)| *until > Instant::now()).map(|(snapshot, _)| snapshot.clone())
+    }
+
+    async fn let_go(self) {
+        loop {
+            let next = {
+                let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let now = Instant::now();
+                kept.retain(|_, (_, until)| *until > now);
+                match kept.values().map(|(_, until)| *until).min() {
+                    Some(next) => next,
+                    None => return,
+                }
+            };
+            tokio::time::sleep_until(next).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_is_kept_for_its_time_and_then_let_go() {
+        let snapshots = Snapshots::default();
+        let snapshot = Arc::new(());
+        snapshots.keep(5, Arc::clone(&snapshot));
+        assert!(snapshots.at(5).is_some() && snapshots.at(4).is_none());
+        tokio::time::sleep(KEPT_FOR / 2).await;
+        // Given out again: its time begins anew.
+        snapshots.keep(5, Arc::clone(&snapshot));
+        tokio::time::sleep(KEPT_FOR - Duration::from_millis(1)).await;
+        assert!(snapshots.at(5).is_some());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert!(snapshots.at(5).is_none());
+        assert_eq!(Arc::strong_count(&snapshot), 1, "nobody asks, and it is let go all the same");
+        snapshots.keep(6, snapshot);
+        assert!(snapshots.at(6).is_some());
+    }
+
+    #[tokio::test]
+    async fn not_more_than_a_number_of_them_are_kept() {
+        let snapshots = Snapshots::default();
+        for ts in 0..=MAX_KEPT as u64 {
+            snapshots.keep(ts, ());
+        }
+        assert!(snapshots.at(0).is_none() && snapshots.at(1).is_some());
+    }
+}

@@ -1,0 +1,48 @@
+//! The sync protocol over WebSocket: clients that follow queries.
+//!
+//! `protocol.rs` has the messages, `query_set.rs` what a client asked for and has, `mutations.rs` what it sent to be done;
+//! `session.rs` puts them together.
+
+mod mutations;
+mod protocol;
+mod query_set;
+mod session;
+
+use audit_runtime::RequestContext;
+use axum::Extension;
+use axum::extract::State;
+use axum::extract::ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+pub(super) use mutations::Mutations;
+pub(super) use session::MutationOutcome;
+
+use super::Server;
+use super::calls::Problem;
+
+/// `GET /api/sync` and `GET /api/{version of the client}/sync`
+pub(super) async fn upgrade(
+    State(server): State<Server>,
+    Extension(request): Extension<RequestContext>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    match upgrade {
+        Ok(upgrade) => {
+            let session = server.session();
+            upgrade
+                .max_message_size(session::MAX_MESSAGE_BYTES)
+                .max_frame_size(session::MAX_MESSAGE_BYTES)
+                .on_upgrade(async move |socket| {
+                    session::serve(socket, server, request).await;
+                    drop(session);
+                })
+        }
+        Err(rejection) => Problem::new(
+            StatusCode::BAD_REQUEST,
+            "NotAWebSocket",
+            format!("this is for WebSockets: {rejection}"),
+        )
+        .into_response(),
+    }
+}
