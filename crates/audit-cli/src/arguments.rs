@@ -65,6 +65,11 @@ pub(crate) enum Command {
     Tail(Tail),
     /// Count logs and metered usage, and find gaps, duplicates and damage
     Stats(Stats),
+    /// Look at the journal of a host, or deliver that of a host that is gone
+    Journal {
+        #[command(subcommand)]
+        command: JournalCommand,
+    },
     /// Print a script that completes commands in a shell
     Completions {
         /// For which shell
@@ -187,4 +192,70 @@ pub(crate) struct Stats {
     /// Where a record has its time, for how late objects come: the JSON pointer of milliseconds since 1970, or of a date and time
     #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER")]
     pub(crate) time: Option<Pointer>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JournalCommand {
+    /// Say what is in a journal and what of it is not known to be in the bucket. Changes nothing, also while a host has it open
+    Show(JournalDirectory),
+    /// Print the records that are not known to be in the bucket. Changes nothing
+    Cat(JournalCat),
+    /// Recover the journal of a host that is gone, and bring to its bucket what is not there yet, each record once
+    Deliver(JournalDeliver),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalDirectory {
+    /// The journal's directory
+    #[arg(env = "AUDIT_JOURNAL")]
+    pub(crate) directory: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalCat {
+    #[command(flatten)]
+    pub(crate) directory: JournalDirectory,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+
+    /// Also records that are in the bucket, as far as they are still here
+    #[arg(long, short)]
+    pub(crate) all: bool,
+
+    /// Indent and colour records
+    #[arg(long, short)]
+    pub(crate) pretty: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalDeliver {
+    #[command(flatten)]
+    pub(crate) directory: JournalDirectory,
+
+    /// The bucket that the host wrote to: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///path
+    #[arg(env = "AUDIT_BUCKET")]
+    pub(crate) bucket: String,
+
+    /// Say what would be delivered, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Remove segments once all of them is delivered
+    #[arg(long)]
+    pub(crate) remove: bool,
+
+    /// Give up after so many seconds. What was not delivered stays where it is
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
+
+    /// How objects are compressed that were not cut yet
+    #[arg(long, value_enum, default_value = "zstd", value_name = "HOW")]
+    pub(crate) compression: Compression,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compression {
+    Zstd,
+    Gzip,
+    None,
 }

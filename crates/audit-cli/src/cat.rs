@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use audit_core::UniqueId;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
@@ -45,7 +46,7 @@ impl Printer {
     }
 
     /// Writes a record to the chunk if it is one of those that are wanted.
-    pub(crate) fn print(&self, object: &Listed, sequence: u64, line: &[u8], chunk: &mut Chunk) {
+    pub(crate) fn print(&self, stream: UniqueId, sequence: u64, line: &[u8], chunk: &mut Chunk) {
         if let Some(pointer) = &self.time
             && self.times_ms != (i64::MIN..i64::MAX)
             && !pointer.find_time(line).is_some_and(|time| self.times_ms.contains(&time))
@@ -59,14 +60,13 @@ impl Printer {
         match self.form {
             Form::Lines => out.extend_from_slice(line),
             Form::Placed => {
-                let place =
-                    format!("{{\"stream\":\"{}\",\"sequence\":{sequence},\"record\":", object.key.stream());
+                let place = format!("{{\"stream\":\"{stream}\",\"sequence\":{sequence},\"record\":");
                 out.extend_from_slice(place.as_bytes());
                 out.extend_from_slice(line);
                 out.push(b'}');
             }
             Form::Pretty(style) => {
-                let place = format!("{} #{sequence}", object.key.stream());
+                let place = format!("{stream} #{sequence}");
                 out.extend_from_slice(style.faint(&place).as_bytes());
                 out.push(b'\n');
                 pretty(line, style, out);
@@ -163,7 +163,7 @@ pub(crate) async fn run(arguments: &Cat, common: &Common, output: &Output) -> Re
             let read = match object {
                 Ok(object) => {
                     let print = |sequence, line: &[u8], chunk: &mut Chunk| {
-                        printer.print(&object, sequence, line, chunk);
+                        printer.print(object.key.stream(), sequence, line, chunk);
                     };
                     let content = read(&reader, &object, Some(&sender), print).await;
                     Ok(Read::Ended(Box::new(object), content))

@@ -23,6 +23,7 @@ mod cat;
 mod condition;
 mod failure;
 mod in_order;
+mod journal;
 mod lines;
 mod ls;
 mod output;
@@ -74,6 +75,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<Outcome, Failure> 
         Command::Cat(arguments) => cat::run(&arguments, &common, output).await,
         Command::Tail(arguments) => tail::run(&arguments, &common, output).await,
         Command::Stats(arguments) => stats::run(&arguments, &common, output).await,
+        Command::Journal { command } => journal::run(&command, &common, output).await,
         Command::Completions { shell } => pages::completions(shell, output),
         Command::Man { directory } => pages::man(directory.as_deref(), output),
     };

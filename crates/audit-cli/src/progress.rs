@@ -26,10 +26,14 @@ impl Progress {
         Progress(bar)
     }
 
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.0.is_hidden()
+    }
+
     /// How many steps are done, and what there is to say.
-    pub(crate) fn at(&self, steps: u64, message: impl Into<String>) {
+    pub(crate) fn at(&self, steps: u64, message: &str) {
         self.0.set_position(steps);
-        self.0.set_message(message.into());
+        self.0.set_message(message.to_owned());
     }
 }
 
@@ -51,7 +55,7 @@ impl PartitionProgress {
     pub(crate) fn object(&mut self, key: &ObjectKey) {
         self.objects += 1;
         let done = self.partitions.partition_point(|partition| partition.begin_ms() < key.hour_ms());
-        self.progress.at(done as u64, format!("partitions, {} objects", self.objects));
+        self.progress.at(done as u64, &format!("partitions, {} objects", self.objects));
     }
 }
 

@@ -113,7 +113,7 @@ async fn records_of(
     let mut records = Vec::new();
     let content = read(reader, object, None, |sequence, line, _| {
         let mut record = Chunk::default();
-        printer.print(object, sequence, line, &mut record);
+        printer.print(object.key.stream(), sequence, line, &mut record);
         if !record.ends.is_empty() {
             records.push(record.bytes);
         }

@@ -17,6 +17,7 @@
 //! - [`Bucket`]: a store and a prefix, from a URL and the environment, or from a store that the host made.
 //! - [`Settings`]: how it groups, sends and waits; every default has its reason there.
 //! - [`JournalSettings`]: where the journal is, how much it may take, how soon it is delivered.
+//! - [`JournalReader`], [`OrphanedJournal`]: what is in a journal, read from outside; and the delivery of one whose host is gone.
 //! - [`Health`]: how it is doing, and why. The same goes to the `metrics` facade, under names that begin with `audit_`.
 //! - [`ObjectKey`], [`ObjectMetadata`], [`Compression`]: how objects are called, what they say about themselves, and how they
 //!   are written. Readers use them too, with [`Partition`] for what need not be listed and [`LineDecoder`] for what is in an object.
@@ -146,6 +147,10 @@ pub use decode::{DecodeError, DecodedLines, LineDecoder};
 pub use encode::{Compression, FORMAT_VERSION, ObjectMetadata};
 pub use error::{OpenError, OpenErrorKind};
 pub use health::{Health, HealthState};
+pub use journal::{
+    JournalBatch, JournalDelivered, JournalDelivering, JournalReader, JournalState, JournalStream,
+    OrphanedJournal, PlannedObject,
+};
 pub use key::{InvalidKey, InvalidPartition, ObjectKey, Partition};
 pub use settings::{InvalidSettings, JournalSettings, Settings};
 pub use sink::{S3Sink, S3SinkBuilder};

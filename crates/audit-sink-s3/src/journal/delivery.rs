@@ -56,7 +56,8 @@ pub(crate) struct JournalDelivery {
     deliverer: Arc<Deliverer>,
     settings: Settings,
     journal: JournalSettings,
-    own_stream: UniqueId,
+    /// The one that is committed to, if any is.
+    own_stream: Option<UniqueId>,
     /// Where the last durable group ends. Its sender goes when nothing more will be committed.
     durable: watch::Receiver<Position>,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -131,7 +132,7 @@ pub(crate) struct Parts {
     pub(crate) deliverer: Arc<Deliverer>,
     pub(crate) settings: Settings,
     pub(crate) journal: JournalSettings,
-    pub(crate) own_stream: UniqueId,
+    pub(crate) own_stream: Option<UniqueId>,
     pub(crate) durable: watch::Receiver<Position>,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) decided: Decided,
@@ -467,7 +468,7 @@ impl JournalDelivery {
                 segment.next_sequence <= next
                     && segment.sealed_at.is_some_and(|sealed| pressed || sealed.elapsed() >= retention)
             })?;
-            let is_gone = |stream: &UniqueId| *stream != own && !live.has(*stream);
+            let is_gone = |stream: &UniqueId| Some(*stream) != own && !live.has(*stream);
             let gone: Vec<_> = delivered.keys().copied().filter(is_gone).collect();
             for stream in &gone {
                 remove_delivered(&*disk, *stream)?;

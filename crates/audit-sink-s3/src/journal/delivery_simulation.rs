@@ -336,7 +336,7 @@ impl Simulation {
             deliverer: Arc::new(deliverer),
             settings,
             journal,
-            own_stream: stream,
+            own_stream: Some(stream),
             durable: committed,
             commands: received,
             decided,

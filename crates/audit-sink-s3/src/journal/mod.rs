@@ -10,6 +10,8 @@
 //! - `plan`: what is decided about delivery, durable before it is acted on.
 //! - `delivery`: the task that brings it to the bucket.
 //! - `open`: puts all of it together.
+//! - `inspect`: looks at a journal and changes nothing.
+//! - `orphan`: delivers a journal that no process has open.
 
 mod commit;
 #[cfg(test)]
@@ -21,8 +23,10 @@ mod delivery_checker;
 mod delivery_simulation;
 pub(crate) mod disk;
 pub(crate) mod format;
+mod inspect;
 mod live;
 mod open;
+mod orphan;
 mod plan;
 mod recovery;
 mod segment;
@@ -37,4 +41,6 @@ mod simulation_checker;
 mod writer;
 
 pub(crate) use commit::JournaledWriter;
+pub use inspect::{JournalBatch, JournalReader, JournalState, JournalStream, PlannedObject};
 pub(crate) use open::Opening;
+pub use orphan::{JournalDelivered, JournalDelivering, OrphanedJournal};

@@ -1,6 +1,7 @@
 //! Opens a journal: reads what was left, and starts what goes on from there.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use audit_core::{Random, UniqueId};
@@ -31,29 +32,14 @@ impl Opening {
     /// Reads the journal, and starts its threads and its task.
     pub(crate) async fn open(self) -> Result<JournaledWriter, OpenError> {
         let directory = self.journal.directory.clone();
-        let failed = |error: io::Error| {
-            let in_use = error.kind() == io::ErrorKind::WouldBlock;
-            let kind = if in_use { OpenErrorKind::Configuration } else { OpenErrorKind::Blocked };
-            let message = format!("the journal in {} cannot be opened", directory.display());
-            OpenError::new(kind, message).with_source(error)
-        };
+        let failed = |error| cannot_open(&directory, error);
         let path = self.journal.directory.clone();
         let disk = spawn_blocking(move || LocalDisk::open(&path)).await.map_err(io::Error::other).flatten();
         let disk: Arc<dyn Disk> = Arc::new(disk.map_err(failed)?);
         let (from, stream) = (Arc::clone(&disk), self.stream);
         let read =
             spawn_blocking(move || read(&*from, stream)).await.map_err(io::Error::other).map_err(failed)?;
-        let (recovered, decided) = match read {
-            Ok(read) => read,
-            Err(RecoveryError::Io(error)) => return Err(failed(error)),
-            Err(error @ RecoveryError::Damaged { .. }) => {
-                let message = format!(
-                    "the journal in {} is damaged: keep it, and see what is left of it before another is begun",
-                    self.journal.directory.display()
-                );
-                return Err(OpenError::new(OpenErrorKind::Damaged, message).with_source(error));
-            }
-        };
+        let (recovered, decided) = read.map_err(|error| cannot_recover(&directory, error))?;
         self.start(disk, recovered, decided).map_err(failed)
     }
 
@@ -75,7 +61,7 @@ impl Opening {
             deliverer: Arc::new(deliverer),
             settings: settings.clone(),
             journal: journal.clone(),
-            own_stream: stream,
+            own_stream: Some(stream),
             durable: committed,
             commands: received,
             decided,
@@ -103,11 +89,40 @@ impl Opening {
     }
 }
 
-/// Reads segments and plans, and makes sure that they tell one story.
+/// The directory could not be used.
+pub(crate) fn cannot_open(directory: &Path, error: io::Error) -> OpenError {
+    let in_use = error.kind() == io::ErrorKind::WouldBlock;
+    let kind = if in_use { OpenErrorKind::Configuration } else { OpenErrorKind::Blocked };
+    let message = format!("the journal in {} cannot be opened", directory.display());
+    OpenError::new(kind, message).with_source(error)
+}
+
+/// What is in it could not be read.
+pub(crate) fn cannot_recover(directory: &Path, error: RecoveryError) -> OpenError {
+    match error {
+        RecoveryError::Io(error) => cannot_open(directory, error),
+        error @ RecoveryError::Damaged { .. } => {
+            let message = format!(
+                "the journal in {} is damaged: keep it, and see what is left of it before another is begun",
+                directory.display()
+            );
+            OpenError::new(OpenErrorKind::Damaged, message).with_source(error)
+        }
+    }
+}
+
+/// As [`read_whole`], for an opening that will commit to `stream`.
 ///
 /// The new stream is noted as delivered up to its beginning, durably, before anything is committed to it: a stream without that note was
 /// damaged.
 pub(crate) fn read(disk: &dyn Disk, stream: UniqueId) -> Result<(Recovered, Decided), RecoveryError> {
+    let read = read_whole(disk)?;
+    plan::write_delivered(disk, stream, 0)?;
+    Ok(read)
+}
+
+/// Reads segments and plans, and makes sure that they tell one story.
+pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), RecoveryError> {
     let recovered = recovery::recover(disk)?;
     let has_segments = |stream| recovered.segments.iter().any(|segment| segment.stream == stream);
     let decided = plan::recover(disk, has_segments)?;
@@ -134,6 +149,5 @@ pub(crate) fn read(disk: &dyn Disk, stream: UniqueId) -> Result<(Recovered, Deci
             )));
         }
     }
-    plan::write_delivered(disk, stream, 0)?;
     Ok((recovered, decided))
 }

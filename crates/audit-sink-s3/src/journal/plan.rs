@@ -272,6 +272,21 @@ pub(crate) fn recover(
     Ok(decided)
 }
 
+/// The objects that met a conflict, whenever that was: their files stay until an operator removes them.
+pub(crate) fn conflicts(disk: &dyn Disk) -> io::Result<Vec<Plan>> {
+    let mut names = disk.list()?;
+    names.retain(|name| object_of(name).is_some_and(|(_, _, set_aside)| set_aside));
+    names.sort_unstable();
+    let mut plans = Vec::new();
+    for name in names {
+        // One that was cut off by hand is of no use to anybody.
+        if let Ok((plan, _)) = read_object(disk, &name)? {
+            plans.push(plan);
+        }
+    }
+    Ok(plans)
+}
+
 /// The stream and first record of the object whose file has this name, and whether it was set aside. Of two files of one object the one that
 /// was set aside comes first by name.
 fn object_of(name: &str) -> Option<(UniqueId, u64, bool)> {
