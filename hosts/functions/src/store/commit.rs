@@ -252,7 +252,7 @@ impl Store {
                 return Err(conflict(&catalog, key));
             }
             let Request { reads: _, checked: _, written: own, puts: changed, counts, created } = request;
-            committer.last = self.now_ns().max(committer.last + 1);
+            committer.last = self.commit_time(committer.last);
             keys.extend(own.iter().cloned());
             written.push(Arc::new(Written { ts: committer.last, keys: own }));
             puts.extend(changed);
@@ -342,7 +342,7 @@ impl Store {
         let (result, has_failed) = match change(&before) {
             Ok(None) => (Ok(before.ts()), false),
             Ok(Some(Exclusive { mut puts, written, catalog })) => {
-                committer.last = self.now_ns().max(committer.last + 1);
+                committer.last = self.commit_time(committer.last);
                 puts.insert(Key::from(key::last_commit()), Some(Key::from(committer.last.to_be_bytes())));
                 match self.write(puts, Some(PersistMode::SyncAll)) {
                     Ok(()) => {

@@ -23,7 +23,7 @@ const NUMBERS: u8 = 5;
 pub(super) const MAX_KEY_BYTES: usize = 32 << 10;
 
 /// Bytes of the id at the end of an index entry: its tag, its characters, its end.
-const ENCODED_ID: usize = ID_LENGTH + 2;
+const ENCODED_ID: usize = ID_LENGTH + 3;
 
 /// The format of the store.
 pub(super) fn format() -> [u8; 2] {
@@ -129,8 +129,7 @@ pub(super) fn about(key: &[u8]) -> About {
     };
     match kind {
         TABLES => {
-            let end_of_component = rest.iter().position(|byte| *byte == 0).map_or(rest.len(), |end| end + 1);
-            let name = encoding::decode(&rest[end_of_component..]).ok();
+            let name = encoding::decode_last(rest).ok();
             About { number: None, name: name.and_then(|name| name.as_str().map(str::to_owned)), id: None }
         }
         DOCUMENTS | ENTRIES => About { number, name: None, id: id() },

@@ -33,7 +33,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -83,6 +83,8 @@ struct Inner {
     /// same number; only one of them can commit.
     proposed: Mutex<HashMap<(ComponentPath, String), u32>>,
     next_number: AtomicU32,
+    /// The bits of the last creation time that was given out.
+    creation_time: AtomicU64,
 }
 
 /// A consistent view of everything as of one commit. Holding one keeps what it sees from being reclaimed.
@@ -176,6 +178,7 @@ impl Store {
             recent: Mutex::new(Recent::new(last)),
             proposed: Mutex::default(),
             next_number,
+            creation_time: AtomicU64::new(ms(last).to_bits()),
         }));
         store.drop_unknown_indexes()?;
         Ok(store)
@@ -212,8 +215,23 @@ impl Store {
         schema::set(self, schemas)
     }
 
-    fn now_ns(&self) -> u64 {
-        now_ns(&*self.0.clock)
+    /// The time of a commit after `last`. It comes after the creation times of all documents, so that those go on
+    /// increasing when the store is opened again.
+    fn commit_time(&self, last: Timestamp) -> Timestamp {
+        let created = f64::from_bits(self.0.creation_time.load(Ordering::Relaxed)).next_up().next_up();
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "nanoseconds since 1970")]
+        now_ns(&*self.0.clock).max(last + 1).max((created * 1e6) as u64)
+    }
+
+    /// When a document is created: milliseconds since 1970, more than any time given out before, so that documents are in
+    /// the order in which they were inserted also where the clock does not tell them apart.
+    fn new_creation_time(&self) -> f64 {
+        let now = ms(now_ns(&*self.0.clock)).to_bits();
+        // Of positive floats the next one has the next bits.
+        let next = |last: u64| last.saturating_add(1).max(now);
+        let last =
+            self.0.creation_time.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+        f64::from_bits(next(last.unwrap_or_else(|last| last)))
     }
 
     /// A number that no table and no index has had.
@@ -244,4 +262,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn now_ns(clock: &dyn Clock) -> u64 {
     u64::try_from(clock.now_ms()).unwrap_or(0).saturating_mul(1_000_000)
+}
+
+/// Milliseconds, with what a float keeps of the fraction.
+fn ms(ns: u64) -> f64 {
+    ns as f64 / 1e6
 }

@@ -62,8 +62,6 @@ pub struct Tx {
     pub(super) store: Store,
     pub(super) snapshot: Snapshot,
     random: SplitMix64,
-    /// Of the last insert.
-    creation_time: f64,
     /// Documents written, by their keys.
     pub(super) documents: BTreeMap<Key, Write>,
     /// Index entries written: whether they are there now.
@@ -104,12 +102,10 @@ impl std::fmt::Debug for Tx {
 
 impl Tx {
     pub(super) fn new(store: Store, snapshot: Snapshot, seed: u64) -> Self {
-        let creation_time = creation_time_ms(store.now_ns().max(snapshot.ts()));
         Self {
             store,
             snapshot,
             random: SplitMix64(seed),
-            creation_time,
             documents: BTreeMap::new(),
             entries: BTreeMap::new(),
             created: BTreeMap::new(),
@@ -230,8 +226,7 @@ impl Tx {
                 break (id, key);
             }
         };
-        self.creation_time = self.creation_time.next_up();
-        let document = with_system_fields(fields, &id, Value::Float64(self.creation_time));
+        let document = with_system_fields(fields, &id, Value::Float64(self.store.new_creation_time()));
         self.count_write(&document)?;
         let table = match existing {
             Some(table) => table,
@@ -829,11 +824,6 @@ fn reserved(name: &str) -> StoreError {
 
 fn read_only() -> StoreError {
     StoreError::user("System tables (prefixed with `_`) are read-only.")
-}
-
-/// Milliseconds with the fraction that a float keeps.
-fn creation_time_ms(ns: u64) -> f64 {
-    ns as f64 / 1e6
 }
 
 /// Random bits from a seed (SplitMix64; Steele, Lea, Flood 2014).

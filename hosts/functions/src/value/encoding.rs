@@ -2,9 +2,9 @@
 //! parts of a longer key. Documents are stored in the same encoding, since it can be decoded.
 //!
 //! A value is a tag, whose order is that of types, and its content. Integers and floats are big-endian with the bits
-//! turned so that unsigned order is theirs. Strings and bytes end with a zero byte; a zero byte within them becomes
-//! `00 FF`, and no tag is `FF`, so a shorter one always comes first. Arrays and objects end with a zero byte, which is
-//! no tag.
+//! turned so that unsigned order is theirs. Strings and bytes end with `00 01`, and a zero byte within them becomes
+//! `00 FF`, so a shorter one comes first. Arrays and objects end with a zero byte, which is no tag. No encoding is the
+//! beginning of another one, so all keys that begin with a value's encoding have this value there.
 
 use super::{MAX_NESTING, Object, Value};
 
@@ -21,6 +21,8 @@ const ARRAY: u8 = 9;
 const OBJECT: u8 = 10;
 /// Stands before each field name of an object.
 const FIELD: u8 = 1;
+/// Ends strings and bytes.
+const END_OF_BYTES: [u8; 2] = [0, 1];
 /// Follows a zero byte that belongs to a string.
 const ESCAPE: u8 = 0xFF;
 
@@ -94,7 +96,7 @@ fn escape(bytes: &[u8], out: &mut Vec<u8>) {
         rest = &rest[zero + 1..];
     }
     out.extend_from_slice(rest);
-    out.push(END);
+    out.extend_from_slice(&END_OF_BYTES);
 }
 
 /// The value that `bytes` are the encoding of, to their last byte.
@@ -102,6 +104,17 @@ pub fn decode(bytes: &[u8]) -> Result<Value, Undecodable> {
     let mut rest = bytes;
     let value = decode_value(&mut rest, 0)?;
     if rest.is_empty() { Ok(value) } else { Err(Undecodable) }
+}
+
+/// The last of the values that `bytes` are the encodings of.
+pub fn decode_last(bytes: &[u8]) -> Result<Value, Undecodable> {
+    let mut rest = bytes;
+    loop {
+        let value = decode_value(&mut rest, 0)?;
+        if rest.is_empty() {
+            return Ok(value);
+        }
+    }
 }
 
 fn decode_value(rest: &mut &[u8], depth: usize) -> Result<Value, Undecodable> {
@@ -162,15 +175,12 @@ fn unescape(rest: &mut &[u8]) -> Result<Vec<u8>, Undecodable> {
         let zero = rest.iter().position(|byte| *byte == 0).ok_or(Undecodable)?;
         bytes.extend_from_slice(&rest[..zero]);
         let tail = &rest[zero + 1..];
-        match tail.split_first() {
-            Some((&ESCAPE, tail)) => {
-                bytes.push(0);
-                *rest = tail;
-            }
-            _ => {
-                *rest = tail;
-                return Ok(bytes);
-            }
+        let (after_zero, tail) = tail.split_first().ok_or(Undecodable)?;
+        *rest = tail;
+        match *after_zero {
+            ESCAPE => bytes.push(0),
+            after_zero if after_zero == END_OF_BYTES[1] => return Ok(bytes),
+            _ => return Err(Undecodable),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use proptest::{collection, prelude::*};
 
 use super::{
-    model::{self, Ids, Outcome, State, Step},
+    model::{self, Ids, Log, State, Step},
     open,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 /// A transaction under way, with what it did so far.
 struct Running {
     tx: Tx,
-    steps: Vec<(Step, Ids, Outcome)>,
+    steps: Log,
     depth: usize,
 }
 
@@ -38,7 +38,7 @@ impl Running {
     }
 
     /// What was inserted in vain is not in the model, so the steps of a sub-transaction that is still open count.
-    fn commit(self) -> Result<(u64, Vec<(Step, Ids, Outcome)>), CommitError> {
+    fn commit(self) -> Result<(u64, Log), CommitError> {
         self.tx.commit().map(|ts| (ts, self.steps))
     }
 }
@@ -87,7 +87,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 struct Watched {
-    steps: Vec<(Step, Ids, Outcome)>,
+    steps: Log,
     state: State,
     watch: Watch,
 }

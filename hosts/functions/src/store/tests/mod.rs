@@ -1,7 +1,11 @@
 //! Transactions by example, and by comparison with a model.
 
+mod costs;
+mod crashes;
+mod examples;
 mod histories;
 mod model;
+mod threads;
 
 use std::collections::BTreeMap;
 
@@ -103,4 +107,32 @@ fn an_index_is_read_in_order() {
         seen.push(document.at(&["n"]).cloned().unwrap());
     }
     assert_eq!(seen, [Value::from(3.0), Value::from(2.0)]);
+}
+
+#[test]
+fn everything_can_be_handed_to_other_threads() {
+    fn is_send<T: Send + 'static>() {}
+    fn is_sync<T: Send + Sync + 'static>() {}
+    is_send::<Tx>();
+    is_sync::<(Store, Snapshot, ReadSet, Watch, StoreError, CommitError, SchemaError)>();
+}
+
+#[test]
+fn creation_times_follow_each_other_also_within_one_millisecond() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(audit_core::testing::ManualClock::at(1_700_000_000_000));
+    let mut seen = Vec::new();
+    for seed in 0..3 {
+        let store = Store::open_with_clock(directory.path(), clock.clone()).unwrap();
+        for seed in [seed * 2, seed * 2 + 1] {
+            let mut tx = store.begin(&store.latest(), seed);
+            for _ in 0..2 {
+                let id = tx.insert(&root(), "t", value(json!({}))).unwrap();
+                let document = tx.get(&root(), None, &id).unwrap().unwrap();
+                seen.push(document.at(&["_creationTime"]).unwrap().clone());
+            }
+            tx.commit().unwrap();
+        }
+    }
+    assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
 }

@@ -513,6 +513,12 @@ impl Ids {
     }
 }
 
+/// Steps of a transaction, with the ids that were known and what came of them.
+pub(super) type Log = Vec<(Step, Ids, Outcome)>;
+
+/// Whether a document is one that was read.
+type IsRead = Box<dyn Fn(&Object) -> bool>;
+
 /// All documents by table and id.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct State {
@@ -633,7 +639,7 @@ impl State {
     /// the place where there were none.
     pub(super) fn is_touched(&self, after: &Self, steps: &[(Step, Ids, Outcome)]) -> bool {
         steps.iter().filter_map(|(step, ids, _)| self.dependency(step, ids)).any(|dependency| {
-            let (table, is_touched): (_, Box<dyn Fn(&Object) -> bool>) = match dependency {
+            let (table, is_touched): (_, IsRead) = match dependency {
                 Dependency::Document(table, id) => {
                     (table, Box::new(move |document| document["_id"].as_str() == Some(&*id)))
                 }
