@@ -14,7 +14,7 @@ use super::format::{FIRST_GROUP, Found};
 use super::open::{cannot_open, cannot_recover, read_whole};
 use super::plan::{self, Decided, DecidedObject};
 use super::recovery::Recovered;
-use super::segment::{SegmentReader, ordinal_of};
+use super::segment::{SegmentReader, Window, ordinal_of};
 use crate::{ObjectKey, OpenError, OpenErrorKind};
 
 /// What a journal holds, as a recovery would find it now.
@@ -147,13 +147,14 @@ impl JournalReader {
         undelivered_only: bool,
         mut take: impl FnMut(JournalBatch) -> bool,
     ) -> io::Result<()> {
+        let mut window = Window::default();
         for recovered in &self.recovered.segments {
             let known = self.state.streams.iter().find(|known| known.stream == recovered.stream);
             let from = known.filter(|_| undelivered_only).map_or(0, |known| known.delivered_to);
             if recovered.next_sequence <= from {
                 continue;
             }
-            let mut reader = SegmentReader::new(recovered.segment.clone(), FIRST_GROUP);
+            let mut reader = SegmentReader::new(recovered.segment.clone(), FIRST_GROUP, window);
             reader.limit(recovered.end);
             while reader.position().offset < recovered.end {
                 let Found::Group(header) = reader.look()? else {
@@ -175,6 +176,7 @@ impl JournalReader {
                 }
                 reader.step_over(&header);
             }
+            window = reader.into_window();
         }
         Ok(())
     }

@@ -278,9 +278,10 @@ pub(crate) fn conflicts(disk: &dyn Disk) -> io::Result<Vec<Plan>> {
     names.retain(|name| object_of(name).is_some_and(|(_, _, set_aside)| set_aside));
     names.sort_unstable();
     let mut plans = Vec::new();
+    let pool = Arc::default();
     for name in names {
         // One that was cut off by hand is of no use to anybody.
-        if let Ok((plan, _)) = read_object(disk, &name)? {
+        if let Ok((plan, _)) = read_object(disk, &name, &pool)? {
             plans.push(plan);
         }
     }
