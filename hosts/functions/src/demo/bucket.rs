@@ -74,7 +74,8 @@ impl Logs {
     /// Those whose `action` is this and that have all of these members.
     pub(super) fn find(&self, action: &str, members: &[(&str, Json)]) -> Vec<&Log> {
         let matches = |log: &&Log| {
-            log.json["action"] == action && members.iter().all(|(pointer, value)| log.json.pointer(pointer) == Some(value))
+            log.json["action"] == action
+                && members.iter().all(|(pointer, value)| log.json.pointer(pointer) == Some(value))
         };
         self.all.iter().filter(matches).collect()
     }

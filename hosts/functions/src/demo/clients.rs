@@ -79,7 +79,8 @@ impl Client {
         let request = request.header("x-forwarded-for", &self.ip).header("user-agent", &self.user_agent);
         let response = request.json(&json!({ "path": path, "args": args, "format": "json" })).send().await?;
         let status = response.status().as_u16();
-        let request_id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
+        let request_id =
+            response.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
         let request_id = request_id.to_owned();
         let text = response.text().await?;
         let body = serde_json::from_str(&text).unwrap_or(Json::String(text));
@@ -88,13 +89,14 @@ impl Client {
 
     /// A number of the host's metrics, summed over its labels. 0 if there is none of the name.
     pub(super) async fn metric(&self, name: &str) -> Result<f64, Box<dyn Error>> {
-        let text = self.http.get(format!("{}/metrics", self.url)).timeout(PATIENCE).send().await?.text().await?;
+        let text =
+            self.http.get(format!("{}/metrics", self.url)).timeout(PATIENCE).send().await?.text().await?;
         let of_name = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             let rest = if rest.starts_with('{') { rest.split_once('}')?.1 } else { rest };
             rest.trim().parse::<f64>().ok().filter(|_| rest.starts_with(' '))
         });
-        Ok(of_name.sum())
+        Ok(of_name.fold(0.0, |sum, number| sum + number))
     }
 
     /// Follows a query: its results come one after the other.
@@ -107,7 +109,8 @@ impl Client {
         let session = "6d4ff2b4-6a3c-4d3b-9f0a-0123456789ab";
         let connect = json!({ "type": "Connect", "sessionId": session, "connectionCount": 0, "lastCloseReason": null, "clientTs": 0 });
         let add = json!({ "type": "Add", "queryId": 0, "udfPath": path, "args": [args] });
-        let follow = json!({ "type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1, "modifications": [add] });
+        let follow =
+            json!({ "type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1, "modifications": [add] });
         for message in [connect, follow] {
             socket.send(Message::text(message.to_string())).await?;
         }

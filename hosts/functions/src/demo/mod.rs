@@ -42,8 +42,10 @@ const FUNCTIONS: &[(&str, &str)] = &[
 ///
 /// When it could not be played: no port, no disk, no process.
 pub async fn run() -> Result<bool, Box<dyn Error>> {
-    let directory = PathBuf::from("audit-data").join(format!("demo-{}", UniqueId::generate(&SystemClock, &SystemRandom)));
-    fs::create_dir_all(&directory).map_err(|error| format!("{} cannot be made: {error}", directory.display()))?;
+    let directory =
+        PathBuf::from("audit-data").join(format!("demo-{}", UniqueId::generate(&SystemClock, &SystemRandom)));
+    fs::create_dir_all(&directory)
+        .map_err(|error| format!("{} cannot be made: {error}", directory.display()))?;
     let directory = directory.canonicalize()?;
     let functions = directory.join("convex");
     write_functions(&functions)?;

@@ -35,7 +35,9 @@ impl Page {
         let (mark, colour) = if proof.is_ok() { ("holds", "32") } else { ("DOES NOT HOLD", "31") };
         self.line(&format!("{:>3}  {}  {promise}", self.bold(name), self.coloured(mark, colour)));
         match proof {
-            Ok(found) => found.iter().for_each(|found| self.line(&format!("     {}", self.faint(&shortened(found))))),
+            Ok(found) => {
+                found.iter().for_each(|found| self.line(&format!("     {}", self.faint(&shortened(found)))))
+            }
             Err(problem) => self.line(&format!("     {problem}")),
         }
     }

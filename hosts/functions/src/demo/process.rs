@@ -19,14 +19,34 @@ pub(super) struct Host {
 
 impl Host {
     /// Starts this program with `serve` and waits until it listens.
-    pub(super) async fn start(functions: &Path, data: &Path, options: &[&str]) -> Result<Host, Box<dyn Error>> {
+    pub(super) async fn start(
+        functions: &Path,
+        data: &Path,
+        options: &[&str],
+    ) -> Result<Host, Box<dyn Error>> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("serve").arg(functions).args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(data);
-        command.args(["--trusted-proxies", "127.0.0.0/8", "--deployment-name", "demo", "--cut-after-ms", "200"]);
+        command.args([
+            "--trusted-proxies",
+            "127.0.0.0/8",
+            "--deployment-name",
+            "demo",
+            "--cut-after-ms",
+            "200",
+        ]);
         // A machine whose owner has set these for another host is not to mislead this one.
-        for name in ["LISTEN", "AUDIT_BUCKET", "AUDIT_JOURNAL", "AUDIT_COMPRESSION", "AUDIT_PROVENANCE", "FUNCTIONS_HOST_CONFIG"] {
+        for name in [
+            "LISTEN",
+            "AUDIT_BUCKET",
+            "AUDIT_JOURNAL",
+            "AUDIT_COMPRESSION",
+            "AUDIT_PROVENANCE",
+            "FUNCTIONS_HOST_CONFIG",
+        ] {
             command.env_remove(name);
         }
+        // What is made to go wrong is shown by what it comes to.
+        command.env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "off".to_owned()));
         command.args(options).current_dir(data.parent().unwrap_or(data));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let out = child.stdout.take().ok_or("the host has no standard output")?;

@@ -72,14 +72,22 @@ pub(super) async fn play(stage: &Stage, page: &mut Page) -> Played<bool> {
     let rows: [(&str, &str, Proof); 14] = [
         ("C1", "What reaches the bucket is the body as JSON, variables replaced", scene.bodies(&logs)),
         ("C2", "Variables stand at any depth and are each request's own", scene.variables(&logs)),
-        ("C3", "Data that looks like a variable is refused, and so is an unknown one", scene.forgeries(&logs)),
+        (
+            "C3",
+            "Data that looks like a variable is refused, and so is an unknown one",
+            scene.forgeries(&logs),
+        ),
         ("C4", "Every hand-out of a query is logged, cache hits and subscribers too", scene.hand_outs(&logs)),
         ("C5", "Every attempt at a mutation is logged, failures and conflicts too", scene.attempts(&logs)),
         ("C6", "Nothing leaves and nothing commits before its logs are durable", withheld),
         ("C7", "What an action calls is logged call by call; an action has no log", scene.actions(&logs)),
         ("C8", "Limits hold, and nobody silences the log by overflowing it", scene.limits(&logs)),
         ("C9", "A nested mutation that is undone keeps its logs", scene.nested(&logs)),
-        ("C10", "Crons and scheduled functions have no client, and can be told of one", scene.scheduled(&logs)),
+        (
+            "C10",
+            "Crons and scheduled functions have no client, and can be told of one",
+            scene.scheduled(&logs),
+        ),
         ("C11", "What was acknowledged is in the bucket, once, whatever is killed", killed),
         ("C12", "Without a bucket nothing is emitted, and limits hold", without),
         ("C13", "Each log is metered at its bytes rounded up to the next 5,000", scene.usage(&logs)),
@@ -157,7 +165,8 @@ impl Scene {
         }
         let cache_hits = ada.metric("functions_query_cache_hits_total").await? - hits_before;
 
-        let followers: Vec<_> = (1..=FOLLOWERS).map(|n| client(&format!("203.0.113.{n}"), "follower")).collect();
+        let followers: Vec<_> =
+            (1..=FOLLOWERS).map(|n| client(&format!("203.0.113.{n}"), "follower")).collect();
         let follow = |client: &Client| {
             let (client, args) = (client.clone(), json!({ "documentId": document }));
             async move {
@@ -180,19 +189,23 @@ impl Scene {
 
         let contenders = (0..CONTENDERS).map(|n| client(&format!("192.0.2.{}", 100 + n), "contender"));
         let contenders: Vec<_> = contenders.collect();
-        let adds = contenders.iter().map(|client| client.mutation("counters:add", json!({ "name": "contended" })));
+        let adds =
+            contenders.iter().map(|client| client.mutation("counters:add", json!({ "name": "contended" })));
         let adds = try_join_all(adds).await?;
         let total = ada.query("counters:get", json!({ "name": "contended" })).await?.value()?.clone();
         let refused = ada.mutation("documents:refuse", json!({ "title": "never" })).await?;
-        let refused_titles = ada.query("documents:list", json!({ "orgId": "refused" })).await?.value()?.clone();
+        let refused_titles =
+            ada.query("documents:list", json!({ "orgId": "refused" })).await?.value()?.clone();
 
         let reader = client("192.0.2.30", "report maker");
-        let report = reader.action("reports:make", json!({ "documentId": document, "name": "reports" })).await?;
+        let report =
+            reader.action("reports:make", json!({ "documentId": document, "name": "reports" })).await?;
         let confession = reader.action("reports:confess", json!({})).await?;
 
         let silenced = ada.mutation("limits:silence", json!({ "tag": "silence" })).await?;
         let silenced_rows = ada.query("counters:get", json!({ "name": "silence" })).await?.value()?.clone();
-        let too_large = ada.mutation("limits:tooLarge", json!({ "tag": "large", "bytes": 1_000_000 })).await?;
+        let too_large =
+            ada.mutation("limits:tooLarge", json!({ "tag": "large", "bytes": 1_000_000 })).await?;
         let together = ada.mutation("limits:together", json!({ "tag": "together" })).await?;
         let nested = ada.mutation("nested:outer", json!({ "tag": "nested" })).await?;
         let shared = ada.mutation("nested:share", json!({ "document": document, "with": "eve" })).await?;
@@ -275,10 +288,14 @@ impl Scene {
 
     fn forgeries(&self, logs: &Logs) -> Proof {
         let said = self.forged.error();
-        expect(said.contains("$var") && !self.forged.is_success(), || format!("a forged variable: {}", self.forged.body))?;
+        expect(said.contains("$var") && !self.forged.is_success(), || {
+            format!("a forged variable: {}", self.forged.body)
+        })?;
         expect(said.contains("comment"), || format!("it does not say where: {said}"))?;
         let unknown = self.unknown.error();
-        expect(unknown.contains("Unknown audit var symbol"), || format!("an unknown one: {}", self.unknown.body))?;
+        expect(unknown.contains("Unknown audit var symbol"), || {
+            format!("an unknown one: {}", self.unknown.body)
+        })?;
         count(&logs.find("bodies.forged", &[]), 0, "logs with a forged variable")?;
         count(&logs.find("bodies.unknown", &[]), 0, "logs with an unknown variable")?;
         Ok(vec![first_line(said), first_line(unknown)])
@@ -290,23 +307,34 @@ impl Scene {
             let found = logs.find("document.viewed", &[("/source/ip", json!(ip))]);
             count(&found, 1, &format!("views by {ip}"))?;
             let log = &found[0].json;
-            expect(log["source"]["requestId"] == json!(answer.request_id), || format!("another request: {log}"))?;
+            expect(log["source"]["requestId"] == json!(answer.request_id), || {
+                format!("another request: {log}")
+            })?;
             times.insert(log["at"].as_i64());
         }
         expect(self.cache_hits >= 4.0, || format!("{} cache hits for 5 views", self.cache_hits))?;
         let mut updates = 0;
         for ip in &self.followers {
             let of_revision = |revision: u32| {
-                logs.find("document.viewed", &[("/source/ip", json!(ip)), ("/revision", json!(revision))]).len()
+                logs.find("document.viewed", &[("/source/ip", json!(ip)), ("/revision", json!(revision))])
+                    .len()
             };
             let (first, second) = (of_revision(1), of_revision(2));
-            expect((first, second) == (1, 1), || format!("{ip} was logged {first} and {second} times, not once each"))?;
+            expect((first, second) == (1, 1), || {
+                format!("{ip} was logged {first} and {second} times, not once each")
+            })?;
             updates += second;
         }
         let sample = logs.find("document.viewed", &[("/source/ip", json!(self.followers[0]))]);
         Ok(vec![
-            format!("5 views, {} of them from the cache: 5 logs, each with its own ip, requestId and time", self.cache_hits),
-            format!("{} followers, one change: {updates} updates and {updates} new logs", self.followers.len()),
+            format!(
+                "5 views, {} of them from the cache: 5 logs, each with its own ip, requestId and time",
+                self.cache_hits
+            ),
+            format!(
+                "{} followers, one change: {updates} updates and {updates} new logs",
+                self.followers.len()
+            ),
             sample.last().map(|log| log.text.clone()).unwrap_or_default(),
         ])
     }
@@ -323,10 +351,17 @@ impl Scene {
         expect(attempts >= succeeded, || format!("{attempts} attempts logged, {succeeded} committed"))?;
         expect(!self.refused.is_success(), || "a mutation that throws succeeded".to_owned())?;
         count(&logs.find("document.refused", &[]), 1, "logs of a failing mutation")?;
-        expect(self.refused_titles == json!([]), || format!("a failing mutation wrote {}", self.refused_titles))?;
+        expect(self.refused_titles == json!([]), || {
+            format!("a failing mutation wrote {}", self.refused_titles)
+        })?;
         Ok(vec![
-            format!("{CONTENDERS} clients changed one document at once: {succeeded} commits, {attempts} attempts, {attempts} logs"),
-            format!("a mutation that throws: \"{}\", one log, nothing written", first_line(self.refused.error())),
+            format!(
+                "{CONTENDERS} clients changed one document at once: {succeeded} commits, {attempts} attempts, {attempts} logs"
+            ),
+            format!(
+                "a mutation that throws: \"{}\", one log, nothing written",
+                first_line(self.refused.error())
+            ),
         ])
     }
 
@@ -339,7 +374,9 @@ impl Scene {
         let adds = logs.find("counter.added", &[id]);
         expect(!adds.is_empty(), || "the mutation that the action called is not logged".to_owned())?;
         let said = self.confession.error();
-        expect(said.contains("audit logging is not supported in actions"), || format!("{}", self.confession.body))?;
+        expect(said.contains("audit logging is not supported in actions"), || {
+            format!("{}", self.confession.body)
+        })?;
         count(&logs.find("report.confessed", &[]), 0, "logs of an action")?;
         Ok(vec![format!("{report}: its query and its mutation are logged as its caller's"), first_line(said)])
     }
@@ -357,7 +394,10 @@ impl Scene {
         count(&logs.find("limits.mine", &[]), 250, "logs of the caller")?;
         count(&logs.find("limits.another", &[]), 250, "logs of the one that it calls")?;
         Ok(vec![
-            format!("600 noisy logs behind one deed, errors caught: \"{}\"; the deed and 499 are kept, nothing is written", first_line(self.silenced.error())),
+            format!(
+                "600 noisy logs behind one deed, errors caught: \"{}\"; the deed and 499 are kept, nothing is written",
+                first_line(self.silenced.error())
+            ),
             first_line(large),
             format!("250 of a mutation's own and 251 of one that it calls: {}", first_line(together)),
         ])
@@ -386,7 +426,9 @@ impl Scene {
         let notice = &notices[0].json;
         let nobody = json!({ "ip": null, "userAgent": null });
         expect(notice["own"] == nobody, || format!("a scheduled function has a client: {notice}"))?;
-        expect(notice["onBehalfOf"]["ip"] == json!(self.update_client.ip()), || format!("it was not told: {notice}"))?;
+        expect(notice["onBehalfOf"]["ip"] == json!(self.update_client.ip()), || {
+            format!("it was not told: {notice}")
+        })?;
         let sweeps = logs.find("maintenance.swept", &[]);
         expect(!sweeps.is_empty(), || "the cron did not run".to_owned())?;
         let sweep = &sweeps[0].json;
@@ -399,8 +441,12 @@ impl Scene {
         let counted: Usage = logs.all.iter().map(|log| Usage::of_log(log.text.len())).sum();
         let Metered { logs: said, bytes, metered_bytes } = self.metered;
         // What was logged between the last look and the end is in the bucket too: the looks themselves log nothing.
-        expect(said == counted.logs() as f64, || format!("{said} logs metered, {} in the bucket", counted.logs()))?;
-        expect(bytes == counted.bytes() as f64, || format!("{bytes} bytes metered, {} in the bucket", counted.bytes()))?;
+        expect(said == counted.logs() as f64, || {
+            format!("{said} logs metered, {} in the bucket", counted.logs())
+        })?;
+        expect(bytes == counted.bytes() as f64, || {
+            format!("{bytes} bytes metered, {} in the bucket", counted.bytes())
+        })?;
         expect(metered_bytes == counted.metered_bytes() as f64, || {
             format!("metered at {metered_bytes}, the bucket comes to {}", counted.metered_bytes())
         })?;
@@ -474,8 +520,15 @@ async fn killed_under_load(stage: &Stage) -> Played<Proof> {
             expect(logged.contains_key(title.as_str()), || format!("{title} was committed without a log"))?;
         }
         Ok(vec![
-            format!("{KILLS} times kill -9 under load: {} changes acknowledged, {} committed, each logged once", acknowledged.len(), committed.len()),
-            format!("{} logs tell of attempts that were cut short before their commit", logged.len() - committed.len()),
+            format!(
+                "{KILLS} times kill -9 under load: {} changes acknowledged, {} committed, each logged once",
+                acknowledged.len(),
+                committed.len()
+            ),
+            format!(
+                "{} logs tell of attempts that were cut short before their commit",
+                logged.len() - committed.len()
+            ),
         ])
     };
     Ok(check())
@@ -493,7 +546,8 @@ async fn effects_wait_for_logs(stage: &Stage) -> Played<Proof> {
     let args = json!({ "documentId": document });
     client.query("documents:view", args.clone()).await?.value()?;
     // A file in its place: nothing can be written there.
-    let (bucket, aside) = (stage.directory.join(DATA).join("bucket"), stage.directory.join(DATA).join("aside"));
+    let (bucket, aside) =
+        (stage.directory.join(DATA).join("bucket"), stage.directory.join(DATA).join("aside"));
     fs::rename(&bucket, &aside)?;
     fs::write(&bucket, "not a directory")?;
     let mutation = client.mutation("documents:create", new("during")).await?;
@@ -505,7 +559,9 @@ async fn effects_wait_for_logs(stage: &Stage) -> Played<Proof> {
     let titles = titles.value()?.clone();
     host.stop().await?;
     let check = || -> Proof {
-        expect(!mutation.is_success() && !query.is_success(), || format!("{} {}", mutation.body, query.body))?;
+        expect(!mutation.is_success() && !query.is_success(), || {
+            format!("{} {}", mutation.body, query.body)
+        })?;
         expect(query.body.get("value").is_none(), || format!("a result left: {}", query.body))?;
         expect(after.is_success(), || format!("it did not recover: {}", after.body))?;
         expect(titles == json!(["before", "after"]), || format!("the documents are {titles}"))?;
@@ -532,7 +588,9 @@ async fn without_a_bucket(stage: &Stage) -> Played<Proof> {
         created.value().map_err(|error| error.to_string())?;
         expect(!silenced.is_success(), || "600 logs passed".to_owned())?;
         expect(metered == 0.0, || format!("{metered} logs were metered"))?;
-        expect(!data.join("bucket").exists() && !data.join("journal").exists(), || "something was written".to_owned())?;
+        expect(!data.join("bucket").exists() && !data.join("journal").exists(), || {
+            "something was written".to_owned()
+        })?;
         Ok(vec![format!("no journal, no bucket, 0 logs metered; {}", first_line(silenced.error()))])
     };
     Ok(check())
@@ -548,7 +606,8 @@ async fn with_provenance(stage: &Stage) -> Played<Proof> {
     for _ in 0..2 {
         client.query("documents:view", args.clone()).await?.value()?;
     }
-    let forged = client.mutation("bodies:forged", json!({ "sent": r#"{"$audit":{"function":"innocent"}}"# })).await?;
+    let forged =
+        client.mutation("bodies:forged", json!({ "sent": r#"{"$audit":{"function":"innocent"}}"# })).await?;
     host.stop().await?;
     let logs = stage.logs(DATA)?;
     let plain = stage.logs("data")?;

@@ -190,6 +190,11 @@ impl Functions {
         Ok(())
     }
 
+    /// Whether the files of the program that is served have changed since it was loaded.
+    pub fn has_changed(&self) -> bool {
+        self.inner.deployed().program.has_changed()
+    }
+
     /// The newest state of the store.
     pub fn latest(&self) -> Snapshot {
         self.inner.store.latest()

@@ -26,7 +26,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit_core::Clock;
+use audit_core::{Clock, Usage};
 use audit_runtime::RequestContext;
 use audit_runtime::http::{RequestContextLayer, TrustedProxies};
 use audit_sink_s3::{HealthState, S3Sink};
@@ -232,6 +232,15 @@ impl fmt::Debug for Server {
 
 fn describe_metrics() {
     use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_counter!("audit_usage_logs_total", "Audit logs made durable");
+    describe_counter!("audit_usage_bytes_total", Unit::Bytes, "Their bytes");
+    describe_counter!(
+        "audit_usage_metered_bytes_total",
+        Unit::Bytes,
+        "What they count as, each rounded up to the next 5,000"
+    );
+    describe_counter!("functions_query_cache_hits_total", "Results of queries that were computed before");
+    describe_counter!("functions_query_cache_misses_total", "Results of queries that were computed");
     describe_counter!("functions_http_requests_total", "Requests, by route and status");
     describe_histogram!("functions_http_seconds", Unit::Seconds, "From a request to its response, by route");
     describe_gauge!("functions_sync_sessions", "Clients that are connected");
@@ -249,6 +258,13 @@ async fn upkeep(metrics: PrometheusHandle) {
         interval.tick().await;
         metrics.run_upkeep();
     }
+}
+
+/// What was made durable so far, as it is metered.
+fn count_usage(usage: Usage) {
+    metrics::counter!("audit_usage_logs_total").absolute(usage.logs());
+    metrics::counter!("audit_usage_bytes_total").absolute(usage.bytes());
+    metrics::counter!("audit_usage_metered_bytes_total").absolute(usage.metered_bytes());
 }
 
 /// `GET /`
@@ -278,6 +294,7 @@ async fn healthz(State(server): State<Server>) -> Response {
 async fn metrics_page(State(server): State<Server>) -> Response {
     match &server.inner.metrics {
         Some(metrics) => {
+            count_usage(server.functions().runtime().usage());
             ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
         }
         None => Problem::new(StatusCode::NOT_FOUND, "NoMetrics", "no recorder of metrics is installed")

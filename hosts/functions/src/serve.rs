@@ -1,0 +1,191 @@
+//! `functions-host serve`: puts the parts together and runs them until the process is told to stop.
+
+use std::error::Error;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_core::{Batch, Observed, Place, SystemClock};
+use audit_runtime::{AuditRuntime, AuditSink, Vars};
+use audit_sink_null::NullSink;
+use audit_sink_s3::S3Sink;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::time::{interval, timeout};
+
+use crate::functions::{Deployment, FunctionSettings, Functions};
+use crate::program::{Env, Program};
+use crate::server::auth::Authenticator;
+use crate::server::{Server, ServerParts};
+use crate::settings::{Destination, Settings};
+use crate::store::Store;
+
+/// How much longer than the sink itself a call waits: the sink's error says what it waited for.
+const PERSIST_GRACE: Duration = Duration::from_secs(5);
+
+/// How long the end of the process waits for what is on its way to the bucket.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How often the directory of functions is looked at.
+const LOOK_PERIOD: Duration = Duration::from_millis(500);
+
+/// The variable of the host: who acts with an administrator's rights. This host has none, so that it is null; functions written for Convex
+/// name it all the same.
+const ACTOR: &str = "convexActor";
+const MAX_ACTOR_JSON_BYTES: u32 = 1_024;
+
+/// Serves functions until the process is told to stop.
+///
+/// # Errors
+///
+/// When something cannot be opened: the functions, the store, the bucket, the port.
+pub async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
+    let recorder = PrometheusBuilder::new().install_recorder()?;
+    let env = Env::new(settings.env.0.clone(), [ACTOR.to_owned()]);
+    let program = load(&settings.directory, &env)?;
+
+    let (sink, store): (Arc<dyn AuditSink>, Option<Arc<S3Sink>>) = match &settings.destination {
+        Destination::None => (Arc::new(NullSink::new()), None),
+        Destination::Bucket { url, settings } => {
+            let store = Arc::new(S3Sink::open(url, settings.as_ref().clone()).await?);
+            let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let shown = Observed::new(Arc::clone(&store), move |batch, place| show(batch, place, colours));
+            (Arc::new(shown), Some(store))
+        }
+    };
+    let mut vars = Vars::new();
+    vars.register(ACTOR, MAX_ACTOR_JSON_BYTES)?;
+    let runtime = AuditRuntime::builder(Arc::clone(&sink))
+        .with_vars(vars)
+        .with_persist_timeout(settings.persist_timeout + PERSIST_GRACE)
+        .with_provenance(settings.provenance)
+        .build();
+
+    std::fs::create_dir_all(&settings.data_dir)?;
+    let documents = Store::open(&settings.data_dir.join("documents"))?;
+    let functions = Functions::start(runtime, documents, program, function_settings(&settings)).await?;
+    let auth = Authenticator::open(&settings.auth, Arc::new(SystemClock))?;
+    let listener = tokio::net::TcpListener::bind(settings.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
+    say(&match &settings.destination {
+        Destination::None => "no bucket: audit logs are checked and thrown away".to_owned(),
+        Destination::Bucket { url: _, settings } => match &settings.journal {
+            None => format!("audit logs go to {sink}, and are shown here once they are there"),
+            Some(journal) => format!(
+                "audit logs go to {sink} by way of {}, and are shown here once they are durable",
+                journal.directory.display()
+            ),
+        },
+    });
+    say(&format!(
+        "serving the functions in {}, listening on http://{}",
+        settings.directory.display(),
+        listener.local_addr()?
+    ));
+
+    let watching = tokio::spawn(follow(functions.clone(), settings.directory.clone(), env));
+    let parts =
+        ServerParts { auth, proxies: settings.trusted_proxies, bucket: store, metrics: Some(recorder) };
+    let served = Server::serve(functions, parts, listener, stop_signal()).await;
+    watching.abort();
+    served?;
+
+    // Nothing that was answered waits for this. It lets what is on its way arrive, and says if it did not.
+    match timeout(CLOSE_TIMEOUT, sink.close()).await {
+        Ok(closed) => Ok(closed?),
+        Err(_elapsed) => Err(format!("{sink} did not take everything within {CLOSE_TIMEOUT:?}; the rest is in the journal and goes there at the next start").into()),
+    }
+}
+
+fn load(directory: &Path, env: &Env) -> Result<Program, Box<dyn Error>> {
+    let program = Program::load(directory, env)?;
+    for warning in program.warnings() {
+        tracing::warn!("{warning}");
+    }
+    Ok(program)
+}
+
+fn function_settings(settings: &Settings) -> FunctionSettings {
+    let defaults = FunctionSettings::default();
+    let memory_bytes = settings.limits.memory_bytes;
+    let limits = crate::engine::Limits { time: settings.limits.time, memory_bytes, ..defaults.limits };
+    let action_limits =
+        crate::engine::Limits { time: settings.limits.action_time, memory_bytes, ..defaults.action_limits };
+    let crate::settings::Deployment { name, region, class } = settings.deployment.clone();
+    let deployment = Deployment { name, region, class: class.as_str().to_owned() };
+    FunctionSettings { deployment, limits, action_limits, ..defaults }
+}
+
+/// Serves the functions anew whenever their files change. What cannot be served is said once, and the functions before it are served on.
+async fn follow(functions: Functions, directory: PathBuf, env: Env) {
+    let mut looks = interval(LOOK_PERIOD);
+    let mut complaint = None;
+    loop {
+        looks.tick().await;
+        let (looking, directory, env) = (functions.clone(), directory.clone(), env.clone());
+        // Loading is work for a while.
+        let loaded = tokio::task::spawn_blocking(move || {
+            looking.has_changed().then(|| Program::load(&directory, &env))
+        })
+        .await;
+        let deployed = match loaded {
+            Ok(None) => continue,
+            Ok(Some(Ok(program))) => functions.deploy(program).await.map_err(|error| error.to_string()),
+            Ok(Some(Err(error))) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match deployed {
+            Ok(()) => {
+                complaint = None;
+                say("the functions have changed, and are served as they are now");
+            }
+            Err(problem) if complaint.as_ref() == Some(&problem) => {}
+            Err(problem) => {
+                say(&format!("the functions have changed, and cannot be served: {problem}"));
+                complaint = Some(problem);
+            }
+        }
+    }
+}
+
+/// Shows the records of a batch that is durable.
+fn show(batch: &Batch, place: Place, colours: bool) {
+    let (faint, plain) = if colours { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+    let mut out = std::io::stdout().lock();
+    for (sequence, record) in (place.first_sequence..).zip(batch.records()) {
+        let record = String::from_utf8_lossy(&record);
+        if let Err(error) = writeln!(out, "{faint}durable #{sequence}{plain} {record}") {
+            // A closed pipe: the record is durable all the same.
+            tracing::debug!(%error, "standard output is gone");
+            return;
+        }
+    }
+}
+
+/// A line for whoever started the host. A closed pipe is no reason to stop serving.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+        tracing::debug!(%error, "standard output is gone");
+    }
+}
+
+/// Returns when the process is asked to stop, by Ctrl-C or SIGTERM.
+async fn stop_signal() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = interrupt => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    if interrupt.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
