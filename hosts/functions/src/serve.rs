@@ -87,9 +87,11 @@ pub async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let watching = tokio::spawn(follow(functions.clone(), settings.directory.clone(), env));
     let parts =
         ServerParts { auth, proxies: settings.trusted_proxies, bucket: store, metrics: Some(recorder) };
-    let served = Server::serve(functions, parts, listener, stop_signal()).await;
+    let served = Server::serve(functions.clone(), parts, listener, stop_signal()).await;
     watching.abort();
     served?;
+    // What is due from now on runs after the next start.
+    functions.stop_scheduler().await;
 
     // Nothing that was answered waits for this. It lets what is on its way arrive, and says if it did not.
     match timeout(CLOSE_TIMEOUT, sink.close()).await {

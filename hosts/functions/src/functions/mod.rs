@@ -20,13 +20,14 @@ mod workers;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use audit_runtime::{AuditRuntime, AuditedTransaction, Execution, FunctionKind, Mutation, MutationError};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinHandle;
 
 use crate::engine::Limits;
 use crate::program::Program;
@@ -64,6 +65,8 @@ struct Inner {
     actions: Arc<Semaphore>,
     /// Told when there is something new to schedule.
     rescheduled: Arc<Notify>,
+    stopping: watch::Sender<bool>,
+    scheduler: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// A program that is served, and what was made of it.
@@ -137,7 +140,7 @@ impl fmt::Display for DeployError {
 impl std::error::Error for DeployError {}
 
 impl Functions {
-    /// Functions of a program, on a store. Starts the scheduler too, which ends with the last clone.
+    /// Functions of a program, on a store. Starts the scheduler too, which ends when it is [told to](Self::stop_scheduler), and with the last clone.
     ///
     /// # Errors
     ///
@@ -164,10 +167,26 @@ impl Functions {
             cache: QueryCache::default(),
             workers,
             rescheduled: Arc::new(Notify::new()),
+            stopping: watch::Sender::new(false),
+            scheduler: Mutex::new(None),
         };
         let functions = Functions { inner: Arc::new(inner) };
-        scheduler::start(&functions).await.map_err(|error| failed(&error))?;
+        let scheduler = scheduler::start(&functions).await.map_err(|error| failed(&error))?;
+        *functions.inner.scheduler.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheduler);
         Ok(functions)
+    }
+
+    /// Begins no scheduled function any more, and returns when those that run have ended. Functions can still be called.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future leaves the scheduler stopping.
+    pub async fn stop_scheduler(&self) {
+        self.inner.stopping.send_replace(true);
+        let scheduler = self.inner.scheduler.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(scheduler) = scheduler {
+            scheduler.await.expect("the scheduler does not panic");
+        }
     }
 
     /// Serves another program from now on. Queries that are followed run again; mutations that are under way begin again.

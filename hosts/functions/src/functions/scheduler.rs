@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use audit_runtime::FunctionKind;
 use serde_json::{Value as Json, json};
-use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::call::{Answered, CallError, Caller, Failed, Mutated, chain};
 use super::jobs::{self, CRONS, Due, SCHEDULED};
@@ -20,7 +21,8 @@ use crate::store::{StoreError, Tx, Watch};
 use crate::value::{ComponentPath, Value};
 
 /// How many functions the scheduler runs at once.
-const MAX_AT_ONCE: usize = 16;
+const MAX_AT_ONCE_PERMITS: u32 = 16;
+const MAX_AT_ONCE: usize = MAX_AT_ONCE_PERMITS as usize;
 
 /// How many of a component's functions are looked at together, the earliest first.
 const MAX_LOOKED_AT: usize = 64;
@@ -46,21 +48,23 @@ struct Task {
     args: Json,
 }
 
-/// Takes up what an earlier process left, and goes on in the background until the last [`Functions`] is gone.
-pub(super) async fn start(functions: &Functions) -> Result<(), StoreError> {
+/// Takes up what an earlier process left, and goes on in the background until it is told to stop, or the last [`Functions`] is gone.
+pub(super) async fn start(functions: &Functions) -> Result<JoinHandle<()>, StoreError> {
     let inner = Arc::clone(&functions.inner);
     tokio::task::spawn_blocking(move || inner.note_what_was_cut_short()).await.expect("it does not panic")?;
     write_down_crons(&functions.inner).await?;
     let wake = Arc::clone(&functions.inner.rescheduled);
-    tokio::spawn(run(Arc::downgrade(&functions.inner), wake));
-    Ok(())
+    Ok(tokio::spawn(run(Arc::downgrade(&functions.inner), wake, functions.inner.stopping.subscribe())))
 }
 
-async fn run(inner: Weak<Inner>, wake: Arc<Notify>) {
+async fn run(inner: Weak<Inner>, wake: Arc<Notify>, mut stopping: watch::Receiver<bool>) {
     let running = Arc::new(Mutex::new(HashSet::new()));
     let permits = Arc::new(Semaphore::new(MAX_AT_ONCE));
     let mut cleaned = None::<Instant>;
     loop {
+        if *stopping.borrow_and_update() {
+            break;
+        }
         let Some(functions) = inner.upgrade().map(|inner| Functions { inner }) else { return };
         if cleaned.is_none_or(|at| at.elapsed() > CLEANING_PERIOD) {
             cleaned = Some(Instant::now());
@@ -100,14 +104,15 @@ async fn run(inner: Weak<Inner>, wake: Arc<Notify>) {
             }
         };
         drop(functions);
-        match until {
-            Some((until, _watches)) => tokio::select! {
-                () = wake.notified() => {}
-                () = sleep_until(until) => {}
-            },
-            None => sleep(FIRST_PAUSE).await,
+        let (until, _watches) = until.unwrap_or_else(|| (Instant::now() + FIRST_PAUSE, Vec::new()));
+        tokio::select! {
+            () = wake.notified() => {}
+            () = sleep_until(until) => {}
+            _ = stopping.changed() => {}
         }
     }
+    // Whoever has all permits knows that nothing runs.
+    drop(permits.acquire_many(MAX_AT_ONCE_PERMITS).await);
 }
 
 fn key(due: &Due) -> (ComponentPath, String) {
@@ -122,6 +127,9 @@ fn begin(functions: Functions, task: Task, running: RunningSet, permits: Arc<Sem
     tokio::spawn(async move {
         let key = key(&task.due);
         let permit = permits.acquire_owned().await;
+        if *functions.inner.stopping.borrow() {
+            return;
+        }
         // One that panics is not begun again at once and for ever: it stays in the set until the host starts again.
         functions.run_task(task).await;
         drop(permit);
@@ -172,11 +180,19 @@ impl Functions {
                 }
                 Err(error) => {
                     tracing::warn!(function, %error, "a scheduled function has to wait");
-                    sleep(pause).await;
+                    if self.stops_within(pause).await {
+                        return;
+                    }
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
+    }
+
+    /// Waits, unless the scheduler is to stop.
+    async fn stops_within(&self, pause: Duration) -> bool {
+        let mut stopping = self.inner.stopping.subscribe();
+        timeout(pause, stopping.wait_for(|stopping| *stopping)).await.is_ok()
     }
 
     /// A crash before it is noted that the action begins: it begins later. After: it does not begin again.
