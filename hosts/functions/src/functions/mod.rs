@@ -94,7 +94,7 @@ impl Default for FunctionSettings {
         FunctionSettings {
             deployment: Deployment::default(),
             limits,
-            action_limits: Limits { time: Duration::from_secs(60), ..limits },
+            action_limits: Limits { time: Duration::from_secs(600), ..limits },
             max_actions: 64,
         }
     }
