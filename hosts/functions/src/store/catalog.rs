@@ -36,6 +36,8 @@ pub(super) struct Table {
     pub(super) indexes: Vec<Index>,
     /// What documents must be, with the JSON it was made from.
     pub(super) validator: Option<(Validator, Json)>,
+    /// Under which the table is stored, and which those who used it have read.
+    key: Key,
 }
 
 /// An index of a table.
@@ -77,7 +79,8 @@ impl Table {
             number: new_number(),
             fields: fields.iter().map(|field| field_path(field)).collect(),
         }));
-        Self { component, name: name.to_owned(), number, indexes, validator: None }
+        let key = key::table(&component, name);
+        Self { component, name: name.to_owned(), number, indexes, validator: None, key }
     }
 
     pub(super) fn is_system(&self) -> bool {
@@ -89,8 +92,8 @@ impl Table {
     }
 
     /// The key under which the table is stored, and which those who used it have read.
-    pub(super) fn key(&self) -> Key {
-        key::table(&self.component, &self.name)
+    pub(super) fn key(&self) -> &Key {
+        &self.key
     }
 
     /// What is stored of it.
@@ -152,9 +155,11 @@ impl Table {
             _ => None,
         };
         let component = ComponentPath::parse(&text(&value, "component")?);
+        let name = text(&value, "name")?;
         Ok(Self {
+            key: key::table(&component, &name),
             component,
-            name: text(&value, "name")?,
+            name,
             number: number(&value)?,
             indexes: indexes.collect::<Result<_, StoreError>>()?,
             validator,
@@ -200,7 +205,7 @@ impl Catalog {
             Some(number) => {
                 table.number == number || table.indexes.iter().any(|index| index.number == number)
             }
-            None => *table.key() == *key,
+            None => **table.key() == *key,
         };
         let name = self.tables().find(is_meant).map(|table| table.name.clone());
         (name.or(about.name).unwrap_or_default(), about.id)

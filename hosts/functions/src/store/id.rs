@@ -9,6 +9,18 @@ const RANDOM_BYTES: usize = 15;
 const ALL_BYTES: usize = NUMBER_BYTES + RANDOM_BYTES + 2;
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
+/// The value of each digit, by its byte; others have [`NO_DIGIT`].
+const DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < ALPHABET.len() {
+        digits[ALPHABET[value] as usize] = value as u8;
+        value += 1;
+    }
+    digits
+};
+const NO_DIGIT: u8 = 0xFF;
+
 const _: () = assert!(ALL_BYTES * 8 == ID_LENGTH * 5);
 
 /// Numbers of tables are below this.
@@ -37,8 +49,11 @@ pub(super) fn table_number(id: &str) -> Result<u32, String> {
     for (five, digits) in bytes.as_chunks_mut::<5>().0.iter_mut().zip(id.as_bytes().as_chunks::<8>().0) {
         let mut bits = 0_u64;
         for digit in digits {
-            let value = ALPHABET.iter().position(|known| known == digit).ok_or("Invalid character")?;
-            bits = bits << 5 | value as u64;
+            let value = DIGITS[usize::from(*digit)];
+            if value == NO_DIGIT {
+                return Err("Invalid character".to_owned());
+            }
+            bits = bits << 5 | u64::from(value);
         }
         five.copy_from_slice(&bits.to_be_bytes()[3..]);
     }

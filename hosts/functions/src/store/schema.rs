@@ -116,8 +116,8 @@ fn change(
     let mut written = Vec::new();
     for (table, before_it) in &changed {
         fill(store, before, table, before_it.as_deref())?;
-        puts.insert(table.key(), Some(Key::from(table.encode())));
-        written.push(table.key());
+        puts.insert(table.key().clone(), Some(Key::from(table.encode())));
+        written.push(table.key().clone());
         if before_it.is_none() {
             written.push(key::number(table.number));
         }

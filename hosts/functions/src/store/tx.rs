@@ -506,8 +506,8 @@ impl Tx {
         let mut puts = Vec::new();
         let mut counts: BTreeMap<u32, i64> = BTreeMap::new();
         for table in self.created.values() {
-            written.extend([table.key(), key::number(table.number)]);
-            puts.push((table.key(), Some(table.encode().into())));
+            written.extend([table.key().clone(), key::number(table.number)]);
+            puts.push((table.key().clone(), Some(table.encode().into())));
         }
         for (key, write) in self.documents.into_iter().filter(|(_, write)| write.is_change()) {
             let value = write.current.as_ref().map(|document| {
@@ -550,13 +550,14 @@ impl Tx {
 
     /// The table of a name, having read whether there is one and what its schema is.
     pub(super) fn table(&mut self, component: &ComponentPath, name: &str) -> Option<Arc<Table>> {
-        self.reads.add_key(&key::table(component, name));
         let created = || self.created.iter().find(|((path, table), _)| path == component && table == name);
-        self.snapshot
-            .catalog()
-            .table(component, name)
-            .or_else(|| created().map(|(_, table)| table))
-            .map(Arc::clone)
+        let existing = self.snapshot.catalog().table(component, name);
+        let table = existing.or_else(|| created().map(|(_, table)| table)).map(Arc::clone);
+        match &table {
+            Some(table) => self.reads.add_key(table.key()),
+            None => self.reads.add_key(&key::table(component, name)),
+        }
+        table
     }
 
     /// The document now, having read it.
@@ -623,7 +624,7 @@ impl Tx {
         if table.component != *component {
             return Ok(None);
         }
-        self.reads.add_key(&table.key());
+        self.reads.add_key(table.key());
         if let Some(expected) = expected
             && expected != table.name
         {
