@@ -70,6 +70,15 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: JournalCommand,
     },
+    /// Try, with the credentials of a host, what must work and what must not, and say what to change
+    Doctor(Doctor),
+    /// Print a policy for a bucket in S3, with its names filled in
+    Policy {
+        /// For whom or what
+        policy: Policy,
+        #[command(flatten)]
+        source: Source,
+    },
     /// Print a script that completes commands in a shell
     Completions {
         /// For which shell
@@ -258,4 +267,56 @@ pub(crate) enum Compression {
     Zstd,
     Gzip,
     None,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// Whose credentials these are
+    #[arg(long, value_enum, default_value = "host")]
+    pub(crate) role: Role,
+
+    /// End with 1 for warnings too
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// A process that writes audit logs. A small object is written below _audit/doctor
+    Host,
+    /// Somebody who reads them
+    Reader,
+}
+
+impl Role {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Role::Host => "host",
+            Role::Reader => "reader",
+        }
+    }
+
+    pub(crate) fn policy(self) -> Policy {
+        match self {
+            Role::Host => Policy::Host,
+            Role::Reader => Policy::Reader,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Policy {
+    /// What a host's credentials need: to put and to get
+    Host,
+    /// What a reader's credentials need: to list and to get
+    Reader,
+    /// What the bucket refuses to everybody: overwriting, deleting, requests without TLS
+    Bucket,
+    /// Cheaper storage after 90 days, and an end after seven years
+    Lifecycle,
+    /// Retention that nobody can shorten
+    ObjectLock,
 }

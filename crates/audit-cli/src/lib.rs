@@ -21,6 +21,7 @@ mod arguments;
 mod bucket;
 mod cat;
 mod condition;
+mod doctor;
 mod failure;
 mod in_order;
 mod journal;
@@ -76,6 +77,8 @@ async fn run(arguments: Arguments, output: &Output) -> Result<Outcome, Failure> 
         Command::Tail(arguments) => tail::run(&arguments, &common, output).await,
         Command::Stats(arguments) => stats::run(&arguments, &common, output).await,
         Command::Journal { command } => journal::run(&command, &common, output).await,
+        Command::Doctor(arguments) => doctor::run(&arguments, &common, output).await,
+        Command::Policy { policy, source } => doctor::print_policy(policy, &source.bucket, output),
         Command::Completions { shell } => pages::completions(shell, output),
         Command::Man { directory } => pages::man(directory.as_deref(), output),
     };

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -19,7 +19,10 @@ use s3s::{Body, HttpError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::policy::Policies;
 use crate::requests::RequestLog;
+use crate::server::BUCKET;
+use crate::store::Store;
 use crate::{ErrorAnswer, Fault, Faults};
 
 /// What all connections share.
@@ -28,7 +31,12 @@ pub(crate) struct Backend {
     pub(crate) s3: S3Service,
     pub(crate) faults: Faults,
     pub(crate) requests: RequestLog,
+    pub(crate) policies: Arc<Policies>,
+    pub(crate) store: Store,
 }
+
+/// How far a client's clock may be from the server's, in seconds: as AWS has it.
+const MAX_SKEW_S: u64 = 15 * 60;
 
 /// Serves one connection until either side closes it. An error means that it was cut, which is nobody's concern.
 pub(crate) async fn serve(backend: Arc<Backend>, stream: TcpStream) {
@@ -106,7 +114,26 @@ impl Backend {
     /// The ordinary course. The body has been read by now, whatever the answer will be: a client that is
     /// still sending when the answer and the close arrive would see a broken pipe.
     async fn apply(&self, parts: Parts, body: Bytes) -> Result<Response<Body>, HttpError> {
-        self.s3.call(Request::from_parts(parts, Body::from(body))).await
+        let offset_s = self.store.clock_offset_s();
+        let mut response = if offset_s.unsigned_abs() > MAX_SKEW_S {
+            ErrorAnswer::REQUEST_TIME_TOO_SKEWED.response()
+        } else if !self.policies.allow(BUCKET, &parts) {
+            ErrorAnswer::ACCESS_DENIED.response()
+        } else {
+            let is_read = matches!(parts.method, Method::GET | Method::HEAD);
+            let response = self.s3.call(Request::from_parts(parts, Body::from(body))).await?;
+            let missing = is_read && response.status() == StatusCode::NOT_FOUND;
+            if missing && !self.policies.allow_list(BUCKET) {
+                // Whether something is there is not for everybody to know.
+                ErrorAnswer::ACCESS_DENIED.response()
+            } else {
+                response
+            }
+        };
+        if offset_s != 0 {
+            response.headers_mut().insert(header::DATE, self.store.date());
+        }
+        Ok(response)
     }
 }
 

@@ -12,6 +12,9 @@
 //! - [`StoredObject`]: what lies under a key, as the independent checker sees it
 //!   ([`S3TestServer::objects`]). [`S3TestServer::put_object`] and [`S3TestServer::delete_object`] change it
 //!   behind the client's back.
+//! - [`S3TestServer::set_policies`], [`set_versioning`](S3TestServer::set_versioning), [`set_object_lock`](S3TestServer::set_object_lock),
+//!   [`ignore_checksums`](S3TestServer::ignore_checksums), [`set_clock_offset`](S3TestServer::set_clock_offset): how the bucket is
+//!   configured, well or badly.
 //! - [`Faults`], [`Fault`], [`ErrorAnswer`]: which requests fail, how, and with which answer.
 //! - [`RequestInfo`]: one request as it arrived; [`S3TestServer::requests`] lists all of them.
 //!
@@ -20,7 +23,8 @@
 //! `s3s` parses the protocol and checks signatures; the store behind it is a map in memory, because the map
 //! makes a write atomic under one lock, whatever the client does meanwhile: it is whole with its metadata or
 //! not there at all, and a failed checksum leaves nothing behind. One bucket; PUT, GET (ranges too), HEAD,
-//! DELETE and listing. What is not supported (multipart, copies, Object Lock, conditional reads, headers that
+//! DELETE and listing; versions as far as deleting needs them, and a default retention. What is not supported (multipart, copies, retention of
+//! single objects, conditional reads, headers that
 //! would have to be stored and are not) is refused, never ignored. An emulator proves how a client
 //! behaves, not how any vendor's store does.
 //!
@@ -57,6 +61,7 @@
 
 mod connection;
 mod faults;
+mod policy;
 mod requests;
 mod server;
 mod store;
@@ -64,4 +69,4 @@ mod store;
 pub use faults::{ErrorAnswer, Fault, Faults};
 pub use requests::RequestInfo;
 pub use server::S3TestServer;
-pub use store::StoredObject;
+pub use store::{RetentionMode, StoredObject};

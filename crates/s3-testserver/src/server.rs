@@ -12,11 +12,12 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::connection::{self, Backend};
+use crate::policy::Policies;
 use crate::requests::RequestLog;
 use crate::store::Store;
-use crate::{Faults, RequestInfo, StoredObject};
+use crate::{Faults, RequestInfo, RetentionMode, StoredObject};
 
-const BUCKET: &str = "audit-test";
+pub(crate) const BUCKET: &str = "audit-test";
 const ACCESS_KEY: &str = "AUDITTESTACCESSKEY";
 const SECRET_KEY: &str = "audit-test-secret-key";
 
@@ -52,10 +53,17 @@ impl S3TestServer {
         let reservation = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let address = reservation.local_addr().expect("a bound socket has an address");
 
-        let store = Store::new(BUCKET);
+        let policies = Arc::new(Policies::default());
+        let store = Store::new(BUCKET, Arc::clone(&policies));
         let mut s3 = S3ServiceBuilder::new(store.clone());
         s3.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-        let backend = Backend { s3: s3.build(), faults: Faults::new(), requests: RequestLog::new() };
+        let backend = Backend {
+            s3: s3.build(),
+            faults: Faults::new(),
+            requests: RequestLog::new(),
+            policies,
+            store: store.clone(),
+        };
 
         let server = Self {
             backend: Arc::new(backend),
@@ -127,6 +135,35 @@ impl S3TestServer {
     /// Whether to ignore `If-None-Match` on PUT, as some stores do: such a PUT then overwrites. Off at the start.
     pub fn ignore_if_none_match(&self, ignore: bool) {
         self.store.ignore_if_none_match(ignore);
+    }
+
+    /// Whether to ignore the checksums that come with a PUT. The hash that is part of the signature is checked all the same. Off at the start.
+    pub fn ignore_checksums(&self, ignore: bool) {
+        self.store.ignore_checksums(ignore);
+    }
+
+    /// Whether what is written from now on has versions: a DELETE then hides it, and one of a version removes that. Off at the start.
+    pub fn set_versioning(&self, versioned: bool) {
+        self.store.set_versioning(versioned);
+    }
+
+    /// The default retention of what is written from now on: none at the start. It needs versions, as on AWS: switch them on too.
+    pub fn set_object_lock(&self, mode: Option<RetentionMode>) {
+        self.store.set_object_lock(mode);
+    }
+
+    /// What the policies of the bucket and of the credentials allow, in IAM's language. `None`, as at the start, allows everything.
+    ///
+    /// # Panics
+    ///
+    /// When a document is no policy, or says something that this server does not evaluate.
+    pub fn set_policies(&self, documents: Option<&[&str]>) {
+        self.backend.policies.set(documents);
+    }
+
+    /// How far the server's clock is ahead of the host's, in seconds. Beyond 15 minutes requests are refused. 0 at the start.
+    pub fn set_clock_offset(&self, seconds: i64) {
+        self.store.set_clock_offset(seconds);
     }
 
     /// Closes the port and cuts every open connection; the data stay. Does nothing when paused already.

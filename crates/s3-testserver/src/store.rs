@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -12,6 +12,8 @@ use s3s::checksum::ChecksumHasher;
 use s3s::crypto::{Checksum as _, Md5};
 use s3s::dto::*;
 use s3s::{Body, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, TrailingHeaders, s3_error};
+
+use crate::policy::Policies;
 
 /// An object as it lies in the bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,6 +33,27 @@ struct Entry {
     object: StoredObject,
     e_tag: ETag,
     last_modified: Timestamp,
+    version_id: Option<String>,
+    /// How it is kept, and until when.
+    retention: Option<(RetentionMode, Timestamp)>,
+}
+
+/// How an object is kept from being removed before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetentionMode {
+    /// Who has a special permission may remove it.
+    Governance,
+    /// Nobody may.
+    Compliance,
+}
+
+impl RetentionMode {
+    fn name(self) -> &'static str {
+        match self {
+            RetentionMode::Governance => ObjectLockMode::GOVERNANCE,
+            RetentionMode::Compliance => ObjectLockMode::COMPLIANCE,
+        }
+    }
 }
 
 impl Entry {
@@ -44,6 +67,8 @@ impl Entry {
             object,
             e_tag: ETag::Strong(format!("{md5:032x}")),
             last_modified: Timestamp::from(SystemTime::now()),
+            version_id: None,
+            retention: None,
         }
     }
 
@@ -52,6 +77,9 @@ impl Entry {
     }
 }
 
+/// How long the default retention keeps an object: a day.
+const RETENTION_S: u64 = 24 * 60 * 60;
+
 /// A handle on the bucket; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Store(Arc<Inner>);
@@ -59,14 +87,94 @@ pub(crate) struct Store(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     bucket: &'static str,
+    policies: Arc<Policies>,
     ignore_if_none_match: AtomicBool,
+    ignore_checksums: AtomicBool,
+    versioned: AtomicBool,
+    versions: AtomicU64,
+    clock_offset_s: AtomicI64,
+    retention: Mutex<Option<RetentionMode>>,
+    /// Hidden by a delete or a later version, by key and version.
+    hidden: Mutex<BTreeMap<(String, String), Entry>>,
     entries: Mutex<BTreeMap<String, Entry>>,
 }
 
 impl Store {
-    pub(crate) fn new(bucket: &'static str) -> Self {
-        let entries = Mutex::new(BTreeMap::new());
-        Self(Arc::new(Inner { bucket, ignore_if_none_match: AtomicBool::new(false), entries }))
+    pub(crate) fn new(bucket: &'static str, policies: Arc<Policies>) -> Self {
+        Self(Arc::new(Inner {
+            bucket,
+            policies,
+            ignore_if_none_match: AtomicBool::new(false),
+            ignore_checksums: AtomicBool::new(false),
+            versioned: AtomicBool::new(false),
+            versions: AtomicU64::new(0),
+            clock_offset_s: AtomicI64::new(0),
+            retention: Mutex::default(),
+            hidden: Mutex::default(),
+            entries: Mutex::default(),
+        }))
+    }
+
+    pub(crate) fn ignore_checksums(&self, ignore: bool) {
+        self.0.ignore_checksums.store(ignore, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_versioning(&self, versioned: bool) {
+        self.0.versioned.store(versioned, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_object_lock(&self, mode: Option<RetentionMode>) {
+        *self.0.retention.lock().expect("no panic under this lock") = mode;
+    }
+
+    pub(crate) fn set_clock_offset(&self, seconds: i64) {
+        self.0.clock_offset_s.store(seconds, Ordering::Relaxed);
+    }
+
+    pub(crate) fn clock_offset_s(&self) -> i64 {
+        self.0.clock_offset_s.load(Ordering::Relaxed)
+    }
+
+    /// A time from now by its clock.
+    #[expect(clippy::disallowed_methods, reason = "a store has its own clock")]
+    fn in_seconds(&self, seconds: u64) -> Timestamp {
+        let offset_s = self.clock_offset_s();
+        let offset = Duration::from_secs(offset_s.unsigned_abs());
+        let now = SystemTime::now();
+        let now = if offset_s < 0 { now - offset } else { now + offset };
+        Timestamp::from(now + Duration::from_secs(seconds))
+    }
+
+    /// The time by its clock, for a header.
+    pub(crate) fn date(&self) -> http::HeaderValue {
+        let shown = self.in_seconds(0);
+        let mut text = Vec::new();
+        shown.format(TimestampFormat::HttpDate, &mut text).expect("writing to memory does not fail");
+        http::HeaderValue::from_bytes(&text).expect("a date is a header")
+    }
+
+    /// Removes what a client may remove.
+    fn remove(&self, key: &str, version_id: Option<&str>) -> S3Result {
+        let mut entries = self.entries();
+        let mut hidden = self.0.hidden.lock().expect("no panic under this lock");
+        let Some(version_id) = version_id else {
+            if let Some(entry) = entries.remove(key)
+                && let Some(version_id) = &entry.version_id
+            {
+                hidden.insert((key.to_owned(), version_id.clone()), entry);
+            }
+            return Ok(());
+        };
+        let current = entries.get(key).filter(|entry| entry.version_id.as_deref() == Some(version_id));
+        let place = (key.to_owned(), version_id.to_owned());
+        if current.or_else(|| hidden.get(&place)).is_some_and(|entry| entry.retention.is_some()) {
+            return Err(s3_error!(AccessDenied, "the version is protected by Object Lock"));
+        }
+        if current.is_some() {
+            entries.remove(key);
+        }
+        hidden.remove(&place);
+        Ok(())
     }
 
     pub(crate) fn ignore_if_none_match(&self, ignore: bool) {
@@ -109,14 +217,25 @@ impl S3 for Store {
                 .to_bytes(),
             None => Bytes::new(),
         };
-        check_checksums(&mut input, &bytes, trailing_headers)?;
-        let entry = Entry::new(StoredObject {
+        if !self.0.ignore_checksums.load(Ordering::Relaxed) {
+            check_checksums(&mut input, &bytes, trailing_headers)?;
+        }
+        let mut entry = Entry::new(StoredObject {
             bytes,
             metadata: input.metadata.unwrap_or_default().into_iter().collect(),
             content_type: input.content_type,
             content_encoding: input.content_encoding,
         });
-        let output = PutObjectOutput { e_tag: Some(entry.e_tag.clone()), ..Default::default() };
+        if self.0.versioned.load(Ordering::Relaxed) {
+            entry.version_id = Some(format!("v{}", self.0.versions.fetch_add(1, Ordering::Relaxed)));
+            let mode = *self.0.retention.lock().expect("no panic under this lock");
+            entry.retention = mode.map(|mode| (mode, self.in_seconds(RETENTION_S)));
+        }
+        let output = PutObjectOutput {
+            e_tag: Some(entry.e_tag.clone()),
+            version_id: entry.version_id.clone(),
+            ..Default::default()
+        };
 
         // From here to the insertion is one critical section: exactly one of many racers sees no object.
         let mut entries = self.entries();
@@ -128,7 +247,12 @@ impl S3 for Store {
         if !holds {
             return Err(s3_error!(PreconditionFailed, "at least one of the preconditions did not hold"));
         }
-        entries.insert(input.key, entry);
+        if let Some(before) = entries.insert(input.key.clone(), entry)
+            && let Some(version_id) = &before.version_id
+        {
+            let mut hidden = self.0.hidden.lock().expect("no panic under this lock");
+            hidden.insert((input.key, version_id.clone()), before);
+        }
         Ok(S3Response::new(output))
     }
 
@@ -158,6 +282,12 @@ impl S3 for Store {
             metadata: Some(entry.object.metadata.clone().into_iter().collect()),
             e_tag: Some(entry.e_tag.clone()),
             last_modified: Some(entry.last_modified.clone()),
+            version_id: entry.version_id.clone(),
+            object_lock_mode: entry
+                .retention
+                .as_ref()
+                .map(|(mode, _)| ObjectLockMode::from_static(mode.name())),
+            object_lock_retain_until_date: entry.retention.as_ref().map(|(_, until)| until.clone()),
             ..Default::default()
         }))
     }
@@ -180,6 +310,12 @@ impl S3 for Store {
             metadata: Some(entry.object.metadata.clone().into_iter().collect()),
             e_tag: Some(entry.e_tag.clone()),
             last_modified: Some(entry.last_modified.clone()),
+            version_id: entry.version_id.clone(),
+            object_lock_mode: entry
+                .retention
+                .as_ref()
+                .map(|(mode, _)| ObjectLockMode::from_static(mode.name())),
+            object_lock_retain_until_date: entry.retention.as_ref().map(|(_, until)| until.clone()),
             ..Default::default()
         }))
     }
@@ -197,7 +333,7 @@ impl S3 for Store {
         request: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
         self.check_bucket(&request.input.bucket)?;
-        self.delete(&request.input.key);
+        self.remove(&request.input.key, request.input.version_id.as_deref())?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 
@@ -206,11 +342,22 @@ impl S3 for Store {
         request: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
         self.check_bucket(&request.input.bucket)?;
-        let deleted = request.input.delete.objects.into_iter().map(|object| {
-            self.delete(&object.key);
-            DeletedObject { key: Some(object.key), ..Default::default() }
-        });
-        Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(deleted.collect()), ..Default::default() }))
+        let (mut deleted, mut errors) = (Vec::new(), Vec::new());
+        for ObjectIdentifier { key, version_id, .. } in request.input.delete.objects {
+            let allowed = self.0.policies.allow_delete(self.0.bucket, &key, version_id.is_some());
+            let removed =
+                if allowed { self.remove(&key, version_id.as_deref()) } else { Err(s3_error!(AccessDenied)) };
+            match removed {
+                Ok(()) => deleted.push(DeletedObject { key: Some(key), ..Default::default() }),
+                Err(error) => {
+                    let code = Some(error.code().as_str().to_owned());
+                    let message = error.message().map(ToOwned::to_owned).or_else(|| code.clone());
+                    errors.push(Error { code, key: Some(key), message, version_id });
+                }
+            }
+        }
+        let errors = Some(errors).filter(|errors| !errors.is_empty());
+        Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(deleted), errors, ..Default::default() }))
     }
 
     async fn list_objects_v2(

@@ -66,7 +66,7 @@ async fn an_empty_bucket_is_nothing_wrong() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_is_in_the_man_pages_and_the_completions() {
-    let commands = ["ls", "cat", "tail", "stats", "completions", "man"];
+    let commands = ["ls", "cat", "tail", "stats", "journal", "doctor", "policy", "completions", "man"];
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_str().unwrap();
     audit(&[], &["man", "--directory", path]).await.lines();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,11 +12,13 @@ use audit_sink_s3::{JournalSettings, S3Sink, Settings};
 use http::Method;
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use crate::support::{DAY, Ran, audit, batch, bucket, command, environment, url};
 
-/// A host, until it dies.
+/// A host, until it dies. Its sink works in a runtime of its own, with which it ends in the middle of whatever it does.
 struct Host {
+    runtime: ManuallyDrop<Runtime>,
     server: S3TestServer,
     root: tempfile::TempDir,
     sink: S3Sink,
@@ -28,8 +31,11 @@ impl Host {
         let journal =
             JournalSettings { cut_after_ms: 0, ..JournalSettings::new(root.path().join("journal")) };
         let settings = Settings { journal: Some(journal), put_timeout_ms: 100, ..Settings::default() };
-        let sink = S3Sink::builder(bucket(&server)).with_settings(settings).open().await.unwrap();
-        Host { server, root, sink, acknowledged: Vec::new() }
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let open = S3Sink::builder(bucket(&server)).with_settings(settings).open();
+        let sink = runtime.spawn(open).await.unwrap().unwrap();
+        Host { runtime: ManuallyDrop::new(runtime), server, root, sink, acknowledged: Vec::new() }
     }
 
     async fn persist(&mut self, batches: i64) {
@@ -96,10 +102,11 @@ impl Host {
 
     /// The bucket answers again, and nothing of this host comes to it.
     async fn die(self) -> (S3TestServer, tempfile::TempDir) {
-        let Host { server, root, sink, acknowledged: _ } = self;
-        // Before the bucket answers again: on its own it would deliver everything.
-        server.pause().await;
+        let Host { runtime, server, root, sink, acknowledged: _ } = self;
+        ManuallyDrop::into_inner(runtime).shutdown_background();
         drop(sink);
+        // And nothing that was under way arrives any more.
+        server.pause().await;
         (server, root)
     }
 }
