@@ -147,7 +147,7 @@ fn statements(text: &str) -> Vec<Statement> {
             Value::String(one) => vec![one.clone()],
             Value::Bool(one) => vec![one.to_string()],
             Value::Array(many) => many.iter().map(|one| one.as_str().expect("a text").to_owned()).collect(),
-            other => panic!("{other} in a policy"),
+            Value::Null | Value::Number(_) | Value::Object(_) => panic!("{value} in a policy"),
         }
     };
     let read = |statement: &Value| {
