@@ -1,65 +1,109 @@
 // What stands under every module: the globals that functions expect, and the engine's side of a call.
 //
-// It is evaluated before any module of a user, and keeps what it needs of the language to itself: a function that
-// overwrites `JSON.stringify` harms its own call alone.
+// It is evaluated before any module of a user and keeps what it needs of the language to itself, so that a function that
+// overwrites `JSON.stringify` or `Object.prototype` harms its own call alone.
 
 const { parse, stringify } = JSON;
 const { apply, construct, ownKeys } = Reflect;
 const { defineProperty, freeze, getPrototypeOf, keys } = Object;
+const { isArray } = Array;
 const RealDate = Date;
 const RealError = Error;
-const RealPromise = Promise;
 const RealMap = Map;
+const RealPromise = Promise;
 const RealString = String;
-const isArray = Array.isArray;
-const isErrorObject = Error.isError ?? ((value) => value instanceof RealError);
-const MapGet = Map.prototype.get;
-const MapSet = Map.prototype.set;
-const MapDelete = Map.prototype.delete;
-const join = Array.prototype.join;
-const push = Array.prototype.push;
-const primitives = [Number.prototype.valueOf, String.prototype.valueOf, Boolean.prototype.valueOf, BigInt.prototype.valueOf];
-const startsWith = String.prototype.startsWith;
-const slice = String.prototype.slice;
+const RealUint8Array = Uint8Array;
+const RealArrayBuffer = ArrayBuffer;
+const plainPrototype = Object.prototype;
+const errorMark = Symbol.for("ConvexError");
+const { get: mapGet, set: mapSet, delete: mapDelete } = Map.prototype;
+const { push } = Array.prototype;
+const { toWellFormed, slice } = String.prototype;
+const primitives = [Number, String, Boolean, BigInt].map((type) => type.prototype.valueOf);
 
 let native;
-let isAction = false;
+let kind;
 const waiting = new Map();
 let nextId = 1;
 
+/// Called by the engine once, before anything else. `settings` are the kind of the function (none while modules are only
+/// looked at), the time, `process.env` as JSON text, and the names of the variables of audit logs.
+export function install(natives, settings) {
+  native = natives;
+  kind = settings.kind;
+  const { nowMs, env, auditVars } = settings;
+  for (let i = 0; i < auditVars.length; i++) vars[auditVars[i]] = symbols[i] = Symbol(`var.${auditVars[i]}`);
+  freeze(vars);
+  hidden(globalThis, "Convex", { syscall, asyncSyscall, jsSyscall });
+  hidden(globalThis, "console", makeConsole());
+  hidden(globalThis, "performance", { now: () => (kind === "action" ? native.elapsedMs() : 0), timeOrigin: nowMs });
+  hidden(globalThis, "fetch", fetch);
+  lazily("process", () => ({ env: freeze(parse(env)) }));
+  for (const name of ["setTimeout", "setInterval", "clearTimeout", "clearInterval"]) lazily(name, () => timers()[name]);
+  const web = ["TextEncoder", "TextDecoder", "atob", "btoa", "structuredClone", "URL", "URLSearchParams", "crypto"];
+  for (const name of web) lazily(name, () => makeWeb()[name]);
+  installDate(nowMs);
+  hidden(Math, "random", () => native.random());
+  return { invoke, settle, explain, describe, nextTimer, fireTimers };
+}
+
+/// A member as those that a global object is born with.
+function hidden(object, name, value) {
+  defineProperty(object, name, { value, writable: true, configurable: true, enumerable: false });
+}
+
+/// A global that is made when it is first used. Most calls use few of them.
+function lazily(name, make) {
+  defineProperty(globalThis, name, {
+    get() {
+      const value = make();
+      hidden(globalThis, name, value);
+      return value;
+    },
+    set(value) {
+      hidden(globalThis, name, value);
+    },
+    configurable: true,
+    enumerable: false,
+  });
+}
+
 // ---- operations ----------------------------------------------------------------------------------------------------
 
-function textOf(name, value) {
-  if (typeof value !== "string") throw new TypeError(`${name} takes two strings`);
+function text(value) {
+  if (typeof value !== "string") throw new TypeError("a Convex operation and its arguments are strings");
   return value;
 }
 
 function syscall(op, args) {
-  return native.syscall(textOf("Convex.syscall", op), textOf("Convex.syscall", args));
+  return native.syscall(text(op), text(args));
 }
 
 async function asyncSyscall(op, args) {
   const id = nextId++;
-  const answer = native.asyncSyscall(id, textOf("Convex.asyncSyscall", op), textOf("Convex.asyncSyscall", args));
-  return answer === undefined ? await later(id, op) : answer;
+  const answer = native.asyncSyscall(id, text(op), text(args));
+  return answer === undefined ? await later(id) : answer;
 }
 
 /// The promise of an answer that comes later.
-function later(id, op) {
+function later(id) {
   return new RealPromise((resolve, reject) => {
-    apply(MapSet, waiting, [id, { op, resolve, reject }]);
+    apply(mapSet, waiting, [id, { resolve, reject }]);
   });
+}
+
+function jsSyscall(op) {
+  throw new RealError(`${RealString(op)}: file storage and HTTP actions are not supported by this host`);
 }
 
 /// The variables of audit logs, by name. Filled before any module is evaluated.
 export const vars = {};
 const symbols = [];
-const plainPrototype = Object.prototype;
 
 /// `log.audit`. The body becomes text in Rust, see engine/audit.rs.
 export async function audit(body) {
   const id = nextId++;
-  if (native.audit(id, body, plainPrototype, simplify, symbols) === undefined) await later(id, "1.0/auditLog");
+  if (native.audit(id, body, plainPrototype, simplify, symbols) === undefined) await later(id);
 }
 
 /// What is rare in a body, made simple.
@@ -78,81 +122,61 @@ function simplify(value, key) {
     try {
       return apply(primitives[i], value, []);
     } catch {
-      // It is not boxed, or another box.
+      // It is not boxed, or is another box.
     }
   }
   return value;
 }
 
-function jsSyscall(op) {
-  throw new RealError(`${RealString(op)}: file storage and HTTP actions are not supported by this host`);
-}
-
 // ---- the engine's side ---------------------------------------------------------------------------------------------
 
-/// Called by the engine once, before anything else.
-export function install(natives, settings) {
-  native = natives;
-  const { kind, nowMs, env, auditVars } = settings;
-  isAction = kind === "action";
-  for (let i = 0; i < auditVars.length; i++) {
-    vars[auditVars[i]] = symbols[i] = Symbol(`var.${auditVars[i]}`);
-  }
-  freeze(vars);
-  const global = (name, value) =>
-    defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
-  global("Convex", { syscall, asyncSyscall, jsSyscall });
-  global("process", { env: freeze(parse(env)) });
-  global("console", makeConsole());
-  installDate(nowMs);
-  Math.random = () => native.random();
-  return { invoke, settle, explain, describe };
-}
-
-/// Calls a function, as `convex/server` made it, and gives the promise of its result as JSON text.
-async function invoke(fn, kind, requestId, args) {
-  if (kind === "query") return fn.invokeQuery(args);
-  if (kind === "mutation") return fn.invokeMutation(args);
-  return fn.invokeAction(requestId, args);
+/// Calls a function, as `convex/server` made it. Gives the promise of its result as JSON text.
+async function invoke(fn, requestId, args) {
+  if (kind === "query") return await fn.invokeQuery(args);
+  if (kind === "mutation") return await fn.invokeMutation(args);
+  return await fn.invokeAction(requestId, args);
 }
 
 /// Settles the operation `id`.
-function settle(id, isOk, text, data) {
-  const operation = apply(MapGet, waiting, [id]);
+function settle(id, isOk, answer, data) {
+  const operation = apply(mapGet, waiting, [id]);
   if (operation === undefined) return;
-  apply(MapDelete, waiting, [id]);
+  apply(mapDelete, waiting, [id]);
   if (isOk) {
-    operation.resolve(text);
+    operation.resolve(answer);
   } else {
-    const error = new RealError(text);
-    if (data !== undefined) error.data = parse(data);
+    const error = new RealError(answer);
+    if (typeof data === "string") error.data = parse(data);
     operation.reject(error);
   }
 }
 
 /// What is to be said about a value that nobody caught, as JSON text.
 function explain(thrown) {
-  let text;
-  let stack = "";
-  let data = null;
-  if (typeof thrown === "object" && thrown !== null) {
-    const name = textMember(thrown, "name");
-    const message = textMember(thrown, "message");
-    stack = textMember(thrown, "stack");
-    text = name && message ? `${name}: ${message}` : name || message || shown(thrown);
-    if (isConvexError(thrown) && typeof thrown.data === "string") data = thrown.data;
-  } else {
-    text = shown(thrown);
+  if (typeof thrown !== "object" || thrown === null) {
+    return stringify({ __proto__: null, text: wellFormed(shown(thrown)), stack: "", data: null });
   }
-  return stringify({ __proto__: null, text, stack, data });
+  const name = textMember(thrown, "name");
+  const message = textMember(thrown, "message");
+  return stringify({
+    __proto__: null,
+    text: wellFormed(name && message ? `${name}: ${message}` : name || message || shown(thrown)),
+    stack: wellFormed(textMember(thrown, "stack")),
+    data: isConvexError(thrown) ? textMember(thrown, "data") || null : null,
+  });
 }
 
 function isConvexError(thrown) {
   try {
-    return Symbol.for("ConvexError") in thrown;
+    return errorMark in thrown;
   } catch {
     return false;
   }
+}
+
+/// Text that has a UTF-8, and not more of it than anybody reads.
+function wellFormed(value) {
+  return apply(toWellFormed, apply(slice, value, [0, 16384]), []);
 }
 
 function textMember(object, name) {
@@ -175,84 +199,500 @@ function shown(value) {
 /// What a module holds, as JSON text.
 function describe(namespace) {
   const functions = [];
-  const exported = ownKeys(namespace);
-  for (let i = 0; i < exported.length; i++) {
-    const name = exported[i];
+  for (const name of ownKeys(namespace)) {
     if (typeof name !== "string") continue;
     const value = namespace[name];
-    if (typeof value !== "function" && typeof value !== "object") continue;
-    if (value === null) continue;
-    const kind =
-      value.isQuery === true ? "query"
-      : value.isMutation === true ? "mutation"
-      : value.isAction === true ? "action"
-      : value.isHttp === true ? "http"
-      : null;
-    if (kind === null || (kind !== "http" && value.isPublic !== true && value.isInternal !== true)) continue;
-    apply(push, functions, [
-      {
-        __proto__: null,
-        name,
-        kind,
-        isPublic: value.isPublic === true,
-        args: kind === "http" ? null : parse(value.exportArgs()),
-        returns: kind === "http" ? null : parse(value.exportReturns()),
-      },
-    ]);
+    if (value === null || (typeof value !== "function" && typeof value !== "object")) continue;
+    const kind = kindOf(value);
+    if (kind === null) continue;
+    const isHttp = kind === "http";
+    push.call(functions, {
+      __proto__: null,
+      name,
+      kind,
+      isPublic: value.isPublic === true,
+      args: isHttp ? null : parse(value.exportArgs()),
+      returns: isHttp ? null : parse(value.exportReturns()),
+    });
   }
   const main = namespace.default;
   const isMain = typeof main === "object" && main !== null;
+  const isRouter = isMain && main.isRouter === true;
+  const isExporter = isMain && typeof main.export === "function";
+  const exported = isExporter ? main.export() : null;
   return stringify({
     __proto__: null,
     functions,
-    exported: isMain && typeof main.export === "function" ? plain(main.export()) : null,
-    isRouter: isMain && main.isRouter === true,
-    routes: isMain && main.isRouter === true ? main.getRoutes().length : 0,
-    plain: isMain && typeof main.export !== "function" && main.isRouter !== true ? main : null,
+    exported: typeof exported === "string" ? parse(exported) : exported,
+    routes: isRouter ? main.getRoutes().length : 0,
+    plain: isMain && !isExporter && !isRouter ? main : null,
   });
 }
 
-function plain(exported) {
-  return typeof exported === "string" ? parse(exported) : exported;
+function kindOf({ isQuery, isMutation, isAction, isHttp, isPublic, isInternal }) {
+  if (isHttp === true) return "http";
+  if (isPublic !== true && isInternal !== true) return null;
+  return isQuery === true ? "query" : isMutation === true ? "mutation" : isAction === true ? "action" : null;
 }
 
-// ---- the clock -----------------------------------------------------------------------------------------------------
+// ---- time ----------------------------------------------------------------------------------------------------------
 
+/// A `Date` that begins at the call's own time, and knows no time zone but UTC: that of a machine is not the same everywhere.
 function installDate(nowMs) {
-  const now = () => (isAction ? Math.floor(nowMs + native.elapsedMs()) : nowMs);
+  const now = () => (kind === "action" ? Math.floor(nowMs + native.elapsedMs()) : nowMs);
+  const prototype = RealDate.prototype;
+  const localTime = /^\s*[+-]?\d{4,6}-\d\d-\d\dT[\d:.,]+\s*$/;
+  const { test } = RegExp.prototype;
+  const ofText = (value) => RealDate.parse(apply(test, localTime, [value]) ? `${value}Z` : value);
+  const ofArgs = (args) => {
+    if (args.length === 0) return now();
+    if (args.length > 1) return RealDate.UTC(...args);
+    const [value] = args;
+    return typeof value === "string" ? ofText(value) : value;
+  };
   function Date(...args) {
-    if (new.target === undefined) return apply(RealDate.prototype.toString, new RealDate(now()), []);
-    return construct(RealDate, args.length === 0 ? [now()] : args, new.target === Date ? RealDate : new.target);
+    if (new.target === undefined) return apply(prototype.toString, new RealDate(now()), []);
+    return construct(RealDate, [ofArgs(args)], new.target === Date ? RealDate : new.target);
   }
-  defineProperty(Date, "prototype", { value: RealDate.prototype, writable: false });
-  defineProperty(Date, "length", { value: 7, configurable: true });
-  for (const [name, value] of [["now", now], ["parse", RealDate.parse], ["UTC", RealDate.UTC]]) {
-    defineProperty(Date, name, { value, writable: true, configurable: true, enumerable: false });
+  defineProperty(Date, "prototype", { value: prototype, writable: false });
+  defineProperty(Date, "length", { value: 7 });
+  hidden(Date, "now", now);
+  hidden(Date, "parse", (value) => ofText(RealString(value)));
+  hidden(Date, "UTC", RealDate.UTC);
+  hidden(prototype, "constructor", Date);
+  hidden(globalThis, "Date", Date);
+  for (const part of ["FullYear", "Month", "Date", "Day", "Hours", "Minutes", "Seconds", "Milliseconds"]) {
+    hidden(prototype, `get${part}`, prototype[`getUTC${part}`]);
+    if (part !== "Day") hidden(prototype, `set${part}`, prototype[`setUTC${part}`]);
   }
-  for (const [object, name] of [[globalThis, "Date"], [RealDate.prototype, "constructor"]]) {
-    defineProperty(object, name, { value: Date, writable: true, configurable: true, enumerable: false });
+  hidden(prototype, "getTimezoneOffset", function getTimezoneOffset() {
+    return apply(prototype.getTime, this, []) * 0;
+  });
+  // `Thu, 01 Jan 1970 00:00:00 GMT` has all the parts.
+  const parts = (date) => prototype.toUTCString.call(date).split(/,? /);
+  const invalid = (date) => Number.isNaN(prototype.getTime.call(date));
+  const day = ([weekday, date, month, year]) => `${weekday} ${month} ${date} ${year}`;
+  const time = (all) => `${all[4]} GMT+0000 (Coordinated Universal Time)`;
+  const texts = {
+    toString: (all) => `${day(all)} ${time(all)}`,
+    toDateString: day,
+    toTimeString: time,
+    toLocaleString: (all) => `${day(all)} ${all[4]}`,
+    toLocaleDateString: day,
+    toLocaleTimeString: (all) => all[4],
+  };
+  for (const name of keys(texts)) {
+    hidden(prototype, name, function () {
+      return invalid(this) ? "Invalid Date" : texts[name](parts(this));
+    });
   }
+}
+
+/// What waits for its time in an action: id to the time, from the start of the call, and what is to be called.
+const timed = new Map();
+let nextTimerId = 1;
+
+function timers() {
+  const set = (name, isRepeated) => (callback, delay, ...args) => {
+    if (kind !== "action") throw new RealError(`${name}() is for actions only: a query or mutation cannot wait`);
+    if (typeof callback !== "function") throw new TypeError(`${name}() takes a function`);
+    const every = Math.max(1, Number(delay) || 0);
+    const id = nextTimerId++;
+    apply(mapSet, timed, [id, { at: native.elapsedMs() + every, every: isRepeated ? every : 0, callback, args }]);
+    return id;
+  };
+  const clear = (id) => {
+    apply(mapDelete, timed, [id]);
+  };
+  return {
+    setTimeout: set("setTimeout", false),
+    setInterval: set("setInterval", true),
+    clearTimeout: clear,
+    clearInterval: clear,
+  };
+}
+
+/// When the next timer is due, in milliseconds from the start of the call; -1 if there is none.
+function nextTimer() {
+  let next = -1;
+  for (const { at } of timed.values()) if (next < 0 || at < next) next = at;
+  return next;
+}
+
+/// Calls what is due. What throws there is nobody's: the next one is called all the same.
+function fireTimers() {
+  const now = native.elapsedMs();
+  const due = [...timed].filter(([, { at }]) => at <= now).sort(([, a], [, b]) => a.at - b.at);
+  for (const [id, timer] of due) {
+    if (timer.every > 0) timer.at = now + timer.every;
+    else timed.delete(id);
+    new RealPromise(() => timer.callback(...timer.args)).catch((thrown) => console.error("Uncaught in a timer:", thrown));
+  }
+}
+
+async function fetch() {
+  throw new RealError(
+    kind === "action"
+      ? "fetch() is not supported by this host"
+      : "fetch() is for actions only: a query or mutation cannot reach outside, and this host's actions cannot either",
+  );
 }
 
 // ---- the console ---------------------------------------------------------------------------------------------------
 
+const MAX_SHOWN_LENGTH = 8192;
+const MAX_SHOWN_DEPTH = 5;
+
 function makeConsole() {
   const write = (level) => (...values) => {
     let line = `[${level}]`;
-    for (let i = 0; i < values.length; i++) line += " " + inspected(values[i]);
-    native.log(line);
+    for (const value of values) line += ` ${inspect(value, 0, [])}`;
+    native.log(apply(toWellFormed, line, []));
   };
+  const nothing = () => {};
   return {
-    log: write("LOG"), info: write("INFO"), warn: write("WARN"), error: write("ERROR"), debug: write("DEBUG"),
+    log: write("LOG"),
+    info: write("INFO"),
+    warn: write("WARN"),
+    error: write("ERROR"),
+    debug: write("DEBUG"),
     trace: write("DEBUG"),
+    group: write("LOG"),
+    groupEnd: nothing,
+    time: nothing,
+    timeEnd: nothing,
+    timeLog: nothing,
   };
 }
 
-function inspected(value) {
-  if (typeof value === "string") return `'${value}'`;
+/// A value as a developer wants to see it: `'text'`, `{ a: 1, b: [ 'x' ] }`.
+function inspect(value, depth, around) {
   try {
-    return stringify(value) ?? RealString(value);
+    const shown = inspected(value, depth, around);
+    return shown.length > MAX_SHOWN_LENGTH ? `${shown.slice(0, MAX_SHOWN_LENGTH)}…` : shown;
   } catch {
-    return shown(value);
+    return "[a value that cannot be shown]";
   }
+}
+
+function inspected(value, depth, around) {
+  if (typeof value === "string") return `'${value}'`;
+  if (typeof value === "bigint") return `${value}n`;
+  if (typeof value === "function") return value.name ? `[Function: ${value.name}]` : "[Function]";
+  if (typeof value !== "object" || value === null) return RealString(value);
+  if (around.includes(value)) return "[Circular]";
+  if (value instanceof RealError) return `${value.name}: ${value.message}\n${textMember(value, "stack")}`.trimEnd();
+  if (value instanceof RealDate) return Number.isNaN(value.getTime()) ? "Invalid Date" : value.toISOString();
+  if (value instanceof RegExp) return RealString(value);
+  if (value instanceof RealPromise) return "Promise {}";
+  if (depth === MAX_SHOWN_DEPTH) return isArray(value) ? "[Array]" : "[Object]";
+  const inner = [...around, value];
+  let left = MAX_SHOWN_LENGTH;
+  const list = (entries, show) => {
+    const texts = [];
+    for (const entry of entries) {
+      if (left < 0) {
+        texts.push("…");
+        break;
+      }
+      const text = show(entry);
+      left -= text.length;
+      texts.push(text);
+    }
+    return texts.join(", ");
+  };
+  const show = (member) => inspect(member, depth + 1, inner);
+  const braced = (open, text, close) => (text === "" ? open + close : `${open} ${text} ${close}`);
+  if (isArray(value)) return braced("[", list(value, show), "]");
+  if (value instanceof Set) return `Set(${value.size}) ${braced("{", list(value, show), "}")}`;
+  if (value instanceof RealMap) {
+    return `Map(${value.size}) ${braced("{", list(value, ([key, member]) => `${show(key)} => ${show(member)}`), "}")}`;
+  }
+  if (value instanceof RealArrayBuffer || RealArrayBuffer.isView(value)) {
+    return `${value.constructor.name} { byteLength: ${value.byteLength} }`;
+  }
+  const name = getPrototypeOf(value)?.constructor?.name;
+  const prefix = name === undefined ? "[Object: null prototype] " : name === "Object" ? "" : `${name} `;
+  const member = (key) => `${/^[A-Za-z_$][\w$]*$/.test(key) ? key : `'${key}'`}: ${show(value[key])}`;
+  return prefix + braced("{", list(keys(value), member), "}");
+}
+
+// ---- what browsers have --------------------------------------------------------------------------------------------
+
+let web;
+
+function makeWeb() {
+  if (web !== undefined) return web;
+
+  const bytesOf = (source) => {
+    if (source === undefined) return new RealUint8Array(0);
+    if (source instanceof RealUint8Array) return source;
+    if (RealArrayBuffer.isView(source)) return new RealUint8Array(source.buffer, source.byteOffset, source.byteLength);
+    return new RealUint8Array(source);
+  };
+
+  class TextEncoder {
+    get encoding() {
+      return "utf-8";
+    }
+    encode(source = "") {
+      return native.utf8(RealString(source).toWellFormed());
+    }
+    encodeInto(source, target) {
+      let read = 0;
+      let written = 0;
+      for (const character of RealString(source).toWellFormed()) {
+        const bytes = native.utf8(character);
+        if (written + bytes.length > target.length) break;
+        target.set(bytes, written);
+        written += bytes.length;
+        read += character.length;
+      }
+      return { read, written };
+    }
+  }
+
+  class TextDecoder {
+    constructor(label = "utf-8", { fatal = false, ignoreBOM = false } = {}) {
+      if (!/^\s*utf-?8\s*$/i.test(label)) throw new RangeError(`TextDecoder: only utf-8 is supported, not '${label}'`);
+      this.encoding = "utf-8";
+      this.fatal = fatal;
+      this.ignoreBOM = ignoreBOM;
+    }
+    decode(source, { stream = false } = {}) {
+      if (stream) throw new RealError("TextDecoder: streams are not supported");
+      const bytes = bytesOf(source);
+      let characters = "";
+      for (let i = 0; i < bytes.length; i += 4096) characters += RealString.fromCharCode(...bytes.subarray(i, i + 4096));
+      const decoded = native.text(characters, this.fatal);
+      return !this.ignoreBOM && decoded.startsWith("\ufeff") ? decoded.slice(1) : decoded;
+    }
+  }
+
+  const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  const badCharacter = () => new DOMException("the text has characters that it must not have", "InvalidCharacterError");
+
+  const btoa = (source) => {
+    const bytes = RealString(source);
+    let out = "";
+    for (let i = 0; i < bytes.length; i += 3) {
+      const [a, b, c] = [bytes.charCodeAt(i), bytes.charCodeAt(i + 1), bytes.charCodeAt(i + 2)];
+      if (a > 255 || b > 255 || c > 255) throw badCharacter();
+      const bits = (a << 16) | (b << 8) | c;
+      out += digits[bits >> 18] + digits[(bits >> 12) & 63];
+      out += Number.isNaN(b) ? "=" : digits[(bits >> 6) & 63];
+      out += Number.isNaN(c) ? "=" : digits[bits & 63];
+    }
+    return out;
+  };
+
+  const atob = (source) => {
+    let base64 = RealString(source).replace(/[\t\n\f\r ]/g, "");
+    if (base64.length % 4 === 0) base64 = base64.replace(/==?$/, "");
+    if (base64.length % 4 === 1 || /[^A-Za-z0-9+/]/.test(base64)) throw badCharacter();
+    let out = "";
+    let bits = 0;
+    let count = 0;
+    for (const digit of base64) {
+      bits = ((bits << 6) | digits.indexOf(digit)) & 0xffffff;
+      count += 6;
+      if (count >= 8) out += RealString.fromCharCode((bits >> (count -= 8)) & 255);
+    }
+    return out;
+  };
+
+  const structuredClone = (source) => {
+    const copies = new RealMap();
+    const copy = (value) => {
+      if (typeof value === "function" || typeof value === "symbol") {
+        throw new DOMException(`${RealString(value)} cannot be cloned`, "DataCloneError");
+      }
+      if (typeof value !== "object" || value === null) return value;
+      if (copies.has(value)) return copies.get(value);
+      const keep = (made) => {
+        copies.set(value, made);
+        return made;
+      };
+      if (value instanceof RealDate) return keep(new globalThis.Date(value.getTime()));
+      if (value instanceof RegExp) return keep(new RegExp(value.source, value.flags));
+      if (value instanceof RealArrayBuffer) return keep(value.slice(0));
+      if (RealArrayBuffer.isView(value)) {
+        const length = value instanceof DataView ? value.byteLength : value.length;
+        return keep(new value.constructor(copy(value.buffer), value.byteOffset, length));
+      }
+      if (value instanceof RealMap) {
+        const map = keep(new RealMap());
+        for (const [key, member] of value) map.set(copy(key), copy(member));
+        return map;
+      }
+      if (value instanceof Set) {
+        const set = keep(new Set());
+        for (const member of value) set.add(copy(member));
+        return set;
+      }
+      if (value instanceof RealError) {
+        const error = keep(new RealError(value.message));
+        error.name = value.name;
+        error.stack = value.stack;
+        return error;
+      }
+      const made = keep(isArray(value) ? new Array(value.length) : {});
+      for (const key of keys(value)) made[key] = copy(value[key]);
+      return made;
+    };
+    return copy(source);
+  };
+
+  const crypto = {
+    getRandomValues(target) {
+      if (!RealArrayBuffer.isView(target)) throw new TypeError("getRandomValues() takes a typed array");
+      const bytes = bytesOf(target);
+      if (bytes.length > 65536) throw new DOMException("getRandomValues() gives 65536 bytes at most", "QuotaExceededError");
+      for (let i = 0; i < bytes.length; i++) bytes[i] = native.random() * 256;
+      return target;
+    },
+    randomUUID() {
+      const bytes = crypto.getRandomValues(new RealUint8Array(16));
+      bytes[6] = (bytes[6] & 0x0f) | 0x40;
+      bytes[8] = (bytes[8] & 0x3f) | 0x80;
+      const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+      return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
+    },
+    get subtle() {
+      throw new RealError("crypto.subtle is not supported by this host");
+    },
+  };
+
+  const encodeForm = (value) =>
+    encodeURIComponent(value.toWellFormed())
+      .replace(/%20/g, "+")
+      .replace(/[!'()~]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
+  const decodeForm = (value) => {
+    const spaced = value.replaceAll("+", " ");
+    try {
+      return decodeURIComponent(spaced);
+    } catch {
+      return spaced;
+    }
+  };
+
+  class URLSearchParams {
+    #pairs = [];
+    #changed;
+
+    constructor(init = "", changed = () => {}) {
+      this.#changed = changed;
+      if (typeof init === "object" && init !== null) {
+        const pairs = init[Symbol.iterator] ? [...init] : Object.entries(init);
+        this.#pairs = pairs.map(([name, value]) => [RealString(name), RealString(value)]);
+      } else {
+        const query = RealString(init).replace(/^\?/, "");
+        const parts = query === "" ? [] : query.split("&").filter((part) => part !== "");
+        this.#pairs = parts.map((part) => {
+          const at = part.indexOf("=");
+          const [name, value] = at < 0 ? [part, ""] : [part.slice(0, at), part.slice(at + 1)];
+          return [decodeForm(name), decodeForm(value)];
+        });
+      }
+    }
+    #set(pairs) {
+      this.#pairs = pairs;
+      this.#changed(this.toString());
+    }
+    get size() {
+      return this.#pairs.length;
+    }
+    append(name, value) {
+      this.#set([...this.#pairs, [RealString(name), RealString(value)]]);
+    }
+    delete(name) {
+      this.#set(this.#pairs.filter(([other]) => other !== RealString(name)));
+    }
+    get(name) {
+      return this.#pairs.find(([other]) => other === RealString(name))?.[1] ?? null;
+    }
+    getAll(name) {
+      return this.#pairs.filter(([other]) => other === RealString(name)).map(([, value]) => value);
+    }
+    has(name) {
+      return this.#pairs.some(([other]) => other === RealString(name));
+    }
+    set(name, value) {
+      const at = this.#pairs.findIndex(([other]) => other === RealString(name));
+      if (at < 0) return this.append(name, value);
+      const rest = this.#pairs.filter(([other], i) => i === at || other !== RealString(name));
+      this.#set(rest.map((pair) => (pair[0] === RealString(name) ? [pair[0], RealString(value)] : pair)));
+    }
+    sort() {
+      this.#set(this.#pairs.toSorted(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)));
+    }
+    forEach(callback) {
+      for (const [name, value] of this.#pairs) callback(value, name, this);
+    }
+    *entries() {
+      yield* this.#pairs.map((pair) => [...pair]);
+    }
+    *keys() {
+      for (const [name] of this.#pairs) yield name;
+    }
+    *values() {
+      for (const [, value] of this.#pairs) yield value;
+    }
+    [Symbol.iterator]() {
+      return this.entries();
+    }
+    toString() {
+      return this.#pairs.map(([name, value]) => `${encodeForm(name)}=${encodeForm(value)}`).join("&");
+    }
+  }
+
+  class URL {
+    #parts;
+    #params;
+
+    constructor(href, base) {
+      const parsed = native.url(RealString(href).toWellFormed(), base === undefined ? undefined : RealString(base).toWellFormed());
+      if (parsed === undefined) throw new TypeError(`Invalid URL: '${href}'`);
+      this.#parts = parse(parsed);
+    }
+    static canParse(href, base) {
+      try {
+        return new URL(href, base) instanceof URL;
+      } catch {
+        return false;
+      }
+    }
+    get searchParams() {
+      this.#params ??= new URLSearchParams(this.search, (query) => {
+        const { href, hash } = this.#parts;
+        const bare = href.slice(0, href.length - hash.length).split("?")[0];
+        this.#parts = parse(native.url(`${bare}${query === "" ? "" : `?${query}`}${hash}`));
+      });
+      return this.#params;
+    }
+    toString() {
+      return this.href;
+    }
+    toJSON() {
+      return this.href;
+    }
+    static {
+      const parts = ["href", "origin", "protocol", "username", "password", "host", "hostname", "port", "pathname", "search", "hash"];
+      for (const part of parts) {
+        defineProperty(this.prototype, part, {
+          get() {
+            return this.#parts[part];
+          },
+          set() {
+            throw new RealError(`URL: ${part} cannot be set; make a new URL`);
+          },
+          configurable: true,
+          enumerable: true,
+        });
+      }
+    }
+  }
+
+  web = { TextEncoder, TextDecoder, atob, btoa, structuredClone, URL, URLSearchParams, crypto };
+  return web;
 }

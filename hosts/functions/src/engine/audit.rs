@@ -244,7 +244,9 @@ impl<'js> Walk<'_, 'js> {
 
     fn elements(&mut self, array: &Array<'js>) -> Result<(), Refused> {
         self.text.push('[');
-        for index in 0..array.len() {
+        // A length that does not fit into 31 bits is more than `Array::len` can say.
+        let length: f64 = array.as_object().get(PredefinedAtom::Length)?;
+        for index in 0..length as usize {
             if index > 0 {
                 self.text.push(',');
             }

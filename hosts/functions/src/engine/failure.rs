@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rquickjs::{Ctx, Error, Function, Value};
+use rquickjs::{Ctx, Error, Function, Type, Value};
 use serde::Deserialize;
 
 use super::{Failure, FailureKind, Limits};
@@ -48,6 +48,14 @@ impl Failure {
         value: Value<'js>,
         limits: &Limits,
     ) -> Failure {
+        if matches!(value.type_of(), Type::Null | Type::Uninitialized) {
+            // An engine that has no memory left for an error throws null, and so can a function.
+            let mib = limits.memory_bytes >> 20;
+            let message = format!(
+                "Uncaught null: the function threw it, or ran out of memory (maximum memory usage: {mib} MiB)"
+            );
+            return Failure::new(FailureKind::MemoryLimit, message);
+        }
         let explained = match explain.call::<_, String>((value,)) {
             Ok(text) => serde_json::from_str::<Explained>(&text),
             Err(_) => {

@@ -1,6 +1,8 @@
 //! The modules that a call can import.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rquickjs::loader::{ImportAttributes, Loader, Resolver};
@@ -20,9 +22,56 @@ pub(crate) struct Modules {
     pub(crate) imports: HashMap<ModuleName, HashMap<String, ModuleName>>,
 }
 
+impl Modules {
+    /// All modules that `module` can reach, by imports of either kind, itself first.
+    fn reachable(&self, module: &str) -> Vec<&ModuleName> {
+        let mut found: Vec<&ModuleName> =
+            self.compiled.get_key_value(module).map(|(name, _)| name).into_iter().collect();
+        let mut seen: HashSet<&str> = HashSet::from([module]);
+        let mut next = 0;
+        while let Some(name) = found.get(next) {
+            let imports = self.imports.get(&***name).into_iter().flat_map(HashMap::values);
+            let new: Vec<_> = imports.filter(|import| seen.insert(import)).collect();
+            found.extend(new);
+            next += 1;
+        }
+        found
+    }
+
+    /// Puts a module and all that it can reach into an engine, without running any of it.
+    ///
+    /// An engine that runs out of memory while it reads a module does not survive that. So modules are read before the
+    /// function's memory is limited, those of `import()` too, and none is read afterwards.
+    pub(crate) fn declare(&self, ctx: &Ctx<'_>, module: &str, loaded: &Loaded) -> rquickjs::Result<()> {
+        for name in self.reachable(module) {
+            // Reading a module reads what it imports.
+            if loaded.is_new(name)
+                && let Some(bytecode) = self.compiled.get(name)
+            {
+                bytecode.declare(ctx)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What an engine's imports go through.
 #[derive(Debug, Clone)]
-pub(crate) struct Loaded(pub(crate) Arc<Modules>);
+pub(crate) struct Loaded {
+    modules: Arc<Modules>,
+    /// What the engine has read.
+    read: Rc<RefCell<HashSet<String>>>,
+}
+
+impl Loaded {
+    pub(crate) fn new(modules: Arc<Modules>) -> Loaded {
+        Loaded { modules, read: Rc::default() }
+    }
+
+    fn is_new(&self, name: &str) -> bool {
+        self.read.borrow_mut().insert(name.to_owned())
+    }
+}
 
 impl Resolver for Loaded {
     fn resolve<'js>(
@@ -32,7 +81,7 @@ impl Resolver for Loaded {
         name: &str,
         _: Option<ImportAttributes<'js>>,
     ) -> rquickjs::Result<String> {
-        let found = self.0.imports.get(base).and_then(|imports| imports.get(name));
+        let found = self.modules.imports.get(base).and_then(|imports| imports.get(name));
         match found {
             Some(found) => Ok(found.to_string()),
             None => Err(Error::new_resolving_message(
@@ -52,9 +101,9 @@ impl Loader for Loaded {
         name: &str,
         _: Option<ImportAttributes<'js>>,
     ) -> rquickjs::Result<Module<'js, Declared>> {
-        match self.0.compiled.get(name) {
-            Some(bytecode) => bytecode.declare(ctx),
-            None => Err(Error::new_loading(name)),
+        match self.modules.compiled.get(name) {
+            Some(bytecode) if self.is_new(name) => bytecode.declare(ctx),
+            Some(_) | None => Err(Error::new_loading(name)),
         }
     }
 }

@@ -5,14 +5,16 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
 
 use audit_runtime::FunctionKind;
 use rquickjs::context::intrinsic;
 use rquickjs::loader::{Loader, Resolver};
 use rquickjs::promise::PromiseState;
-use rquickjs::{Context, Ctx, FromJs, Function, Module, Object, Promise, Runtime, Value};
+use rquickjs::{Context, Ctx, FromJs, Function, Module, Object, Persistent, Promise, Runtime, Value};
 use tokio::time::Instant;
 
+use super::failure;
 use super::host::{HOST, LogLines, Shared, natives};
 use super::stopwatch::Stopwatch;
 use super::{
@@ -35,6 +37,9 @@ type Intrinsics = (
     intrinsic::DOMException,
 );
 
+/// What an engine can still allocate if it was not for want of memory that it came to a standstill.
+const ENOUGH_MEMORY_BYTES: usize = 64 << 10;
+
 /// See [`super::run`].
 pub(super) fn run(call: &Call<'_>, seed: &Seed, limits: &Limits, host: &mut dyn Syscalls) -> Ran {
     let started = Start {
@@ -44,8 +49,10 @@ pub(super) fn run(call: &Call<'_>, seed: &Seed, limits: &Limits, host: &mut dyn 
         env: call.program.env_of(call.component),
         prelude: call.program.prelude(),
     };
-    let loaded = Loaded(Arc::clone(call.program.modules()));
-    HOST.set(host, || started.engine(loaded.clone(), loaded, |engine| engine.call(call)))
+    let modules = call.program.modules();
+    let loaded = Loaded::new(Arc::clone(modules));
+    let declare = |ctx: &Ctx<'_>| modules.declare(ctx, call.function.module(), &loaded);
+    HOST.set(host, || started.engine(loaded.clone(), declare, |engine| engine.call(call)))
 }
 
 /// What a module holds.
@@ -55,7 +62,7 @@ pub(crate) struct Described {
     pub(crate) functions: Vec<DescribedFunction>,
     /// What the default export's `export()` gave: a schema, crons, a component's definition.
     pub(crate) exported: Option<serde_json::Value>,
-    pub(crate) is_router: bool,
+    /// How many HTTP routes its default export has.
     pub(crate) routes: usize,
     /// The default export itself, if it is plain data.
     pub(crate) plain: Option<serde_json::Value>,
@@ -85,10 +92,14 @@ where
     let limits = Limits::default();
     let seed = Seed { random: 0, now_ms: 0.0 };
     let start = Start { kind: None, seed, limits, env, prelude };
-    let ran = start.engine(modules.clone(), modules, |engine| {
-        let namespace = engine.module(module)?;
-        engine.attempt(engine.describe.call((namespace,)))
-    });
+    let ran = start.engine(
+        modules,
+        |_| Ok(()),
+        |engine| {
+            let namespace = engine.module(module)?;
+            engine.attempt(engine.describe.call((namespace,)))
+        },
+    );
     let text: String = ran.result?;
     serde_json::from_str(&text).map_err(|error| Failure::new(FailureKind::Load, error.to_string()))
 }
@@ -104,16 +115,15 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Starts an engine, does `work` in it, ends it.
-    fn engine<R, L>(
+    /// Starts an engine, declares modules and does `work` in it, ends it.
+    fn engine<M>(
         &self,
-        resolver: R,
-        loader: L,
+        modules: M,
+        declare: impl Fn(&Ctx<'_>) -> rquickjs::Result<()>,
         work: impl for<'js, 'a> FnOnce(&Engine<'js, 'a>) -> Result<String, Failure>,
     ) -> Ran
     where
-        R: Resolver + 'static,
-        L: Loader + 'static,
+        M: Resolver + Loader + Clone + 'static,
     {
         let (sender, completions) = channel();
         let shared = Shared {
@@ -123,45 +133,51 @@ impl Start<'_> {
             sender,
             started: Instant::now(),
         };
-        let result = self.run_in(resolver, loader, &shared, &completions, work);
+        let result = self.run_in(modules, declare, &shared, &completions, work);
         let log_lines = shared.lines.borrow_mut().take();
         Ran { result, log_lines, js_time: shared.stopwatch.spent() }
     }
 
-    fn run_in<R, L>(
+    fn run_in<M>(
         &self,
-        resolver: R,
-        loader: L,
+        modules: M,
+        declare: impl Fn(&Ctx<'_>) -> rquickjs::Result<()>,
         shared: &Shared,
         completions: &Receiver<Completion>,
         work: impl for<'js, 'a> FnOnce(&Engine<'js, 'a>) -> Result<String, Failure>,
     ) -> Result<String, Failure>
     where
-        R: Resolver + 'static,
-        L: Loader + 'static,
+        M: Resolver + Loader + Clone + 'static,
     {
-        let out_of_memory = |_| Failure::memory_limit(&self.limits);
+        // What can go wrong here before a function runs.
+        let out_of_memory = |_| {
+            let is_over = shared.stopwatch.is_over();
+            if is_over { Failure::time_limit(self.limits.time) } else { Failure::memory_limit(&self.limits) }
+        };
         let runtime = Runtime::new().map_err(out_of_memory)?;
-        runtime.set_memory_limit(self.limits.memory_bytes);
         runtime.set_max_stack_size(self.limits.stack_bytes);
         let stopwatch = Rc::clone(&shared.stopwatch);
         runtime.set_interrupt_handler(Some(Box::new(move || stopwatch.is_over())));
-        runtime.set_loader(resolver, loader);
+        runtime.set_loader(modules.clone(), modules);
         let context = Context::custom::<Intrinsics>(&runtime).map_err(out_of_memory)?;
+        let control = context.with(|ctx| {
+            let control = self.install(&ctx, shared).map_err(out_of_memory)?;
+            declare(&ctx).map_err(|error| Failure::new(FailureKind::Load, failure::text_of(&ctx, &error)))?;
+            Ok(control)
+        })?;
+        // What was allocated so far counts, but does not fail: the making of a context does not survive that, nor does the
+        // reading of a module.
+        runtime.set_memory_limit(self.limits.memory_bytes);
         context.with(|ctx| {
-            let engine = self.install(ctx, shared, completions).map_err(out_of_memory)?;
-            work(&engine)
+            let engine =
+                control.restore(&ctx).and_then(|control| self.started(ctx, &control, shared, completions));
+            work(&engine.map_err(out_of_memory)?)
         })
     }
 
-    /// Evaluates the prelude.
-    fn install<'js, 'a>(
-        &'a self,
-        ctx: Ctx<'js>,
-        shared: &'a Shared,
-        completions: &'a Receiver<Completion>,
-    ) -> rquickjs::Result<Engine<'js, 'a>> {
-        let (prelude, evaluated) = self.prelude.declare(&ctx)?.eval()?;
+    /// Evaluates the prelude. Gives what it has for the engine's side of a call.
+    fn install<'js>(&self, ctx: &Ctx<'js>, shared: &Shared) -> rquickjs::Result<Persistent<Object<'static>>> {
+        let (prelude, evaluated) = self.prelude.declare(ctx)?.eval()?;
         evaluated.finish::<()>()?;
         let settings = Object::new(ctx.clone())?;
         settings.set("kind", self.kind.map(FunctionKind::as_str))?;
@@ -170,12 +186,25 @@ impl Start<'_> {
         settings.set("auditVars", self.env.audit_vars())?;
         let install: Function<'js> = prelude.get("install")?;
         let control: Object<'js> =
-            install.call((natives(&ctx, shared, self.seed.random, self.env.audit_vars())?, settings))?;
+            install.call((natives(ctx, shared, self.seed.random, self.env.audit_vars())?, settings))?;
+        Ok(Persistent::save(ctx, control))
+    }
+
+    fn started<'js, 'a>(
+        &self,
+        ctx: Ctx<'js>,
+        control: &Object<'js>,
+        shared: &'a Shared,
+        completions: &'a Receiver<Completion>,
+    ) -> rquickjs::Result<Engine<'js, 'a>> {
         Ok(Engine {
             invoke: control.get("invoke")?,
             settle: control.get("settle")?,
             explain: control.get("explain")?,
             describe: control.get("describe")?,
+            next_timer: control.get("nextTimer")?,
+            fire_timers: control.get("fireTimers")?,
+            kind: self.kind,
             limits: self.limits,
             shared,
             completions,
@@ -194,6 +223,9 @@ struct Engine<'js, 'a> {
     settle: Function<'js>,
     explain: Function<'js>,
     describe: Function<'js>,
+    next_timer: Function<'js>,
+    fire_timers: Function<'js>,
+    kind: Option<FunctionKind>,
 }
 
 impl<'js> Engine<'js, '_> {
@@ -202,9 +234,16 @@ impl<'js> Engine<'js, '_> {
         let function = call.function;
         let namespace = self.module(function.module())?;
         let export: Value<'js> = self.attempt(namespace.get(function.export()))?;
-        let kind = function.kind.as_str();
-        let returned = self.attempt(self.invoke.call((export, kind, call.request_id, call.args)))?;
-        self.settled(returned)
+        let returned = self.attempt(self.invoke.call((export, call.request_id, call.args)))?;
+        let result = self.settled(returned);
+        let unawaited = self.shared.pending.borrow().len();
+        if unawaited > 0 {
+            let line = format!(
+                "[WARN] '{unawaited} operations were not awaited: the function ended without their answers'"
+            );
+            self.shared.lines.borrow_mut().push(&line);
+        }
+        result
     }
 
     /// Evaluates a module.
@@ -264,15 +303,29 @@ impl<'js> Engine<'js, '_> {
         }
     }
 
-    /// Waits for an operation, and settles it.
+    /// Waits for an operation or a timer, and settles it.
     fn wait(&self) -> Result<(), Failure> {
         let Shared { pending, stopwatch, started, .. } = self.shared;
-        if pending.borrow().is_empty() {
+        // Only actions have timers.
+        let timer_ms = match self.kind {
+            Some(FunctionKind::Action) => self.attempt(self.next_timer.call::<_, f64>(()))?,
+            Some(FunctionKind::Query | FunctionKind::Mutation) | None => -1.0,
+        };
+        if pending.borrow().is_empty() && timer_ms < 0.0 {
+            // An engine that has no memory for a promise's next step leaves it out.
+            if rquickjs::String::from_str(self.ctx.clone(), &" ".repeat(ENOUGH_MEMORY_BYTES)).is_err() {
+                self.ctx.catch();
+                return Err(Failure::memory_limit(&self.limits));
+            }
             let message = "Returned promise will never resolve: it awaits what nothing settles";
             return Err(Failure::new(FailureKind::NeverResolves, message));
         }
-        let left = self.limits.wall.saturating_sub(started.elapsed());
-        match stopwatch.pause(|| self.completions.recv_timeout(left)) {
+        let elapsed = started.elapsed();
+        let left = self.limits.wall.saturating_sub(elapsed);
+        let until_timer =
+            Duration::try_from_secs_f64(timer_ms / 1e3).ok().map(|at| at.saturating_sub(elapsed));
+        let wait = until_timer.map_or(left, |until_timer| until_timer.min(left));
+        match stopwatch.pause(|| self.completions.recv_timeout(wait)) {
             Ok((id, answer)) => {
                 // What was answered at once is not waited for.
                 if !pending.borrow_mut().remove(&id) {
@@ -286,8 +339,11 @@ impl<'js> Engine<'js, '_> {
                 };
                 self.attempt(settled)
             }
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) if wait == left => {
                 Err(Failure::wall_limit(self.limits.wall))
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                self.attempt(self.fire_timers.call::<_, ()>(()))
             }
         }
     }

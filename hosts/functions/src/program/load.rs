@@ -146,7 +146,20 @@ impl Loading {
             let described = self.described(&module, env)?;
             contents.add(&stem, &module, described, self)?;
         }
+        self.follow_dynamic(env);
         Ok(contents)
+    }
+
+    /// Reaches the modules of `import("…")`, which the evaluation of modules does not. One that cannot be found or evaluated fails
+    /// the function that imports it, when it does.
+    fn follow_dynamic(&self, env: &Env) {
+        loop {
+            let Some((from, specifier)) = self.graph.0.borrow_mut().dynamic.pop() else { return };
+            let found = self.graph.0.borrow_mut().import(&from, &specifier);
+            if let Ok(module) = found {
+                let _ = self.described(&module, env);
+            }
+        }
     }
 
     fn described(&self, module: &ModuleName, env: &Env) -> Result<Described, LoadError> {
@@ -165,7 +178,7 @@ impl Contents {
         described: Described,
         loading: &mut Loading,
     ) -> Result<(), LoadError> {
-        let Described { functions, exported, is_router, routes, plain } = described;
+        let Described { functions, exported, routes, plain } = described;
         match stem {
             "schema" => {
                 let message =
@@ -182,7 +195,7 @@ impl Contents {
                 return Ok(());
             }
             "crons" => self.crons = crons_of(exported.as_ref(), module)?,
-            "http" if is_router && routes > 0 => {
+            "http" if routes > 0 => {
                 let warning = format!(
                     "{}: {routes} HTTP routes are not served: this host has no HTTP actions",
                     place(module)
@@ -357,6 +370,8 @@ struct Reached {
     stamps: Stamps,
     /// The directories of components, by what their definitions have for a path.
     definitions: HashMap<String, PathBuf>,
+    /// Imports that a module may do while it runs, not looked at yet.
+    dynamic: Vec<(ModuleName, String)>,
     /// What went wrong in a resolver or a loader, which have errors of their own.
     error: Option<LoadError>,
 }
@@ -370,6 +385,7 @@ impl Graph {
             paths: HashMap::new(),
             stamps: Stamps::default(),
             definitions: HashMap::new(),
+            dynamic: Vec::new(),
             error: None,
         })))
     }
@@ -396,6 +412,8 @@ impl Reached {
         let code = source::javascript(&shown, text)?;
         self.paths.insert(Arc::clone(&name), path.to_owned());
         self.add(&name, &code)?;
+        self.dynamic
+            .extend(dynamic_imports(&code).map(|specifier| (Arc::clone(&name), specifier.to_owned())));
         Ok(name)
     }
 
@@ -526,6 +544,15 @@ impl Reached {
         }
         Ok(name)
     }
+}
+
+/// The specifiers of `import("…")` in a module. What only looks like one, in a comment say, does no harm.
+fn dynamic_imports(code: &str) -> impl Iterator<Item = &str> {
+    code.split("import(").skip(1).filter_map(|rest| {
+        let rest = rest.trim_start();
+        let quote = rest.chars().next().filter(|quote| matches!(quote, '"' | '\'' | '`'))?;
+        rest[1..].split(quote).next()
+    })
 }
 
 /// Whether a module begins with the directive `"use node"`.

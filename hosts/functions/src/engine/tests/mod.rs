@@ -1,7 +1,14 @@
+//! A function's call, from the outside. `CONVEX_NPM_PACKAGE` names a directory of the npm package to run all of them with it.
+
+mod audited;
+mod called;
+mod hostile;
+mod modules;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Answer, Call, FailureKind, Later, Limits, Ran, Seed, SyscallError, Syscalls, run};
+use super::{Answer, Call, Failure, FailureKind, Later, Limits, Ran, Seed, SyscallError, Syscalls, run};
 use crate::program::{Env, Program};
 use crate::value::ComponentPath;
 
@@ -85,43 +92,22 @@ impl Fixture {
         }
     }
 
-    fn failure(&self, name: &str) -> String {
-        self.ran(name, "[{}]").result.unwrap_err().message
+    fn failure(&self, name: &str) -> Failure {
+        match self.ran(name, "[{}]").result {
+            Ok(value) => panic!("{name} gave {value}"),
+            Err(failure) => failure,
+        }
+    }
+
+    /// What the host was asked, and the result.
+    fn asked(&self, name: &str, args: &str) -> (Vec<(String, String)>, Result<String, Failure>) {
+        let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("null".to_owned()) };
+        let ran = self.run_with(name, args, &SEED, &ample(), &mut host);
+        (host.asked, ran.result)
     }
 }
 
-#[test]
-fn a_query_in_typescript_runs() {
-    let fixture = fixture(
-        "export const list = query({ handler: async (ctx: any, args: { n: number }): Promise<number> => args.n + Date.now() });
-export const fails = query({ handler: async () => {
-  throw new Error('boom');
-} });",
-    );
-    assert_eq!(fixture.value("messages:list", "[{\"n\":1}]"), "1700000000001");
-    assert_eq!(
-        fixture.failure("messages.js:fails"),
-        "Uncaught Error: boom\n    at handler (../convex/messages.ts:4:13)"
-    );
-}
-
-#[test]
-fn an_endless_loop_ends_with_its_function() {
-    let fixture = fixture(
-        "export const plain = query(async () => { for (;;) {} });
-         export const caught = query(async () => { for (;;) { try { for (;;) {} } catch {} finally { for (;;) {} } } });
-         export const later = query(async () => { await Promise.resolve().then(() => { for (;;) {} }).catch(() => { for (;;) {} }); });
-         export const getter = query(async () => ({ get a() { for (;;) {} } }));
-         export const thrown = query(async () => { throw { get message() { for (;;) {} }, get stack() { for (;;) {} } }; });
-         export const fine = query(async () => 1);",
-    );
-    let limits = Limits { time: Duration::from_millis(50), ..Limits::default() };
-    let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("null".to_owned()) };
-    for name in ["plain", "caught", "later", "getter", "thrown"] {
-        let ran = fixture.run_with(&format!("messages:{name}"), "[{}]", &SEED, &limits, &mut host);
-        let failure = ran.result.unwrap_err();
-        assert_eq!(failure.kind, FailureKind::TimeLimit, "{name}: {}", failure.message);
-        assert_eq!(failure.message, "Function execution timed out (maximum duration: 50ms of JavaScript)");
-        assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
-    }
+/// Whether the tests run with the npm package.
+fn with_npm_package() -> bool {
+    std::env::var_os("CONVEX_NPM_PACKAGE").is_some()
 }

@@ -1,0 +1,185 @@
+//! `log.audit`: what reaches the host.
+
+use super::*;
+
+/// The bodies of a function that logs what `bodies` makes, one by one; what is refused is its message.
+fn bodies(expressions: &[&str]) -> Vec<String> {
+    let cases: Vec<String> = expressions.iter().map(|expression| format!("() => ({expression})")).collect();
+    let fixture = fixture(&format!(
+        "const bodies: any[] = [{}];
+         export const audit = query({{ args: {{ i: v.number() }}, handler: async (_ctx, {{ i }}) => {{
+           try {{ await log.audit(bodies[i]()); }} catch (e) {{ return (e as Error).message; }}
+         }} }});",
+        cases.join(",\n")
+    ));
+    let body = |i: usize| {
+        let (asked, result) = fixture.asked("messages:audit", &format!("[{{\"i\":{i}}}]"));
+        match (asked.as_slice(), result) {
+            ([(op, args)], Ok(_)) => {
+                assert_eq!(op, "1.0/auditLog");
+                let body = args.strip_prefix("{\"body\":").and_then(|rest| rest.strip_suffix('}')).unwrap();
+                body.to_owned()
+            }
+            (_, Ok(message)) => serde_json::from_str(&message).unwrap(),
+            (_, Err(failure)) => failure.message,
+        }
+    };
+    (0..expressions.len()).map(body).collect()
+}
+
+#[test]
+fn a_body_is_what_json_stringify_makes_of_it() {
+    if with_npm_package() {
+        return; // the package has rules of its own
+    }
+    let same = [
+        "{}",
+        "{ a: 1, b: -2.5, c: 0, d: -0, e: 1e21, f: 1e-7, g: 2 ** 53, h: 123456789012345680000, i: NaN, j: Infinity, k: 0.1 + 0.2 }",
+        "{ text: 'q\"\\\\ \\n\\r\\t\\b\\f\\u0001\\u007f\\u2028 é 😀', '': 'empty', 'a b': 1 }",
+        "{ lone: '\\ud800x', pair: '\\ud83d\\ude00' }",
+        "{ left: undefined, out: () => 1, kept: null, list: [undefined, () => 1, null, , 1] }",
+        "{ date: new Date(0), invalid: new Date(NaN), nested: { toJSON(key: string) { return { key, n: 1 }; } } }",
+        "{ boxed: [new Number(1), new String('s'), new Boolean(false), Object('t')] }",
+        "{ map: new Map([[1, 2]]), set: new Set([1]), regex: /x/, error: new Error('m'), bytes: new Uint8Array([1, 2]) }",
+        "{ deep: { a: { b: [[[{ c: true }]]] } } }",
+        "new (class Body { a = 1; get b() { return 2; } #c = 3; })()",
+        "Object.assign(Object.create({ inherited: 1 }), { own: 2 })",
+        "Object.assign(Object.create(null), { a: 1 })",
+        "Object.defineProperty({ a: 1 }, 'hidden', { value: 2 })",
+        "{ [Symbol('key')]: 1, 2: 'two', 1: 'one', b: 1, a: 2 }",
+        "new Proxy({ a: 1, b: [1] }, {})",
+        "{ list: new Proxy([1, { a: 2 }], {}) }",
+        "{ get once() { return 1; } }",
+        "{ toJSON() { return { replaced: true }; } }",
+        "{ self: { toJSON: 1 } }",
+        "JSON.parse('{\"__proto__\":1,\"constructor\":{\"prototype\":2}}')",
+        "{ twice: (() => { const o = { a: 1 }; return [o, o]; })() }",
+        "{ big: { toJSON: () => 5n.toString() } }",
+    ];
+    let expected: Vec<String> =
+        same.iter().map(|expression| format!("{{ json: JSON.stringify({expression}) }}")).collect();
+    let expected = bodies(&expected.iter().map(String::as_str).collect::<Vec<_>>());
+    for ((body, expected), expression) in bodies(&same).iter().zip(expected).zip(same) {
+        let expected: serde_json::Value = serde_json::from_str(&expected).unwrap();
+        assert_eq!(Some(body.as_str()), expected["json"].as_str(), "{expression}");
+    }
+}
+
+#[test]
+fn variables_stand_at_any_depth() {
+    let body = bodies(&[
+        "{ ip: log.vars.ip, all: [log.vars.now, { agent: log.vars.userAgent }, [log.vars.requestId, log.vars.ip]], by: log.vars.convexActor }",
+    ]);
+    let suffix = if with_npm_package() { ",\"version\"" } else { "" };
+    let expected = "{\"ip\":{\"$var\":\"ip\"},\"all\":[{\"$var\":\"now\"},{\"agent\":{\"$var\":\"userAgent\"}},\
+                    [{\"$var\":\"requestId\"},{\"$var\":\"ip\"}]],\"by\":{\"$var\":\"convexActor\"}}";
+    assert!(body[0].starts_with(&format!("{expected}{suffix}")), "{}", body[0]);
+}
+
+#[test]
+fn what_only_looks_like_a_variable_is_refused() {
+    let refused = bodies(&[
+        "{ a: Symbol('var.ip') }",
+        "{ a: { '$var': 'ip' } }",
+        "{ $x: 1 }",
+        "{ a: Symbol.for('var.ip') }",
+    ]);
+    assert!(refused[0].starts_with("Unknown audit var symbol: Symbol(var.ip)."), "{}", refused[0]);
+    assert!(
+        refused[1].starts_with("Audit log body keys must not start with \"$\": \"$var\""),
+        "{}",
+        refused[1]
+    );
+    assert!(
+        refused[2].starts_with("Audit log body keys must not start with \"$\": \"$x\""),
+        "{}",
+        refused[2]
+    );
+    assert!(refused[3].starts_with("Unknown audit var symbol"), "{}", refused[3]);
+}
+
+#[test]
+fn what_json_cannot_say_is_refused_with_its_path() {
+    if with_npm_package() {
+        return;
+    }
+    let refused = bodies(&[
+        "{ a: { b: [1, { c: 5n }] } }",
+        "(() => { const o: any = { a: [] }; o.a.push({ o }); return o; })()",
+        "{ a: { b: { $c: 1 } } }",
+        "{ a: [Symbol('x')] }",
+        "[1]",
+        "'text'",
+        "null",
+        "log.vars.ip",
+        "new Date(0)",
+        "undefined",
+        "(() => { let o: any = {}; for (let i = 0; i < 1e5; i++) o = { o }; return o; })()",
+        "{ get a() { throw new Error('mine'); } }",
+        "new Proxy({}, { ownKeys() { throw new Error('trap'); } })",
+    ]);
+    let object =
+        |what: &str| format!("Audit log body must be an object of members as JSON, which this {what} is not");
+    let expected = [
+        "BigInt value can't be serialized in JSON (at a.b[1].c)".to_owned(),
+        "Converting circular structure to JSON (at a[0].o)".to_owned(),
+        "Audit log body keys must not start with \"$\": \"$c\" (at a.b)".to_owned(),
+        "Unknown audit var symbol: Symbol(x). (at a[0])".to_owned(),
+        object("array"),
+        object("string"),
+        object("null"),
+        object("symbol"),
+        object("object"),
+        object("undefined"),
+    ];
+    assert_eq!(&refused[..expected.len()], expected);
+    assert!(
+        refused[10].starts_with("Audit log body nests deeper than 100 levels (at o.o.o"),
+        "{}",
+        &refused[10][..80]
+    );
+    assert_eq!(&refused[11..], ["mine", "trap"]);
+}
+
+/// The host is the one that ends a function for a log that is too large: it must be told, also if the function catches errors.
+#[test]
+fn a_body_larger_than_any_log_reaches_the_host_as_one() {
+    if with_npm_package() {
+        return;
+    }
+    let fixture = fixture(
+        "const long = 'x'.repeat(1e6);
+         export const audit = query(async () => { await log.audit({ list: new Array(1e4).fill(long) }); });
+         export const sparse = query(async () => { await log.audit({ list: new Array(2 ** 32 - 1) }); });",
+    );
+    for name in ["audit", "sparse"] {
+        let (asked, _) = fixture.asked(&format!("messages:{name}"), "[{}]");
+        assert!(asked[0].1.len() > 8 << 20 && asked[0].1.len() < 9 << 20, "{}", asked[0].1.len());
+        serde_json::from_str::<serde_json::Value>(&asked[0].1).unwrap();
+    }
+}
+
+#[test]
+fn getters_and_proxies_run_once() {
+    if with_npm_package() {
+        return;
+    }
+    let fixture = fixture(
+        "export const audit = query(async () => {
+           let reads = 0; const traps: string[] = [];
+           await log.audit({
+             get a() { return ++reads; },
+             p: new Proxy({ x: 1 }, { get(t: any, k) { traps.push(String(k)); return t[k]; } }),
+           });
+           return [reads, traps];
+         });",
+    );
+    let (asked, result) = fixture.asked("messages:audit", "[{}]");
+    assert_eq!(asked[0].1, "{\"body\":{\"a\":1,\"p\":{\"x\":1}}}");
+    assert!(
+        result
+            .as_ref()
+            .is_ok_and(|result| result.ends_with("\"x\"]]") && result.starts_with("[1,[\"toJSON\"")),
+        "{result:?}"
+    );
+}

@@ -1,0 +1,296 @@
+//! What a function finds around it, and what its caller sees.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::*;
+
+#[test]
+fn a_query_in_typescript_runs_and_its_errors_name_the_users_lines() {
+    let fixture = fixture(
+        "export const list = query({ handler: async (ctx: any, args: { n: number }): Promise<number> => args.n + Date.now() });
+export const fails = query({ handler: async () => {
+  throw new Error('boom');
+} });
+interface Shape { side: number }
+export const deep = query(async () => { const shape = {} as Shape; return area(shape); });
+function area(shape: Shape): number {
+  return (shape as any).missing.side;
+}",
+    );
+    assert_eq!(fixture.value("messages:list", "[{\"n\":1}]"), "1700000000001");
+    assert_eq!(
+        fixture.failure("messages.js:fails").message,
+        "Uncaught Error: boom\n    at handler (../convex/messages.ts:4:13)"
+    );
+    let message = fixture.failure("messages:deep").message;
+    assert!(message.starts_with("Uncaught TypeError: cannot read property 'side' of undefined\n    at area (../convex/messages.ts:9:"), "{message}");
+    assert_eq!(message.lines().count(), 3, "{message}");
+}
+
+#[test]
+fn a_convex_error_keeps_its_data() {
+    let fixture = fixture(
+        "export const data = query(async () => { throw new ConvexError({ code: 7n, why: 'x' }); });
+         export const text = mutation(async () => { throw new ConvexError('nope'); });
+         export const nothing = query(async () => { throw undefined; });
+         export const object = query(async () => { throw { a: 1 }; });
+         class Mine extends ConvexError { name = 'Mine'; }
+         export const derived = query(async () => { throw new Mine([1]); });",
+    );
+    let failure = fixture.failure("messages:data");
+    assert_eq!(failure.data.as_deref(), Some("{\"code\":{\"$integer\":\"BwAAAAAAAAA=\"},\"why\":\"x\"}"));
+    assert!(
+        failure.message.starts_with("Uncaught ConvexError: {\"code\":\"7n\",\"why\":\"x\"}\n"),
+        "{}",
+        failure.message
+    );
+    assert_eq!(failure.kind, FailureKind::Thrown);
+    let failure = fixture.failure("messages:text");
+    assert_eq!(failure.data.as_deref(), Some("\"nope\""));
+    assert!(failure.message.starts_with("Uncaught ConvexError: nope\n"), "{}", failure.message);
+    assert_eq!(fixture.failure("messages:derived").data.as_deref(), Some("[1]"));
+    let nothing = fixture.failure("messages:nothing");
+    assert_eq!((nothing.message.as_str(), nothing.data), ("Uncaught undefined", None));
+    assert_eq!(fixture.failure("messages:object").message, "Uncaught [object Object]");
+}
+
+#[test]
+fn an_operation_that_fails_is_an_error_that_can_be_caught() {
+    let fixture = fixture(
+        "export const caught = mutation(async (ctx) => {
+           try { await ctx.db.insert('t', {}); } catch (e) { return [e instanceof ConvexError, e.message, (e as any).data ?? null]; }
+         });
+         export const sync = query(async (ctx) => {
+           try { ctx.db.normalizeId('t', 'x'); } catch (e) { return [e instanceof Error, e.message]; }
+         });",
+    );
+    let error = SyscallError {
+        message: "Uncaught ConvexError: no".to_owned(),
+        data: Some("{\"$integer\":\"BwAAAAAAAAA=\"}".to_owned()),
+    };
+    let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Err(error.clone()) };
+    let ran = fixture.run_with("messages:caught", "[{}]", &SEED, &ample(), &mut host);
+    assert_eq!(ran.result.unwrap(), "[true,\"Uncaught ConvexError: no\",{\"$integer\":\"BwAAAAAAAAA=\"}]");
+    let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Err(SyscallError::new("plain")) };
+    let ran = fixture.run_with("messages:caught", "[{}]", &SEED, &ample(), &mut host);
+    assert_eq!(ran.result.unwrap(), "[false,\"plain\",null]");
+    let ran = fixture.run_with("messages:sync", "[{}]", &SEED, &ample(), &mut host);
+    assert_eq!(ran.result.unwrap(), "[true,\"plain\"]");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_and_no_state_is_left_behind() {
+    let fixture = fixture(
+        "let calls = 0;
+         (globalThis as any).leak ??= 0;
+         export const draw = query(async () => [
+           ++calls, ++(globalThis as any).leak, Math.random(), Math.random(), crypto.randomUUID(),
+           [...crypto.getRandomValues(new Uint8Array(4))], Date.now(), new Date().toISOString(), Date(), performance.now(),
+         ]);",
+    );
+    let draw = |random| {
+        let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("null".to_owned()) };
+        let seed = Seed { random, now_ms: 1_700_000_000_123.0 };
+        fixture.run_with("messages:draw", "[{}]", &seed, &ample(), &mut host).result.unwrap()
+    };
+    let first = draw(7);
+    assert!(first.starts_with("[1,1,0."), "{first}");
+    assert!(first.ends_with("1700000000123,\"2023-11-14T22:13:20.123Z\",\"Tue Nov 14 2023 22:13:20 GMT+0000 (Coordinated Universal Time)\",0]"), "{first}");
+    assert_eq!(draw(7), first);
+    assert_ne!(draw(8), first);
+}
+
+#[test]
+fn dates_know_no_zone_but_utc() {
+    let fixture = fixture(
+        "export const dates = query(async () => [
+           new Date(2024, 0, 2, 3, 4, 5, 6).getTime() === Date.UTC(2024, 0, 2, 3, 4, 5, 6),
+           new Date('2024-07-01T10:00').toISOString(), new Date('2024-07-01').toISOString(), Date.parse('2024-07-01T10:00:00'),
+           new Date(0).getHours(), new Date(0).getTimezoneOffset(), String(new Date(0)), String(new Date(NaN)),
+           new Date(new Date(5)).getTime(), new Date(5) instanceof Date, (class D extends Date {}).name,
+           new (class D extends Date { more() { return this.getTime(); } })(9).more(), Object.prototype.toString.call(new Date()),
+           new Date().constructor === Date, JSON.stringify(new Date(0)), new Date(0).setHours(1),
+         ]);",
+    );
+    assert_eq!(
+        fixture.value("messages:dates", "[{}]"),
+        "[true,\"2024-07-01T10:00:00.000Z\",\"2024-07-01T00:00:00.000Z\",1719828000000,0,0,\
+         \"Thu Jan 01 1970 00:00:00 GMT+0000 (Coordinated Universal Time)\",\"Invalid Date\",5,true,\"D\",9,\"[object Date]\",true,\
+         \"\\\"1970-01-01T00:00:00.000Z\\\"\",3600000]"
+    );
+}
+
+#[test]
+fn the_console_is_kept_and_bounded() {
+    let fixture = fixture(
+        "export const lines = query(async () => {
+           console.log('a', 1, { b: [1, 'x', { c: null }], 'd-e': undefined }, [], new Map([[1, { a: 2n }]]), new Set(['s']));
+           console.warn(new Date(0), /x/g, () => {}, Symbol('s'), class A { b = 1 }, new (class B { c = 2 })());
+           const circle: any = {}; circle.self = circle; console.error(circle, Object.create(null));
+         });
+         export const flood = query(async () => { for (let i = 0; i < 10_000; i++) console.log(i); console.log('x'.repeat(1e6)); });
+         export const long = query(async () => { console.log('x'.repeat(1e7), '\\ud800'); });
+         export const nasty = query(async () => {
+           console.log({ get a() { throw 1; } }, new Proxy({}, { ownKeys() { throw 1; } }), { toString: 1 });
+         });",
+    );
+    let lines = fixture.ran("messages:lines", "[{}]").log_lines;
+    assert_eq!(
+        lines[0],
+        "[LOG] 'a' 1 { b: [ 1, 'x', { c: null } ], 'd-e': undefined } [] Map(1) { 1 => { a: 2n } } Set(1) { 's' }"
+    );
+    assert_eq!(
+        lines[1],
+        "[WARN] 1970-01-01T00:00:00.000Z /x/g [Function] Symbol(s) [Function: A] B { c: 2 }"
+    );
+    assert_eq!(lines[2], "[ERROR] { self: [Circular] } [Object: null prototype] {}");
+    let flood = fixture.ran("messages:flood", "[{}]");
+    assert_eq!((flood.log_lines.len(), flood.result.as_deref()), (257, Ok("null")));
+    let long = fixture.ran("messages:long", "[{}]").log_lines;
+    assert!(long[0].len() < 10_000 && long[0].ends_with("… '\u{fffd}'"), "{}", long[0].len());
+    assert_eq!(fixture.ran("messages:nasty", "[{}]").result.unwrap(), "null");
+}
+
+#[test]
+fn the_globals_that_functions_expect_are_there() {
+    let fixture = fixture(
+        "export const all = query(async () => [
+           process.env.GREETING, process.env.NOTHING === undefined, Object.isFrozen(process.env),
+           [...new TextEncoder().encode('é€😀')], new TextDecoder().decode(new TextEncoder().encode('é€😀')),
+           new TextDecoder().decode(new Uint8Array([0xff])), btoa('hello'), atob('aGVsbG8='), atob(' aGVsbG8'),
+           structuredClone(new Map([['a', [1n, { b: new Date(0) }]]])).get('a')[1].b.toISOString(),
+           new URL('../x?y=1&y=2#z', 'https://user@example.com:8080/a/b/c').href,
+           new URL('https://example.com/?q=a%20b+c').searchParams.get('q'), URL.canParse('nope'),
+           new URLSearchParams({ a: '1', b: 'x y&z' }).toString(), String(new URLSearchParams('?a=1&a=2').getAll('a')),
+           await new Promise((resolve) => queueMicrotask(() => resolve('micro'))),
+         ]);
+         export const timer = query(async () => { setTimeout(() => {}, 1); });
+         export const fetches = mutation(async () => { await fetch('https://example.com'); });
+         export const stored = query(async (ctx) => Convex.jsSyscall('storage/storeBlob', {}));",
+    );
+    assert_eq!(
+        fixture.value("messages:all", "[{}]"),
+        "[\"hello\",true,true,[195,169,226,130,172,240,159,152,128],\"é€😀\",\"\u{fffd}\",\"aGVsbG8=\",\"hello\",\"hello\",\
+         \"1970-01-01T00:00:00.000Z\",\"https://user@example.com:8080/a/x?y=1&y=2#z\",\"a b c\",false,\"a=1&b=x+y%26z\",\"1,2\",\"micro\"]"
+    );
+    let says = |name: &str, text: &str| {
+        let message = fixture.failure(name).message;
+        assert!(message.contains(text), "{message}");
+    };
+    says("messages:timer", "setTimeout() is for actions only");
+    says("messages:fetches", "fetch() is for actions only");
+    says(
+        "messages:stored",
+        "storage/storeBlob: file storage and HTTP actions are not supported by this host",
+    );
+}
+
+/// Hands what is to be completed to another thread.
+struct Elsewhere(Sender<(String, Later)>);
+
+impl Syscalls for Elsewhere {
+    fn syscall(&mut self, _: &str, _: &str) -> Result<String, SyscallError> {
+        Ok("null".to_owned())
+    }
+
+    fn async_syscall(&mut self, _: &str, args: &str, later: Later) -> Answer {
+        self.0.send((args.to_owned(), later)).unwrap();
+        Answer::Later
+    }
+}
+
+fn elsewhere(complete: impl FnOnce(Receiver<(String, Later)>) + Send + 'static) -> Elsewhere {
+    let (sender, operations) = channel();
+    std::thread::spawn(move || complete(operations));
+    Elsewhere(sender)
+}
+
+const ACTIONS: &str = "
+    const ask = (n: number) => Convex.asyncSyscall('op', JSON.stringify(n)).catch((e: any) => `${e.message} ${e.data}`);
+    export const both = action(async () => await Promise.all([ask(1), ask(2)]));
+    export const dropped = action(async () => await ask(1));
+    export const unawaited = action(async () => { void ask(1); return 'done'; });
+    export const never = action(async () => { await new Promise(() => {}); });
+    export const timed = action(async (ctx) => {
+      const order: number[] = [];
+      const started = Date.now();
+      await new Promise<void>((resolve) => {
+        const cleared = setTimeout(() => order.push(9), 1);
+        setTimeout(() => { order.push(2); resolve(); }, 20);
+        setTimeout(() => order.push(1), 5);
+        clearTimeout(cleared);
+      });
+      return [order, Date.now() - started >= 20];
+    });";
+
+#[test]
+fn an_action_waits_for_answers_from_other_threads_in_any_order() {
+    let fixture = fixture(ACTIONS);
+    let mut host = elsewhere(|operations| {
+        let (one, two) = (operations.recv().unwrap(), operations.recv().unwrap());
+        two.1.complete(Ok(format!("second {}", two.0)));
+        one.1.complete(Err(SyscallError { message: "first".to_owned(), data: Some("[1]".to_owned()) }));
+    });
+    let ran = fixture.run_with("messages:both", "[{}]", &SEED, &ample(), &mut host);
+    assert_eq!(ran.result.unwrap(), "[\"first 1\",\"second 2\"]");
+}
+
+#[test]
+fn an_answer_that_never_comes_does_not_hang_the_call() {
+    let fixture = fixture(ACTIONS);
+    let mut host = elsewhere(|operations| drop(operations.recv()));
+    let ran = fixture.run_with("messages:dropped", "[{}]", &SEED, &ample(), &mut host);
+    assert_eq!(ran.result.unwrap(), "\"the host gave up on this operation undefined\"");
+
+    // Held for longer than the call may take.
+    let (sender, held) = channel();
+    let mut host = Elsewhere(sender);
+    let limits = Limits { wall: Duration::from_millis(20), ..ample() };
+    let failure = fixture.run_with("messages:dropped", "[{}]", &SEED, &limits, &mut host).result.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::TimeLimit, "{}", failure.message);
+    let ran = fixture.run_with("messages:unawaited", "[{}]", &SEED, &ample(), &mut host);
+    assert_eq!(ran.result.unwrap(), "\"done\"");
+    assert_eq!(
+        ran.log_lines,
+        ["[WARN] '1 operations were not awaited: the function ended without their answers'"]
+    );
+    drop(held);
+
+    let failure = fixture.failure("messages:never");
+    assert_eq!(failure.kind, FailureKind::NeverResolves);
+    assert!(failure.message.starts_with("Returned promise will never resolve"), "{}", failure.message);
+}
+
+#[test]
+fn timers_run_in_actions() {
+    assert_eq!(fixture(ACTIONS).value("messages:timed", "[{}]"), "[[1,2],true]");
+}
+
+/// Calls the function that it is asked for, in an engine of its own.
+struct Nested<'a>(&'a Fixture, u32);
+
+impl Syscalls for Nested<'_> {
+    fn syscall(&mut self, _: &str, _: &str) -> Result<String, SyscallError> {
+        Ok("null".to_owned())
+    }
+
+    fn async_syscall(&mut self, _: &str, _: &str, _: Later) -> Answer {
+        if self.1 == 0 {
+            return Answer::Now(Ok("\"bottom\"".to_owned()));
+        }
+        let mut inner = Nested(self.0, self.1 - 1);
+        let ran = self.0.run_with("messages:outer", "[{}]", &SEED, &ample(), &mut inner);
+        Answer::Now(
+            ran.result.map_err(|failure| SyscallError { message: failure.message, data: failure.data }),
+        )
+    }
+}
+
+#[test]
+fn calls_nest_on_one_thread() {
+    let fixture = fixture(
+        "export const outer = mutation(async (ctx) => [await ctx.runMutation('messages:outer', {})]);",
+    );
+    let ran = fixture.run_with("messages:outer", "[{}]", &SEED, &ample(), &mut Nested(&fixture, 4));
+    assert_eq!(ran.result.unwrap(), "[[[[[\"bottom\"]]]]]");
+}

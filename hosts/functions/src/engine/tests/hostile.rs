@@ -1,0 +1,268 @@
+//! Functions that mean harm fail alone, and say why.
+
+use super::*;
+
+/// After whatever a function did, the next call is as it would have been.
+fn fails_alone(fixture: &Fixture, name: &str, limits: &Limits) -> Failure {
+    let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("null".to_owned()) };
+    let ran = fixture.run_with(&format!("messages:{name}"), "[{}]", &SEED, limits, &mut host);
+    assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
+    match ran.result {
+        Ok(value) => panic!("{name} gave {}", &value[..value.len().min(200)]),
+        Err(failure) => failure,
+    }
+}
+
+#[test]
+fn an_endless_loop_ends_with_its_function() {
+    let fixture = fixture(
+        "export const plain = query(async () => { for (;;) {} });
+         export const caught = query(async () => { for (;;) { try { for (;;) {} } catch {} finally { for (;;) {} } } });
+         export const later = query(async () => { await Promise.resolve().then(() => { for (;;) {} }).catch(() => { for (;;) {} }); });
+         export const chained = query(async () => { const again = (): any => Promise.resolve().then(again); await again(); });
+         export const getter = query(async () => ({ get a() { for (;;) {} } }));
+         export const thrown = query(async () => { throw { get message() { for (;;) {} }, get stack() { for (;;) {} } }; });
+         export const logged = query(async () => { console.log({ get a() { for (;;) {} } }); });
+         export const audited = query(async () => { await log.audit({ toJSON() { for (;;) {} } }); });
+         export const generator = query(async () => { for (const _ of (function* () { for (;;) yield 1; })()) {} });
+         export const asynchronous = query(async () => { for await (const _ of (async function* () { for (;;) yield 1; })()) {} });
+         export const regex = query(async () => /^(a+)+$/.test('a'.repeat(40) + 'b'));
+         export const list = query(async () => [].includes.call({ length: 2 ** 53 - 1 }, 1));
+         export const sorted = query(async () => [3, 2, 1].sort(() => { for (;;) {} }));
+         export const operations = query(async () => { for (;;) await Convex.asyncSyscall('op', '{}'); });
+         export const replaced = query(async () => 'aaa'.replace(/a/g, () => { for (;;) {} }));
+         export const fine = query(async () => 1);",
+    );
+    let limits = Limits { time: Duration::from_millis(20), ..Limits::default() };
+    let names = [
+        "plain",
+        "caught",
+        "later",
+        "chained",
+        "getter",
+        "thrown",
+        "logged",
+        "audited",
+        "generator",
+        "asynchronous",
+        "regex",
+        "list",
+        "sorted",
+        "operations",
+        "replaced",
+    ];
+    for name in names {
+        let failure = fails_alone(&fixture, name, &limits);
+        assert_eq!(failure.kind, FailureKind::TimeLimit, "{name}: {}", failure.message);
+        assert_eq!(failure.message, "Function execution timed out (maximum duration: 20ms of JavaScript)");
+    }
+}
+
+#[test]
+fn the_time_that_the_host_takes_is_not_the_functions() {
+    let fixture = fixture(
+        "export const asks = query(async () => { await Convex.asyncSyscall('op', '{}'); return 1; });",
+    );
+    let mut slow = Host {
+        asked: Vec::new(),
+        answer: |_: &str, _: &str| {
+            // Longer than the function may run itself.
+            let started = tokio::time::Instant::now();
+            while started.elapsed() < Duration::from_millis(1_100) {
+                std::hint::spin_loop();
+            }
+            Ok("null".to_owned())
+        },
+    };
+    let limits = Limits { time: Duration::from_secs(1), ..Limits::default() };
+    let ran = fixture.run_with("messages:asks", "[{}]", &SEED, &limits, &mut slow);
+    assert_eq!(ran.result.unwrap(), "1");
+    assert!(ran.js_time < Duration::from_secs(1), "{:?}", ran.js_time);
+}
+
+#[test]
+fn endless_allocation_ends_with_its_function() {
+    let fixture = fixture(
+        "export const objects = query(async () => { const all = []; for (;;) all.push({}); });
+         export const strings = query(async () => { let text = 'x'; for (;;) text += text + 'y'; });
+         export const buffers = query(async () => { const all = []; for (;;) all.push(new ArrayBuffer(1 << 20)); });
+         export const shared = query(async () => { const all = []; for (;;) all.push(new SharedArrayBuffer(1 << 20)); });
+         export const huge = query(async () => { new Uint8Array(2 ** 40); });
+         export const filled = query(async () => new Array(2 ** 32 - 1).fill(0));
+         export const repeated = query(async () => 'x'.repeat(2 ** 29).length);
+         export const bigint = query(async () => { let n = 2n; for (;;) n = n * n; });
+         export const closures = query(async () => { let f = () => 1; for (;;) { const g = f; f = () => g() + 1; } });
+         export const promises = query(async () => { const all = []; for (;;) all.push(Promise.resolve(1)); });
+         export const json = query(async () => JSON.stringify(new Array(2 ** 32 - 1)));
+         export const padded = query(async () => 'x'.padEnd(2 ** 29).length);
+         export const pattern = query(async () => new RegExp('(?:' + 'a{1,1000}'.repeat(1000) + '){1,1000}').test('b'));
+         export const symbols = query(async () => { const all: any = {}; for (let i = 0; ; i++) all[Symbol.for('s' + i)] = 1; });
+         export const maps = query(async () => { const all = new Map(); for (let i = 0; ; i++) all.set(i, i); });
+         export const fine = query(async () => 1);",
+    );
+    let limits = Limits { memory_bytes: 8 << 20, ..ample() };
+    let names = [
+        "objects", "strings", "buffers", "shared", "huge", "filled", "repeated", "closures", "promises",
+        "json", "padded", "symbols", "maps",
+    ];
+    for name in names {
+        let failure = fails_alone(&fixture, name, &limits);
+        let is_clear = failure.kind == FailureKind::MemoryLimit
+            // What the language itself refuses, whatever the memory.
+            || failure.message.starts_with("Uncaught RangeError: ")
+            || failure.message.starts_with("Uncaught InternalError: string too long");
+        assert!(is_clear, "{name}: {:?} {}", failure.kind, failure.message);
+        if failure.kind == FailureKind::MemoryLimit {
+            let message = failure.message;
+            assert!(
+                message.ends_with("ran out of memory (maximum memory usage: 8 MiB)"),
+                "{name}: {message}"
+            );
+        }
+    }
+    // What the engine refuses by other limits of its own, or can do.
+    for name in ["bigint", "pattern"] {
+        let _ = fixture.ran(&format!("messages:{name}"), "[{}]");
+        assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
+    }
+}
+
+/// Memory can run out at any allocation, those of the engine's own start among them.
+#[test]
+fn an_engine_survives_running_out_of_memory_anywhere() {
+    let fixture = fixture(
+        "export const works = query({ args: { n: v.number() }, handler: async (ctx, { n }) => {
+           const all = [];
+           for (let i = 0; i < n; i++) {
+             await log.audit({ i, text: 'x'.repeat(10), at: log.vars.now });
+             all.push({ i, date: new Date(i).toISOString(), text: `${i}`.padStart(20), error: new Error('x').stack?.length });
+             try { throw new ConvexError({ i }); } catch (e) { all.push(String(e)); }
+           }
+           console.log(all[0], new URL('https://example.com/').href);
+           return all.length;
+         } });
+         export const fine = query(async () => 1);",
+    );
+    let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("null".to_owned()) };
+    let mut succeeded = 0;
+    let mut bytes = 300_000;
+    while succeeded < 3 {
+        let limits = Limits { memory_bytes: bytes, ..ample() };
+        let ran = fixture.run_with("messages:works", "[{\"n\":4}]", &SEED, &limits, &mut host);
+        match ran.result {
+            Ok(value) => {
+                assert_eq!(value, "8");
+                succeeded += 1;
+            }
+            Err(failure) => {
+                assert_eq!(failure.kind, FailureKind::MemoryLimit, "{bytes}: {}", failure.message)
+            }
+        }
+        // A prime, so that steps fall on ever other allocations.
+        bytes += 2_221;
+    }
+    assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
+}
+
+#[test]
+fn deep_recursion_ends_with_its_function_or_can_be_caught() {
+    let fixture = fixture(
+        "const deep = (n: number): number => deep(n + 1) + 1;
+         export const plain = query(async () => deep(0));
+         export const caught = query(async () => { try { return deep(0); } catch (e) { return (e as Error).name; } });
+         export const getter = query(async () => { const o = { get a(): number { return this.a; } }; return o.a; });
+         export const proxy = query(async () => { const p: any = new Proxy({}, { get: (_, k) => p[k] }); return p.x; });
+         export const text = query(async () => { const o = { toString(): string { return `${this}`; } }; return `${o}`; });
+         export const json = query(async () => JSON.parse('['.repeat(1e5) + ']'.repeat(1e5)));
+         export const written = query(async () => { let o: any = {}; for (let i = 0; i < 1e5; i++) o = { o }; return JSON.stringify(o); });
+         export const returned = query(async () => { let o: any = {}; for (let i = 0; i < 1e5; i++) o = { o }; return o; });
+         export const pattern = query(async () => new RegExp('('.repeat(1e5) + ')'.repeat(1e5)).test('a'));
+         export const matched = query(async () => /^(?:(a)|b)*$/.test('ab'.repeat(1e6)));
+         export const bound = query(async () => { let f: any = () => 1; for (let i = 0; i < 1e5; i++) f = f.bind(null); return f(); });
+         export const evaluated = query(async () => eval('('.repeat(1e5) + '1' + ')'.repeat(1e5)));
+         export const chain = query(async () => { let o: any = {}; for (let i = 0; i < 1e5; i++) o = Object.create(o); return o.x ?? 1; });
+         export const fine = query(async () => 1);",
+    );
+    assert_eq!(fixture.failure("messages:plain").kind, FailureKind::StackOverflow);
+    assert!(
+        fixture
+            .failure("messages:plain")
+            .message
+            .starts_with("Uncaught RangeError: Maximum call stack size exceeded")
+    );
+    assert_eq!(fixture.value("messages:caught", "[{}]"), "\"RangeError\"");
+    for name in ["getter", "proxy", "text", "json", "written", "returned", "pattern", "evaluated"] {
+        fails_alone(&fixture, name, &ample());
+    }
+    // These may succeed: what counts is that the process is there afterwards.
+    for name in ["matched", "bound", "chain"] {
+        let _ = fixture.ran(&format!("messages:{name}"), "[{}]");
+        assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
+    }
+}
+
+#[test]
+fn a_function_that_spoils_the_language_spoils_its_own_call_alone() {
+    let fixture = fixture(
+        "const spoilers: Record<string, () => void> = {
+           json: () => { JSON.stringify = () => 'nonsense'; JSON.parse = () => ({}); },
+           toJSON: () => { (Object.prototype as any).toJSON = () => 'forged'; },
+           iterator: () => { (Array.prototype as any)[Symbol.iterator] = () => { throw new Error('spoilt'); }; },
+           push: () => { Array.prototype.push = () => { throw new Error('spoilt'); }; },
+           then: () => { (Promise.prototype as any).then = () => { throw new Error('spoilt'); }; },
+           thenable: () => { (Object.prototype as any).then = (resolve: any) => resolve(1); },
+           keys: () => { Object.keys = () => []; Object.entries = () => []; Reflect.ownKeys = () => []; },
+           getter: () => { Object.defineProperty(Object.prototype, 'data', { get() { throw new Error('spoilt'); } }); },
+           map: () => { Map.prototype.get = () => { throw new Error('spoilt'); }; },
+           string: () => { String.prototype.startsWith = () => false; String.prototype.slice = () => { throw 1; }; },
+           error: () => { (globalThis as any).Error = function () {}; (Error as any).prepareStackTrace = () => { throw 1; }; },
+           convex: () => { (globalThis as any).Convex = undefined; (globalThis as any).console = undefined; },
+           everything: () => { for (const k of Reflect.ownKeys(globalThis)) { try { delete (globalThis as any)[k]; } catch {} } },
+         };
+         export const spoil = query({ args: { by: v.string(), throws: v.boolean() }, handler: async (_ctx, { by, throws }) => {
+           spoilers[by](); await log.audit({ by, ip: log.vars.ip, list: [1] }); if (throws) throw new ConvexError('x'); return by;
+         } });
+         export const look = query(async () => JSON.stringify([...[1, 2]].map((n) => ({ n })), Object.keys({ a: 1 })));",
+    );
+    let looks = fixture.value("messages:look", "[{}]");
+    for by in [
+        "json",
+        "toJSON",
+        "iterator",
+        "push",
+        "then",
+        "thenable",
+        "keys",
+        "getter",
+        "map",
+        "string",
+        "error",
+        "convex",
+        "everything",
+    ] {
+        for throws in [false, true] {
+            let (asked, result) =
+                fixture.asked("messages:spoil", &format!("[{{\"by\":\"{by}\",\"throws\":{throws}}}]"));
+            assert_eq!(fixture.value("messages:look", "[{}]"), looks, "after {by}");
+            if let Err(failure) = result {
+                assert!(failure.message.starts_with("Uncaught"), "{by}: {}", failure.message);
+            }
+            if !with_npm_package() && by != "toJSON" && by != "thenable" {
+                let body =
+                    format!("{{\"body\":{{\"by\":\"{by}\",\"ip\":{{\"$var\":\"ip\"}},\"list\":[1]}}}}");
+                assert_eq!(asked, [("1.0/auditLog".to_owned(), body)], "{by}");
+            }
+        }
+    }
+}
+
+#[test]
+fn arguments_and_results_can_be_called_like_members_of_every_object() {
+    let fixture = fixture("export const same = query(async (_ctx, args) => args);");
+    let args = "{\"constructor\":1,\"hasOwnProperty\":null,\"toString\":\"x\"}";
+    assert_eq!(fixture.value("messages:same", &format!("[{args}]")), args);
+    if !with_npm_package() {
+        let args = "{\"__proto__\":{\"a\":1}}";
+        assert_eq!(fixture.value("messages:same", &format!("[{args}]")), args);
+    }
+}

@@ -1,0 +1,36 @@
+//! Which modules a function has, and how they are found.
+
+use super::*;
+
+#[test]
+fn modules_import_each_other_as_their_authors_write_it() {
+    let fixture = fixture_of(&[
+        (
+            "a.ts",
+            "import { query } from './_generated/server'; import { b } from './dir/b.js'; import d from './data.json'; \
+                  import type { T } from './types'; import { one, type Two } from './dir'; \
+                  export const run = query(async () => { const t: T = 1; return [b, d.x, one, await import('./late').then((m) => m.late), t]; });",
+        ),
+        ("dir/b.ts", "export { b } from '../c';"),
+        ("dir/index.ts", "export const one = 'index'; export type Two = 2;"),
+        ("c.mjs", "import { run } from './a'; export const b = 'b'; export const circle = () => run;"),
+        ("late.js", "export const late = 'late';"),
+        ("types.d.ts", "export type T = number;"),
+        ("data.json", "{ \"x\": [1, 2] }"),
+    ]);
+    assert_eq!(fixture.value("a:run", "[{}]"), "[\"b\",[1,2],\"index\",\"late\",1]");
+}
+
+#[test]
+fn a_module_that_was_not_there_at_loading_is_named() {
+    let fixture = fixture(
+        "export const late = query(async () => { const name = './no' + 'thing'; return await import(name); });",
+    );
+    let message = fixture.failure("messages:late").message;
+    assert!(
+        message.contains(
+            "'./nothing' from '../convex/messages.ts': it was not there when the program was loaded"
+        ),
+        "{message}"
+    );
+}
