@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod calls_are_audited;
+mod clients;
 mod effects_wait_for_logs;
 mod functions_run_later;
+mod http_api;
 mod results_are_cached_for_whom_they_are;
+mod served;
 mod support;
+mod sync_protocol;

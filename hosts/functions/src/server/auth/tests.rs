@@ -1,8 +1,8 @@
 //! Each way in which a token is not valid, and each algorithm with one that is. The keys beside this file were made for these tests.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
 
+use audit_core::testing::ManualClock;
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 
@@ -11,15 +11,6 @@ use super::*;
 const NOW_S: i64 = 1_700_000_000;
 const ISSUER: &str = "https://issuer.example";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
-
-#[derive(Debug)]
-struct SetClock(AtomicI64);
-
-impl Clock for SetClock {
-    fn now_ms(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 fn keys(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/server/auth/keys").join(file)
@@ -36,7 +27,7 @@ fn provider() -> AuthSettings {
 }
 
 fn open(providers: &[AuthSettings]) -> Result<Authenticator, KeyError> {
-    Authenticator::open(providers, Arc::new(SetClock(AtomicI64::new(NOW_S * 1_000))))
+    Authenticator::open(providers, Arc::new(ManualClock::at(NOW_S * 1_000)))
 }
 
 /// The signing key of an algorithm, and a provider that verifies with its other half.

@@ -1,0 +1,222 @@
+//! The public HTTP API, as curl and the clients of Convex use it.
+
+use audit_core::testing::MemoryFault;
+use reqwest::Method;
+use serde_json::{Value as Json, json};
+
+use crate::served::{ISSUER, Served, with_action};
+
+const FAR: i64 = 4_000_000_000;
+
+fn call(path: &str, args: Json) -> Json {
+    json!({ "path": path, "args": args, "format": "json" })
+}
+
+fn encoded(path: &str, args: Json) -> Json {
+    json!({ "path": path, "args": [args], "format": "convex_encoded_json" })
+}
+
+#[tokio::test]
+async fn functions_answer_in_both_formats() {
+    let host = Served::start().await;
+    let sent = host.post("/api/mutation", &call("messages:send", json!({ "text": "a" })), &[]).await;
+    assert_eq!(sent, (200, json!({ "status": "success", "value": "a", "logLines": [] })));
+    let sent = host.post("/api/mutation", &encoded("messages.js:send", json!({ "text": "b" })), &[]).await;
+    assert_eq!(sent.0, 200, "{sent:?}");
+    let listed = json!({ "status": "success", "value": ["a", "b"], "logLines": [] });
+    for body in [encoded("messages:list", json!({})), json!({ "path": "messages:list" })] {
+        assert_eq!(host.post("/api/query", &body, &[]).await, (200, listed.clone()));
+    }
+    let function = json!({ "componentPath": null, "path": "messages:list", "format": "convex_encoded_json", "args": {} });
+    assert_eq!(host.post("/api/function", &function, &[]).await, (200, listed.clone()));
+    assert_eq!(host.post("/api/run/messages/list", &json!({}), &[]).await, (200, listed));
+
+    let later = host.post("/api/action", &call("messages:sendLater", json!({ "text": "c" })), &[]).await;
+    assert_eq!(later, (200, json!({ "status": "success", "value": "c", "logLines": [] })));
+
+    let (_, plain) = host.post("/api/query", &call("messages:kinds", json!({})), &[]).await;
+    assert_eq!(plain["value"], json!({ "int": "5", "bytes": "AQID", "nan": "NaN", "text": "x" }));
+    let (_, exact) = host.post("/api/query", &encoded("messages:kinds", json!({})), &[]).await;
+    let kinds = json!({
+        "int": { "$integer": "BQAAAAAAAAA=" }, "bytes": { "$bytes": "AQID" }, "nan": { "$float": "AAAAAAAA+H8=" }, "text": "x",
+    });
+    assert_eq!(exact["value"], kinds);
+    assert_eq!(with_action(&host.stop().await, "sent").len(), 3);
+}
+
+#[tokio::test]
+async fn a_function_that_fails_answers_as_clients_expect() {
+    let host = Served::start().await;
+    let (status, body) = host.post("/api/query", &encoded("messages:broken", json!({})), &[]).await;
+    assert_eq!((status, &body["status"]), (560, &json!("error")));
+    assert!(body["errorMessage"].as_str().unwrap().contains("boom"), "{body}");
+    assert_eq!(body.get("errorData"), None);
+    assert!(body["logLines"][0].as_str().unwrap().contains("before"), "{body}");
+    let (status, body) = host.post("/api/mutation", &call("messages:refuse", json!({})), &[]).await;
+    assert_eq!((status, &body["errorData"]), (560, &json!({ "code": "NO" })));
+    let (status, body) = host.post("/api/mutation", &call("messages:send", json!({ "text": 5 })), &[]).await;
+    assert_eq!((status, &body["status"]), (560, &json!("error")), "{body}");
+    let records = host.stop().await;
+    assert_eq!(records.len(), 2, "each that logged is in the bucket: {records:?}");
+}
+
+#[tokio::test]
+async fn queries_can_be_asked_at_one_time() {
+    let host = Served::start().await;
+    host.send("a").await;
+    let (_, given) = host.post("/api/query_ts", &Json::Null, &[]).await;
+    host.send("b").await;
+    let at = json!({ "path": "messages:list", "args": {}, "ts": given["ts"] });
+    let (status, body) = host.post("/api/query_at_ts", &at, &[]).await;
+    assert_eq!((status, &body["value"]), (200, &json!(["a"])), "{body}");
+    let (_, now) = host.post("/api/query", &call("messages:list", json!({})), &[]).await;
+    assert_eq!(now["value"], json!(["a", "b"]));
+    let never = json!({ "path": "messages:list", "args": {}, "ts": "AAAAAAAAAAA=" });
+    let (status, body) = host.post("/api/query_at_ts", &never, &[]).await;
+    assert_eq!((status, &body["code"]), (400, &json!("OutOfRetention")));
+    let none = json!({ "path": "messages:list", "args": {}, "ts": "yesterday" });
+    assert_eq!(host.post("/api/query_at_ts", &none, &[]).await.0, 400);
+    let counts: Vec<_> =
+        with_action(&host.stop().await, "listed").iter().map(|log| log["count"].clone()).collect();
+    assert_eq!(counts, [1, 2]);
+}
+
+#[tokio::test]
+async fn what_is_no_call_is_refused_clearly() {
+    let host = Served::start().await;
+    let refused = async |path: &str, body: &str, status: u16, says: &str| {
+        let (got, _, body) = host.post_text(path, body.to_owned(), &[]).await;
+        assert_eq!(got, status, "{body}");
+        assert!(body["message"].as_str().unwrap().contains(says) && body["code"].is_string(), "{body}");
+    };
+    refused("/api/nothing", "{}", 404, "/api/nothing").await;
+    refused("/nothing", "{}", 404, "/nothing").await;
+    refused("/version", "{}", 405, "POST").await;
+    refused("/api/query", "{", 400, "no call").await;
+    refused("/api/query", "{}", 400, "path").await;
+    refused("/api/query", r#"{"path":"messages:list","format":"xml"}"#, 400, "xml").await;
+    refused("/api/query", r#"{"path":"messages:list","args":[{},{}]}"#, 400, "args").await;
+    refused("/api/query", r#"{"path":"messages:list","args":"x"}"#, 400, "args").await;
+    refused("/api/query", r#"{"path":"messages:list","args":{"a":{"$integer":"x"}}}"#, 400, "argument").await;
+    refused("/api/query", r#"{"path":"messages:nothing"}"#, 404, "messages:nothing").await;
+    refused("/api/query", r#"{"path":"messages:hidden"}"#, 404, "messages:hidden").await;
+    refused("/api/function", r#"{"path":"lib:of","componentPath":"shares"}"#, 404, "component").await;
+    refused("/api/query", r#"{"path":"messages:send","args":{"text":"a"}}"#, 400, "is a mutation").await;
+    refused("/api/run/messages/hidden", "{}", 404, "messages:hidden").await;
+    refused("/api/sync", "{}", 400, "WebSocket").await;
+    let get = host.http.get(format!("{}/api/query", host.url)).send().await.unwrap();
+    assert_eq!(get.status().as_u16(), 405);
+    let large = format!("{{\"path\":\"messages:list\",\"x\":\"{}\"}}", "x".repeat(18 << 20));
+    refused("/api/query", &large, 413, "length limit").await;
+    let revealed = host.post("/api/query", &call("messages:revealing", json!({})), &[]).await;
+    assert_eq!(revealed.1["value"], "hidden");
+    assert_eq!(host.stop().await, Vec::<Json>::new(), "nothing ran that logs");
+}
+
+#[tokio::test]
+async fn who_calls_is_known_by_token_or_not_called_at_all() {
+    let host = Served::start().await;
+    let whoami = call("messages:whoami", json!({}));
+    let (_, anonymous) = host.post("/api/query", &whoami, &[]).await;
+    assert_eq!(anonymous["value"], Json::Null);
+    let bearer = format!("Bearer {}", host.token("ada", FAR));
+    let (status, body) = host.post("/api/query", &whoami, &[("authorization", &bearer)]).await;
+    assert_eq!(status, 200, "{body}");
+    let tokens = format!("{ISSUER}|ada");
+    assert_eq!(
+        body["value"],
+        json!({ "issuer": ISSUER, "subject": "ada", "tokenIdentifier": tokens, "role": "reader" })
+    );
+    let expired = format!("Bearer {}", host.token("ada", 1));
+    for (authorization, says) in [
+        (expired.as_str(), "expired"),
+        ("Bearer x", "no JSON Web Token"),
+        ("Bearer", "no JSON Web Token"),
+        ("Basic YTpi", "Bearer"),
+        ("Convex 0123", "no admin keys"),
+    ] {
+        let (status, headers, body) =
+            host.post_text("/api/query", whoami.to_string(), &[("authorization", authorization)]).await;
+        assert_eq!((status, &body["code"]), (401, &json!("Unauthenticated")), "{authorization}: {body}");
+        assert!(body["message"].as_str().unwrap().contains(says), "{authorization}: {body}");
+        assert_eq!(headers["www-authenticate"], "Bearer");
+    }
+    let subjects: Vec<_> =
+        with_action(&host.stop().await, "asked").iter().map(|log| log["subject"].clone()).collect();
+    assert_eq!(subjects, [Json::Null, json!("ada")]);
+}
+
+#[tokio::test]
+async fn the_log_says_where_a_call_came_from() {
+    let host = Served::start().await;
+    let list = call("messages:list", json!({})).to_string();
+    let mut expected = Vec::new();
+    for number in 1..=3 {
+        let address = format!("192.0.2.{number}");
+        let headers = [("x-forwarded-for", address.as_str()), ("user-agent", "curl/8")];
+        let (status, headers, _) = host.post_text("/api/query", list.clone(), &headers).await;
+        assert_eq!(status, 200);
+        expected.push((json!(address), json!(headers["x-request-id"].to_str().unwrap())));
+    }
+    let records = with_action(&host.stop().await, "listed");
+    let got: Vec<_> = records.iter().map(|log| (log["ip"].clone(), log["requestId"].clone())).collect();
+    assert_eq!(got, expected);
+    assert!(records.iter().all(|log| log["userAgent"] == "curl/8"));
+}
+
+#[tokio::test]
+async fn without_durable_logs_there_is_no_answer() {
+    let (host, sink) = Served::with_memory_sink().await;
+    sink.script([MemoryFault::FailBefore, MemoryFault::FailBefore]);
+    for (path, body) in [
+        ("/api/query", call("messages:list", json!({}))),
+        ("/api/mutation", call("messages:send", json!({ "text": "a" }))),
+    ] {
+        let (status, headers, body) = host.post_text(path, body.to_string(), &[]).await;
+        assert_eq!((status, &body["code"]), (503, &json!("AuditLogNotDurable")), "{body}");
+        assert_eq!(headers["retry-after"], "1");
+    }
+    let (_, listed) = host.post("/api/query", &call("messages:list", json!({})), &[]).await;
+    assert_eq!(listed["value"], json!([]), "nothing was committed");
+}
+
+#[tokio::test]
+async fn pages_from_elsewhere_may_call() {
+    let host = Served::start().await;
+    let preflight = host
+        .http
+        .request(Method::OPTIONS, format!("{}/api/query", host.url))
+        .header("origin", "https://app.example")
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "authorization,content-type,convex-client");
+    let response = preflight.send().await.unwrap();
+    assert_eq!(response.status().as_u16(), 204);
+    let headers = response.headers();
+    assert_eq!(headers["access-control-allow-origin"], "*");
+    for header in ["authorization", "content-type", "convex-client"] {
+        assert!(headers["access-control-allow-headers"].to_str().unwrap().contains(header));
+    }
+    let (_, headers, _) = host.post_text("/api/nothing", String::new(), &[]).await;
+    assert_eq!(headers["access-control-allow-origin"], "*", "a page can read what went wrong");
+}
+
+#[tokio::test]
+async fn operators_see_how_the_host_is() {
+    let host = Served::start().await;
+    host.send("a").await;
+    let get = async |path: &str| {
+        let response = host.http.get(format!("{}{path}", host.url)).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    assert_eq!(get("/version").await, (200, env!("CARGO_PKG_VERSION").to_owned()));
+    assert_eq!(get("/healthz").await, (200, r#"{"message":"ok"}"#.to_owned()));
+    let (status, metrics) = get("/metrics").await;
+    assert_eq!(status, 200);
+    for name in ["audit_records_delivered_total", "functions_http_requests_total", "functions_http_seconds"] {
+        assert!(metrics.contains(name), "{name} is in {metrics}");
+    }
+    assert!(metrics.contains(r#"route="/api/mutation""#), "{metrics}");
+    let (memory, _) = Served::with_memory_sink().await;
+    let health = memory.http.get(format!("{}/healthz", memory.url)).send().await.unwrap();
+    assert_eq!(health.text().await.unwrap(), r#"{"message":"no bucket"}"#);
+}
