@@ -1,5 +1,6 @@
 //! Calls over HTTP: `/api/query` and its like.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use audit_runtime::RequestContext;
@@ -13,7 +14,6 @@ use axum::{Extension, Json};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::{Server, export, snapshots};
@@ -158,7 +158,7 @@ pub(super) async fn query_at_ts(
             );
             Problem::new(StatusCode::BAD_REQUEST, "OutOfRetention", message)
         })?;
-        let path = without_component(path, component_path);
+        let path = of_app(path, component_path)?;
         let args = arguments(args)?;
         Ok((server.functions().query_at(&snapshot, &path, &args, &caller).await?, format))
     };
@@ -174,7 +174,7 @@ async fn call(
 ) -> Result<(Arc<Answered>, Format), Problem> {
     let caller = caller(&server, request, headers)?;
     let Call { path, arguments: Arguments { args, format }, component_path } = read(body)?;
-    let path = without_component(path, component_path);
+    let path = of_app(path, component_path)?;
     Ok((perform(&server, kind, path, arguments(args)?, caller).await?, format))
 }
 
@@ -224,12 +224,13 @@ fn caller(server: &Server, request: RequestContext, headers: &HeaderMap) -> Resu
     Ok(Caller { request, identity: Some(Arc::new(identity)) })
 }
 
-/// Functions of components are called by functions. From outside only an administrator could, and here is none.
-pub(super) fn without_component(path: String, component: Option<String>) -> String {
+/// The path of a function of the app itself. Those of components are called by functions; from outside only an administrator could.
+pub(super) fn of_app(path: String, component: Option<String>) -> Result<String, CallError> {
     match component.filter(|component| !component.is_empty()) {
-        // No function has such a name, so it is not found, and the error says what was meant.
-        Some(component) => format!("{component}/{path} (of a component)"),
-        None => path,
+        Some(component) => Err(CallError::NotFound(format!(
+            "{path} of the component {component:?} can only be called by functions: this host has no admin keys"
+        ))),
+        None => Ok(path),
     }
 }
 
@@ -266,59 +267,42 @@ fn answer(called: Result<(Arc<Answered>, Format), Problem>) -> Response {
 }
 
 fn respond(answered: &Answered, format: Format) -> Response {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Answer<'a> {
-        status: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        value: Option<Box<RawValue>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        error_message: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        error_data: Option<Box<RawValue>>,
-        log_lines: &'a [String],
-    }
     let Answered { result, log_lines } = answered;
-    let written = |text: &str| match format {
-        Format::Encoded => RawValue::from_string(text.to_owned()),
-        Format::Plain => serde_json::from_str(text)
-            .and_then(|value| serde_json::value::to_raw_value(&export::plain(value))),
+    let (status, members) = match result {
+        Ok(value) => {
+            (StatusCode::OK, vec![("status", "\"success\"".into()), ("value", written(value, format))])
+        }
+        Err(Failed { message, data }) => {
+            let mut members = vec![("status", "\"error\"".into()), ("errorMessage", text(message).into())];
+            members.extend(data.as_ref().map(|data| ("errorData", written(data, format))));
+            (StatusCode::from_u16(FUNCTION_FAILED).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), members)
+        }
     };
-    let written = match result {
-        Ok(value) => written(value).map(|value| {
-            let answer = Answer {
-                status: "success",
-                value: Some(value),
-                error_message: None,
-                error_data: None,
-                log_lines,
-            };
-            (StatusCode::OK, serde_json::to_vec(&answer))
-        }),
-        Err(Failed { message, data }) => data.as_deref().map(written).transpose().map(|data| {
-            let answer = Answer {
-                status: "error",
-                value: None,
-                error_message: Some(message),
-                error_data: data,
-                log_lines,
-            };
-            let status = StatusCode::from_u16(FUNCTION_FAILED).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            (status, serde_json::to_vec(&answer))
-        }),
-    };
-    match written {
-        Ok((status, Ok(body))) => (status, [(CONTENT_TYPE, "application/json")], body).into_response(),
-        Ok((_, Err(failed))) | Err(failed) => {
-            tracing::error!(error = %failed, "a function's result is no JSON");
-            Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "InternalServerError",
-                "the result cannot be written",
-            )
-            .into_response()
+    let mut body = String::from("{");
+    for (name, json) in members {
+        body.push_str(&format!("\"{name}\":"));
+        body.push_str(&json);
+        body.push(',');
+    }
+    body.push_str("\"logLines\":");
+    body.push_str(&text(log_lines));
+    body.push('}');
+    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// A value of a function's, which is JSON text in Convex's encoding.
+fn written(value: &str, format: Format) -> Cow<'_, str> {
+    match format {
+        Format::Encoded => value.into(),
+        Format::Plain => {
+            let value = serde_json::from_str(value).expect("a function's value is JSON");
+            export::plain(value).to_string().into()
         }
     }
+}
+
+fn text<T: Serialize + ?Sized>(value: &T) -> String {
+    serde_json::to_string(value).expect("strings are JSON")
 }
 
 /// What goes wrong before a function can answer, or instead. In the shape in which Convex has it.

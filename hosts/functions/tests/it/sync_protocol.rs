@@ -464,5 +464,5 @@ async fn a_component_is_not_called_from_outside() {
         panic!("{modifications:?}");
     };
     assert_eq!(*query_id, QueryId::new(0));
-    assert!(error_message.contains("of a component"), "{error_message}");
+    assert!(error_message.contains("of the component"), "{error_message}");
 }

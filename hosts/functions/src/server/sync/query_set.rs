@@ -33,12 +33,19 @@ pub(super) struct QuerySet<R> {
 /// A query that a client asked for.
 #[derive(Debug, PartialEq)]
 pub(super) struct Asked {
+    pub(super) query: Query,
+    /// Tells it from another query that had the same number before.
+    serial: u64,
+}
+
+/// What a query is.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Query {
     pub(super) path: String,
+    pub(super) component: Option<String>,
     pub(super) args: Json,
     /// Where the pages ended that the client has from an earlier connection.
     pub(super) journal: Option<String>,
-    /// Tells it from another query that had the same number before.
-    serial: u64,
 }
 
 #[derive(Debug)]
@@ -129,13 +136,7 @@ impl<R: Clone> QuerySet<R> {
         Ok(())
     }
 
-    pub(super) fn add(
-        &mut self,
-        query_id: u32,
-        path: String,
-        args: Json,
-        journal: Option<String>,
-    ) -> Result<(), String> {
+    pub(super) fn add(&mut self, query_id: u32, query: Query) -> Result<(), String> {
         if self.asked.contains_key(&query_id) {
             return Err(format!("query {query_id} was added before"));
         }
@@ -144,7 +145,7 @@ impl<R: Clone> QuerySet<R> {
         }
         let serial = self.next_serial;
         self.next_serial += 1;
-        self.asked.insert(query_id, Arc::new(Asked { path, args, journal, serial }));
+        self.asked.insert(query_id, Arc::new(Asked { query, serial }));
         Ok(())
     }
 
@@ -344,7 +345,7 @@ mod tests {
             match event {
                 Event::Write { cell, value } => self.database.write(cell, value),
                 Event::Add { query_id, cell } => {
-                    let added = self.set.add(query_id, format!("cell{cell}"), Json::Null, None);
+                    let added = self.set.add(query_id, Query::default());
                     assert_eq!(added.is_ok(), !self.cells.contains_key(&query_id));
                     if added.is_ok() {
                         self.cells.insert(query_id, cell);
@@ -474,8 +475,8 @@ mod tests {
     fn a_set_is_bounded() {
         let mut set = QuerySet::<Result>::new();
         for query_id in 0..MAX_QUERIES as u32 {
-            set.add(query_id, "a:b".to_owned(), Json::Null, None).unwrap();
+            set.add(query_id, Query::default()).unwrap();
         }
-        assert!(set.add(MAX_QUERIES as u32, "a:b".to_owned(), Json::Null, None).is_err());
+        assert!(set.add(MAX_QUERIES as u32, Query::default()).is_err());
     }
 }

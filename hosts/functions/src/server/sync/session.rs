@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use audit_runtime::RequestContext;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use convex_sync_types::{AuthenticationToken, ClientMessage, Query, QuerySetModification};
+use convex_sync_types::{AuthenticationToken, ClientMessage, QuerySetModification};
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{FuturesUnordered, SplitSink, SplitStream};
 use futures::{FutureExt, SinkExt, StreamExt};
@@ -23,10 +23,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::Server;
-use super::super::calls::{one_object, refusal, without_component};
+use super::super::calls::{of_app, one_object, refusal};
 use super::mutations::{Connection, Outcome};
 use super::protocol::{self, Answer, Failure, Modification};
-use super::query_set::{Change, Found, Has, Planned, QuerySet, Ready, Step};
+use super::query_set::{Asked, Change, Found, Has, Planned, Query, QuerySet, Ready, Step};
 use crate::functions::{Answered, CachedQuery, CallError, Caller, Identity, Mutated};
 use crate::store::Snapshot;
 
@@ -313,10 +313,14 @@ impl Session {
         self.queries.advance(base, new)?;
         for modification in modifications {
             match modification {
-                QuerySetModification::Add(Query { query_id, udf_path, args, journal, component_path }) => {
-                    let path = without_component(String::from(udf_path), component_path);
-                    let args = read_args(args.get())?;
-                    self.queries.add(query_id.get_id(), path, args, journal.flatten())?;
+                QuerySetModification::Add(added) => {
+                    let query = Query {
+                        path: String::from(added.udf_path),
+                        component: added.component_path,
+                        args: read_args(added.args.get())?,
+                        journal: added.journal.flatten(),
+                    };
+                    self.queries.add(added.query_id.get_id(), query)?;
                 }
                 QuerySetModification::Remove { query_id } => self.queries.remove(query_id.get_id())?,
             }
@@ -361,14 +365,13 @@ impl Session {
         component: Option<String>,
     ) -> Result<(), End> {
         let (Some(client), Some(permit)) = (&self.client, self.next_request.take()) else { return Ok(()) };
-        let path = without_component(path, component);
         let json = read_args(args).map_err(End::Fatal)?;
         let mut hasher = DefaultHasher::new();
         let claims = self.identity.as_ref().map(|identity| identity.claims().to_string());
-        (&path, args, claims).hash(&mut hasher);
+        (&path, &component, args, claims).hash(&mut hasher);
         let call = || {
             let (functions, caller) = (self.server.functions().clone(), self.caller());
-            async move { functions.mutation(&path, &json, &caller).await }.boxed()
+            async move { functions.mutation(&of_app(path, component)?, &json, &caller).await }.boxed()
         };
         let outcome = client.run(request_id, hasher.finish(), call).map_err(End::Fatal)?;
         let ended = async move { Ended { request_id, permit, what: EndedCall::Mutation(outcome.await) } };
@@ -384,11 +387,11 @@ impl Session {
         component: Option<String>,
     ) -> Result<(), End> {
         let Some(permit) = self.next_request.take() else { return Ok(()) };
-        let path = without_component(path, component);
         let args = read_args(args).map_err(End::Fatal)?;
         let (functions, caller) = (self.server.functions().clone(), self.caller());
         // An action that has begun goes on, whether its client is there or not.
-        let action = tokio::spawn(async move { functions.action(&path, &args, &caller).await });
+        let action =
+            tokio::spawn(async move { functions.action(&of_app(path, component)?, &args, &caller).await });
         let ended = async move {
             let result = action.await.unwrap_or_else(|_| Err(CallError::Store(PANICKED.to_owned())));
             Ended { request_id, permit, what: EndedCall::Action(result) }
@@ -435,13 +438,26 @@ impl Session {
         self.must_step = false;
         let step = self.queries.begin();
         let at = self.server.functions().latest();
-        let find = |query| find(self.server.clone(), at.clone(), Planned::clone(query), self.caller());
-        let finding: Vec<_> = step.queries.iter().map(find).collect();
+        let finding: Vec<_> = step.queries.iter().map(|query| self.finding(query, &at)).collect();
         let ts = at.ts();
         self.preparing = Some(Box::pin(async move {
             let found = futures::stream::iter(finding).buffered(MAX_COMPUTED_AT_ONCE).collect().await;
             (step, ts, found)
         }));
+    }
+
+    /// Finds out what has become of a query at this time.
+    fn finding(&self, planned: &Planned<Live>, at: &Snapshot) -> BoxFuture<'static, FoundLive> {
+        let before = match &planned.has {
+            Some(Has::Result(result)) => Some(Arc::clone(result)),
+            Some(Has::Error(_)) | None => None,
+        };
+        // Every snapshot of a commit, or of a later one, comes after watches know of that commit.
+        let holds = |result: &Live| result.watch().invalid_since().is_none_or(|since| at.ts() < since);
+        if before.as_ref().is_some_and(holds) {
+            return std::future::ready(Found::Holds).boxed();
+        }
+        find(self.server.clone(), at.clone(), Arc::clone(&planned.asked), before, self.caller()).boxed()
     }
 
     fn end_step(&mut self, step: Step<Live>, ts: u64, found: Vec<FoundLive>) {
@@ -520,43 +536,32 @@ fn journals(step: &Step<Live>, found: &[FoundLive]) -> Vec<(u32, Option<String>)
     handed.collect()
 }
 
-/// What has become of a query at this time. A result that the client does not have is released: from here on its audit log says that this
-/// client got it.
-async fn find(server: Server, at: Snapshot, planned: Planned<Live>, caller: Caller) -> FoundLive {
-    let Planned { query_id: _, asked, has } = planned;
-    let before = match &has {
-        Some(Has::Result(result)) => Some(result),
-        Some(Has::Error(_)) | None => None,
-    };
-    // Whatever is known of a watch, every snapshot of that commit or a later one comes after.
-    if before.is_some_and(|result| result.watch().invalid_since().is_none_or(|since| at.ts() < since)) {
-        return Found::Holds;
-    }
-    let functions = server.functions();
-    let journal = before.map_or(asked.journal.as_deref(), |result| result.journal());
-    let sealed = match functions.query_key(&asked.path, &asked.args, &caller) {
-        Ok(key) => functions.sealed_at(&at, &key, journal).await,
-        Err(error) => Err(error),
-    };
-    let failed = |error: CallError| {
-        if let CallError::NotDurable(reason) = &error {
-            tracing::warn!(
-                reason,
-                "a result is not handed out to a subscriber: its audit logs are not durable"
-            );
-            return Found::Error(NOT_DURABLE.to_owned());
+/// The result of a query at this time, which takes the place of the one before. One that the client does not have is released: from
+/// here on its audit log says that this client got it.
+async fn find(
+    server: Server,
+    at: Snapshot,
+    asked: Arc<Asked>,
+    before: Option<Live>,
+    caller: Caller,
+) -> FoundLive {
+    let found = async {
+        let Query { path, component, args, journal } = &asked.query;
+        let functions = server.functions();
+        let key = functions.query_key(&of_app(path.clone(), component.clone())?, args, &caller)?;
+        let journal = before.as_ref().map_or(journal.as_deref(), |result| result.journal());
+        let result = functions.sealed_at(&at, &key, journal).await?;
+        if before.is_some_and(|before| before.same_result(&result)) {
+            return Ok(Found::Same(result));
         }
-        Found::Error(refusal(&error))
+        let answered = result.release(&caller).await?;
+        metrics::counter!("functions_sync_results_total").increment(1);
+        Ok(Found::Handed(result, answered))
     };
-    match sealed {
-        Ok(result) if before.is_some_and(|before| before.same_result(&result)) => Found::Same(result),
-        Ok(result) => match result.release(&caller).await {
-            Ok(answered) => {
-                metrics::counter!("functions_sync_results_total").increment(1);
-                Found::Handed(result, answered)
-            }
-            Err(error) => failed(error),
-        },
-        Err(error) => failed(error),
-    }
+    found.await.unwrap_or_else(|error: CallError| {
+        let CallError::NotDurable(reason) = &error else { return Found::Error(refusal(&error)) };
+        // The sink says it once, and this would for each subscriber and each time that it is tried again.
+        tracing::debug!(reason, "a result is not handed out to a subscriber: its audit logs are not durable");
+        Found::Error(NOT_DURABLE.to_owned())
+    })
 }
