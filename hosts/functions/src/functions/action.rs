@@ -10,11 +10,12 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::call::{Answered, CallError, Caller, Failed, chain};
+use super::deployed::Deployed;
 use super::jobs::{self, Job};
 use super::operations::{function_metadata, request_metadata, unknown};
 use super::reference::{Target, resolve};
 use super::workers::STACK_BYTES;
-use super::{Deployed, Functions, key_of};
+use super::{Functions, key_of};
 use crate::engine::{self, Answer, Call, Failure, Later, Seed, SyscallError, Syscalls};
 use crate::value::ComponentPath;
 

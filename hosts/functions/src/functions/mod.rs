@@ -2,49 +2,50 @@
 //!
 //! No query's result and no mutation's commit leaves this module before its audit logs are durable: results come sealed
 //! from [`audit_runtime`], a cache holds them sealed, and every hand-out releases them for its own caller. Read it in this order: this
-//! file, what can be called; `operations.rs`, what a function can ask for; `transaction.rs` and `cached.rs`, how effects wait for logs;
-//! `action.rs`; `scheduler.rs`.
+//! file, what can be called; `running.rs`, one run; `transaction.rs` and `cached.rs`, how its effects wait for logs; `operations.rs`, what a function
+//! can ask for; `action.rs`; `scheduler.rs`; `deployed.rs`, how one program takes another's place.
 
 mod action;
 mod cache;
 mod cached;
 mod call;
+mod deployed;
 mod jobs;
 mod operations;
 mod reference;
+mod running;
 mod schedule;
 mod scheduler;
 mod transaction;
 mod validate;
 mod workers;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use audit_runtime::{AuditRuntime, AuditedTransaction, Execution, FunctionKind, Mutation, MutationError};
+use audit_runtime::{AuditRuntime, Execution, FunctionKind, Mutation, MutationError};
 use serde_json::{Value as Json, json};
-use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::engine::Limits;
 use crate::program::Program;
-use crate::store::{CommitError, Snapshot, Store, StoreError, Timestamp, Tx};
+use crate::store::{CommitError, Snapshot, Store, StoreError, Tx};
 use crate::value::{ComponentPath, Value};
 
 pub use cache::QueryKey;
 pub use cached::CachedQuery;
 pub use call::{Answered, CallError, Caller, Failed, Identity, Mutated};
+pub use deployed::DeployError;
+pub use operations::audit_body;
 
 use cache::{QueryCache, Wanted};
-use cached::Facts as CachedFacts;
+use deployed::{Deployed, deployment_document};
 use jobs::Due;
-use operations::{Facts, Gathered, Log};
 use reference::Target;
-use transaction::{Attempt, AttemptError};
-use validate::Validators;
+use running::MutationCall;
+use transaction::AttemptError;
 use workers::Workers;
 
 /// Runs functions. Cheap to clone.
@@ -67,12 +68,6 @@ struct Inner {
     rescheduled: Arc<Notify>,
     stopping: watch::Sender<bool>,
     scheduler: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// A program that is served, and what was made of it.
-struct Deployed {
-    program: Program,
-    validators: Validators,
 }
 
 /// What functions may take, and what they are told of where they run.
@@ -123,21 +118,6 @@ impl Deployment {
         json!({ "name": name, "region": region, "class": class })
     }
 }
-
-/// The system table of the one document that every function reads.
-const DEPLOYMENT: &str = "_deployment";
-
-/// A program that cannot be served.
-#[derive(Debug)]
-pub struct DeployError(String);
-
-impl fmt::Display for DeployError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for DeployError {}
 
 impl Functions {
     /// Functions of a program, on a store. Starts the scheduler too, which ends when it is [told to](Self::stop_scheduler), and with the last clone.
@@ -402,36 +382,6 @@ impl fmt::Debug for Functions {
     }
 }
 
-/// A call of a mutation, for all its attempts.
-struct MutationCall {
-    component: ComponentPath,
-    name: String,
-    args: Json,
-    caller: Caller,
-    /// The id of the document that scheduled it, or the action that calls it.
-    scheduled: Option<String>,
-    due: Option<Due>,
-    committed: Arc<OnceLock<Timestamp>>,
-}
-
-impl MutationCall {
-    fn new(
-        component: ComponentPath,
-        name: String,
-        args: &Json,
-        caller: &Caller,
-        scheduled: Option<String>,
-        due: Option<Due>,
-    ) -> MutationCall {
-        let (args, caller, committed) = (args.clone(), caller.clone(), Arc::default());
-        MutationCall { component, name, args, caller, scheduled, due, committed }
-    }
-
-    fn full_name(&self) -> String {
-        if self.component.is_root() { self.name.clone() } else { format!("{}/{}", self.component, self.name) }
-    }
-}
-
 /// What a call of a query asks for.
 fn key_of(target: &Target<'_>, args: &Json, caller: &Caller) -> Result<QueryKey, CallError> {
     let args = Value::from_json(args.clone())
@@ -445,90 +395,9 @@ fn key_of(target: &Target<'_>, args: &Json, caller: &Caller) -> Result<QueryKey,
     })
 }
 
-impl Deployed {
-    fn new(program: Program) -> Result<Deployed, DeployError> {
-        let validators = Validators::of(&program).map_err(DeployError)?;
-        for (path, component) in program.components() {
-            for cron in &component.crons {
-                let complain = |problem: String| {
-                    let whose = if path.is_root() { String::new() } else { format!(" of component {path}") };
-                    DeployError(format!("cron {:?}{whose}: {problem}", cron.name))
-                };
-                schedule::Schedule::from_json(&cron.schedule).map_err(complain)?;
-                let function = component.function(&cron.function);
-                match function.map(|function| function.kind) {
-                    Some(FunctionKind::Mutation | FunctionKind::Action) => {}
-                    Some(FunctionKind::Query) => {
-                        return Err(complain(format!(
-                            "{} is a query, and only mutations and actions can run",
-                            cron.function
-                        )));
-                    }
-                    None => return Err(complain(format!("there is no function {}", cron.function))),
-                }
-            }
-        }
-        Ok(Deployed { program, validators })
-    }
-
-    fn apply_schema(&self, store: &Store) -> Result<(), DeployError> {
-        let schemas: BTreeMap<_, _> = self
-            .program
-            .components()
-            .map(|(path, component)| (path.clone(), component.schema.clone()))
-            .collect();
-        store.set_schema(&schemas).map_err(|error| DeployError(call::chain(&error)))
-    }
-
-    fn public(&self, path: &str, kind: FunctionKind) -> Result<Target<'_>, CallError> {
-        let target = reference::public(&self.program, path).map_err(CallError::NotFound)?;
-        target.expect(kind).map_err(CallError::Invalid)?;
-        Ok(target)
-    }
-
-    fn target(&self, component: &ComponentPath, name: &str) -> Result<Target<'_>, CallError> {
-        reference::resolve(&self.program, component, &json!({ "name": name })).map_err(CallError::NotFound)
-    }
-}
-
-/// The id of the document that every function reads. Made with the store's first opening.
-fn deployment_document(store: &Store) -> Result<String, StoreError> {
-    let root = ComponentPath::root();
-    let mut tx = store.begin(&store.latest(), 0);
-    let query = json!({ "source": { "type": "FullTableScan", "tableName": DEPLOYMENT, "order": "asc" }, "operators": [] });
-    let stream = tx.query(&root, &query)?;
-    if let Some(document) = tx.query_next(stream)? {
-        let document = document.to_json();
-        if let Some(id) = document.get("_id").and_then(Json::as_str) {
-            return Ok(id.to_owned());
-        }
-    }
-    let id = tx.system_insert(&root, DEPLOYMENT, Value::from_json(json!({ "count": 0.0 }))?)?;
-    match tx.commit() {
-        Ok(_) => Ok(id),
-        Err(CommitError::Failed(error)) => Err(error),
-        // Nobody else has the store yet.
-        Err(error @ (CommitError::Conflict { .. } | CommitError::Expired)) => {
-            Err(StoreError::User(error.to_string()))
-        }
-    }
-}
-
 impl Inner {
     fn deployed(&self) -> Arc<Deployed> {
         Arc::clone(&self.deployed.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Writes the document that every function reads.
-    fn note_deployment(&self) -> Result<(), StoreError> {
-        let root = ComponentPath::root();
-        self.write(|tx| {
-            let document = tx
-                .system_get(&root, Some(DEPLOYMENT), &self.deployment_id)?
-                .map(|document| document.to_json());
-            let count = document.and_then(|document| document.get("count")?.as_f64()).unwrap_or(0.0);
-            jobs::patch(tx, &root, DEPLOYMENT, &self.deployment_id, json!({ "count": count + 1.0 }))
-        })
     }
 
     /// A transaction of the host's own, again and again until nothing is in its way. Waits for the disk.
@@ -552,92 +421,6 @@ impl Inner {
         // An identifier's lower bits are random.
         self.runtime.new_id().to_bits() as u64
     }
-
-    /// A transaction in which a function is to run, with the program that it is to run from.
-    fn begin(&self, at: &Snapshot, seed: u64) -> Result<(Tx, Arc<Deployed>), StoreError> {
-        let mut tx = self.store.begin(at, seed);
-        // A program that is deployed from here on is in the way of this transaction, and invalidates what it gave.
-        tx.system_get(&ComponentPath::root(), Some(DEPLOYMENT), &self.deployment_id)?;
-        Ok((tx, self.deployed()))
-    }
-
-    /// Runs a query at a state of the store. Also says whether it asked who calls.
-    fn run_query(&self, key: &QueryKey, at: &Snapshot) -> Result<(CachedQuery, bool), CallError> {
-        let failed = |error: StoreError| CallError::Store(call::chain(&error));
-        let seed = self.seed();
-        let (mut tx, deployed) = self.begin(at, seed).map_err(failed)?;
-        let target = deployed.target(&key.component, &key.name)?;
-        let execution = self.runtime.query(target.full_name());
-        let facts = Facts {
-            program: &deployed.program,
-            validators: &deployed.validators,
-            deployment: &self.settings.deployment,
-            identity: key.identity.as_deref(),
-            request: None,
-            scheduled: None,
-            now_ms: execution.now_ms(),
-            limits: self.settings.limits,
-        };
-        let mut gathered = Gathered::following(key.journal.as_deref());
-        let args: Json = serde_json::from_str(&key.args).expect("it was written as JSON");
-        let log = Log::Query(execution.log());
-        let ran = operations::run(&facts, &target, log, &mut tx, &mut gathered, &args, seed);
-        let answered = ran.map_err(failed)?;
-        let (digest, bytes) = digest(&answered);
-        let watch = self.store.watch(Arc::new(tx.take_reads()), at.ts());
-        let facts = CachedFacts {
-            digest,
-            bytes,
-            at: at.ts(),
-            watch,
-            journal: gathered.ended,
-            may_be_kept: !gathered.by_chance,
-        };
-        // From here on nobody reaches the result but by a release.
-        Ok((CachedQuery::new(execution.seal(Arc::new(answered)), facts), gathered.asked_identity))
-    }
-
-    /// One attempt at a mutation.
-    fn attempt(
-        &self,
-        execution: Execution<Mutation>,
-        call: &MutationCall,
-    ) -> Result<AuditedTransaction<Attempt, Answered>, AttemptError> {
-        let seed = self.seed();
-        let (mut tx, deployed) = self.begin(&self.store.latest(), seed)?;
-        if let Some(due) = &call.due
-            && !due.is_due(&mut tx)?
-        {
-            return Err(AttemptError::NotDue);
-        }
-        let target = match deployed.target(&call.component, &call.name) {
-            Ok(target) => target,
-            // The program is another by now.
-            Err(error) => return Err(AttemptError::Failed(Box::new(Answered::failed(error.to_string())))),
-        };
-        let facts = Facts {
-            program: &deployed.program,
-            validators: &deployed.validators,
-            deployment: &self.settings.deployment,
-            identity: call.caller.identity.as_deref(),
-            request: Some(execution.request()),
-            scheduled: call.scheduled.as_deref(),
-            now_ms: execution.now_ms(),
-            limits: self.settings.limits,
-        };
-        let mut gathered = Gathered::default();
-        let log = Log::Mutation(execution.log());
-        let answered = operations::run(&facts, &target, log, &mut tx, &mut gathered, &call.args, seed)?;
-        let now_ms = execution.now_ms();
-        let result = match answered.result {
-            Err(_) => Err(AttemptError::Failed(Box::new(answered))),
-            Ok(_) => match &call.due {
-                Some(due) => due.succeeded(&mut tx, now_ms).map(|()| answered).map_err(AttemptError::Store),
-                None => Ok(answered),
-            },
-        };
-        Ok(execution.seal_transaction(Attempt::new(tx, Arc::clone(&call.committed)), result))
-    }
 }
 
 impl Drop for Inner {
@@ -645,19 +428,4 @@ impl Drop for Inner {
         // The scheduler looks, finds nobody, and ends.
         self.rescheduled.notify_one();
     }
-}
-
-/// What tells one result from another, and how large it is. Console output does not count.
-fn digest(answered: &Answered) -> ([u8; 32], usize) {
-    let (kind, text, data): (u8, &str, &str) = match &answered.result {
-        Ok(value) => (0, value, ""),
-        Err(Failed { message, data }) => (1, message, data.as_deref().unwrap_or("")),
-    };
-    let mut hash = Sha256::new();
-    hash.update([kind]);
-    hash.update((text.len() as u64).to_le_bytes());
-    hash.update(text);
-    hash.update(data);
-    let lines: usize = answered.log_lines.iter().map(String::len).sum();
-    (hash.finalize().into(), text.len() + data.len() + lines)
 }

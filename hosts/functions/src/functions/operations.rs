@@ -237,8 +237,12 @@ struct AuditArgs<'a> {
     body: &'a RawValue,
 }
 
-/// The text of the body in the arguments of `1.0/auditLog`.
-pub(super) fn audit_body(args: &str) -> Result<&str, SyscallError> {
+/// The text of the body in the arguments of `1.0/auditLog`, as it was written.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn audit_body(args: &str) -> Result<&str, SyscallError> {
     let AuditArgs { body } =
         serde_json::from_str(args).map_err(|error| failed(format!("no audit log: {error}")))?;
     Ok(body.get())
