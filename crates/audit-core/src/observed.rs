@@ -13,8 +13,10 @@ use crate::{AuditSink, Batch, Place, Receipt, SinkError};
 /// batch that became durable.
 pub struct Observed<S> {
     sink: S,
-    observe: Box<dyn Fn(&Batch, Place) + Send + Sync>,
+    observe: Box<Observer>,
 }
+
+type Observer = dyn Fn(&Batch, Place) + Send + Sync;
 
 impl<S: AuditSink> Observed<S> {
     /// Shows `observe` what `sink` makes durable.
