@@ -232,7 +232,7 @@ impl Store {
     }
 
     /// Commits what can be committed of a group, in its order.
-    fn commit_group(&self, group: Vec<Request>) -> Vec<Result<Timestamp, CommitError>> {
+    pub(super) fn commit_group(&self, group: Vec<Request>) -> Vec<Result<Timestamp, CommitError>> {
         let mut committer = lock(&self.0.committer);
         if let Err(error) = committer.begin() {
             return group.iter().map(|_| Err(CommitError::Failed(error.clone()))).collect();

@@ -501,7 +501,7 @@ impl Tx {
     }
 
     /// All that the commit needs, worked out before it is anybody's turn.
-    fn into_request(self, checked: Timestamp) -> Result<Request, StoreError> {
+    pub(super) fn into_request(self, checked: Timestamp) -> Result<Request, StoreError> {
         let mut written = Vec::new();
         let mut puts = Vec::new();
         let mut counts: BTreeMap<u32, i64> = BTreeMap::new();

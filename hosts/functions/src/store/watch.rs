@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::{Inner, Store, Timestamp, intervals::Intervals, key::Key, lock, reads::ReadSet};
 
 /// Recent commits are forgotten once they are more than this.
-const MAX_RECENT_COMMITS: usize = 16_384;
+pub(super) const MAX_RECENT_COMMITS: usize = 16_384;
 /// Recent commits are forgotten once they wrote more keys than this.
 const MAX_RECENT_KEYS: usize = 1 << 20;
 

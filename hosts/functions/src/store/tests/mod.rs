@@ -136,3 +136,48 @@ fn creation_times_follow_each_other_also_within_one_millisecond() {
     }
     assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
 }
+
+#[test]
+fn of_commits_that_share_a_sync_a_later_one_conflicts_with_an_earlier_one() {
+    let (_directory, store) = open();
+    let mut tx = store.begin(&store.latest(), 1);
+    let id = tx.insert(&root(), "t", value(json!({ "n": 0 }))).unwrap();
+    tx.commit().unwrap();
+    let snapshot = store.latest();
+    let request = |seed, reads: bool| {
+        let mut tx = store.begin(&snapshot, seed);
+        if reads {
+            let patch = patch_from_json(json!({ "n": seed })).unwrap();
+            tx.patch(&root(), None, &id, patch).unwrap();
+        }
+        tx.insert(&root(), "t", value(json!({}))).unwrap();
+        tx.into_request(snapshot.ts()).unwrap()
+    };
+    let outcomes =
+        store.commit_group(vec![request(2, false), request(3, true), request(4, true), request(5, false)]);
+    let [Ok(first), Ok(second), Err(conflict), Ok(last)] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert!(snapshot.ts() < *first && first < second && second < last);
+    assert!(
+        matches!(conflict, CommitError::Conflict { table, document: Some(of) } if table == "t" && *of == id)
+    );
+    let mut tx = store.begin(&store.latest(), 6);
+    assert_eq!(tx.snapshot().ts(), *last);
+    assert_eq!(tx.count(&root(), "t").unwrap(), 4);
+    assert_eq!(tx.get(&root(), None, &id).unwrap().unwrap().at(&["n"]), Some(&Value::from(3.0)));
+}
+
+#[test]
+fn a_transaction_too_old_to_be_checked_is_not_committed() {
+    let (_directory, store) = open();
+    let snapshot = store.latest();
+    let mut old = store.begin(&snapshot, 1);
+    old.insert(&root(), "t", value(json!({}))).unwrap();
+    for commit in 1..=watch::MAX_RECENT_COMMITS as u64 + 1 {
+        let written = Arc::new(watch::Written { ts: snapshot.ts() + commit, keys: Vec::new() });
+        lock(&store.0.recent).push(written);
+    }
+    assert!(matches!(old.commit(), Err(CommitError::Expired)));
+    // A watch that cannot know is not valid.
+    assert!(store.watch(Arc::default(), snapshot.ts()).invalid_since().is_some());
+    assert!(store.watch(Arc::default(), snapshot.ts() + 1).invalid_since().is_none());
+}
