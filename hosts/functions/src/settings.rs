@@ -44,7 +44,7 @@ pub enum Command {
 
 /// The command `serve`.
 #[derive(Debug, Args)]
-#[command(after_help = SERVE_AFTER_HELP)]
+#[command(after_help = SERVE_AFTER_HELP, next_line_help = true)]
 pub struct Serve {
     /// The directory of the functions: .ts and .js files, schema.ts, crons.ts, convex.config.ts. Read again when it changes
     #[arg(value_name = "DIR")]

@@ -91,7 +91,7 @@ async fn run(inner: Weak<Inner>, wake: Arc<Notify>, mut stopping: watch::Receive
                     }
                 }
                 for watch in &watches {
-                    watch.on_invalid(Arc::clone(&wake));
+                    watch.on_invalid(&wake);
                 }
                 let now_ms = functions.inner.now_ms() as f64;
                 let wait_ms = (until_ms - now_ms).clamp(0.0, LONGEST_SLEEP_MS);

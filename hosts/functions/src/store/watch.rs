@@ -105,7 +105,8 @@ pub(super) struct Watched {
     reads: Arc<ReadSet>,
     /// The first commit that wrote into it; 0 while there is none.
     invalid_since: AtomicU64,
-    notifies: Mutex<Vec<Arc<Notify>>>,
+    /// Of those who are there still. A result that never changes may be followed by many, one after another.
+    notifies: Mutex<Vec<Weak<Notify>>>,
 }
 
 impl Watched {
@@ -114,7 +115,7 @@ impl Watched {
     }
 
     pub(super) fn notify(&self) {
-        for notify in lock(&self.notifies).drain(..) {
+        for notify in lock(&self.notifies).drain(..).filter_map(|notify| notify.upgrade()) {
             notify.notify_one();
         }
     }
@@ -161,9 +162,18 @@ impl Watch {
 
     /// Gives `notify` a permit ([`Notify::notify_one`]) once [`invalid_since`](Self::invalid_since) is known and
     /// [`Store::latest`] has what made it so: right now if that has happened, never if it does not happen.
-    pub fn on_invalid(&self, notify: Arc<Notify>) {
-        lock(&self.watched.notifies).push(notify);
+    pub fn on_invalid(&self, notify: &Arc<Notify>) {
+        let mut notifies = lock(&self.watched.notifies);
+        if notifies.len() == notifies.capacity() {
+            notifies.retain(|notify| notify.strong_count() > 0);
+        }
+        notifies.push(Arc::downgrade(notify));
+        drop(notifies);
         if self.invalid_since().is_some() {
+            // The commit that made it so holds this until it is published.
+            if let Some(store) = self.store.upgrade() {
+                drop(lock(&store.recent));
+            }
             self.watched.notify();
         }
     }
@@ -181,5 +191,27 @@ impl Drop for Watch {
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watch").field("invalid_since", &self.invalid_since()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_gone_is_not_remembered() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let watch = store.watch(Arc::default(), store.latest().ts());
+        let stays = Arc::new(Notify::new());
+        watch.on_invalid(&stays);
+        for _ in 0..10_000 {
+            watch.on_invalid(&Arc::new(Notify::new()));
+        }
+        let notifies = lock(&watch.watched.notifies);
+        assert!(notifies.len() < 100, "{} are remembered", notifies.len());
+        assert!(
+            notifies.iter().any(|notify| notify.upgrade().is_some_and(|there| Arc::ptr_eq(&there, &stays)))
+        );
     }
 }

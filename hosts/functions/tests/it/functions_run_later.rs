@@ -93,7 +93,7 @@ async fn in_state(functions: &Functions, id: &str, state: &str) -> Json {
                 return job;
             }
             let changed = Arc::new(tokio::sync::Notify::new());
-            sealed.watch().on_invalid(Arc::clone(&changed));
+            sealed.watch().on_invalid(&changed);
             changed.notified().await;
         }
     };
@@ -196,7 +196,7 @@ async fn crons_keep_their_beat_and_follow_the_program() {
                     return beats;
                 }
                 let changed = Arc::new(tokio::sync::Notify::new());
-                sealed.watch().on_invalid(Arc::clone(&changed));
+                sealed.watch().on_invalid(&changed);
                 changed.notified().await;
             }
         };

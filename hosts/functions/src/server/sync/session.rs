@@ -464,7 +464,7 @@ impl Session {
         for found in &found {
             match found {
                 Found::Same(result) | Found::Handed(result, _) => {
-                    result.watch().on_invalid(Arc::clone(&self.outdated));
+                    result.watch().on_invalid(&self.outdated);
                 }
                 Found::Holds | Found::Error(_) => {}
             }

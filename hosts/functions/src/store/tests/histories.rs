@@ -181,7 +181,7 @@ proptest! {
             }
             let read = Arc::new(reader.tx.take_reads());
             let watch = store.watch(Arc::clone(&read), snapshot.ts());
-            watch.on_invalid(notify);
+            watch.on_invalid(&notify);
             prop_assert_eq!(watch.invalid_since(), None);
             watched.push(Watched { steps: reader.steps.clone(), state: state.clone(), watch });
             let watch = store.watch(Arc::clone(&read), snapshot.ts());
