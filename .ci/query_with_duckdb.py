@@ -1,0 +1,144 @@
+"""Serves requests, and compares what they were with what the queries of docs/QUERYING.md say about them.
+
+What is expected is kept here from what was asked of the service; nothing of it goes through the code that wrote the bucket.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import duckdb
+import sqlglot
+
+root = sys.argv[1]
+bucket = f"{root}/data/bucket"
+
+
+def serve(extra_environment):
+    """A service, and its address."""
+    environment = os.environ | {"LISTEN": "127.0.0.1:0", "DATA_DIR": f"{root}/data"} | extra_environment
+    target = os.environ.get("CARGO_TARGET_DIR", "target")
+    process = subprocess.Popen([f"{target}/debug/audit-service"], stdout=subprocess.PIPE, text=True, env=environment)
+    for line in process.stdout:
+        if line.startswith("listening on "):
+            return process, line.removeprefix("listening on ").strip()
+    raise SystemExit("the service did not start")
+
+
+def stop(process):
+    process.send_signal(signal.SIGTERM)
+    process.stdout.read()
+    assert process.wait() == 0, process.returncode
+
+
+def request(url, user, document, change=None, agent="check"):
+    data = None if change is None else json.dumps(change).encode()
+    headers = {"X-User": user, "User-Agent": agent} | ({"Content-Type": "application/json"} if data else {})
+    method = "GET" if data is None else "PUT"
+    try:
+        urllib.request.urlopen(urllib.request.Request(f"{url}/documents/{document}", data, headers, method=method))
+    except urllib.error.HTTPError as error:
+        assert error.code in (404, 409), error
+
+
+# user, action, document, outcome: in the order in which they were asked for.
+asked = []
+
+
+def view(url, user, document, outcome):
+    request(url, user, document, agent='a "quoted" agent')
+    asked.append((user, "documents.view", document, outcome))
+
+
+def update(url, user, document, outcome, **change):
+    request(url, user, document, {"title": document, "text": "…"} | change)
+    asked.append((user, "documents.update", document, outcome))
+
+
+# Three openings, so three streams: each compression, with a journal and without.
+openings = [{}, {"AUDIT_COMPRESSION": "gzip"}, {"AUDIT_COMPRESSION": "none", "AUDIT_JOURNAL": "none"}]
+for n, environment in enumerate(openings):
+    process, url = serve(environment)
+    update(url, "ada", "plan", "to be committed")
+    update(url, "ada", f"notes{n}", "to be committed")
+    for user in ("bob", "eve", "bob"):
+        view(url, user, "plan", "shown")
+    view(url, "eve", "secrets", "not found")
+    update(url, "eve", "plan", f"the document is at revision {n + 1}, not at 77", expected_revision=77)
+    view(url, "eve", f"notes{n}", "shown")
+    stop(process)
+
+text = open("docs/QUERYING.md").read()
+blocks = re.findall(r"^```sql (\w+)(?: (\w+))?\n(.*?)^```", text, re.S | re.M)
+queries = {(dialect, name): sql for dialect, name, sql in blocks if name}
+assert len(queries) == len([name for _, name, _ in blocks if name]), "two blocks of one name"
+
+database = duckdb.connect()
+database.execute(queries["duckdb", "table"].replace("BUCKET_DIRECTORY", bucket))
+
+
+def rows(sql):
+    return database.execute(sql.replace("BUCKET_DIRECTORY", bucket)).fetchall()
+
+
+assert rows("SELECT count(*), count(DISTINCT dt || '/' || hour) >= 1 FROM audit") == [(len(asked), True)]
+days = [day for (day,) in rows("SELECT DISTINCT dt FROM audit ORDER BY dt")]
+viewed = "documents.view"
+expected = {
+    "saw": [(user, "127.0.0.1", "shown") for user, action, document, outcome in asked
+            if (action, document, outcome) == (viewed, "plan", "shown")],
+    "did": [(action, document, outcome) for user, action, document, outcome in asked if user == "eve"],
+    "failures": [asked_ for asked_ in asked if asked_[3] not in ("shown", "to be committed")],
+}
+assert [len(expected[name]) for name in ("saw", "did", "failures")] == [9, 12, 6]
+
+
+def check(dialect, name, found):
+    if name == "volume":
+        # Midnight may have come meanwhile.
+        of_user = {user: sum(row[2] for row in found if row[1] == user) for user in ("ada", "bob", "eve")}
+        assert of_user == {"ada": 6, "bob": 6, "eve": 12}, found
+        assert {row[4] for row in found} == {1} and {str(row[0]) for row in found} == {str(day) for day in days}, found
+    elif name == "place":
+        assert len(found) == 3 and sum(records for _, records in found) == len(asked), found
+    elif name == "json":
+        updates = sorted((user, "127.0.0.1") for user, action, _, _ in asked if action == "documents.update")
+        assert found == updates, found
+    else:
+        assert [row[1:] for row in found] == expected[name], (dialect, name, found)
+        assert all(row[0].year >= 2024 for row in found), found
+    print(f"{dialect} {name}: {len(found)} rows, as expected")
+
+
+for (dialect, name), sql in queries.items():
+    if dialect == "duckdb" and name != "table":
+        check(dialect, name, rows(sql))
+
+# The other engines see dt and hour as text, and Athena and Trino fold names to lower case, as DuckDB compares them anyway.
+database.execute("CREATE MACRO timestamp_millis(ms) AS make_timestamp_ms(ms)")  # Spark has it, DuckDB does not.
+database.execute("CREATE VIEW typed AS SELECT * REPLACE (strftime(dt, '%Y-%m-%d') AS dt) FROM audit")
+run = 0
+for dialect, name, sql in blocks:
+    if dialect == "duckdb":
+        continue
+    if not name or name == "table":
+        assert sqlglot.parse(sql, read=dialect), sql
+        continue
+    statement = sqlglot.parse_one(sql.strip().rstrip(";"), read=dialect)
+    for table in statement.find_all(sqlglot.exp.Table):
+        assert table.name == "audit"
+        table.set("this", sqlglot.exp.to_identifier("typed"))
+    check(dialect, name, database.execute(statement.sql(dialect="duckdb")).fetchall())
+    run += 1
+assert run == 7, run
+
+# Partitions that are not asked for are not read.
+plan = str(rows("EXPLAIN ANALYZE SELECT count(*) FROM audit WHERE dt < DATE '2020-01-01'"))
+files = re.search(r"Total Files Read: (\d+)", plan)
+assert files is None or files.group(1) == "0", plan
+print("partitions that are not asked for are not read")
