@@ -197,6 +197,7 @@ async fn deliver(arguments: &JournalDeliver, common: &Common, output: &Output) -
     }
     let url = if bucket.contains("://") { bucket.clone() } else { to_url(bucket)? };
     let bucket = Bucket::open(&url)?;
+    let name = bucket.to_string();
     let compression = match compression {
         Compression::Zstd => audit_sink_s3::Compression::Zstd,
         Compression::Gzip => audit_sink_s3::Compression::Gzip,
@@ -253,7 +254,7 @@ async fn deliver(arguments: &JournalDeliver, common: &Common, output: &Output) -
     if output.is_json() {
         output.json(&Delivered { objects, records, conflicts })?;
     } else {
-        output.line(&format!("{records} records in {objects} objects are in {url}"))?;
+        output.line(&format!("{records} records in {objects} objects are in {name}"))?;
     }
     if conflicts + earlier > 0 {
         output.note(&format!(

@@ -36,6 +36,11 @@ mod stats;
 mod tail;
 mod time;
 
+/// The snippets of `docs/HOSTS.md`, which are run as any example is.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/HOSTS.md")]
+mod hosts {}
+
 use std::process::ExitCode;
 
 use clap::Parser;
