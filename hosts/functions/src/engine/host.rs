@@ -131,6 +131,9 @@ pub(super) fn natives<'js>(
     let started = shared.started;
     natives.set("elapsedMs", Function::new(ctx.clone(), move || started.elapsed().as_secs_f64() * 1e3)?)?;
 
+    let stopwatch = Rc::clone(&shared.stopwatch);
+    natives.set("isOver", Function::new(ctx.clone(), move || stopwatch.is_over())?)?;
+
     natives.set("utf8", Function::new(ctx.clone(), utf8)?)?;
     natives.set("text", Function::new(ctx.clone(), text)?)?;
     natives.set("url", Function::new(ctx.clone(), url)?)?;

@@ -408,10 +408,14 @@ impl Reached {
             let message = "\"use node\" is not supported: this host has no Node.js runtime; remove the directive if the module can do without";
             return Err(LoadError::at(&shown, message));
         }
+        if is_common_js(path, &text) {
+            let message = "it is a CommonJS module, and only ES modules can be imported: is there a version of the package that has them?";
+            return Err(LoadError::at(&shown, message));
+        }
         self.stamps.add_file(path, &text);
         let code = source::javascript(&shown, text)?;
         self.paths.insert(Arc::clone(&name), path.to_owned());
-        self.add(&name, &code)?;
+        self.add(&name, &code).map_err(|error| error.about_jsx(path))?;
         self.dynamic
             .extend(dynamic_imports(&code).map(|specifier| (Arc::clone(&name), specifier.to_owned())));
         Ok(name)
@@ -553,6 +557,13 @@ fn dynamic_imports(code: &str) -> impl Iterator<Item = &str> {
         let quote = rest.chars().next().filter(|quote| matches!(quote, '"' | '\'' | '`'))?;
         rest[1..].split(quote).next()
     })
+}
+
+/// Whether a file is a module of the kind that `require` loads.
+fn is_common_js(path: &Path, text: &str) -> bool {
+    let has = |what: &str| text.contains(what);
+    path.extension().is_some_and(|extension| extension == "cjs")
+        || (has("module.exports") || has("exports.")) && !has("export ") && !has("export{") && !has("export*")
 }
 
 /// Whether a module begins with the directive `"use node"`.

@@ -216,6 +216,16 @@ impl LoadError {
     pub(crate) fn at(path: &Path, message: impl fmt::Display) -> LoadError {
         LoadError::new(path.display().to_string(), message.to_string())
     }
+
+    /// The same error, of the engine's parser, for a file that can have JSX: the parser knows none.
+    pub(crate) fn about_jsx(self, path: &Path) -> LoadError {
+        if path.extension().is_some_and(|extension| extension == "tsx") {
+            let message =
+                format!("JSX is not supported ({}); move it out of the functions' directory", self.message);
+            return LoadError { message, ..self };
+        }
+        self
+    }
 }
 
 impl fmt::Display for LoadError {
@@ -225,3 +235,6 @@ impl fmt::Display for LoadError {
 }
 
 impl std::error::Error for LoadError {}
+
+#[cfg(test)]
+mod tests;

@@ -58,6 +58,33 @@ fn an_endless_loop_ends_with_its_function() {
     }
 }
 
+/// Where the engine itself loops it does not look at the clock.
+#[test]
+fn one_call_of_the_language_is_not_endless() {
+    let fixture = fixture(
+        "const sparse = () => new Array(2 ** 32 - 1);
+         export const joined = query(async () => sparse().join(''));
+         export const reversed = query(async () => [].reverse.call({ length: 2 ** 53 - 1 } as any));
+         export const sliced = query(async () => sparse().slice().length);
+         export const concatenated = query(async () => [].concat(sparse()).length);
+         export const text = query(async () => `${sparse()}`);
+         export const sorted = query(async () => sparse().sort().length);
+         export const found = query(async () => 'a'.repeat(2e7).indexOf('a'.repeat(1e7) + 'b'));
+         export const replaced = query(async () => 'a'.repeat(2e7).replaceAll('a'.repeat(1e7) + 'b', ''));
+         export const fine = query(async () => 1);",
+    );
+    for name in ["joined", "reversed", "sliced", "concatenated", "text", "sorted", "found", "replaced"] {
+        let failure = fails_alone(&fixture, name, &ample());
+        assert!(failure.message.starts_with("Uncaught RangeError: "), "{name}: {}", failure.message);
+    }
+    let fixture = super::fixture(
+        "export const repeated = query(async () => { const a = new Array(1e5); for (;;) { try { a.join('x'); } catch {} } });
+         export const fine = query(async () => 1);",
+    );
+    let limits = Limits { time: Duration::from_millis(20), ..Limits::default() };
+    assert_eq!(fails_alone(&fixture, "repeated", &limits).kind, FailureKind::TimeLimit);
+}
+
 #[test]
 fn the_time_that_the_host_takes_is_not_the_functions() {
     let fixture = fixture(
