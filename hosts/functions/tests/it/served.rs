@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use audit_core::testing::MemorySink;
 use audit_core::{AuditSink, Clock, SystemClock};
@@ -298,6 +299,12 @@ impl Socket {
 
     /// The next message but pings, or the reason why there is none.
     pub(crate) async fn hear(&mut self) -> Result<ServerMessage<Value>, String> {
+        // Not a measure of speed: a test that waits for ever does not say for what.
+        let heard = tokio::time::timeout(Duration::from_secs(60), self.hear_at_last()).await;
+        heard.expect("the host says something")
+    }
+
+    async fn hear_at_last(&mut self) -> Result<ServerMessage<Value>, String> {
         loop {
             match self.0.next().await {
                 Some(Ok(Message::Text(text))) => {
