@@ -5,9 +5,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use audit_core::{AuditSink, Batch};
-use audit_sink_s3::{Bucket, JournalSettings, S3Sink, Settings};
+use audit_sink_s3::{Bucket, JournalReader, JournalSettings, S3Sink, Settings};
 use s3_testserver::{ErrorAnswer, Fault, RequestInfo, S3TestServer};
 use serde_json::Value;
 
@@ -72,6 +73,10 @@ async fn scene(directory: &Path) {
     sink.persist(batch(late, lines)).await.unwrap();
     runtime.shutdown_background();
     drop(sink);
+    // Its threads may be preparing a segment still.
+    while JournalReader::open(&directory.join("journal")).map_or(true, |reader| reader.state().in_use) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Whether lines are what a document shows: a run of blanks is like any other, `…` stands for anything in a line, and alone for any lines.
