@@ -15,19 +15,35 @@ use rquickjs::{Context, Ctx, Module, Runtime};
 #[derive(Clone)]
 pub(crate) struct Bytecode(Arc<[u8]>);
 
+/// What of a module's text goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// The text of functions, and lines and columns for stack traces.
+    Everything,
+    /// Lines and columns.
+    Positions,
+    /// Nothing.
+    Nothing,
+}
+
 impl Bytecode {
     /// Compiles a module. Nothing of it runs.
     ///
     /// # Errors
     ///
     /// What the engine says about its syntax.
-    pub(crate) fn compile(name: &str, source: &str) -> Result<Bytecode, String> {
+    pub(crate) fn compile(name: &str, source: &str, keep: Keep) -> Result<Bytecode, String> {
         let runtime = Runtime::new().map_err(|error| error.to_string())?;
         runtime.set_loader(Unknown, Unknown);
         let context = Context::full(&runtime).map_err(|error| error.to_string())?;
         context.with(|ctx| {
             let module = Module::declare(ctx.clone(), name, source);
-            let written = module.and_then(|module| module.write(WriteOptions::default()));
+            let options = WriteOptions {
+                strip_source: keep != Keep::Everything,
+                strip_debug: keep == Keep::Nothing,
+                ..WriteOptions::default()
+            };
+            let written = module.and_then(|module| module.write(options));
             match written {
                 Ok(bytes) => Ok(Bytecode(bytes.into())),
                 Err(error) => Err(super::failure::text_of(&ctx, &error)),

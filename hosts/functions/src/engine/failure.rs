@@ -95,11 +95,12 @@ pub(crate) fn text_of(ctx: &Ctx<'_>, error: &Error) -> String {
     }
 }
 
-/// Frames of the engine and of the modules that every function runs under tell the user nothing.
+/// Frames of the engine, and of the modules that every function runs under, tell the user nothing. Those of this host are compiled
+/// without their names.
 fn is_of_user(frame: &str) -> bool {
     frame.starts_with("at ")
         && !frame.ends_with("(native)")
-        && !frame.contains("convex:")
+        && !frame.contains("<null>")
         && !frame.contains("node_modules/convex/dist/")
 }
 

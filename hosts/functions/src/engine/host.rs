@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use rquickjs::prelude::Opt;
@@ -12,8 +13,9 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::audit::{self, Rules};
+use super::built_in;
 use super::stopwatch::Stopwatch;
-use super::{Answer, Completion, Later, SyscallError, Syscalls};
+use super::{Answer, Asking, Completion, Later, SyscallError, Syscalls};
 
 scoped_thread_local! {
     /// Who answers the operations of the call that runs on this thread. A nested call has its own, and then the outer one's is
@@ -63,6 +65,7 @@ pub(super) struct Shared {
     pub(super) lines: Rc<RefCell<LogLines>>,
     /// The operations that are to be completed later.
     pub(super) pending: Rc<RefCell<HashSet<u32>>>,
+    pub(super) asking: Arc<Asking>,
     pub(super) sender: Sender<Completion>,
     pub(super) started: Instant,
 }
@@ -70,15 +73,20 @@ pub(super) struct Shared {
 impl Shared {
     /// Starts the asynchronous operation `id`. None if it is answered later.
     fn start(&self, ctx: &Ctx<'_>, id: u32, op: &str, args: &str) -> rquickjs::Result<Option<String>> {
-        let later = Later { id, sender: Some(self.sender.clone()) };
+        let later = Later { id, asking: Arc::clone(&self.asking), sender: Some(self.sender.clone()) };
+        self.asking.begin(id);
         let answer = asked(&self.stopwatch, |host| Ok(host.async_syscall(op, args, later)));
-        match answer.unwrap_or_else(|error| Answer::Now(Err(error))) {
-            Answer::Now(answer) => answer.map(Some).map_err(|error| throw(ctx, &error)),
-            Answer::Later => {
+        let is_given_up = self.asking.end();
+        let answer = match answer {
+            Ok(Answer::Now(answer)) => answer,
+            Ok(Answer::Later) if is_given_up => Err(SyscallError::given_up()),
+            Ok(Answer::Later) => {
                 self.pending.borrow_mut().insert(id);
-                Ok(None)
+                return Ok(None);
             }
-        }
+            Err(error) => Err(error),
+        };
+        answer.map(Some).map_err(|error| throw(ctx, &error))
     }
 }
 
@@ -133,6 +141,9 @@ pub(super) fn natives<'js>(
 
     let stopwatch = Rc::clone(&shared.stopwatch);
     natives.set("isOver", Function::new(ctx.clone(), move || stopwatch.is_over())?)?;
+
+    let load = |ctx: Ctx<'js>, name: String| built_in::load(&ctx, &name);
+    natives.set("load", Function::new(ctx.clone(), load)?)?;
 
     natives.set("utf8", Function::new(ctx.clone(), utf8)?)?;
     natives.set("text", Function::new(ctx.clone(), text)?)?;

@@ -7,6 +7,7 @@
 //! `Convex.asyncSyscall` and `Convex.jsSyscall`. The first two go to the [`Syscalls`] of the call, JSON text in and out.
 
 mod audit;
+mod built_in;
 mod bytecode;
 mod failure;
 mod host;
@@ -15,10 +16,15 @@ mod running;
 mod stopwatch;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-pub(crate) use bytecode::Bytecode;
+pub(crate) use built_in::{
+    bytecode as built_in_bytecode, import as built_in_import, standing_for as built_in_for,
+};
+pub(crate) use bytecode::{Bytecode, Keep};
 pub(crate) use modules::{Loaded, ModuleName, Modules};
 pub(crate) use running::{Described, describe};
 
@@ -96,6 +102,7 @@ pub enum Answer {
 /// Completes one asynchronous operation and wakes the engine that waits for it. Dropped, it fails the operation.
 pub struct Later {
     id: u32,
+    asking: Arc<Asking>,
     sender: Option<Sender<Completion>>,
 }
 
@@ -118,13 +125,39 @@ impl Later {
 
 impl Drop for Later {
     fn drop(&mut self) {
-        self.send(None);
+        // While the host is being asked its answer says what this means; most operations are answered at once.
+        if self.sender.is_some() && !self.asking.given_up(self.id) {
+            self.send(None);
+        }
     }
 }
 
 impl fmt::Debug for Later {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Later").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The operation that the host is being asked about, if any. Operations are numbered from 1.
+#[derive(Debug, Default)]
+struct Asking(AtomicU32);
+
+impl Asking {
+    const NOTHING: u32 = 0;
+    const GIVEN_UP: u32 = u32::MAX;
+
+    fn begin(&self, id: u32) {
+        self.0.store(id, Ordering::Release);
+    }
+
+    /// The host has answered. True if it gave up on the operation before it did.
+    fn end(&self) -> bool {
+        self.0.swap(Self::NOTHING, Ordering::AcqRel) == Self::GIVEN_UP
+    }
+
+    /// Notes that the host gave up on `id`; false if it is not being asked about it any more.
+    fn given_up(&self, id: u32) -> bool {
+        self.0.compare_exchange(id, Self::GIVEN_UP, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 
@@ -138,6 +171,11 @@ pub struct SyscallError {
 }
 
 impl SyscallError {
+    /// What a function sees of an operation that nobody will answer.
+    fn given_up() -> SyscallError {
+        SyscallError::new("the host gave up on this operation")
+    }
+
     /// An error without data.
     pub fn new(message: impl Into<String>) -> SyscallError {
         SyscallError { message: message.into(), data: None }

@@ -9,7 +9,7 @@ use rquickjs::loader::{ImportAttributes, Loader, Resolver};
 use rquickjs::module::Declared;
 use rquickjs::{Ctx, Error, Module};
 
-use super::Bytecode;
+use super::{Bytecode, built_in};
 
 /// What a module is called in stack traces, and by which it is found: `../convex/messages.ts`.
 pub(crate) type ModuleName = Arc<str>;
@@ -81,6 +81,9 @@ impl Resolver for Loaded {
         name: &str,
         _: Option<ImportAttributes<'js>>,
     ) -> rquickjs::Result<String> {
+        if let Some(found) = built_in::import(base, name) {
+            return Ok(found.to_owned());
+        }
         let found = self.modules.imports.get(base).and_then(|imports| imports.get(name));
         match found {
             Some(found) => Ok(found.to_string()),
@@ -101,7 +104,7 @@ impl Loader for Loaded {
         name: &str,
         _: Option<ImportAttributes<'js>>,
     ) -> rquickjs::Result<Module<'js, Declared>> {
-        match self.modules.compiled.get(name) {
+        match built_in::bytecode(name).or_else(|| self.modules.compiled.get(name)) {
             Some(bytecode) if self.is_new(name) => bytecode.declare(ctx),
             Some(_) | None => Err(Error::new_loading(name)),
         }

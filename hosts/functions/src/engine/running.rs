@@ -14,12 +14,11 @@ use rquickjs::promise::PromiseState;
 use rquickjs::{Context, Ctx, FromJs, Function, Module, Object, Persistent, Promise, Runtime, Value};
 use tokio::time::Instant;
 
+use super::built_in::{self, PRELUDE};
 use super::failure;
 use super::host::{HOST, LogLines, Shared, natives};
 use super::stopwatch::Stopwatch;
-use super::{
-    Bytecode, Call, Completion, Failure, FailureKind, Limits, Loaded, Ran, Seed, SyscallError, Syscalls,
-};
+use super::{Call, Completion, Failure, FailureKind, Limits, Loaded, Ran, Seed, SyscallError, Syscalls};
 use crate::program::Env;
 
 /// What a context has. Left out: a clock that goes on (`performance`; the prelude has one that keeps to the seed) and references
@@ -47,7 +46,6 @@ pub(super) fn run(call: &Call<'_>, seed: &Seed, limits: &Limits, host: &mut dyn 
         seed: *seed,
         limits: *limits,
         env: call.program.env_of(call.component),
-        prelude: call.program.prelude(),
     };
     let modules = call.program.modules();
     let loaded = Loaded::new(Arc::clone(modules));
@@ -80,18 +78,13 @@ pub(crate) struct DescribedFunction {
 }
 
 /// Evaluates a module and says what it holds. Its imports come from `resolver` and `loader`.
-pub(crate) fn describe<M>(
-    module: &str,
-    modules: M,
-    env: &Env,
-    prelude: &Bytecode,
-) -> Result<Described, Failure>
+pub(crate) fn describe<M>(module: &str, modules: M, env: &Env) -> Result<Described, Failure>
 where
     M: Resolver + Loader + Clone + 'static,
 {
     let limits = Limits::default();
     let seed = Seed { random: 0, now_ms: 0.0 };
-    let start = Start { kind: None, seed, limits, env, prelude };
+    let start = Start { kind: None, seed, limits, env };
     let ran = start.engine(
         modules,
         |_| Ok(()),
@@ -111,7 +104,6 @@ struct Start<'a> {
     seed: Seed,
     limits: Limits,
     env: &'a Env,
-    prelude: &'a Bytecode,
 }
 
 impl Start<'_> {
@@ -130,6 +122,7 @@ impl Start<'_> {
             stopwatch: Rc::new(Stopwatch::started(self.limits.time)),
             lines: Rc::new(RefCell::new(LogLines::default())),
             pending: Rc::new(RefCell::new(HashSet::new())),
+            asking: Arc::default(),
             sender,
             started: Instant::now(),
         };
@@ -177,7 +170,8 @@ impl Start<'_> {
 
     /// Evaluates the prelude. Gives what it has for the engine's side of a call.
     fn install<'js>(&self, ctx: &Ctx<'js>, shared: &Shared) -> rquickjs::Result<Persistent<Object<'static>>> {
-        let (prelude, evaluated) = self.prelude.declare(ctx)?.eval()?;
+        let prelude = built_in::bytecode(PRELUDE).ok_or_else(|| rquickjs::Error::new_loading(PRELUDE))?;
+        let (prelude, evaluated) = prelude.declare(ctx)?.eval()?;
         evaluated.finish::<()>()?;
         let settings = Object::new(ctx.clone())?;
         settings.set("kind", self.kind.map(FunctionKind::as_str))?;
@@ -327,12 +321,11 @@ impl<'js> Engine<'js, '_> {
         let wait = until_timer.map_or(left, |until_timer| until_timer.min(left));
         match stopwatch.pause(|| self.completions.recv_timeout(wait)) {
             Ok((id, answer)) => {
-                // What was answered at once is not waited for.
+                // What was answered at once is not waited for, whatever else the host does with it.
                 if !pending.borrow_mut().remove(&id) {
                     return Ok(());
                 }
-                let answer =
-                    answer.unwrap_or_else(|| Err(SyscallError::new("the host gave up on this operation")));
+                let answer = answer.unwrap_or_else(|| Err(SyscallError::given_up()));
                 let settled = match answer {
                     Ok(text) => self.settle.call::<_, ()>((id, true, text)),
                     Err(error) => self.settle.call::<_, ()>((id, false, error.message, error.data)),

@@ -15,24 +15,11 @@ use serde_json::Value;
 
 use super::stamp::Stamps;
 use super::{Component, Cron, Env, Function, LoadError, Program, resolve, source};
-use crate::engine::{Bytecode, Described, ModuleName, Modules, describe};
+use crate::engine::{
+    Bytecode, Described, Keep, ModuleName, Modules, built_in_bytecode, built_in_for, built_in_import,
+    describe,
+};
 use crate::value::ComponentPath;
-
-const PRELUDE: &str = "convex:prelude";
-
-/// What a module imports, as it is written there, and the module that it is.
-type Import = (&'static str, &'static str);
-
-/// The modules that are part of this host, and what their imports mean.
-const BUILT_IN: [(&str, &str, &[Import]); 3] = [
-    ("convex:values", include_str!("../../js/values.js"), &[("convex:prelude", PRELUDE)]),
-    (
-        "convex:server",
-        include_str!("../../js/server.js"),
-        &[("convex:prelude", PRELUDE), ("convex/values", "convex:values")],
-    ),
-    (PRELUDE, include_str!("../../js/prelude.js"), &[]),
-];
 
 /// What stands for the files of `_generated` that a directory does not have.
 const GENERATED: [(&str, &str); 3] = [
@@ -51,21 +38,19 @@ pub(super) fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
     if !directory.is_dir() {
         return Err(LoadError::at(&directory, "there is no such directory"));
     }
-    let prelude = compile(PRELUDE, include_str!("../../js/prelude.js"))?;
     let graph = Graph::new(&directory);
-    let mut loading = Loading { graph, prelude, contents: HashMap::new(), warnings: Vec::new() };
+    let mut loading = Loading { graph, contents: HashMap::new(), warnings: Vec::new() };
     let mut components = BTreeMap::new();
     loading.mount(&ComponentPath::root(), &directory, env, &mut components)?;
-    let Loading { graph, prelude, warnings, .. } = loading;
+    let Loading { graph, warnings, .. } = loading;
     let mut reached = graph.0.borrow_mut();
     let (modules, stamps) = (std::mem::take(&mut reached.modules), std::mem::take(&mut reached.stamps));
-    Ok(Program { modules: Arc::new(modules), prelude, components, warnings, stamps, env: env.clone() })
+    Ok(Program { modules: Arc::new(modules), components, warnings, stamps, env: env.clone() })
 }
 
 /// A program that is being loaded.
 struct Loading {
     graph: Graph,
-    prelude: Bytecode,
     /// What is in each directory of modules: a component can be mounted more than once.
     contents: HashMap<PathBuf, Rc<Contents>>,
     warnings: Vec<String>,
@@ -163,7 +148,7 @@ impl Loading {
     }
 
     fn described(&self, module: &ModuleName, env: &Env) -> Result<Described, LoadError> {
-        describe(module, self.graph.clone(), env, &self.prelude).map_err(|failure| {
+        describe(module, self.graph.clone(), env).map_err(|failure| {
             let cause = self.graph.0.borrow_mut().error.take();
             cause.unwrap_or_else(|| LoadError::new(place(module), failure.message))
         })
@@ -349,7 +334,9 @@ fn place(module: &str) -> &str {
 }
 
 fn compile(name: &str, source: &str) -> Result<Bytecode, LoadError> {
-    Bytecode::compile(name, source).map_err(|message| {
+    // A user's own functions can be asked for their text.
+    let keep = if name.contains("node_modules/") { Keep::Positions } else { Keep::Everything };
+    Bytecode::compile(name, source, keep).map_err(|message| {
         // The first frame is where in the file it is.
         let (message, frame) = message.split_once('\n').unwrap_or((&message, ""));
         let at = frame.lines().next().and_then(|frame| frame.trim().strip_prefix("at ")).unwrap_or(name);
@@ -456,6 +443,9 @@ impl Reached {
     }
 
     fn resolved(&mut self, from: &str, specifier: &str) -> Result<ModuleName, LoadError> {
+        if let Some(name) = built_in_import(from, specifier) {
+            return Ok(name.into());
+        }
         // An engine asks for its first module by name.
         if let Some((name, _)) = self.modules.compiled.get_key_value(specifier) {
             return Ok(Arc::clone(name));
@@ -474,7 +464,7 @@ impl Reached {
         } else {
             match resolve::package(directory, specifier)? {
                 Some(file) => file,
-                None => return self.built_in(from, specifier),
+                None => return Self::built_in(from, specifier),
             }
         };
         let is_config = |path: &Path| path.file_stem().is_some_and(|stem| stem == "convex.config");
@@ -506,26 +496,13 @@ impl Reached {
     }
 
     /// `convex/server` and `convex/values` where the package is not installed.
-    fn built_in(&mut self, from: &str, specifier: &str) -> Result<ModuleName, LoadError> {
-        let wanted = specifier.strip_prefix("convex/").map(|module| format!("convex:{module}"));
-        let built_in = BUILT_IN.iter().find(|(name, ..)| wanted.as_deref() == Some(name) && *name != PRELUDE);
-        let Some((name, ..)) = built_in else {
+    fn built_in(from: &str, specifier: &str) -> Result<ModuleName, LoadError> {
+        built_in_for(specifier).map(ModuleName::from).ok_or_else(|| {
             let message = format!(
                 "{specifier:?} is imported, and is not installed; npm install it where the functions are"
             );
-            return Err(LoadError::new(place(from), message));
-        };
-        for (name, code, imports) in BUILT_IN {
-            let name: ModuleName = name.into();
-            if self.modules.compiled.contains_key(&name) {
-                continue;
-            }
-            self.add(&name, code)?;
-            let imports =
-                imports.iter().map(|(specifier, module)| ((*specifier).to_owned(), (*module).into()));
-            self.modules.imports.insert(name, imports.collect());
-        }
-        Ok((*name).into())
+            LoadError::new(place(from), message)
+        })
     }
 
     /// The definition of a component with the path by which this host knows it again.
@@ -609,7 +586,7 @@ impl Loader for Graph {
     ) -> rquickjs::Result<Module<'js, Declared>> {
         // Declaring a module asks for its imports, here again.
         let bytecode = self.0.borrow().modules.compiled.get(name).cloned();
-        match bytecode {
+        match bytecode.or_else(|| built_in_bytecode(name).cloned()) {
             Some(bytecode) => bytecode.declare(ctx),
             None => Err(Error::new_loading(name)),
         }

@@ -18,7 +18,7 @@ use audit_runtime::FunctionKind;
 use serde_json::Value;
 
 use self::stamp::Stamps;
-use crate::engine::{Bytecode, Modules};
+use crate::engine::Modules;
 use crate::value::ComponentPath;
 
 /// What the functions of a program find around them.
@@ -69,7 +69,6 @@ impl Default for Env {
 #[derive(Debug)]
 pub struct Program {
     modules: Arc<Modules>,
-    prelude: Bytecode,
     components: BTreeMap<ComponentPath, Component>,
     warnings: Vec<String>,
     stamps: Stamps,
@@ -115,10 +114,6 @@ impl Program {
 
     pub(crate) fn modules(&self) -> &Arc<Modules> {
         &self.modules
-    }
-
-    pub(crate) fn prelude(&self) -> &Bytecode {
-        &self.prelude
     }
 
     pub(crate) fn env_of(&self, component: &ComponentPath) -> &Env {

@@ -1,0 +1,91 @@
+//! The modules that are part of this host, in JavaScript of its own. They are compiled once for the process.
+
+use std::sync::LazyLock;
+
+use rquickjs::{Ctx, Error, Object, String as Text};
+
+use super::Bytecode;
+use super::bytecode::Keep;
+
+/// What a module imports, as it is written there, and the module that it is.
+type Import = (&'static str, &'static str);
+
+struct BuiltIn {
+    name: &'static str,
+    source: &'static str,
+    imports: &'static [Import],
+}
+
+/// Under every module: the globals, and the engine's side of a call.
+pub(super) const PRELUDE: &str = "convex:prelude";
+
+const BUILT_IN: [BuiltIn; 5] = [
+    BuiltIn { name: PRELUDE, source: include_str!("../../js/prelude.js"), imports: &[] },
+    BuiltIn { name: "convex:values", source: include_str!("../../js/values.js"), imports: &[] },
+    BuiltIn {
+        name: "convex:server",
+        source: include_str!("../../js/server.js"),
+        imports: &[("convex:prelude", PRELUDE), ("convex/values", "convex:values")],
+    },
+    BuiltIn {
+        name: "convex:definitions",
+        source: include_str!("../../js/definitions.js"),
+        imports: &[("convex:server", "convex:server"), ("convex/values", "convex:values")],
+    },
+    BuiltIn {
+        name: "convex:web",
+        source: include_str!("../../js/web.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+];
+
+/// Nobody sees the source or the lines of these modules.
+static COMPILED: LazyLock<[Option<Bytecode>; BUILT_IN.len()]> = LazyLock::new(|| {
+    BUILT_IN.map(|module| Bytecode::compile(module.name, module.source, Keep::Nothing).ok())
+});
+
+/// The module `name`, if it is one of these.
+pub(crate) fn bytecode(name: &str) -> Option<&'static Bytecode> {
+    let place = BUILT_IN.iter().position(|module| module.name == name)?;
+    COMPILED[place].as_ref()
+}
+
+/// The module that stands for `convex/server` or `convex/values` where the package is not installed.
+pub(crate) fn standing_for(specifier: &str) -> Option<&'static str> {
+    match specifier {
+        "convex/server" => Some("convex:server"),
+        "convex/values" => Some("convex:values"),
+        _ => None,
+    }
+}
+
+/// What the module `base` means by `specifier`, if it is one of these.
+pub(crate) fn import(base: &str, specifier: &str) -> Option<&'static str> {
+    let module = BUILT_IN.iter().find(|module| module.name == base)?;
+    module.imports.iter().find(|(written, _)| *written == specifier).map(|(_, module)| *module)
+}
+
+/// What an engine must be able to allocate before it reads one of these modules. It does not survive running out of memory
+/// while it reads.
+const HEADROOM_BYTES: usize = 1 << 20;
+
+/// Reads and evaluates a module that was not needed before.
+pub(super) fn load<'js>(ctx: &Ctx<'js>, name: &str) -> rquickjs::Result<Object<'js>> {
+    Text::from_str(ctx.clone(), &" ".repeat(HEADROOM_BYTES))?;
+    let bytecode = bytecode(name).ok_or_else(|| Error::new_loading(name))?;
+    let (module, evaluated) = bytecode.declare(ctx)?.eval()?;
+    evaluated.finish::<()>()?;
+    module.namespace()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_module_of_this_host_compiles() {
+        for module in BUILT_IN {
+            assert!(bytecode(module.name).is_some(), "{}", module.name);
+        }
+    }
+}
