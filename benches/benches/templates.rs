@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::io;
 use std::net::IpAddr;
 
-use audit_benches::{NOW_MS, Nasty, REQUEST_ID, USER_AGENT, View};
+use audit_benches::bodies::{NOW_MS, Nasty, REQUEST_ID, USER_AGENT, View};
 use audit_core::Limits;
 use audit_vars::{ClientIp, Now, RequestId, Template, UserAgent, Values, Vars, oracle};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

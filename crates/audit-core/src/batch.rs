@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::Limits;
+use crate::{Buffer, Limits};
 
 /// The largest batch, in bytes, line breaks included: 32 MiB.
 ///
@@ -137,14 +137,19 @@ impl std::error::Error for InvalidBatch {}
 /// Writes records one after the other into the bytes that become a [`Batch`].
 #[derive(Default)]
 pub struct BatchBuilder {
-    lines: Vec<u8>,
+    lines: Buffer,
     count: u32,
 }
 
 impl BatchBuilder {
     /// Room for `bytes` bytes, line feeds included, before the first reallocation.
     pub fn with_capacity(bytes: usize) -> BatchBuilder {
-        BatchBuilder { lines: Vec::with_capacity(bytes), count: 0 }
+        BatchBuilder::in_buffer(Buffer::with_capacity(bytes))
+    }
+
+    /// Writes into this buffer, which is empty. It is free again when the last clone of the batch is dropped.
+    pub fn in_buffer(buffer: Buffer) -> BatchBuilder {
+        BatchBuilder { lines: buffer, count: 0 }
     }
 
     /// Appends the one record that `write` writes, and its line feed.
@@ -183,7 +188,7 @@ impl BatchBuilder {
     pub fn build(self, time_ms: i64) -> Option<Batch> {
         assert!(self.lines.len() <= MAX_BATCH_BYTES, "batch of {} bytes", self.lines.len());
         let BatchBuilder { lines, count } = self;
-        (count > 0).then(|| Batch { time_ms, lines: lines.into(), count })
+        (count > 0).then(|| Batch { time_ms, lines: lines.freeze(), count })
     }
 }
 

@@ -82,6 +82,7 @@
 //! ```
 
 mod batch;
+mod buffers;
 mod clock;
 mod error;
 mod id;
@@ -95,6 +96,7 @@ mod usage;
 
 pub use async_trait::async_trait;
 pub use batch::{Batch, BatchBuilder, InvalidBatch, MAX_ADDED_BYTES, MAX_BATCH_BYTES};
+pub use buffers::{Buffer, BufferPool};
 pub use clock::{Clock, SystemClock};
 pub use error::{Outcome, SinkError, SinkErrorKind};
 pub use id::{InvalidId, UniqueId};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use audit_core::{BatchBuilder, LimitExceeded, MAX_ADDED_BYTES, Usage};
+use audit_core::{BatchBuilder, Buffer, BufferPool, LimitExceeded, MAX_ADDED_BYTES, Usage};
 use audit_vars::{Now, Template};
 
 use crate::provenance::{Identity, Origin, Provenance};
@@ -141,8 +141,13 @@ pub(crate) struct SealedLogs {
 }
 
 /// Logs of many requests are handed to the sink in batches of about this size, so that memory stays bounded however many
-/// requests there are.
-const BATCH_BYTES: usize = 4 << 20;
+/// requests there are, and is used again while it is still in the processor's cache.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// The memory of such batches, which releases to many requests use again.
+pub(crate) fn batch_buffers() -> BufferPool {
+    BufferPool::new(BATCH_BYTES + Template::SPARE_BYTES, ordering::BATCHES_AT_ONCE)
+}
 
 impl SealedLogs {
     pub(crate) fn new(
@@ -177,7 +182,11 @@ impl SealedLogs {
         std::iter::from_fn(move || {
             requests.peek()?;
             let room = self.bound_bytes.saturating_mul(requests.len()).min(BATCH_BYTES.max(self.bound_bytes));
-            let mut builder = BatchBuilder::with_capacity(room);
+            let mut builder = BatchBuilder::in_buffer(if room == BATCH_BYTES {
+                self.runtime.batch_buffers().take()
+            } else {
+                Buffer::with_capacity(room + Template::SPARE_BYTES)
+            });
             let mut usage = Usage::default();
             let first_now = now;
             while builder.is_empty() || builder.len() + self.bound_bytes <= BATCH_BYTES {

@@ -19,7 +19,7 @@ pub(crate) struct Rendered {
 }
 
 /// How many batches of one release are with the sink at once. Bounds the memory of a release to many requests.
-const BATCHES_AT_ONCE: usize = 4;
+pub(crate) const BATCHES_AT_ONCE: usize = 8;
 
 /// Returns once all batches are durable. The caller has handed out nothing before that.
 ///

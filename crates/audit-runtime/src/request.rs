@@ -63,6 +63,6 @@ impl RequestContext {
         if let Some(user_agent) = user_agent {
             values = values.with_user_agent(user_agent);
         }
-        host.iter().fold(values, |values, value| values.with_host_value(vars, value))
+        values.with_host_values(vars, host)
     }
 }

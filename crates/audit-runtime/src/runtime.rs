@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use audit_core::{AuditSink, Clock, Limits, Random, SystemClock, SystemRandom, UniqueId, Usage};
+use audit_core::{AuditSink, BufferPool, Clock, Limits, Random, SystemClock, SystemRandom, UniqueId, Usage};
 use audit_vars::{RequestId, Vars};
 
+use crate::audited::batch_buffers;
 use crate::execution::{Action, Execution, Mutation, Query};
 use crate::provenance::FunctionName;
 use crate::{RequestContext, RetryPolicy};
@@ -27,6 +28,7 @@ struct Inner {
     retry_policy: RetryPolicy,
     provenance: bool,
     usage: Mutex<Usage>,
+    batch_buffers: BufferPool,
 }
 
 /// How long a function waits for its logs to become durable, unless a host sets another time: long enough for a bucket
@@ -51,6 +53,7 @@ impl AuditRuntime {
             retry_policy: RetryPolicy::default(),
             provenance: false,
             usage: Mutex::default(),
+            batch_buffers: batch_buffers(),
         })
     }
 
@@ -124,6 +127,10 @@ impl AuditRuntime {
 
     pub(crate) fn has_provenance(&self) -> bool {
         self.inner.provenance
+    }
+
+    pub(crate) fn batch_buffers(&self) -> &BufferPool {
+        &self.inner.batch_buffers
     }
 
     pub(crate) fn meter(&self, usage: Usage) {

@@ -469,6 +469,7 @@ fn redact(text: String, env_prefix: &str, options: &[(String, String)]) -> Strin
 mod tests {
     use super::*;
     use crate::Compression;
+    use crate::buffers::pieces;
     use crate::encode::ObjectEncoder;
 
     fn refused(url: &str) -> String {
@@ -553,9 +554,9 @@ mod tests {
         let url = Url::from_directory_path(root.path().join("new/logs")).unwrap();
         let bucket = Bucket::open(url.as_str()).unwrap();
         let path = bucket.path("dt=2023-11-14/hour=22/a.ndjson");
-        let object = |line| {
-            let mut encoder = ObjectEncoder::new(Arc::default());
-            encoder.encode(vec![Bytes::from_static(line)], 0, 1, Compression::None)
+        let object = |line: &[u8]| {
+            let mut encoder = ObjectEncoder::new(pieces());
+            encoder.encode(line, 0, 1, Compression::None)
         };
         let (ours, other, longer) = (object(b"{}\n"), object(b"[]\n"), object(b"{ }\n"));
         bucket.create(&path, ours.payload.clone(), ours.attributes()).await.unwrap();

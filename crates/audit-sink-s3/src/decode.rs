@@ -289,17 +289,17 @@ impl LineSplitter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffers::pieces;
     use crate::encode::{EncodedObject, ObjectEncoder};
     use bytes::Bytes;
     use proptest::prelude::*;
-    use std::sync::Arc;
 
     const COMPRESSIONS: [Compression; 3] = [Compression::Zstd, Compression::Gzip, Compression::None];
 
     fn object(lines: &[Vec<u8>], compression: Compression) -> (Bytes, EncodedObject) {
         let whole: Vec<u8> = lines.iter().flat_map(|line| [&line[..], b"\n"].concat()).collect();
-        let mut encoder = ObjectEncoder::new(Arc::default());
-        let object = encoder.encode(vec![whole.into()], 7, lines.len() as u64, compression);
+        let mut encoder = ObjectEncoder::new(pieces());
+        let object = encoder.encode(&whole, 7, lines.len() as u64, compression);
         (object.payload.clone().into(), object)
     }
 

@@ -14,6 +14,7 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::answer::Answer;
+use crate::buffers::pieces;
 use crate::deliver::{Deliverer, Delivery};
 use crate::encode::ObjectEncoder;
 use crate::health::HealthBoard;
@@ -412,8 +413,10 @@ impl Group {
     async fn deliver(self, deliverer: Arc<Deliverer>, compression: crate::Compression) {
         let Group { first_ticket: _, stream, first_sequence, time_ms, count, bytes, lines, waiters } = self;
         let key = ObjectKey::new(time_ms, stream, first_sequence, compression);
-        let mut encoder = ObjectEncoder::new(Arc::default());
-        let encode = move || encoder.encode(lines, first_sequence, count, compression);
+        let encode = move || {
+            let lines = lines.concat();
+            ObjectEncoder::new(pieces()).encode(&lines, first_sequence, count, compression)
+        };
         let object = if bytes > MAX_ENCODE_INLINE_BYTES {
             match task::spawn_blocking(encode).await {
                 Ok(object) => object,

@@ -2,17 +2,16 @@
 
 use std::fmt;
 use std::io::Write;
-use std::sync::Arc;
 
+use audit_core::BufferPool;
 use bytes::Bytes;
 use flate2::GzBuilder;
 use object_store::{Attribute, AttributeValue, Attributes, PutPayload};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
-use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective};
+use zstd::zstd_safe::{CCtx, CParameter};
 
-use crate::buffers::{Pieces, Pool};
+use crate::buffers::Pieces;
 
 /// How the lines in an object are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -151,16 +150,26 @@ impl EncodedObject {
     }
 }
 
+/// From so many bytes on, lines are hashed on another thread while they are compressed: hashing takes about half as long as that does, and a thread
+/// much less.
+const MIN_HASH_BESIDE: usize = 1 << 20;
+
 /// Makes objects, one after the other, in memory that is used again.
 pub(crate) struct ObjectEncoder {
-    pool: Arc<Pool>,
-    /// Megabytes, made when they are first needed.
-    zstd: Option<CCtx<'static>>,
+    pool: BufferPool,
+    /// Made when it is first needed.
+    zstd: Option<Zstd>,
+}
+
+struct Zstd {
+    context: CCtx<'static>,
+    /// An object on its way into pieces.
+    out: Vec<u8>,
 }
 
 impl ObjectEncoder {
     /// One whose objects are in pieces of this pool.
-    pub(crate) fn new(pool: Arc<Pool>) -> ObjectEncoder {
+    pub(crate) fn new(pool: BufferPool) -> ObjectEncoder {
         ObjectEncoder { pool, zstd: None }
     }
 
@@ -172,67 +181,58 @@ impl ObjectEncoder {
     /// Encodes `lines`, the records from `first_sequence` on; `count`, at least one, says how many records they are.
     pub(crate) fn encode(
         &mut self,
-        lines: Vec<Bytes>,
+        lines: &[u8],
         first_sequence: u64,
         count: u64,
         compression: Compression,
     ) -> EncodedObject {
-        let mut hash = Sha256::new();
-        lines.iter().for_each(|lines| hash.update(lines));
-        let metadata = ObjectMetadata {
-            last_sequence: first_sequence + (count - 1),
-            count,
-            sha256: hash.finalize().into(),
+        let hash = || Sha256::digest(lines);
+        let (sha256, pieces) = if lines.len() < MIN_HASH_BESIDE {
+            (hash(), self.compress(lines, compression))
+        } else {
+            std::thread::scope(|scope| {
+                let hash = scope.spawn(hash);
+                let pieces = self.compress(lines, compression);
+                (hash.join().expect("hashing does not panic"), pieces)
+            })
         };
-        let payload = match compression {
-            Compression::Zstd => self.zstd(&lines).into_iter().collect(),
-            Compression::Gzip => self.gzip(&lines).into_iter().collect(),
-            Compression::None => lines.into_iter().collect(),
-        };
-        EncodedObject { payload, metadata, compression }
+        let last_sequence = first_sequence + (count - 1);
+        let metadata = ObjectMetadata { last_sequence, count, sha256: sha256.into() };
+        EncodedObject { payload: pieces.into_iter().collect(), metadata, compression }
     }
 
-    fn zstd(&mut self, lines: &[Bytes]) -> Vec<Bytes> {
-        let bytes: usize = lines.iter().map(Bytes::len).sum();
-        let context = self.zstd.get_or_insert_with(|| {
-            let mut context = CCtx::create();
-            context.set_parameter(CParameter::CompressionLevel(ZSTD_LEVEL)).expect(TO_MEMORY);
-            context.set_parameter(CParameter::ChecksumFlag(true)).expect(TO_MEMORY);
-            context
-        });
-        context.reset(ResetDirective::SessionOnly).expect(TO_MEMORY);
-        context.set_pledged_src_size(Some(bytes as u64)).expect(TO_MEMORY);
-        let mut out = Pieces::new(&self.pool);
-        let mut run = |lines: &[u8], end| {
-            let mut input = InBuffer::around(lines);
-            loop {
-                let left = out.fill(|piece| {
-                    let filled = piece.len();
-                    let mut output = OutBuffer::around_pos(piece, filled);
-                    context.compress_stream2(&mut output, &mut input, end).expect(TO_MEMORY)
-                });
-                let done = match end {
-                    ZSTD_EndDirective::ZSTD_e_continue | ZSTD_EndDirective::ZSTD_e_flush => {
-                        input.pos == input.src.len()
-                    }
-                    ZSTD_EndDirective::ZSTD_e_end => left == 0,
-                };
-                if done {
-                    return;
-                }
+    fn compress(&mut self, lines: &[u8], compression: Compression) -> Vec<Bytes> {
+        let mut pieces = Pieces::new(&self.pool);
+        match compression {
+            Compression::Zstd => pieces.extend(self.zstd.get_or_insert_with(Zstd::new).compress(lines)),
+            Compression::Gzip => {
+                let level = flate2::Compression::new(GZIP_LEVEL);
+                let mut encoder = GzBuilder::new().mtime(0).write(pieces, level);
+                encoder.write_all(lines).expect(TO_MEMORY);
+                pieces = encoder.finish().expect(TO_MEMORY);
             }
-        };
-        // The end alone, last: given with all of the lines it would choose another way, and other bytes.
-        lines.iter().for_each(|lines| run(lines, ZSTD_EndDirective::ZSTD_e_continue));
-        run(&[], ZSTD_EndDirective::ZSTD_e_end);
-        out.into_bytes()
+            Compression::None => pieces.extend(lines),
+        }
+        pieces.into_bytes()
+    }
+}
+
+impl Zstd {
+    fn new() -> Zstd {
+        let mut context = CCtx::create();
+        context.set_parameter(CParameter::CompressionLevel(ZSTD_LEVEL)).expect(TO_MEMORY);
+        context.set_parameter(CParameter::ChecksumFlag(true)).expect(TO_MEMORY);
+        Zstd { context, out: Vec::new() }
     }
 
-    fn gzip(&self, lines: &[Bytes]) -> Vec<Bytes> {
-        let level = flate2::Compression::new(GZIP_LEVEL);
-        let mut encoder = GzBuilder::new().mtime(0).write(Pieces::new(&self.pool), level);
-        lines.iter().try_for_each(|lines| encoder.write_all(lines)).expect(TO_MEMORY);
-        encoder.finish().expect(TO_MEMORY).into_bytes()
+    /// All at once: twice as fast as piece by piece, which copies the lines into a window and searches that in two parts.
+    fn compress(&mut self, lines: &[u8]) -> &[u8] {
+        let Zstd { context, out } = self;
+        out.clear();
+        // Of what is reserved, only what the object takes is ever touched.
+        out.reserve(zstd::compress_bound(lines.len()));
+        context.compress2(out, lines).expect(TO_MEMORY);
+        out
     }
 }
 
@@ -241,11 +241,12 @@ const TO_MEMORY: &str = "compressing from memory to memory does not fail";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffers::pieces;
     use proptest::prelude::*;
     use std::io::Read;
 
     fn encoder() -> ObjectEncoder {
-        ObjectEncoder::new(Arc::default())
+        ObjectEncoder::new(pieces())
     }
 
     fn decoded(object: &EncodedObject) -> Vec<u8> {
@@ -265,15 +266,11 @@ mod tests {
     proptest! {
         #[test]
         fn lines_come_back_and_the_metadata_tells_of_them(
-            lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 1..20),
-            first in 0..u64::MAX / 2,
+            whole in prop::collection::vec(any::<u8>(), 1..3_000), count in 1..20u64, first in 0..u64::MAX / 2,
         ) {
-            let pieces: Vec<Bytes> = lines.iter().cloned().map(Bytes::from).collect();
-            let count = pieces.len() as u64;
-            let whole = lines.concat();
             let mut encoder = encoder();
             for compression in [Compression::Zstd, Compression::Gzip, Compression::None] {
-                let object = encoder.encode(pieces.clone(), first, count, compression);
+                let object = encoder.encode(&whole, first, count, compression);
                 prop_assert_eq!(&decoded(&object), &whole);
                 let sha256: [u8; 32] = Sha256::digest(&whole).into();
                 let expected = ObjectMetadata { last_sequence: first + count - 1, count, sha256 };
@@ -281,8 +278,8 @@ mod tests {
                 prop_assert_eq!(ObjectMetadata::from_attributes(&attributes), Some(expected));
                 prop_assert_eq!(says_same(&attributes, &sha256), Some(true));
                 prop_assert_eq!(says_same(&attributes, &[7; 32]), Some(false));
-                let again = encoder.encode(vec![whole.clone().into()], first, count, compression);
-                prop_assert_eq!(Bytes::from(again.payload), Bytes::from(object.payload), "however it was cut");
+                let again = encoder.encode(&whole, first, count, compression);
+                prop_assert_eq!(Bytes::from(again.payload), Bytes::from(object.payload));
             }
         }
 
@@ -302,12 +299,12 @@ mod tests {
             let line = |i| {
                 format!("{{\"n\":{},\"x\":\"{:x}\"}}\n", i, (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
             };
-            Bytes::from((0..n).map(line).collect::<String>())
+            (0..n).map(line).collect::<String>().into_bytes()
         };
         let mut one = encoder();
         for n in [1, 200_000, 3, 60_000, 100] {
-            let object = one.encode(vec![lines(n)], 0, n as u64, Compression::Zstd);
-            let alone = encoder().encode(vec![lines(n)], 0, n as u64, Compression::Zstd);
+            let object = one.encode(&lines(n), 0, n as u64, Compression::Zstd);
+            let alone = encoder().encode(&lines(n), 0, n as u64, Compression::Zstd);
             assert_eq!(decoded(&object), lines(n));
             assert_eq!(Bytes::from(object.payload), Bytes::from(alone.payload), "{n} lines");
             if n == 60_000 {
@@ -318,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_gzip_header_names_no_time_and_no_host() {
-        let object = encoder().encode(vec![Bytes::from_static(b"{}\n")], 5, 1, Compression::Gzip);
+        let object = encoder().encode(b"{}\n", 5, 1, Compression::Gzip);
         let bytes: Bytes = object.payload.into();
         assert_eq!(&bytes[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]);
     }

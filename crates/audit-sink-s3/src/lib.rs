@@ -133,10 +133,15 @@ mod direct;
 mod encode;
 mod error;
 mod health;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 mod journal;
 mod key;
 mod meters;
 mod probe;
+#[cfg(test)]
+mod scale;
 mod settings;
 mod sink;
 mod slot;

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::compile::{self, BodyError};
 use crate::escape::string_into;
+use crate::template::SHORT_CHUNK;
 use crate::{Var, Vars};
 
 /// A client's address. An IPv4 address in IPv6 clothes (`::ffff:192.0.2.1`, as a dual-stack listener sees
@@ -16,9 +17,12 @@ use crate::{Var, Vars};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ClientIp {
     addr: IpAddr,
-    json: [u8; ClientIp::MAX_JSON_BYTES as usize],
+    /// Zeros behind its end, as in all that is copied into logs.
+    json: [u8; SHORT_CHUNK],
     len: u8,
 }
+
+const _: () = assert!(ClientIp::MAX_JSON_BYTES as usize <= SHORT_CHUNK);
 
 impl ClientIp {
     /// Eight groups of four hexadecimal digits, seven colons, two quotes.
@@ -28,17 +32,13 @@ impl ClientIp {
     pub fn addr(&self) -> IpAddr {
         self.addr
     }
-
-    fn as_json(&self) -> &[u8] {
-        &self.json[..usize::from(self.len)]
-    }
 }
 
 impl From<IpAddr> for ClientIp {
     fn from(addr: IpAddr) -> ClientIp {
         use std::io::Write;
         let addr = addr.to_canonical();
-        let mut json = [0; ClientIp::MAX_JSON_BYTES as usize];
+        let mut json = [0; SHORT_CHUNK];
         let mut rest = &mut json[..];
         // Canonical IPv6 text without the IPv4 forms is at most 39 bytes (RFC 5952).
         write!(rest, "\"{addr}\"").expect("an address fits");
@@ -57,7 +57,9 @@ impl fmt::Debug for ClientIp {
 /// A `User-Agent` header, fit to stand in a log: no control characters, at most 512 bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UserAgent {
+    /// Padded with spaces.
     json: Arc<str>,
+    json_bytes: u16,
     /// Only where it differs from what stands between the quotes of `json`.
     unescaped: Option<Arc<str>>,
 }
@@ -85,15 +87,15 @@ impl UserAgent {
         let mut json = Vec::with_capacity(text.len() + 2);
         string_into(&mut json, &text);
         let unescaped = (json.len() != text.len() + 2).then(|| text.into());
-        let json = String::from_utf8(json).expect("an escaped str is UTF-8").into();
-        UserAgent { json, unescaped }
+        let json_bytes = u16::try_from(json.len()).expect("at most MAX_JSON_BYTES");
+        UserAgent { json: padded(json), json_bytes, unescaped }
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
         match &self.unescaped {
             Some(text) => text,
-            None => &self.json[1..self.json.len() - 1],
+            None => &self.json[1..usize::from(self.json_bytes) - 1],
         }
     }
 }
@@ -113,8 +115,9 @@ impl fmt::Debug for UserAgent {
 /// The identifier of one request: 1 to 128 ASCII letters, digits or `-_.:/+=@~`, so that it needs no escapes anywhere.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RequestId {
-    /// In quotes.
+    /// In quotes, and padded with spaces.
     json: Arc<str>,
+    json_bytes: u8,
 }
 
 impl RequestId {
@@ -134,17 +137,22 @@ impl RequestId {
         if text.is_empty() || text.len() > Self::MAX_BYTES || !text.bytes().all(plain) {
             return Err(InvalidRequestId);
         }
-        Ok(RequestId { json: format!("\"{text}\"").into() })
+        Ok(RequestId::quoted(format!("\"{text}\"")))
     }
 
     /// A new one that no other request has.
     pub fn generate(clock: &dyn Clock, random: &dyn Random) -> RequestId {
-        RequestId { json: format!("\"{}\"", UniqueId::generate(clock, random)).into() }
+        RequestId::quoted(format!("\"{}\"", UniqueId::generate(clock, random)))
+    }
+
+    fn quoted(json: String) -> RequestId {
+        let json_bytes = u8::try_from(json.len()).expect("at most MAX_JSON_BYTES");
+        RequestId { json: padded(json.into_bytes()), json_bytes }
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        &self.json[1..self.json.len() - 1]
+        &self.json[1..usize::from(self.json_bytes) - 1]
     }
 }
 
@@ -176,7 +184,7 @@ impl std::error::Error for InvalidRequestId {}
 #[derive(Clone, Copy)]
 pub struct Now {
     ms: i64,
-    json: [u8; Now::MAX_JSON_BYTES as usize],
+    json: [u8; SHORT_CHUNK],
     len: u8,
 }
 
@@ -188,7 +196,7 @@ impl Now {
     pub fn at_ms(ms: i64) -> Now {
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(ms).as_bytes();
-        let mut json = [0; Now::MAX_JSON_BYTES as usize];
+        let mut json = [0; SHORT_CHUNK];
         json[..digits.len()].copy_from_slice(digits);
         Now { ms, json, len: u8::try_from(digits.len()).expect("at most 20") }
     }
@@ -239,65 +247,111 @@ impl fmt::Debug for HostValue {
     }
 }
 
+/// What one variable stands for, as it is copied.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece<'a> {
+    /// Begins with it. What may follow means nothing.
+    pub(crate) padded: &'a [u8],
+    pub(crate) len: usize,
+}
+
+impl<'a> Piece<'a> {
+    fn as_json(&self) -> &'a [u8] {
+        &self.padded[..self.len]
+    }
+}
+
+const NULL: Piece<'static> = Piece {
+    padded: &{
+        let mut padded = [0; SHORT_CHUNK];
+        (padded[0], padded[1], padded[2], padded[3]) = (b'n', b'u', b'l', b'l');
+        padded
+    },
+    len: 4,
+};
+
+/// JSON with spaces behind it, so that it can be copied as a chunk.
+fn padded(mut json: Vec<u8>) -> Arc<str> {
+    json.resize(json.len().max(SHORT_CHUNK), b' ');
+    String::from_utf8(json).expect("made of text").into()
+}
+
 /// The values of all variables for one request at one moment, ready to be copied into logs.
 ///
 /// Each is at most as long as its [`Var::max_bytes`], because each comes from a type that guarantees it.
 #[derive(Clone, Copy)]
 pub struct Values<'a> {
-    slots: [&'a [u8]; Vars::MAX_VARS],
+    built_in: [Piece<'a>; Var::BUILT_IN.len()],
+    host: &'a [HostValue],
 }
 
 impl<'a> Values<'a> {
     /// Every variable is `null`.
     pub fn none() -> Values<'a> {
-        Values { slots: [b"null"; Vars::MAX_VARS] }
+        Values { built_in: [NULL; Var::BUILT_IN.len()], host: &[] }
     }
 
     /// Sets `ip`.
     pub fn with_ip(self, ip: &'a ClientIp) -> Values<'a> {
-        self.with(Var::IP, ip.as_json())
+        self.with(Var::IP, &ip.json, ip.len.into())
     }
 
     /// Sets `userAgent`.
     pub fn with_user_agent(self, user_agent: &'a UserAgent) -> Values<'a> {
-        self.with(Var::USER_AGENT, user_agent.json.as_bytes())
+        self.with(Var::USER_AGENT, user_agent.json.as_bytes(), user_agent.json_bytes.into())
     }
 
     /// Sets `requestId`.
     pub fn with_request_id(self, request_id: &'a RequestId) -> Values<'a> {
-        self.with(Var::REQUEST_ID, request_id.json.as_bytes())
+        self.with(Var::REQUEST_ID, request_id.json.as_bytes(), request_id.json_bytes.into())
     }
 
     /// Sets `now`.
     pub fn with_now(self, now: &'a Now) -> Values<'a> {
-        self.with(Var::NOW, &now.json[..usize::from(now.len)])
+        self.with(Var::NOW, &now.json, now.len.into())
     }
 
-    /// Sets a variable of the host that stands in the table `vars`.
+    /// Sets all variables of the host, in the place of those that were set before. They stand in the table `vars`; of two values of one variable the
+    /// first counts.
     ///
     /// # Panics
     ///
-    /// If the variable is of another table: its place may belong to another variable here.
-    pub fn with_host_value(self, vars: &Vars, value: &'a HostValue) -> Values<'a> {
-        let HostValue { var, json } = value;
-        assert!(vars.knows(*var), "{var:?} is not in the table of this runtime");
-        self.with(*var, json)
+    /// If a variable is of another table: its place may belong to another variable here.
+    pub fn with_host_values(self, vars: &Vars, host: &'a [HostValue]) -> Values<'a> {
+        for HostValue { var, json } in host {
+            assert!(vars.knows(*var), "{var:?} is not in the table of this runtime");
+            debug_assert!(json.len() <= var.max_bytes() as usize, "{var:?} has {} bytes", json.len());
+        }
+        Values { host, ..self }
     }
 
-    pub(crate) fn get(&self, slot: u8) -> &'a [u8] {
-        self.slots[usize::from(slot)]
+    #[inline]
+    pub(crate) fn get(&self, slot: u8) -> Piece<'a> {
+        match self.built_in.get(usize::from(slot)) {
+            Some(piece) => *piece,
+            None => {
+                let value = self.host.iter().find(|value| value.var.slot() == slot);
+                value.map_or(NULL, |HostValue { var: _, json }| Piece { padded: json, len: json.len() })
+            }
+        }
     }
 
-    fn with(mut self, var: Var, json: &'a [u8]) -> Values<'a> {
-        debug_assert!(json.len() <= var.max_bytes() as usize, "{var:?} has {} bytes", json.len());
-        self.slots[usize::from(var.slot())] = json;
+    #[inline]
+    fn with(mut self, var: Var, padded: &'a [u8], len: usize) -> Values<'a> {
+        debug_assert!(len <= var.max_bytes() as usize, "{var:?} has {len} bytes");
+        self.built_in[usize::from(var.slot())] = Piece { padded, len };
         self
     }
 }
 
 impl fmt::Debug for Values<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let set = self.slots.iter().enumerate().filter(|(_, json)| **json != b"null");
-        f.debug_map().entries(set.map(|(slot, json)| (slot, String::from_utf8_lossy(json)))).finish()
+        let json = |piece: &Piece<'_>| String::from_utf8_lossy(piece.as_json()).into_owned();
+        let built_in = Var::BUILT_IN.iter().zip(&self.built_in);
+        let host = self
+            .host
+            .iter()
+            .map(|value| (value.var.name(), String::from_utf8_lossy(&value.json).into_owned()));
+        f.debug_map().entries(built_in.map(|(var, piece)| (var.name(), json(piece)))).entries(host).finish()
     }
 }

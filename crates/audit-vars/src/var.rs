@@ -29,7 +29,7 @@ impl Var {
     /// value for all logs of one execution.
     pub const NOW: Var = Var { name: "now", slot: 3, max_bytes: Now::MAX_JSON_BYTES };
 
-    const BUILT_IN: [Var; 4] = [Var::IP, Var::USER_AGENT, Var::REQUEST_ID, Var::NOW];
+    pub(crate) const BUILT_IN: [Var; 4] = [Var::IP, Var::USER_AGENT, Var::REQUEST_ID, Var::NOW];
 
     /// The name it has on the wire and in error messages.
     pub fn name(&self) -> &'static str {

@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit_core::UniqueId;
+use audit_core::{BufferPool, UniqueId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
@@ -25,7 +25,7 @@ use super::plan::{
 };
 use super::segment::{SegmentReader, Window};
 use crate::answer::Refusal;
-use crate::buffers::{Pieces, Pool};
+use crate::buffers::pieces;
 use crate::deliver::{Deliverer, Delivery};
 use crate::encode::{EncodedObject, ObjectEncoder};
 use crate::health::Watch;
@@ -61,7 +61,7 @@ pub(crate) struct JournalDelivery {
     /// Where the last durable group ends. Its sender goes when nothing more will be committed.
     durable: watch::Receiver<Position>,
     commands: mpsc::UnboundedReceiver<Command>,
-    pool: Arc<Pool>,
+    pool: BufferPool,
     /// Away while it reads on another thread.
     cutter: Option<Cutter>,
     /// Away while it encodes on another thread.
@@ -153,8 +153,8 @@ impl JournalDelivery {
             Planned { plan, end: start, state }
         });
         let planned = planned.collect();
-        let pool = Arc::new(Pool::default());
-        let cutter = Cutter::new(Arc::clone(&live), planned_to, settings.max_object_bytes, Arc::clone(&pool));
+        let pool = pieces();
+        let cutter = Cutter::new(Arc::clone(&live), planned_to, settings.max_object_bytes);
         JournalDelivery {
             disk,
             live,
@@ -165,7 +165,7 @@ impl JournalDelivery {
             durable,
             commands,
             cutter: Some(cutter),
-            encoder: Some(ObjectEncoder::new(Arc::clone(&pool))),
+            encoder: Some(ObjectEncoder::new(pool.clone())),
             pool,
             more: true,
             ended: false,
@@ -303,13 +303,14 @@ impl JournalDelivery {
     async fn encode(&mut self, cut: Cut) {
         let Cut { stream, first_sequence, count, time_ms, lines, since: _, end } = cut;
         let plan = Plan { stream, first_sequence, count, time_ms, compression: self.settings.compression };
-        let (mut encoder, lines) = (self.encoder.take().expect("back from its thread"), lines.into_bytes());
-        let (encoder, object) = blocking(move || {
-            let object = encoder.encode(lines, first_sequence, count, plan.compression);
-            (encoder, object)
+        let mut encoder = self.encoder.take().expect("back from its thread");
+        let (encoder, lines, object) = blocking(move || {
+            let object = encoder.encode(&lines, first_sequence, count, plan.compression);
+            (encoder, lines, object)
         })
         .await;
         self.encoder = Some(encoder);
+        self.cutter_mut().give_back(lines);
         self.unplanned = Some(Unplanned { plan, object, end });
     }
 
@@ -381,7 +382,7 @@ impl JournalDelivery {
             if self.requests.len() >= self.allowed || !self.has_memory() {
                 break;
             }
-            let pool = Arc::clone(&self.pool);
+            let pool = self.pool.clone();
             let read = self.on_disk(move |disk| {
                 let object = read_object(disk, &plan.file_name(), &pool)?;
                 object.map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))
@@ -553,7 +554,7 @@ struct Cut {
     first_sequence: u64,
     count: u64,
     time_ms: i64,
-    lines: Pieces,
+    lines: Vec<u8>,
     since: Instant,
     /// Where the last group ends all of whose records are in this object or an earlier one.
     end: Position,
@@ -571,16 +572,12 @@ struct Cutter {
     pending: Option<Cut>,
     consumed: Position,
     max_object_bytes: usize,
-    pool: Arc<Pool>,
+    /// Memory for the lines of the next object.
+    lines: Vec<u8>,
 }
 
 impl Cutter {
-    fn new(
-        live: Arc<LiveSegments>,
-        planned_to: BTreeMap<UniqueId, u64>,
-        max_object_bytes: usize,
-        pool: Arc<Pool>,
-    ) -> Cutter {
+    fn new(live: Arc<LiveSegments>, planned_to: BTreeMap<UniqueId, u64>, max_object_bytes: usize) -> Cutter {
         let consumed = Position { ordinal: 0, offset: 0 };
         Cutter {
             live,
@@ -591,7 +588,7 @@ impl Cutter {
             pending: None,
             consumed,
             max_object_bytes,
-            pool,
+            lines: Vec::new(),
         }
     }
 
@@ -650,16 +647,21 @@ impl Cutter {
                 if first_sequence < planned_to {
                     continue;
                 }
+                let lines = &mut self.lines;
                 let pending = self.pending.get_or_insert_with(|| Cut {
                     stream: header.stream,
                     first_sequence,
                     count: 0,
                     time_ms: place.time_ms,
-                    lines: Pieces::new(&self.pool),
+                    lines: {
+                        // Of what is reserved, only what is written is ever touched; growing would move it.
+                        lines.reserve(self.max_object_bytes);
+                        std::mem::take(lines)
+                    },
                     since: Instant::now(),
                     end: self.consumed,
                 });
-                pending.lines.extend(&payload[place.lines]);
+                pending.lines.extend_from_slice(&payload[place.lines]);
                 pending.count += u64::from(place.count);
             }
             if full {
@@ -679,9 +681,17 @@ impl Cutter {
         }
     }
 
+    /// Takes back the memory of an object's lines. What one larger batch took is let go of.
+    fn give_back(&mut self, mut lines: Vec<u8>) {
+        if lines.capacity() <= 2 * self.max_object_bytes {
+            lines.clear();
+            self.lines = lines;
+        }
+    }
+
     /// Lets go of the memory that it reads into.
     fn trim(&mut self) {
-        self.window = Window::default();
+        (self.lines, self.window) = (Vec::new(), Window::default());
         if let Some(reader) = &mut self.reader {
             reader.trim();
         }

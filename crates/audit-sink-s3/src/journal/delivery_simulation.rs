@@ -45,6 +45,7 @@ use super::segment::Segment;
 use super::simulated_bucket::{Believes, Manners, Refuses, SimulatedBucket};
 use super::simulated_disk::{Dice, Fault, SimulatedDisk};
 use super::writer::{CommitError, JournalWriter};
+use crate::buffers::pieces;
 use crate::deliver::Deliverer;
 use crate::health::HealthBoard;
 use crate::{Bucket, Compression, HealthState, JournalSettings, Settings};
@@ -730,7 +731,7 @@ impl Disk for BadDisk {
         self.inner.rename(from, to)?;
         if self.variant == Variant::NotesDeliveryWhenPlanned
             && to.ends_with(".object")
-            && let Ok((plan, _)) = plan::read_object(&self.inner, to, &Arc::default())?
+            && let Ok((plan, _)) = plan::read_object(&self.inner, to, &pieces())?
         {
             plan::write_delivered(&self.inner, plan.stream, plan.next_sequence())?;
         }

@@ -143,7 +143,7 @@ impl GroupHeader {
 /// header of the group.
 #[derive(Debug, Clone)]
 pub(crate) struct EncodedBatch {
-    header: Vec<u8>,
+    header: [u8; BATCH_HEADER_BYTES],
     batch: Batch,
 }
 
@@ -154,13 +154,16 @@ impl EncodedBatch {
         // One journal may come to serve several destinations; this one has number 0.
         let destination = 0u32;
         let time_ms = batch.time_ms().cast_unsigned();
-        let (count, bytes) = (batch.count(), batch.lines().len());
+        let bytes = u32::try_from(batch.lines().len()).expect("a batch has at most MAX_BATCH_BYTES");
+        // Every caller does this for every batch: a formatter would take several times as long as the checksum.
         let mut header =
-            format!("batch {destination:08x} time {time_ms:016x} count {count:08x} bytes {bytes:08x} ")
-                .into_bytes();
-        let sum = crc32c::crc32c_append(crc32c::crc32c(&header), batch.lines());
-        header.extend_from_slice(format!("sum {sum:08x}\n").as_bytes());
-        debug_assert_eq!(header.len(), BATCH_HEADER_BYTES);
+            *b"batch 00000000 time 0000000000000000 count 00000000 bytes 00000000 sum 00000000\n";
+        put_hex(&mut header[6..14], destination.into());
+        put_hex(&mut header[20..36], time_ms);
+        put_hex(&mut header[43..51], batch.count().into());
+        put_hex(&mut header[58..66], bytes.into());
+        let sum = crc32c::crc32c_append(crc32c::crc32c(&header[..67]), batch.lines());
+        put_hex(&mut header[71..79], sum.into());
         EncodedBatch { header, batch }
     }
 
@@ -173,25 +176,34 @@ impl EncodedBatch {
     }
 }
 
+/// Writes a number in as many hexadecimal digits as there are places.
+fn put_hex(places: &mut [u8], value: u64) {
+    let mut left = value;
+    for place in places.iter_mut().rev() {
+        *place = b"0123456789abcdef"[(left & 15) as usize];
+        left >>= 4;
+    }
+    debug_assert_eq!(left, 0, "{value:x} does not fit");
+}
+
 /// Bytes that a group of these batches takes, up to the beginning of the next one.
 pub(crate) fn space(batches: &[EncodedBatch]) -> u64 {
     let payload: u64 = batches.iter().map(EncodedBatch::bytes).sum();
     (GROUP_HEADER_BYTES as u64 + payload).next_multiple_of(BLOCK_BYTES)
 }
 
-/// Writes a group in the place of what is in `out`.
+/// The header of a group, and its text. Behind that follow the [parts] of its batches.
 ///
 /// # Panics
 ///
 /// If the payload does not fit into 32 bits of bytes; the one who groups keeps to the size of a segment.
-pub(crate) fn encode_group(
-    out: &mut Vec<u8>,
+pub(crate) fn group_header(
     salt: u32,
     stream: UniqueId,
     first_sequence: u64,
     durable: Position,
     batches: &[EncodedBatch],
-) -> GroupHeader {
+) -> (GroupHeader, Vec<u8>) {
     let payload: u64 = batches.iter().map(EncodedBatch::bytes).sum();
     let header = GroupHeader {
         stream,
@@ -202,13 +214,12 @@ pub(crate) fn encode_group(
         durable,
         batch_sum: batches.iter().fold(salt, |sum, encoded| crc32c::crc32c_append(sum, &encoded.header)),
     };
-    out.clear();
-    out.extend_from_slice(&header.encode(salt));
-    for EncodedBatch { header, batch } in batches {
-        out.extend_from_slice(header);
-        out.extend_from_slice(batch.lines());
-    }
-    header
+    (header, header.encode(salt))
+}
+
+/// What follows the header of a group, in order.
+pub(crate) fn parts(batches: &[EncodedBatch]) -> impl Iterator<Item = &[u8]> {
+    batches.iter().flat_map(|EncodedBatch { header, batch }| [&header[..], &batch.lines()[..]])
 }
 
 /// What stands where a group may begin.
@@ -366,7 +377,9 @@ mod tests {
         let mut bytes = Vec::new();
         let durable = Position { ordinal: 3, offset: 8192 };
         let batches = [batch("{\"a\":1}\n{\"b\": \"@ @\"}\n", -5), batch("{}\n", i64::MAX)];
-        let header = encode_group(&mut bytes, salt, UniqueId::from_bits(77), 9, durable, &batches);
+        let (header, text) = group_header(salt, UniqueId::from_bits(77), 9, durable, &batches);
+        bytes.extend_from_slice(&text);
+        parts(&batches).for_each(|part| bytes.extend_from_slice(part));
         assert_eq!(bytes.len() as u64, header.group_bytes());
         assert!(!bytes.contains(&0), "a group has no zero byte");
         bytes.resize(usize::try_from(space(&batches)).unwrap(), 0);

@@ -29,6 +29,8 @@ mod open;
 mod orphan;
 mod plan;
 mod recovery;
+#[cfg(test)]
+pub(crate) mod scale;
 mod segment;
 #[cfg(test)]
 mod simulated_bucket;
@@ -44,3 +46,5 @@ pub(crate) use commit::JournaledWriter;
 pub use inspect::{JournalBatch, JournalReader, JournalState, JournalStream, PlannedObject};
 pub(crate) use open::Opening;
 pub use orphan::{JournalDelivered, JournalDelivering, OrphanedJournal};
+#[cfg(feature = "internals")]
+pub(crate) use {segment::Segment, writer::JournalWriter};

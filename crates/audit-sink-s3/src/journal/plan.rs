@@ -5,14 +5,13 @@
 //! - A *delivered file* says up to which record a stream is delivered. There is one for each stream from before its first record on.
 
 use std::io;
-use std::sync::Arc;
 
-use audit_core::UniqueId;
+use audit_core::{BufferPool, UniqueId};
 
 use super::disk::{Disk, remove_if_there};
 use super::format::{Fields, seal};
 use super::recovery::RecoveryError;
-use crate::buffers::{Pieces, Pool};
+use crate::buffers::{Pieces, pieces};
 use crate::encode::EncodedObject;
 use crate::{Compression, ObjectKey, ObjectMetadata};
 
@@ -100,7 +99,7 @@ fn object_header(plan: &Plan, object: &EncodedObject) -> Vec<u8> {
 pub(crate) fn read_object(
     disk: &dyn Disk,
     name: &str,
-    pool: &Arc<Pool>,
+    pool: &BufferPool,
 ) -> io::Result<Result<(Plan, EncodedObject), &'static str>> {
     let file = disk.open(name)?;
     let len = file.len()?;
@@ -223,7 +222,7 @@ pub(crate) fn recover(
         what: what.to_owned(),
     };
     let mut decided = Decided::default();
-    let pool = Arc::default();
+    let pool = pieces();
     let mut names = disk.list()?;
     names.sort_unstable();
     for name in &names {
@@ -278,7 +277,7 @@ pub(crate) fn conflicts(disk: &dyn Disk) -> io::Result<Vec<Plan>> {
     names.retain(|name| object_of(name).is_some_and(|(_, _, set_aside)| set_aside));
     names.sort_unstable();
     let mut plans = Vec::new();
-    let pool = Arc::default();
+    let pool = pieces();
     for name in names {
         // One that was cut off by hand is of no use to anybody.
         if let Ok((plan, _)) = read_object(disk, &name, &pool)? {

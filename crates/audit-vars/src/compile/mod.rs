@@ -146,14 +146,14 @@ pub(crate) fn body<T: Serialize + ?Sized>(
     limits: &Limits,
     body: &T,
 ) -> Result<Template, BodyError> {
-    let mut compiler = Compiler::new(Rules::Body(vars, limits), 1024);
+    let mut compiler = Compiler::new(Rules::Body(vars, limits), 1024 + Template::SPARE_BYTES);
     body.serialize(&mut compiler)?;
     compiler.finish_body(limits)
 }
 
 /// A body from JSON text in which sentinels stand for variables.
 pub(crate) fn json_body(vars: &Vars, limits: &Limits, text: &str) -> Result<Template, BodyError> {
-    let capacity = text.len().min(limits.max_log_bytes() as usize);
+    let capacity = text.len().min(limits.max_log_bytes() as usize) + Template::SPARE_BYTES;
     let mut compiler = Compiler::new(Rules::Body(vars, limits), capacity);
     json::compile(&mut compiler, text, json::Sentinels::Variables)?;
     compiler.finish_body(limits)

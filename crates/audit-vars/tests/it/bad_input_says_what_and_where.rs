@@ -366,7 +366,7 @@ fn of_a_host_value_of_another_table() {
     let mut others = Vars::new();
     let small = others.register("small", 10).unwrap();
     let value = HostValue::new(small, "value").unwrap();
-    let _ = audit_vars::Values::none().with_host_value(&TABLE.vars, &value);
+    let _ = audit_vars::Values::none().with_host_values(&TABLE.vars, &[value]);
 }
 
 #[test]

@@ -151,8 +151,8 @@ pub(crate) struct Request {
     user_agent: Option<UserAgent>,
     request_id: Option<RequestId>,
     now: Option<Now>,
-    actor: Option<(HostValue, Value)>,
-    trace: Option<(HostValue, Value)>,
+    host: Vec<(HostValue, Value)>,
+    host_values: Vec<HostValue>,
 }
 
 impl Request {
@@ -169,14 +169,19 @@ impl Request {
             user_agent: Some("\"".repeat(UserAgent::MAX_BYTES).as_str().into()),
             request_id: Some(RequestId::new(&"a".repeat(RequestId::MAX_BYTES)).unwrap()),
             now: Some(Now::at_ms(i64::MIN)),
-            actor: Some(host_value(TABLE.actor)),
-            trace: Some(host_value(TABLE.trace)),
+            ..Request::of_host([host_value(TABLE.actor), host_value(TABLE.trace)])
         }
     }
 
+    fn of_host(host: impl IntoIterator<Item = (HostValue, Value)>) -> Request {
+        let host: Vec<_> = host.into_iter().collect();
+        let host_values = host.iter().map(|(value, _)| value.clone()).collect();
+        Request { ip: None, user_agent: None, request_id: None, now: None, host, host_values }
+    }
+
     pub(crate) fn values(&self) -> Values<'_> {
-        let Request { ip, user_agent, request_id, now, actor, trace } = self;
-        let mut values = Values::none();
+        let Request { ip, user_agent, request_id, now, host: _, host_values } = self;
+        let mut values = Values::none().with_host_values(&TABLE.vars, host_values);
         if let Some(ip) = ip {
             values = values.with_ip(ip);
         }
@@ -189,9 +194,6 @@ impl Request {
         if let Some(now) = now {
             values = values.with_now(now);
         }
-        for (host_value, _) in actor.iter().chain(trace) {
-            values = values.with_host_value(&TABLE.vars, host_value);
-        }
         values
     }
 
@@ -202,8 +204,10 @@ impl Request {
             "userAgent" => json!(self.user_agent.as_ref().map(UserAgent::as_str)),
             "requestId" => json!(self.request_id.as_ref().map(RequestId::as_str)),
             "now" => json!(self.now.map(|now| now.ms())),
-            "convexActor" => json!(self.actor.as_ref().map(|(_, value)| value)),
-            "trace_id" => json!(self.trace.as_ref().map(|(_, value)| value)),
+            "convexActor" | "trace_id" => {
+                let of_host = self.host.iter().find(|(host_value, _)| host_value.var().name() == name);
+                json!(of_host.map(|(_, value)| value))
+            }
             other => panic!("no variable {other}"),
         }
     }
@@ -241,7 +245,6 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
             user_agent,
             request_id,
             now,
-            actor,
-            trace,
+            ..Request::of_host(actor.into_iter().chain(trace))
         })
 }

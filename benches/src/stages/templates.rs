@@ -1,0 +1,240 @@
+//! Bodies: compiled from a value and from text, and replayed.
+
+use std::hint::black_box;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use audit_core::Limits;
+use audit_vars::{ClientIp, Now, RequestId, Template, UserAgent, Values, Vars};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::bodies::{NOW_MS, Nasty, REQUEST_ID, USER_AGENT, View};
+use crate::contest::{Contest, Row, Side, Target, Unit};
+use crate::rivals::tree_walk;
+
+/// What one request gives for the variables.
+#[derive(Debug)]
+pub struct Request {
+    ip: ClientIp,
+    user_agent: UserAgent,
+    request_id: RequestId,
+    now: Now,
+}
+
+impl Request {
+    /// Of a common browser, over IPv6.
+    pub fn common() -> Request {
+        Request {
+            ip: ClientIp::from(IpAddr::from([0x2001u16, 0xdb8, 0x85a3, 0, 0, 0x8a2e, 0x370, 0x7334])),
+            user_agent: UserAgent::from(USER_AGENT),
+            request_id: RequestId::new(REQUEST_ID).expect("a request id"),
+            now: Now::at_ms(NOW_MS),
+        }
+    }
+
+    /// Ready to be rendered.
+    pub fn values(&self) -> Values<'_> {
+        let Request { ip, user_agent, request_id, now } = self;
+        Values::none().with_ip(ip).with_user_agent(user_agent).with_request_id(request_id).with_now(now)
+    }
+
+    /// The same for a tree.
+    pub fn lookup(&self, name: &str) -> Value {
+        match name {
+            "ip" => json!(self.ip.addr()),
+            "userAgent" => json!(self.user_agent.as_str()),
+            "requestId" => json!(self.request_id.as_str()),
+            _ => json!(self.now.ms()),
+        }
+    }
+}
+
+/// Compiles a body.
+pub fn compiled<T: Serialize>(body: &T) -> Template {
+    Template::compile(&Vars::new(), &Limits::default(), body).expect("a body compiles")
+}
+
+/// How much faster than the tree walk, and how close to memcpy, a replay must be.
+struct Targets {
+    tree: Option<f64>,
+    memcpy: Option<f64>,
+}
+
+/// All stages of all bodies.
+pub fn contests() -> Vec<Contest> {
+    let targets = |tree, memcpy| Targets { tree: Some(tree), memcpy };
+    [
+        of("0.5 KB", View::of_half_a_kilobyte(), targets(60.0, None)),
+        of("1.2 KB", View::of_one_kilobyte(), targets(120.0, Some(2.5))),
+        of("10 KB", View::of_ten_kilobytes(), targets(250.0, Some(1.2))),
+        of("nasty, 35 KB", Nasty::new(), Targets { tree: None, memcpy: None }),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn of<T: Serialize + 'static>(name: &str, body: T, targets: Targets) -> Vec<Contest> {
+    let body = Rc::new(body);
+    let text: Rc<str> = serde_json::to_string(&*body).expect("a body serializes").into();
+    let tree = serde_json::to_value(&*body).expect("a body serializes");
+    let mut line = Vec::new();
+    compiled(&*body).render(&Request::common().values(), &mut line);
+    let request = Request::common();
+    let (size, walked) = tree_walk(&tree, &|name| request.lookup(name));
+    assert_eq!(
+        serde_json::from_slice::<Value>(&line).expect("a rendering is JSON"),
+        serde_json::from_slice::<Value>(&walked).expect("a tree is JSON"),
+        "both ways give the same log"
+    );
+    assert_eq!(size, walked.len());
+
+    let walk = Side::call("tree walk", move || {
+        black_box(tree_walk(black_box(&tree), &|name| request.lookup(name)));
+    });
+    let memcpy = |batch_bytes: usize| {
+        let (mut copied, line) = (Vec::with_capacity(batch_bytes), line.clone());
+        Side::call("memcpy", move || {
+            if copied.len() + line.len() > batch_bytes {
+                copied.clear();
+            }
+            copied.extend_from_slice(black_box(&line));
+            black_box(&copied);
+        })
+    };
+    let one = line.len();
+    let against = |stage: Contest, target: Option<Target>| match target {
+        Some(target) => stage.target(target),
+        None => stage,
+    };
+    let replay = format!("replay a cached log, {name}");
+    let compile = format!("compile from a Rust value, {name}");
+    let from_json = format!("compile from JSON text, {name}");
+    vec![
+        against(
+            Contest::new(&replay, render(&*body, 0)).against(walk),
+            targets.tree.map(Target::TimesAsFast),
+        ),
+        against(
+            Contest::new(&replay, render(&*body, 0)).against(memcpy(one)),
+            targets.memcpy.map(Target::AtMostTimes),
+        ),
+        against(
+            Contest::new(format!("{replay}, into a batch"), render(&*body, BATCH_BYTES))
+                .against(memcpy(BATCH_BYTES)),
+            targets.memcpy.map(Target::AtMostTimes),
+        ),
+        Contest::new(&compile, compile_value(Rc::clone(&body)))
+            .against(call("serde_json::to_vec", Rc::clone(&body), |body| {
+                black_box(serde_json::to_vec(black_box(&**body)).expect("a body serializes"));
+            }))
+            .target(Target::TimesAsFast(1.0)),
+        Contest::new(&compile, compile_value(Rc::clone(&body))).against(call(
+            "sonic_rs::to_vec",
+            Rc::clone(&body),
+            |body| {
+                black_box(sonic_rs::to_vec(black_box(&**body)).expect("a body serializes"));
+            },
+        )),
+        Contest::new(&from_json, compile_text(Rc::clone(&text)))
+            .against(call("serde_json, into a tree", Rc::clone(&text), |text| {
+                black_box(serde_json::from_str::<Value>(black_box(text)).expect("JSON"));
+            }))
+            .target(Target::TimesAsFast(5.0)),
+        Contest::new(&from_json, compile_text(Rc::clone(&text))).against(call(
+            "sonic_rs, into a tree",
+            text,
+            |text| {
+                black_box(sonic_rs::from_str::<sonic_rs::Value>(black_box(text)).expect("JSON"));
+            },
+        )),
+    ]
+}
+
+fn call<T: 'static>(name: &str, on: T, call: impl Fn(&T) + 'static) -> Side {
+    Side::call(name, move || call(&on))
+}
+
+/// In a release to many, replays go one behind the other into a batch of this size.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// One replay behind the other into a batch of so many bytes, or always to the same place if that is not enough for two.
+fn render<T: Serialize>(body: &T, batch_bytes: usize) -> Side {
+    let template = compiled(body);
+    let request = Request::common();
+    let most = template.bound_bytes() as usize + Template::SPARE_BYTES;
+    let mut out = Vec::with_capacity(batch_bytes.max(most));
+    Side::call("template", move || {
+        let values = request.values();
+        if out.len() + most > batch_bytes {
+            out.clear();
+        }
+        template.render(black_box(&values), &mut out);
+        black_box(&out);
+    })
+}
+
+fn compile_value<T: Serialize + 'static>(body: Rc<T>) -> Side {
+    let (vars, limits) = (Vars::new(), Limits::default());
+    call("template", body, move |body| {
+        black_box(Template::compile(&vars, &limits, black_box(&**body)).expect("a body compiles"));
+    })
+}
+
+fn compile_text(text: Rc<str>) -> Side {
+    let (vars, limits) = (Vars::new(), Limits::default());
+    call("template", text, move |text| {
+        black_box(Template::from_json(&vars, &limits, black_box(text)).expect("a body compiles"));
+    })
+}
+
+/// Allocations of one replayed log.
+pub fn allocations() -> Vec<Row> {
+    let body = View::of_one_kilobyte();
+    let template = compiled(&body);
+    let request = Request::common();
+    let mut out = Vec::with_capacity(2 * template.bound_bytes() as usize);
+    let ours = allocation_counter::measure(|| {
+        template.render(&request.values(), &mut out);
+    });
+    let tree = serde_json::to_value(&body).expect("a body serializes");
+    let walk = allocation_counter::measure(|| {
+        black_box(tree_walk(&tree, &|name| request.lookup(name)));
+    });
+    let allocations =
+        Row::counted("allocations to replay a cached log, 1.2 KB", ours.count_total as f64, Unit::Count)
+            .beside("tree walk", walk.count_total as f64)
+            .with_target(Target::AtMost(0.0));
+    vec![Row { ratio: None, ..allocations }]
+}
+
+/// Does one stage with the body of 1.2 KB so many times, for whoever counts instructions.
+///
+/// # Panics
+///
+/// If there is no such stage.
+pub fn repeat(stage: &str, times: u64) {
+    let body = View::of_one_kilobyte();
+    let (vars, limits) = (Vars::new(), Limits::default());
+    let text = serde_json::to_string(&body).expect("a body serializes");
+    let template = compiled(&body);
+    let request = Request::common();
+    let values = request.values();
+    let mut out = Vec::with_capacity(2 * template.bound_bytes() as usize);
+    template.render(&values, &mut out);
+    let line = out.clone();
+    for _ in 0..times {
+        out.clear();
+        match stage {
+            "replay" => template.render(black_box(&values), &mut out),
+            "copy" => out.extend_from_slice(black_box(&line)),
+            "compile" => drop(black_box(Template::compile(&vars, &limits, black_box(&body)))),
+            "to_vec" => drop(black_box(serde_json::to_vec(black_box(&body)))),
+            "from_json" => drop(black_box(Template::from_json(&vars, &limits, black_box(&text)))),
+            "to_tree" => drop(black_box(serde_json::from_str::<Value>(black_box(&text)))),
+            _ => panic!("no stage {stage}"),
+        }
+        black_box(&out);
+    }
+}

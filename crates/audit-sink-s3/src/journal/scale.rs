@@ -1,0 +1,90 @@
+//! A journal on a simulated disk with its real delivery, for the simulation of many hosts.
+
+use std::sync::Arc;
+
+use audit_core::{Batch, UniqueId};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::delivery::{self, Command, JournalDelivery};
+use super::disk::Disk;
+use super::format::{EncodedBatch, Position};
+use super::live::{LiveSegments, Publisher};
+use super::plan::Decided;
+use super::simulated_disk::SimulatedDisk;
+use super::writer::JournalWriter;
+use crate::deliver::Deliverer;
+use crate::{JournalSettings, Settings};
+
+/// What a [`Journal`] is made of.
+pub(crate) struct Parts {
+    pub(crate) stream: UniqueId,
+    pub(crate) settings: Settings,
+    pub(crate) journal: JournalSettings,
+    pub(crate) deliverer: Deliverer,
+}
+
+/// One that is new, and whose disk works.
+pub(crate) struct Journal {
+    disk: Arc<dyn Disk>,
+    live: Arc<LiveSegments>,
+    writer: JournalWriter,
+    publisher: Publisher,
+    commands: mpsc::UnboundedSender<Command>,
+    delivery: JoinHandle<bool>,
+    next_ordinal: u32,
+    segment_bytes: u64,
+}
+
+impl Journal {
+    pub(crate) fn start(Parts { stream, settings, journal, deliverer }: Parts) -> Journal {
+        let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new(1));
+        let live = Arc::new(LiveSegments::recovered(&[], tokio::time::Instant::now()));
+        let start = Position { ordinal: 0, offset: 0 };
+        let (durable, committed) = watch::channel(start);
+        let (commands, received) = mpsc::unbounded_channel();
+        let segment_bytes = journal.segment_bytes;
+        let delivery = JournalDelivery::new(delivery::Parts {
+            disk: Arc::clone(&disk),
+            live: Arc::clone(&live),
+            deliverer: Arc::new(deliverer),
+            settings,
+            journal,
+            own_stream: Some(stream),
+            durable: committed,
+            commands: received,
+            decided: Decided::default(),
+        });
+        Journal {
+            disk,
+            writer: JournalWriter::new(stream, start),
+            publisher: Publisher::new(Arc::clone(&live), stream, durable),
+            live,
+            commands,
+            delivery: tokio::spawn(delivery.run()),
+            next_ordinal: 1,
+            segment_bytes,
+        }
+    }
+
+    /// Makes a batch durable, as the thread that commits does.
+    pub(crate) fn commit(&mut self, batch: Batch) {
+        let count = batch.count();
+        let batches = [EncodedBatch::new(batch)];
+        let segment = self.writer.needs_segment(&batches).then(|| {
+            let segment = self.live.prepare(&*self.disk, self.next_ordinal, self.segment_bytes, 7);
+            self.next_ordinal += 1;
+            segment.expect("a disk that works")
+        });
+        let committed = self.writer.commit(&batches, || segment).expect("a disk that works");
+        self.publisher.publish(&committed, count);
+    }
+
+    /// Ends it in order. Whether everything was delivered.
+    pub(crate) async fn end(self) -> bool {
+        let Journal { publisher, commands, delivery, .. } = self;
+        let _ = commands.send(Command::Hurry);
+        drop(publisher);
+        delivery.await.expect("no panic")
+    }
+}
