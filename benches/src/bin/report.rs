@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use audit_benches::contest::{Row, Spread, Target, Unit};
 use audit_benches::report::{self, Machine};
-use audit_benches::stages::{backlog, commit, delivery, release, templates};
+use audit_benches::stages::{backlog, commit, delivery, functions, release, templates};
 
 /// How long and how much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -22,13 +22,27 @@ struct Effort {
     rounds: Duration,
     backlog_mib: u64,
     releases: u32,
+    hits: Duration,
+    hits_rounds: u32,
     instructions: bool,
 }
 
-const FULL: Effort =
-    Effort { rounds: Duration::from_secs(75), backlog_mib: 1024, releases: 100, instructions: true };
-const QUICK: Effort =
-    Effort { rounds: Duration::from_secs(1), backlog_mib: 32, releases: 3, instructions: false };
+const FULL: Effort = Effort {
+    rounds: Duration::from_secs(75),
+    backlog_mib: 1024,
+    releases: 100,
+    hits: Duration::from_secs(2),
+    hits_rounds: 3,
+    instructions: true,
+};
+const QUICK: Effort = Effort {
+    rounds: Duration::from_secs(1),
+    backlog_mib: 32,
+    releases: 3,
+    hits: Duration::from_millis(200),
+    hits_rounds: 1,
+    instructions: false,
+};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -101,6 +115,8 @@ fn compare(effort: Effort, judge: bool) -> ExitCode {
     let mut last = backlog(effort, directory.path());
     println!("releases into a journal …");
     last.extend(releases(effort, directory.path()));
+    println!("cache hits of the functions host …");
+    last.push(functions::cache_hits(directory.path(), effort.hits, effort.hits_rounds));
     last.extend(templates::allocations());
     if effort.instructions {
         last.extend(instructions());
@@ -110,6 +126,7 @@ fn compare(effort: Effort, judge: bool) -> ExitCode {
     contests.extend(release::contests());
     contests.extend(delivery::contests(directory.path()));
     contests.extend(commit::contests(directory.path()));
+    contests.extend(functions::contests(directory.path(), &build.join("report/npm")));
     let mut rows = report::run(contests, effort.rounds);
     rows.extend(last);
 

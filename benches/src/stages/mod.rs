@@ -6,6 +6,7 @@
 pub mod backlog;
 pub mod commit;
 pub mod delivery;
+pub mod functions;
 pub mod release;
 pub mod templates;
 

@@ -54,15 +54,13 @@ impl Logs {
         objects.sort_by_key(|(key, _)| (key.stream(), key.first_sequence()));
         for (key, path) in objects {
             let mut decoder = LineDecoder::new(Compression::Zstd);
-            let mut sequence = key.first_sequence();
             let mut lines = Vec::new();
             decoder.push(&fs::read(&path)?, |line| lines.push(line.to_vec()))?;
             decoder.finish()?;
-            for line in lines {
+            for (sequence, line) in (key.first_sequence()..).zip(lines) {
                 if !numbers.insert((key.stream(), sequence)) {
                     return Err(format!("record {sequence} of stream {} is there twice", key.stream()).into());
                 }
-                sequence += 1;
                 let text = String::from_utf8(line)?;
                 let json = serde_json::from_str(&text)?;
                 logs.all.push(Log { text, json });

@@ -37,8 +37,10 @@ pub(super) struct Facts {
 #[derive(Default)]
 struct Releases {
     under_way: bool,
-    waiting: Vec<(RequestContext, oneshot::Sender<Result<Arc<Answered>, CallError>>)>,
+    waiting: Vec<(RequestContext, oneshot::Sender<HandedOut>)>,
 }
+
+type HandedOut = Result<Arc<Answered>, CallError>;
 
 /// The most hand-outs that are made durable together: it bounds how long the first of them waits for the last.
 const MAX_RELEASED_TOGETHER: usize = 4_096;

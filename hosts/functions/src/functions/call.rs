@@ -155,10 +155,9 @@ impl Mutated {
             MutationError::Function(AttemptError::Failed(answered)) => *answered,
             MutationError::Release(error) => unreleased(&error)?,
             error @ MutationError::Conflict { .. } => return Err(CallError::Conflict(chain(&error))),
-            MutationError::Function(error) | MutationError::Commit(error) => {
+            error @ (MutationError::Function(_) | MutationError::Commit(_) | _) => {
                 return Err(CallError::Store(chain(&error)));
             }
-            error => return Err(CallError::Store(chain(&error))),
         };
         Ok(Mutated { answered, committed: None })
     }
