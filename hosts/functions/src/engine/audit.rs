@@ -57,15 +57,15 @@ pub(super) fn operation<'js>(
     rules: &Rules<'_, 'js>,
     body: Value<'js>,
 ) -> rquickjs::Result<String> {
-    let mut walk = Walk { ctx, rules, text: String::with_capacity(2048), around: Vec::new() };
-    walk.text.push_str("{\"body\":");
+    let mut walk = Walk { ctx, rules, text: Vec::with_capacity(2048), around: Vec::new() };
+    walk.text.extend_from_slice(b"{\"body\":");
     let start = walk.text.len();
     let what = body.type_name();
     let is_variable = body.is_symbol();
     match walk.value(body, "") {
-        Ok(true) if walk.text[start..].starts_with('{') && !is_variable => {
-            walk.text.push('}');
-            Ok(walk.text)
+        Ok(true) if walk.text[start..].starts_with(b"{") && !is_variable => {
+            walk.text.push(b'}');
+            Ok(String::from_utf8(walk.text)?)
         }
         Ok(_) => {
             let message =
@@ -87,7 +87,7 @@ pub(super) fn operation<'js>(
 struct Walk<'a, 'js> {
     ctx: &'a Ctx<'js>,
     rules: &'a Rules<'a, 'js>,
-    text: String,
+    text: Vec<u8>,
     /// The objects that the walk is in.
     around: Vec<Value<'js>>,
 }
@@ -96,8 +96,9 @@ impl<'js> Walk<'_, 'js> {
     /// Writes a value; false if it is one that JSON leaves out. `key` is what `toJSON` is told.
     fn value(&mut self, value: Value<'js>, key: &str) -> Result<bool, Refused> {
         match value.type_of() {
-            Type::Null => self.text.push_str("null"),
-            Type::Bool => self.text.push_str(if value.as_bool() == Some(true) { "true" } else { "false" }),
+            Type::Null => self.text.extend_from_slice(b"null"),
+            Type::Bool if value.as_bool() == Some(true) => self.text.extend_from_slice(b"true"),
+            Type::Bool => self.text.extend_from_slice(b"false"),
             Type::Int => self.integer(i64::from(value.as_int().unwrap_or_default())),
             Type::Float => self.float(&value)?,
             Type::String => self.string(&value)?,
@@ -127,8 +128,8 @@ impl<'js> Walk<'_, 'js> {
     }
 
     fn integer(&mut self, value: i64) {
-        use std::fmt::Write as _;
-        // Writing to a string does not fail.
+        use std::io::Write as _;
+        // Writing to memory does not fail.
         let _ = write!(self.text, "{value}");
     }
 
@@ -137,12 +138,12 @@ impl<'js> Walk<'_, 'js> {
         const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
         let number = value.as_float().unwrap_or_default();
         if !number.is_finite() {
-            self.text.push_str("null");
+            self.text.extend_from_slice(b"null");
         } else if number.fract() == 0.0 && number.abs() < MAX_EXACT {
             self.integer(number as i64);
         } else {
             let text: Coerced<String> = value.get()?;
-            self.text.push_str(&text.0);
+            self.text.extend_from_slice(text.0.as_bytes());
         }
         Ok(())
     }
@@ -155,7 +156,7 @@ impl<'js> Walk<'_, 'js> {
             Err(_) => {
                 let quoted = self.ctx.json_stringify(value.clone())?;
                 if let Some(quoted) = quoted {
-                    self.text.push_str(&quoted.to_string()?);
+                    self.text.extend_from_slice(quoted.to_string()?.as_bytes());
                 }
             }
         }
@@ -170,9 +171,9 @@ impl<'js> Walk<'_, 'js> {
             .position(|symbol| symbol.is_ok_and(|symbol: Value<'js>| symbol == *value));
         match known.and_then(|known| self.rules.names.get(known)) {
             Some(name) => {
-                self.text.push_str("{\"$var\":");
+                self.text.extend_from_slice(b"{\"$var\":");
                 quote(name, &mut self.text);
-                self.text.push('}');
+                self.text.push(b'}');
                 Ok(())
             }
             None => {
@@ -243,30 +244,30 @@ impl<'js> Walk<'_, 'js> {
     }
 
     fn elements(&mut self, array: &Array<'js>) -> Result<(), Refused> {
-        self.text.push('[');
+        self.text.push(b'[');
         // A length that does not fit into 31 bits is more than `Array::len` can say.
         let length: f64 = array.as_object().get(PredefinedAtom::Length)?;
         for index in 0..length as usize {
             if index > 0 {
-                self.text.push(',');
+                self.text.push(b',');
             }
             let written = array.get(index).map_err(Refused::from).and_then(|element| {
                 // Only `toJSON` is told the index, and seldom is there one.
                 self.value(element, "")
             });
             if !inside(written, || format!("[{index}]"))? {
-                self.text.push_str("null");
+                self.text.extend_from_slice(b"null");
             }
             if self.text.len() > MAX_TEXT_BYTES {
                 return Err(Refused::TooLarge);
             }
         }
-        self.text.push(']');
+        self.text.push(b']');
         Ok(())
     }
 
     fn properties(&mut self, object: &Object<'js>) -> Result<(), Refused> {
-        self.text.push('{');
+        self.text.push(b'{');
         let mut is_first = true;
         for atom in object.own_keys::<Atom<'js>>(Filter::new().string().enum_only()) {
             let atom = atom?;
@@ -277,15 +278,15 @@ impl<'js> Walk<'_, 'js> {
                 ));
             };
             if key.starts_with('$') {
-                let message = format!("Audit log body keys must not start with \"$\": {}", quoted(&key));
+                let message = format!("Audit log body keys must not start with \"$\": {key:?}");
                 return Err(Refused::Because(message, Vec::new()));
             }
             let before = self.text.len();
             if !is_first {
-                self.text.push(',');
+                self.text.push(b',');
             }
             quote(&key, &mut self.text);
-            self.text.push(':');
+            self.text.push(b':');
             let written = object.get(atom).map_err(Refused::from).and_then(|value| self.value(value, &key));
             if inside(written, || key)? {
                 is_first = false;
@@ -293,7 +294,7 @@ impl<'js> Walk<'_, 'js> {
                 self.text.truncate(before);
             }
         }
-        self.text.push('}');
+        self.text.push(b'}');
         Ok(())
     }
 }
@@ -309,38 +310,8 @@ fn inside<T>(written: Result<T, Refused>, key: impl FnOnce() -> String) -> Resul
     })
 }
 
-fn quoted(text: &str) -> String {
-    let mut quoted = String::new();
-    quote(text, &mut quoted);
-    quoted
-}
-
-/// Appends `text` as a JSON string.
-fn quote(text: &str, out: &mut String) {
-    out.push('"');
-    let mut written = 0;
-    for (index, byte) in text.bytes().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.push_str(&text[written..index]);
-        written = index + 1;
-        match byte {
-            b'"' => out.push_str("\\\""),
-            b'\\' => out.push_str("\\\\"),
-            b'\n' => out.push_str("\\n"),
-            b'\r' => out.push_str("\\r"),
-            b'\t' => out.push_str("\\t"),
-            0x08 => out.push_str("\\b"),
-            0x0c => out.push_str("\\f"),
-            control => {
-                const HEX: &[u8; 16] = b"0123456789abcdef";
-                out.push_str("\\u00");
-                out.push(char::from(HEX[usize::from(control >> 4)]));
-                out.push(char::from(HEX[usize::from(control & 15)]));
-            }
-        }
-    }
-    out.push_str(&text[written..]);
-    out.push('"');
+/// Appends `text` as a JSON string, with the escapes of `JSON.stringify`.
+fn quote(text: &str, out: &mut Vec<u8>) {
+    // Writing a string to memory does not fail.
+    let _ = serde_json::to_writer(out, text);
 }
