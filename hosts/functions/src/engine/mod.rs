@@ -1,7 +1,7 @@
 //! One call of one function, in one JavaScript engine of its own.
 //!
 //! Every call has a fresh engine: nothing that a call does to its globals, its modules or its memory reaches another call,
-//! and the memory limit is exact. What makes that affordable is that modules come compiled (see [`bytecode`]).
+//! and the memory limit is exact. What makes that affordable is that modules come compiled (see `bytecode.rs`).
 //!
 //! A function reaches the host through the three operations of Convex's function ABI, `Convex.syscall`,
 //! `Convex.asyncSyscall` and `Convex.jsSyscall`. The first two go to the [`Syscalls`] of the call, JSON text in and out.
