@@ -5,13 +5,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{Attributes, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload, RetryConfig};
+use object_store::{Attributes, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload};
 use url::Url;
 
 use crate::encode::{EncodedObject, says_same};
@@ -98,9 +97,9 @@ impl Bucket {
             None => Ok(()),
         };
         match url.scheme() {
-            "s3" => Bucket::remote(&url, prefix, s3(&url, purpose.retry(), &options)?),
-            "gs" => Bucket::remote(&url, prefix, gs(&url, purpose.retry(), &options)?),
-            "az" => Bucket::remote(&url, prefix, az(&url, purpose.retry(), &options)?),
+            "s3" => Bucket::remote(&url, prefix, s3(&url, purpose, &options)?),
+            "gs" => Bucket::remote(&url, prefix, gs(&url, purpose, &options)?),
+            "az" => Bucket::remote(&url, prefix, az(&url, purpose, &options)?),
             "file" => {
                 no_options("file")?;
                 Bucket::directory(&url, purpose)
@@ -267,15 +266,17 @@ enum Purpose {
     Read,
 }
 
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 impl Purpose {
-    fn retry(self) -> RetryConfig {
+    fn retry(self) -> object_store::RetryConfig {
+        use object_store::RetryConfig;
         let default = RetryConfig::default();
         match self {
             // Retries are the sink's: they refresh credentials, and they know what an ambiguous answer means.
             Purpose::Write => RetryConfig { max_retries: 0, ..default },
             // Somebody may be waiting before a screen.
             Purpose::Read => {
-                RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(30), ..default }
+                RetryConfig { max_retries: 5, retry_timeout: std::time::Duration::from_secs(30), ..default }
             }
         }
     }
@@ -367,7 +368,7 @@ fn not_compiled_in(url: &Url, feature: &str) -> OpenError {
 /// Builds the store of one provider: the environment, then our defaults where it says nothing, then the options.
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 macro_rules! build {
-    ($provider:literal, $env_prefix:literal, $builder:ty, $url:expr, $retry:expr, $options:expr, $configure:expr) => {{
+    ($provider:literal, $env_prefix:literal, $builder:ty, $url:expr, $purpose:expr, $options:expr, $configure:expr) => {{
         let mut builder = <$builder>::from_env();
         for (name, value) in client_defaults($env_prefix) {
             builder = builder.with_config(name.parse().expect("a client option"), value);
@@ -377,7 +378,7 @@ macro_rules! build {
             builder = builder.with_config(name, value);
         }
         let configure: fn($builder) -> $builder = $configure;
-        let builder = configure(builder.with_url($url.as_str()).with_retry($retry));
+        let builder = configure(builder.with_url($url.as_str()).with_retry($purpose.retry()));
         let store = builder.build().map_err(|error| {
             let reason = redact(crate::answer::scrub(&error.to_string()), $env_prefix, $options);
             OpenError::configuration(format!("{} cannot be opened: {reason}", $url))
@@ -387,13 +388,9 @@ macro_rules! build {
 }
 
 #[cfg(feature = "aws")]
-fn s3(
-    url: &Url,
-    retry: RetryConfig,
-    options: &[(String, String)],
-) -> Result<Arc<dyn ObjectStore>, OpenError> {
+fn s3(url: &Url, purpose: Purpose, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
     use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
-    build!("s3", "AWS_", AmazonS3Builder, url, retry, options, |builder| {
+    build!("s3", "AWS_", AmazonS3Builder, url, purpose, options, |builder| {
         // The store compares what arrived with what was sent; a bucket with Object Lock demands it.
         let builder = match builder.get_config_value(&AmazonS3ConfigKey::Checksum) {
             Some(_) => builder,
@@ -404,37 +401,29 @@ fn s3(
 }
 
 #[cfg(not(feature = "aws"))]
-fn s3(url: &Url, _: RetryConfig, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
+fn s3(url: &Url, _: Purpose, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
     Err(not_compiled_in(url, "aws"))
 }
 
 #[cfg(feature = "gcp")]
-fn gs(
-    url: &Url,
-    retry: RetryConfig,
-    options: &[(String, String)],
-) -> Result<Arc<dyn ObjectStore>, OpenError> {
+fn gs(url: &Url, purpose: Purpose, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
     use object_store::gcp::GoogleCloudStorageBuilder;
-    build!("gs", "GOOGLE_", GoogleCloudStorageBuilder, url, retry, options, |builder| builder)
+    build!("gs", "GOOGLE_", GoogleCloudStorageBuilder, url, purpose, options, |builder| builder)
 }
 
 #[cfg(not(feature = "gcp"))]
-fn gs(url: &Url, _: RetryConfig, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
+fn gs(url: &Url, _: Purpose, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
     Err(not_compiled_in(url, "gcp"))
 }
 
 #[cfg(feature = "azure")]
-fn az(
-    url: &Url,
-    retry: RetryConfig,
-    options: &[(String, String)],
-) -> Result<Arc<dyn ObjectStore>, OpenError> {
+fn az(url: &Url, purpose: Purpose, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
     use object_store::azure::MicrosoftAzureBuilder;
-    build!("az", "AZURE_", MicrosoftAzureBuilder, url, retry, options, |builder| builder)
+    build!("az", "AZURE_", MicrosoftAzureBuilder, url, purpose, options, |builder| builder)
 }
 
 #[cfg(not(feature = "azure"))]
-fn az(url: &Url, _: RetryConfig, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
+fn az(url: &Url, _: Purpose, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
     Err(not_compiled_in(url, "azure"))
 }
 
