@@ -9,7 +9,7 @@ use std::sync::Arc;
 use audit_core::UniqueId;
 use bytes::Bytes;
 
-use super::disk::{Disk, DiskFile, LOCK};
+use super::disk::{Disk, DiskFile, LOCK, read_ahead};
 use super::format::{FIRST_GROUP, Found};
 use super::open::{cannot_open, cannot_recover, read_whole};
 use super::plan::{self, Decided, DecidedObject};
@@ -276,6 +276,10 @@ impl Disk for ReadOnlyDisk {
 
     fn sync_directory(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn read_ahead(&self, name: &str) {
+        read_ahead(self.path.join(name));
     }
 }
 

@@ -89,6 +89,10 @@ const BEGIN: &str = "begin";
 
 const FIRST_ORDINAL: u32 = 1;
 
+/// So many segments are read ahead of the one that is being looked at: enough to keep a disk busy, and little beside the memory of a host
+/// that has room for a journal.
+const SEGMENTS_AHEAD: usize = 3;
+
 /// Notes, durably, that segments before `ordinal` are not needed any more. They may be removed after that, in any order.
 ///
 /// A crash before that: they are there, and needed as before. After it, a recovery removes what is left of them. So it can tell a
@@ -145,7 +149,12 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
     let mut last: Option<LastGroup> = None;
     let mut empty_from = None;
     let mut window = Window::default();
+    let mut ahead = ordinals.iter();
+    ahead.by_ref().take(SEGMENTS_AHEAD).for_each(|ordinal| disk.read_ahead(&file_name(*ordinal)));
     for ordinal in &ordinals {
+        if let Some(ordinal) = ahead.next() {
+            disk.read_ahead(&file_name(*ordinal));
+        }
         let segment = match Segment::open(disk, *ordinal)? {
             Ok(segment) => segment,
             Err(what) => return Err(damaged(Position { ordinal: *ordinal, offset: 0 }, what)),

@@ -13,7 +13,9 @@ const within = (ms, what, promise) => {
 const http = new ConvexHttpClient(url);
 const documentId = await http.mutation(api.updateDocument.createDocument, { orgId: "acme", title: "Plan", text: "Start small." });
 assert.equal(typeof documentId, "string");
-assert.equal(await http.mutation(api.updateDocument.updateDocument, { userId: "u1", orgId: "acme", documentId }), "Plan");
+const document = await http.mutation(api.updateDocument.updateDocument, { userId: "u1", orgId: "acme", documentId });
+assert.equal(document._id, documentId);
+assert.equal(document.title, "Plan");
 
 // What was scheduled runs by itself.
 await within(20_000, "the email", (async () => {
@@ -22,7 +24,7 @@ await within(20_000, "the email", (async () => {
 
 // Validators speak, and internal functions do not exist.
 await assert.rejects(http.mutation(api.updateDocument.createDocument, { orgId: 1, title: "x", text: "" }), /ArgumentValidationError/);
-await assert.rejects(http.mutation(api.updateDocument.sendEmail, { to: "x", ip: null, userAgent: null, requestId: "r" }), /Could not find/);
+await assert.rejects(http.mutation(api.updateDocument.sendEmail, { to: "x", requestMetadata: { ip: null, userAgent: null, requestId: "r" } }), /Could not find/);
 assert.deepEqual(await http.query(api.customFunctions.titles, { orgId: "acme" }), ["Plan"]);
 assert.deepEqual(await http.consistentQuery(api.customFunctions.titles, { orgId: "acme" }), ["Plan"]);
 

@@ -24,8 +24,9 @@ const STANDARD: [(&str, &str); 17] = [
 ];
 
 /// Claims about the token and not about the user (RFC 7519, section 4.1). They are left out: each token of a user has others, and a
-/// result that is cached for the user must not be computed again for a new token.
-const OF_THE_TOKEN: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
+/// result that is cached for the user must not be computed again for a new token. Not among them: `sub`, the user's id, which is there under
+/// this name too, since functions ask for it by either.
+const OF_THE_TOKEN: [&str; 6] = ["iss", "aud", "exp", "nbf", "iat", "jti"];
 
 /// The identity that these verified claims speak of. Claims that are not standard stay as they are; the members of those that are
 /// objects are there under dotted names too, `properties.id`, as Convex documents it.
@@ -59,6 +60,7 @@ pub(super) fn identity(issuer: &str, subject: &str, claims: &Map<String, Json>) 
     identity.insert("tokenIdentifier".to_owned(), format!("{issuer}|{subject}").into());
     identity.insert("issuer".to_owned(), issuer.into());
     identity.insert("subject".to_owned(), subject.into());
+    identity.insert("sub".to_owned(), subject.into());
     Json::Object(identity)
 }
 
@@ -91,7 +93,7 @@ mod tests {
         }));
         let expected = json!({
             "tokenIdentifier": "https://issuer|user1", "issuer": "https://issuer", "subject": "user1",
-            "givenName": "Ada", "emailVerified": true, "pictureUrl": "https://p", "timezone": "UTC", "language": "en",
+            "sub": "user1", "givenName": "Ada", "emailVerified": true, "pictureUrl": "https://p", "timezone": "UTC", "language": "en",
             "birthday": "1815-12-10", "phoneNumberVerified": false, "updatedAt": "2023-11-14T22:13:20Z",
             "address": "London",
         });
@@ -104,7 +106,7 @@ mod tests {
             identity_of(json!({"role": "admin", "properties": {"id": "123", "deep": {"er": [1]}}}));
         let expected = json!({
             "tokenIdentifier": "https://issuer|user1", "issuer": "https://issuer", "subject": "user1",
-            "role": "admin", "properties": {"id": "123", "deep": {"er": [1]}},
+            "sub": "user1", "role": "admin", "properties": {"id": "123", "deep": {"er": [1]}},
             "properties.id": "123", "properties.deep": {"er": [1]}, "properties.deep.er": [1],
         });
         assert_eq!(identity, expected);
@@ -112,9 +114,12 @@ mod tests {
 
     #[test]
     fn no_claim_can_name_another_user() {
-        let identity =
-            identity_of(json!({"tokenIdentifier": "https://issuer|root", "subject": "root", "issuer": "x"}));
-        let expected = json!({"tokenIdentifier": "https://issuer|user1", "issuer": "https://issuer", "subject": "user1"});
+        let identity = identity_of(
+            json!({"tokenIdentifier": "https://issuer|root", "subject": "root", "sub": "root", "issuer": "x"}),
+        );
+        let expected = json!({
+            "tokenIdentifier": "https://issuer|user1", "issuer": "https://issuer", "subject": "user1", "sub": "user1",
+        });
         assert_eq!(identity, expected);
     }
 }

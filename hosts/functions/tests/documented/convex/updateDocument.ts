@@ -21,34 +21,34 @@ export const updateDocument = mutation({
 
     await log.audit({
       action: "document.viewed",
-      actor: { userId, authUserId: identity?.subject },
+      actor: { userId, authUserId: identity?.sub },
       source: { ip: log.vars.ip, userAgent: log.vars.userAgent, deploymentName, functionName },
-      fields: Object.keys(document ?? {}),
-      resource: { type: "document", id: documentId, orgId },
-      requestId: log.vars.requestId,
-      timestamp: log.vars.now,
+      fields: { documentId, orgId, deploymentName, functionName },
     });
 
     const { ip, userAgent, requestId } = await ctx.meta.getRequestMetadata();
-    await ctx.scheduler.runAfter(0, internal.updateDocument.sendEmail, { to: userId, ip, userAgent, requestId });
-    return document?.title ?? null;
+    await ctx.scheduler.runAfter(0, internal.updateDocument.sendEmail, { requestMetadata: { ip, userAgent, requestId }, to: userId });
+    return document;
   },
 });
 
 export const sendEmail = internalMutation({
   args: {
     to: v.string(),
-    ip: v.union(v.string(), v.null()),
-    userAgent: v.union(v.string(), v.null()),
-    requestId: v.string(),
+    requestMetadata: v.object({
+      ip: v.union(v.string(), v.null()),
+      userAgent: v.union(v.string(), v.null()),
+      requestId: v.string(),
+    }),
   },
-  handler: async (ctx, { to, ip, userAgent, requestId }) => {
+  handler: async (ctx, { to, requestMetadata }) => {
+    const { ip, userAgent } = requestMetadata;
     const metadata = await ctx.meta.getRequestMetadata();
     await ctx.db.insert("emails", { to, ip, userAgent });
     await log.audit({
       action: "email.sent",
       to,
-      source: { ip, userAgent, requestId },
+      source: requestMetadata,
       own: { ip: log.vars.ip, userAgent: log.vars.userAgent },
       scheduled: metadata.scheduledFunctionId !== null,
     });
