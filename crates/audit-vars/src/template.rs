@@ -109,26 +109,34 @@ const LONGEST_CHUNK: usize = 128;
 const LOOPED: usize = 2_048;
 
 /// Appends the first `len` of these bytes. Where there are enough behind them, they are copied as a chunk whose size the compiler knows, and what is too much is
-/// taken away: a few instructions instead of a call.
-#[inline]
+/// taken away: a few instructions instead of a call. The smallest chunk that will do, since it is the stores that take the time.
+#[inline(always)]
 fn append(out: &mut Vec<u8>, padded: &[u8], len: usize) {
-    let end = out.len() + len;
-    if len <= SHORT_CHUNK
-        && let Some(chunk) = padded.first_chunk::<SHORT_CHUNK>()
-    {
-        out.extend_from_slice(chunk);
-        out.truncate(end);
-    } else if len <= LONGEST_CHUNK
-        && let Some(chunk) = padded.first_chunk::<LONGEST_CHUNK>()
-    {
-        out.extend_from_slice(chunk);
-        out.truncate(end);
-    } else if len <= LOOPED {
-        out.extend_from_slice(&padded[..len]);
-    } else {
-        // From some KB on memcpy uses an instruction that is slower than its own loops for less.
-        padded[..len].chunks(LOOPED).for_each(|chunk| out.extend_from_slice(chunk));
+    let is_copied = match len {
+        0..=16 => append_chunk::<16>(out, padded, len),
+        17..=32 => append_chunk::<32>(out, padded, len),
+        33..=SHORT_CHUNK => append_chunk::<SHORT_CHUNK>(out, padded, len),
+        65..=LONGEST_CHUNK => append_chunk::<LONGEST_CHUNK>(out, padded, len),
+        _ => false,
+    };
+    if !is_copied {
+        append_long(out, &padded[..len]);
     }
+}
+
+/// False if there are no `N` bytes.
+#[inline(always)]
+fn append_chunk<const N: usize>(out: &mut Vec<u8>, padded: &[u8], len: usize) -> bool {
+    let Some(chunk) = padded.first_chunk::<N>() else { return false };
+    let end = out.len() + len;
+    out.extend_from_slice(chunk);
+    out.truncate(end);
+    true
+}
+
+fn append_long(out: &mut Vec<u8>, bytes: &[u8]) {
+    // From some KB on memcpy uses an instruction that is slower than its own loops for less.
+    bytes.chunks(LOOPED).for_each(|chunk| out.extend_from_slice(chunk));
 }
 
 /// Shows the size and not the content: a body is its owner's secret.
