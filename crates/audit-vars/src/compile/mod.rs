@@ -7,6 +7,9 @@ mod serializer;
 
 pub use error::{BodyError, BodyProblem};
 
+use std::cell::Cell;
+use std::mem;
+
 use audit_core::{LimitExceeded, Limits};
 use serde::ser::{self, Serialize};
 
@@ -45,8 +48,7 @@ enum Rules<'v> {
 }
 
 impl<'v> Compiler<'v> {
-    fn new(rules: Rules<'v>, capacity: usize) -> Compiler<'v> {
-        let text = Vec::with_capacity(capacity);
+    fn new(rules: Rules<'v>, text: Vec<u8>) -> Compiler<'v> {
         let max_bytes = match rules {
             Rules::Body(_, limits) => limits.max_log_bytes(),
             Rules::HostValue(var) => var.max_bytes(),
@@ -124,7 +126,7 @@ impl<'v> Compiler<'v> {
         self.check_size(0)
     }
 
-    fn finish_body(self, limits: &Limits) -> Result<Template, BodyError> {
+    fn finish_body(&mut self, limits: &Limits) -> Result<Template, BodyError> {
         self.check_whole()?;
         // A variable in the place of the body leaves no text, or none that begins with a brace.
         if self.text.first() != Some(&b'{') || self.cuts.first().is_some_and(|cut| cut.at == 0) {
@@ -132,12 +134,38 @@ impl<'v> Compiler<'v> {
         }
         let bound = self.bound();
         match u32::try_from(bound) {
-            Ok(bytes) if bytes <= limits.max_log_bytes() => Ok(Template::new(self.text, self.cuts, bytes)),
+            Ok(bytes) if bytes <= limits.max_log_bytes() => {
+                Ok(Template::new(&self.text, mem::take(&mut self.cuts), bytes))
+            }
             Ok(_) | Err(_) => {
                 Err(BodyError::new(BodyProblem::TooLarge(LimitExceeded::log_bytes(bound, limits))))
             }
         }
     }
+}
+
+/// How much memory a thread keeps to compile bodies in: most are much smaller. In bytes.
+const MAX_KEPT_BYTES: usize = 64 << 10;
+
+thread_local! {
+    /// Bodies are compiled in here, so that a template is allocated once and in its size.
+    static MEMORY: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+fn template(
+    vars: &Vars,
+    limits: &Limits,
+    compile: impl FnOnce(&mut Compiler<'_>) -> Result<(), BodyError>,
+) -> Result<Template, BodyError> {
+    // A `Serialize` implementation that compiles a body itself finds none, and takes its own.
+    let mut memory = MEMORY.take();
+    memory.clear();
+    let mut compiler = Compiler::new(Rules::Body(vars, limits), memory);
+    let compiled = compile(&mut compiler).and_then(|()| compiler.finish_body(limits));
+    if compiler.text.capacity() <= MAX_KEPT_BYTES {
+        MEMORY.set(compiler.text);
+    }
+    compiled
 }
 
 /// A body from anything that serializes.
@@ -146,22 +174,20 @@ pub(crate) fn body<T: Serialize + ?Sized>(
     limits: &Limits,
     body: &T,
 ) -> Result<Template, BodyError> {
-    let mut compiler = Compiler::new(Rules::Body(vars, limits), 1024 + Template::SPARE_BYTES);
-    body.serialize(&mut compiler)?;
-    compiler.finish_body(limits)
+    template(vars, limits, |compiler| body.serialize(compiler))
 }
 
 /// A body from JSON text in which sentinels stand for variables.
 pub(crate) fn json_body(vars: &Vars, limits: &Limits, text: &str) -> Result<Template, BodyError> {
-    let capacity = text.len().min(limits.max_log_bytes() as usize) + Template::SPARE_BYTES;
-    let mut compiler = Compiler::new(Rules::Body(vars, limits), capacity);
-    json::compile(&mut compiler, text, json::Sentinels::Variables)?;
-    compiler.finish_body(limits)
+    template(vars, limits, |compiler| {
+        compiler.text.reserve(text.len().min(limits.max_log_bytes() as usize));
+        json::compile(compiler, text, json::Sentinels::Variables)
+    })
 }
 
 /// The JSON of a host variable's value.
 pub(crate) fn host_value<T: Serialize + ?Sized>(var: Var, value: &T) -> Result<Vec<u8>, BodyError> {
-    let mut compiler = Compiler::new(Rules::HostValue(var), 64);
+    let mut compiler = Compiler::new(Rules::HostValue(var), Vec::with_capacity(64));
     value.serialize(&mut compiler)?;
     compiler.check_whole()?;
     compiler.check_size(0)?;
