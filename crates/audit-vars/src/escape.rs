@@ -139,10 +139,21 @@ fn escape_from(out: &mut Vec<u8>, bytes: &[u8], mut special: usize) {
 
 /// Appends `text` as a JSON string.
 pub(crate) fn string_into(out: &mut Vec<u8>, text: &str) {
-    out.reserve(text.len() + 2);
-    out.push(b'"');
+    string_between(out, b"\"", text, b"\"");
+}
+
+/// The same, with the quotes and what stands before and behind them.
+#[inline(always)]
+pub(crate) fn string_between<const A: usize, const B: usize>(
+    out: &mut Vec<u8>,
+    before: &[u8; A],
+    text: &str,
+    behind: &[u8; B],
+) {
+    out.reserve(A + text.len() + B);
+    out.extend_from_slice(before);
     escape_into(out, text);
-    out.push(b'"');
+    out.extend_from_slice(behind);
 }
 
 #[cfg(test)]

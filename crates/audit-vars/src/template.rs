@@ -64,11 +64,11 @@ impl Template {
     /// How many bytes more than its bound a rendering has reserved while it writes.
     pub const SPARE_BYTES: usize = LONGEST_CHUNK;
 
-    pub(crate) fn new(text: &[u8], cuts: Vec<Cut>, bound_bytes: u32) -> Template {
+    pub(crate) fn new(text: &[u8], cuts: &[Cut], bound_bytes: u32) -> Template {
         let mut padded = Vec::with_capacity(text.len() + Template::SPARE_BYTES);
         padded.extend_from_slice(text);
         padded.extend_from_slice(&[0; Template::SPARE_BYTES]);
-        Template { padded, cuts, bound_bytes }
+        Template { padded, cuts: cuts.to_vec(), bound_bytes }
     }
 
     /// The largest size that a rendering can have, in bytes, whatever the variables stand for. This is what counts

@@ -8,7 +8,6 @@ mod serializer;
 pub use error::{BodyError, BodyProblem};
 
 use std::cell::Cell;
-use std::mem;
 
 use audit_core::{LimitExceeded, Limits};
 use serde::ser::{self, Serialize};
@@ -48,12 +47,12 @@ enum Rules<'v> {
 }
 
 impl<'v> Compiler<'v> {
-    fn new(rules: Rules<'v>, text: Vec<u8>) -> Compiler<'v> {
+    fn new(rules: Rules<'v>, text: Vec<u8>, cuts: Vec<Cut>) -> Compiler<'v> {
         let max_bytes = match rules {
             Rules::Body(_, limits) => limits.max_log_bytes(),
             Rules::HostValue(var) => var.max_bytes(),
         };
-        Compiler { text, cuts: Vec::new(), variable_bytes: 0, depth: 0, is_broken: false, rules, max_bytes }
+        Compiler { text, cuts, variable_bytes: 0, depth: 0, is_broken: false, rules, max_bytes }
     }
 
     /// The largest size that the text so far could have, in bytes.
@@ -126,7 +125,7 @@ impl<'v> Compiler<'v> {
         self.check_size(0)
     }
 
-    fn finish_body(&mut self, limits: &Limits) -> Result<Template, BodyError> {
+    fn finish_body(&self, limits: &Limits) -> Result<Template, BodyError> {
         self.check_whole()?;
         // A variable in the place of the body leaves no text, or none that begins with a brace.
         if self.text.first() != Some(&b'{') || self.cuts.first().is_some_and(|cut| cut.at == 0) {
@@ -134,9 +133,7 @@ impl<'v> Compiler<'v> {
         }
         let bound = self.bound();
         match u32::try_from(bound) {
-            Ok(bytes) if bytes <= limits.max_log_bytes() => {
-                Ok(Template::new(&self.text, mem::take(&mut self.cuts), bytes))
-            }
+            Ok(bytes) if bytes <= limits.max_log_bytes() => Ok(Template::new(&self.text, &self.cuts, bytes)),
             Ok(_) | Err(_) => {
                 Err(BodyError::new(BodyProblem::TooLarge(LimitExceeded::log_bytes(bound, limits))))
             }
@@ -149,7 +146,7 @@ const MAX_KEPT_BYTES: usize = 64 << 10;
 
 thread_local! {
     /// Bodies are compiled in here, so that a template is allocated once and in its size.
-    static MEMORY: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static MEMORY: Cell<(Vec<u8>, Vec<Cut>)> = const { Cell::new((Vec::new(), Vec::new())) };
 }
 
 fn template(
@@ -158,12 +155,13 @@ fn template(
     compile: impl FnOnce(&mut Compiler<'_>) -> Result<(), BodyError>,
 ) -> Result<Template, BodyError> {
     // A `Serialize` implementation that compiles a body itself finds none, and takes its own.
-    let mut memory = MEMORY.take();
-    memory.clear();
-    let mut compiler = Compiler::new(Rules::Body(vars, limits), memory);
+    let (mut text, mut cuts) = MEMORY.take();
+    text.clear();
+    cuts.clear();
+    let mut compiler = Compiler::new(Rules::Body(vars, limits), text, cuts);
     let compiled = compile(&mut compiler).and_then(|()| compiler.finish_body(limits));
-    if compiler.text.capacity() <= MAX_KEPT_BYTES {
-        MEMORY.set(compiler.text);
+    if compiler.text.capacity() + compiler.cuts.capacity() * size_of::<Cut>() <= MAX_KEPT_BYTES {
+        MEMORY.set((compiler.text, compiler.cuts));
     }
     compiled
 }
@@ -187,7 +185,7 @@ pub(crate) fn json_body(vars: &Vars, limits: &Limits, text: &str) -> Result<Temp
 
 /// The JSON of a host variable's value.
 pub(crate) fn host_value<T: Serialize + ?Sized>(var: Var, value: &T) -> Result<Vec<u8>, BodyError> {
-    let mut compiler = Compiler::new(Rules::HostValue(var), Vec::with_capacity(64));
+    let mut compiler = Compiler::new(Rules::HostValue(var), Vec::with_capacity(64), Vec::new());
     value.serialize(&mut compiler)?;
     compiler.check_whole()?;
     compiler.check_size(0)?;

@@ -3,13 +3,13 @@
 //! It writes what `serde_json` writes. What differs: a [`Var`](crate::Var) leaves a cut, keys may not begin with `$`, depth
 //! and size are bounded, and errors know their path.
 
-use std::fmt;
+use std::{fmt, mem};
 
 use serde::ser::{self, Serialize, Serializer};
 
 use super::key::{KeySerializer, StringTaker};
 use super::{BodyError, Compiler, json};
-use crate::escape::{escape_into, string_into};
+use crate::escape::{escape_into, string_between, string_into};
 use crate::var::VAR_TYPE;
 
 /// How `serde_json` hands over JSON text that is ready (`RawValue`), and numbers kept as text (its feature
@@ -31,8 +31,24 @@ impl Compiler<'_> {
     fn enter_variant(&mut self, variant: &'static str) -> Result<(), BodyError> {
         self.descend()?;
         self.text.push(b'{');
-        KeySerializer { compiler: self }.serialize_str(variant)?;
-        self.text.push(b':');
+        self.field_key(variant, true)
+    }
+
+    /// `"key":`, of a field or variant.
+    #[inline]
+    fn field_key(&mut self, key: &'static str, is_first: bool) -> Result<(), BodyError> {
+        self.check_size(key.len())?;
+        if key.starts_with('$') {
+            let mut escaped = Vec::new();
+            escape_into(&mut escaped, key);
+            return Err(BodyError::reserved_key(&String::from_utf8_lossy(&escaped)));
+        }
+        let text = &mut self.text;
+        if is_first {
+            string_between(text, b"\"", key, b"\":");
+        } else {
+            string_between(text, b",\"", key, b"\":");
+        }
         Ok(())
     }
 
@@ -386,14 +402,9 @@ impl Fields<'_, '_> {
     fn field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), BodyError> {
         match &mut self.form {
             Form::Object { first, variant } => {
-                if !*first {
-                    self.compiler.text.push(b',');
-                }
-                *first = false;
-                let variant = *variant;
-                let written = KeySerializer { compiler: &mut *self.compiler }.serialize_str(key);
+                let (is_first, variant) = (mem::take(first), *variant);
+                let written = self.compiler.field_key(key, is_first);
                 written.map_err(|error| self.compiler.failed(below_variant(error, variant)))?;
-                self.compiler.text.push(b':');
                 let written = value.serialize(&mut *self.compiler);
                 let written = written.and_then(|()| self.compiler.check_size(0));
                 written.map_err(|error| self.compiler.failed(below_variant(error.below_name(key), variant)))
