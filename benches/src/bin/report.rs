@@ -168,7 +168,7 @@ fn backlog(Effort { backlog_mib, .. }: Effort, directory: &Path) -> Vec<Row> {
         let read = middle(times.iter().map(|(_, read)| *read).collect());
         Row::counted(stage, ours, Unit::Seconds)
             .beside("reading the files", read)
-            .with_target(Target::Seconds(3.0))
+            .with_target(Target::Seconds(2.0))
     };
     let mut rows = vec![recovery(format!("recover {backlog_mib} MiB, files in memory"), &warm)];
     if is_cold {
@@ -183,7 +183,7 @@ fn backlog(Effort { backlog_mib, .. }: Effort, directory: &Path) -> Vec<Row> {
             Row::counted(format!("memory above idle to drain {backlog_mib} MiB"), above, Unit::Mebibytes);
         let note =
             format!("{:.1} MiB idle; drained in {:.1} s into a bucket 300 ms away", idle[1], drained[0]);
-        rows.push(row.with_target(Target::AtMost(64.0)).with_note(note));
+        rows.push(row.with_target(Target::AtMost(32.0)).with_note(note));
     }
     rows
 }

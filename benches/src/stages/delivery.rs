@@ -30,7 +30,7 @@ pub fn contests(directory: &Path) -> Vec<Contest> {
     });
     let encoding = Contest::new("encode an object of 8 MiB", ours)
         .against(zstd)
-        .target(Target::TimesAsFast(0.8))
+        .target(Target::TimesAsFast(0.9))
         .every(4);
 
     let batch = Batch::from_lines(0, super::record().into()).expect("a line");

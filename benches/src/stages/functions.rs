@@ -166,7 +166,7 @@ pub fn contests(directory: &Path, packages: &Path) -> Vec<Contest> {
                 side("ours", &package, Some(&auditing)),
             )
             .against(side(nothing, &package, None))
-            .target(Target::AtMostTimes(1.25)),
+            .target(Target::AtMostTimes(1.15)),
         );
         contests.push(
             Contest::new(
@@ -215,7 +215,7 @@ pub fn cache_hits(directory: &Path, time: Duration, rounds: u32) -> Row {
         Unit::PerSecond,
     )
     .beside("logs thrown away", middle(discarded))
-    .with_target(Target::PerSecond(5_000.0))
+    .with_target(Target::PerSecond(10_000.0))
     .with_note("clients and host share the machine's cores")
 }
 

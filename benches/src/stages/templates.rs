@@ -65,9 +65,9 @@ struct Targets {
 pub fn contests() -> Vec<Contest> {
     let targets = |tree, memcpy| Targets { tree: Some(tree), memcpy };
     [
-        of("0.5 KB", View::of_half_a_kilobyte(), targets(60.0, None)),
+        of("0.5 KB", View::of_half_a_kilobyte(), targets(80.0, None)),
         of("1.2 KB", View::of_one_kilobyte(), targets(120.0, Some(2.5))),
-        of("10 KB", View::of_ten_kilobytes(), targets(250.0, Some(1.2))),
+        of("10 KB", View::of_ten_kilobytes(), targets(350.0, Some(1.2))),
         of("nasty, 35 KB", Nasty::new(), Targets { tree: None, memcpy: None }),
     ]
     .into_iter()
@@ -139,7 +139,7 @@ fn of<T: Serialize + 'static>(name: &str, body: T, targets: Targets) -> Vec<Cont
             .against(call("serde_json, into a tree", Rc::clone(&text), |text| {
                 black_box(serde_json::from_str::<Value>(black_box(text)).expect("JSON"));
             }))
-            .target(Target::TimesAsFast(5.0)),
+            .target(Target::TimesAsFast(5.5)),
         Contest::new(&from_json, compile_text(Rc::clone(&text))).against(call(
             "sonic_rs, into a tree",
             text,

@@ -1,4 +1,5 @@
-//! Fills a bucket with audit logs such as the service writes, by way of the real sink: `fill <bucket URL or "serve"> <logs>`.
+//! Fills a bucket with audit logs such as the service writes, by way of the real sink: `fill <bucket URL or "serve"> <logs>`. Or the journal of a
+//! host that dies before any of them is delivered: `fill journal:<directory> <logs>`.
 //!
 //! The logs are spread over thirty days, four objects an hour. With `serve` the bucket is that of an S3 server in this process; it prints the
 //! variables that reach it and serves until its standard input ends.
@@ -7,7 +8,7 @@
 use std::io::Read;
 
 use audit_core::{AuditSink, Batch};
-use audit_sink_s3::{Bucket, S3Sink, Settings};
+use audit_sink_s3::{Bucket, JournalSettings, S3Sink, Settings};
 use futures::{StreamExt, TryStreamExt};
 use s3_testserver::S3TestServer;
 
@@ -22,6 +23,18 @@ async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [url, logs] = &arguments[..] else { panic!("fill <bucket URL or \"serve\"> <logs>") };
     let logs: i64 = logs.parse().unwrap();
+    if let Some(directory) = url.strip_prefix("journal:") {
+        // Nobody answers at that port.
+        let options =
+            [("aws_endpoint", "http://127.0.0.1:1"), ("aws_allow_http", "true"), ("aws_region", "us-east-1")];
+        let keys = [("aws_access_key_id", "nobody"), ("aws_secret_access_key", "nobody")];
+        let nowhere = Bucket::open_with("s3://nowhere/logs", options.into_iter().chain(keys)).unwrap();
+        let settings = Settings { journal: Some(JournalSettings::new(directory)), ..Settings::default() };
+        let sink = S3Sink::builder(nowhere).with_settings(settings).open().await.unwrap();
+        persist_all(&sink, logs).await;
+        // As if it was killed.
+        std::process::exit(0);
+    }
     if url != "serve" {
         return fill(Bucket::open(url).unwrap(), logs).await;
     }
@@ -46,11 +59,15 @@ async fn main() {
 async fn fill(bucket: Bucket, logs: i64) {
     let settings = Settings { linger_ms: 0, ..Settings::default() };
     let sink = S3Sink::builder(bucket).with_settings(settings).open().await.unwrap();
+    persist_all(&sink, logs).await;
+    sink.close().await.unwrap();
+}
+
+async fn persist_all(sink: &S3Sink, logs: i64) {
     let batches =
         (0..OBJECTS).map(|object| batch(object, logs * object / OBJECTS..logs * (object + 1) / OBJECTS));
     let persisted = futures::stream::iter(batches.flatten()).map(|batch| sink.persist(batch)).buffered(8);
     persisted.try_for_each(|_| async { Ok(()) }).await.unwrap();
-    sink.close().await.unwrap();
 }
 
 /// The logs of one object.
