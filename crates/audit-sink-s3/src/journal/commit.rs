@@ -27,6 +27,9 @@ use crate::{JournalSettings, Settings};
 /// A group is closed when it has this many bytes: by then a sync costs little beside the write.
 const MAX_GROUP_BYTES: u64 = 4 << 20;
 
+/// How long the thread that commits stays awake after a group: a part of what the sync took, and nothing while nobody commits.
+const AWAKE: Duration = Duration::from_micros(50);
+
 /// How long the threads wait before they look again whether there is room.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -259,7 +262,7 @@ impl Committer {
         // The first batch that did not fit into a group begins the next one.
         let mut left: Option<Queued> = None;
         loop {
-            match left.take().map_or_else(|| self.queued.recv(), Ok) {
+            match left.take().map_or_else(|| self.receive(), Ok) {
                 Ok(first) => group.push(first),
                 // The sink was closed, or dropped.
                 Err(_) => break,
@@ -292,6 +295,20 @@ impl Committer {
             self.commit(group.drain(..));
         }
         self.stopped.store(true, Ordering::Release);
+    }
+
+    /// Waits for a batch: at first awake, since whoever was just told that a batch is durable often has the next one, and waking a thread
+    /// takes a good part of the time of a sync.
+    fn receive(&self) -> Result<Queued, threads::RecvError> {
+        let began = Instant::now();
+        loop {
+            match self.queued.try_recv() {
+                Ok(queued) => return Ok(queued),
+                Err(TryRecvError::Disconnected) => return Err(threads::RecvError),
+                Err(TryRecvError::Empty) if began.elapsed() < AWAKE => thread::yield_now(),
+                Err(TryRecvError::Empty) => return self.queued.recv(),
+            }
+        }
     }
 
     fn commit(&mut self, group: impl Iterator<Item = Queued>) {
