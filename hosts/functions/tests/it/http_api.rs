@@ -125,7 +125,7 @@ async fn who_calls_is_known_by_token_or_not_called_at_all() {
     let tokens = format!("{ISSUER}|ada");
     assert_eq!(
         body["value"],
-        json!({ "issuer": ISSUER, "subject": "ada", "tokenIdentifier": tokens, "role": "reader" })
+        json!({ "issuer": ISSUER, "subject": "ada", "sub": "ada", "tokenIdentifier": tokens, "role": "reader" })
     );
     let expired = format!("Bearer {}", host.token("ada", 1));
     for (authorization, says) in [
