@@ -10,7 +10,7 @@ use audit_core::{Batch, UniqueId};
 use crate::Compression;
 use crate::buffers::pieces;
 use crate::encode;
-use crate::journal::disk::{DiskFile, LocalDisk};
+use crate::journal::disk::{LocalDisk, UnsyncedFile};
 use crate::journal::format::{EncodedBatch, Position};
 use crate::journal::{JournalWriter, Segment};
 
@@ -55,7 +55,7 @@ impl Appender {
     pub fn create(directory: &Path, segment_bytes: u64) -> io::Result<Appender> {
         let disk = LocalDisk::open(directory)?;
         let Segment { header, file } = Segment::prepare(&disk, 1, segment_bytes, 7)?;
-        let segment = Segment { header, file: Arc::new(Unsynced(file)) };
+        let segment = Segment { header, file: Arc::new(UnsyncedFile(file)) };
         Ok(Appender { segment, writer: Appender::writer() })
     }
 
@@ -71,30 +71,5 @@ impl Appender {
         }
         let segment = self.segment.clone();
         self.writer.commit(&batches, || Some(segment)).expect("a disk that works");
-    }
-}
-
-#[derive(Debug)]
-struct Unsynced(Arc<dyn DiskFile>);
-
-impl DiskFile for Unsynced {
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
-    }
-
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        Ok(())
     }
 }

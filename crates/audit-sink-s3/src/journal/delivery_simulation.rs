@@ -35,7 +35,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::delivery::{Command, JournalDelivery, Parts};
 use super::delivery_checker::{self as checker, Known, Reading};
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, UnsyncedFile};
 use super::format::{EncodedBatch, Position};
 use super::live::{LiveSegments, Publisher};
 use super::open;
@@ -644,32 +644,6 @@ impl DiskFile for HeldFile {
 
     fn len(&self) -> io::Result<u64> {
         unreachable!("it is only written")
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A file that is not synced.
-#[derive(Debug)]
-struct UnsyncedFile(Arc<dyn DiskFile>);
-
-impl DiskFile for UnsyncedFile {
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
-    }
-
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
     }
 
     fn sync_data(&self) -> io::Result<()> {

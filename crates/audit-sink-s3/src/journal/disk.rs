@@ -174,3 +174,31 @@ impl DiskFile for File {
         File::sync_all(self)
     }
 }
+
+/// A file that says it was synced and was not: for a simulation that must notice, and for measuring what is not the disk.
+#[cfg(any(test, feature = "internals"))]
+#[derive(Debug)]
+pub(crate) struct UnsyncedFile(pub(crate) Arc<dyn DiskFile>);
+
+#[cfg(any(test, feature = "internals"))]
+impl DiskFile for UnsyncedFile {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
