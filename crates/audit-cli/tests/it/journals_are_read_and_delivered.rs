@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::io;
 use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ impl Host {
     fn rescued(&self, name: &str) -> String {
         let copy = self.root.path().join(name);
         std::fs::create_dir(&copy).unwrap();
-        for (file, bytes) in files(Path::new(&self.journal())) {
+        for (file, bytes) in files_at_one_moment(Path::new(&self.journal())) {
             std::fs::write(copy.join(file), bytes).unwrap();
         }
         copy.to_str().unwrap().to_owned()
@@ -111,11 +112,34 @@ impl Host {
     }
 }
 
+fn read_files(directory: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        files.insert(entry.file_name().into_string().unwrap(), std::fs::read(entry.path())?);
+    }
+    Ok(files)
+}
+
 fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = std::fs::read_dir(directory).unwrap().map(Result::unwrap);
-    entries
-        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
-        .collect()
+    read_files(directory).unwrap()
+}
+
+/// The files of a directory in which a process works: it removes, renames and writes some while others are read, so they are
+/// read until they were the same twice.
+fn files_at_one_moment(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut before = None;
+    loop {
+        let now = match read_files(directory) {
+            Ok(now) => Some(now),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => panic!("{}: {error}", directory.display()),
+        };
+        if now.is_some() && now == before {
+            return now.unwrap();
+        }
+        before = now;
+    }
 }
 
 async fn journal(server: &S3TestServer, arguments: &[&str]) -> Ran {
