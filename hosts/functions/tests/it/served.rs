@@ -1,6 +1,7 @@
 //! A host with its network, and what is in its bucket.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
@@ -326,6 +327,7 @@ impl Socket {
 /// A proxy that says of each connection that it comes from another address.
 pub(crate) struct Proxy {
     pub(crate) url: String,
+    open: watch::Sender<usize>,
 }
 
 impl Proxy {
@@ -338,25 +340,39 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let upstream = upstream.strip_prefix("http://").unwrap().to_owned();
+        let open = watch::Sender::new(0);
+        let connections = open.clone();
         tokio::spawn(async move {
             for number in 0.. {
-                let (mut client, _) = listener.accept().await.unwrap();
-                let upstream = upstream.clone();
+                let (client, _) = listener.accept().await.unwrap();
+                let (upstream, connections) = (upstream.clone(), connections.clone());
+                connections.send_modify(|open| *open += 1);
                 tokio::spawn(async move {
-                    let mut head = Vec::new();
-                    while !head.ends_with(b"\r\n\r\n") {
-                        head.push(client.read_u8().await.unwrap());
-                    }
-                    let line = head.windows(2).position(|end| end == b"\r\n").unwrap() + 2;
-                    let header = format!("X-Forwarded-For: {}\r\n", Proxy::address(number));
-                    head.splice(line..line, header.into_bytes());
-                    let mut server = TcpStream::connect(upstream).await.unwrap();
-                    server.write_all(&head).await.unwrap();
                     // Either side may end as it likes.
-                    drop(copy_bidirectional(&mut client, &mut server).await);
+                    drop(Proxy::pass_on(client, &upstream, number).await);
+                    connections.send_modify(|open| *open -= 1);
                 });
             }
         });
-        Proxy { url }
+        Proxy { url, open }
+    }
+
+    async fn pass_on(mut client: TcpStream, upstream: &str, number: usize) -> io::Result<()> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(client.read_u8().await?);
+        }
+        let line = head.windows(2).position(|end| end == b"\r\n").unwrap() + 2;
+        let header = format!("X-Forwarded-For: {}\r\n", Proxy::address(number));
+        head.splice(line..line, header.into_bytes());
+        let mut server = TcpStream::connect(upstream).await?;
+        server.write_all(&head).await?;
+        copy_bidirectional(&mut client, &mut server).await?;
+        Ok(())
+    }
+
+    /// Waits until no connection is open any more, on either side.
+    pub(crate) async fn unused(&self) {
+        self.open.subscribe().wait_for(|open| *open == 0).await.unwrap();
     }
 }
