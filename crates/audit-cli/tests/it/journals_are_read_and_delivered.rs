@@ -130,15 +130,12 @@ fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
 fn files_at_one_moment(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut before = None;
     loop {
-        let now = match read_files(directory) {
-            Ok(now) => Some(now),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        match read_files(directory) {
+            Ok(now) if before.as_ref() == Some(&now) => return now,
+            Ok(now) => before = Some(now),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => before = None,
             Err(error) => panic!("{}: {error}", directory.display()),
-        };
-        if now.is_some() && now == before {
-            return now.unwrap();
         }
-        before = now;
     }
 }
 
