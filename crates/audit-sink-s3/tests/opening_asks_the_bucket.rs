@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::AuditSink;
-use audit_sink_s3::{Bucket, OpenError, OpenErrorKind, S3Sink, Settings};
+use audit_sink_s3::{OpenError, OpenErrorKind, S3Sink, Settings};
 use http::Method;
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 use support::gated_store::{Gate, GatedStore};
@@ -88,9 +87,8 @@ async fn an_unreachable_bucket_does_not_hold_up_a_start_for_long() {
     let store = GatedStore::new();
     store.set(Gate::Closed);
     let begin = Instant::now();
-    let bucket = Bucket::from_store(Arc::clone(&store) as Arc<dyn ObjectStore>, "logs");
     let settings = Settings { linger_ms: 0, ..Settings::default() };
-    let sink = S3Sink::builder(bucket).with_settings(settings).open().await.unwrap();
+    let sink = S3Sink::builder(bucket_in(&store, "logs")).with_settings(settings).open().await.unwrap();
     assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
     assert_eq!(sink.health().create_only, None);
     store.set(Gate::Open);
@@ -121,7 +119,7 @@ async fn settings_that_make_no_sense_are_refused_before_anything_is_sent() {
 async fn a_store_of_the_host_without_attributes_is_used_without() {
     let directory = tempfile::tempdir().unwrap();
     let store = object_store::local::LocalFileSystem::new_with_prefix(directory.path()).unwrap();
-    let bucket = audit_sink_s3::Bucket::from_store(Arc::new(store), "logs");
+    let bucket = bucket_in(&Arc::new(store), "logs");
     let sink = S3Sink::builder(bucket).open().await.unwrap();
     sink.persist(batch("one", 2)).await.unwrap();
     assert_eq!(check("logs/", &support::read_directory(directory.path())).unwrap().len(), 2);

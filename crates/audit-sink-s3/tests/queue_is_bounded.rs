@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::{AuditSink, Batch, MAX_BATCH_BYTES, Outcome, Receipt, SinkError, SinkErrorKind};
-use audit_sink_s3::{Bucket, HealthState, S3Sink, Settings};
-use object_store::ObjectStore;
+use audit_sink_s3::{HealthState, S3Sink, Settings};
 use support::gated_store::{Gate, GatedStore};
-use support::{Ledger, batch, check, large_batch, placed, read_store, until};
+use support::{Ledger, batch, bucket_in, check, large_batch, placed, read_store, until};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -20,8 +19,7 @@ fn patient() -> Settings {
 }
 
 async fn open(store: &Arc<GatedStore>, settings: Settings) -> Arc<S3Sink> {
-    let bucket = Bucket::from_store(Arc::clone(store) as Arc<dyn ObjectStore>, "logs");
-    Arc::new(S3Sink::builder(bucket).with_settings(settings).open().await.unwrap())
+    Arc::new(S3Sink::builder(bucket_in(store, "logs")).with_settings(settings).open().await.unwrap())
 }
 
 fn persist(sink: &Arc<S3Sink>, batch: &Batch) -> JoinHandle<Result<Receipt, SinkError>> {

@@ -288,7 +288,7 @@ pub fn bucket_at(
     audit_sink_s3::Bucket::open_with(url, options).unwrap()
 }
 
-/// One store behind several buckets.
-pub fn bucket_in(store: &Arc<object_store::memory::InMemory>, prefix: &str) -> audit_sink_s3::Bucket {
+/// A bucket in a store of the test's own, which can be behind several.
+pub fn bucket_in<S: ObjectStore>(store: &Arc<S>, prefix: &str) -> audit_sink_s3::Bucket {
     audit_sink_s3::Bucket::from_store(Arc::clone(store) as Arc<dyn ObjectStore>, prefix)
 }
