@@ -1,18 +1,20 @@
-//! The files of the journal that read, compiled into the fuzz targets themselves: they are no part of what the crate offers.
+//! The files of the journal that read, compiled into the fuzz targets themselves: they are no part
+//! of what the crate offers.
 #![allow(dead_code, reason = "a target needs some of it")]
 
-#[path = "../crates/audit-sink-s3/src/journal/disk.rs"]
+#[path = "../audit-sink-s3/src/journal/disk.rs"]
 pub mod disk;
-#[path = "../crates/audit-sink-s3/src/journal/format.rs"]
+#[path = "../audit-sink-s3/src/journal/format.rs"]
 pub mod format;
-#[path = "../crates/audit-sink-s3/src/journal/recovery.rs"]
+#[path = "../audit-sink-s3/src/journal/recovery.rs"]
 pub mod recovery;
-#[path = "../crates/audit-sink-s3/src/journal/segment.rs"]
+#[path = "../audit-sink-s3/src/journal/segment.rs"]
 pub mod segment;
-#[path = "../crates/audit-sink-s3/src/journal/simulated_disk.rs"]
+#[path = "../audit-sink-s3/src/journal/simulated_disk.rs"]
 pub mod simulated_disk;
 
-/// What recovery takes from the plans of delivery: the reading and writing of a small file, which no target has.
+/// What recovery takes from the plans of delivery: the reading and writing of a small file, which
+/// no target has.
 mod plan {
     use std::io;
 

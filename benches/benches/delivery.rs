@@ -1,8 +1,10 @@
 //! From lines to the bucket.
 //!
-//! - `encode`: lines into an object of 8 MiB. Physical: zstd alone at the same level, the hash alone, and memcpy.
-//! - `end_to_end`: a thousand logs of 1.2 KB from the call of `persist` until they are in a bucket in memory. Null: the sink that discards.
-//!   Physical: zstd of the same bytes, written and synced twice, as the journal and the plan of the object are.
+//! - `encode`: lines into an object of 8 MiB. Physical: zstd alone at the same level, the hash
+//!   alone, and memcpy.
+//! - `end_to_end`: a thousand logs of 1.2 KB from the call of `persist` until they are in a bucket
+//!   in memory. Null: the sink that discards. Physical: zstd of the same bytes, written and synced
+//!   twice, as the journal and the plan of the object are.
 #![allow(missing_docs, reason = "made by the macros of criterion")]
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
@@ -36,8 +38,8 @@ fn encode(criterion: &mut Criterion) {
 
 fn end_to_end(criterion: &mut Criterion) {
     const COUNT: u64 = 1_000;
-    let root =
-        std::env::var_os("AUDIT_BENCH_DIR").map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from);
+    let root = std::env::var_os("AUDIT_BENCH_DIR")
+        .map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from);
     let directory = tempfile::tempdir_in(root).unwrap();
     let runtime = tokio_runtime(2);
     let batch = Batch::from_lines(0, audit_benches::stages::lines(COUNT).into()).unwrap();

@@ -1,11 +1,14 @@
 //! The way into the journal, step by step.
 //!
-//! - `batch`: what a caller does to its batch. Null: the batch cloned. Physical: the checksum of its bytes, and memcpy.
+//! - `batch`: what a caller does to its batch. Null: the batch cloned. Physical: the checksum of
+//!   its bytes, and memcpy.
 //! - `append`: a group of 64 batches, without a sync. Physical: a write of the same bytes.
-//! - `commit`: one caller, durably. Physical: write and `fdatasync` of the same bytes. Beside it SQLite.
+//! - `commit`: one caller, durably. Physical: write and `fdatasync` of the same bytes. Beside it
+//!   SQLite.
 //! - `commits`: 64 callers, durably. Beside it SQLite, one insert a commit.
 //!
-//! The files are below the directory that `AUDIT_BENCH_DIR` names, or the build's own: it should be on the disk that is asked about.
+//! The files are below the directory that `AUDIT_BENCH_DIR` names, or the build's own: it should be
+//! on the disk that is asked about.
 #![allow(missing_docs, reason = "made by the macros of criterion")]
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
@@ -20,8 +23,8 @@ use audit_sink_s3::internals::{Appender, encode_batch};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn directory() -> tempfile::TempDir {
-    let root =
-        std::env::var_os("AUDIT_BENCH_DIR").map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from);
+    let root = std::env::var_os("AUDIT_BENCH_DIR")
+        .map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from);
     tempfile::tempdir_in(root).unwrap()
 }
 
@@ -56,7 +59,9 @@ fn commits(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("commit");
     group.throughput(Throughput::Elements(1));
-    group.bench_function("journal", |b| b.iter(|| runtime.block_on(sink.persist(batch.clone())).unwrap()));
+    group.bench_function("journal", |b| {
+        b.iter(|| runtime.block_on(sink.persist(batch.clone())).unwrap())
+    });
     group.bench_function("write_fdatasync", |b| b.iter(|| raw.append(batch.lines())));
     group.bench_function("sqlite", |b| b.iter(|| sqlite.append(&record)));
     group.finish();
@@ -64,7 +69,9 @@ fn commits(criterion: &mut Criterion) {
     const EACH: usize = 16;
     let mut group = criterion.benchmark_group("commits");
     group.throughput(Throughput::Elements((CALLERS * EACH) as u64));
-    group.bench_function("journal", |b| b.iter(|| runtime.block_on(all_commit(&sink, &batch, EACH))));
+    group.bench_function("journal", |b| {
+        b.iter(|| runtime.block_on(all_commit(&sink, &batch, EACH)))
+    });
     group.throughput(Throughput::Elements(16));
     group.bench_function("sqlite", |b| b.iter(|| (0..16).for_each(|_| sqlite.append(&record))));
     group.finish();

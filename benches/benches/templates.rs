@@ -2,9 +2,11 @@
 //!
 //! - `compile`: a Rust value into a template. Null: the same value serialized into nothing.
 //! - `from_json`: JSON text into a template. Null: the same text read and forgotten.
-//! - `render`: a template and one request's values into a reused buffer. Null: nothing into the buffer.
+//! - `render`: a template and one request's values into a reused buffer. Null: nothing into the
+//!   buffer.
 //!
-//! `memcpy` copies the bytes that the stage puts out, or, for `from_json`, reads. It is what no implementation can beat.
+//! `memcpy` copies the bytes that the stage puts out, or, for `from_json`, reads. It is what no
+//! implementation can beat.
 #![allow(missing_docs, reason = "made by the macros of criterion")]
 
 use std::hint::black_box;
@@ -33,7 +35,9 @@ fn stages<T: Serialize>(criterion: &mut Criterion, name: &str, body: &T) {
 
     let mut group = criterion.benchmark_group(format!("compile/{name}"));
     group.throughput(Throughput::Bytes(text.len() as u64));
-    group.bench_function("template", |b| b.iter(|| Template::compile(&vars, &limits, black_box(body))));
+    group.bench_function("template", |b| {
+        b.iter(|| Template::compile(&vars, &limits, black_box(body)))
+    });
     group.bench_function("null", |b| b.iter(|| serde_json::to_writer(io::sink(), black_box(body))));
     group.bench_function("memcpy", |b| b.iter(|| black_box(text.as_bytes()).to_vec()));
     group.bench_function("to_vec", |b| b.iter(|| serde_json::to_vec(black_box(body))));
@@ -42,8 +46,12 @@ fn stages<T: Serialize>(criterion: &mut Criterion, name: &str, body: &T) {
 
     let mut group = criterion.benchmark_group(format!("from_json/{name}"));
     group.throughput(Throughput::Bytes(text.len() as u64));
-    group.bench_function("template", |b| b.iter(|| Template::from_json(&vars, &limits, black_box(&text))));
-    group.bench_function("null", |b| b.iter(|| serde_json::from_str::<IgnoredAny>(black_box(&text))));
+    group.bench_function("template", |b| {
+        b.iter(|| Template::from_json(&vars, &limits, black_box(&text)))
+    });
+    group.bench_function("null", |b| {
+        b.iter(|| serde_json::from_str::<IgnoredAny>(black_box(&text)))
+    });
     group.bench_function("memcpy", |b| b.iter(|| black_box(text.as_bytes()).to_vec()));
     group.bench_function("to_tree", |b| b.iter(|| serde_json::from_str::<Value>(black_box(&text))));
     group.finish();
@@ -54,8 +62,11 @@ fn stages<T: Serialize>(criterion: &mut Criterion, name: &str, body: &T) {
     let user_agent = UserAgent::from(USER_AGENT);
     let request_id = RequestId::new(REQUEST_ID).expect("a request id");
     let now = Now::at_ms(NOW_MS);
-    let values =
-        Values::none().with_ip(&ip).with_user_agent(&user_agent).with_request_id(&request_id).with_now(&now);
+    let values = Values::none()
+        .with_ip(&ip)
+        .with_user_agent(&user_agent)
+        .with_request_id(&request_id)
+        .with_now(&now);
     let lookup = |name: &str| match name {
         "ip" => json!(ip.addr()),
         "userAgent" => json!(USER_AGENT),
@@ -67,7 +78,8 @@ fn stages<T: Serialize>(criterion: &mut Criterion, name: &str, body: &T) {
     template.render(&values, &mut line);
     assert_eq!(
         serde_json::from_slice::<Value>(&line).expect("a rendering is JSON"),
-        serde_json::from_slice::<Value>(&oracle::tree_walk(&tree, &lookup)).expect("a tree is JSON"),
+        serde_json::from_slice::<Value>(&oracle::tree_walk(&tree, &lookup))
+            .expect("a tree is JSON"),
     );
     println!("{name}: {} bytes of text, {} bytes rendered", text.len(), line.len());
 

@@ -1,6 +1,7 @@
 //! Bodies and requests that all measurements share, so that their numbers can be compared.
 //!
-//! What a function logs as a rule is a [`View`] of one of three sizes; what could hurt is [`Nasty`].
+//! What a function logs as a rule is a [`View`] of one of three sizes; what could hurt is
+//! [`Nasty`].
 
 use std::collections::BTreeMap;
 
@@ -87,13 +88,18 @@ impl View {
             let id = scattered(id.wrapping_add(n as u64));
             match value {
                 Metadata::Text(text) => {
-                    *text = format!("The property \"{:x}\" of the document, number {}", id >> 24, id % 1_000)
+                    *text = format!(
+                        "The property \"{:x}\" of the document, number {}",
+                        id >> 24,
+                        id % 1_000
+                    )
                 }
                 Metadata::Number(number) => *number = (id >> 40) as f64 / 128.0,
                 Metadata::Flag(flag) => *flag = id.is_multiple_of(2),
-                Metadata::List(list) => {
-                    list.iter_mut().enumerate().for_each(|(n, value)| *value = (id >> (8 * n)) as u32 % 256)
-                }
+                Metadata::List(list) => list
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(n, value)| *value = (id >> (8 * n)) as u32 % 256),
             }
         }
         view
@@ -143,8 +149,8 @@ pub fn scattered(n: u64) -> u64 {
     n ^ (n >> 31)
 }
 
-/// What could hurt: hundreds of variables a few bytes apart, text of which every other byte needs an escape, and
-/// objects in arrays down to a depth of 61. About 35 KB once it is rendered.
+/// What could hurt: hundreds of variables a few bytes apart, text of which every other byte needs
+/// an escape, and objects in arrays down to a depth of 61. About 35 KB once it is rendered.
 #[derive(Debug, Clone, Serialize)]
 pub struct Nasty {
     variables: Vec<[Var; 4]>,

@@ -94,8 +94,9 @@ impl Spread {
     }
 }
 
-/// How long calls are timed together, at least, where one is too short to be timed alone: shorter than what a system lets run at once, so that most
-/// samples are whole on a machine that does other things too.
+/// How long calls are timed together, at least, where one is too short to be timed alone: shorter
+/// than what a system lets run at once, so that most samples are whole on a machine that does other
+/// things too.
 const MIN_SAMPLE: Duration = Duration::from_micros(200);
 
 /// One way.
@@ -219,7 +220,8 @@ impl Contest {
         Contest { every, ..self }
     }
 
-    /// Takes its part in this round. Who goes first changes, so that neither always finds what the other left.
+    /// Takes its part in this round. Who goes first changes, so that neither always finds what the
+    /// other left.
     pub fn round(&mut self, round: u32) {
         if !round.is_multiple_of(self.every) {
             return;
@@ -257,7 +259,9 @@ impl Contest {
             // Of the medians; the spread is that of the rounds.
             let median = match unit {
                 Unit::PerSecond => baseline.spread.median / ours.spread.median,
-                Unit::Seconds | Unit::Mebibytes | Unit::Count => ours.spread.median / baseline.spread.median,
+                Unit::Seconds | Unit::Mebibytes | Unit::Count => {
+                    ours.spread.median / baseline.spread.median
+                }
             };
             Spread { median, ..Spread::of(ratios) }
         });

@@ -29,8 +29,10 @@ struct Shown([String; 6]);
 
 fn shown(row: &Row) -> Shown {
     let Row { stage, ours, baseline, ratio, target, note: _ } = row;
-    let amount = |column: &crate::contest::Column| Amount(column.spread.median, column.unit).to_string();
-    let others = baseline.as_ref().map(|baseline| format!("{} {}", amount(baseline), baseline.name));
+    let amount =
+        |column: &crate::contest::Column| Amount(column.spread.median, column.unit).to_string();
+    let others =
+        baseline.as_ref().map(|baseline| format!("{} {}", amount(baseline), baseline.name));
     let ratio = ratio.map(|Spread { lower, median, upper }| match lower == upper {
         true => ratio_text(median),
         false => format!("{} ({} to {})", ratio_text(median), ratio_text(lower), ratio_text(upper)),
@@ -99,7 +101,8 @@ impl Machine {
     /// This one.
     pub fn here() -> Machine {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let model =
+            cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let version = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Machine {
             processor: model.map_or_else(|| "unknown".to_owned(), |(_, model)| model.to_owned()),
@@ -129,7 +132,10 @@ struct FileRow<'a> {
 /// When the directory cannot be written to.
 pub fn write(directory: &Path, machine: &Machine, rows: &[Row]) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
-    let file = File { machine, rows: rows.iter().map(|row| FileRow { row, holds: row.holds() }).collect() };
+    let file = File {
+        machine,
+        rows: rows.iter().map(|row| FileRow { row, holds: row.holds() }).collect(),
+    };
     std::fs::write(directory.join("report.json"), serde_json::to_vec_pretty(&file)?)?;
     std::fs::write(directory.join("report.txt"), table(rows))?;
     std::fs::write(directory.join("times.svg"), times(rows))?;
@@ -150,8 +156,10 @@ fn text(svg: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
 
 fn bar(svg: &mut String, y: f64, width: f64, colour: &str) {
     let width = width.max(1.0);
-    let _ =
-        writeln!(svg, r#"<rect x="{LABELS}" y="{y:.1}" width="{width:.1}" height="11" fill="{colour}"/>"#);
+    let _ = writeln!(
+        svg,
+        r#"<rect x="{LABELS}" y="{y:.1}" width="{width:.1}" height="11" fill="{colour}"/>"#
+    );
 }
 
 fn document(height: f64, title: &str, body: &str) -> String {
@@ -175,9 +183,9 @@ fn times(rows: &[Row]) -> String {
         Unit::Mebibytes | Unit::Count => None,
     };
     let shown: Vec<_> = rows.iter().filter_map(|row| Some((row, seconds(&row.ours)?))).collect();
-    let all = shown
-        .iter()
-        .flat_map(|(row, ours)| [Some(*ours), row.baseline.as_ref().and_then(seconds)].into_iter().flatten());
+    let all = shown.iter().flat_map(|(row, ours)| {
+        [Some(*ours), row.baseline.as_ref().and_then(seconds)].into_iter().flatten()
+    });
     let (least, most) =
         all.fold((f64::MAX, 0.0f64), |(least, most), value| (least.min(value), most.max(value)));
     let (low, high) = ((least / 2.0).log10(), most.log10());
@@ -223,7 +231,8 @@ fn targets(rows: &[Row]) -> String {
         })
     };
     let ratio = |row: &Row| row.ratio.map_or(f64::NAN, |ratio| ratio.median);
-    let shown: Vec<_> = rows.iter().filter_map(|row| Some((row, share(row, ratio(row))?))).collect();
+    let shown: Vec<_> =
+        rows.iter().filter_map(|row| Some((row, share(row, ratio(row))?))).collect();
     let scale = PLOT / 1.5;
     let height = TOP + shown.len() as f64 * LINE + 10.0;
     let mut body = String::new();

@@ -1,12 +1,15 @@
 //! Other ways of doing the same, written to be as good as that way can be.
 //!
-//! - [`tree_walk`]: the body is kept as a JSON tree. For each hand-out it is cloned, the sentinels in it are replaced, it is serialized to learn its size,
-//!   and serialized again into the line.
-//! - [`RawLog`]: the bytes are written one after the other into a file that was filled with zeros and synced, with one `fdatasync` each time.
-//!   No format, no checksum, no recovery: what any durable log pays at least.
-//! - [`SqliteLog`]: SQLite in the mode in which a commit is durable (WAL, `synchronous = FULL`), one insert a commit, with a prepared statement,
-//!   on one connection from one thread: it has one writer at a time, so callers that contend for it are only slower.
-//! - [`PostgresLog`]: PostgreSQL at `DATABASE_URL` as it is set up there, one insert a commit on each of as many connections as there are callers.
+//! - [`tree_walk`]: the body is kept as a JSON tree. For each hand-out it is cloned, the sentinels
+//!   in it are replaced, it is serialized to learn its size, and serialized again into the line.
+//! - [`RawLog`]: the bytes are written one after the other into a file that was filled with zeros
+//!   and synced, with one `fdatasync` each time. No format, no checksum, no recovery: what any
+//!   durable log pays at least.
+//! - [`SqliteLog`]: SQLite in the mode in which a commit is durable (WAL, `synchronous = FULL`),
+//!   one insert a commit, with a prepared statement, on one connection from one thread: it has one
+//!   writer at a time, so callers that contend for it are only slower.
+//! - [`PostgresLog`]: PostgreSQL at `DATABASE_URL` as it is set up there, one insert a commit on
+//!   each of as many connections as there are callers.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -14,8 +17,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// What a body is without templates, for one hand-out: `lookup` gives what a variable stands for. Also says how large the line is, as it was
-/// measured before.
+/// What a body is without templates, for one hand-out: `lookup` gives what a variable stands for.
+/// Also says how large the line is, as it was measured before.
 pub fn tree_walk(body: &Value, lookup: &dyn Fn(&str) -> Value) -> (usize, Vec<u8>) {
     let mut body = body.clone();
     substitute(&mut body, lookup);
@@ -29,7 +32,9 @@ fn substitute(value: &mut Value, lookup: &dyn Fn(&str) -> Value) {
             Some(name) => *value = lookup(name),
             None => members.values_mut().for_each(|member| substitute(member, lookup)),
         },
-        Value::Array(elements) => elements.iter_mut().for_each(|element| substitute(element, lookup)),
+        Value::Array(elements) => {
+            elements.iter_mut().for_each(|element| substitute(element, lookup))
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
@@ -45,7 +50,8 @@ pub struct RawLog {
 impl RawLog {
     /// A file of so many zeros.
     pub fn create(path: &Path, bytes: u64) -> RawLog {
-        let file = File::options().read(true).write(true).create_new(true).open(path).expect("a new file");
+        let file =
+            File::options().read(true).write(true).create_new(true).open(path).expect("a new file");
         let zeros = vec![0; 1 << 20];
         for at in (0..bytes).step_by(zeros.len()) {
             file.write_all_at(&zeros, at).expect("room for a file");
@@ -84,7 +90,8 @@ impl SqliteLog {
     /// SQLite's.
     pub fn create(path: &Path) -> rusqlite::Result<SqliteLog> {
         let connection = rusqlite::Connection::open(path)?;
-        let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        let mode: String =
+            connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         assert_eq!(mode, "wal");
         connection.execute_batch(
             "PRAGMA synchronous = FULL; CREATE TABLE log (sequence INTEGER PRIMARY KEY, line TEXT NOT NULL)",
@@ -94,8 +101,10 @@ impl SqliteLog {
 
     /// Inserts a line and commits.
     pub fn append(&self, line: &str) {
-        let mut insert =
-            self.connection.prepare_cached("INSERT INTO log (line) VALUES (?1)").expect("a statement");
+        let mut insert = self
+            .connection
+            .prepare_cached("INSERT INTO log (line) VALUES (?1)")
+            .expect("a statement");
         insert.execute([line]).expect("a disk that works");
     }
 }

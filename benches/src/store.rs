@@ -10,8 +10,8 @@ use audit_sink_s3::Bucket;
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 /// A store that remembers the names of what was put, and nothing else.
@@ -50,7 +50,12 @@ impl fmt::Display for FarStore {
 
 #[async_trait]
 impl ObjectStore for FarStore {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, _: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        _: PutOptions,
+    ) -> Result<PutResult> {
         // Opening a sink puts its probe.
         if !location.as_ref().starts_with("_audit/") {
             match self.takes {
@@ -59,7 +64,8 @@ impl ObjectStore for FarStore {
             }
         }
         drop(payload);
-        let is_new = self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(location.to_string());
+        let is_new =
+            self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(location.to_string());
         if !is_new {
             let source = "it was put before".into();
             return Err(Error::AlreadyExists { path: location.to_string(), source });
@@ -67,7 +73,11 @@ impl ObjectStore for FarStore {
         Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
     }
 
-    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        _: &Path,
+        _: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         Err(Error::NotImplemented { operation: "multipart".into(), implementer: self.to_string() })
     }
 
@@ -75,7 +85,10 @@ impl ObjectStore for FarStore {
         Err(FarStore::missing(location))
     }
 
-    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         paths
     }
 
@@ -84,7 +97,11 @@ impl ObjectStore for FarStore {
     }
 
     async fn list_with_delimiter(&self, _: Option<&Path>) -> Result<ListResult> {
-        Ok(ListResult { common_prefixes: Vec::new(), objects: Vec::new(), extensions: Default::default() })
+        Ok(ListResult {
+            common_prefixes: Vec::new(),
+            objects: Vec::new(),
+            extensions: Default::default(),
+        })
     }
 
     async fn copy_opts(&self, from: &Path, _: &Path, _: CopyOptions) -> Result<()> {

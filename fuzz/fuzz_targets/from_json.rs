@@ -1,4 +1,5 @@
-//! Text compiles or is refused. What compiles is JSON for `serde_json` too, and renders to one line within its bound.
+//! Text compiles or is refused. What compiles is JSON for `serde_json` too, and renders to one line
+//! within its bound.
 #![no_main]
 
 use audit_core::Limits;

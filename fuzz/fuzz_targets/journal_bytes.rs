@@ -1,4 +1,5 @@
-//! Any bytes as a segment, and any bytes behind the header of one: they are read without a panic, and no record comes from what is no group.
+//! Any bytes as a segment, and any bytes behind the header of one: they are read without a panic,
+//! and no record comes from what is no group.
 #![no_main]
 
 #[path = "../journal.rs"]

@@ -1,4 +1,5 @@
-//! Groups whose checksums are right and whose numbers are anything: what a forger could write is read without a panic, within its segment.
+//! Groups whose checksums are right and whose numbers are anything: what a forger could write is
+//! read without a panic, within its segment.
 #![no_main]
 
 #[path = "../journal.rs"]
@@ -7,7 +8,8 @@ mod journal;
 use journal::format::{BLOCK_BYTES, SegmentHeader, seal};
 use libfuzzer_sys::fuzz_target;
 
-/// First sequence, count, batches, bytes of payload, durable ordinal and offset, payload; and whether the numbers are made to fit.
+/// First sequence, count, batches, bytes of payload, durable ordinal and offset, payload; and
+/// whether the numbers are made to fit.
 type Group = (u64, u32, u32, u32, u32, u64, Vec<u8>, bool);
 
 fuzz_target!(|input: (u32, Vec<Group>)| {

@@ -1,4 +1,5 @@
-//! Whatever bytes a header has, what becomes of them is short text without control characters, the same when taken again.
+//! Whatever bytes a header has, what becomes of them is short text without control characters, the
+//! same when taken again.
 #![no_main]
 
 use audit_core::Limits;

@@ -1,12 +1,14 @@
-//! Compares everything side by side, on this machine, in about two minutes: see the crate's documentation.
+//! Compares everything side by side, on this machine, in about two minutes: see the crate's
+//! documentation.
 //!
 //! ```text
 //! cargo run --release -p audit-benches --bin report            # about two minutes
 //! cargo run --release -p audit-benches --bin report -- quick   # a few seconds: whether it works, and not how fast
 //! ```
 //!
-//! Its files are written below the directory that `AUDIT_BENCH_DIR` names, or the build's own: it should be on the disk that is asked about. With
-//! `DATABASE_URL` PostgreSQL is measured too. The exit status says whether all targets hold; that of a quick run, whether it ran.
+//! Its files are written below the directory that `AUDIT_BENCH_DIR` names, or the build's own: it
+//! should be on the disk that is asked about. With `DATABASE_URL` PostgreSQL is measured too. The
+//! exit status says whether all targets hold; that of a quick run, whether it ran.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -71,7 +73,8 @@ fn run_part(part: &[&str]) -> ExitCode {
             vec![seconds, mib]
         }
         ["release", directory, rounds] => {
-            let rounds = release::into_journal(Path::new(directory), rounds.parse().expect("a number"));
+            let rounds =
+                release::into_journal(Path::new(directory), rounds.parse().expect("a number"));
             rounds.iter().flat_map(|r| [r.seconds, r.preparing, r.elapsed, r.raw]).collect()
         }
         ["count", stage, calls] => {
@@ -97,7 +100,8 @@ fn part(wrapper: &[&str], arguments: &[&str]) -> Vec<f64> {
             command
         }
     };
-    let output = command.arg("part").args(arguments).stderr(Stdio::inherit()).output().expect("a process");
+    let output =
+        command.arg("part").args(arguments).stderr(Stdio::inherit()).output().expect("a process");
     assert!(output.status.success(), "{arguments:?} failed");
     let text = String::from_utf8(output.stdout).expect("text");
     let last = text.lines().last().unwrap_or_default();
@@ -107,7 +111,8 @@ fn part(wrapper: &[&str], arguments: &[&str]) -> Vec<f64> {
 fn compare(effort: Effort, judge: bool) -> ExitCode {
     let build = build_directory();
     let root = std::env::var_os("AUDIT_BENCH_DIR").map_or_else(|| build.clone(), PathBuf::from);
-    let directory = tempfile::Builder::new().prefix("audit-report-").tempdir_in(root).expect("a directory");
+    let directory =
+        tempfile::Builder::new().prefix("audit-report-").tempdir_in(root).expect("a directory");
     let machine = Machine::here();
     println!("{}, {} cores, {}", machine.processor, machine.cores, machine.system);
 
@@ -151,8 +156,9 @@ fn backlog(Effort { backlog_mib, .. }: Effort, directory: &Path) -> Vec<Row> {
     let journal = path.to_str().expect("a path of text");
     let one = |numbers: Vec<f64>| numbers[0];
     part(&[], &["fill", journal, &backlog_mib.to_string()]);
-    let warm: Vec<_> =
-        (0..3).map(|_| (one(part(&[], &["recover", journal])), one(part(&[], &["read", journal])))).collect();
+    let warm: Vec<_> = (0..3)
+        .map(|_| (one(part(&[], &["recover", journal])), one(part(&[], &["read", journal]))))
+        .collect();
     let is_cold = backlog::forget(&path);
     let cold: Vec<_> = (0..2)
         .map(|_| {
@@ -179,10 +185,15 @@ fn backlog(Effort { backlog_mib, .. }: Effort, directory: &Path) -> Vec<Row> {
     let drained = part(&[], &["drain", journal]);
     if idle[1].is_finite() && drained[1].is_finite() {
         let above = drained[1] - idle[1];
-        let row =
-            Row::counted(format!("memory above idle to drain {backlog_mib} MiB"), above, Unit::Mebibytes);
-        let note =
-            format!("{:.1} MiB idle; drained in {:.1} s into a bucket 300 ms away", idle[1], drained[0]);
+        let row = Row::counted(
+            format!("memory above idle to drain {backlog_mib} MiB"),
+            above,
+            Unit::Mebibytes,
+        );
+        let note = format!(
+            "{:.1} MiB idle; drained in {:.1} s into a bucket 300 ms away",
+            idle[1], drained[0]
+        );
         rows.push(row.with_target(Target::AtMost(32.0)).with_note(note));
     }
     rows
@@ -195,7 +206,8 @@ fn releases(Effort { releases, .. }: Effort, directory: &Path) -> Vec<Row> {
     } else {
         (directory, "on a disk: there is no directory in memory here")
     };
-    let place = tempfile::Builder::new().prefix("audit-report-").tempdir_in(place).expect("a directory");
+    let place =
+        tempfile::Builder::new().prefix("audit-report-").tempdir_in(place).expect("a directory");
     let path = place.path().to_str().expect("a path of text");
     let numbers = part(&[], &["release", path, &releases.to_string()]);
     let column = |n: usize| Spread::of(numbers.chunks_exact(4).map(|round| round[n]).collect());
@@ -212,8 +224,11 @@ fn releases(Effort { releases, .. }: Effort, directory: &Path) -> Vec<Row> {
         elapsed.median * 1e9,
         preparing.median * 1e9
     ));
-    row.ours.spread =
-        Spread { lower: 1.0 / seconds.upper, median: 1.0 / seconds.median, upper: 1.0 / seconds.lower };
+    row.ours.spread = Spread {
+        lower: 1.0 / seconds.upper,
+        median: 1.0 / seconds.median,
+        upper: 1.0 / seconds.lower,
+    };
     vec![row]
 }
 
@@ -225,18 +240,32 @@ fn instructions() -> Vec<Row> {
         valgrind.args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]);
         valgrind.arg(program).args(["part", "count", stage, &calls.to_string()]);
         let text = String::from_utf8(valgrind.output().ok()?.stderr).ok()?;
-        let line = text.lines().find(|line| line.contains("I refs:") || line.contains("I   refs:"))?;
+        let line =
+            text.lines().find(|line| line.contains("I refs:") || line.contains("I   refs:"))?;
         line.rsplit(' ').next()?.replace(',', "").parse::<f64>().ok()
     };
     // What one more costs, without what starting costs.
     let of_one = |stage: &str| Some((count(stage, 1_100)? - count(stage, 100)?) / 1_000.0);
     let rows = [
         ("instructions to replay a cached log, 1.2 KB", "replay", "memcpy", "copy"),
-        ("instructions to compile from a Rust value, 1.2 KB", "compile", "serde_json::to_vec", "to_vec"),
-        ("instructions to compile from JSON text, 1.2 KB", "from_json", "serde_json, into a tree", "to_tree"),
+        (
+            "instructions to compile from a Rust value, 1.2 KB",
+            "compile",
+            "serde_json::to_vec",
+            "to_vec",
+        ),
+        (
+            "instructions to compile from JSON text, 1.2 KB",
+            "from_json",
+            "serde_json, into a tree",
+            "to_tree",
+        ),
     ];
     let row = |(title, ours, name, theirs): (&str, &str, &str, &str)| {
-        Some(Row::counted(title, of_one(ours)?.round(), Unit::Count).beside(name, of_one(theirs)?.round()))
+        Some(
+            Row::counted(title, of_one(ours)?.round(), Unit::Count)
+                .beside(name, of_one(theirs)?.round()),
+        )
     };
     rows.into_iter().filter_map(row).collect()
 }

@@ -1,4 +1,5 @@
-//! A journal that was left with a backlog: how long it takes to read it, and what it takes to drain it.
+//! A journal that was left with a backlog: how long it takes to read it, and what it takes to drain
+//! it.
 //!
 //! Each of these is a process of its own, so that its memory and its first reading are its own.
 
@@ -57,17 +58,22 @@ pub fn forget(directory: &Path) -> bool {
     segments(directory).all(|path| {
         let mut input = std::ffi::OsString::from("if=");
         input.push(path);
-        let dd = Command::new("dd").arg(input).args(["iflag=nocache", "count=0", "status=none"]).status();
+        let dd = Command::new("dd")
+            .arg(input)
+            .args(["iflag=nocache", "count=0", "status=none"])
+            .status();
         dd.is_ok_and(|status| status.success())
     })
 }
 
 fn segments(directory: &Path) -> impl Iterator<Item = std::path::PathBuf> + use<> {
-    let files = std::fs::read_dir(directory).expect("a journal").map(|entry| entry.expect("a file").path());
+    let files =
+        std::fs::read_dir(directory).expect("a journal").map(|entry| entry.expect("a file").path());
     files.filter(|path| path.extension().is_some_and(|extension| extension == "journal"))
 }
 
-/// Delivers all of it. Says how long that took, in seconds, and the most memory that this process had, in MiB.
+/// Delivers all of it. Says how long that took, in seconds, and the most memory that this process
+/// had, in MiB.
 pub fn drain(directory: &Path) -> (f64, f64) {
     tokio_runtime(2).block_on(async {
         let began = Instant::now();

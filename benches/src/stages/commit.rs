@@ -70,17 +70,25 @@ fn one_caller(runtime: Rc<Runtime>, sink: Arc<S3Sink>, directory: &Path) -> Cont
         raw.append(&line);
         began.elapsed()
     });
-    Contest::new("durable commit, one caller", ours).against(raw).target(Target::AtMostTimes(1.3)).repeat(20)
+    Contest::new("durable commit, one caller", ours)
+        .against(raw)
+        .target(Target::AtMostTimes(1.3))
+        .repeat(20)
 }
 
-fn many(runtime: &Rc<Runtime>, sink: &Arc<S3Sink>, (rival, target): (Side, Option<Target>)) -> Contest {
+fn many(
+    runtime: &Rc<Runtime>,
+    sink: &Arc<S3Sink>,
+    (rival, target): (Side, Option<Target>),
+) -> Contest {
     let (runtime, sink, batch) = (Rc::clone(runtime), Arc::clone(sink), batch());
     let ours = Side::timed("journal", move || {
         let began = Instant::now();
         runtime.block_on(all_commit(&sink, &batch, EACH));
         began.elapsed() / (CALLERS * EACH) as u32
     });
-    let contest = Contest::new(format!("durable commits, {CALLERS} callers"), ours).against(rival).as_rate();
+    let contest =
+        Contest::new(format!("durable commits, {CALLERS} callers"), ours).against(rival).as_rate();
     match target {
         Some(target) => contest.target(target),
         None => contest,

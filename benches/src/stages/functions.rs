@@ -1,4 +1,5 @@
-//! The host for JavaScript functions: what `log.audit` costs within one, and how many results from its cache it hands out over HTTP.
+//! The host for JavaScript functions: what `log.audit` costs within one, and how many results from
+//! its cache it hands out over HTTP.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,8 @@ use tokio::time::Instant;
 
 use crate::contest::{Contest, Row, Side, Target, Unit};
 
-/// A query that logs a body of about 1 KB again and again, as many times as one function may and some to spare.
+/// A query that logs a body of about 1 KB again and again, as many times as one function may and
+/// some to spare.
 const MODULE: &str = r#"
 import { log } from "convex/server";
 import { query } from "./_generated/server";
@@ -124,14 +126,16 @@ impl Syscalls for Host<'_> {
     }
 }
 
-/// How long one `log.audit` takes, from JavaScript to JavaScript. With `auditing` the host does what it is for, without it nothing.
+/// How long one `log.audit` takes, from JavaScript to JavaScript. With `auditing` the host does
+/// what it is for, without it nothing.
 fn one_audit(program: &Program, auditing: Option<&AuditRuntime>) -> Duration {
     let root = ComponentPath::root();
     let function = program.function(&root, "bench:run").expect("the function");
     let call = Call { program, component: &root, function, args: "[{}]", request_id: "" };
     let execution = auditing.map(|runtime| runtime.query("bench:run"));
     let mut host = Host { log: execution.as_ref(), first: None, last: None, calls: 0 };
-    let ran = engine::run(&call, &Seed { random: 1, now_ms: 1.7e12 }, &Limits::default(), &mut host);
+    let ran =
+        engine::run(&call, &Seed { random: 1, now_ms: 1.7e12 }, &Limits::default(), &mut host);
     ran.result.expect("it succeeds");
     let (Some(first), Some(last)) = (host.first, host.last) else { panic!("nothing was logged") };
     let each = (last - first) / (host.calls - 1);
@@ -142,7 +146,8 @@ fn one_audit(program: &Program, auditing: Option<&AuditRuntime>) -> Duration {
     each
 }
 
-/// `log.audit` of 1 KB, with the modules that are built in and, where npm is, with the package's own.
+/// `log.audit` of 1 KB, with the modules that are built in and, where npm is, with the package's
+/// own.
 pub fn contests(directory: &Path, packages: &Path) -> Vec<Contest> {
     let auditing = runtime(Arc::new(NullSink::new()));
     let side = |name: &str, program: &Arc<Program>, auditing: Option<&AuditRuntime>| {
@@ -183,11 +188,15 @@ pub fn contests(directory: &Path, packages: &Path) -> Vec<Contest> {
 /// How many clients ask at once.
 const CLIENTS: usize = 64;
 
-/// Results from the cache over HTTP, each logged and its log durable before it leaves; beside the same host with a sink that throws logs away. The
-/// clients run in the same process, on the same cores.
+/// Results from the cache over HTTP, each logged and its log durable before it leaves; beside the
+/// same host with a sink that throws logs away. The clients run in the same process, on the same
+/// cores.
 pub fn cache_hits(directory: &Path, time: Duration, rounds: u32) -> Row {
-    let threads =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    let threads = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("threads");
     let (mut durable, mut discarded) = (Vec::new(), Vec::new());
     threads.block_on(async {
         let journal = JournalSettings {
@@ -223,8 +232,9 @@ async fn served(directory: &Path, sink: Arc<dyn AuditSink>) -> SocketAddr {
     let functions = directory_of_functions(directory);
     let program = Program::load(&functions, &Env::default()).expect("the functions load");
     let store = Store::open(&directory.join("store")).expect("a store");
-    let functions =
-        Functions::start(runtime(sink), store, program, FunctionSettings::default()).await.expect("a host");
+    let functions = Functions::start(runtime(sink), store, program, FunctionSettings::default())
+        .await
+        .expect("a host");
     let auth = Authenticator::open(&[], Arc::new(SystemClock)).expect("no keys");
     let parts = ServerParts { auth, proxies: TrustedProxies::none(), bucket: None, metrics: None };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -272,9 +282,12 @@ async fn ask(stream: &mut TcpStream, buffer: &mut Vec<u8>) {
     loop {
         let read = stream.read_buf(buffer).await.expect("an answer");
         assert!(read > 0, "the host closed the connection");
-        let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+        let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else {
+            continue;
+        };
         let head = std::str::from_utf8(&buffer[..end]).expect("text").to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
         let length: usize = length.trim().parse().expect("a number");
         if buffer.len() >= end + 4 + length {
             assert!(head.starts_with("http/1.1 200"), "{head}");

@@ -1,7 +1,8 @@
 //! What is measured. Each function gives the contests or rows of one stage; `report` runs them all.
 //!
-//! To add one: a [`Contest`](crate::contest::Contest) from two [`Side`](crate::contest::Side)s if it can be repeated in rounds, a
-//! [`Row`](crate::contest::Row) if it is measured once; and a line in `report`.
+//! To add one: a [`Contest`](crate::contest::Contest) from two [`Side`](crate::contest::Side)s if
+//! it can be repeated in rounds, a [`Row`](crate::contest::Row) if it is measured once; and a line
+//! in `report`.
 
 pub mod backlog;
 pub mod commit;
@@ -10,7 +11,8 @@ pub mod functions;
 pub mod release;
 pub mod templates;
 
-/// The line feed at the end and this many bytes before it: what one log is where a size is not what is asked.
+/// The line feed at the end and this many bytes before it: what one log is where a size is not what
+/// is asked.
 pub const RECORD_BYTES: usize = 1_200;
 
 /// A record of [`RECORD_BYTES`], with its line feed.
@@ -18,7 +20,8 @@ pub fn record() -> String {
     format!("{{\"body\":\"{}\"}}\n", "x".repeat(RECORD_BYTES - 12))
 }
 
-/// `count` lines of about 1.2 KB as functions log them: of different users about different documents.
+/// `count` lines of about 1.2 KB as functions log them: of different users about different
+/// documents.
 pub fn lines(count: u64) -> Vec<u8> {
     use audit_core::Limits;
     use audit_vars::{ClientIp, Now, RequestId, Template, UserAgent, Values, Vars};
@@ -29,10 +32,12 @@ pub fn lines(count: u64) -> Vec<u8> {
     let mut lines = Vec::new();
     for n in 0..count {
         let bits = scattered(n);
-        let template = Template::compile(&vars, &limits, &View::numbered(n)).expect("a body compiles");
+        let template =
+            Template::compile(&vars, &limits, &View::numbered(n)).expect("a body compiles");
         let ip = ClientIp::from(std::net::IpAddr::from((bits as u32).to_be_bytes()));
         let user_agent = UserAgent::from(format!("{USER_AGENT} v{}", bits % 50).as_str());
-        let request_id = RequestId::new(&format!("{:026x}", u128::from(bits) << 40)).expect("a request id");
+        let request_id =
+            RequestId::new(&format!("{:026x}", u128::from(bits) << 40)).expect("a request id");
         let now = Now::at_ms(NOW_MS + n as i64 / 50);
         let values = Values::none()
             .with_ip(&ip)

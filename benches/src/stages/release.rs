@@ -105,12 +105,13 @@ pub struct OfOneCore {
     pub raw: f64,
 }
 
-/// Releases one result to 10,000 subscribers, again and again, into a journal in this directory. It should be on a file system in memory, where a
-/// sync costs nothing.
+/// Releases one result to 10,000 subscribers, again and again, into a journal in this directory. It
+/// should be on a file system in memory, where a sync costs nothing.
 pub fn into_journal(directory: &Path, rounds: u32) -> Vec<OfOneCore> {
     const COUNT: u32 = 10_000;
     // All on one thread but the commits, which have theirs.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let sink = runtime.block_on(open_undelivered(&directory.join("journal")));
     let (audited, requests) = (cached(sink), subscribers(COUNT));
     let mut raw = RawLog::create(&directory.join("raw"), 64 << 20);
@@ -122,7 +123,8 @@ pub fn into_journal(directory: &Path, rounds: u32) -> Vec<OfOneCore> {
         let elapsed = began.elapsed();
         let after = computed();
         let sum = |times: &[(String, Duration)], preparing: bool| {
-            let chosen = times.iter().filter(|(name, _)| name.starts_with("audit-prepare") == preparing);
+            let chosen =
+                times.iter().filter(|(name, _)| name.starts_with("audit-prepare") == preparing);
             chosen.map(|(_, time)| *time).sum::<Duration>()
         };
         let of_one = |time: Duration| time.as_secs_f64() / f64::from(COUNT);
@@ -139,7 +141,8 @@ pub fn into_journal(directory: &Path, rounds: u32) -> Vec<OfOneCore> {
             let began = Instant::now();
             (0..4).for_each(|_| raw.write(&piece));
             let bytes = f64::from(COUNT) * super::RECORD_BYTES as f64;
-            let raw = began.elapsed().as_secs_f64() / (4.0 * piece.len() as f64) * bytes / f64::from(COUNT);
+            let raw = began.elapsed().as_secs_f64() / (4.0 * piece.len() as f64) * bytes
+                / f64::from(COUNT);
             OfOneCore { seconds, preparing, elapsed, raw }
         })
         .collect()

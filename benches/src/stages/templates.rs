@@ -26,7 +26,9 @@ impl Request {
     /// Of a common browser, over IPv6.
     pub fn common() -> Request {
         Request {
-            ip: ClientIp::from(IpAddr::from([0x2001u16, 0xdb8, 0x85a3, 0, 0, 0x8a2e, 0x370, 0x7334])),
+            ip: ClientIp::from(IpAddr::from([
+                0x2001u16, 0xdb8, 0x85a3, 0, 0, 0x8a2e, 0x370, 0x7334,
+            ])),
             user_agent: UserAgent::from(USER_AGENT),
             request_id: RequestId::new(REQUEST_ID).expect("a request id"),
             now: Now::at_ms(NOW_MS),
@@ -36,7 +38,11 @@ impl Request {
     /// Ready to be rendered.
     pub fn values(&self) -> Values<'_> {
         let Request { ip, user_agent, request_id, now } = self;
-        Values::none().with_ip(ip).with_user_agent(user_agent).with_request_id(request_id).with_now(now)
+        Values::none()
+            .with_ip(ip)
+            .with_user_agent(user_agent)
+            .with_request_id(request_id)
+            .with_now(now)
     }
 
     /// The same for a tree.
@@ -157,11 +163,13 @@ fn call<T: 'static>(name: &str, on: T, call: impl Fn(&T) + 'static) -> Side {
 /// In a release to many, replays go one behind the other into a batch of this size.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// One replay behind the other into a batch of so many bytes, or about the same place if that is not enough for one.
+/// One replay behind the other into a batch of so many bytes, or about the same place if that is
+/// not enough for one.
 fn render<T: Serialize>(body: &T, batch_bytes: usize) -> Side {
     let template = compiled(body);
     let request = Request::common();
-    let mut places = Places::new(batch_bytes, template.bound_bytes() as usize + Template::SPARE_BYTES);
+    let mut places =
+        Places::new(batch_bytes, template.bound_bytes() as usize + Template::SPARE_BYTES);
     Side::call("template", move || {
         let values = request.values();
         let out = places.next();
@@ -170,8 +178,9 @@ fn render<T: Serialize>(body: &T, batch_bytes: usize) -> Side {
     })
 }
 
-/// Where the next line is written: behind the one before, in a batch that begins anew when it is full; or a little further on in one page, so that the
-/// memory stays in the nearest cache. Never only one place: how that lies to what is copied there makes a fifth of the time, and it is luck.
+/// Where the next line is written: behind the one before, in a batch that begins anew when it is
+/// full; or a little further on in one page, so that the memory stays in the nearest cache. Never
+/// only one place: how that lies to what is copied there makes a fifth of the time, and it is luck.
 struct Places {
     out: Vec<u8>,
     batch_bytes: usize,
@@ -231,10 +240,13 @@ pub fn allocations() -> Vec<Row> {
     let walk = allocation_counter::measure(|| {
         black_box(tree_walk(&tree, &|name| request.lookup(name)));
     });
-    let allocations =
-        Row::counted("allocations to replay a cached log, 1.2 KB", ours.count_total as f64, Unit::Count)
-            .beside("tree walk", walk.count_total as f64)
-            .with_target(Target::AtMost(0.0));
+    let allocations = Row::counted(
+        "allocations to replay a cached log, 1.2 KB",
+        ours.count_total as f64,
+        Unit::Count,
+    )
+    .beside("tree walk", walk.count_total as f64)
+    .with_target(Target::AtMost(0.0));
     vec![Row { ratio: None, ..allocations }]
 }
 

@@ -1,4 +1,5 @@
-//! What one call costs: the engine's start, an empty query, `log.audit` beside a host that does nothing.
+//! What one call costs: the engine's start, an empty query, `log.audit` beside a host that does
+//! nothing.
 //!
 //! `cargo run --release -p functions-host --example engine_cost [NODE_MODULES/convex]`
 //!
@@ -77,14 +78,18 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn measure(functions: &Path) -> Result<(), Box<dyn Error>> {
     let started = cpu_time()?;
     let program = Program::load(functions, &Env::default())?;
-    println!("  load the program          {:>10.1} ms", (cpu_time()? - started).as_secs_f64() * 1e3);
+    println!(
+        "  load the program          {:>10.1} ms",
+        (cpu_time()? - started).as_secs_f64() * 1e3
+    );
     let limits = Limits { time: Duration::from_secs(60), ..Limits::default() };
     let mut host = Nothing(0);
     let mut call = |name: &str, n: u32| {
         let root = ComponentPath::root();
         let function = program.function(&root, name).ok_or("no such function")?;
         let args = format!("[{{\"n\":{n}}}]");
-        let call = Call { program: &program, component: &root, function, args: &args, request_id: "" };
+        let call =
+            Call { program: &program, component: &root, function, args: &args, request_id: "" };
         let started = cpu_time()?;
         let ran = run(&call, &Seed { random: 1, now_ms: 0.0 }, &limits, &mut host);
         ran.result.map_err(|failure| failure.message)?;
@@ -95,12 +100,17 @@ fn measure(functions: &Path) -> Result<(), Box<dyn Error>> {
     for _ in 0..CALLS {
         empty += call("cost:empty", 0)?.0;
     }
-    println!("  an empty query            {:>10.1} µs", empty.as_secs_f64() * 1e6 / f64::from(CALLS));
+    println!(
+        "  an empty query            {:>10.1} µs",
+        empty.as_secs_f64() * 1e6 / f64::from(CALLS)
+    );
     const N: u32 = 20_000;
     let mut best = [Duration::MAX; 3];
     let mut bytes = 0;
     for _ in 0..5 {
-        for (name, best) in ["cost:bodies", "cost:nothings", "cost:audits"].into_iter().zip(&mut best) {
+        for (name, best) in
+            ["cost:bodies", "cost:nothings", "cost:audits"].into_iter().zip(&mut best)
+        {
             let (took, args) = call(name, N)?;
             *best = took.min(*best);
             bytes = args;

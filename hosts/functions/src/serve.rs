@@ -29,8 +29,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often the directory of functions is looked at.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 
-/// The variable of the host: who acts with an administrator's rights. This host has none, so that it is null; functions written for Convex
-/// name it all the same.
+/// The variable of the host: who acts with an administrator's rights. This host has none, so that
+/// it is null; functions written for Convex name it all the same.
 const ACTOR: &str = "convexActor";
 const MAX_ACTOR_JSON_BYTES: u32 = 1_024;
 
@@ -49,7 +49,8 @@ pub async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         Destination::Bucket { url, settings } => {
             let store = Arc::new(S3Sink::open(url, settings.as_ref().clone()).await?);
             let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            let shown = Observed::new(Arc::clone(&store), move |batch, place| show(batch, place, colours));
+            let shown =
+                Observed::new(Arc::clone(&store), move |batch, place| show(batch, place, colours));
             (Arc::new(shown), Some(store))
         }
     };
@@ -63,7 +64,8 @@ pub async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
 
     std::fs::create_dir_all(&settings.data_dir)?;
     let documents = Store::open(&settings.data_dir.join("documents"))?;
-    let functions = Functions::start(runtime, documents, program, function_settings(&settings)).await?;
+    let functions =
+        Functions::start(runtime, documents, program, function_settings(&settings)).await?;
     let auth = Authenticator::open(&settings.auth, Arc::new(SystemClock))?;
     let listener = tokio::net::TcpListener::bind(settings.listen)
         .await
@@ -85,15 +87,20 @@ pub async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     ));
 
     let watching = tokio::spawn(follow(functions.clone(), settings.directory.clone(), env));
-    let parts =
-        ServerParts { auth, proxies: settings.trusted_proxies, bucket: store, metrics: Some(recorder) };
+    let parts = ServerParts {
+        auth,
+        proxies: settings.trusted_proxies,
+        bucket: store,
+        metrics: Some(recorder),
+    };
     let served = Server::serve(functions.clone(), parts, listener, stop_signal()).await;
     watching.abort();
     served?;
     // What is due from now on runs after the next start.
     functions.stop_scheduler().await;
 
-    // Nothing that was answered waits for this. It lets what is on its way arrive, and says if it did not.
+    // Nothing that was answered waits for this. It lets what is on its way arrive, and says if it
+    // did not.
     match timeout(CLOSE_TIMEOUT, sink.close()).await {
         Ok(closed) => Ok(closed?),
         Err(_elapsed) => Err(format!("{sink} did not take everything within {CLOSE_TIMEOUT:?}; the rest is in the journal and goes there at the next start").into()),
@@ -111,15 +118,20 @@ fn load(directory: &Path, env: &Env) -> Result<Program, Box<dyn Error>> {
 fn function_settings(settings: &Settings) -> FunctionSettings {
     let defaults = FunctionSettings::default();
     let memory_bytes = settings.limits.memory_bytes;
-    let limits = crate::engine::Limits { time: settings.limits.time, memory_bytes, ..defaults.limits };
-    let action_limits =
-        crate::engine::Limits { time: settings.limits.action_time, memory_bytes, ..defaults.action_limits };
+    let limits =
+        crate::engine::Limits { time: settings.limits.time, memory_bytes, ..defaults.limits };
+    let action_limits = crate::engine::Limits {
+        time: settings.limits.action_time,
+        memory_bytes,
+        ..defaults.action_limits
+    };
     let crate::settings::Deployment { name, region, class } = settings.deployment.clone();
     let deployment = Deployment { name, region, class: class.as_str().to_owned() };
     FunctionSettings { deployment, limits, action_limits, ..defaults }
 }
 
-/// Serves the functions anew whenever their files change. What cannot be served is said once, and the functions before it are served on.
+/// Serves the functions anew whenever their files change. What cannot be served is said once, and
+/// the functions before it are served on.
 async fn follow(functions: Functions, directory: PathBuf, env: Env) {
     let mut looks = interval(LOOK_PERIOD);
     let mut complaint = None;
@@ -133,7 +145,9 @@ async fn follow(functions: Functions, directory: PathBuf, env: Env) {
         .await;
         let deployed = match loaded {
             Ok(None) => continue,
-            Ok(Some(Ok(program))) => functions.deploy(program).await.map_err(|error| error.to_string()),
+            Ok(Some(Ok(program))) => {
+                functions.deploy(program).await.map_err(|error| error.to_string())
+            }
             Ok(Some(Err(error))) => Err(error.to_string()),
             Err(error) => Err(error.to_string()),
         };

@@ -1,4 +1,5 @@
-//! What can be set: by flags, by the environment, by a file; the first of these that says something decides.
+//! What can be set: by flags, by the environment, by a file; the first of these that says something
+//! decides.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -46,7 +47,8 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = SERVE_AFTER_HELP, next_line_help = true)]
 pub struct Serve {
-    /// The directory of the functions: .ts and .js files, schema.ts, crons.ts, convex.config.ts. Read again when it changes
+    /// The directory of the functions: .ts and .js files, schema.ts, crons.ts, convex.config.ts.
+    /// Read again when it changes
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 
@@ -75,7 +77,8 @@ the environment before the file. Paths in it begin at the file.
   audience = \"my-app\"
   jwks = \"jwks.json\"                  # or public_key = \"key.pem\", or secret_file = \"hs256.secret\"";
 
-/// What can be set by a flag, a variable of the environment or a member of the file, each of the same name.
+/// What can be set by a flag, a variable of the environment or a member of the file, each of the
+/// same name.
 #[derive(Debug, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
@@ -83,23 +86,26 @@ pub struct Options {
     #[arg(long, env = "LISTEN", value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
 
-    /// The directory for documents, journal and bucket, where no other place is given for them. Made if it does not exist. [default:
-    /// audit-data]
+    /// The directory for documents, journal and bucket, where no other place is given for them.
+    /// Made if it does not exist. [default: audit-data]
     #[arg(long, env = "DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// Where the audit logs go: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///path, or `none`: then they are
-    /// checked and thrown away. Credentials and regions come from the provider's usual environment variables. [default: the directory
-    /// `bucket` in the data directory]
+    /// Where the audit logs go: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix,
+    /// file:///path, or `none`: then they are checked and thrown away. Credentials and regions come
+    /// from the provider's usual environment variables. [default: the directory `bucket` in the
+    /// data directory]
     #[arg(long, env = "AUDIT_BUCKET", value_name = "URL")]
     pub bucket: Option<String>,
 
-    /// The directory of the journal, in which logs are durable before they are on their way to the bucket; or `none`, and each call
-    /// waits for the bucket itself. [default: the directory `journal` in the data directory]
+    /// The directory of the journal, in which logs are durable before they are on their way to the
+    /// bucket; or `none`, and each call waits for the bucket itself. [default: the directory
+    /// `journal` in the data directory]
     #[arg(long, env = "AUDIT_JOURNAL", value_name = "DIR")]
     pub journal: Option<String>,
 
-    /// Networks of the proxies whose X-Forwarded-For and X-Request-Id are believed, for example 10.0.0.0/8. [default: none]
+    /// Networks of the proxies whose X-Forwarded-For and X-Request-Id are believed, for example
+    /// 10.0.0.0/8. [default: none]
     #[arg(long, env = "TRUSTED_PROXIES", value_name = "NETWORKS")]
     #[serde(deserialize_with = "from_text")]
     pub trusted_proxies: Option<TrustedProxies>,
@@ -108,12 +114,13 @@ pub struct Options {
     #[arg(long, env = "AUDIT_CUT_AFTER_MS", value_name = "MS")]
     pub cut_after_ms: Option<u64>,
 
-    /// Without a journal: how long a log waits for others to share an object with, in milliseconds. [default: 50 for a bucket
-    /// that charges for each request, 0 for a directory]
+    /// Without a journal: how long a log waits for others to share an object with, in milliseconds.
+    /// [default: 50 for a bucket that charges for each request, 0 for a directory]
     #[arg(long, env = "AUDIT_LINGER_MS", value_name = "MS")]
     pub linger_ms: Option<u64>,
 
-    /// How long a call waits for its logs to be durable before it fails, in milliseconds. [default: 10000]
+    /// How long a call waits for its logs to be durable before it fails, in milliseconds. [default:
+    /// 10000]
     #[arg(long, env = "AUDIT_PERSIST_TIMEOUT_MS", value_name = "MS")]
     pub persist_timeout_ms: Option<u64>,
 
@@ -149,8 +156,8 @@ pub struct Options {
     #[arg(long, env = "DEPLOYMENT_CLASS", value_name = "CLASS")]
     pub deployment_class: Option<DeploymentClass>,
 
-    /// A variable that functions find in process.env. May be given more than once. A command line can be seen by others on the same
-    /// computer: secrets belong into the file
+    /// A variable that functions find in process.env. May be given more than once. A command line
+    /// can be seen by others on the same computer: secrets belong into the file
     #[arg(long, value_name = "NAME=VALUE")]
     #[serde(skip)]
     pub env: Vec<EnvVar>,
@@ -208,7 +215,8 @@ pub struct EnvVar {
 impl EnvVar {
     fn new(name: &str, value: &str) -> Result<EnvVar, String> {
         let mut letters = name.chars();
-        let begins = letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
+        let begins =
+            letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
         if !begins || !letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_') {
             return Err(format!(
                 "{name:?} is no name of a variable: letters, digits and `_`, no digit first"
@@ -356,20 +364,24 @@ impl fmt::Debug for FunctionEnv {
 impl Options {
     /// What a file says.
     fn read(path: &Path) -> Result<Options, Box<dyn Error>> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("the settings file {} cannot be read: {error}", path.display()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            format!("the settings file {} cannot be read: {error}", path.display())
+        })?;
         let mut options = toml::from_str::<Options>(&text).map_err(|error| {
             format!("the settings file {}: {}", path.display(), error.to_string().trim_end())
         })?;
         let base = path.parent().unwrap_or(Path::new(""));
         let at_file = |path: &mut PathBuf| *path = base.join(&*path);
         options.data_dir.iter_mut().for_each(at_file);
-        for AuthSettings { issuer: _, audience: _, jwks, public_key, secret_file } in &mut options.auth {
+        for AuthSettings { issuer: _, audience: _, jwks, public_key, secret_file } in
+            &mut options.auth
+        {
             [jwks, public_key, secret_file].into_iter().flatten().for_each(at_file);
         }
         if let Some(journal) = options.journal.as_mut().filter(|journal| *journal != "none") {
             let joined = base.join(&*journal).into_os_string().into_string();
-            *journal = joined.map_err(|path| format!("the path {} is not UTF-8", path.display()))?;
+            *journal =
+                joined.map_err(|path| format!("the path {} is not UTF-8", path.display()))?;
         }
         Ok(options)
     }
@@ -404,15 +416,17 @@ impl Options {
 }
 
 impl Serve {
-    /// All settings: of the flags and the environment, then of the file, then the defaults. Makes the directory of a bucket that is
-    /// one by default.
+    /// All settings: of the flags and the environment, then of the file, then the defaults. Makes
+    /// the directory of a bucket that is one by default.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, has a member that does not exist, or a value that makes no sense.
+    /// If the file cannot be read, has a member that does not exist, or a value that makes no
+    /// sense.
     pub fn settings(self) -> Result<Settings, Box<dyn Error>> {
         let Serve { directory, config, options } = self;
-        let file = config.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()));
+        let file =
+            config.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()));
         let options = match file {
             Some(file) => options.or(Options::read(&file)?),
             None => options,
@@ -427,7 +441,8 @@ impl Settings {
         let destination = Destination::new(&options, &data_dir)?;
         let defaults = FunctionLimits::default();
         let limits = FunctionLimits {
-            time: positive_ms("function_timeout_ms", options.function_timeout_ms)?.unwrap_or(defaults.time),
+            time: positive_ms("function_timeout_ms", options.function_timeout_ms)?
+                .unwrap_or(defaults.time),
             action_time: positive_ms("action_timeout_ms", options.action_timeout_ms)?
                 .unwrap_or(defaults.action_time),
             memory_bytes: match options.function_memory_mib {
@@ -478,7 +493,9 @@ fn positive_ms(name: &str, ms: Option<u64>) -> Result<Option<Duration>, String> 
     match ms {
         None => Ok(None),
         Some(ms @ 1..=MAX_TIME_MS) => Ok(Some(Duration::from_millis(ms))),
-        Some(ms) => Err(format!("{name} is {ms}, and must be at least 1 and at most {MAX_TIME_MS}")),
+        Some(ms) => {
+            Err(format!("{name} is {ms}, and must be at least 1 and at most {MAX_TIME_MS}"))
+        }
     }
 }
 
@@ -507,7 +524,11 @@ impl Destination {
                 Some(CompressionName::Gzip) => Compression::Gzip,
                 Some(CompressionName::None) => Compression::None,
             },
-            linger_ms: options.linger_ms.unwrap_or(if is_directory { 0 } else { defaults.linger_ms }),
+            linger_ms: options.linger_ms.unwrap_or(if is_directory {
+                0
+            } else {
+                defaults.linger_ms
+            }),
             persist_timeout_ms: persist_timeout_ms(options.persist_timeout_ms),
             journal: journal.map(|directory| {
                 let defaults = JournalSettings::new(directory);
@@ -550,7 +571,8 @@ mod tests {
         if !file.is_some_and(|file| file.contains("data_dir")) {
             line.extend(["--data-dir", data.to_str().unwrap()]);
         }
-        let CommandLine { command } = CommandLine::try_parse_from(line).map_err(|error| error.to_string())?;
+        let CommandLine { command } =
+            CommandLine::try_parse_from(line).map_err(|error| error.to_string())?;
         let Command::Serve(serve) = command else { panic!("that was serve") };
         serve.settings().map_err(|error| error.to_string())
     }
@@ -597,7 +619,8 @@ mod tests {
             A = "file"
             B = "file"
         "#;
-        let flags = ["--listen", "127.0.0.1:81", "--provenance=false", "--env", "B=flag", "--env", "C=a=b"];
+        let flags =
+            ["--listen", "127.0.0.1:81", "--provenance=false", "--env", "B=flag", "--env", "C=a=b"];
         let settings = settings(Some(file), &flags).unwrap();
         assert_eq!(settings.listen.to_string(), "127.0.0.1:81");
         assert_eq!(settings.trusted_proxies, "10.0.0.0/8".parse().unwrap());
@@ -606,7 +629,8 @@ mod tests {
         assert_eq!(settings.limits.memory_bytes, 2 << 20);
         assert_eq!(settings.deployment.name, "file");
         assert_eq!(settings.deployment.class, DeploymentClass::S256);
-        let env: Vec<_> = settings.env.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let env: Vec<_> =
+            settings.env.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(env, ["A=file", "B=flag", "C=a=b"]);
         let (url, sink) = bucket(&settings);
         assert_eq!(url, "memory:///");
@@ -653,8 +677,13 @@ mod tests {
         refused("function_timeout_ms = 0", &[], "function_timeout_ms is 0");
         refused("function_memory_mib = 0", &[], "function_memory_mib is 0");
         refused("persist_timeout_ms = 0", &[], "persist_timeout_ms");
-        let missing =
-            CommandLine::try_parse_from(["functions-host", "serve", "x", "--config", "/nowhere/set.toml"]);
+        let missing = CommandLine::try_parse_from([
+            "functions-host",
+            "serve",
+            "x",
+            "--config",
+            "/nowhere/set.toml",
+        ]);
         let Command::Serve(serve) = missing.unwrap().command else { panic!("that was serve") };
         assert!(serve.settings().unwrap_err().to_string().contains("/nowhere/set.toml"));
     }
@@ -664,7 +693,8 @@ mod tests {
         let settings = settings(Some("[env]\nA = 'hidden'"), &["--env", "B=hidden"]).unwrap();
         assert!(!format!("{settings:?}").contains("hidden"));
         let line =
-            CommandLine::try_parse_from(["functions-host", "serve", "x", "--env", "B=hidden"]).unwrap();
+            CommandLine::try_parse_from(["functions-host", "serve", "x", "--env", "B=hidden"])
+                .unwrap();
         assert!(!format!("{line:?}").contains("hidden"));
     }
 }

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use audit_runtime::http::{RequestContextLayer, TrustedProxies};
-use audit_runtime::{AuditError, AuditRuntime, HostValue, MutationError, ReleaseError, RequestContext, Var};
+use audit_runtime::{
+    AuditError, AuditRuntime, HostValue, MutationError, ReleaseError, RequestContext, Var,
+};
 use audit_sink_s3::{HealthState, S3Sink};
 use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -53,8 +55,14 @@ impl App {
     }
 }
 
-/// Adds the user to the request's context. Who that is, the proxy in front has found out: this service believes it.
-async fn identify(State(app): State<App>, headers: HeaderMap, mut request: Request, next: Next) -> Response {
+/// Adds the user to the request's context. Who that is, the proxy in front has found out: this
+/// service believes it.
+async fn identify(
+    State(app): State<App>,
+    headers: HeaderMap,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let user = headers.get("x-user").map(|user| String::from_utf8_lossy(user.as_bytes()));
     if let (Some(user), Some(context)) = (user, request.extensions().get::<RequestContext>()) {
         match HostValue::new(app.user, &user) {
@@ -85,7 +93,9 @@ async fn view(
                     sealed
                 }
                 // A failure is a result too: it leaves once its logs are durable.
-                Err(failure) => return Err(query.seal(failure).release_into(&request).await?.into()),
+                Err(failure) => {
+                    return Err(query.seal(failure).release_into(&request).await?.into());
+                }
             }
         }
     };
@@ -117,7 +127,9 @@ async fn healthz(State(app): State<App>) -> Response {
     let health = store.health();
     let status = match health.state {
         HealthState::Ok => StatusCode::OK,
-        HealthState::Retrying { .. } | HealthState::Blocked { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        HealthState::Retrying { .. } | HealthState::Blocked { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     };
     answer(status, &health.state.to_string())
 }

@@ -32,7 +32,8 @@ impl Cache {
         state.entries.get(id).cloned().ok_or(Generation(state.generation))
     }
 
-    /// Keeps the result of a query, unless something was changed since the query began: it may have read the state before.
+    /// Keeps the result of a query, unless something was changed since the query began: it may have
+    /// read the state before.
     pub(crate) fn insert(&self, began: Generation, id: &str, document: Audited<Arc<Document>>) {
         let mut state = self.state();
         if state.generation != began.0 {

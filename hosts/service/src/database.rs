@@ -26,7 +26,8 @@ impl Database {
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     if is_sqlite {
-                        // FULL: a commit that was answered survives a power cut. In WAL mode a writer does not wait for readers.
+                        // FULL: a commit that was answered survives a power cut. In WAL mode a
+                        // writer does not wait for readers.
                         connection.execute("PRAGMA journal_mode = WAL").await?;
                         connection.execute("PRAGMA synchronous = FULL").await?;
                         connection.execute("PRAGMA busy_timeout = 5000").await?;
@@ -38,12 +39,14 @@ impl Database {
             .await?;
         let table = "CREATE TABLE IF NOT EXISTS documents \
                      (id TEXT PRIMARY KEY, revision BIGINT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL)";
-        // Of several services that start together on a new PostgreSQL database, one makes the table; to the others it may look as if it
-        // existed already under another name, until the one is done.
+        // Of several services that start together on a new PostgreSQL database, one makes the
+        // table; to the others it may look as if it existed already under another name, until the
+        // one is done.
         if let Err(first) = pool.execute(table).await {
             pool.execute(table).await.map_err(|_again| first)?;
         }
-        // SQLite transactions are serializable: one that read what another has changed since cannot write.
+        // SQLite transactions are serializable: one that read what another has changed since cannot
+        // write.
         let begin = if is_sqlite { "BEGIN" } else { "BEGIN ISOLATION LEVEL SERIALIZABLE" };
         Ok(Database { pool, begin })
     }
@@ -73,8 +76,9 @@ impl Transaction for Tx {
     fn is_conflict(error: &Failure) -> bool {
         let Failure::Database(error) = error else { return false };
         let code = error.as_database_error().and_then(|error| error.code());
-        // PostgreSQL: serialization_failure, deadlock_detected, and unique_violation, as two transactions that create one document
-        // may see it. SQLite: SQLITE_BUSY and its kinds, of which SNAPSHOT is the usual one.
+        // PostgreSQL: serialization_failure, deadlock_detected, and unique_violation, as two
+        // transactions that create one document may see it. SQLite: SQLITE_BUSY and its kinds, of
+        // which SNAPSHOT is the usual one.
         let conflicts = ["40001", "40P01", "23505", "5", "261", "517", "773"];
         code.is_some_and(|code| conflicts.contains(&&*code))
     }

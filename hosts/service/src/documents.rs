@@ -27,7 +27,8 @@ pub(crate) struct Document {
 pub(crate) struct Change {
     pub(crate) title: String,
     pub(crate) text: String,
-    /// The revision that the user saw, if the change may not go over a later one. 0 for a document that must be new.
+    /// The revision that the user saw, if the change may not go over a later one. 0 for a document
+    /// that must be new.
     pub(crate) expected_revision: Option<i64>,
 }
 
@@ -90,7 +91,8 @@ pub(crate) async fn update(
         Ok(before) => check(id, before.as_ref(), change),
         Err(_) => Ok(()),
     };
-    let from = before.as_ref().ok().map(|before| before.as_ref().map_or(0, |before| before.revision));
+    let from =
+        before.as_ref().ok().map(|before| before.as_ref().map_or(0, |before| before.revision));
     log.audit(&body!({
         "action": "documents.update",
         "document": id,
@@ -114,16 +116,24 @@ pub(crate) async fn update(
     } else {
         "UPDATE documents SET revision = $2, title = $3, text = $4 WHERE id = $1"
     };
-    let statement = sqlx::query(statement).bind(id).bind(revision).bind(&change.title).bind(&change.text);
+    let statement =
+        sqlx::query(statement).bind(id).bind(revision).bind(&change.title).bind(&change.text);
     statement.execute(&mut *tx.0).await?;
-    Ok(Document { id: id.to_owned(), revision, title: change.title.clone(), text: change.text.clone() })
+    Ok(Document {
+        id: id.to_owned(),
+        revision,
+        title: change.title.clone(),
+        text: change.text.clone(),
+    })
 }
 
 /// Whether this change may be made.
 fn check(id: &str, before: Option<&Document>, change: &Change) -> Result<(), Failure> {
     let at_most = |what: &str, bytes: usize, limit: usize| {
         if bytes > limit {
-            return Err(Failure::Invalid(format!("{what} of {bytes} bytes exceeds limit of {limit} bytes")));
+            return Err(Failure::Invalid(format!(
+                "{what} of {bytes} bytes exceeds limit of {limit} bytes"
+            )));
         }
         Ok(())
     };

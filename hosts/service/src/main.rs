@@ -1,8 +1,9 @@
 //! A web service whose reads and writes are audited, small enough to be read in one sitting.
 //!
-//! Users view and change documents. No view leaves and no change commits before its audit log is in the bucket. Read it
-//! in this order: `documents.rs`, what the functions do and log; `app.rs`, how a request becomes a function call;
-//! `database.rs`, what the audit runtime needs to know of transactions; `cache.rs`; `shown.rs`; and this file, which puts them together.
+//! Users view and change documents. No view leaves and no change commits before its audit log is in
+//! the bucket. Read it in this order: `documents.rs`, what the functions do and log; `app.rs`, how
+//! a request becomes a function call; `database.rs`, what the audit runtime needs to know of
+//! transactions; `cache.rs`; `shown.rs`; and this file, which puts them together.
 
 mod app;
 mod cache;
@@ -33,22 +34,30 @@ use crate::shown::show;
 /// What a user's name may have as JSON, in bytes: it is charged to every log that names the user.
 const MAX_USER_JSON_BYTES: u32 = 256;
 
-/// How much longer than the sink itself the runtime waits: the sink's error says what it waited for.
+/// How much longer than the sink itself the runtime waits: the sink's error says what it waited
+/// for.
 const PERSIST_GRACE: Duration = Duration::from_secs(5);
 
-/// SQLite has one writer at a time, and tells others that it is busy: that counts as a conflict, and passes soon.
-const RETRY_POLICY: RetryPolicy = RetryPolicy { max_attempts: 30, base_backoff_ms: 5, max_backoff_ms: 250 };
+/// SQLite has one writer at a time, and tells others that it is busy: that counts as a conflict,
+/// and passes soon.
+const RETRY_POLICY: RetryPolicy =
+    RetryPolicy { max_attempts: 30, base_backoff_ms: 5, max_backoff_ms: 250 };
 
 /// How long the end of the process waits for what is on its way to the bucket.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // PostgreSQL notes that a transaction whose commit met a conflict was rolled back already. That is as it should be.
+    // PostgreSQL notes that a transaction whose commit met a conflict was rolled back already. That
+    // is as it should be.
     let quiet = "warn,sqlx::postgres::notice=error";
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
     let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .init();
     match serve(Settings::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -96,13 +105,17 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     });
     say(&format!("listening on http://{}", listener.local_addr()?));
 
-    let router = app.router(settings.trusted_proxies).into_make_service_with_connect_info::<SocketAddr>();
+    let router =
+        app.router(settings.trusted_proxies).into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, router).with_graceful_shutdown(stop_signal()).await?;
 
-    // Nothing that was answered waits for this. It lets what is on its way arrive, and says if it did not.
+    // Nothing that was answered waits for this. It lets what is on its way arrive, and says if it
+    // did not.
     match tokio::time::timeout(CLOSE_TIMEOUT, sink.close()).await {
         Ok(closed) => Ok(closed?),
-        Err(_elapsed) => Err(format!("{sink} did not take everything within {CLOSE_TIMEOUT:?}").into()),
+        Err(_elapsed) => {
+            Err(format!("{sink} did not take everything within {CLOSE_TIMEOUT:?}").into())
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use audit_runtime::http::TrustedProxies;
 use audit_sink_s3::{Compression, JournalSettings};
 use clap::Parser;
 
-/// A web service whose reads and writes are audited: no document is shown and no change commits before its
-/// audit log is in the bucket.
+/// A web service whose reads and writes are audited: no document is shown and no change commits
+/// before its audit log is in the bucket.
 #[derive(Debug, Parser)]
 #[command(name = "audit-service", version)]
 pub(crate) struct Settings {
@@ -17,31 +17,35 @@ pub(crate) struct Settings {
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
 
-    /// The directory for the database and the bucket, where no other place is given for them. Made if it does not exist.
+    /// The directory for the database and the bucket, where no other place is given for them. Made
+    /// if it does not exist.
     #[arg(long, env = "DATA_DIR", default_value = "audit-data")]
     pub(crate) data_dir: PathBuf,
 
-    /// Where the audit logs go: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///path, or `none`. Credentials and
-    /// regions come from the provider's usual environment variables. [default: the directory `bucket` in the data directory]
+    /// Where the audit logs go: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix,
+    /// file:///path, or `none`. Credentials and regions come from the provider's usual environment
+    /// variables. [default: the directory `bucket` in the data directory]
     #[arg(long, env = "AUDIT_BUCKET")]
     pub(crate) bucket: Option<String>,
 
-    /// The directory of the journal, in which logs are durable before they are on their way to the bucket; or `none`, and each
-    /// request waits for the bucket itself. [default: the directory `journal` in the data directory]
+    /// The directory of the journal, in which logs are durable before they are on their way to the
+    /// bucket; or `none`, and each request waits for the bucket itself. [default: the directory
+    /// `journal` in the data directory]
     #[arg(long, env = "AUDIT_JOURNAL")]
     pub(crate) journal: Option<String>,
 
-    /// Where the documents are: postgres://user@host/database or sqlite://path?mode=rwc. [default: `documents.db` in the data
-    /// directory]
+    /// Where the documents are: postgres://user@host/database or sqlite://path?mode=rwc. [default:
+    /// `documents.db` in the data directory]
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub(crate) database_url: Option<String>,
 
-    /// Networks of the proxies whose X-Forwarded-For and X-Request-Id are believed, for example 10.0.0.0/8.
+    /// Networks of the proxies whose X-Forwarded-For and X-Request-Id are believed, for example
+    /// 10.0.0.0/8.
     #[arg(long, env = "TRUSTED_PROXIES", default_value = "")]
     pub(crate) trusted_proxies: TrustedProxies,
 
-    /// Without a journal: how long a log waits for others to share an object with, in milliseconds. [default: 50 for a bucket
-    /// that charges for each request, 0 for a directory]
+    /// Without a journal: how long a log waits for others to share an object with, in milliseconds.
+    /// [default: 50 for a bucket that charges for each request, 0 for a directory]
     #[arg(long, env = "AUDIT_LINGER_MS")]
     pub(crate) linger_ms: Option<u64>,
 
@@ -97,11 +101,16 @@ impl Settings {
             None => Some(self.data_dir.join("journal")),
         };
         let cut_after_ms = self.cut_after_ms;
-        let journal =
-            journal.map(|directory| JournalSettings { cut_after_ms, ..JournalSettings::new(directory) });
+        let journal = journal
+            .map(|directory| JournalSettings { cut_after_ms, ..JournalSettings::new(directory) });
         let persist_timeout_ms = self.persist_timeout_ms;
-        let settings =
-            audit_sink_s3::Settings { compression, linger_ms, persist_timeout_ms, journal, ..defaults };
+        let settings = audit_sink_s3::Settings {
+            compression,
+            linger_ms,
+            persist_timeout_ms,
+            journal,
+            ..defaults
+        };
         Ok(Destination::Bucket { url, settings })
     }
 
@@ -115,10 +124,12 @@ impl Settings {
 
     /// The absolute path of a directory, which exists when this returns.
     fn made(&self, directory: &Path) -> Result<String, Box<dyn Error>> {
-        let failed = |error| format!("the directory {} cannot be used: {error}", directory.display());
+        let failed =
+            |error| format!("the directory {} cannot be used: {error}", directory.display());
         std::fs::create_dir_all(directory).map_err(failed)?;
         let path = directory.canonicalize().map_err(failed)?;
-        let path = path.to_str().ok_or_else(|| format!("the path {} is not UTF-8", path.display()))?;
+        let path =
+            path.to_str().ok_or_else(|| format!("the path {} is not UTF-8", path.display()))?;
         Ok(path.to_owned())
     }
 }

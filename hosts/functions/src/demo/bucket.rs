@@ -28,7 +28,8 @@ impl Logs {
     ///
     /// # Errors
     ///
-    /// When something there is no object of a sink, or two objects have a record of the same number.
+    /// When something there is no object of a sink, or two objects have a record of the same
+    /// number.
     pub(super) fn read(directory: &Path) -> Result<Logs, Box<dyn Error>> {
         let mut objects = Vec::new();
         let mut directories = vec![directory.to_owned()];
@@ -42,9 +43,14 @@ impl Logs {
                     directories.push(path);
                     continue;
                 }
-                let name = path.strip_prefix(directory)?.to_str().ok_or("a name that is no text")?.to_owned();
+                let name = path
+                    .strip_prefix(directory)?
+                    .to_str()
+                    .ok_or("a name that is no text")?
+                    .to_owned();
                 if name.starts_with("dt=") {
-                    let key: ObjectKey = name.parse().map_err(|error| format!("{name}: {error}"))?;
+                    let key: ObjectKey =
+                        name.parse().map_err(|error| format!("{name}: {error}"))?;
                     objects.push((key, path));
                 }
             }
@@ -59,7 +65,11 @@ impl Logs {
             decoder.finish()?;
             for (sequence, line) in (key.first_sequence()..).zip(lines) {
                 if !numbers.insert((key.stream(), sequence)) {
-                    return Err(format!("record {sequence} of stream {} is there twice", key.stream()).into());
+                    return Err(format!(
+                        "record {sequence} of stream {} is there twice",
+                        key.stream()
+                    )
+                    .into());
                 }
                 let text = String::from_utf8(line)?;
                 let json = serde_json::from_str(&text)?;

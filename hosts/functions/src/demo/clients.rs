@@ -76,11 +76,16 @@ impl Client {
 
     async fn call(&self, kind: &str, path: &str, args: Json) -> Result<Answer, Box<dyn Error>> {
         let request = self.http.post(format!("{}/api/{kind}", self.url)).timeout(PATIENCE);
-        let request = request.header("x-forwarded-for", &self.ip).header("user-agent", &self.user_agent);
-        let response = request.json(&json!({ "path": path, "args": args, "format": "json" })).send().await?;
+        let request =
+            request.header("x-forwarded-for", &self.ip).header("user-agent", &self.user_agent);
+        let response =
+            request.json(&json!({ "path": path, "args": args, "format": "json" })).send().await?;
         let status = response.status().as_u16();
-        let request_id =
-            response.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
+        let request_id = response
+            .headers()
+            .get("x-request-id")
+            .and_then(|id| id.to_str().ok())
+            .unwrap_or_default();
         let request_id = request_id.to_owned();
         let text = response.text().await?;
         let body = serde_json::from_str(&text).unwrap_or(Json::String(text));
@@ -89,8 +94,14 @@ impl Client {
 
     /// A number of the host's metrics, summed over its labels. 0 if there is none of the name.
     pub(super) async fn metric(&self, name: &str) -> Result<f64, Box<dyn Error>> {
-        let text =
-            self.http.get(format!("{}/metrics", self.url)).timeout(PATIENCE).send().await?.text().await?;
+        let text = self
+            .http
+            .get(format!("{}/metrics", self.url))
+            .timeout(PATIENCE)
+            .send()
+            .await?
+            .text()
+            .await?;
         let of_name = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             let rest = if rest.starts_with('{') { rest.split_once('}')?.1 } else { rest };
@@ -101,7 +112,8 @@ impl Client {
 
     /// Follows a query: its results come one after the other.
     pub(super) async fn follow(&self, path: &str, args: Json) -> Result<Follower, Box<dyn Error>> {
-        let mut request = format!("{}/api/sync", self.url.replacen("http", "ws", 1)).into_client_request()?;
+        let mut request =
+            format!("{}/api/sync", self.url.replacen("http", "ws", 1)).into_client_request()?;
         let headers = request.headers_mut();
         headers.insert("x-forwarded-for", HeaderValue::from_str(&self.ip)?);
         headers.insert("user-agent", HeaderValue::from_str(&self.user_agent)?);
@@ -109,8 +121,7 @@ impl Client {
         let session = "6d4ff2b4-6a3c-4d3b-9f0a-0123456789ab";
         let connect = json!({ "type": "Connect", "sessionId": session, "connectionCount": 0, "lastCloseReason": null, "clientTs": 0 });
         let add = json!({ "type": "Add", "queryId": 0, "udfPath": path, "args": [args] });
-        let follow =
-            json!({ "type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1, "modifications": [add] });
+        let follow = json!({ "type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1, "modifications": [add] });
         for message in [connect, follow] {
             socket.send(Message::text(message.to_string())).await?;
         }
@@ -128,7 +139,8 @@ impl Follower {
     /// The next result.
     pub(super) async fn next(&mut self) -> Result<Json, Box<dyn Error>> {
         loop {
-            let message = timeout(PATIENCE, self.socket.next()).await.map_err(|_| "no result came")?;
+            let message =
+                timeout(PATIENCE, self.socket.next()).await.map_err(|_| "no result came")?;
             let message = message.ok_or("the host closed the connection")??;
             let Message::Text(text) = message else { continue };
             let message: Json = serde_json::from_str(&text)?;

@@ -1,8 +1,11 @@
-//! `functions-host demo`: clients against a host, and its audit logs as proof that each promise holds.
+//! `functions-host demo`: clients against a host, and its audit logs as proof that each promise
+//! holds.
 //!
-//! The host is a process of its own, this very program with `serve`, so that it can be killed. The clients know nothing of it but its
-//! address: they speak HTTP and WebSocket as any client does, each with an address of its own behind a proxy that the host trusts. What is
-//! shown as proof is read back from the bucket. `promises.rs` has what is played and what must then be there, row by row.
+//! The host is a process of its own, this very program with `serve`, so that it can be killed. The
+//! clients know nothing of it but its address: they speak HTTP and WebSocket as any client does,
+//! each with an address of its own behind a proxy that the host trusts. What is shown as proof is
+//! read back from the bucket. `promises.rs` has what is played and what must then be there, row by
+//! row.
 
 mod bucket;
 mod clients;
@@ -42,8 +45,8 @@ const FUNCTIONS: &[(&str, &str)] = &[
 ///
 /// When it could not be played: no port, no disk, no process.
 pub async fn run() -> Result<bool, Box<dyn Error>> {
-    let directory =
-        PathBuf::from("audit-data").join(format!("demo-{}", UniqueId::generate(&SystemClock, &SystemRandom)));
+    let directory = PathBuf::from("audit-data")
+        .join(format!("demo-{}", UniqueId::generate(&SystemClock, &SystemRandom)));
     fs::create_dir_all(&directory)
         .map_err(|error| format!("{} cannot be made: {error}", directory.display()))?;
     let directory = directory.canonicalize()?;

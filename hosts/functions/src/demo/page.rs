@@ -19,8 +19,12 @@ impl Page {
     }
 
     pub(super) fn begin(&mut self, directory: &Path) {
-        self.line("A host serves JavaScript functions, and clients call them over HTTP and WebSocket.");
-        self.line("What each promise comes to is read back from the bucket, where the audit logs are.");
+        self.line(
+            "A host serves JavaScript functions, and clients call them over HTTP and WebSocket.",
+        );
+        self.line(
+            "What each promise comes to is read back from the bucket, where the audit logs are.",
+        );
         self.line(&self.faint(&format!("everything is in {}", directory.display())));
         self.line("");
     }
@@ -35,9 +39,9 @@ impl Page {
         let (mark, colour) = if proof.is_ok() { ("holds", "32") } else { ("DOES NOT HOLD", "31") };
         self.line(&format!("{:>3}  {}  {promise}", self.bold(name), self.coloured(mark, colour)));
         match proof {
-            Ok(found) => {
-                found.iter().for_each(|found| self.line(&format!("     {}", self.faint(&shortened(found)))))
-            }
+            Ok(found) => found
+                .iter()
+                .for_each(|found| self.line(&format!("     {}", self.faint(&shortened(found))))),
             Err(problem) => self.line(&format!("     {problem}")),
         }
     }

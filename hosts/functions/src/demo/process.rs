@@ -25,7 +25,11 @@ impl Host {
         options: &[&str],
     ) -> Result<Host, Box<dyn Error>> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("serve").arg(functions).args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(data);
+        command
+            .arg("serve")
+            .arg(functions)
+            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data);
         command.args([
             "--trusted-proxies",
             "127.0.0.0/8",
@@ -48,14 +52,16 @@ impl Host {
         // What is made to go wrong is shown by what it comes to.
         command.env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "off".to_owned()));
         command.args(options).current_dir(data.parent().unwrap_or(data));
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let out = child.stdout.take().ok_or("the host has no standard output")?;
         let mut lines = BufReader::new(out).lines();
         let Some(url) = address(&mut lines).await? else {
             let status = child.wait().await?;
             return Err(format!("the host did not start: {status}").into());
         };
-        let printed = tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let printed =
+            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(Host { child, url, printed })
     }
 
@@ -63,7 +69,8 @@ impl Host {
         &self.url
     }
 
-    /// Ends it as the operating system ends a process that it has no room for: at once, in the midst of whatever it does.
+    /// Ends it as the operating system ends a process that it has no room for: at once, in the
+    /// midst of whatever it does.
     pub(super) async fn kill(mut self) -> Result<(), Box<dyn Error>> {
         self.child.kill().await?;
         self.printed.await?;
@@ -84,7 +91,9 @@ impl Host {
     }
 }
 
-async fn address(lines: &mut Lines<BufReader<ChildStdout>>) -> Result<Option<String>, Box<dyn Error>> {
+async fn address(
+    lines: &mut Lines<BufReader<ChildStdout>>,
+) -> Result<Option<String>, Box<dyn Error>> {
     while let Some(line) = lines.next_line().await? {
         if let Some(at) = line.find("listening on http://") {
             let url = line[at..].trim_start_matches("listening on ").trim();

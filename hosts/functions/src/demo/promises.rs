@@ -70,17 +70,33 @@ pub(super) async fn play(stage: &Stage, page: &mut Page) -> Played<bool> {
 
     page.playing(&format!("{} logs in {} objects are read back\n", logs.all.len(), logs.objects));
     let rows: [(&str, &str, Proof); 14] = [
-        ("C1", "What reaches the bucket is the body as JSON, variables replaced", scene.bodies(&logs)),
+        (
+            "C1",
+            "What reaches the bucket is the body as JSON, variables replaced",
+            scene.bodies(&logs),
+        ),
         ("C2", "Variables stand at any depth and are each request's own", scene.variables(&logs)),
         (
             "C3",
             "Data that looks like a variable is refused, and so is an unknown one",
             scene.forgeries(&logs),
         ),
-        ("C4", "Every hand-out of a query is logged, cache hits and subscribers too", scene.hand_outs(&logs)),
-        ("C5", "Every attempt at a mutation is logged, failures and conflicts too", scene.attempts(&logs)),
+        (
+            "C4",
+            "Every hand-out of a query is logged, cache hits and subscribers too",
+            scene.hand_outs(&logs),
+        ),
+        (
+            "C5",
+            "Every attempt at a mutation is logged, failures and conflicts too",
+            scene.attempts(&logs),
+        ),
         ("C6", "Nothing leaves and nothing commits before its logs are durable", withheld),
-        ("C7", "What an action calls is logged call by call; an action has no log", scene.actions(&logs)),
+        (
+            "C7",
+            "What an action calls is logged call by call; an action has no log",
+            scene.actions(&logs),
+        ),
         ("C8", "Limits hold, and nobody silences the log by overflowing it", scene.limits(&logs)),
         ("C9", "A nested mutation that is undone keeps its logs", scene.nested(&logs)),
         (
@@ -90,7 +106,11 @@ pub(super) async fn play(stage: &Stage, page: &mut Page) -> Played<bool> {
         ),
         ("C11", "What was acknowledged is in the bucket, once, whatever is killed", killed),
         ("C12", "Without a bucket nothing is emitted, and limits hold", without),
-        ("C13", "Each log is metered at its bytes rounded up to the next 5,000", scene.usage(&logs)),
+        (
+            "C13",
+            "Each log is metered at its bytes rounded up to the next 5,000",
+            scene.usage(&logs),
+        ),
         ("C14", "Nothing is added to a body, but where provenance is asked for", provenance),
     ];
     for (name, promise, proof) in &rows {
@@ -187,33 +207,43 @@ impl Scene {
         }
         drop(following);
 
-        let contenders = (0..CONTENDERS).map(|n| client(&format!("192.0.2.{}", 100 + n), "contender"));
+        let contenders =
+            (0..CONTENDERS).map(|n| client(&format!("192.0.2.{}", 100 + n), "contender"));
         let contenders: Vec<_> = contenders.collect();
-        let adds =
-            contenders.iter().map(|client| client.mutation("counters:add", json!({ "name": "contended" })));
+        let adds = contenders
+            .iter()
+            .map(|client| client.mutation("counters:add", json!({ "name": "contended" })));
         let adds = try_join_all(adds).await?;
-        let total = ada.query("counters:get", json!({ "name": "contended" })).await?.value()?.clone();
+        let total =
+            ada.query("counters:get", json!({ "name": "contended" })).await?.value()?.clone();
         let refused = ada.mutation("documents:refuse", json!({ "title": "never" })).await?;
         let refused_titles =
             ada.query("documents:list", json!({ "orgId": "refused" })).await?.value()?.clone();
 
         let reader = client("192.0.2.30", "report maker");
-        let report =
-            reader.action("reports:make", json!({ "documentId": document, "name": "reports" })).await?;
+        let report = reader
+            .action("reports:make", json!({ "documentId": document, "name": "reports" }))
+            .await?;
         let confession = reader.action("reports:confess", json!({})).await?;
 
         let silenced = ada.mutation("limits:silence", json!({ "tag": "silence" })).await?;
-        let silenced_rows = ada.query("counters:get", json!({ "name": "silence" })).await?.value()?.clone();
+        let silenced_rows =
+            ada.query("counters:get", json!({ "name": "silence" })).await?.value()?.clone();
         let too_large =
             ada.mutation("limits:tooLarge", json!({ "tag": "large", "bytes": 1_000_000 })).await?;
         let together = ada.mutation("limits:together", json!({ "tag": "together" })).await?;
         let nested = ada.mutation("nested:outer", json!({ "tag": "nested" })).await?;
-        let shared = ada.mutation("nested:share", json!({ "document": document, "with": "eve" })).await?;
+        let shared =
+            ada.mutation("nested:share", json!({ "document": document, "with": "eve" })).await?;
 
         // The notice that the update scheduled, and the cron, which begins at once.
         let waiting = Instant::now();
         loop {
-            let done = ada.query("maintenance:notices", json!({ "about": document })).await?.value()?.clone();
+            let done = ada
+                .query("maintenance:notices", json!({ "about": document }))
+                .await?
+                .value()?
+                .clone();
             if done["notices"] == 1.0 && done["sweeps"] != 0.0 {
                 break;
             }
@@ -266,7 +296,9 @@ impl Scene {
             ip = self.body_client.ip(),
             id = self.body.request_id,
         );
-        expect(log.text == expected, || format!("expected {expected}\n     found    {}", log.text))?;
+        expect(log.text == expected, || {
+            format!("expected {expected}\n     found    {}", log.text)
+        })?;
         Ok(vec![log.text.clone()])
     }
 
@@ -281,8 +313,14 @@ impl Scene {
         let by_client = logs.find("document.viewed", &[("/source/ip", json!(self.views[0].0))]);
         count(&by_client, 1, "views from one address")?;
         Ok(vec![
-            format!("a User-Agent of 800 bytes was cut at {} bytes, between characters", user_agent.len()),
-            format!("now is {} both times, ip is {} at depth 3", times[0], log["nested"]["deep"][0]["ip"]),
+            format!(
+                "a User-Agent of 800 bytes was cut at {} bytes, between characters",
+                user_agent.len()
+            ),
+            format!(
+                "now is {} both times, ip is {} at depth 3",
+                times[0], log["nested"]["deep"][0]["ip"]
+            ),
         ])
     }
 
@@ -316,8 +354,11 @@ impl Scene {
         let mut updates = 0;
         for ip in &self.followers {
             let of_revision = |revision: u32| {
-                logs.find("document.viewed", &[("/source/ip", json!(ip)), ("/revision", json!(revision))])
-                    .len()
+                logs.find(
+                    "document.viewed",
+                    &[("/source/ip", json!(ip)), ("/revision", json!(revision))],
+                )
+                .len()
             };
             let (first, second) = (of_revision(1), of_revision(2));
             expect((first, second) == (1, 1), || {
@@ -341,14 +382,18 @@ impl Scene {
 
     fn attempts(&self, logs: &Logs) -> Proof {
         let succeeded = self.adds.iter().filter(|answer| answer.is_success()).count();
-        expect(self.total == succeeded as f64, || format!("{succeeded} additions came to {}", self.total))?;
+        expect(self.total == succeeded as f64, || {
+            format!("{succeeded} additions came to {}", self.total)
+        })?;
         let mut attempts = 0;
         for answer in &self.adds {
             let found = logs.find("counter.added", &[("/requestId", json!(answer.request_id))]);
             expect(!found.is_empty(), || format!("no log of request {}", answer.request_id))?;
             attempts += found.len();
         }
-        expect(attempts >= succeeded, || format!("{attempts} attempts logged, {succeeded} committed"))?;
+        expect(attempts >= succeeded, || {
+            format!("{attempts} attempts logged, {succeeded} committed")
+        })?;
         expect(!self.refused.is_success(), || "a mutation that throws succeeded".to_owned())?;
         count(&logs.find("document.refused", &[]), 1, "logs of a failing mutation")?;
         expect(self.refused_titles == json!([]), || {
@@ -372,13 +417,18 @@ impl Scene {
         count(&views, 1, "views by the action")?;
         let id = ("/requestId", json!(self.report.request_id));
         let adds = logs.find("counter.added", &[id]);
-        expect(!adds.is_empty(), || "the mutation that the action called is not logged".to_owned())?;
+        expect(!adds.is_empty(), || {
+            "the mutation that the action called is not logged".to_owned()
+        })?;
         let said = self.confession.error();
         expect(said.contains("audit logging is not supported in actions"), || {
             format!("{}", self.confession.body)
         })?;
         count(&logs.find("report.confessed", &[]), 0, "logs of an action")?;
-        Ok(vec![format!("{report}: its query and its mutation are logged as its caller's"), first_line(said)])
+        Ok(vec![
+            format!("{report}: its query and its mutation are logged as its caller's"),
+            first_line(said),
+        ])
     }
 
     fn limits(&self, logs: &Logs) -> Proof {
@@ -387,7 +437,9 @@ impl Scene {
         count(&logs.find("limits.noise", &[]), 499, "logs of noise")?;
         expect(self.silenced_rows == 0.0, || format!("it committed: {}", self.silenced_rows))?;
         let large = self.too_large.error();
-        expect(large.contains("exceeds limit of 1000000 bytes"), || format!("{}", self.too_large.body))?;
+        expect(large.contains("exceeds limit of 1000000 bytes"), || {
+            format!("{}", self.too_large.body)
+        })?;
         count(&logs.find("limits.large", &[]), 0, "logs that are too large")?;
         let together = self.together.error();
         expect(together.contains("exceed limit of 500"), || format!("{}", self.together.body))?;
@@ -399,7 +451,10 @@ impl Scene {
                 first_line(self.silenced.error())
             ),
             first_line(large),
-            format!("250 of a mutation's own and 251 of one that it calls: {}", first_line(together)),
+            format!(
+                "250 of a mutation's own and 251 of one that it calls: {}",
+                first_line(together)
+            ),
         ])
     }
 
@@ -411,10 +466,12 @@ impl Scene {
         }
         let shared = self.shared.value().map_err(|error| error.to_string())?;
         expect(*shared == json!(["eve"]), || format!("the component gave {shared}"))?;
-        let found = logs.find("share.created", &[("/source/requestId", json!(self.shared.request_id))]);
+        let found =
+            logs.find("share.created", &[("/source/requestId", json!(self.shared.request_id))]);
         count(&found, 1, "logs of the component")?;
         Ok(vec![
-            "the inner mutation wrote, logged and threw: its document is gone, its log is there".to_owned(),
+            "the inner mutation wrote, logged and threw: its document is gone, its log is there"
+                .to_owned(),
             format!("a component: {}", found[0].text),
         ])
     }
@@ -432,7 +489,8 @@ impl Scene {
         let sweeps = logs.find("maintenance.swept", &[]);
         expect(!sweeps.is_empty(), || "the cron did not run".to_owned())?;
         let sweep = &sweeps[0].json;
-        let has_client = !sweep["source"]["ip"].is_null() || !sweep["source"]["userAgent"].is_null();
+        let has_client =
+            !sweep["source"]["ip"].is_null() || !sweep["source"]["userAgent"].is_null();
         expect(!has_client && sweep["read"] == nobody, || format!("a cron has a client: {sweep}"))?;
         Ok(vec![format!("revision {update}: {}", notices[0].text), sweeps[0].text.clone()])
     }
@@ -440,7 +498,8 @@ impl Scene {
     fn usage(&self, logs: &Logs) -> Proof {
         let counted: Usage = logs.all.iter().map(|log| Usage::of_log(log.text.len())).sum();
         let Metered { logs: said, bytes, metered_bytes } = self.metered;
-        // What was logged between the last look and the end is in the bucket too: the looks themselves log nothing.
+        // What was logged between the last look and the end is in the bucket too: the looks
+        // themselves log nothing.
         expect(said == counted.logs() as f64, || {
             format!("{said} logs metered, {} in the bucket", counted.logs())
         })?;
@@ -462,7 +521,8 @@ fn first_line(text: &str) -> String {
 const KILLS: usize = 4;
 const CHANGES_BEFORE_A_KILL: usize = 60;
 
-/// Clients change documents while their host is killed; each change that was acknowledged must have its log, and each document too.
+/// Clients change documents while their host is killed; each change that was acknowledged must have
+/// its log, and each document too.
 async fn killed_under_load(stage: &Stage) -> Played<Proof> {
     const DATA: &str = "killed";
     let mut acknowledged = BTreeSet::new();
@@ -514,10 +574,14 @@ async fn killed_under_load(stage: &Stage) -> Played<Proof> {
         for title in &acknowledged {
             let times = logged.get(title.as_str()).copied().unwrap_or_default();
             expect(times == 1, || format!("{title} was acknowledged and logged {times} times"))?;
-            expect(committed.contains(title), || format!("{title} was acknowledged and is not there"))?;
+            expect(committed.contains(title), || {
+                format!("{title} was acknowledged and is not there")
+            })?;
         }
         for title in &committed {
-            expect(logged.contains_key(title.as_str()), || format!("{title} was committed without a log"))?;
+            expect(logged.contains_key(title.as_str()), || {
+                format!("{title} was committed without a log")
+            })?;
         }
         Ok(vec![
             format!(
@@ -566,7 +630,11 @@ async fn effects_wait_for_logs(stage: &Stage) -> Played<Proof> {
         expect(after.is_success(), || format!("it did not recover: {}", after.body))?;
         expect(titles == json!(["before", "after"]), || format!("the documents are {titles}"))?;
         Ok(vec![
-            format!("without its bucket: a change {} \"{}\"", mutation.status, first_line(mutation.error())),
+            format!(
+                "without its bucket: a change {} \"{}\"",
+                mutation.status,
+                first_line(mutation.error())
+            ),
             format!("a result from the cache {} \"{}\"", query.status, first_line(query.error())),
             format!("with its bucket again: {titles}, and \"during\" is not among them"),
         ])
@@ -606,8 +674,9 @@ async fn with_provenance(stage: &Stage) -> Played<Proof> {
     for _ in 0..2 {
         client.query("documents:view", args.clone()).await?.value()?;
     }
-    let forged =
-        client.mutation("bodies:forged", json!({ "sent": r#"{"$audit":{"function":"innocent"}}"# })).await?;
+    let forged = client
+        .mutation("bodies:forged", json!({ "sent": r#"{"$audit":{"function":"innocent"}}"# }))
+        .await?;
     host.stop().await?;
     let logs = stage.logs(DATA)?;
     let plain = stage.logs("data")?;

@@ -1,8 +1,9 @@
 //! The body of `log.audit` as JSON text.
 //!
-//! One walk over the JavaScript value, by the rules of `JSON.stringify`, with variables in place of their symbols. It is done in
-//! Rust because it is faster there than a copy with sentinels and `JSON.stringify` after it, and because nothing that a function
-//! does to `JSON` or to prototypes reaches it.
+//! One walk over the JavaScript value, by the rules of `JSON.stringify`, with variables in place of
+//! their symbols. It is done in Rust because it is faster there than a copy with sentinels and
+//! `JSON.stringify` after it, and because nothing that a function does to `JSON` or to prototypes
+//! reaches it.
 
 use rquickjs::atom::PredefinedAtom;
 use rquickjs::convert::Coerced;
@@ -10,15 +11,17 @@ use rquickjs::function::This;
 use rquickjs::object::Filter;
 use rquickjs::{Array, Atom, Ctx, Exception, Function, Object, String as Text, Type, Value};
 
-/// How deep a body can nest. The runtime refuses what nests deeper than `audit_runtime::MAX_DEPTH`; here it is what ends a walk.
+/// How deep a body can nest. The runtime refuses what nests deeper than `audit_runtime::MAX_DEPTH`;
+/// here it is what ends a walk.
 const MAX_DEPTH: usize = 100;
 
-/// Where a walk over a body ends that cannot be a log any more. Far above the largest log of the contract, 1,000,000 bytes; a
-/// function whose memory is bounded can refer to one long string any number of times.
+/// Where a walk over a body ends that cannot be a log any more. Far above the largest log of the
+/// contract, 1,000,000 bytes; a function whose memory is bounded can refer to one long string any
+/// number of times.
 const MAX_TEXT_BYTES: usize = 8 << 20;
 
-/// What a walk needs to know, from the prelude. A function of Rust must not keep values of an engine for itself: the engine would
-/// not see them.
+/// What a walk needs to know, from the prelude. A function of Rust must not keep values of an
+/// engine for itself: the engine would not see them.
 pub(super) struct Rules<'a, 'js> {
     /// The symbols of `log.vars`.
     pub(super) symbols: Array<'js>,
@@ -26,8 +29,8 @@ pub(super) struct Rules<'a, 'js> {
     pub(super) names: &'a [String],
     /// What most objects have for a prototype.
     pub(super) plain: Value<'js>,
-    /// `(value, key) => value`: for what is rare. Gives the primitive in a boxed one, what a `BigInt`'s `toJSON` gives, and an
-    /// array's elements if it is behind a proxy.
+    /// `(value, key) => value`: for what is rare. Gives the primitive in a boxed one, what a
+    /// `BigInt`'s `toJSON` gives, and an array's elements if it is behind a proxy.
     pub(super) simplify: Function<'js>,
 }
 
@@ -68,8 +71,9 @@ pub(super) fn operation<'js>(
             Ok(String::from_utf8(walk.text)?)
         }
         Ok(_) => {
-            let message =
-                format!("Audit log body must be an object of members as JSON, which this {what} is not");
+            let message = format!(
+                "Audit log body must be an object of members as JSON, which this {what} is not"
+            );
             Err(Exception::throw_type(ctx, &message))
         }
         Err(Refused::Thrown(error)) => Err(error),
@@ -79,8 +83,11 @@ pub(super) fn operation<'js>(
             let place = if path.is_empty() { path } else { format!(" (at {path})") };
             Err(Exception::throw_message(ctx, &format!("{message}{place}")))
         }
-        // The host is the one that fails a function for a log that is too large, so that catching the error does not help.
-        Err(Refused::TooLarge) => Ok(format!("{{\"body\":{{\"\":\"{}\"}}}}", " ".repeat(MAX_TEXT_BYTES))),
+        // The host is the one that fails a function for a log that is too large, so that catching
+        // the error does not help.
+        Err(Refused::TooLarge) => {
+            Ok(format!("{{\"body\":{{\"\":\"{}\"}}}}", " ".repeat(MAX_TEXT_BYTES)))
+        }
     }
 }
 
@@ -178,9 +185,13 @@ impl<'js> Walk<'_, 'js> {
             }
             None => {
                 let description = value.as_symbol().and_then(|symbol| symbol.description().ok());
-                let description = description.and_then(|text| text.get::<Text<'js>>().ok()?.to_string().ok());
+                let description =
+                    description.and_then(|text| text.get::<Text<'js>>().ok()?.to_string().ok());
                 let description = description.unwrap_or_default();
-                Err(Refused::Because(format!("Unknown audit var symbol: Symbol({description})."), Vec::new()))
+                Err(Refused::Because(
+                    format!("Unknown audit var symbol: Symbol({description})."),
+                    Vec::new(),
+                ))
             }
         }
     }
@@ -205,7 +216,10 @@ impl<'js> Walk<'_, 'js> {
             return Ok(false);
         }
         if self.around.contains(&value) {
-            return Err(Refused::Because("Converting circular structure to JSON".to_owned(), Vec::new()));
+            return Err(Refused::Because(
+                "Converting circular structure to JSON".to_owned(),
+                Vec::new(),
+            ));
         }
         if self.around.len() == MAX_DEPTH {
             return Err(Refused::Because(
@@ -287,7 +301,8 @@ impl<'js> Walk<'_, 'js> {
             }
             quote(&key, &mut self.text);
             self.text.push(b':');
-            let written = object.get(atom).map_err(Refused::from).and_then(|value| self.value(value, &key));
+            let written =
+                object.get(atom).map_err(Refused::from).and_then(|value| self.value(value, &key));
             if inside(written, || key)? {
                 is_first = false;
             } else {

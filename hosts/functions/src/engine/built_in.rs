@@ -1,4 +1,5 @@
-//! The modules that are part of this host, in JavaScript of its own. They are compiled once for the process.
+//! The modules that are part of this host, in JavaScript of its own. They are compiled once for the
+//! process.
 
 use std::sync::LazyLock;
 
@@ -50,7 +51,8 @@ pub(crate) fn bytecode(name: &str) -> Option<&'static Bytecode> {
     COMPILED[place].as_ref()
 }
 
-/// The module that stands for `convex/server` or `convex/values` where the package is not installed.
+/// The module that stands for `convex/server` or `convex/values` where the package is not
+/// installed.
 pub(crate) fn standing_for(specifier: &str) -> Option<&'static str> {
     match specifier {
         "convex/server" => Some("convex:server"),
@@ -65,8 +67,8 @@ pub(crate) fn import(base: &str, specifier: &str) -> Option<&'static str> {
     module.imports.iter().find(|(written, _)| *written == specifier).map(|(_, module)| *module)
 }
 
-/// What an engine must be able to allocate before it reads one of these modules. It does not survive running out of memory
-/// while it reads.
+/// What an engine must be able to allocate before it reads one of these modules. It does not
+/// survive running out of memory while it reads.
 const HEADROOM_BYTES: usize = 1 << 20;
 
 /// Reads and evaluates a module that was not needed before.

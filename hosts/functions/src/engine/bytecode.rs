@@ -1,7 +1,7 @@
 //! Modules compiled once, for every engine that is to come.
 //!
-//! The one place in this crate with `unsafe`. An engine trusts the bytecode that it reads as it trusts its own machine code, so
-//! reading it is safe only if an engine of the same build wrote it.
+//! The one place in this crate with `unsafe`. An engine trusts the bytecode that it reads as it
+//! trusts its own machine code, so reading it is safe only if an engine of the same build wrote it.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -11,7 +11,8 @@ use rquickjs::loader::{ImportAttributes, Loader, Resolver};
 use rquickjs::module::{Declared, WriteOptions};
 use rquickjs::{Context, Ctx, Module, Runtime};
 
-/// A compiled module. Its bytes never leave the process, and nothing but [`compile`](Bytecode::compile) makes one.
+/// A compiled module. Its bytes never leave the process, and nothing but
+/// [`compile`](Bytecode::compile) makes one.
 #[derive(Clone)]
 pub(crate) struct Bytecode(Arc<[u8]>);
 
@@ -53,10 +54,12 @@ impl Bytecode {
 
     /// Declares the module in an engine.
     pub(crate) fn declare<'js>(&self, ctx: &Ctx<'js>) -> rquickjs::Result<Module<'js, Declared>> {
-        // SAFETY: `JS_ReadObject` must be given what `JS_WriteObject` of the same build of the engine wrote, unchanged. `self.0` is
-        // that: it is private to this module, `compile` is the only place that makes it, from `Module::write`, nothing writes to it
-        // afterwards, and it is neither stored outside of this process nor read from there, so that both calls are the same code.
-        // The bytes may be dropped afterwards: this engine copies what it keeps (its flag for bytes that stay is without effect).
+        // SAFETY: `JS_ReadObject` must be given what `JS_WriteObject` of the same build of the
+        // engine wrote, unchanged. `self.0` is that: it is private to this module, `compile` is the
+        // only place that makes it, from `Module::write`, nothing writes to it afterwards, and it
+        // is neither stored outside of this process nor read from there, so that both calls are the
+        // same code. The bytes may be dropped afterwards: this engine copies what it keeps (its
+        // flag for bytes that stay is without effect).
         unsafe { Module::load(ctx.clone(), &self.0) }
     }
 }
@@ -67,7 +70,8 @@ impl fmt::Debug for Bytecode {
     }
 }
 
-/// The modules that a module imports while it is compiled: the engine asks for them, and does not look into them.
+/// The modules that a module imports while it is compiled: the engine asks for them, and does not
+/// look into them.
 struct Unknown;
 
 impl Resolver for Unknown {

@@ -25,19 +25,22 @@ impl Failure {
     }
 
     pub(crate) fn time_limit(limit: Duration) -> Failure {
-        let message = format!("Function execution timed out (maximum duration: {limit:?} of JavaScript)");
+        let message =
+            format!("Function execution timed out (maximum duration: {limit:?} of JavaScript)");
         Failure::new(FailureKind::TimeLimit, message)
     }
 
     pub(crate) fn wall_limit(limit: Duration) -> Failure {
-        let message =
-            format!("Function execution timed out (maximum duration: {limit:?} with what it waited for)");
+        let message = format!(
+            "Function execution timed out (maximum duration: {limit:?} with what it waited for)"
+        );
         Failure::new(FailureKind::TimeLimit, message)
     }
 
     pub(crate) fn memory_limit(limits: &Limits) -> Failure {
         let mib = limits.memory_bytes >> 20;
-        let message = format!("JavaScript execution ran out of memory (maximum memory usage: {mib} MiB)");
+        let message =
+            format!("JavaScript execution ran out of memory (maximum memory usage: {mib} MiB)");
         Failure::new(FailureKind::MemoryLimit, message)
     }
 
@@ -95,8 +98,8 @@ pub(crate) fn text_of(ctx: &Ctx<'_>, error: &Error) -> String {
     }
 }
 
-/// Frames of the engine, and of the modules that every function runs under, tell the user nothing. Those of this host are compiled
-/// without their names.
+/// Frames of the engine, and of the modules that every function runs under, tell the user nothing.
+/// Those of this host are compiled without their names.
 fn is_of_user(frame: &str) -> bool {
     frame.starts_with("at ")
         && !frame.ends_with("(native)")

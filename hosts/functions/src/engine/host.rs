@@ -18,8 +18,9 @@ use super::stopwatch::Stopwatch;
 use super::{Answer, Asking, Completion, Later, SyscallError, Syscalls};
 
 scoped_thread_local! {
-    /// Who answers the operations of the call that runs on this thread. A nested call has its own, and then the outer one's is
-    /// back: the functions of an engine live as long as the engine and cannot borrow it themselves.
+    /// Who answers the operations of the call that runs on this thread. A nested call has its own,
+    /// and then the outer one's is back: the functions of an engine live as long as the engine and
+    /// cannot borrow it themselves.
     pub(super) static mut HOST: for<'a> &'a mut (dyn Syscalls + 'a)
 }
 
@@ -72,8 +73,15 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Starts the asynchronous operation `id`. None if it is answered later.
-    fn start(&self, ctx: &Ctx<'_>, id: u32, op: &str, args: &str) -> rquickjs::Result<Option<String>> {
-        let later = Later { id, asking: Arc::clone(&self.asking), sender: Some(self.sender.clone()) };
+    fn start(
+        &self,
+        ctx: &Ctx<'_>,
+        id: u32,
+        op: &str,
+        args: &str,
+    ) -> rquickjs::Result<Option<String>> {
+        let later =
+            Later { id, asking: Arc::clone(&self.asking), sender: Some(self.sender.clone()) };
         self.asking.begin(id);
         let answer = asked(&self.stopwatch, |host| Ok(host.async_syscall(op, args, later)));
         let is_given_up = self.asking.end();
@@ -137,7 +145,10 @@ pub(super) fn natives<'js>(
     natives.set("random", Function::new(ctx.clone(), move || unit(next(&state)))?)?;
 
     let started = shared.started;
-    natives.set("elapsedMs", Function::new(ctx.clone(), move || started.elapsed().as_secs_f64() * 1e3)?)?;
+    natives.set(
+        "elapsedMs",
+        Function::new(ctx.clone(), move || started.elapsed().as_secs_f64() * 1e3)?,
+    )?;
 
     let stopwatch = Rc::clone(&shared.stopwatch);
     natives.set("isOver", Function::new(ctx.clone(), move || stopwatch.is_over())?)?;
@@ -158,7 +169,8 @@ fn utf8<'js>(ctx: Ctx<'js>, text: Text<'js>) -> rquickjs::Result<TypedArray<'js,
 
 /// For `TextDecoder`. Each character stands for a byte.
 fn text(ctx: Ctx<'_>, bytes: String, is_fatal: bool) -> rquickjs::Result<String> {
-    let bytes: Vec<u8> = bytes.chars().filter_map(|byte| u8::try_from(u32::from(byte)).ok()).collect();
+    let bytes: Vec<u8> =
+        bytes.chars().filter_map(|byte| u8::try_from(u32::from(byte)).ok()).collect();
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text),
         Err(_) if is_fatal => Err(Exception::throw_type(&ctx, "the bytes are not UTF-8")),
@@ -223,7 +235,8 @@ fn throw(ctx: &Ctx<'_>, error: &SyscallError) -> rquickjs::Error {
     thrown().unwrap_or_else(|error: rquickjs::Error| error)
 }
 
-/// SplitMix64: a few instructions, and a good enough stream for functions that must be repeatable, not secret.
+/// SplitMix64: a few instructions, and a good enough stream for functions that must be repeatable,
+/// not secret.
 fn next(state: &Cell<u64>) -> u64 {
     let seed = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
     state.set(seed);

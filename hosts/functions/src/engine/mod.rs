@@ -1,10 +1,12 @@
 //! One call of one function, in one JavaScript engine of its own.
 //!
-//! Every call has a fresh engine: nothing that a call does to its globals, its modules or its memory reaches another call,
-//! and the memory limit is exact. What makes that affordable is that modules come compiled (see `bytecode.rs`).
+//! Every call has a fresh engine: nothing that a call does to its globals, its modules or its
+//! memory reaches another call, and the memory limit is exact. What makes that affordable is that
+//! modules come compiled (see `bytecode.rs`).
 //!
-//! A function reaches the host through the three operations of Convex's function ABI, `Convex.syscall`,
-//! `Convex.asyncSyscall` and `Convex.jsSyscall`. The first two go to the [`Syscalls`] of the call, JSON text in and out.
+//! A function reaches the host through the three operations of Convex's function ABI,
+//! `Convex.syscall`, `Convex.asyncSyscall` and `Convex.jsSyscall`. The first two go to the
+//! [`Syscalls`] of the call, JSON text in and out.
 
 mod audit;
 mod built_in;
@@ -53,7 +55,8 @@ pub struct Limits {
     pub time: Duration,
     /// From the beginning to the end of the call, waiting included.
     pub wall: Duration,
-    /// The heap of the engine, in bytes, everything that the engine itself needs included (about 400 KB).
+    /// The heap of the engine, in bytes, everything that the engine itself needs included (about
+    /// 400 KB).
     pub memory_bytes: usize,
     /// The stack, in bytes.
     pub stack_bytes: usize,
@@ -76,8 +79,8 @@ impl Default for Limits {
 pub struct Seed {
     /// What `Math.random` and `crypto` draw from.
     pub random: u64,
-    /// `Date.now()`, in milliseconds since the Unix epoch. In a query and a mutation the clock stands still; in an action it
-    /// goes on from here.
+    /// `Date.now()`, in milliseconds since the Unix epoch. In a query and a mutation the clock
+    /// stands still; in an action it goes on from here.
     pub now_ms: f64,
 }
 
@@ -99,7 +102,8 @@ pub enum Answer {
     Later,
 }
 
-/// Completes one asynchronous operation and wakes the engine that waits for it. Dropped, it fails the operation.
+/// Completes one asynchronous operation and wakes the engine that waits for it. Dropped, it fails
+/// the operation.
 pub struct Later {
     id: u32,
     asking: Arc<Asking>,
@@ -125,7 +129,8 @@ impl Later {
 
 impl Drop for Later {
     fn drop(&mut self) {
-        // While the host is being asked its answer says what this means; most operations are answered at once.
+        // While the host is being asked its answer says what this means; most operations are
+        // answered at once.
         if self.sender.is_some() && !self.asking.given_up(self.id) {
             self.send(None);
         }
@@ -196,7 +201,8 @@ pub struct Ran {
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// For people: `Uncaught Error: boom`, and the lines of the stack trace that are the user's own.
+    /// For people: `Uncaught Error: boom`, and the lines of the stack trace that are the user's
+    /// own.
     pub message: String,
     /// The JSON text of the data, if a `ConvexError` was thrown.
     pub data: Option<String>,
@@ -223,7 +229,8 @@ pub enum FailureKind {
 
 /// Runs one call to its end on this thread. It blocks while an operation is answered later.
 ///
-/// A [`Syscalls`] may call this function again, for a nested call: that is a new engine, on the same thread's stack.
+/// A [`Syscalls`] may call this function again, for a nested call: that is a new engine, on the
+/// same thread's stack.
 pub fn run(call: &Call<'_>, seed: &Seed, limits: &Limits, host: &mut dyn Syscalls) -> Ran {
     running::run(call, seed, limits, host)
 }

@@ -40,9 +40,15 @@ impl Modules {
 
     /// Puts a module and all that it can reach into an engine, without running any of it.
     ///
-    /// An engine that runs out of memory while it reads a module does not survive that. So modules are read before the
-    /// function's memory is limited, those of `import()` too, and none is read afterwards.
-    pub(crate) fn declare(&self, ctx: &Ctx<'_>, module: &str, loaded: &Loaded) -> rquickjs::Result<()> {
+    /// An engine that runs out of memory while it reads a module does not survive that. So modules
+    /// are read before the function's memory is limited, those of `import()` too, and none is read
+    /// afterwards.
+    pub(crate) fn declare(
+        &self,
+        ctx: &Ctx<'_>,
+        module: &str,
+        loaded: &Loaded,
+    ) -> rquickjs::Result<()> {
         for name in self.reachable(module) {
             // Reading a module reads what it imports.
             if loaded.is_new(name)

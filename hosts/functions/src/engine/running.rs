@@ -11,18 +11,22 @@ use audit_runtime::FunctionKind;
 use rquickjs::context::intrinsic;
 use rquickjs::loader::{Loader, Resolver};
 use rquickjs::promise::PromiseState;
-use rquickjs::{Context, Ctx, FromJs, Function, Module, Object, Persistent, Promise, Runtime, Value};
+use rquickjs::{
+    Context, Ctx, FromJs, Function, Module, Object, Persistent, Promise, Runtime, Value,
+};
 use tokio::time::Instant;
 
 use super::built_in::{self, PRELUDE};
 use super::failure;
 use super::host::{HOST, LogLines, Shared, natives};
 use super::stopwatch::Stopwatch;
-use super::{Call, Completion, Failure, FailureKind, Limits, Loaded, Ran, Seed, SyscallError, Syscalls};
+use super::{
+    Call, Completion, Failure, FailureKind, Limits, Loaded, Ran, Seed, SyscallError, Syscalls,
+};
 use crate::program::Env;
 
-/// What a context has. Left out: a clock that goes on (`performance`; the prelude has one that keeps to the seed) and references
-/// that tell when garbage is collected.
+/// What a context has. Left out: a clock that goes on (`performance`; the prelude has one that
+/// keeps to the seed) and references that tell when garbage is collected.
 type Intrinsics = (
     intrinsic::Date,
     intrinsic::Eval,
@@ -145,7 +149,11 @@ impl Start<'_> {
         // What can go wrong here before a function runs.
         let out_of_memory = |_| {
             let is_over = shared.stopwatch.is_over();
-            if is_over { Failure::time_limit(self.limits.time) } else { Failure::memory_limit(&self.limits) }
+            if is_over {
+                Failure::time_limit(self.limits.time)
+            } else {
+                Failure::memory_limit(&self.limits)
+            }
         };
         let runtime = Runtime::new().map_err(out_of_memory)?;
         runtime.set_max_stack_size(self.limits.stack_bytes);
@@ -155,22 +163,29 @@ impl Start<'_> {
         let context = Context::custom::<Intrinsics>(&runtime).map_err(out_of_memory)?;
         let control = context.with(|ctx| {
             let control = self.install(&ctx, shared).map_err(out_of_memory)?;
-            declare(&ctx).map_err(|error| Failure::new(FailureKind::Load, failure::text_of(&ctx, &error)))?;
+            declare(&ctx)
+                .map_err(|error| Failure::new(FailureKind::Load, failure::text_of(&ctx, &error)))?;
             Ok(control)
         })?;
-        // What was allocated so far counts, but does not fail: the making of a context does not survive that, nor does the
-        // reading of a module.
+        // What was allocated so far counts, but does not fail: the making of a context does not
+        // survive that, nor does the reading of a module.
         runtime.set_memory_limit(self.limits.memory_bytes);
         context.with(|ctx| {
-            let engine =
-                control.restore(&ctx).and_then(|control| self.started(ctx, &control, shared, completions));
+            let engine = control
+                .restore(&ctx)
+                .and_then(|control| self.started(ctx, &control, shared, completions));
             work(&engine.map_err(out_of_memory)?)
         })
     }
 
     /// Evaluates the prelude. Gives what it has for the engine's side of a call.
-    fn install<'js>(&self, ctx: &Ctx<'js>, shared: &Shared) -> rquickjs::Result<Persistent<Object<'static>>> {
-        let prelude = built_in::bytecode(PRELUDE).ok_or_else(|| rquickjs::Error::new_loading(PRELUDE))?;
+    fn install<'js>(
+        &self,
+        ctx: &Ctx<'js>,
+        shared: &Shared,
+    ) -> rquickjs::Result<Persistent<Object<'static>>> {
+        let prelude =
+            built_in::bytecode(PRELUDE).ok_or_else(|| rquickjs::Error::new_loading(PRELUDE))?;
         let (prelude, evaluated) = prelude.declare(ctx)?.eval()?;
         evaluated.finish::<()>()?;
         let settings = Object::new(ctx.clone())?;
@@ -179,8 +194,8 @@ impl Start<'_> {
         settings.set("env", self.env.variables_json())?;
         settings.set("auditVars", self.env.audit_vars())?;
         let install: Function<'js> = prelude.get("install")?;
-        let control: Object<'js> =
-            install.call((natives(ctx, shared, self.seed.random, self.env.audit_vars())?, settings))?;
+        let control: Object<'js> = install
+            .call((natives(ctx, shared, self.seed.random, self.env.audit_vars())?, settings))?;
         Ok(Persistent::save(ctx, control))
     }
 
@@ -307,7 +322,9 @@ impl<'js> Engine<'js, '_> {
         };
         if pending.borrow().is_empty() && timer_ms < 0.0 {
             // An engine that has no memory for a promise's next step leaves it out.
-            if rquickjs::String::from_str(self.ctx.clone(), &" ".repeat(ENOUGH_MEMORY_BYTES)).is_err() {
+            if rquickjs::String::from_str(self.ctx.clone(), &" ".repeat(ENOUGH_MEMORY_BYTES))
+                .is_err()
+            {
                 self.ctx.catch();
                 return Err(Failure::memory_limit(&self.limits));
             }

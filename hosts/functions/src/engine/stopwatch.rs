@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Measures the time in which JavaScript runs: it stands while the host answers an operation or the engine waits for one.
+/// Measures the time in which JavaScript runs: it stands while the host answers an operation or the
+/// engine waits for one.
 #[derive(Debug)]
 pub(crate) struct Stopwatch {
     limit: Duration,

@@ -31,8 +31,9 @@ pub(super) async fn run(
     let inner = &functions.inner;
     let most = inner.settings.max_actions;
     let permit = Arc::clone(&inner.actions).try_acquire_owned();
-    let permit =
-        permit.map_err(|_| CallError::Overloaded(format!("{most} actions run already, as many as may")))?;
+    let permit = permit.map_err(|_| {
+        CallError::Overloaded(format!("{most} actions run already, as many as may"))
+    })?;
     let action = Running {
         functions: functions.clone(),
         deployed: inner.deployed(),
@@ -44,7 +45,8 @@ pub(super) async fn run(
         tasks: Handle::current(),
     };
     let (answer, answered) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("functions-action".to_owned()).stack_size(STACK_BYTES);
+    let thread =
+        std::thread::Builder::new().name("functions-action".to_owned()).stack_size(STACK_BYTES);
     let spawned = thread.spawn(move || {
         let done = catch_unwind(AssertUnwindSafe(|| action.run()));
         drop(permit);
@@ -77,7 +79,8 @@ impl Running {
         // Ids are checked against the tables there are now.
         let tx = RefCell::new(inner.store.begin(&inner.store.latest(), 0));
         let is_id = |table: &str, id: &str| tx.borrow_mut().is_id(&target.component, table, id);
-        if let Err(message) = self.deployed.validators.check_arguments(&target, &self.args, &is_id) {
+        if let Err(message) = self.deployed.validators.check_arguments(&target, &self.args, &is_id)
+        {
             return Ok(Answered::failed(message));
         }
         let args = json!([self.args]).to_string();
@@ -121,7 +124,9 @@ fn failed(message: impl Into<String>) -> SyscallError {
 fn passed_on(called: Result<Answered, CallError>) -> Done {
     match called {
         Ok(Answered { result: Ok(value), .. }) => Ok(value.to_string()),
-        Ok(Answered { result: Err(Failed { message, data }), .. }) => Err(SyscallError { message, data }),
+        Ok(Answered { result: Err(Failed { message, data }), .. }) => {
+            Err(SyscallError { message, data })
+        }
         Err(error) => Err(failed(error.to_string())),
     }
 }
@@ -135,33 +140,39 @@ impl InAction<'_> {
                 caller.identity.as_ref().map_or(Json::Null, |identity| identity.claims().clone())
             }
             "1.0/createFunctionHandle" => {
-                let target = resolve(&deployed.program, &self.target.component, args).map_err(failed)?;
+                let target =
+                    resolve(&deployed.program, &self.target.component, args).map_err(failed)?;
                 json!(target.handle())
             }
             "1.0/getDeploymentMetadata" => functions.inner.settings.deployment.to_json(),
             "1.0/getFunctionMetadata" => function_metadata(&self.target),
-            "1.0/getRequestMetadata" => {
-                request_metadata(Some(&caller.request), scheduled.as_deref(), caller.identity.as_deref())
-            }
+            "1.0/getRequestMetadata" => request_metadata(
+                Some(&caller.request),
+                scheduled.as_deref(),
+                caller.identity.as_deref(),
+            ),
             _ => return Err(unknown(op, FunctionKind::Action)),
         };
         Ok(json.to_string())
     }
 
     fn called(&self, args: &Json, kind: FunctionKind) -> Result<(Target<'_>, Json), SyscallError> {
-        let target = resolve(&self.running.deployed.program, &self.target.component, args).map_err(failed)?;
+        let target = resolve(&self.running.deployed.program, &self.target.component, args)
+            .map_err(failed)?;
         target.expect(kind).map_err(failed)?;
         Ok((target, args.get("args").cloned().unwrap_or_else(|| json!({}))))
     }
 
-    /// Begins what answers later. Whatever it calls is audited on its own, for the request that called the action.
+    /// Begins what answers later. Whatever it calls is audited on its own, for the request that
+    /// called the action.
     fn begin(&self, op: &str, args: &Json, later: Later) -> Result<(), SyscallError> {
         let Running { functions, caller, scheduled, tasks, .. } = self.running;
         let (functions, caller, scheduled) = (functions.clone(), caller.clone(), scheduled.clone());
         match op {
             "1.0/actions/query" => {
                 let (target, args) = self.called(args, FunctionKind::Query)?;
-                let key = key_of(&target, &args, &caller).map_err(|error| failed(error.to_string()))?;
+                let key =
+                    key_of(&target, &args, &caller).map_err(|error| failed(error.to_string()))?;
                 tasks.spawn(async move {
                     let answered = functions.answer(&key, &caller).await;
                     later.complete(passed_on(answered.map(|answered| Answered::clone(&answered))));
@@ -171,7 +182,8 @@ impl InAction<'_> {
                 let (target, args) = self.called(args, FunctionKind::Mutation)?;
                 let (component, name) = target.owned();
                 tasks.spawn(async move {
-                    let mutated = functions.mutate_within(component, name, &args, &caller, scheduled).await;
+                    let mutated =
+                        functions.mutate_within(component, name, &args, &caller, scheduled).await;
                     later.complete(passed_on(mutated.map(|mutated| mutated.answered)));
                 });
             }
@@ -185,14 +197,17 @@ impl InAction<'_> {
                 });
             }
             "1.0/actions/schedule" => {
-                let target =
-                    resolve(&self.running.deployed.program, &self.target.component, args).map_err(failed)?;
-                let job = Job::from_json(&target, args, functions.inner.now_ms()).map_err(failed)?;
+                let target = resolve(&self.running.deployed.program, &self.target.component, args)
+                    .map_err(failed)?;
+                let job =
+                    Job::from_json(&target, args, functions.inner.now_ms()).map_err(failed)?;
                 let from = self.target.component.clone();
                 tasks.spawn_blocking(move || {
                     let written = functions.inner.write(|tx| jobs::schedule(tx, &from, &job));
                     later.complete(
-                        written.map(|id| json!(id).to_string()).map_err(|error| failed(chain(&error))),
+                        written
+                            .map(|id| json!(id).to_string())
+                            .map_err(|error| failed(chain(&error))),
                     );
                 });
             }
@@ -206,8 +221,9 @@ impl InAction<'_> {
                 tasks.spawn_blocking(move || {
                     let now_ms = functions.inner.now_ms();
                     let written = functions.inner.write(|tx| jobs::cancel(tx, &from, &id, now_ms));
-                    later
-                        .complete(written.map(|()| "null".to_owned()).map_err(|error| failed(chain(&error))));
+                    later.complete(
+                        written.map(|()| "null".to_owned()).map_err(|error| failed(chain(&error))),
+                    );
                 });
             }
             _ => return Err(unknown(op, FunctionKind::Action)),

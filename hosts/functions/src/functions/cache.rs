@@ -80,7 +80,9 @@ impl QueryKey {
     }
 
     fn whose(&self) -> Whose {
-        self.identity.as_ref().map_or(Whose::Anonymous, |identity| Whose::Identity(identity.key().into()))
+        self.identity
+            .as_ref()
+            .map_or(Whose::Anonymous, |identity| Whose::Identity(identity.key().into()))
     }
 }
 

@@ -33,7 +33,8 @@ pub(super) struct Facts {
     pub(super) may_be_kept: bool,
 }
 
-/// Those who ask for a hand-out while another is being made durable: they go together with the next.
+/// Those who ask for a hand-out while another is being made durable: they go together with the
+/// next.
 #[derive(Default)]
 struct Releases {
     under_way: bool,
@@ -42,13 +43,23 @@ struct Releases {
 
 type HandedOut = Result<Arc<Answered>, CallError>;
 
-/// The most hand-outs that are made durable together: it bounds how long the first of them waits for the last.
+/// The most hand-outs that are made durable together: it bounds how long the first of them waits
+/// for the last.
 const MAX_RELEASED_TOGETHER: usize = 4_096;
 
 impl CachedQuery {
     pub(super) fn new(sealed: Audited<Arc<Answered>>, facts: Facts) -> CachedQuery {
         let Facts { digest, bytes, at, watch, journal, may_be_kept } = facts;
-        CachedQuery { sealed, digest, bytes, at, watch, journal, may_be_kept, releases: Mutex::default() }
+        CachedQuery {
+            sealed,
+            digest,
+            bytes,
+            at,
+            watch,
+            journal,
+            may_be_kept,
+            releases: Mutex::default(),
+        }
     }
 
     /// Whether both have the same result, so that who has one has the other.
@@ -61,7 +72,8 @@ impl CachedQuery {
         &self.watch
     }
 
-    /// Where the pages ended that the query read: given back with the next run, they end there again.
+    /// Where the pages ended that the query read: given back with the next run, they end there
+    /// again.
     pub fn journal(&self) -> Option<&str> {
         self.journal.as_deref()
     }
@@ -84,8 +96,8 @@ impl CachedQuery {
         self.at <= time && self.watch.invalid_since().is_none_or(|since| time < since)
     }
 
-    /// Makes the logs of one hand-out durable, then hands out. Callers who ask while others are being served go together: one
-    /// write for all of them.
+    /// Makes the logs of one hand-out durable, then hands out. Callers who ask while others are
+    /// being served go together: one write for all of them.
     ///
     /// # Errors
     ///
@@ -93,7 +105,8 @@ impl CachedQuery {
     ///
     /// # Cancellation
     ///
-    /// Dropping the future hands out nothing to this caller. Its logs may become durable all the same.
+    /// Dropping the future hands out nothing to this caller. Its logs may become durable all the
+    /// same.
     pub async fn release(self: &Arc<Self>, caller: &Caller) -> Result<Arc<Answered>, CallError> {
         let (answer, answered) = oneshot::channel();
         let begin = {
@@ -102,10 +115,13 @@ impl CachedQuery {
             !std::mem::replace(&mut releases.under_way, true)
         };
         if begin {
-            // In a task of its own: the first caller may go away and the others must not wait for ever.
+            // In a task of its own: the first caller may go away and the others must not wait for
+            // ever.
             tokio::spawn(Arc::clone(self).release_waiting());
         }
-        answered.await.unwrap_or_else(|_| Err(CallError::NotDurable("the host is stopping".to_owned())))
+        answered
+            .await
+            .unwrap_or_else(|_| Err(CallError::NotDurable("the host is stopping".to_owned())))
     }
 
     async fn release_waiting(self: Arc<Self>) {

@@ -73,7 +73,10 @@ pub struct Answered {
 
 impl Answered {
     pub(super) fn failed(message: impl Into<String>) -> Answered {
-        Answered { result: Err(Failed { message: message.into(), data: None }), log_lines: Vec::new() }
+        Answered {
+            result: Err(Failed { message: message.into(), data: None }),
+            log_lines: Vec::new(),
+        }
     }
 }
 
@@ -128,7 +131,8 @@ impl fmt::Display for CallError {
 
 impl Error for CallError {}
 
-/// An error and what lies beneath it, in one line. Many callers may share one failure, whose sources cannot be cloned.
+/// An error and what lies beneath it, in one line. Many callers may share one failure, whose
+/// sources cannot be cloned.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -154,7 +158,9 @@ impl Mutated {
         let answered = match error {
             MutationError::Function(AttemptError::Failed(answered)) => *answered,
             MutationError::Release(error) => unreleased(&error)?,
-            error @ MutationError::Conflict { .. } => return Err(CallError::Conflict(chain(&error))),
+            error @ MutationError::Conflict { .. } => {
+                return Err(CallError::Conflict(chain(&error)));
+            }
             error @ (MutationError::Function(_) | MutationError::Commit(_) | _) => {
                 return Err(CallError::Store(chain(&error)));
             }

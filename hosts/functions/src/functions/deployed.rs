@@ -41,7 +41,11 @@ impl Deployed {
         for (path, component) in program.components() {
             for cron in &component.crons {
                 let complain = |problem: String| {
-                    let whose = if path.is_root() { String::new() } else { format!(" of component {path}") };
+                    let whose = if path.is_root() {
+                        String::new()
+                    } else {
+                        format!(" of component {path}")
+                    };
                     DeployError(format!("cron {:?}{whose}: {problem}", cron.name))
                 };
                 schedule::Schedule::from_json(&cron.schedule).map_err(complain)?;
@@ -54,7 +58,9 @@ impl Deployed {
                             cron.function
                         )));
                     }
-                    None => return Err(complain(format!("there is no function {}", cron.function))),
+                    None => {
+                        return Err(complain(format!("there is no function {}", cron.function)));
+                    }
                 }
             }
         }
@@ -76,8 +82,13 @@ impl Deployed {
         Ok(target)
     }
 
-    pub(super) fn target(&self, component: &ComponentPath, name: &str) -> Result<Target<'_>, CallError> {
-        reference::resolve(&self.program, component, &json!({ "name": name })).map_err(CallError::NotFound)
+    pub(super) fn target(
+        &self,
+        component: &ComponentPath,
+        name: &str,
+    ) -> Result<Target<'_>, CallError> {
+        reference::resolve(&self.program, component, &json!({ "name": name }))
+            .map_err(CallError::NotFound)
     }
 }
 
@@ -112,7 +123,8 @@ impl Inner {
             let document = tx
                 .system_get(&root, Some(DEPLOYMENT), &self.deployment_id)?
                 .map(|document| document.to_json());
-            let count = document.and_then(|document| document.get("count")?.as_f64()).unwrap_or(0.0);
+            let count =
+                document.and_then(|document| document.get("count")?.as_f64()).unwrap_or(0.0);
             jobs::patch(tx, &root, DEPLOYMENT, &self.deployment_id, json!({ "count": count + 1.0 }))
         })
     }

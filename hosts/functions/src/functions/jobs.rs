@@ -1,7 +1,9 @@
-//! Functions that are to run later: documents of the system tables `_scheduled_functions` and `_cron_jobs`.
+//! Functions that are to run later: documents of the system tables `_scheduled_functions` and
+//! `_cron_jobs`.
 //!
-//! A mutation and the note that it ran are one transaction, so that it has its effect once, whatever crashes in between. An action is
-//! noted as begun before it begins, so that it runs at most once: what it did outside cannot be taken back.
+//! A mutation and the note that it ran are one transaction, so that it has its effect once,
+//! whatever crashes in between. An action is noted as begun before it begins, so that it runs at
+//! most once: what it did outside cannot be taken back.
 
 use serde_json::{Value as Json, json};
 
@@ -29,7 +31,11 @@ const MAX_AHEAD_MS: f64 = 5.0 * 365.0 * 24.0 * 3_600.0 * 1_000.0;
 
 impl Job {
     /// What `1.0/schedule` asks for: `{ts, args}`, with `ts` in seconds since the Unix epoch.
-    pub(super) fn from_json(target: &Target<'_>, request: &Json, now_ms: i64) -> Result<Job, String> {
+    pub(super) fn from_json(
+        target: &Target<'_>,
+        request: &Json,
+        now_ms: i64,
+    ) -> Result<Job, String> {
         use audit_runtime::FunctionKind;
         match target.function.kind {
             FunctionKind::Mutation | FunctionKind::Action => {}
@@ -46,7 +52,8 @@ impl Job {
             return Err("functions can be scheduled at most five years ahead".to_owned());
         }
         let args = request.get("args").cloned().unwrap_or_else(|| json!({}));
-        Value::from_json(args.clone()).map_err(|error| format!("the arguments are no value: {error}"))?;
+        Value::from_json(args.clone())
+            .map_err(|error| format!("the arguments are no value: {error}"))?;
         let (component, function) = (target.component.clone(), target.function.name.clone());
         Ok(Job { component, function, args, at_ms })
     }
@@ -95,7 +102,9 @@ pub(super) fn cancel(
     let found = tx.system_get(component, Some(SCHEDULED), id)?.map(|document| document.to_json());
     let state = found.as_ref().and_then(state_of);
     match state {
-        Some("pending" | "inProgress") => end(tx, component, id, json!({ "kind": "canceled" }), now_ms),
+        Some("pending" | "inProgress") => {
+            end(tx, component, id, json!({ "kind": "canceled" }), now_ms)
+        }
         Some(_) => Ok(()),
         None => Err(StoreError::User(format!("there is no scheduled function with the id {id:?}"))),
     }
@@ -116,7 +125,13 @@ pub(super) fn patch(
     tx.system_patch(component, Some(table), id, patch_from_json(members)?)
 }
 
-fn end(tx: &mut Tx, component: &ComponentPath, id: &str, state: Json, now_ms: i64) -> Result<(), StoreError> {
+fn end(
+    tx: &mut Tx,
+    component: &ComponentPath,
+    id: &str,
+    state: Json,
+    now_ms: i64,
+) -> Result<(), StoreError> {
     patch(tx, component, SCHEDULED, id, json!({ "state": state, "completedTime": now_ms as f64 }))
 }
 
@@ -138,15 +153,19 @@ impl Due {
         }
     }
 
-    /// Whether it is still to run. In the transaction that it then runs in: who cancels it meanwhile is in its way.
+    /// Whether it is still to run. In the transaction that it then runs in: who cancels it
+    /// meanwhile is in its way.
     pub(super) fn is_due(&self, tx: &mut Tx) -> Result<bool, StoreError> {
         match self {
             Due::Scheduled { component, id } => {
-                let found = tx.system_get(component, Some(SCHEDULED), id)?.map(|document| document.to_json());
+                let found = tx
+                    .system_get(component, Some(SCHEDULED), id)?
+                    .map(|document| document.to_json());
                 Ok(found.as_ref().and_then(state_of) == Some("pending"))
             }
             Due::Cron { component, id, at_ms, next_ms: _ } => {
-                let found = tx.system_get(component, Some(CRONS), id)?.map(|document| document.to_json());
+                let found =
+                    tx.system_get(component, Some(CRONS), id)?.map(|document| document.to_json());
                 Ok(found.and_then(|document| document.get("next")?.as_f64()) == Some(*at_ms))
             }
         }
@@ -154,15 +173,19 @@ impl Due {
 
     /// Notes that it ran and succeeded.
     ///
-    /// A crash before the transaction commits: it has not run, and will. After: it has, and will not again.
+    /// A crash before the transaction commits: it has not run, and will. After: it has, and will
+    /// not again.
     pub(super) fn succeeded(&self, tx: &mut Tx, now_ms: i64) -> Result<(), StoreError> {
         match self {
-            Due::Scheduled { component, id } => end(tx, component, id, json!({ "kind": "success" }), now_ms),
+            Due::Scheduled { component, id } => {
+                end(tx, component, id, json!({ "kind": "success" }), now_ms)
+            }
             Due::Cron { .. } => self.advance(tx),
         }
     }
 
-    /// Notes that it ran and failed, in a transaction of its own: that of the function was rolled back.
+    /// Notes that it ran and failed, in a transaction of its own: that of the function was rolled
+    /// back.
     pub(super) fn failed(&self, tx: &mut Tx, error: &str, now_ms: i64) -> Result<(), StoreError> {
         match self {
             Due::Scheduled { component, id } => {
@@ -174,7 +197,8 @@ impl Due {
 
     /// Notes that an action begins.
     ///
-    /// A crash after this: whoever opens the store next finds an action that began and did not end, and notes that it failed.
+    /// A crash after this: whoever opens the store next finds an action that began and did not end,
+    /// and notes that it failed.
     pub(super) fn begins(&self, tx: &mut Tx) -> Result<(), StoreError> {
         match self {
             Due::Scheduled { component, id } => {
@@ -185,9 +209,15 @@ impl Due {
     }
 
     /// Notes that an action that began has ended.
-    pub(super) fn ended(&self, tx: &mut Tx, error: Option<&str>, now_ms: i64) -> Result<(), StoreError> {
+    pub(super) fn ended(
+        &self,
+        tx: &mut Tx,
+        error: Option<&str>,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
         let Due::Scheduled { component, id } = self else { return Ok(()) };
-        let found = tx.system_get(component, Some(SCHEDULED), id)?.map(|document| document.to_json());
+        let found =
+            tx.system_get(component, Some(SCHEDULED), id)?.map(|document| document.to_json());
         if found.as_ref().and_then(state_of) != Some("inProgress") {
             // It was cancelled while it ran.
             return Ok(());
@@ -226,7 +256,8 @@ pub(super) fn in_state(
     Ok(documents.into_iter().filter_map(job).collect())
 }
 
-/// Scheduled functions of a component that ended before a time, in milliseconds since the Unix epoch.
+/// Scheduled functions of a component that ended before a time, in milliseconds since the Unix
+/// epoch.
 pub(super) fn ended_before(
     tx: &mut Tx,
     component: &ComponentPath,
@@ -267,8 +298,7 @@ pub(super) struct CronState {
 
 /// What is written down of a component's crons.
 pub(super) fn crons(tx: &mut Tx, component: &ComponentPath) -> Result<Vec<CronState>, StoreError> {
-    let query =
-        json!({ "source": { "type": "FullTableScan", "tableName": CRONS, "order": "asc" }, "operators": [] });
+    let query = json!({ "source": { "type": "FullTableScan", "tableName": CRONS, "order": "asc" }, "operators": [] });
     let documents = all(tx, component, &query)?;
     let cron = |document: &Json| {
         let text = |name: &str| Some(document.get(name)?.as_str()?.to_owned());

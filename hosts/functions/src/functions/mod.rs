@@ -1,9 +1,11 @@
 //! Calls of functions: what is between a client's request and a function that runs.
 //!
-//! No query's result and no mutation's commit leaves this module before its audit logs are durable: results come sealed
-//! from [`audit_runtime`], a cache holds them sealed, and every hand-out releases them for its own caller. Read it in this order: this
-//! file, what can be called; `running.rs`, one run; `transaction.rs` and `cached.rs`, how its effects wait for logs; `operations.rs`, what a function
-//! can ask for; `action.rs`; `scheduler.rs`; `deployed.rs`, how one program takes another's place.
+//! No query's result and no mutation's commit leaves this module before its audit logs are durable:
+//! results come sealed from [`audit_runtime`], a cache holds them sealed, and every hand-out
+//! releases them for its own caller. Read it in this order: this file, what can be called;
+//! `running.rs`, one run; `transaction.rs` and `cached.rs`, how its effects wait for logs;
+//! `operations.rs`, what a function can ask for; `action.rs`; `scheduler.rs`; `deployed.rs`, how
+//! one program takes another's place.
 
 mod action;
 mod cache;
@@ -59,7 +61,8 @@ struct Inner {
     store: Store,
     settings: FunctionSettings,
     deployed: RwLock<Arc<Deployed>>,
-    /// The document that every function reads and every deployment writes: what ran with an older program is out of date.
+    /// The document that every function reads and every deployment writes: what ran with an older
+    /// program is out of date.
     deployment_id: String,
     cache: QueryCache,
     workers: Workers,
@@ -120,7 +123,8 @@ impl Deployment {
 }
 
 impl Functions {
-    /// Functions of a program, on a store. Starts the scheduler too, which ends when it is [told to](Self::stop_scheduler), and with the last clone.
+    /// Functions of a program, on a store. Starts the scheduler too, which ends when it is [told
+    /// to](Self::stop_scheduler), and with the last clone.
     ///
     /// # Errors
     ///
@@ -156,7 +160,8 @@ impl Functions {
         Ok(functions)
     }
 
-    /// Begins no scheduled function any more, and returns when those that run have ended. Functions can still be called.
+    /// Begins no scheduled function any more, and returns when those that run have ended. Functions
+    /// can still be called.
     ///
     /// # Cancellation
     ///
@@ -169,7 +174,8 @@ impl Functions {
         }
     }
 
-    /// Serves another program from now on. Queries that are followed run again; mutations that are under way begin again.
+    /// Serves another program from now on. Queries that are followed run again; mutations that are
+    /// under way begin again.
     ///
     /// # Errors
     ///
@@ -184,7 +190,9 @@ impl Functions {
             inner.note_deployment().map_err(|error| DeployError(call::chain(&error)))
         });
         applied.await.expect("deploying does not panic")?;
-        scheduler::write_down_crons(&self.inner).await.map_err(|error| DeployError(call::chain(&error)))?;
+        scheduler::write_down_crons(&self.inner)
+            .await
+            .map_err(|error| DeployError(call::chain(&error)))?;
         self.inner.rescheduled.notify_one();
         Ok(())
     }
@@ -209,7 +217,12 @@ impl Functions {
     /// # Errors
     ///
     /// A function that fails is an answer. For the rest see [`CallError`].
-    pub async fn query(&self, path: &str, args: &Json, caller: &Caller) -> Result<Arc<Answered>, CallError> {
+    pub async fn query(
+        &self,
+        path: &str,
+        args: &Json,
+        caller: &Caller,
+    ) -> Result<Arc<Answered>, CallError> {
         let key = self.query_key(path, args, caller)?;
         self.answer(&key, caller).await
     }
@@ -235,13 +248,19 @@ impl Functions {
     /// # Errors
     ///
     /// [`CallError::NotFound`] and [`CallError::Invalid`].
-    pub fn query_key(&self, path: &str, args: &Json, caller: &Caller) -> Result<QueryKey, CallError> {
+    pub fn query_key(
+        &self,
+        path: &str,
+        args: &Json,
+        caller: &Caller,
+    ) -> Result<QueryKey, CallError> {
         let deployed = self.inner.deployed();
         let target = deployed.public(path, FunctionKind::Query)?;
         key_of(&target, args, caller)
     }
 
-    /// The result of a query at a state of the store, not handed out yet. Who asks for the same at once shares one computation.
+    /// The result of a query at a state of the store, not handed out yet. Who asks for the same at
+    /// once shares one computation.
     ///
     /// `journal` is [that](CachedQuery::journal) of the result that is to be replaced.
     ///
@@ -267,7 +286,12 @@ impl Functions {
     /// # Cancellation
     ///
     /// Dropping the future leaves open whether it commits; if it does, its logs are durable.
-    pub async fn mutation(&self, path: &str, args: &Json, caller: &Caller) -> Result<Mutated, CallError> {
+    pub async fn mutation(
+        &self,
+        path: &str,
+        args: &Json,
+        caller: &Caller,
+    ) -> Result<Mutated, CallError> {
         let (component, name) = self.inner.deployed().public(path, FunctionKind::Mutation)?.owned();
         self.mutate(component, name, args, caller, None).await
     }
@@ -281,7 +305,12 @@ impl Functions {
     /// # Cancellation
     ///
     /// An action that has begun goes on to its end.
-    pub async fn action(&self, path: &str, args: &Json, caller: &Caller) -> Result<Answered, CallError> {
+    pub async fn action(
+        &self,
+        path: &str,
+        args: &Json,
+        caller: &Caller,
+    ) -> Result<Answered, CallError> {
         let (component, name) = self.inner.deployed().public(path, FunctionKind::Action)?.owned();
         action::run(self, component, name, args, caller, None).await
     }
@@ -291,14 +320,21 @@ impl Functions {
     /// # Errors
     ///
     /// As [`query`](Self::query).
-    pub async fn any(&self, path: &str, args: &Json, caller: &Caller) -> Result<Arc<Answered>, CallError> {
+    pub async fn any(
+        &self,
+        path: &str,
+        args: &Json,
+        caller: &Caller,
+    ) -> Result<Arc<Answered>, CallError> {
         let kind = {
             let deployed = self.inner.deployed();
             reference::public(&deployed.program, path).map_err(CallError::NotFound)?.function.kind
         };
         match kind {
             FunctionKind::Query => self.query(path, args, caller).await,
-            FunctionKind::Mutation => Ok(Arc::new(self.mutation(path, args, caller).await?.answered)),
+            FunctionKind::Mutation => {
+                Ok(Arc::new(self.mutation(path, args, caller).await?.answered))
+            }
             FunctionKind::Action => Ok(Arc::new(self.action(path, args, caller).await?)),
         }
     }
@@ -326,13 +362,15 @@ impl Functions {
         }
         metrics::counter!("functions_query_cache_misses_total").increment(1);
         let (inner, owned, at) = (Arc::clone(&self.inner), key.clone(), at());
-        let (result, is_personal) = self.inner.workers.run(move || inner.run_query(&owned, &at)).await?;
+        let (result, is_personal) =
+            self.inner.workers.run(move || inner.run_query(&owned, &at)).await?;
         let result = Arc::new(result);
         cache.insert(key, is_personal, &result);
         Ok(result)
     }
 
-    /// Runs a mutation until it commits, fails, or has met too many write conflicts. `due` is what made it run, if nobody called it.
+    /// Runs a mutation until it commits, fails, or has met too many write conflicts. `due` is what
+    /// made it run, if nobody called it.
     async fn mutate(
         &self,
         component: ComponentPath,
@@ -400,8 +438,12 @@ impl Inner {
         Arc::clone(&self.deployed.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A transaction of the host's own, again and again until nothing is in its way. Waits for the disk.
-    fn write<T>(&self, mut work: impl FnMut(&mut Tx) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    /// A transaction of the host's own, again and again until nothing is in its way. Waits for the
+    /// disk.
+    fn write<T>(
+        &self,
+        mut work: impl FnMut(&mut Tx) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         loop {
             let mut tx = self.store.begin(&self.store.latest(), self.seed());
             let done = work(&mut tx)?;

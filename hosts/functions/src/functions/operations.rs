@@ -1,4 +1,5 @@
-//! What a query or mutation asks of its host: the operations behind `Convex.syscall` and `Convex.asyncSyscall`.
+//! What a query or mutation asks of its host: the operations behind `Convex.syscall` and
+//! `Convex.asyncSyscall`.
 //!
 //! All of them are done at once, on the thread that the function runs on.
 
@@ -6,7 +7,9 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use audit_runtime::{AuditError, AuditLog, FunctionKind, FunctionName, Mutation, Query, RequestContext};
+use audit_runtime::{
+    AuditError, AuditLog, FunctionKind, FunctionName, Mutation, Query, RequestContext,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
@@ -16,11 +19,13 @@ use super::call::{Answered, Failed, Identity};
 use super::jobs::{self, Job};
 use super::reference::{Target, resolve};
 use super::validate::Validators;
-use crate::engine::{self, Answer, Call, Failure, FailureKind, Later, Limits, Seed, SyscallError, Syscalls};
+use crate::engine::{
+    self, Answer, Call, Failure, FailureKind, Later, Limits, Seed, SyscallError, Syscalls,
+};
 use crate::program::Program;
 use crate::store::{
-    MAX_BYTES_READ, MAX_BYTES_WRITTEN, MAX_DATABASE_QUERIES, MAX_DOCUMENTS_READ, MAX_DOCUMENTS_WRITTEN, Page,
-    PageRequest, PageStatus, StoreError, Tx, TxMetrics,
+    MAX_BYTES_READ, MAX_BYTES_WRITTEN, MAX_DATABASE_QUERIES, MAX_DOCUMENTS_READ,
+    MAX_DOCUMENTS_WRITTEN, Page, PageRequest, PageStatus, StoreError, Tx, TxMetrics,
 };
 use crate::value::{Value, patch_from_json};
 
@@ -50,8 +55,12 @@ impl<'e> Log<'e> {
         match (self, kind) {
             (Log::Query(log), FunctionKind::Query) => Ok(Log::Query(log.nested_query(name))),
             (Log::Mutation(log), FunctionKind::Query) => Ok(Log::Query(log.nested_query(name))),
-            (Log::Mutation(log), FunctionKind::Mutation) => Ok(Log::Mutation(log.nested_mutation(name))),
-            (Log::Query(_), FunctionKind::Mutation) => Err("a query cannot call a mutation".to_owned()),
+            (Log::Mutation(log), FunctionKind::Mutation) => {
+                Ok(Log::Mutation(log.nested_mutation(name)))
+            }
+            (Log::Query(_), FunctionKind::Mutation) => {
+                Err("a query cannot call a mutation".to_owned())
+            }
             (_, FunctionKind::Action) => {
                 Err("a query or mutation cannot call an action: schedule it".to_owned())
             }
@@ -118,7 +127,8 @@ pub(super) struct InTransaction<'a> {
     streams: BTreeSet<u32>,
 }
 
-/// Runs a function in a transaction: its arguments and its value are checked, and what it wrote stays in `tx`.
+/// Runs a function in a transaction: its arguments and its value are checked, and what it wrote
+/// stays in `tx`.
 pub(super) fn run(
     facts: &Facts<'_>,
     target: &Target<'_>,
@@ -230,7 +240,8 @@ pub(super) fn unknown(op: &str, kind: FunctionKind) -> SyscallError {
     }
 }
 
-/// The arguments of an audit log: its body as it was written, and what else the client library sends.
+/// The arguments of an audit log: its body as it was written, and what else the client library
+/// sends.
 #[derive(Deserialize)]
 struct AuditArgs<'a> {
     #[serde(borrow)]
@@ -266,7 +277,8 @@ fn value(args: &mut Json, name: &str) -> Result<Value, SyscallError> {
 }
 
 impl InTransaction<'_> {
-    /// What the store answered. If the store itself failed, the function fails with it, whatever it catches.
+    /// What the store answered. If the store itself failed, the function fails with it, whatever it
+    /// catches.
     fn stored<T>(&mut self, answer: Result<T, StoreError>) -> Result<T, SyscallError> {
         answer.map_err(|error| {
             let shown = failed(error.to_string());
@@ -301,13 +313,16 @@ impl InTransaction<'_> {
                 let normal = self.tx.normalize_id(&self.target.component, table, id);
                 Ok(json!({ "id": self.stored(normal)? }))
             }
-            "1.0/getSnapshotTs" => Ok(Value::Int64(self.tx.snapshot().ts().cast_signed()).to_json()),
+            "1.0/getSnapshotTs" => {
+                Ok(Value::Int64(self.tx.snapshot().ts().cast_signed()).to_json())
+            }
             _ => Err(unknown(op, self.log.kind())),
         }
     }
 
     fn stream(&self, args: &Json) -> Option<u32> {
-        let stream = args.get("queryId").and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok())?;
+        let stream =
+            args.get("queryId").and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok())?;
         // A function sees its own streams and not those of its caller.
         self.streams.contains(&stream).then_some(stream)
     }
@@ -336,7 +351,8 @@ impl InTransaction<'_> {
                 Ok(self.facts.identity.map_or(Json::Null, |identity| identity.claims().clone()))
             }
             "1.0/createFunctionHandle" => {
-                let target = resolve(self.facts.program, &self.target.component, &args).map_err(failed)?;
+                let target =
+                    resolve(self.facts.program, &self.target.component, &args).map_err(failed)?;
                 Ok(json!(target.handle()))
             }
             "1.0/getDeploymentMetadata" => Ok(self.facts.deployment.to_json()),
@@ -405,7 +421,8 @@ impl InTransaction<'_> {
     fn page(&mut self, args: &Json) -> Result<Json, SyscallError> {
         let number = |name: &str| args.get(name).and_then(Json::as_f64).map(|number| number as u64);
         let cursor = |name: &str| args.get(name).and_then(Json::as_str);
-        // A client that follows a query sees pages that end where they ended before, so that none overlap and none leave a gap.
+        // A client that follows a query sees pages that end where they ended before, so that none
+        // overlap and none leave a gap.
         let journal = if self.depth == 0 { self.gathered.journal.take() } else { None };
         let request = PageRequest {
             query: args.get("query").unwrap_or(&Json::Null),
@@ -416,7 +433,8 @@ impl InTransaction<'_> {
             maximum_bytes_read: number("maximumBytesRead"),
         };
         let page = self.tx.page(&self.target.component, &request);
-        let Page { page, is_done, continue_cursor, split_cursor, page_status } = self.stored(page)?;
+        let Page { page, is_done, continue_cursor, split_cursor, page_status } =
+            self.stored(page)?;
         if self.depth == 0 && self.gathered.ended.is_none() {
             self.gathered.ended = Some(continue_cursor.clone());
         }
@@ -449,8 +467,8 @@ impl InTransaction<'_> {
         Ok(json!(self.stored(id)?))
     }
 
-    /// A query or mutation that this one calls. A mutation is a transaction within this one: if it fails, what it wrote is undone; what it
-    /// logged stays.
+    /// A query or mutation that this one calls. A mutation is a transaction within this one: if it
+    /// fails, what it wrote is undone; what it logged stays.
     fn run_function(&mut self, args: &Json) -> Result<String, SyscallError> {
         let kind = match text(args, "udfType")? {
             "query" | "snapshotQuery" => FunctionKind::Query,
@@ -467,7 +485,8 @@ impl InTransaction<'_> {
         let seed = self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(self.gathered.calls);
         let args = args.get("args").unwrap_or(&Json::Null);
         self.tx.begin_nested();
-        let answered = run_at(self.facts, &target, log, self.tx, self.gathered, args, seed, self.depth + 1);
+        let answered =
+            run_at(self.facts, &target, log, self.tx, self.gathered, args, seed, self.depth + 1);
         let result = self.stored(answered).map(|answered| answered.result);
         match result {
             Ok(Ok(value)) => {
@@ -486,8 +505,13 @@ impl InTransaction<'_> {
     }
 
     fn metrics(&self) -> Json {
-        let TxMetrics { bytes_read, documents_read, bytes_written, documents_written, database_queries } =
-            self.tx.metrics();
+        let TxMetrics {
+            bytes_read,
+            documents_read,
+            bytes_written,
+            documents_written,
+            database_queries,
+        } = self.tx.metrics();
         let used = |used: u64, max: u64| json!({ "used": used as f64, "remaining": max.saturating_sub(used) as f64 });
         json!({
             "bytesRead": used(bytes_read, MAX_BYTES_READ),

@@ -17,7 +17,8 @@ pub(super) struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// As a string that another function can be given, and that means this one from wherever it is called.
+    /// As a string that another function can be given, and that means this one from wherever it is
+    /// called.
     pub(super) fn handle(&self) -> String {
         format!("{HANDLE}{};{}", self.component, self.function.name)
     }
@@ -47,8 +48,10 @@ impl Target<'_> {
     }
 }
 
-/// The function that a reference means, as the client library sends it, in a call from `from`: one of `{"name":"module:function"}`, in the same
-/// component; `{"reference":"_reference/childComponent/<name>/<module>/<function>"}`; `{"functionHandle":"function://<component>;<module:function>"}`.
+/// The function that a reference means, as the client library sends it, in a call from `from`: one
+/// of `{"name":"module:function"}`, in the same component;
+/// `{"reference":"_reference/childComponent/<name>/<module>/<function>"}`;
+/// `{"functionHandle":"function://<component>;<module:function>"}`.
 pub(super) fn resolve<'a>(
     program: &'a Program,
     from: &ComponentPath,
@@ -63,22 +66,30 @@ pub(super) fn resolve<'a>(
     }
     if let Some(handle) = member("functionHandle") {
         let parts = handle.strip_prefix(HANDLE).and_then(|rest| rest.split_once(';'));
-        let (component, name) = parts.ok_or_else(|| format!("{handle:?} is not a function handle"))?;
+        let (component, name) =
+            parts.ok_or_else(|| format!("{handle:?} is not a function handle"))?;
         let component = ComponentPath::parse(component);
         return find(program, &component, name).ok_or_else(|| not_found(&component, name));
     }
     Err("a call names no function".to_owned())
 }
 
-fn resolve_path<'a>(program: &'a Program, from: &ComponentPath, path: &str) -> Result<Target<'a>, String> {
+fn resolve_path<'a>(
+    program: &'a Program,
+    from: &ComponentPath,
+    path: &str,
+) -> Result<Target<'a>, String> {
     let parts: Vec<&str> = path.split('/').collect();
     let ["_reference", "childComponent", child, rest @ ..] = &parts[..] else {
         return Err(format!("references like {path:?} are not supported by this host"));
     };
     let component = program.component(from).and_then(|component| component.children.get(*child));
     let component = component.ok_or_else(|| {
-        let whose =
-            if from.is_root() { "the app".to_owned() } else { format!("component {:?}", from.to_string()) };
+        let whose = if from.is_root() {
+            "the app".to_owned()
+        } else {
+            format!("component {:?}", from.to_string())
+        };
         format!("{whose} uses no component {child:?}")
     })?;
     let Some((function, module)) = rest.split_last() else {

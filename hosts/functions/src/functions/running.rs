@@ -43,7 +43,11 @@ impl MutationCall {
     }
 
     pub(super) fn full_name(&self) -> String {
-        if self.component.is_root() { self.name.clone() } else { format!("{}/{}", self.component, self.name) }
+        if self.component.is_root() {
+            self.name.clone()
+        } else {
+            format!("{}/{}", self.component, self.name)
+        }
     }
 }
 
@@ -51,13 +55,18 @@ impl Inner {
     /// A transaction in which a function is to run, with the program that it is to run from.
     fn begin(&self, at: &Snapshot, seed: u64) -> Result<(Tx, Arc<Deployed>), StoreError> {
         let mut tx = self.store.begin(at, seed);
-        // A program that is deployed from here on is in the way of this transaction, and invalidates what it gave.
+        // A program that is deployed from here on is in the way of this transaction, and
+        // invalidates what it gave.
         tx.system_get(&ComponentPath::root(), Some(DEPLOYMENT), &self.deployment_id)?;
         Ok((tx, self.deployed()))
     }
 
     /// Runs a query at a state of the store. Also says whether it asked who calls.
-    pub(super) fn run_query(&self, key: &QueryKey, at: &Snapshot) -> Result<(CachedQuery, bool), CallError> {
+    pub(super) fn run_query(
+        &self,
+        key: &QueryKey,
+        at: &Snapshot,
+    ) -> Result<(CachedQuery, bool), CallError> {
         let failed = |error: StoreError| CallError::Store(chain(&error));
         let seed = self.seed();
         let (mut tx, deployed) = self.begin(at, seed).map_err(failed)?;
@@ -108,7 +117,9 @@ impl Inner {
         let target = match deployed.target(&call.component, &call.name) {
             Ok(target) => target,
             // The program is another by now.
-            Err(error) => return Err(AttemptError::Failed(Box::new(Answered::failed(error.to_string())))),
+            Err(error) => {
+                return Err(AttemptError::Failed(Box::new(Answered::failed(error.to_string()))));
+            }
         };
         let facts = Facts {
             program: &deployed.program,
@@ -122,12 +133,15 @@ impl Inner {
         };
         let mut gathered = Gathered::default();
         let log = Log::Mutation(execution.log());
-        let answered = operations::run(&facts, &target, log, &mut tx, &mut gathered, &call.args, seed)?;
+        let answered =
+            operations::run(&facts, &target, log, &mut tx, &mut gathered, &call.args, seed)?;
         let now_ms = execution.now_ms();
         let result = match answered.result {
             Err(_) => Err(AttemptError::Failed(Box::new(answered))),
             Ok(_) => match &call.due {
-                Some(due) => due.succeeded(&mut tx, now_ms).map(|()| answered).map_err(AttemptError::Store),
+                Some(due) => {
+                    due.succeeded(&mut tx, now_ms).map(|()| answered).map_err(AttemptError::Store)
+                }
                 None => Ok(answered),
             },
         };

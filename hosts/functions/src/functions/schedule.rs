@@ -36,19 +36,26 @@ impl Schedule {
             Some("daily") => format!("{} {} * * *", field("minuteUTC", 0.0), field("hourUTC", 0.0)),
             Some("weekly") => {
                 let day = json.get("dayOfWeek").and_then(Json::as_str).unwrap_or_default();
-                let days = ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
+                let days =
+                    ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
                 let day = days.iter().position(|name| *name == day);
                 let day = day.ok_or("a weekly cron needs a day of the week, like \"monday\"")?;
                 format!("{} {} * * {day}", field("minuteUTC", 0.0), field("hourUTC", 0.0))
             }
             Some("monthly") => {
-                format!("{} {} {} * *", field("minuteUTC", 0.0), field("hourUTC", 0.0), field("day", 1.0))
+                format!(
+                    "{} {} {} * *",
+                    field("minuteUTC", 0.0),
+                    field("hourUTC", 0.0),
+                    field("day", 1.0)
+                )
             }
             Some("cron") => json.get("cron").and_then(Json::as_str).unwrap_or_default().to_owned(),
             _ => return Err(format!("{json} is no schedule")),
         };
         let cron = Cron::from_str(&expression);
-        cron.map(|cron| Schedule::At(Box::new(cron))).map_err(|error| format!("{expression:?}: {error}"))
+        cron.map(|cron| Schedule::At(Box::new(cron)))
+            .map_err(|error| format!("{expression:?}: {error}"))
     }
 
     /// The first time it is due, in milliseconds since the Unix epoch: an interval begins at once.
@@ -59,7 +66,8 @@ impl Schedule {
         }
     }
 
-    /// The time after `due_ms` that is still to come: what was missed while the host was down is not made up for.
+    /// The time after `due_ms` that is still to come: what was missed while the host was down is
+    /// not made up for.
     pub(super) fn next_ms(&self, due_ms: f64, now_ms: f64) -> f64 {
         match self {
             Schedule::Interval { period_ms } => {
@@ -103,7 +111,10 @@ mod tests {
     fn times_are_utc() {
         let next = |json| schedule(json).first_ms(TUESDAY_MS) - TUESDAY_MS;
         assert_eq!(next(json!({ "type": "hourly", "minuteUTC": 30 })), HOUR_MS / 2.0);
-        assert_eq!(next(json!({ "type": "daily", "hourUTC": 14, "minuteUTC": 15 })), 1.25 * HOUR_MS);
+        assert_eq!(
+            next(json!({ "type": "daily", "hourUTC": 14, "minuteUTC": 15 })),
+            1.25 * HOUR_MS
+        );
         assert_eq!(
             next(json!({ "type": "weekly", "dayOfWeek": "wednesday", "hourUTC": 13 })),
             24.0 * HOUR_MS

@@ -1,7 +1,8 @@
 //! Runs functions when they are due: those that functions scheduled, and crons.
 //!
-//! What is due is read from the store, and a watch on what was read says when to look again: there is no second list that could differ
-//! from the first. Functions that run here have nobody behind them: their logs have no address and no User-Agent.
+//! What is due is read from the store, and a watch on what was read says when to look again: there
+//! is no second list that could differ from the first. Functions that run here have nobody behind
+//! them: their logs have no address and no User-Agent.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -48,13 +49,20 @@ struct Task {
     args: Json,
 }
 
-/// Takes up what an earlier process left, and goes on in the background until it is told to stop, or the last [`Functions`] is gone.
+/// Takes up what an earlier process left, and goes on in the background until it is told to stop,
+/// or the last [`Functions`] is gone.
 pub(super) async fn start(functions: &Functions) -> Result<JoinHandle<()>, StoreError> {
     let inner = Arc::clone(&functions.inner);
-    tokio::task::spawn_blocking(move || inner.note_what_was_cut_short()).await.expect("it does not panic")?;
+    tokio::task::spawn_blocking(move || inner.note_what_was_cut_short())
+        .await
+        .expect("it does not panic")?;
     write_down_crons(&functions.inner).await?;
     let wake = Arc::clone(&functions.inner.rescheduled);
-    Ok(tokio::spawn(run(Arc::downgrade(&functions.inner), wake, functions.inner.stopping.subscribe())))
+    Ok(tokio::spawn(run(
+        Arc::downgrade(&functions.inner),
+        wake,
+        functions.inner.stopping.subscribe(),
+    )))
 }
 
 async fn run(inner: Weak<Inner>, wake: Arc<Notify>, mut stopping: watch::Receiver<bool>) {
@@ -71,15 +79,22 @@ async fn run(inner: Weak<Inner>, wake: Arc<Notify>, mut stopping: watch::Receive
             let inner = Arc::clone(&functions.inner);
             let cleaning = tokio::task::spawn_blocking(move || inner.remove_old_jobs()).await;
             if let Ok(Err(error)) = cleaning {
-                tracing::warn!(error = chain(&error), "functions that ran long ago could not be removed");
+                tracing::warn!(
+                    error = chain(&error),
+                    "functions that ran long ago could not be removed"
+                );
             }
         }
         let looking = Arc::clone(&functions.inner);
-        let looked = tokio::task::spawn_blocking(move || looking.look()).await.expect("it does not panic");
+        let looked =
+            tokio::task::spawn_blocking(move || looking.look()).await.expect("it does not panic");
         let until = match looked {
             Ok(Looked { due, until_ms, watches }) => {
                 for task in due {
-                    let fresh = running.lock().unwrap_or_else(PoisonError::into_inner).insert(key(&task.due));
+                    let fresh = running
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(key(&task.due));
                     if fresh {
                         begin(
                             functions.clone(),
@@ -117,20 +132,29 @@ async fn run(inner: Weak<Inner>, wake: Arc<Notify>, mut stopping: watch::Receive
 
 fn key(due: &Due) -> (ComponentPath, String) {
     match due {
-        Due::Scheduled { component, id } | Due::Cron { component, id, .. } => (component.clone(), id.clone()),
+        Due::Scheduled { component, id } | Due::Cron { component, id, .. } => {
+            (component.clone(), id.clone())
+        }
     }
 }
 
 type RunningSet = Arc<Mutex<HashSet<(ComponentPath, String)>>>;
 
-fn begin(functions: Functions, task: Task, running: RunningSet, permits: Arc<Semaphore>, wake: Arc<Notify>) {
+fn begin(
+    functions: Functions,
+    task: Task,
+    running: RunningSet,
+    permits: Arc<Semaphore>,
+    wake: Arc<Notify>,
+) {
     tokio::spawn(async move {
         let key = key(&task.due);
         let permit = permits.acquire_owned().await;
         if *functions.inner.stopping.borrow() {
             return;
         }
-        // One that panics is not begun again at once and for ever: it stays in the set until the host starts again.
+        // One that panics is not begun again at once and for ever: it stays in the set until the
+        // host starts again.
         functions.run_task(task).await;
         drop(permit);
         running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
@@ -139,21 +163,31 @@ fn begin(functions: Functions, task: Task, running: RunningSet, permits: Arc<Sem
 }
 
 impl Functions {
-    /// Runs one function that is due, and notes how it ended. Tries again for as long as the host is at fault.
+    /// Runs one function that is due, and notes how it ended. Tries again for as long as the host
+    /// is at fault.
     async fn run_task(&self, task: Task) {
         let Task { due, component, function, args } = task;
         let mut pause = FIRST_PAUSE;
-        let kind = self.inner.deployed().target(&component, &function).map(|target| target.function.kind);
+        let kind =
+            self.inner.deployed().target(&component, &function).map(|target| target.function.kind);
         loop {
             let caller = Caller::anonymous(self.runtime().new_request());
             let ran = match kind {
                 Ok(FunctionKind::Mutation) => {
                     let ran = self
-                        .mutate(component.clone(), function.clone(), &args, &caller, Some(due.clone()))
+                        .mutate(
+                            component.clone(),
+                            function.clone(),
+                            &args,
+                            &caller,
+                            Some(due.clone()),
+                        )
                         .await;
                     match ran {
                         Ok(Mutated { answered: Answered { result: Ok(_), .. }, .. }) => return,
-                        Ok(Mutated { answered: Answered { result: Err(failed), .. }, .. }) => Ok(failed),
+                        Ok(Mutated { answered: Answered { result: Err(failed), .. }, .. }) => {
+                            Ok(failed)
+                        }
                         // It was cancelled, or ran.
                         Err(CallError::NotFound(_)) => return,
                         Err(error) => Err(error),
@@ -172,9 +206,9 @@ impl Functions {
                 Ok(Failed { message, data: _ }) => {
                     tracing::warn!(function, error = message, "a scheduled function failed");
                     let now_ms = self.inner.now_ms();
-                    self.note(
-                        move |tx| if due.is_due(tx)? { due.failed(tx, &message, now_ms) } else { Ok(()) },
-                    )
+                    self.note(move |tx| {
+                        if due.is_due(tx)? { due.failed(tx, &message, now_ms) } else { Ok(()) }
+                    })
                     .await;
                     return;
                 }
@@ -195,7 +229,8 @@ impl Functions {
         timeout(pause, stopping.wait_for(|stopping| *stopping)).await.is_ok()
     }
 
-    /// A crash before it is noted that the action begins: it begins later. After: it does not begin again.
+    /// A crash before it is noted that the action begins: it begins later. After: it does not begin
+    /// again.
     async fn run_due_action(
         &self,
         due: Due,
@@ -216,11 +251,12 @@ impl Functions {
             return;
         }
         let scheduled = due.scheduled_id().map(str::to_owned);
-        let error = match action::run(self, component, function.clone(), &args, &caller, scheduled).await {
-            Ok(Answered { result: Ok(_), .. }) => None,
-            Ok(Answered { result: Err(Failed { message, data: _ }), .. }) => Some(message),
-            Err(error) => Some(error.to_string()),
-        };
+        let error =
+            match action::run(self, component, function.clone(), &args, &caller, scheduled).await {
+                Ok(Answered { result: Ok(_), .. }) => None,
+                Ok(Answered { result: Err(Failed { message, data: _ }), .. }) => Some(message),
+                Err(error) => Some(error.to_string()),
+            };
         if let Some(error) = &error {
             tracing::warn!(function, error, "a scheduled action failed");
         }
@@ -244,7 +280,10 @@ impl Functions {
             match written.await.expect("it does not panic") {
                 Ok(done) => return done,
                 Err(error) => {
-                    tracing::error!(error = chain(&error), "the scheduler cannot write to the store");
+                    tracing::error!(
+                        error = chain(&error),
+                        "the scheduler cannot write to the store"
+                    );
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -293,7 +332,12 @@ impl Inner {
                 // It was checked when the program was deployed.
                 let Ok(schedule) = Schedule::from_json(&cron.schedule) else { continue };
                 let next_ms = schedule.next_ms(state.next_ms, now_ms);
-                let due = Due::Cron { component: path.clone(), id: state.id, at_ms: state.next_ms, next_ms };
+                let due = Due::Cron {
+                    component: path.clone(),
+                    id: state.id,
+                    at_ms: state.next_ms,
+                    next_ms,
+                };
                 let (function, args) =
                     (cron.function.clone(), cron.args.get(0).cloned().unwrap_or_else(|| json!({})));
                 looked.due.push(Task { due, component: path.clone(), function, args });
@@ -303,7 +347,8 @@ impl Inner {
         Ok(looked)
     }
 
-    /// Actions that had begun when an earlier process ended: nobody knows how far they came, and they are not begun again.
+    /// Actions that had begun when an earlier process ended: nobody knows how far they came, and
+    /// they are not begun again.
     fn note_what_was_cut_short(&self) -> Result<(), StoreError> {
         let deployed = self.deployed();
         let now_ms = self.now_ms();
@@ -326,7 +371,8 @@ impl Inner {
             loop {
                 let removed = self.write(|tx| {
                     let ids = jobs::ended_before(tx, path, before_ms, MAX_LOOKED_AT)?;
-                    ids.iter().try_for_each(|id| tx.system_remove(path, Some(SCHEDULED), id).map(drop))?;
+                    ids.iter()
+                        .try_for_each(|id| tx.system_remove(path, Some(SCHEDULED), id).map(drop))?;
                     Ok(ids.len())
                 })?;
                 if removed == 0 {
@@ -338,7 +384,8 @@ impl Inner {
     }
 }
 
-/// Makes what is written down of crons what the program says. A cron whose schedule stays keeps its beat.
+/// Makes what is written down of crons what the program says. A cron whose schedule stays keeps its
+/// beat.
 pub(super) async fn write_down_crons(inner: &Arc<Inner>) -> Result<(), StoreError> {
     let inner = Arc::clone(inner);
     let written = tokio::task::spawn_blocking(move || {
@@ -347,8 +394,9 @@ pub(super) async fn write_down_crons(inner: &Arc<Inner>) -> Result<(), StoreErro
         for (path, component) in deployed.program.components() {
             inner.write(|tx| {
                 let known = jobs::crons(tx, path)?;
-                for gone in
-                    known.iter().filter(|state| component.crons.iter().all(|cron| cron.name != state.name))
+                for gone in known
+                    .iter()
+                    .filter(|state| component.crons.iter().all(|cron| cron.name != state.name))
                 {
                     tx.system_remove(path, Some(CRONS), &gone.id)?;
                 }
@@ -367,7 +415,8 @@ pub(super) async fn write_down_crons(inner: &Arc<Inner>) -> Result<(), StoreErro
                             jobs::patch(tx, path, CRONS, &state.id, members)?;
                         }
                         None => {
-                            let document = json!({ "name": cron.name, "schedule": schedule, "next": next });
+                            let document =
+                                json!({ "name": cron.name, "schedule": schedule, "next": next });
                             tx.system_insert(path, CRONS, Value::from_json(document)?)?;
                         }
                     }

@@ -28,10 +28,13 @@ impl Validators {
             let mut functions = HashMap::new();
             for function in component.functions() {
                 let parse = |json: &Json| {
-                    Validator::from_json(json).map_err(|error| format!("{}: {error}", function.name))
+                    Validator::from_json(json)
+                        .map_err(|error| format!("{}: {error}", function.name))
                 };
-                let returns = Some(&function.returns).filter(|returns| !returns.is_null()).map(parse);
-                let declared = Declared { args: parse(&function.args)?, returns: returns.transpose()? };
+                let returns =
+                    Some(&function.returns).filter(|returns| !returns.is_null()).map(parse);
+                let declared =
+                    Declared { args: parse(&function.args)?, returns: returns.transpose()? };
                 functions.insert(function.name.clone(), declared);
             }
             all.insert(path.clone(), functions);
@@ -43,7 +46,8 @@ impl Validators {
         self.0.get(&target.component)?.get(&target.function.name)
     }
 
-    /// Whether these are arguments of the function. `is_id` says whether a text is an id of a table.
+    /// Whether these are arguments of the function. `is_id` says whether a text is an id of a
+    /// table.
     ///
     /// # Errors
     ///
@@ -54,13 +58,16 @@ impl Validators {
         args: &Json,
         is_id: &dyn Fn(&str, &str) -> bool,
     ) -> Result<(), String> {
-        let args =
-            Value::from_json(args.clone()).map_err(|error| format!("the arguments are no value: {error}"))?;
+        let args = Value::from_json(args.clone())
+            .map_err(|error| format!("the arguments are no value: {error}"))?;
         if !matches!(args, Value::Object(_)) {
             return Err("the arguments must be an object".to_owned());
         }
         let Some(declared) = self.of_function(target) else { return Ok(()) };
-        declared.args.check(&args, is_id).map_err(|message| format!("ArgumentValidationError: {message}"))
+        declared
+            .args
+            .check(&args, is_id)
+            .map_err(|message| format!("ArgumentValidationError: {message}"))
     }
 
     /// Whether this is a value that the function may return, as JSON text.
@@ -74,12 +81,14 @@ impl Validators {
         value: &str,
         is_id: &dyn Fn(&str, &str) -> bool,
     ) -> Result<(), String> {
-        let Some(returns) = self.of_function(target).and_then(|declared| declared.returns.as_ref()) else {
+        let Some(returns) = self.of_function(target).and_then(|declared| declared.returns.as_ref())
+        else {
             return Ok(());
         };
-        let json: Json =
-            serde_json::from_str(value).map_err(|error| format!("the value is no JSON: {error}"))?;
-        let value = Value::from_json(json).map_err(|error| format!("the value is none: {error}"))?;
+        let json: Json = serde_json::from_str(value)
+            .map_err(|error| format!("the value is no JSON: {error}"))?;
+        let value =
+            Value::from_json(json).map_err(|error| format!("the value is none: {error}"))?;
         returns.check(&value, is_id).map_err(|message| format!("ReturnsValidationError: {message}"))
     }
 }

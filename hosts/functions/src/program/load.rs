@@ -16,8 +16,8 @@ use serde_json::Value;
 use super::stamp::Stamps;
 use super::{Component, Cron, Env, Function, LoadError, Program, resolve, source};
 use crate::engine::{
-    Bytecode, Described, Keep, ModuleName, Modules, built_in_bytecode, built_in_for, built_in_import,
-    describe,
+    Bytecode, Described, Keep, ModuleName, Modules, built_in_bytecode, built_in_for,
+    built_in_import, describe,
 };
 use crate::value::ComponentPath;
 
@@ -33,7 +33,8 @@ const MAX_COMPONENT_DEPTH: usize = 16;
 
 /// See [`Program::load`].
 pub(super) fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
-    let directory = std::path::absolute(directory).map_err(|error| LoadError::at(directory, error))?;
+    let directory =
+        std::path::absolute(directory).map_err(|error| LoadError::at(directory, error))?;
     let directory = resolve::normal(&directory);
     if !directory.is_dir() {
         return Err(LoadError::at(&directory, "there is no such directory"));
@@ -44,7 +45,8 @@ pub(super) fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
     loading.mount(&ComponentPath::root(), &directory, env, &mut components)?;
     let Loading { graph, warnings, .. } = loading;
     let mut reached = graph.0.borrow_mut();
-    let (modules, stamps) = (std::mem::take(&mut reached.modules), std::mem::take(&mut reached.stamps));
+    let (modules, stamps) =
+        (std::mem::take(&mut reached.modules), std::mem::take(&mut reached.stamps));
     Ok(Program { modules: Arc::new(modules), components, warnings, stamps, env: env.clone() })
 }
 
@@ -83,8 +85,9 @@ impl Loading {
         components: &mut BTreeMap<ComponentPath, Component>,
     ) -> Result<(), LoadError> {
         if path.names().len() > MAX_COMPONENT_DEPTH {
-            let message =
-                format!("components are mounted in one another more than {MAX_COMPONENT_DEPTH} deep: {path}");
+            let message = format!(
+                "components are mounted in one another more than {MAX_COMPONENT_DEPTH} deep: {path}"
+            );
             return Err(LoadError::at(directory, message));
         }
         let contents = match self.contents.get(directory) {
@@ -99,8 +102,10 @@ impl Loading {
         for child in &contents.children {
             let child_path = path.child(&child.name);
             if children.insert(child.name.clone(), child_path.clone()).is_some() {
-                let message =
-                    format!("two components are mounted as {:?}; give one of them another name", child.name);
+                let message = format!(
+                    "two components are mounted as {:?}; give one of them another name",
+                    child.name
+                );
                 return Err(LoadError::at(directory, message));
             }
             self.mount(&child_path, &child.directory, &child_env(child, env), components)?;
@@ -126,7 +131,10 @@ impl Loading {
         for file in files {
             let relative = file.strip_prefix(directory).unwrap_or(&file);
             let stem = relative.with_extension("");
-            let stem = stem.to_str().ok_or_else(|| LoadError::at(&file, "the name is not UTF-8"))?.to_owned();
+            let stem = stem
+                .to_str()
+                .ok_or_else(|| LoadError::at(&file, "the name is not UTF-8"))?
+                .to_owned();
             let module = self.graph.file(&file)?;
             let described = self.described(&module, env)?;
             contents.add(&stem, &module, described, self)?;
@@ -135,8 +143,8 @@ impl Loading {
         Ok(contents)
     }
 
-    /// Reaches the modules of `import("…")`, which the evaluation of modules does not. One that cannot be found or evaluated fails
-    /// the function that imports it, when it does.
+    /// Reaches the modules of `import("…")`, which the evaluation of modules does not. One that
+    /// cannot be found or evaluated fails the function that imports it, when it does.
     fn follow_dynamic(&self, env: &Env) {
         loop {
             let Some((from, specifier)) = self.graph.0.borrow_mut().dynamic.pop() else { return };
@@ -166,8 +174,7 @@ impl Contents {
         let Described { functions, exported, routes, plain } = described;
         match stem {
             "schema" => {
-                let message =
-                    "the default export is not a schema; write `export default defineSchema({ … })`";
+                let message = "the default export is not a schema; write `export default defineSchema({ … })`";
                 self.schema = Some(exported.ok_or_else(|| LoadError::new(place(module), message))?);
                 return Ok(());
             }
@@ -234,8 +241,9 @@ fn crons_of(exported: Option<&Value>, module: &ModuleName) -> Result<Vec<Cron>, 
         })
     };
     let crons = crons.iter().map(|entry| {
-        cron(entry)
-            .ok_or_else(|| LoadError::new(place(module), format!("the cron {:?} is not complete", entry.0)))
+        cron(entry).ok_or_else(|| {
+            LoadError::new(place(module), format!("the cron {:?} is not complete", entry.0))
+        })
     });
     crons.collect()
 }
@@ -257,8 +265,9 @@ fn children_of(
         let name = child.get("name")?.as_str()?;
         let directory = graph.definitions.get(child.get("path")?.as_str()?)?;
         let env = child.get("env").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let env =
-            env.iter().filter_map(|entry| Some((entry.get(0)?.as_str()?.to_owned(), entry.get(1)?.clone())));
+        let env = env
+            .iter()
+            .filter_map(|entry| Some((entry.get(0)?.as_str()?.to_owned(), entry.get(1)?.clone())));
         Some(Child { name: name.to_owned(), directory: directory.clone(), env: env.collect() })
     };
     children.iter().map(|value| child(value).ok_or_else(error)).collect()
@@ -309,7 +318,8 @@ fn walk(root: &Path, directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), L
             }
             Some((stem, "ts" | "mts" | "tsx" | "js" | "mjs")) => {
                 // Tests, declarations and settings of tools have a second dot.
-                let is_special = directory == root && matches!(stem, "auth.config" | "convex.config");
+                let is_special =
+                    directory == root && matches!(stem, "auth.config" | "convex.config");
                 if !stem.contains('.') || is_special {
                     files.push(path);
                 }
@@ -339,12 +349,14 @@ fn compile(name: &str, source: &str) -> Result<Bytecode, LoadError> {
     Bytecode::compile(name, source, keep).map_err(|message| {
         // The first frame is where in the file it is.
         let (message, frame) = message.split_once('\n').unwrap_or((&message, ""));
-        let at = frame.lines().next().and_then(|frame| frame.trim().strip_prefix("at ")).unwrap_or(name);
+        let at =
+            frame.lines().next().and_then(|frame| frame.trim().strip_prefix("at ")).unwrap_or(name);
         LoadError::new(place(at), message)
     })
 }
 
-/// The modules that were reached so far. Engines that evaluate a module while it is loaded get its imports from here.
+/// The modules that were reached so far. Engines that evaluate a module while it is loaded get its
+/// imports from here.
 #[derive(Clone)]
 struct Graph(Rc<RefCell<Reached>>);
 
@@ -403,8 +415,9 @@ impl Reached {
         let code = source::javascript(&shown, text)?;
         self.paths.insert(Arc::clone(&name), path.to_owned());
         self.add(&name, &code).map_err(|error| error.about_jsx(path))?;
-        self.dynamic
-            .extend(dynamic_imports(&code).map(|specifier| (Arc::clone(&name), specifier.to_owned())));
+        self.dynamic.extend(
+            dynamic_imports(&code).map(|specifier| (Arc::clone(&name), specifier.to_owned())),
+        );
         Ok(name)
     }
 
@@ -438,7 +451,11 @@ impl Reached {
             .compiled
             .get_key_value(from)
             .map_or_else(|| from.into(), |(name, _)| Arc::clone(name));
-        self.modules.imports.entry(from).or_default().insert(specifier.to_owned(), Arc::clone(&found));
+        self.modules
+            .imports
+            .entry(from)
+            .or_default()
+            .insert(specifier.to_owned(), Arc::clone(&found));
         Ok(found)
     }
 
@@ -454,8 +471,9 @@ impl Reached {
             return Err(LoadError::new(place(from), format!("there is no module {specifier:?}")));
         };
         let directory = path.parent().unwrap_or(&path);
-        let is_relative =
-            specifier.starts_with("./") || specifier.starts_with("../") || matches!(specifier, "." | "..");
+        let is_relative = specifier.starts_with("./")
+            || specifier.starts_with("../")
+            || matches!(specifier, "." | "..");
         let file = if is_relative {
             match resolve::relative(directory, specifier) {
                 Some(file) => file,
@@ -475,7 +493,12 @@ impl Reached {
     }
 
     /// What stands for a file of `_generated` that is not there.
-    fn generated(&mut self, from: &str, directory: &Path, specifier: &str) -> Result<ModuleName, LoadError> {
+    fn generated(
+        &mut self,
+        from: &str,
+        directory: &Path,
+        specifier: &str,
+    ) -> Result<ModuleName, LoadError> {
         let path = resolve::normal(&directory.join(specifier));
         let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
         let is_generated = path.parent().is_some_and(|parent| parent.ends_with("_generated"));
@@ -512,7 +535,8 @@ impl Reached {
         let path = place(&self.name_of(directory)).to_owned();
         let name: ModuleName = format!("convex:definition/{path}").into();
         if !self.modules.compiled.contains_key(&name) {
-            let text = serde_json::to_string(&path).map_err(|error| LoadError::at(config, error))?;
+            let text =
+                serde_json::to_string(&path).map_err(|error| LoadError::at(config, error))?;
             let code = format!(
                 "import definition from \"definition\";\n\
                  definition.componentDefinitionPath = {text};\n\
@@ -520,14 +544,17 @@ impl Reached {
                  export default definition;\n"
             );
             self.add(&name, &code)?;
-            self.modules.imports.insert(Arc::clone(&name), HashMap::from([("definition".to_owned(), real)]));
+            self.modules
+                .imports
+                .insert(Arc::clone(&name), HashMap::from([("definition".to_owned(), real)]));
             self.definitions.insert(path, directory.to_owned());
         }
         Ok(name)
     }
 }
 
-/// The specifiers of `import("…")` in a module. What only looks like one, in a comment say, does no harm.
+/// The specifiers of `import("…")` in a module. What only looks like one, in a comment say, does no
+/// harm.
 fn dynamic_imports(code: &str) -> impl Iterator<Item = &str> {
     code.split("import(").skip(1).filter_map(|rest| {
         let rest = rest.trim_start();
@@ -540,7 +567,10 @@ fn dynamic_imports(code: &str) -> impl Iterator<Item = &str> {
 fn is_common_js(path: &Path, text: &str) -> bool {
     let has = |what: &str| text.contains(what);
     path.extension().is_some_and(|extension| extension == "cjs")
-        || (has("module.exports") || has("exports.")) && !has("export ") && !has("export{") && !has("export*")
+        || (has("module.exports") || has("exports."))
+            && !has("export ")
+            && !has("export{")
+            && !has("export*")
 }
 
 /// Whether a module begins with the directive `"use node"`.

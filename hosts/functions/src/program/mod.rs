@@ -1,8 +1,9 @@
 //! A directory of functions, loaded.
 //!
-//! Loading strips types, compiles every module, and evaluates each once to learn which functions it exports, with which
-//! validators, and what schema, crons and components there are. A loaded program does not change; a host that watches its
-//! directory loads it anew when [`Program::has_changed`].
+//! Loading strips types, compiles every module, and evaluates each once to learn which functions it
+//! exports, with which validators, and what schema, crons and components there are. A loaded
+//! program does not change; a host that watches its directory loads it anew when
+//! [`Program::has_changed`].
 
 mod load;
 mod resolve;
@@ -30,12 +31,19 @@ pub struct Env {
 }
 
 impl Env {
-    /// `variables` are what `process.env` holds; `audit_vars` the names of the variables that the host registered beside those
-    /// of the contract (`ip`, `userAgent`, `requestId`, `now`).
-    pub fn new(variables: BTreeMap<String, String>, audit_vars: impl IntoIterator<Item = String>) -> Env {
+    /// `variables` are what `process.env` holds; `audit_vars` the names of the variables that the
+    /// host registered beside those of the contract (`ip`, `userAgent`, `requestId`, `now`).
+    pub fn new(
+        variables: BTreeMap<String, String>,
+        audit_vars: impl IntoIterator<Item = String>,
+    ) -> Env {
         let variables_json = serde_json::to_string(&variables).unwrap_or_else(|_| "{}".to_owned());
         let of_the_contract = ["requestId", "ip", "userAgent", "now"].map(str::to_owned);
-        Env { variables, variables_json, audit_vars: of_the_contract.into_iter().chain(audit_vars).collect() }
+        Env {
+            variables,
+            variables_json,
+            audit_vars: of_the_contract.into_iter().chain(audit_vars).collect(),
+        }
     }
 
     pub(crate) fn variables_json(&self) -> &str {
@@ -80,7 +88,8 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// Whatever keeps one of its modules from being used, with the module's name and what to do about it.
+    /// Whatever keeps one of its modules from being used, with the module's name and what to do
+    /// about it.
     pub fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
         load::load(directory, env)
     }
@@ -95,8 +104,8 @@ impl Program {
         self.components.iter()
     }
 
-    /// The function that a component knows as `name`: `messages:list`, `dir/module:function`, or `messages` for what the module
-    /// exports as default. The module may be written with its `.js`.
+    /// The function that a component knows as `name`: `messages:list`, `dir/module:function`, or
+    /// `messages` for what the module exports as default. The module may be written with its `.js`.
     pub fn function(&self, component: &ComponentPath, name: &str) -> Option<&Function> {
         self.component(component)?.function(name)
     }
@@ -106,8 +115,8 @@ impl Program {
         &self.warnings
     }
 
-    /// Whether a file that the program was made from is not as it was, or a module came or went. Looks at every file's length
-    /// and time, and reads those whose time is another one.
+    /// Whether a file that the program was made from is not as it was, or a module came or went.
+    /// Looks at every file's length and time, and reads those whose time is another one.
     pub fn has_changed(&self) -> bool {
         self.stamps.have_changed()
     }
@@ -162,7 +171,8 @@ pub struct Cron {
     pub function: String,
     /// Its arguments, a JSON array in Convex's encoding.
     pub args: Value,
-    /// `{"type":"interval","seconds":30}`, `{"type":"cron","cron":"…"}`, `{"type":"daily","hourUTC":…}` and the like.
+    /// `{"type":"interval","seconds":30}`, `{"type":"cron","cron":"…"}`,
+    /// `{"type":"daily","hourUTC":…}` and the like.
     pub schedule: Value,
 }
 
@@ -215,8 +225,10 @@ impl LoadError {
     /// The same error, of the engine's parser, for a file that can have JSX: the parser knows none.
     pub(crate) fn about_jsx(self, path: &Path) -> LoadError {
         if path.extension().is_some_and(|extension| extension == "tsx") {
-            let message =
-                format!("JSX is not supported ({}); move it out of the functions' directory", self.message);
+            let message = format!(
+                "JSX is not supported ({}); move it out of the functions' directory",
+                self.message
+            );
             return LoadError { message, ..self };
         }
         self

@@ -27,8 +27,10 @@ fn file_at(path: &Path) -> Option<PathBuf> {
     // TypeScript has its users write the `.js` that a `.ts` will become.
     let written = name.strip_suffix(".js").or_else(|| name.strip_suffix(".mjs"));
     let stems = [Some(name), written];
-    let beside =
-        stems.into_iter().flatten().flat_map(|stem| EXTENSIONS.map(|extension| with(stem, extension)));
+    let beside = stems
+        .into_iter()
+        .flatten()
+        .flat_map(|stem| EXTENSIONS.map(|extension| with(stem, extension)));
     let within = EXTENSIONS.map(|extension| path.join(format!("index.{extension}")));
     beside.chain(within).find(|file| file.is_file())
 }
@@ -48,36 +50,39 @@ pub(crate) fn normal(path: &Path) -> PathBuf {
     normal
 }
 
-/// The file that `package` or `package/sub` means in a module of `directory`: in the `node_modules` there or further up. None if no
-/// such package is installed.
+/// The file that `package` or `package/sub` means in a module of `directory`: in the `node_modules`
+/// there or further up. None if no such package is installed.
 pub(crate) fn package(directory: &Path, specifier: &str) -> Result<Option<PathBuf>, LoadError> {
     let parts = if specifier.starts_with('@') { 2 } else { 1 };
     let mut split = specifier.splitn(parts + 1, '/');
     let name = split.by_ref().take(parts).collect::<Vec<_>>().join("/");
     let subpath = split.next().unwrap_or_default();
-    let installed =
-        directory.ancestors().map(|up| up.join("node_modules").join(&name)).find(|package| package.is_dir());
+    let installed = directory
+        .ancestors()
+        .map(|up| up.join("node_modules").join(&name))
+        .find(|package| package.is_dir());
     let Some(package) = installed else { return Ok(None) };
     let manifest_path = package.join("package.json");
     let manifest = match std::fs::read(&manifest_path) {
-        Ok(text) => {
-            serde_json::from_slice::<Value>(&text).map_err(|error| LoadError::at(&manifest_path, error))?
-        }
+        Ok(text) => serde_json::from_slice::<Value>(&text)
+            .map_err(|error| LoadError::at(&manifest_path, error))?,
         Err(_) => Value::Null,
     };
     let file = match manifest.get("exports") {
         Some(exports) => exported(exports, subpath).map(|target| normal(&package.join(target))),
         None if subpath.is_empty() => {
-            let main = manifest.get("module").or_else(|| manifest.get("main")).and_then(Value::as_str);
+            let main =
+                manifest.get("module").or_else(|| manifest.get("main")).and_then(Value::as_str);
             file_at(&normal(&package.join(main.unwrap_or("index"))))
         }
         None => file_at(&normal(&package.join(subpath))),
     };
     match file.filter(|file| file.is_file()) {
         Some(file) => Ok(Some(file)),
-        None => {
-            Err(LoadError::at(&package, format!("the package does not export {specifier:?} as an ES module")))
-        }
+        None => Err(LoadError::at(
+            &package,
+            format!("the package does not export {specifier:?} as an ES module"),
+        )),
     }
 }
 

@@ -10,13 +10,15 @@ use swc_ts_fast_strip::{ErrorCode, Mode, Options, operate};
 
 use super::LoadError;
 
-/// The JavaScript of a source file. Types become spaces, so that lines and columns stay those that the user sees.
+/// The JavaScript of a source file. Types become spaces, so that lines and columns stay those that
+/// the user sees.
 pub(crate) fn javascript(path: &Path, text: String) -> Result<String, LoadError> {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     match extension {
         "ts" | "mts" | "tsx" => match strip(path, &text, Mode::StripOnly) {
             Ok(code) => Ok(code),
-            // `enum` and `namespace` are code, not types: what they mean must be written out, and positions are lost.
+            // `enum` and `namespace` are code, not types: what they mean must be written out, and
+            // positions are lost.
             Err((ErrorCode::UnsupportedSyntax, error)) => {
                 strip(path, &text, Mode::Transform).map_err(|_| error)
             }
@@ -65,7 +67,8 @@ struct Collector {
 
 impl Emitter for Collector {
     fn emit(&mut self, diagnostic: &mut DiagnosticBuilder<'_>) {
-        if !matches!(diagnostic.level, Level::Error | Level::Fatal | Level::Bug | Level::PhaseFatal) {
+        if !matches!(diagnostic.level, Level::Error | Level::Fatal | Level::Bug | Level::PhaseFatal)
+        {
             return;
         }
         let place = diagnostic.span.primary_span().map(|span| {

@@ -39,11 +39,11 @@ impl Stamps {
     }
 
     pub(crate) fn have_changed(&self) -> bool {
-        let directory_changed = |(path, modules): (&PathBuf, &BTreeSet<PathBuf>)| match load::modules_of(path)
-        {
-            Ok(found) => found.into_iter().collect::<BTreeSet<_>>() != *modules,
-            Err(_) => true,
-        };
+        let directory_changed =
+            |(path, modules): (&PathBuf, &BTreeSet<PathBuf>)| match load::modules_of(path) {
+                Ok(found) => found.into_iter().collect::<BTreeSet<_>>() != *modules,
+                Err(_) => true,
+            };
         self.files.iter().any(|(path, stamp)| stamp.has_changed(path))
             || self.directories.iter().any(directory_changed)
     }

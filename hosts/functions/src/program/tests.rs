@@ -30,8 +30,10 @@ impl Files {
     }
 
     fn load(&self) -> Result<Program, LoadError> {
-        let variables =
-            BTreeMap::from([("SECRET".to_owned(), "s".to_owned()), ("REGION".to_owned(), "eu".to_owned())]);
+        let variables = BTreeMap::from([
+            ("SECRET".to_owned(), "s".to_owned()),
+            ("REGION".to_owned(), "eu".to_owned()),
+        ]);
         Program::load(&self.0.path().join("convex"), &Env::new(variables, []))
     }
 
@@ -47,7 +49,8 @@ impl Files {
     }
 }
 
-const EMPTY: &str = "import { query } from './_generated/server'; export const f = query(async () => 1);";
+const EMPTY: &str =
+    "import { query } from './_generated/server'; export const f = query(async () => 1);";
 
 fn names(component: &Component) -> Vec<&str> {
     let mut names: Vec<_> = component.functions().map(|function| function.name.as_str()).collect();
@@ -102,7 +105,8 @@ fn functions_are_known_by_their_modules_and_exports() {
     let function = |name: &str| program.function(&root, name).unwrap();
     let list = function("messages:list");
     assert_eq!((list.kind, list.is_public), (FunctionKind::Query, true));
-    let optional_id = json!({ "fieldType": { "type": "id", "tableName": "users" }, "optional": true });
+    let optional_id =
+        json!({ "fieldType": { "type": "id", "tableName": "users" }, "optional": true });
     let number = json!({ "fieldType": { "type": "number" }, "optional": false });
     assert_eq!(list.args, json!({ "type": "object", "value": { "n": number, "o": optional_id } }));
     assert_eq!(list.returns, json!({ "type": "array", "value": { "type": "string" } }));
@@ -118,7 +122,10 @@ fn functions_are_known_by_their_modules_and_exports() {
     assert_eq!(function("messages"), function("messages:default"));
     assert_eq!(function("messages.js:list"), list);
     assert_eq!(function("messages.js"), function("messages"));
-    assert_eq!(program.function(&root, "dir/deep/more:f").map(|function| function.is_public), Some(true));
+    assert_eq!(
+        program.function(&root, "dir/deep/more:f").map(|function| function.is_public),
+        Some(true)
+    );
     assert!(program.function(&root, "messages:helper").is_none());
     assert_eq!(
         program.warnings(),
@@ -167,7 +174,10 @@ fn schema_crons_and_auth_are_what_they_export() {
     assert_eq!(schema["schemaValidation"], json!(false));
     let table = &schema["tables"][0];
     assert_eq!(table["tableName"], json!("messages"));
-    assert_eq!(table["indexes"], json!([{ "indexDescriptor": "by_author", "fields": ["author", "body"] }]));
+    assert_eq!(
+        table["indexes"],
+        json!([{ "indexDescriptor": "by_author", "fields": ["author", "body"] }])
+    );
     assert_eq!(
         table["searchIndexes"],
         json!([{ "indexDescriptor": "text", "searchField": "body", "filterFields": [] }])
@@ -181,7 +191,10 @@ fn schema_crons_and_auth_are_what_they_export() {
     assert_eq!(cron("tick").schedule, json!({ "type": "interval", "seconds": 30 }));
     assert_eq!(cron("daily").schedule, json!({ "type": "daily", "hourUTC": 1, "minuteUTC": 2 }));
     assert_eq!(cron("hourly").schedule, json!({ "type": "hourly", "minuteUTC": 5 }));
-    assert_eq!(cron("weekly").schedule, json!({ "type": "weekly", "dayOfWeek": "monday", "hourUTC": 1 }));
+    assert_eq!(
+        cron("weekly").schedule,
+        json!({ "type": "weekly", "dayOfWeek": "monday", "hourUTC": 1 })
+    );
     assert_eq!(
         cron("monthly").schedule,
         json!({ "type": "monthly", "day": 31, "hourUTC": 1, "minuteUTC": 0 })
@@ -290,13 +303,19 @@ fn what_cannot_be_loaded_is_named_with_its_place() {
     let error = one("schema.ts", "export default 1;");
     assert!(error.starts_with("convex/schema.ts: the default export is not a schema"), "{error}");
     let error = one("crons.ts", "export const crons = 1;");
-    assert!(error.starts_with("convex/crons.ts: the default export is not a list of crons"), "{error}");
-    let error = one("convex.config.ts", "export default {};");
     assert!(
-        error.starts_with("convex/convex.config.ts: the default export is not an app or a component"),
+        error.starts_with("convex/crons.ts: the default export is not a list of crons"),
         "{error}"
     );
-    let error = Program::load(Path::new("/nonexistent/convex"), &Env::default()).unwrap_err().to_string();
+    let error = one("convex.config.ts", "export default {};");
+    assert!(
+        error.starts_with(
+            "convex/convex.config.ts: the default export is not an app or a component"
+        ),
+        "{error}"
+    );
+    let error =
+        Program::load(Path::new("/nonexistent/convex"), &Env::default()).unwrap_err().to_string();
     assert_eq!(error, "/nonexistent/convex: there is no such directory");
     let common = Files::new(&[
         ("convex/a.ts", "import x from 'old';"),

@@ -118,8 +118,9 @@ pub(super) async fn run(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let path =
-        path.rsplit_once('/').map_or(path.clone(), |(module, function)| format!("{module}:{function}"));
+    let path = path
+        .rsplit_once('/')
+        .map_or(path.clone(), |(module, function)| format!("{module}:{function}"));
     let called = async {
         let caller = caller(&server.0, request.0, &headers)?;
         let Arguments { args, format } = read(body)?;
@@ -148,7 +149,8 @@ pub(super) async fn query_at_ts(
         let body = body?;
         let At { ts } = parse(&body)?;
         let Call { path, arguments: Arguments { args, format }, component_path } = parse(&body)?;
-        let bytes = BASE64_STANDARD.decode(&ts).ok().and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
+        let bytes =
+            BASE64_STANDARD.decode(&ts).ok().and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
         let ts = bytes.map(u64::from_le_bytes);
         let ts = ts.ok_or_else(|| Problem::bad_request("ts is not one that /api/query_ts gave"))?;
         let snapshot = server.snapshots().at(ts).ok_or_else(|| {
@@ -192,9 +194,10 @@ async fn perform(
             // In a task of its own: a client that goes away does not stop half of something.
             let performed = tokio::spawn(async move {
                 match kind {
-                    Kind::Mutation => {
-                        functions.mutation(&path, &args, &caller).await.map(|done| Arc::new(done.answered))
-                    }
+                    Kind::Mutation => functions
+                        .mutation(&path, &args, &caller)
+                        .await
+                        .map(|done| Arc::new(done.answered)),
                     Kind::Action => functions.action(&path, &args, &caller).await.map(Arc::new),
                     Kind::Query | Kind::Any => functions.any(&path, &args, &caller).await,
                 }
@@ -206,25 +209,38 @@ async fn perform(
 }
 
 /// Whose call it is. A token that is not valid is no reason to call as nobody.
-fn caller(server: &Server, request: RequestContext, headers: &HeaderMap) -> Result<Caller, Problem> {
-    let Some(authorization) = headers.get(AUTHORIZATION) else { return Ok(Caller::anonymous(request)) };
+fn caller(
+    server: &Server,
+    request: RequestContext,
+    headers: &HeaderMap,
+) -> Result<Caller, Problem> {
+    let Some(authorization) = headers.get(AUTHORIZATION) else {
+        return Ok(Caller::anonymous(request));
+    };
     let refuse = |message: &str| Err(Problem::unauthenticated(message));
-    let Ok(text) = authorization.to_str() else { return refuse("the Authorization header is not ASCII") };
+    let Ok(text) = authorization.to_str() else {
+        return refuse("the Authorization header is not ASCII");
+    };
     let (scheme, token) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
     if scheme.eq_ignore_ascii_case("convex") {
-        return refuse("this host has no admin keys: it knows users only, by `Authorization: Bearer`");
+        return refuse(
+            "this host has no admin keys: it knows users only, by `Authorization: Bearer`",
+        );
     }
     if !scheme.eq_ignore_ascii_case("bearer") {
         return refuse("the Authorization header is not `Bearer` and a token");
     }
     let token = token.trim();
-    let verified =
-        server.auth().verify(token).map_err(|refused| Problem::unauthenticated(refused.to_string()))?;
+    let verified = server
+        .auth()
+        .verify(token)
+        .map_err(|refused| Problem::unauthenticated(refused.to_string()))?;
     let identity = Identity::new(verified.claims, token.to_owned());
     Ok(Caller { request, identity: Some(Arc::new(identity)) })
 }
 
-/// The path of a function of the app itself. Those of components are called by functions; from outside only an administrator could.
+/// The path of a function of the app itself. Those of components are called by functions; from
+/// outside only an administrator could.
 pub(super) fn of_app(path: String, component: Option<String>) -> Result<String, CallError> {
     match component.filter(|component| !component.is_empty()) {
         Some(component) => Err(CallError::NotFound(format!(
@@ -269,13 +285,18 @@ fn answer(called: Result<(Arc<Answered>, Format), Problem>) -> Response {
 fn respond(answered: &Answered, format: Format) -> Response {
     let Answered { result, log_lines } = answered;
     let (status, members) = match result {
-        Ok(value) => {
-            (StatusCode::OK, vec![("status", "\"success\"".into()), ("value", written(value, format))])
-        }
+        Ok(value) => (
+            StatusCode::OK,
+            vec![("status", "\"success\"".into()), ("value", written(value, format))],
+        ),
         Err(Failed { message, data }) => {
-            let mut members = vec![("status", "\"error\"".into()), ("errorMessage", text(message).into())];
+            let mut members =
+                vec![("status", "\"error\"".into()), ("errorMessage", text(message).into())];
             members.extend(data.as_ref().map(|data| ("errorData", written(data, format))));
-            (StatusCode::from_u16(FUNCTION_FAILED).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), members)
+            (
+                StatusCode::from_u16(FUNCTION_FAILED).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+                members,
+            )
         }
     };
     let mut body = String::from("{");
@@ -314,7 +335,11 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Problem {
+    pub(super) fn new(
+        status: StatusCode,
+        code: &'static str,
+        message: impl Into<String>,
+    ) -> Problem {
         Problem { status, code, message: message.into() }
     }
 
@@ -330,7 +355,8 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Problem { status, code, message } = self;
-        let mut response = (status, Json(json!({ "code": code, "message": message }))).into_response();
+        let mut response =
+            (status, Json(json!({ "code": code, "message": message }))).into_response();
         match status {
             StatusCode::UNAUTHORIZED => {
                 response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -359,7 +385,9 @@ impl From<CallError> for Problem {
             CallError::Conflict(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "OptimisticConcurrencyControlFailure")
             }
-            CallError::Overloaded(_) => (StatusCode::SERVICE_UNAVAILABLE, "TooManyConcurrentRequests"),
+            CallError::Overloaded(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "TooManyConcurrentRequests")
+            }
             CallError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),
         };
         Problem::new(status, code, refusal(&refused))

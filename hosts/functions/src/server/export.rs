@@ -1,10 +1,12 @@
-//! From Convex's encoding of values to the plain JSON of its public HTTP API, in which some types look alike.
+//! From Convex's encoding of values to the plain JSON of its public HTTP API, in which some types
+//! look alike.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value as Json;
 
-/// 64-bit integers become decimal strings, bytes stay Base64, floats that JSON has no number for become their names.
+/// 64-bit integers become decimal strings, bytes stay Base64, floats that JSON has no number for
+/// become their names.
 pub(super) fn plain(value: Json) -> Json {
     match value {
         Json::Object(members) => {
@@ -24,7 +26,8 @@ fn special(members: &serde_json::Map<String, Json>) -> Option<Json> {
     if members.len() != 1 || !name.starts_with('$') {
         return None;
     }
-    let bytes = || BASE64_STANDARD.decode(text).ok().and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
+    let bytes =
+        || BASE64_STANDARD.decode(text).ok().and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
     match name.as_str() {
         "$bytes" => Some(text.as_str().into()),
         "$integer" => Some(i64::from_le_bytes(bytes()?).to_string().into()),
@@ -62,7 +65,8 @@ mod tests {
         leaf.prop_recursive(3, 16, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(convex::Value::Array),
-                prop::collection::btree_map("[a-z]{1,6}", inner, 0..4).prop_map(convex::Value::Object),
+                prop::collection::btree_map("[a-z]{1,6}", inner, 0..4)
+                    .prop_map(convex::Value::Object),
             ]
         })
     }

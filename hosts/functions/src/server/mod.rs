@@ -1,4 +1,5 @@
-//! What clients talk to: Convex's HTTP API, its sync protocol over WebSocket, and what operators look at.
+//! What clients talk to: Convex's HTTP API, its sync protocol over WebSocket, and what operators
+//! look at.
 //!
 //! | | |
 //! |---|---|
@@ -11,9 +12,11 @@
 //! | `GET /metrics` | for Prometheus |
 //!
 //! A function's answer is `{"status":"success","value":…,"logLines":[]}`, or with status 560
-//! `{"status":"error","errorMessage":…,"errorData":…,"logLines":[]}`; everything else that goes wrong is `{"code":…,"message":…}`.
+//! `{"status":"error","errorMessage":…,"errorData":…,"logLines":[]}`; everything else that goes
+//! wrong is `{"code":…,"message":…}`.
 //!
-//! `auth` tells who calls; [`audit_runtime::http`] from where. `calls.rs` is HTTP, `sync` is WebSocket.
+//! `auth` tells who calls; [`audit_runtime::http`] from where. `calls.rs` is HTTP, `sync` is
+//! WebSocket.
 
 pub mod auth;
 mod calls;
@@ -33,7 +36,8 @@ use audit_sink_s3::{HealthState, S3Sink};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
+    CONTENT_TYPE,
 };
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
@@ -94,8 +98,8 @@ pub struct ServerParts {
 }
 
 impl Server {
-    /// Serves on this listener until `stop` completes; then no more is accepted, sessions are told, and calls have ten
-    /// seconds to end.
+    /// Serves on this listener until `stop` completes; then no more is accepted, sessions are told,
+    /// and calls have ten seconds to end.
     ///
     /// # Errors
     ///
@@ -239,10 +243,20 @@ fn describe_metrics() {
         Unit::Bytes,
         "What they count as, each rounded up to the next 5,000"
     );
-    describe_counter!("functions_query_cache_hits_total", "Results of queries that were computed before");
-    describe_counter!("functions_query_cache_misses_total", "Results of queries that were computed");
+    describe_counter!(
+        "functions_query_cache_hits_total",
+        "Results of queries that were computed before"
+    );
+    describe_counter!(
+        "functions_query_cache_misses_total",
+        "Results of queries that were computed"
+    );
     describe_counter!("functions_http_requests_total", "Requests, by route and status");
-    describe_histogram!("functions_http_seconds", Unit::Seconds, "From a request to its response, by route");
+    describe_histogram!(
+        "functions_http_seconds",
+        Unit::Seconds,
+        "From a request to its response, by route"
+    );
     describe_gauge!("functions_sync_sessions", "Clients that are connected");
     describe_counter!("functions_sync_transitions_total", "Steps that clients were sent");
     describe_counter!("functions_sync_results_total", "Results that clients were handed in them");
@@ -279,13 +293,16 @@ async fn version() -> &'static str {
 
 /// `GET /healthz`
 async fn healthz(State(server): State<Server>) -> Response {
-    let answer =
-        |status: StatusCode, message: &str| (status, Json(json!({ "message": message }))).into_response();
+    let answer = |status: StatusCode, message: &str| {
+        (status, Json(json!({ "message": message }))).into_response()
+    };
     let Some(bucket) = &server.inner.bucket else { return answer(StatusCode::OK, "no bucket") };
     let state = bucket.health().state;
     let status = match state {
         HealthState::Ok => StatusCode::OK,
-        HealthState::Retrying { .. } | HealthState::Blocked { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        HealthState::Retrying { .. } | HealthState::Blocked { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     };
     answer(status, &state.to_string())
 }
@@ -295,10 +312,13 @@ async fn metrics_page(State(server): State<Server>) -> Response {
     match &server.inner.metrics {
         Some(metrics) => {
             count_usage(server.functions().runtime().usage());
-            ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
+            ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+                .into_response()
         }
-        None => Problem::new(StatusCode::NOT_FOUND, "NoMetrics", "no recorder of metrics is installed")
-            .into_response(),
+        None => {
+            Problem::new(StatusCode::NOT_FOUND, "NoMetrics", "no recorder of metrics is installed")
+                .into_response()
+        }
     }
 }
 
@@ -312,7 +332,8 @@ async fn wrong_method(request: Request) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
 }
 
-/// Counts requests that found their route, and how long they took. A WebSocket's request ends when it is one.
+/// Counts requests that found their route, and how long they took. A WebSocket's request ends when
+/// it is one.
 async fn count(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let began = tokio::time::Instant::now();
@@ -326,18 +347,24 @@ async fn count(request: Request, next: Next) -> Response {
     response
 }
 
-/// Lets pages from anywhere call. There are no cookies that a page could misuse: who has a token says so in a header.
+/// Lets pages from anywhere call. There are no cookies that a page could misuse: who has a token
+/// says so in a header.
 async fn allow_other_origins(request: Request, next: Next) -> Response {
-    let asks =
-        request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = if asks { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    let asks = request.method() == Method::OPTIONS
+        && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response =
+        if asks { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id, retry-after"));
+    headers.insert(
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("x-request-id, retry-after"),
+    );
     if asks {
         let methods = HeaderValue::from_static("GET, POST, OPTIONS");
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
-        let allowed = HeaderValue::from_static("authorization, content-type, convex-client, x-request-id");
+        let allowed =
+            HeaderValue::from_static("authorization, content-type, convex-client, x-request-id");
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     }

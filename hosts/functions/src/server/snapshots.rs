@@ -9,7 +9,8 @@ use tokio::time::Instant;
 /// How long a client may read at a time that it was given.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(30);
 
-/// How many are kept. Each keeps the store from letting go of what was overwritten since, so the oldest goes first.
+/// How many are kept. Each keeps the store from letting go of what was overwritten since, so the
+/// oldest goes first.
 const MAX_KEPT: usize = 1_024;
 
 /// Snapshots by their time.
@@ -46,7 +47,9 @@ impl<S: Clone + Send + 'static> Snapshots<S> {
     /// The snapshot of this time, if it is kept still.
     pub(super) fn at(&self, ts: u64) -> Option<S> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.get(&ts).filter(|(_, until)| *until > Instant::now()).map(|(snapshot, _)| snapshot.clone())
+        kept.get(&ts)
+            .filter(|(_, until)| *until > Instant::now())
+            .map(|(snapshot, _)| snapshot.clone())
     }
 
     async fn let_go(self) {

@@ -46,7 +46,8 @@ pub(super) struct Index {
     pub(super) name: String,
     /// No other index and no table has it.
     pub(super) number: u32,
-    /// Paths of the indexed fields, not including creation time and id, which follow in every index.
+    /// Paths of the indexed fields, not including creation time and id, which follow in every
+    /// index.
     pub(super) fields: Vec<Vec<String>>,
 }
 
@@ -59,7 +60,8 @@ fn system_indexes(table: &str) -> &'static [(&'static str, &'static [&'static st
     }
 }
 
-/// Whether the host's table of this name has an index of this name, which it has before it has a document.
+/// Whether the host's table of this name has an index of this name, which it has before it has a
+/// document.
 pub(super) fn is_system_index(table: &str, index: &str) -> bool {
     system_indexes(table).iter().any(|(name, _)| *name == index)
 }
@@ -72,8 +74,11 @@ impl Table {
         number: u32,
         mut new_number: impl FnMut() -> u32,
     ) -> Self {
-        let mut indexes =
-            vec![Index { name: BY_CREATION_TIME.to_owned(), number: new_number(), fields: Vec::new() }];
+        let mut indexes = vec![Index {
+            name: BY_CREATION_TIME.to_owned(),
+            number: new_number(),
+            fields: Vec::new(),
+        }];
         indexes.extend(system_indexes(name).iter().map(|(name, fields)| Index {
             name: (*name).to_owned(),
             number: new_number(),
@@ -115,7 +120,9 @@ impl Table {
                 ("indexes".to_owned(), Value::Array(indexes.collect())),
                 (
                     "validator".to_owned(),
-                    self.validator.as_ref().map_or(Value::Null, |(_, json)| Value::String(json.to_string())),
+                    self.validator
+                        .as_ref()
+                        .map_or(Value::Null, |(_, json)| Value::String(json.to_string())),
                 ),
             ]),
             &mut out,
@@ -231,7 +238,10 @@ impl Index {
         for path in &self.fields {
             let (first, rest) =
                 path.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
-            encoding::encode_optional(document.get(first).and_then(|value| value.at(rest)), &mut key);
+            encoding::encode_optional(
+                document.get(first).and_then(|value| value.at(rest)),
+                &mut key,
+            );
         }
         encoding::encode_optional(document.get("_creationTime"), &mut key);
         encoding::encode_optional(document.get("_id"), &mut key);
@@ -274,8 +284,11 @@ pub(super) fn check_identifier(what: &str, text: &str) -> Result<(), String> {
             text.len()
         ));
     }
-    let letters = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if !text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_') || !letters(text) {
+    let letters =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if !text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        || !letters(text)
+    {
         return Err(format!(
             "{what} name must start with a letter or underscore and consist only of letters, digits, and underscores. \
              Got \"{text}\"."

@@ -1,9 +1,9 @@
-//! Commits: checked against what was committed meanwhile, written in groups, published in the order of their
-//! timestamps.
+//! Commits: checked against what was committed meanwhile, written in groups, published in the order
+//! of their timestamps.
 //!
-//! Whoever comes first leads: it takes all requests that wait, checks each against the commits since its snapshot and
-//! against those before it in the group, writes them as one atomic batch, syncs it, publishes it, and hands the lead to
-//! the first of those who came meanwhile.
+//! Whoever comes first leads: it takes all requests that wait, checks each against the commits
+//! since its snapshot and against those before it in the group, writes them as one atomic batch,
+//! syncs it, publishes it, and hands the lead to the first of those who came meanwhile.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -32,18 +32,19 @@ const MAX_GROUP_BYTES: usize = 16 << 20;
 /// Why a transaction was not committed.
 #[derive(Debug, Clone)]
 pub enum CommitError {
-    /// A commit since the snapshot wrote into what the transaction read. Nothing of it is stored; run it again on a
-    /// newer snapshot.
+    /// A commit since the snapshot wrote into what the transaction read. Nothing of it is stored;
+    /// run it again on a newer snapshot.
     Conflict {
         /// The table that was written.
         table: String,
         /// A document that was written, where the conflict is about one.
         document: Option<String>,
     },
-    /// The snapshot is so old that the commits since then are no longer known. Nothing of it is stored; run it again
-    /// on a newer snapshot.
+    /// The snapshot is so old that the commits since then are no longer known. Nothing of it is
+    /// stored; run it again on a newer snapshot.
     Expired,
-    /// The store failed. The commit may or may not be there after a restart; until then the store takes no more.
+    /// The store failed. The commit may or may not be there after a restart; until then the store
+    /// takes no more.
     Failed(StoreError),
 }
 
@@ -103,7 +104,10 @@ pub(super) struct Request {
 
 impl Request {
     fn bytes(&self) -> usize {
-        self.puts.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len())).sum()
+        self.puts
+            .iter()
+            .map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len()))
+            .sum()
     }
 }
 
@@ -142,7 +146,8 @@ impl Slot {
         loop {
             match mem::take(&mut *state) {
                 State::Waiting => {
-                    state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+                    state =
+                        self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
                 }
                 State::Lead => return None,
                 State::Done(outcome) => return Some(outcome),
@@ -165,7 +170,8 @@ impl Committer {
         Self { last, counts, has_failed: false }
     }
 
-    /// Whether more may be written, and that until said otherwise it may not, should this go wrong on the way.
+    /// Whether more may be written, and that until said otherwise it may not, should this go wrong
+    /// on the way.
     fn begin(&mut self) -> Result<(), StoreError> {
         if mem::replace(&mut self.has_failed, true) {
             return Err(StoreError::from(fjall::Error::Poisoned));
@@ -174,8 +180,8 @@ impl Committer {
     }
 }
 
-/// Leads until dropped, even by a panic: whoever was taken on hears that the outcome is not known, and the next one
-/// leads.
+/// Leads until dropped, even by a panic: whoever was taken on hears that the outcome is not known,
+/// and the next one leads.
 struct Lead<'a> {
     inner: &'a Inner,
     taken: Vec<Arc<Slot>>,
@@ -184,7 +190,9 @@ struct Lead<'a> {
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
         for slot in self.taken.drain(..) {
-            slot.set(State::Done(Err(CommitError::Failed(StoreError::damaged("the commit was broken off")))));
+            slot.set(State::Done(Err(CommitError::Failed(StoreError::damaged(
+                "the commit was broken off",
+            )))));
         }
         let mut queue = lock(&self.inner.queue);
         match queue.waiting.first() {
@@ -206,7 +214,8 @@ impl Store {
         if must_wait && let Some(outcome) = slot.wait() {
             return outcome;
         }
-        // Our own request is the first of those that wait: everyone before was taken by the leader before.
+        // Our own request is the first of those that wait: everyone before was taken by the leader
+        // before.
         let mut lead = Lead { inner: &self.0, taken: Vec::new() };
         let group = {
             let mut queue = lock(&self.0.queue);
@@ -251,7 +260,8 @@ impl Store {
             {
                 return Err(conflict(&catalog, key));
             }
-            let Request { reads: _, checked: _, written: own, puts: changed, counts, created } = request;
+            let Request { reads: _, checked: _, written: own, puts: changed, counts, created } =
+                request;
             committer.last = self.commit_time(committer.last);
             keys.extend(own.iter().cloned());
             written.push(Arc::new(Written { ts: committer.last, keys: own }));
@@ -268,10 +278,15 @@ impl Store {
         });
         let outcomes: Vec<_> = outcomes.collect();
         if !written.is_empty() {
-            // A crash before the sync ends leaves the whole batch or nothing of it; nobody has heard of it yet.
-            puts.insert(Key::from(key::last_commit()), Some(Key::from(committer.last.to_be_bytes())));
+            // A crash before the sync ends leaves the whole batch or nothing of it; nobody has
+            // heard of it yet.
+            puts.insert(
+                Key::from(key::last_commit()),
+                Some(Key::from(committer.last.to_be_bytes())),
+            );
             if let Err(error) = self.write(puts, Some(PersistMode::SyncAll)) {
-                let failed = |outcome: Result<_, _>| outcome.and(Err(CommitError::Failed(error.clone())));
+                let failed =
+                    |outcome: Result<_, _>| outcome.and(Err(CommitError::Failed(error.clone())));
                 return outcomes.into_iter().map(failed).collect();
             }
             self.publish(written, catalog);
@@ -316,7 +331,8 @@ impl Store {
         drop(before);
     }
 
-    /// Whether no commit after `checked` wrote into what was read; returns up to which commit that is known.
+    /// Whether no commit after `checked` wrote into what was read; returns up to which commit that
+    /// is known.
     pub(super) fn check(
         &self,
         reads: &ReadSet,
@@ -330,8 +346,9 @@ impl Store {
         }
     }
 
-    /// Runs `change` while nothing commits; it may write batches itself. What it returns is the last batch, with the
-    /// keys whose readers see a change, and the catalog after it; it is committed like a transaction.
+    /// Runs `change` while nothing commits; it may write batches itself. What it returns is the
+    /// last batch, with the keys whose readers see a change, and the catalog after it; it is
+    /// committed like a transaction.
     pub(super) fn exclusively<E: From<StoreError>>(
         &self,
         change: impl FnOnce(&Snapshot) -> Result<Option<Exclusive>, E>,
@@ -343,7 +360,10 @@ impl Store {
             Ok(None) => (Ok(before.ts()), false),
             Ok(Some(Exclusive { mut puts, written, catalog })) => {
                 committer.last = self.commit_time(committer.last);
-                puts.insert(Key::from(key::last_commit()), Some(Key::from(committer.last.to_be_bytes())));
+                puts.insert(
+                    Key::from(key::last_commit()),
+                    Some(Key::from(committer.last.to_be_bytes())),
+                );
                 match self.write(puts, Some(PersistMode::SyncAll)) {
                     Ok(()) => {
                         self.publish(
@@ -364,7 +384,9 @@ impl Store {
     /// A number past those of all tables and indexes, unless there can be no more.
     pub(super) fn check_number(&self, number: u32) -> Result<u32, StoreError> {
         if number >= id::MAX_NUMBER {
-            return Err(StoreError::user("There have been too many tables and indexes in this store"));
+            return Err(StoreError::user(
+                "There have been too many tables and indexes in this store",
+            ));
         }
         self.0.next_number.fetch_max(number + 1, Ordering::Relaxed);
         Ok(number)

@@ -7,8 +7,8 @@ use serde_json::Value as Json;
 use super::{catalog::field_path, error::StoreError};
 use crate::value::{Object, Value, is_undefined_json, shown_value};
 
-/// An expression over a document. A missing field evaluates to nothing, which equals itself only and comes before
-/// every value.
+/// An expression over a document. A missing field evaluates to nothing, which equals itself only
+/// and comes before every value.
 #[derive(Debug, Clone)]
 pub(super) enum Expression {
     Literal(Option<Value>),
@@ -51,16 +51,23 @@ impl Expression {
     fn parse(json: &Json, depth: usize) -> Result<Self, StoreError> {
         let malformed = || StoreError::user(format!("Not a filter expression: {json}"));
         if depth > MAX_DEPTH {
-            return Err(StoreError::user(format!("Filter is nested deeper than {MAX_DEPTH} expressions")));
+            return Err(StoreError::user(format!(
+                "Filter is nested deeper than {MAX_DEPTH} expressions"
+            )));
         }
-        let members = json.as_object().filter(|members| members.len() == 1).ok_or_else(malformed)?;
+        let members =
+            json.as_object().filter(|members| members.len() == 1).ok_or_else(malformed)?;
         let (operator, operand) = members.iter().next().ok_or_else(malformed)?;
         let one = || Ok::<_, StoreError>(Box::new(Self::parse(operand, depth + 1)?));
         let many = || {
             let operands = operand.as_array().ok_or_else(malformed)?;
-            operands.iter().map(|operand| Self::parse(operand, depth + 1)).collect::<Result<Vec<_>, _>>()
+            operands
+                .iter()
+                .map(|operand| Self::parse(operand, depth + 1))
+                .collect::<Result<Vec<_>, _>>()
         };
-        let two = || Ok::<_, StoreError>(Box::new(<[_; 2]>::try_from(many()?).map_err(|_| malformed())?));
+        let two =
+            || Ok::<_, StoreError>(Box::new(<[_; 2]>::try_from(many()?).map_err(|_| malformed())?));
         Ok(match operator.as_str() {
             "$literal" if is_undefined_json(operand) => Self::Literal(None),
             "$literal" => Self::Literal(Some(Value::from_json(operand.clone())?)),
@@ -134,7 +141,9 @@ impl Expression {
                         .ok_or_else(|| StoreError::user("Integer overflow in a filter's neg"))?,
                 )))),
                 Some(Value::Float64(number)) => Ok(Some(Cow::Owned(Value::Float64(-number)))),
-                other => Err(StoreError::user(format!("Cannot negate {} in a filter", named(other)))),
+                other => {
+                    Err(StoreError::user(format!("Cannot negate {} in a filter", named(other))))
+                }
             },
             Self::And(operands) => {
                 for operand in operands {
@@ -175,13 +184,15 @@ impl Operation {
                     ))
                 })
             }
-            (Some(Value::Float64(left)), Some(Value::Float64(right))) => Ok(Value::Float64(match self {
-                Self::Add => left + right,
-                Self::Subtract => left - right,
-                Self::Multiply => left * right,
-                Self::Divide => left / right,
-                Self::Remainder => left % right,
-            })),
+            (Some(Value::Float64(left)), Some(Value::Float64(right))) => {
+                Ok(Value::Float64(match self {
+                    Self::Add => left + right,
+                    Self::Subtract => left - right,
+                    Self::Multiply => left * right,
+                    Self::Divide => left / right,
+                    Self::Remainder => left % right,
+                }))
+            }
             (left, right) => Err(StoreError::user(format!(
                 "Cannot compute {} {} {} in a filter: both must be numbers of the same type",
                 named(left),

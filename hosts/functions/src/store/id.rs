@@ -1,5 +1,5 @@
-//! Ids of documents: 32 characters of Crockford's base 32 in lower case for 20 bytes: the table's number, random
-//! bytes, a checksum. The characters' order is that of the bytes.
+//! Ids of documents: 32 characters of Crockford's base 32 in lower case for 20 bytes: the table's
+//! number, random bytes, a checksum. The characters' order is that of the bytes.
 
 /// Length of every id, in characters.
 pub(super) const ID_LENGTH: usize = 32;
@@ -40,13 +40,16 @@ pub(super) fn encode(number: u32, random: u128) -> String {
     digits.collect()
 }
 
-/// The number of the table that an id belongs to; an error says what is wrong with a text that is no id.
+/// The number of the table that an id belongs to; an error says what is wrong with a text that is
+/// no id.
 pub(super) fn table_number(id: &str) -> Result<u32, String> {
     if id.len() != ID_LENGTH {
         return Err(format!("Invalid ID length {}", id.len()));
     }
     let mut bytes = [0; ALL_BYTES];
-    for (five, digits) in bytes.as_chunks_mut::<5>().0.iter_mut().zip(id.as_bytes().as_chunks::<8>().0) {
+    for (five, digits) in
+        bytes.as_chunks_mut::<5>().0.iter_mut().zip(id.as_bytes().as_chunks::<8>().0)
+    {
         let mut bits = 0_u64;
         for digit in digits {
             let value = DIGITS[usize::from(*digit)];

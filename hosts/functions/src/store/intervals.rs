@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use super::key::Key;
 
-/// Ranges with their owners, in a treap by first key in which each node knows the highest end below it: adding,
-/// removing and finding take a logarithmic time, plus what is found.
+/// Ranges with their owners, in a treap by first key in which each node knows the highest end below
+/// it: adding, removing and finding take a logarithmic time, plus what is found.
 #[derive(Debug, Default)]
 pub(super) struct Intervals {
     root: Tree,
@@ -41,11 +41,14 @@ impl Node {
 impl Intervals {
     /// Adds `[start, end)`. An owner's ranges must begin at different keys.
     pub(super) fn insert(&mut self, start: Key, end: Key, owner: u64) {
-        self.state =
-            self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.state = self
+            .state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let priority = self.state ^ self.state >> 32;
         let (left, right) = split(self.root.take(), &start, owner);
-        let node = Node { highest_end: end.clone(), start, end, owner, priority, left: None, right: None };
+        let node =
+            Node { highest_end: end.clone(), start, end, owner, priority, left: None, right: None };
         self.root = merge(merge(left, Some(Box::new(node))), right);
     }
 

@@ -1,5 +1,6 @@
-//! The keys of everything stored, and of what is read without being stored. All ranges of keys that a transaction can
-//! read lie in this one space, so a read set is ranges of it and a commit is keys of it.
+//! The keys of everything stored, and of what is read without being stored. All ranges of keys that
+//! a transaction can read lie in this one space, so a read set is ranges of it and a commit is keys
+//! of it.
 
 use super::{error::StoreError, id::ID_LENGTH};
 use crate::value::{ComponentPath, encoding};
@@ -16,10 +17,12 @@ const COUNTS: u8 = 2;
 const DOCUMENTS: u8 = 3;
 /// Entries of indexes, by the index and the indexed values.
 const ENTRIES: u8 = 4;
-/// Tables by number. Never stored: it is written when a table comes into being, for those who looked for one.
+/// Tables by number. Never stored: it is written when a table comes into being, for those who
+/// looked for one.
 const NUMBERS: u8 = 5;
 
-/// Longest key that is stored. The key-value store takes up to 65,535 bytes; what a key may begin with is far less.
+/// Longest key that is stored. The key-value store takes up to 65,535 bytes; what a key may begin
+/// with is far less.
 pub(super) const MAX_KEY_BYTES: usize = 32 << 10;
 
 /// Bytes of the id at the end of an index entry: its tag, its characters, its end.
@@ -130,7 +133,11 @@ pub(super) fn about(key: &[u8]) -> About {
     match kind {
         TABLES => {
             let name = encoding::decode_last(rest).ok();
-            About { number: None, name: name.and_then(|name| name.as_str().map(str::to_owned)), id: None }
+            About {
+                number: None,
+                name: name.and_then(|name| name.as_str().map(str::to_owned)),
+                id: None,
+            }
         }
         DOCUMENTS | ENTRIES => About { number, name: None, id: id() },
         _ => About { number, name: None, id: None },
@@ -163,9 +170,11 @@ pub(super) fn after_prefix(prefix: &[u8]) -> Key {
     next.into()
 }
 
-/// A bound that has the same stored keys before it and after it, and is not longer than a key may be.
+/// A bound that has the same stored keys before it and after it, and is not longer than a key may
+/// be.
 pub(super) fn clamp(bound: Key) -> Key {
-    // Of the keys that may be stored only the cut-off bound itself begins with it, and that one comes before the bound.
+    // Of the keys that may be stored only the cut-off bound itself begins with it, and that one
+    // comes before the bound.
     if bound.len() > MAX_KEY_BYTES { after(&bound[..MAX_KEY_BYTES]) } else { bound }
 }
 

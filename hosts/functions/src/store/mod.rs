@@ -1,17 +1,19 @@
 //! Documents, indexes, transactions, and what depends on what.
 //!
-//! A [`Store`] keeps the documents of all components in one embedded key-value store. A [`Tx`] reads a [`Snapshot`]
-//! and holds its writes back; [`Tx::commit`] succeeds exactly when no commit since the snapshot wrote into what the
-//! transaction read, so committed transactions are serializable in the order of their timestamps. What was read is a
+//! A [`Store`] keeps the documents of all components in one embedded key-value store. A [`Tx`]
+//! reads a [`Snapshot`] and holds its writes back; [`Tx::commit`] succeeds exactly when no commit
+//! since the snapshot wrote into what the transaction read, so committed transactions are
+//! serializable in the order of their timestamps. What was read is a
 //! [`ReadSet`]: ranges of keys, as narrow as what was consumed. The same read set makes a [`Watch`], which is told
-//! when a later commit writes into it. That one comparison of a read set with a commit's written keys is the only
-//! mechanism for conflicts, for the invalidation of cached results, and for waking subscriptions.
+//! when a later commit writes into it. That one comparison of a read set with a commit's written
+//! keys is the only mechanism for conflicts, for the invalidation of cached results, and for waking
+//! subscriptions.
 //!
 //! # Durability
 //!
-//! When [`Tx::commit`] returns, the commit is on stable storage. After a crash the store holds a prefix of the
-//! commits in the order of their timestamps, each whole. Commits that arrive while another is being synced share the
-//! next sync.
+//! When [`Tx::commit`] returns, the commit is on stable storage. After a crash the store holds a
+//! prefix of the commits in the order of their timestamps, each whole. Commits that arrive while
+//! another is being synced share the next sync.
 
 mod catalog;
 mod commit;
@@ -52,12 +54,13 @@ pub use query::{Page, PageRequest, PageStatus};
 pub use reads::ReadSet;
 pub use schema::SchemaError;
 pub use tx::{
-    MAX_BYTES_READ, MAX_BYTES_WRITTEN, MAX_DATABASE_QUERIES, MAX_DOCUMENT_BYTES, MAX_DOCUMENTS_READ,
-    MAX_DOCUMENTS_WRITTEN, Tx, TxMetrics,
+    MAX_BYTES_READ, MAX_BYTES_WRITTEN, MAX_DATABASE_QUERIES, MAX_DOCUMENT_BYTES,
+    MAX_DOCUMENTS_READ, MAX_DOCUMENTS_WRITTEN, Tx, TxMetrics,
 };
 pub use watch::Watch;
 
-/// When a commit happened: nanoseconds since 1970 where the clock allows, and always more than the one before.
+/// When a commit happened: nanoseconds since 1970 where the clock allows, and always more than the
+/// one before.
 pub type Timestamp = u64;
 
 /// The format of what is stored. Another one is refused.
@@ -79,15 +82,16 @@ struct Inner {
     committer: Mutex<Committer>,
     /// Recent commits and the watches, held for short times only.
     recent: Mutex<Recent>,
-    /// Numbers for tables and indexes that do not exist yet. Two transactions that create the same table propose the
-    /// same number; only one of them can commit.
+    /// Numbers for tables and indexes that do not exist yet. Two transactions that create the same
+    /// table propose the same number; only one of them can commit.
     proposed: Mutex<HashMap<(ComponentPath, String), u32>>,
     next_number: AtomicU32,
     /// The bits of the last creation time that was given out.
     creation_time: AtomicU64,
 }
 
-/// A consistent view of everything as of one commit. Holding one keeps what it sees from being reclaimed.
+/// A consistent view of everything as of one commit. Holding one keeps what it sees from being
+/// reclaimed.
 #[derive(Clone)]
 pub struct Snapshot(Arc<SnapshotInner>);
 
@@ -125,11 +129,13 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the store in a directory, which is made if it does not exist. One process may have it open at a time.
+    /// Opens the store in a directory, which is made if it does not exist. One process may have it
+    /// open at a time.
     ///
     /// # Errors
     ///
-    /// The directory cannot be used, another process has it open, or it holds a store of another format.
+    /// The directory cannot be used, another process has it open, or it holds a store of another
+    /// format.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         Self::open_with_clock(directory, Arc::new(SystemClock))
     }
@@ -167,7 +173,8 @@ impl Store {
             counts.insert(key::count_table(&key)?, key::decode_u64(&count)?);
         }
         let next_number = AtomicU32::new(catalog.highest_number() + 1);
-        let latest = Snapshot(Arc::new(SnapshotInner { ts: last, view, catalog: Arc::new(catalog) }));
+        let latest =
+            Snapshot(Arc::new(SnapshotInner { ts: last, view, catalog: Arc::new(catalog) }));
         let store = Self(Arc::new(Inner {
             data,
             database,
@@ -194,20 +201,24 @@ impl Store {
         Tx::new(self.clone(), snapshot.clone(), seed)
     }
 
-    /// Registers a watch on what a transaction read at `at`. A commit since then that wrote into it counts.
+    /// Registers a watch on what a transaction read at `at`. A commit since then that wrote into it
+    /// counts.
     pub fn watch(&self, reads: Arc<ReadSet>, at: Timestamp) -> Watch {
         Watch::new(self, reads, at)
     }
 
-    /// Makes the tables' indexes and validators those of the schemas, in one step: every table of a component that is
-    /// named here gets what its component's schema says (`None`: no schema); other components stay as they are. The
-    /// schema is the JSON that `defineSchema(…).export()` gives.
+    /// Makes the tables' indexes and validators those of the schemas, in one step: every table of a
+    /// component that is named here gets what its component's schema says (`None`: no schema);
+    /// other components stay as they are. The schema is the JSON that `defineSchema(…).export()`
+    /// gives.
     ///
-    /// Commits wait while indexes are filled. A transaction that began before and used a table that changes conflicts.
+    /// Commits wait while indexes are filled. A transaction that began before and used a table that
+    /// changes conflicts.
     ///
     /// # Errors
     ///
-    /// The schema cannot be read, or an existing document breaks a validator. Nothing has changed then.
+    /// The schema cannot be read, or an existing document breaks a validator. Nothing has changed
+    /// then.
     pub fn set_schema(
         &self,
         schemas: &BTreeMap<ComponentPath, Option<serde_json::Value>>,
@@ -215,22 +226,30 @@ impl Store {
         schema::set(self, schemas)
     }
 
-    /// The time of a commit after `last`. It comes after the creation times of all documents, so that those go on
-    /// increasing when the store is opened again.
+    /// The time of a commit after `last`. It comes after the creation times of all documents, so
+    /// that those go on increasing when the store is opened again.
     fn commit_time(&self, last: Timestamp) -> Timestamp {
-        let created = f64::from_bits(self.0.creation_time.load(Ordering::Relaxed)).next_up().next_up();
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "nanoseconds since 1970")]
+        let created =
+            f64::from_bits(self.0.creation_time.load(Ordering::Relaxed)).next_up().next_up();
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "nanoseconds since 1970"
+        )]
         now_ns(&*self.0.clock).max(last + 1).max((created * 1e6) as u64)
     }
 
-    /// When a document is created: milliseconds since 1970, more than any time given out before, so that documents are in
-    /// the order in which they were inserted also where the clock does not tell them apart.
+    /// When a document is created: milliseconds since 1970, more than any time given out before, so
+    /// that documents are in the order in which they were inserted also where the clock does not
+    /// tell them apart.
     fn new_creation_time(&self) -> f64 {
         let now = ms(now_ns(&*self.0.clock)).to_bits();
         // Of positive floats the next one has the next bits.
         let next = |last: u64| last.saturating_add(1).max(now);
         let last =
-            self.0.creation_time.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+            self.0
+                .creation_time
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
         f64::from_bits(next(last.unwrap_or_else(|last| last)))
     }
 
@@ -255,7 +274,8 @@ impl Store {
     }
 }
 
-/// Locks a mutex whose holders keep its content whole even when they panic, or mark it as failed themselves.
+/// Locks a mutex whose holders keep its content whole even when they panic, or mark it as failed
+/// themselves.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

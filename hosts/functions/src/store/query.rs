@@ -54,7 +54,8 @@ pub struct PageRequest<'a> {
     pub query: &'a Json,
     /// Where the page begins: an earlier page's `continue_cursor`, or the beginning.
     pub cursor: Option<&'a str>,
-    /// Where the page ends, however many documents that is; else it ends with `page_size` documents.
+    /// Where the page ends, however many documents that is; else it ends with `page_size`
+    /// documents.
     pub end_cursor: Option<&'a str>,
     /// Most documents of the page.
     pub page_size: u64,
@@ -103,8 +104,8 @@ impl Tx {
     ///
     /// # Errors
     ///
-    /// The query names an index that does not exist, uses one in another way than its fields' order allows, or is one
-    /// that this host does not support.
+    /// The query names an index that does not exist, uses one in another way than its fields' order
+    /// allows, or is one that this host does not support.
     pub fn query(&mut self, component: &ComponentPath, query: &Json) -> Result<u32, StoreError> {
         self.count_query()?;
         let plan = self.plan(component, query)?;
@@ -139,8 +140,13 @@ impl Tx {
     ///
     /// # Errors
     ///
-    /// As [`query`](Self::query) and [`query_next`](Self::query_next), or a cursor is none of this query.
-    pub fn page(&mut self, component: &ComponentPath, request: &PageRequest<'_>) -> Result<Page, StoreError> {
+    /// As [`query`](Self::query) and [`query_next`](Self::query_next), or a cursor is none of this
+    /// query.
+    pub fn page(
+        &mut self,
+        component: &ComponentPath,
+        request: &PageRequest<'_>,
+    ) -> Result<Page, StoreError> {
         self.count_query()?;
         let mut plan = self.plan(component, request.query)?;
         if plan.operators.iter().any(|operator| matches!(operator, Operator::Limit(_))) {
@@ -170,7 +176,8 @@ impl Tx {
             // At least one row, or the next page would begin where this one does.
             let is_over = is_over && !positions.is_empty();
             match &end {
-                // The next page begins at this end whatever happens, so what is missing of this one must be said.
+                // The next page begins at this end whatever happens, so what is missing of this one
+                // must be said.
                 Some(end) if is_over => {
                     status = Some(PageStatus::SplitRequired);
                     break Some(end.clone());
@@ -211,7 +218,11 @@ impl Tx {
             "FullTableScan" => (text("tableName")?, BY_CREATION_TIME, &[][..]),
             "IndexRange" => {
                 let (table, index) = text("indexName")?.split_once('.').ok_or_else(malformed)?;
-                (table, index, source.get("range").and_then(Json::as_array).ok_or_else(malformed)?.as_slice())
+                (
+                    table,
+                    index,
+                    source.get("range").and_then(Json::as_array).ok_or_else(malformed)?.as_slice(),
+                )
             }
             "Search" => {
                 return Err(StoreError::user(format!(
@@ -226,11 +237,13 @@ impl Tx {
             Some("desc") => true,
             Some(other) => return Err(StoreError::user(format!("Unknown order \"{other}\""))),
         };
-        let operators =
-            match query.get("operators").map(|operators| operators.as_array().ok_or_else(malformed)) {
-                None => &[][..],
-                Some(operators) => operators?.as_slice(),
-            };
+        let operators = match query
+            .get("operators")
+            .map(|operators| operators.as_array().ok_or_else(malformed))
+        {
+            None => &[][..],
+            Some(operators) => operators?.as_slice(),
+        };
         if operators.len() > MAX_OPERATORS {
             return Err(StoreError::user(format!(
                 "Can't construct query with more than {MAX_OPERATORS} operators"
@@ -239,8 +252,8 @@ impl Tx {
         let operators = operators.iter().map(Operator::from_json).collect::<Result<_, _>>()?;
         let unknown = || StoreError::User(format!("Index {table_name}.{index_name} not found."));
         let Some(table) = self.table(component, table_name) else {
-            let is_known =
-                [BY_CREATION_TIME, BY_ID].contains(&index_name) || is_system_index(table_name, index_name);
+            let is_known = [BY_CREATION_TIME, BY_ID].contains(&index_name)
+                || is_system_index(table_name, index_name);
             if !is_known {
                 return Err(unknown());
             }
@@ -270,7 +283,8 @@ impl Tx {
     }
 }
 
-/// The keys that an index range means: equal values for the first fields, then bounds for the next one.
+/// The keys that an index range means: equal values for the first fields, then bounds for the next
+/// one.
 fn range_of(
     table: &str,
     index: &str,
@@ -311,7 +325,9 @@ fn range_of(
                 return Err(invalid(format!("`{field}` is not the next field of the index")));
             }
             Some(other) if other != field => {
-                return Err(invalid(format!("it has inequalities on both `{other}` and `{field}`")));
+                return Err(invalid(format!(
+                    "it has inequalities on both `{other}` and `{field}`"
+                )));
             }
             None | Some(_) => bounded = Some(field),
         }
@@ -340,7 +356,9 @@ impl Operator {
         }
         let limit = json.get("limit").and_then(Json::as_f64).ok_or_else(malformed)?;
         if limit < 0.0 || limit.fract() != 0.0 {
-            return Err(StoreError::user(format!("A limit must be a non-negative integer, but got {limit}")));
+            return Err(StoreError::user(format!(
+                "A limit must be a non-negative integer, but got {limit}"
+            )));
         }
         #[allow(
             clippy::cast_possible_truncation,
@@ -356,7 +374,9 @@ impl Plan {
     fn begin_after(&mut self, position: &Position) {
         match position {
             Position::Start => {}
-            Position::After(key) if self.is_descending => self.end = key.clone().min(self.end.clone()),
+            Position::After(key) if self.is_descending => {
+                self.end = key.clone().min(self.end.clone())
+            }
             Position::After(key) => self.start = key::after(key).max(self.start.clone()),
             Position::End => self.end = self.start.clone(),
         }
@@ -366,7 +386,9 @@ impl Plan {
     fn end_with(&mut self, position: &Position) {
         match position {
             Position::Start => self.end = self.start.clone(),
-            Position::After(key) if self.is_descending => self.start = key.clone().max(self.start.clone()),
+            Position::After(key) if self.is_descending => {
+                self.start = key.clone().max(self.start.clone())
+            }
             Position::After(key) => self.end = key::after(key).min(self.end.clone()),
             Position::End => {}
         }
@@ -382,7 +404,8 @@ impl Stream {
     /// The next document that passes all filters and limits.
     fn next(&mut self, tx: &mut Tx) -> Result<Option<Arc<Object>>, StoreError> {
         loop {
-            // With a limit used up nothing more is read, so that what comes later is not depended on.
+            // With a limit used up nothing more is read, so that what comes later is not depended
+            // on.
             if self.plan.operators.iter().any(|operator| matches!(operator, Operator::Limit(0))) {
                 return Ok(None);
             }
@@ -404,7 +427,8 @@ impl Stream {
         Ok(true)
     }
 
-    /// The next row of the range and its document, whether or not it passes. What is left of the range begins after it.
+    /// The next row of the range and its document, whether or not it passes. What is left of the
+    /// range begins after it.
     fn next_row(&mut self, tx: &mut Tx) -> Result<Option<(Key, Arc<Object>)>, StoreError> {
         let Some(table) = self.plan.table.clone() else { return Ok(None) };
         if self.is_at_end {
@@ -441,8 +465,8 @@ impl Stream {
         }
     }
 
-    /// The next key of the range that the transaction sees, with what the snapshot stores under it if it is not one that
-    /// the transaction wrote.
+    /// The next key of the range that the transaction sees, with what the snapshot stores under it
+    /// if it is not one that the transaction wrote.
     fn next_key(&mut self, tx: &Tx) -> Result<Option<(Key, Option<Key>)>, StoreError> {
         let is_descending = self.plan.is_descending;
         let mut range = self.plan.start.clone()..self.plan.end.clone();
@@ -458,7 +482,8 @@ impl Stream {
                     .map(|(key, is_there)| (key, *is_there))
             };
             let comes_first = |key: &Key| {
-                stored.is_none_or(|stored| if is_descending { key >= stored } else { key <= stored })
+                stored
+                    .is_none_or(|stored| if is_descending { key >= stored } else { key <= stored })
             };
             let Some((key, is_there)) = own.filter(|(key, _)| comes_first(key)) else {
                 return Ok(self.next_stored.take().map(|(key, value)| (key, Some(value))));
@@ -503,8 +528,8 @@ enum Position {
     End,
 }
 
-/// Writes and reads the cursors of one query. A cursor holds the key of a row, and refuses to be used with another
-/// query, for which that key would mean nothing.
+/// Writes and reads the cursors of one query. A cursor holds the key of a row, and refuses to be
+/// used with another query, for which that key would mean nothing.
 struct Cursors {
     query: u64,
 }

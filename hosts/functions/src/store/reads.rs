@@ -6,7 +6,8 @@ use super::key::{self, Key};
 
 /// What a transaction read: ranges of keys, disjoint and apart from each other.
 ///
-/// A range that was read and found empty is in it too, so that something new in the range is noticed.
+/// A range that was read and found empty is in it too, so that something new in the range is
+/// noticed.
 #[derive(Debug, Clone, Default)]
 pub struct ReadSet {
     /// From each range's first key to the first key after it.

@@ -11,7 +11,9 @@ use serde_json::Value as Json;
 
 use super::{
     Snapshot, Store,
-    catalog::{BY_CREATION_TIME, BY_ID, Catalog, Index, Table, any_document, check_identifier, field_path},
+    catalog::{
+        BY_CREATION_TIME, BY_ID, Catalog, Index, Table, any_document, check_identifier, field_path,
+    },
     commit::Exclusive,
     error::StoreError,
     id,
@@ -73,14 +75,18 @@ struct Wanted {
 /// An index's name, and the paths of its fields.
 type WantedIndex = (String, Vec<Vec<String>>);
 
-pub(super) fn set(store: &Store, schemas: &BTreeMap<ComponentPath, Option<Json>>) -> Result<(), SchemaError> {
+pub(super) fn set(
+    store: &Store,
+    schemas: &BTreeMap<ComponentPath, Option<Json>>,
+) -> Result<(), SchemaError> {
     let wanted = schemas.iter().map(|(component, schema)| {
         let tables = schema.as_ref().map_or_else(|| Ok(Vec::new()), read)?;
         Ok((component, tables))
     });
     let wanted = wanted.collect::<Result<Vec<_>, SchemaError>>()?;
     store.exclusively(|before| change(store, before, &wanted))?;
-    // What the change left behind is removed after it is durable; if that is broken off, opening the store does it.
+    // What the change left behind is removed after it is durable; if that is broken off, opening
+    // the store does it.
     store.drop_unknown_indexes()?;
     Ok(())
 }
@@ -99,7 +105,9 @@ fn change(
         for name in existing.chain(named).collect::<BTreeSet<_>>() {
             let current = before.catalog().table(component, &name);
             let wanted = tables.iter().find(|table| table.name == name);
-            if let Some(table) = altered(store, component, &name, current.map(|table| &**table), wanted)? {
+            if let Some(table) =
+                altered(store, component, &name, current.map(|table| &**table), wanted)?
+            {
                 let table = Arc::new(table);
                 catalog.insert(Arc::clone(&table));
                 changed.push((table, current.cloned()));
@@ -153,8 +161,9 @@ fn altered(
             None => store.new_number(),
         };
     }
-    let is_same = current
-        .is_some_and(|current| current.indexes == table.indexes && current.validator == table.validator);
+    let is_same = current.is_some_and(|current| {
+        current.indexes == table.indexes && current.validator == table.validator
+    });
     Ok((!is_same).then_some(table))
 }
 
@@ -189,10 +198,17 @@ fn check_documents(
     Ok(())
 }
 
-/// Writes the entries of the indexes that a table did not have. Nobody looks at them before the table has them.
-fn fill(store: &Store, snapshot: &Snapshot, table: &Table, before: Option<&Table>) -> Result<(), StoreError> {
+/// Writes the entries of the indexes that a table did not have. Nobody looks at them before the
+/// table has them.
+fn fill(
+    store: &Store,
+    snapshot: &Snapshot,
+    table: &Table,
+    before: Option<&Table>,
+) -> Result<(), StoreError> {
     let Some(before) = before else { return Ok(()) };
-    let new: Vec<_> = table.indexes.iter().filter(|index| !before.indexes.contains(index)).collect();
+    let new: Vec<_> =
+        table.indexes.iter().filter(|index| !before.indexes.contains(index)).collect();
     if new.is_empty() {
         return Ok(());
     }
@@ -219,7 +235,8 @@ fn documents<'a>(
 }
 
 impl Store {
-    /// Removes the entries of indexes that no table has: a schema dropped them, or filling them was broken off.
+    /// Removes the entries of indexes that no table has: a schema dropped them, or filling them was
+    /// broken off.
     pub(super) fn drop_unknown_indexes(&self) -> Result<(), StoreError> {
         self.exclusively(|latest| {
             let known: BTreeSet<_> = latest

@@ -54,10 +54,11 @@ enum Access {
     System,
 }
 
-/// A transaction: reads a snapshot and its own writes, which nobody else sees before [`commit`](Self::commit).
+/// A transaction: reads a snapshot and its own writes, which nobody else sees before
+/// [`commit`](Self::commit).
 ///
-/// Dropping it gives it up. An operation that failed with [`StoreError::User`] has changed nothing, and the transaction
-/// may go on.
+/// Dropping it gives it up. An operation that failed with [`StoreError::User`] has changed nothing,
+/// and the transaction may go on.
 pub struct Tx {
     pub(super) store: Store,
     pub(super) snapshot: Snapshot,
@@ -123,8 +124,9 @@ impl Tx {
         &self.snapshot
     }
 
-    /// The document with an id, as a function may read it: a document of another component does not exist, and one of a
-    /// system table is refused. `table` is the table that the caller expects it in, if it says.
+    /// The document with an id, as a function may read it: a document of another component does not
+    /// exist, and one of a system table is refused. `table` is the table that the caller expects it
+    /// in, if it says.
     ///
     /// # Errors
     ///
@@ -160,7 +162,9 @@ impl Tx {
         id: &str,
     ) -> Result<Option<Value>, StoreError> {
         self.count_query()?;
-        let Some((_, key)) = self.find(access, "get", component, table, id)? else { return Ok(None) };
+        let Some((_, key)) = self.find(access, "get", component, table, id)? else {
+            return Ok(None);
+        };
         let document = self.read(&key)?;
         Ok(document.map(|document| Value::Object(Arc::unwrap_or_clone(document))))
     }
@@ -169,7 +173,8 @@ impl Tx {
     ///
     /// # Errors
     ///
-    /// The table's name is not allowed or a system table's, or the value is no document that the table accepts.
+    /// The table's name is not allowed or a system table's, or the value is no document that the
+    /// table accepts.
     pub fn insert(
         &mut self,
         component: &ComponentPath,
@@ -226,11 +231,14 @@ impl Tx {
                 break (id, key);
             }
         };
-        let document = with_system_fields(fields, &id, Value::Float64(self.store.new_creation_time()));
+        let document =
+            with_system_fields(fields, &id, Value::Float64(self.store.new_creation_time()));
         self.count_write(&document)?;
         let table = match existing {
             Some(table) => table,
-            None => Arc::new(Table::new(component.clone(), table, number, || self.store.new_number())),
+            None => {
+                Arc::new(Table::new(component.clone(), table, number, || self.store.new_number()))
+            }
         };
         self.put(&table, key, None, Some(document))?;
         if is_new {
@@ -279,7 +287,8 @@ impl Tx {
         id: &str,
         patch: Patch,
     ) -> Result<(), StoreError> {
-        let (table, key, before) = self.existing(access, "patch", "Update", component, table, id)?;
+        let (table, key, before) =
+            self.existing(access, "patch", "Update", component, table, id)?;
         let mut fields = Object::clone(&before);
         for (name, value) in patch {
             if name.starts_with('_') {
@@ -332,7 +341,8 @@ impl Tx {
         id: &str,
         value: Value,
     ) -> Result<(), StoreError> {
-        let (table, key, before) = self.existing(access, "replace", "Replace", component, table, id)?;
+        let (table, key, before) =
+            self.existing(access, "replace", "Replace", component, table, id)?;
         let fields = document_fields(value)?;
         for (name, value) in fields.iter().filter(|(name, _)| name.starts_with('_')) {
             check_system_field(name, Some(value), &before)?;
@@ -375,7 +385,8 @@ impl Tx {
         table: Option<&str>,
         id: &str,
     ) -> Result<Value, StoreError> {
-        let (table, key, before) = self.existing(access, "delete", "Delete", component, table, id)?;
+        let (table, key, before) =
+            self.existing(access, "delete", "Delete", component, table, id)?;
         self.count_write(&before)?;
         self.put(&table, key, Some(Arc::clone(&before)), None)?;
         Ok(Value::Object(Arc::unwrap_or_clone(before)))
@@ -415,8 +426,8 @@ impl Tx {
         Ok(self.is_id(component, table, text).then(|| text.to_owned()))
     }
 
-    /// Whether the text is an id of a document in this table, whether or not the document exists: what `v.id(table)`
-    /// accepts.
+    /// Whether the text is an id of a document in this table, whether or not the document exists:
+    /// what `v.id(table)` accepts.
     pub fn is_id(&mut self, component: &ComponentPath, table: &str, text: &str) -> bool {
         match (id::table_number(text), self.table(component, table)) {
             (Ok(number), Some(table)) => table.number == number,
@@ -424,7 +435,8 @@ impl Tx {
         }
     }
 
-    /// Whether a validator of this component accepts the value, with `v.id(table)` meaning its tables.
+    /// Whether a validator of this component accepts the value, with `v.id(table)` meaning its
+    /// tables.
     ///
     /// # Errors
     ///
@@ -449,8 +461,8 @@ impl Tx {
         self.nested.pop();
     }
 
-    /// Ends the innermost sub-transaction and takes back its writes. What it read stays read: that it failed may
-    /// depend on it.
+    /// Ends the innermost sub-transaction and takes back its writes. What it read stays read: that
+    /// it failed may depend on it.
     pub fn rollback_nested(&mut self) {
         let begin = self.nested.pop().unwrap_or(0);
         for undo in self.undo.drain(begin..).rev() {
@@ -484,8 +496,8 @@ impl Tx {
         !self.created.is_empty() || self.documents.values().any(Write::is_change)
     }
 
-    /// Commits: all writes or none, as if the transaction had run alone at the time that is returned. With no writes it
-    /// is the snapshot's. Blocks until the commit is durable.
+    /// Commits: all writes or none, as if the transaction had run alone at the time that is
+    /// returned. With no writes it is the snapshot's. Blocks until the commit is durable.
     ///
     /// # Errors
     ///
@@ -517,10 +529,13 @@ impl Tx {
             });
             written.push(key.clone());
             puts.push((key, value));
-            // A document that changed in place is another one to those who read it through an index.
+            // A document that changed in place is another one to those who read it through an
+            // index.
             for index in &write.table.indexes {
-                let before = write.base.as_ref().map(|document| index.entry(document)).transpose()?;
-                let after = write.current.as_ref().map(|document| index.entry(document)).transpose()?;
+                let before =
+                    write.base.as_ref().map(|document| index.entry(document)).transpose()?;
+                let after =
+                    write.current.as_ref().map(|document| index.entry(document)).transpose()?;
                 if before == after {
                     written.extend(before);
                     continue;
@@ -550,7 +565,8 @@ impl Tx {
 
     /// The table of a name, having read whether there is one and what its schema is.
     pub(super) fn table(&mut self, component: &ComponentPath, name: &str) -> Option<Arc<Table>> {
-        let created = || self.created.iter().find(|((path, table), _)| path == component && table == name);
+        let created =
+            || self.created.iter().find(|((path, table), _)| path == component && table == name);
         let existing = self.snapshot.catalog().table(component, name);
         let table = existing.or_else(|| created().map(|(_, table)| table)).map(Arc::clone);
         match &table {
@@ -589,7 +605,10 @@ impl Tx {
     }
 
     /// The document now, counted; the index entry that led to it is what was read.
-    pub(super) fn read_through_index(&mut self, key: &Key) -> Result<Option<Arc<Object>>, StoreError> {
+    pub(super) fn read_through_index(
+        &mut self,
+        key: &Key,
+    ) -> Result<Option<Arc<Object>>, StoreError> {
         let (document, bytes) = match self.documents.get(key) {
             Some(write) => (write.current.clone(), write.current.as_ref().map_or(0, size)),
             None => match self.stored(key)? {
@@ -603,7 +622,8 @@ impl Tx {
         Ok(document)
     }
 
-    /// Finds the table of an id and the document's key in it. `None`: there can be no such document.
+    /// Finds the table of an id and the document's key in it. `None`: there can be no such
+    /// document.
     fn find(
         &mut self,
         access: Access,
@@ -612,12 +632,14 @@ impl Tx {
         expected: Option<&str>,
         id: &str,
     ) -> Result<Option<(Arc<Table>, Key)>, StoreError> {
-        let invalid =
-            |what: String| StoreError::User(format!("Invalid argument `id` for `db.{method}`: {what}"));
-        let number =
-            id::table_number(id).map_err(|error| invalid(format!("Unable to decode ID: {error}")))?;
+        let invalid = |what: String| {
+            StoreError::User(format!("Invalid argument `id` for `db.{method}`: {what}"))
+        };
+        let number = id::table_number(id)
+            .map_err(|error| invalid(format!("Unable to decode ID: {error}")))?;
         let created = || self.created.values().find(|table| table.number == number);
-        let Some(table) = self.snapshot.catalog().numbered(number).or_else(created).map(Arc::clone) else {
+        let Some(table) = self.snapshot.catalog().numbered(number).or_else(created).map(Arc::clone)
+        else {
             self.reads.add_key(&key::number(number));
             return Ok(None);
         };
@@ -635,9 +657,10 @@ impl Tx {
         }
         if access == Access::User && table.is_system() {
             return Err(match method {
-                "get" => {
-                    invalid(format!("Documents of table `{}` are read with `db.system.get`", table.name))
-                }
+                "get" => invalid(format!(
+                    "Documents of table `{}` are read with `db.system.get`",
+                    table.name
+                )),
                 _ => read_only(),
             });
         }
@@ -716,7 +739,8 @@ impl Tx {
         }
         let previous = self.documents.get(&key).cloned();
         let base = previous.as_ref().map_or(before, |write| write.base.clone());
-        self.documents.insert(key.clone(), Write { table: Arc::clone(table), base, current: after });
+        self.documents
+            .insert(key.clone(), Write { table: Arc::clone(table), base, current: after });
         self.undo.push(Undo::Document(key, previous));
         Ok(())
     }
@@ -724,7 +748,9 @@ impl Tx {
     pub(super) fn count_query(&mut self) -> Result<(), StoreError> {
         self.metrics.database_queries += 1;
         within(self.metrics.database_queries, MAX_DATABASE_QUERIES, || {
-            format!("Too many reads in a single function execution (limit: {MAX_DATABASE_QUERIES}).")
+            format!(
+                "Too many reads in a single function execution (limit: {MAX_DATABASE_QUERIES})."
+            )
         })
     }
 
@@ -754,7 +780,9 @@ impl Tx {
         }
         let TxMetrics { documents_written, bytes_written, .. } = self.metrics;
         within(documents_written + 1, MAX_DOCUMENTS_WRITTEN, || {
-            format!("Too many writes in a single function execution (limit: {MAX_DOCUMENTS_WRITTEN})")
+            format!(
+                "Too many writes in a single function execution (limit: {MAX_DOCUMENTS_WRITTEN})"
+            )
         })?;
         within(bytes_written + bytes as u64, MAX_BYTES_WRITTEN, || {
             format!(
@@ -780,7 +808,9 @@ impl Write {
 /// The fields of what is stored as a document.
 pub(super) fn decode_document(bytes: &[u8]) -> Result<Arc<Object>, StoreError> {
     let fields = encoding::decode(bytes)?.into_object();
-    fields.map(Arc::new).ok_or_else(|| StoreError::damaged("the store holds a document that is none"))
+    fields
+        .map(Arc::new)
+        .ok_or_else(|| StoreError::damaged("the store holds a document that is none"))
 }
 
 fn within(used: u64, limit: u64, message: impl FnOnce() -> String) -> Result<(), StoreError> {
@@ -795,7 +825,10 @@ fn document_fields(value: Value) -> Result<Object, StoreError> {
     if let Value::Object(fields) = value {
         return Ok(fields);
     }
-    Err(StoreError::User(format!("Documents must be objects, but got {}", crate::value::shown_value(&value))))
+    Err(StoreError::User(format!(
+        "Documents must be objects, but got {}",
+        crate::value::shown_value(&value)
+    )))
 }
 
 fn with_system_fields(mut fields: Object, id: &str, creation_time: Value) -> Arc<Object> {
@@ -805,7 +838,11 @@ fn with_system_fields(mut fields: Object, id: &str, creation_time: Value) -> Arc
 }
 
 /// Whether a write may mention this field of the system: only with the value that it has.
-fn check_system_field(name: &str, value: Option<&Value>, document: &Object) -> Result<(), StoreError> {
+fn check_system_field(
+    name: &str,
+    value: Option<&Value>,
+    document: &Object,
+) -> Result<(), StoreError> {
     match document.get(name) {
         None => Err(reserved(name)),
         Some(current) if value == Some(current) => Ok(()),

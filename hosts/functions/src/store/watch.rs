@@ -105,7 +105,8 @@ pub(super) struct Watched {
     reads: Arc<ReadSet>,
     /// The first commit that wrote into it; 0 while there is none.
     invalid_since: AtomicU64,
-    /// Of those who are there still. A result that never changes may be followed by many, one after another.
+    /// Of those who are there still. A result that never changes may be followed by many, one after
+    /// another.
     notifies: Mutex<Vec<Weak<Notify>>>,
 }
 
@@ -131,17 +132,22 @@ pub struct Watch {
 
 impl Watch {
     pub(super) fn new(store: &Store, reads: Arc<ReadSet>, at: Timestamp) -> Self {
-        let watched =
-            Arc::new(Watched { reads, invalid_since: AtomicU64::new(0), notifies: Mutex::default() });
+        let watched = Arc::new(Watched {
+            reads,
+            invalid_since: AtomicU64::new(0),
+            notifies: Mutex::default(),
+        });
         let mut recent = lock(&store.0.recent);
         let number = match recent.since(at) {
-            Some(since) => match since.iter().find(|written| watched.reads.find(&written.keys).is_some()) {
-                Some(first) => {
-                    watched.invalidate(first.ts);
-                    None
+            Some(since) => {
+                match since.iter().find(|written| watched.reads.find(&written.keys).is_some()) {
+                    Some(first) => {
+                        watched.invalidate(first.ts);
+                        None
+                    }
+                    None => Some(recent.add(&watched)),
                 }
-                None => Some(recent.add(&watched)),
-            },
+            }
             // What was written since is not known: at worst something right after.
             None => {
                 watched.invalidate(at + 1);
@@ -151,8 +157,8 @@ impl Watch {
         Self { watched, store: Arc::downgrade(&store.0), number }
     }
 
-    /// The first commit after the read that wrote into what was read. Every snapshot from that commit on comes after
-    /// this is known.
+    /// The first commit after the read that wrote into what was read. Every snapshot from that
+    /// commit on comes after this is known.
     pub fn invalid_since(&self) -> Option<Timestamp> {
         match self.watched.invalid_since.load(Ordering::Acquire) {
             0 => None,
@@ -160,8 +166,9 @@ impl Watch {
         }
     }
 
-    /// Gives `notify` a permit ([`Notify::notify_one`]) once [`invalid_since`](Self::invalid_since) is known and
-    /// [`Store::latest`] has what made it so: right now if that has happened, never if it does not happen.
+    /// Gives `notify` a permit ([`Notify::notify_one`]) once [`invalid_since`](Self::invalid_since)
+    /// is known and [`Store::latest`] has what made it so: right now if that has happened, never if
+    /// it does not happen.
     pub fn on_invalid(&self, notify: &Arc<Notify>) {
         let mut notifies = lock(&self.watched.notifies);
         if notifies.len() == notifies.capacity() {
@@ -190,7 +197,9 @@ impl Drop for Watch {
 
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("invalid_since", &self.invalid_since()).finish_non_exhaustive()
+        f.debug_struct("Watch")
+            .field("invalid_since", &self.invalid_since())
+            .finish_non_exhaustive()
     }
 }
 
@@ -211,7 +220,9 @@ mod tests {
         let notifies = lock(&watch.watched.notifies);
         assert!(notifies.len() < 100, "{} are remembered", notifies.len());
         assert!(
-            notifies.iter().any(|notify| notify.upgrade().is_some_and(|there| Arc::ptr_eq(&there, &stays)))
+            notifies
+                .iter()
+                .any(|notify| notify.upgrade().is_some_and(|there| Arc::ptr_eq(&there, &stays)))
         );
     }
 }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// The names of components from the root down: none is the app itself, `["files", "blobs"]` a component of a component.
+/// The names of components from the root down: none is the app itself, `["files", "blobs"]` a
+/// component of a component.
 ///
 /// Shown as `files/blobs`, the root as nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

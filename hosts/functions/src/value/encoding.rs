@@ -1,10 +1,12 @@
-//! An encoding of values in bytes that keeps their order: `encode(a) < encode(b)` exactly when `a < b`, also as the
-//! parts of a longer key. Documents are stored in the same encoding, since it can be decoded.
+//! An encoding of values in bytes that keeps their order: `encode(a) < encode(b)` exactly when
+//! `a < b`, also as the parts of a longer key. Documents are stored in the same encoding, since it
+//! can be decoded.
 //!
-//! A value is a tag, whose order is that of types, and its content. Integers and floats are big-endian with the bits
-//! turned so that unsigned order is theirs. Strings and bytes end with `00 01`, and a zero byte within them becomes
-//! `00 FF`, so a shorter one comes first. Arrays and objects end with a zero byte, which is no tag. No encoding is the
-//! beginning of another one, so all keys that begin with a value's encoding have this value there.
+//! A value is a tag, whose order is that of types, and its content. Integers and floats are
+//! big-endian with the bits turned so that unsigned order is theirs. Strings and bytes end with
+//! `00 01`, and a zero byte within them becomes `00 FF`, so a shorter one comes first. Arrays and
+//! objects end with a zero byte, which is no tag. No encoding is the beginning of another one, so
+//! all keys that begin with a value's encoding have this value there.
 
 use super::{MAX_NESTING, Object, Value};
 
@@ -127,7 +129,11 @@ fn decode_value(rest: &mut &[u8], depth: usize) -> Result<Value, Undecodable> {
         INT64 => Value::Int64((take_u64(rest)? ^ (1 << 63)).cast_signed()),
         FLOAT64 => {
             let ordered = take_u64(rest)?;
-            Value::Float64(f64::from_bits(if ordered >> 63 == 1 { ordered ^ (1 << 63) } else { !ordered }))
+            Value::Float64(f64::from_bits(if ordered >> 63 == 1 {
+                ordered ^ (1 << 63)
+            } else {
+                !ordered
+            }))
         }
         FALSE => Value::Boolean(false),
         TRUE => Value::Boolean(true),

@@ -1,5 +1,5 @@
-//! Values as JSON, in the form that Convex's clients speak: what JSON cannot say is an object with one key that begins
-//! with `$`.
+//! Values as JSON, in the form that Convex's clients speak: what JSON cannot say is an object with
+//! one key that begins with `$`.
 
 use std::fmt::{self, Write as _};
 
@@ -7,7 +7,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use serde_json::Value as Json;
 
-use super::{MAX_ARRAY_ELEMENTS, MAX_FIELD_NAME_BYTES, MAX_NESTING, MAX_OBJECT_FIELDS, Object, Value};
+use super::{
+    MAX_ARRAY_ELEMENTS, MAX_FIELD_NAME_BYTES, MAX_NESTING, MAX_OBJECT_FIELDS, Object, Value,
+};
 
 /// Why JSON is no Convex value. The message names the place in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +58,8 @@ impl std::error::Error for ValueError {}
 /// What `patch` changes: fields to set, and fields to remove (`None`).
 pub type Patch = std::collections::BTreeMap<String, Option<Value>>;
 
-/// The JSON of a patch: an object whose members are values or `{"$undefined": null}` for a field to be removed.
+/// The JSON of a patch: an object whose members are values or `{"$undefined": null}` for a field to
+/// be removed.
 pub fn patch_from_json(json: Json) -> Result<Patch, ValueError> {
     let Json::Object(members) = json else {
         return Err(ValueError::new("The value of a patch must be an object"));
@@ -85,7 +88,8 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// A malformed special object, a field name that is not allowed, or a value past a limit of size or depth.
+    /// A malformed special object, a field name that is not allowed, or a value past a limit of
+    /// size or depth.
     pub fn from_json(json: Json) -> Result<Value, ValueError> {
         from_json(json, 0)
     }
@@ -93,12 +97,16 @@ impl Value {
     /// The JSON that Convex's clients read as this value.
     pub fn to_json(&self) -> Json {
         let special = |key: &str, bytes: &[u8]| {
-            Json::Object([(key.to_owned(), Json::String(STANDARD.encode(bytes)))].into_iter().collect())
+            Json::Object(
+                [(key.to_owned(), Json::String(STANDARD.encode(bytes)))].into_iter().collect(),
+            )
         };
         match self {
             Value::Null => Json::Null,
             Value::Int64(number) => special("$integer", &number.to_le_bytes()),
-            Value::Float64(number) if is_special(*number) => special("$float", &number.to_le_bytes()),
+            Value::Float64(number) if is_special(*number) => {
+                special("$float", &number.to_le_bytes())
+            }
             Value::Float64(number) => match as_integer(*number) {
                 Some(integer) => Json::from(integer),
                 None => Json::from(*number),
@@ -107,9 +115,9 @@ impl Value {
             Value::String(text) => Json::String(text.clone()),
             Value::Bytes(bytes) => special("$bytes", bytes),
             Value::Array(elements) => Json::Array(elements.iter().map(Value::to_json).collect()),
-            Value::Object(fields) => {
-                Json::Object(fields.iter().map(|(name, value)| (name.clone(), value.to_json())).collect())
-            }
+            Value::Object(fields) => Json::Object(
+                fields.iter().map(|(name, value)| (name.clone(), value.to_json())).collect(),
+            ),
         }
     }
 }
@@ -155,7 +163,9 @@ fn as_integer(number: f64) -> Option<i64> {
 
 fn from_json(json: Json, depth: usize) -> Result<Value, ValueError> {
     if depth > MAX_NESTING {
-        return Err(ValueError::new(format!("Value is too nested (maximum nesting {MAX_NESTING})")));
+        return Err(ValueError::new(format!(
+            "Value is too nested (maximum nesting {MAX_NESTING})"
+        )));
     }
     Ok(match json {
         Json::Null => Value::Null,
@@ -202,8 +212,9 @@ fn from_json(json: Json, depth: usize) -> Result<Value, ValueError> {
 /// An object whose only key begins with `$`.
 fn special(key: &str, content: &Json) -> Result<Value, ValueError> {
     let bytes = || {
-        let text =
-            content.as_str().ok_or_else(|| ValueError::new(format!("Malformed {key}: not a string")))?;
+        let text = content
+            .as_str()
+            .ok_or_else(|| ValueError::new(format!("Malformed {key}: not a string")))?;
         STANDARD.decode(text).map_err(|error| ValueError::new(format!("Malformed {key}: {error}")))
     };
     let eight = || {
@@ -217,22 +228,29 @@ fn special(key: &str, content: &Json) -> Result<Value, ValueError> {
         "$float" => {
             let number = f64::from_le_bytes(eight()?);
             if !is_special(number) {
-                return Err(ValueError::new(format!("Float {number} should be encoded as a number")));
+                return Err(ValueError::new(format!(
+                    "Float {number} should be encoded as a number"
+                )));
             }
             Ok(Value::Float64(number))
         }
         "$bytes" => Ok(Value::Bytes(bytes()?)),
         "$undefined" => Err(ValueError::new("undefined is not a valid Convex value")),
         "$commitTs" => Err(ValueError::new("`db.vars.commitTs` is not supported by this host")),
-        "$set" => Err(ValueError::new("Received a Set which is no longer supported as a Convex type.")),
-        "$map" => Err(ValueError::new("Received a Map which is no longer supported as a Convex type.")),
-        name => {
-            Err(check_field_name(name).err().unwrap_or_else(|| ValueError::new(format!("Unknown {name}"))))
+        "$set" => {
+            Err(ValueError::new("Received a Set which is no longer supported as a Convex type."))
         }
+        "$map" => {
+            Err(ValueError::new("Received a Map which is no longer supported as a Convex type."))
+        }
+        name => Err(check_field_name(name)
+            .err()
+            .unwrap_or_else(|| ValueError::new(format!("Unknown {name}")))),
     }
 }
 
-/// Whether an object may have a field of this name. Documents' own fields are further checked by the store.
+/// Whether an object may have a field of this name. Documents' own fields are further checked by
+/// the store.
 pub(crate) fn check_field_name(name: &str) -> Result<(), ValueError> {
     if name.len() > MAX_FIELD_NAME_BYTES {
         let mut shown = String::new();
@@ -243,7 +261,9 @@ pub(crate) fn check_field_name(name: &str) -> Result<(), ValueError> {
         return Err(ValueError::new(format!("Field name {shown}")));
     }
     if name.starts_with('$') {
-        return Err(ValueError::new(format!("Field name {name} starts with a '$', which is reserved.")));
+        return Err(ValueError::new(format!(
+            "Field name {name} starts with a '$', which is reserved."
+        )));
     }
     if let Some(invalid) = name.chars().find(|character| !matches!(character, ' '..='~')) {
         return Err(ValueError::new(format!(

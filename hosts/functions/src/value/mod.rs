@@ -1,8 +1,9 @@
 //! Convex values: what documents, arguments and results are made of.
 //!
-//! [`Value`] has a total order over values of all types, and a [byte encoding](encoding) that keeps this order, which
-//! the store uses for index keys and for documents alike. [`Validator`] says which values a field accepts.
-//! [`ComponentPath`] names the component that a table or a function belongs to.
+//! [`Value`] has a total order over values of all types, and a [byte encoding](encoding) that keeps
+//! this order, which the store uses for index keys and for documents alike. [`Validator`] says
+//! which values a field accepts. [`ComponentPath`] names the component that a table or a function
+//! belongs to.
 
 mod component_path;
 pub mod encoding;
@@ -22,7 +23,8 @@ pub use validator::{Validator, ValidatorError};
 
 /// Longest name of a field, in bytes.
 pub const MAX_FIELD_NAME_BYTES: usize = 1024;
-/// How deep arrays and objects may be nested. The encoder and decoder recurse, so this bounds their stack too.
+/// How deep arrays and objects may be nested. The encoder and decoder recurse, so this bounds their
+/// stack too.
 pub const MAX_NESTING: usize = 64;
 /// Most elements of one array.
 pub const MAX_ARRAY_ELEMENTS: usize = 8192;
@@ -34,9 +36,10 @@ pub type Object = BTreeMap<String, Value>;
 
 /// A Convex value.
 ///
-/// Equality and order are those of indexes and filters: values of different types are never equal and order by type
-/// (null, int64, float64, boolean, string, bytes, array, object; a missing field comes before them all); floats order
-/// by IEEE 754's total order, so that `-0` comes before `0` and `NaN` equals itself.
+/// Equality and order are those of indexes and filters: values of different types are never equal
+/// and order by type (null, int64, float64, boolean, string, bytes, array, object; a missing field
+/// comes before them all); floats order by IEEE 754's total order, so that `-0` comes before `0`
+/// and `NaN` equals itself.
 #[derive(Debug, Clone)]
 pub enum Value {
     /// `null`.
@@ -87,7 +90,8 @@ impl Value {
         if let Value::Object(fields) = self { Some(fields) } else { None }
     }
 
-    /// The value at a path of field names; `None` where a field is missing or something on the way is not an object.
+    /// The value at a path of field names; `None` where a field is missing or something on the way
+    /// is not an object.
     pub fn at<'a>(&'a self, path: &[impl AsRef<str>]) -> Option<&'a Value> {
         path.iter().try_fold(self, |value, name| value.as_object()?.get(name.as_ref()))
     }

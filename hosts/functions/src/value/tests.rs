@@ -5,7 +5,8 @@ use serde_json::json;
 
 use super::{encoding, *};
 
-/// Values of all types, with what tells neighbours apart: zero bytes, both zeros, not-a-number, prefixes.
+/// Values of all types, with what tells neighbours apart: zero bytes, both zeros, not-a-number,
+/// prefixes.
 pub(crate) fn any_value() -> impl Strategy<Value = Value> {
     let float = prop_oneof![
         any::<f64>(),
@@ -26,7 +27,8 @@ pub(crate) fn any_value() -> impl Strategy<Value = Value> {
         float.prop_map(Value::Float64),
         any::<bool>().prop_map(Value::Boolean),
         prop_oneof!["[\u{0}\u{1}a\u{ff}\u{10ffff}]{0,3}", any::<String>()].prop_map(Value::String),
-        collection::vec(prop::sample::select(vec![0_u8, 1, 7, 254, 255]), 0..4).prop_map(Value::Bytes),
+        collection::vec(prop::sample::select(vec![0_u8, 1, 7, 254, 255]), 0..4)
+            .prop_map(Value::Bytes),
     ];
     leaf.prop_recursive(3, 12, 3, |inner| {
         prop_oneof![
@@ -112,7 +114,10 @@ fn json_is_what_the_clients_write() {
         (json!({ "$bytes": "AP8=" }), Value::Bytes(vec![0, 255])),
         (json!(5), Value::Float64(5.0)),
         (json!(0.5), Value::Float64(0.5)),
-        (json!([null, true, "x"]), Value::Array(vec![Value::Null, Value::Boolean(true), Value::from("x")])),
+        (
+            json!([null, true, "x"]),
+            Value::Array(vec![Value::Null, Value::Boolean(true), Value::from("x")]),
+        ),
     ];
     for (json, value) in cases {
         assert_eq!(Value::from_json(json.clone()).unwrap(), value);
@@ -149,7 +154,10 @@ fn json_that_is_no_value_is_refused_with_its_path() {
             json!({ "t": { "$commitTs": null } }),
             "`db.vars.commitTs` is not supported by this host (present at path .t)",
         ),
-        (json!(vec![0; MAX_ARRAY_ELEMENTS + 1]), "Array length is too long (8193 > maximum length 8192)"),
+        (
+            json!(vec![0; MAX_ARRAY_ELEMENTS + 1]),
+            "Array length is too long (8193 > maximum length 8192)",
+        ),
     ];
     for (json, message) in cases {
         assert_eq!(Value::from_json(json).unwrap_err().to_string(), message);
@@ -165,7 +173,10 @@ fn json_that_is_no_value_is_refused_with_its_path() {
 #[test]
 fn a_patch_sets_and_removes_fields() {
     let patch = patch_from_json(json!({ "a": { "$undefined": null }, "b": 1 })).unwrap();
-    assert_eq!(patch, Patch::from([("a".to_owned(), None), ("b".to_owned(), Some(Value::from(1.0)))]));
+    assert_eq!(
+        patch,
+        Patch::from([("a".to_owned(), None), ("b".to_owned(), Some(Value::from(1.0)))])
+    );
     let nested = patch_from_json(json!({ "a": { "b": { "$undefined": null } } })).unwrap_err();
     assert_eq!(nested.to_string(), "undefined is not a valid Convex value (present at path .a.b)");
     assert!(patch_from_json(json!([])).is_err());

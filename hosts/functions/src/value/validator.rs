@@ -8,7 +8,8 @@ use super::{Object, Value};
 
 /// Which values a function's arguments and results, or a table's documents, may have.
 ///
-/// Displayed as the text that makes it in a schema, such as `v.object({name: v.optional(v.string())})`.
+/// Displayed as the text that makes it in a schema, such as
+/// `v.object({name: v.optional(v.string())})`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Validator {
     /// `v.any()`.
@@ -61,12 +62,13 @@ impl fmt::Display for ValidatorError {
 impl std::error::Error for ValidatorError {}
 
 impl Validator {
-    /// The validator that the npm package writes as this JSON (its `json`). JSON null, which stands for "none given", is
-    /// [`Validator::Any`].
+    /// The validator that the npm package writes as this JSON (its `json`). JSON null, which stands
+    /// for "none given", is [`Validator::Any`].
     ///
     /// # Errors
     ///
-    /// JSON of another shape, or a validator of a later version of the package; the message quotes it.
+    /// JSON of another shape, or a validator of a later version of the package; the message quotes
+    /// it.
     pub fn from_json(json: &Json) -> Result<Self, ValidatorError> {
         if json.is_null() {
             return Ok(Self::Any);
@@ -90,7 +92,8 @@ impl Validator {
             "array" => Self::Array(Box::new(Self::from_json(member("value")?)?)),
             "object" => {
                 let fields = member("value")?.as_object().ok_or_else(malformed)?;
-                let fields = fields.iter().map(|(name, field)| Ok((name.clone(), Field::from_json(field)?)));
+                let fields =
+                    fields.iter().map(|(name, field)| Ok((name.clone(), Field::from_json(field)?)));
                 Self::Object(fields.collect::<Result<_, ValidatorError>>()?)
             }
             "record" => Self::Record(
@@ -105,11 +108,13 @@ impl Validator {
         })
     }
 
-    /// Whether the value is accepted. `is_id(table, text)` says whether a text is the id of a document in that table.
+    /// Whether the value is accepted. `is_id(table, text)` says whether a text is the id of a
+    /// document in that table.
     ///
     /// # Errors
     ///
-    /// What is wrong, where, with which value, and which validator says so, in the words that users of Convex know.
+    /// What is wrong, where, with which value, and which validator says so, in the words that users
+    /// of Convex know.
     pub fn check(&self, value: &Value, is_id: &dyn Fn(&str, &str) -> bool) -> Result<(), String> {
         self.check_at(value, &mut Path::default(), is_id).map_err(|mismatch| mismatch.to_string())
     }
@@ -140,7 +145,10 @@ impl Validator {
             (Self::Literal(literal), value) => literal == value,
             (Self::Id(table), Value::String(text)) => {
                 if !is_id(table, text) {
-                    return mismatch(format!("Value is not the ID of a document in table `{table}`."), path);
+                    return mismatch(
+                        format!("Value is not the ID of a document in table `{table}`."),
+                        path,
+                    );
                 }
                 true
             }
@@ -216,20 +224,22 @@ impl Validator {
             }
         }
         match object.keys().find(|name| !fields.contains_key(*name)) {
-            Some(name) => {
-                mismatch(format!("Object contains extra field `{name}` that is not in the validator."), path)
-            }
+            Some(name) => mismatch(
+                format!("Object contains extra field `{name}` that is not in the validator."),
+                path,
+            ),
             None => Ok(()),
         }
     }
 }
 
-/// The one member of a union of objects that the value means, by a literal field that all of them have and that tells
-/// them apart, so that the error speaks of what is wrong within it.
+/// The one member of a union of objects that the value means, by a literal field that all of them
+/// have and that tells them apart, so that the error speaks of what is wrong within it.
 fn discriminated<'a>(members: &'a [Validator], value: &Value) -> Option<&'a Validator> {
     let object = value.as_object()?;
-    let literals =
-        |member: &'a Validator| if let Validator::Object(fields) = member { Some(fields) } else { None };
+    let literals = |member: &'a Validator| {
+        if let Validator::Object(fields) = member { Some(fields) } else { None }
+    };
     let first = literals(members.first()?)?;
     let name = first.iter().find_map(|(name, field)| {
         let mut seen = Vec::new();
@@ -248,9 +258,9 @@ fn discriminated<'a>(members: &'a [Validator], value: &Value) -> Option<&'a Vali
     let (name, _) = name?;
     let given = object.get(name)?;
     members.iter().find(|member| {
-        literals(member)
-            .and_then(|fields| fields.get(name))
-            .is_some_and(|field| matches!(&field.validator, Validator::Literal(literal) if literal == given))
+        literals(member).and_then(|fields| fields.get(name)).is_some_and(
+            |field| matches!(&field.validator, Validator::Literal(literal) if literal == given),
+        )
     })
 }
 

@@ -10,7 +10,8 @@ async fn a_cached_result_is_logged_for_each_who_gets_it() {
     let id = document(&host).await;
     let args = json!({ "documentId": id });
     for ip in ["192.0.2.10", "192.0.2.11", "2001:db8::1"] {
-        let answered = host.functions.query("documents:view", &args, &host.caller(ip)).await.unwrap();
+        let answered =
+            host.functions.query("documents:view", &args, &host.caller(ip)).await.unwrap();
         assert_eq!(value(&answered)["title"], "Plan");
     }
     let views = host.logs("document.viewed");
@@ -34,7 +35,8 @@ async fn a_query_that_fails_emits_what_it_logged() {
     )])
     .await;
     for ip in ["192.0.2.10", "192.0.2.11"] {
-        let answered = host.functions.query("late:regret", &json!({}), &host.caller(ip)).await.unwrap();
+        let answered =
+            host.functions.query("late:regret", &json!({}), &host.caller(ip)).await.unwrap();
         assert!(failure(&answered).contains("too late"), "{}", failure(&answered));
         assert_eq!(host.logs("regretted").last().unwrap()["ip"], ip);
     }
@@ -45,7 +47,11 @@ async fn a_query_that_fails_emits_what_it_logged() {
 async fn a_mutation_that_fails_emits_what_it_logged_and_writes_nothing() {
     let host = Host::demo().await;
     let refused = host.mutation("documents:refuse", json!({ "title": "x" })).await.unwrap();
-    assert!(failure(&refused.answered).contains("this is refused"), "{}", failure(&refused.answered));
+    assert!(
+        failure(&refused.answered).contains("this is refused"),
+        "{}",
+        failure(&refused.answered)
+    );
     assert_eq!(refused.committed, None);
     assert_eq!(host.logs("document.refused").len(), 1);
     let titles = host.query("documents:list", json!({ "orgId": "refused" })).await.unwrap();
@@ -56,7 +62,8 @@ async fn a_mutation_that_fails_emits_what_it_logged_and_writes_nothing() {
 async fn actions_have_no_log_and_what_they_call_has() {
     let host = Host::demo().await;
     let id = document(&host).await;
-    let made = host.action("reports:make", json!({ "documentId": id, "name": "reports" })).await.unwrap();
+    let made =
+        host.action("reports:make", json!({ "documentId": id, "name": "reports" })).await.unwrap();
     assert_eq!(value(&made), "Plan, report 1");
     assert_eq!(host.logs("document.viewed").len(), 1);
     assert_eq!(host.logs("document.viewed")[0]["source"]["ip"], "192.0.2.3");

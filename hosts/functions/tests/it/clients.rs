@@ -1,8 +1,8 @@
 //! Convex's own Rust client, unmodified.
 //!
-//! A host is stopped once its clients' connections are gone. The task of a client whose connection fails after the client
-//! itself was dropped waits for a request that cannot come, in a loop that never yields (`convex` 0.10.4): neither it nor the
-//! runtime would end.
+//! A host is stopped once its clients' connections are gone. The task of a client whose connection
+//! fails after the client itself was dropped waits for a request that cannot come, in a loop that
+//! never yields (`convex` 0.10.4): neither it nor the runtime would end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,7 +57,8 @@ async fn the_rust_client_queries_mutates_acts_and_follows() {
     assert_eq!(with_action(&records, "sent").len(), 2);
     assert_eq!(with_action(&records, "refused").len(), 1);
     assert_eq!(with_action(&records, "broken").len(), 1);
-    let counts: Vec<_> = with_action(&records, "listed").iter().map(|log| log["count"].clone()).collect();
+    let counts: Vec<_> =
+        with_action(&records, "listed").iter().map(|log| log["count"].clone()).collect();
     // Another user is handed the list again.
     assert_eq!(counts, [0, 1, 2, 2]);
 }
@@ -88,12 +89,16 @@ async fn each_of_200_subscribers_gets_its_update_and_has_its_own_log() {
     assert_eq!(new.len(), SUBSCRIBERS, "one for each, and no other");
     assert!(new.iter().all(|log| log["count"] == 1));
     let of = |member: &str| new.iter().map(|log| log[member].clone()).collect::<Vec<Json>>();
-    let addresses: BTreeSet<String> = of("ip").iter().map(|ip| ip.as_str().unwrap().to_owned()).collect();
+    let addresses: BTreeSet<String> =
+        of("ip").iter().map(|ip| ip.as_str().unwrap().to_owned()).collect();
     assert_eq!(addresses, (0..SUBSCRIBERS).map(Proxy::address).collect());
     let ids: BTreeSet<String> = after.iter().map(|log| log["requestId"].to_string()).collect();
     assert_eq!(ids.len(), after.len(), "each hand-out is a request of its own");
     let latest = before.iter().filter_map(|log| log["at"].as_i64()).max().unwrap();
-    assert!(of("at").iter().all(|at| at.as_i64().unwrap() >= latest), "the time is that of the hand-out");
+    assert!(
+        of("at").iter().all(|at| at.as_i64().unwrap() >= latest),
+        "the time is that of the hand-out"
+    );
     drop((lists, clients));
     proxy.unused().await;
     assert_eq!(host.stop().await.len(), after.len());

@@ -26,7 +26,8 @@ async fn without_durable_logs_a_mutation_commits_nothing_and_a_query_gives_nothi
         assert!(matches!(error, CallError::NotDurable(_)), "{error:?}");
         // What an action calls fails it, if it does not catch it.
         host.sink.script([fault]);
-        let made = host.action("reports:make", json!({ "documentId": id, "name": "lost" })).await.unwrap();
+        let made =
+            host.action("reports:make", json!({ "documentId": id, "name": "lost" })).await.unwrap();
         assert!(failure(&made).contains("could not be made durable"), "{}", failure(&made));
     }
     let titles = host.query("documents:list", json!({ "orgId": "acme" })).await.unwrap();
@@ -48,7 +49,8 @@ async fn mutations_in_each_others_way_commit_once_each_and_every_attempt_is_logg
     values.sort_by(f64::total_cmp);
     assert_eq!(values, (1..=12).map(f64::from).collect::<Vec<_>>());
     let logs = host.logs("counter.added");
-    let mut requests: Vec<_> = logs.iter().map(|log| log["requestId"].as_str().unwrap().to_owned()).collect();
+    let mut requests: Vec<_> =
+        logs.iter().map(|log| log["requestId"].as_str().unwrap().to_owned()).collect();
     requests.sort();
     requests.dedup();
     assert_eq!(requests.len(), 12);
@@ -68,7 +70,8 @@ async fn callers_who_ask_together_are_each_logged_once() {
         assert_eq!(value(&answered.unwrap())["title"], "Plan");
     }
     let views = host.logs("document.viewed");
-    let mut seen: Vec<_> = views.iter().map(|log| log["source"]["ip"].as_str().unwrap().to_owned()).collect();
+    let mut seen: Vec<_> =
+        views.iter().map(|log| log["source"]["ip"].as_str().unwrap().to_owned()).collect();
     seen.sort();
     let mut expected: Vec<_> = (0..200).map(|n| format!("198.51.100.{n}")).collect();
     expected.sort();

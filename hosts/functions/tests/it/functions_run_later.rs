@@ -81,7 +81,8 @@ async fn ask(functions: &Functions, path: &str, args: Json) -> Json {
     value(&functions.query(path, &args, &caller(functions)).await.unwrap())
 }
 
-/// The job, once it is in this state: the query that shows it is asked again whenever its answer changes.
+/// The job, once it is in this state: the query that shows it is asked again whenever its answer
+/// changes.
 async fn in_state(functions: &Functions, id: &str, state: &str) -> Json {
     let (args, caller) = (json!({ "id": id }), caller(functions));
     let waiting = async {
@@ -97,7 +98,9 @@ async fn in_state(functions: &Functions, id: &str, state: &str) -> Json {
             changed.notified().await;
         }
     };
-    timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("{id} did not become {state}"))
+    timeout(Duration::from_secs(30), waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{id} did not become {state}"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,7 +121,8 @@ async fn what_is_scheduled_runs_once_and_its_end_can_be_seen() {
     let made = host.action("later:fromAction", json!({ "tag": "from an action" })).await.unwrap();
     in_state(functions, value(&made).as_str().unwrap(), "success").await;
 
-    let mut tags: Vec<String> = serde_json::from_value(ask(functions, "later:ran", json!({})).await).unwrap();
+    let mut tags: Vec<String> =
+        serde_json::from_value(ask(functions, "later:ran", json!({})).await).unwrap();
     tags.sort();
     assert_eq!(tags, ["acted", "from an action", "ran"]);
     let logged = host.logs("ran");
@@ -128,7 +132,11 @@ async fn what_is_scheduled_runs_once_and_its_end_can_be_seen() {
     }
     let by_tag = |tag: &str| logged.iter().find(|log| log["tag"] == tag).unwrap()["id"].clone();
     assert_eq!(by_tag("ran"), json!(ran));
-    assert_eq!(by_tag("acted"), json!(acted), "what a scheduled action calls knows what scheduled it");
+    assert_eq!(
+        by_tag("acted"),
+        json!(acted),
+        "what a scheduled action calls knows what scheduled it"
+    );
     // A mutation that fails is logged as any, and what it wrote is undone.
     assert_eq!(host.logs("failed").len(), 1);
 }
@@ -182,8 +190,11 @@ async fn crons_keep_their_beat_and_follow_the_program() {
         crons.interval("beat", { seconds: 1 }, internal.later.run, { tag: "beat" });
         crons.cron("rare", "0 0 29 2 *", internal.later.fail, { tag: "rare" });
         export default crons;"#;
-    let host =
-        Host::start(program(&[("later.ts", LATER), ("crons.ts", crons)]), FunctionSettings::default()).await;
+    let host = Host::start(
+        program(&[("later.ts", LATER), ("crons.ts", crons)]),
+        FunctionSettings::default(),
+    )
+    .await;
     let functions = &host.functions;
     let beats = |most: usize| async move {
         let waiting = async {
@@ -191,7 +202,8 @@ async fn crons_keep_their_beat_and_follow_the_program() {
                 let caller = caller(functions);
                 let key = functions.query_key("later:ran", &json!({}), &caller).unwrap();
                 let sealed = functions.sealed_at(&functions.latest(), &key, None).await.unwrap();
-                let beats = value(&sealed.release(&caller).await.unwrap()).as_array().unwrap().len();
+                let beats =
+                    value(&sealed.release(&caller).await.unwrap()).as_array().unwrap().len();
                 if beats >= most {
                     return beats;
                 }
@@ -203,7 +215,8 @@ async fn crons_keep_their_beat_and_follow_the_program() {
         timeout(Duration::from_secs(30), waiting).await.unwrap()
     };
     beats(2).await;
-    // The scheduler never begins one before the one before it has committed: logs and documents agree.
+    // The scheduler never begins one before the one before it has committed: logs and documents
+    // agree.
     functions.deploy(later()).await.unwrap();
     let after = schedule(functions, "after", 0, "run").await;
     in_state(functions, &after, "success").await;
@@ -214,6 +227,12 @@ async fn crons_keep_their_beat_and_follow_the_program() {
     assert!(host.logs("ran").iter().all(|log| log["ip"].is_null()));
 
     let unknown = crons.replace("later.run", "later.gone");
-    let error = functions.deploy(program(&[("later.ts", LATER), ("crons.ts", &unknown)])).await.unwrap_err();
-    assert!(error.to_string().contains("beat") && error.to_string().contains("later:gone"), "{error}");
+    let error = functions
+        .deploy(program(&[("later.ts", LATER), ("crons.ts", &unknown)]))
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("beat") && error.to_string().contains("later:gone"),
+        "{error}"
+    );
 }

@@ -19,9 +19,11 @@ fn encoded(path: &str, args: Json) -> Json {
 #[tokio::test]
 async fn functions_answer_in_both_formats() {
     let host = Served::start().await;
-    let sent = host.post("/api/mutation", &call("messages:send", json!({ "text": "a" })), &[]).await;
+    let sent =
+        host.post("/api/mutation", &call("messages:send", json!({ "text": "a" })), &[]).await;
     assert_eq!(sent, (200, json!({ "status": "success", "value": "a", "logLines": [] })));
-    let sent = host.post("/api/mutation", &encoded("messages.js:send", json!({ "text": "b" })), &[]).await;
+    let sent =
+        host.post("/api/mutation", &encoded("messages.js:send", json!({ "text": "b" })), &[]).await;
     assert_eq!(sent.0, 200, "{sent:?}");
     let listed = json!({ "status": "success", "value": ["a", "b"], "logLines": [] });
     for body in [encoded("messages:list", json!({})), json!({ "path": "messages:list" })] {
@@ -31,7 +33,8 @@ async fn functions_answer_in_both_formats() {
     assert_eq!(host.post("/api/function", &function, &[]).await, (200, listed.clone()));
     assert_eq!(host.post("/api/run/messages/list", &json!({}), &[]).await, (200, listed));
 
-    let later = host.post("/api/action", &call("messages:sendLater", json!({ "text": "c" })), &[]).await;
+    let later =
+        host.post("/api/action", &call("messages:sendLater", json!({ "text": "c" })), &[]).await;
     assert_eq!(later, (200, json!({ "status": "success", "value": "c", "logLines": [] })));
 
     let (_, plain) = host.post("/api/query", &call("messages:kinds", json!({})), &[]).await;
@@ -54,7 +57,8 @@ async fn a_function_that_fails_answers_as_clients_expect() {
     assert!(body["logLines"][0].as_str().unwrap().contains("before"), "{body}");
     let (status, body) = host.post("/api/mutation", &call("messages:refuse", json!({})), &[]).await;
     assert_eq!((status, &body["errorData"]), (560, &json!({ "code": "NO" })));
-    let (status, body) = host.post("/api/mutation", &call("messages:send", json!({ "text": 5 })), &[]).await;
+    let (status, body) =
+        host.post("/api/mutation", &call("messages:send", json!({ "text": 5 })), &[]).await;
     assert_eq!((status, &body["status"]), (560, &json!("error")), "{body}");
     let records = host.stop().await;
     assert_eq!(records.len(), 2, "each that logged is in the bucket: {records:?}");
@@ -87,7 +91,10 @@ async fn what_is_no_call_is_refused_clearly() {
     let refused = async |path: &str, body: &str, status: u16, says: &str| {
         let (got, _, body) = host.post_text(path, body.to_owned(), &[]).await;
         assert_eq!(got, status, "{body}");
-        assert!(body["message"].as_str().unwrap().contains(says) && body["code"].is_string(), "{body}");
+        assert!(
+            body["message"].as_str().unwrap().contains(says) && body["code"].is_string(),
+            "{body}"
+        );
     };
     refused("/api/nothing", "{}", 404, "/api/nothing").await;
     refused("/nothing", "{}", 404, "/nothing").await;
@@ -97,11 +104,19 @@ async fn what_is_no_call_is_refused_clearly() {
     refused("/api/query", r#"{"path":"messages:list","format":"xml"}"#, 400, "xml").await;
     refused("/api/query", r#"{"path":"messages:list","args":[{},{}]}"#, 400, "args").await;
     refused("/api/query", r#"{"path":"messages:list","args":"x"}"#, 400, "args").await;
-    refused("/api/query", r#"{"path":"messages:list","args":{"a":{"$integer":"x"}}}"#, 400, "argument").await;
+    refused(
+        "/api/query",
+        r#"{"path":"messages:list","args":{"a":{"$integer":"x"}}}"#,
+        400,
+        "argument",
+    )
+    .await;
     refused("/api/query", r#"{"path":"messages:nothing"}"#, 404, "messages:nothing").await;
     refused("/api/query", r#"{"path":"messages:hidden"}"#, 404, "messages:hidden").await;
-    refused("/api/function", r#"{"path":"lib:of","componentPath":"shares"}"#, 404, "component").await;
-    refused("/api/query", r#"{"path":"messages:send","args":{"text":"a"}}"#, 400, "is a mutation").await;
+    refused("/api/function", r#"{"path":"lib:of","componentPath":"shares"}"#, 404, "component")
+        .await;
+    refused("/api/query", r#"{"path":"messages:send","args":{"text":"a"}}"#, 400, "is a mutation")
+        .await;
     refused("/api/run/messages/hidden", "{}", 404, "messages:hidden").await;
     refused("/api/sync", "{}", 400, "WebSocket").await;
     let get = host.http.get(format!("{}/api/query", host.url)).send().await.unwrap();
@@ -135,9 +150,14 @@ async fn who_calls_is_known_by_token_or_not_called_at_all() {
         ("Basic YTpi", "Bearer"),
         ("Convex 0123", "no admin keys"),
     ] {
-        let (status, headers, body) =
-            host.post_text("/api/query", whoami.to_string(), &[("authorization", authorization)]).await;
-        assert_eq!((status, &body["code"]), (401, &json!("Unauthenticated")), "{authorization}: {body}");
+        let (status, headers, body) = host
+            .post_text("/api/query", whoami.to_string(), &[("authorization", authorization)])
+            .await;
+        assert_eq!(
+            (status, &body["code"]),
+            (401, &json!("Unauthenticated")),
+            "{authorization}: {body}"
+        );
         assert!(body["message"].as_str().unwrap().contains(says), "{authorization}: {body}");
         assert_eq!(headers["www-authenticate"], "Bearer");
     }
@@ -159,7 +179,8 @@ async fn the_log_says_where_a_call_came_from() {
         expected.push((json!(address), json!(headers["x-request-id"].to_str().unwrap())));
     }
     let records = with_action(&host.stop().await, "listed");
-    let got: Vec<_> = records.iter().map(|log| (log["ip"].clone(), log["requestId"].clone())).collect();
+    let got: Vec<_> =
+        records.iter().map(|log| (log["ip"].clone(), log["requestId"].clone())).collect();
     assert_eq!(got, expected);
     assert!(records.iter().all(|log| log["userAgent"] == "curl/8"));
 }
@@ -212,7 +233,9 @@ async fn operators_see_how_the_host_is() {
     assert_eq!(get("/healthz").await, (200, r#"{"message":"ok"}"#.to_owned()));
     let (status, metrics) = get("/metrics").await;
     assert_eq!(status, 200);
-    for name in ["audit_records_delivered_total", "functions_http_requests_total", "functions_http_seconds"] {
+    for name in
+        ["audit_records_delivered_total", "functions_http_requests_total", "functions_http_seconds"]
+    {
         assert!(metrics.contains(name), "{name} is in {metrics}");
     }
     assert!(metrics.contains(r#"route="/api/mutation""#), "{metrics}");

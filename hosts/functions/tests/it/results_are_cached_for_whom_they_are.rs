@@ -21,8 +21,12 @@ const WHO: &str = r#"
     });"#;
 
 fn identified(host: &Host, subject: &str) -> Caller {
-    let claims = json!({ "subject": subject, "issuer": "https://example.com", "tokenIdentifier": subject });
-    Caller { identity: Some(Arc::new(Identity::new(claims, "token".to_owned()))), ..host.caller("192.0.2.9") }
+    let claims =
+        json!({ "subject": subject, "issuer": "https://example.com", "tokenIdentifier": subject });
+    Caller {
+        identity: Some(Arc::new(Identity::new(claims, "token".to_owned()))),
+        ..host.caller("192.0.2.9")
+    }
 }
 
 async fn call(host: &Host, path: &str, caller: &Caller) -> Json {
@@ -32,7 +36,8 @@ async fn call(host: &Host, path: &str, caller: &Caller) -> Json {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_result_that_depends_on_who_calls_is_for_them_alone() {
     let host = Host::with_modules(&[("who.ts", WHO)]).await;
-    let (ada, bob, nobody) = (identified(&host, "ada"), identified(&host, "bob"), host.caller("192.0.2.1"));
+    let (ada, bob, nobody) =
+        (identified(&host, "ada"), identified(&host, "bob"), host.caller("192.0.2.1"));
     for _ in 0..2 {
         assert_eq!(call(&host, "who:me", &ada).await, "ada");
         assert_eq!(call(&host, "who:me", &bob).await, "bob");
@@ -78,14 +83,18 @@ async fn a_change_is_seen_by_whoever_asks_after_it() {
         .unwrap();
     assert!(kept.watch().invalid_since().is_some());
     // And it can still be asked for as it was.
-    let then =
-        host.functions.query_at(&before, "documents:view", &view, &host.caller("192.0.2.1")).await.unwrap();
+    let then = host
+        .functions
+        .query_at(&before, "documents:view", &view, &host.caller("192.0.2.1"))
+        .await
+        .unwrap();
     assert_eq!(value(&then)["revision"], 5.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_program_answers_from_the_moment_it_is_deployed() {
-    let one = "import { query } from './_generated/server'; export const get = query(async () => 1);";
+    let one =
+        "import { query } from './_generated/server'; export const get = query(async () => 1);";
     let host = Host::with_modules(&[("number.ts", one)]).await;
     let caller = host.caller("192.0.2.1");
     let key = host.functions.query_key("number:get", &json!({}), &caller).unwrap();
@@ -98,8 +107,10 @@ async fn another_program_answers_from_the_moment_it_is_deployed() {
     // A schema that the documents break is refused, and the program before it is served on.
     host.functions.deploy(program(&[("number.ts", one), ("store.ts", STORE)])).await.unwrap();
     host.mutation("store:put", json!({ "text": "a text" })).await.unwrap();
-    let broken =
-        host.functions.deploy(program(&[("number.ts", &one.replace('1', "3")), ("schema.ts", SCHEMA)])).await;
+    let broken = host
+        .functions
+        .deploy(program(&[("number.ts", &one.replace('1', "3")), ("schema.ts", SCHEMA)]))
+        .await;
     let broken = broken.unwrap_err().to_string();
     assert!(broken.contains("texts"), "{broken}");
     assert_eq!(call(&host, "number:get", &caller).await, 1.0);

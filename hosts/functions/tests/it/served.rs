@@ -64,10 +64,18 @@ impl Served {
         let directory = tempfile::tempdir().unwrap();
         let bucket = directory.path().join("bucket");
         std::fs::create_dir(&bucket).unwrap();
-        let settings = audit_sink_s3::Settings { linger_ms: 0, ..audit_sink_s3::Settings::default() };
+        let settings =
+            audit_sink_s3::Settings { linger_ms: 0, ..audit_sink_s3::Settings::default() };
         let url = format!("file://{}", bucket.display());
         let sink = Arc::new(S3Sink::open(&url, settings).await.unwrap());
-        Served::start_on(directory, Arc::clone(&sink) as _, Some(sink), program, Arc::new(SystemClock)).await
+        Served::start_on(
+            directory,
+            Arc::clone(&sink) as _,
+            Some(sink),
+            program,
+            Arc::new(SystemClock),
+        )
+        .await
     }
 
     /// With a sink in memory, which can be told to fail.
@@ -75,8 +83,14 @@ impl Served {
         let sink = Arc::new(MemorySink::new());
         let directory = tempfile::tempdir().unwrap();
         let program = program(&[MESSAGES]);
-        let served =
-            Served::start_on(directory, Arc::clone(&sink) as _, None, program, Arc::new(SystemClock)).await;
+        let served = Served::start_on(
+            directory,
+            Arc::clone(&sink) as _,
+            None,
+            program,
+            Arc::new(SystemClock),
+        )
+        .await;
         (served, sink)
     }
 
@@ -99,7 +113,8 @@ impl Served {
         vars.register("convexActor", 256).unwrap();
         let runtime = AuditRuntime::builder(Arc::clone(&sink)).with_vars(vars).build();
         let store = Store::open(&directory.path().join("store")).unwrap();
-        let functions = Functions::start(runtime, store, program, FunctionSettings::default()).await.unwrap();
+        let functions =
+            Functions::start(runtime, store, program, FunctionSettings::default()).await.unwrap();
         let secret_file = directory.path().join("secret");
         std::fs::write(&secret_file, SECRET).unwrap();
         let auth = AuthSettings {
@@ -118,14 +133,20 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = Server::serve(functions.clone(), parts, listener, async move { drop(stopped.await) });
+        let served =
+            Server::serve(functions.clone(), parts, listener, async move { drop(stopped.await) });
         let serving = tokio::spawn(async move { served.await.unwrap() });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Served { url, functions, http, sink, directory, stop: Some(stop), serving }
     }
 
     /// Posts a body and gives status, headers and the body of the response.
-    pub(crate) async fn post(&self, path: &str, body: &Json, headers: &[(&str, &str)]) -> (u16, Json) {
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        body: &Json,
+        headers: &[(&str, &str)],
+    ) -> (u16, Json) {
         let (status, _, body) = self.post_text(path, body.to_string(), headers).await;
         (status, body)
     }
@@ -137,7 +158,8 @@ impl Served {
         headers: &[(&str, &str)],
     ) -> (u16, reqwest::header::HeaderMap, Json) {
         let request = self.http.post(format!("{}{path}", self.url)).body(body);
-        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         (status, headers, response.json().await.unwrap())
@@ -152,8 +174,7 @@ impl Served {
 
     /// A token for this host.
     pub(crate) fn token(&self, subject: &str, expires_s: i64) -> String {
-        let claims =
-            json!({ "iss": ISSUER, "aud": "app", "sub": subject, "exp": expires_s, "role": "reader" });
+        let claims = json!({ "iss": ISSUER, "aud": "app", "sub": subject, "exp": expires_s, "role": "reader" });
         let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
         jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
     }
@@ -185,15 +206,20 @@ impl Served {
 /// The records in a directory, in the order of their numbers: each is there once.
 fn records(bucket: &Path) -> Vec<Json> {
     let mut records = BTreeMap::new();
-    for entry in
-        WalkDir::new(bucket).into_iter().map(Result::unwrap).filter(|entry| entry.file_type().is_file())
+    for entry in WalkDir::new(bucket)
+        .into_iter()
+        .map(Result::unwrap)
+        .filter(|entry| entry.file_type().is_file())
     {
         let name = entry.file_name().to_str().unwrap();
-        let Some((_, first)) = name.strip_suffix(".ndjson.zst").and_then(|name| name.split_once('-')) else {
+        let Some((_, first)) =
+            name.strip_suffix(".ndjson.zst").and_then(|name| name.split_once('-'))
+        else {
             continue;
         };
         let lines =
-            String::from_utf8(zstd::decode_all(&std::fs::read(entry.path()).unwrap()[..]).unwrap()).unwrap();
+            String::from_utf8(zstd::decode_all(&std::fs::read(entry.path()).unwrap()[..]).unwrap())
+                .unwrap();
         for (number, line) in (first.parse::<u64>().unwrap()..).zip(lines.lines()) {
             let before = records.insert(number, serde_json::from_str(line).unwrap());
             assert!(before.is_none(), "record {number} is there twice");
@@ -238,7 +264,8 @@ impl Socket {
         let address = url.strip_prefix("http://").unwrap();
         let stream = socket.connect(address.parse().unwrap()).await.unwrap();
         let url = format!("ws://{address}/api/sync");
-        let (stream, _) = tokio_tungstenite::client_async(url, MaybeTlsStream::Plain(stream)).await.unwrap();
+        let (stream, _) =
+            tokio_tungstenite::client_async(url, MaybeTlsStream::Plain(stream)).await.unwrap();
         let mut socket = Socket(stream);
         socket.say_connect(8).await;
         socket
@@ -289,8 +316,10 @@ impl Socket {
     }
 
     pub(crate) async fn mutate(&mut self, request_id: u32, path: &str, args: Json) {
-        self.say(json!({ "type": "Mutation", "requestId": request_id, "udfPath": path, "args": [args] }))
-            .await;
+        self.say(
+            json!({ "type": "Mutation", "requestId": request_id, "udfPath": path, "args": [args] }),
+        )
+        .await;
     }
 
     pub(crate) async fn authenticate(&mut self, base_version: u32, token: &str) {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use audit_core::testing::MemorySink;
 use audit_runtime::{AuditRuntime, Vars};
-use functions_host::functions::{Answered, CallError, Caller, FunctionSettings, Functions, Mutated};
+use functions_host::functions::{
+    Answered, CallError, Caller, FunctionSettings, Functions, Mutated,
+};
 use functions_host::program::{Env, Program};
 use functions_host::store::Store;
 use serde_json::{Value as Json, json};
@@ -32,7 +34,8 @@ impl Host {
     }
 
     pub(crate) async fn demo() -> Host {
-        Host::start(Program::load(demo(), &Env::default()).unwrap(), FunctionSettings::default()).await
+        Host::start(Program::load(demo(), &Env::default()).unwrap(), FunctionSettings::default())
+            .await
     }
 
     /// From modules that are written in a test.
@@ -41,7 +44,9 @@ impl Host {
     }
 
     pub(crate) fn caller(&self, ip: &str) -> Caller {
-        Caller::anonymous(self.functions.runtime().new_request().with_ip(ip.parse::<IpAddr>().unwrap()))
+        Caller::anonymous(
+            self.functions.runtime().new_request().with_ip(ip.parse::<IpAddr>().unwrap()),
+        )
     }
 
     pub(crate) async fn query(&self, path: &str, args: Json) -> Result<Arc<Answered>, CallError> {
@@ -109,7 +114,9 @@ pub(crate) fn failure(answered: &Answered) -> String {
 
 /// A document, and its id.
 pub(crate) async fn document(host: &Host) -> String {
-    let created = host
-        .mutation("documents:create", json!({ "title": "Plan", "text": "Start small.", "orgId": "acme" }));
+    let created = host.mutation(
+        "documents:create",
+        json!({ "title": "Plan", "text": "Start small.", "orgId": "acme" }),
+    );
     value(&created.await.unwrap().answered).as_str().unwrap().to_owned()
 }

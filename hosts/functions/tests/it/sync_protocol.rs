@@ -28,7 +28,9 @@ impl Follower {
     async fn step_and(&mut self, mut other: impl FnMut(ServerMessage<Value>)) -> Changes {
         loop {
             let message = self.socket.hear().await.unwrap();
-            let ServerMessage::Transition { start_version, end_version, modifications, .. } = message else {
+            let ServerMessage::Transition { start_version, end_version, modifications, .. } =
+                message
+            else {
                 other(message);
                 continue;
             };
@@ -36,7 +38,9 @@ impl Follower {
             assert!(end_version.ts >= self.version.ts);
             self.version = end_version;
             let change = |modification: StateModification<Value>| match modification {
-                StateModification::QueryUpdated { query_id, value, .. } => (query_id.get_id(), Ok(value.0)),
+                StateModification::QueryUpdated { query_id, value, .. } => {
+                    (query_id.get_id(), Ok(value.0))
+                }
                 StateModification::QueryFailed { query_id, error_message, .. } => {
                     (query_id.get_id(), Err(error_message))
                 }
@@ -130,8 +134,7 @@ async fn all_results_of_a_client_are_of_one_time() {
     let add = |query_id: u32, path: &str| json!({ "type": "Add", "queryId": query_id, "udfPath": path, "args": [{}] });
     let queries = [add(0, "messages:list"), add(1, "messages:count"), add(2, "messages:nothing")];
     // That there is no such function disturbs nobody.
-    let modify =
-        json!({ "type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1, "modifications": queries });
+    let modify = json!({ "type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1, "modifications": queries });
     follower.socket.say(modify).await;
     let sending = async {
         for number in 0..40 {
@@ -164,14 +167,20 @@ async fn mutations_are_answered_and_then_seen() {
     let mut follower = followed(&host, "messages:list").await;
     follower.step().await;
     for number in 0..10u32 {
-        follower.socket.mutate(number, "messages:send", json!({ "text": number.to_string() })).await;
+        follower
+            .socket
+            .mutate(number, "messages:send", json!({ "text": number.to_string() }))
+            .await;
     }
     let (mut answered, mut seen, mut last) = (0, 0, None);
     while answered < 10 || seen < 10 || last > Some(follower.version.ts) {
         let changes = follower
             .step_and(|message| match message {
                 ServerMessage::MutationResponse { request_id, result, ts, .. } => {
-                    assert_eq!((request_id, result), (answered, Ok(Value(json!(answered.to_string())))));
+                    assert_eq!(
+                        (request_id, result),
+                        (answered, Ok(Value(json!(answered.to_string()))))
+                    );
                     assert!(ts > last, "they commit in their order");
                     (answered, last) = (answered + 1, ts);
                 }
@@ -188,7 +197,8 @@ async fn mutations_are_answered_and_then_seen() {
     drop(follower);
     let records = host.stop().await;
     assert_eq!(with_action(&records, "sent").len(), 10);
-    let ids: std::collections::BTreeSet<_> = records.iter().map(|log| log["requestId"].to_string()).collect();
+    let ids: std::collections::BTreeSet<_> =
+        records.iter().map(|log| log["requestId"].to_string()).collect();
     assert_eq!(ids.len(), records.len(), "each call is a request of its own");
 }
 
@@ -221,9 +231,10 @@ async fn actions_of_a_client_run_at_once() {
     let host = Served::start().await;
     let mut socket = host.socket().await;
     // The first ends once the second has run.
-    for (request_id, path, args) in
-        [(0, "messages:waitFor", json!({ "count": 1 })), (1, "messages:sendLater", json!({ "text": "a" }))]
-    {
+    for (request_id, path, args) in [
+        (0, "messages:waitFor", json!({ "count": 1 })),
+        (1, "messages:sendLater", json!({ "text": "a" })),
+    ] {
         socket
             .say(json!({ "type": "Action", "requestId": request_id, "udfPath": path, "args": [args] }))
             .await;
@@ -313,17 +324,27 @@ async fn who_does_not_keep_to_the_protocol_is_told_and_left() {
         (
             vec![
                 connect(),
-                modify(0, 1, json!([{ "type": "Add", "queryId": 0, "udfPath": "a:b", "args": [1, 2] }])),
+                modify(
+                    0,
+                    1,
+                    json!([{ "type": "Add", "queryId": 0, "udfPath": "a:b", "args": [1, 2] }]),
+                ),
             ],
             "args",
         ),
         (
-            vec![connect(), json!({ "type": "Mutation", "requestId": 0, "udfPath": "a:b", "args": "x" })],
+            vec![
+                connect(),
+                json!({ "type": "Mutation", "requestId": 0, "udfPath": "a:b", "args": "x" }),
+            ],
             "args",
         ),
         (vec![connect(), json!({ "type": "Action", "requestId": 0, "udfPath": "a:b" })], "args"),
         (
-            vec![connect(), json!({ "type": "Authenticate", "tokenType": "None", "baseVersion": 3 })],
+            vec![
+                connect(),
+                json!({ "type": "Authenticate", "tokenType": "None", "baseVersion": 3 }),
+            ],
             "version 0",
         ),
     ] {
@@ -339,7 +360,10 @@ async fn who_does_not_keep_to_the_protocol_is_told_and_left() {
     assert!(matches!(socket.hear().await, Ok(ServerMessage::FatalError { .. })));
     // And all the others are served as before.
     let mut follower = followed(&host, "messages:count").await;
-    follower.socket.say(json!({ "type": "Event", "eventType": "ClientConnect", "event": [] })).await;
+    follower
+        .socket
+        .say(json!({ "type": "Event", "eventType": "ClientConnect", "event": [] }))
+        .await;
     assert_eq!(follower.step().await, [(0, Ok(json!(0)))]);
 }
 
@@ -351,13 +375,19 @@ async fn a_client_is_whom_its_token_names() {
     let token = host.token("ada", 4_000_000_000);
     follower.socket.authenticate(0, &token).await;
     let changes = follower.step().await;
-    assert!(matches!(&changes[..], [(0, Ok(identity))] if identity["subject"] == "ada"), "{changes:?}");
+    assert!(
+        matches!(&changes[..], [(0, Ok(identity))] if identity["subject"] == "ada"),
+        "{changes:?}"
+    );
     assert_eq!(follower.version.identity, 1);
     // The same user with a newer token: nothing changes, and that is confirmed.
     follower.socket.authenticate(1, &host.token("ada", 4_000_000_001)).await;
     assert_eq!(follower.step().await, []);
     assert_eq!(follower.version.identity, 2);
-    follower.socket.say(json!({ "type": "Authenticate", "tokenType": "None", "baseVersion": 2 })).await;
+    follower
+        .socket
+        .say(json!({ "type": "Authenticate", "tokenType": "None", "baseVersion": 2 }))
+        .await;
     assert_eq!(follower.step().await, [(0, Ok(Json::Null))]);
     drop(follower);
     let subjects: Vec<_> =
@@ -372,10 +402,10 @@ async fn who_has_no_valid_token_is_told_and_not_served_as_nobody() {
         "type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1,
         "modifications": [{ "type": "Add", "queryId": 0, "udfPath": "messages:whoami", "args": [{}] }],
     });
-    let send =
-        json!({ "type": "Mutation", "requestId": 0, "udfPath": "messages:send", "args": [{ "text": "a" }] });
+    let send = json!({ "type": "Mutation", "requestId": 0, "udfPath": "messages:send", "args": [{ "text": "a" }] });
     let user = |token: String| json!({ "type": "Authenticate", "tokenType": "User", "baseVersion": 0, "value": token });
-    let admin = json!({ "type": "Authenticate", "tokenType": "Admin", "baseVersion": 0, "value": "key" });
+    let admin =
+        json!({ "type": "Authenticate", "tokenType": "Admin", "baseVersion": 0, "value": "key" });
     for (authenticate, says) in [
         (user("x".to_owned()), "no JSON Web Token"),
         (user(host.token("ada", 1)), "expired"),
@@ -383,7 +413,8 @@ async fn who_has_no_valid_token_is_told_and_not_served_as_nobody() {
     ] {
         let (last, reason) =
             last_words(&host, &[connect(), authenticate, follow.clone(), send.clone()]).await;
-        let Some(ServerMessage::AuthError { error_message, base_version, auth_update_attempted }) = last
+        let Some(ServerMessage::AuthError { error_message, base_version, auth_update_attempted }) =
+            last
         else {
             panic!("{last:?} {reason}");
         };
@@ -403,7 +434,8 @@ async fn a_token_that_expires_ends_the_session() {
     follower.socket.authenticate(0, &host.token("ada", 1_700_000_000)).await;
     follower.step().await;
     let message = follower.socket.hear().await.unwrap();
-    let ServerMessage::AuthError { error_message, base_version, auth_update_attempted } = message else {
+    let ServerMessage::AuthError { error_message, base_version, auth_update_attempted } = message
+    else {
         panic!("{message:?}");
     };
     assert_eq!((base_version, auth_update_attempted), (Some(0), Some(false)));
@@ -425,7 +457,8 @@ async fn a_client_that_does_not_read_holds_up_nobody() {
         let changes = follower.step().await;
         assert!(matches!(&changes[..], [(0, Ok(large))] if large["count"] == number), "{number}");
     }
-    // When it reads at last, it gets fewer steps than there were changes, and the last is to the newest time.
+    // When it reads at last, it gets fewer steps than there were changes, and the last is to the
+    // newest time.
     let mut steps = 0;
     loop {
         let changes = slow.step().await;
@@ -462,7 +495,8 @@ async fn a_component_is_not_called_from_outside() {
     let ServerMessage::Transition { modifications, .. } = socket.hear().await.unwrap() else {
         panic!("no step")
     };
-    let [StateModification::QueryFailed { query_id, error_message, .. }] = &modifications[..] else {
+    let [StateModification::QueryFailed { query_id, error_message, .. }] = &modifications[..]
+    else {
         panic!("{modifications:?}");
     };
     assert_eq!(*query_id, QueryId::new(0));

@@ -1,4 +1,5 @@
-//! Killed under load and started again: what was answered is in the bucket, and so is whatever committed.
+//! Killed under load and started again: what was answered is in the bucket, and so is whatever
+//! committed.
 
 use std::collections::BTreeSet;
 
@@ -28,8 +29,8 @@ async fn no_change_is_without_its_log(start: Start) {
     let mut answered = BTreeSet::new();
     for round in 0..ROUNDS {
         let mut service = start(&directory, &[], &[]);
-        // Each client changes its own document until its connection breaks; the kill comes after a number of answers that differs
-        // from round to round.
+        // Each client changes its own document until its connection breaks; the kill comes after a
+        // number of answers that differs from round to round.
         let (answers, mut answer) = tokio::sync::mpsc::unbounded_channel();
         let service_ref = &service;
         let clients = join_all(ids.iter().map(|id| {
@@ -72,5 +73,9 @@ async fn no_change_is_without_its_log(start: Start) {
         .collect();
     assert!(answered.len() > ROUNDS * 20);
     assert!(answered.is_subset(&committed), "an answered change is there");
-    assert!(committed.is_subset(&logs), "a committed change has its log: {:?}", committed.difference(&logs));
+    assert!(
+        committed.is_subset(&logs),
+        "a committed change has its log: {:?}",
+        committed.difference(&logs)
+    );
 }

@@ -1,4 +1,5 @@
-//! The service as it is started and used: a process, driven over HTTP, with its logs read back from the bucket.
+//! The service as it is started and used: a process, driven over HTTP, with its logs read back from
+//! the bucket.
 //!
 //! The database is SQLite in a new directory, or the one that `DATABASE_URL` names.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -18,12 +18,22 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts one that keeps everything in `directory`, and has no journal: an answer says that its logs are in the bucket.
-    pub(crate) fn start(directory: &TempDir, flags: &[&str], environment: &[(&str, &str)]) -> Service {
-        Service::start_with_journal(directory, &[&["--journal", "none"], flags].concat(), environment)
+    /// Starts one that keeps everything in `directory`, and has no journal: an answer says that its
+    /// logs are in the bucket.
+    pub(crate) fn start(
+        directory: &TempDir,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Service {
+        Service::start_with_journal(
+            directory,
+            &[&["--journal", "none"], flags].concat(),
+            environment,
+        )
     }
 
-    /// Starts one that keeps everything in `directory`, its journal too: an answer says that its logs are there.
+    /// Starts one that keeps everything in `directory`, its journal too: an answer says that its
+    /// logs are there.
     pub(crate) fn start_with_journal(
         directory: &TempDir,
         flags: &[&str],
@@ -52,7 +62,12 @@ impl Service {
         self.send(self.client.get(self.document(id)), headers).await.unwrap()
     }
 
-    pub(crate) async fn update(&self, id: &str, change: Value, headers: &[(&str, &str)]) -> (u16, Value) {
+    pub(crate) async fn update(
+        &self,
+        id: &str,
+        change: Value,
+        headers: &[(&str, &str)],
+    ) -> (u16, Value) {
         self.try_update(id, change, headers).await.unwrap()
     }
 
@@ -70,13 +85,14 @@ impl Service {
         self.client.get(format!("{}/healthz", self.url)).send().await.unwrap().status().as_u16()
     }
 
-    /// Ends the process as the operating system ends one that it wants to be rid of. It is gone when this returns only for
-    /// those who `wait` for it.
+    /// Ends the process as the operating system ends one that it wants to be rid of. It is gone
+    /// when this returns only for those who `wait` for it.
     pub(crate) fn kill(&self) {
         self.signal("KILL");
     }
 
-    /// Asks the process to end, and waits until it has done what it has to do before: bring what is left to the bucket.
+    /// Asks the process to end, and waits until it has done what it has to do before: bring what is
+    /// left to the bucket.
     pub(crate) fn stop(mut self) {
         self.signal("TERM");
         let status = self.process.wait().unwrap();
@@ -101,7 +117,8 @@ impl Service {
         request: reqwest::RequestBuilder,
         headers: &[(&str, &str)],
     ) -> reqwest::Result<(u16, Value)> {
-        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let response = request.send().await?;
         let status = response.status().as_u16();
         Ok((status, response.json().await?))
@@ -128,18 +145,20 @@ pub(crate) fn change(text: &str) -> Value {
     json!({ "title": "A title", "text": text })
 }
 
-/// The records in the local bucket, in the order of their streams' numbers: each is there once, and none is missing.
+/// The records in the local bucket, in the order of their streams' numbers: each is there once, and
+/// none is missing.
 pub(crate) fn records(directory: &TempDir) -> Vec<Value> {
     let records = records_after_crash(directory);
     check_numbers(&records);
     records.into_values().collect()
 }
 
-/// The records in the local bucket, by stream and number. A crash leaves gaps where objects were on their way that nobody was told
-/// of, while later ones had arrived.
+/// The records in the local bucket, by stream and number. A crash leaves gaps where objects were on
+/// their way that nobody was told of, while later ones had arrived.
 pub(crate) fn records_after_crash(directory: &TempDir) -> Records {
     let objects = WalkDir::new(directory.path().join("bucket")).into_iter().map(Result::unwrap);
-    // `object#1` is an object that was being written when the service was killed. It never got its name.
+    // `object#1` is an object that was being written when the service was killed. It never got its
+    // name.
     let is_object = |path: &Path| !name(path).contains('#');
     let objects = objects.filter(|entry| entry.file_type().is_file() && is_object(entry.path()));
     records_in(objects.map(|entry| (name(entry.path()), std::fs::read(entry.path()).unwrap())))
@@ -148,11 +167,13 @@ pub(crate) fn records_after_crash(directory: &TempDir) -> Records {
 /// Records by stream and number.
 pub(crate) type Records = BTreeMap<(String, u64), Value>;
 
-/// The records in these objects, given as names without their partitions and bytes. Each is there once.
+/// The records in these objects, given as names without their partitions and bytes. Each is there
+/// once.
 pub(crate) fn records_in(objects: impl IntoIterator<Item = (String, Vec<u8>)>) -> Records {
     let mut records = Records::new();
     for (name, bytes) in objects {
-        let Some((stream, first)) = name.strip_suffix(".ndjson.zst").and_then(|name| name.split_once('-'))
+        let Some((stream, first)) =
+            name.strip_suffix(".ndjson.zst").and_then(|name| name.split_once('-'))
         else {
             assert_eq!(name, "probe", "nothing else is in the bucket");
             continue;

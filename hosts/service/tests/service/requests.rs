@@ -21,7 +21,8 @@ async fn every_view_and_every_change_is_in_the_bucket_when_it_is_answered() {
     assert_eq!((status, &document["revision"]), (200, &json!(1)));
     assert_eq!(records(&directory).len(), 1, "the log was there before the answer");
 
-    // The first view runs the query, the second gets the cached result: each is logged as its own viewer's.
+    // The first view runs the query, the second gets the cached result: each is logged as its own
+    // viewer's.
     for (n, (ip, user)) in
         [("192.0.2.2", "bob"), ("2001:db8::3", "eve \"quoted\" \\")].into_iter().enumerate()
     {
@@ -41,13 +42,20 @@ async fn every_view_and_every_change_is_in_the_bucket_when_it_is_answered() {
     // Failures are logged too.
     let stale = json!({ "title": "A title", "text": "two", "expected_revision": 7 });
     let (status, answer) = service.update(&id, stale, &from("192.0.2.4", "ada")).await;
-    assert_eq!((status, &answer["message"]), (409, &json!("the document is at revision 1, not at 7")));
+    assert_eq!(
+        (status, &answer["message"]),
+        (409, &json!("the document is at revision 1, not at 7"))
+    );
     let long = json!({ "title": "A".repeat(201), "text": "" });
     let (status, answer) = service.update(&id, long, &from("192.0.2.4", "ada")).await;
-    assert_eq!((status, &answer["message"]), (400, &json!("title of 201 bytes exceeds limit of 200 bytes")));
+    assert_eq!(
+        (status, &answer["message"]),
+        (400, &json!("title of 201 bytes exceeds limit of 200 bytes"))
+    );
     let (status, _) = service.view(&new_id("nothing"), &from("192.0.2.4", "ada")).await;
     assert_eq!(status, 404);
-    let outcomes: Vec<_> = records(&directory)[3..].iter().map(|log| log["outcome"].clone()).collect();
+    let outcomes: Vec<_> =
+        records(&directory)[3..].iter().map(|log| log["outcome"].clone()).collect();
     assert_eq!(
         outcomes,
         [
@@ -70,7 +78,8 @@ async fn every_view_and_every_change_is_in_the_bucket_when_it_is_answered() {
 async fn what_a_client_claims_to_be_does_not_reach_a_log() {
     let directory = TempDir::new().unwrap();
     let service = Service::start(&directory, &[], &[]);
-    let forged = [("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6"), ("x-request-id", "mine")];
+    let forged =
+        [("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6"), ("x-request-id", "mine")];
     service.view(&new_id("nothing"), &forged).await;
     let records = records(&directory);
     assert_eq!(records[0]["client"]["ip"], "127.0.0.1");

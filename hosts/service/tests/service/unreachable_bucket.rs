@@ -71,24 +71,35 @@ async fn nothing_commits_and_nothing_is_shown_while_the_bucket_is_away() {
 
     store.resume().await;
     let (status, document) = loop {
-        // The connection comes back at its own time; until then the answer is that nothing was done.
+        // The connection comes back at its own time; until then the answer is that nothing was
+        // done.
         let (status, answer) = service.update(&id, change("four"), &[]).await;
         if status != 503 {
             break (status, answer);
         }
     };
-    assert_eq!((status, &document["revision"]), (200, &json!(2)), "nothing had committed in between");
+    assert_eq!(
+        (status, &document["revision"]),
+        (200, &json!(2)),
+        "nothing had committed in between"
+    );
     assert_eq!(service.view(&id, &[]).await.1["text"], "four");
 
     // What was on its way is let arrive before the process ends.
     service.stop();
-    // Each record once, also those whose functions failed since nobody knew whether they would arrive.
+    // Each record once, also those whose functions failed since nobody knew whether they would
+    // arrive.
     let records = records_on(&store);
-    let request_ids: Vec<_> = records.values().map(|log| log["client"]["requestId"].to_string()).collect();
+    let request_ids: Vec<_> =
+        records.values().map(|log| log["client"]["requestId"].to_string()).collect();
     let mut once = request_ids.clone();
     once.sort();
     once.dedup();
     assert_eq!(once.len(), request_ids.len(), "no request is logged twice");
-    let changes: Vec<_> = records.values().filter(|log| log["action"] == "documents.update").collect();
-    assert!(changes.len() >= 3, "one before, one after, and those whose outcome was not known: {changes:?}");
+    let changes: Vec<_> =
+        records.values().filter(|log| log["action"] == "documents.update").collect();
+    assert!(
+        changes.len() >= 3,
+        "one before, one after, and those whose outcome was not known: {changes:?}"
+    );
 }

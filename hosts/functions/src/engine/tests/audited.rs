@@ -2,9 +2,11 @@
 
 use super::*;
 
-/// The bodies of a function that logs what `bodies` makes, one by one; what is refused is its message.
+/// The bodies of a function that logs what `bodies` makes, one by one; what is refused is its
+/// message.
 fn bodies(expressions: &[&str]) -> Vec<String> {
-    let cases: Vec<String> = expressions.iter().map(|expression| format!("() => ({expression})")).collect();
+    let cases: Vec<String> =
+        expressions.iter().map(|expression| format!("() => ({expression})")).collect();
     let fixture = fixture(&format!(
         "const bodies: any[] = [{}];
          export const audit = query({{ args: {{ i: v.number() }}, handler: async (_ctx, {{ i }}) => {{
@@ -17,7 +19,10 @@ fn bodies(expressions: &[&str]) -> Vec<String> {
         match (asked.as_slice(), result) {
             ([(op, args)], Ok(_)) => {
                 assert_eq!(op, "1.0/auditLog");
-                let body = args.strip_prefix("{\"body\":").and_then(|rest| rest.strip_suffix('}')).unwrap();
+                let body = args
+                    .strip_prefix("{\"body\":")
+                    .and_then(|rest| rest.strip_suffix('}'))
+                    .unwrap();
                 body.to_owned()
             }
             (_, Ok(message)) => serde_json::from_str(&message).unwrap(),
@@ -118,8 +123,9 @@ fn what_json_cannot_say_is_refused_with_its_path() {
         "{ get a() { throw new Error('mine'); } }",
         "new Proxy({}, { ownKeys() { throw new Error('trap'); } })",
     ]);
-    let object =
-        |what: &str| format!("Audit log body must be an object of members as JSON, which this {what} is not");
+    let object = |what: &str| {
+        format!("Audit log body must be an object of members as JSON, which this {what} is not")
+    };
     let expected = [
         "BigInt value can't be serialized in JSON (at a.b[1].c)".to_owned(),
         "Converting circular structure to JSON (at a[0].o)".to_owned(),
@@ -141,7 +147,8 @@ fn what_json_cannot_say_is_refused_with_its_path() {
     assert_eq!(&refused[11..], ["mine", "trap"]);
 }
 
-/// The host is the one that ends a function for a log that is too large: it must be told, also if the function catches errors.
+/// The host is the one that ends a function for a log that is too large: it must be told, also if
+/// the function catches errors.
 #[test]
 fn a_body_larger_than_any_log_reaches_the_host_as_one() {
     if with_npm_package() {

@@ -38,7 +38,10 @@ fn a_convex_error_keeps_its_data() {
          export const derived = query(async () => { throw new Mine([1]); });",
     );
     let failure = fixture.failure("messages:data");
-    assert_eq!(failure.data.as_deref(), Some("{\"code\":{\"$integer\":\"BwAAAAAAAAA=\"},\"why\":\"x\"}"));
+    assert_eq!(
+        failure.data.as_deref(),
+        Some("{\"code\":{\"$integer\":\"BwAAAAAAAAA=\"},\"why\":\"x\"}")
+    );
     assert!(
         failure.message.starts_with("Uncaught ConvexError: {\"code\":\"7n\",\"why\":\"x\"}\n"),
         "{}",
@@ -70,8 +73,12 @@ fn an_operation_that_fails_is_an_error_that_can_be_caught() {
     };
     let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Err(error.clone()) };
     let ran = fixture.run_with("messages:caught", "[{}]", &SEED, &ample(), &mut host);
-    assert_eq!(ran.result.unwrap(), "[true,\"Uncaught ConvexError: no\",{\"$integer\":\"BwAAAAAAAAA=\"}]");
-    let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Err(SyscallError::new("plain")) };
+    assert_eq!(
+        ran.result.unwrap(),
+        "[true,\"Uncaught ConvexError: no\",{\"$integer\":\"BwAAAAAAAAA=\"}]"
+    );
+    let mut host =
+        Host { asked: Vec::new(), answer: |_: &str, _: &str| Err(SyscallError::new("plain")) };
     let ran = fixture.run_with("messages:caught", "[{}]", &SEED, &ample(), &mut host);
     assert_eq!(ran.result.unwrap(), "[false,\"plain\",null]");
     let ran = fixture.run_with("messages:sync", "[{}]", &SEED, &ample(), &mut host);
@@ -242,7 +249,10 @@ fn an_action_waits_for_answers_from_other_threads_in_any_order() {
     let mut host = elsewhere(|operations| {
         let (one, two) = (operations.recv().unwrap(), operations.recv().unwrap());
         two.1.complete(Ok(format!("second {}", two.0)));
-        one.1.complete(Err(SyscallError { message: "first".to_owned(), data: Some("[1]".to_owned()) }));
+        one.1.complete(Err(SyscallError {
+            message: "first".to_owned(),
+            data: Some("[1]".to_owned()),
+        }));
     });
     let ran = fixture.run_with("messages:both", "[{}]", &SEED, &ample(), &mut host);
     assert_eq!(ran.result.unwrap(), "[\"first 1\",\"second 2\"]");
@@ -263,7 +273,8 @@ fn an_answer_that_never_comes_does_not_hang_the_call() {
     let (sender, held) = channel();
     let mut host = Elsewhere(sender);
     let limits = Limits { wall: Duration::from_millis(20), ..ample() };
-    let failure = fixture.run_with("messages:dropped", "[{}]", &SEED, &limits, &mut host).result.unwrap_err();
+    let failure =
+        fixture.run_with("messages:dropped", "[{}]", &SEED, &limits, &mut host).result.unwrap_err();
     assert_eq!(failure.kind, FailureKind::TimeLimit, "{}", failure.message);
     let ran = fixture.run_with("messages:unawaited", "[{}]", &SEED, &ample(), &mut host);
     assert_eq!(ran.result.unwrap(), "\"done\"");
@@ -275,7 +286,11 @@ fn an_answer_that_never_comes_does_not_hang_the_call() {
 
     let failure = fixture.failure("messages:never");
     assert_eq!(failure.kind, FailureKind::NeverResolves);
-    assert!(failure.message.starts_with("Returned promise will never resolve"), "{}", failure.message);
+    assert!(
+        failure.message.starts_with("Returned promise will never resolve"),
+        "{}",
+        failure.message
+    );
 }
 
 #[test]
@@ -298,7 +313,8 @@ impl Syscalls for Nested<'_> {
         let mut inner = Nested(self.0, self.1 - 1);
         let ran = self.0.run_with("messages:outer", "[{}]", &SEED, &ample(), &mut inner);
         Answer::Now(
-            ran.result.map_err(|failure| SyscallError { message: failure.message, data: failure.data }),
+            ran.result
+                .map_err(|failure| SyscallError { message: failure.message, data: failure.data }),
         )
     }
 }

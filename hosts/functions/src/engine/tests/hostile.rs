@@ -54,7 +54,10 @@ fn an_endless_loop_ends_with_its_function() {
     for name in names {
         let failure = fails_alone(&fixture, name, &limits);
         assert_eq!(failure.kind, FailureKind::TimeLimit, "{name}: {}", failure.message);
-        assert_eq!(failure.message, "Function execution timed out (maximum duration: 20ms of JavaScript)");
+        assert_eq!(
+            failure.message,
+            "Function execution timed out (maximum duration: 20ms of JavaScript)"
+        );
     }
 }
 
@@ -73,9 +76,15 @@ fn one_call_of_the_language_is_not_endless() {
          export const replaced = query(async () => 'a'.repeat(2e7).replaceAll('a'.repeat(1e7) + 'b', ''));
          export const fine = query(async () => 1);",
     );
-    for name in ["joined", "reversed", "sliced", "concatenated", "text", "sorted", "found", "replaced"] {
+    for name in
+        ["joined", "reversed", "sliced", "concatenated", "text", "sorted", "found", "replaced"]
+    {
         let failure = fails_alone(&fixture, name, &ample());
-        assert!(failure.message.starts_with("Uncaught RangeError: "), "{name}: {}", failure.message);
+        assert!(
+            failure.message.starts_with("Uncaught RangeError: "),
+            "{name}: {}",
+            failure.message
+        );
     }
     let fixture = super::fixture(
         "export const repeated = query(async () => { const a = new Array(1e5); for (;;) { try { a.join('x'); } catch {} } });
@@ -129,8 +138,8 @@ fn endless_allocation_ends_with_its_function() {
     );
     let limits = Limits { memory_bytes: 8 << 20, ..ample() };
     let names = [
-        "objects", "strings", "buffers", "shared", "huge", "filled", "repeated", "closures", "promises",
-        "json", "padded", "symbols", "maps",
+        "objects", "strings", "buffers", "shared", "huge", "filled", "repeated", "closures",
+        "promises", "json", "padded", "symbols", "maps",
     ];
     for name in names {
         let failure = fails_alone(&fixture, name, &limits);
@@ -268,15 +277,16 @@ fn a_function_that_spoils_the_language_spoils_its_own_call_alone() {
         "everything",
     ] {
         for throws in [false, true] {
-            let (asked, result) =
-                fixture.asked("messages:spoil", &format!("[{{\"by\":\"{by}\",\"throws\":{throws}}}]"));
+            let (asked, result) = fixture
+                .asked("messages:spoil", &format!("[{{\"by\":\"{by}\",\"throws\":{throws}}}]"));
             assert_eq!(fixture.value("messages:look", "[{}]"), looks, "after {by}");
             if let Err(failure) = result {
                 assert!(failure.message.starts_with("Uncaught"), "{by}: {}", failure.message);
             }
             if !with_npm_package() && by != "toJSON" && by != "thenable" {
-                let body =
-                    format!("{{\"body\":{{\"by\":\"{by}\",\"ip\":{{\"$var\":\"ip\"}},\"list\":[1]}}}}");
+                let body = format!(
+                    "{{\"body\":{{\"by\":\"{by}\",\"ip\":{{\"$var\":\"ip\"}},\"list\":[1]}}}}"
+                );
                 assert_eq!(asked, [("1.0/auditLog".to_owned(), body)], "{by}");
             }
         }

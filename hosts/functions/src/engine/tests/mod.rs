@@ -1,4 +1,5 @@
-//! A function's call, from the outside. `CONVEX_NPM_PACKAGE` names a directory of the npm package to run all of them with it.
+//! A function's call, from the outside. `CONVEX_NPM_PACKAGE` names a directory of the npm package
+//! to run all of them with it.
 
 mod audited;
 mod called;
@@ -8,7 +9,9 @@ mod modules;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Answer, Call, Failure, FailureKind, Later, Limits, Ran, Seed, SyscallError, Syscalls, run};
+use super::{
+    Answer, Call, Failure, FailureKind, Later, Limits, Ran, Seed, SyscallError, Syscalls, run,
+};
 use crate::program::{Env, Program};
 use crate::value::ComponentPath;
 
@@ -72,10 +75,18 @@ fn ample() -> Limits {
 const SEED: Seed = Seed { random: 1, now_ms: 1_700_000_000_000.0 };
 
 impl Fixture {
-    fn run_with(&self, name: &str, args: &str, seed: &Seed, limits: &Limits, host: &mut dyn Syscalls) -> Ran {
+    fn run_with(
+        &self,
+        name: &str,
+        args: &str,
+        seed: &Seed,
+        limits: &Limits,
+        host: &mut dyn Syscalls,
+    ) -> Ran {
         let root = ComponentPath::root();
         let function = self.program.function(&root, name).unwrap_or_else(|| panic!("no {name}"));
-        let call = Call { program: &self.program, component: &root, function, args, request_id: "r1" };
+        let call =
+            Call { program: &self.program, component: &root, function, args, request_id: "r1" };
         run(&call, seed, limits, host)
     }
 

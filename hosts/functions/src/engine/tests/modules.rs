@@ -13,7 +13,10 @@ fn modules_import_each_other_as_their_authors_write_it() {
         ),
         ("dir/b.ts", "export { b } from '../c';"),
         ("dir/index.ts", "export const one = 'index'; export type Two = 2;"),
-        ("c.mjs", "import { run } from './a'; export const b = 'b'; export const circle = () => run;"),
+        (
+            "c.mjs",
+            "import { run } from './a'; export const b = 'b'; export const circle = () => run;",
+        ),
         ("late.js", "export const late = 'late';"),
         ("types.d.ts", "export type T = number;"),
         ("data.json", "{ \"x\": [1, 2] }"),

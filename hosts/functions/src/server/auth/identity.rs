@@ -23,13 +23,15 @@ const STANDARD: [(&str, &str); 17] = [
     ("updated_at", "updatedAt"),
 ];
 
-/// Claims about the token and not about the user (RFC 7519, section 4.1). They are left out: each token of a user has others, and a
-/// result that is cached for the user must not be computed again for a new token. Not among them: `sub`, the user's id, which is there under
-/// this name too, since functions ask for it by either.
+/// Claims about the token and not about the user (RFC 7519, section 4.1). They are left out: each
+/// token of a user has others, and a result that is cached for the user must not be computed again
+/// for a new token. Not among them: `sub`, the user's id, which is there under this name too, since
+/// functions ask for it by either.
 const OF_THE_TOKEN: [&str; 6] = ["iss", "aud", "exp", "nbf", "iat", "jti"];
 
-/// The identity that these verified claims speak of. Claims that are not standard stay as they are; the members of those that are
-/// objects are there under dotted names too, `properties.id`, as Convex documents it.
+/// The identity that these verified claims speak of. Claims that are not standard stay as they are;
+/// the members of those that are objects are there under dotted names too, `properties.id`, as
+/// Convex documents it.
 pub(super) fn identity(issuer: &str, subject: &str, claims: &Map<String, Json>) -> Json {
     let mut identity = Map::new();
     for (name, claim) in claims {
@@ -41,13 +43,16 @@ pub(super) fn identity(issuer: &str, subject: &str, claims: &Map<String, Json>) 
             (Some((_, convex)), Json::Number(seconds)) if name == "updated_at" => {
                 let seconds = seconds.as_f64().unwrap_or_default();
                 let time = chrono::DateTime::from_timestamp_millis((seconds * 1_000.0) as i64);
-                let text = time.map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true));
+                let text =
+                    time.map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true));
                 identity.insert((*convex).to_owned(), text.into());
             }
             (Some((_, convex)), claim) => {
                 identity.insert((*convex).to_owned(), claim.clone());
             }
-            (None, Json::Object(address)) if name == "address" && address.contains_key("formatted") => {
+            (None, Json::Object(address))
+                if name == "address" && address.contains_key("formatted") =>
+            {
                 identity.insert(name.clone(), address["formatted"].clone());
             }
             (None, claim) => {

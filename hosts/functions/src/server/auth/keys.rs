@@ -62,7 +62,8 @@ pub(super) fn read(settings: &AuthSettings) -> Result<Vec<Key>, KeyError> {
     if audience.is_empty() {
         return Err(refuse(
             None,
-            "audience is empty: tokens for other services of the issuer would be believed".to_owned(),
+            "audience is empty: tokens for other services of the issuer would be believed"
+                .to_owned(),
         ));
     }
     let (file, parse): (&Path, Parse) = match (jwks, public_key, secret_file) {
@@ -76,14 +77,15 @@ pub(super) fn read(settings: &AuthSettings) -> Result<Vec<Key>, KeyError> {
             ));
         }
     };
-    let content =
-        std::fs::read(file).map_err(|error| refuse(Some(file), format!("cannot be read: {error}")))?;
+    let content = std::fs::read(file)
+        .map_err(|error| refuse(Some(file), format!("cannot be read: {error}")))?;
     parse(&content).map_err(|what| refuse(Some(file), what))
 }
 
 fn secret(text: &[u8]) -> Result<Key, String> {
     // Editors end a file with a line feed.
-    let secret = text.strip_suffix(b"\n").map_or(text, |text| text.strip_suffix(b"\r").unwrap_or(text));
+    let secret =
+        text.strip_suffix(b"\n").map_or(text, |text| text.strip_suffix(b"\r").unwrap_or(text));
     if secret.len() < MIN_SECRET_BYTES {
         return Err(format!(
             "the secret has {} bytes, and must have at least {MIN_SECRET_BYTES}",
@@ -114,8 +116,8 @@ fn public(pem: &[u8]) -> Result<Key, String> {
 }
 
 fn key_set(json: &[u8]) -> Result<Vec<Key>, String> {
-    let set =
-        serde_json::from_slice::<JwkSet>(json).map_err(|error| format!("is no JSON Web Key Set: {error}"))?;
+    let set = serde_json::from_slice::<JwkSet>(json)
+        .map_err(|error| format!("is no JSON Web Key Set: {error}"))?;
     // A set may have keys for other purposes.
     let keys: Vec<Key> = set.keys.iter().filter_map(of_set).collect();
     if keys.is_empty() {
@@ -125,7 +127,8 @@ fn key_set(json: &[u8]) -> Result<Vec<Key>, String> {
 }
 
 fn of_set(jwk: &Jwk) -> Option<Key> {
-    if jwk.common.public_key_use.as_ref().is_some_and(|purpose| *purpose != PublicKeyUse::Signature) {
+    if jwk.common.public_key_use.as_ref().is_some_and(|purpose| *purpose != PublicKeyUse::Signature)
+    {
         return None;
     }
     // The bytes that a whole key has, where its algorithm leaves no choice.

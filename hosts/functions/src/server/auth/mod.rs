@@ -1,7 +1,8 @@
 //! Whether a token says who calls: JSON Web Tokens (RFC 7519), verified with configured keys.
 //!
-//! A token that is not valid is refused: who sent one wanted to be somebody, and is not answered as nobody. Errors tell what is
-//! wrong and show nothing of the token but names that are no secrets, cut short.
+//! A token that is not valid is refused: who sent one wanted to be somebody, and is not answered as
+//! nobody. Errors tell what is wrong and show nothing of the token but names that are no secrets,
+//! cut short.
 
 mod identity;
 mod keys;
@@ -123,7 +124,10 @@ impl Authenticator {
     /// # Errors
     ///
     /// If a file cannot be read or has no key in it that can be used.
-    pub fn open(settings: &[AuthSettings], clock: Arc<dyn Clock>) -> Result<Authenticator, KeyError> {
+    pub fn open(
+        settings: &[AuthSettings],
+        clock: Arc<dyn Clock>,
+    ) -> Result<Authenticator, KeyError> {
         let provider = |settings: &AuthSettings| {
             let AuthSettings { issuer, audience, .. } = settings;
             let keys = keys::read(settings)?;
@@ -137,7 +141,8 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// If it is not one that an issuer which is configured made for an audience which is configured, or not valid now.
+    /// If it is not one that an issuer which is configured made for an audience which is
+    /// configured, or not valid now.
     pub fn verify(&self, token: &str) -> Result<Verified, Refused> {
         if self.providers.is_empty() {
             return Err(Refused::NobodyConfigured);
@@ -150,7 +155,8 @@ impl Authenticator {
             let is_unknown = matches!(error.kind(), ErrorKind::Json(_));
             if is_unknown { Refused::Algorithm } else { Refused::Malformed("is no JSON Web Token") }
         })?;
-        // RFC 7515, section 4.1.11: what is marked so and is not understood makes the token invalid.
+        // RFC 7515, section 4.1.11: what is marked so and is not understood makes the token
+        // invalid.
         if header.crit.is_some() {
             return Err(Refused::Malformed("has critical headers, and none is understood here"));
         }
@@ -158,7 +164,8 @@ impl Authenticator {
         let claimed = jsonwebtoken::dangerous::insecure_decode_claims::<Map<String, Json>>(token)
             .map_err(|_| Refused::Malformed("is no JSON Web Token"))?;
         let issuer = text(&claimed, "iss").ok_or(Refused::Malformed("has no issuer"))?;
-        let mut issued = self.providers.iter().filter(|provider| provider.issuer == issuer).peekable();
+        let mut issued =
+            self.providers.iter().filter(|provider| provider.issuer == issuer).peekable();
         if issued.peek().is_none() {
             return Err(Refused::Issuer(shown(issuer)));
         }
@@ -176,7 +183,11 @@ impl Authenticator {
         if keys.peek().is_none() {
             let accepted = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA, Algorithm::HS256];
             let is_accepted = accepted.contains(&header.alg);
-            return Err(if is_accepted { Refused::UnknownKey(shown(issuer)) } else { Refused::Algorithm });
+            return Err(if is_accepted {
+                Refused::UnknownKey(shown(issuer))
+            } else {
+                Refused::Algorithm
+            });
         }
         let claims = keys.find_map(|key| signed(token, key)).ok_or(Refused::Signature)?;
         self.current(issuer, &claims)
@@ -185,7 +196,8 @@ impl Authenticator {
     /// Whether these claims, which are the issuer's, hold now.
     fn current(&self, issuer: &str, claims: &Map<String, Json>) -> Result<Verified, Refused> {
         let now_ms = self.clock.now_ms();
-        let expires_ms = time_ms(claims, "exp")?.ok_or(Refused::Malformed("has no time of expiry"))?;
+        let expires_ms =
+            time_ms(claims, "exp")?.ok_or(Refused::Malformed("has no time of expiry"))?;
         let expires_ms = expires_ms.saturating_add(LEEWAY_MS);
         if expires_ms <= now_ms {
             return Err(Refused::Expired { seconds: now_ms.saturating_sub(expires_ms) / 1_000 });

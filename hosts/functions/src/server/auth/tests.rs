@@ -1,4 +1,5 @@
-//! Each way in which a token is not valid, and each algorithm with one that is. The keys beside this file were made for these tests.
+//! Each way in which a token is not valid, and each algorithm with one that is. The keys beside
+//! this file were made for these tests.
 
 use std::path::{Path, PathBuf};
 
@@ -31,7 +32,10 @@ fn open(providers: &[AuthSettings]) -> Result<Authenticator, KeyError> {
 }
 
 /// The signing key of an algorithm, and a provider that verifies with its other half.
-#[allow(clippy::wildcard_enum_match_arm, reason = "of the algorithms there are, these tests use four")]
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "of the algorithms there are, these tests use four"
+)]
 fn pair(algorithm: Algorithm) -> (EncodingKey, AuthSettings, tempfile::TempDir) {
     let kept = tempfile::tempdir().unwrap();
     let public = |file: &str| AuthSettings { public_key: Some(keys(file)), ..provider() };
@@ -40,8 +44,12 @@ fn pair(algorithm: Algorithm) -> (EncodingKey, AuthSettings, tempfile::TempDir) 
         Algorithm::RS256 => {
             (EncodingKey::from_rsa_pem(&private("rsa.private.pem")).unwrap(), public("rsa.pem"))
         }
-        Algorithm::ES256 => (EncodingKey::from_ec_pem(&private("ec.private.pem")).unwrap(), public("ec.pem")),
-        Algorithm::EdDSA => (EncodingKey::from_ed_pem(&private("ed.private.pem")).unwrap(), public("ed.pem")),
+        Algorithm::ES256 => {
+            (EncodingKey::from_ec_pem(&private("ec.private.pem")).unwrap(), public("ec.pem"))
+        }
+        Algorithm::EdDSA => {
+            (EncodingKey::from_ed_pem(&private("ed.private.pem")).unwrap(), public("ed.pem"))
+        }
         _ => {
             let file = kept.path().join("secret");
             std::fs::write(&file, format!("{SECRET}\n")).unwrap();
@@ -52,7 +60,8 @@ fn pair(algorithm: Algorithm) -> (EncodingKey, AuthSettings, tempfile::TempDir) 
     (key, provider, kept)
 }
 
-const ALL: [Algorithm; 4] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA, Algorithm::HS256];
+const ALL: [Algorithm; 4] =
+    [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA, Algorithm::HS256];
 
 fn claims() -> Json {
     json!({"iss": ISSUER, "sub": "user1", "aud": "app", "exp": NOW_S + 60, "email": "a@example.com"})
@@ -113,7 +122,10 @@ fn a_token_does_not_choose_how_a_key_is_used() {
     let (_, provider, _kept) = pair(Algorithm::RS256);
     let public = std::fs::read(keys("rsa.pem")).unwrap();
     let forged = token(Algorithm::HS256, &EncodingKey::from_secret(&public), &claims());
-    assert_eq!(open(&[provider]).unwrap().verify(&forged), Err(Refused::UnknownKey(ISSUER.to_owned())));
+    assert_eq!(
+        open(&[provider]).unwrap().verify(&forged),
+        Err(Refused::UnknownKey(ISSUER.to_owned()))
+    );
 
     let (key, provider, _kept) = pair(Algorithm::HS256);
     let authenticator = open(&[provider]).unwrap();
@@ -121,7 +133,10 @@ fn a_token_does_not_choose_how_a_key_is_used() {
     assert_eq!(authenticator.verify(&longer), Err(Refused::Algorithm));
     // {"alg":"none"}
     let body = longer.split('.').nth(1).unwrap();
-    assert_eq!(authenticator.verify(&format!("eyJhbGciOiJub25lIn0.{body}.")), Err(Refused::Algorithm));
+    assert_eq!(
+        authenticator.verify(&format!("eyJhbGciOiJub25lIn0.{body}.")),
+        Err(Refused::Algorithm)
+    );
 }
 
 #[test]
@@ -140,9 +155,12 @@ fn issuer_and_audience_must_be_configured_together() {
     // Two audiences of one issuer have each their own keys.
     let (ed, first, _kept) = pair(Algorithm::EdDSA);
     let (ec, second, _kept) = pair(Algorithm::ES256);
-    let authenticator = open(&[first, AuthSettings { audience: "second".to_owned(), ..second }]).unwrap();
+    let authenticator =
+        open(&[first, AuthSettings { audience: "second".to_owned(), ..second }]).unwrap();
     assert!(authenticator.verify(&token(Algorithm::EdDSA, &ed, &claims())).is_ok());
-    assert!(authenticator.verify(&token(Algorithm::ES256, &ec, &with("aud", json!("second")))).is_ok());
+    assert!(
+        authenticator.verify(&token(Algorithm::ES256, &ec, &with("aud", json!("second")))).is_ok()
+    );
     let crossed = authenticator.verify(&token(Algorithm::ES256, &ec, &claims()));
     assert_eq!(crossed, Err(Refused::UnknownKey(ISSUER.to_owned())));
 }
@@ -154,11 +172,17 @@ fn times_are_kept_to_the_leeway() {
     assert_eq!(answer(&with("exp", json!(NOW_S - 65))), Err(Refused::Expired { seconds: 60 }));
     assert!(answer(&with("exp", json!(NOW_S as f64 + 0.5))).is_ok());
     assert!(answer(&with("exp", json!(1e300))).is_ok());
-    assert_eq!(answer(&with("exp", json!("soon"))), Err(Refused::Malformed("has a time that is no number")));
+    assert_eq!(
+        answer(&with("exp", json!("soon"))),
+        Err(Refused::Malformed("has a time that is no number"))
+    );
     assert_eq!(answer(&without("exp")), Err(Refused::Malformed("has no time of expiry")));
     assert!(answer(&with("nbf", json!(NOW_S + 5))).is_ok());
     assert_eq!(answer(&with("nbf", json!(NOW_S + 66))), Err(Refused::NotYet { seconds: 66 }));
-    assert_eq!(answer(&with("nbf", json!([]))), Err(Refused::Malformed("has a time that is no number")));
+    assert_eq!(
+        answer(&with("nbf", json!([]))),
+        Err(Refused::Malformed("has a time that is no number"))
+    );
 }
 
 #[test]
@@ -188,7 +212,8 @@ fn critical_headers_are_refused() {
     assert!(matches!(open(&[provider]).unwrap().verify(&token), Err(Refused::Malformed(_))));
 }
 
-/// A key set as issuers publish it: a key each for the two algorithms, one for another purpose, one that is not known here.
+/// A key set as issuers publish it: a key each for the two algorithms, one for another purpose, one
+/// that is not known here.
 fn key_set(directory: &Path) -> AuthSettings {
     use jsonwebtoken::jwk::Jwk;
     let jwk = |algorithm: Algorithm, id: &str| {
@@ -241,8 +266,16 @@ fn files_without_a_usable_key_are_named() {
     refused("{}", jwks(), "is no JSON Web Key Set");
     refused(r#"{"keys":[]}"#, jwks(), "has 0 keys");
     refused("secret", public_key(), "is no PEM file");
-    refused(&std::fs::read_to_string(keys("rsa.private.pem")).unwrap(), public_key(), "private key");
-    refused(&std::fs::read_to_string(keys("ed.private.pem")).unwrap(), public_key(), "is no PEM file");
+    refused(
+        &std::fs::read_to_string(keys("rsa.private.pem")).unwrap(),
+        public_key(),
+        "private key",
+    );
+    refused(
+        &std::fs::read_to_string(keys("ed.private.pem")).unwrap(),
+        public_key(),
+        "is no PEM file",
+    );
     refused("too short a secret", secret_file(), "has 18 bytes");
     refused("", AuthSettings { jwks: Some(file.clone()), ..secret_file() }, "no other");
     refused("", provider(), "needs one of");

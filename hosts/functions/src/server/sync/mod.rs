@@ -1,7 +1,7 @@
 //! The sync protocol over WebSocket: clients that follow queries.
 //!
-//! `protocol.rs` has the messages, `query_set.rs` what a client asked for and has, `mutations.rs` what it sent to be done;
-//! `session.rs` puts them together.
+//! `protocol.rs` has the messages, `query_set.rs` what a client asked for and has, `mutations.rs`
+//! what it sent to be done; `session.rs` puts them together.
 
 mod mutations;
 mod protocol;

@@ -1,9 +1,10 @@
 //! Mutations of client sessions: in the order in which they were sent, and each once.
 //!
-//! A client that loses its connection sends again what was not answered, with the number that it had. So what runs belongs to
-//! the client and not to the connection: a mutation goes on when its connection is gone, and one that is sent again is answered with what
-//! it gave. This is kept in memory, for a while and up to a bound; a mutation that is sent again to another process, or
-//! much later, runs again.
+//! A client that loses its connection sends again what was not answered, with the number that it
+//! had. So what runs belongs to the client and not to the connection: a mutation goes on when its
+//! connection is gone, and one that is sent again is answered with what it gave. This is kept in
+//! memory, for a while and up to a bound; a mutation that is sent again to another process, or much
+//! later, runs again.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +23,8 @@ const MAX_KEPT: usize = 128;
 /// How many bytes of them, for one client.
 const MAX_KEPT_BYTES: usize = 1 << 20;
 
-/// How long they are kept once the client is gone: clients try again after 16 seconds at the latest.
+/// How long they are kept once the client is gone: clients try again after 16 seconds at the
+/// latest.
 const KEPT_FOR: Duration = Duration::from_secs(120);
 
 /// How many clients that are gone are remembered, and how many bytes of theirs.
@@ -59,7 +61,11 @@ struct Gone {
 
 impl<T: Outcome> Default for Mutations<T> {
     fn default() -> Mutations<T> {
-        Mutations(Mutex::new(State { clients: HashMap::new(), gone: VecDeque::new(), gone_bytes: 0 }))
+        Mutations(Mutex::new(State {
+            clients: HashMap::new(),
+            gone: VecDeque::new(),
+            gone_bytes: 0,
+        }))
     }
 }
 
@@ -86,8 +92,9 @@ impl<T: Outcome> Mutations<T> {
 impl<T: Outcome> State<T> {
     fn forget_the_old(&mut self) {
         while let Some(Gone { session, at, bytes }) = self.gone.front() {
-            let is_over =
-                at.elapsed() >= KEPT_FOR || self.gone.len() > MAX_GONE || self.gone_bytes > MAX_GONE_BYTES;
+            let is_over = at.elapsed() >= KEPT_FOR
+                || self.gone.len() > MAX_GONE
+                || self.gone_bytes > MAX_GONE_BYTES;
             if !is_over {
                 return;
             }
@@ -140,7 +147,8 @@ struct Known<T> {
 }
 
 impl<T: Outcome> Client<T> {
-    /// Starts the task that runs the mutations of one client one after another. It ends with the client.
+    /// Starts the task that runs the mutations of one client one after another. It ends with the
+    /// client.
     fn start() -> Client<T> {
         let (queue, mut jobs) = mpsc::unbounded_channel::<Job<T>>();
         tokio::spawn(async move {
@@ -171,8 +179,9 @@ impl<T: Outcome> Known<T> {
 }
 
 impl<T: Outcome> Connection<T> {
-    /// Runs a mutation once all that this client sent before have ended. One that it sent before is not run again. The future gives
-    /// its outcome, or `None` if it panicked; dropping it does not stop the mutation.
+    /// Runs a mutation once all that this client sent before have ended. One that it sent before is
+    /// not run again. The future gives its outcome, or `None` if it panicked; dropping it does not
+    /// stop the mutation.
     ///
     /// # Errors
     ///
@@ -209,7 +218,9 @@ impl<T: Outcome> Connection<T> {
 fn forget_the_first<T: Outcome>(known: &mut BTreeMap<u32, Known<T>>) {
     let mut bytes: usize = known.values().map(Known::bytes).sum();
     while known.len() > MAX_KEPT || bytes > MAX_KEPT_BYTES {
-        let Some(first) = known.first_entry().filter(|first| !first.get().is_under_way()) else { return };
+        let Some(first) = known.first_entry().filter(|first| !first.get().is_under_way()) else {
+            return;
+        };
         bytes -= first.remove().bytes();
     }
 }
@@ -252,11 +263,17 @@ mod tests {
         let answer = again.run(7, 70, never).unwrap();
         let after = again.run(8, 80, never).unwrap();
         release.send("done".to_owned()).unwrap();
-        assert_eq!((answer.await, after.await), (Some("done".to_owned()), Some("after".to_owned())));
+        assert_eq!(
+            (answer.await, after.await),
+            (Some("done".to_owned()), Some("after".to_owned()))
+        );
         assert_eq!(again.run(7, 70, never).unwrap().await, Some("done".to_owned()));
         assert!(again.run(7, 71, never).is_err());
         // Another client's requests have numbers of their own.
-        assert_eq!(mutations.connect(2).run(7, 71, ready("other")).unwrap().await, Some("other".to_owned()));
+        assert_eq!(
+            mutations.connect(2).run(7, 71, ready("other")).unwrap().await,
+            Some("other".to_owned())
+        );
     }
 
     #[tokio::test]

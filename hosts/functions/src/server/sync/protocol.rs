@@ -1,5 +1,6 @@
-//! Messages of the sync protocol. What clients send is read with Convex's own types; what they are sent is written here, since
-//! a result is JSON text that many subscribers share, and no tree is built of it for each.
+//! Messages of the sync protocol. What clients send is read with Convex's own types; what they are
+//! sent is written here, since a result is JSON text that many subscribers share, and no tree is
+//! built of it for each.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -9,7 +10,8 @@ use serde_json::Value as Json;
 /// Nothing but a sign of life: clients reconnect when they hear nothing for 30 or 60 seconds.
 pub(super) const PING: &str = r#"{"type":"Ping"}"#;
 
-/// What a client has: the number of its query set, the number of its identity, and the time of which its results are.
+/// What a client has: the number of its query set, the number of its identity, and the time of
+/// which its results are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Version {
     pub(super) query_set: u32,
@@ -40,8 +42,8 @@ pub(super) enum Modification<'a> {
 
 /// Reads what a client sent.
 pub(super) fn parse(text: &str) -> Result<ClientMessage, String> {
-    let json =
-        serde_json::from_str::<Json>(text).map_err(|error| format!("a message that is no JSON: {error}"))?;
+    let json = serde_json::from_str::<Json>(text)
+        .map_err(|error| format!("a message that is no JSON: {error}"))?;
     let kind = json.get("type").and_then(Json::as_str).map(str::to_owned);
     ClientMessage::try_from(json).map_err(|error| match kind {
         Some(kind) => format!("a message of type {kind:.32?} that cannot be read: {error}"),
@@ -82,7 +84,11 @@ pub(super) fn transition<'a>(
 }
 
 /// The end of a mutation. `committed` is the time of its commit.
-pub(super) fn mutation_response(request_id: u32, answer: Answer<'_>, committed: Option<u64>) -> String {
+pub(super) fn mutation_response(
+    request_id: u32,
+    answer: Answer<'_>,
+    committed: Option<u64>,
+) -> String {
     let mut message = Message::new("MutationResponse");
     message.response(request_id, answer);
     message.member("ts");
@@ -100,7 +106,8 @@ pub(super) fn action_response(request_id: u32, answer: Answer<'_>) -> String {
     message.end()
 }
 
-/// A token that is not valid: the one that was to follow identity `base_version`, or the one that did and is over.
+/// A token that is not valid: the one that was to follow identity `base_version`, or the one that
+/// did and is over.
 pub(super) fn auth_error(error: &str, base_version: u32, update_attempted: bool) -> String {
     let mut message = Message::new("AuthError");
     message.member("error");
@@ -221,7 +228,8 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use convex_sync_types::{
-        ErrorPayload, LogLinesMessage, QueryId, ServerMessage, StateModification, StateVersion, Timestamp,
+        ErrorPayload, LogLinesMessage, QueryId, ServerMessage, StateModification, StateVersion,
+        Timestamp,
     };
     use proptest::prelude::*;
     use serde_json::json;
@@ -250,7 +258,11 @@ mod tests {
     }
 
     fn state(version: Version) -> StateVersion {
-        StateVersion { query_set: version.query_set, identity: version.identity, ts: time(version.ts) }
+        StateVersion {
+            query_set: version.query_set,
+            identity: version.identity,
+            ts: time(version.ts),
+        }
     }
 
     fn any_time() -> impl Strategy<Value = u64> {
@@ -310,13 +322,19 @@ mod tests {
             };
             let result = match &self.result {
                 Ok(_) => Ok(text.as_str()),
-                Err((message, data)) => Err(Failure { message, data: data.as_ref().map(|_| text.as_str()) }),
+                Err((message, data)) => {
+                    Err(Failure { message, data: data.as_ref().map(|_| text.as_str()) })
+                }
             };
             use_answer(Answer { result, log_lines: &self.log_lines })
         }
     }
 
-    fn modification(query_id: u32, answer: &Owned, journal: Option<String>) -> StateModification<Value> {
+    fn modification(
+        query_id: u32,
+        answer: &Owned,
+        journal: Option<String>,
+    ) -> StateModification<Value> {
         let query_id = QueryId::new(query_id);
         let log_lines = LogLinesMessage(answer.log_lines.clone());
         match answer.payload() {

@@ -1,7 +1,8 @@
 //! What a client asked for and what it has: the state of a session, without any input or output.
 //!
-//! A client has results of one time. A step takes it to another time, another query set or another identity, all of its results at
-//! once. Steps are prepared one at a time: [`begin`](QuerySet::begin) says what is to be found out, [`finish`](QuerySet::finish) is told
+//! A client has results of one time. A step takes it to another time, another query set or another
+//! identity, all of its results at once. Steps are prepared one at a time:
+//! [`begin`](QuerySet::begin) says what is to be found out, [`finish`](QuerySet::finish) is told
 //! it. The client may ask for other queries in between; that is for the next step.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +26,8 @@ pub(super) struct QuerySet<R> {
     /// Counts the changes of identity after which it is somebody else.
     persons: u64,
     sent: Version,
-    /// A mutation of this time was answered, and the client waits for a step to that time or a later one.
+    /// A mutation of this time was answered, and the client waits for a step to that time or a
+    /// later one.
     owed: Option<u64>,
     next_serial: u64,
 }
@@ -130,7 +132,9 @@ impl<R: Clone> QuerySet<R> {
             ));
         }
         if new <= base {
-            return Err(format!("version {new} of the query set does not come after version {base}"));
+            return Err(format!(
+                "version {new} of the query set does not come after version {base}"
+            ));
         }
         self.query_set = new;
         Ok(())
@@ -182,7 +186,8 @@ impl<R: Clone> QuerySet<R> {
     pub(super) fn begin(&self) -> Step<R> {
         let planned = |(query_id, asked): (&u32, &Arc<Asked>)| {
             let shown = self.shown.get(query_id);
-            let shown = shown.filter(|shown| shown.serial == asked.serial && shown.person == self.persons);
+            let shown =
+                shown.filter(|shown| shown.serial == asked.serial && shown.person == self.persons);
             Planned {
                 query_id: *query_id,
                 asked: Arc::clone(asked),
@@ -193,9 +198,14 @@ impl<R: Clone> QuerySet<R> {
         Step { query_set: self.query_set, identity: self.identity, person: self.persons, queries }
     }
 
-    /// Ends a step at this time, with what was found out about each of its queries, in their order. `None` if there is nothing that
-    /// the client would have to be told.
-    pub(super) fn finish<A>(&mut self, step: Step<R>, ts: u64, found: Vec<Found<R, A>>) -> Option<Ready<A>> {
+    /// Ends a step at this time, with what was found out about each of its queries, in their order.
+    /// `None` if there is nothing that the client would have to be told.
+    pub(super) fn finish<A>(
+        &mut self,
+        step: Step<R>,
+        ts: u64,
+        found: Vec<Found<R, A>>,
+    ) -> Option<Ready<A>> {
         let Step { query_set, identity, person, queries } = step;
         assert_eq!(queries.len(), found.len(), "each query of a step was looked at");
         let mut changes = Vec::new();
@@ -225,7 +235,10 @@ impl<R: Clone> QuerySet<R> {
         }
         let start = self.sent;
         let is_paid = self.owed.is_some_and(|owed| owed <= ts);
-        if changes.is_empty() && !is_paid && (query_set, identity) == (start.query_set, start.identity) {
+        if changes.is_empty()
+            && !is_paid
+            && (query_set, identity) == (start.query_set, start.identity)
+        {
             return None;
         }
         if is_paid {
@@ -258,7 +271,9 @@ mod tests {
 
         fn read(&self, cell: u32, ts: u64) -> u8 {
             let versions = self.cells.get(&cell);
-            versions.and_then(|versions| versions.range(..=ts).next_back()).map_or(0, |(_, value)| *value)
+            versions
+                .and_then(|versions| versions.range(..=ts).next_back())
+                .map_or(0, |(_, value)| *value)
         }
 
         fn holds(&self, result: &Result, ts: u64) -> bool {
@@ -293,7 +308,11 @@ mod tests {
                 match change {
                     Change::Handed { query_id, answer } => {
                         let before = self.has.insert(query_id, Ok(answer));
-                        assert_ne!(before, Some(Ok(answer)), "what the client has is not handed out again");
+                        assert_ne!(
+                            before,
+                            Some(Ok(answer)),
+                            "what the client has is not handed out again"
+                        );
                     }
                     Change::Error { query_id, message } => {
                         let before = self.has.insert(query_id, Err(message.clone()));
@@ -390,7 +409,9 @@ mod tests {
                 }
                 let result = Result { cell, person, at: ts, value: self.database.read(cell, ts) };
                 match &query.has {
-                    Some(Has::Result(before)) if before.value == result.value => Found::Same(result),
+                    Some(Has::Result(before)) if before.value == result.value => {
+                        Found::Same(result)
+                    }
                     Some(_) | None => Found::Handed(result.clone(), (person, result.value, serial)),
                 }
             };
@@ -417,7 +438,10 @@ mod tests {
                 }
             }
             // All that the client has is of one time, and for the one who it is.
-            assert_eq!(self.client.has.keys().collect::<Vec<_>>(), cells.keys().collect::<Vec<_>>());
+            assert_eq!(
+                self.client.has.keys().collect::<Vec<_>>(),
+                cells.keys().collect::<Vec<_>>()
+            );
             for (query_id, has) in &self.client.has {
                 match has {
                     Ok((whose, value, _)) => {

@@ -1,10 +1,12 @@
 //! One client on one WebSocket.
 //!
-//! One task owns the state and waits for whatever comes next: a message, a mutation or action that ended, results for a step, a watch
-//! that says that results are out of date. Another task writes, so that a client that reads slowly is waited for by its own session only.
+//! One task owns the state and waits for whatever comes next: a message, a mutation or action that
+//! ended, results for a step, a watch that says that results are out of date. Another task writes,
+//! so that a client that reads slowly is waited for by its own session only.
 //!
-//! Buffers are bounded by permits. A request takes one of a few until its answer is written, and while there is none, nothing is
-//! read. A step takes the only one for steps until it is written: a slow client gets fewer steps, each to the newest time.
+//! Buffers are bounded by permits. A request takes one of a few until its answer is written, and
+//! while there is none, nothing is read. A step takes the only one for steps until it is written: a
+//! slow client gets fewer steps, each to the newest time.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
@@ -39,13 +41,15 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long is read after the end, so that what was sent last arrives.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many mutations and actions of one client may be under way, those included whose answers are not written yet.
+/// How many mutations and actions of one client may be under way, those included whose answers are
+/// not written yet.
 const MAX_UNDER_WAY: usize = 64;
 
 /// How many of a client's queries are computed at once.
 const MAX_COMPUTED_AT_ONCE: usize = 16;
 
-/// The pause before queries that gave no result are tried again: it doubles from the first to the second.
+/// The pause before queries that gave no result are tried again: it doubles from the first to the
+/// second.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
@@ -64,7 +68,9 @@ pub(in crate::server) type MutationOutcome = Result<Mutated, CallError>;
 
 impl Outcome for MutationOutcome {
     fn bytes(&self) -> usize {
-        let Ok(Mutated { answered: Answered { result, log_lines }, committed: _ }) = self else { return 0 };
+        let Ok(Mutated { answered: Answered { result, log_lines }, committed: _ }) = self else {
+            return 0;
+        };
         let result = match result {
             Ok(value) => value.len(),
             Err(failed) => failed.message.len() + failed.data.as_ref().map_or(0, String::len),
@@ -109,7 +115,8 @@ type Preparing = Pin<Box<dyn Future<Output = (Step<Live>, u64, Vec<FoundLive>)> 
 
 struct Session {
     server: Server,
-    /// Of the upgrade request. What is done for the client has its address and User-Agent, and an id of its own.
+    /// Of the upgrade request. What is done for the client has its address and User-Agent, and an
+    /// id of its own.
     request: RequestContext,
     identity: Option<Arc<Identity>>,
     expires: Option<Instant>,
@@ -140,16 +147,23 @@ pub(super) async fn serve(socket: WebSocket, server: Server, request: RequestCon
     let end = session.run(&mut stream, &mut writer).await;
     session.say_goodbye(end);
     drop(session);
-    // The rest is written. What the client still sends is read away, or its computer would not show it what it was sent.
+    // The rest is written. What the client still sends is read away, or its computer would not show
+    // it what it was sent.
     let read_away = async { while let Some(Ok(_)) = stream.next().await {} };
     if !writer.is_finished() {
-        drop(tokio::time::timeout(CLOSE_TIMEOUT, futures::future::join(&mut writer, read_away)).await);
+        drop(
+            tokio::time::timeout(CLOSE_TIMEOUT, futures::future::join(&mut writer, read_away))
+                .await,
+        );
         writer.abort();
     }
     metrics::gauge!("functions_sync_sessions").decrement(1.0);
 }
 
-async fn write(mut sink: SplitSink<WebSocket, Message>, mut queue: mpsc::UnboundedReceiver<Outgoing>) {
+async fn write(
+    mut sink: SplitSink<WebSocket, Message>,
+    mut queue: mpsc::UnboundedReceiver<Outgoing>,
+) {
     let mut ping = tokio::time::interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
     loop {
         let outgoing = tokio::select! {
@@ -174,7 +188,11 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, mut queue: mpsc::Unbound
 }
 
 impl Session {
-    fn new(server: Server, request: RequestContext, outgoing: mpsc::UnboundedSender<Outgoing>) -> Session {
+    fn new(
+        server: Server,
+        request: RequestContext,
+        outgoing: mpsc::UnboundedSender<Outgoing>,
+    ) -> Session {
         Session {
             server,
             request,
@@ -197,7 +215,11 @@ impl Session {
         }
     }
 
-    async fn run(&mut self, stream: &mut SplitStream<WebSocket>, writer: &mut JoinHandle<()>) -> End {
+    async fn run(
+        &mut self,
+        stream: &mut SplitStream<WebSocket>,
+        writer: &mut JoinHandle<()>,
+    ) -> End {
         let mut stopping = self.server.stopping();
         let outdated = Arc::clone(&self.outdated);
         loop {
@@ -283,8 +305,9 @@ impl Session {
             ClientMessage::Connect { session_id, client_ts, .. } if !is_connected => {
                 self.client = Some(self.server.mutations().connect(session_id.as_u128()));
                 let now_ms = self.server.clock().now_ms();
-                self.clock_skew_ms =
-                    client_ts.and_then(|ts| i64::try_from(ts).ok()).map(|ts| now_ms.saturating_sub(ts));
+                self.clock_skew_ms = client_ts
+                    .and_then(|ts| i64::try_from(ts).ok())
+                    .map(|ts| now_ms.saturating_sub(ts));
                 Ok(())
             }
             ClientMessage::Connect { .. } => Err(End::Fatal("Connect comes once".to_owned())),
@@ -292,7 +315,9 @@ impl Session {
             ClientMessage::ModifyQuerySet { base_version, new_version, modifications } => {
                 self.modify(base_version, new_version, modifications).map_err(End::Fatal)
             }
-            ClientMessage::Authenticate { base_version, token } => self.authenticate(base_version, token),
+            ClientMessage::Authenticate { base_version, token } => {
+                self.authenticate(base_version, token)
+            }
             ClientMessage::Mutation { request_id, udf_path, args, component_path } => {
                 self.mutate(request_id, String::from(udf_path), args.get(), component_path)
             }
@@ -322,7 +347,9 @@ impl Session {
                     };
                     self.queries.add(added.query_id.get_id(), query)?;
                 }
-                QuerySetModification::Remove { query_id } => self.queries.remove(query_id.get_id())?,
+                QuerySetModification::Remove { query_id } => {
+                    self.queries.remove(query_id.get_id())?
+                }
             }
         }
         self.must_step = true;
@@ -330,21 +357,27 @@ impl Session {
     }
 
     fn authenticate(&mut self, base_version: u32, token: AuthenticationToken) -> Result<(), End> {
-        let refuse = |error: String| End::Unauthenticated { error, base_version, update_attempted: true };
+        let refuse =
+            |error: String| End::Unauthenticated { error, base_version, update_attempted: true };
         let (identity, expires) = match token {
             AuthenticationToken::None => (None, None),
             AuthenticationToken::Admin(..) => return Err(refuse(NO_ADMIN.to_owned())),
             AuthenticationToken::User(token) => {
-                let verified =
-                    self.server.auth().verify(&token).map_err(|refused| refuse(refused.to_string()))?;
+                let verified = self
+                    .server
+                    .auth()
+                    .verify(&token)
+                    .map_err(|refused| refuse(refused.to_string()))?;
                 let left_ms = verified.expires_ms.saturating_sub(self.server.clock().now_ms());
                 // A day at a time is enough, and within what timers can do.
-                let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)).min(MAX_SESSION);
+                let left =
+                    Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)).min(MAX_SESSION);
                 (Some(Arc::new(Identity::new(verified.claims, token))), Some(Instant::now() + left))
             }
         };
-        let claims =
-            |identity: &Option<Arc<Identity>>| identity.as_ref().map(|identity| identity.claims().clone());
+        let claims = |identity: &Option<Arc<Identity>>| {
+            identity.as_ref().map(|identity| identity.claims().clone())
+        };
         let is_somebody_else = claims(&identity) != claims(&self.identity);
         self.queries.identify(base_version, is_somebody_else).map_err(End::Fatal)?;
         (self.identity, self.expires) = (identity, expires);
@@ -364,17 +397,21 @@ impl Session {
         args: &str,
         component: Option<String>,
     ) -> Result<(), End> {
-        let (Some(client), Some(permit)) = (&self.client, self.next_request.take()) else { return Ok(()) };
+        let (Some(client), Some(permit)) = (&self.client, self.next_request.take()) else {
+            return Ok(());
+        };
         let json = read_args(args).map_err(End::Fatal)?;
         let mut hasher = DefaultHasher::new();
         let claims = self.identity.as_ref().map(|identity| identity.claims().to_string());
         (&path, &component, args, claims).hash(&mut hasher);
         let call = || {
             let (functions, caller) = (self.server.functions().clone(), self.caller());
-            async move { functions.mutation(&of_app(path, component)?, &json, &caller).await }.boxed()
+            async move { functions.mutation(&of_app(path, component)?, &json, &caller).await }
+                .boxed()
         };
         let outcome = client.run(request_id, hasher.finish(), call).map_err(End::Fatal)?;
-        let ended = async move { Ended { request_id, permit, what: EndedCall::Mutation(outcome.await) } };
+        let ended =
+            async move { Ended { request_id, permit, what: EndedCall::Mutation(outcome.await) } };
         self.under_way.push(ended.boxed());
         Ok(())
     }
@@ -390,10 +427,12 @@ impl Session {
         let args = read_args(args).map_err(End::Fatal)?;
         let (functions, caller) = (self.server.functions().clone(), self.caller());
         // An action that has begun goes on, whether its client is there or not.
-        let action =
-            tokio::spawn(async move { functions.action(&of_app(path, component)?, &args, &caller).await });
+        let action = tokio::spawn(async move {
+            functions.action(&of_app(path, component)?, &args, &caller).await
+        });
         let ended = async move {
-            let result = action.await.unwrap_or_else(|_| Err(CallError::Store(PANICKED.to_owned())));
+            let result =
+                action.await.unwrap_or_else(|_| Err(CallError::Store(PANICKED.to_owned())));
             Ended { request_id, permit, what: EndedCall::Action(result) }
         };
         self.under_way.push(ended.boxed());
@@ -414,18 +453,25 @@ impl Session {
                     }
                 };
                 self.send(text, Some(permit));
-                // A client takes a mutation for done when it has seen its effects. One that failed with data of a `ConvexError`
-                // makes some clients wait for a step too, to whatever time.
+                // A client takes a mutation for done when it has seen its effects. One that failed
+                // with data of a `ConvexError` makes some clients wait for a step too, to whatever
+                // time.
                 let committed = outcome.ok().and_then(|mutated| mutated.committed);
                 self.queries.owe(committed.unwrap_or(0));
                 self.must_step = true;
             }
             EndedCall::Action(Ok(answered)) => {
-                self.send(protocol::action_response(request_id, answer_of(&answered)), Some(permit));
+                self.send(
+                    protocol::action_response(request_id, answer_of(&answered)),
+                    Some(permit),
+                );
             }
             EndedCall::Action(Err(error)) => {
                 let message = refusal(&error);
-                self.send(protocol::action_response(request_id, error_answer(&message)), Some(permit));
+                self.send(
+                    protocol::action_response(request_id, error_answer(&message)),
+                    Some(permit),
+                );
             }
         }
     }
@@ -441,7 +487,8 @@ impl Session {
         let finding: Vec<_> = step.queries.iter().map(|query| self.finding(query, &at)).collect();
         let ts = at.ts();
         self.preparing = Some(Box::pin(async move {
-            let found = futures::stream::iter(finding).buffered(MAX_COMPUTED_AT_ONCE).collect().await;
+            let found =
+                futures::stream::iter(finding).buffered(MAX_COMPUTED_AT_ONCE).collect().await;
             (step, ts, found)
         }));
     }
@@ -453,11 +500,13 @@ impl Session {
             Some(Has::Error(_)) | None => None,
         };
         // Every snapshot of a commit, or of a later one, comes after watches know of that commit.
-        let holds = |result: &Live| result.watch().invalid_since().is_none_or(|since| at.ts() < since);
+        let holds =
+            |result: &Live| result.watch().invalid_since().is_none_or(|since| at.ts() < since);
         if before.as_ref().is_some_and(holds) {
             return std::future::ready(Found::Holds).boxed();
         }
-        find(self.server.clone(), at.clone(), Arc::clone(&planned.asked), before, self.caller()).boxed()
+        find(self.server.clone(), at.clone(), Arc::clone(&planned.asked), before, self.caller())
+            .boxed()
     }
 
     fn end_step(&mut self, step: Step<Live>, ts: u64, found: Vec<FoundLive>) {
@@ -477,7 +526,9 @@ impl Session {
             (self.retries, self.retry_at) = (0, None);
         }
         let journals = journals(&step, &found);
-        let Some(Ready { start, end, changes }) = self.queries.finish(step, ts, found) else { return };
+        let Some(Ready { start, end, changes }) = self.queries.finish(step, ts, found) else {
+            return;
+        };
         let modifications = changes.iter().map(|change| match change {
             Change::Handed { query_id, answer } => {
                 let journal = journals
@@ -486,12 +537,15 @@ impl Session {
                     .and_then(|(_, journal)| journal.as_deref());
                 Modification::Answered { query_id: *query_id, answer: answer_of(answer), journal }
             }
-            Change::Error { query_id, message } => {
-                Modification::Answered { query_id: *query_id, answer: error_answer(message), journal: None }
-            }
+            Change::Error { query_id, message } => Modification::Answered {
+                query_id: *query_id,
+                answer: error_answer(message),
+                journal: None,
+            },
             Change::Removed { query_id } => Modification::Removed { query_id: *query_id },
         });
-        let server_ts = u64::try_from(self.server.clock().now_ms()).unwrap_or(0).saturating_mul(1_000_000);
+        let server_ts =
+            u64::try_from(self.server.clock().now_ms()).unwrap_or(0).saturating_mul(1_000_000);
         let text = protocol::transition(start, end, modifications, self.clock_skew_ms, server_ts);
         metrics::counter!("functions_sync_transitions_total").increment(1);
         let permit = self.next_step.take();
@@ -536,8 +590,8 @@ fn journals(step: &Step<Live>, found: &[FoundLive]) -> Vec<(u32, Option<String>)
     handed.collect()
 }
 
-/// The result of a query at this time, which takes the place of the one before. One that the client does not have is released: from
-/// here on its audit log says that this client got it.
+/// The result of a query at this time, which takes the place of the one before. One that the client
+/// does not have is released: from here on its audit log says that this client got it.
 async fn find(
     server: Server,
     at: Snapshot,
@@ -560,8 +614,12 @@ async fn find(
     };
     found.await.unwrap_or_else(|error: CallError| {
         let CallError::NotDurable(reason) = &error else { return Found::Error(refusal(&error)) };
-        // The sink says it once, and this would for each subscriber and each time that it is tried again.
-        tracing::debug!(reason, "a result is not handed out to a subscriber: its audit logs are not durable");
+        // The sink says it once, and this would for each subscriber and each time that it is tried
+        // again.
+        tracing::debug!(
+            reason,
+            "a result is not handed out to a subscriber: its audit logs are not durable"
+        );
         Found::Error(NOT_DURABLE.to_owned())
     })
 }

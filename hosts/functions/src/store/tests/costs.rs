@@ -25,7 +25,8 @@ impl Begin {
     }
 }
 
-/// For how long this thread has run, in microseconds. Not a number where the system does not say so in Linux's way.
+/// For how long this thread has run, in microseconds. Not a number where the system does not say so
+/// in Linux's way.
 fn running_us() -> f64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     stat.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).map_or(f64::NAN, |ns| ns / 1e3)
@@ -34,7 +35,10 @@ fn running_us() -> f64 {
 fn told(what: &str, times: u64, Begin(begin, running): Begin) {
     let each = begin.elapsed().as_secs_f64() * 1e6 / times as f64;
     let running = (running_us() - running) / times as f64;
-    println!("{what}: {each:.1} µs each ({running:.1} µs running here), {:.0} a second", 1e6 / each);
+    println!(
+        "{what}: {each:.1} µs each ({running:.1} µs running here), {:.0} a second",
+        1e6 / each
+    );
 }
 
 fn document(n: u64) -> Value {

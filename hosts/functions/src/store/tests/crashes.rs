@@ -29,14 +29,17 @@ fn is_journal(path: &Path) -> bool {
 }
 
 fn journal(directory: &Path) -> PathBuf {
-    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).find(|path| is_journal(path)).unwrap()
+    fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| is_journal(path))
+        .unwrap()
 }
 
 /// How many documents there are of each commit.
 fn documents(store: &Store) -> BTreeMap<u64, usize> {
     let mut tx = store.begin(&store.latest(), 0);
-    let query =
-        json!({ "source": { "type": "FullTableScan", "tableName": "t", "order": null }, "operators": [] });
+    let query = json!({ "source": { "type": "FullTableScan", "tableName": "t", "order": null }, "operators": [] });
     let stream = tx.query(&root(), &query).unwrap();
     let mut found = BTreeMap::new();
     while let Some(document) = tx.query_next(stream).unwrap() {
@@ -47,8 +50,8 @@ fn documents(store: &Store) -> BTreeMap<u64, usize> {
     found
 }
 
-/// The journal of a process that is killed, or of a machine that loses power, ends anywhere in what was being written:
-/// cut off there, or with zeros where the file's space was already set aside.
+/// The journal of a process that is killed, or of a machine that loses power, ends anywhere in what
+/// was being written: cut off there, or with zeros where the file's space was already set aside.
 #[test]
 fn a_journal_that_ends_anywhere_holds_a_prefix_of_the_commits_each_whole() {
     const COMMITS: u64 = 8;
@@ -58,8 +61,9 @@ fn a_journal_that_ends_anywhere_holds_a_prefix_of_the_commits_each_whole() {
     for commit in 0..COMMITS {
         let mut tx = store.begin(&store.latest(), commit);
         for _ in 0..size(commit) {
-            let mut fields =
-                value(json!({ "text": "x".repeat(3_000 * (commit as usize % 4)) })).into_object().unwrap();
+            let mut fields = value(json!({ "text": "x".repeat(3_000 * (commit as usize % 4)) }))
+                .into_object()
+                .unwrap();
             fields.insert("commit".to_owned(), Value::Int64(commit.cast_signed()));
             tx.insert(&root(), "t", Value::Object(fields)).unwrap();
         }
@@ -91,7 +95,8 @@ fn a_journal_that_ends_anywhere_holds_a_prefix_of_the_commits_each_whole() {
         }
         // It goes on from there.
         let mut tx = store.begin(&store.latest(), 99);
-        tx.insert(&root(), "t", Value::Object([("commit".to_owned(), Value::Int64(99))].into())).unwrap();
+        tx.insert(&root(), "t", Value::Object([("commit".to_owned(), Value::Int64(99))].into()))
+            .unwrap();
         tx.commit().unwrap();
         drop(store);
         assert_eq!(documents(&Store::open(copied.path()).unwrap()).len(), seen + 1);

@@ -126,7 +126,9 @@ fn what_a_function_may_not_do_it_is_told() {
     let document = tx.get(&root(), None, &id).unwrap().unwrap();
     tx.replace(&root(), None, &id, document.clone()).unwrap();
     assert_eq!(tx.get(&root(), None, &id).unwrap(), Some(document));
-    assert!(tx.query(&root(), &scan("t")).is_ok_and(|stream| tx.query_next(stream).unwrap().is_none()));
+    assert!(
+        tx.query(&root(), &scan("t")).is_ok_and(|stream| tx.query_next(stream).unwrap().is_none())
+    );
     tx.commit().unwrap();
 }
 
@@ -134,7 +136,12 @@ fn what_a_function_may_not_do_it_is_told() {
 fn an_index_is_used_in_the_order_of_its_fields() {
     let (_directory, store) = open();
     store
-        .set_schema(&schema("t", &json!({ "by_a_b": ["a", "b.c"] }), &json!({ "type": "any" }), true))
+        .set_schema(&schema(
+            "t",
+            &json!({ "by_a_b": ["a", "b.c"] }),
+            &json!({ "type": "any" }),
+            true,
+        ))
         .unwrap();
     let mut tx = begin(&store);
     let part = |kind: &str, field: &str| json!({ "type": kind, "fieldPath": field, "value": 1 });
@@ -168,7 +175,9 @@ fn an_index_is_used_in_the_order_of_its_fields() {
 #[test]
 fn values_too_long_for_an_index_are_refused_and_may_be_asked_for() {
     let (_directory, store) = open();
-    store.set_schema(&schema("t", &json!({ "by_a": ["a"] }), &json!({ "type": "any" }), true)).unwrap();
+    store
+        .set_schema(&schema("t", &json!({ "by_a": ["a"] }), &json!({ "type": "any" }), true))
+        .unwrap();
     let long = |length| "x".repeat(length);
     let mut tx = begin(&store);
     let message = refused(tx.insert(&root(), "t", value(json!({ "a": long(40_000) }))));
@@ -185,7 +194,11 @@ fn values_too_long_for_an_index_are_refused_and_may_be_asked_for() {
     for (kind, expected) in [("Lt", 2), ("Lte", 2), ("Gt", 1), ("Gte", 1), ("Eq", 0)] {
         for length in [40_000, 100_000] {
             let expression = json!([{ "type": kind, "fieldPath": "a", "value": long(length) }]);
-            assert_eq!(collect(&mut tx, &range("t.by_a", expression)).unwrap().len(), expected, "{kind}");
+            assert_eq!(
+                collect(&mut tx, &range("t.by_a", expression)).unwrap().len(),
+                expected,
+                "{kind}"
+            );
         }
     }
     tx.insert(&root(), "u", value(json!({ "a": long(40_000) }))).unwrap();
@@ -202,12 +215,14 @@ fn values_too_long_for_an_index_are_refused_and_may_be_asked_for() {
 fn a_query_sees_what_its_transaction_writes_ahead_of_it() {
     let (_directory, store) = open();
     let mut tx = begin(&store);
-    let ids: Vec<_> = (0..4).map(|n| tx.insert(&root(), "t", value(json!({ "n": n }))).unwrap()).collect();
+    let ids: Vec<_> =
+        (0..4).map(|n| tx.insert(&root(), "t", value(json!({ "n": n }))).unwrap()).collect();
     tx.commit().unwrap();
     let mut tx = begin(&store);
     let stream = tx.query(&root(), &scan("t")).unwrap();
-    let next =
-        |tx: &mut Tx| tx.query_next(stream).unwrap().map(|document| document.at(&["n"]).unwrap().clone());
+    let next = |tx: &mut Tx| {
+        tx.query_next(stream).unwrap().map(|document| document.at(&["n"]).unwrap().clone())
+    };
     assert_eq!(next(&mut tx), Some(Value::from(0.0)));
     tx.remove(&root(), None, &ids[1]).unwrap();
     tx.patch(&root(), None, &ids[2], patch_from_json(json!({ "n": 20 })).unwrap()).unwrap();
@@ -248,7 +263,10 @@ fn components_have_tables_of_their_own() {
     let mut tx = begin(&store);
     let id = tx.insert(&root(), "t", value(json!({}))).unwrap();
     assert_eq!(tx.get(&child, None, &id).unwrap(), None);
-    assert_eq!(refused(tx.remove(&child, None, &id)), format!("Delete on nonexistent document ID {id}"));
+    assert_eq!(
+        refused(tx.remove(&child, None, &id)),
+        format!("Delete on nonexistent document ID {id}")
+    );
     tx.insert(&child, "t", value(json!({}))).unwrap();
     tx.insert(&child, "t", value(json!({}))).unwrap();
     assert_eq!((tx.count(&root(), "t").unwrap(), tx.count(&child, "t").unwrap()), (1, 2));
@@ -275,7 +293,9 @@ fn the_host_keeps_scheduled_functions_by_state_and_time() {
         value(json!({ "name": "f", "args": [], "scheduledTime": time, "state": { "kind": kind } }))
     };
     let ids: Vec<_> = [("pending", 30), ("pending", 20), ("success", 5), ("pending", 10)]
-        .map(|(kind, time)| tx.system_insert(&root(), "_scheduled_functions", function(kind, time)).unwrap())
+        .map(|(kind, time)| {
+            tx.system_insert(&root(), "_scheduled_functions", function(kind, time)).unwrap()
+        })
         .into();
     tx.commit().unwrap();
     let mut tx = begin(&store);
@@ -307,7 +327,8 @@ fn a_transaction_is_told_when_it_reads_or_writes_too_much() {
     let (_directory, store) = open();
     let mut tx = begin(&store);
     let large = "x".repeat(900_000);
-    let written = (0..).map_while(|_| tx.insert(&root(), "t", value(json!({ "a": large }))).ok()).count();
+    let written =
+        (0..).map_while(|_| tx.insert(&root(), "t", value(json!({ "a": large }))).ok()).count();
     assert_eq!(written, 18);
     assert_eq!(
         refused(tx.insert(&root(), "t", value(json!({ "a": large })))),
@@ -320,10 +341,9 @@ fn a_transaction_is_told_when_it_reads_or_writes_too_much() {
     let mut tx = begin(&store);
     collect(&mut tx, &scan("t")).unwrap();
     assert_eq!((tx.metrics().documents_read, tx.metrics().database_queries), (18, 1));
-    assert!(
-        refused(collect(&mut tx, &scan("t")))
-            .starts_with("Too many bytes read in a single function execution (limit: 16777216 bytes).")
-    );
+    assert!(refused(collect(&mut tx, &scan("t"))).starts_with(
+        "Too many bytes read in a single function execution (limit: 16777216 bytes)."
+    ));
     let mut tx = begin(&store);
     for _ in 0..4_096 {
         tx.get(&root(), None, &id).unwrap();
@@ -344,8 +364,10 @@ fn a_schema_is_taken_whole_or_not_at_all() {
     tx.commit().unwrap();
     let number = object(&json!({ "a": { "type": "number" } }));
     let before = store.latest().ts();
-    let error =
-        store.set_schema(&schema("t", &json!({ "by_a": ["a"] }), &number, true)).unwrap_err().to_string();
+    let error = store
+        .set_schema(&schema("t", &json!({ "by_a": ["a"] }), &number, true))
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("Schema validation failed.\nDocument with ID \""), "{error}");
     assert!(
         error.ends_with(
@@ -355,7 +377,10 @@ fn a_schema_is_taken_whole_or_not_at_all() {
         "{error}"
     );
     assert_eq!(store.latest().ts(), before);
-    assert_eq!(refused(collect(&mut begin(&store), &range("t.by_a", json!([])))), "Index t.by_a not found.");
+    assert_eq!(
+        refused(collect(&mut begin(&store), &range("t.by_a", json!([])))),
+        "Index t.by_a not found."
+    );
 
     // Without validation the same schema is taken, with its index filled from what is there.
     let mut early = begin(&store);
@@ -367,7 +392,9 @@ fn a_schema_is_taken_whole_or_not_at_all() {
     collect(&mut other_reader, &scan("other")).unwrap();
     let other_watch = store.watch(other_reader.take_reads().into(), store.latest().ts());
     store.set_schema(&schema("t", &json!({ "by_a": ["a"] }), &number, false)).unwrap();
-    assert!(matches!(early.commit(), Err(CommitError::Conflict { table, document: None }) if table == "t"));
+    assert!(
+        matches!(early.commit(), Err(CommitError::Conflict { table, document: None }) if table == "t")
+    );
     assert_eq!(watch.invalid_since(), Some(store.latest().ts()));
     assert_eq!(other_watch.invalid_since(), None);
     let by_a = range("t.by_a", json!([]));
@@ -494,10 +521,12 @@ fn a_page_ends_where_it_must_and_says_so() {
     };
     let first = tx.page(&root(), &request).unwrap();
     assert_eq!((first.page.len(), first.is_done, first.page_status), (3, false, None));
-    let next =
-        tx.page(&root(), &PageRequest { cursor: Some(&first.continue_cursor), ..request.clone() }).unwrap();
+    let next = tx
+        .page(&root(), &PageRequest { cursor: Some(&first.continue_cursor), ..request.clone() })
+        .unwrap();
     assert_eq!(next.page[0].at(&["n"]), Some(&Value::from(3.0)));
-    let tight = PageRequest { maximum_rows_read: None, maximum_bytes_read: Some(1), ..request.clone() };
+    let tight =
+        PageRequest { maximum_rows_read: None, maximum_bytes_read: Some(1), ..request.clone() };
     assert_eq!(tx.page(&root(), &tight).unwrap().page.len(), 1);
 
     // A page with an end that it does not reach is to be split.
@@ -534,7 +563,8 @@ fn a_page_ends_where_it_must_and_says_so() {
     assert_eq!(tx.page(&root(), &all).unwrap().page.len(), 10);
 
     let other = scan("u");
-    let wrong = PageRequest { query: &other, cursor: Some(&first.continue_cursor), ..request.clone() };
+    let wrong =
+        PageRequest { query: &other, cursor: Some(&first.continue_cursor), ..request.clone() };
     assert!(
         refused(tx.page(&root(), &wrong))
             .starts_with("InvalidCursor: Tried to run a query starting from a cursor")

@@ -37,7 +37,8 @@ impl Running {
         self.steps.push((step, known, outcome));
     }
 
-    /// What was inserted in vain is not in the model, so the steps of a sub-transaction that is still open count.
+    /// What was inserted in vain is not in the model, so the steps of a sub-transaction that is
+    /// still open count.
     fn commit(self) -> Result<(u64, Log), CommitError> {
         self.tx.commit().map(|ts| (ts, self.steps))
     }
@@ -59,7 +60,9 @@ impl Programs {
     fn begin(&self) -> Ids {
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
         let component = ComponentPath::root().child(&format!("program{number}"));
-        self.store.set_schema(&BTreeMap::from([(component.clone(), Some(model::schema()))])).unwrap();
+        self.store
+            .set_schema(&BTreeMap::from([(component.clone(), Some(model::schema()))]))
+            .unwrap();
         Ids { component, made: Vec::new() }
     }
 }
@@ -95,7 +98,8 @@ struct Watched {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Every committed transaction gives on the model, run alone at the time of its commit, what it gave in the store.
+    /// Every committed transaction gives on the model, run alone at the time of its commit, what it
+    /// gave in the store.
     #[test]
     fn interleaved_transactions_are_serializable_in_commit_order(events in events()) {
         let (store, mut ids) = (&INTERLEAVED.store, INTERLEAVED.begin());
@@ -141,7 +145,8 @@ proptest! {
         state.replay(&tx.steps);
     }
 
-    /// A watch becomes invalid with exactly the first commit that writes into what was read, and with no other.
+    /// A watch becomes invalid with exactly the first commit that writes into what was read, and
+    /// with no other.
     #[test]
     fn a_watch_is_told_of_exactly_what_writes_into_what_was_read(
         program in collection::vec((model::steps(), model::reads()), 1..8),

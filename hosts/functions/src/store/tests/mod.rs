@@ -153,9 +153,15 @@ fn of_commits_that_share_a_sync_a_later_one_conflicts_with_an_earlier_one() {
         tx.insert(&root(), "t", value(json!({}))).unwrap();
         tx.into_request(snapshot.ts()).unwrap()
     };
-    let outcomes =
-        store.commit_group(vec![request(2, false), request(3, true), request(4, true), request(5, false)]);
-    let [Ok(first), Ok(second), Err(conflict), Ok(last)] = &outcomes[..] else { panic!("{outcomes:?}") };
+    let outcomes = store.commit_group(vec![
+        request(2, false),
+        request(3, true),
+        request(4, true),
+        request(5, false),
+    ]);
+    let [Ok(first), Ok(second), Err(conflict), Ok(last)] = &outcomes[..] else {
+        panic!("{outcomes:?}")
+    };
     assert!(snapshot.ts() < *first && first < second && second < last);
     assert!(
         matches!(conflict, CommitError::Conflict { table, document: Some(of) } if table == "t" && *of == id)

@@ -1,5 +1,5 @@
-//! A second, naive implementation of the store: whole tables in memory, sorted and filtered anew for each query, one
-//! transaction at a time. Random programs are run against both.
+//! A second, naive implementation of the store: whole tables in memory, sorted and filtered anew
+//! for each query, one transaction at a time. Random programs are run against both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,8 @@ use crate::{
     value::{ComponentPath, Object, Patch, Value},
 };
 
-/// Tables of the programs: one with the schema of [`schema`], and one that comes into being with its first document.
+/// Tables of the programs: one with the schema of [`schema`], and one that comes into being with
+/// its first document.
 pub(super) const TABLES: [&str; 2] = ["declared", "sudden"];
 
 /// Index fields by index name, without what every index ends with.
@@ -35,7 +36,8 @@ pub(super) fn schema() -> Json {
     }]})
 }
 
-/// One step of a transaction. Documents are named by a number that is taken modulo the ids made so far.
+/// One step of a transaction. Documents are named by a number that is taken modulo the ids made so
+/// far.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     Get(usize),
@@ -98,11 +100,9 @@ fn fields() -> impl Strategy<Value = Object> {
     (prop::option::weighted(0.8, small_value()), nested).prop_map(|(a, nested)| {
         let mut fields = Object::new();
         fields.extend(a.map(|a| ("a".to_owned(), a)));
-        fields.extend(
-            nested.map(|b| {
-                ("n".to_owned(), Value::Object(b.into_iter().map(|b| ("b".to_owned(), b)).collect()))
-            }),
-        );
+        fields.extend(nested.map(|b| {
+            ("n".to_owned(), Value::Object(b.into_iter().map(|b| ("b".to_owned(), b)).collect()))
+        }));
         fields
     })
 }
@@ -118,9 +118,11 @@ fn filter() -> impl Strategy<Value = Filter> {
         [leaf.clone(), leaf.clone()],
     )
         .prop_map(|(operator, operands)| Filter::Binary(operator, Box::new(operands)));
-    let arithmetic =
-        (prop::sample::select(vec!["$add", "$sub", "$mul", "$div", "$mod"]), [leaf.clone(), leaf.clone()])
-            .prop_map(|(operator, operands)| Filter::Binary(operator, Box::new(operands)));
+    let arithmetic = (
+        prop::sample::select(vec!["$add", "$sub", "$mul", "$div", "$mod"]),
+        [leaf.clone(), leaf.clone()],
+    )
+        .prop_map(|(operator, operands)| Filter::Binary(operator, Box::new(operands)));
     let compared = (arithmetic, leaf.clone(), any::<bool>()).prop_map(|(sum, leaf, negate)| {
         let sum = if negate { Filter::Negate(Box::new(sum)) } else { sum };
         Filter::Binary("$gte", Box::new([sum, leaf]))
@@ -143,8 +145,10 @@ fn query() -> impl Strategy<Value = Query> {
         (1, "by_creation_time"),
         (1, "by_id"),
     ]);
-    let bound = || prop::option::weighted(0.3, (prop::option::weighted(0.9, small_value()), any::<bool>()));
-    let operator = prop_oneof![filter().prop_map(Operator::Filter), (0_usize..4).prop_map(Operator::Limit)];
+    let bound =
+        || prop::option::weighted(0.3, (prop::option::weighted(0.9, small_value()), any::<bool>()));
+    let operator =
+        prop_oneof![filter().prop_map(Operator::Filter), (0_usize..4).prop_map(Operator::Limit)];
     let equal = collection::vec(prop::option::weighted(0.9, small_value()), 0..3);
     (index, equal, bound(), bound(), any::<bool>(), collection::vec(operator, 0..3)).prop_map(
         |((table, index), mut equal, lower, upper, is_descending, operators)| {
@@ -209,10 +213,13 @@ impl Query {
         let mut fields = fields.iter().chain(&["_creationTime"]).copied();
         let mut range = Vec::new();
         for value in &self.equal {
-            range.push(json!({ "type": "Eq", "fieldPath": fields.next(), "value": written(value) }));
+            range
+                .push(json!({ "type": "Eq", "fieldPath": fields.next(), "value": written(value) }));
         }
         let field = fields.next();
-        for (bound, [inclusive, exclusive]) in [(&self.lower, ["Gte", "Gt"]), (&self.upper, ["Lte", "Lt"])] {
+        for (bound, [inclusive, exclusive]) in
+            [(&self.lower, ["Gte", "Gt"]), (&self.upper, ["Lte", "Lt"])]
+        {
             if let Some((value, is_inclusive)) = bound {
                 let kind = if *is_inclusive { inclusive } else { exclusive };
                 range.push(json!({ "type": kind, "fieldPath": field, "value": written(value) }));
@@ -235,8 +242,9 @@ impl Query {
 
     /// What the index orders a document by.
     fn position(&self, document: &Object) -> Vec<Option<Value>> {
-        let at =
-            |path: &&str| Value::Object(document.clone()).at(&path.split('.').collect::<Vec<_>>()).cloned();
+        let at = |path: &&str| {
+            Value::Object(document.clone()).at(&path.split('.').collect::<Vec<_>>()).cloned()
+        };
         match index_fields(TABLES[self.table], self.index) {
             None => vec![at(&"_id")],
             Some(fields) => fields.iter().chain(&["_creationTime", "_id"]).map(at).collect(),
@@ -260,8 +268,13 @@ impl Query {
         self.operators.iter().any(|operator| matches!(operator, Operator::Limit(_)))
     }
 
-    /// Runs it over a table: the outcome, and up to which position rows were read (`None`: the whole range).
-    fn run(&self, documents: &BTreeMap<String, Object>, most: usize) -> (Outcome, Option<Option<Position>>) {
+    /// Runs it over a table: the outcome, and up to which position rows were read (`None`: the
+    /// whole range).
+    fn run(
+        &self,
+        documents: &BTreeMap<String, Object>,
+        most: usize,
+    ) -> (Outcome, Option<Option<Position>>) {
         let mut rows: Vec<_> = documents
             .values()
             .map(|document| (self.position(document), document))
@@ -336,9 +349,9 @@ impl Filter {
         let truth = |truth: bool| Ok(Some(Value::Boolean(truth)));
         match self {
             Filter::Literal(value) => Ok(value.clone()),
-            Filter::Field(path) => {
-                Ok(Value::Object(document.clone()).at(&path.split('.').collect::<Vec<_>>()).cloned())
-            }
+            Filter::Field(path) => Ok(Value::Object(document.clone())
+                .at(&path.split('.').collect::<Vec<_>>())
+                .cloned()),
             Filter::Binary(operator, operands) => {
                 let (left, right) = (operands[0].value(document)?, operands[1].value(document)?);
                 let numbers = match (&left, &right) {
@@ -416,11 +429,15 @@ pub(super) fn run(tx: &mut Tx, step: &Step, ids: &mut Ids, depth: &mut usize) ->
             None => return Outcome::Done,
         },
         Step::Replace(id, fields) => match ids.pick(*id) {
-            Some(id) => tx.replace(&root, None, &id.1, Value::Object(fields.clone())).map(|()| Outcome::Done),
+            Some(id) => tx
+                .replace(&root, None, &id.1, Value::Object(fields.clone()))
+                .map(|()| Outcome::Done),
             None => return Outcome::Done,
         },
         Step::Remove(id) => match ids.pick(*id) {
-            Some(id) => tx.remove(&root, None, &id.1).map(|document| Outcome::Document(Some(document))),
+            Some(id) => {
+                tx.remove(&root, None, &id.1).map(|document| Outcome::Document(Some(document)))
+            }
             None => return Outcome::Done,
         },
         Step::Count(table) => tx.count(&root, TABLES[*table]).map(Outcome::Count),
@@ -462,7 +479,12 @@ pub(super) fn run(tx: &mut Tx, step: &Step, ids: &mut Ids, depth: &mut usize) ->
 }
 
 /// Reads all pages, and each of them a second time by its cursors, and split in two.
-fn pages(tx: &mut Tx, root: &ComponentPath, query: &Query, page_size: u64) -> Result<Outcome, StoreError> {
+fn pages(
+    tx: &mut Tx,
+    root: &ComponentPath,
+    query: &Query,
+    page_size: u64,
+) -> Result<Outcome, StoreError> {
     let json = query.json();
     let request = PageRequest {
         query: &json,
@@ -478,15 +500,23 @@ fn pages(tx: &mut Tx, root: &ComponentPath, query: &Query, page_size: u64) -> Re
         let page = tx.page(root, &PageRequest { cursor: cursor.as_deref(), ..request.clone() })?;
         assert!(page.page.len() as u64 == page_size || page.is_done);
         let end = Some(&*page.continue_cursor);
-        let again =
-            PageRequest { cursor: cursor.as_deref(), end_cursor: end, page_size: 0, ..request.clone() };
+        let again = PageRequest {
+            cursor: cursor.as_deref(),
+            end_cursor: end,
+            page_size: 0,
+            ..request.clone()
+        };
         let again = tx.page(root, &again)?;
         assert_eq!(
             (&again.page, again.is_done, &again.continue_cursor),
             (&page.page, page.is_done, &page.continue_cursor)
         );
         if let Some(split) = &page.split_cursor {
-            let first = PageRequest { cursor: cursor.as_deref(), end_cursor: Some(split), ..request.clone() };
+            let first = PageRequest {
+                cursor: cursor.as_deref(),
+                end_cursor: Some(split),
+                ..request.clone()
+            };
             let mut halves = tx.page(root, &first)?.page;
             let second = PageRequest { cursor: Some(split), end_cursor: end, ..request.clone() };
             halves.extend(tx.page(root, &second)?.page);
@@ -543,7 +573,8 @@ impl State {
         self.tables.get(name).cloned().unwrap_or_default()
     }
 
-    /// Runs a whole transaction, which gave these outcomes elsewhere; panics if it gives others here.
+    /// Runs a whole transaction, which gave these outcomes elsewhere; panics if it gives others
+    /// here.
     #[track_caller]
     pub(super) fn replay(&mut self, steps: &[(Step, Ids, Outcome)]) {
         let mut nested = Vec::new();
@@ -635,8 +666,8 @@ impl State {
         }
     }
 
-    /// Whether going from this state to another writes into what reading steps read here: the rows they passed over, or
-    /// the place where there were none.
+    /// Whether going from this state to another writes into what reading steps read here: the rows
+    /// they passed over, or the place where there were none.
     pub(super) fn is_touched(&self, after: &Self, steps: &[(Step, Ids, Outcome)]) -> bool {
         steps.iter().filter_map(|(step, ids, _)| self.dependency(step, ids)).any(|dependency| {
             let (table, is_touched): (_, IsRead) = match dependency {
@@ -663,7 +694,8 @@ impl State {
                     }),
                 ),
             };
-            let comes_into_being = self.tables.contains_key(table) != after.tables.contains_key(table);
+            let comes_into_being =
+                self.tables.contains_key(table) != after.tables.contains_key(table);
             let (before, after) = (self.table(table), after.table(table));
             let ids: BTreeSet<_> = before.keys().chain(after.keys()).collect();
             let changed = ids.into_iter().map(|id| (before.get(id), after.get(id)));

@@ -71,7 +71,8 @@ fn transactions_of_many_threads_are_serializable_in_commit_order() {
     let mut history = history.into_inner().unwrap();
     // What only read saw all that was committed up to its time.
     history.sort_by_key(|(ts, has_writes, _)| (*ts, !has_writes));
-    let times: Vec<_> = history.iter().filter(|(_, has_writes, _)| *has_writes).map(|(ts, ..)| *ts).collect();
+    let times: Vec<_> =
+        history.iter().filter(|(_, has_writes, _)| *has_writes).map(|(ts, ..)| *ts).collect();
     assert!(times.is_sorted_by(|a, b| a < b));
     let mut state = State::new();
     for (_, _, log) in &history {
@@ -100,9 +101,16 @@ fn commits_that_wait_for_one_another_all_come_through() {
                     loop {
                         let mut tx = store.begin(&store.latest(), seed);
                         let document = tx.get(&root(), None, id).unwrap().unwrap();
-                        let Some(Value::Float64(n)) = document.at(&["n"]) else { panic!("{document:?}") };
-                        tx.patch(&root(), None, id, patch_from_json(json!({ "n": n + 1.0 })).unwrap())
-                            .unwrap();
+                        let Some(Value::Float64(n)) = document.at(&["n"]) else {
+                            panic!("{document:?}")
+                        };
+                        tx.patch(
+                            &root(),
+                            None,
+                            id,
+                            patch_from_json(json!({ "n": n + 1.0 })).unwrap(),
+                        )
+                        .unwrap();
                         match tx.commit() {
                             Ok(ts) => break times.push(ts),
                             Err(error) => assert!(matches!(error, CommitError::Conflict { .. })),
@@ -153,7 +161,10 @@ fn a_snapshot_that_has_a_write_comes_after_the_watch_is_told_of_it() {
                 let invalid_since = watch.invalid_since();
                 let (after, _) = read(&second);
                 if after != before {
-                    assert!(invalid_since.is_some_and(|since| first.ts() < since && since <= second.ts()));
+                    assert!(
+                        invalid_since
+                            .is_some_and(|since| first.ts() < since && since <= second.ts())
+                    );
                     break;
                 }
                 if is_over.load(Ordering::Acquire) {

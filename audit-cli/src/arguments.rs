@@ -1,0 +1,332 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use audit_core::UniqueId;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::condition::{Condition, Pointer};
+use crate::time::Moment;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0         done, and nothing is wrong
+  1         done, and something is wrong: a gap, a duplicate, a damaged object, a failed check, records left undelivered
+  2         the command line is wrong
+  3         could not be done: the bucket is out of reach or refuses, a file cannot be read
+  130, 143  stopped by Ctrl-C, by SIGTERM
+
+Credentials, regions and endpoints come from the provider's usual environment variables (AWS_*, GOOGLE_*, AZURE_*).";
+
+/// Looks into a bucket of audit logs or a journal, and says whether all is well.
+#[derive(Debug, Parser)]
+#[command(name = "audit", version, after_help = EXIT_CODES, infer_subcommands = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Write JSON for programs: one object on each line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Whether to use colours; `auto` does so on a terminal
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub(crate) color: Color,
+
+    /// Show no progress
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+
+    /// How many requests are under way at once
+    #[arg(long, global = true, default_value_t = 16, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) parallel: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the streams in a bucket, or its objects
+    Ls(Ls),
+    /// Print records
+    Cat(Cat),
+    /// Print the last records, and with -f those that come
+    Tail(Tail),
+    /// Count logs and metered usage, and find gaps, duplicates and damage
+    Stats(Stats),
+    /// Look at the journal of a host, or deliver that of a host that is gone
+    Journal {
+        #[command(subcommand)]
+        command: JournalCommand,
+    },
+    /// Try, with the credentials of a host, what must work and what must not, and say what to
+    /// change
+    Doctor(Doctor),
+    /// Print a policy for a bucket in S3, with its names filled in
+    Policy {
+        /// For whom or what
+        policy: Policy,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Print a script that completes commands in a shell
+    Completions {
+        /// For which shell
+        shell: Shell,
+    },
+    /// Print the man page
+    Man {
+        /// Write one page for each command to this directory instead
+        #[arg(long)]
+        directory: Option<PathBuf>,
+    },
+}
+
+/// Where to read.
+#[derive(Debug, Args)]
+pub(crate) struct Source {
+    /// The bucket: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///path, or
+    /// a directory
+    #[arg(env = "AUDIT_BUCKET")]
+    pub(crate) bucket: String,
+}
+
+/// What to read of it.
+#[derive(Debug, Args)]
+pub(crate) struct Selection {
+    /// Only from this time on: 2026-11-23, 2026-11-23T14:30Z, or an age: 90s, 30m, 6h, 7d. Objects
+    /// are filed under the UTC hour of their first record, so that whole hours are read unless
+    /// --time says where each record's time is
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<Moment>,
+
+    /// Only before this time; as --since
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<Moment>,
+
+    /// Only this stream
+    #[arg(long, value_name = "ID")]
+    pub(crate) stream: Option<UniqueId>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+
+    /// List each object instead of each stream
+    #[arg(long, short)]
+    pub(crate) objects: bool,
+}
+
+/// Which records.
+#[derive(Debug, Args)]
+pub(crate) struct Filter {
+    /// Only records in which this JSON pointer has this value, as in /user=ada or /client/ip=null;
+    /// all of several must hold
+    #[arg(long = "where", short = 'w', value_name = "POINTER=VALUE")]
+    pub(crate) conditions: Vec<Condition>,
+
+    /// Where a record has its time: the JSON pointer of milliseconds since 1970, or of a date and
+    /// time
+    #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER")]
+    pub(crate) time: Option<Pointer>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cat {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+
+    /// Indent and colour records
+    #[arg(long, short)]
+    pub(crate) pretty: bool,
+
+    /// Stop after so many records
+    #[arg(long, short = 'n', value_name = "COUNT")]
+    pub(crate) limit: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tail {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+
+    /// Go on with records as they arrive, until Ctrl-C
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+
+    /// How many records to begin with
+    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 10)]
+    pub(crate) lines: usize,
+
+    /// How often to look for new objects, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    pub(crate) interval_ms: u64,
+
+    /// How many hours back to look for objects that come late
+    #[arg(long, value_name = "HOURS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=720))]
+    pub(crate) hours: u16,
+
+    /// Indent and colour records
+    #[arg(long, short)]
+    pub(crate) pretty: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stats {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+
+    /// Ask for the objects' metadata and do not read them: no bytes, no metered usage, no look at
+    /// the lines
+    #[arg(long)]
+    pub(crate) heads: bool,
+
+    /// Where a record has its time, for how late objects come: the JSON pointer of milliseconds
+    /// since 1970, or of a date and time
+    #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER")]
+    pub(crate) time: Option<Pointer>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JournalCommand {
+    /// Say what is in a journal and what of it is not known to be in the bucket. Changes nothing,
+    /// also while a host has it open
+    Show(JournalDirectory),
+    /// Print the records that are not known to be in the bucket. Changes nothing
+    Cat(JournalCat),
+    /// Recover the journal of a host that is gone, and bring to its bucket what is not there yet,
+    /// each record once
+    Deliver(JournalDeliver),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalDirectory {
+    /// The journal's directory
+    #[arg(env = "AUDIT_JOURNAL")]
+    pub(crate) directory: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalCat {
+    #[command(flatten)]
+    pub(crate) directory: JournalDirectory,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+
+    /// Also records that are in the bucket, as far as they are still here
+    #[arg(long, short)]
+    pub(crate) all: bool,
+
+    /// Indent and colour records
+    #[arg(long, short)]
+    pub(crate) pretty: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalDeliver {
+    #[command(flatten)]
+    pub(crate) directory: JournalDirectory,
+
+    /// The bucket that the host wrote to: s3://bucket/prefix, gs://bucket/prefix,
+    /// az://container/prefix, file:///path
+    #[arg(env = "AUDIT_BUCKET")]
+    pub(crate) bucket: String,
+
+    /// Say what would be delivered, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Remove segments once all of them is delivered
+    #[arg(long)]
+    pub(crate) remove: bool,
+
+    /// Give up after so many seconds. What was not delivered stays where it is
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
+
+    /// How objects are compressed that were not cut yet
+    #[arg(long, value_enum, default_value = "zstd", value_name = "HOW")]
+    pub(crate) compression: Compression,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compression {
+    Zstd,
+    Gzip,
+    None,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// Whose credentials these are
+    #[arg(long, value_enum, default_value = "host")]
+    pub(crate) role: Role,
+
+    /// End with 1 for warnings too
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// A process that writes audit logs. A small object is written below _audit/doctor
+    Host,
+    /// Somebody who reads them
+    Reader,
+}
+
+impl Role {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Role::Host => "host",
+            Role::Reader => "reader",
+        }
+    }
+
+    pub(crate) fn policy(self) -> Policy {
+        match self {
+            Role::Host => Policy::Host,
+            Role::Reader => Policy::Reader,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Policy {
+    /// What a host's credentials need: to put and to get
+    Host,
+    /// What a reader's credentials need: to list and to get
+    Reader,
+    /// What the bucket refuses to everybody: overwriting, deleting, requests without TLS
+    Bucket,
+    /// Cheaper storage after 90 days, and an end after seven years
+    Lifecycle,
+    /// Retention that nobody can shorten
+    ObjectLock,
+}

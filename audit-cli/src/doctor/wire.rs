@@ -1,0 +1,181 @@
+//! S3 as it is on the wire: for what `object_store` does not show, such as the store's clock,
+//! versions and retention.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_sink_s3::Bucket;
+use chrono::DateTime;
+use http::{HeaderMap, Method};
+use object_store::ClientOptions;
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsAuthorizer};
+use object_store::client::{HttpClient, HttpConnector, HttpRequestBody, ReqwestConnector};
+use object_store::path::Path;
+use object_store::signer::Signer;
+
+use super::PATIENCE;
+use crate::failure::Failure;
+use crate::time::now_ms;
+
+/// Sends single requests, signed with the credentials of the environment.
+pub(crate) struct Wire {
+    store: AmazonS3,
+    client: HttpClient,
+    region: String,
+    /// Where requests go, if not to AWS.
+    endpoint: Option<url::Url>,
+}
+
+/// What the store said.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// The code of an error.
+    pub(crate) code: Option<String>,
+    /// How far the store's clock is ahead of this host's, to a second or the time that the answer
+    /// took.
+    pub(crate) skew_ms: Option<i64>,
+    pub(crate) version_id: Option<String>,
+    pub(crate) lock_mode: Option<String>,
+    pub(crate) retain_until: Option<String>,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "status {}", self.status)?;
+        self.code.as_ref().map_or(Ok(()), |code| write!(f, " {code}"))
+    }
+}
+
+impl Wire {
+    pub(crate) fn open(url: &str, bucket: &Bucket) -> Result<Wire, Failure> {
+        let cannot = |error: object_store::Error| {
+            Failure::new(format!("{bucket} cannot be opened"))
+                .because(audit_sink_s3::describe(&error))
+        };
+        let builder = AmazonS3Builder::from_env().with_url(url);
+        let setting = |key| builder.get_config_value(&key);
+        let region = setting(AmazonS3ConfigKey::Region)
+            .or_else(|| setting(AmazonS3ConfigKey::DefaultRegion));
+        let store = builder.clone().build().map_err(cannot)?;
+        let endpoint = setting(AmazonS3ConfigKey::Endpoint)
+            .and_then(|endpoint| url::Url::parse(&endpoint).ok());
+        let options = ClientOptions::new().with_allow_http(true).with_timeout(PATIENCE);
+        let client = ReqwestConnector::default().connect(&options).map_err(cannot)?;
+        Ok(Wire {
+            store,
+            client,
+            region: region.unwrap_or_else(|| "us-east-1".to_owned()),
+            endpoint,
+        })
+    }
+
+    /// Whether requests leave this host without encryption.
+    pub(crate) fn is_in_the_clear(&self) -> bool {
+        let Some(endpoint) = &self.endpoint else { return false };
+        let is_loopback = match endpoint.host() {
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            Some(url::Host::Domain(name)) => name == "localhost",
+            None => false,
+        };
+        endpoint.scheme() == "http" && !is_loopback
+    }
+
+    pub(crate) async fn head(&self, path: &Path) -> Result<Answer, String> {
+        self.send(Method::HEAD, path, None, HeaderMap::new(), HttpRequestBody::empty()).await
+    }
+
+    /// Deletes an object, or one version of it.
+    pub(crate) async fn delete(
+        &self,
+        path: &Path,
+        version: Option<&str>,
+    ) -> Result<Answer, String> {
+        let query = version.map(|version| {
+            url::form_urlencoded::Serializer::new(String::new())
+                .append_pair("versionId", version)
+                .finish()
+        });
+        self.send(
+            Method::DELETE,
+            path,
+            query.as_deref(),
+            HeaderMap::new(),
+            HttpRequestBody::empty(),
+        )
+        .await
+    }
+
+    /// Creates an object whose body is signed as it is, and whose checksum is that of something
+    /// else.
+    pub(crate) async fn put_with_wrong_checksum(
+        &self,
+        path: &Path,
+        body: &'static str,
+    ) -> Result<Answer, String> {
+        let mut headers = HeaderMap::new();
+        // Of no bytes at all, in base 64.
+        let of_nothing = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+        headers.insert("x-amz-checksum-sha256", http::HeaderValue::from_static(of_nothing));
+        headers.insert(http::header::IF_NONE_MATCH, http::HeaderValue::from_static("*"));
+        self.send(Method::PUT, path, None, headers, body.to_owned().into()).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &Path,
+        query: Option<&str>,
+        headers: HeaderMap,
+        body: HttpRequestBody,
+    ) -> Result<Answer, String> {
+        // The one way in which the store says what URL a key has, with style and endpoint as they
+        // were set.
+        let signed = self.store.signed_url(Method::GET, path, Duration::from_secs(1)).await;
+        let mut url = signed.map_err(|error| audit_sink_s3::describe(&error))?;
+        url.set_query(query);
+        let uri: http::Uri =
+            url.as_str().parse().map_err(|_| "the key cannot be written as a URL".to_owned())?;
+        let mut request = http::Request::new(body);
+        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
+            (method, uri, headers);
+        let credential: Arc<_> = self
+            .store
+            .credentials()
+            .get_credential()
+            .await
+            .map_err(|error| audit_sink_s3::describe(&error))?;
+        AwsAuthorizer::new(&credential, "s3", &self.region)
+            .try_authorize(&mut request, None)
+            .map_err(|error| audit_sink_s3::describe(&error))?;
+        let sent_ms = now_ms();
+        let response = self.client.execute(request).await.map_err(|error| error.to_string())?;
+        let received_ms = now_ms();
+        let (parts, body) = response.into_parts();
+        let header = |name: &str| Some(parts.headers.get(name)?.to_str().ok()?.to_owned());
+        let date = header("date").and_then(|date| DateTime::parse_from_rfc2822(&date).ok());
+        // The store made it somewhere between, and cut it to a second.
+        let skew_ms = date.map(|date| {
+            let date_ms = date.timestamp_millis();
+            let latest = date_ms + 999 - sent_ms;
+            let earliest = date_ms - received_ms;
+            if earliest > 0 { earliest } else { latest.min(0) }
+        });
+        let body = body.bytes().await.unwrap_or_default();
+        let text = String::from_utf8_lossy(&body);
+        let code = text
+            .split_once("<Code>")
+            .and_then(|(_, rest)| rest.split_once("</Code>"))
+            .map(|(code, _)| code.to_owned());
+        Ok(Answer {
+            status: parts.status.as_u16(),
+            code,
+            skew_ms,
+            version_id: header("x-amz-version-id").filter(|version| version != "null"),
+            lock_mode: header("x-amz-object-lock-mode"),
+            retain_until: header("x-amz-object-lock-retain-until-date"),
+        })
+    }
+}

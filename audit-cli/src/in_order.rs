@@ -1,0 +1,88 @@
+//! Work on many things at once, whose results come in the order of the things.
+
+use std::panic::resume_unwind;
+
+use futures::stream::{self, Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Starts `work` for each item, for up to `parallel` at once, and gives what they send: all of the
+/// first, then all of the second. Each may be ahead of the reader by `capacity` results and then
+/// waits, so that memory is bounded by `parallel` times that.
+///
+/// Dropping the stream ends the work at its next result.
+pub(crate) fn in_order<I, T, W>(
+    items: impl Stream<Item = I>,
+    parallel: usize,
+    capacity: usize,
+    work: impl Fn(I, mpsc::Sender<T>) -> W,
+) -> impl Stream<Item = T>
+where
+    T: Send + 'static,
+    W: Future<Output = ()> + Send + 'static,
+{
+    let started = items.map(move |item| {
+        let (sender, receiver) = mpsc::channel(capacity);
+        let task = tokio::spawn(work(item, sender));
+        std::future::ready(results(receiver, task))
+    });
+    // The one that is read from is not among those that are buffered.
+    started.buffered(parallel.saturating_sub(1).max(1)).flatten()
+}
+
+fn results<T>(receiver: mpsc::Receiver<T>, task: JoinHandle<()>) -> impl Stream<Item = T> {
+    stream::unfold((receiver, Some(task)), |(mut receiver, mut task)| async move {
+        if let Some(result) = receiver.recv().await {
+            return Some((result, (receiver, task)));
+        }
+        // A task that panicked must not look like one that had no more.
+        if let Err(error) = task.take()?.await
+            && error.is_panic()
+        {
+            resume_unwind(error.into_panic());
+        }
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn results_keep_the_order_of_what_they_are_of_and_few_are_ahead() {
+        let (begun, finished) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (began, ended) = (Arc::clone(&begun), Arc::clone(&finished));
+        let work = move |item: usize, sender: mpsc::Sender<(usize, usize)>| {
+            began.fetch_add(1, Ordering::SeqCst);
+            let ended = Arc::clone(&ended);
+            async move {
+                for part in 0..10 {
+                    sender.send((item, part)).await.unwrap();
+                }
+                ended.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        let mut results = std::pin::pin!(in_order(stream::iter(0..50), 4, 2, work));
+        let mut all = Vec::new();
+        while let Some(result) = results.next().await {
+            assert!(
+                begun.load(Ordering::SeqCst) <= finished.load(Ordering::SeqCst) + 5,
+                "one task more than is read"
+            );
+            all.push(result);
+        }
+        let expected: Vec<_> =
+            (0..50).flat_map(|item| (0..10).map(move |part| (item, part))).collect();
+        assert_eq!(all, expected);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[should_panic(expected = "on purpose")]
+    async fn a_panic_is_not_taken_for_the_end() {
+        let work = |_: usize, _: mpsc::Sender<usize>| async { panic!("on purpose") };
+        in_order(stream::iter(0..2), 2, 1, work).collect::<Vec<_>>().await;
+    }
+}

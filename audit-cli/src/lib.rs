@@ -1,0 +1,97 @@
+//! The `audit` command: for whoever owns a bucket of audit logs, or a host that writes to one.
+//!
+//! - `audit ls`, `cat`, `tail`, `stats` read a bucket, with no right but to list and to get.
+//! - `audit journal` reads the journal of a host, and delivers that of a host that is gone.
+//! - `audit doctor` tries, with a host's own credentials, what must work and what must not.
+//!
+//! A bucket of any size is read in bounded memory: partitions that are not asked for are not
+//! listed, objects are read in pieces and several at once, and what comes out has the order of the
+//! keys.
+//!
+//! # Exit codes
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done, and nothing is wrong; also when the reader of the output has gone |
+//! | 1 | done, and something is wrong: a gap, a duplicate, a damaged object, a check of `doctor` that failed, records left undelivered |
+//! | 2 | the command line is wrong |
+//! | 3 | could not be done: the bucket is out of reach or refuses, a file cannot be read |
+//! | 130, 143 | stopped by Ctrl-C, by SIGTERM |
+
+mod arguments;
+mod bucket;
+mod cat;
+mod condition;
+mod doctor;
+mod failure;
+mod in_order;
+mod journal;
+mod lines;
+mod ls;
+mod output;
+mod pages;
+mod progress;
+mod ranges;
+mod signals;
+mod stats;
+mod tail;
+mod time;
+
+/// The snippets of `docs/HOSTS.md`, which are run as any example is.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/HOSTS.md")]
+mod hosts {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command};
+use crate::failure::{Failure, Outcome};
+use crate::output::Output;
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.common.color, arguments.common.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return output.failed(&Failure::new("no threads can be started").because(error));
+        }
+    };
+    let code = runtime.block_on(async {
+        let stopped = signals::stopped();
+        tokio::select! {
+            biased;
+            outcome = run(arguments, &output) => match outcome {
+                Ok(Outcome::Well) => ExitCode::SUCCESS,
+                Ok(Outcome::Wrong) => ExitCode::from(1),
+                Err(failure) => output.failed(&failure),
+            },
+            code = stopped => ExitCode::from(code),
+        }
+    });
+    // What is still being read need not be waited for.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run(arguments: Arguments, output: &Output) -> Result<Outcome, Failure> {
+    let Arguments { common, command } = arguments;
+    let outcome = match command {
+        Command::Ls(arguments) => ls::run(&arguments, &common, output).await,
+        Command::Cat(arguments) => cat::run(&arguments, &common, output).await,
+        Command::Tail(arguments) => tail::run(&arguments, &common, output).await,
+        Command::Stats(arguments) => stats::run(&arguments, &common, output).await,
+        Command::Journal { command } => journal::run(&command, &common, output).await,
+        Command::Doctor(arguments) => doctor::run(&arguments, &common, output).await,
+        Command::Policy { policy, source } => doctor::print_policy(policy, &source.bucket, output),
+        Command::Completions { shell } => pages::completions(shell, output),
+        Command::Man { directory } => pages::man(directory.as_deref(), output),
+    };
+    let flushed = output.flush();
+    let outcome = outcome?;
+    flushed?;
+    Ok(outcome)
+}

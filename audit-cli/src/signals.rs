@@ -1,0 +1,44 @@
+//! Ctrl-C and SIGTERM.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+/// How long a command may take to end by itself. One that waits for whoever reads its output would
+/// never.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Resolves, with the exit code for it, when the process is asked to stop. A second later the
+/// process ends in any case.
+pub(crate) async fn stopped() -> u8 {
+    let (tell, told) = oneshot::channel();
+    // On a task of its own: the command may be keeping its thread waiting.
+    tokio::spawn(async move {
+        let code = signal().await;
+        let _ = tell.send(code);
+        tokio::time::sleep(PATIENCE).await;
+        std::process::exit(i32::from(code));
+    });
+    match told.await {
+        Ok(code) => code,
+        Err(_gone) => std::future::pending().await,
+    }
+}
+
+async fn signal() -> u8 {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            return tokio::select! {
+                _ = interrupt => 130,
+                _ = terminate.recv() => 143,
+            };
+        }
+    }
+    if interrupt.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    130
+}

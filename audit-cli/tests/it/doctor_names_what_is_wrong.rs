@@ -1,0 +1,316 @@
+//! A bucket that is configured as the shipped policies say is well, and each thing that is
+//! configured otherwise is named.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use s3_testserver::{ErrorAnswer, Fault, RequestInfo, RetentionMode, S3TestServer};
+use serde_json::Value;
+
+use crate::support::{
+    DAY, Ran, audit, batch, bucket, environment, object_for_each_batch, url, write,
+};
+
+/// What every check came out as.
+struct Report {
+    ran: Ran,
+    checks: Vec<Value>,
+}
+
+impl Report {
+    #[track_caller]
+    fn check(&self, name: &str) -> &Value {
+        let found = self.checks.iter().find(|check| check["check"] == name);
+        found.unwrap_or_else(|| panic!("no check {name}: {:?}", self.ran))
+    }
+
+    /// The names of those that came out so.
+    fn all(&self, verdict: &str) -> Vec<&str> {
+        let found = self.checks.iter().filter(|check| check["verdict"] == verdict);
+        found.map(|check| check["check"].as_str().unwrap()).collect()
+    }
+}
+
+async fn doctor(server: &S3TestServer, more: &[&str]) -> Report {
+    let ran =
+        audit(&environment(server), &[&["doctor", "--json", &url(server)], more].concat()).await;
+    let mut checks = ran.json();
+    // The summary.
+    let summary = checks.pop().unwrap();
+    let report = Report { ran, checks };
+    assert_eq!(summary["problems"], report.all("problem").len());
+    assert_eq!(
+        report.ran.code,
+        Some(i32::from(!report.all("problem").is_empty())),
+        "{:?}",
+        report.ran
+    );
+    report
+}
+
+/// A policy with the names of this server's bucket.
+async fn policy(server: &S3TestServer, name: &str) -> String {
+    let ran = audit(&environment(server), &["policy", name, &url(server)]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    ran.out
+}
+
+/// A bucket as it should be, and the policies of its host.
+async fn well() -> (S3TestServer, Vec<String>) {
+    let server = S3TestServer::start().await;
+    server.set_versioning(true);
+    server.set_object_lock(Some(RetentionMode::Compliance));
+    let policies = vec![policy(&server, "host").await, policy(&server, "bucket").await];
+    set(&server, &policies);
+    (server, policies)
+}
+
+fn set(server: &S3TestServer, policies: &[String]) {
+    let texts: Vec<&str> = policies.iter().map(String::as_str).collect();
+    server.set_policies(Some(&texts));
+}
+
+/// The policies with one more statement that allows something.
+fn allowing(policies: &[String], action: &str) -> Vec<String> {
+    let more = format!(
+        r#"{{"Version": "2012-10-17", "Statement": [{{"Effect": "Allow", "Action": "{action}", "Resource": "*"}}]}}"#
+    );
+    [policies, &[more]].concat()
+}
+
+/// The policies without the statement of this name.
+fn without(policies: &[String], sid: &str) -> Vec<String> {
+    let edit = |text: &String| {
+        let mut document: Value = serde_json::from_str(text).unwrap();
+        document["Statement"].as_array_mut().unwrap().retain(|statement| statement["Sid"] != sid);
+        document.to_string()
+    };
+    let edited: Vec<String> = policies.iter().map(edit).collect();
+    assert!(
+        edited.concat().len() < policies.concat().replace(['\n', ' '], "").len(),
+        "no statement {sid}"
+    );
+    edited
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_shipped_policies_versions_and_a_lock_all_is_well_and_a_sink_works() {
+    let (server, _) = well().await;
+    let report = doctor(&server, &["--strict"]).await;
+    let expected = [
+        "reach",
+        "clock",
+        "tls",
+        "write",
+        "create-only",
+        "overwrite",
+        "read",
+        "checksum",
+        "versioning",
+        "object-lock",
+        "delete-version",
+        "list",
+        "delete",
+    ];
+    assert_eq!(report.all("ok"), expected, "{:?}", report.ran);
+    write(bucket(&server), object_for_each_batch(), vec![batch(DAY, "ada", 3)]).await;
+
+    // The one who reads has other rights.
+    let reader = policy(&server, "reader").await;
+    set(&server, &[reader, policy_text(&server).await]);
+    let report = doctor(&server, &["--role", "reader", "--strict"]).await;
+    assert_eq!(report.all("ok"), ["reach", "clock", "tls", "write", "list", "read", "delete"]);
+    let cat = audit(&environment(&server), &["cat", &url(&server)]).await;
+    assert_eq!(cat.lines().len(), 3, "and these suffice for every command");
+    for command in ["ls", "stats", "tail"] {
+        assert_eq!(audit(&environment(&server), &[command, &url(&server)]).await.code, Some(0));
+    }
+}
+
+async fn policy_text(server: &S3TestServer) -> String {
+    policy(server, "bucket").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_right_too_many_is_named() {
+    let (server, policies) = well().await;
+    // What the bucket's policy denies is denied whatever the credentials may.
+    set(&server, &allowing(&policies, "s3:*"));
+    let report = doctor(&server, &[]).await;
+    assert_eq!((report.all("problem"), report.all("warning")), (vec![], vec!["list"]));
+
+    let named = async |policies: Vec<String>| {
+        set(&server, &policies);
+        let report = doctor(&server, &[]).await;
+        for problem in report.all("problem") {
+            assert!(report.check(problem)["advice"].is_string(), "{:?}", report.ran);
+        }
+        report.all("problem").into_iter().map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(named(without(&policies, "NoOverwriting")).await, ["overwrite"]);
+    let deleting = without(&policies, "NoDeleting");
+    assert_eq!(
+        named(deleting.clone()).await,
+        [] as [&str; 0],
+        "the host may not delete by its own policy either"
+    );
+    assert_eq!(named(allowing(&deleting, "s3:DeleteObject")).await, ["delete"]);
+    // Object Lock keeps the version all the same.
+    assert_eq!(named(allowing(&deleting, "s3:DeleteObjectVersion")).await, [] as [&str; 0]);
+    server.set_object_lock(None);
+    assert_eq!(named(allowing(&deleting, "s3:DeleteObjectVersion")).await, ["delete-version"]);
+
+    set(&server, &[policy(&server, "reader").await]);
+    server.set_policies(None);
+    let report = doctor(&server, &["--role", "reader"]).await;
+    assert_eq!((report.all("problem"), report.all("warning")), (vec!["delete"], vec!["write"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_right_that_is_missing_is_named_with_the_policy() {
+    let (server, policies) = well().await;
+    let edit = |action: &str| {
+        let host = policies[0].replace(&format!("\"{action}\""), "\"s3:Nothing\"");
+        set(&server, &[host, policies[1].clone()]);
+    };
+    edit("s3:PutObject");
+    let report = doctor(&server, &[]).await;
+    assert_eq!(report.all("problem"), ["write"]);
+    assert!(report.check("write")["said"].as_str().unwrap().contains("403 AccessDenied"));
+    edit("s3:GetObject");
+    let report = doctor(&server, &[]).await;
+    assert_eq!(report.all("problem"), ["read"]);
+    let text = audit(&environment(&server), &["doctor", &url(&server)]).await;
+    assert_eq!(text.code, Some(1));
+    assert!(
+        text.out.contains("PROBLEM  read") && text.out.contains("allow s3:GetObject"),
+        "{}",
+        text.out
+    );
+    let shown = &text.out[text.out.find("\n{").unwrap()..];
+    let shown: Value = serde_json::from_str(shown).unwrap();
+    assert_eq!(
+        shown["Statement"][0]["Resource"],
+        format!("arn:aws:s3:::{}/logs/*", server.bucket())
+    );
+
+    set(
+        &server,
+        &[
+            policy(&server, "reader").await.replace("s3:ListBucket", "s3:Nothing"),
+            policies[1].clone(),
+        ],
+    );
+    let report = doctor(&server, &["--role", "reader"]).await;
+    assert!(report.all("problem").contains(&"list"), "{:?}", report.ran);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_does_not_do_is_named() {
+    let (server, _) = well().await;
+    server.ignore_if_none_match(true);
+    assert_eq!(doctor(&server, &[]).await.all("problem"), ["create-only"]);
+    server.ignore_if_none_match(false);
+
+    server.ignore_checksums(true);
+    assert_eq!(doctor(&server, &[]).await.all("problem"), ["checksum"]);
+    server.ignore_checksums(false);
+
+    server.set_object_lock(Some(RetentionMode::Governance));
+    let report = doctor(&server, &[]).await;
+    assert_eq!((report.all("problem"), report.all("warning")), (vec![], vec!["object-lock"]));
+    assert!(report.check("object-lock")["advice"].as_str().unwrap().contains("COMPLIANCE"));
+    server.set_object_lock(None);
+    assert_eq!(doctor(&server, &[]).await.all("warning"), ["object-lock"]);
+    server.set_versioning(false);
+    let report = doctor(&server, &[]).await;
+    assert_eq!(
+        (report.all("problem"), report.all("warning")),
+        (vec![], vec!["versioning", "object-lock"])
+    );
+    let strict = audit(&environment(&server), &["doctor", "--strict", &url(&server)]).await;
+    assert_eq!(strict.code, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_that_differ_are_named() {
+    let (server, _) = well().await;
+    server.set_clock_offset(300);
+    let report = doctor(&server, &[]).await;
+    assert_eq!((report.all("problem"), report.all("warning")), (vec![], vec!["clock"]));
+    let said = report.check("clock")["said"].as_str().unwrap();
+    assert!(said.contains("behind the store's") && said.contains("m"), "{said}");
+    server.set_clock_offset(-7_200);
+    let report = doctor(&server, &[]).await;
+    assert_eq!(report.all("problem"), ["clock", "write"]);
+    assert!(
+        report.check("clock")["said"].as_str().unwrap().contains("ahead of"),
+        "{:?}",
+        report.ran
+    );
+    assert!(report.check("write")["said"].as_str().unwrap().contains("RequestTimeTooSkewed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_not_there_and_credentials_that_are_wrong_are_named() {
+    let (server, _) = well().await;
+    let problem = async |environment: Vec<(&'static str, String)>, url: &str| {
+        let ran = audit(&environment, &["doctor", "--json", url]).await;
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        let checks = ran.json();
+        let problems: Vec<_> =
+            checks.iter().filter(|check| check["verdict"] == "problem").collect();
+        let [problem] = problems[..] else { panic!("{problems:?}") };
+        format!("{}: {}", problem["check"].as_str().unwrap(), problem["said"].as_str().unwrap())
+    };
+    let with = |name: &str, value: &str| {
+        let replace = |(known, was): (&'static str, String)| {
+            if known == name { (known, value.to_owned()) } else { (known, was) }
+        };
+        environment(&server).into_iter().map(replace).collect::<Vec<_>>()
+    };
+    server.set_policies(None);
+    let said = problem(environment(&server), "s3://another-bucket/logs").await;
+    assert!(said.starts_with("write: status 404 NoSuchBucket"), "{said}");
+    assert!(said.contains("create the bucket, or correct its name"), "{said}");
+    let said = problem(with("AWS_SECRET_ACCESS_KEY", "wrong"), &url(&server)).await;
+    assert!(
+        said.starts_with("write: ") && said.contains("renew or correct the credentials"),
+        "{said}"
+    );
+
+    let answer = |answer| {
+        server.faults().plan(move |request: &RequestInfo| match request.method.as_str() {
+            "PUT" => Fault::Refused(answer),
+            _ => Fault::None,
+        });
+    };
+    answer(ErrorAnswer::EXPIRED_TOKEN);
+    let said = problem(environment(&server), &url(&server)).await;
+    assert!(
+        said.contains("ExpiredToken") && said.contains("renew or correct the credentials"),
+        "{said}"
+    );
+    answer(ErrorAnswer::new(400, "AuthorizationHeaderMalformed"));
+    let said = problem(environment(&server), &url(&server)).await;
+    assert!(said.contains("set the bucket's region and endpoint"), "{said}");
+    answer(ErrorAnswer::new(400, "KMS.DisabledException"));
+    let said = problem(environment(&server), &url(&server)).await;
+    assert!(said.contains("enable the encryption key"), "{said}");
+    server.pause().await;
+    let said = problem(environment(&server), &url(&server)).await;
+    assert!(said.starts_with("reach: "), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_for_development_and_said_to_be() {
+    let root = tempfile::tempdir().unwrap();
+    let ran = audit(&[], &["doctor", "--json", root.path().to_str().unwrap()]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let checks = ran.json();
+    let verdict =
+        |name| checks.iter().find(|check| check["check"] == name).unwrap()["verdict"].clone();
+    assert_eq!(
+        (verdict("write"), verdict("create-only"), verdict("read")),
+        ("ok".into(), "ok".into(), "ok".into())
+    );
+    assert_eq!((verdict("overwrite"), verdict("delete")), ("warning".into(), "warning".into()));
+}

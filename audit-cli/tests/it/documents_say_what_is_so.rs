@@ -1,0 +1,237 @@
+//! What the documents show is run, and what they list is compared with the sources.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use audit_core::{AuditSink, Batch};
+use audit_sink_s3::{Bucket, JournalReader, JournalSettings, S3Sink, Settings};
+use s3_testserver::{ErrorAnswer, Fault, RequestInfo, S3TestServer};
+use serde_json::Value;
+
+use crate::support::{HOUR_MS, bucket, object_for_each_batch, write};
+
+const CONFIGURATION: &str = include_str!("../../../docs/CONFIGURATION.md");
+const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
+const METERS: &str = include_str!("../../../audit-sink-s3/src/meters.rs");
+const RULES: &str = include_str!("../../../deploy/prometheus/audit.rules.yml");
+const DASHBOARD: &str = include_str!("../../../deploy/grafana/audit.json");
+const TERRAFORM: &str = include_str!("../../../deploy/aws/main.tf");
+
+/// The blocks of a document that are fenced with this word.
+fn blocks<'a>(document: &'a str, word: &str) -> Vec<&'a str> {
+    let opening = format!("\n```{word}\n");
+    document.split(&opening).skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect()
+}
+
+/// 2026-11-20T09:00:00Z.
+const BEGIN_MS: i64 = 1_795_165_200_000;
+
+fn record(action: &str, user: &str, outcome: &str, request: &str, time_ms: i64) -> String {
+    let ip = if user == "ada" { "10.0.0.1" } else { "10.0.0.3" };
+    format!(
+        "{{\"action\":\"{action}\",\"document\":\"plan\",\"outcome\":\"{outcome}\",\"user\":\"{user}\",\"client\":\
+         {{\"ip\":\"{ip}\",\"userAgent\":null,\"requestId\":\"{request}\"}},\"at\":{time_ms}}}\n"
+    )
+}
+
+/// The bucket and the journal that the documents speak of.
+async fn scene(directory: &Path) {
+    let batch = |time_ms, lines: String| Batch::from_lines(time_ms, lines.into()).unwrap();
+    let update = |request: &str, time_ms| {
+        record("documents.update", "ada", "to be committed", request, time_ms)
+    };
+    let view = |user: &str, outcome: &str, request: &str, time_ms| {
+        record("documents.view", user, outcome, request, time_ms)
+    };
+    let (second, third) = (BEGIN_MS + 24 * HOUR_MS, BEGIN_MS + 48 * HOUR_MS);
+    let first = [
+        update("r1", BEGIN_MS),
+        view("eve", "shown", "r2", BEGIN_MS + 60_000),
+        view("bob", "not found", "r3", BEGIN_MS + 90_000),
+    ];
+    let batches = vec![
+        batch(BEGIN_MS, first.concat()),
+        batch(second, view("bob", "shown", "r4", second)),
+        batch(third, update("r5", third)),
+    ];
+    let url = format!("file://{}/bucket", directory.display());
+    write(Bucket::open(&url).unwrap(), object_for_each_batch(), batches).await;
+
+    // A host that died before its bucket answered.
+    let server = S3TestServer::start().await;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let journal = Some(JournalSettings::new(directory.join("journal")));
+    let settings = Settings { journal, ..Settings::default() };
+    let open = S3Sink::builder(bucket(&server)).with_settings(settings).open();
+    let sink = runtime.spawn(open).await.unwrap().unwrap();
+    server.faults().plan(|_: &RequestInfo| Fault::Refused(ErrorAnswer::SLOW_DOWN));
+    let late = third + HOUR_MS;
+    let lines = update("r6", late) + &view("eve", "shown", "r7", late);
+    sink.persist(batch(late, lines)).await.unwrap();
+    runtime.shutdown_background();
+    drop(sink);
+    // Its threads may be preparing a segment still.
+    while JournalReader::open(&directory.join("journal"))
+        .map_or(true, |reader| reader.state().in_use)
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Whether lines are what a document shows: a run of blanks is like any other, `…` stands for
+/// anything in a line, and alone for any lines.
+fn matches(shown: &[&str], found: &[&str]) -> bool {
+    match shown.split_first() {
+        None => found.is_empty(),
+        Some((&"…", rest)) => (0..=found.len()).any(|at| matches(rest, &found[at..])),
+        Some((first, rest)) => found
+            .split_first()
+            .is_some_and(|(line, more)| is_like(first, line) && matches(rest, more)),
+    }
+}
+
+fn is_like(shown: &str, found: &str) -> bool {
+    let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    fn like(pattern: &str, text: &str) -> bool {
+        let Some((head, tail)) = pattern.split_once('…') else { return pattern == text };
+        let Some(rest) = text.strip_prefix(head) else { return false };
+        (0..=rest.len()).any(|at| rest.is_char_boundary(at) && like(tail, &rest[at..]))
+    }
+    like(&plain(shown), &plain(found))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_console_shows_is_what_the_commands_say() {
+    let directory = tempfile::tempdir().unwrap();
+    scene(directory.path()).await;
+    let binaries = Path::new(env!("CARGO_BIN_EXE_audit")).parent().unwrap().to_str().unwrap();
+    let path = format!("{binaries}:{}", std::env::var("PATH").unwrap());
+    let run = |command: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", command]).current_dir(directory.path());
+        shell.env_clear().env("PATH", &path).env("TZ", "UTC");
+        let output = shell.output().unwrap();
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let mut count = 0;
+    for block in blocks(OPERATIONS, "console") {
+        for step in format!("\n{block}").split("\n$ ").skip(1) {
+            let (command, shown) = step.split_once('\n').unwrap_or((step, ""));
+            let found = run(command);
+            let (shown, lines): (Vec<_>, Vec<_>) =
+                (shown.lines().collect(), found.lines().collect());
+            assert!(matches(&shown, &lines), "$ {command}\n{found}\nand not\n{}", shown.join("\n"));
+            count += 1;
+        }
+    }
+    assert_eq!(count, 14, "commands that are shown");
+    // What is not run, since it would reach for AWS: the parts of it that are ours.
+    let policies = blocks(OPERATIONS, "sh").concat();
+    let commands: Vec<_> = policies.lines().filter(|line| line.starts_with("audit ")).collect();
+    assert_eq!(commands.len(), 5);
+    for command in commands {
+        let ours = command.split(['>', '#']).next().unwrap();
+        serde_json::from_str::<Value>(&run(ours)).unwrap();
+    }
+}
+
+#[test]
+fn the_matcher_tells_what_differs() {
+    assert!(matches(&["a … c", "…", "z"], &["a  b c", "1", "2", "z"]));
+    assert!(!matches(&["a … c"], &["a b d"]));
+    assert!(!matches(&["a"], &["a", "b"]));
+    assert!(!matches(&["…", "z"], &["y"]));
+}
+
+#[test]
+fn every_setting_is_in_the_documents_with_its_default() {
+    let section = |name: &str| {
+        let (_, rest) = CONFIGURATION.split_once(&format!("\n## {name}")).unwrap();
+        rest.split("\n## ").next().unwrap()
+    };
+    let rows = |section: &str| -> Vec<(String, String)> {
+        let cells = section.lines().filter_map(|line| {
+            let cells: Vec<_> = line.strip_prefix("| `")?.split(" | ").collect();
+            Some((cells[0].trim_end_matches('`').to_owned(), cells[1].trim_matches('`').to_owned()))
+        });
+        cells.collect()
+    };
+    let check = |name: &str, value: Value, without: &str| {
+        let settings = value.as_object().unwrap();
+        let shown = rows(section(name));
+        assert_eq!(shown.len(), settings.len(), "{name}: {shown:?}");
+        for (setting, default) in shown.iter().filter(|(setting, _)| setting != without) {
+            let value = settings.get(setting).unwrap_or_else(|| panic!("{name} has no {setting}"));
+            let value = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+            assert_eq!(default, &value, "{setting}");
+        }
+    };
+    check("The sink", serde_json::to_value(Settings::default()).unwrap(), "");
+    check("The journal", serde_json::to_value(JournalSettings::new("x")).unwrap(), "directory");
+}
+
+#[test]
+fn every_flag_of_the_service_is_in_the_documents() {
+    let source = include_str!("../../../hosts/service/src/settings.rs");
+    let variables: Vec<_> =
+        source.split("env = \"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(variables.len() > 8, "{variables:?}");
+    for variable in variables {
+        assert!(CONFIGURATION.contains(&format!("| `{variable}` |")), "{variable}");
+    }
+}
+
+/// Names of metrics in a text.
+fn metrics(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+    let words = text
+        .split(|c: char| !is_part(c))
+        .filter(|word| word.starts_with("audit_") && word.len() > 6);
+    let base = |word: &str| {
+        let histogram = ["audit_commit_seconds", "audit_group_batches", "audit_group_bytes"];
+        let found = histogram.iter().find(|name| {
+            word.strip_prefix(**name).is_some_and(|rest| ["_sum", "_count"].contains(&rest))
+        });
+        found.map_or(word, |name| name).to_owned()
+    };
+    words.map(base).collect()
+}
+
+#[test]
+fn alerts_and_dashboard_are_of_metrics_that_there_are_and_each_has_its_row() {
+    let known = metrics(METERS);
+    assert_eq!(known.len(), 10, "{known:?}");
+    let documented =
+        metrics(OPERATIONS.split("\n## Alerts").nth(1).unwrap().split("\n## ").next().unwrap());
+    assert_eq!(documented, known);
+    for (text, what) in [(RULES, "rules"), (DASHBOARD, "dashboard")] {
+        let used = metrics(text);
+        assert!(used.is_subset(&known), "{what}: {:?}", used.difference(&known));
+    }
+    assert_eq!(metrics(DASHBOARD), known, "everything is on the dashboard");
+    serde_json::from_str::<Value>(DASHBOARD).unwrap();
+    // The alert's number is the setting's default.
+    assert!(RULES.contains(&format!("0.8 * {}", JournalSettings::new("x").max_bytes)));
+}
+
+#[test]
+fn terraform_takes_the_policies_that_the_command_prints() {
+    for file in ["host-policy", "reader-policy", "bucket-policy"] {
+        assert!(TERRAFORM.contains(&format!("\"{file}\"")), "{file}");
+    }
+    assert!(TERRAFORM.contains("file(\"${path.module}/${name}.json\")"));
+    let lock: Value =
+        serde_json::from_str(include_str!("../../../deploy/aws/object-lock.json")).unwrap();
+    let rule: Value =
+        serde_json::from_str(include_str!("../../../deploy/aws/lifecycle.json")).unwrap();
+    let days = lock["Rule"]["DefaultRetention"]["Days"].as_u64().unwrap();
+    // What is locked cannot expire before.
+    assert!(rule["Rules"][0]["Expiration"]["Days"].as_u64().unwrap() > days);
+    assert!(TERRAFORM.contains(&format!("default     = {days}")));
+}

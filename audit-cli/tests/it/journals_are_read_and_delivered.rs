@@ -1,0 +1,287 @@
+//! The journal of a host that is gone: shown as it is, and delivered so that the bucket is whole,
+//! each record once.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use audit_core::{AuditSink, Batch, Receipt};
+use audit_sink_s3::{JournalSettings, S3Sink, Settings};
+use http::Method;
+use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::support::{DAY, Ran, audit, batch, bucket, command, environment, url};
+
+/// A host, until it dies. Its sink works in a runtime of its own, with which it ends in the middle
+/// of whatever it does.
+struct Host {
+    runtime: ManuallyDrop<Runtime>,
+    server: S3TestServer,
+    root: tempfile::TempDir,
+    sink: S3Sink,
+    acknowledged: Vec<(Batch, Receipt)>,
+}
+
+impl Host {
+    async fn start() -> Host {
+        let (server, root) = (S3TestServer::start().await, tempfile::tempdir().unwrap());
+        let journal = JournalSettings {
+            cut_after_ms: 0,
+            ..JournalSettings::new(root.path().join("journal"))
+        };
+        let settings =
+            Settings { journal: Some(journal), put_timeout_ms: 100, ..Settings::default() };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let open = S3Sink::builder(bucket(&server)).with_settings(settings).open();
+        let sink = runtime.spawn(open).await.unwrap().unwrap();
+        Host { runtime: ManuallyDrop::new(runtime), server, root, sink, acknowledged: Vec::new() }
+    }
+
+    async fn persist(&mut self, batches: i64) {
+        for _ in 0..batches {
+            let n = self.acknowledged.len() as i64;
+            let batch = batch(DAY + n * 60_000, &format!("user{n}"), 3);
+            let receipt = self.sink.persist(batch.clone()).await.unwrap();
+            self.acknowledged.push((batch, receipt));
+        }
+    }
+
+    fn journal(&self) -> String {
+        self.root.path().join("journal").to_str().unwrap().to_owned()
+    }
+
+    /// What another host finds on the disk of this one at this moment.
+    fn rescued(&self, name: &str) -> String {
+        let copy = self.root.path().join(name);
+        std::fs::create_dir(&copy).unwrap();
+        for (file, bytes) in files_at_one_moment(Path::new(&self.journal())) {
+            std::fs::write(copy.join(file), bytes).unwrap();
+        }
+        copy.to_str().unwrap().to_owned()
+    }
+
+    /// Every record that was acknowledged, by its place.
+    fn expected(&self) -> BTreeMap<(String, u64), Value> {
+        let mut expected = BTreeMap::new();
+        for (batch, receipt) in &self.acknowledged {
+            let place = receipt.place.unwrap();
+            for (sequence, record) in (place.first_sequence..).zip(batch.records()) {
+                expected.insert(
+                    (place.stream.to_string(), sequence),
+                    serde_json::from_slice(&record).unwrap(),
+                );
+            }
+        }
+        expected
+    }
+
+    /// Leaves some of what was acknowledged in the bucket and known to be, some there and not
+    /// known, some in a file, and some in segments alone.
+    async fn half_deliver(&mut self) {
+        self.persist(20).await;
+        self.sink.flush().await.unwrap();
+        let puts = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&puts);
+        self.server.faults().plan(move |request: &s3_testserver::RequestInfo| {
+            if request.method != Method::PUT {
+                return Fault::Refused(ErrorAnswer::SLOW_DOWN);
+            }
+            match counted.fetch_add(1, Ordering::SeqCst) {
+                0 => Fault::StoredThenHung,
+                _ => Fault::Refused(ErrorAnswer::SLOW_DOWN),
+            }
+        });
+        let before = self.server.objects().len();
+        self.persist(10).await;
+        // The first object has arrived, nobody was told of that, and no later one can.
+        let mut requests = self.server.requests().len();
+        while self.server.objects().len() == before || puts.load(Ordering::SeqCst) < 2 {
+            self.server.wait_requests(requests + 1).await;
+            requests = self.server.requests().len();
+        }
+        self.persist(10).await;
+    }
+
+    /// The bucket answers again, and nothing of this host comes to it.
+    async fn die(self) -> (S3TestServer, tempfile::TempDir) {
+        let Host { runtime, server, root, sink, acknowledged: _ } = self;
+        ManuallyDrop::into_inner(runtime).shutdown_background();
+        drop(sink);
+        // And nothing that was under way arrives any more.
+        server.pause().await;
+        (server, root)
+    }
+}
+
+fn read_files(directory: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        files.insert(entry.file_name().into_string().unwrap(), std::fs::read(entry.path())?);
+    }
+    Ok(files)
+}
+
+fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    read_files(directory).unwrap()
+}
+
+/// The files of a directory in which a process works: it removes, renames and writes some while
+/// others are read, so they are read until they were the same twice.
+fn files_at_one_moment(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut before = None;
+    loop {
+        match read_files(directory) {
+            Ok(now) if before.as_ref() == Some(&now) => return now,
+            Ok(now) => before = Some(now),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => before = None,
+            Err(error) => panic!("{}: {error}", directory.display()),
+        }
+    }
+}
+
+async fn journal(server: &S3TestServer, arguments: &[&str]) -> Ran {
+    audit(&environment(server), &[&["--json", "journal"], arguments].concat()).await
+}
+
+/// Every record in the bucket, by its place, after a look at whether each is there once.
+async fn in_the_bucket(server: &S3TestServer) -> BTreeMap<(String, u64), Value> {
+    let stats = audit(&environment(server), &["stats", &url(server)]).await;
+    assert_eq!(stats.code, Some(0), "{stats:?}");
+    let cat = audit(&environment(server), &["--json", "cat", &url(server)]).await;
+    let mut found = BTreeMap::new();
+    for line in cat.json() {
+        let place =
+            (line["stream"].as_str().unwrap().to_owned(), line["sequence"].as_u64().unwrap());
+        assert!(found.insert(place, line["record"].clone()).is_none(), "{line} twice");
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_host_left_is_delivered_once_each() {
+    let mut host = Host::start().await;
+    host.half_deliver().await;
+    let shown = journal(&host.server, &["show", &host.journal()]).await;
+    assert_eq!(shown.code, Some(0), "a host has it open: {shown:?}");
+    let rescued = host.rescued("rescued");
+    let other = host.rescued("removed");
+    let expected = host.expected();
+    let (server, root) = host.die().await;
+    server.faults().plan(|_: &s3_testserver::RequestInfo| Fault::None);
+    server.resume().await;
+    assert!(in_the_bucket(&server).await.len() < expected.len());
+
+    // A look changes nothing, and says what is missing.
+    let before = files(Path::new(&rescued));
+    let shown = journal(&server, &["show", &rescued]).await;
+    assert_eq!(shown.code, Some(1), "{shown:?}");
+    let state = &shown.json()[0];
+    let undelivered = state["undelivered"].as_u64().unwrap();
+    assert_eq!(
+        (&state["in_use"], &state["streams"][0]["next_sequence"]),
+        (&json!(false), &json!(120))
+    );
+    assert_eq!(undelivered, 120 - state["streams"][0]["delivered_to"].as_u64().unwrap());
+    assert!(undelivered >= 60, "{state}");
+    assert!(!state["objects"].as_array().unwrap().is_empty(), "{state}");
+    let records = journal(&server, &["cat", &rescued]).await;
+    assert_eq!(records.lines().len() as u64, undelivered);
+    assert_eq!(journal(&server, &["cat", "--all", &rescued]).await.lines().len(), 120);
+    let dry = journal(&server, &["deliver", "--dry-run", &rescued, &url(&server)]).await;
+    assert_eq!((dry.code, dry.out), (shown.code, shown.out));
+    assert!(files(Path::new(&rescued)) == before, "a look changed the journal");
+
+    let delivered = journal(&server, &["deliver", &rescued, &url(&server)]).await;
+    assert_eq!(delivered.code, Some(0), "{delivered:?}");
+    assert_eq!(delivered.json()[0]["records"], json!(undelivered));
+    assert_eq!(in_the_bucket(&server).await, expected);
+    let shown = journal(&server, &["show", &rescued]).await;
+    assert_eq!((shown.code, &shown.json()[0]["undelivered"]), (Some(0), &json!(0)));
+    let puts = server.request_count(&Method::PUT);
+    let again = journal(&server, &["deliver", &rescued, &url(&server)]).await;
+    assert_eq!(again.json()[0], json!({ "objects": 0, "records": 0, "conflicts": 0 }));
+    assert_eq!(server.request_count(&Method::PUT), puts + 1, "the probe alone");
+
+    // Somebody else who found the same disk finds everything there already.
+    let removed = journal(&server, &["deliver", "--remove", &other, &url(&server)]).await;
+    assert_eq!(removed.code, Some(0), "{removed:?}");
+    assert_eq!(in_the_bucket(&server).await, expected);
+    let left: Vec<String> = files(Path::new(&other)).into_keys().collect();
+    assert_eq!(left, ["LOCK", "begin"]);
+    drop(root);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_in_the_way_is_said_and_nothing_is_lost() {
+    let mut host = Host::start().await;
+    host.half_deliver().await;
+    let in_use = journal(&host.server, &["deliver", &host.journal(), &url(&host.server)]).await;
+    assert_eq!(in_use.code, Some(3));
+    assert!(in_use.err.contains("another process has this journal open"), "{in_use:?}");
+    let (rescued, damaged) = (host.rescued("rescued"), host.rescued("damaged"));
+    let (server, root) = host.die().await;
+
+    // The bucket is away: it is given up in time, and can be begun anew.
+    let away = journal(&server, &["deliver", "--timeout", "1", &rescued, &url(&server)]).await;
+    assert_eq!(away.code, Some(3));
+    assert!(away.err.contains("in the journal still"), "{away:?}");
+    server.faults().plan(|_: &s3_testserver::RequestInfo| Fault::None);
+    server.resume().await;
+
+    // Another object stands where the first one that is not known should go.
+    let shown = journal(&server, &["show", &rescued]).await;
+    let key = shown.json()[0]["objects"][0]["key"].as_str().unwrap().to_owned();
+    let mut other = server.objects().into_values().next().unwrap();
+    other.metadata.insert("sha256".to_owned(), "00".repeat(32));
+    server.put_object(&format!("logs/{key}"), other);
+    let delivered = journal(&server, &["deliver", &rescued, &url(&server)]).await;
+    assert_eq!(
+        (delivered.code, &delivered.json()[0]["conflicts"]),
+        (Some(1), &json!(1)),
+        "{delivered:?}"
+    );
+    let shown = journal(&server, &["show", &rescued]).await;
+    assert_eq!(shown.code, Some(1));
+    let objects = shown.json()[0]["objects"].as_array().unwrap().clone();
+    let [object] = &objects[..] else { panic!("{objects:?}") };
+    assert_eq!((&object["key"], &object["conflict"]), (&json!(key), &json!(true)));
+    assert!(Path::new(object["file"].as_str().unwrap()).exists());
+
+    // Damage is named, by those who look and by those who would deliver.
+    let segment = Path::new(&damaged).join("00000001.journal");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[4096 + 300] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    for arguments in
+        [&["show", damaged.as_str()][..], &["cat", &damaged], &["deliver", &damaged, &url(&server)]]
+    {
+        let ran = journal(&server, arguments).await;
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        let what = ran.json()[0]["damaged"].as_str().unwrap().to_owned();
+        assert!(what.contains("00000001.journal at byte 4096"), "{what}");
+    }
+    let missing = journal(&server, &["show", root.path().to_str().unwrap()]).await;
+    assert_eq!(missing.code, Some(3));
+    assert!(missing.err.contains("there is no journal in"), "{missing:?}");
+    assert!(!root.path().join("LOCK").exists());
+}
+
+#[test]
+fn help_names_every_part() {
+    let output = command().args(["journal", "--help"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    for name in ["show", "cat", "deliver"] {
+        assert!(help.contains(name), "{help}");
+    }
+}

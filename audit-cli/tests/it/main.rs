@@ -1,0 +1,12 @@
+//! Runs the `audit` command as its users do, on buckets that the real sink wrote. One binary, so
+//! that it is linked once; the modules are named for what they prove.
+
+mod commands_end_as_documented;
+mod doctor_names_what_is_wrong;
+mod documents_say_what_is_so;
+mod journals_are_read_and_delivered;
+mod only_what_is_asked_for_is_read;
+mod records_are_printed;
+mod stats_find_what_is_wrong;
+mod support;
+mod tail_follows;

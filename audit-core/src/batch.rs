@@ -1,0 +1,264 @@
+//! The unit that a sink persists whole or not at all.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::{Buffer, Limits};
+
+/// The largest batch, in bytes, line breaks included: 32 MiB.
+///
+/// It is room for an execution at the [highest limits](Limits) with [`MAX_ADDED_BYTES`] more for
+/// each log.
+pub const MAX_BATCH_BYTES: usize = 32 << 20;
+
+/// What a host may add to each log on its way into a batch, in bytes: the line break and, where it
+/// is switched on, provenance.
+pub const MAX_ADDED_BYTES: usize = 1_024;
+
+const _: () = assert!(
+    Limits::HIGHEST_MAX_TOTAL_BYTES as usize + Limits::HIGHEST_MAX_LOGS as usize * MAX_ADDED_BYTES
+        <= MAX_BATCH_BYTES
+);
+
+/// Resolved logs of one execution or of replays: the unit that a sink persists whole or not at all.
+///
+/// The records are one contiguous run of lines, each a JSON object and a line feed, at least one of
+/// them. Because JSON as it is written here never holds a raw line feed, the lines need no index
+/// beside them. Cloning shares the bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Batch {
+    time_ms: i64,
+    lines: Bytes,
+    count: u32,
+}
+
+impl Batch {
+    /// Takes `lines`, each ended by a line feed, as records of `time_ms` (milliseconds since the
+    /// Unix epoch).
+    ///
+    /// # Errors
+    ///
+    /// When there is no line, one is empty or holds a zero byte, the last does not end, or they are
+    /// more than [`MAX_BATCH_BYTES`]. Sinks count on JSON having no zero bytes: that is how they
+    /// see what a torn write left out.
+    pub fn from_lines(time_ms: i64, lines: Bytes) -> Result<Batch, InvalidBatch> {
+        if lines.len() > MAX_BATCH_BYTES {
+            return Err(InvalidBatch::TooLarge { actual: lines.len() });
+        }
+        let Some(body) = lines.strip_suffix(b"\n") else { return Err(InvalidBatch::Unterminated) };
+        let mut count = 0;
+        for line in body.split(|byte| *byte == b'\n') {
+            if line.is_empty() {
+                return Err(InvalidBatch::EmptyRecord { index: count });
+            }
+            if line.contains(&0) {
+                return Err(InvalidBatch::ZeroByte { index: count });
+            }
+            count += 1;
+        }
+        Ok(Batch { time_ms, lines, count })
+    }
+
+    /// When the execution ran or its result was replayed, in milliseconds since the Unix epoch. A
+    /// sink files the records under this time.
+    pub fn time_ms(&self) -> i64 {
+        self.time_ms
+    }
+
+    /// All records, each followed by one line feed.
+    pub fn lines(&self) -> &Bytes {
+        &self.lines
+    }
+
+    /// How many records: at least one.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The records in the order they were emitted, without their line feeds.
+    pub fn records(&self) -> impl Iterator<Item = Bytes> + '_ {
+        let mut start = 0;
+        self.lines.split(|byte| *byte == b'\n').take(self.count as usize).map(move |line| {
+            let range = start..start + line.len();
+            start = range.end + 1;
+            self.lines.slice(range)
+        })
+    }
+}
+
+/// Shows the size and not the content: a body is its owner's secret.
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Batch { time_ms, lines, count } = self;
+        f.debug_struct("Batch")
+            .field("time_ms", time_ms)
+            .field("bytes", &lines.len())
+            .field("count", count)
+            .finish()
+    }
+}
+
+/// These bytes are not a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InvalidBatch {
+    /// More than [`MAX_BATCH_BYTES`].
+    TooLarge {
+        /// How many bytes.
+        actual: usize,
+    },
+    /// The last line has no line feed, or there is no line.
+    Unterminated,
+    /// A line holds a zero byte, which no JSON does.
+    ZeroByte {
+        /// Which one, counted from 0.
+        index: u32,
+    },
+    /// A line has no bytes.
+    EmptyRecord {
+        /// Which one, counted from 0.
+        index: u32,
+    },
+}
+
+impl fmt::Display for InvalidBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InvalidBatch::TooLarge { actual } => {
+                write!(f, "batch of {actual} bytes exceeds limit of {MAX_BATCH_BYTES} bytes")
+            }
+            InvalidBatch::Unterminated => {
+                f.write_str("the last record of a batch must end with a line feed")
+            }
+            InvalidBatch::ZeroByte { index } => {
+                write!(f, "record {index} of the batch holds a zero byte, which no JSON does")
+            }
+            InvalidBatch::EmptyRecord { index } => {
+                write!(f, "record {index} of the batch is empty")
+            }
+        }
+    }
+}
+
+impl std::error::Error for InvalidBatch {}
+
+/// Writes records one after the other into the bytes that become a [`Batch`].
+#[derive(Default)]
+pub struct BatchBuilder {
+    lines: Buffer,
+    count: u32,
+}
+
+impl BatchBuilder {
+    /// Room for `bytes` bytes, line feeds included, before the first reallocation.
+    pub fn with_capacity(bytes: usize) -> BatchBuilder {
+        BatchBuilder::in_buffer(Buffer::with_capacity(bytes))
+    }
+
+    /// Writes into this buffer, which is empty. It is free again when the last clone of the batch
+    /// is dropped.
+    pub fn in_buffer(buffer: Buffer) -> BatchBuilder {
+        BatchBuilder { lines: buffer, count: 0 }
+    }
+
+    /// Appends the one record that `write` writes, and its line feed.
+    ///
+    /// # Panics
+    ///
+    /// If `write` shortens what was there, or writes nothing. With debug assertions also if it
+    /// writes a line feed or a zero byte: a record is one line of JSON, and its writer is trusted
+    /// to know that (a rendered template is).
+    pub fn record(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.lines.len();
+        write(&mut self.lines);
+        assert!(self.lines.len() > start, "a record has at least one byte");
+        debug_assert!(
+            !self.lines[start..].iter().any(|byte| matches!(byte, b'\n' | 0)),
+            "a record is one line of JSON"
+        );
+        self.lines.push(b'\n');
+        self.count += 1;
+    }
+
+    /// Bytes written so far, line feeds included.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether no record was written yet.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The records as a batch of `time_ms` (milliseconds since the Unix epoch); `None` if there are
+    /// none.
+    ///
+    /// # Panics
+    ///
+    /// If they are more than [`MAX_BATCH_BYTES`]; the one who writes knows the sizes beforehand.
+    pub fn build(self, time_ms: i64) -> Option<Batch> {
+        assert!(self.lines.len() <= MAX_BATCH_BYTES, "batch of {} bytes", self.lines.len());
+        let BatchBuilder { lines, count } = self;
+        (count > 0).then(|| Batch { time_ms, lines: lines.freeze(), count })
+    }
+}
+
+impl fmt::Debug for BatchBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BatchBuilder { lines, count } = self;
+        f.debug_struct("BatchBuilder").field("bytes", &lines.len()).field("count", count).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn records_come_back_as_they_were_written(
+            records in prop::collection::vec("[^\n\\x00]{1,20}", 0..20), time_ms: i64,
+        ) {
+            let mut builder = BatchBuilder::default();
+            for record in &records {
+                builder.record(|lines| lines.extend_from_slice(record.as_bytes()));
+            }
+            let Some(batch) = builder.build(time_ms) else {
+                prop_assert!(records.is_empty());
+                return Ok(());
+            };
+            prop_assert_eq!(batch.records().collect::<Vec<_>>(), records.clone());
+            prop_assert_eq!(batch.count() as usize, records.len());
+            prop_assert_eq!(Batch::from_lines(time_ms, batch.lines().clone()), Ok(batch));
+        }
+
+        #[test]
+        fn any_bytes_are_whole_records_or_refused(bytes: Vec<u8>) {
+            if let Ok(batch) = Batch::from_lines(0, bytes.clone().into()) {
+                let again: Vec<u8> = batch.records().flat_map(|r| [r, Bytes::from_static(b"\n")]).flatten().collect();
+                prop_assert_eq!(again, bytes);
+                prop_assert!(batch.records().all(|record| !record.is_empty()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_batch_is_refused() {
+        let refused =
+            |lines: &'static [u8]| Batch::from_lines(0, Bytes::from_static(lines)).unwrap_err();
+        assert_eq!(refused(b""), InvalidBatch::Unterminated);
+        assert_eq!(refused(b"{}"), InvalidBatch::Unterminated);
+        assert_eq!(refused(b"{}\n\"\0\"\n"), InvalidBatch::ZeroByte { index: 1 });
+        assert_eq!(refused(b"\n"), InvalidBatch::EmptyRecord { index: 0 });
+        assert_eq!(refused(b"{}\n\n{}\n"), InvalidBatch::EmptyRecord { index: 1 });
+        let large = Batch::from_lines(0, vec![b'a'; MAX_BATCH_BYTES + 1].into()).unwrap_err();
+        assert_eq!(large.to_string(), "batch of 33554433 bytes exceeds limit of 33554432 bytes");
+    }
+
+    #[test]
+    fn debug_shows_no_content() {
+        let batch = Batch::from_lines(7, Bytes::from_static(b"{\"secret\":1}\n")).unwrap();
+        assert_eq!(format!("{batch:?}"), "Batch { time_ms: 7, bytes: 13, count: 1 }");
+    }
+}

@@ -1,0 +1,131 @@
+//! What a sink says when it could not persist.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+
+/// A sink could not do what it was asked.
+///
+/// The two questions of its reader are answered where the error is born:
+/// [`outcome`](Self::outcome), may the batch have been persisted; [`kind`](Self::kind), what to do.
+/// What lies beneath is [`source`](Error::source), and does not stand in the message again.
+pub struct SinkError(Box<Inner>);
+
+struct Inner {
+    kind: SinkErrorKind,
+    outcome: Outcome,
+    message: Cow<'static, str>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// What the reader of a [`SinkError`] can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SinkErrorKind {
+    /// The destination is out of reach or overloaded. Fail the function; a later one may succeed.
+    Unavailable,
+    /// Nothing will work until an operator acts: credentials, a missing bucket, a full disk, an
+    /// object in the way.
+    Blocked,
+    /// The sink was closed, or stopped for good because it cannot trust its storage. Open a new
+    /// one.
+    Closed,
+}
+
+/// Whether a batch whose `persist` failed may reach the destination nevertheless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It will not: certain.
+    NotPersisted,
+    /// It may have been persisted or yet be. Persisting the same logs again may then put them there
+    /// twice.
+    Indeterminate,
+}
+
+impl SinkError {
+    /// A batch that is certain not to reach the destination. `message` in lower case, with numbers
+    /// and units, without a full stop.
+    pub fn not_persisted(kind: SinkErrorKind, message: impl Into<Cow<'static, str>>) -> SinkError {
+        SinkError(Box::new(Inner {
+            kind,
+            outcome: Outcome::NotPersisted,
+            message: message.into(),
+            source: None,
+        }))
+    }
+
+    /// A batch that may reach the destination. `message` as in
+    /// [`not_persisted`](Self::not_persisted).
+    pub fn indeterminate(kind: SinkErrorKind, message: impl Into<Cow<'static, str>>) -> SinkError {
+        let SinkError(mut inner) = SinkError::not_persisted(kind, message);
+        inner.outcome = Outcome::Indeterminate;
+        SinkError(inner)
+    }
+
+    /// The error of every `persist` after `close`.
+    pub fn closed() -> SinkError {
+        SinkError::not_persisted(SinkErrorKind::Closed, "the audit sink is closed")
+    }
+
+    /// Adds what lies beneath. It must hold no credential.
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> SinkError {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// What to do.
+    pub fn kind(&self) -> SinkErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the batch may have been persisted.
+    pub fn outcome(&self) -> Outcome {
+        self.0.outcome
+    }
+}
+
+impl fmt::Display for SinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for SinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, outcome, message, source } = &*self.0;
+        f.debug_struct("SinkError")
+            .field("kind", kind)
+            .field("outcome", outcome)
+            .field("message", message)
+            .field("source", source)
+            .finish()
+    }
+}
+
+impl Error for SinkError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_is_chained_and_not_repeated() {
+        let error =
+            SinkError::indeterminate(SinkErrorKind::Unavailable, "no answer after 3 attempts")
+                .with_source(std::io::Error::other("connection reset"));
+        assert_eq!(error.to_string(), "no answer after 3 attempts");
+        assert_eq!(error.source().unwrap().to_string(), "connection reset");
+        assert_eq!(error.outcome(), Outcome::Indeterminate);
+        assert_eq!(SinkError::closed().outcome(), Outcome::NotPersisted);
+    }
+
+    #[test]
+    fn it_is_one_pointer_and_crosses_threads() {
+        fn assert_send_sync<T: Send + Sync + 'static>() {}
+        assert_send_sync::<SinkError>();
+        assert_eq!(size_of::<SinkError>(), size_of::<usize>());
+    }
+}

@@ -1,0 +1,111 @@
+//! The nouns of the audit log engine, and the contract between a runtime and the place where logs
+//! go.
+//!
+//! A function's effects are held back until its audit logs are durable. This crate holds what
+//! everything else agrees on to make that so:
+//!
+//! - [`Batch`]: resolved logs of one execution, the unit that is persisted whole or not at all.
+//! - [`AuditSink`]: makes batches durable; its documentation is the contract. A [`Receipt`] says
+//!   how durable and where, a [`SinkError`] whether the batch may have been persisted all the same,
+//!   and what to do.
+//! - [`Limits`] and the [`Budget`] that counts against them; [`Usage`], what logs are metered as.
+//! - [`Clock`], [`Random`] and the [`UniqueId`]s made from them, so that a test holds time and
+//!   chance in its hand.
+//!
+//! [`Observed`] shows what a sink makes durable to whoever looks on.
+//!
+//! Sinks (`audit-sink-s3`, `audit-sink-null`) depend on this crate alone. `audit-runtime` takes any
+//! sink. Functions and hosts usually meet these nouns through `audit-runtime`, which re-exports
+//! them.
+//!
+//! # Example: a sink of your own
+//!
+//! ```
+//! use std::{fmt, io::Write, sync::Mutex};
+//! use audit_core::{async_trait, AuditSink, Batch, Durability, Outcome, Place, Receipt, SinkError, SinkErrorKind};
+//! use audit_core::{SystemClock, SystemRandom, UniqueId};
+//!
+//! /// Appends records to one local file. Durable on this host alone.
+//! #[derive(Debug)]
+//! struct FileSink {
+//!     stream: UniqueId,
+//!     open: Mutex<Option<(std::fs::File, u64)>>,
+//! }
+//!
+//! impl fmt::Display for FileSink {
+//!     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+//!         write!(f, "FileSink({})", self.stream)
+//!     }
+//! }
+//!
+//! #[async_trait]
+//! impl AuditSink for FileSink {
+//!     async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
+//!         let mut open = self.open.lock().unwrap();
+//!         let Some((mut file, records)) = open.take() else { return Err(SinkError::closed()) };
+//!         // After a failed write or sync the file's state is unknown: it stays closed, and the caller is told
+//!         // that the batch may or may not be there.
+//!         file.write_all(batch.lines()).and_then(|()| file.sync_data()).map_err(|error| {
+//!             SinkError::indeterminate(SinkErrorKind::Closed, "the log file failed").with_source(error)
+//!         })?;
+//!         *open = Some((file, records + u64::from(batch.count())));
+//!         let place = Place { stream: self.stream, first_sequence: records, count: batch.count() };
+//!         Ok(Receipt { durability: Durability::Delivered, place: Some(place) })
+//!     }
+//!
+//!     async fn flush(&self) -> Result<(), SinkError> {
+//!         Ok(())
+//!     }
+//!
+//!     async fn close(&self) -> Result<(), SinkError> {
+//!         self.open.lock().unwrap().take();
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let file = tempfile()?;
+//! let stream = UniqueId::generate(&SystemClock, &SystemRandom);
+//! let sink = FileSink { stream, open: Mutex::new(Some((file, 0))) };
+//!
+//! let batch = Batch::from_lines(1_700_000_000_000, "{\"event\":\"login\"}\n".into())?;
+//! let receipt = sink.persist(batch.clone()).await?;
+//! assert_eq!(receipt.place.map(|place| place.first_sequence), Some(0));
+//!
+//! sink.close().await?;
+//! assert_eq!(sink.persist(batch).await.unwrap_err().outcome(), Outcome::NotPersisted);
+//! # Ok(())
+//! # }
+//! # fn tempfile() -> std::io::Result<std::fs::File> {
+//! #     let path = std::env::temp_dir().join(format!("audit-core-doc-{}", std::process::id()));
+//! #     let file = std::fs::File::create(&path)?;
+//! #     std::fs::remove_file(path)?;
+//! #     Ok(file)
+//! # }
+//! ```
+
+mod batch;
+mod buffers;
+mod clock;
+mod error;
+mod id;
+mod limits;
+mod observed;
+mod random;
+mod sink;
+#[cfg(feature = "test-util")]
+pub mod testing;
+mod usage;
+
+pub use async_trait::async_trait;
+pub use batch::{Batch, BatchBuilder, InvalidBatch, MAX_ADDED_BYTES, MAX_BATCH_BYTES};
+pub use buffers::{Buffer, BufferPool};
+pub use clock::{Clock, SystemClock};
+pub use error::{Outcome, SinkError, SinkErrorKind};
+pub use id::{InvalidId, UniqueId};
+pub use limits::{Budget, InvalidLimits, Limit, LimitExceeded, Limits};
+pub use observed::Observed;
+pub use random::{Random, SystemRandom};
+pub use sink::{AuditSink, Durability, Place, Receipt};
+pub use usage::Usage;

@@ -1,0 +1,353 @@
+//! What one execution may emit, and the budget that counts towards it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How much one execution, with everything it calls, may emit.
+///
+/// The defaults are those of Convex's `log.audit`, which are those of one AWS Firehose
+/// `PutRecordBatch`: 500 records, 1,000 KB each, 4 MB in all. Sizes are those of a log's JSON,
+/// without the line break, on the largest size it could have once its variables are filled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "LimitsForm", into = "LimitsForm")]
+pub struct Limits {
+    max_logs: u32,
+    max_total_bytes: u32,
+    max_log_bytes: u32,
+}
+
+impl Limits {
+    /// Logs of one execution, unless a host sets another number.
+    pub const DEFAULT_MAX_LOGS: u32 = 500;
+    /// Bytes of all logs of one execution together, unless a host sets another number.
+    pub const DEFAULT_MAX_TOTAL_BYTES: u32 = 4_000_000;
+    /// Bytes of one log, unless a host sets another number.
+    pub const DEFAULT_MAX_LOG_BYTES: u32 = 1_000_000;
+
+    /// The most that [`max_logs`](Self::max_logs) can be set to.
+    pub const HIGHEST_MAX_LOGS: u32 = 10_000;
+    /// The most that [`max_total_bytes`](Self::max_total_bytes) can be set to: 16 MiB.
+    pub const HIGHEST_MAX_TOTAL_BYTES: u32 = 16 << 20;
+
+    /// Checks and makes limits: logs in one execution, bytes of them together, bytes of one.
+    ///
+    /// # Errors
+    ///
+    /// When one log may be larger than all together, or a number is beyond the highest that a
+    /// [`Batch`](crate::Batch) can hold.
+    pub fn new(
+        max_logs: u32,
+        max_total_bytes: u32,
+        max_log_bytes: u32,
+    ) -> Result<Limits, InvalidLimits> {
+        let too_high = |name, actual, highest| {
+            if actual > highest {
+                Err(InvalidLimits::TooHigh { name, actual, highest })
+            } else {
+                Ok(())
+            }
+        };
+        too_high("max_logs", max_logs, Self::HIGHEST_MAX_LOGS)?;
+        too_high("max_total_bytes", max_total_bytes, Self::HIGHEST_MAX_TOTAL_BYTES)?;
+        if max_log_bytes > max_total_bytes {
+            return Err(InvalidLimits::LogOverTotal { max_log_bytes, max_total_bytes });
+        }
+        Ok(Limits { max_logs, max_total_bytes, max_log_bytes })
+    }
+
+    /// How many logs one execution may emit.
+    pub fn max_logs(&self) -> u32 {
+        self.max_logs
+    }
+
+    /// How many bytes all logs of one execution may have together.
+    pub fn max_total_bytes(&self) -> u32 {
+        self.max_total_bytes
+    }
+
+    /// How many bytes one log may have.
+    pub fn max_log_bytes(&self) -> u32 {
+        self.max_log_bytes
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_logs: Self::DEFAULT_MAX_LOGS,
+            max_total_bytes: Self::DEFAULT_MAX_TOTAL_BYTES,
+            max_log_bytes: Self::DEFAULT_MAX_LOG_BYTES,
+        }
+    }
+}
+
+const _: () = assert!(Limits::DEFAULT_MAX_LOGS <= Limits::HIGHEST_MAX_LOGS);
+const _: () = assert!(Limits::DEFAULT_MAX_TOTAL_BYTES <= Limits::HIGHEST_MAX_TOTAL_BYTES);
+const _: () = assert!(Limits::DEFAULT_MAX_LOG_BYTES <= Limits::DEFAULT_MAX_TOTAL_BYTES);
+
+/// What stands in a settings file.
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct LimitsForm {
+    max_logs: u32,
+    max_total_bytes: u32,
+    max_log_bytes: u32,
+}
+
+impl Default for LimitsForm {
+    fn default() -> LimitsForm {
+        Limits::default().into()
+    }
+}
+
+impl From<Limits> for LimitsForm {
+    fn from(Limits { max_logs, max_total_bytes, max_log_bytes }: Limits) -> LimitsForm {
+        LimitsForm { max_logs, max_total_bytes, max_log_bytes }
+    }
+}
+
+impl TryFrom<LimitsForm> for Limits {
+    type Error = InvalidLimits;
+
+    fn try_from(form: LimitsForm) -> Result<Limits, InvalidLimits> {
+        Limits::new(form.max_logs, form.max_total_bytes, form.max_log_bytes)
+    }
+}
+
+/// These limits contradict each other, or are beyond what the engine can hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InvalidLimits {
+    /// One limit is beyond the highest that can be set.
+    TooHigh {
+        /// Which one.
+        name: &'static str,
+        /// What was asked for.
+        actual: u32,
+        /// The highest it can be.
+        highest: u32,
+    },
+    /// One log could be larger than all of them together.
+    LogOverTotal {
+        /// Bytes of one log.
+        max_log_bytes: u32,
+        /// Bytes of all together.
+        max_total_bytes: u32,
+    },
+}
+
+impl fmt::Display for InvalidLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InvalidLimits::TooHigh { name, actual, highest } => {
+                write!(f, "{name} of {actual} is beyond the highest possible {highest}")
+            }
+            InvalidLimits::LogOverTotal { max_log_bytes, max_total_bytes } => {
+                write!(
+                    f,
+                    "max_log_bytes of {max_log_bytes} is more than max_total_bytes of {max_total_bytes}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for InvalidLimits {}
+
+/// Which limit an execution went over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// [`Limits::max_logs`].
+    Logs,
+    /// [`Limits::max_total_bytes`].
+    TotalBytes,
+    /// [`Limits::max_log_bytes`].
+    LogBytes,
+}
+
+/// An execution emitted more than it may. The execution has failed, even when the function catches
+/// this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitExceeded {
+    limit: Limit,
+    actual: u64,
+    max: u32,
+    stopped_early: bool,
+}
+
+impl LimitExceeded {
+    /// One log has `actual` bytes, which is more than [`Limits::max_log_bytes`].
+    pub fn log_bytes(actual: u64, limits: &Limits) -> LimitExceeded {
+        LimitExceeded {
+            limit: Limit::LogBytes,
+            actual,
+            max: limits.max_log_bytes,
+            stopped_early: false,
+        }
+    }
+
+    /// The same, where counting was given up at `at_least` bytes.
+    pub fn log_bytes_at_least(at_least: u64, limits: &Limits) -> LimitExceeded {
+        LimitExceeded { stopped_early: true, ..LimitExceeded::log_bytes(at_least, limits) }
+    }
+
+    /// Which limit.
+    pub fn limit(&self) -> Limit {
+        self.limit
+    }
+
+    /// The number that was too high: logs or bytes. For [`Limit::LogBytes`] a lower bound where the
+    /// log was too large to be worth counting to its end.
+    pub fn actual(&self) -> u64 {
+        self.actual
+    }
+
+    /// The highest number allowed, in the same unit as [`actual`](Self::actual).
+    pub fn max(&self) -> u64 {
+        u64::from(self.max)
+    }
+}
+
+impl fmt::Display for LimitExceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LimitExceeded { limit, actual, max, stopped_early } = self;
+        let at_least = if *stopped_early { "at least " } else { "" };
+        match limit {
+            Limit::Logs => write!(f, "{actual} audit logs in one execution exceed limit of {max}"),
+            Limit::TotalBytes => {
+                write!(
+                    f,
+                    "audit logs of {actual} bytes in one execution exceed limit of {max} bytes"
+                )
+            }
+            Limit::LogBytes => {
+                write!(f, "audit log of {at_least}{actual} bytes exceeds limit of {max} bytes")
+            }
+        }
+    }
+}
+
+impl std::error::Error for LimitExceeded {}
+
+/// Counts what one execution emits against its [`Limits`].
+///
+/// Once a limit is exceeded every further charge fails with that same error: an execution cannot go
+/// on after it, and cannot hide it.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    limits: Limits,
+    logs: u32,
+    bytes: u32,
+    exceeded: Option<LimitExceeded>,
+}
+
+impl Budget {
+    /// A budget of which nothing is spent.
+    pub const fn new(limits: Limits) -> Budget {
+        Budget { limits, logs: 0, bytes: 0, exceeded: None }
+    }
+
+    /// The limits it counts against.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Spends one log of at most `bound_bytes` bytes (its largest size with variables filled in).
+    ///
+    /// # Errors
+    ///
+    /// When this log, or an earlier one, went over a limit. Nothing is spent then.
+    pub fn charge(&mut self, bound_bytes: u64) -> Result<(), LimitExceeded> {
+        if let Some(exceeded) = self.exceeded {
+            return Err(exceeded);
+        }
+        let total = u64::from(self.bytes) + bound_bytes;
+        let over = |limit, actual, max| LimitExceeded { limit, actual, max, stopped_early: false };
+        let Limits { max_logs, max_total_bytes, max_log_bytes } = self.limits;
+        let exceeded = if bound_bytes > u64::from(max_log_bytes) {
+            LimitExceeded::log_bytes(bound_bytes, &self.limits)
+        } else if self.logs >= max_logs {
+            over(Limit::Logs, u64::from(self.logs) + 1, max_logs)
+        } else if total > u64::from(max_total_bytes) {
+            over(Limit::TotalBytes, total, max_total_bytes)
+        } else {
+            self.logs += 1;
+            self.bytes = u32::try_from(total).expect("at most max_total_bytes, which is a u32");
+            return Ok(());
+        };
+        Err(self.fail(exceeded))
+    }
+
+    /// Records that a limit was exceeded where the size was counted, before it could be charged.
+    /// Gives back the error that the execution has failed with: the first one.
+    pub fn fail(&mut self, exceeded: LimitExceeded) -> LimitExceeded {
+        *self.exceeded.get_or_insert(exceeded)
+    }
+
+    /// The limit that was exceeded first, if one was.
+    pub fn exceeded(&self) -> Option<LimitExceeded> {
+        self.exceeded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Against the plainest possible account: a list of what was accepted.
+        #[test]
+        fn a_budget_accepts_exactly_what_fits(
+            charges in prop::collection::vec(1u64..60, 0..40),
+            max_logs in 0u32..20, max_total in 0u32..300, max_log in 0u32..60,
+        ) {
+            let limits = Limits::new(max_logs, max_total.max(max_log), max_log).unwrap();
+            let mut budget = Budget::new(limits);
+            let mut accepted: Vec<u64> = Vec::new();
+            let mut failed = None;
+            for bytes in charges {
+                let fits = failed.is_none()
+                    && bytes <= limits.max_log_bytes().into()
+                    && accepted.len() < limits.max_logs() as usize
+                    && accepted.iter().sum::<u64>() + bytes <= limits.max_total_bytes().into();
+                match budget.charge(bytes) {
+                    Ok(()) => { prop_assert!(fits); accepted.push(bytes) }
+                    Err(error) => {
+                        prop_assert!(!fits);
+                        prop_assert!(error.actual() > error.max());
+                        prop_assert_eq!(*failed.get_or_insert(error), error);
+                    }
+                }
+                prop_assert_eq!(budget.exceeded(), failed);
+            }
+        }
+    }
+
+    #[test]
+    fn errors_say_actual_and_limit() {
+        let mut budget = Budget::new(Limits::default());
+        let error = budget.charge(1_000_001).unwrap_err();
+        assert_eq!(error.to_string(), "audit log of 1000001 bytes exceeds limit of 1000000 bytes");
+
+        let mut budget = Budget::new(Limits::default());
+        (0..4).for_each(|_| budget.charge(1_000_000).unwrap());
+        let error = budget.charge(9).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "audit logs of 4000009 bytes in one execution exceed limit of 4000000 bytes"
+        );
+
+        let mut budget = Budget::new(Limits::default());
+        (0..500).for_each(|_| budget.charge(1).unwrap());
+        let error = budget.charge(1).unwrap_err();
+        assert_eq!(error.to_string(), "501 audit logs in one execution exceed limit of 500");
+    }
+
+    #[test]
+    fn contradicting_limits_are_refused() {
+        assert!(Limits::new(1, 10, 11).is_err());
+        assert!(Limits::new(Limits::HIGHEST_MAX_LOGS + 1, 10, 10).is_err());
+        assert!(Limits::new(1, Limits::HIGHEST_MAX_TOTAL_BYTES + 1, 10).is_err());
+    }
+}

@@ -1,0 +1,59 @@
+//! A sink that tells what it has made durable.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::{AuditSink, Batch, Place, Receipt, SinkError};
+
+/// Hands everything to another sink, and shows an observer each batch that this one gave a place,
+/// after it is durable.
+///
+/// For hosts that show audit logs to whoever looks on, or count them. Nothing depends on the
+/// observer: the batch is durable whatever it does, and its caller waits for it, so it must be
+/// quick. If the future of `persist` is dropped the observer may miss a batch that became durable.
+pub struct Observed<S> {
+    sink: S,
+    observe: Box<Observer>,
+}
+
+type Observer = dyn Fn(&Batch, Place) + Send + Sync;
+
+impl<S: AuditSink> Observed<S> {
+    /// Shows `observe` what `sink` makes durable.
+    pub fn new(sink: S, observe: impl Fn(&Batch, Place) + Send + Sync + 'static) -> Observed<S> {
+        Observed { sink, observe: Box::new(observe) }
+    }
+}
+
+#[async_trait]
+impl<S: AuditSink> AuditSink for Observed<S> {
+    async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
+        // A batch shares its bytes: this copies none of them.
+        let receipt = self.sink.persist(batch.clone()).await?;
+        if let Some(place) = receipt.place {
+            (self.observe)(&batch, place);
+        }
+        Ok(receipt)
+    }
+
+    async fn flush(&self) -> Result<(), SinkError> {
+        self.sink.flush().await
+    }
+
+    async fn close(&self) -> Result<(), SinkError> {
+        self.sink.close().await
+    }
+}
+
+impl<S: AuditSink> fmt::Debug for Observed<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observed").field("sink", &self.sink).finish_non_exhaustive()
+    }
+}
+
+impl<S: AuditSink> fmt::Display for Observed<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.sink, f)
+    }
+}

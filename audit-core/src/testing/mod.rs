@@ -1,0 +1,54 @@
+//! What the tests of sinks, runtimes and hosts share. Behind the feature `test-util`; not for
+//! production.
+
+pub mod conformance;
+mod memory_sink;
+
+pub use memory_sink::{MemoryFault, MemorySink, StoredRecord};
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use crate::{Clock, Random};
+
+/// A clock that stands still until it is told to move.
+#[derive(Debug, Default)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    /// A clock that shows `ms` milliseconds since the Unix epoch.
+    pub fn at(ms: i64) -> ManualClock {
+        ManualClock(AtomicI64::new(ms))
+    }
+
+    /// Moves it by `ms` milliseconds, backwards if negative.
+    pub fn advance(&self, ms: i64) {
+        self.0.fetch_add(ms, Ordering::Relaxed);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now_ms(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Randomness that gives the same bits for the same seed: SplitMix64 (Steele, Lea, Flood 2014).
+#[derive(Debug)]
+pub struct SeededRandom(AtomicU64);
+
+impl SeededRandom {
+    /// The sequence of `seed`.
+    pub fn new(seed: u64) -> SeededRandom {
+        SeededRandom(AtomicU64::new(seed))
+    }
+}
+
+impl Random for SeededRandom {
+    fn next_u64(&self) -> u64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

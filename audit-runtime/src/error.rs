@@ -1,0 +1,117 @@
+//! What can go wrong between a function and its effects.
+
+use std::error::Error;
+use std::fmt;
+
+use audit_core::{LimitExceeded, SinkError};
+use audit_vars::BodyError;
+
+/// `audit` did not take a log. The function may catch this and go on, except for
+/// [`Limit`](AuditError::Limit), after which it fails whatever it does.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AuditError {
+    /// The body is not one.
+    Body(BodyError),
+    /// The execution emitted more than it may.
+    Limit(LimitExceeded),
+    /// `audit` was called in an action. Rust hosts cannot write that; a host for another language
+    /// answers with this.
+    InAction,
+}
+
+impl fmt::Display for AuditError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AuditError::Body(error) => fmt::Display::fmt(error, f),
+            AuditError::Limit(exceeded) => fmt::Display::fmt(exceeded, f),
+            AuditError::InAction => f.write_str("audit logging is not supported in actions"),
+        }
+    }
+}
+
+/// The message is that of what lies beneath, so nothing is left for a source to say.
+impl Error for AuditError {}
+
+impl From<LimitExceeded> for AuditError {
+    fn from(exceeded: LimitExceeded) -> AuditError {
+        AuditError::Limit(exceeded)
+    }
+}
+
+/// A result is not handed out.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ReleaseError {
+    /// The function emitted more than it may, so it failed. What it had emitted within the limits
+    /// is durable.
+    Limit(LimitExceeded),
+    /// Its logs could not be made durable, or nobody knows whether they are.
+    NotDurable(SinkError),
+}
+
+impl fmt::Display for ReleaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReleaseError::Limit(exceeded) => fmt::Display::fmt(exceeded, f),
+            ReleaseError::NotDurable(_) => {
+                f.write_str("the audit logs of the function could not be made durable")
+            }
+        }
+    }
+}
+
+impl Error for ReleaseError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            ReleaseError::Limit(_) => None,
+            ReleaseError::NotDurable(error) => Some(error),
+        }
+    }
+}
+
+/// A mutation committed nothing, unless it says so itself. `E` is the error of the host's functions
+/// and transactions.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum MutationError<E> {
+    /// The function, or the beginning of its transaction, failed with this. It was rolled back, its
+    /// logs are durable.
+    Function(E),
+    /// The function's logs are not durable or it emitted too many. It was rolled back.
+    Release(ReleaseError),
+    /// Every attempt ran into a write conflict; all were rolled back, the logs of each are durable.
+    Conflict {
+        /// How many attempts there were.
+        attempts: u32,
+        /// What the last one ran into.
+        source: E,
+    },
+    /// The logs are durable, and the commit failed with this. Whether it took effect is for the
+    /// database's error to say.
+    Commit(E),
+}
+
+impl<E> fmt::Display for MutationError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MutationError::Function(_) => f.write_str("the function failed"),
+            MutationError::Release(error) => fmt::Display::fmt(error, f),
+            MutationError::Conflict { attempts, source: _ } => {
+                write!(f, "each of {attempts} attempts ran into a write conflict")
+            }
+            MutationError::Commit(_) => f.write_str("the commit failed"),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for MutationError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            MutationError::Function(error)
+            | MutationError::Commit(error)
+            | MutationError::Conflict { source: error, .. } => Some(error),
+            MutationError::Release(error) => error.source(),
+        }
+    }
+}

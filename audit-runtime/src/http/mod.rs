@@ -1,0 +1,193 @@
+//! A tower layer that makes the [`RequestContext`] of each HTTP request. Behind the feature `http`.
+//!
+//! It finds the client's address, believing forwarded headers only from [`TrustedProxies`]; takes
+//! the `User-Agent` as it came; and gives the request an id, or takes over a trusted proxy's. The
+//! context is in the request's extensions, the id in the response's headers.
+//!
+//! ```
+//! use std::net::SocketAddr;
+//! use std::sync::Arc;
+//!
+//! use audit_core::testing::MemorySink;
+//! use audit_runtime::http::{RequestContextLayer, TrustedProxies};
+//! use audit_runtime::{AuditRuntime, RequestContext};
+//! use axum::{Extension, Router, extract::ConnectInfo, routing::get};
+//!
+//! async fn whoami(Extension(request): Extension<RequestContext>) -> String {
+//!     format!("{:?}", request.ip())
+//! }
+//!
+//! # fn app() -> Result<Router, Box<dyn std::error::Error>> {
+//! let runtime = AuditRuntime::new(Arc::new(MemorySink::new()));
+//! // With axum the peer's address is in the extensions if the server was started with
+//! // `into_make_service_with_connect_info::<SocketAddr>()`.
+//! let layer = RequestContextLayer::new(runtime, |extensions| {
+//!     extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip())
+//! });
+//! let layer = layer.with_trusted_proxies("10.0.0.0/8, 2001:db8::/32".parse::<TrustedProxies>()?);
+//! let app = Router::new().route("/whoami", get(whoami)).layer(layer);
+//! # Ok(app)
+//! # }
+//! # app().unwrap();
+//! ```
+
+mod client_address;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use audit_vars::{RequestId, UserAgent};
+use http::header::USER_AGENT;
+use http::{Extensions, HeaderName, HeaderValue, Request, Response};
+use tower_layer::Layer;
+use tower_service::Service;
+
+pub use client_address::{ForwardedHeader, InvalidProxies, TrustedProxies};
+
+use crate::{AuditRuntime, RequestContext};
+
+/// How the layer learns who is at the other end of the connection.
+type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
+
+/// Puts a [`RequestContext`] into the extensions of each request, and its id into the headers of
+/// the response.
+#[derive(Clone)]
+pub struct RequestContextLayer {
+    settings: Arc<Settings>,
+}
+
+#[derive(Clone)]
+struct Settings {
+    runtime: AuditRuntime,
+    peer_of: Arc<PeerOf>,
+    proxies: TrustedProxies,
+    request_id_header: HeaderName,
+}
+
+impl RequestContextLayer {
+    /// A layer that trusts no proxy and echoes the id as `x-request-id`.
+    ///
+    /// `peer_of` gives the address at the other end of the connection, which the server leaves in a
+    /// request's extensions; `None` where there is none, as on a Unix socket, and the context then
+    /// has no address.
+    pub fn new(
+        runtime: AuditRuntime,
+        peer_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static,
+    ) -> RequestContextLayer {
+        let request_id_header = HeaderName::from_static("x-request-id");
+        let proxies = TrustedProxies::none();
+        let settings = Settings { runtime, peer_of: Arc::new(peer_of), proxies, request_id_header };
+        RequestContextLayer { settings: Arc::new(settings) }
+    }
+
+    /// The proxies whose word is taken for whom they forward and for the request's id.
+    pub fn with_trusted_proxies(mut self, proxies: TrustedProxies) -> RequestContextLayer {
+        Arc::make_mut(&mut self.settings).proxies = proxies;
+        self
+    }
+
+    /// The header of the request's id, in requests from trusted proxies and in responses.
+    pub fn with_request_id_header(mut self, header: HeaderName) -> RequestContextLayer {
+        Arc::make_mut(&mut self.settings).request_id_header = header;
+        self
+    }
+}
+
+impl fmt::Debug for RequestContextLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestContextLayer")
+            .field("proxies", &self.settings.proxies)
+            .field("request_id_header", &self.settings.request_id_header)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    fn context<B>(&self, request: &Request<B>) -> RequestContext {
+        let headers = request.headers();
+        let peer = (self.peer_of)(request.extensions()).map(|peer| peer.to_canonical());
+        let trusted = peer.is_some_and(|peer| self.proxies.trust(peer));
+        let given = headers.get(&self.request_id_header).filter(|_| trusted);
+        let given = given.and_then(|id| id.to_str().ok()).and_then(|id| RequestId::new(id).ok());
+        let mut context = match given {
+            Some(id) => RequestContext::new(id),
+            None => self.runtime.new_request(),
+        };
+        if let Some(ip) = peer.and_then(|peer| self.proxies.client(peer, headers)) {
+            context = context.with_ip(ip);
+        }
+        if let Some(user_agent) = headers.get(USER_AGENT) {
+            context = context.with_user_agent(UserAgent::from_bytes(user_agent.as_bytes()));
+        }
+        context
+    }
+}
+
+impl<S> Layer<S> for RequestContextLayer {
+    type Service = RequestContextService<S>;
+
+    fn layer(&self, inner: S) -> RequestContextService<S> {
+        RequestContextService { inner, settings: Arc::clone(&self.settings) }
+    }
+}
+
+/// The service that [`RequestContextLayer`] makes.
+#[derive(Clone)]
+pub struct RequestContextService<S> {
+    inner: S,
+    settings: Arc<Settings>,
+}
+
+impl<S: fmt::Debug> fmt::Debug for RequestContextService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestContextService").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for RequestContextService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> ResponseFuture<S::Future> {
+        let context = self.settings.context(&request);
+        let id = HeaderValue::from_str(context.request_id().as_str())
+            .expect("a request id is plain ASCII");
+        request.extensions_mut().insert(context);
+        let header = Some((self.settings.request_id_header.clone(), id));
+        ResponseFuture { inner: self.inner.call(request), header }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The future of a [`RequestContextService`].
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: F,
+        header: Option<(HeaderName, HeaderValue)>,
+    }
+}
+
+impl<F: Future<Output = Result<Response<R>, E>>, R, E> Future for ResponseFuture<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let mut response = ready!(this.inner.poll(context))?;
+        if let Some((name, value)) = this.header.take() {
+            response.headers_mut().insert(name, value);
+        }
+        Poll::Ready(Ok(response))
+    }
+}

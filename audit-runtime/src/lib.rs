@@ -1,0 +1,162 @@
+//! Executions whose effects are held back until their audit logs are durable.
+//!
+//! A backend must be able to prove who looked at what. Here a function says what it does with
+//! `log.audit(body)`, and its effect (a query's result, a mutation's commit) waits until that log
+//! is durable. The waiting is in the types: a result comes as an [`Audited`] value, and the only
+//! way to what is inside makes its logs durable first.
+//!
+//! This page is a guide to writing a host: the program that runs functions for its users. The
+//! nouns:
+//!
+//! - [`AuditRuntime`]: a sink, limits and variables. A host has one for each bucket.
+//! - [`Execution`]: a query or mutation while it runs. [`AuditLog`] is what the function writes to.
+//! - [`Audited`]: a sealed result. [`AuditedTransaction`]: a sealed result and the transaction that
+//!   it wrote in.
+//! - [`RequestContext`]: whose request it is; what the variables of its logs stand for.
+//! - [`Transaction`]: what a host implements for its database.
+//!
+//! # A query
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use audit_core::testing::MemorySink; // in production: audit_sink_s3::S3Sink
+//! use audit_runtime::{AuditError, AuditLog, AuditRuntime, Query, RequestContext, RequestId, Var, body};
+//!
+//! // What the function's author writes. It knows no request: its result may be handed to many.
+//! fn page(log: &AuditLog<'_, Query>, id: &str) -> Result<String, AuditError> {
+//!     log.audit(&body!({ "action": "view", "document": id, "ip": Var::IP, "at": Var::NOW }))?;
+//!     Ok(format!("document {id}"))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let sink = Arc::new(MemorySink::new());
+//! let runtime = AuditRuntime::new(Arc::clone(&sink) as _);
+//!
+//! // What the host does: run it, seal what it returned, be it a value or an error.
+//! let query = runtime.query("documents:view");
+//! let result = page(&query.log(), "d1");
+//! let sealed = query.seal(result);
+//!
+//! // A cache keeps `sealed`. Each hand-out, the first and every later one, is logged as its own request's.
+//! for ip in [[192, 0, 2, 1], [192, 0, 2, 2]] {
+//!     let request = runtime.new_request().with_ip(ip.into());
+//!     let page = sealed.release(&request).await?;
+//!     assert_eq!(page.as_deref().unwrap(), "document d1");
+//! }
+//! assert_eq!(sink.lines().len(), 2);
+//! assert!(sink.lines()[1].contains("\"ip\":\"192.0.2.2\""));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Seal the whole `Result` of the function: a query that fails emits what it logged, and its error
+//! is a result that waits for that like any other. For subscribers that get one result together
+//! there is [`Audited::release_all`].
+//!
+//! # A mutation
+//!
+//! Implement [`Transaction`] for your database's transactions and let
+//! [`AuditRuntime::run_mutation`] run the attempts. Its example is the whole of it. What it
+//! guarantees:
+//!
+//! | the attempt | its transaction | its logs | then |
+//! |---|---|---|---|
+//! | returned a value | commits after the logs are durable | durable before the commit | the value |
+//! | returned a value, logs not durable | rolled back | may be durable, if the error says so | [`MutationError::Release`] |
+//! | met a write conflict | rolled back | durable | the next attempt, with an empty log |
+//! | failed, returned early or panicked | rolled back | durable | the error, or the panic |
+//! | went over a limit, caught or not | rolled back | durable, what came before | [`MutationError::Release`] |
+//!
+//! A host with its own loop, or with functions in another language, calls
+//! [`AuditRuntime::mutation`] and [`Execution::seal_transaction`] itself.
+//!
+//! # Nested calls and actions
+//!
+//! A query or mutation that a function calls writes to the log that [`AuditLog::nested_query`] or
+//! [`AuditLog::nested_mutation`] gives: one budget, one release, and a sub-transaction that rolls
+//! back keeps its logs.
+//!
+//! An [`Action`] calls queries and mutations one by one, each with an execution of its own, and has
+//! no audit log: what it does outside cannot be taken back if the log fails. In Rust that does not
+//! compile:
+//!
+//! ```compile_fail,E0599
+//! # fn action(runtime: audit_runtime::AuditRuntime) {
+//! let action = runtime.action(runtime.new_request());
+//! action.log().audit("sent an email");
+//! # }
+//! ```
+//!
+//! A host for another language answers with [`AuditError::InAction`]. Neither can a query look at
+//! its request, because its result outlives it:
+//!
+//! ```compile_fail,E0599
+//! # fn query(log: &audit_runtime::AuditLog<'_, audit_runtime::Query>) {
+//! let ip = log.request().ip();
+//! # }
+//! ```
+//!
+//! Mutations and actions can, and may pass it on as an argument to what they schedule. Crons and
+//! scheduled functions run with
+//! [`AuditRuntime::new_request`]: a request id, no address, no User-Agent.
+//!
+//! # Requests
+//!
+//! With the feature `http` a tower layer (module `http`) makes the [`RequestContext`] of each
+//! request: the client's address behind trusted proxies, the User-Agent, the request id. A variable
+//! of your own, say the user, is registered once with [`Vars::register`], stands in bodies as the
+//! [`Var`] that this returns, and gets its value with [`RequestContext::with_host_value`].
+//!
+//! # Limits
+//!
+//! One execution, with everything it calls, may emit what [`Limits`] say: 500 logs, 4,000,000
+//! bytes, 1,000,000 bytes for one log. Sizes count each variable at its largest, so that a replay
+//! cannot fail for a longer User-Agent. A function that goes over has failed; catching the error
+//! does not save it, and what it had emitted before is made durable: nobody can silence the log by
+//! overflowing it.
+//!
+//! # What can go wrong
+//!
+//! - **The sink is slow or hangs.** A release fails after
+//!   [`with_persist_timeout`](AuditRuntimeBuilder::with_persist_timeout), with nothing handed out.
+//!   Its [`SinkError`] says whether the logs may still arrive.
+//! - **The caller goes away** and its future is dropped. Nothing is handed out, and nothing commits
+//!   that was not committing already; logs that were on their way stay on their way. See the notes
+//!   on cancellation at each method.
+//! - **An execution is dropped unsealed.** It had no effect; its logs reach nobody, and a warning
+//!   says so. An attempt of [`run_mutation`](AuditRuntime::run_mutation) that returns early or
+//!   panics is no such case: its logs are released.
+//! - **A query panics.** Its execution is dropped unsealed. A host that wants those logs catches
+//!   the panic and seals.
+//! - **The process dies.** Logs may be durable whose effect never came; no effect is there without
+//!   its logs. The file `ordering.rs` says so step by step.
+//!
+//! The runtime needs tokio's timer. It spawns nothing, and starts no thread.
+
+mod audited;
+mod error;
+mod execution;
+#[cfg(feature = "http")]
+pub mod http;
+mod ordering;
+mod provenance;
+mod request;
+mod runtime;
+mod transaction;
+
+pub use audit_core::{
+    AuditSink, Clock, Limit, LimitExceeded, Limits, Outcome, Random, SinkError, SinkErrorKind,
+    UniqueId, Usage,
+};
+pub use audit_vars::{
+    BodyError, BodyProblem, HostValue, RequestId, Template, UserAgent, Var, Vars, body,
+};
+pub use audited::Audited;
+pub use error::{AuditError, MutationError, ReleaseError};
+pub use execution::{Action, AuditLog, Audits, Execution, Mutation, Query};
+pub use provenance::{FunctionKind, FunctionName};
+pub use request::RequestContext;
+pub use runtime::{AuditRuntime, AuditRuntimeBuilder};
+pub use transaction::{Attempt, AuditedTransaction, RetryPolicy, Transaction};

@@ -1,0 +1,22 @@
+//! The contract between the runtime and its host, property by property: one file for each area,
+//! named for what holds in it.
+//!
+//! The sink is in memory and fails on demand, time is paused, the database is a double that sees
+//! what is durable at the moment it commits.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod database;
+mod host;
+mod program;
+
+mod actions_are_audited_call_by_call;
+mod bodies_arrive_unchanged;
+mod dropped_requests_commit_nothing_unlogged;
+mod every_attempt_is_logged;
+mod every_hand_out_is_logged;
+mod limits_cannot_be_escaped;
+mod nothing_leaves_before_its_logs;
+mod provenance_cannot_be_forged;
+mod random_programs_match_a_model;
+mod results_cross_threads;
+mod usage_counts_what_is_durable;

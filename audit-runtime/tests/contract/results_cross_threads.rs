@@ -1,0 +1,98 @@
+//! Results and their futures cross threads, and many may release at once.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use audit_runtime::{
+    AuditError, AuditLog, AuditRuntime, Audited, AuditedTransaction, Execution, Mutation,
+    MutationError, Query, ReleaseError, RequestContext,
+};
+use serde_json::Value;
+
+use crate::database::{DbError, Tx};
+use crate::host::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_releases_at_once_exactly_one_is_not_a_replay() {
+    let host = Host::with(|settings| settings.with_provenance(true));
+    for round in 0..50 {
+        let result = host.view(round);
+        host.clock.advance(1);
+        let tasks: Vec<_> = (0..16)
+            .map(|n| {
+                let result = result.clone();
+                tokio::spawn(async move {
+                    let request = request(&n.to_string());
+                    match n % 3 {
+                        0 => *result.release(&request).await.unwrap(),
+                        1 => *result.release_all(&[request]).await.unwrap().unwrap(),
+                        _ => result.release_into(&request).await.unwrap(),
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            assert_eq!(task.await.unwrap(), round);
+        }
+    }
+    let logs = host.logs();
+    for (round, logs) in logs.chunks(16).enumerate() {
+        let subscribers: BTreeSet<_> =
+            logs.iter().map(|log| log["requestId"].to_string()).collect();
+        assert_eq!(subscribers.len(), 16, "one set for each");
+        let first: Vec<&Value> =
+            logs.iter().filter(|log| log["$audit"]["replay"] == false).collect();
+        assert_eq!(first.len(), 1);
+        assert_eq!(
+            first[0]["now"],
+            RAN_AT + round as i64,
+            "the first, and only it, has the time of the execution"
+        );
+        let replayed_at = RAN_AT + round as i64 + 1;
+        assert_eq!(logs.iter().filter(|log| log["now"] == replayed_at).count(), 15);
+    }
+}
+
+/// Optimistic transactions side by side: each commits once, and each attempt is logged once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn mutations_run_side_by_side() {
+    let retry_policy = audit_runtime::RetryPolicy { max_attempts: 1_000, ..Default::default() };
+    let host = Arc::new(Host::with(|settings| settings.with_retry_policy(retry_policy)));
+    let tasks: Vec<_> = (0..16)
+        .map(|_| {
+            let host = Arc::clone(&host);
+            tokio::spawn(async move { host.increment().await.unwrap() })
+        })
+        .collect();
+    let mut values = BTreeSet::new();
+    for task in tasks {
+        values.insert(task.await.unwrap());
+    }
+    assert!(values.into_iter().eq(1..=16));
+    assert_eq!(host.sink.lines().len(), host.database.attempts());
+}
+
+#[test]
+fn what_a_host_holds_crosses_threads() {
+    fn crosses<T: Send + Sync>() {}
+    crosses::<AuditRuntime>();
+    crosses::<RequestContext>();
+    crosses::<Audited<String>>();
+    crosses::<Audited<Result<(), DbError>>>();
+    crosses::<AuditedTransaction<Tx, ()>>();
+    crosses::<Execution<Query>>();
+    crosses::<Execution<Mutation>>();
+    crosses::<AuditLog<'static, Query>>();
+    crosses::<AuditLog<'static, Mutation>>();
+    crosses::<AuditError>();
+    crosses::<MutationError<DbError>>();
+}
+
+/// An error that is answered by value stays small, and so does what a cache holds beside its value.
+#[test]
+fn sizes_are_small() {
+    assert!(size_of::<AuditError>() <= 24);
+    assert!(size_of::<ReleaseError>() <= 24);
+    assert!(size_of::<MutationError<Box<DbError>>>() <= 24);
+    assert!(size_of::<Audited<Arc<()>>>() <= 40);
+}

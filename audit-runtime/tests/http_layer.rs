@@ -1,0 +1,124 @@
+//! The tower layer, driven as a server drives it.
+#![cfg(feature = "http")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use audit_core::testing::{ManualClock, MemorySink, SeededRandom};
+use audit_runtime::http::{RequestContextLayer, TrustedProxies};
+use audit_runtime::{AuditRuntime, RequestContext, RequestId, Var, body};
+use axum::body::Body;
+use axum::http::{HeaderValue, Request};
+use axum::routing::get;
+use axum::{Extension, Router};
+use tower::ServiceExt;
+
+/// What the test's server leaves in a request's extensions.
+#[derive(Clone, Copy)]
+struct Peer(IpAddr);
+
+struct Server {
+    sink: Arc<MemorySink>,
+    app: Router,
+}
+
+fn server(proxies: &str) -> Server {
+    let sink = Arc::new(MemorySink::new());
+    let runtime = AuditRuntime::builder(Arc::clone(&sink) as _)
+        .with_clock(ManualClock::at(1_700_000_000_000))
+        .with_random(SeededRandom::new(1))
+        .build();
+    let layer = RequestContextLayer::new(runtime.clone(), |extensions| {
+        extensions.get::<Peer>().map(|peer| peer.0)
+    })
+    .with_trusted_proxies(proxies.parse::<TrustedProxies>().unwrap());
+    let view = async move |Extension(request): Extension<RequestContext>| {
+        let query = runtime.query("view");
+        query
+            .log()
+            .audit(&body!({ "ip": Var::IP, "agent": Var::USER_AGENT, "id": Var::REQUEST_ID }))
+            .unwrap();
+        query.seal("page").release_into(&request).await.unwrap()
+    };
+    Server { sink, app: Router::new().route("/", get(view)).layer(layer) }
+}
+
+impl Server {
+    /// Sends a request from this peer. Gives the audit log it left, and the id that the response
+    /// carries.
+    async fn get(
+        &self,
+        peer: Option<&str>,
+        headers: &[(&'static str, &[u8])],
+    ) -> (serde_json::Value, String) {
+        let mut request = Request::get("/").body(Body::empty()).unwrap();
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(Peer(peer.parse().unwrap()));
+        }
+        for (name, value) in headers {
+            request.headers_mut().append(*name, HeaderValue::from_bytes(value).unwrap());
+        }
+        let response = self.app.clone().oneshot(request).await.unwrap();
+        let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+        (serde_json::from_str(self.sink.lines().last().unwrap()).unwrap(), id)
+    }
+}
+
+#[tokio::test]
+async fn a_forged_forwarded_header_from_an_untrusted_peer_does_not_reach_a_log() {
+    let server = server("10.0.0.0/8");
+    let forged: &[(&str, &[u8])] = &[
+        ("x-forwarded-for", b"6.6.6.6"),
+        ("forwarded", b"for=6.6.6.6"),
+        ("x-request-id", b"forged"),
+    ];
+    let (log, id) = server.get(Some("192.0.2.7"), forged).await;
+    assert_eq!(log["ip"], "192.0.2.7");
+    assert_ne!(log["id"], "forged");
+    assert_eq!(log["id"], id);
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_is_believed() {
+    let server = server("10.0.0.0/8");
+    let headers: &[(&str, &[u8])] =
+        &[("x-forwarded-for", b"6.6.6.6, 192.0.2.7"), ("x-request-id", b"trace-1/2")];
+    let (log, id) = server.get(Some("10.1.2.3"), headers).await;
+    assert_eq!((&log["ip"], &log["id"]), (&"192.0.2.7".into(), &"trace-1/2".into()));
+    assert_eq!(id, "trace-1/2");
+}
+
+#[tokio::test]
+async fn a_request_id_that_could_break_a_line_is_replaced() {
+    let server = server("10.0.0.0/8");
+    let too_long = [b'a'; RequestId::MAX_BYTES + 1];
+    for bad in [&b"a\"b"[..], b"a b", b"\xff", b"", &too_long] {
+        let (log, id) = server.get(Some("10.1.2.3"), &[("x-request-id", bad)]).await;
+        assert_eq!(log["id"], id);
+        assert_eq!(id.len(), 26, "a new one");
+    }
+}
+
+#[tokio::test]
+async fn without_a_peer_there_is_no_address() {
+    let (log, _) = server("0.0.0.0/0, ::/0").get(None, &[("x-forwarded-for", b"6.6.6.6")]).await;
+    assert!(log["ip"].is_null());
+}
+
+#[tokio::test]
+async fn any_user_agent_is_one_string_on_one_line() {
+    let server = server("");
+    let (log, _) = server.get(Some("192.0.2.7"), &[]).await;
+    assert!(log["agent"].is_null());
+    let long = [b'"'; 2_000];
+    for (sent, logged) in [
+        (&b"curl/8"[..], "curl/8".to_owned()),
+        (b"a\"b\\c\td", "a\"b\\c\u{fffd}d".to_owned()),
+        (b"\xff\xc2\x85", "\u{fffd}\u{fffd}".to_owned()),
+        (&long, "\"".repeat(512)),
+    ] {
+        let (log, _) = server.get(Some("192.0.2.7"), &[("user-agent", sent)]).await;
+        assert_eq!(log["agent"], logged);
+    }
+}

@@ -1,0 +1,617 @@
+//! The bucket that a URL names.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{Attributes, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload};
+use url::Url;
+
+use crate::encode::{EncodedObject, says_same};
+use crate::{ObjectKey, OpenError};
+
+/// A bucket, and the prefix in it under which a sink writes.
+///
+/// `Display` and `Debug` show where it is and no credential.
+#[derive(Clone)]
+pub struct Bucket {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    name: Arc<str>,
+    /// Where the store is a directory of this host.
+    directory: Option<PathBuf>,
+    /// Cleared once the store said that it keeps no attributes.
+    attributes: Arc<AtomicBool>,
+}
+
+impl Bucket {
+    /// The bucket at `url`, with credentials and options from the environment.
+    ///
+    /// | URL | store | environment |
+    /// |---|---|---|
+    /// | `s3://bucket/prefix` | AWS S3, or what speaks its protocol | `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, `AWS_ALLOW_HTTP`, … ([all](https://docs.rs/object_store/0.14.2/object_store/aws/enum.AmazonS3ConfigKey.html)) |
+    /// | `gs://bucket/prefix` | Google Cloud Storage | `GOOGLE_SERVICE_ACCOUNT`, … ([all](https://docs.rs/object_store/0.14.2/object_store/gcp/enum.GoogleConfigKey.html)) |
+    /// | `az://container/prefix` | Azure Blob Storage | `AZURE_STORAGE_ACCOUNT_NAME`, … ([all](https://docs.rs/object_store/0.14.2/object_store/azure/enum.AzureConfigKey.html)) |
+    /// | `file:///path` | a directory, created where missing | |
+    /// | `memory:///prefix` | this one value and its clones; for tests and examples | |
+    ///
+    /// Of AWS also the credentials of web identities, containers and instances are found; profiles
+    /// in `~/.aws` are not. Nothing is sent to the bucket here; opening a sink on it does.
+    ///
+    /// # Errors
+    ///
+    /// When the URL or the environment is no such thing, holds a credential, or names a provider
+    /// that is not compiled in.
+    pub fn open(url: &str) -> Result<Bucket, OpenError> {
+        Bucket::open_with(url, [] as [(&str, &str); 0])
+    }
+
+    /// Like [`open`](Self::open), with options that go before the environment: the same names in
+    /// any case, as in `("aws_endpoint", "http://127.0.0.1:9000")`. For hosts with more than one
+    /// bucket, or without an environment.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and when the provider knows no option of that name.
+    pub fn open_with<K, V>(
+        url: &str,
+        options: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Bucket, OpenError>
+    where
+        K: AsRef<str>,
+        V: Into<String>,
+    {
+        Bucket::open_for(Purpose::Write, url, options)
+    }
+
+    /// Like [`open`](Self::open), for those who only read: a directory that does not exist is an
+    /// error and is not made, and requests that fail are repeated a few times, since reading twice
+    /// does no harm. Do not open a sink on it.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and when a directory does not exist.
+    pub fn open_to_read(url: &str) -> Result<Bucket, OpenError> {
+        Bucket::open_for(Purpose::Read, url, [] as [(&str, &str); 0])
+    }
+
+    fn open_for<K, V>(
+        purpose: Purpose,
+        url: &str,
+        options: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Bucket, OpenError>
+    where
+        K: AsRef<str>,
+        V: Into<String>,
+    {
+        let options: Vec<(String, String)> = options
+            .into_iter()
+            .map(|(name, value)| (name.as_ref().to_ascii_lowercase(), value.into()))
+            .collect();
+        let url = parse_url(url)?;
+        let prefix = Path::from_url_path(url.path().trim_matches('/')).map_err(|error| {
+            OpenError::configuration("the path of the bucket URL is no prefix").with_source(error)
+        })?;
+        let no_options = |store| match options.first() {
+            Some((name, _)) => Err(unknown_option(name, store)),
+            None => Ok(()),
+        };
+        match url.scheme() {
+            "s3" => Bucket::remote(&url, prefix, s3(&url, purpose, &options)?),
+            "gs" => Bucket::remote(&url, prefix, gs(&url, purpose, &options)?),
+            "az" => Bucket::remote(&url, prefix, az(&url, purpose, &options)?),
+            "file" => {
+                no_options("file")?;
+                Bucket::directory(&url, purpose)
+            }
+            "memory" => {
+                no_options("memory")?;
+                Bucket::remote(&url, prefix, Arc::new(InMemory::new()))
+            }
+            "s3a" | "s3n" => Err(scheme(&url, "write s3://bucket/prefix")),
+            "abfs" | "abfss" | "adl" | "azure" | "wasb" | "wasbs" => {
+                Err(scheme(&url, "write az://container/prefix, and set AZURE_STORAGE_ACCOUNT_NAME"))
+            }
+            "gcs" => Err(scheme(&url, "write gs://bucket/prefix")),
+            "http" | "https" => Err(scheme(
+                &url,
+                "write s3://bucket/prefix, and set AWS_ENDPOINT to the server (and AWS_ALLOW_HTTP=true for http)",
+            )),
+            _ => Err(scheme(&url, "use s3://, gs://, az://, file:// or memory://")),
+        }
+    }
+
+    /// The part of `store` below `prefix`. For a store that the host made itself: with credentials
+    /// or headers of its own, or shared by a test.
+    ///
+    /// The store's own retries should be few, since the sink repeats what is not certain itself;
+    /// and it must not repeat with other bytes.
+    pub fn from_store(store: Arc<dyn ObjectStore>, prefix: impl Into<Path>) -> Bucket {
+        let prefix = prefix.into();
+        let name = match prefix.as_ref() {
+            "" => store.to_string(),
+            prefix => format!("{store}/{prefix}"),
+        };
+        Bucket {
+            store,
+            prefix,
+            name: name.into(),
+            directory: None,
+            attributes: Arc::new(AtomicBool::new(true)),
+        }
+    }
+
+    /// The store behind it.
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// Where in the store the sink's keys begin. Empty for the whole of it.
+    pub fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+
+    /// The full path of a key below the prefix.
+    pub fn path(&self, key: &str) -> Path {
+        key.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
+    }
+
+    /// What follows the prefix in the path of an object; `None` if it is not below the prefix.
+    pub fn below_prefix(&self, location: &Path) -> Option<String> {
+        let parts: Vec<_> = location.prefix_match(&self.prefix)?.collect();
+        Some(parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/"))
+    }
+
+    /// The key of the object at this path. `None` if no sink writes objects there.
+    pub fn key(&self, location: &Path) -> Option<ObjectKey> {
+        self.below_prefix(location)?.parse().ok()
+    }
+
+    fn remote(url: &Url, prefix: Path, store: Arc<dyn ObjectStore>) -> Result<Bucket, OpenError> {
+        Ok(Bucket { name: name(url), ..Bucket::from_store(store, prefix) })
+    }
+
+    fn directory(url: &Url, purpose: Purpose) -> Result<Bucket, OpenError> {
+        let path = url.to_file_path().map_err(|()| {
+            OpenError::configuration(
+                "a file URL has three slashes and an absolute path: file:///path",
+            )
+        })?;
+        let cannot = |doing: &str| {
+            OpenError::configuration(format!("cannot {doing} the directory {}", path.display()))
+        };
+        match purpose {
+            Purpose::Write => {
+                create_directory(&path).map_err(|error| cannot("create").with_source(error))?;
+            }
+            Purpose::Read => {
+                let found =
+                    std::fs::metadata(&path).map_err(|error| cannot("read").with_source(error))?;
+                if !found.is_dir() {
+                    return Err(
+                        cannot("read").with_source(io::Error::from(io::ErrorKind::NotADirectory))
+                    );
+                }
+            }
+        }
+        let store = LocalFileSystem::new_with_prefix(&path)
+            .map_err(|error| cannot("open").with_source(error))?
+            .with_fsync(true);
+        Ok(Bucket {
+            name: name(url),
+            directory: Some(path),
+            attributes: Arc::new(AtomicBool::new(false)),
+            ..Bucket::from_store(Arc::new(store), Path::default())
+        })
+    }
+
+    /// Creates the object, once. `attributes` go with it if the store keeps any.
+    pub(crate) async fn create(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        attributes: Attributes,
+    ) -> object_store::Result<()> {
+        if self.attributes.load(Ordering::Relaxed) {
+            let options = PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
+            match self.store.put_opts(path, payload.clone(), options).await {
+                // The local file system keeps no attributes and says so before it writes anything.
+                Err(object_store::Error::NotImplemented { .. }) => {
+                    self.attributes.store(false, Ordering::Relaxed)
+                }
+                result => return result.map(drop),
+            }
+        }
+        self.store.put_opts(path, payload, PutMode::Create.into()).await.map(drop)
+    }
+
+    /// Whether what stands under the path is this object: by the hash in its metadata, or where it
+    /// has none by its bytes.
+    pub(crate) async fn holds(
+        &self,
+        path: &Path,
+        object: &EncodedObject,
+    ) -> object_store::Result<bool> {
+        let head = self.store.get_opts(path, GetOptions::new().with_head(true)).await?;
+        if let Some(same) = says_same(&head.attributes, &object.metadata.sha256) {
+            return Ok(same);
+        }
+        if head.meta.size != object.payload.content_length() as u64 {
+            return Ok(false);
+        }
+        let found = self.store.get_opts(path, GetOptions::new()).await?.bytes().await?;
+        if !same_bytes(&found, &object.payload) {
+            return Ok(false);
+        }
+        // The write that put it there may not have come to its fsync yet, or have been given up
+        // before it.
+        if let Some(directory) = &self.directory {
+            let file = directory.join(path.as_ref());
+            let synced = tokio::task::spawn_blocking(move || sync(&file))
+                .await
+                .map_err(io::Error::other)
+                .flatten();
+            synced.map_err(|error| object_store::Error::Generic {
+                store: "LocalFileSystem",
+                source: Box::new(error),
+            })?;
+        }
+        Ok(true)
+    }
+}
+
+impl fmt::Display for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Bucket").field(&self.name).finish()
+    }
+}
+
+/// What a bucket is opened for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    Write,
+    Read,
+}
+
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+impl Purpose {
+    fn retry(self) -> object_store::RetryConfig {
+        use object_store::RetryConfig;
+        let default = RetryConfig::default();
+        match self {
+            // Retries are the sink's: they refresh credentials, and they know what an ambiguous
+            // answer means.
+            Purpose::Write => RetryConfig { max_retries: 0, ..default },
+            // Somebody may be waiting before a screen.
+            Purpose::Read => RetryConfig {
+                max_retries: 5,
+                retry_timeout: std::time::Duration::from_secs(30),
+                ..default
+            },
+        }
+    }
+}
+
+fn same_bytes(found: &Bytes, payload: &PutPayload) -> bool {
+    let mut rest = &found[..];
+    payload.iter().all(|piece| match rest.split_at_checked(piece.len()) {
+        Some((head, tail)) => {
+            rest = tail;
+            head == piece
+        }
+        None => false,
+    }) && rest.is_empty()
+}
+
+/// The file and the name of it.
+fn sync(file: &std::path::Path) -> io::Result<()> {
+    std::fs::File::open(file)?.sync_all()?;
+    let directories =
+        file.ancestors().skip(1).take_while(|directory| !directory.as_os_str().is_empty());
+    // The directories of a key: the hour, the day, and what the day stands in.
+    directories.take(3).try_for_each(sync_directory)
+}
+
+fn create_directory(path: &std::path::Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(path)?;
+    // Which of the ancestors are new is not known; a sync of an old one costs little, once.
+    path.ancestors()
+        .skip(1)
+        .take_while(|directory| !directory.as_os_str().is_empty())
+        .try_for_each(sync_directory)
+}
+
+fn sync_directory(directory: &std::path::Path) -> io::Result<()> {
+    if cfg!(unix) { std::fs::File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+/// A URL without anything that could be a credential.
+fn parse_url(text: &str) -> Result<Url, OpenError> {
+    let url = Url::parse(text).map_err(|error| {
+        OpenError::configuration("the bucket is not named by a URL such as s3://bucket/prefix")
+            .with_source(error)
+    })?;
+    let superfluous = |what: &str| {
+        let message = format!(
+            "the bucket URL holds {what}: put credentials and options into the environment instead"
+        );
+        Err(OpenError::configuration(message))
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return superfluous("a user name or a password");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return superfluous("a query or a fragment");
+    }
+    if matches!(url.scheme(), "s3" | "gs" | "az") && url.host_str().unwrap_or_default().is_empty() {
+        return Err(OpenError::configuration(format!("the bucket URL {url} names no bucket")));
+    }
+    if url.scheme() == "memory" && url.host_str().is_some() {
+        return Err(OpenError::configuration("a memory URL has three slashes: memory:///prefix"));
+    }
+    Ok(url)
+}
+
+fn name(url: &Url) -> Arc<str> {
+    let host = url.host_str().unwrap_or_default();
+    format!("{}://{host}{}", url.scheme(), url.path().trim_end_matches('/')).into()
+}
+
+fn scheme(url: &Url, instead: &str) -> OpenError {
+    OpenError::configuration(format!("{}:// is no bucket URL: {instead}", url.scheme()))
+}
+
+fn unknown_option(name: &str, store: &str) -> OpenError {
+    OpenError::configuration(format!("the {store} store has no option {name}"))
+}
+
+#[cfg(not(all(feature = "aws", feature = "gcp", feature = "azure")))]
+fn not_compiled_in(url: &Url, feature: &str) -> OpenError {
+    let message = format!(
+        "{}:// needs the feature `{feature}` of audit-sink-s3, which is not compiled in",
+        url.scheme()
+    );
+    OpenError::configuration(message)
+}
+
+/// Builds the store of one provider: the environment, then our defaults where it says nothing, then
+/// the options.
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+macro_rules! build {
+    ($provider:literal, $env_prefix:literal, $builder:ty, $url:expr, $purpose:expr, $options:expr, $configure:expr) => {{
+        let mut builder = <$builder>::from_env();
+        for (name, value) in client_defaults($env_prefix) {
+            builder = builder.with_config(name.parse().expect("a client option"), value);
+        }
+        for (name, value) in $options {
+            let name = name.parse().map_err(|_| unknown_option(name, $provider))?;
+            builder = builder.with_config(name, value);
+        }
+        let configure: fn($builder) -> $builder = $configure;
+        let builder = configure(builder.with_url($url.as_str()).with_retry($purpose.retry()));
+        let store = builder.build().map_err(|error| {
+            let reason = redact(crate::answer::scrub(&error.to_string()), $env_prefix, $options);
+            OpenError::configuration(format!("{} cannot be opened: {reason}", $url))
+        })?;
+        Ok(Arc::new(store))
+    }};
+}
+
+#[cfg(feature = "aws")]
+fn s3(
+    url: &Url,
+    purpose: Purpose,
+    options: &[(String, String)],
+) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
+    build!("s3", "AWS_", AmazonS3Builder, url, purpose, options, |builder| {
+        // The store compares what arrived with what was sent; a bucket with Object Lock demands it.
+        let builder = match builder.get_config_value(&AmazonS3ConfigKey::Checksum) {
+            Some(_) => builder,
+            None => builder.with_checksum_algorithm(Checksum::SHA256),
+        };
+        builder.with_conditional_put(S3ConditionalPut::ETagMatch)
+    })
+}
+
+#[cfg(not(feature = "aws"))]
+fn s3(url: &Url, _: Purpose, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    Err(not_compiled_in(url, "aws"))
+}
+
+#[cfg(feature = "gcp")]
+fn gs(
+    url: &Url,
+    purpose: Purpose,
+    options: &[(String, String)],
+) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    use object_store::gcp::GoogleCloudStorageBuilder;
+    build!("gs", "GOOGLE_", GoogleCloudStorageBuilder, url, purpose, options, |builder| builder)
+}
+
+#[cfg(not(feature = "gcp"))]
+fn gs(url: &Url, _: Purpose, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    Err(not_compiled_in(url, "gcp"))
+}
+
+#[cfg(feature = "azure")]
+fn az(
+    url: &Url,
+    purpose: Purpose,
+    options: &[(String, String)],
+) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    use object_store::azure::MicrosoftAzureBuilder;
+    build!("az", "AZURE_", MicrosoftAzureBuilder, url, purpose, options, |builder| builder)
+}
+
+#[cfg(not(feature = "azure"))]
+fn az(url: &Url, _: Purpose, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    Err(not_compiled_in(url, "azure"))
+}
+
+/// What the client does unless the environment says otherwise.
+///
+/// `timeout`: each attempt has the sink's own, which grows; the client's must not be shorter.
+/// `pool_idle_timeout`: a request on a connection that the other side has dropped long ago stalls;
+/// S3 drops them after about 20 seconds.
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+fn client_defaults(env_prefix: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    [("timeout", "300s"), ("pool_idle_timeout", "15s")].into_iter().filter(move |(name, _)| {
+        std::env::var_os(format!("{env_prefix}{}", name.to_ascii_uppercase())).is_none()
+    })
+}
+
+/// `text` without any value of an option or a variable that could be a secret. A builder's error
+/// may quote what it could not read.
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+fn redact(text: String, env_prefix: &str, options: &[(String, String)]) -> String {
+    const MIN_BYTES: usize = 6;
+    let harmless = ["region", "endpoint", "bucket", "allow_http", "account_name", "url", "timeout"];
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with(env_prefix))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value));
+    environment
+        .chain(options.iter().cloned())
+        .filter(|(name, value)| {
+            value.len() >= MIN_BYTES && !harmless.iter().any(|part| name.contains(part))
+        })
+        .fold(text, |text, (name, value)| text.replace(&value, &format!("<{name}>")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Compression;
+    use crate::buffers::pieces;
+    use crate::encode::ObjectEncoder;
+
+    fn refused(url: &str) -> String {
+        Bucket::open(url).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_no_bucket_url_is_refused_with_what_to_use_instead() {
+        assert!(refused("bucket/prefix").contains("s3://bucket/prefix"));
+        assert!(refused("http://127.0.0.1:9000/bucket").contains("AWS_ENDPOINT"));
+        assert!(refused("s3a://bucket/prefix").contains("s3://"));
+        assert!(refused("abfss://container/prefix").contains("az://"));
+        assert!(refused("ftp://bucket/prefix").contains("memory://"));
+        assert!(refused("s3:///prefix").contains("names no bucket"));
+        assert!(refused("memory://prefix").contains("three slashes"));
+        assert!(refused("file://relative/path").contains("three slashes"));
+    }
+
+    #[test]
+    fn a_credential_in_a_url_is_refused_and_not_shown() {
+        for url in [
+            "s3://KEYID:SECRET@bucket/prefix",
+            "az://container/prefix?sig=SECRET",
+            "s3://bucket/#SECRET",
+        ] {
+            let error = Bucket::open(url).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("SECRET"), "{error:?}");
+            assert!(error.to_string().contains("environment"), "{error}");
+        }
+    }
+
+    #[test]
+    fn options_are_known_or_refused() {
+        let refused = |url, name| Bucket::open_with(url, [(name, "x")]).unwrap_err().to_string();
+        assert_eq!(
+            refused("memory:///", "aws_region"),
+            "the memory store has no option aws_region"
+        );
+        #[cfg(feature = "aws")]
+        assert_eq!(refused("s3://bucket", "aws_regoin"), "the s3 store has no option aws_regoin");
+    }
+
+    #[cfg(feature = "aws")]
+    #[test]
+    fn names_show_where_and_no_secret() {
+        let options = [
+            ("aws_secret_access_key", "SECRET"),
+            ("aws_access_key_id", "KEYID"),
+            ("AWS_REGION", "eu-central-1"),
+        ];
+        let bucket = Bucket::open_with("s3://bucket/some/prefix/", options).unwrap();
+        assert_eq!(bucket.to_string(), "s3://bucket/some/prefix");
+        assert_eq!(format!("{bucket:?}"), "Bucket(\"s3://bucket/some/prefix\")");
+        let path = bucket.path("dt=2023-11-14/hour=22/a");
+        assert_eq!(path.as_ref(), "some/prefix/dt=2023-11-14/hour=22/a");
+        assert_eq!(bucket.below_prefix(&path).as_deref(), Some("dt=2023-11-14/hour=22/a"));
+        assert_eq!(bucket.below_prefix(&Path::from("some/prefixes/a")), None);
+        let key = ObjectKey::new(
+            1_700_000_000_000,
+            audit_core::UniqueId::from_bits(7),
+            3,
+            Compression::Gzip,
+        );
+        assert_eq!(bucket.key(&bucket.path(&key.to_string())), Some(key));
+        assert_eq!(bucket.key(&path), None);
+    }
+
+    #[cfg(feature = "aws")]
+    #[test]
+    fn an_error_of_a_builder_quotes_no_secret() {
+        let options = [("aws_allow_http", "SECRETSECRET"), ("aws_token", "also-quoted")];
+        let error = Bucket::open_with("s3://bucket", options).unwrap_err().to_string();
+        assert!(error.starts_with("s3://bucket cannot be opened: "), "{error}");
+        let options = [("aws_token".to_owned(), "SECRET".to_owned())];
+        assert_eq!(redact("a SECRET b".into(), "AWS_", &options), "a <aws_token> b");
+    }
+
+    #[test]
+    fn a_directory_that_is_only_read_is_not_made() {
+        let root = tempfile::tempdir().unwrap();
+        let url = Url::from_directory_path(root.path().join("absent")).unwrap();
+        let error = Bucket::open_to_read(url.as_str()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read the directory "), "{error}");
+        assert!(!root.path().join("absent").exists());
+        Bucket::open(url.as_str()).unwrap();
+        Bucket::open_to_read(url.as_str()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_directory_holds_what_was_created_and_refuses_it_again() {
+        let root = tempfile::tempdir().unwrap();
+        let url = Url::from_directory_path(root.path().join("new/logs")).unwrap();
+        let bucket = Bucket::open(url.as_str()).unwrap();
+        let path = bucket.path("dt=2023-11-14/hour=22/a.ndjson");
+        let object = |line: &[u8]| {
+            let mut encoder = ObjectEncoder::new(pieces());
+            encoder.encode(line, 0, 1, Compression::None)
+        };
+        let (ours, other, longer) = (object(b"{}\n"), object(b"[]\n"), object(b"{ }\n"));
+        bucket.create(&path, ours.payload.clone(), ours.attributes()).await.unwrap();
+        let again = bucket.create(&path, other.payload.clone(), other.attributes()).await;
+        assert!(matches!(again, Err(object_store::Error::AlreadyExists { .. })), "{again:?}");
+        assert!(bucket.holds(&path, &ours).await.unwrap());
+        assert!(!bucket.holds(&path, &other).await.unwrap());
+        assert!(!bucket.holds(&path, &longer).await.unwrap());
+        let missing = bucket.holds(&bucket.path("absent"), &ours).await;
+        assert!(matches!(missing, Err(object_store::Error::NotFound { .. })), "{missing:?}");
+    }
+
+    #[test]
+    fn bytes_are_compared_across_pieces() {
+        let payload: PutPayload = ["ab", "c"].into_iter().map(Bytes::from).collect();
+        let same = |found: &'static str| same_bytes(&Bytes::from(found), &payload);
+        assert_eq!(["abc", "ab", "abcd", "abd", ""].map(same), [true, false, false, false, false]);
+    }
+}

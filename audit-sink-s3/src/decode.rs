@@ -1,0 +1,399 @@
+//! The bytes of an object become lines again.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use audit_core::MAX_BATCH_BYTES;
+use sha2::{Digest, Sha256};
+use zstd::stream::raw::{Decoder as RawDecoder, InBuffer, Operation, OutBuffer};
+
+use crate::{Compression, ObjectMetadata};
+
+/// Reads the lines of one object from its bytes, as they come in pieces of any size. It holds one
+/// line, a window of the compression and a buffer, however large the object is.
+///
+/// It accepts what a sink writes and nothing else: one frame or member, whole, with nothing behind
+/// it, and a line feed at the end. An object that was cut off, or had something appended, is an
+/// error and never fewer or more lines.
+///
+/// ```
+/// use audit_sink_s3::{Compression, LineDecoder};
+///
+/// let mut decoder = LineDecoder::new(Compression::None);
+/// let mut lines = Vec::new();
+/// for piece in [&b"{\"a\":1}\n{\"a\""[..], b":2}\n"] {
+///     decoder.push(piece, |line| lines.push(line.to_vec()))?;
+/// }
+/// assert_eq!(decoder.finish()?.count, 2);
+/// assert_eq!(lines, [b"{\"a\":1}", b"{\"a\":2}"]);
+/// # Ok::<(), audit_sink_s3::DecodeError>(())
+/// ```
+pub struct LineDecoder {
+    decompressor: Decompressor,
+    lines: LineSplitter,
+}
+
+/// What the lines of a whole object come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodedLines {
+    /// How many there are: at least one.
+    pub count: u64,
+    /// Their bytes, line feeds included.
+    pub bytes: u64,
+    /// SHA-256 of them, line feeds included.
+    pub sha256: [u8; 32],
+}
+
+impl DecodedLines {
+    /// What the object should say about itself, if its key has this first sequence number.
+    pub fn metadata(&self, first_sequence: u64) -> ObjectMetadata {
+        let DecodedLines { count, bytes: _, sha256 } = *self;
+        ObjectMetadata { last_sequence: first_sequence.saturating_add(count - 1), count, sha256 }
+    }
+}
+
+/// Why the bytes are not an object of lines.
+#[derive(Debug)]
+pub enum DecodeError {
+    /// The compression cannot be undone, or its checksum does not match.
+    Damaged(io::Error),
+    /// The object ends before its compression or its last line does, or there is nothing in it.
+    CutOff,
+    /// Something follows the end of the compressed lines.
+    TrailingBytes,
+    /// A line has more than [`MAX_BATCH_BYTES`].
+    LineTooLong,
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DecodeError::Damaged(_) => f.write_str("the object is damaged"),
+            DecodeError::CutOff => f.write_str("the object was cut off"),
+            DecodeError::TrailingBytes => f.write_str("something was appended to the object"),
+            DecodeError::LineTooLong => {
+                write!(f, "a line of the object exceeds limit of {MAX_BATCH_BYTES} bytes")
+            }
+        }
+    }
+}
+
+impl Error for DecodeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            DecodeError::Damaged(error) => Some(error),
+            DecodeError::CutOff | DecodeError::TrailingBytes | DecodeError::LineTooLong => None,
+        }
+    }
+}
+
+impl LineDecoder {
+    /// For an object that is compressed as its key says.
+    pub fn new(compression: Compression) -> LineDecoder {
+        let decompressor = match compression {
+            Compression::Zstd => Decompressor::Zstd {
+                decoder: RawDecoder::new().expect("a decoder without a dictionary can be made"),
+                buffer: vec![0; BUFFER_BYTES],
+                ended: false,
+            },
+            Compression::Gzip => Decompressor::Gzip(Box::new(GzipMember::new())),
+            Compression::None => Decompressor::None,
+        };
+        let lines = LineSplitter { rest: Vec::new(), count: 0, bytes: 0, hash: Sha256::new() };
+        LineDecoder { decompressor, lines }
+    }
+
+    /// Takes the next bytes of the object, and gives each line that they end, without its line
+    /// feed.
+    ///
+    /// # Errors
+    ///
+    /// When these bytes cannot follow those before them. The lines that were given are then those
+    /// of a damaged object.
+    pub fn push(&mut self, bytes: &[u8], mut line: impl FnMut(&[u8])) -> Result<(), DecodeError> {
+        self.decompressor.push(bytes, &mut |bytes| self.lines.push(bytes, &mut line))
+    }
+
+    /// Says what the lines came to, once all bytes were taken.
+    ///
+    /// # Errors
+    ///
+    /// When something is missing at the end.
+    pub fn finish(self) -> Result<DecodedLines, DecodeError> {
+        self.decompressor.finish()?;
+        let LineSplitter { rest, count, bytes, hash } = self.lines;
+        if count == 0 || !rest.is_empty() {
+            return Err(DecodeError::CutOff);
+        }
+        Ok(DecodedLines { count, bytes, sha256: hash.finalize().into() })
+    }
+}
+
+impl fmt::Debug for LineDecoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LineDecoder").field("count", &self.lines.count).finish_non_exhaustive()
+    }
+}
+
+/// How much is decompressed at once.
+const BUFFER_BYTES: usize = 128 << 10;
+
+enum Decompressor {
+    Zstd { decoder: RawDecoder<'static>, buffer: Vec<u8>, ended: bool },
+    Gzip(Box<GzipMember>),
+    None,
+}
+
+type Out<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), DecodeError>;
+
+impl Decompressor {
+    fn push(&mut self, bytes: &[u8], out: Out<'_>) -> Result<(), DecodeError> {
+        match self {
+            Decompressor::Zstd { decoder, buffer, ended } => {
+                let mut input = InBuffer::around(bytes);
+                loop {
+                    if *ended {
+                        let read_all = input.pos == bytes.len();
+                        return if read_all { Ok(()) } else { Err(DecodeError::TrailingBytes) };
+                    }
+                    let mut output = OutBuffer::around(buffer.as_mut_slice());
+                    let left =
+                        decoder.run(&mut input, &mut output).map_err(DecodeError::Damaged)?;
+                    let written = output.pos();
+                    *ended = left == 0;
+                    out(&buffer[..written])?;
+                    // With room left in the buffer, nothing more comes of what was read.
+                    if !*ended && input.pos == bytes.len() && written < buffer.len() {
+                        return Ok(());
+                    }
+                }
+            }
+            Decompressor::Gzip(member) => member.push(bytes, out),
+            Decompressor::None => out(bytes),
+        }
+    }
+
+    fn finish(self) -> Result<(), DecodeError> {
+        let ended = match self {
+            Decompressor::Zstd { ended, .. } => ended,
+            Decompressor::Gzip(member) => member.trailer.len() == GZIP_TRAILER_BYTES,
+            Decompressor::None => true,
+        };
+        if ended { Ok(()) } else { Err(DecodeError::CutOff) }
+    }
+}
+
+/// One member of gzip ([RFC 1952](https://www.rfc-editor.org/rfc/rfc1952)), with a header that has
+/// no optional fields.
+struct GzipMember {
+    header: Vec<u8>,
+    inflate: flate2::Decompress,
+    buffer: Vec<u8>,
+    crc: flate2::Crc,
+    inflated: bool,
+    trailer: Vec<u8>,
+}
+
+const GZIP_HEADER_BYTES: usize = 10;
+const GZIP_TRAILER_BYTES: usize = 8;
+
+/// Magic, deflate, and no flags. What follows is a time and hints.
+const GZIP_HEADER: [u8; 4] = [0x1f, 0x8b, 8, 0];
+
+impl GzipMember {
+    fn new() -> GzipMember {
+        GzipMember {
+            header: Vec::new(),
+            inflate: flate2::Decompress::new(false),
+            buffer: vec![0; BUFFER_BYTES],
+            crc: flate2::Crc::new(),
+            inflated: false,
+            trailer: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, mut bytes: &[u8], out: Out<'_>) -> Result<(), DecodeError> {
+        fill(&mut self.header, GZIP_HEADER_BYTES, &mut bytes);
+        if !self.header.starts_with(&GZIP_HEADER[..self.header.len().min(GZIP_HEADER.len())]) {
+            return Err(damaged("this is no gzip member without optional fields"));
+        }
+        while !self.inflated && self.header.len() == GZIP_HEADER_BYTES {
+            let (read, written) = (self.inflate.total_in(), self.inflate.total_out());
+            let flush = flate2::FlushDecompress::None;
+            let status = self.inflate.decompress(bytes, &mut self.buffer, flush);
+            self.inflated = match status.map_err(|error| DecodeError::Damaged(error.into()))? {
+                flate2::Status::StreamEnd => true,
+                flate2::Status::Ok | flate2::Status::BufError => false,
+            };
+            // Both are at most the length of a slice.
+            let read = (self.inflate.total_in() - read) as usize;
+            let written = (self.inflate.total_out() - written) as usize;
+            bytes = &bytes[read..];
+            self.crc.update(&self.buffer[..written]);
+            out(&self.buffer[..written])?;
+            // With room left in the buffer, nothing more comes of what was read.
+            if bytes.is_empty() && written < self.buffer.len() {
+                break;
+            }
+        }
+        if self.inflated {
+            fill(&mut self.trailer, GZIP_TRAILER_BYTES, &mut bytes);
+            let expected = [self.crc.sum().to_le_bytes(), self.crc.amount().to_le_bytes()].concat();
+            if self.trailer.len() == GZIP_TRAILER_BYTES && self.trailer != expected {
+                return Err(damaged("the lines do not match their checksum"));
+            }
+        }
+        if bytes.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
+    }
+}
+
+/// Moves bytes from the front of `bytes` until `part` has so many.
+fn fill(part: &mut Vec<u8>, len: usize, bytes: &mut &[u8]) {
+    let (head, rest) = bytes.split_at(bytes.len().min(len - part.len()));
+    part.extend_from_slice(head);
+    *bytes = rest;
+}
+
+fn damaged(what: &str) -> DecodeError {
+    DecodeError::Damaged(io::Error::new(io::ErrorKind::InvalidData, what))
+}
+
+struct LineSplitter {
+    /// The line that has not ended yet.
+    rest: Vec<u8>,
+    count: u64,
+    bytes: u64,
+    hash: Sha256,
+}
+
+impl LineSplitter {
+    fn push(&mut self, mut bytes: &[u8], line: &mut impl FnMut(&[u8])) -> Result<(), DecodeError> {
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        while let Some(end) = memchr::memchr(b'\n', bytes) {
+            let (head, tail) = (&bytes[..end], &bytes[end + 1..]);
+            if self.rest.is_empty() {
+                line(head);
+            } else {
+                self.rest.extend_from_slice(head);
+                line(&self.rest);
+                self.rest.clear();
+            }
+            self.count += 1;
+            bytes = tail;
+        }
+        if self.rest.len() + bytes.len() > MAX_BATCH_BYTES {
+            return Err(DecodeError::LineTooLong);
+        }
+        self.rest.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffers::pieces;
+    use crate::encode::{EncodedObject, ObjectEncoder};
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    const COMPRESSIONS: [Compression; 3] =
+        [Compression::Zstd, Compression::Gzip, Compression::None];
+
+    fn object(lines: &[Vec<u8>], compression: Compression) -> (Bytes, EncodedObject) {
+        let whole: Vec<u8> = lines.iter().flat_map(|line| [&line[..], b"\n"].concat()).collect();
+        let mut encoder = ObjectEncoder::new(pieces());
+        let object = encoder.encode(&whole, 7, lines.len() as u64, compression);
+        (object.payload.clone().into(), object)
+    }
+
+    fn decode(
+        bytes: &[u8],
+        piece: usize,
+        compression: Compression,
+    ) -> Result<(Vec<Vec<u8>>, DecodedLines), DecodeError> {
+        let mut decoder = LineDecoder::new(compression);
+        let mut lines = Vec::new();
+        for piece in bytes.chunks(piece) {
+            decoder.push(piece, |line| lines.push(line.to_vec()))?;
+        }
+        Ok((lines, decoder.finish()?))
+    }
+
+    proptest! {
+        #[test]
+        fn lines_come_back_in_whatever_pieces_they_arrive(
+            lines in prop::collection::vec("[^\n]{1,300}", 1..20),
+            piece in 1..2_000usize,
+        ) {
+            let lines: Vec<Vec<u8>> = lines.into_iter().map(String::into_bytes).collect();
+            for compression in COMPRESSIONS {
+                let (bytes, object) = object(&lines, compression);
+                let (found, decoded) = decode(&bytes, piece, compression).unwrap();
+                prop_assert_eq!(&found, &lines);
+                prop_assert_eq!(decoded.metadata(7), object.metadata);
+                prop_assert_eq!(decoded.bytes, lines.iter().map(|line| line.len() as u64 + 1).sum::<u64>());
+            }
+        }
+
+        #[test]
+        fn an_object_that_is_cut_off_or_longer_is_an_error(
+            lines in prop::collection::vec("[^\n]{1,300}", 1..20),
+            cut in 0.0..1.0f64,
+            piece in 1..2_000usize,
+        ) {
+            let lines: Vec<Vec<u8>> = lines.into_iter().map(String::into_bytes).collect();
+            for compression in [Compression::Zstd, Compression::Gzip] {
+                let (bytes, _) = object(&lines, compression);
+                // Below the length, so that at least one byte is missing.
+                let kept = (bytes.len() as f64 * cut) as usize;
+                let error = decode(&bytes[..kept], piece, compression).unwrap_err();
+                prop_assert!(matches!(error, DecodeError::CutOff), "{:?} of {}: {:?}", kept, bytes.len(), error);
+                let twice = [&bytes[..], &bytes[..]].concat();
+                let error = decode(&twice, piece, compression).unwrap_err();
+                prop_assert!(matches!(error, DecodeError::TrailingBytes), "{:?}", error);
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_never_changes_a_line_unnoticed() {
+        let lines: Vec<Vec<u8>> = (0..40).map(|i| format!("{{\"i\":{i}}}").into_bytes()).collect();
+        for compression in [Compression::Zstd, Compression::Gzip] {
+            let (bytes, _) = object(&lines, compression);
+            let mut noticed = 0;
+            for at in 0..bytes.len() {
+                let mut changed = bytes.to_vec();
+                changed[at] ^= 0x10;
+                // A bit that nothing uses, or the time in a header of gzip, may change.
+                match decode(&changed, 4_096, compression) {
+                    Ok((found, _)) => assert!(found == lines, "byte {at} of {compression:?}"),
+                    Err(_) => noticed += 1,
+                }
+            }
+            assert!(noticed + 8 > bytes.len(), "{noticed} of {} for {compression:?}", bytes.len());
+        }
+    }
+
+    #[test]
+    fn lines_without_an_end_or_without_bytes_are_no_object() {
+        for bytes in [&b""[..], b"{}", b"{}\n{"] {
+            assert!(matches!(decode(bytes, 1, Compression::None), Err(DecodeError::CutOff)));
+        }
+        let long = vec![b'x'; MAX_BATCH_BYTES + 1];
+        assert!(matches!(decode(&long, 1 << 20, Compression::None), Err(DecodeError::LineTooLong)));
+    }
+
+    #[test]
+    fn what_grows_a_thousandfold_is_read_in_little_memory() {
+        let line = vec![b'x'; 8 << 20];
+        for compression in COMPRESSIONS {
+            let (bytes, _) = object(std::slice::from_ref(&line), compression);
+            let (found, decoded) = decode(&bytes, 1 << 20, compression).unwrap();
+            assert_eq!((found.len(), decoded.count), (1, 1));
+            assert!(found[0] == line);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Brings one encoded object to the bucket, until that is certain.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use audit_core::Random;
+use futures::future::{Either, select};
+use object_store::path::Path;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::answer::{Answer, Refusal};
+use crate::encode::EncodedObject;
+use crate::health::HealthBoard;
+use crate::{Bucket, Settings};
+
+/// The longest that one request may take, however often it has timed out before. The client's own
+/// limit is the same.
+const MAX_REQUEST_TIME: Duration = Duration::from_secs(300);
+
+/// Delivers objects: creates each under its key, and repeats with the very same bytes whatever is
+/// not certain.
+///
+/// What makes that deliver once: the key is the object's alone, and a request that creates either
+/// writes these bytes or finds something there. What it finds is compared, so that the answer to
+/// one's own lost success is told from another object. On a store that ignores the condition a
+/// repetition writes the same bytes over themselves.
+///
+/// A crash here loses nothing that was acknowledged, since that comes after; what was under way is
+/// there whole or not at all.
+#[derive(Debug)]
+pub(crate) struct Deliverer {
+    pub(crate) bucket: Bucket,
+    pub(crate) health: Arc<HealthBoard>,
+    random: Arc<dyn Random>,
+    settings: Settings,
+    answered: Mutex<AnswerTimes>,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// The object is in the bucket.
+    Delivered,
+    /// It is not, and will not be: another one stands under its key.
+    Conflict,
+}
+
+impl Deliverer {
+    pub(crate) fn new(
+        bucket: Bucket,
+        health: Arc<HealthBoard>,
+        random: Arc<dyn Random>,
+        settings: Settings,
+    ) -> Deliverer {
+        Deliverer { bucket, health, random, settings, answered: Mutex::default() }
+    }
+
+    /// Returns once it is certain. Dropping the future leaves that open.
+    pub(crate) async fn deliver(&self, path: &Path, object: &EncodedObject) -> Delivery {
+        let watch = self.health.watch();
+        let mut limit = self.settings.put_timeout();
+        let mut repetition = 0u32;
+        loop {
+            let refusal = match self.attempt(path, object, limit).await {
+                Ok(delivery) => {
+                    match delivery {
+                        Delivery::Delivered => self.health.delivered(object.metadata.count),
+                        Delivery::Conflict => self.health.conflict(path.as_ref()),
+                    }
+                    return delivery;
+                }
+                Err(refusal) => refusal,
+            };
+            if refusal.timed_out {
+                limit = longer(limit);
+            }
+            watch.report(&refusal);
+            sleep(pause(&self.settings, &*self.random, refusal.answer, repetition)).await;
+            repetition = repetition.saturating_add(1);
+        }
+    }
+
+    async fn attempt(
+        &self,
+        path: &Path,
+        object: &EncodedObject,
+        limit: Duration,
+    ) -> Result<Delivery, Refusal> {
+        let Err(refusal) = self.put(path, object, limit).await else {
+            return Ok(Delivery::Delivered);
+        };
+        match refusal.answer {
+            // Contention: the other request may have been our own, given up by us and still under
+            // way in the store.
+            Answer::Exists | Answer::Contention => {}
+            Answer::Unknown | Answer::Blocked(_) => return Err(refusal),
+        }
+        match timeout(limit, self.bucket.holds(path, object)).await {
+            Ok(Ok(true)) => Ok(Delivery::Delivered),
+            Ok(Ok(false)) => Ok(Delivery::Conflict),
+            Ok(Err(object_store::Error::NotFound { .. })) => Err(Refusal::gone()),
+            // S3 says "denied" instead of "not found" to those who may not list: no reason to alarm
+            // anybody here.
+            Ok(Err(object_store::Error::PermissionDenied { .. }))
+                if refusal.answer == Answer::Contention =>
+            {
+                Err(refusal)
+            }
+            Ok(Err(error)) => Err(Refusal::of(&error)),
+            Err(_elapsed) => Err(Refusal::timeout(limit)),
+        }
+    }
+}
+
+impl Deliverer {
+    /// Puts the object; once more, if the answer takes longer than those before it took. A request
+    /// may hang on a stale connection or a slow server while another one gets through. The two send
+    /// the same bytes to the same key, so whichever comes first, the other finds the object there,
+    /// or writes it over itself.
+    async fn put(
+        &self,
+        path: &Path,
+        object: &EncodedObject,
+        limit: Duration,
+    ) -> Result<(), Refusal> {
+        let create = || async {
+            let began = Instant::now();
+            let create = self.bucket.create(path, object.payload.clone(), object.attributes());
+            request(limit, create).await.map(|()| self.answered().add(began.elapsed()))
+        };
+        let slow = self.answered().slow().filter(|slow| *slow < limit);
+        let Some(slow) = slow else { return create().await };
+        let mut first = pin!(create());
+        if let Ok(answer) = timeout(slow, &mut first).await {
+            return answer;
+        }
+        let second = pin!(create());
+        // An answer that says what became of the object ends both; one that does not leaves it to
+        // the other.
+        let is_certain = |answer: &Result<(), Refusal>| match answer {
+            Ok(()) => true,
+            Err(refusal) => match refusal.answer {
+                Answer::Exists | Answer::Contention => true,
+                Answer::Unknown | Answer::Blocked(_) => false,
+            },
+        };
+        match select(first, second).await {
+            Either::Left((answer, _)) | Either::Right((answer, _)) if is_certain(&answer) => answer,
+            Either::Left((_, second)) => second.await,
+            Either::Right((_, first)) => first.await,
+        }
+    }
+
+    fn answered(&self) -> MutexGuard<'_, AnswerTimes> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long the last successful requests took.
+#[derive(Debug)]
+struct AnswerTimes {
+    last: [Duration; AnswerTimes::COUNT],
+    count: usize,
+}
+
+impl Default for AnswerTimes {
+    fn default() -> AnswerTimes {
+        AnswerTimes { last: [Duration::ZERO; AnswerTimes::COUNT], count: 0 }
+    }
+}
+
+impl AnswerTimes {
+    const COUNT: usize = 64;
+
+    /// Even where answers take no time at all, one that is this late is not slow yet.
+    const LEAST_SLOW: Duration = Duration::from_millis(20);
+
+    fn add(&mut self, time: Duration) {
+        self.last[self.count % Self::COUNT] = time;
+        self.count += 1;
+    }
+
+    /// What 95 of 100 answers stay below. `None` before there are enough to tell.
+    fn slow(&self) -> Option<Duration> {
+        let mut times = self.last;
+        (self.count >= Self::COUNT).then(|| {
+            let (_, slow, _) = times.select_nth_unstable(Self::COUNT * 95 / 100);
+            (*slow).max(Self::LEAST_SLOW)
+        })
+    }
+}
+
+/// One request, with an end.
+pub(crate) async fn request<T>(
+    limit: Duration,
+    request: impl Future<Output = object_store::Result<T>>,
+) -> Result<T, Refusal> {
+    match timeout(limit, request).await {
+        Ok(result) => result.map_err(|error| Refusal::of(&error)),
+        Err(_elapsed) => Err(Refusal::timeout(limit)),
+    }
+}
+
+/// How long the next request may take after one that did not answer in `limit`.
+pub(crate) fn longer(limit: Duration) -> Duration {
+    (limit * 2).min(MAX_REQUEST_TIME.max(limit))
+}
+
+/// How long to wait before a request is repeated: anything up to a limit that doubles each time.
+///
+/// ["Full jitter"](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)
+/// spreads the hosts that an outage has brought into step.
+pub(crate) fn pause(
+    settings: &Settings,
+    random: &dyn Random,
+    answer: Answer,
+    repetition: u32,
+) -> Duration {
+    let cap = match answer {
+        Answer::Exists | Answer::Contention | Answer::Unknown => settings.retry_cap_ms,
+        Answer::Blocked(_) => settings.blocked_retry_cap_ms,
+    };
+    let doubled =
+        settings.retry_base_ms.saturating_mul(1u64.checked_shl(repetition).unwrap_or(u64::MAX));
+    let longest_us = u128::from(doubled.min(cap)) * 1_000;
+    let us = (longest_us * u128::from(random.next_u64())) >> 64;
+    Duration::from_micros(u64::try_from(us).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::Blocker;
+    use audit_core::testing::SeededRandom;
+
+    /// The highest bits there are.
+    #[derive(Debug)]
+    struct Highest;
+
+    impl Random for Highest {
+        fn next_u64(&self) -> u64 {
+            u64::MAX
+        }
+    }
+
+    #[test]
+    fn slow_is_what_most_answers_are_not() {
+        let mut times = AnswerTimes::default();
+        for ms in 1..64 {
+            times.add(Duration::from_millis(ms));
+            assert_eq!(times.slow(), None, "after {ms} answers");
+        }
+        times.add(Duration::from_millis(500));
+        assert_eq!(times.slow(), Some(Duration::from_millis(61)));
+        (0..64).for_each(|_| times.add(Duration::from_millis(1)));
+        assert_eq!(times.slow(), Some(AnswerTimes::LEAST_SLOW), "the old ones are forgotten");
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_cap_and_are_drawn_from_zero_on() {
+        let settings = Settings::default();
+        let longest = |answer, repetition| {
+            u64::try_from(pause(&settings, &Highest, answer, repetition).as_micros())
+                .unwrap()
+                .div_ceil(1_000)
+        };
+        assert_eq!(
+            [0, 1, 2, 6, 7, 63, 64, u32::MAX].map(|n| longest(Answer::Unknown, n)),
+            [50, 100, 200, 3_200, 5_000, 5_000, 5_000, 5_000]
+        );
+        assert_eq!(longest(Answer::Blocked(Blocker::Permission), 20), 30_000);
+        let random = SeededRandom::new(1);
+        let drawn: Vec<_> =
+            (0..100).map(|_| pause(&settings, &random, Answer::Unknown, 0).as_millis()).collect();
+        assert!(drawn.iter().any(|ms| *ms < 10) && drawn.iter().any(|ms| *ms > 40));
+    }
+}

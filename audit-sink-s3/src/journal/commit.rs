@@ -1,0 +1,437 @@
+//! The thread that commits: it takes what is queued, makes it durable with one sync, and tells
+//! those who wait.
+//!
+//! There is no linger: while one group is being synced, the next one gathers in the queue.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self as threads, RecvTimeoutError, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use audit_core::{Batch, Durability, Place, Random, Receipt, SinkError, SinkErrorKind, UniqueId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::delivery::Command;
+use super::disk::Disk;
+use super::format::{EncodedBatch, Position};
+use super::live::{LiveSegments, Publisher};
+use super::segment::Segment;
+use super::writer::{CommitError, JournalWriter};
+use crate::answer::Refusal;
+use crate::health::{HealthBoard, Watch};
+use crate::slot::Slot;
+use crate::{JournalSettings, Settings};
+
+/// A group is closed when it has this many bytes: by then a sync costs little beside the write.
+const MAX_GROUP_BYTES: u64 = 4 << 20;
+
+/// How long the thread that commits stays awake after a group: a part of what the sync took, and
+/// nothing while nobody commits.
+const AWAKE: Duration = Duration::from_micros(50);
+
+/// How long the threads wait before they look again whether there is room.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The handle on the journal of an open sink.
+pub(crate) struct JournaledWriter {
+    queue: Mutex<Option<threads::Sender<Queued>>>,
+    /// One permit for each byte that may be queued.
+    room: Arc<Semaphore>,
+    stream: UniqueId,
+    durable: watch::Receiver<Position>,
+    delivery: mpsc::UnboundedSender<Command>,
+    /// Becomes true when everything is in the bucket and nothing more will come; closed before that
+    /// if the task panicked.
+    ended: watch::Receiver<bool>,
+    /// Closed when the threads have ended and let go of the directory.
+    threads: watch::Receiver<()>,
+    live: Arc<LiveSegments>,
+    health: Arc<HealthBoard>,
+    settings: Settings,
+    journal: JournalSettings,
+}
+
+/// A batch in the queue.
+struct Queued {
+    /// The thread takes the batch, or the caller who gives up.
+    slot: Arc<Slot<(EncodedBatch, OwnedSemaphorePermit)>>,
+    reply: oneshot::Sender<Result<Receipt, SinkError>>,
+    bytes: u64,
+}
+
+/// What the threads of a journal are made of.
+pub(crate) struct Parts {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) writer: JournalWriter,
+    pub(crate) live: Arc<LiveSegments>,
+    pub(crate) next_ordinal: u32,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) stream: UniqueId,
+    pub(crate) durable: watch::Sender<Position>,
+    pub(crate) delivery: mpsc::UnboundedSender<Command>,
+    pub(crate) ended: watch::Receiver<bool>,
+    pub(crate) health: Arc<HealthBoard>,
+    pub(crate) settings: Settings,
+    pub(crate) journal: JournalSettings,
+}
+
+impl JournaledWriter {
+    /// Starts the thread that commits and the one that prepares segments for it.
+    pub(crate) fn start(parts: Parts) -> std::io::Result<JournaledWriter> {
+        let Parts {
+            disk,
+            writer,
+            live,
+            next_ordinal,
+            random,
+            stream,
+            durable,
+            delivery,
+            ended,
+            health,
+            settings,
+            journal,
+        } = parts;
+        let (queue, queued) = threads::channel();
+        // Without a buffer: the one segment that is ready waits with whoever made it.
+        let (ready, segments) = threads::sync_channel(0);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let room = Arc::new(Semaphore::new(settings.max_pending_bytes));
+        let receiver = durable.subscribe();
+        let preparer = Preparer {
+            disk,
+            live: Arc::clone(&live),
+            random,
+            ready,
+            stopped: Arc::clone(&stopped),
+            health: Arc::clone(&health),
+            segment_bytes: journal.segment_bytes,
+            max_bytes: journal.max_bytes,
+        };
+        let committer = Committer {
+            writer,
+            queued,
+            segments,
+            next: None,
+            publisher: Publisher::new(Arc::clone(&live), stream, durable),
+            stopped,
+            health: Arc::clone(&health),
+            trouble: None,
+        };
+        let (running, threads) = watch::channel(());
+        let also_running = running.clone();
+        thread::Builder::new().name("audit-prepare".to_owned()).spawn(move || {
+            let _running = running;
+            preparer.run(next_ordinal);
+        })?;
+        thread::Builder::new().name("audit-commit".to_owned()).spawn(move || {
+            let _running = also_running;
+            committer.run();
+        })?;
+        Ok(JournaledWriter {
+            queue: Mutex::new(Some(queue)),
+            room,
+            stream,
+            durable: receiver,
+            delivery,
+            ended,
+            threads,
+            live,
+            health,
+            settings,
+            journal,
+        })
+    }
+
+    pub(crate) fn pending_bytes(&self) -> u64 {
+        (self.settings.max_pending_bytes - self.room.available_permits()) as u64
+    }
+
+    /// See [`AuditSink::persist`](audit_core::AuditSink::persist).
+    pub(crate) async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
+        let deadline = Instant::now() + self.settings.persist_timeout();
+        let permits =
+            u32::try_from(batch.lines().len()).expect("a batch has at most MAX_BATCH_BYTES");
+        let room =
+            match timeout_at(deadline, Arc::clone(&self.room).acquire_many_owned(permits)).await {
+                Ok(Ok(room)) => room,
+                Ok(Err(_closed)) => return Err(SinkError::closed()),
+                Err(_elapsed) => return Err(self.no_room()),
+            };
+        let encoded = EncodedBatch::new(batch);
+        let bytes = encoded.bytes();
+        let slot = Arc::new(Slot::new((encoded, room)));
+        let (reply, outcome) = oneshot::channel();
+        let queued = Queued { slot: Arc::clone(&slot), reply, bytes };
+        let sent = match &*self.queue.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(queue) => queue.send(queued).is_ok(),
+            None => return Err(SinkError::closed()),
+        };
+        if !sent {
+            return Err(stopped());
+        }
+        match timeout_at(deadline, outcome).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_gone)) => Err(stopped()),
+            Err(_elapsed) => Err(match slot.take() {
+                Some(_) => self.no_room(),
+                None => SinkError::indeterminate(
+                    SinkErrorKind::Unavailable,
+                    format!(
+                        "the journal's disk did not answer within {} ms",
+                        self.settings.persist_timeout_ms
+                    ),
+                ),
+            }),
+        }
+    }
+
+    /// The batch was not written, since there was no room for it in time.
+    fn no_room(&self) -> SinkError {
+        let (bytes, max_bytes) = (self.live.bytes(), self.journal.max_bytes);
+        let why = match self.health.hindrance() {
+            Some(refusal) => refusal.to_string(),
+            None => "the disk is slow".to_owned(),
+        };
+        let message = format!(
+            "no room in the journal within {} ms: it has {bytes} of {max_bytes} bytes; {why}",
+            self.settings.persist_timeout_ms
+        );
+        SinkError::not_persisted(SinkErrorKind::Unavailable, message)
+    }
+
+    /// See [`AuditSink::flush`](audit_core::AuditSink::flush).
+    pub(crate) async fn flush(&self) -> Result<(), SinkError> {
+        let durable = *self.durable.borrow();
+        let (reply, flushed) = oneshot::channel();
+        // Without a task there is nothing to wait for but its end.
+        let _ = self.delivery.send(Command::Flush(durable, reply));
+        match flushed.await {
+            Ok(()) => Ok(()),
+            Err(_) => self.end().await,
+        }
+    }
+
+    /// See [`AuditSink::close`](audit_core::AuditSink::close).
+    pub(crate) async fn close(&self) -> Result<(), SinkError> {
+        self.room.close();
+        // The thread commits what is queued, and ends.
+        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let _ = self.delivery.send(Command::Hurry);
+        let delivered = self.end().await;
+        // One of them may be preparing a segment. Whoever opens the journal next must not find it
+        // in use.
+        let _ended = self.threads.clone().changed().await;
+        delivered
+    }
+
+    async fn end(&self) -> Result<(), SinkError> {
+        let mut ended = self.ended.clone();
+        ended.wait_for(|ended| *ended).await.map(drop).map_err(|_panicked| stopped())
+    }
+}
+
+/// The threads are gone, or will not write any more.
+fn stopped() -> SinkError {
+    SinkError::not_persisted(SinkErrorKind::Closed, "the journal has stopped: open it anew")
+}
+
+impl fmt::Debug for JournaledWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JournaledWriter")
+            .field("stream", &self.stream)
+            .field("journal", &self.journal)
+            .field("health", &self.health.health(self.pending_bytes()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// The thread that commits.
+struct Committer {
+    writer: JournalWriter,
+    queued: threads::Receiver<Queued>,
+    segments: threads::Receiver<Segment>,
+    /// A segment that is ready.
+    next: Option<Segment>,
+    publisher: Publisher,
+    stopped: Arc<AtomicBool>,
+    health: Arc<HealthBoard>,
+    trouble: Option<Watch>,
+}
+
+impl Committer {
+    fn run(mut self) {
+        let mut group = Vec::new();
+        // The first batch that did not fit into a group begins the next one.
+        let mut left: Option<Queued> = None;
+        loop {
+            match left.take().map_or_else(|| self.receive(), Ok) {
+                Ok(first) => group.push(first),
+                // The sink was closed, or dropped.
+                Err(_) => break,
+            }
+            let mut bytes = group[0].bytes;
+            while bytes < MAX_GROUP_BYTES {
+                match self.queued.try_recv() {
+                    Ok(next) if bytes + next.bytes > MAX_GROUP_BYTES => {
+                        left = Some(next);
+                        break;
+                    }
+                    Ok(next) => {
+                        bytes += next.bytes;
+                        group.push(next);
+                    }
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                }
+            }
+            // Before the batches are taken: while there is no segment, their callers may still take
+            // them back.
+            while self.next.is_none() && !self.writer.has_room(bytes) {
+                match self.segments.recv_timeout(PATIENCE) {
+                    Ok(segment) => self.next = Some(segment),
+                    Err(RecvTimeoutError::Timeout) => {
+                        group.retain(|queued| !queued.reply.is_closed())
+                    }
+                    Err(RecvTimeoutError::Disconnected) => group.clear(),
+                }
+                if group.is_empty() {
+                    break;
+                }
+            }
+            self.commit(group.drain(..));
+        }
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    /// Waits for a batch: at first awake, since whoever was just told that a batch is durable often
+    /// has the next one, and waking a thread takes a good part of the time of a sync.
+    fn receive(&self) -> Result<Queued, threads::RecvError> {
+        let began = Instant::now();
+        loop {
+            match self.queued.try_recv() {
+                Ok(queued) => return Ok(queued),
+                Err(TryRecvError::Disconnected) => return Err(threads::RecvError),
+                Err(TryRecvError::Empty) if began.elapsed() < AWAKE => thread::yield_now(),
+                Err(TryRecvError::Empty) => return self.queued.recv(),
+            }
+        }
+    }
+
+    fn commit(&mut self, group: impl Iterator<Item = Queued>) {
+        let mut batches = Vec::new();
+        let mut waiters = Vec::new();
+        for Queued { slot, reply, bytes: _ } in group {
+            // Its caller may have taken it back.
+            let Some((encoded, room)) = slot.take() else { continue };
+            waiters.push((reply, encoded.batch().count(), room));
+            batches.push(encoded);
+        }
+        if batches.is_empty() {
+            return;
+        }
+        let next = &mut self.next;
+        let began = Instant::now();
+        match self.writer.commit(&batches, || next.take()) {
+            Ok(committed) => {
+                let bytes = batches.iter().map(EncodedBatch::bytes).sum();
+                self.health.meters.committed(began.elapsed(), batches.len(), bytes);
+                let count = batches.iter().map(|encoded| encoded.batch().count()).sum();
+                self.publisher.publish(&committed, count);
+                let mut first_sequence = committed.first_sequence;
+                for (reply, count, _room) in waiters {
+                    let place = Place { stream: self.publisher.stream(), first_sequence, count };
+                    first_sequence += u64::from(count);
+                    // A crash before this line: the record is durable and will be delivered, and
+                    // nobody was told.
+                    let _ = reply.send(Ok(Receipt {
+                        durability: Durability::Journaled,
+                        place: Some(place),
+                    }));
+                }
+            }
+            Err(CommitError::Failed(error)) => {
+                tracing::error!(%error, "the journal of audit logs has stopped: its disk failed");
+                let watch = self.health.watch();
+                watch.report(&Refusal::of_disk("the journal has stopped", &error));
+                self.trouble = Some(watch);
+                for (reply, ..) in waiters {
+                    let message =
+                        "the journal's disk failed while the audit batch was being written";
+                    let failed = SinkError::indeterminate(SinkErrorKind::Closed, message);
+                    let _ = reply.send(Err(failed.with_source(Arc::clone(&error))));
+                }
+            }
+            Err(CommitError::Stopped(error)) => {
+                for (reply, ..) in waiters {
+                    let _ = reply.send(Err(stopped().with_source(Arc::clone(&error))));
+                }
+            }
+            Err(CommitError::NoSegment) => {
+                for (reply, ..) in waiters {
+                    let _ = reply.send(Err(stopped()));
+                }
+            }
+        }
+    }
+}
+
+/// The thread that prepares segments: so that a commit never waits for one, and none exists beyond
+/// what the journal may take.
+struct Preparer {
+    disk: Arc<dyn Disk>,
+    live: Arc<LiveSegments>,
+    random: Arc<dyn Random>,
+    ready: threads::SyncSender<Segment>,
+    stopped: Arc<AtomicBool>,
+    health: Arc<HealthBoard>,
+    segment_bytes: u64,
+    max_bytes: u64,
+}
+
+impl Preparer {
+    fn run(self, first_ordinal: u32) {
+        let mut ordinal = first_ordinal;
+        let mut full: Option<Watch> = None;
+        while !self.stopped.load(Ordering::Acquire) {
+            let (bytes, used) = (self.segment_bytes, self.live.bytes());
+            if (used + bytes) * 5 > self.max_bytes * 4 && full.is_none() {
+                tracing::warn!(
+                    used,
+                    max_bytes = self.max_bytes,
+                    "the journal of audit logs fills up: at its end functions fail"
+                );
+            }
+            if !self.live.wait_for_room(bytes, self.max_bytes, PATIENCE) {
+                if full.is_none() {
+                    let watch = self.health.watch();
+                    watch.report(&Refusal::full(used, self.max_bytes));
+                    full = Some(watch);
+                }
+                continue;
+            }
+            let salt = (self.random.next_u64() >> 32) as u32;
+            match self.live.prepare(&*self.disk, ordinal, bytes, salt) {
+                Ok(segment) => {
+                    full = None;
+                    self.health.journal_bytes(self.live.bytes());
+                    if self.ready.send(segment).is_err() {
+                        return;
+                    }
+                    ordinal += 1;
+                }
+                Err(error) => {
+                    let watch = full.get_or_insert_with(|| self.health.watch());
+                    watch.report(&Refusal::of_disk(
+                        "no segment of the journal can be prepared",
+                        &error,
+                    ));
+                    // Nothing is removed that this could wait for, so it waits for time alone.
+                    self.live.wait_for_room(u64::MAX / 2, 0, PATIENCE);
+                }
+            }
+        }
+    }
+}

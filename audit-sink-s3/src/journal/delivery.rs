@@ -1,0 +1,747 @@
+//! Brings what is in the journal to the bucket: cuts it into objects, plans each durably, puts it,
+//! and lets go of what has arrived.
+//!
+//! One task does all of it in order; the requests of several objects are under way at once. A
+//! backlog of any size is read from disk object by object, so memory holds what is under way and no
+//! more: the lines of one object, the encoder, and the encoded objects that are on their way, all
+//! in pieces that are used again.
+//!
+//! What the disk refuses stays to be done and is tried again, for ever. Nothing new is begun before
+//! that; but what is under way arrives, and what is delivered makes room, since room may be what
+//! the disk lacks.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_core::{BufferPool, UniqueId};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep_until};
+
+use super::disk::{Disk, is_full};
+use super::format::{FIRST_GROUP, Found, Position};
+use super::live::LiveSegments;
+use super::plan::{
+    Decided, DecidedObject, Plan, read_object, remove_delivered, set_aside, write_delivered,
+    write_object,
+};
+use super::segment::{SegmentReader, Window};
+use crate::answer::Refusal;
+use crate::buffers::pieces;
+use crate::deliver::{Deliverer, Delivery};
+use crate::encode::{EncodedObject, ObjectEncoder};
+use crate::health::Watch;
+use crate::{JournalSettings, Settings};
+
+/// What the handle asks of the task.
+pub(crate) enum Command {
+    /// To say when everything up to this position is in the bucket.
+    Flush(Position, oneshot::Sender<()>),
+    /// To cut without waiting for more from now on.
+    Hurry,
+}
+
+/// How often segments are looked through for those that may be removed.
+const CLEAN_EVERY: Duration = Duration::from_secs(60);
+
+/// How many bytes of encoded objects may be under way before another is read, however many objects
+/// may be: they are held in memory until they have arrived.
+const MAX_BYTES_UNDER_WAY: usize = 12 << 20;
+
+/// How long the task waits before it does something again that the disk refused.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
+
+/// The task.
+pub(crate) struct JournalDelivery {
+    disk: Arc<dyn Disk>,
+    live: Arc<LiveSegments>,
+    deliverer: Arc<Deliverer>,
+    settings: Settings,
+    journal: JournalSettings,
+    /// The one that is committed to, if any is.
+    own_stream: Option<UniqueId>,
+    /// Where the last durable group ends. Its sender goes when nothing more will be committed.
+    durable: watch::Receiver<Position>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    pool: BufferPool,
+    /// Away while it reads on another thread.
+    cutter: Option<Cutter>,
+    /// Away while it encodes on another thread.
+    encoder: Option<ObjectEncoder>,
+    /// Whether there may be something to read.
+    more: bool,
+    ended: bool,
+    hurry: bool,
+    /// Objects whose plan is durable, in the order of their records.
+    planned: VecDeque<Planned>,
+    /// The object after those, whose plan is to be written.
+    unplanned: Option<Unplanned>,
+    /// What the disk refused last, if that is still to be done.
+    refused: Option<Refused>,
+    requests: JoinSet<(Plan, Delivery)>,
+    /// Up to before which record each stream is known to be delivered, durably.
+    delivered: BTreeMap<UniqueId, u64>,
+    delivered_to: Position,
+    /// How many objects may be under way: more as long as they arrive, one when they do not.
+    allowed: usize,
+    flushes: Vec<(Position, oneshot::Sender<()>)>,
+    clean_at: Instant,
+}
+
+struct Planned {
+    plan: Plan,
+    /// Where the last group ends that is in this object or an earlier one.
+    end: Position,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// In its file alone: of a process that ended before.
+    Waiting,
+    /// In memory, on its way.
+    UnderWay { bytes: usize },
+    /// Another one stands under its key. To be set aside.
+    Conflict,
+    /// In the bucket, or set aside.
+    Done,
+}
+
+/// An object in memory alone. Nothing of it was sent.
+struct Unplanned {
+    plan: Plan,
+    object: EncodedObject,
+    end: Position,
+}
+
+/// The disk refused something.
+struct Refused {
+    again_at: Instant,
+    /// For lack of room.
+    is_full: bool,
+    /// Reading the journal, and nothing that follows from it.
+    reading: bool,
+    watch: Watch,
+}
+
+/// What could not be done on the disk, and why.
+type Failed = (&'static str, io::Error);
+
+/// What a [`JournalDelivery`] is made of.
+pub(crate) struct Parts {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) live: Arc<LiveSegments>,
+    pub(crate) deliverer: Arc<Deliverer>,
+    pub(crate) settings: Settings,
+    pub(crate) journal: JournalSettings,
+    pub(crate) own_stream: Option<UniqueId>,
+    pub(crate) durable: watch::Receiver<Position>,
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    pub(crate) decided: Decided,
+}
+
+impl JournalDelivery {
+    pub(crate) fn new(parts: Parts) -> JournalDelivery {
+        let Parts {
+            disk,
+            live,
+            deliverer,
+            settings,
+            journal,
+            own_stream,
+            durable,
+            commands,
+            decided,
+        } = parts;
+        let delivered: BTreeMap<_, _> = decided.delivered.into_iter().collect();
+        let mut planned_to = delivered.clone();
+        for DecidedObject { plan, set_aside: _ } in &decided.objects {
+            planned_to.insert(plan.stream, plan.next_sequence());
+        }
+        let start = Position { ordinal: 0, offset: 0 };
+        let planned = decided.objects.into_iter().map(|DecidedObject { plan, set_aside }| {
+            let state = if set_aside { State::Done } else { State::Waiting };
+            Planned { plan, end: start, state }
+        });
+        let planned = planned.collect();
+        let pool = pieces();
+        let cutter = Cutter::new(Arc::clone(&live), planned_to, settings.max_object_bytes);
+        JournalDelivery {
+            disk,
+            live,
+            deliverer,
+            settings,
+            journal,
+            own_stream,
+            durable,
+            commands,
+            cutter: Some(cutter),
+            encoder: Some(ObjectEncoder::new(pool.clone())),
+            pool,
+            more: true,
+            ended: false,
+            hurry: false,
+            planned,
+            unplanned: None,
+            refused: None,
+            requests: JoinSet::new(),
+            delivered,
+            delivered_to: start,
+            allowed: 1,
+            flushes: Vec::new(),
+            clean_at: Instant::now(),
+        }
+    }
+
+    /// Runs until nothing more will be committed and everything is in the bucket. False if it gave
+    /// up before that.
+    pub(crate) async fn run(mut self) -> bool {
+        loop {
+            if self.may_use_disk() {
+                self.catch_up().await;
+            }
+            if self.clean_at <= Instant::now() {
+                self.clean().await;
+            }
+            let has_slot = self.has_slot() && self.may_use_disk();
+            if has_slot && self.more {
+                self.read().await;
+                continue;
+            }
+            let due = self.due();
+            if has_slot && due.is_some_and(|due| due <= Instant::now()) {
+                if let Some(cut) = self.cutter_mut().take() {
+                    self.encode(cut).await;
+                }
+                continue;
+            }
+            // Before those who flushed are told that nothing older is left.
+            self.note_oldest();
+            self.answer_flushes();
+            self.rest();
+            if self.ended && self.is_idle() {
+                self.clean().await;
+                return true;
+            }
+            let (refuses, again_at) = (!self.may_use_disk(), self.again_at());
+            tokio::select! {
+                // In this order: there are only so many requests, so none of the others waits for
+                // ever.
+                biased;
+                Some(request) = self.requests.join_next(), if !self.requests.is_empty() => match request {
+                    Ok((plan, delivery)) => self.arrived(&plan, delivery),
+                    // A bug, and no outcome: the object is sent again from its file by whoever
+                    // opens the journal next.
+                    Err(error) => {
+                        tracing::error!(%error, "the delivery of an audit object ended without an outcome");
+                        return false;
+                    }
+                },
+                Some(command) = self.commands.recv() => match command {
+                    Command::Flush(position, reply) => {
+                        self.flushes.push((position, reply));
+                        self.more = true;
+                    }
+                    Command::Hurry => self.hurry = true,
+                },
+                changed = self.durable.changed(), if !self.ended => {
+                    self.ended = changed.is_err();
+                    self.more = true;
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if has_slot && due.is_some() => {}
+                () = sleep_until(again_at), if refuses => {}
+                () = sleep_until(self.clean_at) => {}
+            }
+        }
+    }
+
+    fn cutter_mut(&mut self) -> &mut Cutter {
+        self.cutter.as_mut().expect("back from its thread")
+    }
+
+    fn note_oldest(&self) {
+        let gathered =
+            self.cutter.as_ref().and_then(|cutter| Some(cutter.pending.as_ref()?.time_ms));
+        let planned = self.planned.front().map(|planned| planned.plan.time_ms);
+        let oldest = planned.or(self.unplanned.as_ref().map(|next| next.plan.time_ms)).or(gathered);
+        self.deliverer.health.oldest_undelivered(oldest);
+    }
+
+    /// When the object that is being filled is cut, whatever it holds then.
+    fn due(&self) -> Option<Instant> {
+        let since = self.cutter.as_ref().expect("back from its thread").pending.as_ref()?.since;
+        let now = self.hurry || self.ended || !self.flushes.is_empty();
+        Some(if now { since } else { since + self.journal.cut_after() })
+    }
+
+    /// Whether another object may be read and sent.
+    fn has_slot(&self) -> bool {
+        self.planned.len() < self.allowed && self.unplanned.is_none() && self.has_memory()
+    }
+
+    /// Whether another object may be held in memory.
+    fn has_memory(&self) -> bool {
+        let held = self.planned.iter().map(|planned| match planned.state {
+            State::UnderWay { bytes } => bytes,
+            State::Waiting | State::Conflict | State::Done => 0,
+        });
+        held.sum::<usize>() < MAX_BYTES_UNDER_WAY
+    }
+
+    /// Reads on until an object is full or nothing more is durable.
+    async fn read(&mut self) {
+        let durable = *self.durable.borrow_and_update();
+        let mut cutter = self.cutter.take().expect("back from its thread");
+        let (cutter, read) = blocking(move || {
+            let read = cutter.read();
+            (cutter, read)
+        })
+        .await;
+        let cutter = self.cutter.insert(cutter);
+        match read {
+            Ok((full, caught_up)) => {
+                if caught_up {
+                    // Some of it may have been delivered and removed before it was read.
+                    cutter.consumed = cutter.consumed.max(durable);
+                }
+                self.more = !caught_up;
+                self.refused = None;
+                if let Some(cut) = full {
+                    self.encode(cut).await;
+                }
+            }
+            Err(error) => self.refuse(("the journal cannot be read", error), true),
+        }
+    }
+
+    /// Encodes an object. It is sent once its plan is durable.
+    async fn encode(&mut self, cut: Cut) {
+        let Cut { stream, first_sequence, count, time_ms, lines, since: _, end } = cut;
+        let plan =
+            Plan { stream, first_sequence, count, time_ms, compression: self.settings.compression };
+        let mut encoder = self.encoder.take().expect("back from its thread");
+        let (encoder, lines, object) = blocking(move || {
+            let object = encoder.encode(&lines, first_sequence, count, plan.compression);
+            (encoder, lines, object)
+        })
+        .await;
+        self.encoder = Some(encoder);
+        self.cutter_mut().give_back(lines);
+        self.unplanned = Some(Unplanned { plan, object, end });
+    }
+
+    /// Does what is to be done on the disk.
+    async fn catch_up(&mut self) {
+        // Each for itself: what one of them is refused, another may make room for.
+        let done = [
+            self.keep_conflicts().await,
+            self.advance().await,
+            self.write_plan().await,
+            self.send_waiting().await,
+        ];
+        match done.into_iter().find_map(Result::err) {
+            Some(failed) => self.refuse(failed, false),
+            None => self.refused = self.refused.take().filter(|refused| refused.reading),
+        }
+    }
+
+    fn refuse(&mut self, failed: Failed, reading: bool) {
+        let (what, error) = failed;
+        let is_full = is_full(&error);
+        let watch = self
+            .refused
+            .take()
+            .map_or_else(|| self.deliverer.health.watch(), |before| before.watch);
+        watch.report(&Refusal::of_disk(what, &error));
+        let again_at = Instant::now() + DISK_PAUSE;
+        self.refused = Some(Refused { again_at, is_full, reading, watch });
+        if is_full {
+            self.clean_at = Instant::now();
+        }
+    }
+
+    fn may_use_disk(&self) -> bool {
+        self.again_at() <= Instant::now()
+    }
+
+    fn again_at(&self) -> Instant {
+        self.refused.as_ref().map_or_else(Instant::now, |refused| refused.again_at)
+    }
+
+    /// Makes the plan of the next object durable, and only then sends it.
+    async fn write_plan(&mut self) -> Result<(), Failed> {
+        let Some(Unplanned { plan, object, end: _ }) = &self.unplanned else { return Ok(()) };
+        let (plan, written) = (*plan, object.clone());
+        let written = self.on_disk(move |disk| write_object(disk, &plan, &written)).await;
+        written.map_err(|error| ("the plan of an object cannot be written", error))?;
+        if let Some(Unplanned { plan, object, end }) = self.unplanned.take() {
+            let bytes = object.payload.content_length();
+            self.planned.push_back(Planned { plan, end, state: State::UnderWay { bytes } });
+            self.send(plan, object);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, plan: Plan, object: EncodedObject) {
+        let deliverer = Arc::clone(&self.deliverer);
+        self.requests.spawn(async move {
+            let path = deliverer.bucket.path(&plan.key().to_string());
+            (plan, deliverer.deliver(&path, &object).await)
+        });
+    }
+
+    /// Sends what an earlier process had planned, byte by byte as it had.
+    async fn send_waiting(&mut self) -> Result<(), Failed> {
+        let mut refused = Ok(());
+        for n in 0..self.planned.len() {
+            let Planned { plan, end: _, state } = self.planned[n];
+            if state != State::Waiting {
+                continue;
+            }
+            if self.requests.len() >= self.allowed || !self.has_memory() {
+                break;
+            }
+            let pool = self.pool.clone();
+            let read = self.on_disk(move |disk| {
+                let object = read_object(disk, &plan.file_name(), &pool)?;
+                object.map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))
+            });
+            match read.await {
+                Ok((_, object)) => {
+                    let bytes = object.payload.content_length();
+                    self.planned[n].state = State::UnderWay { bytes };
+                    self.send(plan, object);
+                }
+                // Later ones may be read.
+                Err(error) => refused = Err(("the file of an object cannot be read", error)),
+            }
+        }
+        refused
+    }
+
+    /// Takes note of an object whose outcome is certain.
+    fn arrived(&mut self, plan: &Plan, delivery: Delivery) {
+        let trouble = self.deliverer.health.bucket_in_trouble();
+        self.allowed = if trouble { 1 } else { (self.allowed + 1).min(self.journal.max_in_flight) };
+        if let Some(planned) = self.planned.iter_mut().find(|planned| planned.plan == *plan) {
+            planned.state = match delivery {
+                Delivery::Delivered => State::Done,
+                Delivery::Conflict => State::Conflict,
+            };
+        }
+    }
+
+    /// Keeps objects that met a conflict for an operator: the records are in the file, and those
+    /// after them go on.
+    async fn keep_conflicts(&mut self) -> Result<(), Failed> {
+        for n in 0..self.planned.len() {
+            let Planned { plan, end: _, state } = self.planned[n];
+            if state == State::Conflict {
+                let kept = self.on_disk(move |disk| set_aside(disk, &plan)).await;
+                kept.map_err(|error| ("an object that met a conflict cannot be set aside", error))?;
+                self.planned[n].state = State::Done;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes how far the streams are delivered now, and removes what was planned for that.
+    async fn advance(&mut self) -> Result<(), Failed> {
+        let done = self.planned.iter().take_while(|planned| planned.state == State::Done).count();
+        if done == 0 {
+            return Ok(());
+        }
+        let streams: BTreeMap<_, _> = self
+            .planned
+            .range(..done)
+            .map(|done| (done.plan.stream, done.plan.next_sequence()))
+            .collect();
+        let noted = streams.clone();
+        let written = self.on_disk(move |disk| {
+            noted.iter().try_for_each(|(stream, next)| write_delivered(disk, *stream, *next))
+        });
+        written.await.map_err(|error| ("the progress of delivery cannot be written", error))?;
+        self.delivered.extend(streams);
+        let done: Vec<_> = self.planned.drain(..done).collect();
+        self.delivered_to = done.iter().map(|done| done.end).fold(self.delivered_to, Position::max);
+        // What a crash or an error leaves of them, the next opening removes.
+        let disk = Arc::clone(&self.disk);
+        blocking(move || {
+            for done in done {
+                let _ = disk.remove(&done.plan.file_name());
+            }
+        })
+        .await;
+        if self.is_pressed() {
+            self.clean_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Removes segments that are delivered and old enough, and what is known of streams of which
+    /// nothing is left.
+    async fn clean(&mut self) {
+        self.clean_at = Instant::now() + CLEAN_EVERY;
+        let (disk, live, delivered) =
+            (Arc::clone(&self.disk), Arc::clone(&self.live), self.delivered.clone());
+        let retention = Duration::from_millis(self.journal.retention_ms);
+        let pressed = self.is_pressed();
+        let own = self.own_stream;
+        let cleaned = blocking(move || {
+            live.remove_while(&*disk, |segment| {
+                let next = delivered.get(&segment.stream).copied().unwrap_or(0);
+                segment.next_sequence <= next
+                    && segment
+                        .sealed_at
+                        .is_some_and(|sealed| pressed || sealed.elapsed() >= retention)
+            })?;
+            let is_gone = |stream: &UniqueId| Some(*stream) != own && !live.has(*stream);
+            let gone: Vec<_> = delivered.keys().copied().filter(is_gone).collect();
+            for stream in &gone {
+                remove_delivered(&*disk, *stream)?;
+            }
+            Ok::<_, io::Error>(gone)
+        })
+        .await;
+        self.deliverer.health.journal_bytes(self.live.bytes());
+        match cleaned {
+            Ok(gone) => self.delivered.retain(|stream, _| !gone.contains(stream)),
+            Err(error) => {
+                tracing::warn!(%error, "delivered segments of the journal cannot be removed")
+            }
+        }
+    }
+
+    /// Whether what is kept for its age alone has to make way: the journal has so much of its disk
+    /// that no more than a segment or a fifth is left, or the disk has no room.
+    fn is_pressed(&self) -> bool {
+        let left = self.journal.max_bytes.saturating_sub(self.live.bytes());
+        left < self.journal.segment_bytes.max(self.journal.max_bytes / 5)
+            || self.live.lacks_room()
+            || self.refused.as_ref().is_some_and(|refused| refused.is_full)
+    }
+
+    /// Whether everything that was read is delivered, and nothing more is known of.
+    fn is_idle(&mut self) -> bool {
+        !self.more
+            && self.planned.is_empty()
+            && self.unplanned.is_none()
+            && self.cutter_mut().pending.is_none()
+    }
+
+    /// Lets go of memory that is not needed for now.
+    fn rest(&mut self) {
+        if self.is_idle() {
+            self.cutter_mut().trim();
+            self.encoder.as_mut().expect("back from its thread").trim();
+            self.pool.trim();
+        }
+    }
+
+    fn answer_flushes(&mut self) {
+        let nothing_left = self.is_idle();
+        let done = if nothing_left {
+            self.cutter_mut().consumed.max(self.delivered_to)
+        } else {
+            self.delivered_to
+        };
+        let has_waiting = self.planned.iter().any(|planned| planned.end.ordinal == 0);
+        for (position, reply) in std::mem::take(&mut self.flushes) {
+            if position <= done && !has_waiting {
+                // Who asked may have gone.
+                let _ = reply.send(());
+            } else {
+                self.flushes.push((position, reply));
+            }
+        }
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        action: impl FnOnce(&dyn Disk) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let disk = Arc::clone(&self.disk);
+        blocking(move || action(&*disk)).await
+    }
+}
+
+/// Runs something that waits for the disk, on a thread that may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    if cfg!(test) {
+        // A simulated disk does not keep anybody waiting, and with one thread the same seed gives
+        // the same run.
+        return work();
+    }
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is shutting down, and this task with it.
+        Err(_cancelled) => std::future::pending().await,
+    }
+}
+
+/// Records for one object.
+struct Cut {
+    stream: UniqueId,
+    first_sequence: u64,
+    count: u64,
+    time_ms: i64,
+    lines: Vec<u8>,
+    since: Instant,
+    /// Where the last group ends all of whose records are in this object or an earlier one.
+    end: Position,
+}
+
+/// Reads groups in order and gathers their batches into objects. A batch is never divided.
+struct Cutter {
+    live: Arc<LiveSegments>,
+    reader: Option<SegmentReader>,
+    /// For the next reader.
+    window: Window,
+    next_ordinal: u32,
+    /// Up to before which record each stream is in an object already.
+    planned_to: BTreeMap<UniqueId, u64>,
+    pending: Option<Cut>,
+    consumed: Position,
+    max_object_bytes: usize,
+    /// Memory for the lines of the next object.
+    lines: Vec<u8>,
+}
+
+impl Cutter {
+    fn new(
+        live: Arc<LiveSegments>,
+        planned_to: BTreeMap<UniqueId, u64>,
+        max_object_bytes: usize,
+    ) -> Cutter {
+        let consumed = Position { ordinal: 0, offset: 0 };
+        Cutter {
+            live,
+            reader: None,
+            window: Window::default(),
+            next_ordinal: 0,
+            planned_to,
+            pending: None,
+            consumed,
+            max_object_bytes,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Takes what is gathered. What is read from now on goes into another object.
+    fn take(&mut self) -> Option<Cut> {
+        let cut = self.pending.take()?;
+        self.planned_to.insert(cut.stream, cut.first_sequence + cut.count);
+        Some(Cut { end: self.consumed, ..cut })
+    }
+
+    /// Reads on. Gives a full object, and says whether everything durable was read.
+    fn read(&mut self) -> io::Result<(Option<Cut>, bool)> {
+        loop {
+            let Some(live) = self.live.from(self.reader_ordinal()) else { return Ok((None, true)) };
+            let ordinal = live.segment.header.ordinal;
+            // The one that was read to its end may have been removed since.
+            if self.reader.as_ref().is_none_or(|reader| reader.segment().header.ordinal != ordinal)
+            {
+                self.close_reader();
+                let window = std::mem::take(&mut self.window);
+                self.reader = Some(SegmentReader::new(live.segment.clone(), FIRST_GROUP, window));
+            }
+            let reader = self.reader.as_mut().expect("made above");
+            if reader.position().offset >= live.end {
+                if live.sealed_at.is_none() {
+                    return Ok((None, true));
+                }
+                self.next_ordinal = ordinal + 1;
+                self.close_reader();
+                continue;
+            }
+            reader.limit(live.end);
+            if self.pending.as_ref().is_some_and(|pending| pending.stream != live.stream) {
+                return Ok((self.take(), false));
+            }
+            let Found::Group(header) = reader.look()? else {
+                let what = format!("a durable group is not there, at {}", reader.position());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            };
+            let planned_to = self.planned_to.get(&header.stream).copied().unwrap_or(0);
+            let (places, payload) = reader.batches(&header)?;
+            let mut sequence = header.first_sequence;
+            let mut full = false;
+            for place in places {
+                let first_sequence = sequence;
+                sequence += u64::from(place.count);
+                if let Some(pending) = &self.pending {
+                    // This batch was gathered before, or is the first that does not fit.
+                    if first_sequence < pending.first_sequence + pending.count {
+                        continue;
+                    }
+                    full = pending.lines.len() + place.lines.len() > self.max_object_bytes;
+                    if full {
+                        break;
+                    }
+                }
+                if first_sequence < planned_to {
+                    continue;
+                }
+                let lines = &mut self.lines;
+                let pending = self.pending.get_or_insert_with(|| Cut {
+                    stream: header.stream,
+                    first_sequence,
+                    count: 0,
+                    time_ms: place.time_ms,
+                    lines: {
+                        // Of what is reserved, only what is written is ever touched; growing would
+                        // move it.
+                        lines.reserve(self.max_object_bytes);
+                        std::mem::take(lines)
+                    },
+                    since: Instant::now(),
+                    end: self.consumed,
+                });
+                pending.lines.extend_from_slice(&payload[place.lines]);
+                pending.count += u64::from(place.count);
+            }
+            if full {
+                return Ok((self.take(), false));
+            }
+            reader.step_over(&header);
+            self.consumed = reader.position();
+            if self
+                .pending
+                .as_ref()
+                .is_some_and(|pending| pending.lines.len() >= self.max_object_bytes)
+            {
+                return Ok((self.take(), false));
+            }
+        }
+    }
+
+    fn close_reader(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            self.window = reader.into_window();
+        }
+    }
+
+    /// Takes back the memory of an object's lines. What one larger batch took is let go of.
+    fn give_back(&mut self, mut lines: Vec<u8>) {
+        if lines.capacity() <= 2 * self.max_object_bytes {
+            lines.clear();
+            self.lines = lines;
+        }
+    }
+
+    /// Lets go of the memory that it reads into.
+    fn trim(&mut self) {
+        (self.lines, self.window) = (Vec::new(), Window::default());
+        if let Some(reader) = &mut self.reader {
+            reader.trim();
+        }
+    }
+
+    fn reader_ordinal(&self) -> u32 {
+        self.reader.as_ref().map_or(self.next_ordinal, |reader| reader.segment().header.ordinal)
+    }
+}

@@ -1,0 +1,166 @@
+//! Opens a journal: reads what was left, and starts what goes on from there.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use audit_core::{Random, UniqueId};
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+use super::commit::{self, JournaledWriter};
+use super::delivery::{self, JournalDelivery};
+use super::disk::{Disk, LocalDisk};
+use super::live::LiveSegments;
+use super::plan::{self, Decided};
+use super::recovery::{self, Recovered, RecoveryError};
+use super::writer::JournalWriter;
+use crate::deliver::Deliverer;
+use crate::{JournalSettings, OpenError, OpenErrorKind, Settings};
+
+/// What a journal is opened with.
+pub(crate) struct Opening {
+    pub(crate) journal: JournalSettings,
+    pub(crate) settings: Settings,
+    pub(crate) stream: UniqueId,
+    pub(crate) deliverer: Deliverer,
+    pub(crate) random: Arc<dyn Random>,
+}
+
+impl Opening {
+    /// Reads the journal, and starts its threads and its task.
+    pub(crate) async fn open(self) -> Result<JournaledWriter, OpenError> {
+        let directory = self.journal.directory.clone();
+        let failed = |error| cannot_open(&directory, error);
+        let path = self.journal.directory.clone();
+        let disk = spawn_blocking(move || LocalDisk::open(&path))
+            .await
+            .map_err(io::Error::other)
+            .flatten();
+        let disk: Arc<dyn Disk> = Arc::new(disk.map_err(failed)?);
+        let (from, stream) = (Arc::clone(&disk), self.stream);
+        let read = spawn_blocking(move || read(&*from, stream))
+            .await
+            .map_err(io::Error::other)
+            .map_err(failed)?;
+        let (recovered, decided) = read.map_err(|error| cannot_recover(&directory, error))?;
+        self.start(disk, recovered, decided).map_err(failed)
+    }
+
+    fn start(
+        self,
+        disk: Arc<dyn Disk>,
+        recovered: Recovered,
+        decided: Decided,
+    ) -> io::Result<JournaledWriter> {
+        let Opening { journal, settings, stream, deliverer, random } = self;
+        let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
+        let (durable, committed) = watch::channel(recovered.end);
+        let (commands, received) = mpsc::unbounded_channel();
+        let (end, ended) = watch::channel(false);
+        let health = Arc::clone(&deliverer.health);
+        let delivery = JournalDelivery::new(delivery::Parts {
+            disk: Arc::clone(&disk),
+            live: Arc::clone(&live),
+            deliverer: Arc::new(deliverer),
+            settings: settings.clone(),
+            journal: journal.clone(),
+            own_stream: Some(stream),
+            durable: committed,
+            commands: received,
+            decided,
+        });
+        let writer = JournaledWriter::start(commit::Parts {
+            disk,
+            writer: JournalWriter::new(stream, recovered.end),
+            live,
+            next_ordinal: recovered.next_ordinal,
+            random,
+            stream,
+            durable,
+            delivery: commands,
+            ended,
+            health,
+            settings,
+            journal,
+        })?;
+        tokio::spawn(async move {
+            if delivery.run().await {
+                end.send_replace(true);
+            }
+        });
+        Ok(writer)
+    }
+}
+
+/// The directory could not be used.
+pub(crate) fn cannot_open(directory: &Path, error: io::Error) -> OpenError {
+    let in_use = error.kind() == io::ErrorKind::WouldBlock;
+    let kind = if in_use { OpenErrorKind::Configuration } else { OpenErrorKind::Blocked };
+    let message = format!("the journal in {} cannot be opened", directory.display());
+    OpenError::new(kind, message).with_source(error)
+}
+
+/// What is in it could not be read.
+pub(crate) fn cannot_recover(directory: &Path, error: RecoveryError) -> OpenError {
+    match error {
+        RecoveryError::Io(error) => cannot_open(directory, error),
+        error @ RecoveryError::Damaged { .. } => {
+            let message = format!(
+                "the journal in {} is damaged: keep it, and see what is left of it before another is begun",
+                directory.display()
+            );
+            OpenError::new(OpenErrorKind::Damaged, message).with_source(error)
+        }
+    }
+}
+
+/// As [`read_whole`], for an opening that will commit to `stream`.
+///
+/// The new stream is noted as delivered up to its beginning, durably, before anything is committed
+/// to it: a stream without that note was damaged.
+pub(crate) fn read(
+    disk: &dyn Disk,
+    stream: UniqueId,
+) -> Result<(Recovered, Decided), RecoveryError> {
+    let read = read_whole(disk)?;
+    plan::write_delivered(disk, stream, 0)?;
+    Ok(read)
+}
+
+/// Reads segments and plans, and makes sure that they tell one story.
+pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), RecoveryError> {
+    let recovered = recovery::recover(disk)?;
+    let has_segments = |stream| recovered.segments.iter().any(|segment| segment.stream == stream);
+    let decided = plan::recover(disk, has_segments)?;
+    for (n, segment) in recovered.segments.iter().enumerate() {
+        let damaged = |what: String| RecoveryError::Damaged {
+            file: super::segment::file_name(segment.segment.header.ordinal),
+            offset: 0,
+            what,
+        };
+        let Some((_, next)) = decided.delivered.iter().find(|(known, _)| *known == segment.stream)
+        else {
+            return Err(damaged(format!(
+                "nothing says how far stream {} is delivered",
+                segment.stream
+            )));
+        };
+        let before =
+            n.checked_sub(1).map(|n| &recovered.segments[n]).filter(|b| b.stream == segment.stream);
+        let expected = before.map_or(*next, |before| before.next_sequence);
+        let is_whole = match before {
+            // Segments before it may have been delivered and removed.
+            None => segment.first_sequence <= expected,
+            Some(_) => segment.first_sequence == expected,
+        };
+        if !is_whole {
+            let first = segment.first_sequence;
+            return Err(damaged(format!(
+                "it begins with record {first}, and those from {expected} on are missing"
+            )));
+        }
+    }
+    Ok((recovered, decided))
+}

@@ -1,0 +1,166 @@
+//! Commits groups of batches: one write and one sync each.
+
+use std::io;
+use std::sync::Arc;
+
+use audit_core::UniqueId;
+
+use super::disk::DiskFile;
+use super::format::{
+    BLOCK_BYTES, EncodedBatch, FIRST_GROUP, GROUP_HEADER_BYTES, Position, group_header, parts,
+    space,
+};
+use super::segment::Segment;
+
+/// The end of the journal, where groups are added. One for each opening, and so for each stream.
+#[derive(Debug)]
+pub(crate) struct JournalWriter {
+    stream: UniqueId,
+    next_sequence: u64,
+    /// The segment that is written to, and where in it the next group begins.
+    open: Option<(Segment, u64)>,
+    /// Where the last durable group ends.
+    durable: Position,
+    /// Parts of a group that are written together. Kept for its memory.
+    buffer: Vec<u8>,
+    failed: Option<Arc<io::Error>>,
+}
+
+/// A group that is durable.
+#[derive(Debug, Clone)]
+pub(crate) struct Committed {
+    /// The number of its first record.
+    pub(crate) first_sequence: u64,
+    /// The segment that it is in.
+    pub(crate) segment: Segment,
+    /// Where it begins.
+    pub(crate) offset: u64,
+    /// Where the next one begins.
+    pub(crate) end: u64,
+}
+
+/// A group that is not known to be durable.
+#[derive(Debug)]
+pub(crate) enum CommitError {
+    /// There is no segment to write it to. Nothing was written; once there is one, the same may be
+    /// tried again.
+    NoSegment,
+    /// This write or sync failed: whether the group is durable is not known, and neither is what
+    /// the kernel will say of the file from now on. The journal takes nothing more.
+    Failed(Arc<io::Error>),
+    /// An earlier one failed. Nothing was written.
+    Stopped(Arc<io::Error>),
+}
+
+impl JournalWriter {
+    /// The end of a journal that was recovered up to `durable`, with no records of `stream` in it.
+    pub(crate) fn new(stream: UniqueId, durable: Position) -> JournalWriter {
+        JournalWriter {
+            stream,
+            next_sequence: 0,
+            open: None,
+            durable,
+            buffer: Vec::new(),
+            failed: None,
+        }
+    }
+
+    /// Whether a group of batches of so many bytes, headers included, fits into the segment that is
+    /// open.
+    pub(crate) fn has_room(&self, payload_bytes: u64) -> bool {
+        let space = (GROUP_HEADER_BYTES as u64 + payload_bytes).next_multiple_of(BLOCK_BYTES);
+        self.open.as_ref().is_some_and(|(segment, offset)| offset + space <= segment.header.bytes)
+    }
+
+    /// Whether a group of these batches needs another segment than the one that is open.
+    pub(crate) fn needs_segment(&self, batches: &[EncodedBatch]) -> bool {
+        self.open
+            .as_ref()
+            .is_none_or(|(segment, offset)| offset + space(batches) > segment.header.bytes)
+    }
+
+    /// Makes the batches durable, in this order, next to each other. `next_segment` is asked for a
+    /// prepared one when the open one is full.
+    ///
+    /// A crash before this returns: the group may be there whole, and then it will be delivered, or
+    /// it is torn, and then recovery leaves it out. Nobody was told of it. Once this has returned,
+    /// the group is found by every recovery.
+    ///
+    /// # Panics
+    ///
+    /// If the batches do not fit into a segment of their own.
+    pub(crate) fn commit(
+        &mut self,
+        batches: &[EncodedBatch],
+        next_segment: impl FnOnce() -> Option<Segment>,
+    ) -> Result<Committed, CommitError> {
+        if let Some(error) = &self.failed {
+            return Err(CommitError::Stopped(Arc::clone(error)));
+        }
+        if self.needs_segment(batches) {
+            let segment = next_segment().ok_or(CommitError::NoSegment)?;
+            let fits = FIRST_GROUP + space(batches) <= segment.header.bytes;
+            assert!(
+                fits,
+                "{} bytes do not fit into a segment of {}",
+                space(batches),
+                segment.header.bytes
+            );
+            self.open = Some((segment, FIRST_GROUP));
+        }
+        let (segment, offset) = self.open.as_mut().expect("opened above");
+        let salt = segment.header.salt;
+        let (header, text) =
+            group_header(salt, self.stream, self.next_sequence, self.durable, batches);
+        let parts = std::iter::once(&text[..]).chain(parts(batches));
+        let written = write_parts(&*segment.file, *offset, &mut self.buffer, parts);
+        let written = written.and_then(|()| segment.file.sync_data());
+        if let Err(error) = written {
+            // A sync that failed may have dropped what it could not write, and the next one would
+            // say that all is well. So there is no next one: what was acknowledged is durable, this
+            // group is not known to be, and only a recovery can tell.
+            let error = Arc::new(error);
+            self.failed = Some(Arc::clone(&error));
+            return Err(CommitError::Failed(error));
+        }
+        let begin = *offset;
+        let end = header.end(begin);
+        *offset = end;
+        let segment = segment.clone();
+        self.durable = segment.position(end);
+        let first_sequence = self.next_sequence;
+        self.next_sequence += u64::from(header.count);
+        Ok(Committed { first_sequence, segment, offset: begin, end })
+    }
+}
+
+/// Parts from this size on, in bytes, are written from where they are. Smaller ones are copied
+/// together, which takes less time than a call for each.
+const MIN_OWN_WRITE: usize = if cfg!(test) { 1_000 } else { 128 << 10 };
+
+/// Writes these parts one behind the other, in as few calls as that is worth.
+fn write_parts<'a>(
+    file: &dyn DiskFile,
+    mut offset: u64,
+    buffer: &mut Vec<u8>,
+    parts: impl Iterator<Item = &'a [u8]>,
+) -> io::Result<()> {
+    buffer.clear();
+    let mut write = |bytes: &[u8]| {
+        file.write_all_at(bytes, offset)?;
+        offset += bytes.len() as u64;
+        Ok(())
+    };
+    for part in parts {
+        if part.len() < MIN_OWN_WRITE {
+            buffer.extend_from_slice(part);
+            continue;
+        }
+        if !buffer.is_empty() {
+            write(buffer)?;
+            buffer.clear();
+        }
+        write(part)?;
+    }
+    if buffer.is_empty() { Ok(()) } else { write(buffer) }
+}

@@ -1,0 +1,321 @@
+//! What an object is called.
+
+use std::fmt;
+use std::str::FromStr;
+
+use audit_core::UniqueId;
+use chrono::{DateTime, NaiveDate, NaiveDateTime, Timelike};
+
+use crate::Compression;
+
+/// The name of an object below the sink's prefix:
+/// `dt=YYYY-MM-DD/hour=HH/<stream>-<first sequence>.ndjson<suffix>`.
+///
+/// Day and hour are those of the object's first record, in UTC; written as Hive partitions, they
+/// let Athena, Trino, Spark and DuckDB skip what a query does not need. Below them names sort by
+/// stream, and so by the time a stream began, then by sequence number, which has 12 digits (and
+/// more beyond a million million records of one stream; the names stay unique, and only their text
+/// order ends there).
+///
+/// A stream and a first sequence number name one object for ever: a key is never used for other
+/// bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// Hours since the Unix epoch, within the years 1 to 9999.
+    hour: i64,
+    stream: UniqueId,
+    first_sequence: u64,
+    compression: Compression,
+}
+
+const HOUR_MS: i64 = 60 * 60 * 1_000;
+
+/// 0001-01-01T00 and 9999-12-31T23, the hours that a date of four digits can name, as hours since
+/// the Unix epoch.
+const FIRST_HOUR: i64 = -719_162 * 24;
+const LAST_HOUR: i64 = 2_932_897 * 24 - 1;
+
+impl ObjectKey {
+    /// The key of the object whose first record has this time (milliseconds since the Unix epoch),
+    /// stream and sequence number. A time outside of the years 1 to 9999 is filed under the nearest
+    /// hour within.
+    pub fn new(
+        time_ms: i64,
+        stream: UniqueId,
+        first_sequence: u64,
+        compression: Compression,
+    ) -> ObjectKey {
+        ObjectKey { hour: hour_of(time_ms), stream, first_sequence, compression }
+    }
+
+    /// The beginning of the hour the object is filed under, in milliseconds since the Unix epoch.
+    pub fn hour_ms(&self) -> i64 {
+        self.hour * HOUR_MS
+    }
+
+    /// The hour it is filed under.
+    pub fn partition(&self) -> Partition {
+        Partition { first_hour: self.hour, hours: 1 }
+    }
+
+    /// The stream the records belong to.
+    pub fn stream(&self) -> UniqueId {
+        self.stream
+    }
+
+    /// The number of the first record in the object.
+    pub fn first_sequence(&self) -> u64 {
+        self.first_sequence
+    }
+
+    /// How the object is compressed.
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+}
+
+/// A part of the layout that one directory stands for: a day (`dt=YYYY-MM-DD`), or an hour of it
+/// (`dt=YYYY-MM-DD/hour=HH`), in UTC.
+///
+/// A reader lists partitions first, and then only those that it needs.
+///
+/// ```
+/// use audit_sink_s3::Partition;
+///
+/// let day: Partition = "dt=2023-11-14".parse()?;
+/// let hour: Partition = "dt=2023-11-14/hour=22".parse()?;
+/// assert_eq!(hour, Partition::hour_of(1_700_000_000_000));
+/// assert!(day.begin_ms() < hour.begin_ms() && hour.end_ms() < day.end_ms());
+/// # Ok::<(), audit_sink_s3::InvalidPartition>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition {
+    /// Hours since the Unix epoch, within the years 1 to 9999.
+    first_hour: i64,
+    /// One, or the 24 of a day.
+    hours: i64,
+}
+
+const HOURS_OF_DAY: i64 = 24;
+
+impl Partition {
+    /// The hour under which records of this time are filed (milliseconds since the Unix epoch).
+    pub fn hour_of(time_ms: i64) -> Partition {
+        Partition { first_hour: hour_of(time_ms), hours: 1 }
+    }
+
+    /// The day under which records of this time are filed (milliseconds since the Unix epoch).
+    pub fn day_of(time_ms: i64) -> Partition {
+        let first_hour = hour_of(time_ms).div_euclid(HOURS_OF_DAY) * HOURS_OF_DAY;
+        Partition { first_hour, hours: HOURS_OF_DAY }
+    }
+
+    /// When it begins, in milliseconds since the Unix epoch.
+    pub fn begin_ms(&self) -> i64 {
+        self.first_hour * HOUR_MS
+    }
+
+    /// When the next one begins.
+    pub fn end_ms(&self) -> i64 {
+        (self.first_hour + self.hours) * HOUR_MS
+    }
+
+    /// Whether it is a day, and no hour.
+    pub fn is_day(&self) -> bool {
+        self.hours == HOURS_OF_DAY
+    }
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = date_time(self.first_hour);
+        write!(f, "dt={}", time.date())?;
+        if self.is_day() { Ok(()) } else { write!(f, "/hour={:02}", time.hour()) }
+    }
+}
+
+/// The text is not a partition of the layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidPartition;
+
+impl fmt::Display for InvalidPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a partition is dt=YYYY-MM-DD or dt=YYYY-MM-DD/hour=HH")
+    }
+}
+
+impl std::error::Error for InvalidPartition {}
+
+impl FromStr for Partition {
+    type Err = InvalidPartition;
+
+    /// Reads exactly what [`Display`](fmt::Display) writes.
+    fn from_str(text: &str) -> Result<Partition, InvalidPartition> {
+        let parse = || {
+            let (date, hour) = match text.strip_prefix("dt=")?.split_once("/hour=") {
+                Some((date, hour)) => (date, Some(hour)),
+                None => (text.strip_prefix("dt=")?, None),
+            };
+            let hour_of_day = hour.map_or(Ok(0), str::parse).ok()?;
+            let time = date.parse::<NaiveDate>().ok()?.and_hms_opt(hour_of_day, 0, 0)?;
+            let hours = if hour.is_some() { 1 } else { HOURS_OF_DAY };
+            Some(Partition { first_hour: hour_of(time.and_utc().timestamp_millis()), hours })
+        };
+        parse().filter(|partition| partition.to_string() == text).ok_or(InvalidPartition)
+    }
+}
+
+/// The hour that a time is filed under, in hours since the Unix epoch.
+fn hour_of(time_ms: i64) -> i64 {
+    time_ms.div_euclid(HOUR_MS).clamp(FIRST_HOUR, LAST_HOUR)
+}
+
+fn date_time(hour: i64) -> NaiveDateTime {
+    DateTime::from_timestamp(hour * 60 * 60, 0).expect("the years 1 to 9999 are dates").naive_utc()
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ObjectKey { hour, stream, first_sequence, compression } = self;
+        let time = date_time(*hour);
+        let (date, hour, suffix) = (time.date(), time.hour(), compression.suffix());
+        write!(f, "dt={date}/hour={hour:02}/{stream}-{first_sequence:012}.ndjson{suffix}")
+    }
+}
+
+/// The text is not the key of an object that a sink wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidKey;
+
+impl fmt::Display for InvalidKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "a key is dt=YYYY-MM-DD/hour=HH/<stream>-<first sequence>.ndjson, .ndjson.gz or .ndjson.zst",
+        )
+    }
+}
+
+impl std::error::Error for InvalidKey {}
+
+impl FromStr for ObjectKey {
+    type Err = InvalidKey;
+
+    /// Reads a key without its prefix: exactly what [`Display`](fmt::Display) writes, so that one
+    /// object has one name.
+    fn from_str(text: &str) -> Result<ObjectKey, InvalidKey> {
+        let key = parse(text).ok_or(InvalidKey)?;
+        if key.to_string() == text { Ok(key) } else { Err(InvalidKey) }
+    }
+}
+
+/// Reads more than is valid; the caller compares.
+fn parse(text: &str) -> Option<ObjectKey> {
+    let (date, rest) = text.strip_prefix("dt=")?.split_once("/hour=")?;
+    let (hour, name) = rest.split_once('/')?;
+    let time: NaiveDateTime =
+        date.parse::<NaiveDate>().ok()?.and_hms_opt(hour.parse().ok()?, 0, 0)?;
+    let (numbers, suffix) = name.split_once(".ndjson")?;
+    let (stream, first_sequence) = numbers.split_once('-')?;
+    let time_ms = time.and_utc().timestamp_millis();
+    let compression = Compression::of_suffix(suffix)?;
+    Some(ObjectKey::new(time_ms, stream.parse().ok()?, first_sequence.parse().ok()?, compression))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn compressions() -> impl Strategy<Value = Compression> {
+        prop::sample::select(vec![Compression::Zstd, Compression::Gzip, Compression::None])
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_reads_back(time_ms: i64, stream: u128, first: u64, compression in compressions()) {
+            let key = ObjectKey::new(time_ms, UniqueId::from_bits(stream), first, compression);
+            prop_assert_eq!(key.to_string().parse(), Ok(key));
+        }
+
+        #[test]
+        fn text_order_is_time_order_then_record_order(
+            a in (0..253_402_300_800_000i64, 0..1_000_000_000_000u64),
+            b in (0..253_402_300_800_000i64, 0..1_000_000_000_000u64),
+            stream: u128,
+        ) {
+            let key = |(time, first)| ObjectKey::new(time, UniqueId::from_bits(stream), first, Compression::Zstd);
+            let (a, b) = (key(a), key(b));
+            prop_assert_eq!(a.to_string().cmp(&b.to_string()), a.cmp(&b));
+        }
+
+        #[test]
+        fn any_text_is_the_one_name_of_a_key_or_refused(
+            text in "(dt=)?[0-9+-]{0,12}/hour=[0-9+]{1,3}/[0-9A-Z]{26}-[0-9+]{0,14}.ndjson(.zst|.gz|.bz2)?",
+        ) {
+            if let Ok(key) = text.parse::<ObjectKey>() {
+                prop_assert_eq!(key.to_string(), text);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_partition_reads_back_and_holds_its_keys(time_ms: i64, stream: u128) {
+            let key = ObjectKey::new(time_ms, UniqueId::from_bits(stream), 0, Compression::Zstd);
+            for partition in [Partition::hour_of(time_ms), Partition::day_of(time_ms)] {
+                prop_assert_eq!(partition.to_string().parse(), Ok(partition));
+                let directory = format!("{partition}/");
+                prop_assert!(key.to_string().starts_with(&directory));
+                prop_assert!((partition.begin_ms()..partition.end_ms()).contains(&key.hour_ms()));
+            }
+            prop_assert_eq!(key.partition(), Partition::hour_of(time_ms));
+        }
+
+        #[test]
+        fn any_text_is_the_one_name_of_a_partition_or_refused(text in "(dt=)?[0-9+-]{0,12}(/hour=[0-9+]{1,3})?") {
+            if let Ok(partition) = text.parse::<Partition>() {
+                prop_assert_eq!(partition.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_as_documented() {
+        let stream = UniqueId::from_bits(77);
+        let name = |time_ms, first, compression| {
+            ObjectKey::new(time_ms, stream, first, compression).to_string()
+        };
+        let id = "0000000000000000000000002D";
+        assert_eq!(
+            name(1_700_000_000_000, 42, Compression::Zstd),
+            format!("dt=2023-11-14/hour=22/{id}-000000000042.ndjson.zst")
+        );
+        assert_eq!(
+            name(-1, 0, Compression::Gzip),
+            format!("dt=1969-12-31/hour=23/{id}-000000000000.ndjson.gz")
+        );
+        assert_eq!(
+            name(i64::MAX, 1_000_000_000_000, Compression::None),
+            format!("dt=9999-12-31/hour=23/{id}-1000000000000.ndjson")
+        );
+        assert_eq!(
+            name(i64::MIN, 1, Compression::None),
+            format!("dt=0001-01-01/hour=00/{id}-000000000001.ndjson")
+        );
+    }
+
+    #[test]
+    fn other_spellings_are_refused() {
+        for text in [
+            "",
+            "_audit/probe",
+            "dt=2023-11-14/hour=22/0000000000000000000000002D-42.ndjson.zst",
+            "dt=2023-11-14/hour=24/0000000000000000000000002D-000000000042.ndjson.zst",
+            "dt=2023-02-30/hour=22/0000000000000000000000002D-000000000042.ndjson.zst",
+            "dt=2023-11-14/hour=22/0000000000000000000000002D-000000000042.ndjson.zst.part",
+            "prefix/dt=2023-11-14/hour=22/0000000000000000000000002D-000000000042.ndjson.zst",
+        ] {
+            assert_eq!(text.parse::<ObjectKey>(), Err(InvalidKey), "{text}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! An audit sink that delivers each record once to a bucket: S3 and what speaks its protocol,
+//! Google Cloud Storage, Azure Blob Storage, a local directory.
+//!
+//! It makes a batch durable in one of two ways:
+//!
+//! - With a **journal** ([`Settings::journal`]): [`persist`](audit_core::AuditSink::persist)
+//!   returns after one sync of a file on this host, and delivery to the bucket follows within
+//!   seconds. A commit costs what the disk takes, and goes on while the bucket is away. For hosts
+//!   with a disk that outlives them.
+//! - **Direct**, which is the default since it needs no decision about a disk: nothing is kept on
+//!   this host, and `persist` returns once the object that holds the batch is in the bucket. For
+//!   hosts without a disk to trust, and for many hosts: they share nothing but the bucket.
+//!
+//! # Nouns
+//!
+//! - [`S3Sink`]: an [`AuditSink`](audit_core::AuditSink) on one bucket. Each opening starts a
+//!   stream, in which records are numbered from 0.
+//! - [`Bucket`]: a store and a prefix, from a URL and the environment, or from a store that the
+//!   host made.
+//! - [`Settings`]: how it groups, sends and waits; every default has its reason there.
+//! - [`JournalSettings`]: where the journal is, how much it may take, how soon it is delivered.
+//! - [`JournalReader`], [`OrphanedJournal`]: what is in a journal, read from outside; and the
+//!   delivery of one whose host is gone.
+//! - [`Health`]: how it is doing, and why. The same goes to the `metrics` facade, under names that
+//!   begin with `audit_`.
+//! - [`ObjectKey`], [`ObjectMetadata`], [`Compression`]: how objects are called, what they say
+//!   about themselves, and how they are written. Readers use them too, with [`Partition`] for what
+//!   need not be listed and [`LineDecoder`] for what is in an object.
+//!
+//! It depends on `audit-core` alone. Hosts open a sink and hand it to their runtime.
+//!
+//! # Example
+//!
+//! ```
+//! use audit_core::{AuditSink, Batch, Durability};
+//! use audit_sink_s3::{Compression, ObjectKey, S3Sink, Settings};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let root = directory.path().display();
+//! // In production s3://bucket/prefix, with AWS_REGION and credentials in the environment.
+//! let sink = S3Sink::open(&format!("file://{root}/logs"), Settings::default()).await?;
+//!
+//! let batch = Batch::from_lines(1_700_000_000_000, "{\"event\":\"login\"}\n".into())?;
+//! let receipt = sink.persist(batch).await?;
+//! assert_eq!(receipt.durability, Durability::Delivered);
+//!
+//! // `zstd -dc` shows it, and engines read it where it is.
+//! let key = ObjectKey::new(1_700_000_000_000, sink.stream(), 0, Compression::Zstd);
+//! assert!(key.to_string().starts_with("dt=2023-11-14/hour=22/"));
+//! assert!(directory.path().join("logs").join(key.to_string()).exists());
+//!
+//! sink.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is in the bucket
+//!
+//! Objects of lines, one JSON object each, under
+//! `<prefix>/dt=YYYY-MM-DD/hour=HH/<stream>-<first sequence>.ndjson.zst`, day and hour in UTC of
+//! the first record: Hive partitions that Athena, Trino, Spark and DuckDB read as they are. In the
+//! object's metadata stand `lastsequence`, `count`, `sha256` (of the uncompressed lines) and
+//! `format` ([`FORMAT_VERSION`]); a directory keeps no metadata. Beside them lies one small object,
+//! `_audit/probe`, which engines skip for its underscore.
+//!
+//! # How a batch is delivered
+//!
+//! In direct mode, batches that come within [`linger_ms`](Settings::linger_ms) of each other share
+//! an object, up to [`max_object_bytes`](Settings::max_object_bytes); a batch is never divided. The
+//! object is encoded once and its bytes are put, with the condition that nothing stands under the
+//! key, until what became of it is certain. With a journal the object is cut when it is full or
+//! [`cut_after_ms`](JournalSettings::cut_after_ms) have passed, and is durable in a file, with its
+//! key, before the first request: whoever opens the journal next sends those very bytes. Either
+//! way:
+//!
+//! | answer | meaning | next |
+//! |---|---|---|
+//! | success | delivered | receipts |
+//! | timeout, reset, 5xx, 429 | unknown | the same bytes again, after a pause with full jitter, for ever |
+//! | already exists | ours? | compare its hash: the same is delivered, another is a *conflict* |
+//! | 409 of S3 | contention | compare, then again |
+//! | 403, 404, credentials, encryption key, full disk | blocked | again, slowly, for ever; an error in the log, and in [`Health`] |
+//!
+//! A request that takes longer than 95% of the last 64 successful ones did gets a second one beside
+//! it, with the same bytes for the same key: the first certain answer counts.
+//!
+//! A key is never used for other bytes, so no answer, however late or lost, can store a record
+//! twice. What a caller hears in direct mode:
+//!
+//! | `persist` | the batch |
+//! |---|---|
+//! | receipt | is in the bucket, once, where the receipt says |
+//! | *not persisted*, `Unavailable` or `Blocked` | was not sent in [`persist_timeout_ms`](Settings::persist_timeout_ms), and was taken back; or met a conflict |
+//! | *indeterminate*, `Unavailable` or `Blocked` | was sent and is not certain yet. The sink goes on with it, so that it may arrive, once |
+//! | *not persisted*, `Closed` | came after `close` |
+//!
+//! The message ends with the bucket's last answer. Dropping the future of `persist` takes nothing
+//! back.
+//!
+//! A conflict means that somebody else wrote under a key of this sink's stream. That object is left
+//! alone, the batches that were meant for it fail, and their sequence numbers are not used again.
+//! So a stream has a gap after that, and after a crash in direct mode: objects may have been on
+//! their way that nobody was told of, before ones that had arrived.
+//!
+//! # The journal
+//!
+//! | `persist` with a journal | the batch |
+//! |---|---|
+//! | receipt, *journaled* | is synced to this host's disk, and will be in the bucket once, also if this process dies now |
+//! | *not persisted*, `Unavailable` | found no room in [`persist_timeout_ms`](Settings::persist_timeout_ms): the bucket has been away for long, or the disk is full. There is none to be dropped: functions fail until there is room again, and then go on |
+//! | *indeterminate*, `Closed` | met a write or sync that failed. Whether it is durable only the next opening can tell; until then nothing more is taken |
+//! | *not persisted*, `Closed` | came after `close`, or after such a failure |
+//!
+//! One process has a journal open at a time. What one process left, killed or not, the next one
+//! delivers, each record under the stream and number that its receipt named. A write that a crash
+//! tore was never acknowledged, and is left out; if records that were acknowledged are damaged or
+//! missing, opening fails as [`Damaged`](OpenErrorKind::Damaged), naming file and offset, and
+//! changes nothing. An object that meets a conflict is kept in the directory as
+//! `<stream>-<first sequence>.conflict`, and later ones go on.
+//!
+//! [`flush`](audit_core::AuditSink::flush) and [`close`](audit_core::AuditSink::close) wait until
+//! everything is in the bucket. Put a limit on `close`: what is not there by then stays in the
+//! journal, and is delivered when it is opened next.
+//!
+//! The files are text but for what is compressed, and are described in the project's
+//! `ARCHITECTURE.md`.
+//!
+//! # What the bucket must allow
+//!
+//! To put and to get objects under the prefix: on AWS `s3:PutObject` and `s3:GetObject` (HEAD needs
+//! the latter), with `kms:GenerateDataKey` and `kms:Decrypt` where a customer's key encrypts.
+//! Neither listing nor deleting. Opening a sink [checks](S3Sink::open) that, and whether the store
+//! refuses to overwrite what exists (AWS, GCS, Azure, Ceph on buckets without versions, MinIO and
+//! R2 do; Garage does not). Where it does not, each record is still delivered once, and nothing
+//! protects it from others with the same credentials: see
+//! [`require_create_only`](Settings::require_create_only).
+//!
+//! On `file://` a receipt means synced, file and directories. An error of a sync is retried like
+//! any other, though the operating system may then claim a success that is none; a directory is for
+//! development and for file systems that do not fail.
+
+mod answer;
+mod bucket;
+mod buffers;
+mod decode;
+mod deliver;
+mod direct;
+mod encode;
+mod error;
+mod health;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
+mod journal;
+mod key;
+mod meters;
+mod probe;
+#[cfg(test)]
+mod scale;
+mod settings;
+mod sink;
+mod slot;
+
+pub use answer::describe;
+pub use bucket::Bucket;
+pub use decode::{DecodeError, DecodedLines, LineDecoder};
+pub use encode::{Compression, FORMAT_VERSION, ObjectMetadata};
+pub use error::{OpenError, OpenErrorKind};
+pub use health::{Health, HealthState};
+pub use journal::{
+    JournalBatch, JournalDelivered, JournalDelivering, JournalReader, JournalState, JournalStream,
+    OrphanedJournal, PlannedObject,
+};
+pub use key::{InvalidKey, InvalidPartition, ObjectKey, Partition};
+pub use settings::{InvalidSettings, JournalSettings, Settings};
+pub use sink::{S3Sink, S3SinkBuilder};

@@ -1,0 +1,123 @@
+//! Asks a bucket, before anything is written to it, whether it can be written to and whether it
+//! protects objects.
+
+use std::time::Duration;
+
+use audit_core::Random;
+use object_store::{Attributes, GetOptions, PutPayload};
+use tokio::time::{Instant, sleep};
+
+use crate::answer::{Answer, Blocker, Refusal};
+use crate::deliver::{longer, pause, request};
+use crate::{Bucket, OpenError, OpenErrorKind, Settings};
+
+/// The same small object for every sink of a prefix. Readers of Hive partitions skip names that
+/// begin with `_`.
+pub(crate) const KEY: &str = "_audit/probe";
+const CONTENT: &str =
+    "audit-sink-s3 puts this object twice to learn whether the store lets objects be overwritten\n";
+
+/// How long an unreachable bucket may hold up the opening of a sink.
+const MAX_TIME: Duration = Duration::from_secs(5);
+
+/// What the probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// The store refuses to create what exists.
+    CreateOnly,
+    /// The store overwrites.
+    Overwrites,
+    /// The store is out of reach.
+    Unknown(Refusal),
+}
+
+/// Creates one object twice. The second must be refused.
+///
+/// # Errors
+///
+/// When the bucket refuses otherwise, since then an operator has to act; and by the settings, when
+/// the store is not known to protect objects.
+pub(crate) async fn probe(
+    bucket: &Bucket,
+    settings: &Settings,
+    random: &dyn Random,
+) -> Result<Probe, OpenError> {
+    let probe = ask(bucket, settings, random).await.map_err(|refusal| {
+        OpenError::new(
+            OpenErrorKind::Blocked,
+            format!("the bucket {bucket} refuses audit logs: {refusal}"),
+        )
+    })?;
+    match &probe {
+        Probe::CreateOnly => Ok(probe),
+        Probe::Overwrites if settings.require_create_only => Err(OpenError::new(
+            OpenErrorKind::NotCreateOnly,
+            format!(
+                "the bucket {bucket} lets objects be overwritten, and the settings require create-only"
+            ),
+        )),
+        Probe::Overwrites => {
+            tracing::warn!(
+                %bucket,
+                "the store ignores If-None-Match: each record is delivered once, but nothing protects objects from \
+                 being overwritten by others"
+            );
+            Ok(probe)
+        }
+        Probe::Unknown(refusal) if settings.require_create_only => Err(OpenError::new(
+            OpenErrorKind::Unavailable,
+            format!(
+                "the bucket {bucket} is not known to be create-only, as the settings require: {refusal}"
+            ),
+        )),
+        Probe::Unknown(refusal) => {
+            tracing::warn!(%bucket, reason = %refusal, "the audit bucket is out of reach: opened without knowing it");
+            Ok(probe)
+        }
+    }
+}
+
+async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Result<Probe, Refusal> {
+    let path = bucket.path(KEY);
+    let end = Instant::now() + MAX_TIME;
+    let within = |limit: Duration| limit.min(end.saturating_duration_since(Instant::now()));
+    let mut limit = settings.put_timeout();
+    let mut created = false;
+    let mut repetition = 0;
+    let found = loop {
+        let payload = PutPayload::from_static(CONTENT.as_bytes());
+        let refusal =
+            match request(within(limit), bucket.create(&path, payload, Attributes::new())).await {
+                Ok(()) if created => break Probe::Overwrites,
+                Ok(()) => {
+                    created = true;
+                    continue;
+                }
+                Err(refusal) => refusal,
+            };
+        match refusal.answer {
+            Answer::Exists => break Probe::CreateOnly,
+            Answer::Blocked(_) => return Err(refusal),
+            // One's own lost success is not told from a request that did nothing: the next answer
+            // decides.
+            Answer::Contention | Answer::Unknown => {}
+        }
+        if refusal.timed_out {
+            limit = longer(limit);
+        }
+        let pause = pause(settings, random, refusal.answer, repetition);
+        if Instant::now() + pause >= end {
+            return Ok(Probe::Unknown(refusal));
+        }
+        sleep(pause).await;
+        repetition += 1;
+    };
+    // Delivery reads only when an answer was lost; without the permission it would jam at the worst
+    // moment.
+    match request(within(limit), bucket.store().get_opts(&path, GetOptions::new().with_head(true)))
+        .await
+    {
+        Err(refusal @ Refusal { answer: Answer::Blocked(Blocker::Permission), .. }) => Err(refusal),
+        Ok(_) | Err(_) => Ok(found),
+    }
+}

@@ -1,0 +1,339 @@
+//! How a sink groups, sends and waits.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use audit_core::MAX_BATCH_BYTES;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+use crate::Compression;
+use crate::journal::format::{BATCH_HEADER_BYTES, BLOCK_BYTES, GROUP_HEADER_BYTES};
+
+/// How an [`S3Sink`](crate::S3Sink) groups, sends and waits. Plain values, with defaults that suit
+/// a service which writes to a bucket in its own region; what opens the sink
+/// [checks](Settings::check) them.
+///
+/// In a settings file every member may be left out, and one that does not exist is an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// How objects are compressed. Default: zstd, which every engine that reads the layout knows.
+    pub compression: Compression,
+
+    /// How long the first batch of an object waits for others, in milliseconds. Default: 50.
+    ///
+    /// The trade is cost against latency: every object is one PUT, and the function that logged
+    /// waits. For a writer that always has something to write, at S3 Standard's $0.005 for 1,000
+    /// PUTs: 5 ms $2,630 a month, 50 ms $263, 250 ms $53, 1 s $13. A small PUT itself takes about
+    /// 80 ms, so that 50 ms less than doubles what a caller waits. 0 waits for nothing.
+    pub linger_ms: u64,
+
+    /// When an object is full, in bytes of its uncompressed lines. Default: 8 MiB.
+    ///
+    /// A batch is never divided: one that is larger is an object alone. Query engines read objects
+    /// of megabytes well and thousands of tiny ones badly.
+    pub max_object_bytes: usize,
+
+    /// How many objects are sent at once. Default: 8.
+    ///
+    /// While all are under way, what arrives gathers in larger objects. 8 objects in 80 ms each are
+    /// 100 objects a second, well below the 3,500 PUTs a second that one prefix of S3 takes.
+    pub max_in_flight: usize,
+
+    /// How many bytes of lines may be accepted and not yet delivered. Default: 64 MiB. At least one
+    /// largest batch ([`MAX_BATCH_BYTES`]).
+    ///
+    /// It bounds memory: encoding holds at most the same again. A `persist` that finds no room
+    /// waits for it, and fails as *not persisted* at its deadline.
+    pub max_pending_bytes: usize,
+
+    /// How long one request to the bucket may take, in milliseconds. Default: 10,000.
+    ///
+    /// A request can hang for ever, so each has an end. One that did not answer is tried again with
+    /// twice the time, up to five minutes, so that a slow line does not cut every attempt at the
+    /// same point.
+    pub put_timeout_ms: u64,
+
+    /// How long `persist` waits until its batch is certain, in milliseconds. Default: 20,000.
+    ///
+    /// The sink has its own deadline because it knows why it waits: the error carries the bucket's
+    /// last answer. Set it below the deadline of whoever calls.
+    pub persist_timeout_ms: u64,
+
+    /// Whether to refuse a store that does not protect objects from being overwritten. Default: no,
+    /// it is warned about.
+    ///
+    /// Each record is delivered once either way. Protection is against others, who have the same
+    /// credentials.
+    pub require_create_only: bool,
+
+    /// The longest first pause before a request is repeated, in milliseconds; the longest pause
+    /// doubles with each repetition. Default: 50. The pause is drawn between zero and the longest
+    /// ("full jitter"), so that many hosts do not come back together.
+    pub retry_base_ms: u64,
+
+    /// The longest pause between repetitions, in milliseconds. Default: 5,000.
+    pub retry_cap_ms: u64,
+
+    /// The longest pause while the bucket refuses, in milliseconds: until an operator acts, each
+    /// repetition is in vain. Default: 30,000.
+    pub blocked_retry_cap_ms: u64,
+
+    /// The journal on this host's disk, with which `persist` waits for one sync instead of a PUT.
+    /// Default: none, which is direct mode.
+    pub journal: Option<JournalSettings>,
+}
+
+/// A journal on this host's disk: where it is, and how it is brought to the bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JournalSettings {
+    /// Its directory, made if it does not exist, for its owner alone. One process has it open at a
+    /// time. It must be on a disk that keeps what it has synced, and that outlives the process:
+    /// what is acknowledged may be there alone.
+    pub directory: PathBuf,
+
+    /// The size of a segment, in bytes. Default: 64 MiB. A multiple of 4,096, and room for one
+    /// largest batch ([`MAX_BATCH_BYTES`]).
+    ///
+    /// Segments are allocated and zeroed before they are needed, so two of them are always there.
+    #[serde(default = "default_segment_bytes")]
+    pub segment_bytes: u64,
+
+    /// How much disk its segments may take, in bytes. Default: 4 GiB. At least three segments.
+    ///
+    /// It is how long an outage of the bucket can last: at 1 MiB of logs a second, 4 GiB are over
+    /// an hour. From 80% on there is a warning, and segments that are delivered go before their
+    /// time; when there is no room, functions wait for it and then fail.
+    #[serde(default = "default_max_bytes")]
+    pub max_bytes: u64,
+
+    /// When an object is cut that is not full, in milliseconds after its first record was read.
+    /// Default: 5,000.
+    ///
+    /// It bounds how late a record is in the bucket, and how many objects a quiet host makes: 5 s
+    /// are 17,280 a day.
+    #[serde(default = "default_cut_after_ms")]
+    pub cut_after_ms: u64,
+
+    /// How long segments are kept after they are full and delivered, in milliseconds. Default: one
+    /// hour. Less if there is no room.
+    #[serde(default = "default_retention_ms")]
+    pub retention_ms: u64,
+
+    /// The most objects that are sent at once. Default: 16. It begins with one, adds one for each
+    /// that arrives, and goes back to one when the bucket is in trouble.
+    #[serde(default = "default_journal_in_flight")]
+    pub max_in_flight: usize,
+}
+
+fn default_segment_bytes() -> u64 {
+    64 << 20
+}
+
+fn default_max_bytes() -> u64 {
+    4 << 30
+}
+
+fn default_cut_after_ms() -> u64 {
+    5_000
+}
+
+fn default_retention_ms() -> u64 {
+    60 * 60 * 1_000
+}
+
+fn default_journal_in_flight() -> usize {
+    16
+}
+
+impl JournalSettings {
+    /// A journal in this directory, with defaults for all else.
+    pub fn new(directory: impl Into<PathBuf>) -> JournalSettings {
+        JournalSettings {
+            directory: directory.into(),
+            segment_bytes: default_segment_bytes(),
+            max_bytes: default_max_bytes(),
+            cut_after_ms: default_cut_after_ms(),
+            retention_ms: default_retention_ms(),
+            max_in_flight: default_journal_in_flight(),
+        }
+    }
+
+    pub(crate) fn cut_after(&self) -> Duration {
+        Duration::from_millis(self.cut_after_ms)
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            compression: Compression::Zstd,
+            linger_ms: 50,
+            max_object_bytes: 8 << 20,
+            max_in_flight: 8,
+            max_pending_bytes: 64 << 20,
+            put_timeout_ms: 10_000,
+            persist_timeout_ms: 20_000,
+            require_create_only: false,
+            retry_base_ms: 50,
+            retry_cap_ms: 5_000,
+            blocked_retry_cap_ms: 30_000,
+            journal: None,
+        }
+    }
+}
+
+/// The longest time that can be set, in milliseconds: one day.
+const MAX_TIME_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// The most objects that can be sent at once. Each is a connection.
+const MAX_IN_FLIGHT: usize = 1_024;
+
+/// A block for the header of the segment, and a group of one largest batch: its headers are less
+/// than another block.
+const MIN_SEGMENT_BYTES: u64 = 2 * BLOCK_BYTES + MAX_BATCH_BYTES as u64;
+const MAX_SEGMENT_BYTES: u64 = 1 << 30;
+const _: () = assert!(GROUP_HEADER_BYTES + BATCH_HEADER_BYTES <= BLOCK_BYTES as usize);
+
+impl Settings {
+    /// Whether a sink can work with these values.
+    ///
+    /// # Errors
+    ///
+    /// For the first value that makes no sense, naming it.
+    pub fn check(&self) -> Result<(), InvalidSettings> {
+        let Settings {
+            compression: Compression::Zstd | Compression::Gzip | Compression::None,
+            linger_ms,
+            max_object_bytes,
+            max_in_flight,
+            max_pending_bytes,
+            put_timeout_ms,
+            persist_timeout_ms,
+            require_create_only: _,
+            retry_base_ms,
+            retry_cap_ms,
+            blocked_retry_cap_ms,
+            ref journal,
+        } = *self;
+        let within = |name, actual: u64, least: u64, most: u64| {
+            if (least..=most).contains(&actual) {
+                Ok(())
+            } else {
+                Err(InvalidSettings { name, actual, least, most })
+            }
+        };
+        within("persist_timeout_ms", persist_timeout_ms, 1, MAX_TIME_MS)?;
+        // A linger beyond the deadline would let every lonely batch fail.
+        within("linger_ms", linger_ms, 0, persist_timeout_ms - 1)?;
+        let most_pending = Semaphore::MAX_PERMITS as u64;
+        within(
+            "max_pending_bytes",
+            max_pending_bytes as u64,
+            MAX_BATCH_BYTES as u64,
+            most_pending,
+        )?;
+        within("max_object_bytes", max_object_bytes as u64, 1, max_pending_bytes as u64)?;
+        within("max_in_flight", max_in_flight as u64, 1, MAX_IN_FLIGHT as u64)?;
+        within("put_timeout_ms", put_timeout_ms, 1, MAX_TIME_MS)?;
+        within("retry_base_ms", retry_base_ms, 1, MAX_TIME_MS)?;
+        within("retry_cap_ms", retry_cap_ms, retry_base_ms, MAX_TIME_MS)?;
+        within("blocked_retry_cap_ms", blocked_retry_cap_ms, retry_base_ms, MAX_TIME_MS)?;
+        let Some(journal) = journal else { return Ok(()) };
+        let JournalSettings {
+            directory: _,
+            segment_bytes,
+            max_bytes,
+            cut_after_ms,
+            retention_ms,
+            max_in_flight,
+        } = *journal;
+        within("journal.segment_bytes", segment_bytes, MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES)?;
+        within("journal.segment_bytes modulo 4096", segment_bytes % BLOCK_BYTES, 0, 0)?;
+        within("journal.max_bytes", max_bytes, 3 * segment_bytes, u64::MAX / 8)?;
+        within("journal.cut_after_ms", cut_after_ms, 0, MAX_TIME_MS)?;
+        within("journal.retention_ms", retention_ms, 0, 365 * MAX_TIME_MS)?;
+        within("journal.max_in_flight", max_in_flight as u64, 1, MAX_IN_FLIGHT as u64)
+    }
+
+    pub(crate) fn linger(&self) -> Duration {
+        Duration::from_millis(self.linger_ms)
+    }
+
+    pub(crate) fn put_timeout(&self) -> Duration {
+        Duration::from_millis(self.put_timeout_ms)
+    }
+
+    pub(crate) fn persist_timeout(&self) -> Duration {
+        Duration::from_millis(self.persist_timeout_ms)
+    }
+}
+
+/// A value that a sink cannot work with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidSettings {
+    name: &'static str,
+    actual: u64,
+    least: u64,
+    most: u64,
+}
+
+impl fmt::Display for InvalidSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let InvalidSettings { name, actual, least, most } = self;
+        write!(f, "{name} is {actual}, and must be at least {least} and at most {most}")
+    }
+}
+
+impl std::error::Error for InvalidSettings {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_every_bound_holds() {
+        assert_eq!(Settings::default().check(), Ok(()));
+        let refused = |change: fn(&mut Settings)| {
+            let mut settings = Settings::default();
+            change(&mut settings);
+            settings.check().unwrap_err().name
+        };
+        assert_eq!(refused(|s| s.linger_ms = s.persist_timeout_ms), "linger_ms");
+        assert_eq!(refused(|s| s.max_object_bytes = 0), "max_object_bytes");
+        assert_eq!(refused(|s| s.max_object_bytes = s.max_pending_bytes + 1), "max_object_bytes");
+        assert_eq!(refused(|s| s.max_in_flight = 0), "max_in_flight");
+        assert_eq!(refused(|s| s.max_pending_bytes = MAX_BATCH_BYTES - 1), "max_pending_bytes");
+        assert_eq!(refused(|s| s.max_pending_bytes = usize::MAX), "max_pending_bytes");
+        assert_eq!(refused(|s| s.put_timeout_ms = 0), "put_timeout_ms");
+        assert_eq!(refused(|s| s.persist_timeout_ms = 0), "persist_timeout_ms");
+        assert_eq!(refused(|s| s.persist_timeout_ms = u64::MAX), "persist_timeout_ms");
+        assert_eq!(refused(|s| s.retry_base_ms = 0), "retry_base_ms");
+        assert_eq!(refused(|s| s.retry_cap_ms = s.retry_base_ms - 1), "retry_cap_ms");
+        assert_eq!(refused(|s| s.blocked_retry_cap_ms = 0), "blocked_retry_cap_ms");
+    }
+
+    #[test]
+    fn an_error_names_the_value_and_its_bounds() {
+        let error = Settings { max_in_flight: 0, ..Settings::default() }.check().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "max_in_flight is 0, and must be at least 1 and at most 1024"
+        );
+    }
+
+    #[test]
+    fn a_file_may_leave_out_members_and_not_invent_them() {
+        let settings: Settings =
+            serde_json::from_str(r#"{"compression":"gzip","linger_ms":5}"#).unwrap();
+        let expected =
+            Settings { compression: Compression::Gzip, linger_ms: 5, ..Settings::default() };
+        assert_eq!(settings, expected);
+        let text = serde_json::to_string(&settings).unwrap();
+        assert_eq!(serde_json::from_str::<Settings>(&text).unwrap(), settings);
+        assert!(serde_json::from_str::<Settings>(r#"{"lingerMs":5}"#).is_err());
+    }
+}

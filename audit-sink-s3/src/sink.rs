@@ -1,0 +1,203 @@
+//! The sink.
+
+use std::fmt;
+use std::sync::Arc;
+
+use audit_core::{
+    AuditSink, Batch, Clock, Random, Receipt, SinkError, SystemClock, SystemRandom, UniqueId,
+    async_trait,
+};
+
+use crate::deliver::Deliverer;
+use crate::direct::DirectWriter;
+use crate::health::HealthBoard;
+use crate::journal::{JournaledWriter, Opening};
+use crate::probe::{Probe, probe};
+use crate::{Bucket, Health, OpenError, Settings};
+
+/// Delivers batches to a bucket; see the [crate's documentation](crate).
+///
+/// Dropping it without [`close`](AuditSink::close) loses nothing while the runtime lives: what was
+/// accepted is delivered in the background.
+#[derive(Debug)]
+pub struct S3Sink {
+    bucket: Bucket,
+    stream: UniqueId,
+    health: Arc<HealthBoard>,
+    writer: Writer,
+}
+
+/// The two ways in which a batch becomes durable.
+#[derive(Debug)]
+enum Writer {
+    Direct(DirectWriter),
+    Journaled(JournaledWriter),
+}
+
+impl Writer {
+    fn pending_bytes(&self) -> u64 {
+        match self {
+            Writer::Direct(writer) => writer.pending_bytes(),
+            Writer::Journaled(writer) => writer.pending_bytes(),
+        }
+    }
+}
+
+impl S3Sink {
+    /// Opens a sink on the bucket at `url`, with credentials and options from the environment: see
+    /// [`Bucket::open`] for both.
+    ///
+    /// It asks the bucket whether it can be written to and whether it protects objects, with up to
+    /// three small requests on the key `_audit/probe`. A bucket that is out of reach holds this up
+    /// for five seconds at most, and is then warned about, since it may come back.
+    ///
+    /// # Errors
+    ///
+    /// When the URL, the environment or the settings are wrong; when the bucket refuses; and, if
+    /// the settings require create-only, when the store is not known to be that.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime. The sink lives in the runtime it was opened in.
+    pub async fn open(url: &str, settings: Settings) -> Result<S3Sink, OpenError> {
+        S3Sink::builder(Bucket::open(url)?).with_settings(settings).open().await
+    }
+
+    /// Opens a sink on a bucket that the caller made, or with components of the caller's.
+    pub fn builder(bucket: Bucket) -> S3SinkBuilder {
+        S3SinkBuilder {
+            bucket,
+            settings: Settings::default(),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+        }
+    }
+
+    /// Where it writes.
+    pub fn bucket(&self) -> &Bucket {
+        &self.bucket
+    }
+
+    /// The stream of this opening: part of the key of every object it writes.
+    pub fn stream(&self) -> UniqueId {
+        self.stream
+    }
+
+    /// How it is doing.
+    pub fn health(&self) -> Health {
+        self.health.health(self.writer.pending_bytes())
+    }
+}
+
+/// Opens an [`S3Sink`]. See [`S3Sink::builder`].
+#[derive(Debug)]
+#[must_use]
+pub struct S3SinkBuilder {
+    bucket: Bucket,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+}
+
+impl S3SinkBuilder {
+    /// With these settings instead of the defaults.
+    pub fn with_settings(self, settings: Settings) -> S3SinkBuilder {
+        S3SinkBuilder { settings, ..self }
+    }
+
+    /// With this clock instead of the system's. It is read once, for the name of the stream.
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> S3SinkBuilder {
+        S3SinkBuilder { clock, ..self }
+    }
+
+    /// With this randomness instead of the system's: for the name of the stream, which must be
+    /// unique in the bucket, and for the pauses between repetitions.
+    pub fn with_random(self, random: Arc<dyn Random>) -> S3SinkBuilder {
+        S3SinkBuilder { random, ..self }
+    }
+
+    /// Opens the sink.
+    ///
+    /// # Errors
+    ///
+    /// As [`S3Sink::open`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub async fn open(self) -> Result<S3Sink, OpenError> {
+        let S3SinkBuilder { bucket, settings, clock, random } = self;
+        settings.check().map_err(|error| {
+            OpenError::configuration("the settings of the audit sink are not valid")
+                .with_source(error)
+        })?;
+        let health = HealthBoard::new(bucket.to_string());
+        health.create_only(match probe(&bucket, &settings, &*random).await? {
+            Probe::CreateOnly => Some(true),
+            Probe::Overwrites => Some(false),
+            Probe::Unknown(_) => None,
+        });
+        let stream = UniqueId::generate(&*clock, &*random);
+        let deliverer = Deliverer::new(
+            bucket.clone(),
+            Arc::clone(&health),
+            Arc::clone(&random),
+            settings.clone(),
+        );
+        let writer = match settings.journal.clone() {
+            None => Writer::Direct(DirectWriter::start(stream, deliverer, settings)),
+            Some(journal) => {
+                let opening = Opening { journal, settings, stream, deliverer, random };
+                Writer::Journaled(opening.open().await?)
+            }
+        };
+        Ok(S3Sink { bucket, stream, health, writer })
+    }
+}
+
+#[async_trait]
+impl AuditSink for S3Sink {
+    async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
+        match &self.writer {
+            Writer::Direct(writer) => writer.persist(batch).await,
+            Writer::Journaled(writer) => writer.persist(batch).await,
+        }
+    }
+
+    async fn flush(&self) -> Result<(), SinkError> {
+        match &self.writer {
+            Writer::Direct(writer) => writer.flush().await,
+            Writer::Journaled(writer) => writer.flush().await,
+        }
+    }
+
+    async fn close(&self) -> Result<(), SinkError> {
+        match &self.writer {
+            Writer::Direct(writer) => writer.close().await,
+            Writer::Journaled(writer) => writer.close().await,
+        }
+    }
+}
+
+impl fmt::Display for S3Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "S3Sink({})", self.bucket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_crosses_threads() {
+        fn crosses<T: Send + Sync + 'static>() {}
+        fn is_send<T: Send>(value: T) -> T {
+            value
+        }
+        crosses::<S3Sink>();
+        crosses::<S3SinkBuilder>();
+        crosses::<OpenError>();
+        drop(is_send(S3Sink::open("memory:///", Settings::default())));
+    }
+}

@@ -1,0 +1,74 @@
+//! The log hears when a bucket is blocked and when it answers again: once each, not at each
+//! repetition.
+//!
+//! Alone in its file, since what is logged by other tests at the same time would mix with it.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use audit_core::AuditSink;
+use audit_sink_s3::{S3Sink, Settings};
+use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
+use support::{batch, bucket_on, until};
+
+/// What was logged while it lived.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn count(&self, text: &str) -> usize {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap().matches(text).count()
+    }
+}
+
+#[tokio::test]
+async fn the_log_hears_of_each_change_once() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = S3TestServer::start().await;
+    let settings = Settings {
+        linger_ms: 0,
+        persist_timeout_ms: 400,
+        retry_base_ms: 1,
+        blocked_retry_cap_ms: 8,
+        ..Settings::default()
+    };
+    let sink =
+        S3Sink::builder(bucket_on(&server, "logs")).with_settings(settings).open().await.unwrap();
+    for outage in 1..=2 {
+        server.faults().always(Fault::Refused(ErrorAnswer::ACCESS_DENIED));
+        let calls = (0..5).map(|n| sink.persist(batch(&format!("{n}"), 1)));
+        let failed = futures::future::join_all(calls).await;
+        assert!(failed.iter().all(Result::is_err));
+        let requests = server.faults().fired().len();
+        until(|| server.faults().fired().len() > requests + 20).await;
+        server.faults().none();
+        sink.flush().await.unwrap();
+        let alarms = log.count(
+            "ERROR audit_sink_s3::health: the audit bucket is blocked until an operator acts",
+        );
+        let endings = log.count("INFO audit_sink_s3::health: the audit bucket answers again");
+        assert_eq!(
+            (alarms, endings),
+            (outage, outage),
+            "{}",
+            String::from_utf8_lossy(&log.0.lock().unwrap())
+        );
+    }
+}

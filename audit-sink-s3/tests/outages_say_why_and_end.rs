@@ -1,0 +1,177 @@
+//! What callers and operators hear while a bucket is out of reach or refuses, and that it ends
+//! well.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use audit_core::{AuditSink, Outcome, SinkErrorKind};
+use audit_sink_s3::{HealthState, ObjectKey, S3Sink, Settings};
+use futures::future::join_all;
+use s3_testserver::{ErrorAnswer, Fault, S3TestServer, StoredObject};
+use support::{Ledger, TIME_MS, batch, bucket_on, check, read_server};
+
+fn settings() -> Settings {
+    Settings {
+        linger_ms: 0,
+        put_timeout_ms: 500,
+        persist_timeout_ms: 1_200,
+        retry_base_ms: 1,
+        retry_cap_ms: 8,
+        blocked_retry_cap_ms: 8,
+        ..Settings::default()
+    }
+}
+
+async fn open(server: &S3TestServer) -> S3Sink {
+    S3Sink::builder(bucket_on(server, "logs")).with_settings(settings()).open().await.unwrap()
+}
+
+#[tokio::test]
+async fn an_unreachable_bucket_fails_persist_in_time_and_gets_the_batch_once_it_is_back() {
+    let server = S3TestServer::start().await;
+    let sink = open(&server).await;
+    server.pause().await;
+    let batch = batch("outage", 3);
+    let error = sink.persist(batch.clone()).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.outcome()),
+        (SinkErrorKind::Unavailable, Outcome::Indeterminate)
+    );
+    let message = error.to_string();
+    assert!(message.starts_with(
+        "delivery of the audit batch not certain after 1200 ms; last answer of the bucket: "
+    ));
+    assert!(message.contains("Connection refused"), "{message}");
+    let HealthState::Retrying { reason } = sink.health().state else {
+        panic!("{:?}", sink.health())
+    };
+    assert!(reason.contains("Connection refused"), "{reason}");
+
+    server.resume().await;
+    sink.flush().await.unwrap();
+    assert_eq!(sink.health().state, HealthState::Ok);
+    let mut ledger = Ledger::default();
+    ledger.perhaps(batch);
+    ledger.check("logs/", &read_server(&server)).unwrap();
+    assert_eq!(
+        check("logs/", &read_server(&server)).unwrap().len(),
+        3,
+        "given up by its caller, and yet delivered"
+    );
+}
+
+#[tokio::test]
+async fn a_refusing_bucket_is_blocked_with_what_to_do_until_it_gives_in() {
+    let cases = [
+        (ErrorAnswer::EXPIRED_TOKEN, "status 400 ExpiredToken", "renew or correct the credentials"),
+        (ErrorAnswer::ACCESS_DENIED, "status 403 AccessDenied", "allow the credentials to put"),
+        (ErrorAnswer::NO_SUCH_BUCKET, "status 404 NoSuchBucket", "create the bucket"),
+        (
+            ErrorAnswer::REQUEST_TIME_TOO_SKEWED,
+            "status 403 RequestTimeTooSkewed",
+            "set this host's clock",
+        ),
+    ];
+    join_all(cases.map(|(answer, said, advice)| async move {
+        let server = S3TestServer::start().await;
+        let sink = open(&server).await;
+        server.faults().always(Fault::Refused(answer));
+        let error = sink.persist(batch("blocked", 2)).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.outcome()),
+            (SinkErrorKind::Blocked, Outcome::Indeterminate)
+        );
+        assert!(error.to_string().contains(said) && error.to_string().contains(advice), "{error}");
+        let health = sink.health();
+        let HealthState::Blocked { reason } = health.state else { panic!("{health:?}") };
+        assert!(reason.contains(said) && reason.contains(advice), "{reason}");
+        assert_eq!(health.last_error, Some(reason));
+        assert!(health.retries > 1 && health.pending_batches == 1);
+
+        server.faults().none();
+        sink.persist(batch("after", 1)).await.unwrap();
+        sink.flush().await.unwrap();
+        assert_eq!(sink.health().state, HealthState::Ok);
+        assert_eq!(check("logs/", &read_server(&server)).unwrap().len(), 3);
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_hanging_bucket_fails_persist_in_time() {
+    let server = S3TestServer::start().await;
+    let sink = open(&server).await;
+    server.faults().always(Fault::Hung);
+    let error = sink.persist(batch("hung", 1)).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.outcome()),
+        (SinkErrorKind::Unavailable, Outcome::Indeterminate)
+    );
+    assert!(
+        error.to_string().ends_with("last answer of the bucket: no answer within 500 ms"),
+        "{error}"
+    );
+    server.faults().none();
+    sink.close().await.unwrap();
+    assert_eq!(check("logs/", &read_server(&server)).unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_object_in_the_way_is_reported_left_alone_and_passed_by() {
+    let plain = StoredObject { bytes: "somebody else's".into(), ..StoredObject::default() };
+    // As another writer of this layout would leave it.
+    let metadata =
+        [("format", "1"), ("count", "2"), ("lastsequence", "1"), ("sha256", &*"0f".repeat(32))];
+    let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let similar = StoredObject { metadata: metadata.into(), ..plain.clone() };
+    for foreign in [plain, similar] {
+        let server = S3TestServer::start().await;
+        let sink = open(&server).await;
+        let key =
+            format!("logs/{}", ObjectKey::new(TIME_MS, sink.stream(), 0, settings().compression));
+        server.put_object(&key, foreign.clone());
+
+        let error = sink.persist(batch("in-the-way", 2)).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.outcome()),
+            (SinkErrorKind::Blocked, Outcome::NotPersisted)
+        );
+        assert_eq!(
+            error.to_string(),
+            format!("another object stands at {key}, where the audit batch should go")
+        );
+        let health = sink.health();
+        assert_eq!((health.conflicts, health.state), (1, HealthState::Ok));
+        assert_eq!(health.last_error, Some(format!("another object stands at {key}")));
+
+        let later = batch("later", 1);
+        let receipt = sink.persist(later.clone()).await.unwrap();
+        assert_eq!(
+            receipt.place.unwrap().first_sequence,
+            2,
+            "the numbers of what failed are not used again"
+        );
+        sink.close().await.unwrap();
+        assert_eq!(server.delete_object(&key), Some(foreign), "left as it was");
+        let mut ledger = Ledger::default();
+        ledger.acknowledged(&later, &receipt);
+        ledger.check("logs/", &read_server(&server)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn ones_own_object_that_lost_its_metadata_is_known_by_its_bytes() {
+    let server = S3TestServer::start().await;
+    let sink = open(&server).await;
+    // Something on the way strips headers: the first PUT is stored without metadata, and its answer
+    // gets lost.
+    server.faults().next_puts([Fault::StoredThenHung]);
+    let batch = batch("stripped", 1);
+    let (receipt, ()) = tokio::join!(sink.persist(batch), async {
+        server.faults().wait_fired(1).await;
+        let (key, object) = server.objects().pop_last().unwrap();
+        server.put_object(&key, StoredObject { metadata: Default::default(), ..object });
+    });
+    receipt.unwrap();
+    assert_eq!(sink.health().conflicts, 0);
+}

@@ -1,0 +1,47 @@
+//! A request that takes longer than most gets company, and its object is in the bucket once all the
+//! same.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use audit_core::AuditSink;
+use audit_sink_s3::{S3Sink, Settings};
+use http::Method;
+use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
+use support::{Ledger, batch, bucket_on};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hanging_request_does_not_hold_up_its_object() {
+    let server = S3TestServer::start().await;
+    // Waiting for the request itself would take longer than the test may.
+    let hour_ms = 60 * 60 * 1_000;
+    let settings = Settings {
+        linger_ms: 0,
+        put_timeout_ms: hour_ms,
+        persist_timeout_ms: hour_ms,
+        ..Settings::default()
+    };
+    let sink =
+        S3Sink::builder(bucket_on(&server, "logs")).with_settings(settings).open().await.unwrap();
+    let mut ledger = Ledger::default();
+    let mut persist = async |tag: &str| {
+        let batch = batch(tag, 2);
+        let receipt = sink.persist(batch.clone()).await.unwrap();
+        ledger.acknowledged(&batch, &receipt);
+    };
+    // Enough answers to know what is slow.
+    for n in 0..64 {
+        persist(&format!("quick-{n}")).await;
+    }
+    for (n, fault) in [Fault::Hung, Fault::StoredThenHung].into_iter().enumerate() {
+        let before = server.request_count(&Method::PUT);
+        server.faults().next_puts([fault]);
+        persist(&format!("slow-{n}")).await;
+        assert!(server.request_count(&Method::PUT) >= before + 2, "there was a second request");
+    }
+    // One that is refused at once is no slow one: it is repeated after a pause, as ever.
+    server.faults().next_puts([Fault::Refused(ErrorAnswer::SLOW_DOWN)]);
+    persist("refused").await;
+    sink.close().await.unwrap();
+    ledger.check("logs/", &support::read_server(&server)).unwrap();
+}

@@ -1,0 +1,149 @@
+//! A process of its own for a sink that is to be killed or measured.
+//!
+//! It is the test's own binary, started again to run nothing but its test `child`, which does
+//! nothing unless a parent asks for it. The two talk in lines: what the child says goes out before
+//! it does anything else, so that what the parent has not read when it kills the child is read all
+//! the same. A child whose parent is gone ends by itself.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+
+use s3_testserver::S3TestServer;
+use tokio::sync::mpsc;
+
+/// What the child's part of the conversation begins with: the rest of its output is the test
+/// harness's.
+const MARK: &str = "@ ";
+const VARIABLE: &str = "AUDIT_SINK_S3_CHILD_";
+
+/// A child under way. It is killed when this is dropped.
+pub struct ChildProcess {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: mpsc::UnboundedReceiver<String>,
+}
+
+impl ChildProcess {
+    /// Starts the test `child` with a bucket on `server` and these parameters, by this command line
+    /// in front of its own if there is one.
+    pub fn start(
+        server: &S3TestServer,
+        wrapper: &[String],
+        parameters: &[(&str, String)],
+    ) -> ChildProcess {
+        let binary = std::env::current_exe().unwrap();
+        let mut command = match wrapper {
+            [] => Command::new(binary),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(binary);
+                command
+            }
+        };
+        command.args(["child", "--exact", "--nocapture", "--test-threads=2"]);
+        command.env(format!("{VARIABLE}ENDPOINT"), server.endpoint());
+        command.env(format!("{VARIABLE}BUCKET"), server.bucket());
+        command.env(format!("{VARIABLE}ACCESS_KEY"), server.access_key());
+        command.env(format!("{VARIABLE}SECRET_KEY"), server.secret_key());
+        for (name, value) in parameters {
+            command.env(format!("{VARIABLE}{name}"), value);
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if let Some(at) = line.find(MARK) {
+                    let _ = sender.send(line[at + MARK.len()..].to_owned());
+                }
+            }
+        });
+        ChildProcess { child, stdin: Some(stdin), lines }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it says next. `None` once it has ended.
+    pub async fn line(&mut self) -> Option<String> {
+        self.lines.recv().await
+    }
+
+    /// Waits until it says this, whatever it says before.
+    pub async fn wait_for(&mut self, what: &str) -> String {
+        loop {
+            let line = self
+                .line()
+                .await
+                .unwrap_or_else(|| panic!("the child ended without saying {what:?}"));
+            if let Some(rest) = line.strip_prefix(what) {
+                return rest.trim_start().to_owned();
+            }
+        }
+    }
+
+    pub fn tell(&mut self, what: &str) {
+        let mut stdin = self.stdin.as_ref().unwrap();
+        // A child that was killed does not listen.
+        let _ = writeln!(stdin, "{what}");
+    }
+
+    /// SIGKILL. Where this kills a wrapper that lets the child live, the child still ends when it
+    /// finds its parent gone.
+    pub fn kill(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        self.stdin = None;
+    }
+
+    /// Waits for its end. Call it when [`line`](Self::line) gives no more.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for ChildProcess {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A parameter of this process, if it is a child.
+pub fn parameter(name: &str) -> Option<String> {
+    std::env::var(format!("{VARIABLE}{name}")).ok()
+}
+
+/// A parameter that the parent gave.
+pub fn required<T: std::str::FromStr<Err: std::fmt::Debug>>(name: &str) -> T {
+    parameter(name).unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+}
+
+/// The bucket of the parent's server, below `prefix`.
+pub fn bucket(prefix: &str) -> audit_sink_s3::Bucket {
+    super::bucket_at(
+        &format!("s3://{}/{prefix}", required::<String>("BUCKET")),
+        required("ENDPOINT"),
+        required("ACCESS_KEY"),
+        required("SECRET_KEY"),
+    )
+}
+
+/// Tells the parent.
+pub fn say(what: &str) {
+    // One write for each line, and a parent that is gone does not matter here.
+    let _ = std::io::stdout().lock().write_all(format!("{MARK}{what}\n").as_bytes());
+}
+
+/// What the parent tells, as it comes. The process ends when the parent does.
+pub fn listen() -> mpsc::UnboundedReceiver<String> {
+    let (sender, told) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+        std::process::exit(1);
+    });
+    told
+}

@@ -1,0 +1,129 @@
+//! A store in memory whose puts wait until the test lets them through.
+
+use std::fmt;
+use std::sync::Arc;
+
+use audit_core::async_trait;
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use tokio::sync::watch;
+
+#[derive(Debug)]
+pub struct GatedStore {
+    inner: Arc<InMemory>,
+    gate: watch::Sender<Gate>,
+    puts: watch::Sender<usize>,
+    /// Whether a put whose caller has gone is carried out all the same.
+    detached: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    Open,
+    Closed,
+    Panics,
+}
+
+impl GatedStore {
+    pub fn new() -> Arc<GatedStore> {
+        Arc::new(GatedStore {
+            inner: Arc::default(),
+            gate: watch::Sender::new(Gate::Open),
+            puts: watch::Sender::new(0),
+            detached: false,
+        })
+    }
+
+    /// Like a server that got the whole request: it carries it out, whoever waits for the answer.
+    pub fn detached() -> Arc<GatedStore> {
+        let GatedStore { inner, gate, puts, detached: _ } =
+            Arc::into_inner(GatedStore::new()).unwrap();
+        Arc::new(GatedStore { inner, gate, puts, detached: true })
+    }
+
+    pub fn set(&self, gate: Gate) {
+        self.gate.send_replace(gate);
+    }
+
+    /// Waits until so many puts have arrived since the beginning, the probe's two included.
+    pub async fn arrived(&self, puts: usize) {
+        self.puts.subscribe().wait_for(|arrived| *arrived >= puts).await.unwrap();
+    }
+
+    pub fn puts(&self) -> usize {
+        *self.puts.borrow()
+    }
+
+    pub fn inner(&self) -> &Arc<InMemory> {
+        &self.inner
+    }
+}
+
+impl fmt::Display for GatedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GatedStore")
+    }
+}
+
+async fn put(
+    inner: Arc<InMemory>,
+    mut gate: watch::Receiver<Gate>,
+    location: Path,
+    payload: PutPayload,
+    options: PutOptions,
+) -> Result<PutResult> {
+    let gate = *gate.wait_for(|gate| *gate != Gate::Closed).await.unwrap();
+    assert!(gate != Gate::Panics, "told to panic");
+    inner.put_opts(&location, payload, options).await
+}
+
+#[async_trait]
+impl ObjectStore for GatedStore {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        self.puts.send_modify(|puts| *puts += 1);
+        let put =
+            put(Arc::clone(&self.inner), self.gate.subscribe(), location.clone(), payload, options);
+        if self.detached { tokio::spawn(put).await.map_err(Error::from)? } else { put.await }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        _: &Path,
+        _: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        unreachable!("the sink writes an object with one put")
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        _: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        unreachable!("the sink deletes nothing")
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        unreachable!("the sink copies nothing")
+    }
+}

@@ -1,0 +1,207 @@
+//! Why something is not a body, and where in it.
+
+use std::fmt;
+
+use audit_core::LimitExceeded;
+
+use crate::Vars;
+use crate::escape::escape_into;
+
+/// This is not a body, or is too large to be one. It says where: [`path`](Self::path).
+pub struct BodyError(Box<Inner>);
+
+struct Inner {
+    problem: BodyProblem,
+    /// The way from the place of the problem up to the body.
+    upwards: Vec<Step>,
+}
+
+enum Step {
+    /// As it stands between the quotes.
+    Key(String),
+    Index(u64),
+}
+
+/// What is wrong with a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BodyProblem {
+    /// It is JSON, but not an object.
+    NotAnObject,
+    /// A key begins with `$`. Such keys are reserved: for variables, and for what a host adds.
+    ReservedKey {
+        /// The key, as it stands in JSON between the quotes.
+        key: String,
+    },
+    /// A variable that the runtime does not know.
+    UnknownVariable {
+        /// The name it was given.
+        name: String,
+    },
+    /// A variable where none can be: in the value of another one.
+    MisplacedVariable,
+    /// Objects and arrays nest deeper than this.
+    TooDeep {
+        /// The most levels there can be.
+        max: u32,
+    },
+    /// One log is larger than one may be, counting each variable at its largest.
+    TooLarge(LimitExceeded),
+    /// The value of a host's variable is larger than was declared.
+    ValueTooLarge {
+        /// The size in bytes, or as much of it as was counted.
+        at_least: u64,
+        /// What was declared, in bytes.
+        max: u32,
+    },
+    /// The key of a map is neither a string nor something that JSON writers commonly turn into one.
+    KeyNotAString,
+    /// The text is not JSON that every reader takes.
+    Syntax {
+        /// What was expected or is wrong.
+        reason: &'static str,
+        /// Where, in bytes from the start of the text.
+        offset: usize,
+    },
+    /// The `Serialize` implementation of the value failed, and said this.
+    Serialize {
+        /// Its message.
+        message: String,
+    },
+}
+
+impl BodyError {
+    pub(super) fn new(problem: BodyProblem) -> BodyError {
+        BodyError(Box::new(Inner { problem, upwards: Vec::new() }))
+    }
+
+    /// A key that begins with `$`. `escaped` is what stands between its quotes.
+    #[cold]
+    pub(super) fn reserved_key(escaped: &str) -> BodyError {
+        BodyError::new(BodyProblem::ReservedKey { key: escaped.to_owned() }).below_key(escaped)
+    }
+
+    /// The problem lies at or below this key. `escaped` is what stands between the quotes.
+    #[cold]
+    pub(super) fn below_key(mut self, escaped: impl Into<String>) -> BodyError {
+        self.0.upwards.push(Step::Key(escaped.into()));
+        self
+    }
+
+    /// The problem lies at or below this field or variant.
+    #[cold]
+    pub(super) fn below_name(self, name: &str) -> BodyError {
+        let mut escaped = Vec::new();
+        escape_into(&mut escaped, name);
+        self.below_key(String::from_utf8_lossy(&escaped))
+    }
+
+    /// The problem lies at or below this element.
+    #[cold]
+    pub(super) fn below_index(mut self, index: u64) -> BodyError {
+        self.0.upwards.push(Step::Index(index));
+        self
+    }
+
+    /// What is wrong.
+    pub fn problem(&self) -> &BodyProblem {
+        &self.0.problem
+    }
+
+    /// The limit that was exceeded, if that is the problem.
+    pub fn limit_exceeded(&self) -> Option<LimitExceeded> {
+        if let BodyProblem::TooLarge(exceeded) = self.0.problem { Some(exceeded) } else { None }
+    }
+
+    /// Where, as a JSON Pointer (RFC 6901): empty for the body itself. Long paths and keys are
+    /// shortened with `…`; in keys, what needs an escape in JSON stays escaped.
+    pub fn path(&self) -> String {
+        const MAX_KEY_CHARS: usize = 64;
+        const MAX_STEPS: usize = 16;
+        let mut path = String::new();
+        let steps = &self.0.upwards;
+        for (n, step) in steps.iter().rev().enumerate() {
+            if n >= MAX_STEPS && n + MAX_STEPS < steps.len() {
+                if n == MAX_STEPS {
+                    path.push_str("/…");
+                }
+                continue;
+            }
+            path.push('/');
+            match step {
+                Step::Index(index) => path.push_str(&index.to_string()),
+                Step::Key(key) => {
+                    let mut chars = key.chars();
+                    for char in chars.by_ref().take(MAX_KEY_CHARS) {
+                        match char {
+                            '~' => path.push_str("~0"),
+                            '/' => path.push_str("~1"),
+                            other => path.push(other),
+                        }
+                    }
+                    if chars.next().is_some() {
+                        path.push('…');
+                    }
+                }
+            }
+        }
+        path
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.problem {
+            BodyProblem::NotAnObject => f.write_str("an audit log body must be a JSON object")?,
+            BodyProblem::ReservedKey { key } => {
+                let shown: String = key.chars().take(64).collect();
+                write!(f, "audit log body keys must not start with \"$\": {shown:?}")?;
+            }
+            BodyProblem::UnknownVariable { name } => {
+                let shown: String = name.chars().take(Vars::MAX_NAME_BYTES).collect();
+                write!(f, "unknown audit variable {shown:?}")?;
+            }
+            BodyProblem::MisplacedVariable => {
+                f.write_str("a variable cannot stand in another one's value")?
+            }
+            BodyProblem::TooDeep { max } => {
+                write!(f, "objects and arrays nest deeper than limit of {max} levels")?;
+            }
+            BodyProblem::TooLarge(exceeded) => fmt::Display::fmt(exceeded, f)?,
+            BodyProblem::ValueTooLarge { at_least, max } => {
+                write!(
+                    f,
+                    "value of at least {at_least} bytes exceeds the variable's limit of {max} bytes"
+                )?;
+            }
+            BodyProblem::KeyNotAString => f.write_str("audit log body keys must be strings")?,
+            BodyProblem::Syntax { reason, offset } => {
+                write!(f, "invalid JSON at byte {offset}: {reason}")?
+            }
+            BodyProblem::Serialize { message } => {
+                write!(f, "the audit log body cannot be serialized: {message}")?;
+            }
+        }
+        match self.path().as_str() {
+            "" => Ok(()),
+            path => write!(f, " at {path}"),
+        }
+    }
+}
+
+impl fmt::Debug for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BodyError")
+            .field("problem", &self.0.problem)
+            .field("path", &self.path())
+            .finish()
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+impl serde::ser::Error for BodyError {
+    fn custom<T: fmt::Display>(message: T) -> BodyError {
+        BodyError::new(BodyProblem::Serialize { message: message.to_string() })
+    }
+}

@@ -1,0 +1,315 @@
+//! JSON text into a template: one pass that checks the grammar and copies runs of text between
+//! variables.
+
+use std::ops::Range;
+
+use super::{BodyError, BodyProblem, Compiler};
+use crate::escape::find_special;
+use crate::var::SENTINEL_KEY;
+
+/// What `{"$var":…}` is in this text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sentinels {
+    /// A variable: the text is the wire form of a body.
+    Variables,
+    /// A reserved key like any other: the text is data.
+    Data,
+}
+
+/// Appends one JSON value, without the white space between its parts.
+pub(super) fn compile(
+    compiler: &mut Compiler<'_>,
+    text: &str,
+    sentinels: Sentinels,
+) -> Result<(), BodyError> {
+    let mut parser = Parser { text, bytes: text.as_bytes(), at: 0, copied: 0, compiler, sentinels };
+    parser.value()?;
+    parser.white_space();
+    if parser.at < parser.bytes.len() {
+        return Err(parser.syntax("expected the end of the text"));
+    }
+    parser.copy_to(parser.at);
+    Ok(())
+}
+
+struct Parser<'t, 'c, 'v> {
+    text: &'t str,
+    /// The same.
+    bytes: &'t [u8],
+    at: usize,
+    /// Everything before this is in the compiler's text, or was white space or a sentinel.
+    copied: usize,
+    compiler: &'c mut Compiler<'v>,
+    sentinels: Sentinels,
+}
+
+impl<'t> Parser<'t, '_, '_> {
+    #[cold]
+    fn syntax(&self, reason: &'static str) -> BodyError {
+        BodyError::new(BodyProblem::Syntax { reason, offset: self.at })
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    /// Hands everything up to `end` to the compiler.
+    fn copy_to(&mut self, end: usize) {
+        self.compiler.text.extend_from_slice(&self.bytes[self.copied..end]);
+        self.copied = end;
+    }
+
+    /// Index of the first byte from `from` on that is not white space, or the length.
+    fn after_blanks(&self, from: usize) -> usize {
+        let blanks = self.bytes[from..]
+            .iter()
+            .take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
+        from + blanks.count()
+    }
+
+    /// Steps over white space. It is left out, so what stands before it is copied first.
+    #[inline]
+    fn white_space(&mut self) {
+        // One comparison for the usual case: no blank is more than a space, and what else is not
+        // more is refused later.
+        if self.peek().is_some_and(|byte| byte <= b' ') {
+            self.copy_to(self.at);
+            self.at = self.after_blanks(self.at);
+            self.copied = self.at;
+        }
+    }
+
+    /// Stops if what was read so far is already too large.
+    fn check_size(&self) -> Result<(), BodyError> {
+        self.compiler.check_size(self.at - self.copied)
+    }
+
+    /// Recursion is bounded by the compiler's depth.
+    fn value(&mut self) -> Result<(), BodyError> {
+        self.white_space();
+        match self.peek() {
+            Some(b'{') if self.is_at_sentinel() => self.sentinel(),
+            Some(b'{') => self.object(),
+            Some(b'[') => self.array(),
+            Some(b'"') => self.string(),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b't') => self.literal("true"),
+            Some(b'f') => self.literal("false"),
+            Some(b'n') => self.literal("null"),
+            Some(_) | None => Err(self.syntax("expected a value")),
+        }
+    }
+
+    fn literal(&mut self, word: &str) -> Result<(), BodyError> {
+        if !self.bytes[self.at..].starts_with(word.as_bytes()) {
+            return Err(self.syntax("expected a value"));
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn array(&mut self) -> Result<(), BodyError> {
+        self.compiler.descend()?;
+        self.at += 1;
+        self.white_space();
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            self.compiler.ascend();
+            return Ok(());
+        }
+        for index in 0.. {
+            self.value()
+                .and_then(|()| self.check_size())
+                .map_err(|error| error.below_index(index))?;
+            self.white_space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b']') => break,
+                Some(_) | None => return Err(self.syntax("expected ',' or ']'")),
+            }
+        }
+        self.at += 1;
+        self.compiler.ascend();
+        Ok(())
+    }
+
+    fn object(&mut self) -> Result<(), BodyError> {
+        self.compiler.descend()?;
+        self.at += 1;
+        self.white_space();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            self.compiler.ascend();
+            return Ok(());
+        }
+        loop {
+            self.white_space();
+            if self.peek() != Some(b'"') {
+                return Err(self.syntax("expected a key in quotes"));
+            }
+            let key = self.string_range()?;
+            self.white_space();
+            if self.peek() != Some(b':') {
+                return Err(self.syntax("expected ':'"));
+            }
+            let name = &self.text[key.clone()];
+            if name.starts_with('$') || name.starts_with("\\u0024") {
+                return Err(self.reserved(key));
+            }
+            self.at += 1;
+            let value = self.value().and_then(|()| self.check_size());
+            value.map_err(|error| error.below_key(&self.text[key]))?;
+            self.white_space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => break,
+                Some(_) | None => return Err(self.syntax("expected ',' or '}'")),
+            }
+        }
+        self.at += 1;
+        self.compiler.ascend();
+        Ok(())
+    }
+
+    /// Whether the object that begins here begins as a sentinel does.
+    fn is_at_sentinel(&self) -> bool {
+        let key = &self.bytes[self.after_blanks(self.at + 1)..];
+        self.sentinels == Sentinels::Variables
+            && key
+                .strip_prefix(b"\"")
+                .and_then(|key| key.strip_prefix(SENTINEL_KEY.as_bytes()))
+                .is_some_and(|key| key.starts_with(b"\""))
+    }
+
+    /// `{"$var":"<name>"}`: a variable. With anything else in it, an object with a key that may not
+    /// be. It is no level of nesting, since no rendering has it.
+    fn sentinel(&mut self) -> Result<(), BodyError> {
+        self.copy_to(self.at);
+        self.at = self.after_blanks(self.at + 1);
+        let key = self.string_range()?;
+        self.at = self.after_blanks(self.at);
+        if self.peek() != Some(b':') {
+            return Err(self.syntax("expected ':'"));
+        }
+        self.at = self.after_blanks(self.at + 1);
+        match self.peek() {
+            Some(b'"') => {}
+            Some(_) => return Err(self.reserved(key)),
+            None => return Err(self.syntax("expected a value")),
+        }
+        let name = self.string_range()?;
+        self.at = self.after_blanks(self.at);
+        match self.peek() {
+            Some(b'}') => {}
+            Some(b',') => return Err(self.reserved(key)),
+            Some(_) | None => return Err(self.syntax("expected ',' or '}'")),
+        }
+        self.at += 1;
+        self.copied = self.at;
+        self.compiler.variable(&self.text[name])
+    }
+
+    #[cold]
+    fn reserved(&self, key: Range<usize>) -> BodyError {
+        BodyError::reserved_key(&self.text[key])
+    }
+
+    /// A string in quotes (RFC 8259, section 7).
+    fn string(&mut self) -> Result<(), BodyError> {
+        self.at += 1;
+        loop {
+            self.at = find_special(self.bytes, self.at);
+            match self.peek() {
+                Some(b'"') => break,
+                Some(b'\\') => self.escape()?,
+                Some(_) => return Err(self.syntax("control characters must be escaped")),
+                None => return Err(self.syntax("expected '\"'")),
+            }
+        }
+        self.at += 1;
+        // Before anything of it is copied.
+        self.check_size()
+    }
+
+    /// The same. Gives back where it stands between the quotes.
+    fn string_range(&mut self) -> Result<Range<usize>, BodyError> {
+        let start = self.at + 1;
+        self.string()?;
+        Ok(start..self.at - 1)
+    }
+
+    fn escape(&mut self) -> Result<(), BodyError> {
+        match self.bytes.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 2;
+                Ok(())
+            }
+            Some(b'u') => {
+                let unpaired = "an unpaired surrogate is not text";
+                match self.code_unit(self.at)? {
+                    0xd800..0xdc00 => match self.code_unit(self.at + 6) {
+                        Ok(0xdc00..0xe000) => self.at += 12,
+                        Ok(_) | Err(_) => return Err(self.syntax(unpaired)),
+                    },
+                    0xdc00..0xe000 => return Err(self.syntax(unpaired)),
+                    _ => self.at += 6,
+                }
+                Ok(())
+            }
+            Some(_) | None => Err(self.syntax("no such escape")),
+        }
+    }
+
+    /// The number in an escape `\uXXXX` at this place.
+    fn code_unit(&self, at: usize) -> Result<u32, BodyError> {
+        let digits = self.bytes.get(at..at + 6).and_then(|escape| escape.strip_prefix(b"\\u"));
+        let unit = digits.and_then(|digits| {
+            digits
+                .iter()
+                .try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))
+        });
+        unit.ok_or_else(|| self.syntax("expected four hexadecimal digits"))
+    }
+
+    /// A number (RFC 8259, section 6).
+    fn number(&mut self) -> Result<(), BodyError> {
+        let start = self.at;
+        let mut may_overflow = false;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.peek() {
+            Some(b'0') => self.at += 1,
+            Some(b'1'..=b'9') => self.digits()?,
+            Some(_) | None => return Err(self.syntax("expected a digit")),
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            may_overflow = true;
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        // Without an exponent it takes more than 308 digits to leave the range of a 64-bit float.
+        may_overflow |= self.at - start > 308;
+        if may_overflow && !self.text[start..self.at].parse::<f64>().is_ok_and(f64::is_finite) {
+            self.at = start;
+            return Err(self.syntax("the number is out of the range of a 64-bit float"));
+        }
+        Ok(())
+    }
+
+    /// At least one digit.
+    fn digits(&mut self) -> Result<(), BodyError> {
+        let start = self.at;
+        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+        if self.at == start { Err(self.syntax("expected a digit")) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,196 @@
+//! From a body to the text of a template: one pass that copies and checks.
+
+mod error;
+mod json;
+mod key;
+mod serializer;
+
+pub use error::{BodyError, BodyProblem};
+
+use std::cell::Cell;
+
+use audit_core::{LimitExceeded, Limits};
+use serde::ser::{self, Serialize};
+
+use crate::template::{Cut, Template};
+use crate::values::HostValue;
+use crate::{Var, Vars};
+
+/// How deep objects and arrays of a body may nest, the body itself included. Readers of JSON
+/// commonly stop at 128 levels (`serde_json` does); a host's variable may add its own few.
+pub const MAX_DEPTH: u32 = 64;
+
+const _: () = assert!(MAX_DEPTH + HostValue::MAX_DEPTH < 128);
+
+/// The text so far, and what it is checked against.
+struct Compiler<'v> {
+    text: Vec<u8>,
+    cuts: Vec<Cut>,
+    /// The largest sizes of the variables so far, together.
+    variable_bytes: u64,
+    depth: u32,
+    /// Part of a value was refused, so the text is not whole. Remembered for `Serialize`
+    /// implementations that go on nevertheless.
+    is_broken: bool,
+    rules: Rules<'v>,
+    /// The largest that the text may become.
+    max_bytes: u32,
+}
+
+/// What is being compiled.
+#[derive(Clone, Copy)]
+enum Rules<'v> {
+    /// A body, with these variables and limits.
+    Body(&'v Vars, &'v Limits),
+    /// The value of a host's variable.
+    HostValue(Var),
+}
+
+impl<'v> Compiler<'v> {
+    fn new(rules: Rules<'v>, text: Vec<u8>, cuts: Vec<Cut>) -> Compiler<'v> {
+        let max_bytes = match rules {
+            Rules::Body(_, limits) => limits.max_log_bytes(),
+            Rules::HostValue(var) => var.max_bytes(),
+        };
+        Compiler { text, cuts, variable_bytes: 0, depth: 0, is_broken: false, rules, max_bytes }
+    }
+
+    /// The largest size that the text so far could have, in bytes.
+    fn bound(&self) -> u64 {
+        self.text.len() as u64 + self.variable_bytes
+    }
+
+    /// Stops if the text so far, with `more` bytes, is already too large.
+    #[inline]
+    fn check_size(&self, more: usize) -> Result<(), BodyError> {
+        let at_least = self.bound() + more as u64;
+        if at_least > u64::from(self.max_bytes) { Err(self.too_large(at_least)) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn too_large(&self, at_least: u64) -> BodyError {
+        BodyError::new(match self.rules {
+            Rules::Body(_, limits) => {
+                BodyProblem::TooLarge(LimitExceeded::log_bytes_at_least(at_least, limits))
+            }
+            Rules::HostValue(var) => BodyProblem::ValueTooLarge { at_least, max: var.max_bytes() },
+        })
+    }
+
+    /// Part of a value was refused.
+    #[cold]
+    fn failed(&mut self, error: BodyError) -> BodyError {
+        self.is_broken = true;
+        error
+    }
+
+    /// Refuses what its `Serialize` implementation called done after an error in a part of it.
+    fn check_whole(&self) -> Result<(), BodyError> {
+        if self.is_broken {
+            return Err(ser::Error::custom("its Serialize implementation went on after an error"));
+        }
+        Ok(())
+    }
+
+    /// Enters an object or array.
+    #[inline]
+    fn descend(&mut self) -> Result<(), BodyError> {
+        let max = match self.rules {
+            Rules::Body(..) => MAX_DEPTH,
+            Rules::HostValue(_) => HostValue::MAX_DEPTH,
+        };
+        if self.depth == max {
+            return Err(BodyError::new(BodyProblem::TooDeep { max }));
+        }
+        self.depth += 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn ascend(&mut self) {
+        self.depth -= 1;
+    }
+
+    /// Puts the variable of this name here.
+    fn variable(&mut self, name: &str) -> Result<(), BodyError> {
+        let Rules::Body(vars, _) = self.rules else {
+            return Err(BodyError::new(BodyProblem::MisplacedVariable));
+        };
+        let Some(var) = vars.get(name) else {
+            return Err(BodyError::new(BodyProblem::UnknownVariable { name: name.to_owned() }));
+        };
+        let at =
+            u32::try_from(self.text.len()).expect("checked against max_log_bytes, which is a u32");
+        self.cuts.push(Cut { at, slot: var.slot() });
+        self.variable_bytes += u64::from(var.max_bytes());
+        self.check_size(0)
+    }
+
+    fn finish_body(&self, limits: &Limits) -> Result<Template, BodyError> {
+        self.check_whole()?;
+        // A variable in the place of the body leaves no text, or none that begins with a brace.
+        if self.text.first() != Some(&b'{') || self.cuts.first().is_some_and(|cut| cut.at == 0) {
+            return Err(BodyError::new(BodyProblem::NotAnObject));
+        }
+        let bound = self.bound();
+        match u32::try_from(bound) {
+            Ok(bytes) if bytes <= limits.max_log_bytes() => {
+                Ok(Template::new(&self.text, &self.cuts, bytes))
+            }
+            Ok(_) | Err(_) => {
+                Err(BodyError::new(BodyProblem::TooLarge(LimitExceeded::log_bytes(bound, limits))))
+            }
+        }
+    }
+}
+
+/// How much memory a thread keeps to compile bodies in: most are much smaller. In bytes.
+const MAX_KEPT_BYTES: usize = 64 << 10;
+
+thread_local! {
+    /// Bodies are compiled in here, so that a template is allocated once and in its size.
+    static MEMORY: Cell<(Vec<u8>, Vec<Cut>)> = const { Cell::new((Vec::new(), Vec::new())) };
+}
+
+fn template(
+    vars: &Vars,
+    limits: &Limits,
+    compile: impl FnOnce(&mut Compiler<'_>) -> Result<(), BodyError>,
+) -> Result<Template, BodyError> {
+    // A `Serialize` implementation that compiles a body itself finds none, and takes its own.
+    let (mut text, mut cuts) = MEMORY.take();
+    text.clear();
+    cuts.clear();
+    let mut compiler = Compiler::new(Rules::Body(vars, limits), text, cuts);
+    let compiled = compile(&mut compiler).and_then(|()| compiler.finish_body(limits));
+    if compiler.text.capacity() + compiler.cuts.capacity() * size_of::<Cut>() <= MAX_KEPT_BYTES {
+        MEMORY.set((compiler.text, compiler.cuts));
+    }
+    compiled
+}
+
+/// A body from anything that serializes.
+pub(crate) fn body<T: Serialize + ?Sized>(
+    vars: &Vars,
+    limits: &Limits,
+    body: &T,
+) -> Result<Template, BodyError> {
+    template(vars, limits, |compiler| body.serialize(compiler))
+}
+
+/// A body from JSON text in which sentinels stand for variables.
+pub(crate) fn json_body(vars: &Vars, limits: &Limits, text: &str) -> Result<Template, BodyError> {
+    template(vars, limits, |compiler| {
+        compiler.text.reserve(text.len().min(limits.max_log_bytes() as usize));
+        json::compile(compiler, text, json::Sentinels::Variables)
+    })
+}
+
+/// The JSON of a host variable's value.
+pub(crate) fn host_value<T: Serialize + ?Sized>(var: Var, value: &T) -> Result<Vec<u8>, BodyError> {
+    let mut compiler = Compiler::new(Rules::HostValue(var), Vec::with_capacity(64), Vec::new());
+    value.serialize(&mut compiler)?;
+    compiler.check_whole()?;
+    compiler.check_size(0)?;
+    Ok(compiler.text)
+}

@@ -1,0 +1,487 @@
+//! The serializer that writes a template's text.
+//!
+//! It writes what `serde_json` writes. What differs: a [`Var`](crate::Var) leaves a cut, keys may
+//! not begin with `$`, depth and size are bounded, and errors know their path.
+
+use std::{fmt, mem};
+
+use serde::ser::{self, Serialize, Serializer};
+
+use super::key::{KeySerializer, StringTaker};
+use super::{BodyError, Compiler, json};
+use crate::escape::{escape_into, string_between, string_into};
+use crate::var::VAR_TYPE;
+
+/// How `serde_json` hands over JSON text that is ready (`RawValue`), and numbers kept as text (its
+/// feature `arbitrary_precision`): as structs with these names.
+const RAW_VALUE: &str = "$serde_json::private::RawValue";
+const NUMBER: &str = "$serde_json::private::Number";
+
+/// A struct of such a name has something else in it.
+const NOT_ONE_FIELD: &str = "expected one field of JSON text";
+
+impl Compiler<'_> {
+    #[inline]
+    fn plain(&mut self, text: &str) -> Result<(), BodyError> {
+        self.text.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+
+    /// `{"key":`, for the variants of enums that hold something.
+    fn enter_variant(&mut self, variant: &'static str) -> Result<(), BodyError> {
+        self.descend()?;
+        self.text.push(b'{');
+        self.field_key(variant, true)
+    }
+
+    /// `"key":`, of a field or variant.
+    #[inline]
+    fn field_key(&mut self, key: &'static str, is_first: bool) -> Result<(), BodyError> {
+        self.check_size(key.len())?;
+        if key.starts_with('$') {
+            let mut escaped = Vec::new();
+            escape_into(&mut escaped, key);
+            return Err(BodyError::reserved_key(&String::from_utf8_lossy(&escaped)));
+        }
+        let text = &mut self.text;
+        if is_first {
+            string_between(text, b"\"", key, b"\":");
+        } else {
+            string_between(text, b",\"", key, b"\":");
+        }
+        Ok(())
+    }
+
+    fn leave_variant(&mut self) {
+        self.text.push(b'}');
+        self.ascend();
+    }
+}
+
+macro_rules! integers {
+    ($($method:ident($type:ty);)*) => {
+        $(#[inline] fn $method(self, value: $type) -> Result<(), BodyError> {
+            self.plain(itoa::Buffer::new().format(value))
+        })*
+    };
+}
+
+macro_rules! floats {
+    ($($method:ident($type:ty);)*) => {
+        /// What is not finite is `null`, as in `serde_json` and `JSON.stringify`.
+        $(#[inline] fn $method(self, value: $type) -> Result<(), BodyError> {
+            if value.is_finite() { self.plain(zmij::Buffer::new().format_finite(value)) } else { self.plain("null") }
+        })*
+    };
+}
+
+impl<'c, 'v> Serializer for &'c mut Compiler<'v> {
+    type Ok = ();
+    type Error = BodyError;
+    type SerializeSeq = Elements<'c, 'v>;
+    type SerializeTuple = Elements<'c, 'v>;
+    type SerializeTupleStruct = Elements<'c, 'v>;
+    type SerializeTupleVariant = Elements<'c, 'v>;
+    type SerializeMap = Members<'c, 'v>;
+    type SerializeStruct = Fields<'c, 'v>;
+    type SerializeStructVariant = Fields<'c, 'v>;
+
+    integers! {
+        serialize_i8(i8);
+        serialize_i16(i16);
+        serialize_i32(i32);
+        serialize_i64(i64);
+        serialize_i128(i128);
+        serialize_u8(u8);
+        serialize_u16(u16);
+        serialize_u32(u32);
+        serialize_u64(u64);
+        serialize_u128(u128);
+    }
+
+    floats! {
+        serialize_f32(f32);
+        serialize_f64(f64);
+    }
+
+    #[inline]
+    fn serialize_bool(self, value: bool) -> Result<(), BodyError> {
+        self.plain(if value { "true" } else { "false" })
+    }
+
+    fn serialize_char(self, value: char) -> Result<(), BodyError> {
+        self.serialize_str(value.encode_utf8(&mut [0; 4]))
+    }
+
+    #[inline]
+    fn serialize_str(self, value: &str) -> Result<(), BodyError> {
+        // Before the copy, so that a huge string is not held twice.
+        self.check_size(value.len())?;
+        string_into(&mut self.text, value);
+        Ok(())
+    }
+
+    /// An array of numbers, as in `serde_json`.
+    fn serialize_bytes(self, value: &[u8]) -> Result<(), BodyError> {
+        self.collect_seq(value)
+    }
+
+    fn serialize_none(self) -> Result<(), BodyError> {
+        self.plain("null")
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), BodyError> {
+        value.serialize(self)
+    }
+
+    fn serialize_unit(self) -> Result<(), BodyError> {
+        self.plain("null")
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), BodyError> {
+        self.plain("null")
+    }
+
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+    ) -> Result<(), BodyError> {
+        self.serialize_str(variant)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), BodyError> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        _: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<(), BodyError> {
+        if name == VAR_TYPE {
+            return value.serialize(StringTaker(|name: &str| self.variable(name)));
+        }
+        self.enter_variant(variant)?;
+        value.serialize(&mut *self).map_err(|error| error.below_name(variant))?;
+        self.leave_variant();
+        Ok(())
+    }
+
+    #[inline]
+    fn serialize_seq(self, _: Option<usize>) -> Result<Elements<'c, 'v>, BodyError> {
+        self.descend()?;
+        self.text.push(b'[');
+        Ok(Elements { compiler: self, count: 0, variant: None })
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<Elements<'c, 'v>, BodyError> {
+        self.serialize_seq(None)
+    }
+
+    fn serialize_tuple_struct(
+        self,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Elements<'c, 'v>, BodyError> {
+        self.serialize_seq(None)
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Elements<'c, 'v>, BodyError> {
+        self.enter_variant(variant)?;
+        let elements = self.serialize_seq(None).map_err(|error| error.below_name(variant))?;
+        Ok(Elements { variant: Some(variant), ..elements })
+    }
+
+    #[inline]
+    fn serialize_map(self, _: Option<usize>) -> Result<Members<'c, 'v>, BodyError> {
+        self.descend()?;
+        self.text.push(b'{');
+        Ok(Members { compiler: self, first: true, key: None })
+    }
+
+    #[inline]
+    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Fields<'c, 'v>, BodyError> {
+        let form = match name {
+            RAW_VALUE | NUMBER => Form::Json { written: false },
+            _ => {
+                self.descend()?;
+                self.text.push(b'{');
+                Form::Object { first: true, variant: None }
+            }
+        };
+        Ok(Fields { compiler: self, form })
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Fields<'c, 'v>, BodyError> {
+        self.enter_variant(variant)?;
+        self.descend().map_err(|error| error.below_name(variant))?;
+        self.text.push(b'{');
+        Ok(Fields { compiler: self, form: Form::Object { first: true, variant: Some(variant) } })
+    }
+
+    fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<(), BodyError> {
+        /// Escapes what is written to it. Refuses more once the log is too large.
+        struct Escaping<'c, 'v> {
+            compiler: &'c mut Compiler<'v>,
+            too_large: Option<BodyError>,
+        }
+
+        impl fmt::Write for Escaping<'_, '_> {
+            fn write_str(&mut self, part: &str) -> fmt::Result {
+                if let Err(error) = self.compiler.check_size(part.len()) {
+                    self.too_large = Some(error);
+                    return Err(fmt::Error);
+                }
+                escape_into(&mut self.compiler.text, part);
+                Ok(())
+            }
+        }
+
+        self.text.push(b'"');
+        let mut escaping = Escaping { compiler: self, too_large: None };
+        let written = fmt::write(&mut escaping, format_args!("{value}"));
+        let Escaping { compiler, too_large } = escaping;
+        compiler.text.push(b'"');
+        match (written, too_large) {
+            (_, Some(error)) => Err(error),
+            (Ok(()), None) => Ok(()),
+            (Err(fmt::Error), None) => Err(ser::Error::custom("its Display implementation failed")),
+        }
+    }
+}
+
+/// An array being written.
+pub(super) struct Elements<'c, 'v> {
+    compiler: &'c mut Compiler<'v>,
+    count: u64,
+    variant: Option<&'static str>,
+}
+
+impl Elements<'_, '_> {
+    #[inline]
+    fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), BodyError> {
+        if self.count > 0 {
+            self.compiler.text.push(b',');
+        }
+        let written =
+            value.serialize(&mut *self.compiler).and_then(|()| self.compiler.check_size(0));
+        if let Err(error) = written {
+            return Err(self
+                .compiler
+                .failed(below_variant(error.below_index(self.count), self.variant)));
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn finish(self) -> Result<(), BodyError> {
+        self.compiler.text.push(b']');
+        self.compiler.ascend();
+        if self.variant.is_some() {
+            self.compiler.leave_variant();
+        }
+        Ok(())
+    }
+}
+
+#[cold]
+fn below_variant(error: BodyError, variant: Option<&'static str>) -> BodyError {
+    match variant {
+        Some(variant) => error.below_name(variant),
+        None => error,
+    }
+}
+
+/// The traits of serde for things written element by element.
+macro_rules! elements {
+    ($($part:ident::$method:ident;)*) => {
+        $(impl ser::$part for Elements<'_, '_> {
+            type Ok = ();
+            type Error = BodyError;
+
+            #[inline]
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), BodyError> {
+                self.element(value)
+            }
+
+            #[inline]
+            fn end(self) -> Result<(), BodyError> {
+                self.finish()
+            }
+        })*
+    };
+}
+
+elements! {
+    SerializeSeq::serialize_element;
+    SerializeTuple::serialize_element;
+    SerializeTupleStruct::serialize_field;
+    SerializeTupleVariant::serialize_field;
+}
+
+/// An object being written from a map.
+pub(super) struct Members<'c, 'v> {
+    compiler: &'c mut Compiler<'v>,
+    first: bool,
+    /// Where the key stands, without quotes, that waits for its value.
+    key: Option<std::ops::Range<usize>>,
+}
+
+impl ser::SerializeMap for Members<'_, '_> {
+    type Ok = ();
+    type Error = BodyError;
+
+    #[inline]
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), BodyError> {
+        if self.key.is_some() {
+            return Err(ser::Error::custom("a map wrote two keys without a value between them"));
+        }
+        if !self.first {
+            self.compiler.text.push(b',');
+        }
+        self.first = false;
+        let start = self.compiler.text.len() + 1;
+        let written = key.serialize(KeySerializer { compiler: &mut *self.compiler });
+        written.map_err(|error| self.compiler.failed(error))?;
+        self.key = Some(start..self.compiler.text.len() - 1);
+        self.compiler.text.push(b':');
+        Ok(())
+    }
+
+    #[inline]
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), BodyError> {
+        let Some(key) = self.key.take() else {
+            return Err(ser::Error::custom("a map wrote a value without its key"));
+        };
+        let written =
+            value.serialize(&mut *self.compiler).and_then(|()| self.compiler.check_size(0));
+        written.map_err(|error| {
+            let error = error.below_key(String::from_utf8_lossy(&self.compiler.text[key]));
+            self.compiler.failed(error)
+        })
+    }
+
+    #[inline]
+    fn end(self) -> Result<(), BodyError> {
+        if self.key.is_some() {
+            return Err(ser::Error::custom("a map ended after a key without its value"));
+        }
+        self.compiler.text.push(b'}');
+        self.compiler.ascend();
+        Ok(())
+    }
+}
+
+/// An object being written from a struct.
+pub(super) struct Fields<'c, 'v> {
+    compiler: &'c mut Compiler<'v>,
+    form: Form,
+}
+
+enum Form {
+    Object {
+        first: bool,
+        variant: Option<&'static str>,
+    },
+    /// The one field holds JSON text.
+    Json {
+        written: bool,
+    },
+}
+
+impl Fields<'_, '_> {
+    #[inline]
+    fn field<T: Serialize + ?Sized>(
+        &mut self,
+        key: &'static str,
+        value: &T,
+    ) -> Result<(), BodyError> {
+        match &mut self.form {
+            Form::Object { first, variant } => {
+                let (is_first, variant) = (mem::take(first), *variant);
+                let written = self.compiler.field_key(key, is_first);
+                written.map_err(|error| self.compiler.failed(below_variant(error, variant)))?;
+                let written = value.serialize(&mut *self.compiler);
+                let written = written.and_then(|()| self.compiler.check_size(0));
+                written.map_err(|error| {
+                    self.compiler.failed(below_variant(error.below_name(key), variant))
+                })
+            }
+            Form::Json { written: true } => {
+                Err(self.compiler.failed(ser::Error::custom(NOT_ONE_FIELD)))
+            }
+            Form::Json { written } => {
+                *written = true;
+                let compiler = &mut *self.compiler;
+                let taker =
+                    StringTaker(|text: &str| json::compile(compiler, text, json::Sentinels::Data));
+                value.serialize(taker).map_err(|error| self.compiler.failed(error))
+            }
+        }
+    }
+
+    #[inline]
+    fn finish(self) -> Result<(), BodyError> {
+        match self.form {
+            Form::Object { first: _, variant } => {
+                self.compiler.text.push(b'}');
+                self.compiler.ascend();
+                if variant.is_some() {
+                    self.compiler.leave_variant();
+                }
+                Ok(())
+            }
+            Form::Json { written: true } => Ok(()),
+            Form::Json { written: false } => Err(ser::Error::custom(NOT_ONE_FIELD)),
+        }
+    }
+}
+
+macro_rules! fields {
+    ($($part:ident;)*) => {
+        $(impl ser::$part for Fields<'_, '_> {
+            type Ok = ();
+            type Error = BodyError;
+
+            #[inline]
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                key: &'static str,
+                value: &T,
+            ) -> Result<(), BodyError> {
+                self.field(key, value)
+            }
+
+            #[inline]
+            fn end(self) -> Result<(), BodyError> {
+                self.finish()
+            }
+        })*
+    };
+}
+
+fields! {
+    SerializeStruct;
+    SerializeStructVariant;
+}

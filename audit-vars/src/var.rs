@@ -1,0 +1,231 @@
+//! Variables, and the table of those that a runtime knows.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use crate::{ClientIp, Now, RequestId, UserAgent};
+
+/// A variable in a body: a value that is filled in when the log is released to one request.
+///
+/// It stands wherever a value may stand, any number of times. The four that every runtime knows are
+/// the constants here; a host makes more with [`Vars::register`]. As a typed value it cannot be
+/// confused with data: a string or an object that a user sent never becomes a variable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Var {
+    name: &'static str,
+    slot: u8,
+    max_bytes: u32,
+}
+
+impl Var {
+    /// `ip`: the client's address as a string, or `null`.
+    pub const IP: Var = Var { name: "ip", slot: 0, max_bytes: ClientIp::MAX_JSON_BYTES };
+    /// `userAgent`: the `User-Agent` header as a string of at most 512 bytes, or `null`.
+    pub const USER_AGENT: Var =
+        Var { name: "userAgent", slot: 1, max_bytes: UserAgent::MAX_JSON_BYTES };
+    /// `requestId`: the request's identifier, a string.
+    pub const REQUEST_ID: Var =
+        Var { name: "requestId", slot: 2, max_bytes: RequestId::MAX_JSON_BYTES };
+    /// `now`: an integer, milliseconds since the Unix epoch, when the function ran or its result
+    /// was replayed. One value for all logs of one execution.
+    pub const NOW: Var = Var { name: "now", slot: 3, max_bytes: Now::MAX_JSON_BYTES };
+
+    pub(crate) const BUILT_IN: [Var; 4] = [Var::IP, Var::USER_AGENT, Var::REQUEST_ID, Var::NOW];
+
+    /// The name it has on the wire and in error messages.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The most bytes that its value can have as JSON, quotes and escapes included.
+    pub fn max_bytes(&self) -> u32 {
+        self.max_bytes
+    }
+
+    pub(crate) fn slot(&self) -> u8 {
+        self.slot
+    }
+}
+
+impl fmt::Debug for Var {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Var({})", self.name)
+    }
+}
+
+/// How our serializer tells a variable from an enum that looks like it. No data reaches this: it
+/// stands in the type.
+pub(crate) const VAR_TYPE: &str = "$audit_vars::Var";
+/// The one member of an object that stands for a variable, in JSON text.
+pub(crate) const SENTINEL_KEY: &str = "$var";
+
+impl Serialize for Var {
+    /// Becomes a variable in a body. Any other serializer gets the wire form, `{"$var":"<name>"}`,
+    /// which a body built from it refuses.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_newtype_variant(VAR_TYPE, 0, SENTINEL_KEY, self.name)
+    }
+}
+
+/// The variables that a runtime knows: the four of [`Var`] and those of its host.
+#[derive(Debug, Clone)]
+pub struct Vars {
+    known: Vec<Var>,
+}
+
+impl Vars {
+    /// How many variables there can be, the four built-in ones included.
+    pub const MAX_VARS: usize = 32;
+
+    /// The longest name, in bytes.
+    pub const MAX_NAME_BYTES: usize = 64;
+
+    /// The highest `max_bytes` that can be declared: 65,536 bytes. Every log that uses the variable
+    /// is charged that much.
+    pub const MAX_VAR_BYTES: u32 = 65_536;
+
+    /// The table of the four built-in variables.
+    pub fn new() -> Vars {
+        Vars { known: Var::BUILT_IN.to_vec() }
+    }
+
+    /// Adds a variable of the host, say `convexActor` or a trace id. Its value as JSON may have up
+    /// to `max_bytes` bytes; that many are charged for each use of it in a log. A request that
+    /// gives it no value has `null`.
+    ///
+    /// # Errors
+    ///
+    /// When the name is taken, empty, longer than [`MAX_NAME_BYTES`](Self::MAX_NAME_BYTES), or not
+    /// of ASCII letters, digits and `_`; when `max_bytes` is less than the 4 of `null` or more than
+    /// [`MAX_VAR_BYTES`](Self::MAX_VAR_BYTES); when there are [`MAX_VARS`](Self::MAX_VARS) already.
+    pub fn register(&mut self, name: &'static str, max_bytes: u32) -> Result<Var, InvalidVar> {
+        let refuse = |problem| Err(InvalidVar { name, problem });
+        let well_formed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if name.is_empty() || name.len() > Self::MAX_NAME_BYTES || !name.bytes().all(well_formed) {
+            return refuse(VarProblem::Name);
+        }
+        if !(4..=Self::MAX_VAR_BYTES).contains(&max_bytes) {
+            return refuse(VarProblem::MaxBytes(max_bytes));
+        }
+        if self.get(name).is_some() {
+            return refuse(VarProblem::Taken);
+        }
+        let slot = match u8::try_from(self.known.len()) {
+            Ok(slot) if usize::from(slot) < Self::MAX_VARS => slot,
+            Ok(_) | Err(_) => return refuse(VarProblem::TooMany),
+        };
+        let var = Var { name, slot, max_bytes };
+        self.known.push(var);
+        Ok(var)
+    }
+
+    /// The variable of this name.
+    pub fn get(&self, name: &str) -> Option<Var> {
+        self.known.iter().find(|var| var.name == name).copied()
+    }
+
+    /// All variables, the built-in ones first.
+    pub fn iter(&self) -> impl Iterator<Item = Var> + '_ {
+        self.known.iter().copied()
+    }
+
+    /// Whether this very variable is in this table, and not one of the same place in another.
+    pub(crate) fn knows(&self, var: Var) -> bool {
+        self.known.get(usize::from(var.slot)) == Some(&var)
+    }
+}
+
+impl Default for Vars {
+    fn default() -> Vars {
+        Vars::new()
+    }
+}
+
+/// A variable that cannot be registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidVar {
+    name: &'static str,
+    problem: VarProblem,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum VarProblem {
+    Name,
+    MaxBytes(u32),
+    Taken,
+    TooMany,
+}
+
+impl fmt::Display for InvalidVar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let InvalidVar { name, problem } = self;
+        write!(f, "audit variable {name:?} ")?;
+        match problem {
+            VarProblem::Name => {
+                write!(
+                    f,
+                    "must have a name of 1 to {} ASCII letters, digits or _",
+                    Vars::MAX_NAME_BYTES
+                )
+            }
+            VarProblem::MaxBytes(bytes) => {
+                write!(
+                    f,
+                    "has a largest size of {bytes} bytes, allowed are 4 to {}",
+                    Vars::MAX_VAR_BYTES
+                )
+            }
+            VarProblem::Taken => f.write_str("is already registered"),
+            VarProblem::TooMany => {
+                write!(f, "would be one more than the {} that fit", Vars::MAX_VARS)
+            }
+        }
+    }
+}
+
+impl std::error::Error for InvalidVar {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_places_in_the_table() {
+        let mut vars = Vars::new();
+        let actor = vars.register("convexActor", 256).unwrap();
+        for (slot, var) in vars.iter().enumerate() {
+            assert_eq!(usize::from(var.slot()), slot);
+            assert_eq!(vars.get(var.name()), Some(var));
+            assert!(vars.knows(var));
+        }
+        assert!(!Vars::new().knows(actor));
+        let mut others = Vars::new();
+        others.register("other", 256).unwrap();
+        assert!(
+            !others.knows(actor),
+            "a variable of the same place in another table is another variable"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_registered_is_said() {
+        let mut vars = Vars::new();
+        let mut message = |name, bytes| vars.register(name, bytes).unwrap_err().to_string();
+        assert_eq!(message("ip", 10), "audit variable \"ip\" is already registered");
+        assert!(message("", 10).contains("1 to 64 ASCII letters"));
+        assert!(message("a-b", 10).contains("1 to 64 ASCII letters"));
+        assert!(message("a", 3).contains("3 bytes, allowed are 4 to 65536"));
+        for n in 4..Vars::MAX_VARS {
+            vars.register(Box::leak(format!("v{n}").into_boxed_str()), 10).unwrap();
+        }
+        assert!(
+            vars.register("more", 10).unwrap_err().to_string().contains("one more than the 32")
+        );
+    }
+
+    #[test]
+    fn elsewhere_a_variable_is_its_wire_form() {
+        assert_eq!(serde_json::to_string(&Var::USER_AGENT).unwrap(), r#"{"$var":"userAgent"}"#);
+    }
+}

@@ -1,0 +1,220 @@
+//! One connection: reads requests, lets faults happen to them, hands the others to the store.
+
+use std::future::pending;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use s3s::service::S3Service;
+use s3s::{Body, HttpError};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::policy::Policies;
+use crate::requests::RequestLog;
+use crate::server::BUCKET;
+use crate::store::Store;
+use crate::{ErrorAnswer, Fault, Faults};
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) s3: S3Service,
+    pub(crate) faults: Faults,
+    pub(crate) requests: RequestLog,
+    pub(crate) policies: Arc<Policies>,
+    pub(crate) store: Store,
+}
+
+/// How far a client's clock may be from the server's, in seconds: as AWS has it.
+const MAX_SKEW_S: u64 = 15 * 60;
+
+/// Serves one connection until either side closes it. An error means that it was cut, which is
+/// nobody's concern.
+pub(crate) async fn serve(backend: Arc<Backend>, stream: TcpStream) {
+    let budget = WriteBudget::default();
+    let io = TokioIo::new(BudgetedStream { stream, budget: budget.clone() });
+    let service = service_fn(|request| backend.answer(request, &budget));
+    let _ = http1::Builder::new().serve_connection(io, service).await;
+}
+
+impl Backend {
+    /// An error makes hyper drop the connection without an answer.
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        budget: &WriteBudget,
+    ) -> Result<Response<Body>, HttpError> {
+        let fault = self.faults.decide(&self.requests.record(&request));
+        let (parts, mut body) = request.into_parts();
+        match fault {
+            Fault::None => self.apply(parts, drain(body).await?).await,
+            Fault::Slow { delay } => {
+                let body = drain(body).await?;
+                self.faults.record(fault);
+                tokio::time::sleep(delay).await;
+                self.apply(parts, body).await
+            }
+            Fault::Refused(answer) => {
+                drain(body).await?;
+                self.faults.record(fault);
+                Ok(answer.response())
+            }
+            Fault::StoredThenError(answer) => {
+                self.apply(parts, drain(body).await?).await?;
+                self.faults.record(fault);
+                Ok(answer.response())
+            }
+            Fault::CutInBody => {
+                let _part = body.frame().await;
+                self.faults.record(fault);
+                Err(cut())
+            }
+            Fault::StoredThenCut => {
+                self.apply(parts, drain(body).await?).await?;
+                self.faults.record(fault);
+                Err(cut())
+            }
+            Fault::CutInResponse { after_bytes } => {
+                let mut response = self.apply(parts, drain(body).await?).await?;
+                // No later answer on this connection may meet what is left of the budget.
+                close_after(&mut response);
+                self.faults.record(fault);
+                budget.limit(after_bytes);
+                Ok(response)
+            }
+            Fault::Hung => {
+                // Read to its end: only then does hyper notice that the client has gone.
+                drain(body).await?;
+                self.faults.record(fault);
+                pending().await
+            }
+            Fault::StoredThenHung => {
+                self.apply(parts, drain(body).await?).await?;
+                self.faults.record(fault);
+                pending().await
+            }
+            Fault::Early412 => {
+                self.faults.record(fault);
+                let mut response = ErrorAnswer::PRECONDITION_FAILED.response();
+                close_after(&mut response);
+                Ok(response)
+            }
+        }
+    }
+
+    /// The ordinary course. The body has been read by now, whatever the answer will be: a client
+    /// that is still sending when the answer and the close arrive would see a broken pipe.
+    async fn apply(&self, parts: Parts, body: Bytes) -> Result<Response<Body>, HttpError> {
+        let offset_s = self.store.clock_offset_s();
+        let mut response = if offset_s.unsigned_abs() > MAX_SKEW_S {
+            ErrorAnswer::REQUEST_TIME_TOO_SKEWED.response()
+        } else if !self.policies.allow(BUCKET, &parts) {
+            ErrorAnswer::ACCESS_DENIED.response()
+        } else {
+            let is_read = matches!(parts.method, Method::GET | Method::HEAD);
+            let response = self.s3.call(Request::from_parts(parts, Body::from(body))).await?;
+            let missing = is_read && response.status() == StatusCode::NOT_FOUND;
+            if missing && !self.policies.allow_list(BUCKET) {
+                // Whether something is there is not for everybody to know.
+                ErrorAnswer::ACCESS_DENIED.response()
+            } else {
+                response
+            }
+        };
+        if offset_s != 0 {
+            response.headers_mut().insert(header::DATE, self.store.date());
+        }
+        Ok(response)
+    }
+}
+
+async fn drain(body: Incoming) -> Result<Bytes, HttpError> {
+    let whole = body.collect().await.map_err(|error| HttpError::new(Box::new(error)))?;
+    Ok(whole.to_bytes())
+}
+
+fn cut() -> HttpError {
+    HttpError::new("connection cut on purpose".into())
+}
+
+fn close_after(response: &mut Response<Body>) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// How many bytes a connection may still write; without a limit until one is set.
+#[derive(Debug, Clone)]
+struct WriteBudget(Arc<AtomicUsize>);
+
+impl Default for WriteBudget {
+    fn default() -> Self {
+        Self(Arc::new(AtomicUsize::new(usize::MAX)))
+    }
+}
+
+impl WriteBudget {
+    fn limit(&self, bytes: usize) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+
+    fn left(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn spend(&self, bytes: usize) {
+        // Only the connection's own task gets here, so nothing comes between load and store.
+        if self.left() != usize::MAX {
+            self.limit(self.left() - bytes);
+        }
+    }
+}
+
+/// A stream that fails, and is then dropped by hyper, once its budget is spent.
+#[derive(Debug)]
+struct BudgetedStream {
+    stream: TcpStream,
+    budget: WriteBudget,
+}
+
+impl AsyncRead for BudgetedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for BudgetedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let allowed = buf.len().min(self.budget.left());
+        if allowed == 0 && !buf.is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &buf[..allowed]))?;
+        self.budget.spend(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,78 @@
+//! What arrived: one entry per request, in order, whatever became of it.
+
+use http::{Method, Request, header};
+use percent_encoding::percent_decode_str;
+use tokio::sync::watch;
+
+/// One request as it arrived, before its signature was checked and before any fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestInfo {
+    /// The HTTP method.
+    pub method: Method,
+    /// The object's key, without the bucket; empty for a request to the bucket itself.
+    pub key: String,
+    /// The prefix that a listing asked for.
+    pub prefix: Option<String>,
+    /// Whether the request carried `If-None-Match`.
+    pub if_none_match: bool,
+    /// The request's number on this server; the first is 1.
+    pub ordinal: u64,
+    /// The request's number among those of its method; the first is 1.
+    pub method_ordinal: u64,
+}
+
+impl RequestInfo {
+    /// Whether this is a listing of the bucket.
+    pub fn is_list(&self) -> bool {
+        self.method == Method::GET && self.key.is_empty()
+    }
+}
+
+/// Every request since the server started.
+#[derive(Debug)]
+pub(crate) struct RequestLog(watch::Sender<Vec<RequestInfo>>);
+
+impl RequestLog {
+    pub(crate) fn new() -> Self {
+        Self(watch::Sender::new(Vec::new()))
+    }
+
+    pub(crate) fn record<B>(&self, request: &Request<B>) -> RequestInfo {
+        let (_bucket, key) =
+            request.uri().path().trim_start_matches('/').split_once('/').unwrap_or_default();
+        let prefix = request
+            .uri()
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .find_map(|p| p.strip_prefix("prefix="));
+        let mut info = RequestInfo {
+            method: request.method().clone(),
+            key: decode(key),
+            prefix: prefix.map(decode),
+            if_none_match: request.headers().contains_key(header::IF_NONE_MATCH),
+            ordinal: 1,
+            method_ordinal: 1,
+        };
+        self.0.send_modify(|log| {
+            info.ordinal += log.len() as u64;
+            info.method_ordinal +=
+                log.iter().filter(|earlier| earlier.method == info.method).count() as u64;
+            log.push(info.clone());
+        });
+        info
+    }
+
+    pub(crate) fn all(&self) -> Vec<RequestInfo> {
+        self.0.borrow().clone()
+    }
+
+    pub(crate) async fn wait(&self, count: usize) {
+        // The sender is borrowed, so the channel cannot close while this waits.
+        let _ = self.0.subscribe().wait_for(|log| log.len() >= count).await;
+    }
+}
+
+fn decode(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
+}

@@ -1,0 +1,242 @@
+//! The server: a port that opens and closes, and the test's view of what is behind it.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use http::Method;
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::connection::{self, Backend};
+use crate::policy::Policies;
+use crate::requests::RequestLog;
+use crate::store::Store;
+use crate::{Faults, RequestInfo, RetentionMode, StoredObject};
+
+pub(crate) const BUCKET: &str = "audit-test";
+const ACCESS_KEY: &str = "AUDITTESTACCESSKEY";
+const SECRET_KEY: &str = "audit-test-secret-key";
+
+/// Length of the queue of connections that were not accepted yet; more than any test opens at once.
+const BACKLOG: u32 = 1024;
+
+/// An S3 server with one bucket on a loopback port. Dropping it closes the port and cuts open
+/// connections.
+#[derive(Debug)]
+pub struct S3TestServer {
+    backend: Arc<Backend>,
+    store: Store,
+    address: SocketAddr,
+    /// Bound to the port but never listening. While the server is paused, clients are refused and
+    /// no other process can be given the port.
+    _reservation: TcpSocket,
+    running: Mutex<Option<Running>>,
+}
+
+/// The task that accepts connections. It ends, and cuts them, when `stop` is used or dropped.
+#[derive(Debug)]
+struct Running {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl S3TestServer {
+    /// Starts a server with an empty bucket, as tasks of the current tokio runtime.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with I/O and time enabled, and when no loopback port can be
+    /// opened.
+    pub async fn start() -> Self {
+        let reservation = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let address = reservation.local_addr().expect("a bound socket has an address");
+
+        let policies = Arc::new(Policies::default());
+        let store = Store::new(BUCKET, Arc::clone(&policies));
+        let mut s3 = S3ServiceBuilder::new(store.clone());
+        s3.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let backend = Backend {
+            s3: s3.build(),
+            faults: Faults::new(),
+            requests: RequestLog::new(),
+            policies,
+            store: store.clone(),
+        };
+
+        let server = Self {
+            backend: Arc::new(backend),
+            store,
+            address,
+            _reservation: reservation,
+            running: Mutex::new(None),
+        };
+        server.resume().await;
+        server
+    }
+
+    /// `http://127.0.0.1:PORT`, for path-style requests. The port stays the same for the server's
+    /// life.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The name of the one bucket.
+    pub fn bucket(&self) -> &'static str {
+        BUCKET
+    }
+
+    /// The access key that requests must be signed with.
+    pub fn access_key(&self) -> &'static str {
+        ACCESS_KEY
+    }
+
+    /// The secret key that requests must be signed with.
+    pub fn secret_key(&self) -> &'static str {
+        SECRET_KEY
+    }
+
+    /// The fault plan.
+    pub fn faults(&self) -> &Faults {
+        &self.backend.faults
+    }
+
+    /// Every request since the start, in the order of arrival, refused and hung ones included.
+    pub fn requests(&self) -> Vec<RequestInfo> {
+        self.backend.requests.all()
+    }
+
+    /// How many requests of this method have arrived.
+    pub fn request_count(&self, method: &Method) -> usize {
+        self.requests().iter().filter(|request| request.method == *method).count()
+    }
+
+    /// Waits until at least `count` requests have arrived since the start.
+    pub async fn wait_requests(&self, count: usize) {
+        self.backend.requests.wait(count).await;
+    }
+
+    /// What is in the bucket, by key. It asks the store itself: no HTTP, no faults, no entry in
+    /// [`requests`](Self::requests), and paused or not.
+    pub fn objects(&self) -> BTreeMap<String, StoredObject> {
+        self.store.objects()
+    }
+
+    /// Writes or overwrites an object behind the client's back.
+    pub fn put_object(&self, key: &str, object: StoredObject) {
+        self.store.put(key, object);
+    }
+
+    /// Deletes an object behind the client's back, and returns what it was.
+    pub fn delete_object(&self, key: &str) -> Option<StoredObject> {
+        self.store.delete(key)
+    }
+
+    /// Whether to ignore `If-None-Match` on PUT, as some stores do: such a PUT then overwrites. Off
+    /// at the start.
+    pub fn ignore_if_none_match(&self, ignore: bool) {
+        self.store.ignore_if_none_match(ignore);
+    }
+
+    /// Whether to ignore the checksums that come with a PUT. The hash that is part of the signature
+    /// is checked all the same. Off at the start.
+    pub fn ignore_checksums(&self, ignore: bool) {
+        self.store.ignore_checksums(ignore);
+    }
+
+    /// Whether what is written from now on has versions: a DELETE then hides it, and one of a
+    /// version removes that. Off at the start.
+    pub fn set_versioning(&self, versioned: bool) {
+        self.store.set_versioning(versioned);
+    }
+
+    /// The default retention of what is written from now on: none at the start. It needs versions,
+    /// as on AWS: switch them on too.
+    pub fn set_object_lock(&self, mode: Option<RetentionMode>) {
+        self.store.set_object_lock(mode);
+    }
+
+    /// What the policies of the bucket and of the credentials allow, in IAM's language. `None`, as
+    /// at the start, allows everything.
+    ///
+    /// # Panics
+    ///
+    /// When a document is no policy, or says something that this server does not evaluate.
+    pub fn set_policies(&self, documents: Option<&[&str]>) {
+        self.backend.policies.set(documents);
+    }
+
+    /// How far the server's clock is ahead of the host's, in seconds. Beyond 15 minutes requests
+    /// are refused. 0 at the start.
+    pub fn set_clock_offset(&self, seconds: i64) {
+        self.store.set_clock_offset(seconds);
+    }
+
+    /// Closes the port and cuts every open connection; the data stay. Does nothing when paused
+    /// already.
+    ///
+    /// On return new connections are refused, and no request of an earlier one can change the store
+    /// any more. A request that was under way has taken effect whole or not at all.
+    pub async fn pause(&self) {
+        let running = self.running.lock().expect("no panic under this lock").take();
+        if let Some(Running { stop, task }) = running {
+            drop(stop);
+            task.await.expect("the accepting task does not panic");
+        }
+    }
+
+    /// Opens the same port again after [`pause`](Self::pause). Does nothing when it is open.
+    ///
+    /// # Panics
+    ///
+    /// When the port cannot be opened.
+    pub async fn resume(&self) {
+        let mut running = self.running.lock().expect("no panic under this lock");
+        if running.is_none() {
+            let listener =
+                bind(self.address).listen(BACKLOG).expect("the port is reserved for this server");
+            let (stop, stopped) = oneshot::channel();
+            let task = tokio::spawn(accept(listener, self.backend.clone(), stopped));
+            *running = Some(Running { stop, task });
+        }
+    }
+
+    /// Ends the server, and returns once the port is closed and every connection cut.
+    pub async fn stop(self) {
+        self.pause().await;
+    }
+}
+
+/// Binds without listening. Two sockets of one server share its port: the reservation, and one that
+/// listens.
+fn bind(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket can be opened");
+    socket.set_reuseaddr(true).expect("a fresh socket takes this option");
+    #[cfg(unix)]
+    socket.set_reuseport(true).expect("a fresh socket takes this option");
+    socket.bind(address).expect("a loopback port can be bound");
+    socket
+}
+
+/// Accepts until `stopped` resolves, then closes the port and waits until every connection is gone.
+async fn accept(listener: TcpListener, backend: Arc<Backend>, mut stopped: oneshot::Receiver<()>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut stopped => break,
+            Some(_ended) = connections.join_next() => {}
+            accepted = listener.accept() => {
+                // An error concerns one connection that its client has given up.
+                if let Ok((stream, _)) = accepted {
+                    connections.spawn(connection::serve(backend.clone(), stream));
+                }
+            }
+        }
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
