@@ -1,0 +1,31 @@
+//! What every host of the audit crates needs around them, and none should write for itself.
+//!
+//! - [`Output`]: standard output and standard error that never block who writes: a reader that
+//!   stops reading must not stop a host.
+//! - [`log_to_stderr`]: the host's own log, over such an output.
+//! - [`Shown`]: audit logs shown to whoever looks on, once they are durable.
+//!
+//! The hosts in `hosts/` are built on it. It depends on `audit-core`; nothing but hosts depends on
+//! it.
+//!
+//! # Example
+//!
+//! ```
+//! use audit_host::{Output, log_to_stderr};
+//!
+//! let errors = log_to_stderr("warn");
+//! let output = Output::stdout();
+//! output.line("listening on http://127.0.0.1:8080");
+//!
+//! // At the end of the process: what is written by then is written, whoever reads it.
+//! output.finish(std::time::Duration::from_secs(1));
+//! errors.finish(std::time::Duration::from_secs(1));
+//! ```
+
+mod logging;
+mod output;
+mod shown;
+
+pub use logging::log_to_stderr;
+pub use output::Output;
+pub use shown::Shown;

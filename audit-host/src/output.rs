@@ -1,0 +1,241 @@
+//! Lines for a reader that may not read.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How many bytes wait for a reader, at most. A pipe in Linux holds 64 KiB; this is room for a
+/// burst of a few thousand lines, and little enough to be kept for ever by a host whose reader
+/// has stopped.
+pub(crate) const MAX_WAITING_BYTES: usize = 1 << 20;
+
+/// Where lines go that nothing may wait for. Cheap to clone.
+///
+/// A thread of its own writes. Whoever has a line puts it into a buffer of 1 MiB and goes on. What
+/// does not fit is left out and counted, and once the reader reads again it is told how many lines
+/// are missing. When the reader is gone (a closed pipe), all further lines are dropped.
+///
+/// As [`io::Write`] each `write` is taken as a whole, so that it is never cut in two: this is how
+/// `tracing` writes its events.
+#[derive(Clone)]
+pub struct Output {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    is_terminal: bool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<u8>,
+    /// Lines that did not fit, since the reader was last told.
+    left_out: u64,
+    is_writing: bool,
+    is_gone: bool,
+}
+
+impl Output {
+    /// Standard output.
+    pub fn stdout() -> Output {
+        Output::start(io::stdout(), io::stdout().is_terminal())
+    }
+
+    /// Standard error.
+    pub fn stderr() -> Output {
+        Output::start(io::stderr(), io::stderr().is_terminal())
+    }
+
+    /// Starts the thread that writes. It ends with the process, since it may be blocked.
+    fn start(writer: impl Write + Send + 'static, is_terminal: bool) -> Output {
+        let shared =
+            Arc::new(Shared { is_terminal, state: Mutex::default(), changed: Condvar::new() });
+        let output = Output { shared: Arc::clone(&shared) };
+        let spawned = std::thread::Builder::new()
+            .name("audit-output".to_owned())
+            .spawn(move || write_all(&shared, writer));
+        if spawned.is_err() {
+            output.shared.lock().is_gone = true;
+        }
+        output
+    }
+
+    /// Whether a person looks at it, and not a file or another program.
+    pub fn is_terminal(&self) -> bool {
+        self.shared.is_terminal
+    }
+
+    /// Whether text for people may be coloured: on a terminal, unless `NO_COLOR` is set.
+    pub fn has_colours(&self) -> bool {
+        self.is_terminal() && std::env::var_os("NO_COLOR").is_none()
+    }
+
+    /// Writes a line. Returns at once.
+    pub fn line(&self, line: &str) {
+        self.take(&[line.as_bytes(), b"\n"]);
+    }
+
+    /// Waits until everything is written, or the reader is gone, or this time is over.
+    pub fn finish(&self, at_most: Duration) {
+        let is_left = |state: &mut State| {
+            !state.is_gone && (state.is_writing || state.left_out > 0 || !state.waiting.is_empty())
+        };
+        drop(self.shared.changed.wait_timeout_while(self.shared.lock(), at_most, is_left));
+    }
+
+    fn take(&self, parts: &[&[u8]]) {
+        let mut state = self.shared.lock();
+        if state.is_gone {
+            return;
+        }
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        // Nothing is shown before the reader knows that something is missing.
+        if state.left_out > 0 || state.waiting.len() + bytes > MAX_WAITING_BYTES {
+            state.left_out += 1;
+        } else {
+            parts.iter().for_each(|part| state.waiting.extend_from_slice(part));
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes whatever comes, for as long as there is a reader.
+fn write_all(shared: &Shared, mut writer: impl Write) {
+    // Swapped with what waits: the two together are all the memory that this takes.
+    let mut taken = Vec::new();
+    loop {
+        let mut state = shared.lock();
+        state.is_writing = false;
+        shared.changed.notify_all();
+        let is_idle = |state: &mut State| state.waiting.is_empty() && state.left_out == 0;
+        let mut state =
+            shared.changed.wait_while(state, is_idle).unwrap_or_else(PoisonError::into_inner);
+        taken.clear();
+        std::mem::swap(&mut taken, &mut state.waiting);
+        if taken.is_empty() {
+            // All that had waited is written: the reader reads again.
+            let left_out = std::mem::take(&mut state.left_out);
+            taken.extend_from_slice(
+                format!("… {left_out} lines are left out: nobody read them\n").as_bytes(),
+            );
+        }
+        state.is_writing = true;
+        drop(state);
+        if writer.write_all(&taken).and_then(|()| writer.flush()).is_err() {
+            // A closed pipe. The host goes on without a reader.
+            let mut state = shared.lock();
+            *state = State { is_gone: true, ..State::default() };
+            shared.changed.notify_all();
+            return;
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.take(&[bytes]);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output").field("is_terminal", &self.is_terminal()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A reader that reads when it is told to.
+    pub(crate) struct Pipe {
+        may_read: mpsc::Receiver<()>,
+        read: mpsc::Sender<Vec<u8>>,
+    }
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.may_read.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
+            self.read.send(bytes.to_vec()).map_err(|_| io::ErrorKind::BrokenPipe)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn piped(is_terminal: bool) -> (Output, mpsc::Sender<()>, mpsc::Receiver<Vec<u8>>) {
+        let (go, may_read) = mpsc::channel();
+        let (read, received) = mpsc::channel();
+        (Output::start(Pipe { may_read, read }, is_terminal), go, received)
+    }
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn a_reader_that_stops_blocks_nobody_and_learns_what_it_missed() {
+        let (output, go, received) = piped(false);
+        let line = "x".repeat(99);
+        // The first is in the hands of the thread, which waits for the reader.
+        output.line(&line);
+        while !output.shared.lock().is_writing {
+            std::thread::yield_now();
+        }
+        let fit = MAX_WAITING_BYTES / 100;
+        for _ in 0..fit + 7 {
+            output.line(&line);
+        }
+        assert!(output.shared.lock().waiting.len() <= MAX_WAITING_BYTES);
+        for _ in 0..3 {
+            go.send(()).unwrap();
+        }
+        assert_eq!(received.recv().unwrap().len(), 100);
+        assert_eq!(received.recv().unwrap().len(), fit * 100);
+        let told = String::from_utf8(received.recv().unwrap()).unwrap();
+        assert_eq!(told, "… 7 lines are left out: nobody read them\n");
+        output.finish(LONG);
+        // From here on all is shown again.
+        output.line("after");
+        go.send(()).unwrap();
+        assert_eq!(received.recv().unwrap(), b"after\n");
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_is_no_fault() {
+        let (output, go, received) = piped(false);
+        drop((go, received));
+        output.line("nobody");
+        output.finish(LONG);
+        assert!(output.shared.lock().is_gone);
+        output.line("reads this");
+        assert!(output.shared.lock().waiting.is_empty());
+    }
+
+    #[test]
+    fn finishing_waits_for_what_is_written_and_not_longer_than_it_may() {
+        let (output, go, received) = piped(false);
+        output.line("last words");
+        output.finish(Duration::from_millis(1));
+        go.send(()).unwrap();
+        output.finish(LONG);
+        assert_eq!(received.try_recv().unwrap(), b"last words\n");
+    }
+}

@@ -1,0 +1,103 @@
+//! Audit logs for whoever looks on.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use audit_core::{Batch, Place};
+
+use crate::Output;
+
+/// Shows records once they are durable. For [`Observed`](audit_core::Observed).
+///
+/// Bodies are personal data, so a host shows them where a person asked for it, and by default on a
+/// terminal only: see [`Shown::is_wanted`].
+#[derive(Debug, Clone)]
+pub struct Shown {
+    output: Output,
+}
+
+impl Shown {
+    /// On this output.
+    pub fn on(output: Output) -> Shown {
+        Shown { output }
+    }
+
+    /// Whether records are to be shown: as a setting says, or on a terminal if it says nothing.
+    pub fn is_wanted(set: Option<bool>, output: &Output) -> bool {
+        set.unwrap_or(output.is_terminal())
+    }
+
+    /// Shows the records of a batch that is durable, a line `durable #<sequence> <record>` for
+    /// each. Returns at once, whoever reads.
+    pub fn show(&self, batch: &Batch, place: Place) {
+        let (faint, plain) =
+            if self.output.has_colours() { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+        for (sequence, record) in (place.first_sequence..).zip(batch.records()) {
+            let record = String::from_utf8_lossy(&record);
+            let record = if self.output.is_terminal() { for_a_terminal(&record) } else { record };
+            self.output.line(&format!("{faint}durable #{sequence}{plain} {record}"));
+        }
+    }
+}
+
+/// JSON in which nothing can act on a terminal: what a function's caller sent may be in it. Control
+/// characters, and those that turn the direction of text, stand in strings only, where their
+/// escapes mean the same.
+fn for_a_terminal(json: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| !(c.is_control() || turns_text(c));
+    if json.chars().all(is_plain) {
+        return Cow::Borrowed(json);
+    }
+    let mut escaped = String::with_capacity(json.len() + 64);
+    for c in json.chars() {
+        if is_plain(c) {
+            escaped.push(c);
+        } else {
+            // All of them are in the basic plane.
+            write!(escaped, "\\u{:04x}", u32::from(c)).expect("a string takes everything");
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+fn turns_text(c: char) -> bool {
+    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::tests::piped;
+
+    fn shown(is_terminal: bool) -> String {
+        let (output, go, received) = piped(is_terminal);
+        let line = "{\"a\":\"\u{9b}31m\u{202e}é\"}\n{\"b\":1}\n";
+        let batch = Batch::from_lines(0, line.into()).unwrap();
+        let place = Place {
+            stream: "01M86YQH3BN92MTRKE2RS1CKJ5".parse().unwrap(),
+            first_sequence: 7,
+            count: 2,
+        };
+        // Two lines may be written at once or one after the other.
+        go.send(()).unwrap();
+        go.send(()).unwrap();
+        Shown::on(output.clone()).show(&batch, place);
+        output.finish(std::time::Duration::from_secs(600));
+        String::from_utf8(received.try_iter().flatten().collect()).unwrap()
+    }
+
+    #[test]
+    fn records_are_shown_with_their_numbers_and_cannot_act_on_a_terminal() {
+        let piped = "durable #7 {\"a\":\"\u{9b}31m\u{202e}é\"}\ndurable #8 {\"b\":1}\n";
+        assert_eq!(shown(false), piped);
+        let on_terminal = shown(true);
+        assert!(on_terminal.contains(r#"{"a":"\u009b31m\u202eé"}"#), "{on_terminal}");
+    }
+
+    #[test]
+    fn bodies_are_shown_where_a_person_looks_on_or_asked_for_them() {
+        let (terminal, pipe) = (piped(true).0, piped(false).0);
+        assert!(Shown::is_wanted(None, &terminal) && !Shown::is_wanted(None, &pipe));
+        assert!(Shown::is_wanted(Some(true), &pipe) && !Shown::is_wanted(Some(false), &terminal));
+    }
+}
