@@ -4,8 +4,9 @@
 //!   stops reading must not stop a host.
 //! - [`log_to_stderr`]: the host's own log, over such an output.
 //! - [`Shown`]: audit logs shown to whoever looks on, once they are durable.
+//! - [`Probe`]: what liveness and readiness probes are answered.
 //!
-//! The hosts in `hosts/` are built on it. It depends on `audit-core`; nothing but hosts depends on
+//! The hosts in `hosts/` are built on it. It depends on `audit-core` and `audit-sink-s3`; nothing but hosts depends on
 //! it.
 //!
 //! # Example
@@ -22,10 +23,12 @@
 //! errors.finish(std::time::Duration::from_secs(1));
 //! ```
 
+mod health;
 mod logging;
 mod output;
 mod shown;
 
+pub use health::{Answer, Probe};
 pub use logging::log_to_stderr;
 pub use output::Output;
 pub use shown::Shown;

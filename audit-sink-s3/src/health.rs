@@ -13,6 +13,8 @@ use crate::meters::Meters;
 pub struct Health {
     /// Whether it can deliver.
     pub state: HealthState,
+    /// Whether a batch that it is given now can become durable.
+    pub commits: Commits,
     /// Batches accepted and not yet certain.
     pub pending_batches: u64,
     /// Bytes of their lines. See
@@ -66,6 +68,25 @@ impl fmt::Display for HealthState {
     }
 }
 
+/// Whether a batch that a sink is given now can become durable, which is what a readiness probe
+/// asks. With a journal that is the journal's matter: it commits while the bucket is away. In
+/// direct mode it is the bucket's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Commits {
+    /// Nothing is known to stand against it.
+    Accepted,
+    /// Batches fail until that passes or an operator acts. The process goes on by itself then.
+    Refused {
+        /// What is in the way, and what to do.
+        reason: String,
+    },
+    /// Batches fail until the process is restarted.
+    Stopped {
+        /// What happened.
+        reason: String,
+    },
+}
+
 /// Where the parts of a sink report to.
 #[derive(Debug)]
 pub(crate) struct HealthBoard {
@@ -85,6 +106,12 @@ struct Troubles {
     /// What went wrong last with each object that is under way and not certain, by its watch.
     current: BTreeMap<u64, Refusal>,
     next_watch: u64,
+    /// The watch of whoever prepares segments, while that fails.
+    segments: Option<u64>,
+    /// Whether commits wait for a segment.
+    starving: bool,
+    /// Why the journal takes nothing any more.
+    stopped: Option<String>,
     create_only: Option<bool>,
     journal_bytes: Option<u64>,
     oldest_undelivered_ms: Option<i64>,
@@ -103,6 +130,18 @@ impl Troubles {
     fn worst(&self) -> Option<&Refusal> {
         let blocked = |refusal: &&Refusal| matches!(refusal.answer, Answer::Blocked(_));
         self.current.values().find(blocked).or_else(|| self.current.values().next())
+    }
+
+    fn commits(&self) -> Commits {
+        let refused = |refusal: &Refusal| Commits::Refused { reason: refusal.to_string() };
+        if let Some(reason) = &self.stopped {
+            return Commits::Stopped { reason: reason.clone() };
+        }
+        if self.journal_bytes.is_none() {
+            return self.worst().map_or(Commits::Accepted, refused);
+        }
+        let segments = self.segments.filter(|_| self.starving);
+        segments.and_then(|watch| self.current.get(&watch)).map_or(Commits::Accepted, refused)
     }
 
     fn level(&self) -> Level {
@@ -140,6 +179,7 @@ impl HealthBoard {
         };
         Health {
             state,
+            commits: troubles.commits(),
             pending_batches: self.pending_batches.load(Ordering::Relaxed),
             pending_bytes,
             objects_delivered: self.objects_delivered.load(Ordering::Relaxed),
@@ -206,6 +246,23 @@ impl HealthBoard {
             key,
             "another object stands under the key of an audit object: not delivered"
         );
+    }
+
+    /// The journal takes nothing any more, until it is opened anew.
+    pub(crate) fn stopped(&self, reason: String) {
+        self.lock().stopped = Some(reason);
+    }
+
+    /// Whether commits wait for a segment.
+    pub(crate) fn starving(&self, starving: bool) {
+        self.lock().starving = starving;
+    }
+
+    /// Follows the preparing of segments, without which nothing can be committed.
+    pub(crate) fn watch_segments(self: &Arc<Self>) -> Watch {
+        let watch = self.watch();
+        self.lock().segments = Some(watch.number);
+        watch
     }
 
     /// Follows one object that is under way.

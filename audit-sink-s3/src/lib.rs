@@ -168,7 +168,7 @@ pub use bucket::Bucket;
 pub use decode::{DecodeError, DecodedLines, LineDecoder};
 pub use encode::{Compression, FORMAT_VERSION, ObjectMetadata};
 pub use error::{OpenError, OpenErrorKind};
-pub use health::{Health, HealthState};
+pub use health::{Commits, Health, HealthState};
 pub use journal::{
     JournalBatch, JournalDelivered, JournalDelivering, JournalReader, JournalState, JournalStream,
     OrphanedJournal, PlannedObject,

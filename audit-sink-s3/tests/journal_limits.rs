@@ -17,7 +17,7 @@ use audit_core::{
     AuditSink, Batch, Durability, Outcome, Place, Random, Receipt, SinkErrorKind, UniqueId,
 };
 use audit_sink_s3::{
-    Compression, HealthState, JournalSettings, OpenError, OpenErrorKind, S3Sink, Settings,
+    Commits, Compression, HealthState, JournalSettings, OpenError, OpenErrorKind, S3Sink, Settings,
 };
 use futures::{StreamExt, stream};
 use s3_testserver::{Fault, S3TestServer};
@@ -139,6 +139,7 @@ async fn a_full_journal_fails_functions_until_the_bucket_has_taken_it() {
         panic!("{:?}", sink.health())
     };
     assert!(reason.contains("the journal is full"), "{reason}");
+    assert_eq!(sink.health().commits, Commits::Refused { reason });
     let on_disk: u64 = files(directory.path())
         .iter()
         .filter(|(name, _)| name.ends_with(".journal"))
@@ -148,6 +149,7 @@ async fn a_full_journal_fails_functions_until_the_bucket_has_taken_it() {
     // What still fits in the last segment is taken.
     let small = batch("small", 1);
     ledger.acknowledged(&small, &sink.persist(small.clone()).await.unwrap());
+    assert_eq!(sink.health().commits, Commits::Accepted);
 
     server.resume().await;
     sink.flush().await.unwrap();

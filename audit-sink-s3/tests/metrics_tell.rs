@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use audit_core::AuditSink;
-use audit_sink_s3::{JournalSettings, S3Sink, Settings};
+use audit_sink_s3::{Commits, JournalSettings, S3Sink, Settings};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 use support::{batch, bucket_on};
@@ -62,6 +62,7 @@ async fn of_commits_deliveries_and_troubles() {
     support::until(|| sink.health().retries > 2).await;
     let away = reported(&snapshotter);
     assert_eq!(away["audit_blocked"], 1.0);
+    assert_eq!(sink.health().commits, Commits::Accepted, "the journal takes what the bucket will");
     assert_eq!(
         away["audit_oldest_undelivered_timestamp_seconds"],
         support::TIME_MS as f64 / 1_000.0

@@ -5,7 +5,7 @@
 mod support;
 
 use audit_core::{AuditSink, Outcome, SinkErrorKind};
-use audit_sink_s3::{HealthState, ObjectKey, S3Sink, Settings};
+use audit_sink_s3::{Commits, HealthState, ObjectKey, S3Sink, Settings};
 use futures::future::join_all;
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer, StoredObject};
 use support::{Ledger, TIME_MS, batch, bucket_on, check, read_server};
@@ -46,10 +46,12 @@ async fn an_unreachable_bucket_fails_persist_in_time_and_gets_the_batch_once_it_
         panic!("{:?}", sink.health())
     };
     assert!(reason.contains("Connection refused"), "{reason}");
+    assert_eq!(sink.health().commits, Commits::Refused { reason }, "it has no journal");
 
     server.resume().await;
     sink.flush().await.unwrap();
     assert_eq!(sink.health().state, HealthState::Ok);
+    assert_eq!(sink.health().commits, Commits::Accepted);
     let mut ledger = Ledger::default();
     ledger.perhaps(batch);
     ledger.check("logs/", &read_server(&server)).unwrap();

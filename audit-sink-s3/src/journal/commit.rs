@@ -120,6 +120,7 @@ impl JournaledWriter {
             stopped,
             health: Arc::clone(&health),
             trouble: None,
+            starving: false,
         };
         let (running, threads) = watch::channel(());
         let also_running = running.clone();
@@ -260,6 +261,8 @@ struct Committer {
     stopped: Arc<AtomicBool>,
     health: Arc<HealthBoard>,
     trouble: Option<Watch>,
+    /// Whether a batch has waited for a segment, and none was committed since.
+    starving: bool,
 }
 
 impl Committer {
@@ -291,9 +294,13 @@ impl Committer {
             // them back.
             while self.next.is_none() && !self.writer.has_room(bytes) {
                 match self.segments.recv_timeout(PATIENCE) {
-                    Ok(segment) => self.next = Some(segment),
+                    Ok(segment) => {
+                        self.starve(false);
+                        self.next = Some(segment);
+                    }
                     Err(RecvTimeoutError::Timeout) => {
-                        group.retain(|queued| !queued.reply.is_closed())
+                        self.starve(true);
+                        group.retain(|queued| !queued.reply.is_closed());
                     }
                     Err(RecvTimeoutError::Disconnected) => group.clear(),
                 }
@@ -320,6 +327,13 @@ impl Committer {
         }
     }
 
+    fn starve(&mut self, starving: bool) {
+        if self.starving != starving {
+            self.starving = starving;
+            self.health.starving(starving);
+        }
+    }
+
     fn commit(&mut self, group: impl Iterator<Item = Queued>) {
         let mut batches = Vec::new();
         let mut waiters = Vec::new();
@@ -340,6 +354,7 @@ impl Committer {
                 self.health.meters.committed(began.elapsed(), batches.len(), bytes);
                 let count = batches.iter().map(|encoded| encoded.batch().count()).sum();
                 self.publisher.publish(&committed, count);
+                self.starve(false);
                 let mut first_sequence = committed.first_sequence;
                 for (reply, count, _room) in waiters {
                     let place = Place { stream: self.publisher.stream(), first_sequence, count };
@@ -355,7 +370,9 @@ impl Committer {
             Err(CommitError::Failed(error)) => {
                 tracing::error!(%error, "the journal of audit logs has stopped: its disk failed");
                 let watch = self.health.watch();
-                watch.report(&Refusal::of_disk("the journal has stopped", &error));
+                let refusal = Refusal::of_disk("the journal has stopped", &error);
+                self.health.stopped(refusal.detail.clone());
+                watch.report(&refusal);
                 self.trouble = Some(watch);
                 for (reply, ..) in waiters {
                     let message =
@@ -406,7 +423,7 @@ impl Preparer {
             }
             if !self.live.wait_for_room(bytes, self.max_bytes, PATIENCE) {
                 if full.is_none() {
-                    let watch = self.health.watch();
+                    let watch = self.health.watch_segments();
                     watch.report(&Refusal::full(used, self.max_bytes));
                     full = Some(watch);
                 }
@@ -423,7 +440,7 @@ impl Preparer {
                     ordinal += 1;
                 }
                 Err(error) => {
-                    let watch = full.get_or_insert_with(|| self.health.watch());
+                    let watch = full.get_or_insert_with(|| self.health.watch_segments());
                     watch.report(&Refusal::of_disk(
                         "no segment of the journal can be prepared",
                         &error,
