@@ -75,7 +75,7 @@ const PAGE: usize = 1_000;
 impl Reader {
     pub(crate) fn open(source: &Source, common: &Common) -> Result<Reader, Failure> {
         let url = to_url(&source.bucket)?;
-        let bucket = Bucket::open_to_read(&url)?;
+        let bucket = Bucket::open_to_read(&url, Bucket::READ_RETRY)?;
         let lists_in_order = !url.starts_with("file:");
         Ok(Reader {
             bucket,

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
@@ -71,15 +72,19 @@ impl Bucket {
     }
 
     /// Like [`open`](Self::open), for those who only read: a directory that does not exist is an
-    /// error and is not made, and requests that fail are repeated a few times, since reading twice
-    /// does no harm. Do not open a sink on it.
+    /// error and is not created, and requests that get no answer are retried with a growing backoff
+    /// of at most two seconds until `retry_for` has passed. Do not open a sink on it.
     ///
     /// # Errors
     ///
     /// As [`open`](Self::open), and when a directory does not exist.
-    pub fn open_to_read(url: &str) -> Result<Bucket, OpenError> {
-        Bucket::open_for(Purpose::Read, url, [] as [(&str, &str); 0])
+    pub fn open_to_read(url: &str, retry_for: Duration) -> Result<Bucket, OpenError> {
+        Bucket::open_for(Purpose::Read { retry_for }, url, [] as [(&str, &str); 0])
     }
+
+    /// How long a reader should retry unless it is told otherwise: a restart of a store, or a
+    /// failover, is over by then, and a person who waits is not kept much longer.
+    pub const READ_RETRY: Duration = Duration::from_secs(30);
 
     fn open_for<K, V>(
         purpose: Purpose,
@@ -190,7 +195,7 @@ impl Bucket {
             Purpose::Write => {
                 create_directory(&path).map_err(|error| cannot("create").with_source(error))?;
             }
-            Purpose::Read => {
+            Purpose::Read { .. } => {
                 let found =
                     std::fs::metadata(&path).map_err(|error| cannot("read").with_source(error))?;
                 if !found.is_dir() {
@@ -282,23 +287,25 @@ impl fmt::Debug for Bucket {
 #[derive(Debug, Clone, Copy)]
 enum Purpose {
     Write,
-    Read,
+    Read { retry_for: Duration },
 }
 
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 impl Purpose {
     fn retry(self) -> object_store::RetryConfig {
-        use object_store::RetryConfig;
-        let default = RetryConfig::default();
+        use object_store::{BackoffConfig, RetryConfig};
         match self {
             // Retries are the sink's: they refresh credentials, and they know what an ambiguous
             // answer means.
-            Purpose::Write => RetryConfig { max_retries: 0, ..default },
-            // Somebody may be waiting before a screen.
-            Purpose::Read => RetryConfig {
-                max_retries: 5,
-                retry_timeout: std::time::Duration::from_secs(30),
-                ..default
+            Purpose::Write => RetryConfig { max_retries: 0, ..RetryConfig::default() },
+            // The backoff is short beside the whole time, so that the time is kept.
+            Purpose::Read { retry_for } => RetryConfig {
+                max_retries: if retry_for.is_zero() { 0 } else { usize::MAX },
+                retry_timeout: retry_for,
+                backoff: BackoffConfig {
+                    max_backoff: Duration::from_secs(2).min(retry_for),
+                    ..BackoffConfig::default()
+                },
             },
         }
     }
@@ -580,11 +587,11 @@ mod tests {
     fn a_directory_that_is_only_read_is_not_made() {
         let root = tempfile::tempdir().unwrap();
         let url = Url::from_directory_path(root.path().join("absent")).unwrap();
-        let error = Bucket::open_to_read(url.as_str()).unwrap_err().to_string();
+        let error = Bucket::open_to_read(url.as_str(), Duration::ZERO).unwrap_err().to_string();
         assert!(error.starts_with("cannot read the directory "), "{error}");
         assert!(!root.path().join("absent").exists());
         Bucket::open(url.as_str()).unwrap();
-        Bucket::open_to_read(url.as_str()).unwrap();
+        Bucket::open_to_read(url.as_str(), Duration::ZERO).unwrap();
     }
 
     #[tokio::test]
@@ -606,6 +613,37 @@ mod tests {
         assert!(!bucket.holds(&path, &longer).await.unwrap());
         let missing = bucket.holds(&bucket.path("absent"), &ours).await;
         assert!(matches!(missing, Err(object_store::Error::NotFound { .. })), "{missing:?}");
+    }
+
+    #[cfg(feature = "aws")]
+    #[tokio::test]
+    async fn readers_retry_for_as_long_as_they_are_told() {
+        use object_store::ObjectStoreExt;
+        use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
+
+        let server = S3TestServer::start().await;
+        server.put_object("a", s3_testserver::StoredObject::default());
+        let read = |retry_for| {
+            let url = format!("s3://{}", server.bucket());
+            let options = [
+                ("aws_endpoint", server.endpoint()),
+                ("aws_allow_http", "true".to_owned()),
+                ("aws_access_key_id", server.access_key().to_owned()),
+                ("aws_secret_access_key", server.secret_key().to_owned()),
+            ];
+            let bucket = Bucket::open_for(Purpose::Read { retry_for }, &url, options).unwrap();
+            async move { bucket.store().get(&Path::from("a")).await.map(drop) }
+        };
+        // More failures than the client's own count of retries would get over.
+        let mut left = 12;
+        server.faults().plan(move |_| {
+            left -= 1;
+            if left >= 0 { Fault::Refused(ErrorAnswer::SLOW_DOWN) } else { Fault::None }
+        });
+        read(Duration::ZERO).await.unwrap_err();
+        assert_eq!(server.requests().len(), 1, "not told to retry");
+        read(Duration::from_secs(600)).await.unwrap();
+        assert_eq!(server.requests().len(), 13);
     }
 
     #[test]

@@ -74,6 +74,34 @@ impl ObjectKey {
     }
 }
 
+/// Where a sink on a directory writes an object before it gives it its name: below the prefix.
+pub(crate) const UNFINISHED: &str = "_audit/unfinished";
+
+/// Whether a file below the prefix of a `file://` bucket is what a writer that died left of an
+/// object: part of one, or all of one under a second name. It holds nothing that was acknowledged
+/// and is not in the bucket too. Readers skip it.
+///
+/// Objects are written under `_audit/unfinished/` first. Other programs that write through the
+/// `object_store` crate, as versions of this one did, leave `<key>#<digits>`.
+///
+/// ```
+/// use audit_sink_s3::is_leftover;
+///
+/// let key = "dt=2023-11-14/hour=22/0000000000000000000000002D-000000000042.ndjson.zst";
+/// assert!(!is_leftover(key));
+/// assert!(is_leftover(&format!("{key}#7")));
+/// ```
+pub fn is_leftover(name: &str) -> bool {
+    if name.strip_prefix(UNFINISHED).is_some_and(|rest| rest.starts_with('/')) {
+        return true;
+    }
+    name.rsplit_once('#').is_some_and(|(key, number)| {
+        !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+            && key.parse::<ObjectKey>().is_ok()
+    })
+}
+
 /// A part of the layout that one directory stands for: a day (`dt=YYYY-MM-DD`), or an hour of it
 /// (`dt=YYYY-MM-DD/hour=HH`), in UTC.
 ///
@@ -302,6 +330,21 @@ mod tests {
             name(i64::MIN, 1, Compression::None),
             format!("dt=0001-01-01/hour=00/{id}-000000000001.ndjson")
         );
+    }
+
+    #[test]
+    fn leftovers_are_no_keys_and_nothing_else_is_a_leftover() {
+        let key = "dt=2023-11-14/hour=22/0000000000000000000000002D-000000000042.ndjson.zst";
+        for leftover in [format!("{key}#0"), format!("{key}#17"), format!("{UNFINISHED}/x")] {
+            assert!(is_leftover(&leftover), "{leftover}");
+            assert_eq!(leftover.parse::<ObjectKey>(), Err(InvalidKey), "{leftover}");
+        }
+        let others = ["", "#1", "_audit/probe", "_audit/unfinished", "_audit/unfinishedx/y"];
+        let others = others.map(ToOwned::to_owned).into_iter();
+        let near = ["", "#", "#x", "#1x", "#1#", "#+1", "#1/x"].map(|end| format!("{key}{end}"));
+        for other in others.chain(near).chain([format!("a/{key}#1")]) {
+            assert!(!is_leftover(&other), "{other}");
+        }
     }
 
     #[test]

@@ -173,6 +173,6 @@ pub use journal::{
     JournalBatch, JournalDelivered, JournalDelivering, JournalReader, JournalState, JournalStream,
     OrphanedJournal, PlannedObject,
 };
-pub use key::{InvalidKey, InvalidPartition, ObjectKey, Partition};
+pub use key::{InvalidKey, InvalidPartition, ObjectKey, Partition, is_leftover};
 pub use settings::{InvalidSettings, JournalSettings, Settings};
 pub use sink::{S3Sink, S3SinkBuilder};

@@ -148,7 +148,11 @@ impl Examination {
     fn new(url: &str, role: Role, common: &Common) -> Result<Examination, Failure> {
         let is_directory = url.starts_with("file:");
         // A directory that does not exist would be made.
-        let bucket = if is_directory { Bucket::open_to_read(url)? } else { Bucket::open(url)? };
+        let bucket = if is_directory {
+            Bucket::open_to_read(url, Bucket::READ_RETRY)?
+        } else {
+            Bucket::open(url)?
+        };
         let wire = if url.starts_with("s3:") { Some(Wire::open(url, &bucket)?) } else { None };
         let name = UniqueId::generate(&SystemClock, &SystemRandom);
         let path = bucket.path(&format!("_audit/doctor/{name}"));
