@@ -44,7 +44,6 @@ pub(crate) enum Blocker {
     EncryptionKey,
     Unsupported,
     Disk,
-    JournalFull,
     Request,
 }
 
@@ -63,9 +62,6 @@ impl Blocker {
             }
             Blocker::Unsupported => "use a store that can create objects conditionally",
             Blocker::Disk => "make room, or allow this process to write to the directory",
-            Blocker::JournalFull => {
-                "see why the bucket does not take it, or let the journal have more"
-            }
             Blocker::Request => "read the bucket's answer",
         }
     }
@@ -82,20 +78,6 @@ impl Refusal {
     pub(crate) fn gone() -> Refusal {
         let detail = "the key was refused as existing, and nothing stands there".to_owned();
         Refusal { answer: Answer::Contention, detail, timed_out: false }
-    }
-
-    /// This host's disk did not do something that delivery needs.
-    pub(crate) fn of_disk(what: &str, error: &io::Error) -> Refusal {
-        let detail = format!("{what}: {error}");
-        Refusal { answer: Answer::Blocked(Blocker::Disk), detail, timed_out: false }
-    }
-
-    /// The journal has as much of the disk as it may.
-    pub(crate) fn full(bytes: u64, max_bytes: u64) -> Refusal {
-        let detail = format!(
-            "the journal is full: {bytes} of {max_bytes} bytes wait for the bucket, or are kept"
-        );
-        Refusal { answer: Answer::Blocked(Blocker::JournalFull), detail, timed_out: false }
     }
 
     /// Reads what `object_store` made of the answer.

@@ -68,6 +68,7 @@ impl Deliverer {
                         Delivery::Delivered => self.health.delivered(object.metadata.count),
                         Delivery::Conflict => self.health.conflict(path.as_ref()),
                     }
+                    watch.over();
                     return delivery;
                 }
                 Err(refusal) => refusal,
@@ -75,8 +76,9 @@ impl Deliverer {
             if refusal.timed_out {
                 limit = longer(limit);
             }
-            watch.report(&refusal);
-            sleep(pause(&self.settings, &*self.random, refusal.answer, repetition)).await;
+            let pause = pause(&self.settings, &*self.random, refusal.answer, repetition);
+            watch.report(refusal);
+            sleep(pause).await;
             repetition = repetition.saturating_add(1);
         }
     }

@@ -15,7 +15,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::answer::Answer;
 use crate::buffers::pieces;
 use crate::deliver::{Deliverer, Delivery};
 use crate::encode::ObjectEncoder;
@@ -206,14 +205,13 @@ impl DirectWriter {
     fn trouble(&self) -> (SinkErrorKind, String) {
         match self.health.trouble() {
             None => (SinkErrorKind::Unavailable, "the bucket has not answered yet".to_owned()),
-            Some(refusal) => {
-                let kind = match refusal.answer {
-                    Answer::Exists | Answer::Contention | Answer::Unknown => {
-                        SinkErrorKind::Unavailable
-                    }
-                    Answer::Blocked(_) => SinkErrorKind::Blocked,
+            Some(trouble) => {
+                let kind = if trouble.is_blocked() {
+                    SinkErrorKind::Blocked
+                } else {
+                    SinkErrorKind::Unavailable
                 };
-                (kind, format!("last answer of the bucket: {refusal}"))
+                (kind, format!("last response: {trouble}"))
             }
         }
     }

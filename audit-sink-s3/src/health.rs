@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::answer::{Answer, Blocker, Refusal};
+use tokio::time::{Duration, Instant};
+
+use crate::answer::{Answer, Refusal};
 use crate::meters::Meters;
 
 /// How a sink is doing, at one moment.
@@ -24,7 +27,7 @@ pub struct Health {
     pub objects_delivered: u64,
     /// Records in them.
     pub records_delivered: u64,
-    /// Requests that had to be repeated since the sink was opened.
+    /// Requests to the bucket that were retried since the sink was opened.
     pub retries: u64,
     /// Objects that were not delivered since another one stood under their key.
     pub conflicts: u64,
@@ -36,7 +39,7 @@ pub struct Health {
     /// When the oldest record was made that is in the journal and not in the bucket, as far as
     /// delivery has read, in milliseconds since the Unix epoch. `None` if there is none.
     pub oldest_undelivered_ms: Option<i64>,
-    /// What the bucket said when it last did not carry out a request, though that may be over.
+    /// The last trouble that was met, though it may be over.
     pub last_error: Option<String>,
 }
 
@@ -45,15 +48,16 @@ pub struct Health {
 pub enum HealthState {
     /// Nothing is known to be wrong.
     Ok,
-    /// Requests are repeated: the bucket is out of reach, overloaded, or its answers get lost. It
-    /// goes by itself.
+    /// Requests are retried: the bucket or the service that issues credentials is out of reach or
+    /// overloaded, or its responses get lost. No operator is needed.
     Retrying {
-        /// What the bucket said.
+        /// Who failed, and why.
         reason: String,
     },
-    /// The bucket refuses, until an operator acts. Requests are repeated slowly.
+    /// Something refuses until an operator acts: the bucket, the service that issues credentials,
+    /// TLS, this host's disk. Requests are retried slowly.
     Blocked {
-        /// What the bucket said, and what to do.
+        /// Who refused, why, and what to do.
         reason: String,
     },
 }
@@ -87,6 +91,99 @@ pub enum Commits {
     },
 }
 
+/// What is wrong, as far as one part of a sink knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// An object cannot be delivered.
+    Delivery(Refusal),
+    /// This host's disk did not do something that the journal needs.
+    Disk(String),
+    /// The journal takes as much of the disk as it may.
+    JournalFull(String),
+    /// A sync of the journal failed, after which nothing that this process does makes it whole.
+    Stopped(String),
+}
+
+impl Trouble {
+    pub(crate) fn disk(what: &str, error: &io::Error) -> Trouble {
+        Trouble::Disk(format!("{what}: {error}"))
+    }
+
+    pub(crate) fn stopped(error: &io::Error) -> Trouble {
+        Trouble::Stopped(format!("the journal has stopped: {error}"))
+    }
+
+    pub(crate) fn journal_full(bytes: u64, max_bytes: u64) -> Trouble {
+        Trouble::JournalFull(format!(
+            "the journal is full: {bytes} of {max_bytes} bytes wait for delivery, or are kept"
+        ))
+    }
+
+    fn level(&self) -> Level {
+        match self {
+            Trouble::Delivery(refusal) => match refusal.answer {
+                Answer::Exists | Answer::Contention | Answer::Unknown => Level::Retrying,
+                Answer::Blocked(_) => Level::Blocked,
+            },
+            Trouble::Disk(_) | Trouble::JournalFull(_) | Trouble::Stopped(_) => Level::Blocked,
+        }
+    }
+
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.level() == Level::Blocked
+    }
+
+    /// Whether the log has nothing new to say of `self` after `other`.
+    fn is_like(&self, other: &Trouble) -> bool {
+        match (self, other) {
+            (Trouble::Delivery(this), Trouble::Delivery(other)) => {
+                match (this.answer, other.answer) {
+                    (Answer::Blocked(this), Answer::Blocked(other)) => this == other,
+                    (Answer::Blocked(_), _) | (_, Answer::Blocked(_)) => false,
+                    (
+                        Answer::Exists | Answer::Contention | Answer::Unknown,
+                        Answer::Exists | Answer::Contention | Answer::Unknown,
+                    ) => true,
+                }
+            }
+            (Trouble::Disk(_), Trouble::Disk(_))
+            | (Trouble::JournalFull(_), Trouble::JournalFull(_))
+            | (Trouble::Stopped(_), Trouble::Stopped(_)) => true,
+            (
+                Trouble::Delivery(_)
+                | Trouble::Disk(_)
+                | Trouble::JournalFull(_)
+                | Trouble::Stopped(_),
+                _,
+            ) => false,
+        }
+    }
+}
+
+impl From<Refusal> for Trouble {
+    fn from(refusal: Refusal) -> Trouble {
+        Trouble::Delivery(refusal)
+    }
+}
+
+/// As an operator reads it: what happened, and what to do if it waits for somebody.
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Delivery(refusal) => refusal.fmt(f),
+            Trouble::Disk(detail) => {
+                write!(f, "{detail} (make room, or allow this process to use the journal's disk)")
+            }
+            Trouble::JournalFull(detail) => {
+                write!(f, "{detail} (see why it is not delivered, or raise journal.max_bytes)")
+            }
+            Trouble::Stopped(detail) => {
+                write!(f, "{detail} (see to the journal's disk, then restart this process)")
+            }
+        }
+    }
+}
+
 /// Where the parts of a sink report to.
 #[derive(Debug)]
 pub(crate) struct HealthBoard {
@@ -98,13 +195,15 @@ pub(crate) struct HealthBoard {
     retries: AtomicU64,
     conflicts: AtomicU64,
     troubles: Mutex<Troubles>,
+    /// Where a line that was held back is logged in the end. `None` without a runtime.
+    runtime: Option<tokio::runtime::Handle>,
     pub(crate) meters: Meters,
 }
 
 #[derive(Debug, Default)]
 struct Troubles {
-    /// What went wrong last with each object that is under way and not certain, by its watch.
-    current: BTreeMap<u64, Refusal>,
+    /// What went wrong last with each thing that is under way, by its watch.
+    current: BTreeMap<u64, Trouble>,
     next_watch: u64,
     /// The watch of whoever prepares segments, while that fails.
     segments: Option<u64>,
@@ -116,9 +215,27 @@ struct Troubles {
     journal_bytes: Option<u64>,
     oldest_undelivered_ms: Option<i64>,
     last_error: Option<String>,
+    log: Logged,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the log was told last.
+#[derive(Debug, Default)]
+struct Logged {
+    /// `None` if it was told that all is well, or nothing.
+    trouble: Option<Trouble>,
+    /// When it was last told of a trouble.
+    at: Option<Instant>,
+    /// How often since then a trouble began or changed that it was not told of.
+    held_back: u64,
+    /// Whether a task will tell it the rest.
+    is_settling: bool,
+}
+
+/// How long the log is not told of another trouble after one. Troubles that come and go with every
+/// object would be a line each.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     Ok,
     Retrying,
@@ -127,13 +244,17 @@ enum Level {
 
 impl Troubles {
     /// The trouble that matters most: one that needs an operator, else any.
-    fn worst(&self) -> Option<&Refusal> {
-        let blocked = |refusal: &&Refusal| matches!(refusal.answer, Answer::Blocked(_));
-        self.current.values().find(blocked).or_else(|| self.current.values().next())
+    fn worst(&self) -> Option<&Trouble> {
+        let blocked = self.current.values().find(|trouble| trouble.is_blocked());
+        blocked.or_else(|| self.current.values().next())
+    }
+
+    fn level(&self) -> Level {
+        self.worst().map_or(Level::Ok, Trouble::level)
     }
 
     fn commits(&self) -> Commits {
-        let refused = |refusal: &Refusal| Commits::Refused { reason: refusal.to_string() };
+        let refused = |trouble: &Trouble| Commits::Refused { reason: trouble.to_string() };
         if let Some(reason) = &self.stopped {
             return Commits::Stopped { reason: reason.clone() };
         }
@@ -144,13 +265,49 @@ impl Troubles {
         segments.and_then(|watch| self.current.get(&watch)).map_or(Commits::Accepted, refused)
     }
 
-    fn level(&self) -> Level {
-        match self.worst().map(|refusal| refusal.answer) {
-            None => Level::Ok,
-            Some(Answer::Exists | Answer::Contention | Answer::Unknown) => Level::Retrying,
-            Some(Answer::Blocked(_)) => Level::Blocked,
+    /// What the log is to be told now. The end of a trouble that it was told of is never held back,
+    /// so that it never ends on a trouble that is over.
+    fn line(&mut self) -> Option<Line> {
+        let now = self.worst().cloned();
+        let log = &mut self.log;
+        let new = match (&log.trouble, now) {
+            (None, None) => return None,
+            (Some(before), None) => {
+                let before = before.clone();
+                log.trouble = None;
+                return Some(Line::Over(before));
+            }
+            (Some(before), Some(now)) if now.is_like(before) => return None,
+            (_, Some(now)) => now,
+        };
+        // One that needs an operator is told at once after one that needs none.
+        let is_worse = log.trouble.as_ref().is_some_and(|before| before.level() < new.level());
+        if !is_worse && log.at.is_some_and(|at| at.elapsed() < LOG_INTERVAL) {
+            log.held_back += 1;
+            return None;
         }
+        log.trouble = Some(new.clone());
+        log.at = Some(Instant::now());
+        Some(Line::Trouble(new, std::mem::take(&mut log.held_back)))
     }
+}
+
+impl Troubles {
+    /// When somebody must come back to tell the log of the trouble that was held back, if it lasts.
+    fn settle_in(&mut self) -> Option<Duration> {
+        let now = self.worst()?;
+        let is_told = self.log.trouble.as_ref().is_some_and(|told| now.is_like(told));
+        let at = self.log.at.filter(|_| !is_told && !self.log.is_settling)?;
+        self.log.is_settling = true;
+        Some(LOG_INTERVAL.saturating_sub(at.elapsed()))
+    }
+}
+
+/// What the log is told.
+enum Line {
+    /// With how many others before it were not told.
+    Trouble(Trouble, u64),
+    Over(Trouble),
 }
 
 impl HealthBoard {
@@ -164,18 +321,19 @@ impl HealthBoard {
             retries: AtomicU64::new(0),
             conflicts: AtomicU64::new(0),
             troubles: Mutex::default(),
+            runtime: tokio::runtime::Handle::try_current().ok(),
             meters,
         })
     }
 
     pub(crate) fn health(&self, pending_bytes: u64) -> Health {
         let troubles = self.lock();
-        let state = match (troubles.level(), troubles.worst()) {
-            (Level::Ok, _) | (_, None) => HealthState::Ok,
-            (Level::Retrying, Some(refusal)) => {
-                HealthState::Retrying { reason: refusal.to_string() }
+        let state = match troubles.worst() {
+            None => HealthState::Ok,
+            Some(trouble) if trouble.is_blocked() => {
+                HealthState::Blocked { reason: trouble.to_string() }
             }
-            (Level::Blocked, Some(refusal)) => HealthState::Blocked { reason: refusal.to_string() },
+            Some(trouble) => HealthState::Retrying { reason: trouble.to_string() },
         };
         Health {
             state,
@@ -194,24 +352,21 @@ impl HealthBoard {
     }
 
     /// What stands in the way now, if it is known.
-    pub(crate) fn trouble(&self) -> Option<Refusal> {
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
         self.lock().worst().cloned()
     }
 
     /// What keeps a journal from being emptied or written to, if that is known. That it is full
     /// comes of something else.
-    pub(crate) fn hindrance(&self) -> Option<Refusal> {
+    pub(crate) fn hindrance(&self) -> Option<Trouble> {
         let troubles = self.lock();
-        let full = Answer::Blocked(Blocker::JournalFull);
-        let other = troubles.current.values().find(|refusal| refusal.answer != full);
-        other.or_else(|| troubles.worst()).cloned()
+        let is_cause = |trouble: &&Trouble| !matches!(trouble, Trouble::JournalFull(_));
+        troubles.current.values().find(is_cause).or_else(|| troubles.worst()).cloned()
     }
 
-    /// Whether anything is wrong with the bucket, as far as it is known; a journal that is full is
-    /// not.
-    pub(crate) fn bucket_in_trouble(&self) -> bool {
-        let of_journal = [Answer::Blocked(Blocker::JournalFull), Answer::Blocked(Blocker::Disk)];
-        self.lock().current.values().any(|refusal| !of_journal.contains(&refusal.answer))
+    /// Whether delivery is in trouble, as far as it is known; the journal's own troubles are not.
+    pub(crate) fn delivery_in_trouble(&self) -> bool {
+        self.lock().current.values().any(|trouble| matches!(trouble, Trouble::Delivery(_)))
     }
 
     pub(crate) fn create_only(&self, create_only: Option<bool>) {
@@ -265,36 +420,74 @@ impl HealthBoard {
         watch
     }
 
-    /// Follows one object that is under way.
+    /// Follows one thing that is under way.
     pub(crate) fn watch(self: &Arc<Self>) -> Watch {
         let mut troubles = self.lock();
         troubles.next_watch += 1;
         Watch { board: Arc::clone(self), number: troubles.next_watch }
     }
 
-    /// Changes the troubles, and logs if that changes the state: once for each change, not for each
-    /// repetition.
-    fn change(&self, change: impl FnOnce(&mut Troubles)) {
+    /// Changes the troubles, and tells the log if that changes what it knows.
+    fn change(self: &Arc<Self>, change: impl FnOnce(&mut Troubles)) {
         let mut troubles = self.lock();
-        let before = troubles.level();
         change(&mut troubles);
-        let after = troubles.level();
-        let reason = troubles.worst().map(Refusal::to_string).unwrap_or_default();
+        let level = troubles.level();
+        let line = troubles.line();
+        let settle_in = troubles.settle_in();
         drop(troubles);
-        self.meters.blocked(after as u8);
+        self.meters.blocked(level as u8);
+        if let Some(line) = line {
+            self.log(&line);
+        }
+        if let (Some(settle_in), Some(runtime)) = (settle_in, &self.runtime) {
+            let board = Arc::downgrade(self);
+            runtime.spawn(async move {
+                tokio::time::sleep(settle_in).await;
+                if let Some(board) = board.upgrade() {
+                    board.settle();
+                }
+            });
+        }
+    }
+
+    /// Tells the log what was held back, if it is still so.
+    fn settle(self: &Arc<Self>) {
+        self.change(|troubles| troubles.log.is_settling = false);
+    }
+
+    fn log(&self, line: &Line) {
         let bucket = self.bucket.as_str();
-        match after {
-            _ if before == after => {}
-            Level::Ok => tracing::info!(bucket, "the audit bucket answers again"),
-            Level::Retrying => {
-                tracing::warn!(bucket, reason, "requests to the audit bucket are repeated")
+        match line {
+            Line::Over(Trouble::Delivery(_)) => {
+                tracing::info!(bucket, "audit logs are delivered again");
             }
-            Level::Blocked => {
-                tracing::error!(
-                    bucket,
-                    reason,
-                    "the audit bucket is blocked until an operator acts"
-                )
+            Line::Over(Trouble::Disk(_) | Trouble::Stopped(_)) => {
+                tracing::info!(bucket, "the journal of audit logs can use its disk again");
+            }
+            Line::Over(Trouble::JournalFull(_)) => {
+                tracing::info!(bucket, "the journal of audit logs has room again");
+            }
+            Line::Trouble(trouble, held_back) => {
+                let (reason, held_back) = (trouble.to_string(), *held_back);
+                match trouble {
+                    Trouble::Delivery(_) if !trouble.is_blocked() => {
+                        tracing::warn!(bucket, reason, held_back, "audit delivery is retried");
+                    }
+                    Trouble::Delivery(_) => tracing::error!(
+                        bucket,
+                        reason,
+                        held_back,
+                        "audit delivery is blocked until an operator acts"
+                    ),
+                    Trouble::Disk(_) | Trouble::JournalFull(_) | Trouble::Stopped(_) => {
+                        tracing::error!(
+                            bucket,
+                            reason,
+                            held_back,
+                            "the journal of audit logs is blocked until an operator acts"
+                        )
+                    }
+                }
             }
         }
     }
@@ -304,27 +497,177 @@ impl HealthBoard {
     }
 }
 
-/// One object under way. Its trouble is over when this is dropped.
+/// One thing under way, such as an object. What it reported is gone when this is dropped, and only
+/// [`over`](Self::over) says that it ended well: a task that is dropped with its runtime knows
+/// nothing of the bucket.
+#[must_use]
+#[derive(Debug)]
 pub(crate) struct Watch {
     board: Arc<HealthBoard>,
     number: u64,
 }
 
 impl Watch {
-    pub(crate) fn report(&self, refusal: &Refusal) {
-        self.board.retries.fetch_add(1, Ordering::Relaxed);
-        self.board.meters.retried();
+    pub(crate) fn report(&self, trouble: impl Into<Trouble>) {
+        let trouble = trouble.into();
+        if let Trouble::Delivery(_) = trouble {
+            self.board.retries.fetch_add(1, Ordering::Relaxed);
+            self.board.meters.retried();
+        }
         self.board.change(|troubles| {
-            troubles.last_error = Some(refusal.to_string());
-            troubles.current.insert(self.number, refusal.clone());
+            troubles.last_error = Some(trouble.to_string());
+            troubles.current.insert(self.number, trouble);
+        });
+    }
+
+    /// It was carried out.
+    pub(crate) fn over(self) {
+        self.board.change(|troubles| {
+            troubles.current.remove(&self.number);
         });
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.board.change(|troubles| {
-            troubles.current.remove(&self.number);
-        });
+        let mut troubles = self.board.lock();
+        if troubles.current.remove(&self.number).is_some() {
+            let level = troubles.level();
+            drop(troubles);
+            self.board.meters.blocked(level as u8);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::answer::Blocker;
+
+    /// What was logged, without times.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        fn start() -> (Log, tracing::subscriber::DefaultGuard) {
+            let log = Log::default();
+            let writer = log.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_ansi(false)
+                .without_time()
+                .with_target(false)
+                .with_writer(move || writer.clone())
+                .finish();
+            (log, tracing::subscriber::set_default(subscriber))
+        }
+
+        /// What was logged since the last call.
+        fn take(&self) -> Vec<String> {
+            let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+            let text = String::from_utf8(bytes).unwrap();
+            text.lines().map(|line| line.trim().replace(" bucket=\"b\"", "")).collect()
+        }
+    }
+
+    fn trouble(answer: Answer) -> Trouble {
+        Trouble::Delivery(Refusal { answer, ..Refusal::timeout(Duration::from_millis(7)) })
+    }
+
+    const RETRIED: &str = "WARN audit delivery is retried reason=\"no answer within 7 ms\"";
+    const DELIVERED: &str = "INFO audit logs are delivered again";
+
+    #[tokio::test(start_paused = true)]
+    async fn troubles_that_come_and_go_are_logged_at_intervals() {
+        let (log, _guard) = Log::start();
+        let board = HealthBoard::new("b".to_owned());
+        for _ in 0..3_377 {
+            let watch = board.watch();
+            watch.report(trouble(Answer::Unknown));
+            watch.over();
+        }
+        assert_eq!(log.take(), [format!("{RETRIED} held_back=0"), DELIVERED.to_owned()]);
+        tokio::time::sleep(LOG_INTERVAL).await;
+        assert_eq!(log.take(), [""; 0], "all is well, as the log was told");
+        let watch = board.watch();
+        watch.report(trouble(Answer::Unknown));
+        assert_eq!(log.take(), [format!("{RETRIED} held_back=3376")]);
+        watch.over();
+        assert_eq!(log.take(), [DELIVERED]);
+        assert_eq!(board.health(0).retries, 3_378, "each is counted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trouble_that_was_held_back_and_lasts_is_logged() {
+        let (log, _guard) = Log::start();
+        let board = HealthBoard::new("b".to_owned());
+        let first = board.watch();
+        first.report(trouble(Answer::Unknown));
+        first.over();
+        assert_eq!(log.take().len(), 2);
+        let second = board.watch();
+        (0..1_000).for_each(|_| second.report(trouble(Answer::Unknown)));
+        assert_eq!(log.take(), [""; 0]);
+        tokio::time::sleep(LOG_INTERVAL * 2).await;
+        assert_eq!(log.take().len(), 1, "once, without any event");
+        second.over();
+        assert_eq!(log.take(), [DELIVERED]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_needs_an_operator_is_logged_at_once() {
+        let (log, _guard) = Log::start();
+        let board = HealthBoard::new("b".to_owned());
+        let (object, disk) = (board.watch(), board.watch());
+        object.report(trouble(Answer::Unknown));
+        object.report(trouble(Answer::Blocked(Blocker::Permission)));
+        object.report(trouble(Answer::Blocked(Blocker::Permission)));
+        let lines = log.take();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[1].starts_with("ERROR audit delivery is blocked until an operator acts"));
+        disk.report(Trouble::disk("no plan", &io::Error::from(io::ErrorKind::StorageFull)));
+        object.over();
+        tokio::time::sleep(LOG_INTERVAL * 2).await;
+        let lines = log.take();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("ERROR the journal of audit logs is blocked"), "{lines:?}");
+        disk.over();
+        assert_eq!(log.take(), ["INFO the journal of audit logs can use its disk again"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_dropped_claims_nothing() {
+        let (log, _guard) = Log::start();
+        let board = HealthBoard::new("b".to_owned());
+        let watch = board.watch();
+        watch.report(trouble(Answer::Unknown));
+        assert_eq!(log.take().len(), 1);
+        drop(watch);
+        assert_eq!(log.take(), [""; 0], "nothing was delivered");
+        assert_eq!(board.health(0).state, HealthState::Ok);
+    }
+
+    #[test]
+    fn only_requests_to_the_bucket_count_as_retries() {
+        let board = HealthBoard::new("b".to_owned());
+        let watch = board.watch();
+        watch.report(Trouble::journal_full(3, 3));
+        watch.report(Trouble::disk("x", &io::Error::from(io::ErrorKind::StorageFull)));
+        assert_eq!(board.health(0).retries, 0);
+        assert!(!board.delivery_in_trouble());
+        watch.report(trouble(Answer::Contention));
+        assert_eq!(board.health(0).retries, 1);
+        assert!(board.delivery_in_trouble());
     }
 }

@@ -20,8 +20,7 @@ use super::format::{EncodedBatch, Position};
 use super::live::{LiveSegments, Publisher};
 use super::segment::Segment;
 use super::writer::{CommitError, JournalWriter};
-use crate::answer::Refusal;
-use crate::health::{HealthBoard, Watch};
+use crate::health::{HealthBoard, Trouble, Watch};
 use crate::slot::Slot;
 use crate::{JournalSettings, Settings};
 
@@ -370,9 +369,9 @@ impl Committer {
             Err(CommitError::Failed(error)) => {
                 tracing::error!(%error, "the journal of audit logs has stopped: its disk failed");
                 let watch = self.health.watch();
-                let refusal = Refusal::of_disk("the journal has stopped", &error);
-                self.health.stopped(refusal.detail.clone());
-                watch.report(&refusal);
+                let trouble = Trouble::stopped(&error);
+                self.health.stopped(trouble.to_string());
+                watch.report(trouble);
                 self.trouble = Some(watch);
                 for (reply, ..) in waiters {
                     let message =
@@ -424,7 +423,7 @@ impl Preparer {
             if !self.live.wait_for_room(bytes, self.max_bytes, PATIENCE) {
                 if full.is_none() {
                     let watch = self.health.watch_segments();
-                    watch.report(&Refusal::full(used, self.max_bytes));
+                    watch.report(Trouble::journal_full(used, self.max_bytes));
                     full = Some(watch);
                 }
                 continue;
@@ -432,7 +431,9 @@ impl Preparer {
             let salt = (self.random.next_u64() >> 32) as u32;
             match self.live.prepare(&*self.disk, ordinal, bytes, salt) {
                 Ok(segment) => {
-                    full = None;
+                    if let Some(full) = full.take() {
+                        full.over();
+                    }
                     self.health.journal_bytes(self.live.bytes());
                     if self.ready.send(segment).is_err() {
                         return;
@@ -441,10 +442,8 @@ impl Preparer {
                 }
                 Err(error) => {
                     let watch = full.get_or_insert_with(|| self.health.watch_segments());
-                    watch.report(&Refusal::of_disk(
-                        "no segment of the journal can be prepared",
-                        &error,
-                    ));
+                    watch
+                        .report(Trouble::disk("no segment of the journal can be prepared", &error));
                     // Nothing is removed that this could wait for, so it waits for time alone.
                     self.live.wait_for_room(u64::MAX / 2, 0, PATIENCE);
                 }

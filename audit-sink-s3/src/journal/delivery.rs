@@ -28,11 +28,10 @@ use super::plan::{
     write_object,
 };
 use super::segment::{SegmentReader, Window};
-use crate::answer::Refusal;
 use crate::buffers::pieces;
 use crate::deliver::{Deliverer, Delivery};
 use crate::encode::{EncodedObject, ObjectEncoder};
-use crate::health::Watch;
+use crate::health::{Trouble, Watch};
 use crate::{JournalSettings, Settings};
 
 /// What the handle asks of the task.
@@ -307,7 +306,9 @@ impl JournalDelivery {
                     cutter.consumed = cutter.consumed.max(durable);
                 }
                 self.more = !caught_up;
-                self.refused = None;
+                if let Some(refused) = self.refused.take() {
+                    refused.watch.over();
+                }
                 if let Some(cut) = full {
                     self.encode(cut).await;
                 }
@@ -343,7 +344,11 @@ impl JournalDelivery {
         ];
         match done.into_iter().find_map(Result::err) {
             Some(failed) => self.refuse(failed, false),
-            None => self.refused = self.refused.take().filter(|refused| refused.reading),
+            None => {
+                if let Some(refused) = self.refused.take_if(|refused| !refused.reading) {
+                    refused.watch.over();
+                }
+            }
         }
     }
 
@@ -354,7 +359,7 @@ impl JournalDelivery {
             .refused
             .take()
             .map_or_else(|| self.deliverer.health.watch(), |before| before.watch);
-        watch.report(&Refusal::of_disk(what, &error));
+        watch.report(Trouble::disk(what, &error));
         let again_at = Instant::now() + DISK_PAUSE;
         self.refused = Some(Refused { again_at, is_full, reading, watch });
         if is_full {
@@ -423,7 +428,7 @@ impl JournalDelivery {
 
     /// Takes note of an object whose outcome is certain.
     fn arrived(&mut self, plan: &Plan, delivery: Delivery) {
-        let trouble = self.deliverer.health.bucket_in_trouble();
+        let trouble = self.deliverer.health.delivery_in_trouble();
         self.allowed = if trouble { 1 } else { (self.allowed + 1).min(self.journal.max_in_flight) };
         if let Some(planned) = self.planned.iter_mut().find(|planned| planned.plan == *plan) {
             planned.state = match delivery {
