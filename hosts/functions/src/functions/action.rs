@@ -1,7 +1,7 @@
 //! Actions: they call queries and mutations, each audited on its own, and have no audit log.
 
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use audit_runtime::{AuditError, FunctionKind};
@@ -9,14 +9,15 @@ use serde_json::{Value as Json, json};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::call::{Answered, CallError, Caller, Failed, chain};
+use super::call::{Answered, CallError, Caller, Failed};
 use super::deployed::Deployed;
 use super::jobs::{self, Job};
 use super::operations::{function_metadata, request_metadata, unknown};
 use super::reference::{Target, resolve};
-use super::workers::STACK_BYTES;
+use super::workers::{Broken, STACK_BYTES, panic_message};
 use super::{Functions, key_of};
 use crate::engine::{self, Answer, Call, Failure, Later, Seed, SyscallError, Syscalls};
+use crate::store::StoreError;
 use crate::value::ComponentPath;
 
 /// Runs an action to its end, on a thread of its own: it waits for what it calls.
@@ -53,10 +54,14 @@ pub(super) async fn run(
         // Nobody waits any more: there is nobody to tell.
         drop(answer.send(done));
     });
-    spawned.map_err(|error| CallError::Overloaded(format!("no thread for an action: {error}")))?;
-    match answered.await.expect("the thread answers") {
-        Ok(done) => done,
-        Err(panic) => resume_unwind(panic),
+    spawned.map_err(|error| {
+        tracing::error!(%error, "no thread for an action");
+        CallError::Overloaded("there is no thread for an action".to_owned())
+    })?;
+    match answered.await {
+        Ok(Ok(done)) => done,
+        Ok(Err(panic)) => Err(CallError::internal(Broken::Panicked(panic_message(&*panic)))),
+        Err(_) => Err(CallError::internal("the action's thread is gone")),
     }
 }
 
@@ -128,6 +133,14 @@ fn passed_on(called: Result<Answered, CallError>) -> Done {
             Err(SyscallError { message, data })
         }
         Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+/// What a function hears of the store.
+fn told(error: &StoreError) -> String {
+    match error {
+        StoreError::User(message) => message.clone(),
+        StoreError::Failed(_) => CallError::of_store(error).to_string(),
     }
 }
 
@@ -207,7 +220,7 @@ impl InAction<'_> {
                     later.complete(
                         written
                             .map(|id| json!(id).to_string())
-                            .map_err(|error| failed(chain(&error))),
+                            .map_err(|error| failed(told(&error))),
                     );
                 });
             }
@@ -222,7 +235,7 @@ impl InAction<'_> {
                     let now_ms = functions.inner.now_ms();
                     let written = functions.inner.write(|tx| jobs::cancel(tx, &from, &id, now_ms));
                     later.complete(
-                        written.map(|()| "null".to_owned()).map_err(|error| failed(chain(&error))),
+                        written.map(|()| "null".to_owned()).map_err(|error| failed(told(&error))),
                     );
                 });
             }

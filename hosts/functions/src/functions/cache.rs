@@ -7,6 +7,8 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use super::cached::CachedQuery;
 use super::call::Identity;
+use super::reference::full_name;
+use super::turns::Lane;
 use crate::store::Timestamp;
 use crate::value::ComponentPath;
 
@@ -24,6 +26,8 @@ pub struct QueryKey {
     pub(super) identity: Option<Arc<Identity>>,
     /// Where pages end that a client has.
     pub(super) journal: Option<Arc<str>>,
+    /// Who takes the turn if it has to be computed. Any caller may be handed the result.
+    pub(super) lane: Lane,
 }
 
 /// Where a result is kept.
@@ -70,9 +74,13 @@ struct State {
 
 impl QueryKey {
     fn slot(&self, identity: Whose) -> Slot {
-        let QueryKey { component, name, args, identity: _, journal } = self;
+        let QueryKey { component, name, args, identity: _, journal, lane: _ } = self;
         let (component, name) = (component.clone(), Arc::clone(name));
         Slot { component, name, args: Arc::clone(args), journal: journal.clone(), identity }
+    }
+
+    pub(super) fn full_name(&self) -> String {
+        full_name(&self.component, &self.name)
     }
 
     fn function(&self) -> (ComponentPath, Arc<str>) {
@@ -137,7 +145,8 @@ impl QueryCache {
         Turn { cache: self, slot, guard: Some(turn.lock_owned().await) }
     }
 
-    pub(super) fn insert(&self, key: &QueryKey, is_personal: bool, result: &Arc<CachedQuery>) {
+    pub(super) fn insert(&self, key: &QueryKey, result: &Arc<CachedQuery>) {
+        let is_personal = result.is_personal();
         let mut state = self.state();
         if is_personal {
             state.personal.insert(key.function());

@@ -11,25 +11,29 @@ use crate::store::{Timestamp, Watch};
 
 /// What a query gave at one time, sealed: nobody gets it but by [`release`](CachedQuery::release).
 pub struct CachedQuery {
-    sealed: Audited<Arc<Answered>>,
-    /// Of the result. Says whether a subscriber has this already, and nothing else.
-    digest: [u8; 32],
+    sealed: Audited<Result<Arc<Answered>, CallError>>,
+    /// Of the result, if there is one. Says whether a subscriber has this already, and nothing
+    /// else.
+    digest: Option<[u8; 32]>,
     /// Of the result, in bytes: what the cache counts.
     bytes: usize,
     at: Timestamp,
     watch: Watch,
     journal: Option<String>,
+    is_personal: bool,
     may_be_kept: bool,
     releases: Mutex<Releases>,
 }
 
 /// What is known of a result besides the result.
 pub(super) struct Facts {
-    pub(super) digest: [u8; 32],
+    pub(super) digest: Option<[u8; 32]>,
     pub(super) bytes: usize,
     pub(super) at: Timestamp,
     pub(super) watch: Watch,
     pub(super) journal: Option<String>,
+    /// Whether it is for one identity alone.
+    pub(super) is_personal: bool,
     pub(super) may_be_kept: bool,
 }
 
@@ -48,8 +52,11 @@ type HandedOut = Result<Arc<Answered>, CallError>;
 const MAX_RELEASED_TOGETHER: usize = 4_096;
 
 impl CachedQuery {
-    pub(super) fn new(sealed: Audited<Arc<Answered>>, facts: Facts) -> CachedQuery {
-        let Facts { digest, bytes, at, watch, journal, may_be_kept } = facts;
+    pub(super) fn new(
+        sealed: Audited<Result<Arc<Answered>, CallError>>,
+        facts: Facts,
+    ) -> CachedQuery {
+        let Facts { digest, bytes, at, watch, journal, is_personal, may_be_kept } = facts;
         CachedQuery {
             sealed,
             digest,
@@ -57,6 +64,7 @@ impl CachedQuery {
             at,
             watch,
             journal,
+            is_personal,
             may_be_kept,
             releases: Mutex::default(),
         }
@@ -64,7 +72,7 @@ impl CachedQuery {
 
     /// Whether both have the same result, so that who has one has the other.
     pub fn same_result(&self, other: &CachedQuery) -> bool {
-        self.digest == other.digest
+        self.digest.is_some() && self.digest == other.digest
     }
 
     /// Tells when a commit changes what the query read.
@@ -80,6 +88,10 @@ impl CachedQuery {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    pub(super) fn is_personal(&self) -> bool {
+        self.is_personal
     }
 
     pub(super) fn may_be_kept(&self) -> bool {
@@ -101,7 +113,8 @@ impl CachedQuery {
     ///
     /// # Errors
     ///
-    /// [`CallError::NotDurable`]: nothing was handed out.
+    /// [`CallError::NotDurable`]: nothing was handed out. Others: the query has no result, and what
+    /// it logged is durable.
     ///
     /// # Cancellation
     ///
@@ -119,9 +132,7 @@ impl CachedQuery {
             // ever.
             tokio::spawn(Arc::clone(self).release_waiting());
         }
-        answered
-            .await
-            .unwrap_or_else(|_| Err(CallError::NotDurable("the host is stopping".to_owned())))
+        answered.await.unwrap_or_else(|_| Err(CallError::internal("the host is stopping")))
     }
 
     async fn release_waiting(self: Arc<Self>) {
@@ -136,7 +147,7 @@ impl CachedQuery {
                 releases.waiting.drain(..together).unzip()
             };
             let released = match self.sealed.release_all(&requests).await {
-                Ok(answered) => Ok(Arc::clone(answered.expect("somebody waits"))),
+                Ok(outcome) => outcome.expect("somebody waits").clone(),
                 Err(error) => unreleased(&error).map(Arc::new),
             };
             for answer in answers {

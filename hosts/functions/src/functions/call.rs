@@ -2,13 +2,17 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use audit_runtime::{MutationError, ReleaseError, RequestContext};
 use serde_json::Value as Json;
+use tokio::time::Instant;
 
 use super::transaction::AttemptError;
-use crate::store::Timestamp;
+use super::turns::Lane;
+use crate::store::{StoreError, Timestamp};
 
 /// Whose call it is.
 #[derive(Debug, Clone)]
@@ -17,12 +21,29 @@ pub struct Caller {
     pub request: RequestContext,
     /// Who it is, if that was verified.
     pub identity: Option<Arc<Identity>>,
+    /// Whose turns on the worker threads its calls take.
+    pub lane: Lane,
 }
 
 impl Caller {
-    /// Someone whose identity is not known.
+    /// Someone whose identity is unknown. Takes turns with all others at the same address.
     pub fn anonymous(request: RequestContext) -> Caller {
-        Caller { request, identity: None }
+        Caller { lane: Lane::of(&request), request, identity: None }
+    }
+
+    /// As whom the host runs what nobody calls: scheduled functions and crons.
+    pub(super) fn host(request: RequestContext) -> Caller {
+        Caller { request, identity: None, lane: Lane::HOST }
+    }
+
+    /// The same, with a verified identity.
+    pub fn with_identity(self, identity: Option<Arc<Identity>>) -> Caller {
+        Caller { identity, ..self }
+    }
+
+    /// The same, with turns of its own, say for a connection.
+    pub fn with_lane(self, lane: Lane) -> Caller {
+        Caller { lane, ..self }
     }
 }
 
@@ -99,6 +120,8 @@ pub struct Mutated {
 }
 
 /// A call that has no answer: nothing was handed out, and nothing committed unless it says so.
+///
+/// Its `Display` is what a client may be told.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum CallError {
@@ -106,14 +129,67 @@ pub enum CallError {
     NotFound(String),
     /// The call is not one: its arguments are no object, its path is malformed.
     Invalid(String),
-    /// The audit logs could not be made durable, for this reason.
-    NotDurable(String),
-    /// Write conflicts stood in the way of every attempt.
+    /// The audit logs could not be made durable.
+    NotDurable(Internal),
+    /// Every attempt conflicted with other mutations.
     Conflict(String),
     /// Too much is under way.
     Overloaded(String),
-    /// The store failed.
-    Store(String),
+    /// The host failed: its store, or a thread of its own.
+    Internal(Internal),
+    /// The store failed while the mutation was committed: whether it took effect is unknown. Its
+    /// logs are durable.
+    Unknown(Internal),
+}
+
+impl CallError {
+    /// A failure of the host's that only its operator may read. It is logged here, once.
+    pub(crate) fn internal(reason: impl fmt::Display) -> CallError {
+        CallError::Internal(Internal::logged(reason))
+    }
+
+    pub(super) fn of_store(error: &StoreError) -> CallError {
+        CallError::internal(chain(error))
+    }
+}
+
+/// What went wrong, for the operator alone: neither `Display` nor `Debug` show it, so that it
+/// cannot reach a client by accident. They show the number under which it is logged.
+#[derive(Clone)]
+pub struct Internal {
+    id: Arc<str>,
+    reason: Arc<str>,
+}
+
+impl Internal {
+    fn new(reason: String) -> Internal {
+        // It has to differ from others, and no more than that.
+        let id = format!("{:016x}", RandomState::new().build_hasher().finish());
+        Internal { id: id.into(), reason: reason.into() }
+    }
+
+    fn logged(reason: impl fmt::Display) -> Internal {
+        let internal = Internal::new(reason.to_string());
+        tracing::error!(failure = %internal.id, reason = internal.reason(), "a call failed");
+        internal
+    }
+
+    /// What only the operator may read.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+impl fmt::Debug for Internal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Internal({})", self.id)
+    }
+}
+
+impl fmt::Display for Internal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the host's log says why, under {}", self.id)
+    }
 }
 
 impl fmt::Display for CallError {
@@ -121,10 +197,18 @@ impl fmt::Display for CallError {
         match self {
             CallError::NotFound(message)
             | CallError::Invalid(message)
-            | CallError::NotDurable(message)
             | CallError::Conflict(message)
-            | CallError::Overloaded(message)
-            | CallError::Store(message) => f.write_str(message),
+            | CallError::Overloaded(message) => f.write_str(message),
+            CallError::NotDurable(internal) => write!(
+                f,
+                "the audit logs of the function could not be made durable, so it has no effect and \
+                 no result; {internal}"
+            ),
+            CallError::Internal(internal) => write!(f, "the host failed; {internal}"),
+            CallError::Unknown(internal) => write!(
+                f,
+                "the commit failed, and whether the mutation took effect is unknown; {internal}"
+            ),
         }
     }
 }
@@ -148,8 +232,28 @@ pub(super) fn chain(error: &dyn Error) -> String {
 pub(super) fn unreleased(error: &ReleaseError) -> Result<Answered, CallError> {
     match error {
         ReleaseError::Limit(exceeded) => Ok(Answered::failed(exceeded.to_string())),
-        ReleaseError::NotDurable(_) | _ => Err(CallError::NotDurable(chain(error))),
+        ReleaseError::NotDurable(_) | _ => Err(not_durable(chain(error))),
     }
+}
+
+/// While a sink is away every call fails for it: one warning a second tells of all.
+fn not_durable(reason: String) -> CallError {
+    static TOLD: Mutex<Option<(Instant, u64)>> = Mutex::new(None);
+    let internal = Internal::new(reason);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    match &mut *told {
+        Some((at, untold)) if at.elapsed() < Duration::from_secs(1) => *untold += 1,
+        told => {
+            let others = told.replace((Instant::now(), 0)).map_or(0, |(_, untold)| untold);
+            tracing::warn!(
+                failure = %internal.id,
+                reason = internal.reason(),
+                others,
+                "a call failed: its audit logs are not durable"
+            );
+        }
+    }
+    CallError::NotDurable(internal)
 }
 
 impl Mutated {
@@ -157,12 +261,16 @@ impl Mutated {
     pub(super) fn uncommitted(error: MutationError<AttemptError>) -> Result<Mutated, CallError> {
         let answered = match error {
             MutationError::Function(AttemptError::Failed(answered)) => *answered,
+            MutationError::Function(AttemptError::Broken(error)) => return Err(error),
             MutationError::Release(error) => unreleased(&error)?,
             error @ MutationError::Conflict { .. } => {
                 return Err(CallError::Conflict(chain(&error)));
             }
-            error @ (MutationError::Function(_) | MutationError::Commit(_) | _) => {
-                return Err(CallError::Store(chain(&error)));
+            error @ MutationError::Commit(_) => {
+                return Err(CallError::Unknown(Internal::logged(chain(&error))));
+            }
+            error @ (MutationError::Function(_) | _) => {
+                return Err(CallError::internal(chain(&error)));
             }
         };
         Ok(Mutated { answered, committed: None })

@@ -3,7 +3,8 @@
 //! No query's result and no mutation's commit leaves this module before its audit logs are durable:
 //! results come sealed from [`audit_runtime`], a cache holds them sealed, and every hand-out
 //! releases them for its own caller. Read it in this order: this file, what can be called;
-//! `running.rs`, one run; `transaction.rs` and `cached.rs`, how its effects wait for logs;
+//! `turns.rs` and `workers.rs`, when and where it runs; `running.rs` and `held.rs`, one run, sealed
+//! whatever way it ends; `transaction.rs` and `cached.rs`, how its effects wait for logs;
 //! `operations.rs`, what a function can ask for; `action.rs`; `scheduler.rs`; `deployed.rs`, how
 //! one program takes another's place.
 
@@ -12,13 +13,18 @@ mod cache;
 mod cached;
 mod call;
 mod deployed;
+mod faults;
+mod held;
 mod jobs;
 mod operations;
 mod reference;
 mod running;
 mod schedule;
 mod scheduler;
+#[cfg(test)]
+mod tests;
 mod transaction;
+mod turns;
 mod validate;
 mod workers;
 
@@ -38,17 +44,20 @@ use crate::value::{ComponentPath, Value};
 
 pub use cache::QueryKey;
 pub use cached::CachedQuery;
-pub use call::{Answered, CallError, Caller, Failed, Identity, Mutated};
+pub use call::{Answered, CallError, Caller, Failed, Identity, Internal, Mutated};
 pub use deployed::DeployError;
 pub use operations::audit_body;
+pub use turns::Lane;
 
 use cache::{QueryCache, Wanted};
 use deployed::{Deployed, deployment_document};
+use faults::Faults;
+use held::{Held, Unsealed};
 use jobs::Due;
 use reference::Target;
 use running::MutationCall;
 use transaction::AttemptError;
-use workers::Workers;
+use workers::{Presence, WorkerSettings, Workers};
 
 /// Runs functions. Cheap to clone.
 #[derive(Clone)]
@@ -66,6 +75,7 @@ struct Inner {
     deployment_id: String,
     cache: QueryCache,
     workers: Workers,
+    faults: Faults,
     actions: Arc<Semaphore>,
     /// Told when there is something new to schedule.
     rescheduled: Arc<Notify>,
@@ -84,6 +94,14 @@ pub struct FunctionSettings {
     pub action_limits: Limits,
     /// How many actions may run at once. Each has a thread of its own, since it waits for others.
     pub max_actions: usize,
+    /// How long one query or mutation may keep its thread, all that the host does for it included.
+    /// One that takes longer is in native code that no limit of the engine reaches: it is given up,
+    /// and its thread replaced. The default is 60 seconds, far more than the limits on JavaScript,
+    /// reads and writes allow on a slow disk.
+    pub overrun_after: Duration,
+    /// With as many threads that did not come back, [`Functions::exhausted`] completes. Each takes a
+    /// processor and up to the memory of one function. The default is 8.
+    pub max_stuck_threads: usize,
 }
 
 impl Default for FunctionSettings {
@@ -94,6 +112,8 @@ impl Default for FunctionSettings {
             limits,
             action_limits: Limits { time: Duration::from_secs(600), ..limits },
             max_actions: 64,
+            overrun_after: Duration::from_secs(60),
+            max_stuck_threads: 8,
         }
     }
 }
@@ -140,7 +160,12 @@ impl Functions {
         deployed.apply_schema(&store)?;
         let deployment_id = deployment_document(&store).map_err(|error| failed(&error))?;
         let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-        let workers = Workers::start(threads).map_err(|error| failed(&error))?;
+        let workers = Workers::start(WorkerSettings {
+            threads,
+            overrun_after: settings.overrun_after,
+            max_stuck: settings.max_stuck_threads,
+        });
+        let workers = workers.map_err(|error| failed(&error))?;
         let inner = Inner {
             runtime,
             store,
@@ -150,6 +175,7 @@ impl Functions {
             deployment_id,
             cache: QueryCache::default(),
             workers,
+            faults: Faults::default(),
             rescheduled: Arc::new(Notify::new()),
             stopping: watch::Sender::new(false),
             scheduler: Mutex::new(None),
@@ -172,6 +198,14 @@ impl Functions {
         if let Some(scheduler) = scheduler {
             scheduler.await.expect("the scheduler does not panic");
         }
+    }
+
+    /// Returns once so many threads were given up that the process should end in order and be
+    /// started again: what they run cannot be stopped in any other way.
+    pub async fn exhausted(&self) {
+        let mut exhausted = self.inner.workers.exhausted();
+        // The sender is there as long as the functions are.
+        drop(exhausted.wait_for(|exhausted| *exhausted).await);
     }
 
     /// Serves another program from now on. Queries that are followed run again; mutations that are
@@ -240,7 +274,7 @@ impl Functions {
         caller: &Caller,
     ) -> Result<Arc<Answered>, CallError> {
         let key = self.query_key(path, args, caller)?;
-        self.sealed_at(at, &key, None).await?.release(caller).await
+        self.sealed_at(at, &key, None).await.release(caller).await
     }
 
     /// What is asked by a call of a public query.
@@ -262,17 +296,14 @@ impl Functions {
     /// The result of a query at a state of the store, not handed out yet. Who asks for the same at
     /// once shares one computation.
     ///
-    /// `journal` is [that](CachedQuery::journal) of the result that is to be replaced.
-    ///
-    /// # Errors
-    ///
-    /// As [`query`](Self::query).
+    /// `journal` is [that](CachedQuery::journal) of the result that is to be replaced. A query that
+    /// failed is sealed too: its release says so.
     pub async fn sealed_at(
         &self,
         at: &Snapshot,
         key: &QueryKey,
         journal: Option<&str>,
-    ) -> Result<Arc<CachedQuery>, CallError> {
+    ) -> Arc<CachedQuery> {
         let key = QueryKey { journal: journal.map(Into::into), ..key.clone() };
         self.sealed(&key, Wanted::At(at.ts()), || at.clone()).await
     }
@@ -340,7 +371,7 @@ impl Functions {
     }
 
     async fn answer(&self, key: &QueryKey, caller: &Caller) -> Result<Arc<Answered>, CallError> {
-        let sealed = self.sealed(key, Wanted::Fresh, || self.latest()).await?;
+        let sealed = self.sealed(key, Wanted::Fresh, || self.latest()).await;
         sealed.release(caller).await
     }
 
@@ -349,24 +380,32 @@ impl Functions {
         key: &QueryKey,
         wanted: Wanted,
         at: impl FnOnce() -> Snapshot,
-    ) -> Result<Arc<CachedQuery>, CallError> {
+    ) -> Arc<CachedQuery> {
         let cache = &self.inner.cache;
         if let Some(hit) = cache.get(key, wanted) {
             metrics::counter!("functions_query_cache_hits_total").increment(1);
-            return Ok(hit);
+            return hit;
         }
         let _turn = cache.turn(key).await;
         if let Some(hit) = cache.get(key, wanted) {
             metrics::counter!("functions_query_cache_hits_total").increment(1);
-            return Ok(hit);
+            return hit;
         }
         metrics::counter!("functions_query_cache_misses_total").increment(1);
-        let (inner, owned, at) = (Arc::clone(&self.inner), key.clone(), at());
-        let (result, is_personal) =
-            self.inner.workers.run(move || inner.run_query(&owned, &at)).await?;
-        let result = Arc::new(result);
-        cache.insert(key, is_personal, &result);
-        Ok(result)
+        let execution = self.runtime().query(key.full_name());
+        let now_ms = execution.now_ms();
+        let execution = Unsealed::new(execution);
+        let at = at();
+        let ran = {
+            let lane = key.lane;
+            let (inner, held, key, at) =
+                (Arc::clone(&self.inner), execution.held(), key.clone(), at.clone());
+            let work = move || inner.run_query(held, now_ms, &key, &at);
+            self.inner.workers.run(lane, Presence::default(), work).await
+        };
+        let result = Arc::new(self.inner.seal_query(execution, &at, ran));
+        cache.insert(key, &result);
+        result
     }
 
     /// Runs a mutation until it commits, fails, or has met too many write conflicts. `due` is what
@@ -396,13 +435,29 @@ impl Functions {
     }
 
     async fn run_mutation(&self, call: MutationCall) -> Result<Mutated, CallError> {
+        // What has begun goes on to its end when the caller goes away, in a task of its own: its
+        // logs tell of a result or failure. What has not begun by then is not begun.
+        let present = Arc::new(());
+        let (functions, caller) = (self.clone(), Presence::of(&present));
+        let running = tokio::spawn(async move { functions.attempts(call, caller).await });
+        let ran = running.await;
+        drop(present);
+        ran.unwrap_or_else(|error| Err(CallError::internal(error)))
+    }
+
+    async fn attempts(self, call: MutationCall, caller: Presence) -> Result<Mutated, CallError> {
         let call = Arc::new(call);
         let full_name = call.full_name();
         let inner = &self.inner;
         let attempt = async |execution: Execution<Mutation>| {
-            let (inner, call) = (Arc::clone(inner), Arc::clone(&call));
+            let now_ms = execution.now_ms();
+            let execution = Held::new(execution);
             // Each attempt reads the newest state.
-            self.inner.workers.run(move || inner.attempt(execution, &call)).await
+            let (running, held, called) = (Arc::clone(inner), execution.share(), Arc::clone(&call));
+            let work = move || running.attempt(held, now_ms, &called);
+            let ran = inner.workers.run(call.caller.lane, caller.clone(), work).await;
+            let execution = execution.take().expect("nobody else takes it");
+            Ok(Inner::seal_attempt(execution, &call, ran))
         };
         match inner.runtime.run_mutation(full_name, &call.caller.request, attempt).await {
             Ok(answered) => Ok(Mutated { answered, committed: call.committed.get().copied() }),
@@ -430,6 +485,7 @@ fn key_of(target: &Target<'_>, args: &Json, caller: &Caller) -> Result<QueryKey,
         args: args.to_json().to_string().into(),
         identity: caller.identity.clone(),
         journal: None,
+        lane: caller.lane,
     })
 }
 

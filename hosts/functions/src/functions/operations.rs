@@ -7,15 +7,15 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use audit_runtime::{
-    AuditError, AuditLog, FunctionKind, FunctionName, Mutation, Query, RequestContext,
-};
+use audit_runtime::{FunctionKind, RequestContext};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 
 use super::Deployment;
 use super::call::{Answered, Failed, Identity};
+use super::faults::Faults;
+use super::held::Log;
 use super::jobs::{self, Job};
 use super::reference::{Target, resolve};
 use super::validate::Validators;
@@ -36,45 +36,6 @@ const MAX_DEPTH: u32 = 8;
 const MAX_SCHEDULED: u64 = 1_000;
 const MAX_SCHEDULED_BYTES: u64 = 8 << 20;
 
-/// The log of the function that runs.
-pub(super) enum Log<'e> {
-    Query(AuditLog<'e, Query>),
-    Mutation(AuditLog<'e, Mutation>),
-}
-
-impl<'e> Log<'e> {
-    fn audit_json(&self, text: &str) -> Result<(), AuditError> {
-        match self {
-            Log::Query(log) => log.audit_json(text),
-            Log::Mutation(log) => log.audit_json(text),
-        }
-    }
-
-    fn nested(&self, kind: FunctionKind, name: String) -> Result<Log<'e>, String> {
-        let name = FunctionName::from(name);
-        match (self, kind) {
-            (Log::Query(log), FunctionKind::Query) => Ok(Log::Query(log.nested_query(name))),
-            (Log::Mutation(log), FunctionKind::Query) => Ok(Log::Query(log.nested_query(name))),
-            (Log::Mutation(log), FunctionKind::Mutation) => {
-                Ok(Log::Mutation(log.nested_mutation(name)))
-            }
-            (Log::Query(_), FunctionKind::Mutation) => {
-                Err("a query cannot call a mutation".to_owned())
-            }
-            (_, FunctionKind::Action) => {
-                Err("a query or mutation cannot call an action: schedule it".to_owned())
-            }
-        }
-    }
-
-    fn kind(&self) -> FunctionKind {
-        match self {
-            Log::Query(_) => FunctionKind::Query,
-            Log::Mutation(_) => FunctionKind::Mutation,
-        }
-    }
-}
-
 /// What is the same for a function and all that it calls.
 pub(super) struct Facts<'a> {
     pub(super) program: &'a Program,
@@ -87,6 +48,7 @@ pub(super) struct Facts<'a> {
     pub(super) scheduled: Option<&'a str>,
     pub(super) now_ms: i64,
     pub(super) limits: Limits,
+    pub(super) faults: &'a Faults,
 }
 
 /// What is gathered while a function runs, and all that it calls.
@@ -119,7 +81,7 @@ impl Gathered {
 pub(super) struct InTransaction<'a> {
     facts: &'a Facts<'a>,
     target: &'a Target<'a>,
-    log: Log<'a>,
+    log: Log,
     tx: &'a mut Tx,
     gathered: &'a mut Gathered,
     seed: u64,
@@ -132,7 +94,7 @@ pub(super) struct InTransaction<'a> {
 pub(super) fn run(
     facts: &Facts<'_>,
     target: &Target<'_>,
-    log: Log<'_>,
+    log: Log,
     tx: &mut Tx,
     gathered: &mut Gathered,
     args: &Json,
@@ -147,7 +109,7 @@ pub(super) fn run(
 fn run_at(
     facts: &Facts<'_>,
     target: &Target<'_>,
-    log: Log<'_>,
+    log: Log,
     tx: &mut Tx,
     gathered: &mut Gathered,
     args: &Json,
@@ -292,6 +254,8 @@ impl InTransaction<'_> {
 
     /// Ops that answer at once in JavaScript too.
     fn do_sync(&mut self, op: &str, args: &str) -> Result<Json, SyscallError> {
+        let met = self.facts.faults.meet(op);
+        self.stored(met)?;
         let args = parse(args)?;
         match op {
             "1.0/queryStream" => {
@@ -331,11 +295,14 @@ impl InTransaction<'_> {
         if op == "1.0/auditLog" {
             let body = audit_body(args)?;
             return match self.log.audit_json(body) {
-                Ok(()) => Ok("null".to_owned()),
-                Err(error) => Err(failed(error.to_string())),
+                Some(Ok(())) => Ok("null".to_owned()),
+                Some(Err(error)) => Err(failed(error.to_string())),
+                None => Err(failed("the function was given up")),
             };
         }
         self.gathered.calls += 1;
+        let met = self.facts.faults.meet(op);
+        self.stored(met)?;
         let mut args = parse(args)?;
         let done = match op {
             "1.0/get" => self.get(&args),
@@ -358,9 +325,9 @@ impl InTransaction<'_> {
             "1.0/getDeploymentMetadata" => Ok(self.facts.deployment.to_json()),
             "1.0/getFunctionMetadata" => Ok(function_metadata(self.target)),
             "1.0/getTransactionMetrics" => Ok(self.metrics()),
-            _ => match self.log {
-                Log::Mutation(_) => self.do_in_mutation(op, &mut args),
-                Log::Query(_) => Err(not_in_query(op)),
+            _ => match self.log.kind() {
+                FunctionKind::Mutation => self.do_in_mutation(op, &mut args),
+                FunctionKind::Query | FunctionKind::Action => Err(not_in_query(op)),
             },
         };
         done.map(|json| json.to_string())

@@ -40,12 +40,13 @@ impl Target<'_> {
 
     /// `messages:list`, or `component/messages:list`: how logs and errors name it.
     pub(super) fn full_name(&self) -> String {
-        if self.component.is_root() {
-            self.function.name.clone()
-        } else {
-            format!("{}/{}", self.component, self.function.name)
-        }
+        full_name(&self.component, &self.function.name)
     }
+}
+
+/// `messages:list`, or `component/messages:list`.
+pub(super) fn full_name(component: &ComponentPath, name: &str) -> String {
+    if component.is_root() { name.to_owned() } else { format!("{component}/{name}") }
 }
 
 /// The function that a reference means, as the client library sends it, in a call from `from`: one

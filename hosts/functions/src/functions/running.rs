@@ -1,20 +1,26 @@
 //! One run of a query, one attempt at a mutation: from a state of the store to a sealed outcome.
+//!
+//! Each is two functions. The first runs on a worker's thread and may return early, panic, or not
+//! come back. The second is given what came of it, whatever that is, and seals it.
 
 use std::sync::{Arc, OnceLock};
 
-use audit_runtime::{AuditedTransaction, Execution, Mutation};
+use audit_runtime::{AuditedTransaction, Execution, Mutation, Query};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
 use super::Inner;
 use super::cache::QueryKey;
 use super::cached::{CachedQuery, Facts as CachedFacts};
-use super::call::{Answered, CallError, Caller, Failed, chain};
+use super::call::{Answered, CallError, Caller, Failed};
 use super::deployed::{DEPLOYMENT, Deployed};
+use super::held::{Held, Log, Unsealed};
 use super::jobs::Due;
-use super::operations::{self, Facts, Gathered, Log};
+use super::operations::{self, Facts, Gathered};
+use super::reference::full_name;
 use super::transaction::{Attempt, AttemptError};
-use crate::store::{Snapshot, StoreError, Timestamp, Tx};
+use super::workers::Broken;
+use crate::store::{Snapshot, StoreError, Timestamp, Tx, Watch};
 use crate::value::ComponentPath;
 
 /// A call of a mutation, for all its attempts.
@@ -43,17 +49,14 @@ impl MutationCall {
     }
 
     pub(super) fn full_name(&self) -> String {
-        if self.component.is_root() {
-            self.name.clone()
-        } else {
-            format!("{}/{}", self.component, self.name)
-        }
+        full_name(&self.component, &self.name)
     }
 }
 
 impl Inner {
     /// A transaction in which a function is to run, with the program that it is to run from.
     fn begin(&self, at: &Snapshot, seed: u64) -> Result<(Tx, Arc<Deployed>), StoreError> {
+        self.faults.meet("begin")?;
         let mut tx = self.store.begin(at, seed);
         // A program that is deployed from here on is in the way of this transaction, and
         // invalidates what it gave.
@@ -61,17 +64,18 @@ impl Inner {
         Ok((tx, self.deployed()))
     }
 
-    /// Runs a query at a state of the store. Also says whether it asked who calls.
+    /// Runs a query at a state of the store, on a worker's thread.
     pub(super) fn run_query(
         &self,
+        execution: Held<Query>,
+        now_ms: i64,
         key: &QueryKey,
         at: &Snapshot,
-    ) -> Result<(CachedQuery, bool), CallError> {
-        let failed = |error: StoreError| CallError::Store(chain(&error));
+    ) -> Result<QueryRan, CallError> {
+        let failed = |error: StoreError| CallError::of_store(&error);
         let seed = self.seed();
         let (mut tx, deployed) = self.begin(at, seed).map_err(failed)?;
         let target = deployed.target(&key.component, &key.name)?;
-        let execution = self.runtime.query(target.full_name());
         let facts = Facts {
             program: &deployed.program,
             validators: &deployed.validators,
@@ -79,34 +83,65 @@ impl Inner {
             identity: key.identity.as_deref(),
             request: None,
             scheduled: None,
-            now_ms: execution.now_ms(),
+            now_ms,
             limits: self.settings.limits,
+            faults: &self.faults,
         };
         let mut gathered = Gathered::following(key.journal.as_deref());
         let args: Json = serde_json::from_str(&key.args).expect("it was written as JSON");
-        let log = Log::Query(execution.log());
+        let log = Log::of_query(execution);
         let ran = operations::run(&facts, &target, log, &mut tx, &mut gathered, &args, seed);
         let answered = ran.map_err(failed)?;
-        let (digest, bytes) = digest(&answered);
         let watch = self.store.watch(Arc::new(tx.take_reads()), at.ts());
-        let facts = CachedFacts {
-            digest,
-            bytes,
-            at: at.ts(),
-            watch,
-            journal: gathered.ended,
-            may_be_kept: !gathered.by_chance,
-        };
-        // From here on nobody reaches the result but by a release.
-        Ok((CachedQuery::new(execution.seal(Arc::new(answered)), facts), gathered.asked_identity))
+        Ok(QueryRan { answered, watch, gathered })
     }
 
-    /// One attempt at a mutation.
+    /// Ends a query, however it ended: from here on nobody reaches its outcome but by a release,
+    /// which makes its logs durable first.
+    pub(super) fn seal_query(
+        &self,
+        execution: Unsealed,
+        at: &Snapshot,
+        ran: Result<Result<QueryRan, CallError>, Broken>,
+    ) -> CachedQuery {
+        let (outcome, facts) = match ran.unwrap_or_else(|broken| Err(CallError::internal(broken))) {
+            Ok(QueryRan { answered, watch, gathered }) => {
+                let (digest, bytes) = digest(&answered);
+                let facts = CachedFacts {
+                    digest: Some(digest),
+                    bytes,
+                    at: at.ts(),
+                    watch,
+                    journal: gathered.ended,
+                    is_personal: gathered.asked_identity,
+                    may_be_kept: !gathered.by_chance,
+                };
+                (Ok(Arc::new(answered)), facts)
+            }
+            Err(error) => {
+                let facts = CachedFacts {
+                    digest: None,
+                    bytes: 0,
+                    at: at.ts(),
+                    watch: self.store.watch(Arc::default(), at.ts()),
+                    journal: None,
+                    is_personal: false,
+                    may_be_kept: false,
+                };
+                (Err(error), facts)
+            }
+        };
+        CachedQuery::new(execution.seal(outcome), facts)
+    }
+
+    /// One attempt at a mutation, on a worker's thread. The transaction is to be committed if the
+    /// function succeeded.
     pub(super) fn attempt(
         &self,
-        execution: Execution<Mutation>,
+        execution: Held<Mutation>,
+        now_ms: i64,
         call: &MutationCall,
-    ) -> Result<AuditedTransaction<Attempt, Answered>, AttemptError> {
+    ) -> Result<(Tx, Answered), AttemptError> {
         let seed = self.seed();
         let (mut tx, deployed) = self.begin(&self.store.latest(), seed)?;
         if let Some(due) = &call.due
@@ -114,39 +149,61 @@ impl Inner {
         {
             return Err(AttemptError::NotDue);
         }
-        let target = match deployed.target(&call.component, &call.name) {
-            Ok(target) => target,
-            // The program is another by now.
-            Err(error) => {
-                return Err(AttemptError::Failed(Box::new(Answered::failed(error.to_string()))));
-            }
-        };
+        let failed = |answered| AttemptError::Failed(Box::new(answered));
+        let target = deployed.target(&call.component, &call.name);
+        // The program is another by now.
+        let target = target.map_err(|error| failed(Answered::failed(error.to_string())))?;
         let facts = Facts {
             program: &deployed.program,
             validators: &deployed.validators,
             deployment: &self.settings.deployment,
             identity: call.caller.identity.as_deref(),
-            request: Some(execution.request()),
+            request: Some(&call.caller.request),
             scheduled: call.scheduled.as_deref(),
-            now_ms: execution.now_ms(),
+            now_ms,
             limits: self.settings.limits,
+            faults: &self.faults,
         };
         let mut gathered = Gathered::default();
-        let log = Log::Mutation(execution.log());
+        let log = Log::of_mutation(execution);
         let answered =
             operations::run(&facts, &target, log, &mut tx, &mut gathered, &call.args, seed)?;
-        let now_ms = execution.now_ms();
-        let result = match answered.result {
-            Err(_) => Err(AttemptError::Failed(Box::new(answered))),
-            Ok(_) => match &call.due {
-                Some(due) => {
-                    due.succeeded(&mut tx, now_ms).map(|()| answered).map_err(AttemptError::Store)
-                }
-                None => Ok(answered),
-            },
-        };
-        Ok(execution.seal_transaction(Attempt::new(tx, Arc::clone(&call.committed)), result))
+        if answered.result.is_err() {
+            return Err(failed(answered));
+        }
+        if let Some(due) = &call.due {
+            due.succeeded(&mut tx, now_ms)?;
+        }
+        Ok((tx, answered))
     }
+
+    /// Ends one attempt at a mutation, however it ended.
+    pub(super) fn seal_attempt(
+        execution: Execution<Mutation>,
+        call: &MutationCall,
+        ran: Result<Result<(Tx, Answered), AttemptError>, Broken>,
+    ) -> AuditedTransaction<Attempt, Answered> {
+        let committed = Arc::clone(&call.committed);
+        let ran = ran.unwrap_or_else(|broken| {
+            Err(AttemptError::Broken(match broken {
+                Broken::NotBegun => CallError::Overloaded(broken.to_string()),
+                Broken::Panicked(_) | Broken::Overran(_) => CallError::internal(broken),
+            }))
+        });
+        match ran {
+            Ok((tx, answered)) => {
+                execution.seal_transaction(Attempt::new(Some(tx), committed), Ok(answered))
+            }
+            Err(error) => execution.seal_transaction(Attempt::new(None, committed), Err(error)),
+        }
+    }
+}
+
+/// A query that ran, before it is sealed.
+pub(super) struct QueryRan {
+    answered: Answered,
+    watch: Watch,
+    gathered: Gathered,
 }
 
 /// What tells one result from another, and how large it is. Console output does not count.

@@ -171,7 +171,7 @@ impl Functions {
         let kind =
             self.inner.deployed().target(&component, &function).map(|target| target.function.kind);
         loop {
-            let caller = Caller::anonymous(self.runtime().new_request());
+            let caller = Caller::host(self.runtime().new_request());
             let ran = match kind {
                 Ok(FunctionKind::Mutation) => {
                     let ran = self

@@ -6,18 +6,19 @@ use std::sync::{Arc, OnceLock};
 
 use audit_runtime::Transaction;
 
-use super::call::Answered;
+use super::call::{Answered, CallError};
 use crate::store::{CommitError, StoreError, Timestamp, Tx};
 
 /// One attempt's transaction.
 pub(super) struct Attempt {
-    tx: Tx,
+    /// None if the function failed: then there is nothing to commit.
+    tx: Option<Tx>,
     committed: Arc<OnceLock<Timestamp>>,
 }
 
 impl Attempt {
     /// `committed` is told when it commits.
-    pub(super) fn new(tx: Tx, committed: Arc<OnceLock<Timestamp>>) -> Attempt {
+    pub(super) fn new(tx: Option<Tx>, committed: Arc<OnceLock<Timestamp>>) -> Attempt {
         Attempt { tx, committed }
     }
 }
@@ -29,8 +30,11 @@ pub(super) enum AttemptError {
     Failed(Box<Answered>),
     /// It was scheduled, and is not to run any more: it was cancelled, or has run.
     NotDue,
-    /// The store failed, or another transaction was in the way.
+    /// The host failed while it ran, or did not begin it.
+    Broken(CallError),
+    /// The store failed.
     Store(StoreError),
+    /// It conflicts with another transaction, or the store failed.
     Commit(CommitError),
 }
 
@@ -39,6 +43,7 @@ impl fmt::Display for AttemptError {
         match self {
             AttemptError::Failed(_) => f.write_str("the function failed"),
             AttemptError::NotDue => f.write_str("the scheduled function is not to run any more"),
+            AttemptError::Broken(error) => error.fmt(f),
             AttemptError::Store(error) => error.fmt(f),
             AttemptError::Commit(error) => error.fmt(f),
         }
@@ -48,7 +53,7 @@ impl fmt::Display for AttemptError {
 impl Error for AttemptError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            AttemptError::Failed(_) | AttemptError::NotDue => None,
+            AttemptError::Failed(_) | AttemptError::NotDue | AttemptError::Broken(_) => None,
             AttemptError::Store(error) => error.source(),
             AttemptError::Commit(error) => error.source(),
         }
@@ -66,9 +71,12 @@ impl Transaction for Attempt {
 
     async fn commit(self) -> Result<(), AttemptError> {
         let Attempt { tx, committed } = self;
+        let Some(tx) = tx else { return Ok(()) };
         // It waits for the disk.
         let done = tokio::task::spawn_blocking(move || tx.commit()).await;
-        let at = done.expect("a commit does not panic").map_err(AttemptError::Commit)?;
+        // One that panicked may have come as far as the disk.
+        let done = done.unwrap_or_else(|error| Err(CommitError::Failed(StoreError::failed(error))));
+        let at = done.map_err(AttemptError::Commit)?;
         committed.get_or_init(|| at);
         Ok(())
     }
@@ -82,7 +90,10 @@ impl Transaction for Attempt {
     fn is_conflict(error: &AttemptError) -> bool {
         match error {
             AttemptError::Commit(error) => error.is_retryable(),
-            AttemptError::Failed(_) | AttemptError::NotDue | AttemptError::Store(_) => false,
+            AttemptError::Failed(_)
+            | AttemptError::NotDue
+            | AttemptError::Broken(_)
+            | AttemptError::Store(_) => false,
         }
     }
 }

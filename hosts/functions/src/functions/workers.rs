@@ -1,65 +1,474 @@
-//! Threads that JavaScript runs on.
+//! Threads that JavaScript runs on, and the watchdog that replaces those that do not come back.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use super::turns::{Lane, Turn, Turns};
 
 /// The stack of one thread, in bytes: functions call functions, each in an engine of its own on the
 /// stack of its caller. It is address space; memory is taken as it is used.
 pub(super) const STACK_BYTES: usize = 64 << 20;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Jobs of a lane that nobody waits for are removed when more than this wait, and each time that
+/// the number has doubled since.
+const MIN_SWEEP: usize = 64;
 
-/// A fixed number of threads on which queries and mutations run to their end, one at a time each.
-/// They wait for nothing but the processor, so more threads than processors would not make them
-/// faster.
-#[derive(Debug)]
+/// How many threads there are, and how long one job may keep its thread.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WorkerSettings {
+    pub(super) threads: usize,
+    /// Far more than the engine's own limits allow: a job that takes longer is in native code that
+    /// those limits do not reach.
+    pub(super) overrun_after: Duration,
+    /// With this many threads that did not come back, the pool is [exhausted](Workers::exhausted).
+    pub(super) max_stuck: usize,
+}
+
+/// Why a job has no result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// It panicked, with this message.
+    Panicked(String),
+    /// It kept its thread for so long that it was given up.
+    Overran(Duration),
+    /// It was not begun: its caller is gone, or the pool has ended.
+    NotBegun,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Broken::Panicked(message) => write!(f, "the function's thread panicked: {message}"),
+            Broken::Overran(limit) => {
+                write!(f, "the function kept its thread for more than {limit:?} and was given up")
+            }
+            Broken::NotBegun => f.write_str("the function was not begun"),
+        }
+    }
+}
+
+/// Threads on which queries and mutations run to their end, one at a time each. They wait for
+/// nothing but the processor, so more threads than processors would not make them faster.
+///
+/// Callers take [turns](Turns). A job whose caller went away is not begun. A job that overruns its
+/// time is given up: its caller is answered, its thread is left to itself and another one started.
 pub(super) struct Workers {
-    jobs: mpsc::Sender<Job>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: WorkerSettings,
+    state: Mutex<State>,
+    /// Told when a job was added, or the pool ends.
+    work: Condvar,
+    /// Told when a job begins, or the pool ends.
+    began: Condvar,
+    exhausted: watch::Sender<bool>,
+}
+
+struct State {
+    turns: Turns<Job>,
+    /// What each thread runs, by the thread's number. A thread that is not in here when its job
+    /// ends was given up.
+    running: HashMap<u64, Running>,
+    next_thread: u64,
+    /// Threads that were given up and have not come back.
+    stuck: usize,
+    has_ended: bool,
+}
+
+struct Job {
+    task: Arc<dyn Task>,
+    since: Instant,
+}
+
+struct Running {
+    task: Arc<dyn Task>,
+    turn: Turn,
+    began: Instant,
+}
+
+/// Whether the caller of a job is still there, besides the one who awaits its answer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Presence(Option<Weak<()>>);
+
+impl Presence {
+    /// There as long as this is not dropped.
+    pub(super) fn of(caller: &Arc<()>) -> Presence {
+        Presence(Some(Arc::downgrade(caller)))
+    }
+
+    fn is_there(&self) -> bool {
+        self.0.as_ref().is_none_or(|caller| caller.strong_count() > 0)
+    }
+}
+
+/// A job with its answer, whatever that is.
+trait Task: Send + Sync {
+    fn is_wanted(&self) -> bool;
+    fn run(&self);
+    fn give_up(&self, broken: Broken);
+}
+
+struct Call<T, F> {
+    work: Mutex<Option<F>>,
+    caller: Presence,
+    /// Taken by the first to answer: the thread, or the watchdog.
+    answer: Mutex<Option<oneshot::Sender<Result<T, Broken>>>>,
+}
+
+impl<T: Send, F: FnOnce() -> T + Send> Call<T, F> {
+    fn answer(&self, result: Result<T, Broken>) {
+        if let Some(answer) = lock(&self.answer).take() {
+            // A caller that went away is not told.
+            drop(answer.send(result));
+        }
+    }
+}
+
+impl<T: Send, F: FnOnce() -> T + Send> Task for Call<T, F> {
+    fn is_wanted(&self) -> bool {
+        let is_awaited = lock(&self.answer).as_ref().is_some_and(|answer| !answer.is_closed());
+        is_awaited && self.caller.is_there()
+    }
+
+    fn run(&self) {
+        let Some(work) = lock(&self.work).take() else { return };
+        let done = catch_unwind(AssertUnwindSafe(work));
+        self.answer(done.map_err(|panic| Broken::Panicked(panic_message(&*panic))));
+    }
+
+    fn give_up(&self, broken: Broken) {
+        self.answer(Err(broken));
+    }
+}
+
+/// What a panic said.
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("without a message").to_owned()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Workers {
-    pub(super) fn start(threads: usize) -> std::io::Result<Workers> {
-        let (jobs, queue) = mpsc::channel::<Job>();
-        let queue = Arc::new(Mutex::new(queue));
-        for number in 0..threads {
-            let queue = Arc::clone(&queue);
-            // They end when the last sender is gone.
-            std::thread::Builder::new()
-                .name(format!("functions-{number}"))
-                .stack_size(STACK_BYTES)
-                .spawn(move || {
-                    loop {
-                        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                        let Ok(job) = job else { return };
-                        job();
-                    }
-                })?;
+    pub(super) fn start(settings: WorkerSettings) -> std::io::Result<Workers> {
+        let shared = Arc::new(Shared {
+            settings,
+            state: Mutex::new(State {
+                turns: Turns::default(),
+                running: HashMap::new(),
+                next_thread: 0,
+                stuck: 0,
+                has_ended: false,
+            }),
+            work: Condvar::new(),
+            began: Condvar::new(),
+            exhausted: watch::Sender::new(false),
+        });
+        let workers = Workers { shared };
+        for _ in 0..settings.threads {
+            workers.shared.start_thread(&mut workers.shared.state())?;
         }
-        Ok(Workers { jobs })
+        let shared = Arc::clone(&workers.shared);
+        let watchdog = std::thread::Builder::new().name("functions-watchdog".to_owned());
+        watchdog.spawn(move || shared.watch())?;
+        Ok(workers)
     }
 
-    /// Runs `work` on one of the threads. A panic in there goes on in the caller.
+    /// Runs `work` on one of the threads, when it is this lane's turn and if the caller is still
+    /// there then.
+    ///
+    /// # Errors
+    ///
+    /// It panicked, or did not come back. In the second case it may still be running.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future does not stop what has begun; its result is dropped.
+    /// Dropping the future before `work` has begun drops `work`. It does not stop what has begun;
+    /// the result is dropped then.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        lane: Lane,
+        caller: Presence,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> T {
+    ) -> Result<T, Broken> {
         let (answer, answered) = oneshot::channel();
-        let job = Box::new(move || {
-            let done = catch_unwind(AssertUnwindSafe(work));
-            // Nobody waits any more: there is nobody to tell.
-            drop(answer.send(done));
-        });
-        self.jobs.send(job).expect("the threads live as long as this does");
-        match answered.await.expect("every job answers") {
-            Ok(done) => done,
-            Err(panic) => resume_unwind(panic),
+        let (work, answer) = (Mutex::new(Some(work)), Mutex::new(Some(answer)));
+        let call = Call { work, caller, answer };
+        self.shared.add(lane, Job { task: Arc::new(call), since: Instant::now() });
+        answered.await.unwrap_or(Err(Broken::NotBegun))
+    }
+
+    /// Gives up all that runs now, as if its time were over.
+    #[cfg(test)]
+    pub(super) fn give_up_all(&self) {
+        self.shared.give_up(&mut self.shared.state(), |_| true);
+    }
+
+    /// Becomes true once so many threads have not come back that the process should end in order
+    /// and start again.
+    pub(super) fn exhausted(&self) -> watch::Receiver<bool> {
+        self.shared.exhausted.subscribe()
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.shared.state().has_ended = true;
+        self.shared.work.notify_all();
+        self.shared.began.notify_all();
+    }
+}
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workers").field("settings", &self.shared.settings).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn add(&self, lane: Lane, job: Job) {
+        let mut state = self.state();
+        state.turns.push(lane, job);
+        let waiting = state.turns.waiting_of(lane);
+        if waiting >= MIN_SWEEP && waiting.is_power_of_two() {
+            state.turns.retain(lane, |job| job.task.is_wanted());
         }
+        show_waiting(&state);
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// Starts one more thread. It ends with the pool, or once it was given up.
+    fn start_thread(self: &Arc<Self>, state: &mut State) -> std::io::Result<()> {
+        let number = state.next_thread;
+        let shared = Arc::clone(self);
+        std::thread::Builder::new()
+            .name(format!("functions-{number}"))
+            .stack_size(STACK_BYTES)
+            .spawn(move || shared.work(number))?;
+        state.next_thread += 1;
+        Ok(())
+    }
+
+    fn work(&self, number: u64) {
+        while let Some(task) = self.begin(number) {
+            task.run();
+            drop(task);
+            let mut state = self.state();
+            let Some(Running { turn, began, .. }) = state.running.remove(&number) else {
+                // It was given up, and another thread is in its place.
+                state.stuck -= 1;
+                metrics::gauge!("functions_workers_stuck").set(state.stuck as f64);
+                return;
+            };
+            state.turns.end(turn, Some(began.elapsed()));
+        }
+    }
+
+    /// Waits for a job whose caller is still there. `None`: the pool has ended.
+    fn begin(&self, number: u64) -> Option<Arc<dyn Task>> {
+        let mut state = self.state();
+        loop {
+            if state.has_ended {
+                return None;
+            }
+            let Some((job, turn)) = state.turns.pop() else {
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            show_waiting(&state);
+            if !job.task.is_wanted() {
+                state.turns.end(turn, None);
+                metrics::counter!("functions_workers_skipped_total").increment(1);
+                continue;
+            }
+            metrics::histogram!("functions_workers_wait_seconds").record(job.since.elapsed());
+            let began = Instant::now();
+            let task = Arc::clone(&job.task);
+            state.running.insert(number, Running { task: job.task, turn, began });
+            drop(state);
+            self.began.notify_one();
+            return Some(task);
+        }
+    }
+
+    /// Gives up jobs that overrun, until the pool ends.
+    fn watch(self: &Arc<Self>) {
+        let mut state = self.state();
+        while !state.has_ended {
+            let limit = self.settings.overrun_after;
+            let first = state.running.values().map(|running| running.began).min();
+            let left = first.map(|began| limit.saturating_sub(began.elapsed()));
+            state = match left {
+                None => self.began.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if !left.is_zero() => {
+                    let waited = self.began.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                Some(_) => {
+                    let is_over = |running: &Running| running.began.elapsed() >= limit;
+                    self.give_up(&mut state, is_over);
+                    state
+                }
+            };
+        }
+    }
+
+    fn give_up(self: &Arc<Self>, state: &mut State, is_over: impl Fn(&Running) -> bool) {
+        let limit = self.settings.overrun_after;
+        let over: Vec<_> = state.running.extract_if(|_, running| is_over(running)).collect();
+        for (number, Running { task, turn, began }) in over {
+            state.turns.end(turn, Some(began.elapsed()));
+            state.stuck += 1;
+            metrics::counter!("functions_workers_given_up_total").increment(1);
+            metrics::gauge!("functions_workers_stuck").set(state.stuck as f64);
+            tracing::error!(
+                thread = number,
+                stuck = state.stuck,
+                limit = ?limit,
+                "a function kept its thread for too long: it is given up, and its thread replaced"
+            );
+            if state.stuck >= self.settings.max_stuck {
+                self.exhausted.send_replace(true);
+            }
+            if let Err(error) = self.start_thread(state) {
+                tracing::error!(%error, "no thread can be started in the place of one given up");
+                self.exhausted.send_replace(true);
+            }
+            // Last, so that whoever hears of it finds the pool as it is from now on.
+            task.give_up(Broken::Overran(limit));
+        }
+    }
+}
+
+fn show_waiting(state: &State) {
+    metrics::gauge!("functions_workers_waiting").set(state.turns.waiting() as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use futures::future::join_all;
+
+    use super::*;
+
+    fn start(threads: usize, overrun_after: Duration, max_stuck: usize) -> Workers {
+        Workers::start(WorkerSettings { threads, overrun_after, max_stuck }).unwrap()
+    }
+
+    const NEVER: Duration = Duration::from_secs(100_000);
+
+    /// Keeps a thread until the sender is dropped. Returns once it has begun.
+    async fn block(workers: &Arc<Workers>) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
+        let (release, held) = mpsc::channel::<()>();
+        let (begin, begun) = oneshot::channel();
+        let workers = Arc::clone(workers);
+        let blocked = tokio::spawn(async move {
+            let work = move || {
+                begin.send(()).unwrap();
+                held.recv().unwrap_err();
+            };
+            workers.run(Lane::connection(), Presence::default(), work).await.unwrap();
+        });
+        begun.await.unwrap();
+        (release, blocked)
+    }
+
+    #[tokio::test]
+    async fn a_client_goes_before_the_next_round_of_those_who_flood() {
+        let workers = Arc::new(start(1, NEVER, 1));
+        let (release, blocked) = block(&workers).await;
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let job = |lane, name: &'static str| {
+            let order = Arc::clone(&order);
+            workers.run(lane, Presence::default(), move || lock(&order).push(name))
+        };
+        let floods = [Lane::connection(), Lane::connection(), Lane::connection()];
+        let flooding = floods.into_iter().flat_map(|lane| std::iter::repeat_n(lane, 64));
+        let mut jobs: Vec<_> = flooding.map(|lane| job(lane, "flood")).collect();
+        jobs.push(job(Lane::connection(), "quiet"));
+        // All of them wait before the first one begins.
+        let (done, ()) = futures::join!(join_all(jobs), async { drop(release) });
+        assert!(done.iter().all(Result::is_ok));
+        let quiet = lock(&order).iter().position(|name| *name == "quiet");
+        assert!(quiet.unwrap() <= floods.len(), "{quiet:?} jobs came before");
+        blocked.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn work_whose_caller_went_away_is_not_begun() {
+        let workers = Arc::new(start(1, NEVER, 1));
+        let (release, blocked) = block(&workers).await;
+        let began = Arc::new(Mutex::new(Vec::new()));
+        let lane = Lane::connection();
+        let job = |number: usize| {
+            let began = Arc::clone(&began);
+            Box::pin(workers.run(lane, Presence::default(), move || lock(&began).push(number)))
+        };
+        let mut jobs: Vec<_> = (0..4 * MIN_SWEEP).map(job).collect();
+        for job in &mut jobs {
+            assert!(futures::poll!(job).is_pending());
+        }
+        let stays = jobs.split_off(4 * MIN_SWEEP - 1).pop().unwrap();
+        drop(jobs);
+        // So many that wait for nobody do not wait for their turn to be forgotten.
+        let more: Vec<_> = (0..4 * MIN_SWEEP).map(|_| job(usize::MAX)).collect();
+        let mut waits = Vec::new();
+        for mut job in more {
+            assert!(futures::poll!(&mut job).is_pending());
+            waits.push(workers.shared.state().turns.waiting_of(lane));
+        }
+        assert!(waits.iter().all(|waits| *waits <= 8 * MIN_SWEEP), "{waits:?}");
+        drop(release);
+        stays.await.unwrap();
+        blocked.await.unwrap();
+        assert_eq!(*lock(&began), [4 * MIN_SWEEP - 1]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_the_answer_and_its_thread_goes_on() {
+        let workers = start(1, NEVER, 1);
+        let lane = Lane::connection();
+        let broken = workers.run(lane, Presence::default(), || panic!("as tests do")).await;
+        assert_eq!(broken, Err::<(), _>(Broken::Panicked("as tests do".to_owned())));
+        assert_eq!(workers.run(lane, Presence::default(), || 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_does_not_come_back_is_replaced_and_counted() {
+        let limit = Duration::from_millis(1);
+        let workers = start(1, limit, 3);
+        let mut exhausted = workers.exhausted();
+        let mut held = Vec::new();
+        for number in 1..=3 {
+            let (release, hold) = mpsc::channel::<()>();
+            held.push(release);
+            let broken = workers
+                .run(Lane::connection(), Presence::default(), move || hold.recv().is_ok())
+                .await;
+            assert_eq!(broken, Err(Broken::Overran(limit)), "{number}");
+            assert_eq!(*exhausted.borrow_and_update(), number == 3);
+        }
+        // The thread in its place works. It may itself be given up on a busy machine.
+        let ran = workers.run(Lane::connection(), Presence::default(), || 7).await;
+        assert!(matches!(ran, Ok(7) | Err(Broken::Overran(_))));
+        drop(held);
     }
 }

@@ -187,25 +187,15 @@ async fn perform(
     args: Value,
     caller: Caller,
 ) -> Result<Arc<Answered>, Problem> {
-    let functions = server.functions().clone();
+    // What has begun goes on when a client goes away; what has not is not begun.
+    let functions = server.functions();
     let answered = match kind {
-        Kind::Query => functions.query(&path, &args, &caller).await,
-        Kind::Mutation | Kind::Action | Kind::Any => {
-            // In a task of its own: a client that goes away does not stop half of something.
-            let performed = tokio::spawn(async move {
-                match kind {
-                    Kind::Mutation => functions
-                        .mutation(&path, &args, &caller)
-                        .await
-                        .map(|done| Arc::new(done.answered)),
-                    Kind::Action => functions.action(&path, &args, &caller).await.map(Arc::new),
-                    Kind::Query | Kind::Any => functions.any(&path, &args, &caller).await,
-                }
-            });
-            performed.await.unwrap_or_else(|_| Err(CallError::Store("the host failed".to_owned())))
-        }
+        Kind::Query => functions.query(&path, &args, &caller).await?,
+        Kind::Mutation => Arc::new(functions.mutation(&path, &args, &caller).await?.answered),
+        Kind::Action => Arc::new(functions.action(&path, &args, &caller).await?),
+        Kind::Any => functions.any(&path, &args, &caller).await?,
     };
-    Ok(answered?)
+    Ok(answered)
 }
 
 /// Whose call it is. A token that is not valid is no reason to call as nobody.
@@ -236,7 +226,7 @@ fn caller(
         .verify(token)
         .map_err(|refused| Problem::unauthenticated(refused.to_string()))?;
     let identity = Identity::new(verified.claims, token.to_owned());
-    Ok(Caller { request, identity: Some(Arc::new(identity)) })
+    Ok(Caller::anonymous(request).with_identity(Some(Arc::new(identity))))
 }
 
 /// The path of a function of the app itself. Those of components are called by functions; from
@@ -388,25 +378,10 @@ impl From<CallError> for Problem {
             CallError::Overloaded(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "TooManyConcurrentRequests")
             }
-            CallError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),
+            CallError::Internal(_) | CallError::Unknown(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError")
+            }
         };
-        Problem::new(status, code, refusal(&refused))
-    }
-}
-
-/// What a client is told of a call that has no answer. What lies beneath is for the operator.
-pub(super) fn refusal(error: &CallError) -> String {
-    match error {
-        CallError::NotFound(message) | CallError::Invalid(message) => message.clone(),
-        CallError::NotDurable(reason) => {
-            tracing::warn!(reason, "a call failed: its audit logs are not durable");
-            "the audit logs of the function could not be made durable, so it has no effect and no result"
-                .to_owned()
-        }
-        CallError::Conflict(message) | CallError::Overloaded(message) => message.clone(),
-        CallError::Store(reason) => {
-            tracing::error!(reason, "a call failed");
-            "the host failed; its log says why".to_owned()
-        }
+        Problem::new(status, code, refused.to_string())
     }
 }

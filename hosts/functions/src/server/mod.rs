@@ -257,6 +257,24 @@ fn describe_metrics() {
         Unit::Seconds,
         "From a request to its response, by route"
     );
+    describe_gauge!(
+        "functions_workers_waiting",
+        "Runs of queries and mutations that wait for a thread"
+    );
+    describe_histogram!(
+        "functions_workers_wait_seconds",
+        Unit::Seconds,
+        "How long a run waited for its thread"
+    );
+    describe_counter!(
+        "functions_workers_skipped_total",
+        "Runs that were not begun, since their callers went away"
+    );
+    describe_counter!(
+        "functions_workers_given_up_total",
+        "Runs that kept their thread for too long and were given up"
+    );
+    describe_gauge!("functions_workers_stuck", "Threads that were given up and have not come back");
     describe_gauge!("functions_sync_sessions", "Clients that are connected");
     describe_counter!("functions_sync_transitions_total", "Steps that clients were sent");
     describe_counter!("functions_sync_results_total", "Results that clients were handed in them");

@@ -25,6 +25,11 @@ impl StoreError {
         Self::User(message.into())
     }
 
+    /// The store failed in another way than its files show.
+    pub(crate) fn failed(what: impl fmt::Display) -> Self {
+        Self::damaged(format!("the store failed: {what}"))
+    }
+
     pub(super) fn damaged(message: impl Into<String>) -> Self {
         Self::Failed(Arc::new(Failure { message: message.into(), source: None }))
     }

@@ -88,7 +88,7 @@ async fn in_state(functions: &Functions, id: &str, state: &str) -> Json {
     let waiting = async {
         loop {
             let key = functions.query_key("later:job", &args, &caller).unwrap();
-            let sealed = functions.sealed_at(&functions.latest(), &key, None).await.unwrap();
+            let sealed = functions.sealed_at(&functions.latest(), &key, None).await;
             let job = value(&sealed.release(&caller).await.unwrap());
             if job["state"]["kind"] == state {
                 return job;
@@ -201,7 +201,7 @@ async fn crons_keep_their_beat_and_follow_the_program() {
             loop {
                 let caller = caller(functions);
                 let key = functions.query_key("later:ran", &json!({}), &caller).unwrap();
-                let sealed = functions.sealed_at(&functions.latest(), &key, None).await.unwrap();
+                let sealed = functions.sealed_at(&functions.latest(), &key, None).await;
                 let beats =
                     value(&sealed.release(&caller).await.unwrap()).as_array().unwrap().len();
                 if beats >= most {

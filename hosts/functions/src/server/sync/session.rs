@@ -25,11 +25,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::Server;
-use super::super::calls::{of_app, one_object, refusal};
+use super::super::calls::{of_app, one_object};
 use super::mutations::{Connection, Outcome};
 use super::protocol::{self, Answer, Failure, Modification};
 use super::query_set::{Asked, Change, Found, Has, Planned, Query, QuerySet, Ready, Step};
-use crate::functions::{Answered, CachedQuery, CallError, Caller, Identity, Mutated};
+use crate::functions::{Answered, CachedQuery, CallError, Caller, Identity, Lane, Mutated};
 use crate::store::Snapshot;
 
 /// How often a client hears that its host is there.
@@ -119,6 +119,8 @@ struct Session {
     /// id of its own.
     request: RequestContext,
     identity: Option<Arc<Identity>>,
+    /// All that is done for this client takes turns with others'.
+    lane: Lane,
     expires: Option<Instant>,
     client: Option<Connection<MutationOutcome>>,
     clock_skew_ms: Option<i64>,
@@ -197,6 +199,7 @@ impl Session {
             server,
             request,
             identity: None,
+            lane: Lane::connection(),
             expires: None,
             client: None,
             clock_skew_ms: None,
@@ -387,7 +390,8 @@ impl Session {
 
     /// The caller of one call: this client, in a request of its own.
     fn caller(&self) -> Caller {
-        Caller { request: self.server.request_like(&self.request), identity: self.identity.clone() }
+        let request = self.server.request_like(&self.request);
+        Caller::anonymous(request).with_identity(self.identity.clone()).with_lane(self.lane)
     }
 
     fn mutate(
@@ -431,8 +435,7 @@ impl Session {
             functions.action(&of_app(path, component)?, &args, &caller).await
         });
         let ended = async move {
-            let result =
-                action.await.unwrap_or_else(|_| Err(CallError::Store(PANICKED.to_owned())));
+            let result = action.await.unwrap_or_else(|_| Err(CallError::internal(PANICKED)));
             Ended { request_id, permit, what: EndedCall::Action(result) }
         };
         self.under_way.push(ended.boxed());
@@ -442,13 +445,13 @@ impl Session {
     fn answer(&mut self, Ended { request_id, permit, what }: Ended) {
         match what {
             EndedCall::Mutation(outcome) => {
-                let outcome = outcome.unwrap_or_else(|| Err(CallError::Store(PANICKED.to_owned())));
+                let outcome = outcome.unwrap_or_else(|| Err(CallError::internal(PANICKED)));
                 let text = match &outcome {
                     Ok(Mutated { answered, committed }) => {
                         protocol::mutation_response(request_id, answer_of(answered), *committed)
                     }
                     Err(error) => {
-                        let message = refusal(error);
+                        let message = error.to_string();
                         protocol::mutation_response(request_id, error_answer(&message), None)
                     }
                 };
@@ -467,7 +470,7 @@ impl Session {
                 );
             }
             EndedCall::Action(Err(error)) => {
-                let message = refusal(&error);
+                let message = error.to_string();
                 self.send(
                     protocol::action_response(request_id, error_answer(&message)),
                     Some(permit),
@@ -561,7 +564,7 @@ const MAX_SESSION: Duration = Duration::from_secs(24 * 60 * 60);
 
 const NO_ADMIN: &str = "this host has no admin keys: it knows users only";
 
-const PANICKED: &str = "the host failed";
+const PANICKED: &str = "the task of a mutation or action panicked";
 
 /// Arguments are sent as an array of one object.
 fn read_args(text: &str) -> Result<Json, String> {
@@ -604,7 +607,7 @@ async fn find(
         let functions = server.functions();
         let key = functions.query_key(&of_app(path.clone(), component.clone())?, args, &caller)?;
         let journal = before.as_ref().map_or(journal.as_deref(), |result| result.journal());
-        let result = functions.sealed_at(&at, &key, journal).await?;
+        let result = functions.sealed_at(&at, &key, journal).await;
         if before.is_some_and(|before| before.same_result(&result)) {
             return Ok(Found::Same(result));
         }
@@ -613,13 +616,7 @@ async fn find(
         Ok(Found::Handed(result, answered))
     };
     found.await.unwrap_or_else(|error: CallError| {
-        let CallError::NotDurable(reason) = &error else { return Found::Error(refusal(&error)) };
-        // The sink says it once, and this would for each subscriber and each time that it is tried
-        // again.
-        tracing::debug!(
-            reason,
-            "a result is not handed out to a subscriber: its audit logs are not durable"
-        );
-        Found::Error(NOT_DURABLE.to_owned())
+        let is_durable = !matches!(error, CallError::NotDurable(_));
+        Found::Error(if is_durable { error.to_string() } else { NOT_DURABLE.to_owned() })
     })
 }

@@ -1,0 +1,143 @@
+//! An execution whose function runs on a worker thread.
+//!
+//! The thread only logs through it. It is the one who waits for the thread that takes the execution
+//! and seals it, whether the function came back with a value or a failure, panicked, or did not
+//! come back at all.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use audit_runtime::{
+    AuditError, Audited, Audits, Execution, FunctionKind, FunctionName, Mutation, Query,
+};
+
+/// Shared by the one who seals and the thread that logs.
+pub(super) struct Held<K: Audits>(Arc<Mutex<Option<Execution<K>>>>);
+
+impl<K: Audits> Held<K> {
+    pub(super) fn new(execution: Execution<K>) -> Held<K> {
+        Held(Arc::new(Mutex::new(Some(execution))))
+    }
+
+    /// For the thread that logs.
+    pub(super) fn share(&self) -> Held<K> {
+        Held(Arc::clone(&self.0))
+    }
+
+    /// Takes the execution, to end it. Nothing can be logged in it from here on: a thread that was
+    /// given up finds it gone.
+    pub(super) fn take(&self) -> Option<Execution<K>> {
+        self.execution().take()
+    }
+
+    fn execution(&self) -> MutexGuard<'_, Option<Execution<K>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A query's execution on its way to being sealed.
+pub(super) struct Unsealed(Held<Query>);
+
+impl Unsealed {
+    pub(super) fn new(execution: Execution<Query>) -> Unsealed {
+        Unsealed(Held::new(execution))
+    }
+
+    pub(super) fn held(&self) -> Held<Query> {
+        self.0.share()
+    }
+
+    /// Ends it with what came of it. This is the only way on.
+    pub(super) fn seal<T>(self, outcome: T) -> Audited<T> {
+        let execution = self.0.take().expect("nobody else takes it");
+        execution.seal(outcome)
+    }
+}
+
+impl Drop for Unsealed {
+    /// The caller went away while the query ran. Nobody is handed anything, so there is nothing to
+    /// log either.
+    fn drop(&mut self) {
+        if let Some(execution) = self.0.take() {
+            drop(execution.seal(()));
+        }
+    }
+}
+
+/// What a function logs to: the execution, as the function itself or as one that it calls.
+pub(super) struct Log {
+    execution: Shared,
+    /// The function that was called by the one that the execution began with, if it is one.
+    nested: Option<(FunctionKind, FunctionName)>,
+}
+
+enum Shared {
+    Query(Held<Query>),
+    Mutation(Held<Mutation>),
+}
+
+impl Log {
+    pub(super) fn of_query(execution: Held<Query>) -> Log {
+        Log { execution: Shared::Query(execution), nested: None }
+    }
+
+    pub(super) fn of_mutation(execution: Held<Mutation>) -> Log {
+        Log { execution: Shared::Mutation(execution), nested: None }
+    }
+
+    pub(super) fn kind(&self) -> FunctionKind {
+        match (&self.nested, &self.execution) {
+            (Some((kind, _)), _) => *kind,
+            (None, Shared::Query(_)) => FunctionKind::Query,
+            (None, Shared::Mutation(_)) => FunctionKind::Mutation,
+        }
+    }
+
+    /// Emits a log. `None` if the execution has ended: the function was given up.
+    pub(super) fn audit_json(&self, text: &str) -> Option<Result<(), AuditError>> {
+        match &self.execution {
+            Shared::Query(held) => {
+                let execution = held.execution();
+                let log = execution.as_ref()?.log();
+                Some(match &self.nested {
+                    None => log.audit_json(text),
+                    Some((_, name)) => log.nested_query(name.clone()).audit_json(text),
+                })
+            }
+            Shared::Mutation(held) => {
+                let execution = held.execution();
+                let log = execution.as_ref()?.log();
+                Some(match &self.nested {
+                    None => log.audit_json(text),
+                    Some((FunctionKind::Mutation, name)) => {
+                        log.nested_mutation(name.clone()).audit_json(text)
+                    }
+                    Some((FunctionKind::Query | FunctionKind::Action, name)) => {
+                        log.nested_query(name.clone()).audit_json(text)
+                    }
+                })
+            }
+        }
+    }
+
+    /// The log of a function that this one calls.
+    ///
+    /// # Errors
+    ///
+    /// What the function is told, if it may not call one of this kind.
+    pub(super) fn nested(&self, kind: FunctionKind, name: String) -> Result<Log, String> {
+        match (self.kind(), kind) {
+            (FunctionKind::Query, FunctionKind::Mutation) => {
+                return Err("a query cannot call a mutation".to_owned());
+            }
+            (_, FunctionKind::Action) => {
+                return Err("a query or mutation cannot call an action: schedule it".to_owned());
+            }
+            (_, FunctionKind::Query | FunctionKind::Mutation) => {}
+        }
+        let execution = match &self.execution {
+            Shared::Query(held) => Shared::Query(held.share()),
+            Shared::Mutation(held) => Shared::Mutation(held.share()),
+        };
+        Ok(Log { execution, nested: Some((kind, name.into())) })
+    }
+}

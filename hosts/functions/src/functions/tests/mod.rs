@@ -1,0 +1,47 @@
+//! Tests that make the host itself fail.
+
+mod every_way_out_is_sealed;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use audit_core::testing::MemorySink;
+use audit_runtime::AuditRuntime;
+use serde_json::Value as Json;
+
+use super::{Caller, FunctionSettings, Functions};
+use crate::program::{Env, Program};
+use crate::store::Store;
+
+/// Functions on a store in a directory of their own, and a sink in memory.
+struct Host {
+    functions: Functions,
+    sink: Arc<MemorySink>,
+    _directory: tempfile::TempDir,
+}
+
+impl Host {
+    async fn with_module(name: &str, text: &str, settings: FunctionSettings) -> Host {
+        let modules = tempfile::tempdir().unwrap();
+        std::fs::write(modules.path().join(name), text).unwrap();
+        let program = Program::load(modules.path(), &Env::default()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let sink = Arc::new(MemorySink::new());
+        let runtime = AuditRuntime::builder(Arc::clone(&sink) as _).build();
+        let store = Store::open(directory.path()).unwrap();
+        let functions = Functions::start(runtime, store, program, settings).await.unwrap();
+        Host { functions, sink, _directory: directory }
+    }
+
+    fn caller(&self) -> Caller {
+        let request = self.functions.runtime().new_request();
+        Caller::anonymous(request.with_ip(IpAddr::from([192, 0, 2, 1])))
+    }
+
+    /// How many logs there are with this mark.
+    fn logs(&self, mark: &str) -> usize {
+        let lines = self.sink.lines();
+        let logs = lines.iter().map(|line| serde_json::from_str::<Json>(line).unwrap());
+        logs.filter(|log| log["mark"] == mark).count()
+    }
+}
