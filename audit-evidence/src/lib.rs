@@ -1,0 +1,98 @@
+//! Evidence: what an outsider verifies of an audit log with public keys alone.
+//!
+//! The records of a stream are the leaves of one Merkle tree (RFC 6962). Each object in the bucket
+//! carries the root up to its last record, signed by the stream, and what its tree needs of the
+//! records before it. So each object verifies by itself, each record has a short proof, and two
+//! histories of one stream cannot pass for one. The nouns:
+//!
+//! - [`struct@Hash`], [`CompactRange`], [`Tree`]: trees, as far as they have to be kept.
+//!   [`verify_inclusion`] and [`verify_consistency`] check what is claimed of them.
+//! - [`SignerKey`], [`VerifierKey`]: Ed25519 keys with names.
+//! - [`Note`], [`Checkpoint`]: signed texts, and those that say how large a tree is and what its
+//!   root is.
+//! - [`Proof`]: a record's inclusion in a checkpoint, as a file to be checked offline.
+//! - [`ObjectHead`], [`Salts`], [`Certificate`]: what an object carries, how its records become
+//!   leaves, and how a stream's key belongs to a host.
+//! - [`Policy`]: which logs and witnesses somebody trusts. [`AddCheckpoint`]: what a witness
+//!   decides.
+//!
+//! Formats are those of C2SP where it has one: signed-note, tlog-checkpoint, tlog-cosignature,
+//! tlog-proof, tlog-policy, tlog-witness. Keys are Ed25519 and hashes SHA-256.
+//!
+//! This crate does no I/O and has no clock and no randomness: seeds and times are handed in. It
+//! depends on no other crate of the workspace.
+//!
+//! # Example
+//!
+//! A host seals an object of two records; an auditor verifies it and proves one of them.
+//!
+//! ```
+//! use audit_evidence::*;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Seeds are random; these are for the example.
+//! let host = SignerKey::from_seed("example.com/api", KeyKind::Ed25519, &[1; 32])?;
+//! let stream = "01M86YQH3BN92MTRKE2RS1CKJ5";
+//! let origin = origin(host.verifier().name(), stream);
+//! let stream_key = SignerKey::from_seed(&origin, KeyKind::Ed25519, &[2; 32])?;
+//! let certificate = Certificate::issue(&host, stream_key.verifier());
+//!
+//! let key = format!("dt=2026-11-24/hour=14/{stream}-000000000000.ndjson.zst");
+//! let lines: [&[u8]; 2] = [br#"{"action":"view"}"#, br#"{"action":"edit"}"#];
+//! let (salts, before) = (Salts::new(&key, 0, &[3; 32]), CompactRange::default());
+//! let mut range = before.clone();
+//! for (number, line) in (0..).zip(lines) {
+//!     range.push(salts.leaf(number, line));
+//! }
+//! let root = range.root().ok_or("the range begins at 0")?;
+//! let head = ObjectHead {
+//!     first: 0,
+//!     count: 2,
+//!     sha256: [0; 32], // of the lines
+//!     stable: 0,
+//!     seed: [3; 32],
+//!     before,
+//!     root,
+//!     signature: Checkpoint::new(&origin, 2, root)?.sign(&stream_key),
+//!     name: host.verifier().name().to_owned(),
+//!     certificate,
+//! };
+//!
+//! // What an auditor has is the object, its metadata, and the host's public key.
+//! let metadata = head.to_metadata();
+//! let get = |name: &str| metadata.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
+//! let read = ObjectHead::from_metadata(stream, get)?;
+//! read.verify(host.verifier())?;
+//! let tree = read.tree(&key, lines)?;
+//!
+//! let path = tree.inclusion(1).ok_or("the record is in the object")?;
+//! let proof = Proof::new(Some(&salts.salt(1)), 1, path, read.note())?;
+//! let salt = proof.extra().ok_or("a record's proof has its salt")?;
+//! proof.verify_path(&Hash::leaf(&[salt, lines[1]]))?;
+//! assert_eq!(proof.note().verify(stream_key.verifier()), Ok(true));
+//! # Ok(())
+//! # }
+//! ```
+
+mod checkpoint;
+mod hash;
+mod key;
+mod note;
+mod object;
+mod policy;
+mod proof;
+mod range;
+mod tree;
+mod witness;
+
+pub use checkpoint::{Checkpoint, InvalidCheckpoint};
+pub use hash::{Hash, InvalidBase64};
+pub use key::{InvalidKey, KeyKind, SignerKey, VerifierKey};
+pub use note::{InvalidNote, InvalidSignature, Note, NoteSignature};
+pub use object::{
+    Certificate, HeadError, MAX_NAME_CHARS, MAX_STREAM_RECORDS, ObjectHead, Salts, origin,
+};
+pub use policy::{InvalidPolicy, Policy, PolicyError};
+pub use proof::{Proof, ProofError};
+pub use range::{CompactRange, Tree, WrongHashCount};
+pub use tree::{InvalidProof, verify_consistency, verify_inclusion};
+pub use witness::{AddCheckpoint, Refusal, Witnessed};

@@ -1,0 +1,355 @@
+//! What an object in the bucket carries to be verified by itself.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use crate::hash::{decode, decode_array, encode};
+use crate::{Checkpoint, CompactRange, Hash, KeyKind, Note, SignerKey, Tree, VerifierKey};
+
+/// The most records of a stream. A new one starts before: 28 hashes then fit an object's metadata.
+pub const MAX_STREAM_RECORDS: u64 = 1 << 28;
+
+/// The most characters of a host's name.
+pub const MAX_NAME_CHARS: usize = 64;
+
+/// The origin of a stream's checkpoints, which is its key's name too: `<host's name>/<stream>`.
+pub fn origin(name: &str, stream: &str) -> String {
+    format!("{name}/{stream}")
+}
+
+/// Makes an object's records into leaves that tell nothing of each other.
+///
+/// Each record is hashed behind a salt of its own. So the sibling's hash in a proof cannot be
+/// guessed at, and what is left of an object that was erased says nothing about its records. The
+/// salts follow from the object's key, its stable number and its seed, which binds these to the
+/// root:
+///
+/// ```text
+/// K      = SHA-256("audit-object/v1\n" ‖ key ‖ "\n" ‖ stable ‖ "\n" ‖ seed)
+/// salt_n = SHA-256(K ‖ n as 8 bytes, big-endian)
+/// leaf_n = SHA-256(0x00 ‖ salt_n ‖ line n without its line feed)
+/// ```
+#[derive(Clone)]
+pub struct Salts {
+    key: [u8; 32],
+}
+
+impl Salts {
+    /// The salts of the object at `key`, the path that readers list it under.
+    pub fn new(key: &str, stable: u64, seed: &[u8; 32]) -> Salts {
+        let mut hasher = Sha256::new();
+        hasher.update(format!("audit-object/v1\n{key}\n{stable}\n"));
+        hasher.update(seed);
+        Salts { key: hasher.finalize().into() }
+    }
+
+    /// The salt of the record of this number in its stream.
+    pub fn salt(&self, number: u64) -> [u8; 32] {
+        let mut hasher = Sha256::new_with_prefix(self.key);
+        hasher.update(number.to_be_bytes());
+        hasher.finalize().into()
+    }
+
+    /// The leaf of a record. `line` is without its line feed.
+    pub fn leaf(&self, number: u64, line: &[u8]) -> Hash {
+        Hash::leaf(&[&self.salt(number), line])
+    }
+}
+
+impl fmt::Debug for Salts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Salts").finish_non_exhaustive()
+    }
+}
+
+/// Says that a stream's key belongs to a host.
+///
+/// The stream's private key is destroyed when the stream is delivered. Who steals the host's key
+/// later can sign new streams and not this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    stream_key: VerifierKey,
+    signature: [u8; 64],
+}
+
+impl Certificate {
+    /// Has the host's key certify the key of a stream, which is named for its
+    /// [`origin`].
+    pub fn issue(host: &SignerKey, stream_key: &VerifierKey) -> Certificate {
+        let signature = host.sign(Certificate::message(stream_key).as_bytes());
+        Certificate { stream_key: stream_key.clone(), signature }
+    }
+
+    /// A certificate that was stored.
+    pub fn from_parts(stream_key: VerifierKey, signature: [u8; 64]) -> Certificate {
+        Certificate { stream_key, signature }
+    }
+
+    /// The stream's key.
+    pub fn stream_key(&self) -> &VerifierKey {
+        &self.stream_key
+    }
+
+    /// The host's signature.
+    pub fn signature(&self) -> &[u8; 64] {
+        &self.signature
+    }
+
+    /// Whether this host issued it.
+    pub fn is_by(&self, host: &VerifierKey) -> bool {
+        let is_below = self.stream_key.name().strip_prefix(host.name());
+        is_below.is_some_and(|rest| rest.starts_with('/') && !rest[1..].contains('/'))
+            && host.verifies(Certificate::message(&self.stream_key).as_bytes(), &self.signature)
+    }
+
+    fn message(stream_key: &VerifierKey) -> String {
+        let key = encode(&stream_key.to_bytes());
+        format!("audit-stream/v1\n{}\n{key}\n", stream_key.name())
+    }
+}
+
+/// The evidence of one object: where its records stand in their stream, and the signed root of the
+/// stream's tree up to its last record. It verifies without any other object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectHead {
+    /// The number of its first record.
+    pub first: u64,
+    /// The number of its records, at least 1.
+    pub count: u64,
+    /// SHA-256 of its lines, uncompressed, line feeds included.
+    pub sha256: [u8; 32],
+    /// All records below this number had been acknowledged when the object was made.
+    pub stable: u64,
+    /// 32 random bytes, see [`Salts`].
+    pub seed: [u8; 32],
+    /// The stream's records before it.
+    pub before: CompactRange,
+    /// The root of the stream's tree up to its last record.
+    pub root: Hash,
+    /// The stream's signature of the [checkpoint](Self::checkpoint).
+    pub signature: [u8; 64],
+    /// The host's name.
+    pub name: String,
+    /// The stream's key and the host's signature of it.
+    pub certificate: Certificate,
+}
+
+/// The names of the metadata, in the order in which they are written.
+const NAMES: [&str; 12] = [
+    "format",
+    "lastsequence",
+    "count",
+    "sha256",
+    "stable",
+    "seed",
+    "left",
+    "root",
+    "sig",
+    "name",
+    "streamkey",
+    "cert",
+];
+
+impl ObjectHead {
+    /// The version that the metadata `format` says.
+    pub const FORMAT: &'static str = "2";
+
+    /// The head as an object's metadata, names and values in ASCII.
+    pub fn to_metadata(&self) -> [(&'static str, String); 12] {
+        let ObjectHead {
+            first, count, sha256, stable, seed, before, root, signature, name, ..
+        } = self;
+        let left: Vec<u8> = before.hashes().flat_map(|hash| *hash.as_bytes()).collect();
+        let values = [
+            ObjectHead::FORMAT.to_owned(),
+            (first + count - 1).to_string(),
+            count.to_string(),
+            hex(sha256),
+            stable.to_string(),
+            encode(seed),
+            encode(&left),
+            root.to_string(),
+            encode(signature),
+            name.clone(),
+            encode(&self.certificate.stream_key.to_bytes()),
+            encode(&self.certificate.signature),
+        ];
+        let mut values = values.into_iter();
+        NAMES.map(|name| (name, values.next().expect("there is a value for each name")))
+    }
+
+    /// Reads the metadata of an object of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] names the first field that is missing or not as it is written. Base64 and
+    /// numbers have one form: what differs from it was not written by a host.
+    pub fn from_metadata<'a>(
+        stream: &str,
+        metadata: impl Fn(&str) -> Option<&'a str>,
+    ) -> Result<ObjectHead, HeadError> {
+        let get = |field: &'static str| metadata(field).ok_or(HeadError::Missing(field));
+        let number = |field| {
+            crate::checkpoint::parse_decimal(get(field)?).ok_or(HeadError::Malformed(field))
+        };
+        if get("format")? != ObjectHead::FORMAT {
+            return Err(HeadError::Malformed("format"));
+        }
+        let (last, count) = (number("lastsequence")?, number("count")?);
+        let end = last.checked_add(1).filter(|&end| end <= MAX_STREAM_RECORDS);
+        let end = end.ok_or(HeadError::Malformed("lastsequence"))?;
+        let first = end.checked_sub(count).filter(|_| count > 0);
+        let first = first.ok_or(HeadError::Malformed("count"))?;
+        let sha256 = from_hex(get("sha256")?).ok_or(HeadError::Malformed("sha256"))?;
+        let stable = number("stable")?;
+        let left = decode(get("left")?).map_err(|_| HeadError::Malformed("left"))?;
+        let (left, rest) = left.as_chunks::<{ Hash::BYTES }>();
+        let left: Vec<Hash> = left.iter().map(|&bytes| Hash::from_bytes(bytes)).collect();
+        let before = CompactRange::from_hashes(first, &left).ok().filter(|_| rest.is_empty());
+        let before = before.ok_or(HeadError::Malformed("left"))?;
+        let name = get("name")?;
+        let is_name = name.chars().count() <= MAX_NAME_CHARS && crate::key::is_key_name(name);
+        if !is_name {
+            return Err(HeadError::Malformed("name"));
+        }
+        let stream_key = array(get("streamkey")?, "streamkey")?;
+        let stream_key = VerifierKey::new(&origin(name, stream), KeyKind::Ed25519, &stream_key)
+            .map_err(|_| HeadError::Malformed("streamkey"))?;
+        Ok(ObjectHead {
+            first,
+            count,
+            sha256,
+            stable,
+            seed: array(get("seed")?, "seed")?,
+            before,
+            root: Hash::from_bytes(array(get("root")?, "root")?),
+            signature: array(get("sig")?, "sig")?,
+            name: name.to_owned(),
+            certificate: Certificate::from_parts(stream_key, array(get("cert")?, "cert")?),
+        })
+    }
+
+    /// The number of the record after its last.
+    pub fn end(&self) -> u64 {
+        self.first + self.count
+    }
+
+    /// The checkpoint that its signature is of.
+    pub fn checkpoint(&self) -> Checkpoint {
+        let origin = self.certificate.stream_key.name();
+        Checkpoint::new(origin, self.end(), self.root).expect("a key's name is an origin")
+    }
+
+    /// The checkpoint with its signature.
+    pub fn note(&self) -> Note {
+        self.checkpoint().with_signature(&self.certificate.stream_key, &self.signature)
+    }
+
+    /// Checks what can be checked without the records: that the host certified the stream's key,
+    /// and that this signed the root.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::Certificate`] and [`HeadError::Signature`].
+    pub fn verify(&self, host: &VerifierKey) -> Result<(), HeadError> {
+        if host.name() != self.name || !self.certificate.is_by(host) {
+            return Err(HeadError::Certificate);
+        }
+        let text = self.checkpoint().to_string();
+        if !self.certificate.stream_key.verifies(text.as_bytes(), &self.signature) {
+            return Err(HeadError::Signature);
+        }
+        Ok(())
+    }
+
+    /// The tree up to the object's last record, made of its lines (without line feeds), for proofs
+    /// of them. `key` is that of the object.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::Count`] and [`HeadError::Root`]: these are not the lines that were signed.
+    pub fn tree<'a>(
+        &self,
+        key: &str,
+        lines: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Tree, HeadError> {
+        let salts = Salts::new(key, self.stable, &self.seed);
+        let before = self.before.clone();
+        let mut tree = Tree::after(before).expect("what is before an object begins at 0");
+        for line in lines {
+            if tree.size() == self.end() {
+                return Err(HeadError::Count);
+            }
+            tree.push(salts.leaf(tree.size(), line));
+        }
+        if tree.size() != self.end() {
+            return Err(HeadError::Count);
+        }
+        if tree.root() != self.root {
+            return Err(HeadError::Root);
+        }
+        Ok(tree)
+    }
+}
+
+fn array<const N: usize>(text: &str, field: &'static str) -> Result<[u8; N], HeadError> {
+    decode_array(text).map_err(|_| HeadError::Malformed(field))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Lower-case digits alone: one form for each value.
+fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let bytes: Option<Vec<u8>> = text
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| match *pair {
+            [high, low] => Some(digit(high)? << 4 | digit(low)?),
+            _ => None,
+        })
+        .collect();
+    bytes?.try_into().ok()
+}
+
+/// Why an object's evidence does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HeadError {
+    /// The metadata has no such field.
+    Missing(&'static str),
+    /// The field is not as a host writes it.
+    Malformed(&'static str),
+    /// The host did not certify the stream's key.
+    Certificate,
+    /// The stream's key did not sign the root.
+    Signature,
+    /// There are more or fewer records than was signed.
+    Count,
+    /// The records are not those that were signed.
+    Root,
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HeadError::Missing(field) => write!(f, "the object's metadata has no {field:?}"),
+            HeadError::Malformed(field) => {
+                write!(f, "the object's metadata has an invalid {field:?}")
+            }
+            HeadError::Certificate => f.write_str("the host did not certify the stream's key"),
+            HeadError::Signature => f.write_str("the stream's key did not sign the root"),
+            HeadError::Count => f.write_str("the object has more or fewer records than was signed"),
+            HeadError::Root => f.write_str("the object's records are not those that were signed"),
+        }
+    }
+}
+
+impl std::error::Error for HeadError {}

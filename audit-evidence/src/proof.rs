@@ -1,0 +1,136 @@
+//! Proofs that an entry is in a log, to be checked offline.
+
+use std::fmt;
+
+use crate::checkpoint::parse_decimal;
+use crate::hash::{decode, encode};
+use crate::{Checkpoint, Hash, Note, verify_inclusion};
+
+/// The inclusion of one entry in a signed checkpoint, by the format `tlog-proof` of C2SP. Its file
+/// ends in `.tlog-proof`.
+///
+/// The extra data is what else the entry is made of: for a record of an audit log its salt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    extra: Option<Vec<u8>>,
+    index: u64,
+    path: Vec<Hash>,
+    note: Note,
+    checkpoint: Checkpoint,
+}
+
+const HEADER: &str = "c2sp.org/tlog-proof@v1";
+
+/// The longest path: a tree has at most 2^63 leaves.
+const MAX_PATH: usize = 63;
+
+impl Proof {
+    /// A proof of the entry of number `index`, for the checkpoint that `note` is.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError::Checkpoint`] when the note is no checkpoint.
+    pub fn new(
+        extra: Option<&[u8]>,
+        index: u64,
+        path: Vec<Hash>,
+        note: Note,
+    ) -> Result<Proof, ProofError> {
+        let checkpoint = Checkpoint::parse(note.text()).map_err(|_| ProofError::Checkpoint)?;
+        Ok(Proof { extra: extra.map(<[u8]>::to_vec), index, path, note, checkpoint })
+    }
+
+    /// Parses a proof.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError::Form`] or [`ProofError::Checkpoint`].
+    pub fn parse(text: &str) -> Result<Proof, ProofError> {
+        if text.len() > Note::MAX_BYTES {
+            return Err(ProofError::Form("the proof is longer than 1 MiB"));
+        }
+        let (head, note) = text.split_once("\n\n").ok_or(ProofError::Form("no empty line"))?;
+        let mut lines = head.split('\n').peekable();
+        if lines.next() != Some(HEADER) {
+            return Err(ProofError::Form("the first line is not \"c2sp.org/tlog-proof@v1\""));
+        }
+        let extra = lines.next_if(|line| line.starts_with("extra ")).map(|line| {
+            decode(&line["extra ".len()..]).map_err(|_| ProofError::Form("extra is not base64"))
+        });
+        let index = lines.next().and_then(|line| parse_decimal(line.strip_prefix("index ")?));
+        let index = index.ok_or(ProofError::Form("no line \"index <decimal>\""))?;
+        let path: Result<Vec<_>, _> = lines.map(Hash::from_base64).collect();
+        let path = path.map_err(|_| ProofError::Form("a line of the path is not a hash"))?;
+        if path.len() > MAX_PATH {
+            return Err(ProofError::Form("the path is longer than any tree is high"));
+        }
+        let note = Note::parse(note).map_err(|_| ProofError::Checkpoint)?;
+        Proof::new(extra.transpose()?.as_deref(), index, path, note)
+    }
+
+    /// What else the entry is made of. Nothing vouches for it but the proof's own success.
+    pub fn extra(&self) -> Option<&[u8]> {
+        self.extra.as_deref()
+    }
+
+    /// The number of the entry in its log, from 0.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The signed checkpoint, whose signatures are to be verified beside the proof.
+    pub fn note(&self) -> &Note {
+        &self.note
+    }
+
+    /// What the note says.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Checks that `leaf` is in the tree of the checkpoint, and not who signed that.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError::Path`].
+    pub fn verify_path(&self, leaf: &Hash) -> Result<(), ProofError> {
+        let (size, root) = (self.checkpoint.size(), self.checkpoint.root());
+        verify_inclusion(leaf, self.index, size, root, &self.path).map_err(|_| ProofError::Path)
+    }
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{HEADER}")?;
+        if let Some(extra) = &self.extra {
+            writeln!(f, "extra {}", encode(extra))?;
+        }
+        writeln!(f, "index {}", self.index)?;
+        self.path.iter().try_for_each(|hash| writeln!(f, "{hash}"))?;
+        write!(f, "\n{}", self.note)
+    }
+}
+
+/// Why a text proves nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProofError {
+    /// It does not have the form of a proof.
+    Form(&'static str),
+    /// What stands behind the empty line is not a signed checkpoint.
+    Checkpoint,
+    /// The entry is not at that place in the tree of the checkpoint.
+    Path,
+}
+
+impl fmt::Display for ProofError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProofError::Form(what) => write!(f, "not a tlog-proof: {what}"),
+            ProofError::Checkpoint => f.write_str("the proof holds no signed checkpoint"),
+            ProofError::Path => f.write_str("the entry is not in the tree of the checkpoint"),
+        }
+    }
+}
+
+impl std::error::Error for ProofError {}

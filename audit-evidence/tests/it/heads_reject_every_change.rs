@@ -1,0 +1,144 @@
+//! The evidence of an object fails for every change to its metadata, its records and its key.
+
+use audit_evidence::{HeadError, KeyKind, ObjectHead, SignerKey};
+
+use crate::vectors::{ObjectVector, Vectors};
+
+fn verify(vectors: &Vectors, object: &ObjectVector) -> Result<(), HeadError> {
+    let get = |name: &str| object.metadata.get(name).map(String::as_str);
+    let head = ObjectHead::from_metadata(&vectors.stream, get)?;
+    head.verify(&vectors.host.verifier())?;
+    head.tree(&object.key, object.lines()).map(|_| ())
+}
+
+#[test]
+fn heads_are_those_of_the_vectors() {
+    let vectors = Vectors::read();
+    for object in &vectors.objects {
+        assert_eq!(verify(&vectors, object), Ok(()), "{}", object.key);
+        let head = object.head(&vectors.stream);
+        let written: Vec<_> = head.to_metadata().into_iter().collect();
+        assert_eq!(written.len(), object.metadata.len());
+        for (name, value) in written {
+            assert_eq!(object.metadata.get(name), Some(&value), "{name}");
+        }
+    }
+    for pair in vectors.objects.windows(2) {
+        let [earlier, later] = [0, 1].map(|at| pair[at].head(&vectors.stream));
+        assert_eq!((later.before.end(), later.before.root()), (earlier.end(), Some(earlier.root)));
+    }
+}
+
+/// Fields that say nothing of who signed: they are checked where the object is read.
+const UNSIGNED: [&str; 1] = ["sha256"];
+
+#[test]
+fn each_field_stripped_or_altered_is_seen() {
+    let vectors = Vectors::read();
+    let object = &vectors.objects[3];
+    for (name, value) in &object.metadata {
+        let changed = |value: Option<String>| {
+            let mut object = object.clone();
+            match value {
+                Some(value) => object.metadata.insert(name.clone(), value),
+                None => object.metadata.remove(name),
+            };
+            verify(&vectors, &object)
+        };
+        let stripped = changed(None).unwrap_err();
+        assert!(matches!(stripped, HeadError::Missing(missing) if missing == name), "{name}");
+        for other in [format!(" {value}"), format!("{value}\n"), format!("0{value}"), String::new()]
+        {
+            assert!(changed(Some(other.clone())).is_err(), "{name}: {other:?}");
+        }
+        // A change of any character to another one of its kind.
+        for (at, byte) in value.bytes().enumerate() {
+            let other = match byte {
+                b'0'..=b'8' | b'a'..=b'e' | b'A'..=b'Y' | b'g'..=b'y' => byte + 1,
+                b'9' | b'f' | b'Z' | b'z' => byte - 1,
+                _ => continue,
+            };
+            let mut bytes = value.clone().into_bytes();
+            bytes[at] = other;
+            let other = String::from_utf8(bytes).unwrap();
+            let is_unsigned = UNSIGNED.contains(&name.as_str());
+            assert_eq!(changed(Some(other)).is_ok(), is_unsigned, "{name}, at {at}");
+        }
+        // Those of a neighbour.
+        let neighbour = vectors.objects[2].metadata[name].clone();
+        let is_same = neighbour == *value || UNSIGNED.contains(&name.as_str());
+        assert_eq!(changed(Some(neighbour)).is_ok(), is_same, "{name} of a neighbour");
+    }
+}
+
+#[test]
+fn each_change_to_the_records_is_seen() {
+    let vectors = Vectors::read();
+    let object = &vectors.objects[3];
+    let changed = |change: &dyn Fn(&mut Vec<String>)| {
+        let mut object = object.clone();
+        change(&mut object.lines);
+        verify(&vectors, &object).unwrap_err()
+    };
+    for at in 0..object.lines.len() {
+        assert_eq!(changed(&|lines| lines[at].push(' ')), HeadError::Root);
+        assert_eq!(changed(&|lines| lines[at].push('\r')), HeadError::Root);
+        assert_eq!(changed(&|lines| drop(lines.remove(at))), HeadError::Count);
+        assert_eq!(changed(&|lines| lines.insert(at, lines[at].clone())), HeadError::Count);
+        if at > 0 {
+            assert_eq!(changed(&|lines| lines.swap(at - 1, at)), HeadError::Root);
+        }
+    }
+    assert_eq!(changed(&Vec::clear), HeadError::Count);
+}
+
+#[test]
+fn an_object_under_another_key_is_seen() {
+    let vectors = Vectors::read();
+    let key = &vectors.objects[3].key;
+    for other in [key.replace("24", "25"), key.replace("hour=14", "hour=15"), format!("x/{key}")] {
+        let mut object = vectors.objects[3].clone();
+        object.key = other;
+        assert_eq!(verify(&vectors, &object), Err(HeadError::Root));
+    }
+}
+
+#[test]
+fn another_host_stream_or_key_is_not_accepted() {
+    let vectors = Vectors::read();
+    let head = vectors.objects[3].head(&vectors.stream);
+    for (name, seed) in [("example.com/api", [7; 32]), ("example.com", [1; 32])] {
+        let other = SignerKey::from_seed(name, KeyKind::Ed25519, &seed).unwrap();
+        assert_eq!(head.verify(other.verifier()), Err(HeadError::Certificate), "{name}");
+    }
+    let get = |name: &str| vectors.objects[3].metadata.get(name).map(String::as_str);
+    let other = ObjectHead::from_metadata("01M86YQH3BN92MTRKE2RS1CKJ6", get).unwrap();
+    assert_eq!(other.verify(&vectors.host.verifier()), Err(HeadError::Certificate));
+}
+
+#[test]
+fn a_stream_has_at_most_2_to_the_28_records() {
+    let vectors = Vectors::read();
+    let mut object = vectors.objects[0].clone();
+    for (last, is_allowed) in [(1 << 28, false), ((1 << 28) - 1, true), (u64::MAX, false)] {
+        object.metadata.insert("lastsequence".to_owned(), last.to_string());
+        let left = vec![0; 32 * (last & ((1 << 28) - 1)).count_ones() as usize];
+        object.metadata.insert("left".to_owned(), base64(&left));
+        let get = |name: &str| object.metadata.get(name).map(String::as_str);
+        assert_eq!(ObjectHead::from_metadata(&vectors.stream, get).is_ok(), is_allowed, "{last}");
+    }
+    // The largest metadata, with the longest name, is what S3 takes: 2 KB of names and values.
+    object.metadata.insert("lastsequence".to_owned(), ((1u64 << 28) - 1).to_string());
+    object.metadata.insert("left".to_owned(), base64(&[0; 28 * 32]));
+    object.metadata.insert("name".to_owned(), "n".repeat(64));
+    object.metadata.insert("stable".to_owned(), (1u64 << 28).to_string());
+    let head = object.head(&vectors.stream);
+    let bytes: usize =
+        head.to_metadata().iter().map(|(name, value)| name.len() + value.len()).sum();
+    assert!(bytes <= 2_048, "{bytes} bytes");
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
