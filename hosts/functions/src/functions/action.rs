@@ -35,6 +35,20 @@ pub(super) async fn run(
     let permit = permit.map_err(|_| {
         CallError::Overloaded(format!("{most} actions run already, as many as may"))
     })?;
+    run_with(permit, functions, component, name, args, caller, scheduled).await
+}
+
+/// The same, for one who bounds the number of actions. `permit` is dropped when it has ended.
+pub(super) async fn run_with(
+    permit: impl Send + 'static,
+    functions: &Functions,
+    component: ComponentPath,
+    name: String,
+    args: &Json,
+    caller: &Caller,
+    scheduled: Option<String>,
+) -> Result<Answered, CallError> {
+    let inner = &functions.inner;
     let action = Running {
         functions: functions.clone(),
         deployed: inner.deployed(),
@@ -60,7 +74,7 @@ pub(super) async fn run(
     })?;
     match answered.await {
         Ok(Ok(done)) => done,
-        Ok(Err(panic)) => Err(CallError::internal(Broken::Panicked(panic_message(&*panic)))),
+        Ok(Err(panic)) => Err(Broken::Panicked(panic_message(&*panic)).into()),
         Err(_) => Err(CallError::internal("the action's thread is gone")),
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::transaction::AttemptError;
 use super::turns::Lane;
+use super::workers::Broken;
 use crate::store::{StoreError, Timestamp};
 
 /// Whose call it is.
@@ -149,7 +150,35 @@ impl CallError {
     }
 
     pub(super) fn of_store(error: &StoreError) -> CallError {
-        CallError::internal(chain(error))
+        match error {
+            StoreError::Failed(_) => CallError::internal(chain(error)),
+            // The store refused something that the host itself asked for: it always will.
+            StoreError::User(_) => CallError::of_function(chain(error)),
+        }
+    }
+
+    /// A failure that the function brought about, by what it made the host do: it will fail so
+    /// again.
+    pub(super) fn of_function(reason: impl fmt::Display) -> CallError {
+        CallError::Internal(Internal { may_pass: false, ..Internal::logged(reason) })
+    }
+
+    /// Whether the same call may succeed later.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            CallError::NotFound(_) | CallError::Invalid(_) => false,
+            CallError::NotDurable(_) | CallError::Conflict(_) | CallError::Overloaded(_) => true,
+            CallError::Internal(internal) | CallError::Unknown(internal) => internal.may_pass,
+        }
+    }
+}
+
+impl From<Broken> for CallError {
+    fn from(broken: Broken) -> CallError {
+        match broken {
+            Broken::NotBegun => CallError::Overloaded(broken.to_string()),
+            Broken::Panicked(_) | Broken::Overran(_) => CallError::of_function(broken),
+        }
     }
 }
 
@@ -159,13 +188,14 @@ impl CallError {
 pub struct Internal {
     id: Arc<str>,
     reason: Arc<str>,
+    may_pass: bool,
 }
 
 impl Internal {
     fn new(reason: String) -> Internal {
         // It has to differ from others, and no more than that.
         let id = format!("{:016x}", RandomState::new().build_hasher().finish());
-        Internal { id: id.into(), reason: reason.into() }
+        Internal { id: id.into(), reason: reason.into(), may_pass: true }
     }
 
     fn logged(reason: impl fmt::Display) -> Internal {
@@ -262,6 +292,9 @@ impl Mutated {
         let answered = match error {
             MutationError::Function(AttemptError::Failed(answered)) => *answered,
             MutationError::Function(AttemptError::Broken(error)) => return Err(error),
+            MutationError::Function(AttemptError::Store(error)) => {
+                return Err(CallError::of_store(&error));
+            }
             MutationError::Release(error) => unreleased(&error)?,
             error @ MutationError::Conflict { .. } => {
                 return Err(CallError::Conflict(chain(&error)));

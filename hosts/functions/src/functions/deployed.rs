@@ -120,9 +120,7 @@ impl Inner {
     pub(super) fn note_deployment(&self) -> Result<(), StoreError> {
         let root = ComponentPath::root();
         self.write(|tx| {
-            let document = tx
-                .system_get(&root, Some(DEPLOYMENT), &self.deployment_id)?
-                .map(|document| document.to_json());
+            let document = jobs::get(tx, &root, DEPLOYMENT, &self.deployment_id)?;
             let count =
                 document.and_then(|document| document.get("count")?.as_f64()).unwrap_or(0.0);
             jobs::patch(tx, &root, DEPLOYMENT, &self.deployment_id, json!({ "count": count + 1.0 }))

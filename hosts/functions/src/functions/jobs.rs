@@ -114,7 +114,7 @@ fn state_of(document: &Json) -> Option<&str> {
     document.get("state")?.get("kind")?.as_str()
 }
 
-/// Changes members of a document of a system table.
+/// Changes members of a document of a system table, outside of the limits of a function.
 pub(super) fn patch(
     tx: &mut Tx,
     component: &ComponentPath,
@@ -122,7 +122,19 @@ pub(super) fn patch(
     id: &str,
     members: Json,
 ) -> Result<(), StoreError> {
-    tx.system_patch(component, Some(table), id, patch_from_json(members)?)
+    let members = patch_from_json(members)?;
+    tx.unmetered(|tx| tx.system_patch(component, Some(table), id, members))
+}
+
+/// A document of a system table, outside of the limits of a function.
+pub(super) fn get(
+    tx: &mut Tx,
+    component: &ComponentPath,
+    table: &str,
+    id: &str,
+) -> Result<Option<Json>, StoreError> {
+    let found = tx.unmetered(|tx| tx.system_get(component, Some(table), id))?;
+    Ok(found.map(|document| document.to_json()))
 }
 
 fn end(
@@ -133,6 +145,14 @@ fn end(
     now_ms: i64,
 ) -> Result<(), StoreError> {
     patch(tx, component, SCHEDULED, id, json!({ "state": state, "completedTime": now_ms as f64 }))
+}
+
+/// The most of an error that is kept, in bytes: it stands beside arguments of up to a whole
+/// document.
+const MAX_ERROR_BYTES: usize = 8 << 10;
+
+fn failure(error: &str) -> Json {
+    json!({ "kind": "failed", "error": &error[..error.floor_char_boundary(MAX_ERROR_BYTES)] })
 }
 
 /// What made a function run that nobody called.
@@ -153,19 +173,16 @@ impl Due {
         }
     }
 
-    /// Whether it is still to run. In the transaction that it then runs in: who cancels it
-    /// meanwhile is in its way.
+    /// Whether it is still to run. In the transaction that it then runs in, so that it conflicts
+    /// with one that cancels it meanwhile.
     pub(super) fn is_due(&self, tx: &mut Tx) -> Result<bool, StoreError> {
         match self {
             Due::Scheduled { component, id } => {
-                let found = tx
-                    .system_get(component, Some(SCHEDULED), id)?
-                    .map(|document| document.to_json());
+                let found = get(tx, component, SCHEDULED, id)?;
                 Ok(found.as_ref().and_then(state_of) == Some("pending"))
             }
             Due::Cron { component, id, at_ms, next_ms: _ } => {
-                let found =
-                    tx.system_get(component, Some(CRONS), id)?.map(|document| document.to_json());
+                let found = get(tx, component, CRONS, id)?;
                 Ok(found.and_then(|document| document.get("next")?.as_f64()) == Some(*at_ms))
             }
         }
@@ -188,9 +205,7 @@ impl Due {
     /// back.
     pub(super) fn failed(&self, tx: &mut Tx, error: &str, now_ms: i64) -> Result<(), StoreError> {
         match self {
-            Due::Scheduled { component, id } => {
-                end(tx, component, id, json!({ "kind": "failed", "error": error }), now_ms)
-            }
+            Due::Scheduled { component, id } => end(tx, component, id, failure(error), now_ms),
             Due::Cron { .. } => self.advance(tx),
         }
     }
@@ -216,15 +231,14 @@ impl Due {
         now_ms: i64,
     ) -> Result<(), StoreError> {
         let Due::Scheduled { component, id } = self else { return Ok(()) };
-        let found =
-            tx.system_get(component, Some(SCHEDULED), id)?.map(|document| document.to_json());
+        let found = get(tx, component, SCHEDULED, id)?;
         if found.as_ref().and_then(state_of) != Some("inProgress") {
             // It was cancelled while it ran.
             return Ok(());
         }
         let state = match error {
             None => json!({ "kind": "success" }),
-            Some(error) => json!({ "kind": "failed", "error": error }),
+            Some(error) => failure(error),
         };
         end(tx, component, id, state, now_ms)
     }
@@ -235,12 +249,16 @@ impl Due {
     }
 }
 
-/// Documents of a component's scheduled functions in this state, the earliest first.
+/// Scheduled functions of a component in this state, the earliest first: at most so many of those
+/// that are wanted, at most [`MAX_ARGS_BYTES`] of arguments, and up to the first that is due after
+/// a time.
 pub(super) fn in_state(
     tx: &mut Tx,
     component: &ComponentPath,
     state: &str,
     most: usize,
+    until_ms: f64,
+    is_wanted: &dyn Fn(&str) -> bool,
 ) -> Result<Vec<(String, Job)>, StoreError> {
     let query = json!({
         "source": {
@@ -249,12 +267,26 @@ pub(super) fn in_state(
             "range": [{ "type": "Eq", "fieldPath": "state.kind", "value": state }],
             "order": "asc",
         },
-        "operators": [{ "limit": most }],
+        "operators": [],
     });
-    let documents = all(tx, component, &query)?;
-    let job = |document: Json| Some((id_of(&document)?, Job::from_document(component, &document)?));
-    Ok(documents.into_iter().filter_map(job).collect())
+    let (mut jobs, mut bytes) = (Vec::new(), 0);
+    each(tx, component, &query, |document| {
+        let job = id_of(&document).filter(|id| is_wanted(id));
+        let Some((id, job)) =
+            job.and_then(|id| Some((id, Job::from_document(component, &document)?)))
+        else {
+            return true;
+        };
+        bytes += job.args_bytes();
+        let is_due = job.at_ms <= until_ms;
+        jobs.push((id, job));
+        is_due && jobs.len() < most && bytes < MAX_ARGS_BYTES
+    })?;
+    Ok(jobs)
 }
+
+/// The most arguments that are read together, in bytes. One job may exceed it.
+const MAX_ARGS_BYTES: u64 = 16 << 20;
 
 /// Scheduled functions of a component that ended before a time, in milliseconds since the Unix
 /// epoch.
@@ -281,7 +313,10 @@ pub(super) fn ended_before(
                 { "limit": most },
             ],
         });
-        ids.extend(all(tx, component, &query)?.iter().filter_map(id_of));
+        each(tx, component, &query, |document| {
+            ids.extend(id_of(&document));
+            true
+        })?;
     }
     Ok(ids)
 }
@@ -299,7 +334,6 @@ pub(super) struct CronState {
 /// What is written down of a component's crons.
 pub(super) fn crons(tx: &mut Tx, component: &ComponentPath) -> Result<Vec<CronState>, StoreError> {
     let query = json!({ "source": { "type": "FullTableScan", "tableName": CRONS, "order": "asc" }, "operators": [] });
-    let documents = all(tx, component, &query)?;
     let cron = |document: &Json| {
         let text = |name: &str| Some(document.get(name)?.as_str()?.to_owned());
         Some(CronState {
@@ -309,19 +343,34 @@ pub(super) fn crons(tx: &mut Tx, component: &ComponentPath) -> Result<Vec<CronSt
             next_ms: document.get("next")?.as_f64()?,
         })
     };
-    Ok(documents.iter().filter_map(cron).collect())
+    let mut crons = Vec::new();
+    each(tx, component, &query, |document| {
+        crons.extend(cron(&document));
+        true
+    })?;
+    Ok(crons)
 }
 
 fn id_of(document: &Json) -> Option<String> {
     Some(document.get("_id")?.as_str()?.to_owned())
 }
 
-fn all(tx: &mut Tx, component: &ComponentPath, query: &Json) -> Result<Vec<Json>, StoreError> {
-    let stream = tx.query(component, query)?;
-    let mut documents = Vec::new();
-    while let Some(document) = tx.query_next(stream)? {
-        documents.push(document.to_json());
-    }
-    tx.query_close(stream);
-    Ok(documents)
+/// Shows documents of a query one after another until `show` says that it is enough, outside of the
+/// limits of a function.
+fn each(
+    tx: &mut Tx,
+    component: &ComponentPath,
+    query: &Json,
+    mut show: impl FnMut(Json) -> bool,
+) -> Result<(), StoreError> {
+    tx.unmetered(|tx| {
+        let stream = tx.query(component, query)?;
+        while let Some(document) = tx.query_next(stream)? {
+            if !show(document.to_json()) {
+                break;
+            }
+        }
+        tx.query_close(stream);
+        Ok(())
+    })
 }

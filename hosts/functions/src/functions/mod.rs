@@ -195,8 +195,10 @@ impl Functions {
     pub async fn stop_scheduler(&self) {
         self.inner.stopping.send_replace(true);
         let scheduler = self.inner.scheduler.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(scheduler) = scheduler {
-            scheduler.await.expect("the scheduler does not panic");
+        if let Some(scheduler) = scheduler
+            && let Err(error) = scheduler.await
+        {
+            tracing::error!(%error, "the scheduler did not end in order");
         }
     }
 
@@ -223,7 +225,7 @@ impl Functions {
             *inner.deployed.write().unwrap_or_else(PoisonError::into_inner) = deployed;
             inner.note_deployment().map_err(|error| DeployError(call::chain(&error)))
         });
-        applied.await.expect("deploying does not panic")?;
+        applied.await.unwrap_or_else(|error| Err(DeployError(error.to_string())))?;
         scheduler::write_down_crons(&self.inner)
             .await
             .map_err(|error| DeployError(call::chain(&error)))?;

@@ -3,8 +3,10 @@
 //!
 //! All of them are done at once, on the thread that the function runs on.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use audit_runtime::{FunctionKind, RequestContext};
@@ -64,6 +66,9 @@ pub(super) struct Gathered {
     pub(super) by_chance: bool,
     /// The store failed under it. It cannot go on, whatever it catches.
     failure: Option<StoreError>,
+    /// An operation of the host panicked, which the engine would show the function as an error that
+    /// it could catch.
+    panic: Option<Box<dyn Any + Send>>,
     scheduled: u64,
     scheduled_bytes: u64,
     js_time: Duration,
@@ -156,6 +161,9 @@ fn run_at(
     let mut lines = ran.log_lines;
     lines.append(&mut gathered.log_lines);
     gathered.log_lines = lines;
+    if let Some(panic) = gathered.panic.take() {
+        resume_unwind(panic);
+    }
     if let Some(error) = gathered.failure.take() {
         return Err(error);
     }
@@ -242,13 +250,12 @@ impl InTransaction<'_> {
     /// What the store answered. If the store itself failed, the function fails with it, whatever it
     /// catches.
     fn stored<T>(&mut self, answer: Result<T, StoreError>) -> Result<T, SyscallError> {
-        answer.map_err(|error| {
-            let shown = failed(error.to_string());
-            match error {
-                StoreError::User(_) => {}
-                StoreError::Failed(_) => self.gathered.failure = Some(error),
+        answer.map_err(|error| match error {
+            StoreError::User(message) => failed(message),
+            StoreError::Failed(_) => {
+                self.gathered.failure = Some(error);
+                failed("the host failed")
             }
-            shown
         })
     }
 
@@ -526,12 +533,28 @@ pub(super) fn request_metadata(
     })
 }
 
+impl InTransaction<'_> {
+    /// Does one operation. A panic in it is kept, and goes on once the engine has ended.
+    fn guarded(
+        &mut self,
+        operation: impl FnOnce(&mut Self) -> Result<String, SyscallError>,
+    ) -> Result<String, SyscallError> {
+        if self.gathered.panic.is_some() || self.gathered.failure.is_some() {
+            return Err(failed("the host failed"));
+        }
+        catch_unwind(AssertUnwindSafe(|| operation(&mut *self))).unwrap_or_else(|panic| {
+            self.gathered.panic = Some(panic);
+            Err(failed("the host failed"))
+        })
+    }
+}
+
 impl Syscalls for InTransaction<'_> {
     fn syscall(&mut self, op: &str, args: &str) -> Result<String, SyscallError> {
-        Ok(self.do_sync(op, args)?.to_string())
+        self.guarded(|this| Ok(this.do_sync(op, args)?.to_string()))
     }
 
     fn async_syscall(&mut self, op: &str, args: &str, _later: Later) -> Answer {
-        Answer::Now(self.do_async(op, args))
+        Answer::Now(self.guarded(|this| this.do_async(op, args)))
     }
 }

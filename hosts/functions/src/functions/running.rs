@@ -15,7 +15,7 @@ use super::cached::{CachedQuery, Facts as CachedFacts};
 use super::call::{Answered, CallError, Caller, Failed};
 use super::deployed::{DEPLOYMENT, Deployed};
 use super::held::{Held, Log, Unsealed};
-use super::jobs::Due;
+use super::jobs::{self, Due};
 use super::operations::{self, Facts, Gathered};
 use super::reference::full_name;
 use super::transaction::{Attempt, AttemptError};
@@ -58,9 +58,9 @@ impl Inner {
     fn begin(&self, at: &Snapshot, seed: u64) -> Result<(Tx, Arc<Deployed>), StoreError> {
         self.faults.meet("begin")?;
         let mut tx = self.store.begin(at, seed);
-        // A program that is deployed from here on is in the way of this transaction, and
-        // invalidates what it gave.
-        tx.system_get(&ComponentPath::root(), Some(DEPLOYMENT), &self.deployment_id)?;
+        // A program that is deployed from here on conflicts with this transaction, and invalidates
+        // what it gave.
+        jobs::get(&mut tx, &ComponentPath::root(), DEPLOYMENT, &self.deployment_id)?;
         Ok((tx, self.deployed()))
     }
 
@@ -104,7 +104,7 @@ impl Inner {
         at: &Snapshot,
         ran: Result<Result<QueryRan, CallError>, Broken>,
     ) -> CachedQuery {
-        let (outcome, facts) = match ran.unwrap_or_else(|broken| Err(CallError::internal(broken))) {
+        let (outcome, facts) = match ran.unwrap_or_else(|broken| Err(broken.into())) {
             Ok(QueryRan { answered, watch, gathered }) => {
                 let (digest, bytes) = digest(&answered);
                 let facts = CachedFacts {
@@ -184,12 +184,7 @@ impl Inner {
         ran: Result<Result<(Tx, Answered), AttemptError>, Broken>,
     ) -> AuditedTransaction<Attempt, Answered> {
         let committed = Arc::clone(&call.committed);
-        let ran = ran.unwrap_or_else(|broken| {
-            Err(AttemptError::Broken(match broken {
-                Broken::NotBegun => CallError::Overloaded(broken.to_string()),
-                Broken::Panicked(_) | Broken::Overran(_) => CallError::internal(broken),
-            }))
-        });
+        let ran = ran.unwrap_or_else(|broken| Err(AttemptError::Broken(broken.into())));
         match ran {
             Ok((tx, answered)) => {
                 execution.seal_transaction(Attempt::new(Some(tx), committed), Ok(answered))

@@ -4,33 +4,42 @@
 //! is no second list that could differ from the first. Functions that run here have nobody behind
 //! them: their logs have no address and no User-Agent.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use audit_runtime::FunctionKind;
+use futures::FutureExt;
 use serde_json::{Value as Json, json};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::call::{Answered, CallError, Caller, Failed, Mutated, chain};
 use super::jobs::{self, CRONS, Due, SCHEDULED};
+use super::reference::full_name;
 use super::schedule::Schedule;
+use super::workers::{Broken, panic_message};
 use super::{Functions, Inner, action};
 use crate::store::{StoreError, Tx, Watch};
 use crate::value::{ComponentPath, Value};
 
-/// How many functions the scheduler runs at once.
+/// How many mutations the scheduler runs at once, and how many actions: those may take minutes.
 const MAX_AT_ONCE_PERMITS: u32 = 16;
 const MAX_AT_ONCE: usize = MAX_AT_ONCE_PERMITS as usize;
 
-/// How many of a component's functions are looked at together, the earliest first.
+/// How many of a component's functions run or wait for a permit at once, the earliest first.
 const MAX_LOOKED_AT: usize = 64;
 
-/// How long a function that is due waits after the host could not run it, at first and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How many functions wait after the host could not run them. With more of them nothing else is
+/// taken up: the fault is the host's then, and no function is likely to fare better.
+const MAX_RESTING: usize = 1_024;
+
+/// The backoff before a function that is due is tried again after the host could not run it: it
+/// doubles from the first to the second.
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 /// It looks again after this time at the latest, should the clock have been set.
 const LONGEST_SLEEP_MS: f64 = 60_000.0;
@@ -42,11 +51,106 @@ const KEPT_MS: f64 = 7.0 * 24.0 * 3_600.0 * 1_000.0;
 const CLEANING_PERIOD: Duration = Duration::from_secs(3_600);
 
 /// What is to be run.
+#[derive(Clone)]
 struct Task {
     due: Due,
     component: ComponentPath,
     function: String,
     args: Json,
+}
+
+/// The document that says that a function is due.
+type Key = (ComponentPath, String);
+
+/// What the scheduler has taken up. It outlives a scheduler that panicked.
+#[derive(Clone)]
+struct TakenUp {
+    jobs: Arc<Mutex<HashMap<Key, Job>>>,
+    mutations: Arc<Semaphore>,
+    actions: Arc<Semaphore>,
+}
+
+/// Where a function is that was taken up.
+#[derive(Debug, Clone, Copy)]
+enum Job {
+    /// It runs, or waits for a permit.
+    Active,
+    /// The host could not run it. Nothing of it is held but this.
+    Resting { until: Instant, backoff: Duration },
+}
+
+impl TakenUp {
+    fn new() -> TakenUp {
+        TakenUp {
+            jobs: Arc::default(),
+            mutations: Arc::new(Semaphore::new(MAX_AT_ONCE)),
+            actions: Arc::new(Semaphore::new(MAX_AT_ONCE)),
+        }
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, HashMap<Key, Job>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many more functions of a component are to be taken up.
+    fn room(&self, component: &ComponentPath) -> usize {
+        let (jobs, now) = (self.jobs(), Instant::now());
+        let is_resting = |job: &&Job| matches!(job, Job::Resting { until, .. } if *until > now);
+        if jobs.values().filter(is_resting).count() >= MAX_RESTING {
+            return 0;
+        }
+        let of_component = jobs.iter().filter(|((of, _), _)| of == component);
+        let active = of_component.filter(|(_, job)| matches!(job, Job::Active)).count();
+        MAX_LOOKED_AT.saturating_sub(active)
+    }
+
+    /// Whether a function that is due is to be taken up.
+    fn is_free(&self, key: &Key) -> bool {
+        match self.jobs().get(key) {
+            None => true,
+            Some(Job::Active) => false,
+            Some(Job::Resting { until, .. }) => *until <= Instant::now(),
+        }
+    }
+
+    /// Takes it up. Gives its backoff, should the host not be able to run it.
+    fn take_up(&self, key: &Key) -> Duration {
+        match self.jobs().insert(key.clone(), Job::Active) {
+            Some(Job::Resting { backoff, .. }) => (backoff * 2).min(MAX_BACKOFF),
+            Some(Job::Active) | None => FIRST_BACKOFF,
+        }
+    }
+
+    /// When the next function has rested of those that had not when the store was looked at. Those
+    /// that had are taken up by now, or there is no room, or they are due no more.
+    fn next(&self, looked: Instant) -> Option<Instant> {
+        let mut jobs = self.jobs();
+        let until = |job: &Job| match job {
+            Job::Active => None,
+            Job::Resting { until, .. } => Some(*until),
+        };
+        jobs.retain(|_, job| until(job).is_none_or(|until| until + MAX_BACKOFF > looked));
+        jobs.values().filter_map(until).filter(|until| *until > looked).min()
+    }
+}
+
+/// What became of a function that was due.
+enum Ran {
+    /// It is done with, and that is noted.
+    Done,
+    /// The host could not run it.
+    Later,
+    /// It is done with, and that is to be noted.
+    Note(Note),
+}
+
+/// What is to be noted about a function.
+#[derive(Debug, Clone)]
+enum Note {
+    /// It failed, and its own transaction was rolled back.
+    Failed(String),
+    /// The action ended, with an error or without.
+    Ended(Option<String>),
 }
 
 /// Takes up what an earlier process left, and goes on in the background until it is told to stop,
@@ -55,63 +159,68 @@ pub(super) async fn start(functions: &Functions) -> Result<JoinHandle<()>, Store
     let inner = Arc::clone(&functions.inner);
     tokio::task::spawn_blocking(move || inner.note_what_was_cut_short())
         .await
-        .expect("it does not panic")?;
+        .unwrap_or_else(|error| Err(StoreError::failed(error)))?;
     write_down_crons(&functions.inner).await?;
     let wake = Arc::clone(&functions.inner.rescheduled);
-    Ok(tokio::spawn(run(
-        Arc::downgrade(&functions.inner),
-        wake,
-        functions.inner.stopping.subscribe(),
-    )))
+    let stopping = functions.inner.stopping.subscribe();
+    Ok(tokio::spawn(supervise(Arc::downgrade(&functions.inner), wake, stopping)))
 }
 
-async fn run(inner: Weak<Inner>, wake: Arc<Notify>, mut stopping: watch::Receiver<bool>) {
-    let running = Arc::new(Mutex::new(HashSet::new()));
-    let permits = Arc::new(Semaphore::new(MAX_AT_ONCE));
+/// Runs the scheduler, and again should it panic.
+async fn supervise(inner: Weak<Inner>, wake: Arc<Notify>, stopping: watch::Receiver<bool>) {
+    let taken_up = TakenUp::new();
+    loop {
+        let running = run(inner.clone(), Arc::clone(&wake), stopping.clone(), taken_up.clone());
+        let Err(panic) = AssertUnwindSafe(running).catch_unwind().await else { break };
+        let panic = panic_message(&*panic);
+        tracing::error!(panic, "the scheduler panicked: it begins again");
+        metrics::counter!("functions_scheduler_panics_total").increment(1);
+        sleep(FIRST_BACKOFF).await;
+    }
+    // Whoever has all permits knows that nothing runs.
+    drop(taken_up.mutations.acquire_many(MAX_AT_ONCE_PERMITS).await);
+    drop(taken_up.actions.acquire_many(MAX_AT_ONCE_PERMITS).await);
+}
+
+async fn run(
+    inner: Weak<Inner>,
+    wake: Arc<Notify>,
+    mut stopping: watch::Receiver<bool>,
+    taken_up: TakenUp,
+) {
     let mut cleaned = None::<Instant>;
     loop {
         if *stopping.borrow_and_update() {
-            break;
+            return;
         }
         let Some(functions) = inner.upgrade().map(|inner| Functions { inner }) else { return };
         if cleaned.is_none_or(|at| at.elapsed() > CLEANING_PERIOD) {
             cleaned = Some(Instant::now());
             let inner = Arc::clone(&functions.inner);
             let cleaning = tokio::task::spawn_blocking(move || inner.remove_old_jobs()).await;
-            if let Ok(Err(error)) = cleaning {
+            if let Err(error) = cleaning.unwrap_or_else(|error| Err(StoreError::failed(error))) {
                 tracing::warn!(
                     error = chain(&error),
                     "functions that ran long ago could not be removed"
                 );
             }
         }
-        let looking = Arc::clone(&functions.inner);
-        let looked =
-            tokio::task::spawn_blocking(move || looking.look()).await.expect("it does not panic");
-        let until = match looked {
+        let (looking, known) = (Arc::clone(&functions.inner), taken_up.clone());
+        let began_to_look = Instant::now();
+        let looked = tokio::task::spawn_blocking(move || looking.look(&known)).await;
+        let until = match looked.unwrap_or_else(|error| Err(StoreError::failed(error))) {
             Ok(Looked { due, until_ms, watches }) => {
                 for task in due {
-                    let fresh = running
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .insert(key(&task.due));
-                    if fresh {
-                        begin(
-                            functions.clone(),
-                            task,
-                            Arc::clone(&running),
-                            Arc::clone(&permits),
-                            Arc::clone(&wake),
-                        );
-                    }
+                    begin(functions.clone(), task, &taken_up, Arc::clone(&wake));
                 }
                 for watch in &watches {
                     watch.on_invalid(&wake);
                 }
                 let now_ms = functions.inner.now_ms() as f64;
                 let wait_ms = (until_ms - now_ms).clamp(0.0, LONGEST_SLEEP_MS);
+                let due = Instant::now() + Duration::from_secs_f64(wait_ms / 1_000.0);
                 // The watches live until it has woken.
-                Some((Instant::now() + Duration::from_secs_f64(wait_ms / 1_000.0), watches))
+                Some((taken_up.next(began_to_look).map_or(due, |rested| rested.min(due)), watches))
             }
             Err(error) => {
                 tracing::error!(error = chain(&error), "the scheduler cannot read the store");
@@ -119,18 +228,17 @@ async fn run(inner: Weak<Inner>, wake: Arc<Notify>, mut stopping: watch::Receive
             }
         };
         drop(functions);
-        let (until, _watches) = until.unwrap_or_else(|| (Instant::now() + FIRST_PAUSE, Vec::new()));
+        let (until, _watches) =
+            until.unwrap_or_else(|| (Instant::now() + FIRST_BACKOFF, Vec::new()));
         tokio::select! {
             () = wake.notified() => {}
             () = sleep_until(until) => {}
             _ = stopping.changed() => {}
         }
     }
-    // Whoever has all permits knows that nothing runs.
-    drop(permits.acquire_many(MAX_AT_ONCE_PERMITS).await);
 }
 
-fn key(due: &Due) -> (ComponentPath, String) {
+fn key(due: &Due) -> Key {
     match due {
         Due::Scheduled { component, id } | Due::Cron { component, id, .. } => {
             (component.clone(), id.clone())
@@ -138,95 +246,83 @@ fn key(due: &Due) -> (ComponentPath, String) {
     }
 }
 
-type RunningSet = Arc<Mutex<HashSet<(ComponentPath, String)>>>;
-
-fn begin(
-    functions: Functions,
-    task: Task,
-    running: RunningSet,
-    permits: Arc<Semaphore>,
-    wake: Arc<Notify>,
-) {
+/// Runs a function that is due once there is a permit. Only what runs holds one: neither what waits
+/// for its next attempt does, nor what waits for the store to take a note.
+fn begin(functions: Functions, task: Task, taken_up: &TakenUp, wake: Arc<Notify>) {
+    let key = key(&task.due);
+    let backoff = taken_up.take_up(&key);
+    let taken_up = taken_up.clone();
     tokio::spawn(async move {
-        let key = key(&task.due);
-        let permit = permits.acquire_owned().await;
+        let kind = functions.kind_of(&task);
+        let permits = match kind {
+            Ok(FunctionKind::Action) => &taken_up.actions,
+            Ok(FunctionKind::Query | FunctionKind::Mutation) | Err(_) => &taken_up.mutations,
+        };
+        let permit = Arc::clone(permits).acquire_owned().await;
         if *functions.inner.stopping.borrow() {
             return;
         }
-        // One that panics is not begun again at once and for ever: it stays in the set until the
-        // host starts again.
-        functions.run_task(task).await;
+        let due = task.due.clone();
+        let running = functions.run_task(task, kind);
+        let ran = AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|panic| {
+            let panic = CallError::from(Broken::Panicked(panic_message(&*panic)));
+            Ran::Note(Note::Failed(panic.to_string()))
+        });
         drop(permit);
-        running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        let rests = match ran {
+            Ran::Done => None,
+            Ran::Later => Some(Job::Resting { until: Instant::now() + backoff, backoff }),
+            Ran::Note(note) => {
+                functions.note_end(due, note).await;
+                None
+            }
+        };
+        match rests {
+            Some(rests) => taken_up.jobs().insert(key, rests),
+            None => taken_up.jobs().remove(&key),
+        };
         wake.notify_one();
     });
 }
 
 impl Functions {
-    /// Runs one function that is due, and notes how it ended. Tries again for as long as the host
-    /// is at fault.
-    async fn run_task(&self, task: Task) {
-        let Task { due, component, function, args } = task;
-        let mut pause = FIRST_PAUSE;
-        let kind =
-            self.inner.deployed().target(&component, &function).map(|target| target.function.kind);
-        loop {
-            let caller = Caller::host(self.runtime().new_request());
-            let ran = match kind {
-                Ok(FunctionKind::Mutation) => {
-                    let ran = self
-                        .mutate(
-                            component.clone(),
-                            function.clone(),
-                            &args,
-                            &caller,
-                            Some(due.clone()),
-                        )
-                        .await;
-                    match ran {
-                        Ok(Mutated { answered: Answered { result: Ok(_), .. }, .. }) => return,
-                        Ok(Mutated { answered: Answered { result: Err(failed), .. }, .. }) => {
-                            Ok(failed)
-                        }
-                        // It was cancelled, or ran.
-                        Err(CallError::NotFound(_)) => return,
-                        Err(error) => Err(error),
-                    }
-                }
-                Ok(FunctionKind::Action) => {
-                    self.run_due_action(due, component, function, args, caller).await;
-                    return;
-                }
-                Ok(FunctionKind::Query) => {
-                    Ok(Failed { message: "a query cannot be scheduled".to_owned(), data: None })
-                }
-                Err(ref error) => Ok(Failed { message: error.to_string(), data: None }),
-            };
-            match ran {
-                Ok(Failed { message, data: _ }) => {
-                    tracing::warn!(function, error = message, "a scheduled function failed");
-                    let now_ms = self.inner.now_ms();
-                    self.note(move |tx| {
-                        if due.is_due(tx)? { due.failed(tx, &message, now_ms) } else { Ok(()) }
-                    })
-                    .await;
-                    return;
-                }
-                Err(error) => {
-                    tracing::warn!(function, %error, "a scheduled function has to wait");
-                    if self.stops_within(pause).await {
-                        return;
-                    }
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-            }
-        }
+    fn kind_of(&self, task: &Task) -> Result<FunctionKind, CallError> {
+        let deployed = self.inner.deployed();
+        deployed.target(&task.component, &task.function).map(|target| target.function.kind)
     }
 
-    /// Waits, unless the scheduler is to stop.
-    async fn stops_within(&self, pause: Duration) -> bool {
-        let mut stopping = self.inner.stopping.subscribe();
-        timeout(pause, stopping.wait_for(|stopping| *stopping)).await.is_ok()
+    /// Runs one function that is due, once.
+    async fn run_task(&self, task: Task, kind: Result<FunctionKind, CallError>) -> Ran {
+        let Task { due, component, function, args } = task;
+        let name = full_name(&component, &function);
+        let caller = Caller::host(self.runtime().new_request());
+        let failed = match kind {
+            Ok(FunctionKind::Mutation) => {
+                let ran = self.mutate(component, function, &args, &caller, Some(due)).await;
+                match ran {
+                    Ok(Mutated { answered: Answered { result: Ok(_), .. }, .. }) => {
+                        return Ran::Done;
+                    }
+                    Ok(Mutated { answered: Answered { result: Err(failed), .. }, .. }) => {
+                        failed.message
+                    }
+                    // It was cancelled, or ran.
+                    Err(CallError::NotFound(_)) => return Ran::Done,
+                    Err(error) if error.may_pass() => {
+                        tracing::warn!(function = name, %error, "a scheduled function has to wait");
+                        return Ran::Later;
+                    }
+                    Err(error) => error.to_string(),
+                }
+            }
+            Ok(FunctionKind::Action) => {
+                return self.run_due_action(due, component, function, args, caller).await;
+            }
+            Ok(FunctionKind::Query) => "a query cannot be scheduled".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(function = name, error = failed, "a scheduled function failed");
+        Ran::Note(Note::Failed(failed))
     }
 
     /// A crash before it is noted that the action begins: it begins later. After: it does not begin
@@ -238,57 +334,72 @@ impl Functions {
         function: String,
         args: Json,
         caller: Caller,
-    ) {
+    ) -> Ran {
         let beginning = due.clone();
-        let begins = self.note(move |tx| {
+        let begins = self.write_note(move |tx| {
             let is_due = beginning.is_due(tx)?;
             if is_due {
                 beginning.begins(tx)?;
             }
             Ok(is_due)
         });
-        if !begins.await {
-            return;
+        match begins.await {
+            Ok(true) => {}
+            Ok(false) => return Ran::Done,
+            Err(error) if CallError::of_store(&error).may_pass() => return Ran::Later,
+            Err(error) => return Ran::Note(Note::Failed(CallError::of_store(&error).to_string())),
         }
         let scheduled = due.scheduled_id().map(str::to_owned);
-        let error =
-            match action::run(self, component, function.clone(), &args, &caller, scheduled).await {
-                Ok(Answered { result: Ok(_), .. }) => None,
-                Ok(Answered { result: Err(Failed { message, data: _ }), .. }) => Some(message),
-                Err(error) => Some(error.to_string()),
-            };
+        let name = full_name(&component, &function);
+        // The scheduler's permits bound them, so that callers cannot take all the room there is.
+        let ran = action::run_with((), self, component, function, &args, &caller, scheduled).await;
+        let error = match ran {
+            Ok(Answered { result: Ok(_), .. }) => None,
+            Ok(Answered { result: Err(Failed { message, data: _ }), .. }) => Some(message),
+            Err(error) => Some(error.to_string()),
+        };
         if let Some(error) = &error {
-            tracing::warn!(function, error, "a scheduled action failed");
+            tracing::warn!(function = name, error, "a scheduled action failed");
         }
-        let now_ms = self.inner.now_ms();
-        self.note(move |tx| due.ended(tx, error.as_deref(), now_ms)).await;
+        Ran::Note(Note::Ended(error))
     }
 
-    /// A transaction of the scheduler's own, until it succeeds.
-    async fn note<T: Send + 'static>(
-        &self,
-        work: impl FnMut(&mut Tx) -> Result<T, StoreError> + Send + 'static,
-    ) -> T {
-        let work = Arc::new(Mutex::new(work));
-        let mut pause = FIRST_PAUSE;
+    /// Notes how a function ended, as soon as the store takes it.
+    async fn note_end(&self, due: Due, note: Note) {
+        let mut backoff = FIRST_BACKOFF;
         loop {
-            let (inner, work) = (Arc::clone(&self.inner), Arc::clone(&work));
-            let written = tokio::task::spawn_blocking(move || {
-                let mut work = work.lock().unwrap_or_else(PoisonError::into_inner);
-                inner.write(&mut *work)
+            let (due, note, now_ms) = (due.clone(), note.clone(), self.inner.now_ms());
+            let written = self.write_note(move |tx| match &note {
+                Note::Failed(error) if due.is_due(tx)? => due.failed(tx, error, now_ms),
+                Note::Failed(_) => Ok(()),
+                Note::Ended(error) => due.ended(tx, error.as_deref(), now_ms),
             });
-            match written.await.expect("it does not panic") {
-                Ok(done) => return done,
-                Err(error) => {
+            match written.await {
+                Ok(()) => return,
+                Err(StoreError::User(error)) => {
+                    tracing::error!(error, "how a scheduled function ended cannot be noted");
+                    return;
+                }
+                Err(error @ StoreError::Failed(_)) => {
                     tracing::error!(
                         error = chain(&error),
                         "the scheduler cannot write to the store"
                     );
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    sleep(backoff).await;
+                    backoff = (backoff * 2).min(MAX_BACKOFF);
                 }
             }
         }
+    }
+
+    /// A transaction of the scheduler's own.
+    async fn write_note<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Tx) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let written = tokio::task::spawn_blocking(move || inner.write(work)).await;
+        written.unwrap_or_else(|error| Err(StoreError::failed(error)))
     }
 }
 
@@ -302,17 +413,26 @@ struct Looked {
 }
 
 impl Inner {
-    fn look(&self) -> Result<Looked, StoreError> {
+    fn look(&self, taken_up: &TakenUp) -> Result<Looked, StoreError> {
+        self.faults.meet("look")?;
         let deployed = self.deployed();
         let now_ms = self.now_ms() as f64;
         let at = self.store.latest();
         let mut looked = Looked { due: Vec::new(), until_ms: f64::MAX, watches: Vec::new() };
         for (path, component) in deployed.program.components() {
             let mut tx = self.store.begin(&at, 0);
-            for (id, job) in jobs::in_state(&mut tx, path, "pending", MAX_LOOKED_AT)? {
+            let room = taken_up.room(path);
+            let is_free = |id: &str| taken_up.is_free(&(path.clone(), id.to_owned()));
+            // With no room the next one is looked at all the same: it says when it is due.
+            let jobs = jobs::in_state(&mut tx, path, "pending", room.max(1), now_ms, &is_free)?;
+            for (id, job) in jobs {
                 if job.at_ms > now_ms {
                     looked.until_ms = looked.until_ms.min(job.at_ms);
                     continue;
+                }
+                if room == 0 {
+                    // Whoever ends wakes the scheduler.
+                    break;
                 }
                 let due = Due::Scheduled { component: path.clone(), id };
                 looked.due.push(Task {
@@ -338,6 +458,9 @@ impl Inner {
                     at_ms: state.next_ms,
                     next_ms,
                 };
+                if !taken_up.is_free(&key(&due)) {
+                    continue;
+                }
                 let (function, args) =
                     (cron.function.clone(), cron.args.get(0).cloned().unwrap_or_else(|| json!({})));
                 looked.due.push(Task { due, component: path.clone(), function, args });
@@ -353,13 +476,17 @@ impl Inner {
         let deployed = self.deployed();
         let now_ms = self.now_ms();
         for (path, _) in deployed.program.components() {
-            self.write(|tx| {
-                for (id, _) in jobs::in_state(tx, path, "inProgress", usize::MAX)? {
-                    let due = Due::Scheduled { component: path.clone(), id };
+            // Some at a time: each has arguments of up to a whole document.
+            let some = |tx: &mut Tx| {
+                let jobs =
+                    jobs::in_state(tx, path, "inProgress", MAX_LOOKED_AT, f64::MAX, &|_| true)?;
+                for (id, _) in &jobs {
+                    let due = Due::Scheduled { component: path.clone(), id: id.clone() };
                     due.ended(tx, Some("the host ended while the action ran"), now_ms)?;
                 }
-                Ok(())
-            })?;
+                Ok(jobs.len())
+            };
+            while self.write(some)? > 0 {}
         }
         Ok(())
     }
@@ -371,8 +498,10 @@ impl Inner {
             loop {
                 let removed = self.write(|tx| {
                     let ids = jobs::ended_before(tx, path, before_ms, MAX_LOOKED_AT)?;
-                    ids.iter()
-                        .try_for_each(|id| tx.system_remove(path, Some(SCHEDULED), id).map(drop))?;
+                    tx.unmetered(|tx| {
+                        let mut ids = ids.iter();
+                        ids.try_for_each(|id| tx.system_remove(path, Some(SCHEDULED), id).map(drop))
+                    })?;
                     Ok(ids.len())
                 })?;
                 if removed == 0 {
@@ -426,5 +555,5 @@ pub(super) async fn write_down_crons(inner: &Arc<Inner>) -> Result<(), StoreErro
         }
         Ok(())
     });
-    written.await.expect("it does not panic")
+    written.await.unwrap_or_else(|error| Err(StoreError::failed(error)))
 }

@@ -1,6 +1,7 @@
 //! Tests that make the host itself fail.
 
 mod every_way_out_is_sealed;
+mod scheduled;
 
 use std::net::IpAddr;
 use std::sync::Arc;

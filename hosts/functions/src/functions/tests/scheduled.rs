@@ -1,0 +1,179 @@
+//! A scheduled function that cannot succeed fails once, and none is in the others' way.
+
+use std::sync::Arc;
+
+use audit_core::testing::MemoryFault;
+use serde_json::{Value as Json, json};
+use tokio::sync::Notify;
+
+use super::super::faults::Fault;
+use super::super::jobs::{self, Job};
+use super::super::{ComponentPath, FunctionSettings};
+use super::Host;
+
+const MODULE: &str = r#"
+import { anyApi, log } from "convex/server";
+import { action, mutation, query } from "./_generated/server";
+
+export const later = mutation(async (ctx, { fn, args, ms }) =>
+  ctx.scheduler.runAfter(ms ?? 0, anyApi.jobs[fn], args ?? {}));
+export const cancel = mutation(async (ctx, { id }) => ctx.scheduler.cancel(id));
+export const state = query(async (ctx, { id }) => (await ctx.db.system.get(id)).state);
+
+export const healthy = mutation(async () => 1);
+export const throws = mutation(async () => { throw new Error("as asked"); });
+export const logs = mutation(async () => log.audit({ mark: "job" }));
+export const replaces = mutation(async (ctx) => ctx.db.replace(await ctx.db.insert("docs", {}), {}));
+export const acts = action(async () => 1);
+export const actFails = action(async () => { throw new Error("as asked"); });
+
+// Writes as many bytes as a mutation may, but for less than the smallest document has.
+export const fills = mutation(async (ctx) => {
+  for (const size of [1_000_000, 100_000, 10_000, 1_000, 100, 10, 1]) {
+    const text = "x".repeat(size);
+    try {
+      while (true) await ctx.db.insert("docs", { text });
+    } catch {}
+  }
+});
+
+// Reads as often as a mutation may.
+export const reads = mutation(async (ctx) => {
+  try {
+    while (true) await ctx.db.query("docs").first();
+  } catch {}
+});
+"#;
+
+async fn start() -> Host {
+    Host::with_module("jobs.ts", MODULE, FunctionSettings::default()).await
+}
+
+impl Host {
+    async fn later(&self, args: Json) -> Result<String, String> {
+        let mutated = self.functions.mutation("jobs:later", &args, &self.caller()).await.unwrap();
+        let id = mutated.answered.result.map_err(|failed| failed.message)?;
+        Ok(serde_json::from_str(&id).unwrap())
+    }
+
+    async fn state(&self, id: &str) -> Json {
+        let args = json!({ "id": id });
+        let state = self.functions.query("jobs:state", &args, &self.caller()).await.unwrap();
+        serde_json::from_str(state.result.as_ref().unwrap()).unwrap()
+    }
+
+    /// The state of a job that has ended, once it has.
+    async fn end(&self, id: &str) -> Json {
+        let (functions, caller, changed) =
+            (&self.functions, self.caller(), Arc::new(Notify::new()));
+        loop {
+            let key = functions.query_key("jobs:state", &json!({ "id": id }), &caller).unwrap();
+            let sealed = functions.sealed_at(&functions.latest(), &key, None).await;
+            let state = self.state(id).await;
+            if state["kind"] != "pending" && state["kind"] != "inProgress" {
+                return state;
+            }
+            sealed.watch().on_invalid(&changed);
+            changed.notified().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_job_uses_up_leaves_room_for_the_note_of_its_end() {
+    let host = start().await;
+    for (name, kind) in [
+        ("fills", "success"),
+        ("reads", "success"),
+        ("healthy", "success"),
+        ("throws", "failed"),
+        ("acts", "success"),
+        ("actFails", "failed"),
+    ] {
+        let id = host.later(json!({ "fn": name })).await.unwrap();
+        assert_eq!(host.end(&id).await["kind"], kind, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn arguments_may_be_as_large_as_a_document_and_the_end_is_noted_beside_them() {
+    let host = start().await;
+    let inner = &host.functions.inner;
+    let schedule = |text: usize, name: &str, at_ms: f64| {
+        let function = format!("jobs:{name}");
+        let args = json!({ "text": "x".repeat(text) });
+        let job = Job { component: ComponentPath::root(), function, args, at_ms };
+        inner.write(|tx| jobs::schedule(tx, &ComponentPath::root(), &job))
+    };
+    let (now, never) = (1.0, 1e13);
+    // More than one transaction of a function could read are due, and then wait.
+    for _ in 0..17 {
+        schedule(1_000_000, "healthy", now).unwrap();
+    }
+    // The most that is accepted, found by halving: what is around it is the store's own affair.
+    let (mut fits, mut too_much) = ((1 << 20) - (1 << 10), 1 << 20);
+    while too_much - fits > 1 {
+        let middle = (fits + too_much) / 2;
+        match schedule(middle, "healthy", never) {
+            Ok(_) => fits = middle,
+            Err(_) => too_much = middle,
+        }
+    }
+    for (name, kind) in
+        [("healthy", "success"), ("throws", "failed"), ("acts", "success"), ("actFails", "failed")]
+    {
+        // The names differ in length by a few letters.
+        let id = schedule(fits - 8, name, now).unwrap();
+        assert_eq!(host.end(&id).await["kind"], kind, "{name}");
+    }
+    let id = schedule(fits, "healthy", never).unwrap();
+    let (args, caller) = (json!({ "id": id }), host.caller());
+    let cancelled = host.functions.mutation("jobs:cancel", &args, &caller);
+    assert!(cancelled.await.unwrap().answered.result.is_ok());
+    assert_eq!(host.state(&id).await["kind"], "canceled");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_that_the_host_cannot_run_hold_up_no_others() {
+    let host = start().await;
+    // No log becomes durable any more, however often it is tried.
+    host.sink.script([MemoryFault::FailBefore; 10_000]);
+    let mut waiting = Vec::new();
+    for _ in 0..100 {
+        waiting.push(host.later(json!({ "fn": "logs" })).await.unwrap());
+    }
+    for name in ["healthy", "acts"] {
+        let id = host.later(json!({ "fn": name })).await.unwrap();
+        assert_eq!(host.end(&id).await["kind"], "success", "{name}");
+    }
+    for id in waiting {
+        assert_eq!(host.state(&id).await["kind"], "pending");
+    }
+    assert_eq!(host.logs("job"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_makes_the_host_panic_fails_once() {
+    let host = start().await;
+    host.functions.inner.faults.script("1.0/replace", Fault::Panic);
+    let id = host.later(json!({ "fn": "replaces" })).await.unwrap();
+    let end = host.end(&id).await;
+    assert_eq!(end["kind"], "failed");
+    assert!(end["error"].as_str().unwrap().starts_with("the host failed"), "{end}");
+    let next = host.later(json!({ "fn": "replaces" })).await.unwrap();
+    assert_eq!(host.end(&next).await["kind"], "success");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_waits_while_the_store_fails_and_then_runs() {
+    let host = start().await;
+    for fault in [Fault::Store("gone for a while"), Fault::Panic] {
+        host.functions.inner.faults.script("look", fault);
+        let id = host.later(json!({ "fn": "healthy" })).await.unwrap();
+        assert_eq!(host.end(&id).await["kind"], "success");
+    }
+    host.functions.inner.faults.script("1.0/replace", Fault::Store("gone for a while"));
+    let id = host.later(json!({ "fn": "replaces" })).await.unwrap();
+    assert_eq!(host.end(&id).await["kind"], "success");
+    assert!(host.functions.inner.faults.is_over());
+}
