@@ -14,7 +14,10 @@ use object_store::path::Path;
 use object_store::{Attributes, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload};
 use url::Url;
 
+use crate::answer::{Answer, Refusal};
 use crate::encode::{EncodedObject, says_same};
+use crate::provider::Provider;
+use crate::stores;
 use crate::{ObjectKey, OpenError};
 
 /// A bucket, and the prefix in it under which a sink writes.
@@ -25,6 +28,8 @@ pub struct Bucket {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
     name: Arc<str>,
+    provider: Provider,
+    is_read_only: bool,
     /// Where the store is a directory of this host.
     directory: Option<PathBuf>,
     /// Cleared once the store said that it keeps no attributes.
@@ -107,10 +112,11 @@ impl Bucket {
             Some((name, _)) => Err(unknown_option(name, store)),
             None => Ok(()),
         };
-        match url.scheme() {
-            "s3" => Bucket::remote(&url, prefix, s3(&url, purpose, &options)?),
-            "gs" => Bucket::remote(&url, prefix, gs(&url, purpose, &options)?),
-            "az" => Bucket::remote(&url, prefix, az(&url, purpose, &options)?),
+        let is_read_only = matches!(purpose, Purpose::Read { .. });
+        let bucket = match url.scheme() {
+            "s3" => Bucket::remote(&url, prefix, stores::s3(&url, purpose, &options)?),
+            "gs" => Bucket::remote(&url, prefix, stores::gs(&url, purpose, &options)?),
+            "az" => Bucket::remote(&url, prefix, stores::az(&url, purpose, &options)?),
             "file" => {
                 no_options("file")?;
                 Bucket::directory(&url, purpose)
@@ -129,7 +135,8 @@ impl Bucket {
                 "write s3://bucket/prefix, and set AWS_ENDPOINT to the server (and AWS_ALLOW_HTTP=true for http)",
             )),
             _ => Err(scheme(&url, "use s3://, gs://, az://, file:// or memory://")),
-        }
+        };
+        Ok(Bucket { is_read_only, ..bucket? })
     }
 
     /// The part of `store` below `prefix`. For a store that the host made itself: with credentials
@@ -144,6 +151,8 @@ impl Bucket {
             prefix => format!("{store}/{prefix}"),
         };
         Bucket {
+            provider: Provider::of(&*store),
+            is_read_only: false,
             store,
             prefix,
             name: name.into(),
@@ -176,6 +185,23 @@ impl Bucket {
     /// The key of the object at this path. `None` if no sink writes objects there.
     pub fn key(&self, location: &Path) -> Option<ObjectKey> {
         self.below_prefix(location)?.parse().ok()
+    }
+
+    /// Who refused a request of its [`store`](Self::store), why, and what to do if it waits for
+    /// somebody: in one line and without any credential, while the error's own text may quote the
+    /// whole response and signed URLs.
+    pub fn describe(&self, error: &object_store::Error) -> String {
+        self.refusal(error).to_string()
+    }
+
+    /// Whether no retry helps until somebody acts. [`describe`](Self::describe) says what to do then.
+    pub fn is_blocked(&self, error: &object_store::Error) -> bool {
+        matches!(self.refusal(error).answer, Answer::Blocked(_))
+    }
+
+    pub(crate) fn refusal(&self, error: &object_store::Error) -> Refusal {
+        let refusal = Refusal::of(error, self.provider);
+        if self.is_read_only { refusal.for_reader(self.provider) } else { refusal }
     }
 
     fn remote(url: &Url, prefix: Path, store: Arc<dyn ObjectStore>) -> Result<Bucket, OpenError> {
@@ -285,30 +311,13 @@ impl fmt::Debug for Bucket {
 
 /// What a bucket is opened for.
 #[derive(Debug, Clone, Copy)]
-enum Purpose {
+#[cfg_attr(
+    not(any(feature = "aws", feature = "gcp", feature = "azure")),
+    allow(dead_code, reason = "only the providers' stores retry")
+)]
+pub(crate) enum Purpose {
     Write,
     Read { retry_for: Duration },
-}
-
-#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
-impl Purpose {
-    fn retry(self) -> object_store::RetryConfig {
-        use object_store::{BackoffConfig, RetryConfig};
-        match self {
-            // Retries are the sink's: they refresh credentials, and they know what an ambiguous
-            // answer means.
-            Purpose::Write => RetryConfig { max_retries: 0, ..RetryConfig::default() },
-            // The backoff is short beside the whole time, so that the time is kept.
-            Purpose::Read { retry_for } => RetryConfig {
-                max_retries: if retry_for.is_zero() { 0 } else { usize::MAX },
-                retry_timeout: retry_for,
-                backoff: BackoffConfig {
-                    max_backoff: Duration::from_secs(2).min(retry_for),
-                    ..BackoffConfig::default()
-                },
-            },
-        }
-    }
 }
 
 fn same_bytes(found: &Bytes, payload: &PutPayload) -> bool {
@@ -383,122 +392,8 @@ fn scheme(url: &Url, instead: &str) -> OpenError {
     OpenError::configuration(format!("{}:// is no bucket URL: {instead}", url.scheme()))
 }
 
-fn unknown_option(name: &str, store: &str) -> OpenError {
+pub(crate) fn unknown_option(name: &str, store: &str) -> OpenError {
     OpenError::configuration(format!("the {store} store has no option {name}"))
-}
-
-#[cfg(not(all(feature = "aws", feature = "gcp", feature = "azure")))]
-fn not_compiled_in(url: &Url, feature: &str) -> OpenError {
-    let message = format!(
-        "{}:// needs the feature `{feature}` of audit-sink-s3, which is not compiled in",
-        url.scheme()
-    );
-    OpenError::configuration(message)
-}
-
-/// Builds the store of one provider: the environment, then our defaults where it says nothing, then
-/// the options.
-#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
-macro_rules! build {
-    ($provider:literal, $env_prefix:literal, $builder:ty, $url:expr, $purpose:expr, $options:expr, $configure:expr) => {{
-        let mut builder = <$builder>::from_env();
-        for (name, value) in client_defaults($env_prefix) {
-            builder = builder.with_config(name.parse().expect("a client option"), value);
-        }
-        for (name, value) in $options {
-            let name = name.parse().map_err(|_| unknown_option(name, $provider))?;
-            builder = builder.with_config(name, value);
-        }
-        let configure: fn($builder) -> $builder = $configure;
-        let builder = configure(builder.with_url($url.as_str()).with_retry($purpose.retry()));
-        let store = builder.build().map_err(|error| {
-            let reason = redact(crate::answer::scrub(&error.to_string()), $env_prefix, $options);
-            OpenError::configuration(format!("{} cannot be opened: {reason}", $url))
-        })?;
-        Ok(Arc::new(store))
-    }};
-}
-
-#[cfg(feature = "aws")]
-fn s3(
-    url: &Url,
-    purpose: Purpose,
-    options: &[(String, String)],
-) -> Result<Arc<dyn ObjectStore>, OpenError> {
-    use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
-    build!("s3", "AWS_", AmazonS3Builder, url, purpose, options, |builder| {
-        // The store compares what arrived with what was sent; a bucket with Object Lock demands it.
-        let builder = match builder.get_config_value(&AmazonS3ConfigKey::Checksum) {
-            Some(_) => builder,
-            None => builder.with_checksum_algorithm(Checksum::SHA256),
-        };
-        builder.with_conditional_put(S3ConditionalPut::ETagMatch)
-    })
-}
-
-#[cfg(not(feature = "aws"))]
-fn s3(url: &Url, _: Purpose, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
-    Err(not_compiled_in(url, "aws"))
-}
-
-#[cfg(feature = "gcp")]
-fn gs(
-    url: &Url,
-    purpose: Purpose,
-    options: &[(String, String)],
-) -> Result<Arc<dyn ObjectStore>, OpenError> {
-    use object_store::gcp::GoogleCloudStorageBuilder;
-    build!("gs", "GOOGLE_", GoogleCloudStorageBuilder, url, purpose, options, |builder| builder)
-}
-
-#[cfg(not(feature = "gcp"))]
-fn gs(url: &Url, _: Purpose, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
-    Err(not_compiled_in(url, "gcp"))
-}
-
-#[cfg(feature = "azure")]
-fn az(
-    url: &Url,
-    purpose: Purpose,
-    options: &[(String, String)],
-) -> Result<Arc<dyn ObjectStore>, OpenError> {
-    use object_store::azure::MicrosoftAzureBuilder;
-    build!("az", "AZURE_", MicrosoftAzureBuilder, url, purpose, options, |builder| builder)
-}
-
-#[cfg(not(feature = "azure"))]
-fn az(url: &Url, _: Purpose, _: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, OpenError> {
-    Err(not_compiled_in(url, "azure"))
-}
-
-/// What the client does unless the environment says otherwise.
-///
-/// `timeout`: each attempt has the sink's own, which grows; the client's must not be shorter.
-/// `pool_idle_timeout`: a request on a connection that the other side has dropped long ago stalls;
-/// S3 drops them after about 20 seconds.
-#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
-fn client_defaults(env_prefix: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
-    [("timeout", "300s"), ("pool_idle_timeout", "15s")].into_iter().filter(move |(name, _)| {
-        std::env::var_os(format!("{env_prefix}{}", name.to_ascii_uppercase())).is_none()
-    })
-}
-
-/// `text` without any value of an option or a variable that could be a secret. A builder's error
-/// may quote what it could not read.
-#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
-fn redact(text: String, env_prefix: &str, options: &[(String, String)]) -> String {
-    const MIN_BYTES: usize = 6;
-    let harmless = ["region", "endpoint", "bucket", "allow_http", "account_name", "url", "timeout"];
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| name.starts_with(env_prefix))
-        .map(|(name, value)| (name.to_ascii_lowercase(), value));
-    environment
-        .chain(options.iter().cloned())
-        .filter(|(name, value)| {
-            value.len() >= MIN_BYTES && !harmless.iter().any(|part| name.contains(part))
-        })
-        .fold(text, |text, (name, value)| text.replace(&value, &format!("<{name}>")))
 }
 
 #[cfg(test)]
@@ -579,8 +474,6 @@ mod tests {
         let options = [("aws_allow_http", "SECRETSECRET"), ("aws_token", "also-quoted")];
         let error = Bucket::open_with("s3://bucket", options).unwrap_err().to_string();
         assert!(error.starts_with("s3://bucket cannot be opened: "), "{error}");
-        let options = [("aws_token".to_owned(), "SECRET".to_owned())];
-        assert_eq!(redact("a SECRET b".into(), "AWS_", &options), "a <aws_token> b");
     }
 
     #[test]

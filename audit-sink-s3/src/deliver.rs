@@ -109,7 +109,7 @@ impl Deliverer {
             {
                 Err(refusal)
             }
-            Ok(Err(error)) => Err(Refusal::of(&error)),
+            Ok(Err(error)) => Err(self.bucket.refusal(&error)),
             Err(_elapsed) => Err(Refusal::timeout(limit)),
         }
     }
@@ -129,7 +129,9 @@ impl Deliverer {
         let create = || async {
             let began = Instant::now();
             let create = self.bucket.create(path, object.payload.clone(), object.attributes());
-            request(limit, create).await.map(|()| self.answered().add(began.elapsed()))
+            request(limit, &self.bucket, create)
+                .await
+                .map(|()| self.answered().add(began.elapsed()))
         };
         let slow = self.answered().slow().filter(|slow| *slow < limit);
         let Some(slow) = slow else { return create().await };
@@ -193,13 +195,14 @@ impl AnswerTimes {
     }
 }
 
-/// One request, with an end.
+/// One request to the bucket, with an end.
 pub(crate) async fn request<T>(
     limit: Duration,
+    bucket: &Bucket,
     request: impl Future<Output = object_store::Result<T>>,
 ) -> Result<T, Refusal> {
     match timeout(limit, request).await {
-        Ok(result) => result.map_err(|error| Refusal::of(&error)),
+        Ok(result) => result.map_err(|error| bucket.refusal(&error)),
         Err(_elapsed) => Err(Refusal::timeout(limit)),
     }
 }

@@ -144,6 +144,9 @@
 mod answer;
 mod bucket;
 mod buffers;
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+mod configuration;
+mod credentials;
 mod decode;
 mod deliver;
 mod direct;
@@ -157,13 +160,15 @@ mod journal;
 mod key;
 mod meters;
 mod probe;
+mod provider;
 #[cfg(test)]
 mod scale;
 mod settings;
 mod sink;
 mod slot;
+mod stores;
 
-pub use answer::describe;
+pub use answer::{describe, status};
 pub use bucket::Bucket;
 pub use decode::{DecodeError, DecodedLines, LineDecoder};
 pub use encode::{Compression, FORMAT_VERSION, ObjectMetadata};

@@ -43,10 +43,13 @@ pub(crate) async fn probe(
     random: &dyn Random,
 ) -> Result<Probe, OpenError> {
     let probe = ask(bucket, settings, random).await.map_err(|refusal| {
-        OpenError::new(
-            OpenErrorKind::Blocked,
-            format!("the bucket {bucket} refuses audit logs: {refusal}"),
-        )
+        let kind = match refusal.answer {
+            Answer::Blocked(blocker) if blocker.is_configuration() => OpenErrorKind::Configuration,
+            Answer::Exists | Answer::Contention | Answer::Unknown | Answer::Blocked(_) => {
+                OpenErrorKind::Blocked
+            }
+        };
+        OpenError::new(kind, format!("audit logs cannot be delivered to {bucket}: {refusal}"))
     })?;
     match &probe {
         Probe::CreateOnly => Ok(probe),
@@ -87,7 +90,9 @@ async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Resul
     let found = loop {
         let payload = PutPayload::from_static(CONTENT.as_bytes());
         let refusal =
-            match request(within(limit), bucket.create(&path, payload, Attributes::new())).await {
+            match request(within(limit), bucket, bucket.create(&path, payload, Attributes::new()))
+                .await
+            {
                 Ok(()) if created => break Probe::Overwrites,
                 Ok(()) => {
                     created = true;
@@ -97,6 +102,8 @@ async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Resul
             };
         match refusal.answer {
             Answer::Exists => break Probe::CreateOnly,
+            // An instance's metadata service may be late when the instance starts.
+            Answer::Blocked(Blocker::NoCredentials) => {}
             Answer::Blocked(_) => return Err(refusal),
             // One's own lost success is not told from a request that did nothing: the next answer
             // decides.
@@ -107,15 +114,24 @@ async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Resul
         }
         let pause = pause(settings, random, refusal.answer, repetition);
         if Instant::now() + pause >= end {
-            return Ok(Probe::Unknown(refusal));
+            return match refusal.answer {
+                Answer::Blocked(_) => Err(refusal),
+                Answer::Exists | Answer::Contention | Answer::Unknown => {
+                    Ok(Probe::Unknown(refusal))
+                }
+            };
         }
         sleep(pause).await;
         repetition += 1;
     };
     // Delivery reads only when an answer was lost; without the permission it would jam at the worst
     // moment.
-    match request(within(limit), bucket.store().get_opts(&path, GetOptions::new().with_head(true)))
-        .await
+    match request(
+        within(limit),
+        bucket,
+        bucket.store().get_opts(&path, GetOptions::new().with_head(true)),
+    )
+    .await
     {
         Err(refusal @ Refusal { answer: Answer::Blocked(Blocker::Permission), .. }) => Err(refusal),
         Ok(_) | Err(_) => Ok(found),

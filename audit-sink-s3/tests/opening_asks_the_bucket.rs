@@ -81,11 +81,11 @@ async fn wrong_credentials_a_missing_bucket_and_missing_permissions_are_refused(
     let error = refused(Method::PUT, ErrorAnswer::NO_SUCH_BUCKET).await.unwrap_err();
     assert!(error.to_string().ends_with("(create the bucket, or correct its name)"), "{error}");
     let error = refused(Method::PUT, ErrorAnswer::ACCESS_DENIED).await.unwrap_err();
-    assert!(error.to_string().contains("to put and to get objects"), "{error}");
+    assert!(error.to_string().contains("s3:PutObject and s3:GetObject"), "{error}");
     // The permission to read is needed only once an answer got lost: it is asked for in time.
     let error = refused(Method::HEAD, ErrorAnswer::ACCESS_DENIED).await.unwrap_err();
     assert_eq!(error.kind(), OpenErrorKind::Blocked);
-    assert!(error.to_string().contains("to put and to get objects"), "{error}");
+    assert!(error.to_string().contains("s3:PutObject and s3:GetObject"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

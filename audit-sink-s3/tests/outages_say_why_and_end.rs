@@ -67,7 +67,7 @@ async fn an_unreachable_bucket_fails_persist_in_time_and_gets_the_batch_once_it_
 async fn a_refusing_bucket_is_blocked_with_what_to_do_until_it_gives_in() {
     let cases = [
         (ErrorAnswer::EXPIRED_TOKEN, "status 400 ExpiredToken", "renew or correct the credentials"),
-        (ErrorAnswer::ACCESS_DENIED, "status 403 AccessDenied", "allow the credentials to put"),
+        (ErrorAnswer::ACCESS_DENIED, "status 403 AccessDenied", "s3:PutObject"),
         (ErrorAnswer::NO_SUCH_BUCKET, "status 404 NoSuchBucket", "create the bucket"),
         (
             ErrorAnswer::REQUEST_TIME_TOO_SKEWED,

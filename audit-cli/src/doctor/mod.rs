@@ -7,7 +7,7 @@ mod wire;
 use std::time::Duration;
 
 use audit_core::{SystemClock, SystemRandom, UniqueId};
-use audit_sink_s3::{Bucket, describe};
+use audit_sink_s3::{Bucket, status};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{
@@ -128,10 +128,64 @@ struct Examination {
     is_directory: bool,
     wire: Option<Wire>,
     role: Role,
+    permissions: &'static Permissions,
     /// Of this examination alone.
     path: Path,
     checks: Vec<Check>,
     progress: Progress,
+}
+
+/// What a provider calls the permissions that a host or a reader needs.
+struct Permissions {
+    put: &'static str,
+    get: &'static str,
+    list: &'static str,
+    /// How overwriting is refused.
+    overwriting: &'static str,
+    /// How deleting is refused.
+    deleting: &'static str,
+}
+
+impl Permissions {
+    fn of(url: &str) -> &'static Permissions {
+        match url.split_once(':').map_or("", |(scheme, _)| scheme) {
+            "s3" => &Permissions {
+                put: "s3:PutObject",
+                get: "s3:GetObject",
+                list: "s3:ListBucket",
+                overwriting: "deny s3:PutObject without If-None-Match in the bucket's policy (Sid \
+                              NoOverwriting; audit policy bucket)",
+                deleting: "do not allow s3:DeleteObject, and deny it in the bucket's policy (Sid \
+                           NoDeleting; audit policy bucket)",
+            },
+            "gs" => &Permissions {
+                put: "storage.objects.create",
+                get: "storage.objects.get",
+                list: "storage.objects.list",
+                overwriting: "let the credentials create objects and not replace them: \
+                              roles/storage.objectCreator and a role with storage.objects.get",
+                deleting: "take storage.objects.delete away, and set a retention policy on the \
+                           bucket",
+            },
+            "az" => &Permissions {
+                put: "creating blobs (SAS permission c)",
+                get: "reading blobs (SAS permission r)",
+                list: "listing blobs (SAS permission l)",
+                overwriting: "let the credentials create blobs and not replace them (SAS \
+                              permission c without w), or set an immutability policy on the \
+                              container",
+                deleting: "take the permission to delete blobs away (SAS permission d), and set \
+                           an immutability policy on the container",
+            },
+            _ => &Permissions {
+                put: "creating files",
+                get: "reading files",
+                list: "listing the directory",
+                overwriting: OF_DIRECTORY,
+                deleting: OF_DIRECTORY,
+            },
+        }
+    }
 }
 
 /// What came of a request that shall be refused.
@@ -147,7 +201,8 @@ const CHECKS: u64 = 13;
 impl Examination {
     fn new(url: &str, role: Role, common: &Common) -> Result<Examination, Failure> {
         let is_directory = url.starts_with("file:");
-        // A directory that does not exist would be made.
+        // A directory that does not exist would be created. Nothing is retried: each request is a
+        // question.
         let bucket = if is_directory {
             Bucket::open_to_read(url, Bucket::READ_RETRY)?
         } else {
@@ -157,7 +212,9 @@ impl Examination {
         let name = UniqueId::generate(&SystemClock, &SystemRandom);
         let path = bucket.path(&format!("_audit/doctor/{name}"));
         let progress = Progress::new(common, CHECKS);
-        Ok(Examination { bucket, is_directory, wire, role, path, checks: Vec::new(), progress })
+        let permissions = Permissions::of(url);
+        let checks = Vec::new();
+        Ok(Examination { bucket, is_directory, wire, role, permissions, path, checks, progress })
     }
 
     fn say(
@@ -208,13 +265,15 @@ impl Examination {
             Ok(_) | Err(Error::NotFound { .. }) => Ok("the store answers".to_owned()),
             // A refusal is an answer; what it is about shows below.
             Err(error) if is_answer(&error) => Ok("the store answers".to_owned()),
-            Err(error) => Err(describe(&error)),
+            Err(error) => Err(error),
         };
-        let advice = "see that this host can reach the store: name, network, proxy, and for S3 region and endpoint";
         match answered {
             Ok(said) => self.say("reach", Verdict::Ok, said, None),
-            Err(said) => {
-                self.say("reach", Verdict::Problem, said, Some(advice));
+            Err(error) => {
+                let advice = "see that this host can reach the store: name, network, proxy, and for S3 region and endpoint";
+                // What is refused says itself what to do.
+                let advice = Some(advice).filter(|_| !self.bucket.is_blocked(&error));
+                self.say("reach", Verdict::Problem, self.describe(&error), advice);
                 return false;
             }
         }
@@ -263,6 +322,18 @@ impl Examination {
         attributes
     }
 
+    fn describe(&self, error: &Error) -> String {
+        self.bucket.describe(error)
+    }
+
+    fn of_refusal(&self, result: object_store::Result<()>) -> Refusal {
+        match result {
+            Ok(()) => Refusal::CarriedOut,
+            Err(error) if is_refusal(&error) => Refusal::Refused(self.describe(&error)),
+            Err(error) => Refusal::Unclear(self.describe(&error)),
+        }
+    }
+
     async fn put(&self, mode: PutMode) -> object_store::Result<()> {
         let attributes =
             if self.is_directory { Attributes::new() } else { Examination::attributes() };
@@ -278,7 +349,7 @@ impl Examination {
             }
             Err(error) => {
                 let advice = "without this nothing is delivered; what else the credentials may do was not tried";
-                self.say("write", Verdict::Problem, describe(&error), Some(advice));
+                self.say("write", Verdict::Problem, self.describe(&error), Some(advice));
                 false
             }
         }
@@ -294,19 +365,14 @@ impl Examination {
                 let advice = "each record is still delivered once, but nothing protects objects from who has these credentials: use a store with conditional writes (AWS, GCS, Azure, MinIO, R2), and set require_create_only";
                 self.say("create-only", Verdict::Problem, said, Some(advice));
             }
-            Err(error) => self.say("create-only", Verdict::Unknown, describe(&error), None),
+            Err(error) => self.say("create-only", Verdict::Unknown, self.describe(&error), None),
         }
     }
 
     async fn overwrite(&mut self) {
         // With the same bytes: if it is carried out, nothing has changed.
-        let advice = "deny s3:PutObject without If-None-Match in the bucket's policy (Sid NoOverwriting; audit policy bucket)";
-        let advice = if self.wire.is_some() {
-            advice
-        } else {
-            "let the credentials create objects and not replace them; on GCS: roles/storage.objectCreator and objectViewer"
-        };
-        match of_refusal(self.put(PutMode::Overwrite).await) {
+        let advice = self.permissions.overwriting;
+        match self.of_refusal(self.put(PutMode::Overwrite).await) {
             Refusal::Refused(_) => {
                 self.say("overwrite", Verdict::Ok, "overwriting is refused", None)
             }
@@ -326,7 +392,10 @@ impl Examination {
     }
 
     async fn read(&mut self) {
-        let advice = "allow s3:GetObject under the prefix: a lost answer is made certain by a look at the object";
+        let advice = format!(
+            "allow {} under the prefix: a lost answer is made certain by a look at the object",
+            self.permissions.get
+        );
         let found = async {
             let found = self.store().get_opts(&self.path, GetOptions::new()).await?;
             let attributes = found.attributes.clone();
@@ -352,7 +421,7 @@ impl Examination {
                 );
             }
             Ok(_) => self.say("read", Verdict::Ok, "what was written can be read", None),
-            Err(error) => self.say("read", Verdict::Problem, describe(&error), Some(advice)),
+            Err(error) => self.say("read", Verdict::Problem, self.describe(&error), Some(&advice)),
         }
     }
 
@@ -453,7 +522,7 @@ impl Examination {
         let listed =
             limited(async { self.store().list_with_delimiter(Some(&prefix)).await.map(drop) })
                 .await;
-        match (self.role, of_refusal(listed)) {
+        match (self.role, self.of_refusal(listed)) {
             (Role::Host, _) if self.is_directory => {}
             (Role::Host, Refusal::Refused(_)) => {
                 self.say(
@@ -464,38 +533,34 @@ impl Examination {
                 );
             }
             (Role::Host, Refusal::CarriedOut) => {
-                let advice =
-                    "a host needs s3:PutObject and s3:GetObject alone: take s3:ListBucket away";
+                let Permissions { put, get, list, .. } = self.permissions;
+                let advice = format!("a host needs {put} and {get} alone: take {list} away");
                 self.say(
                     "list",
                     Verdict::Warning,
                     "these credentials can list the bucket",
-                    Some(advice),
+                    Some(&advice),
                 );
             }
             (Role::Reader, Refusal::CarriedOut) => {
                 self.say("list", Verdict::Ok, "the bucket can be listed", None)
             }
             (Role::Reader, Refusal::Refused(said)) => {
-                self.say(
-                    "list",
-                    Verdict::Problem,
-                    said,
-                    Some("allow s3:ListBucket for the prefix"),
-                );
+                let advice = format!("allow {} for the prefix", self.permissions.list);
+                self.say("list", Verdict::Problem, said, Some(&advice));
             }
             (_, Refusal::Unclear(said)) => self.say("list", Verdict::Unknown, said, None),
         }
     }
 
     async fn delete(&mut self) {
-        let advice = "do not allow s3:DeleteObject, and deny it in the bucket's policy (Sid NoDeleting; audit policy bucket)";
+        let advice = self.permissions.deleting;
         // A reader asks for something that does not exist, which those who may delete are granted
         // all the same.
         let deleted = match &self.wire {
             // A client may ask for several to be deleted at once, whose answer is another one.
             Some(wire) => of_answer(wire.delete(&self.path, None).await),
-            None => of_refusal(limited(self.store().delete(&self.path)).await),
+            None => self.of_refusal(limited(self.store().delete(&self.path)).await),
         };
         match deleted {
             Refusal::Refused(_) => self.say("delete", Verdict::Ok, "deleting is refused", None),
@@ -515,14 +580,15 @@ impl Examination {
     }
 
     async fn read_only(&mut self) {
-        let advice = "a reader needs s3:GetObject and s3:ListBucket alone: take s3:PutObject away";
-        match of_refusal(self.put(PutMode::Create).await) {
+        let Permissions { put, get, list, .. } = self.permissions;
+        let advice = format!("a reader needs {get} and {list} alone: take {put} away");
+        match self.of_refusal(self.put(PutMode::Create).await) {
             Refusal::Refused(_) => self.say("write", Verdict::Ok, "writing is refused", None),
             Refusal::CarriedOut if self.is_directory => {
                 self.say("write", Verdict::Warning, OF_DIRECTORY, None)
             }
             Refusal::CarriedOut => {
-                self.say("write", Verdict::Warning, "these credentials can write", Some(advice));
+                self.say("write", Verdict::Warning, "these credentials can write", Some(&advice));
             }
             Refusal::Unclear(said) => self.say("write", Verdict::Unknown, said, None),
         }
@@ -544,12 +610,8 @@ impl Examination {
             }
             Ok(None) => self.say("read", Verdict::Unknown, "there is nothing to be read", None),
             Err(error) => {
-                self.say(
-                    "read",
-                    Verdict::Problem,
-                    describe(&error),
-                    Some("allow s3:GetObject under the prefix"),
-                );
+                let advice = format!("allow {} under the prefix", self.permissions.get);
+                self.say("read", Verdict::Problem, self.describe(&error), Some(&advice));
             }
         }
     }
@@ -576,7 +638,7 @@ fn says_seen(attributes: &Attributes) -> bool {
 
 /// Whether the store said something, whatever it was.
 fn is_answer(error: &Error) -> bool {
-    is_refusal(error) || describe(error).starts_with("status ")
+    is_refusal(error) || status(error).is_some()
 }
 
 /// Whether the store said that it may not be done.
@@ -589,18 +651,7 @@ fn is_refusal(error: &Error) -> bool {
             | Error::Precondition { .. }
     );
     // Listings are told by their text alone.
-    known
-        || ["status 401", "status 403", "status 405"]
-            .iter()
-            .any(|status| describe(error).starts_with(status))
-}
-
-fn of_refusal(result: object_store::Result<()>) -> Refusal {
-    match result {
-        Ok(()) => Refusal::CarriedOut,
-        Err(error) if is_refusal(&error) => Refusal::Refused(describe(&error)),
-        Err(error) => Refusal::Unclear(describe(&error)),
-    }
+    known || status(error).is_some_and(|status| matches!(status, 401 | 403 | 405))
 }
 
 fn of_answer(answer: Result<Answer, String>) -> Refusal {

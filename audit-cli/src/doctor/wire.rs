@@ -20,6 +20,7 @@ use crate::time::now_ms;
 
 /// Sends single requests, signed with the credentials of the environment.
 pub(crate) struct Wire {
+    bucket: Bucket,
     store: AmazonS3,
     client: HttpClient,
     region: String,
@@ -51,8 +52,7 @@ impl fmt::Display for Answer {
 impl Wire {
     pub(crate) fn open(url: &str, bucket: &Bucket) -> Result<Wire, Failure> {
         let cannot = |error: object_store::Error| {
-            Failure::new(format!("{bucket} cannot be opened"))
-                .because(audit_sink_s3::describe(&error))
+            Failure::new(format!("{bucket} cannot be opened")).because(bucket.describe(&error))
         };
         let builder = AmazonS3Builder::from_env().with_url(url);
         let setting = |key| builder.get_config_value(&key);
@@ -64,6 +64,7 @@ impl Wire {
         let options = ClientOptions::new().with_allow_http(true).with_timeout(PATIENCE);
         let client = ReqwestConnector::default().connect(&options).map_err(cannot)?;
         Ok(Wire {
+            bucket: bucket.clone(),
             store,
             client,
             region: region.unwrap_or_else(|| "us-east-1".to_owned()),
@@ -134,7 +135,7 @@ impl Wire {
         // The one way in which the store says what URL a key has, with style and endpoint as they
         // were set.
         let signed = self.store.signed_url(Method::GET, path, Duration::from_secs(1)).await;
-        let mut url = signed.map_err(|error| audit_sink_s3::describe(&error))?;
+        let mut url = signed.map_err(|error| self.bucket.describe(&error))?;
         url.set_query(query);
         let uri: http::Uri =
             url.as_str().parse().map_err(|_| "the key cannot be written as a URL".to_owned())?;
@@ -146,10 +147,10 @@ impl Wire {
             .credentials()
             .get_credential()
             .await
-            .map_err(|error| audit_sink_s3::describe(&error))?;
+            .map_err(|error| self.bucket.describe(&error))?;
         AwsAuthorizer::new(&credential, "s3", &self.region)
             .try_authorize(&mut request, None)
-            .map_err(|error| audit_sink_s3::describe(&error))?;
+            .map_err(|error| self.bucket.describe(&error))?;
         let sent_ms = now_ms();
         let response = self.client.execute(request).await.map_err(|error| error.to_string())?;
         let received_ms = now_ms();

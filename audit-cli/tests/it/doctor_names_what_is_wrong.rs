@@ -269,7 +269,7 @@ async fn a_bucket_that_is_not_there_and_credentials_that_are_wrong_are_named() {
     };
     server.set_policies(None);
     let said = problem(environment(&server), "s3://another-bucket/logs").await;
-    assert!(said.starts_with("write: status 404 NoSuchBucket"), "{said}");
+    assert!(said.starts_with("write: bucket: status 404 NoSuchBucket"), "{said}");
     assert!(said.contains("create the bucket, or correct its name"), "{said}");
     let said = problem(with("AWS_SECRET_ACCESS_KEY", "wrong"), &url(&server)).await;
     assert!(
@@ -291,10 +291,10 @@ async fn a_bucket_that_is_not_there_and_credentials_that_are_wrong_are_named() {
     );
     answer(ErrorAnswer::new(400, "AuthorizationHeaderMalformed"));
     let said = problem(environment(&server), &url(&server)).await;
-    assert!(said.contains("set the bucket's region and endpoint"), "{said}");
+    assert!(said.contains("set AWS_REGION and AWS_ENDPOINT"), "{said}");
     answer(ErrorAnswer::new(400, "KMS.DisabledException"));
     let said = problem(environment(&server), &url(&server)).await;
-    assert!(said.contains("enable the encryption key"), "{said}");
+    assert!(said.contains("enable the KMS key"), "{said}");
     server.pause().await;
     let said = problem(environment(&server), &url(&server)).await;
     assert!(said.starts_with("reach: "), "{said}");

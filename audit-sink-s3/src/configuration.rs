@@ -1,0 +1,315 @@
+//! The settings of a store, each with the name under which its owner set it, and what can be told
+//! from them before any request.
+
+use std::collections::BTreeMap;
+
+use url::Url;
+
+use crate::OpenError;
+use crate::answer::scrub;
+use crate::bucket::unknown_option;
+#[cfg(any(feature = "aws", feature = "azure"))]
+use crate::credentials::CredentialFile;
+use crate::credentials::Issuer;
+
+/// The settings of one store, by the client's own name for each. Not `Debug`: some are secrets.
+pub(crate) struct Configuration {
+    prefix: &'static str,
+    settings: BTreeMap<String, Setting>,
+}
+
+/// One setting.
+pub(crate) struct Setting {
+    /// The variable or the option, as its owner wrote it.
+    pub(crate) name: String,
+    pub(crate) value: String,
+}
+
+/// Builds a store with one setting or none, and says what is wrong with it.
+type BuildAlone<'a> = &'a dyn Fn(Option<(&str, &str)>) -> Option<String>;
+
+impl Configuration {
+    /// The environment's variables with this prefix, then the options. `canonical` is the client's
+    /// name of a setting.
+    ///
+    /// # Errors
+    ///
+    /// For an option that the client does not know. Variables that it does not know are others'.
+    pub(crate) fn read(
+        prefix: &'static str,
+        options: &[(String, String)],
+        canonical: &dyn Fn(&str) -> Option<String>,
+        store: &str,
+    ) -> Result<Configuration, OpenError> {
+        let mut variables: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| name.starts_with(prefix))
+            .collect();
+        variables.sort_unstable();
+        let mut settings = BTreeMap::new();
+        for (name, value) in variables {
+            if let Some(known) = canonical(&name.to_ascii_lowercase()) {
+                settings.insert(known, Setting { name, value });
+            }
+        }
+        for (name, value) in options {
+            let known = canonical(name).ok_or_else(|| unknown_option(name, store))?;
+            settings.insert(known, Setting { name: name.clone(), value: value.clone() });
+        }
+        Ok(Configuration { prefix, settings })
+    }
+
+    pub(crate) fn settings(&self) -> impl Iterator<Item = (&str, &Setting)> {
+        self.settings.iter().map(|(name, setting)| (name.as_str(), setting))
+    }
+
+    fn get(&self, name: &str) -> Option<&Setting> {
+        self.settings.get(name)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.settings.contains_key(name)
+    }
+
+    fn is_true(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|setting| {
+            let value = setting.value.to_ascii_lowercase();
+            matches!(value.as_str(), "1" | "true" | "on" | "yes" | "y")
+        })
+    }
+
+    /// Why a store cannot be built, naming the setting that is to blame: the one that fails alike
+    /// by itself.
+    pub(crate) fn blame(&self, error: &str, alone: BuildAlone<'_>) -> String {
+        let reason = self.redact(scrub(error));
+        if alone(None).as_deref() == Some(error) {
+            return reason;
+        }
+        let is_to_blame = |(name, setting): &(&str, &Setting)| {
+            alone(Some((*name, &setting.value))).as_deref() == Some(error)
+        };
+        let Some((name, setting)) = self.settings().find(is_to_blame) else { return reason };
+        let has_unit = name.ends_with("timeout") || name.ends_with("interval");
+        let hint = if has_unit { " (a duration has a unit, as in 30s)" } else { "" };
+        format!("{}: {reason}{hint}", setting.name)
+    }
+
+    /// `text` without the value of any setting that could be a secret. A builder's error may quote
+    /// what it could not read.
+    fn redact(&self, text: String) -> String {
+        const MIN_BYTES: usize = 6;
+        let harmless =
+            ["region", "endpoint", "bucket", "allow_http", "account_name", "url", "timeout"];
+        let is_secret = |(name, setting): &(&str, &Setting)| {
+            setting.value.len() >= MIN_BYTES && !harmless.iter().any(|part| name.contains(part))
+        };
+        self.settings().filter(is_secret).fold(text, |text, (_, setting)| {
+            text.replace(&setting.value, &format!("<{}>", setting.name))
+        })
+    }
+
+    /// Whether requests can go to this endpoint.
+    fn check_endpoint(&self, setting: &Setting) -> Result<Url, String> {
+        let Setting { name, value } = setting;
+        let url = Url::parse(value).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let Some(url) = url.filter(Url::has_host) else {
+            return Err(format!("{name} is no URL such as https://host:9000"));
+        };
+        if url.query().is_some()
+            || url.fragment().is_some()
+            || !url.username().is_empty()
+            || url.password().is_some()
+        {
+            return Err(format!("{name} holds more than scheme, host, port and path"));
+        }
+        if url.scheme() == "http" && !self.is_true("allow_http") {
+            return Err(format!(
+                "{name} is an http URL: use https, or set {}ALLOW_HTTP=true",
+                self.prefix
+            ));
+        }
+        Ok(url)
+    }
+
+    #[cfg(any(feature = "aws", feature = "azure"))]
+    /// A setting without the others that it needs would be passed over, and other credentials used.
+    fn needs(&self, name: &str, others: &[(&str, &str)]) -> Result<(), String> {
+        let Some(setting) = self.get(name) else { return Ok(()) };
+        let missing = others.iter().find(|(other, _)| !self.has(other));
+        match missing {
+            Some((_, variable)) => Err(format!("{} is set, and {variable} is not", setting.name)),
+            None => Ok(()),
+        }
+    }
+
+    #[cfg(any(feature = "aws", feature = "azure"))]
+    fn file(&self, name: &str, is_header: bool) -> Vec<CredentialFile> {
+        let file = self.get(name).map(|Setting { name, value }| CredentialFile {
+            variable: name.clone(),
+            path: value.into(),
+            is_header,
+        });
+        file.into_iter().collect()
+    }
+}
+
+/// Who issues credentials for a bucket of S3; nobody if they are in the settings.
+///
+/// # Errors
+///
+/// For settings that can never work.
+#[cfg(feature = "aws")]
+pub(crate) fn issuer_of_s3(
+    configuration: &Configuration,
+    url: &Url,
+) -> Result<Option<Issuer>, String> {
+    let endpoint = configuration.get("aws_endpoint_url_s3").or(configuration.get("aws_endpoint"));
+    if let Some(setting) = endpoint {
+        let endpoint = configuration.check_endpoint(setting)?;
+        let last = endpoint.path().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        let is_repeated = !last.is_empty() && Some(last) == url.host_str();
+        if is_repeated && !configuration.is_true("aws_virtual_hosted_style_request") {
+            return Err(format!(
+                "{} ends with the bucket's name, which belongs into the bucket URL alone: objects \
+                 would lie below {last}/{last}",
+                setting.name
+            ));
+        }
+    }
+    let is_static = ["aws_access_key_id", "aws_secret_access_key"];
+    if is_static.iter().any(|name| configuration.has(name))
+        || configuration.is_true("aws_skip_signature")
+    {
+        return Ok(None);
+    }
+    configuration.needs("aws_web_identity_token_file", &[("aws_role_arn", "AWS_ROLE_ARN")])?;
+    let web_identity = configuration.file("aws_web_identity_token_file", false);
+    if !web_identity.is_empty() {
+        if let Some(Setting { name, value }) = configuration.get("aws_endpoint_url_sts")
+            && !value.starts_with("https://")
+        {
+            return Err(format!("{name} is no https URL, and STS is asked over https alone"));
+        }
+        return Ok(Some(Issuer {
+            name: "STS",
+            variables: "AWS_WEB_IDENTITY_TOKEN_FILE, AWS_ROLE_ARN and AWS_ENDPOINT_URL_STS",
+            endpoint: "AWS_ENDPOINT_URL_STS",
+            files: web_identity,
+            is_default: false,
+        }));
+    }
+    if configuration.has("aws_container_credentials_relative_uri") {
+        return Ok(Some(Issuer {
+            name: "container's credentials endpoint",
+            variables: "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            endpoint: "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            files: Vec::new(),
+            is_default: false,
+        }));
+    }
+    configuration.needs(
+        "aws_container_credentials_full_uri",
+        &[("aws_container_authorization_token_file", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")],
+    )?;
+    if configuration.has("aws_container_credentials_full_uri") {
+        return Ok(Some(Issuer {
+            name: "container's credentials endpoint",
+            variables: "AWS_CONTAINER_CREDENTIALS_FULL_URI and \
+                        AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+            endpoint: "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            files: configuration.file("aws_container_authorization_token_file", true),
+            is_default: false,
+        }));
+    }
+    configuration
+        .needs("aws_role_arn", &[("aws_web_identity_token_file", "AWS_WEB_IDENTITY_TOKEN_FILE")])?;
+    Ok(Some(Issuer {
+        name: "instance metadata service",
+        variables: "the instance's role, AWS_METADATA_ENDPOINT",
+        endpoint: "AWS_METADATA_ENDPOINT",
+        files: Vec::new(),
+        is_default: true,
+    }))
+}
+
+/// Who issues credentials for a bucket of GCS; nobody if they are in the settings.
+///
+/// # Errors
+///
+/// For settings that can never work.
+#[cfg(feature = "gcp")]
+pub(crate) fn issuer_of_gcs(
+    configuration: &Configuration,
+    _: &Url,
+) -> Result<Option<Issuer>, String> {
+    if let Some(setting) = configuration.get("google_base_url") {
+        configuration.check_endpoint(setting)?;
+    }
+    if configuration.has("google_bearer_token") || configuration.is_true("google_skip_signature") {
+        return Ok(None);
+    }
+    let names =
+        ["google_service_account", "google_service_account_key", "google_application_credentials"];
+    let well_known = std::env::home_dir().is_some_and(|home| {
+        home.join(".config/gcloud/application_default_credentials.json").exists()
+    });
+    let is_default = !well_known && !names.iter().any(|name| configuration.has(name));
+    Ok(Some(Issuer {
+        name: if is_default { "instance metadata service" } else { "token endpoint of Google" },
+        variables: "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS",
+        endpoint: "the token URL in the file of the credentials",
+        files: Vec::new(),
+        is_default,
+    }))
+}
+
+/// Who issues credentials for a container of Azure; nobody if they are in the settings.
+///
+/// # Errors
+///
+/// For settings that can never work.
+#[cfg(feature = "azure")]
+pub(crate) fn issuer_of_azure(
+    configuration: &Configuration,
+    _: &Url,
+) -> Result<Option<Issuer>, String> {
+    let is_emulator = configuration.is_true("azure_storage_use_emulator");
+    if let Some(setting) = configuration.get("azure_storage_endpoint")
+        && !is_emulator
+    {
+        configuration.check_endpoint(setting)?;
+    }
+    let in_settings = ["azure_storage_token", "azure_storage_account_key", "azure_storage_sas_key"];
+    if is_emulator
+        || in_settings.iter().any(|name| configuration.has(name))
+        || configuration.is_true("azure_skip_signature")
+    {
+        return Ok(None);
+    }
+    let id = ("azure_storage_client_id", "AZURE_CLIENT_ID");
+    let tenant = ("azure_storage_authority_id", "AZURE_TENANT_ID");
+    configuration.needs("azure_storage_client_secret", &[id, tenant])?;
+    configuration.needs("azure_federated_token_file", &[id, tenant])?;
+    let entra = |variables, files| Issuer {
+        name: "token endpoint of Microsoft Entra ID",
+        variables,
+        endpoint: "AZURE_AUTHORITY_HOST",
+        files,
+        is_default: false,
+    };
+    let federated = configuration.file("azure_federated_token_file", false);
+    Ok(Some(if !federated.is_empty() {
+        entra("AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_FEDERATED_TOKEN_FILE", federated)
+    } else if configuration.has("azure_storage_client_secret") {
+        entra("AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET", Vec::new())
+    } else {
+        let is_cli = configuration.is_true("azure_use_azure_cli");
+        Issuer {
+            name: if is_cli { "Azure CLI" } else { "instance metadata service" },
+            variables: "the managed identity, or AZURE_CLIENT_ID",
+            endpoint: "AZURE_MSI_ENDPOINT",
+            files: Vec::new(),
+            is_default: !is_cli,
+        }
+    }))
+}
