@@ -275,13 +275,8 @@ impl Budget {
             self.bytes = u32::try_from(total).expect("at most max_total_bytes, which is a u32");
             return Ok(());
         };
-        Err(self.fail(exceeded))
-    }
-
-    /// Records that a limit was exceeded where the size was counted, before it could be charged.
-    /// Gives back the error that the execution has failed with: the first one.
-    pub fn fail(&mut self, exceeded: LimitExceeded) -> LimitExceeded {
-        *self.exceeded.get_or_insert(exceeded)
+        self.exceeded = Some(exceeded);
+        Err(exceeded)
     }
 
     /// The limit that was exceeded first, if one was.

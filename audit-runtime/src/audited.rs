@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use audit_core::{BatchBuilder, Buffer, BufferPool, LimitExceeded, MAX_ADDED_BYTES, Usage};
+use audit_core::{BatchBuilder, Buffer, BufferPool, MAX_ADDED_BYTES, Usage};
 use audit_vars::{Now, Template};
 
+use crate::error::Refusal;
 use crate::provenance::{Identity, Origin, Provenance};
 use crate::{AuditRuntime, ReleaseError, RequestContext, ordering};
 
@@ -20,16 +21,16 @@ use crate::{AuditRuntime, ReleaseError, RequestContext, ordering};
 /// value.
 #[must_use = "the value and its logs reach nobody until it is released"]
 pub struct Audited<T> {
-    value: Result<T, LimitExceeded>,
+    value: Result<T, Refusal>,
     logs: Option<Arc<SealedLogs>>,
 }
 
 impl<T> Audited<T> {
-    pub(crate) fn without_logs(value: Result<T, LimitExceeded>) -> Audited<T> {
+    pub(crate) fn without_logs(value: Result<T, Refusal>) -> Audited<T> {
         Audited { value, logs: None }
     }
 
-    pub(crate) fn with_logs(value: Result<T, LimitExceeded>, logs: SealedLogs) -> Audited<T> {
+    pub(crate) fn with_logs(value: Result<T, Refusal>, logs: SealedLogs) -> Audited<T> {
         Audited { value, logs: Some(Arc::new(logs)) }
     }
 
@@ -40,9 +41,10 @@ impl<T> Audited<T> {
     ///
     /// # Errors
     ///
-    /// [`ReleaseError::NotDurable`]: nothing was handed out. Its source says whether the logs may have reached the sink nevertheless:
-    /// releasing again may log this hand-out twice. [`ReleaseError::Limit`]: the function itself
-    /// failed; its logs are durable.
+    /// [`ReleaseError::NotDurable`]: nothing was handed out. Its source says whether the logs may
+    /// have reached the sink nevertheless: releasing again may log this hand-out twice.
+    /// [`ReleaseError::Limit`] and [`ReleaseError::Body`]: the function itself failed; its logs are
+    /// durable.
     ///
     /// # Cancellation
     ///
@@ -64,7 +66,7 @@ impl<T> Audited<T> {
     /// As [`release`](Self::release).
     pub async fn release_into(self, request: &RequestContext) -> Result<T, ReleaseError> {
         self.make_durable(request).await?;
-        self.value.map_err(ReleaseError::Limit)
+        Ok(self.value?)
     }
 
     /// As [`release`](Self::release) for many requests at once, say the subscribers of a query: one
@@ -95,14 +97,14 @@ impl<T> Audited<T> {
 
     /// Takes the value apart from its logs. For the one place that then orders their persisting
     /// itself.
-    pub(crate) fn into_parts(self) -> (Result<T, LimitExceeded>, Audited<()>) {
+    pub(crate) fn into_parts(self) -> (Result<T, Refusal>, Audited<()>) {
         let Audited { value, logs } = self;
         (value, Audited { value: Ok(()), logs })
     }
 
-    /// The same logs, and whether the function failed for a limit.
+    /// The same logs, and whether the function failed for a log that was refused.
     pub(crate) fn without_value(&self) -> Audited<()> {
-        let value = self.value.as_ref().map(|_| ()).map_err(|exceeded| *exceeded);
+        let value = self.value.as_ref().map(|_| ()).map_err(Clone::clone);
         Audited { value, logs: self.logs.clone() }
     }
 
@@ -111,7 +113,7 @@ impl<T> Audited<T> {
     }
 
     fn value(&self) -> Result<&T, ReleaseError> {
-        self.value.as_ref().map_err(|exceeded| ReleaseError::Limit(*exceeded))
+        self.value.as_ref().map_err(|refusal| refusal.clone().into())
     }
 }
 

@@ -6,12 +6,11 @@ use std::fmt;
 use audit_core::{LimitExceeded, SinkError};
 use audit_vars::BodyError;
 
-/// `audit` did not take a log. The function may catch this and go on, except for
-/// [`Limit`](AuditError::Limit), after which it fails whatever it does.
+/// `audit` did not take a log. The function has failed, even if it catches this.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AuditError {
-    /// The body is not one.
+    /// The body was refused.
     Body(BodyError),
     /// The execution emitted more than it may.
     Limit(LimitExceeded),
@@ -33,9 +32,37 @@ impl fmt::Display for AuditError {
 /// The message is that of what lies beneath, so nothing is left for a source to say.
 impl Error for AuditError {}
 
-impl From<LimitExceeded> for AuditError {
-    fn from(exceeded: LimitExceeded) -> AuditError {
-        AuditError::Limit(exceeded)
+/// Why an execution has failed whatever its function does: `audit` refused a log.
+#[derive(Debug, Clone)]
+pub(crate) enum Refusal {
+    Body(BodyError),
+    Limit(LimitExceeded),
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Refusal {
+        match error.limit_exceeded() {
+            Some(exceeded) => Refusal::Limit(exceeded),
+            None => Refusal::Body(error),
+        }
+    }
+}
+
+impl From<Refusal> for AuditError {
+    fn from(refusal: Refusal) -> AuditError {
+        match refusal {
+            Refusal::Body(error) => AuditError::Body(error),
+            Refusal::Limit(exceeded) => AuditError::Limit(exceeded),
+        }
+    }
+}
+
+impl From<Refusal> for ReleaseError {
+    fn from(refusal: Refusal) -> ReleaseError {
+        match refusal {
+            Refusal::Body(error) => ReleaseError::Body(error),
+            Refusal::Limit(exceeded) => ReleaseError::Limit(exceeded),
+        }
     }
 }
 
@@ -43,6 +70,9 @@ impl From<LimitExceeded> for AuditError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReleaseError {
+    /// A log of the function was refused for its body, so the function failed, whether it caught
+    /// that or not. What it had emitted before is durable.
+    Body(BodyError),
     /// The function emitted more than it may, so it failed. What it had emitted within the limits
     /// is durable.
     Limit(LimitExceeded),
@@ -53,6 +83,7 @@ pub enum ReleaseError {
 impl fmt::Display for ReleaseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ReleaseError::Body(error) => fmt::Display::fmt(error, f),
             ReleaseError::Limit(exceeded) => fmt::Display::fmt(exceeded, f),
             ReleaseError::NotDurable(_) => {
                 f.write_str("the audit logs of the function could not be made durable")
@@ -64,7 +95,7 @@ impl fmt::Display for ReleaseError {
 impl Error for ReleaseError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            ReleaseError::Limit(_) => None,
+            ReleaseError::Body(_) | ReleaseError::Limit(_) => None,
             ReleaseError::NotDurable(error) => Some(error),
         }
     }
@@ -78,7 +109,7 @@ pub enum MutationError<E> {
     /// The function, or the beginning of its transaction, failed with this. It was rolled back, its
     /// logs are durable.
     Function(E),
-    /// The function's logs are not durable or it emitted too many. It was rolled back.
+    /// The function's logs are not durable, or one of them was refused. It was rolled back.
     Release(ReleaseError),
     /// Every attempt ran into a write conflict; all were rolled back, the logs of each are durable.
     Conflict {

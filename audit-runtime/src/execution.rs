@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use audit_core::{Budget, UniqueId};
-use audit_vars::Template;
+use audit_vars::{BodyError, Template};
 use serde::Serialize;
 
 use crate::audited::{Audited, Emission, SealedLogs};
+use crate::error::Refusal;
 use crate::provenance::{FunctionKind, FunctionName, Identity, Origin};
 use crate::{AuditError, AuditRuntime, RequestContext};
 
@@ -139,9 +140,20 @@ fn warn_of_loss(function: &FunctionName, kind: FunctionKind, logs: usize) {
 
 struct State {
     budget: Budget,
+    /// The first refusal of a log. The execution has failed for good.
+    refusal: Option<Refusal>,
     emissions: Vec<Emission>,
     /// The functions that were called by this one and emitted something.
     nested: Vec<Origin>,
+}
+
+impl State {
+    fn check_unrefused(&self) -> Result<(), AuditError> {
+        match &self.refusal {
+            Some(refusal) => Err(refusal.clone().into()),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Inner {
@@ -154,19 +166,26 @@ impl Inner {
     fn audit(
         &self,
         origin: Option<&Origin>,
-        compile: impl FnOnce() -> Result<Template, audit_vars::BodyError>,
+        compile: impl FnOnce() -> Result<Template, BodyError>,
     ) -> Result<(), AuditError> {
-        // A function that goes on after it exceeded a limit must not cost more than the refusal.
-        if let Some(exceeded) = self.state().budget.exceeded() {
-            return Err(exceeded.into());
-        }
+        // A function that goes on after a refusal must not cost more than that.
+        self.state().check_unrefused()?;
+        let panicking = RefusesPanics(self);
         let compiled = compile();
+        std::mem::forget(panicking);
         let mut state = self.state();
-        let template = compiled.map_err(|error| match error.limit_exceeded() {
-            Some(exceeded) => AuditError::Limit(state.budget.fail(exceeded)),
-            None => AuditError::Body(error),
-        })?;
-        state.budget.charge(template.bound_bytes().into())?;
+        state.check_unrefused()?;
+        let charged = compiled.map_err(Refusal::from).and_then(|template| {
+            let charged = state.budget.charge(template.bound_bytes().into());
+            charged.map(|()| template).map_err(Refusal::Limit)
+        });
+        let template = match charged {
+            Ok(template) => template,
+            Err(refusal) => {
+                state.refusal = Some(refusal.clone());
+                return Err(refusal.into());
+            }
+        };
         let origin = origin.map_or(0, |origin| {
             // Number 0 is the function itself.
             let known = state.nested.iter().position(|nested| nested == origin);
@@ -181,8 +200,8 @@ impl Inner {
 
     fn seal<T>(&mut self, value: T) -> Audited<T> {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let value = match state.budget.exceeded() {
-            Some(exceeded) => Err(exceeded),
+        let value = match &state.refusal {
+            Some(refusal) => Err(refusal.clone()),
             None => Ok(value),
         };
         let emissions = std::mem::take(&mut state.emissions);
@@ -197,12 +216,24 @@ impl Inner {
     }
 }
 
+/// While a body is compiled: one whose `Serialize` implementation panics is refused too, since the
+/// function may catch the panic.
+struct RefusesPanics<'i>(&'i Inner);
+
+impl Drop for RefusesPanics<'_> {
+    fn drop(&mut self) {
+        let error =
+            BodyError::refused("the Serialize implementation of an audit log body panicked");
+        self.0.state().refusal.get_or_insert(Refusal::Body(error));
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         let logs = state.emissions.len();
-        // One that exceeded a limit with its first log has none, and still has to say so.
-        if logs == 0 && state.budget.exceeded().is_none() {
+        // One whose first log was refused has none, and still has to say so.
+        if logs == 0 && state.refusal.is_none() {
             return;
         }
         match self.salvage.take() {
@@ -219,7 +250,8 @@ impl<K: Audits> Execution<K> {
     pub(crate) fn begin(runtime: AuditRuntime, kind: K, function: FunctionName) -> Execution<K> {
         let now_ms = runtime.clock().now_ms();
         let budget = Budget::new(*runtime.limits());
-        let state = Mutex::new(State { budget, emissions: Vec::new(), nested: Vec::new() });
+        let state =
+            Mutex::new(State { budget, refusal: None, emissions: Vec::new(), nested: Vec::new() });
         let identity = Identity { execution: None, attempt: 1 };
         Execution {
             inner: Inner {
@@ -258,8 +290,8 @@ impl<K: Audits> Execution<K> {
     /// Ends the function with its result, be it a value or an error: nobody gets it before its logs
     /// are durable.
     ///
-    /// If the function exceeded a limit, the value is dropped here, and releasing what is left
-    /// fails.
+    /// If a log of the function was refused, for its body or a limit, the value is dropped here,
+    /// and releasing what is left fails.
     pub fn seal<T>(mut self, value: T) -> Audited<T> {
         self.inner.salvage = None;
         self.inner.seal(value)
@@ -318,8 +350,9 @@ impl<'e, K: Audits> AuditLog<'e, K> {
     ///
     /// # Errors
     ///
-    /// [`AuditError::Body`] says what is wrong with the body and where; nothing was emitted then.
-    /// [`AuditError::Limit`]: the function has failed, even if it catches this. What it emitted before is still made durable.
+    /// [`AuditError::Body`] says what is wrong with the body and where, [`AuditError::Limit`] which
+    /// limit it exceeds. Either way the function has failed, even if it catches this: sealing it
+    /// drops its value. What it emitted before is still made durable.
     pub fn audit<T: Serialize + ?Sized>(&self, body: &T) -> Result<(), AuditError> {
         let runtime = &self.inner.runtime;
         self.inner.audit(self.origin.as_ref(), || {
@@ -337,6 +370,18 @@ impl<'e, K: Audits> AuditLog<'e, K> {
         self.inner.audit(self.origin.as_ref(), || {
             Template::from_json(runtime.vars(), runtime.limits(), text)
         })
+    }
+
+    /// Refuses a log that a host for another language could not even write as JSON, just as
+    /// [`audit`](Self::audit) refuses a body: the function has failed. `reason` says what is wrong
+    /// and where, to the function's author. Gives back the error that the function has failed
+    /// with, which is that of its first log that was refused.
+    pub fn refuse(&self, reason: impl Into<String>) -> AuditError {
+        let refused = || Err(BodyError::refused(reason));
+        match self.inner.audit(self.origin.as_ref(), refused) {
+            Err(error) => error,
+            Ok(()) => unreachable!("there is no template"),
+        }
     }
 
     /// The log of a query that this function calls. It counts towards the limits of this one and is

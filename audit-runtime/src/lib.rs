@@ -67,7 +67,7 @@
 //! | returned a value, logs not durable | rolled back | may be durable, if the error says so | [`MutationError::Release`] |
 //! | met a write conflict | rolled back | durable | the next attempt, with an empty log |
 //! | failed, returned early or panicked | rolled back | durable | the error, or the panic |
-//! | went over a limit, caught or not | rolled back | durable, what came before | [`MutationError::Release`] |
+//! | had a log refused, caught or not | rolled back | durable, what came before | [`MutationError::Release`] |
 //!
 //! A host with its own loop, or with functions in another language, calls
 //! [`AuditRuntime::mutation`] and [`Execution::seal_transaction`] itself.
@@ -109,13 +109,21 @@
 //! of your own, say the user, is registered once with [`Vars::register`], stands in bodies as the
 //! [`Var`] that this returns, and gets its value with [`RequestContext::with_host_value`].
 //!
-//! # Limits
+//! # Limits and refused bodies
 //!
 //! One execution, with everything it calls, may emit what [`Limits`] say: 500 logs, 4,000,000
 //! bytes, 1,000,000 bytes for one log. Sizes count each variable at its largest, so that a replay
-//! cannot fail for a longer User-Agent. A function that goes over has failed; catching the error
-//! does not save it, and what it had emitted before is made durable: nobody can silence the log by
-//! overflowing it.
+//! cannot fail for a longer User-Agent.
+//!
+//! A function that exceeds a limit has failed, and so has one that logs a body that is refused (a
+//! key that begins with `$`, say; [`BodyProblem`] lists the reasons). Catching or ignoring the
+//! error does not save it: its value is dropped when it is sealed, its transaction is rolled back,
+//! and each release fails with [`ReleaseError::Limit`] or [`ReleaseError::Body`]. What it had
+//! emitted before is made durable. So nobody can silence the log by overflowing it, or by sending
+//! data that no body can hold.
+//!
+//! A host for another language that cannot even write a body as JSON tells the runtime with
+//! [`AuditLog::refuse`].
 //!
 //! # What can go wrong
 //!

@@ -106,13 +106,12 @@ pub(crate) async fn settle<Tx: Transaction, T>(
             roll_back(transaction).await;
             settle_unsealed::<Tx, T>(error, Some(logs), request).await
         }
-        Err(exceeded) => {
+        Err(refusal) => {
             // The function may have caught the error of `audit` and succeeded; it fails all the
-            // same, and what it had emitted within the limits is durable before anyone hears of
-            // that.
+            // same, and what it had emitted before is durable before anyone hears of that.
             roll_back(transaction).await;
             logs.make_durable(request).await.map_err(MutationError::Release)?;
-            Err(MutationError::Release(ReleaseError::Limit(exceeded)))
+            Err(MutationError::Release(refusal.into()))
         }
     }
 }
@@ -125,7 +124,7 @@ pub(crate) async fn settle_unsealed<Tx: Transaction, T>(
     request: &RequestContext,
 ) -> Result<Attempt<T, Tx::Error>, MutationError<Tx::Error>> {
     if let Some(logs) = logs {
-        // Also says so if the function exceeded a limit: that is then why it failed.
+        // Also says so if a log of the function was refused: that is then why it failed.
         logs.release(request).await.map_err(MutationError::Release)?;
     }
     if Tx::is_conflict(&error) {

@@ -101,7 +101,7 @@ impl Execution<Mutation> {
 
 impl<Tx: Transaction, T> AuditedTransaction<Tx, T> {
     /// Makes the logs durable, then commits; or rolls back and makes the logs durable, if the
-    /// function failed or exceeded a limit.
+    /// function failed or one of its logs was refused.
     ///
     /// # Errors
     ///

@@ -113,14 +113,6 @@ fn a_mutation_that_the_runtime_retries() {
     assert!(cost.bytes_total <= 256, "{cost:?}");
 }
 
-#[test]
-fn a_log_that_was_refused() {
-    let (runtime, request) = host();
-    let query = runtime.query("view");
-    assert!(query.log().audit(&body!({ "$reserved": 1 })).is_err());
-    query.seal(7).release(&request).now_or_never().unwrap().unwrap();
-}
-
 /// The bytes of the batch, and what tells its owners; the future of the sink behind its trait.
 #[test]
 fn the_replay_of_one_cached_log() {

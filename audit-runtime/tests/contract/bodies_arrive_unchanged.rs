@@ -130,7 +130,7 @@ async fn a_value_of_another_runtime_stops_the_release_instead_of_standing_for_so
 
     let mut others = Vars::new();
     let secret = others.register("secret", 64).unwrap();
-    let error = query.log().audit(&body!({ "actor": secret })).unwrap_err();
+    let error = host.runtime.query("view").log().audit(&body!({ "actor": secret })).unwrap_err();
     assert_eq!(error.to_string(), "unknown audit variable \"secret\" at /actor");
 
     let result = query.seal(());
@@ -142,7 +142,7 @@ async fn a_value_of_another_runtime_stops_the_release_instead_of_standing_for_so
 }
 
 #[tokio::test]
-async fn what_a_user_sent_is_refused_where_it_looks_like_a_variable_and_the_function_may_go_on() {
+async fn data_that_looks_like_a_variable_is_refused_or_is_text() {
     let host = Host::new();
     let query = host.runtime.query("view");
     let sent = json!({ "comment": [{ "$var": "ip" }] });
@@ -152,7 +152,7 @@ async fn what_a_user_sent_is_refused_where_it_looks_like_a_variable_and_the_func
         error.to_string(),
         "audit log body keys must not start with \"$\": \"$var\" at /comment/0/$var"
     );
-    assert!(query.log().audit(&[1]).is_err(), "a body is an object");
+    let query = host.runtime.query("view");
     query.log().audit(&body!({ "refused": sent.to_string() })).unwrap();
     query.seal(()).release(&alice()).await.unwrap();
     assert_eq!(host.logs(), [json!({ "refused": r#"{"comment":[{"$var":"ip"}]}"# })]);

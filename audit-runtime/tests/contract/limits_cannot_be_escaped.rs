@@ -161,19 +161,6 @@ async fn a_mutation_that_catches_the_error_fails_all_the_same_and_is_not_retried
 }
 
 #[tokio::test]
-async fn a_log_that_is_refused_for_its_body_costs_nothing() {
-    let host = Host::with(small);
-    let query = host.runtime.query("q");
-    for _ in 0..10 {
-        assert!(matches!(query.log().audit_json(r#"{"$x":1}"#), Err(AuditError::Body(_))));
-        assert!(matches!(query.log().audit_json("{"), Err(AuditError::Body(_))));
-    }
-    (0..3).for_each(|_| log_of(&query.log(), 100, false).unwrap());
-    query.seal(()).release(&alice()).await.unwrap();
-    assert_eq!(host.sink.lines().len(), 3);
-}
-
-#[tokio::test]
 async fn nested_calls_count_towards_the_parent() {
     let host = Host::new();
     let mutation = host.runtime.mutation("m", alice());

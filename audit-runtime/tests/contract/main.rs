@@ -18,5 +18,6 @@ mod limits_cannot_be_escaped;
 mod nothing_leaves_before_its_logs;
 mod provenance_cannot_be_forged;
 mod random_programs_match_a_model;
+mod refused_bodies_fail_the_function;
 mod results_cross_threads;
 mod usage_counts_what_is_durable;

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use audit_runtime::{
-    AuditError, AuditLog, Audits, FunctionKind, Limit, Limits, Mutation, Query, RequestContext, Var,
+    AuditError, AuditLog, Audits, FunctionKind, Limit, Limits, Mutation, Query, ReleaseError,
+    RequestContext, Var,
 };
 use proptest::prelude::*;
 use serde::{Serialize, Serializer, ser::SerializeMap};
@@ -147,11 +148,30 @@ pub(crate) async fn run<K: Runs>(
     Ok(())
 }
 
+/// Why a log is refused.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Refusal {
+    Limit(Limit),
+    Body,
+}
+
+impl Refusal {
+    /// That of a release, if that is why it failed.
+    pub(crate) fn of(error: &ReleaseError) -> Option<Refusal> {
+        match error {
+            ReleaseError::Limit(exceeded) => Some(Refusal::Limit(exceeded.limit())),
+            ReleaseError::Body(_) => Some(Refusal::Body),
+            ReleaseError::NotDurable(_) | _ => None,
+        }
+    }
+}
+
 /// What becomes of the steps, by the plainest account.
 #[derive(Debug, Default)]
 pub(crate) struct Account<'p> {
     pub(crate) accepted: Vec<&'p Emission>,
-    pub(crate) exceeded: Option<Limit>,
+    /// The first log that was refused.
+    pub(crate) refused: Option<Refusal>,
     /// A step failed that must not.
     pub(crate) failed: bool,
     pub(crate) ticked_ms: i64,
@@ -176,12 +196,16 @@ impl<'p> Account<'p> {
     }
 
     fn accepts(&mut self, emission: &'p Emission, limits: &Limits) -> bool {
-        if self.exceeded.is_some() || matches!(emission.form, Form::Bad) {
+        if self.refused.is_some() {
+            return false;
+        }
+        if let Form::Bad = emission.form {
+            self.refused = Some(Refusal::Body);
             return false;
         }
         let total: usize = self.accepted.iter().map(|before| before.bound_bytes()).sum();
         let bound = emission.bound_bytes();
-        self.exceeded = if bound > limits.max_log_bytes() as usize {
+        let exceeded = if bound > limits.max_log_bytes() as usize {
             Some(Limit::LogBytes)
         } else if self.accepted.len() == limits.max_logs() as usize {
             Some(Limit::Logs)
@@ -191,7 +215,8 @@ impl<'p> Account<'p> {
             self.accepted.push(emission);
             None
         };
-        self.exceeded.is_none()
+        self.refused = exceeded.map(Refusal::Limit);
+        exceeded.is_none()
     }
 }
 

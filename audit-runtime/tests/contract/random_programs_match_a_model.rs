@@ -6,8 +6,7 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use audit_core::testing::MemoryFault;
 use audit_runtime::{
-    Execution, FunctionKind, Limit, Limits, Mutation, MutationError, Outcome, ReleaseError,
-    RetryPolicy,
+    Execution, FunctionKind, Limits, Mutation, MutationError, Outcome, ReleaseError, RetryPolicy,
 };
 use futures::FutureExt;
 use proptest::prelude::*;
@@ -225,11 +224,20 @@ fn any_mutation() -> impl Strategy<Value = MutationPlan> {
 enum Answer {
     Value(i64),
     Failed(Failure),
-    Limit(Limit),
+    Refused(Refusal),
     NotDurable(Outcome),
     Conflict { attempts: u32 },
     CommitFailed,
     Panicked,
+}
+
+impl Answer {
+    fn unreleased(error: ReleaseError) -> Answer {
+        match Refusal::of(&error) {
+            Some(refusal) => Answer::Refused(refusal),
+            None => Answer::NotDurable(not_durable(error).outcome()),
+        }
+    }
 }
 
 /// What an attempt fails with.
@@ -292,12 +300,7 @@ impl MutationPlan {
             }
             Ok(Ok(value)) => Answer::Value(value),
             Ok(Err(MutationError::Function(error))) => Answer::Failed(Failure::of(&error)),
-            Ok(Err(MutationError::Release(ReleaseError::Limit(exceeded)))) => {
-                Answer::Limit(exceeded.limit())
-            }
-            Ok(Err(MutationError::Release(error))) => {
-                Answer::NotDurable(not_durable(error).outcome())
-            }
+            Ok(Err(MutationError::Release(error))) => Answer::unreleased(error),
             Ok(Err(MutationError::Conflict { attempts, source: DbError::Conflict })) => {
                 Answer::Conflict { attempts }
             }
@@ -348,9 +351,9 @@ impl MutationPlan {
             FunctionResult::Fails => Some(Failure::Function),
             FunctionResult::Conflicts => Some(Failure::Conflict),
         };
-        // One that succeeds within its limits makes its logs durable first, all others undo it
-        // first.
-        let succeeds = failure.is_none() && account.exceeded.is_none();
+        // One that succeeds and none of whose logs is refused makes them durable first, all others
+        // undo it first.
+        let succeeds = failure.is_none() && account.refused.is_none();
         if !succeeds {
             let sealed = failure.is_none() || plan.way == Way::Sealed;
             history.push((
@@ -364,8 +367,8 @@ impl MutationPlan {
             }
             return Some(Answer::NotDurable(outcome));
         }
-        if let Some(limit) = account.exceeded {
-            return Some(Answer::Limit(limit));
+        if let Some(refusal) = account.refused {
+            return Some(Answer::Refused(refusal));
         }
         match failure {
             Some(Failure::Conflict) => None,
@@ -437,11 +440,7 @@ impl QueryPlan {
                         .map(|value| *value.expect("there are requests"))
                 }
             };
-            let answer = match answer {
-                Ok(value) => Ok(value),
-                Err(ReleaseError::Limit(exceeded)) => Err(Answer::Limit(exceeded.limit())),
-                Err(error) => Err(Answer::NotDurable(not_durable(error).outcome())),
-            };
+            let answer = answer.map_err(Answer::unreleased);
             let clients = match release {
                 Release::To(client) | Release::Into(client) => std::slice::from_ref(client),
                 Release::All(clients) => clients,
@@ -452,9 +451,9 @@ impl QueryPlan {
                 released.extend(lines(&account, client, now_ms, origin, 1, replay));
                 (now_ms, replay) = (model.now_ms, true);
             }
-            let expected = match (model.persist(released), account.exceeded) {
+            let expected = match (model.persist(released), account.refused) {
                 (Err(outcome), _) => Err(Answer::NotDurable(outcome)),
-                (Ok(()), Some(limit)) => Err(Answer::Limit(limit)),
+                (Ok(()), Some(refusal)) => Err(Answer::Refused(refusal)),
                 (Ok(()), None) => Ok(value),
             };
             assert_eq!(answer, expected);

@@ -8,14 +8,17 @@ use crate::Vars;
 use crate::escape::escape_into;
 
 /// This is not a body, or is too large to be one. It says where: [`path`](Self::path).
+#[derive(Clone)]
 pub struct BodyError(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     problem: BodyProblem,
     /// The way from the place of the problem up to the body.
     upwards: Vec<Step>,
 }
 
+#[derive(Clone)]
 enum Step {
     /// As it stands between the quotes.
     Key(String),
@@ -68,11 +71,22 @@ pub enum BodyProblem {
         /// Its message.
         message: String,
     },
+    /// The host refused it before it was JSON.
+    Refused {
+        /// Why, and where in the body.
+        reason: String,
+    },
 }
 
 impl BodyError {
     pub(super) fn new(problem: BodyProblem) -> BodyError {
         BodyError(Box::new(Inner { problem, upwards: Vec::new() }))
+    }
+
+    /// A body that the host of another language could not write as JSON. `reason` says why and
+    /// where, in words for the function's author.
+    pub fn refused(reason: impl Into<String>) -> BodyError {
+        BodyError::new(BodyProblem::Refused { reason: reason.into() })
     }
 
     /// A key that begins with `$`. `escaped` is what stands between its quotes.
@@ -181,6 +195,7 @@ impl fmt::Display for BodyError {
             BodyProblem::Serialize { message } => {
                 write!(f, "the audit log body cannot be serialized: {message}")?;
             }
+            BodyProblem::Refused { reason } => f.write_str(reason)?,
         }
         match self.path().as_str() {
             "" => Ok(()),

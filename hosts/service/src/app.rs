@@ -168,8 +168,12 @@ impl From<Failure> for Unanswered {
 
 impl From<ReleaseError> for Unanswered {
     fn from(error: ReleaseError) -> Unanswered {
-        let is_passing = matches!(error, ReleaseError::NotDurable(_));
-        Unanswered::new(unavailable_if(is_passing), &error)
+        let status = match &error {
+            ReleaseError::Body(_) => StatusCode::BAD_REQUEST,
+            ReleaseError::NotDurable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ReleaseError::Limit(_) | _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Unanswered::new(status, &error)
     }
 }
 

@@ -258,10 +258,10 @@ pub(super) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// A release that failed: for a limit it is the function's failure, else nobody's.
+/// A release that failed: for a log that was refused it is the function's failure, else nobody's.
 pub(super) fn unreleased(error: &ReleaseError) -> Result<Answered, CallError> {
     match error {
-        ReleaseError::Limit(exceeded) => Ok(Answered::failed(exceeded.to_string())),
+        ReleaseError::Limit(_) | ReleaseError::Body(_) => Ok(Answered::failed(error.to_string())),
         ReleaseError::NotDurable(_) | _ => Err(not_durable(chain(error))),
     }
 }
