@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{Attributes, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload};
 use url::Url;
 
 use crate::answer::{Answer, Refusal};
+use crate::directory::{self, Directory};
 use crate::encode::{EncodedObject, says_same};
 use crate::provider::Provider;
 use crate::stores;
@@ -219,7 +219,17 @@ impl Bucket {
         };
         match purpose {
             Purpose::Write => {
-                create_directory(&path).map_err(|error| cannot("create").with_source(error))?;
+                directory::create_directories(&path)
+                    .map_err(|error| cannot("create").with_source(error))?;
+                let removed = directory::remove_leftovers(&path)
+                    .map_err(|error| cannot("read").with_source(error))?;
+                if removed > 0 {
+                    tracing::info!(
+                        directory = %path.display(),
+                        removed,
+                        "unfinished objects of writers that died were removed"
+                    );
+                }
             }
             Purpose::Read { .. } => {
                 let found =
@@ -231,9 +241,7 @@ impl Bucket {
                 }
             }
         }
-        let store = LocalFileSystem::new_with_prefix(&path)
-            .map_err(|error| cannot("open").with_source(error))?
-            .with_fsync(true);
+        let store = Directory::open(&path).map_err(|error| cannot("open").with_source(error))?;
         Ok(Bucket {
             name: name(url),
             directory: Some(path),
@@ -337,23 +345,7 @@ fn sync(file: &std::path::Path) -> io::Result<()> {
     let directories =
         file.ancestors().skip(1).take_while(|directory| !directory.as_os_str().is_empty());
     // The directories of a key: the hour, the day, and what the day stands in.
-    directories.take(3).try_for_each(sync_directory)
-}
-
-fn create_directory(path: &std::path::Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    std::fs::create_dir_all(path)?;
-    // Which of the ancestors are new is not known; a sync of an old one costs little, once.
-    path.ancestors()
-        .skip(1)
-        .take_while(|directory| !directory.as_os_str().is_empty())
-        .try_for_each(sync_directory)
-}
-
-fn sync_directory(directory: &std::path::Path) -> io::Result<()> {
-    if cfg!(unix) { std::fs::File::open(directory)?.sync_all() } else { Ok(()) }
+    directories.take(3).try_for_each(directory::sync)
 }
 
 /// A URL without anything that could be a credential.

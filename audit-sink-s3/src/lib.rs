@@ -137,7 +137,9 @@
 //! protects it from others with the same credentials: see
 //! [`require_create_only`](Settings::require_create_only).
 //!
-//! On `file://` a receipt means synced, file and directories. An error of a sync is retried like
+//! On `file://` a receipt means synced, file and directories; both are for their owner alone. An
+//! object is written under `_audit/unfinished/` until it has its name; opening the directory removes
+//! what writers that died left there ([`is_leftover`]). An error of a sync is retried like
 //! any other, though the operating system may then claim a success that is none; a directory is for
 //! development and for file systems that do not fail.
 
@@ -150,6 +152,7 @@ mod credentials;
 mod decode;
 mod deliver;
 mod direct;
+mod directory;
 mod encode;
 mod error;
 mod health;

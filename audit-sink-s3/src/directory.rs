@@ -1,0 +1,314 @@
+//! A directory of this host as a store.
+//!
+//! `object_store`'s own store for directories does all but the writing. That is done here, for
+//! three reasons: what is written is for its owner alone, whatever the umask; an unfinished object
+//! is not beside finished ones, where engines that read whole directories would take it for one;
+//! and what a dead writer left can be told from what a live one writes.
+//!
+//! An object is written to `_audit/unfinished/<ulid>`, under an exclusive lock (`flock`) that its
+//! writer holds until it gave the file its name. The operating system frees the lock when the
+//! process ends, however it ends. So a file there that can be locked has no writer, and whoever
+//! opens the directory next removes it. On a network file system whose locks do not reach other
+//! hosts, a live writer may lose its file so: it then cannot be named, the attempt fails, and the
+//! same bytes are written again. Nothing that has its name is ever removed.
+
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path as FilePath, PathBuf};
+
+use audit_core::{SystemClock, SystemRandom, UniqueId, async_trait};
+use futures::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+use crate::key::UNFINISHED;
+
+/// The store.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    root: PathBuf,
+    inner: LocalFileSystem,
+}
+
+impl Directory {
+    /// The store in a directory that exists.
+    pub(crate) fn open(root: &FilePath) -> Result<Directory> {
+        let inner = LocalFileSystem::new_with_prefix(root)?;
+        Ok(Directory { root: root.to_owned(), inner })
+    }
+}
+
+impl fmt::Display for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Directory {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        let not_implemented = |operation: &str| {
+            Err(Error::NotImplemented {
+                operation: operation.to_owned(),
+                implementer: self.to_string(),
+            })
+        };
+        if !options.attributes.is_empty() {
+            return not_implemented("attributes");
+        }
+        let replace = match options.mode {
+            PutMode::Create => false,
+            PutMode::Overwrite => true,
+            PutMode::Update(_) => return not_implemented("conditional updates"),
+        };
+        let path = self.inner.path_to_filesystem(location)?;
+        let root = self.root.clone();
+        let written = tokio::task::spawn_blocking(move || write(&root, &path, &payload, replace));
+        match written.await.map_err(io::Error::other).flatten() {
+            Ok(()) => Ok(PutResult { e_tag: None, version: None, extensions: Default::default() }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(Error::AlreadyExists { path: location.to_string(), source: error.into() })
+            }
+            Err(error) => Err(Error::Generic { store: "LocalFileSystem", source: error.into() }),
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        _: &Path,
+        _: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        Err(Error::NotImplemented {
+            operation: "multipart uploads".to_owned(),
+            implementer: self.to_string(),
+        })
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+/// Writes the object, synced: file, name and new directories.
+///
+/// A crash before the file has its name leaves an unfinished file that nobody locks. A crash after
+/// it and before the sync of the directory may take the name back, and the caller was not told that
+/// it is there. A crash after that and before the unfinished name is gone leaves a second name.
+fn write(root: &FilePath, path: &FilePath, payload: &PutPayload, replace: bool) -> io::Result<()> {
+    let unfinished = root.join(UNFINISHED);
+    create_directories(&unfinished)?;
+    let directory = path.parent().unwrap_or(root);
+    create_directories(directory)?;
+    let name = UniqueId::generate(&SystemClock, &SystemRandom).to_string();
+    let unfinished = unfinished.join(name);
+    let mut file = open_new(&unfinished)?;
+    let written = lock(&file)
+        .and_then(|()| payload.iter().try_for_each(|piece| file.write_all(piece)))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| match replace {
+            true => std::fs::rename(&unfinished, path),
+            // Fails if there is a file of that name: exactly one of several writers wins.
+            false => std::fs::hard_link(&unfinished, path),
+        });
+    if written.is_err() || !replace {
+        // What cannot be removed has no lock soon, and is removed at the next opening.
+        let _ = std::fs::remove_file(&unfinished);
+    }
+    written?;
+    sync(directory)
+}
+
+/// Takes the lock that says that this file has a writer.
+fn lock(file: &File) -> io::Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        // Somebody is opening the directory, and removes it.
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        // Without locks nobody can prove that a writer is dead, and nothing is removed.
+        Err(TryLockError::Error(_)) => Ok(()),
+    }
+}
+
+/// Removes what dead writers left of objects, and says how many they were.
+pub(crate) fn remove_leftovers(root: &FilePath) -> io::Result<u64> {
+    let entries = match std::fs::read_dir(root.join(UNFINISHED)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    let mut removed = 0;
+    for entry in entries {
+        let entry = entry?;
+        // Other writers finish meanwhile, and other openings remove too.
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        let Some(file) = is_file.then(|| File::open(entry.path()).ok()).flatten() else { continue };
+        // The lock is held until it is removed, so that nobody begins to write to it.
+        if file.try_lock().is_ok() && std::fs::remove_file(entry.path()).is_ok() {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+fn open_new(path: &FilePath) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Creates the directories that do not exist, for their owner alone, and syncs their names.
+pub(crate) fn create_directories(path: &FilePath) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        create_directories(parent)?;
+    }
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(path) {
+        // Somebody else created it meanwhile, and perhaps has not synced it yet.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        created => created?,
+    }
+    path.parent().map_or(Ok(()), sync)
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync(directory: &FilePath) -> io::Result<()> {
+    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::ObjectStoreExt;
+
+    fn bucket(root: &FilePath) -> crate::Bucket {
+        let url = url::Url::from_directory_path(root).unwrap();
+        crate::Bucket::open(url.as_str()).unwrap()
+    }
+
+    fn files(directory: &FilePath) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_is_written_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let sink = crate::S3Sink::builder(bucket(&root.path().join("a/b")));
+        let sink = sink.open().await.unwrap();
+        let line = audit_core::Batch::from_lines(1_700_000_000_000, "{}\n".into()).unwrap();
+        audit_core::AuditSink::persist(&sink, line).await.unwrap();
+        let path = Path::from("dt=2023-11-14/hour=22/replaced");
+        for mode in [PutMode::Create, PutMode::Overwrite] {
+            sink.bucket().store().put_opts(&path, "x".into(), mode.into()).await.unwrap();
+        }
+        fn check(path: &FilePath) -> usize {
+            let metadata = path.symlink_metadata().unwrap();
+            let mode = metadata.permissions().mode() & 0o777;
+            if !metadata.is_dir() {
+                assert_eq!(mode, 0o600, "{}", path.display());
+                return 1;
+            }
+            assert_eq!(mode, 0o700, "{}", path.display());
+            let entries = std::fs::read_dir(path).unwrap();
+            entries.map(|entry| check(&entry.unwrap().path())).sum()
+        }
+        assert_eq!(check(&root.path().join("a")), 3, "the probe, a record, and the replaced one");
+    }
+
+    #[tokio::test]
+    async fn one_of_many_writers_creates_an_object_and_nothing_is_left() {
+        let root = tempfile::tempdir().unwrap();
+        let bucket = bucket(root.path());
+        let path = Path::from("dt=2023-11-14/hour=22/a");
+        let create = |n: usize| {
+            let (store, path) = (bucket.store().clone(), path.clone());
+            let content = format!("{n}").repeat(100_000);
+            tokio::spawn(async move {
+                store.put_opts(&path, content.into(), PutMode::Create.into()).await
+            })
+        };
+        let ended = futures::future::join_all((0..16).map(create)).await;
+        let (won, lost): (Vec<_>, Vec<_>) =
+            ended.into_iter().map(std::result::Result::unwrap).partition(Result::is_ok);
+        assert_eq!((won.len(), lost.len()), (1, 15));
+        for error in lost {
+            assert!(matches!(error, Err(Error::AlreadyExists { .. })), "{error:?}");
+        }
+        let stored = bucket.store().get(&path).await.unwrap().bytes().await.unwrap();
+        assert!(stored.iter().all(|byte| *byte == stored[0]), "of one writer");
+        assert_eq!(files(root.path()), [root.path().join(path.as_ref())]);
+    }
+
+    #[test]
+    fn opening_removes_what_dead_writers_left_and_nothing_of_live_ones() {
+        let root = tempfile::tempdir().unwrap();
+        drop(bucket(root.path()));
+        let unfinished = root.path().join(UNFINISHED);
+        create_directories(&unfinished).unwrap();
+        let (dead, live) = (unfinished.join("dead"), unfinished.join("live"));
+        std::fs::write(&dead, "part of an obj").unwrap();
+        let writer = open_new(&live).unwrap();
+        lock(&writer).unwrap();
+        let object = root.path().join("dt=2023-11-14");
+        std::fs::write(&object, "an object").unwrap();
+        for _ in 0..2 {
+            drop(bucket(root.path()));
+            assert!(!dead.exists() && live.exists() && object.exists());
+        }
+        drop(writer);
+        drop(bucket(root.path()));
+        assert_eq!(files(root.path()), [object]);
+    }
+
+    #[test]
+    fn a_writer_whose_file_was_removed_fails_and_names_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let (unfinished, path) = (root.path().join("unfinished"), root.path().join("object"));
+        let file = open_new(&unfinished).unwrap();
+        // As it is between two steps of a writer whose lock another host does not see.
+        std::fs::remove_file(&unfinished).unwrap();
+        file.sync_all().unwrap();
+        let error = std::fs::hard_link(&unfinished, &path).unwrap_err();
+        let error = Error::Generic { store: "LocalFileSystem", source: error.into() };
+        let refusal = crate::answer::Refusal::of(&error, crate::provider::Provider::Directory);
+        assert_eq!(refusal.answer, crate::answer::Answer::Unknown, "it is written again");
+        assert!(!path.exists());
+    }
+}
