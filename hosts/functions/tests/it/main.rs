@@ -4,6 +4,7 @@
 
 mod calls_are_audited;
 mod clients;
+mod clients_hear_nothing_internal;
 mod effects_wait_for_logs;
 mod functions_run_later;
 mod http_api;

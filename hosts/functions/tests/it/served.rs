@@ -94,6 +94,12 @@ impl Served {
         (served, sink)
     }
 
+    /// With this sink.
+    pub(crate) async fn with_sink(sink: Arc<dyn AuditSink>, program: Program) -> Served {
+        let directory = tempfile::tempdir().unwrap();
+        Served::start_on(directory, sink, None, program, Arc::new(SystemClock)).await
+    }
+
     /// With a clock by which tokens expire.
     pub(crate) async fn with_clock(clock: Arc<dyn Clock>) -> Served {
         let directory = tempfile::tempdir().unwrap();
