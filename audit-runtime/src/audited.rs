@@ -108,6 +108,16 @@ impl<T> Audited<T> {
         Audited { value, logs: self.logs.clone() }
     }
 
+    /// How much memory the logs take, in bytes, and rather more than less: for a cache that bounds
+    /// what it holds. The value does not count.
+    pub fn held_bytes(&self) -> usize {
+        self.logs.as_ref().map_or(0, |logs| {
+            size_of::<SealedLogs>()
+                + logs.bound_bytes
+                + logs.emissions.len() * size_of::<Emission>()
+        })
+    }
+
     pub(crate) fn log_count(&self) -> usize {
         self.logs.as_ref().map_or(0, |logs| logs.emissions.len())
     }

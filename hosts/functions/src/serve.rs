@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use audit_core::{Batch, Observed, Place, SystemClock};
@@ -93,7 +94,17 @@ pub async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         bucket: store,
         metrics: Some(recorder),
     };
-    let served = Server::serve(functions.clone(), parts, listener, stop_signal()).await;
+    let is_exhausted = Arc::new(AtomicBool::new(false));
+    let stop = {
+        let (functions, is_exhausted) = (functions.clone(), Arc::clone(&is_exhausted));
+        async move {
+            tokio::select! {
+                () = stop_signal() => {}
+                () = functions.exhausted() => is_exhausted.store(true, Ordering::Relaxed),
+            }
+        }
+    };
+    let served = Server::serve(functions.clone(), parts, listener, stop).await;
     watching.abort();
     served?;
     // What is due from now on runs after the next start.
@@ -102,9 +113,13 @@ pub async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     // Nothing that was answered waits for this. It lets what is on its way arrive, and says if it
     // did not.
     match timeout(CLOSE_TIMEOUT, sink.close()).await {
-        Ok(closed) => Ok(closed?),
-        Err(_elapsed) => Err(format!("{sink} did not take everything within {CLOSE_TIMEOUT:?}; the rest is in the journal and goes there at the next start").into()),
+        Ok(closed) => closed?,
+        Err(_elapsed) => return Err(format!("{sink} did not take everything within {CLOSE_TIMEOUT:?}; the rest is in the journal and goes there at the next start").into()),
     }
+    if is_exhausted.load(Ordering::Relaxed) {
+        return Err("too many functions kept their threads for ever; start the host again".into());
+    }
+    Ok(())
 }
 
 fn load(directory: &Path, env: &Env) -> Result<Program, Box<dyn Error>> {
@@ -127,7 +142,8 @@ fn function_settings(settings: &Settings) -> FunctionSettings {
     };
     let crate::settings::Deployment { name, region, class } = settings.deployment.clone();
     let deployment = Deployment { name, region, class: class.as_str().to_owned() };
-    FunctionSettings { deployment, limits, action_limits, ..defaults }
+    let query_cache_bytes = settings.query_cache_bytes;
+    FunctionSettings { deployment, limits, action_limits, query_cache_bytes, ..defaults }
 }
 
 /// Serves the functions anew whenever their files change. What cannot be served is said once, and

@@ -15,6 +15,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
+/// Some ten thousand results of usual size, and no more than four functions may take.
+const DEFAULT_QUERY_CACHE_MIB: usize = 256;
+
 /// The file that is read when none is named, if it exists.
 const DEFAULT_FILE: &str = "functions-host.toml";
 
@@ -143,6 +146,11 @@ pub struct Options {
     /// How much memory one function may take, in MiB. [default: 64]
     #[arg(long, env = "FUNCTION_MEMORY_MIB", value_name = "MIB")]
     pub function_memory_mib: Option<usize>,
+
+    /// How much memory the cache of queries' results may take, with their arguments and sealed logs,
+    /// in MiB. What is used least goes first; 0 keeps nothing. [default: 256]
+    #[arg(long, env = "QUERY_CACHE_MIB", value_name = "MIB")]
+    pub query_cache_mib: Option<usize>,
 
     /// The name that functions find in the metadata of their deployment. [default: local]
     #[arg(long, env = "DEPLOYMENT_NAME", value_name = "NAME")]
@@ -291,6 +299,8 @@ pub struct Settings {
     pub provenance: bool,
     /// What functions may use.
     pub limits: FunctionLimits,
+    /// What the cache of queries' results may hold, in bytes.
+    pub query_cache_bytes: usize,
     /// What functions learn of their deployment.
     pub deployment: Deployment,
     /// What functions find in `process.env`.
@@ -405,6 +415,7 @@ impl Options {
             function_timeout_ms: self.function_timeout_ms.or(other.function_timeout_ms),
             action_timeout_ms: self.action_timeout_ms.or(other.action_timeout_ms),
             function_memory_mib: self.function_memory_mib.or(other.function_memory_mib),
+            query_cache_mib: self.query_cache_mib.or(other.query_cache_mib),
             deployment_name: self.deployment_name.or(other.deployment_name),
             deployment_region: self.deployment_region.or(other.deployment_region),
             deployment_class: self.deployment_class.or(other.deployment_class),
@@ -473,6 +484,10 @@ impl Settings {
             persist_timeout: Duration::from_millis(persist_timeout_ms(options.persist_timeout_ms)),
             provenance: options.provenance.unwrap_or(false),
             limits,
+            query_cache_bytes: options
+                .query_cache_mib
+                .unwrap_or(DEFAULT_QUERY_CACHE_MIB)
+                .saturating_mul(1 << 20),
             deployment,
             env: FunctionEnv(variables.map(|EnvVar { name, value }| (name, value)).collect()),
             auth: options.auth,
@@ -613,6 +628,7 @@ mod tests {
             provenance = true
             function_timeout_ms = 5
             function_memory_mib = 2
+            query_cache_mib = 3
             deployment_name = "file"
             deployment_class = "s256"
             [env]
@@ -627,6 +643,7 @@ mod tests {
         assert!(!settings.provenance);
         assert_eq!(settings.limits.time, Duration::from_millis(5));
         assert_eq!(settings.limits.memory_bytes, 2 << 20);
+        assert_eq!(settings.query_cache_bytes, 3 << 20);
         assert_eq!(settings.deployment.name, "file");
         assert_eq!(settings.deployment.class, DeploymentClass::S256);
         let env: Vec<_> =

@@ -15,7 +15,7 @@ pub struct CachedQuery {
     /// Of the result, if there is one. Says whether a subscriber has this already, and nothing
     /// else.
     digest: Option<[u8; 32]>,
-    /// Of the result, in bytes: what the cache counts.
+    /// What all of this takes, in bytes, and rather more than less: what the cache counts.
     bytes: usize,
     at: Timestamp,
     watch: Watch,
@@ -28,6 +28,7 @@ pub struct CachedQuery {
 /// What is known of a result besides the result.
 pub(super) struct Facts {
     pub(super) digest: Option<[u8; 32]>,
+    /// Of the result, in bytes.
     pub(super) bytes: usize,
     pub(super) at: Timestamp,
     pub(super) watch: Watch,
@@ -57,6 +58,12 @@ impl CachedQuery {
         facts: Facts,
     ) -> CachedQuery {
         let Facts { digest, bytes, at, watch, journal, is_personal, may_be_kept } = facts;
+        let bytes = bytes
+            + sealed.held_bytes()
+            + watch.reads().bytes()
+            + journal.as_ref().map_or(0, String::len)
+            + size_of::<CachedQuery>()
+            + size_of::<Answered>();
         CachedQuery {
             sealed,
             digest,
@@ -96,6 +103,11 @@ impl CachedQuery {
 
     pub(super) fn may_be_kept(&self) -> bool {
         self.may_be_kept
+    }
+
+    /// The time of what it read.
+    pub(super) fn at(&self) -> Timestamp {
+        self.at
     }
 
     /// Whether nothing that it read has changed since it was computed.

@@ -102,6 +102,11 @@ pub struct FunctionSettings {
     /// With as many threads that did not come back, [`Functions::exhausted`] completes. Each takes a
     /// processor and up to the memory of one function. The default is 8.
     pub max_stuck_threads: usize,
+    /// How many bytes the cache of queries' results may hold: of results, of the arguments and
+    /// identities that they are found by, of their sealed logs, and of what they read. What is used
+    /// least goes first. The default is 256 MiB: some ten thousand results of usual size, and no
+    /// more than four functions may take by default.
+    pub query_cache_bytes: usize,
 }
 
 impl Default for FunctionSettings {
@@ -114,6 +119,7 @@ impl Default for FunctionSettings {
             max_actions: 64,
             overrun_after: Duration::from_secs(60),
             max_stuck_threads: 8,
+            query_cache_bytes: 256 << 20,
         }
     }
 }
@@ -170,10 +176,10 @@ impl Functions {
             runtime,
             store,
             actions: Arc::new(Semaphore::new(settings.max_actions)),
-            settings,
             deployed: RwLock::new(deployed),
             deployment_id,
-            cache: QueryCache::default(),
+            cache: QueryCache::new(settings.query_cache_bytes),
+            settings,
             workers,
             faults: Faults::default(),
             rescheduled: Arc::new(Notify::new()),

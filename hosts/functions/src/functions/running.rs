@@ -212,6 +212,7 @@ fn digest(answered: &Answered) -> ([u8; 32], usize) {
     hash.update((text.len() as u64).to_le_bytes());
     hash.update(text);
     hash.update(data);
-    let lines: usize = answered.log_lines.iter().map(String::len).sum();
+    let line = |line: &String| line.len() + size_of::<String>();
+    let lines: usize = answered.log_lines.iter().map(line).sum();
     (hash.finalize().into(), text.len() + data.len() + lines)
 }

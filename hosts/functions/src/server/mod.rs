@@ -251,6 +251,20 @@ fn describe_metrics() {
         "functions_query_cache_misses_total",
         "Results of queries that were computed"
     );
+    describe_gauge!(
+        "functions_query_cache_bytes",
+        Unit::Bytes,
+        "What the cache of results holds, arguments and sealed logs included"
+    );
+    describe_gauge!("functions_query_cache_entries", "Results in the cache");
+    describe_counter!(
+        "functions_query_cache_evictions_total",
+        "Results that the cache evicted for want of room"
+    );
+    describe_counter!(
+        "functions_scheduler_panics_total",
+        "Panics of the scheduler, after each of which it began again"
+    );
     describe_counter!("functions_http_requests_total", "Requests, by route and status");
     describe_histogram!(
         "functions_http_seconds",

@@ -20,6 +20,13 @@ impl ReadSet {
         self.ranges.is_empty()
     }
 
+    /// How much memory it takes while it is watched, in bytes, and rather more than less.
+    pub fn bytes(&self) -> usize {
+        // A watch keeps the ranges by their number too; the keys are shared.
+        const RANGE: usize = 4 * size_of::<Key>() + 64;
+        self.ranges.iter().map(|(start, end)| start.len() + end.len() + RANGE).sum()
+    }
+
     /// How many separate ranges there are.
     pub fn len(&self) -> usize {
         self.ranges.len()

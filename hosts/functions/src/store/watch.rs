@@ -157,6 +157,11 @@ impl Watch {
         Self { watched, store: Arc::downgrade(&store.0), number }
     }
 
+    /// What is watched.
+    pub fn reads(&self) -> &ReadSet {
+        &self.watched.reads
+    }
+
     /// The first commit after the read that wrote into what was read. Every snapshot from that
     /// commit on comes after this is known.
     pub fn invalid_since(&self) -> Option<Timestamp> {
