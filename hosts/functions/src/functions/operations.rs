@@ -399,18 +399,20 @@ impl InTransaction<'_> {
         // overlap and none leave a gap.
         let journal = if self.depth == 0 { self.gathered.journal.take() } else { None };
         let request = PageRequest {
+            function: &self.target.function.name,
             query: args.get("query").unwrap_or(&Json::Null),
             cursor: cursor("cursor"),
-            end_cursor: cursor("endCursor").or(journal.as_deref()),
+            end_cursor: cursor("endCursor"),
+            journal: journal.as_deref(),
             page_size: number("pageSize").ok_or_else(|| failed("pageSize must be a number"))?,
             maximum_rows_read: number("maximumRowsRead"),
             maximum_bytes_read: number("maximumBytesRead"),
         };
         let page = self.tx.page(&self.target.component, &request);
-        let Page { page, is_done, continue_cursor, split_cursor, page_status } =
+        let Page { page, is_done, continue_cursor, journal, split_cursor, page_status } =
             self.stored(page)?;
         if self.depth == 0 && self.gathered.ended.is_none() {
-            self.gathered.ended = Some(continue_cursor.clone());
+            self.gathered.ended = Some(journal);
         }
         Ok(json!({
             "page": page.iter().map(Value::to_json).collect::<Vec<_>>(),

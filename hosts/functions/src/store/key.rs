@@ -38,6 +38,11 @@ pub(super) fn last_commit() -> [u8; 2] {
     [META, 1]
 }
 
+/// The secret that cursors are sealed with.
+pub(super) fn cursor_secret() -> [u8; 2] {
+    [META, 2]
+}
+
 /// All tables.
 pub(super) fn tables() -> [u8; 1] {
     [TABLES]

@@ -17,6 +17,7 @@
 
 mod catalog;
 mod commit;
+mod cursor;
 mod error;
 mod filter;
 mod id;
@@ -45,6 +46,7 @@ use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 use crate::value::ComponentPath;
 use catalog::Catalog;
 use commit::{Committer, Queue};
+use cursor::CursorKey;
 use key::Key;
 use watch::Recent;
 
@@ -74,6 +76,7 @@ struct Inner {
     data: Keyspace,
     database: fjall::Database,
     clock: Arc<dyn Clock>,
+    cursors: CursorKey,
     /// Replaced by each group of commits, under the lock of `recent`.
     latest: RwLock<Snapshot>,
     /// Requests to commit that wait for the one who commits now.
@@ -146,6 +149,11 @@ impl Store {
     ///
     /// As [`open`](Self::open).
     pub fn open_with_clock(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let private = make_private(directory);
+        private.map_err(|error| {
+            let directory = directory.display();
+            StoreError::damaged(format!("the directory {directory} cannot be used: {error}"))
+        })?;
         let database = fjall::Database::builder(directory).open()?;
         let data = database.keyspace("data", KeyspaceCreateOptions::default)?;
         let last = match (data.get(key::format())?, data.get(key::last_commit())?) {
@@ -165,6 +173,19 @@ impl Store {
                 )));
             }
         };
+        // A store of an earlier version has none yet. A crash before this is stored: no cursor was
+        // made with it.
+        let secret = match data.get(key::cursor_secret())? {
+            Some(secret) => secret,
+            None => {
+                let secret = cursor::new_secret()?;
+                let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
+                batch.insert(&data, key::cursor_secret(), secret);
+                batch.commit()?;
+                secret.into()
+            }
+        };
+        let cursors = CursorKey::new(&secret)?;
         let view = database.snapshot();
         let catalog = Catalog::read(&view, &data)?;
         let mut counts = HashMap::new();
@@ -179,6 +200,7 @@ impl Store {
             data,
             database,
             clock,
+            cursors,
             latest: RwLock::new(latest),
             queue: Mutex::default(),
             committer: Mutex::new(Committer::new(last, counts)),
@@ -265,6 +287,10 @@ impl Store {
             .or_insert_with(|| self.new_number())
     }
 
+    fn cursor_key(&self) -> &CursorKey {
+        &self.0.cursors
+    }
+
     fn get_at(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Key>, StoreError> {
         Ok(snapshot.view().get(&self.0.data, key)?)
     }
@@ -272,6 +298,17 @@ impl Store {
     fn range_at(&self, snapshot: &Snapshot, range: std::ops::Range<Key>) -> fjall::Iter {
         snapshot.view().range(&self.0.data, range)
     }
+}
+
+/// Makes the directory, open to its owner alone: it holds documents, and the secret of cursors.
+fn make_private(directory: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
 }
 
 /// Locks a mutex whose holders keep its content whole even when they panic, or mark it as failed

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value as Json;
 
 use super::{
     catalog::{BY_CREATION_TIME, BY_ID, Table, is_system_index},
+    cursor::{Position, Purpose},
     error::StoreError,
     filter::Expression,
     key::{self, Key},
@@ -50,6 +50,8 @@ pub(super) struct Stream {
 /// One page of a query.
 #[derive(Debug, Clone)]
 pub struct PageRequest<'a> {
+    /// The function that asks for the page.
+    pub function: &'a str,
     /// The npm package's JSON of a query.
     pub query: &'a Json,
     /// Where the page begins: an earlier page's `continue_cursor`, or the beginning.
@@ -57,6 +59,9 @@ pub struct PageRequest<'a> {
     /// Where the page ends, however many documents that is; else it ends with `page_size`
     /// documents.
     pub end_cursor: Option<&'a str>,
+    /// Where this very page ended before, so that it ends there again: an earlier
+    /// [`Page::journal`]. Anything else is as good as none, so that it never makes a page larger.
+    pub journal: Option<&'a str>,
     /// Most documents of the page.
     pub page_size: u64,
     /// The page ends early once it has read as many documents.
@@ -74,6 +79,8 @@ pub struct Page {
     pub is_done: bool,
     /// Where the next page begins.
     pub continue_cursor: String,
+    /// The same place, for whoever asks for the same page again.
+    pub journal: String,
     /// A place in the middle, to make two pages of this one.
     pub split_cursor: Option<String>,
     /// Whether it should be made two.
@@ -140,8 +147,9 @@ impl Tx {
     ///
     /// # Errors
     ///
-    /// As [`query`](Self::query) and [`query_next`](Self::query_next), or a cursor is none of this
-    /// query.
+    /// As [`query`](Self::query) and [`query_next`](Self::query_next), or a cursor is invalid: it was
+    /// not made by this store for this query, or the query's index is another one by now. The
+    /// message begins with `InvalidCursor`, upon which clients begin with the first page.
     pub fn page(
         &mut self,
         component: &ComponentPath,
@@ -155,9 +163,27 @@ impl Tx {
                                          is `numItems`",
             ));
         }
-        let cursors = Cursors::new(component, request.query);
-        let begin = request.cursor.map_or(Ok(Position::Start), |cursor| cursors.decode(cursor))?;
-        let end = request.end_cursor.map(|cursor| cursors.decode(cursor)).transpose()?;
+        let (cursors, journals) =
+            (Purpose::cursor(component, request), Purpose::journal(component, request));
+        let keys = self.store.clone();
+        let keys = keys.cursor_key();
+        let decode = |cursor: &str| {
+            let position = keys.open(&cursors, cursor);
+            position.filter(|position| plan.holds(position)).ok_or_else(|| {
+                StoreError::user(
+                    "InvalidCursor: this cursor does not belong to this query, or the query or its \
+                     index has changed since; begin with the first page",
+                )
+            })
+        };
+        let begin = request.cursor.map_or(Ok(Position::Start), decode)?;
+        let end = match request.end_cursor {
+            Some(cursor) => Some(decode(cursor)?),
+            None => {
+                let end = request.journal.and_then(|journal| keys.open(&journals, journal));
+                end.filter(|end| plan.holds(end))
+            }
+        };
         plan.begin_after(&begin);
         if let Some(end) = &end {
             plan.end_with(end);
@@ -203,8 +229,9 @@ impl Tx {
         Ok(Page {
             page,
             is_done: last == Position::End,
-            continue_cursor: cursors.encode(&last),
-            split_cursor: split.map(|key| cursors.encode(&Position::After(key))),
+            continue_cursor: keys.seal(&cursors, &last),
+            journal: keys.seal(&journals, &last),
+            split_cursor: split.map(|key| keys.seal(&cursors, &Position::After(key))),
             page_status: status,
         })
     }
@@ -370,6 +397,14 @@ impl Operator {
 }
 
 impl Plan {
+    /// Whether it is a place in this range. A key of an index that was replaced is none.
+    fn holds(&self, position: &Position) -> bool {
+        match position {
+            Position::Start | Position::End => true,
+            Position::After(key) => self.start <= *key && *key < self.end,
+        }
+    }
+
     /// Leaves out what comes up to a position.
     fn begin_after(&mut self, position: &Position) {
         match position {
@@ -517,61 +552,4 @@ impl Stream {
 
 fn nearest<T>(mut range: impl DoubleEndedIterator<Item = T>, is_descending: bool) -> Option<T> {
     if is_descending { range.next_back() } else { range.next() }
-}
-
-/// A place between the rows of a query's range.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Position {
-    Start,
-    /// Right after the row with this key, in the query's order.
-    After(Key),
-    End,
-}
-
-/// Writes and reads the cursors of one query. A cursor holds the key of a row, and refuses to be
-/// used with another query, for which that key would mean nothing.
-struct Cursors {
-    query: u64,
-}
-
-impl Cursors {
-    fn new(component: &ComponentPath, query: &Json) -> Self {
-        // FNV-1a, which stays the same from one build to the next.
-        let text = format!("{component}\n{query}");
-        let query = text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-        });
-        Self { query }
-    }
-
-    fn encode(&self, position: &Position) -> String {
-        let (tag, key) = match position {
-            Position::Start => (0, &[][..]),
-            Position::After(key) => (1, &key[..]),
-            Position::End => (2, &[][..]),
-        };
-        let mut bytes = vec![tag];
-        bytes.extend_from_slice(&self.query.to_be_bytes());
-        bytes.extend_from_slice(key);
-        URL_SAFE_NO_PAD.encode(bytes)
-    }
-
-    fn decode(&self, cursor: &str) -> Result<Position, StoreError> {
-        let invalid = || StoreError::user(format!("InvalidCursor: \"{cursor}\" is not a cursor"));
-        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| invalid())?;
-        let (tag, rest) = bytes.split_first().ok_or_else(invalid)?;
-        let (query, key) = rest.split_first_chunk::<8>().ok_or_else(invalid)?;
-        if u64::from_be_bytes(*query) != self.query {
-            return Err(StoreError::user(
-                "InvalidCursor: Tried to run a query starting from a cursor, but it looks like this query has changed \
-                 since the cursor was created",
-            ));
-        }
-        match (tag, key) {
-            (0, []) => Ok(Position::Start),
-            (1, key) if key.len() <= key::MAX_KEY_BYTES => Ok(Position::After(Key::from(key))),
-            (2, []) => Ok(Position::End),
-            (_, _) => Err(invalid()),
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 mod costs;
 mod crashes;
+mod cursors;
 mod examples;
 mod histories;
 mod model;

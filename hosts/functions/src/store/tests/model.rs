@@ -487,6 +487,8 @@ fn pages(
 ) -> Result<Outcome, StoreError> {
     let json = query.json();
     let request = PageRequest {
+        function: "test",
+        journal: None,
         query: &json,
         cursor: None,
         end_cursor: None,
