@@ -62,7 +62,7 @@ pub(crate) enum Blocker {
     /// The URL is of http, and only https is allowed.
     PlainHttp,
     Tls(Certificate),
-    /// Who answers speaks TLS where it should not, or does not where it should.
+    /// Whoever answers at an https URL does not speak TLS.
     NotTls,
 }
 
@@ -183,17 +183,13 @@ fn of_credentials(failure: &CredentialFailure, provider: Provider) -> Refusal {
         None => without_status(cause, name),
     };
     // No setting names credentials, and the instance has none either, or this is no instance.
-    let has_no_role = status.as_ref().is_none_or(|status| status.number == 404);
+    let is_absent = issuer.is_default && !has_issued;
     let none = || format!("no credentials are set, and there are none from the {detail}");
     match answer {
-        Answer::Unknown if issuer.is_default && !has_issued && status.is_none() => {
-            blocked(Blocker::NoCredentials, none())
-        }
-        Answer::Blocked(Blocker::NoBucket | Blocker::Request | Blocker::Credentials)
-            if issuer.is_default && !has_issued && has_no_role =>
-        {
-            blocked(Blocker::NoCredentials, none())
-        }
+        Answer::Unknown if is_absent && status.is_none() => blocked(Blocker::NoCredentials, none()),
+        Answer::Blocked(
+            Blocker::NoBucket | Blocker::Request | Blocker::Credentials | Blocker::Permission,
+        ) if is_absent => blocked(Blocker::NoCredentials, none()),
         Answer::Exists | Answer::Contention | Answer::Unknown => {
             Refusal::new(Answer::Unknown, detail, provider, Some(issuer))
         }
@@ -373,7 +369,7 @@ fn of_text(text: &str) -> Answer {
         } else {
             Certificate::Other
         })
-    } else if has("received corrupt message") || has("invalid HTTP version parsed") {
+    } else if has("received corrupt message") {
         Blocker::NotTls
     } else if is_of_credentials(text) {
         Blocker::Credentials
@@ -434,7 +430,7 @@ fn without_status(error: &object_store::Error, noun: &str) -> String {
     } else if matches!(answer, Answer::Blocked(Blocker::Tls(_))) {
         format!("TLS: the certificate{at} is refused: {cause}")
     } else if answer == Answer::Blocked(Blocker::NotTls) {
-        format!("TLS: https was spoken to a server of http, or the reverse{at}: {cause}")
+        format!("TLS: the server{at} does not speak it: {cause}")
     } else if text.contains("dns error") || text.contains("failed to lookup address") {
         format!("DNS: the name{at} cannot be resolved: {cause}")
     } else if let Some(host) = host.filter(|_| io_error(error).is_some()) {

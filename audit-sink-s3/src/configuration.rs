@@ -25,8 +25,8 @@ pub(crate) struct Setting {
     pub(crate) value: String,
 }
 
-/// Builds a store with one setting or none, and says what is wrong with it.
-type BuildAlone<'a> = &'a dyn Fn(Option<(&str, &str)>) -> Option<String>;
+/// Builds a store with some of the settings, and says what is wrong with them.
+type TryBuild<'a> = &'a dyn Fn(&mut dyn Iterator<Item = (&str, &str)>) -> Option<String>;
 
 impl Configuration {
     /// The environment's variables with this prefix, then the options. `canonical` is the client's
@@ -78,17 +78,23 @@ impl Configuration {
         })
     }
 
-    /// Why a store cannot be built, naming the setting that is to blame: the one that fails alike
-    /// by itself.
-    pub(crate) fn blame(&self, error: &str, alone: BuildAlone<'_>) -> String {
-        let reason = self.redact(scrub(error));
-        if alone(None).as_deref() == Some(error) {
-            return reason;
-        }
-        let is_to_blame = |(name, setting): &(&str, &Setting)| {
-            alone(Some((*name, &setting.value))).as_deref() == Some(error)
+    /// Why a store cannot be built, naming the setting that is to blame: the one without which it
+    /// can be, or which fails alike by itself.
+    pub(crate) fn blame(&self, error: &str, try_build: TryBuild<'_>) -> String {
+        let unwrapped = error.strip_prefix("Generic ").and_then(|text| text.split_once(" error: "));
+        let reason = self.redact(scrub(unwrapped.map_or(error, |(_store, reason)| reason)));
+        let build = |wanted: &dyn Fn(&str) -> bool| {
+            let some = self.settings().filter(|(name, _)| wanted(name));
+            try_build(&mut some.map(|(name, setting)| (name, setting.value.as_str())))
         };
-        let Some((name, setting)) = self.settings().find(is_to_blame) else { return reason };
+        let is_needless = |name: &str| build(&|other| other != name).is_none();
+        let fails_alone = |name: &str| build(&|other| other == name).as_deref() == Some(error);
+        let fails_anyway = build(&|_| false).as_deref() == Some(error);
+        let culprit = self
+            .settings()
+            .find(|(name, _)| is_needless(name))
+            .or_else(|| self.settings().find(|(name, _)| !fails_anyway && fails_alone(name)));
+        let Some((name, setting)) = culprit else { return reason };
         let has_unit = name.ends_with("timeout") || name.ends_with("interval");
         let hint = if has_unit { " (a duration has a unit, as in 30s)" } else { "" };
         format!("{}: {reason}{hint}", setting.name)
@@ -245,7 +251,7 @@ pub(crate) fn issuer_of_gcs(
     if let Some(setting) = configuration.get("google_base_url") {
         configuration.check_endpoint(setting)?;
     }
-    if configuration.has("google_bearer_token") || configuration.is_true("google_skip_signature") {
+    if configuration.has("google_bearer_token") {
         return Ok(None);
     }
     let names =
@@ -274,6 +280,9 @@ pub(crate) fn issuer_of_azure(
     _: &Url,
 ) -> Result<Option<Issuer>, String> {
     let is_emulator = configuration.is_true("azure_storage_use_emulator");
+    if !is_emulator && !configuration.has("azure_storage_account_name") {
+        return Err("AZURE_STORAGE_ACCOUNT_NAME is not set".to_owned());
+    }
     if let Some(setting) = configuration.get("azure_storage_endpoint")
         && !is_emulator
     {
@@ -287,7 +296,7 @@ pub(crate) fn issuer_of_azure(
         return Ok(None);
     }
     let id = ("azure_storage_client_id", "AZURE_CLIENT_ID");
-    let tenant = ("azure_storage_authority_id", "AZURE_TENANT_ID");
+    let tenant = ("azure_storage_tenant_id", "AZURE_TENANT_ID");
     configuration.needs("azure_storage_client_secret", &[id, tenant])?;
     configuration.needs("azure_federated_token_file", &[id, tenant])?;
     let entra = |variables, files| Issuer {

@@ -86,6 +86,7 @@ async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Resul
     let within = |limit: Duration| limit.min(end.saturating_duration_since(Instant::now()));
     let mut limit = settings.put_timeout();
     let mut created = false;
+    let mut no_credentials = None;
     let mut repetition = 0;
     let found = loop {
         let payload = PutPayload::from_static(CONTENT.as_bytes());
@@ -103,7 +104,7 @@ async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Resul
         match refusal.answer {
             Answer::Exists => break Probe::CreateOnly,
             // An instance's metadata service may be late when the instance starts.
-            Answer::Blocked(Blocker::NoCredentials) => {}
+            Answer::Blocked(Blocker::NoCredentials) => no_credentials = Some(refusal.clone()),
             Answer::Blocked(_) => return Err(refusal),
             // One's own lost success is not told from a request that did nothing: the next answer
             // decides.
@@ -114,12 +115,7 @@ async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Resul
         }
         let pause = pause(settings, random, refusal.answer, repetition);
         if Instant::now() + pause >= end {
-            return match refusal.answer {
-                Answer::Blocked(_) => Err(refusal),
-                Answer::Exists | Answer::Contention | Answer::Unknown => {
-                    Ok(Probe::Unknown(refusal))
-                }
-            };
+            return no_credentials.map_or(Ok(Probe::Unknown(refusal)), Err);
         }
         sleep(pause).await;
         repetition += 1;

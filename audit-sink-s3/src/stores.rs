@@ -71,14 +71,12 @@ macro_rules! build {
         let configure: fn($builder) -> $builder = $configure;
         let builder = configure(builder);
         let failed = |error: object_store::Error| {
-            let alone = |setting: Option<(&str, &str)>| {
-                let builder = match setting {
-                    Some((name, value)) => with(new(), name, value),
-                    None => new(),
-                };
+            let try_build = |settings: &mut dyn Iterator<Item = (&str, &str)>| {
+                let builder =
+                    settings.fold(new(), |builder, (name, value)| with(builder, name, value));
                 builder.build().err().map(|error| error.to_string())
             };
-            cannot(configuration.blame(&error.to_string(), &alone))
+            cannot(configuration.blame(&error.to_string(), &try_build))
         };
         let store = builder.clone().build().map_err(failed)?;
         let store = match issuer {

@@ -1,0 +1,131 @@
+//! Servers that say one thing to whoever asks, over TLS or not.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+/// Answers every request alike, until it is dropped.
+pub(crate) struct Stub {
+    scheme: &'static str,
+    address: SocketAddr,
+    answer: Arc<Mutex<String>>,
+    serving: JoinHandle<()>,
+}
+
+impl Stub {
+    pub(crate) async fn plain() -> Stub {
+        Stub::start(None).await
+    }
+
+    async fn start(tls: Option<TlsAcceptor>) -> Stub {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = Arc::new(Mutex::new(String::new()));
+        let said = Arc::clone(&answer);
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let serving = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (tls, said) = (tls.clone(), Arc::clone(&said));
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(stream, &said).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, &said).await;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Stub { scheme, address, answer, serving }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// From now on this is the answer.
+    pub(crate) fn answer(&self, status: &str, body: &str) {
+        let length = body.len();
+        *self.answer.lock().unwrap() = format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        );
+    }
+
+    /// Stops listening, and says where nobody listens any more.
+    pub(crate) fn close(self) -> String {
+        self.url()
+    }
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// One request and its answer. Bodies are small enough to come with their heads.
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &Mutex<String>) {
+    let mut request = Vec::new();
+    // Who begins with TLS where there is none is answered too, as servers do.
+    while request.first() != Some(&0x16) && !request.windows(4).any(|window| window == b"\r\n\r\n")
+    {
+        match stream.read_buf(&mut request).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+    let answer = answer.lock().unwrap().clone();
+    let _ = stream.write_all(answer.as_bytes()).await;
+    let _ = stream.shutdown().await;
+}
+
+/// Signs certificates.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub(crate) fn new() -> Authority {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        Authority(CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A server with a certificate for these names, whose time is over if it is not valid.
+    pub(crate) async fn serve(&self, names: &[&str], is_valid: bool) -> Stub {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        if !is_valid {
+            params.not_after = date_time_ymd(2001, 1, 1);
+        }
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        Stub::start(Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+}
+
+/// What an endpoint of a container issues. It expires so soon that it is asked for each request.
+pub(crate) fn issued(access_key: &str, secret_key: &str) -> String {
+    format!(
+        r#"{{"AccessKeyId":"{access_key}","SecretAccessKey":"{secret_key}","Token":"",
+            "Expiration":"2001-01-01T00:00:00Z"}}"#
+    )
+}
