@@ -1,22 +1,23 @@
 //! A bucket that is read: what is listed of it, and in which order.
 
+use std::fmt;
 use std::ops::Range;
 use std::path::Path as FilePath;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use audit_core::UniqueId;
-use audit_sink_s3::{Bucket, ObjectKey, Partition};
+pub(crate) use audit_sink_s3::ListedObject as Listed;
+use audit_sink_s3::{Bucket, Level, Listed as Found, Partition};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
-use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore};
+use object_store::ObjectStore;
 use tokio::sync::mpsc;
 
 use crate::arguments::{Common, Selection, Source};
 use crate::failure::Failure;
 use crate::in_order::in_order;
+use crate::output;
 
 /// A bucket to read from. Clones share it.
 #[derive(Debug, Clone)]
@@ -25,24 +26,49 @@ pub(crate) struct Reader {
     /// Whether the store lists in the order of the keys. A directory does not.
     lists_in_order: bool,
     pub(crate) parallel: usize,
-    strangers: Arc<Strangers>,
+    passed: Arc<Passed>,
 }
 
-/// Objects in partitions that no sink wrote.
+/// What was listed and is not read.
 #[derive(Debug, Default)]
-struct Strangers {
-    count: AtomicU64,
-    first: Mutex<Option<Path>>,
+struct Passed {
+    /// Objects of sinks that are of other streams.
+    of_other_streams: AtomicU64,
+    others: AtomicU64,
+    leftovers: AtomicU64,
+    /// One of the others.
+    example: Mutex<Option<String>>,
+    top: Mutex<Top>,
 }
 
-/// An object in a bucket, as it was listed.
-#[derive(Debug, Clone)]
-pub(crate) struct Listed {
-    pub(crate) key: ObjectKey,
-    pub(crate) location: Path,
-    pub(crate) bytes: u64,
-    /// When the store took it, in milliseconds since the Unix epoch.
-    pub(crate) modified_ms: i64,
+/// What stands directly below the prefix.
+#[derive(Debug, Clone, Default)]
+struct Top {
+    /// The first day and the last.
+    ends: Option<(Partition, Partition)>,
+    /// What is no day.
+    beside: Vec<String>,
+}
+
+/// Objects among the partitions that hold no records.
+#[derive(Debug)]
+pub(crate) struct Others {
+    pub(crate) count: u64,
+    /// How many of them writers left that died.
+    pub(crate) leftovers: u64,
+    /// One of them.
+    pub(crate) example: String,
+}
+
+impl fmt::Display for Others {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Others { count, leftovers, example } = self;
+        write!(f, "{count} other objects stand among the partitions, such as {example}")?;
+        match leftovers {
+            0 => Ok(()),
+            leftovers => write!(f, "; {leftovers} of them are what writers left that died"),
+        }
+    }
 }
 
 /// The times that are asked for, and one stream if not all.
@@ -54,10 +80,12 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     pub(crate) fn new(selection: &Selection) -> Wanted {
-        let Selection { since, until, stream } = selection;
-        let times_ms =
-            since.map_or(i64::MIN, |since| since.0)..until.map_or(i64::MAX, |until| until.0);
-        Wanted { times_ms, stream: *stream }
+        Wanted { times_ms: selection.times_ms(), stream: selection.stream }
+    }
+
+    /// All times, all streams.
+    pub(crate) fn all() -> Wanted {
+        Wanted { times_ms: i64::MIN..i64::MAX, stream: None }
     }
 
     fn overlaps(&self, partition: &Partition) -> bool {
@@ -69,24 +97,57 @@ impl Wanted {
     }
 }
 
+/// How many names are shown of what is near a place without days.
+const NEARBY_SHOWN: usize = 8;
+
+impl Passed {
+    fn other(&self, name: String, is_leftover: bool) {
+        self.leftovers.fetch_add(u64::from(is_leftover), Ordering::Relaxed);
+        if self.others.fetch_add(1, Ordering::Relaxed) == 0 {
+            *self.example.lock().unwrap_or_else(PoisonError::into_inner) = Some(name);
+        }
+    }
+
+    fn top(&self) -> MutexGuard<'_, Top> {
+        self.top.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// How many listed objects a partition may be ahead of its reader: a page of S3.
 const PAGE: usize = 1_000;
 
 impl Reader {
     pub(crate) fn open(source: &Source, common: &Common) -> Result<Reader, Failure> {
         let url = to_url(&source.bucket)?;
-        let bucket = Bucket::open_to_read(&url, Bucket::READ_RETRY)?;
+        let (seconds, told) = (common.retry_for, AtomicBool::new(false));
+        let on_retry = move |why: &str| {
+            // Many requests fail when one does.
+            if seconds > 0 && !told.swap(true, Ordering::Relaxed) {
+                let text = format!("the bucket does not answer ({why}): retrying for {seconds} s");
+                output::note(&text);
+            }
+        };
+        let bucket = Bucket::open_to_read_with(&url, Duration::from_secs(seconds), on_retry)?;
         let lists_in_order = !url.starts_with("file:");
         Ok(Reader {
             bucket,
             lists_in_order,
             parallel: usize::from(common.parallel),
-            strangers: Arc::default(),
+            passed: Arc::default(),
         })
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
         self.bucket.store()
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        !self.lists_in_order
+    }
+
+    /// What the store said, without the XML and the queries of URLs, which may hold signatures.
+    pub(crate) fn describe(&self, error: &object_store::Error) -> String {
+        self.bucket.describe(error)
     }
 
     pub(crate) fn name(&self) -> String {
@@ -109,37 +170,24 @@ impl Reader {
 
     /// The days that may hold what is wanted, in order.
     pub(crate) async fn days(&self, wanted: &Wanted) -> Result<Vec<Partition>, Failure> {
-        let days = self.below(None).await?;
-        Ok(days.into_iter().filter(|day| day.is_day() && wanted.overlaps(day)).collect())
+        let Level { partitions, others } = self.level(None).await?;
+        let days: Vec<Partition> = partitions.into_iter().filter(Partition::is_day).collect();
+        let ends = days.first().copied().zip(days.last().copied());
+        *self.passed.top() = Top { ends, beside: others };
+        Ok(days.into_iter().filter(|day| wanted.overlaps(day)).collect())
     }
 
     /// The hours of a day, in order.
     pub(crate) async fn hours(&self, day: &Partition) -> Result<Vec<Partition>, Failure> {
-        self.below(Some(day)).await
-    }
-
-    /// The partitions one level below a day, or below the prefix.
-    async fn below(&self, day: Option<&Partition>) -> Result<Vec<Partition>, Failure> {
-        let path = match day {
-            Some(day) => self.bucket.path(&day.to_string()),
-            None => self.bucket.prefix().clone(),
-        };
-        let listed = self.bucket.store().list_with_delimiter(Some(&path)).await;
-        let listed = listed.map_err(|error| self.cannot_list(error))?;
-        let parse = |path: &Path| self.bucket.below_prefix(path)?.parse::<Partition>().ok();
-        let mut partitions: Vec<Partition> =
-            listed.common_prefixes.iter().filter_map(parse).collect();
-        partitions.sort_unstable();
+        let Level { partitions, others } = self.level(Some(day)).await?;
+        for name in others {
+            self.passed.other(format!("{day}/{name}"), false);
+        }
         Ok(partitions)
     }
 
-    /// The objects that are wanted.
-    pub(crate) async fn objects(
-        &self,
-        wanted: &Wanted,
-    ) -> Result<impl Stream<Item = Result<Listed, Failure>> + use<>, Failure> {
-        let partitions = self.partitions(wanted).await?;
-        Ok(self.objects_in(partitions, wanted.stream))
+    async fn level(&self, day: Option<&Partition>) -> Result<Level, Failure> {
+        self.bucket.level(day).await.map_err(|error| self.cannot_list(error))
     }
 
     /// The objects of these partitions, of one stream if not of all, in the order of their keys
@@ -158,6 +206,9 @@ impl Reader {
                     let ours = object
                         .as_ref()
                         .map_or(true, |object| stream.is_none_or(|id| id == object.key.stream()));
+                    if !ours {
+                        reader.passed.of_other_streams.fetch_add(1, Ordering::Relaxed);
+                    }
                     if ours && sender.send(object).await.is_err() {
                         return;
                     }
@@ -173,10 +224,15 @@ impl Reader {
         partition: &Partition,
     ) -> impl Stream<Item = Result<Listed, Failure>> + use<> {
         let reader = self.clone();
-        let path = self.bucket.path(&partition.to_string());
-        let listed = self.bucket.store().list(Some(&path)).filter_map(move |meta| {
-            std::future::ready(match meta {
-                Ok(meta) => reader.recognize(meta).map(Ok),
+        let listed = self.bucket.list(partition).filter_map(move |listed| {
+            std::future::ready(match listed {
+                Ok(Found::Object(object)) => Some(Ok(object)),
+                Ok(Found::Other { name, is_leftover }) => {
+                    reader.passed.other(name, is_leftover);
+                    None
+                }
+                // A later version may list what this one does not know.
+                Ok(_) => None,
                 Err(error) => Some(Err(reader.cannot_list(error))),
             })
         });
@@ -188,26 +244,57 @@ impl Reader {
         stream::iter(objects).right_stream()
     }
 
-    fn recognize(&self, meta: ObjectMeta) -> Option<Listed> {
-        let ObjectMeta { location, last_modified, size, e_tag: _, version: _ } = meta;
-        let Some(key) = self.bucket.key(&location) else {
-            if self.strangers.count.fetch_add(1, Ordering::Relaxed) == 0 {
-                *self.strangers.first.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some(location);
-            }
-            return None;
-        };
-        Some(Listed { key, location, bytes: size, modified_ms: last_modified.timestamp_millis() })
+    /// What was listed and holds no records, if anything was.
+    pub(crate) fn others(&self) -> Option<Others> {
+        let Passed { others, leftovers, example, .. } = &*self.passed;
+        let example = example.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let count = others.load(Ordering::Relaxed);
+        Some(Others { count, leftovers: leftovers.load(Ordering::Relaxed), example })
     }
 
-    /// How many objects were listed that no sink wrote, and one of them.
-    pub(crate) fn strangers(&self) -> Option<(u64, Path)> {
-        let first = self.strangers.first.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Some((self.strangers.count.load(Ordering::Relaxed), first?))
+    /// Why there was no object that is wanted, as far as that can be told.
+    pub(crate) async fn why_nothing(&self, wanted: &Wanted) -> String {
+        let of_other_streams = self.passed.of_other_streams.load(Ordering::Relaxed);
+        if let (Some(stream), 1..) = (wanted.stream, of_other_streams) {
+            return format!(
+                "no object is of stream {stream}; {of_other_streams} objects are of other streams"
+            );
+        }
+        let name = self.name();
+        let Top { ends, beside: mut nearby } = self.passed.top().clone();
+        if let Some((first, last)) = ends {
+            let others = self.others().map(|others| format!("; {others}")).unwrap_or_default();
+            let what = if wanted.times_ms == (i64::MIN..i64::MAX) { "" } else { " that is wanted" };
+            return format!("no object{what} is in {name}: its days are {first} to {last}{others}");
+        }
+        if nearby.is_empty() {
+            nearby = self.beside_prefix().await;
+        }
+        let nearby = match &nearby[..] {
+            [] => String::new(),
+            names => {
+                let shown = names.iter().take(NEARBY_SHOWN).map(String::as_str);
+                let shown = shown.collect::<Vec<_>>().join(", ");
+                let more = names.len().saturating_sub(NEARBY_SHOWN);
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                format!("; nearby are {shown}{more}")
+            }
+        };
+        format!("no days dt=YYYY-MM-DD are in {name}: is it mistyped?{nearby}")
+    }
+
+    /// What stands one level above the prefix, if that may be listed.
+    async fn beside_prefix(&self) -> Vec<String> {
+        let Some(parent) = self.bucket.prefix().parent() else { return Vec::new() };
+        let Ok(listed) = self.store().list_with_delimiter(Some(&parent)).await else {
+            return Vec::new();
+        };
+        let directories = listed.common_prefixes.iter().map(|path| format!("{path}/"));
+        directories.chain(listed.objects.iter().map(|meta| meta.location.to_string())).collect()
     }
 
     fn cannot_list(&self, error: object_store::Error) -> Failure {
-        Failure::new(format!("cannot list {}", self.name())).because(in_one_line(&error))
+        Failure::new(format!("cannot list {}", self.name())).because(self.describe(&error))
     }
 }
 
@@ -227,11 +314,6 @@ pub(crate) fn to_url(bucket: &str) -> Result<String, Failure> {
         Ok(url) => Ok(url.into()),
         Err(()) => Err(Failure::new(format!("{} cannot be written as a URL", path.display()))),
     }
-}
-
-/// What a store said, without the XML and the queries of URLs, which may hold signatures.
-pub(crate) fn in_one_line(error: &object_store::Error) -> String {
-    audit_sink_s3::describe(error)
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! `audit cat`: the records in a bucket.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use audit_core::UniqueId;
 use futures::StreamExt;
@@ -9,20 +12,88 @@ use tokio::sync::mpsc;
 
 use crate::arguments::{Cat, Common, Filter};
 use crate::bucket::{Listed, Reader, Wanted};
-use crate::condition::{Condition, Pointer};
+use crate::condition::{Condition, Pointer, Time};
+use crate::escape;
 use crate::failure::{Failure, Outcome};
 use crate::in_order::in_order;
-use crate::lines::{Chunk, Read, ended_well, read};
+use crate::lines::{Chunk, Read, Refused, ended_well, read};
 use crate::output::{Output, Style};
 use crate::progress::PartitionProgress;
+use crate::time::Count;
 
 /// Which records are printed, and how. Shared by those who read objects.
 #[derive(Debug)]
 pub(crate) struct Printer {
     conditions: Vec<Condition>,
+    /// Whether any record had what each condition names.
+    named: Vec<AtomicBool>,
     time: Option<Pointer>,
     times_ms: Range<i64>,
     form: Form,
+    /// Whether records go to a terminal, or are laid out for people.
+    escape: bool,
+    seen: AtomicU64,
+    matched: AtomicU64,
+    untimed: Untimed,
+}
+
+/// Records that a range of times left out for want of a time.
+#[derive(Debug, Default)]
+struct Untimed {
+    missing: AtomicU64,
+    unreadable: AtomicU64,
+    in_other_units: [AtomicU64; UNITS.len()],
+}
+
+/// Units that times are mistaken for milliseconds in, and how many of each are in a second.
+const UNITS: [(&str, i64); 3] =
+    [("seconds", 1), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000)];
+
+/// 2000 to 2100, in seconds since 1970. As milliseconds, all other units of these years are times
+/// that no log has.
+const LIKELY_S: Range<i64> = 946_684_800..4_102_444_800;
+
+impl Untimed {
+    /// Counts it if the record has no time, or one outside of the range for its unit.
+    fn add(&self, time: Time) {
+        let counter = match time {
+            Time::Missing => Some(&self.missing),
+            Time::Unreadable => Some(&self.unreadable),
+            Time::Ms(value) => {
+                let unit = UNITS.iter().position(|(_, in_a_second)| {
+                    LIKELY_S.contains(&value.div_euclid(*in_a_second))
+                });
+                unit.map(|unit| &self.in_other_units[unit])
+            }
+        };
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn note(&self, pointer: &Pointer) -> Option<String> {
+        let of = |counter: &AtomicU64, what: String| match counter.load(Relaxed) {
+            0 => None,
+            count => Some((count, format!("{} {what}", Count(count)))),
+        };
+        let Untimed { missing, unreadable, in_other_units } = self;
+        let units = in_other_units.iter().zip(UNITS).map(|(counter, (unit, _))| {
+            of(counter, format!("have a number that looks like {unit}, not milliseconds"))
+        });
+        let reasons: Vec<(u64, String)> = [
+            of(missing, format!("have nothing at {pointer}")),
+            of(unreadable, "have something there that is no time".to_owned()),
+        ]
+        .into_iter()
+        .chain(units)
+        .flatten()
+        .collect();
+        let all = Count(reasons.iter().map(|(count, _)| count).sum());
+        let reasons = reasons.into_iter().map(|(_, reason)| reason).collect::<Vec<_>>().join(", ");
+        (all.0 > 0).then(|| {
+            format!("--time {pointer}: {all} records were left out for their time: {reasons}")
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,35 +118,80 @@ impl Printer {
             (false, true) => Form::Pretty(output.style()),
             (false, false) => Form::Lines,
         };
-        Printer { conditions: conditions.clone(), time: time.clone(), times_ms, form }
+        Printer {
+            named: conditions.iter().map(|_| AtomicBool::new(false)).collect(),
+            conditions: conditions.clone(),
+            time: time.clone(),
+            times_ms,
+            form,
+            escape: output.is_terminal() || matches!(form, Form::Pretty(_)),
+            seen: AtomicU64::new(0),
+            matched: AtomicU64::new(0),
+            untimed: Untimed::default(),
+        }
+    }
+
+    fn is_wanted(&self, line: &[u8]) -> bool {
+        if let Some(pointer) = &self.time
+            && self.times_ms != (i64::MIN..i64::MAX)
+        {
+            let time = pointer.find_time(line);
+            if !time.ms().is_some_and(|time| self.times_ms.contains(&time)) {
+                self.untimed.add(time);
+                return false;
+            }
+        }
+        self.seen.fetch_add(1, Relaxed);
+        let mut all = true;
+        for (condition, named) in self.conditions.iter().zip(&self.named) {
+            // Until one has it; after that, most records can be passed over without parsing them.
+            if !named.load(Relaxed) && condition.pointer().find(line).is_some() {
+                named.store(true, Relaxed);
+            }
+            all = all && condition.holds(line);
+        }
+        self.matched.fetch_add(u64::from(all), Relaxed);
+        all
+    }
+
+    /// What somebody who expected more should know of the records that were passed over.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let mut notes: Vec<String> =
+            self.time.iter().filter_map(|pointer| self.untimed.note(pointer)).collect();
+        let (seen, matched) = (self.seen.load(Relaxed), self.matched.load(Relaxed));
+        let unnamed = self.conditions.iter().zip(&self.named);
+        for (condition, _) in unnamed.filter(|(_, named)| seen > 0 && !named.load(Relaxed)) {
+            notes.push(format!(
+                "--where {condition}: {} of {} records; none has {}",
+                Count(matched),
+                Count(seen),
+                condition.pointer()
+            ));
+        }
+        notes
     }
 
     /// Writes a record to the chunk if it is one of those that are wanted.
     pub(crate) fn print(&self, stream: UniqueId, sequence: u64, line: &[u8], chunk: &mut Chunk) {
-        if let Some(pointer) = &self.time
-            && self.times_ms != (i64::MIN..i64::MAX)
-            && !pointer.find_time(line).is_some_and(|time| self.times_ms.contains(&time))
-        {
+        if !self.is_wanted(line) {
             return;
         }
-        if !self.conditions.iter().all(|condition| condition.holds(line)) {
-            return;
-        }
+        let line = if self.escape { escape::json(line) } else { Cow::Borrowed(line) };
         let out = &mut chunk.bytes;
         match self.form {
-            Form::Lines => out.extend_from_slice(line),
+            Form::Lines => out.extend_from_slice(&line),
             Form::Placed => {
                 let place =
                     format!("{{\"stream\":\"{stream}\",\"sequence\":{sequence},\"record\":");
                 out.extend_from_slice(place.as_bytes());
-                out.extend_from_slice(line);
+                out.extend_from_slice(&line);
                 out.push(b'}');
             }
             Form::Pretty(style) => {
                 let place = format!("{stream} #{sequence}");
                 out.extend_from_slice(style.faint(&place).as_bytes());
                 out.push(b'\n');
-                pretty(line, style, out);
+                pretty(&line, style, out);
             }
         }
         out.push(b'\n');
@@ -168,10 +284,10 @@ pub(crate) async fn run(
     let partitions = reader.partitions(&wanted).await?;
     let mut progress = PartitionProgress::new(common, partitions.clone());
     let objects = reader.objects_in(partitions, wanted.stream);
-    let from = reader.clone();
+    let (from, of_objects) = (reader.clone(), Arc::clone(&printer));
     let work = move |object: Result<Listed, Failure>,
                      sender: mpsc::Sender<Result<Read, Failure>>| {
-        let (reader, printer) = (from.clone(), Arc::clone(&printer));
+        let (reader, printer) = (from.clone(), Arc::clone(&of_objects));
         async move {
             let read = match object {
                 Ok(object) => {
@@ -188,7 +304,8 @@ pub(crate) async fn run(
         }
     };
     let mut results = std::pin::pin!(in_order(objects, reader.parallel, CHUNKS_AHEAD, work));
-    let (mut printed, mut wrong) = (0, false);
+    let (mut printed, mut wrong, mut objects) = (0, false, 0);
+    let mut refused = Refused::default();
     while let Some(result) = results.next().await.transpose()? {
         match result {
             Read::Chunk(chunk) => {
@@ -200,13 +317,20 @@ pub(crate) async fn run(
                 output.write(&[&chunk.bytes])?;
             }
             Read::Ended(object, content) => {
+                objects += 1;
                 progress.object(&object.key);
-                wrong |= !ended_well(&object, &content, output)?;
+                wrong |= !ended_well(&object, &content, &mut refused, output)?;
             }
         }
     }
     drop(progress);
-    Ok(Outcome::wrong_if(wrong))
+    if objects == 0 {
+        output.note(&reader.why_nothing(&wanted).await);
+    }
+    let notes = printer.notes();
+    notes.iter().for_each(|note| output.note(note));
+    refused.end()?;
+    Ok(Outcome::wrong_if(wrong || (arguments.strict && !notes.is_empty())))
 }
 
 #[cfg(test)]

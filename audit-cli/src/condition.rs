@@ -1,11 +1,13 @@
 //! What a record must say to be shown.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
+use crate::decimal::Decimal;
 use crate::time::date_time_ms;
 
 /// A JSON pointer ([RFC 6901](https://www.rfc-editor.org/rfc/rfc6901)).
@@ -27,22 +29,59 @@ impl FromStr for Pointer {
     }
 }
 
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts
+            .iter()
+            .try_for_each(|part| write!(f, "/{}", part.replace('~', "~0").replace('/', "~1")))
+    }
+}
+
 impl Pointer {
     /// What it points to in a line of JSON; `None` if there is nothing, or the line is no JSON. The
     /// rest of the line is read over.
-    pub(crate) fn find(&self, line: &[u8]) -> Option<Value> {
+    pub(crate) fn find<'a>(&self, line: &'a [u8]) -> Option<&'a RawValue> {
         let mut deserializer = serde_json::Deserializer::from_slice(line);
         let found = Seek(&self.parts).deserialize(&mut deserializer).ok()?;
         deserializer.end().ok()?;
         found
     }
 
-    /// The time that it points to, in milliseconds since the Unix epoch.
-    pub(crate) fn find_time(&self, line: &[u8]) -> Option<i64> {
-        match self.find(line)? {
-            Value::Number(number) => number.as_i64().or_else(|| Some(number.as_f64()? as i64)),
-            Value::String(text) => date_time_ms(&text),
-            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    /// The time that it points to.
+    pub(crate) fn find_time(&self, line: &[u8]) -> Time {
+        let Some(found) = self.find(line) else { return Time::Missing };
+        let text = found.get();
+        if text.starts_with('"') {
+            let text: String = serde_json::from_str(text).unwrap_or_default();
+            return date_time_ms(&text).map_or(Time::Unreadable, Time::Ms);
+        }
+        if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+            return if text == "null" { Time::Missing } else { Time::Unreadable };
+        }
+        // Of a part of a millisecond nobody asks; what is beyond the range of times is its end.
+        match text.parse().or_else(|_| text.parse().map(|ms: f64| ms as i64)) {
+            Ok(ms) => Time::Ms(ms),
+            Err(_) => Time::Unreadable,
+        }
+    }
+}
+
+/// What stands where a record has its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Time {
+    /// Milliseconds since the Unix epoch.
+    Ms(i64),
+    /// Nothing, or null.
+    Missing,
+    /// Something that is no time.
+    Unreadable,
+}
+
+impl Time {
+    pub(crate) fn ms(self) -> Option<i64> {
+        match self {
+            Time::Ms(ms) => Some(ms),
+            Time::Missing | Time::Unreadable => None,
         }
     }
 }
@@ -51,9 +90,9 @@ impl Pointer {
 struct Seek<'a>(&'a [String]);
 
 impl<'de> DeserializeSeed<'de> for Seek<'_> {
-    type Value = Option<Value>;
+    type Value = Option<&'de RawValue>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Value>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         match self.0 {
             [] => serde::Deserialize::deserialize(deserializer).map(Some),
             [..] => deserializer.deserialize_any(self),
@@ -64,14 +103,14 @@ impl<'de> DeserializeSeed<'de> for Seek<'_> {
 /// Anything but an object and an array has nothing in it.
 macro_rules! nothing_in {
     ($($visit:ident: $type:ty),*) => {
-        $(fn $visit<E>(self, _: $type) -> Result<Option<Value>, E> {
+        $(fn $visit<E>(self, _: $type) -> Result<Self::Value, E> {
             Ok(None)
         })*
     };
 }
 
 impl<'de> Visitor<'de> for Seek<'_> {
-    type Value = Option<Value>;
+    type Value = Option<&'de RawValue>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any JSON")
@@ -79,11 +118,11 @@ impl<'de> Visitor<'de> for Seek<'_> {
 
     nothing_in!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
 
-    fn visit_unit<E>(self) -> Result<Option<Value>, E> {
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
         Ok(None)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<Value>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let Some((first, rest)) = self.0.split_first() else { return Ok(None) };
         let mut found = None;
         while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
@@ -97,7 +136,7 @@ impl<'de> Visitor<'de> for Seek<'_> {
         Ok(found)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Option<Value>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
         let Some((first, rest)) = self.0.split_first() else { return Ok(None) };
         let wanted = first.parse::<usize>().ok();
         let (mut found, mut at) = (None, 0);
@@ -122,7 +161,7 @@ pub(crate) struct Condition {
     /// As text.
     text: String,
     /// As JSON, if it is any: 7 is the number as well as the text.
-    json: Option<Value>,
+    json: Option<Box<RawValue>>,
 }
 
 impl FromStr for Condition {
@@ -132,7 +171,7 @@ impl FromStr for Condition {
         let Some((pointer, value)) = text.split_once('=') else {
             return Err("a condition is a JSON pointer and a value, as in /user=ada".to_owned());
         };
-        let json = serde_json::from_str(value).ok();
+        let json = serde_json::from_str(value.trim()).ok();
         Ok(Condition { pointer: pointer.parse()?, text: value.to_owned(), json })
     }
 }
@@ -148,19 +187,57 @@ impl Condition {
         {
             return false;
         }
-        match self.pointer.find(line) {
-            None => false,
-            Some(Value::String(found)) if found == self.text => true,
-            Some(found) => self.json.as_ref().is_some_and(|wanted| same(&found, wanted)),
-        }
+        let Some(found) = self.pointer.find(line) else { return false };
+        let is_text =
+            || serde_json::from_str(found.get()).is_ok_and(|text: String| text == self.text);
+        (found.get().starts_with('"') && is_text())
+            || self.json.as_ref().is_some_and(|wanted| same(found, wanted))
+    }
+
+    pub(crate) fn pointer(&self) -> &Pointer {
+        &self.pointer
     }
 }
 
-/// Whether two values are the same: numbers by their value.
-fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
-        (a, b) => a == b,
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.pointer, self.text)
+    }
+}
+
+/// Whether two values are the same: numbers by their value, texts by their characters, objects
+/// without regard to order.
+///
+/// It goes as deep as `wanted` does, which was typed.
+fn same(found: &RawValue, wanted: &RawValue) -> bool {
+    let (found, wanted) = (found.get(), wanted.get());
+    if found == wanted {
+        return true;
+    }
+    match (found.as_bytes().first(), wanted.as_bytes().first()) {
+        (Some(b'{'), Some(b'{')) => both(found, wanted, |found: &Members<'_>, wanted| {
+            found.len() == wanted.len()
+                && found.iter().zip(wanted).all(|(a, b)| a.0 == b.0 && same(a.1, b.1))
+        }),
+        (Some(b'['), Some(b'[')) => both(found, wanted, |found: &Vec<&RawValue>, wanted| {
+            found.len() == wanted.len() && found.iter().zip(wanted).all(|(a, b)| same(a, b))
+        }),
+        (Some(b'"'), Some(b'"')) => both(found, wanted, |found: &String, wanted| found == wanted),
+        _ => Decimal::read(found).is_some_and(|found| Some(found) == Decimal::read(wanted)),
+    }
+}
+
+type Members<'a> = BTreeMap<String, &'a RawValue>;
+
+/// Whether two texts of JSON are of this kind and the same.
+fn both<'a, T: serde::Deserialize<'a>>(
+    found: &'a str,
+    wanted: &'a str,
+    same: impl Fn(&T, &T) -> bool,
+) -> bool {
+    match (serde_json::from_str(found), serde_json::from_str(wanted)) {
+        (Ok(found), Ok(wanted)) => same(&found, &wanted),
+        (_, _) => false,
     }
 }
 
@@ -169,7 +246,7 @@ mod tests {
     use super::*;
 
     const LINE: &[u8] =
-        br#"{"user":"ada","n":7,"x":7.0,"deep":{"a/b":[1,{"c":null}],"say":"\u0068i \"you\""},"at":1700000000000}"#;
+        br#"{"user":"ada","n":7,"x":7.0,"deep":{"a/b":[1,{"c":null}],"say":"\u0068i \"you\""},"at":1700000000000,"big":9007199254740993,"zero":-0}"#;
 
     #[test]
     fn a_condition_holds_for_the_value_at_its_pointer() {
@@ -184,6 +261,12 @@ mod tests {
             "/deep/a~1b/1/c=null",
             "/deep/say=hi \"you\"",
             "/deep/a~1b=[1,{\"c\":null}]",
+            "/deep/a~1b= [1.0, {\"\\u0063\": null}]",
+            "/big=9007199254740993",
+            "/big=9007199254740993.0",
+            "/zero=0",
+            "/zero=-0.0",
+            "/n=70e-1",
         ] {
             assert!(holds(text), "{text}");
         }
@@ -196,6 +279,9 @@ mod tests {
             "/deep/a~1b/2=1",
             "/user/x=ada",
             "/n=\"7\"",
+            "/big=9007199254740992",
+            "/big=9007199254740993.1",
+            "/big=9.007199254740992e15",
         ] {
             assert!(!holds(text), "{text}");
         }
@@ -211,14 +297,32 @@ mod tests {
 
     #[test]
     fn times_are_milliseconds_or_text() {
-        let at: Pointer = "/at".parse().unwrap();
-        assert_eq!(at.find_time(LINE), Some(1_700_000_000_000));
-        assert_eq!(at.find_time(br#"{"at":"2023-11-14T22:13:20Z"}"#), Some(1_700_000_000_000));
-        assert_eq!(at.find_time(br#"{"at":true}"#), None);
+        let time = |value: &str| {
+            let line = format!("{{\"at\":{value}}}");
+            "/at".parse::<Pointer>().unwrap().find_time(line.as_bytes())
+        };
+        for readable in [
+            "1700000000000",
+            "1700000000000.5",
+            "17e11",
+            "\"2023-11-14T22:13:20Z\"",
+            "\"2023-11-14 22:13:20Z\"",
+            "\"2023-11-14 23:13:20.000+01:00\"",
+            "\"2023-11-14 22:13:20\"",
+        ] {
+            assert_eq!(time(readable), Time::Ms(1_700_000_000_000), "{readable}");
+        }
+        assert_eq!(time("null"), Time::Missing);
+        assert_eq!("/no".parse::<Pointer>().unwrap().find_time(b"{\"at\":1}"), Time::Missing);
+        for unreadable in ["true", "[]", "{}", "\"1700000000000\"", "\"\"", "\"yesterday\""] {
+            assert_eq!(time(unreadable), Time::Unreadable, "{unreadable}");
+        }
+        assert_eq!(time("1e999"), Time::Ms(i64::MAX));
     }
 
     #[test]
     fn what_is_no_condition_is_refused() {
+        assert_eq!("/a~1b/~0=x=y".parse::<Condition>().unwrap().to_string(), "/a~1b/~0=x=y");
         assert!("user=ada".parse::<Condition>().unwrap_err().contains("/user"));
         assert!("/user".parse::<Condition>().is_err());
     }

@@ -13,7 +13,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done, and nothing is wrong; also when the reader of the output has gone |
-//! | 1 | done, and something is wrong: a gap, a duplicate, a damaged object, a check of `doctor` that failed, records left undelivered |
+//! | 1 | done, and something is wrong: a gap, a duplicate, a damaged object, no streams (`stats`), a check of `doctor` that failed, records left undelivered |
 //! | 2 | the command line is wrong |
 //! | 3 | could not be done: the bucket is out of reach or refuses, a file cannot be read |
 //! | 130, 143 | stopped by Ctrl-C, by SIGTERM |
@@ -22,8 +22,11 @@ mod arguments;
 mod bucket;
 mod cat;
 mod condition;
+mod decimal;
 mod doctor;
+mod escape;
 mod failure;
+mod follow;
 mod in_order;
 mod journal;
 mod lines;
@@ -44,7 +47,7 @@ mod hosts {}
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::arguments::{Arguments, Command};
 use crate::failure::{Failure, Outcome};
@@ -53,6 +56,9 @@ use crate::output::Output;
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Err(what) = arguments.check() {
+        Arguments::command().error(clap::error::ErrorKind::ValueValidation, what).exit();
+    }
     let output = Output::new(arguments.common.color, arguments.common.json);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

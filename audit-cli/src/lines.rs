@@ -6,7 +6,7 @@ use futures::StreamExt;
 use object_store::{GetOptions, ObjectStore};
 use tokio::sync::mpsc;
 
-use crate::bucket::{Listed, Reader, in_one_line};
+use crate::bucket::{Listed, Reader};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -17,13 +17,62 @@ pub(crate) struct Content {
     pub(crate) lines: DecodedLines,
     /// What it says about itself; a directory keeps nothing.
     pub(crate) metadata: Option<ObjectMetadata>,
+    /// The lines that are no records.
+    pub(crate) invalid: Option<InvalidLines>,
+}
+
+/// Lines that are no JSON objects. No sink writes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InvalidLines {
+    /// The number of the first of them, from 1.
+    pub(crate) line: u64,
+    what: String,
+    pub(crate) count: u64,
 }
 
 impl Content {
     /// What is wrong with it, if anything is.
     pub(crate) fn contradiction(&self, object: &Listed) -> Option<String> {
-        contradiction(&self.lines.metadata(object.key.first_sequence()), self.metadata.as_ref()?)
+        let invalid = self.invalid.as_ref().map(|InvalidLines { line, what, count }| match count {
+            1 => format!("line {line} {what}"),
+            _ => format!("line {line} {what}; {count} lines are no records in all"),
+        });
+        let found = self.lines.metadata(object.key.first_sequence());
+        let by_metadata = self.metadata.as_ref().and_then(|said| contradiction(&found, said));
+        match (by_metadata, invalid) {
+            (Some(one), Some(other)) => Some(format!("{one}; {other}")),
+            (one, other) => one.or(other),
+        }
     }
+
+    /// How many lines are records.
+    pub(crate) fn records(&self) -> u64 {
+        self.lines.count - self.invalid.as_ref().map_or(0, |invalid| invalid.count)
+    }
+}
+
+/// Why a line is no record, if it is none.
+fn no_record(line: &[u8]) -> Option<String> {
+    if line.is_empty() {
+        return Some("is empty".to_owned());
+    }
+    let text = match std::str::from_utf8(line) {
+        Ok(text) => text,
+        Err(error) => {
+            return Some(format!("is not UTF-8 from byte {} on", error.valid_up_to() + 1));
+        }
+    };
+    if text.starts_with('\u{feff}') {
+        return Some("begins with a byte order mark, and is no JSON object".to_owned());
+    }
+    if !text.trim_ascii_start().starts_with('{') {
+        return Some("is no JSON object".to_owned());
+    }
+    let error = serde_json::from_str::<serde::de::IgnoredAny>(text).err()?;
+    let why = error.to_string();
+    // It is the one line that the parser saw.
+    let why = why.split(" at line ").next().unwrap_or(&why);
+    Some(format!("is no JSON object: {why} near byte {}", error.column()))
 }
 
 /// In what an object's lines and key differ from its metadata.
@@ -51,7 +100,9 @@ pub(crate) enum ReadError {
     Damaged(String),
     /// It was listed and is not there any more.
     Gone,
-    /// The store did not give it.
+    /// The store has it and does not give it, though it answers.
+    Refused(String),
+    /// The store did not answer.
     Store(String),
     /// Whoever wanted it wants no more.
     Unwanted,
@@ -66,12 +117,65 @@ impl From<DecodeError> for ReadError {
     }
 }
 
-impl From<object_store::Error> for ReadError {
-    fn from(error: object_store::Error) -> ReadError {
+impl ReadError {
+    pub(crate) fn of(reader: &Reader, error: &object_store::Error) -> ReadError {
         if matches!(error, object_store::Error::NotFound { .. }) {
             return ReadError::Gone;
         }
-        ReadError::Store(in_one_line(&error))
+        let said = reader.describe(error);
+        match audit_sink_s3::status(error) {
+            // Another answer may come next time.
+            Some(408 | 429) | None => ReadError::Store(said),
+            Some(400..500) => ReadError::Refused(said),
+            Some(_) => ReadError::Store(said),
+        }
+    }
+}
+
+/// Objects that the store did not give, though it answers: one that is archived, or encrypted for
+/// somebody else, must not hide those after it.
+#[derive(Debug, Default)]
+pub(crate) struct Refused {
+    count: u64,
+    in_a_row: u64,
+}
+
+/// So many refused objects in a row are no exception.
+const MAX_REFUSED_IN_A_ROW: u64 = 10;
+
+impl Refused {
+    /// Says so.
+    ///
+    /// # Errors
+    ///
+    /// When too many were refused in a row.
+    pub(crate) fn add(
+        &mut self,
+        object: &Listed,
+        said: &str,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        self.count += 1;
+        self.in_a_row += 1;
+        let what = format!("cannot read {}", object.location);
+        if self.in_a_row == MAX_REFUSED_IN_A_ROW {
+            return Err(Failure::new(what).because(said.to_owned()));
+        }
+        output.note(&format!("{what}: {said}"));
+        Ok(())
+    }
+
+    /// An object was read.
+    pub(crate) fn given(&mut self) {
+        self.in_a_row = 0;
+    }
+
+    /// Fails if any was refused: what was printed is then not all.
+    pub(crate) fn end(self) -> Result<(), Failure> {
+        match self.count {
+            0 => Ok(()),
+            count => Err(Failure::new(format!("{count} objects could not be read"))),
+        }
     }
 }
 
@@ -83,14 +187,20 @@ impl From<object_store::Error> for ReadError {
 pub(crate) fn ended_well(
     object: &Listed,
     content: &Result<Content, ReadError>,
+    refused: &mut Refused,
     output: &Output,
 ) -> Result<bool, Failure> {
+    if let Err(ReadError::Refused(said)) = content {
+        refused.add(object, said, output)?;
+        return Ok(false);
+    }
+    refused.given();
     let wrong = match content {
         Ok(content) => content.contradiction(object),
         Err(ReadError::Damaged(what)) => Some(what.clone()),
         Err(ReadError::Gone) => Some("was removed after it was listed".to_owned()),
         Err(ReadError::Unwanted) => None,
-        Err(ReadError::Store(said)) => {
+        Err(ReadError::Store(said) | ReadError::Refused(said)) => {
             return Err(
                 Failure::new(format!("cannot read {}", object.location)).because(said.clone())
             );
@@ -135,7 +245,7 @@ pub(crate) enum Read {
     Ended(Box<Listed>, Result<Content, ReadError>),
 }
 
-/// Reads an object. `take` is given each record with its number, and writes what shall be handed on
+/// Reads an object. `take` is given each line that is a record, with its number, and writes what shall be handed on
 /// to the chunk, which is sent when it is large enough. Without a `sender`, `take` keeps what it
 /// wants itself.
 pub(crate) async fn read(
@@ -144,10 +254,14 @@ pub(crate) async fn read(
     sender: Option<&mpsc::Sender<Result<Read, Failure>>>,
     mut take: impl FnMut(u64, &[u8], &mut Chunk),
 ) -> Result<Content, ReadError> {
-    let found = reader.store().get_opts(&object.location, GetOptions::new()).await?;
+    let failed = |error: object_store::Error| ReadError::of(reader, &error);
+    let found =
+        reader.store().get_opts(&object.location, GetOptions::new()).await.map_err(failed)?;
     let metadata = ObjectMetadata::from_attributes(&found.attributes);
     let mut decoder = LineDecoder::new(object.key.compression());
-    let mut sequence = object.key.first_sequence();
+    let first_sequence = object.key.first_sequence();
+    let mut sequence = first_sequence;
+    let mut invalid: Option<InvalidLines> = None;
     let mut chunk = Chunk::default();
     let mut pieces = if found.meta.size <= WHOLE_BYTES {
         futures::stream::iter([found.bytes().await]).left_stream()
@@ -155,11 +269,17 @@ pub(crate) async fn read(
         found.into_stream().right_stream()
     };
     while let Some(bytes) = pieces.next().await {
-        let bytes: Bytes = bytes?;
+        let bytes: Bytes = bytes.map_err(failed)?;
         for piece in bytes.chunks(PIECE_BYTES) {
             decoder.push(piece, |line| {
-                take(sequence, line, &mut chunk);
-                sequence += 1;
+                match no_record(line) {
+                    None => take(sequence, line, &mut chunk),
+                    Some(what) => {
+                        let line = sequence.wrapping_sub(first_sequence).wrapping_add(1);
+                        invalid.get_or_insert(InvalidLines { line, what, count: 0 }).count += 1;
+                    }
+                }
+                sequence = sequence.wrapping_add(1);
             })?;
             if chunk.bytes.len() >= CHUNK_BYTES
                 && let Some(sender) = sender
@@ -175,12 +295,38 @@ pub(crate) async fn read(
     {
         sender.send(Ok(Read::Chunk(chunk))).await.map_err(|_gone| ReadError::Unwanted)?;
     }
-    Ok(Content { lines, metadata })
+    Ok(Content { lines, metadata, invalid })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_json_object_is_a_record() {
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(10_000), "]".repeat(10_000));
+        for record in ["{}", " {\"a\" : 1}\r", "{\"a\":\"\u{2028}\u{9b}\"}", &deep] {
+            assert_eq!(no_record(record.as_bytes()), None, "{record}");
+        }
+        for (line, what) in [
+            (&b""[..], "is empty"),
+            (b" ", "is no JSON object"),
+            (b"text", "is no JSON object"),
+            (b"[]", "is no JSON object"),
+            (b"\"{}\"", "is no JSON object"),
+            (b"\xef\xbb\xbf{}", "begins with a byte order mark, and is no JSON object"),
+            (b"{\"a\":\"\xff\"}", "is not UTF-8 from byte 7 on"),
+            (b"{}{}", "is no JSON object: trailing characters near byte 3"),
+            (b"{\"a\":1", "is no JSON object: EOF while parsing an object near byte 6"),
+            (
+                b"{\"a\":\"\x01\"}",
+                "is no JSON object: control character (\\u0000-\\u001F) found while parsing a string near byte 6",
+            ),
+            (b"{\0}", "is no JSON object: key must be a string near byte 2"),
+        ] {
+            assert_eq!(no_record(line).as_deref(), Some(what), "{line:?}");
+        }
+    }
 
     #[test]
     fn a_contradiction_says_in_what() {

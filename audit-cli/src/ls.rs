@@ -78,7 +78,9 @@ pub(crate) async fn run(
     let mut progress = PartitionProgress::new(common, partitions.clone());
     let mut objects = std::pin::pin!(reader.objects_in(partitions, wanted.stream));
     let mut streams: BTreeMap<UniqueId, Summary> = BTreeMap::new();
+    let mut count = 0;
     while let Some(object) = objects.next().await.transpose()? {
+        count += 1;
         progress.object(&object.key);
         if arguments.objects {
             print_object(&object, output)?;
@@ -93,8 +95,10 @@ pub(crate) async fn run(
     if !arguments.objects {
         print_streams(&streams, output)?;
     }
-    if let Some((count, first)) = reader.strangers() {
-        output.note(&format!("{count} other objects stand among the partitions, {first} for one"));
+    if count == 0 {
+        output.note(&reader.why_nothing(&wanted).await);
+    } else if let Some(others) = reader.others() {
+        output.note(&others.to_string());
     }
     Ok(Outcome::Well)
 }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use crate::arguments::Color;
+use crate::escape;
 use crate::failure::Failure;
 
 /// Whole lines are gathered up to this many bytes before they are written.
@@ -19,6 +20,7 @@ pub(crate) struct Output {
     buffer: Mutex<Vec<u8>>,
     json: bool,
     style: Style,
+    is_terminal: bool,
 }
 
 /// How text is made to stand out, if it is.
@@ -27,44 +29,73 @@ pub(crate) struct Style {
     colored: bool,
 }
 
+const GOOD: &str = "\x1b[32m";
+const BAD: &str = "\x1b[1;31m";
+const DOUBTFUL: &str = "\x1b[33m";
+const STRONG: &str = "\x1b[1m";
+const FAINT: &str = "\x1b[2m";
+const END: &str = "\x1b[0m";
+
 impl Style {
-    fn paint(self, code: &str, text: &str) -> String {
-        if self.colored { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    fn paint(self, begin: &str, text: &str) -> String {
+        let text = escape::text(text);
+        if self.colored { format!("{begin}{text}{END}") } else { text.into_owned() }
     }
 
     pub(crate) fn good(self, text: &str) -> String {
-        self.paint("32", text)
+        self.paint(GOOD, text)
     }
 
     pub(crate) fn bad(self, text: &str) -> String {
-        self.paint("1;31", text)
+        self.paint(BAD, text)
     }
 
     pub(crate) fn doubtful(self, text: &str) -> String {
-        self.paint("33", text)
+        self.paint(DOUBTFUL, text)
     }
 
     pub(crate) fn strong(self, text: &str) -> String {
-        self.paint("1", text)
+        self.paint(STRONG, text)
     }
 
     pub(crate) fn faint(self, text: &str) -> String {
-        self.paint("2", text)
+        self.paint(FAINT, text)
+    }
+
+    /// A line without anything that a terminal obeys but these colours.
+    fn escape(self, line: &str) -> String {
+        let mut escaped = String::with_capacity(line.len());
+        let mut rest = line;
+        while let Some(at) = rest.find('\x1b').filter(|_| self.colored) {
+            let (before, from) = rest.split_at(at);
+            escaped.push_str(&escape::text(before));
+            let codes = [GOOD, BAD, DOUBTFUL, STRONG, FAINT, END];
+            let code = codes.into_iter().find(|code| from.starts_with(code));
+            let (code, after) = from.split_at(code.map_or(1, str::len));
+            match code {
+                "\x1b" => escaped.push_str(&escape::text(code)),
+                code => escaped.push_str(code),
+            }
+            rest = after;
+        }
+        escaped + &escape::text(rest)
     }
 }
 
 impl Output {
     pub(crate) fn new(color: Color, json: bool) -> Output {
+        let is_terminal = io::stdout().is_terminal();
         let colored = match color {
             Color::Always => true,
             Color::Never => false,
             // https://no-color.org
             Color::Auto => {
                 let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-                io::stdout().is_terminal() && !unwanted
+                is_terminal && !unwanted
             }
         };
-        Output { buffer: Mutex::default(), json, style: Style { colored: colored && !json } }
+        let style = Style { colored: colored && !json };
+        Output { buffer: Mutex::default(), json, style, is_terminal }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -75,17 +106,25 @@ impl Output {
         self.style
     }
 
+    /// Whether somebody looks at it, so that records must be escaped.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
     /// One line of text.
     pub(crate) fn line(&self, line: &str) -> Result<(), Failure> {
-        self.write(&[line.as_bytes(), b"\n"])
+        self.write(&[self.style.escape(line).as_bytes(), b"\n"])
+    }
+
+    /// Lines of text.
+    pub(crate) fn text(&self, text: &str) -> Result<(), Failure> {
+        text.lines().try_for_each(|line| self.line(line))
     }
 
     /// One line of JSON.
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
-        let mut line =
-            serde_json::to_vec(value).map_err(|error| Failure::of_output(error.into()))?;
-        line.push(b'\n');
-        self.write(&[&line])
+        let line = serde_json::to_vec(value).map_err(|error| Failure::of_output(error.into()))?;
+        self.write(&[&escape::json(&line), b"\n"])
     }
 
     /// Whole lines.
@@ -104,8 +143,7 @@ impl Output {
 
     /// Something that is not what was asked for, and should be known all the same.
     pub(crate) fn note(&self, text: &str) {
-        let mut error = io::stderr().lock();
-        let _ = writeln!(error, "audit: {text}");
+        note(text);
     }
 
     /// Says why the command could not be carried out.
@@ -123,11 +161,12 @@ impl Output {
         let mut stderr = io::stderr().lock();
         if self.json {
             let line = serde_json::json!({ "error": failure.to_string(), "because": causes });
-            let _ = writeln!(stderr, "{line}");
+            let line = line.to_string();
+            let _ = writeln!(stderr, "{}", String::from_utf8_lossy(&escape::json(line.as_bytes())));
         } else {
-            let _ = writeln!(stderr, "audit: {failure}");
+            let _ = writeln!(stderr, "audit: {}", escape::text(&failure.to_string()));
             for cause in causes {
-                let _ = writeln!(stderr, "  because {cause}");
+                let _ = writeln!(stderr, "  because {}", escape::text(&cause));
             }
         }
         ExitCode::from(3)
@@ -138,9 +177,33 @@ impl Output {
     }
 }
 
+/// A line on standard error.
+pub(crate) fn note(text: &str) {
+    let mut error = io::stderr().lock();
+    let _ = writeln!(error, "audit: {}", escape::text(text));
+}
+
 fn write_out(buffer: &mut Vec<u8>) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let written = out.write_all(buffer).and_then(|()| out.flush());
     buffer.clear();
     written.map_err(Failure::of_output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_all_controls_only_our_colours_reach_a_terminal() {
+        let style = Style { colored: true };
+        let foreign = "a\x1b[2J\x1b]0;title\x07\u{9b}31m\u{202e}b";
+        let shown = style.escape(&format!("{} {foreign}", style.bad(foreign)));
+        let plain = shown.replace(BAD, "").replace(END, "");
+        let escaped = escape::text(foreign);
+        assert_eq!(plain, format!("{escaped} {escaped}"));
+        assert!(shown.starts_with(BAD) && !escaped.contains('\x1b'), "{shown:?}");
+        let style = Style { colored: false };
+        assert_eq!(style.escape("\x1b[1mx"), "\\u{1b}[1mx");
+    }
 }

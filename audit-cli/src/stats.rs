@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 
 use crate::arguments::{Common, Stats};
 use crate::bucket::{Listed, Reader, Wanted};
-use crate::condition::Pointer;
+use crate::condition::{Pointer, Time};
 use crate::failure::{Failure, Outcome};
 use crate::in_order::in_order;
-use crate::lines::{ReadError, read};
+use crate::lines::{ReadError, Refused, read};
 use crate::output::Output;
 use crate::progress::PartitionProgress;
 use crate::ranges::Ranges;
@@ -25,13 +25,16 @@ use crate::time::{Size, Span, now_ms, shown};
 /// What one object came to.
 struct Seen {
     object: Listed,
+    /// How many lines it has: numbers of its stream.
     count: u64,
+    /// How many of them are records.
+    logs: u64,
     /// Of its lines.
     sha256: [u8; 32],
     /// `None` if it was not read.
     usage: Option<Usage>,
-    /// Of its first record.
-    time_ms: Option<i64>,
+    /// Of its first record; `None` if it was not asked for.
+    time: Option<Time>,
     contradiction: Option<String>,
 }
 
@@ -54,13 +57,18 @@ enum Finding {
     SameLines { key: String, also: String },
     /// An object that is not what a sink wrote.
     Damaged { key: String, what: String },
+    /// Nothing was there to be checked.
+    NoStreams { why: String },
 }
 
 impl Finding {
     /// Whether it is certain that something is wrong.
     fn is_certain(&self) -> bool {
         match self {
-            Finding::Gap { .. } | Finding::Duplicate { .. } | Finding::Damaged { .. } => true,
+            Finding::Gap { .. }
+            | Finding::Duplicate { .. }
+            | Finding::Damaged { .. }
+            | Finding::NoStreams { .. } => true,
             Finding::SameLines { .. } => false,
         }
     }
@@ -80,6 +88,7 @@ impl Finding {
                 format!("perhaps a copy: {key} has the lines of {also}")
             }
             Finding::Damaged { key, what } => format!("damaged: {key}: {what}"),
+            Finding::NoStreams { why } => format!("no streams: {why}"),
         }
     }
 }
@@ -140,7 +149,7 @@ impl Totals {
     fn add(&mut self, seen: &Seen) {
         self.objects += 1;
         self.stored_bytes += seen.object.bytes;
-        self.logs += seen.count;
+        self.logs += seen.logs;
         if let Some(usage) = seen.usage {
             *self.bytes.get_or_insert(0) += usage.bytes();
             *self.metered_bytes.get_or_insert(0) += usage.metered_bytes();
@@ -179,7 +188,10 @@ struct Summary<'a> {
     duplicates: u64,
     same_lines: u64,
     damaged: u64,
+    /// That hold no records.
     other_objects: u64,
+    /// How many of them writers left that died.
+    leftovers: u64,
 }
 
 /// Durations, as counts of about one in eight of their size.
@@ -245,6 +257,8 @@ struct Tally {
     remembered: Remembered,
     lag: Durations,
     lag_from_records: bool,
+    /// Objects in whose first record no time was found.
+    untimed: u64,
     last_arrival_ms: Option<i64>,
     gaps: u64,
     missing_records: u64,
@@ -255,7 +269,9 @@ struct Tally {
 
 impl Tally {
     fn add(&mut self, seen: &Seen) -> Vec<Finding> {
-        let Seen { object, count, sha256, usage: _, time_ms, contradiction } = seen;
+        let Seen { object, count, logs: _, sha256, usage: _, time, contradiction } = seen;
+        let time_ms = time.and_then(Time::ms);
+        self.untimed += u64::from(time.is_some() && time_ms.is_none());
         let key = object.key;
         let mut findings = Vec::new();
         self.totals.add(seen);
@@ -317,6 +333,7 @@ impl Tally {
             Finding::Duplicate { .. } => self.duplicates += 1,
             Finding::SameLines { .. } => self.same_lines += 1,
             Finding::Damaged { .. } => self.damaged += 1,
+            Finding::NoStreams { .. } => {}
         }
     }
 
@@ -360,6 +377,7 @@ pub(crate) async fn run(
     };
     let mut results = std::pin::pin!(in_order(objects, reader.parallel, 1, work));
     let mut tally = Tally::default();
+    let mut refused = Refused::default();
     let mut wrong = false;
     let mut report = |tally: &mut Tally, finding: Finding| {
         wrong |= finding.is_certain();
@@ -374,6 +392,7 @@ pub(crate) async fn run(
         let damaged = |what: String| Finding::Damaged { key: object.location.to_string(), what };
         match seen {
             Ok(seen) => {
+                refused.given();
                 for finding in tally.add(&seen) {
                     report(&mut tally, finding)?;
                 }
@@ -382,6 +401,7 @@ pub(crate) async fn run(
             Err(ReadError::Gone) => {
                 report(&mut tally, damaged("was removed after it was listed".to_owned()))?
             }
+            Err(ReadError::Refused(said)) => refused.add(&object, &said, output)?,
             Err(ReadError::Store(said)) => {
                 return Err(Failure::new(format!("cannot read {}", object.location)).because(said));
             }
@@ -389,11 +409,22 @@ pub(crate) async fn run(
         }
     }
     drop(progress);
+    if tally.totals.objects == 0 && tally.damaged == 0 {
+        report(&mut tally, Finding::NoStreams { why: reader.why_nothing(&wanted).await })?;
+    }
+    if tally.untimed > 0
+        && let Some(time) = &arguments.time
+    {
+        let untimed = tally.untimed;
+        output
+            .note(&format!("no time was found at {time} in the first record of {untimed} objects"));
+    }
     // Of a part of the time, streams may have begun before.
     for gap in tally.gaps(arguments.selection.since.is_none()) {
         report(&mut tally, gap)?;
     }
     print_summary(&reader, &tally, output)?;
+    refused.end()?;
     Ok(Outcome::wrong_if(wrong))
 }
 
@@ -404,17 +435,9 @@ async fn look(
     heads: bool,
     time: Option<&Pointer>,
 ) -> Result<Seen, ReadError> {
-    let seen = |count, sha256, usage, time_ms, contradiction| Seen {
-        object: object.clone(),
-        count,
-        sha256,
-        usage,
-        time_ms,
-        contradiction,
-    };
     if heads {
-        let head =
-            reader.store().get_opts(&object.location, GetOptions::new().with_head(true)).await?;
+        let head = reader.store().get_opts(&object.location, GetOptions::new().with_head(true));
+        let head = head.await.map_err(|error| ReadError::of(reader, &error))?;
         // A directory keeps no metadata, so that only the lines tell.
         if let Some(metadata) = ObjectMetadata::from_attributes(&head.attributes) {
             let ObjectMetadata { last_sequence, count, sha256 } = metadata;
@@ -424,20 +447,29 @@ async fn look(
                     "ends with record {by_key} by its key, and with {last_sequence} by its metadata"
                 )
             });
-            return Ok(seen(count, sha256, None, None, contradiction));
+            let object = object.clone();
+            let (usage, time) = (None, None);
+            return Ok(Seen { object, count, logs: count, sha256, usage, time, contradiction });
         }
     }
     let mut usage = Usage::default();
-    let mut time_ms = None;
+    let mut first_time = None;
     let content = read(reader, object, None, |sequence, line, _| {
         usage += Usage::of_log(line.len());
         if sequence == object.key.first_sequence() {
-            time_ms = time.and_then(|pointer| pointer.find_time(line));
+            first_time = time.map(|pointer| pointer.find_time(line));
         }
     })
     .await?;
-    let contradiction = content.contradiction(object);
-    Ok(seen(content.lines.count, content.lines.sha256, Some(usage), time_ms, contradiction))
+    Ok(Seen {
+        object: object.clone(),
+        count: content.lines.count,
+        logs: content.records(),
+        sha256: content.lines.sha256,
+        usage: Some(usage),
+        time: first_time,
+        contradiction: content.contradiction(object),
+    })
 }
 
 fn print_finding(finding: &Finding, output: &Output) -> Result<(), Failure> {
@@ -454,7 +486,9 @@ fn print_summary(reader: &Reader, tally: &Tally, output: &Output) -> Result<(), 
         totals, days, streams, gaps, missing_records, duplicates, same_lines, damaged, ..
     } = tally;
     let lag = tally.lag();
-    let other_objects = reader.strangers().map_or(0, |(count, _)| count);
+    let others = reader.others();
+    let (other_objects, leftovers) =
+        others.as_ref().map_or((0, 0), |others| (others.count, others.leftovers));
     if output.is_json() {
         let days = days.iter().map(|(day, totals)| {
             let Totals { objects, stored_bytes, logs, bytes, metered_bytes } = *totals;
@@ -474,6 +508,7 @@ fn print_summary(reader: &Reader, tally: &Tally, output: &Output) -> Result<(), 
             same_lines: *same_lines,
             damaged: *damaged,
             other_objects,
+            leftovers,
         });
     }
     let style = output.style();
@@ -507,15 +542,15 @@ fn print_summary(reader: &Reader, tally: &Tally, output: &Output) -> Result<(), 
             Span(max_ms)
         ))?;
     }
-    if other_objects > 0 {
-        output.line(
-            &style.doubtful(&format!("{other_objects} other objects stand among the partitions")),
-        )?;
+    if let Some(others) = others {
+        output.line(&style.doubtful(&others.to_string()))?;
     }
     if *same_lines > 0 {
         output.line(&style.doubtful(&format!("{same_lines} objects may be copies of others")))?;
     }
-    let verdict = if gaps + duplicates + damaged == 0 {
+    let verdict = if totals.objects == 0 && *damaged == 0 {
+        style.bad("there was nothing to check")
+    } else if gaps + duplicates + damaged == 0 {
         style.good("no gaps, no duplicates, nothing damaged")
     } else {
         style.bad(&format!(

@@ -1,18 +1,16 @@
 //! `audit tail`: the last records of a bucket, and those that come.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::collections::VecDeque;
 
-use audit_sink_s3::ObjectKey;
 use futures::StreamExt;
 
 use crate::arguments::{Common, Tail};
 use crate::bucket::{Listed, Reader, Wanted};
 use crate::cat::Printer;
 use crate::failure::{Failure, Outcome};
-use crate::lines::{Chunk, ended_well, read};
+use crate::follow::Follow;
+use crate::lines::{Chunk, Refused, ended_well, read};
 use crate::output::Output;
-use crate::time::{HOUR_MS, now_ms};
 
 pub(crate) async fn run(
     arguments: &Tail,
@@ -21,54 +19,48 @@ pub(crate) async fn run(
 ) -> Result<Outcome, Failure> {
     let reader = Reader::open(&arguments.source, common)?;
     let printer = Printer::new(&arguments.filter, i64::MIN..i64::MAX, arguments.pretty, output);
-    let mut wrong = false;
+    let (mut wrong, mut refused) = (false, Refused::default());
     // What is there before the last records are looked for must not be printed as new.
-    let mut known =
-        if arguments.follow { recent(&reader, arguments.hours).await? } else { BTreeMap::new() };
+    let mut follow = match arguments.follow {
+        true => Some(Follow::begin(&reader, arguments).await?),
+        false => None,
+    };
     let mut last = VecDeque::new();
-    for object in last_objects(&reader, arguments.lines).await? {
-        let (records, well) = records_of(&reader, &object, &printer, output).await?;
+    let objects = last_objects(&reader, arguments.lines).await?;
+    let empty = objects.is_empty();
+    for object in objects {
+        let (records, well) = records_of(&reader, &object, &printer, &mut refused, output).await?;
         wrong |= !well;
         last.extend(records);
         last.drain(..last.len().saturating_sub(arguments.lines));
         // It may have come since.
-        known.insert(object.key, object);
+        if let Some(follow) = &mut follow {
+            follow.add(&object);
+        }
     }
     for record in &last {
         output.write(&[record])?;
     }
-    if !arguments.follow {
+    let Some(mut follow) = follow else {
+        if empty && arguments.lines > 0 {
+            output.note(&reader.why_nothing(&Wanted::all()).await);
+        }
+        printer.notes().iter().for_each(|note| output.note(note));
+        refused.end()?;
         return Ok(Outcome::wrong_if(wrong));
-    }
+    };
     loop {
         output.flush()?;
-        tokio::time::sleep(Duration::from_millis(arguments.interval_ms)).await;
-        let now = recent(&reader, arguments.hours).await?;
-        let mut new: Vec<_> =
-            now.values().filter(|object| !known.contains_key(&object.key)).collect();
-        new.sort_by_key(|object| (object.modified_ms, object.key));
-        for object in new {
+        for object in follow.next(&reader).await? {
             // What is wrong with it is said, and the exit code will be that of Ctrl-C.
-            let (records, _well) = records_of(&reader, object, &printer, output).await?;
+            let (records, _well) =
+                records_of(&reader, &object, &printer, &mut refused, output).await?;
             for record in records {
                 output.write(&[&record])?;
             }
             output.flush()?;
         }
-        known = now;
     }
-}
-
-/// The objects that are filed under the last hours, or the next one: clocks differ.
-async fn recent(reader: &Reader, hours: u16) -> Result<BTreeMap<ObjectKey, Listed>, Failure> {
-    let now = now_ms();
-    let wanted = Wanted { times_ms: now - i64::from(hours) * HOUR_MS..now + HOUR_MS, stream: None };
-    let mut objects = std::pin::pin!(reader.objects(&wanted).await?);
-    let mut found = BTreeMap::new();
-    while let Some(object) = objects.next().await.transpose()? {
-        found.insert(object.key, object);
-    }
-    Ok(found)
 }
 
 /// The objects that came last, the last one at the end: enough for so many records if each object
@@ -80,8 +72,7 @@ async fn last_objects(reader: &Reader, records: usize) -> Result<Vec<Listed>, Fa
     if records == 0 {
         return Ok(last);
     }
-    let all = Wanted { times_ms: i64::MIN..i64::MAX, stream: None };
-    for day in reader.days(&all).await?.into_iter().rev() {
+    for day in reader.days(&Wanted::all()).await?.into_iter().rev() {
         for hour in reader.hours(&day).await?.into_iter().rev() {
             let mut objects = std::pin::pin!(reader.objects_of(&hour).await);
             let mut of_hour: Vec<Listed> = Vec::new();
@@ -115,6 +106,7 @@ async fn records_of(
     reader: &Reader,
     object: &Listed,
     printer: &Printer,
+    refused: &mut Refused,
     output: &Output,
 ) -> Result<(Vec<Vec<u8>>, bool), Failure> {
     let mut records = Vec::new();
@@ -126,6 +118,6 @@ async fn records_of(
         }
     })
     .await;
-    let well = ended_well(object, &content, output)?;
+    let well = ended_well(object, &content, refused, output)?;
     Ok((records, well))
 }

@@ -39,8 +39,13 @@ fn moment(text: &str, now_ms: i64) -> Option<i64> {
     date_time_ms(text)
 }
 
-/// A date, or a date and a time. Without an offset it is UTC.
+/// A date, or a date and a time, with `T` or a blank between them. Without an offset it is UTC.
 pub(crate) fn date_time_ms(text: &str) -> Option<i64> {
+    let with_t = match (text.get(..DATE), text.get(DATE..DATE + 1), text.get(DATE + 1..)) {
+        (Some(date), Some(" " | "t"), Some(time)) => Some(format!("{date}T{time}")),
+        _ => None,
+    };
+    let text = with_t.as_deref().unwrap_or(text);
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Some(time.timestamp_millis());
     }
@@ -54,6 +59,9 @@ pub(crate) fn date_time_ms(text: &str) -> Option<i64> {
     };
     Some(naive.and_utc().timestamp_millis())
 }
+
+/// Bytes of a date.
+const DATE: usize = "2023-11-14".len();
 
 /// RFC 3339, in UTC, to the second, or to the millisecond where there is part of a second.
 pub(crate) fn shown(ms: i64) -> String {
@@ -82,6 +90,19 @@ impl fmt::Display for Span {
             HOUR_MS..DAY_MS => write!(f, "{}h{:02}m", ms / HOUR_MS, ms % HOUR_MS / MINUTE_MS),
             _ => write!(f, "{}d{:02}h", ms / DAY_MS, ms % DAY_MS / HOUR_MS),
         }
+    }
+}
+
+/// How many, for people: 12,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Count(pub(crate) u64);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 < 1_000 {
+            return write!(f, "{}", self.0);
+        }
+        write!(f, "{},{:03}", Count(self.0 / 1_000), self.0 % 1_000)
     }
 }
 
@@ -120,6 +141,7 @@ mod tests {
         assert_eq!(at("2023-11-14T22:13Z"), Some(1_699_999_980_000));
         assert_eq!(at("2023-11-14T22:13:20Z"), Some(1_700_000_000_000));
         assert_eq!(at("2023-11-14T23:13:20+01:00"), Some(1_700_000_000_000));
+        assert_eq!(at("2023-11-14 22:13:20"), Some(1_700_000_000_000));
         assert_eq!(at("20s"), Some(1_699_999_980_000));
         assert_eq!(at("2h"), Some(1_700_000_000_000 - 2 * HOUR_MS));
         assert_eq!(at("7d"), Some(1_700_000_000_000 - 7 * DAY_MS));
@@ -139,6 +161,11 @@ mod tests {
         assert_eq!(
             sizes.map(|bytes| Size(bytes).to_string()),
             ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "16384.0 PiB"]
+        );
+        let counts = [0, 999, 1_000, 12_000, 1_002_003];
+        assert_eq!(
+            counts.map(|count| Count(count).to_string()),
+            ["0", "999", "1,000", "12,000", "1,002,003"]
         );
         assert_eq!(shown(1_700_000_000_000), "2023-11-14T22:13:20Z");
         assert_eq!(shown(1_700_000_000_007), "2023-11-14T22:13:20.007Z");

@@ -84,7 +84,22 @@ impl Bucket {
     ///
     /// As [`open`](Self::open), and when a directory does not exist.
     pub fn open_to_read(url: &str, retry_for: Duration) -> Result<Bucket, OpenError> {
-        Bucket::open_for(Purpose::Read { retry_for }, url, [] as [(&str, &str); 0])
+        Bucket::open_for(Purpose::Read { retry_for, on_retry: None }, url, [] as [(&str, &str); 0])
+    }
+
+    /// Like [`open_to_read`](Self::open_to_read), and calls `on_retry` for each request that failed
+    /// in a way that is retried, with what the store or the network said.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_to_read`](Self::open_to_read).
+    pub fn open_to_read_with(
+        url: &str,
+        retry_for: Duration,
+        on_retry: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Result<Bucket, OpenError> {
+        let purpose = Purpose::Read { retry_for, on_retry: Some(Arc::new(on_retry)) };
+        Bucket::open_for(purpose, url, [] as [(&str, &str); 0])
     }
 
     /// How long a reader should retry unless it is told otherwise: a restart of a store, or a
@@ -164,6 +179,11 @@ impl Bucket {
     /// The store behind it.
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
+    }
+
+    /// Where it is, if it is a directory of this host.
+    pub(crate) fn as_directory(&self) -> Option<&std::path::Path> {
+        self.directory.as_deref()
     }
 
     /// Where in the store the sink's keys begin. Empty for the whole of it.
@@ -318,15 +338,18 @@ impl fmt::Debug for Bucket {
 }
 
 /// What a bucket is opened for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 #[cfg_attr(
     not(any(feature = "aws", feature = "gcp", feature = "azure")),
     allow(dead_code, reason = "only the providers' stores retry")
 )]
 pub(crate) enum Purpose {
     Write,
-    Read { retry_for: Duration },
+    Read { retry_for: Duration, on_retry: Option<OnRetry> },
 }
+
+/// Is told why a request failed that will be retried.
+pub(crate) type OnRetry = Arc<dyn Fn(&str) + Send + Sync>;
 
 fn same_bytes(found: &Bytes, payload: &PutPayload) -> bool {
     let mut rest = &found[..];
@@ -516,7 +539,9 @@ mod tests {
                 ("aws_access_key_id", server.access_key().to_owned()),
                 ("aws_secret_access_key", server.secret_key().to_owned()),
             ];
-            let bucket = Bucket::open_for(Purpose::Read { retry_for }, &url, options).unwrap();
+            let bucket =
+                Bucket::open_for(Purpose::Read { retry_for, on_retry: None }, &url, options)
+                    .unwrap();
             async move { bucket.store().get(&Path::from("a")).await.map(drop) }
         };
         // More failures than the client's own count of retries would get over.

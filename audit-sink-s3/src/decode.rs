@@ -92,11 +92,13 @@ impl LineDecoder {
     /// For an object that is compressed as its key says.
     pub fn new(compression: Compression) -> LineDecoder {
         let decompressor = match compression {
-            Compression::Zstd => Decompressor::Zstd {
-                decoder: RawDecoder::new().expect("a decoder without a dictionary can be made"),
-                buffer: vec![0; BUFFER_BYTES],
-                ended: false,
-            },
+            Compression::Zstd => {
+                let mut decoder =
+                    RawDecoder::new().expect("a decoder without a dictionary can be made");
+                let limit = zstd::zstd_safe::DParameter::WindowLogMax(MAX_WINDOW_LOG);
+                decoder.set_parameter(limit).expect("the limit is one that zstd takes");
+                Decompressor::Zstd { decoder, buffer: vec![0; BUFFER_BYTES], ended: false }
+            }
             Compression::Gzip => Decompressor::Gzip(Box::new(GzipMember::new())),
             Compression::None => Decompressor::None,
         };
@@ -135,6 +137,10 @@ impl fmt::Debug for LineDecoder {
         f.debug_struct("LineDecoder").field("count", &self.lines.count).finish_non_exhaustive()
     }
 }
+
+/// The largest window that an object may ask memory for, as a power of two: 8 MiB. A sink's have
+/// 2 MiB; zstd itself would grant 128 MiB to each object that is read at once.
+const MAX_WINDOW_LOG: u32 = 23;
 
 /// How much is decompressed at once.
 const BUFFER_BYTES: usize = 128 << 10;
@@ -384,6 +390,26 @@ mod tests {
         }
         let long = vec![b'x'; MAX_BATCH_BYTES + 1];
         assert!(matches!(decode(&long, 1 << 20, Compression::None), Err(DecodeError::LineTooLong)));
+    }
+
+    #[test]
+    fn a_window_that_no_sink_uses_is_refused() {
+        use zstd::stream::raw::{CParameter, Encoder, OutBuffer};
+        let bomb = |window_log| {
+            let mut encoder = Encoder::new(1).unwrap();
+            encoder.set_parameter(CParameter::WindowLog(window_log)).unwrap();
+            let mut bytes = vec![0; 4096];
+            let line = b"{}\n";
+            let mut out = OutBuffer::around(bytes.as_mut_slice());
+            encoder.run(&mut InBuffer::around(line), &mut out).unwrap();
+            encoder.finish(&mut out, true).unwrap();
+            let len = out.pos();
+            bytes.truncate(len);
+            decode(&bytes, 64, Compression::Zstd)
+        };
+        assert_eq!(bomb(23).unwrap().1.count, 1);
+        let error = bomb(24).unwrap_err();
+        assert!(matches!(error, DecodeError::Damaged(_)), "{error:?}");
     }
 
     #[test]

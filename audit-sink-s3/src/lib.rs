@@ -25,7 +25,7 @@
 //!   begin with `audit_`.
 //! - [`ObjectKey`], [`ObjectMetadata`], [`Compression`]: how objects are called, what they say
 //!   about themselves, and how they are written. Readers use them too, with [`Partition`] for what
-//!   need not be listed and [`LineDecoder`] for what is in an object.
+//!   need not be listed, [`Listed`] for what is there, and [`LineDecoder`] for what is in an object.
 //!
 //! It depends on `audit-core` alone. Hosts open a sink and hand it to their runtime.
 //!
@@ -161,9 +161,12 @@ mod health;
 pub mod internals;
 mod journal;
 mod key;
+mod listing;
 mod meters;
 mod probe;
 mod provider;
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+mod read_client;
 #[cfg(test)]
 mod scale;
 mod settings;
@@ -182,5 +185,6 @@ pub use journal::{
     OrphanedJournal, PlannedObject,
 };
 pub use key::{InvalidKey, InvalidPartition, ObjectKey, Partition, is_leftover};
+pub use listing::{Level, Listed, ListedObject};
 pub use settings::{InvalidSettings, JournalSettings, Settings};
 pub use sink::{S3Sink, S3SinkBuilder};

@@ -14,14 +14,14 @@ use std::time::Duration;
 
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 impl Purpose {
-    fn retry(self) -> object_store::RetryConfig {
+    fn retry(&self) -> object_store::RetryConfig {
         use object_store::{BackoffConfig, RetryConfig};
         match self {
             // Retries are the sink's: they refresh credentials, and they know what an ambiguous
             // answer means.
             Purpose::Write => RetryConfig { max_retries: 0, ..RetryConfig::default() },
             // The backoff is short beside the whole time, so that the time is kept.
-            Purpose::Read { retry_for } => RetryConfig {
+            &Purpose::Read { retry_for, .. } => RetryConfig {
                 max_retries: if retry_for.is_zero() { 0 } else { usize::MAX },
                 retry_timeout: retry_for,
                 backoff: BackoffConfig {
@@ -69,7 +69,11 @@ macro_rules! build {
             issuer.check().map_err(cannot)?;
         }
         let configure: fn($builder) -> $builder = $configure;
-        let builder = configure(builder);
+        let mut builder = configure(builder);
+        if let Purpose::Read { on_retry, .. } = &$purpose {
+            let on_retry = on_retry.clone();
+            builder = builder.with_http_connector(crate::read_client::ReadConnector { on_retry });
+        }
         let failed = |error: object_store::Error| {
             let try_build = |settings: &mut dyn Iterator<Item = (&str, &str)>| {
                 let builder =

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use s3s::checksum::ChecksumHasher;
 use s3s::crypto::{Checksum as _, Md5};
 use s3s::dto::*;
@@ -16,6 +17,7 @@ use s3s::{
 };
 
 use crate::policy::Policies;
+use crate::requests::decode;
 
 /// An object as it lies in the bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -401,8 +403,9 @@ impl S3 for Store {
         let prefix = input.prefix.as_deref().unwrap_or_default();
         let max_keys =
             input.max_keys.and_then(|n| usize::try_from(n).ok()).unwrap_or(PAGE).min(PAGE);
-        // The token is the last name of the page before.
-        let after = input.continuation_token.as_deref().max(input.start_after.as_deref());
+        // The token is the last name of the page before, encoded: a name may hold what XML cannot.
+        let token = input.continuation_token.as_deref().map(decode);
+        let after = token.as_deref().max(input.start_after.as_deref());
 
         let entries = self.entries();
         let mut contents = Vec::new();
@@ -443,7 +446,9 @@ impl S3 for Store {
             key_count: i32::try_from(contents.len() + common_prefixes.len()).ok(),
             max_keys: i32::try_from(max_keys).ok(),
             is_truncated: Some(is_truncated),
-            next_continuation_token: last.filter(|_| is_truncated).map(str::to_owned),
+            next_continuation_token: last
+                .filter(|_| is_truncated)
+                .map(|last| utf8_percent_encode(last, NON_ALPHANUMERIC).to_string()),
             contents: Some(contents),
             common_prefixes: Some(common_prefixes),
             name: Some(input.bucket),

@@ -94,10 +94,11 @@ pub(crate) async fn run(
         );
         output.line(&if problems > 0 { style.bad(&text) } else { style.good(&text) })?;
         if problems > 0 && url.starts_with("s3:") {
+            output.line("")?;
             output.line(&format!(
-                "\nThe policy that a {role} needs, and no other (audit policy {role} {bucket}):\n{}",
-                policy::filled(arguments.role.policy(), &url)?
+                "The policy that a {role} needs, and no other (audit policy {role} {bucket}):"
             ))?;
+            output.text(&policy::filled(arguments.role.policy(), &url)?)?;
         }
     }
     Ok(Outcome::wrong_if(problems > 0 || (arguments.strict && warnings > 0)))

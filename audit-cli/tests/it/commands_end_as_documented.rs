@@ -59,13 +59,132 @@ async fn an_overloaded_store_is_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_bucket_is_nothing_wrong() {
-    let server = S3TestServer::start().await;
-    for command in ["ls", "cat", "tail"] {
-        let ran = audit(&environment(&server), &[command, &url(&server)]).await;
-        assert_eq!((ran.code, ran.out.as_str()), (Some(0), ""), "{command}");
+async fn nothing_is_said_to_be_nothing_and_stats_find_it() {
+    let (server, places) = hourly(30).await;
+    let stream = places[0].stream.to_string();
+    let bucket = server.bucket();
+    let right = url(&server);
+    let mistyped = format!("s3://{bucket}/log");
+    let deeper = format!("{right}/dt=2023-11-14");
+    let above = format!("s3://{bucket}");
+    let other_stream = "0000000000000000000000002D";
+    for (place, more, why) in [
+        (&mistyped, &[][..], "no days dt=YYYY-MM-DD are in s3://audit-test/log"),
+        (&mistyped, &[], "nearby are logs/"),
+        (&above, &[], "nearby are logs/"),
+        (&deeper, &[], "hour=00/, hour=01/"),
+        (&right, &["--since", "2024-01-01"], "its days are dt=2023-11-14 to dt=2023-11-15"),
+        (&right, &["--stream", other_stream], "30 objects are of other streams"),
+    ] {
+        for command in ["ls", "cat", "stats"] {
+            let arguments = [&[command, place.as_str()], more].concat();
+            let ran = audit(&environment(&server), &arguments).await;
+            let (code, text) = match command {
+                "stats" => (Some(1), ran.out.clone()),
+                _ => (Some(0), ran.err.clone()),
+            };
+            assert_eq!(ran.code, code, "{arguments:?}: {ran:?}");
+            assert!(text.contains(why), "{arguments:?}: {ran:?}");
+            assert!(command == "stats" || ran.out.is_empty(), "{arguments:?}: {ran:?}");
+            assert!(!ran.out.contains("nothing damaged"), "{ran:?}");
+        }
     }
-    assert_eq!(audit(&environment(&server), &["stats", &url(&server)]).await.code, Some(0));
+    let ran = audit(&environment(&server), &["tail", &mistyped]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), ""));
+    assert!(ran.err.contains("nearby are logs/"), "{ran:?}");
+    let json = audit(&environment(&server), &["stats", "--json", &mistyped]).await;
+    assert_eq!(json.json()[0]["finding"], "no_streams");
+    // And where something is, nothing of it is said.
+    let ran = audit(&environment(&server), &["cat", &right, "--stream", &stream]).await;
+    assert_eq!((ran.lines().len(), ran.err.as_str()), (300, ""));
+
+    let directory = tempfile::tempdir().unwrap();
+    let ran = audit(&[], &["stats", directory.path().to_str().unwrap()]).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let server = S3TestServer::start().await;
+    let ran = audit(&environment(&server), &["stats", &url(&server)]).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.out.contains("is it mistyped?") && !ran.out.contains("nearby"), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_range_without_any_time_is_a_wrong_command_line() {
+    for command in ["ls", "cat", "stats"] {
+        for until in ["2023-11-13", "2023-11-14"] {
+            let range = [command, ".", "--since", "2023-11-14", "--until", until];
+            let ran = audit(&[], &range).await;
+            assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{ran:?}");
+            assert!(ran.err.contains("is not before --until"), "{ran:?}");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_under_the_output_is_said() {
+    let (server, _) = hourly(3).await;
+    for command in ["ls", "cat", "stats", "tail"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut child = crate::support::command();
+        child.args([command, &url(&server)]).envs(environment(&server)).stdout(full);
+        child.stderr(std::process::Stdio::piped());
+        let output = tokio::task::spawn_blocking(move || child.output().unwrap()).await.unwrap();
+        let ran = crate::support::Ran::of(output);
+        assert_eq!(ran.code, Some(3), "{command}: {ran:?}");
+        let why = "audit: the output cannot be written\n  because No space left on device";
+        assert!(ran.err.starts_with(why), "{command}: {ran:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_away_is_waited_for_and_that_is_said_once() {
+    let (server, _) = hourly(8).await;
+    let mut left = 12;
+    server.faults().plan(move |_: &s3_testserver::RequestInfo| {
+        left -= 1;
+        if left >= 0 { Fault::Refused(ErrorAnswer::SERVICE_UNAVAILABLE) } else { Fault::None }
+    });
+    let patient = ["cat", &url(&server), "--retry-for", "600"];
+    let ran = audit(&environment(&server), &patient).await;
+    assert_eq!(ran.lines().len(), 80);
+    let note =
+        "audit: the bucket does not answer (status 503 Service Unavailable): retrying for 600 s\n";
+    assert_eq!(ran.err, note);
+
+    server.faults().none();
+    server.pause().await;
+    let mut environment = environment(&server);
+    environment.push(("AUDIT_RETRY_FOR", "0".to_owned()));
+    let ran = audit(&environment, &["ls", &url(&server)]).await;
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(!ran.err.contains("retrying"), "{ran:?}");
+    environment.pop();
+    let ran = audit(&environment, &["ls", &url(&server), "--retry-for", "1"]).await;
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert_eq!(ran.err.matches("retrying for 1 s").count(), 1, "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_is_refused_hides_no_other() {
+    let (server, _) = hourly(20).await;
+    let refused = server.objects().into_keys().nth(7).unwrap();
+    let key = refused.clone();
+    server.faults().plan(move |request: &s3_testserver::RequestInfo| {
+        let archived = ErrorAnswer::new(403, "InvalidObjectState");
+        if request.key == key { Fault::Refused(archived) } else { Fault::None }
+    });
+    for (command, count) in [("cat", 190), ("tail", 10), ("stats", 1)] {
+        let ran = audit(&environment(&server), &[command, &url(&server)]).await;
+        if command == "tail" {
+            assert_eq!(ran.lines().len(), count);
+            continue;
+        }
+        assert_eq!(ran.code, Some(3), "{ran:?}");
+        assert!(ran.out.lines().count() >= count, "{ran:?}");
+        assert!(ran.err.contains(&format!("cannot read {refused}: ")), "{ran:?}");
+        assert!(ran.err.contains("status 403"), "{ran:?}");
+        assert!(ran.err.contains("1 objects could not be read"), "{ran:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

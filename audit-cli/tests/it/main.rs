@@ -4,6 +4,7 @@
 mod commands_end_as_documented;
 mod doctor_names_what_is_wrong;
 mod documents_say_what_is_so;
+mod hostile_keys_stop_nothing;
 mod journals_are_read_and_delivered;
 mod only_what_is_asked_for_is_read;
 mod records_are_printed;

@@ -1,0 +1,110 @@
+//! Numbers of JSON by their value, however long they are and however they are spelled.
+
+/// A number: `0.DIGITS` times ten to the power of `exponent`, in its one spelling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Decimal {
+    negative: bool,
+    /// Neither begins nor ends with a zero. Empty for zero.
+    digits: String,
+    exponent: i128,
+}
+
+impl Decimal {
+    /// Reads a number of JSON. `None` if it is none, or its exponent has more than 36 digits.
+    pub(crate) fn read(text: &str) -> Option<Decimal> {
+        let (negative, unsigned) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+        let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        if whole.is_empty() || !whole.bytes().chain(part.bytes()).all(|byte| byte.is_ascii_digit())
+        {
+            return None;
+        }
+        let written = format!("{whole}{part}");
+        let digits = written.trim_start_matches('0');
+        if digits.is_empty() {
+            return Some(Decimal { negative: false, digits: String::new(), exponent: 0 });
+        }
+        let exponent = exponent_of(exponent)?;
+        let leading_zeros = written.len() - digits.len();
+        let point = i128::try_from(whole.len()).ok()? - i128::try_from(leading_zeros).ok()?;
+        Some(Decimal {
+            negative,
+            digits: digits.trim_end_matches('0').to_owned(),
+            exponent: exponent + point,
+        })
+    }
+}
+
+fn exponent_of(text: &str) -> Option<i128> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let digits = digits.trim_start_matches('0');
+    if digits.len() > 36 {
+        return None;
+    }
+    let size: i128 = if digits.is_empty() { 0 } else { digits.parse().ok()? };
+    Some(if negative { -size } else { size })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use num_bigint::BigInt;
+    use proptest::prelude::*;
+
+    /// A number as a whole number of 10^-400, by way of a big number.
+    fn scaled(text: &str) -> BigInt {
+        let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let digits: BigInt = format!("{whole}{part}").parse().unwrap();
+        let exponent: i64 = exponent.parse().unwrap();
+        let power = 400 + exponent - i64::try_from(part.len()).unwrap();
+        digits * BigInt::from(10).pow(u32::try_from(power).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn two_spellings_are_equal_exactly_if_their_values_are(
+            numbers in prop::collection::vec(
+                "-?(0|[1-9][09]{0,3}|900719925474099[23])(\\.[019]{1,3}|\\.0{1,20})?([eE][+-]?0?[0-3])?",
+                2..12,
+            ),
+        ) {
+            for a in &numbers {
+                for b in &numbers {
+                    let equal = Decimal::read(a).unwrap() == Decimal::read(b).unwrap();
+                    prop_assert_eq!(equal, scaled(a) == scaled(b), "{} {}", a, b);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn spellings_of_one_value_are_one() {
+        let same = [
+            &["7", "7.0", "70e-1", "0.7e1", "7E+00", "0.0007e4"][..],
+            &["0", "-0", "0.0", "0e99", "-0.000E-7"],
+            &["9007199254740993", "9007199254740993.0", "9.007199254740993e15"],
+            &["123456789012345678901234567890", "12345678901234567890123456789.0e1"],
+            &["1e999999999999", "10e999999999998"],
+            &["-1.5", "-15e-1"],
+        ];
+        let read = |text: &str| Decimal::read(text).unwrap();
+        for (n, values) in same.iter().enumerate() {
+            for (m, others) in same.iter().enumerate() {
+                for (a, b) in values.iter().flat_map(|a| others.iter().map(move |b| (a, b))) {
+                    assert_eq!(read(a) == read(b), n == m, "{a} {b}");
+                }
+            }
+        }
+        for other in ["", "-", ".5", "1x", "0x10", "\"7\"", "null"] {
+            assert_eq!(Decimal::read(other), None, "{other}");
+        }
+        assert_eq!(Decimal::read(&format!("1e{}", "9".repeat(40))), None);
+    }
+}

@@ -1,0 +1,263 @@
+//! What stands in a bucket, as those who read it list it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirEntry};
+use std::io;
+use std::path;
+
+use chrono::{DateTime, Utc};
+use futures::stream::{self, BoxStream, StreamExt};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore};
+use tokio::sync::mpsc;
+
+use crate::{Bucket, ObjectKey, Partition, is_leftover};
+
+/// Something that stands in a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Listed {
+    /// It has the key of an object that a sink writes.
+    Object(ListedObject),
+    /// It has not: nothing that a sink acknowledged is in it.
+    Other {
+        /// Its key or path, as far as it is text.
+        name: String,
+        /// Whether a writer that died [left](crate::is_leftover) it.
+        is_leftover: bool,
+    },
+}
+
+/// An object of a sink, as it was listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedObject {
+    /// Its key below the bucket's prefix.
+    pub key: ObjectKey,
+    /// Where it is in the store.
+    pub location: Path,
+    /// How long it is, as it is stored.
+    pub bytes: u64,
+    /// When the store took it, in milliseconds since the Unix epoch.
+    pub modified_ms: i64,
+}
+
+/// What stands one level below the prefix, or below a day.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Level {
+    /// The partitions, in order.
+    pub partitions: Vec<Partition>,
+    /// What else is there, in order: objects, and directories with a slash at the end.
+    pub others: Vec<String>,
+}
+
+impl Bucket {
+    /// What stands one level below a day, or below the prefix.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not list it.
+    pub async fn level(&self, day: Option<&Partition>) -> object_store::Result<Level> {
+        let below = |name: &str| match day {
+            Some(day) => format!("{day}/{name}"),
+            None => name.to_owned(),
+        };
+        if let Some(root) = self.as_directory() {
+            let directory = day.map_or(root.to_owned(), |day| root.join(day.to_string()));
+            let listed = blocking(move || level_of_directory(&directory)).await?;
+            return Ok(Level::of(listed.into_iter(), |name| below(name).parse().ok()));
+        }
+        let path = self.path_of(day);
+        let listed = self.store().list_with_delimiter(Some(&path)).await?;
+        let directories = listed.common_prefixes.iter().map(|path| self.shown(path) + "/");
+        let files = listed.objects.iter().map(|meta| self.shown(&meta.location));
+        Ok(Level::of(directories.chain(files), |name| below(name).parse().ok()))
+    }
+
+    /// What stands in a partition and below it: of a store in the order of the keys, of a directory
+    /// in any.
+    ///
+    /// Whatever a key is, it is listed and what follows it too. In a directory, only files are
+    /// objects: links are not followed.
+    pub fn list(&self, partition: &Partition) -> BoxStream<'static, object_store::Result<Listed>> {
+        let Some(root) = self.as_directory() else {
+            let bucket = self.clone();
+            let listed = self.store().list(Some(&self.path_of(Some(partition))));
+            return listed.map(move |meta| meta.map(|meta| bucket.recognize(meta))).boxed();
+        };
+        let (sender, receiver) = mpsc::channel(1_000);
+        let (root, partition) = (root.to_owned(), *partition);
+        let walk = async move {
+            let last = sender.clone();
+            if let Err(error) = blocking(move || walk(&root, &partition, &sender)).await {
+                // Nobody may want it any more.
+                let _ = last.send(Err(error)).await;
+            }
+        };
+        let mut walk = Some(Box::pin(walk));
+        let listed =
+            stream::unfold((receiver, walk.take()), |(mut receiver, mut walk)| async move {
+                // The walk goes on in a thread of its own; here it is only waited for.
+                let next = match &mut walk {
+                    None => receiver.recv().await,
+                    Some(running) => tokio::select! {
+                        biased;
+                        next = receiver.recv() => next,
+                        () = running => {
+                            walk = None;
+                            receiver.recv().await
+                        }
+                    },
+                };
+                Some((next?, (receiver, walk)))
+            });
+        listed.boxed()
+    }
+
+    fn path_of(&self, partition: Option<&Partition>) -> Path {
+        partition.map_or(self.prefix().clone(), |partition| self.path(&partition.to_string()))
+    }
+
+    fn recognize(&self, meta: ObjectMeta) -> Listed {
+        let ObjectMeta { location, last_modified, size, e_tag: _, version: _ } = meta;
+        let modified_ms = last_modified.timestamp_millis();
+        match self.key(&location) {
+            Some(key) => Listed::Object(ListedObject { key, location, bytes: size, modified_ms }),
+            None => Listed::Other { name: self.shown(&location), is_leftover: false },
+        }
+    }
+
+    /// The key that an object has in the store, below the prefix.
+    fn shown(&self, location: &Path) -> String {
+        #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+        if let Some(original) = crate::read_client::original(location) {
+            let prefix = format!("{}/", self.prefix());
+            return original.strip_prefix(&prefix).unwrap_or(&original).to_owned();
+        }
+        self.below_prefix(location).unwrap_or_else(|| location.to_string())
+    }
+}
+
+impl Listed {
+    /// Something in a directory.
+    fn other(name: String) -> Listed {
+        let is_leftover = is_leftover(&name);
+        Listed::Other { name, is_leftover }
+    }
+}
+
+impl Level {
+    fn of(
+        names: impl Iterator<Item = String>,
+        partition: impl Fn(&str) -> Option<Partition>,
+    ) -> Level {
+        let mut others = BTreeSet::new();
+        let mut partitions = BTreeSet::new();
+        for name in names {
+            let last = name.trim_end_matches('/');
+            let last = last.rsplit_once('/').map_or(last, |(_, last)| last);
+            match partition(last).filter(|_| name.ends_with('/')) {
+                Some(partition) => drop(partitions.insert(partition)),
+                None => drop(others.insert(name)),
+            }
+        }
+        Level { partitions: partitions.into_iter().collect(), others: others.into_iter().collect() }
+    }
+}
+
+/// What stands in a directory: names, with a slash at the end of a directory's.
+fn level_of_directory(directory: &path::Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let slash = if entry.file_type()?.is_dir() { "/" } else { "" };
+        names.push(format!("{}{slash}", entry.file_name().to_string_lossy()));
+    }
+    Ok(names)
+}
+
+type Sender = mpsc::Sender<object_store::Result<Listed>>;
+
+/// Lists a partition of a directory, without any link on the way.
+fn walk(root: &path::Path, partition: &Partition, sender: &Sender) -> io::Result<()> {
+    let mut top = root.to_owned();
+    for part in partition.to_string().split('/') {
+        top.push(part);
+        match fs::symlink_metadata(&top) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_no_directory) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    // What is below the partition may be anybody's, and need not be readable. Not so the hours,
+    // which hold the objects.
+    let is_ours = |directory: &path::Path| {
+        below(root, directory).is_some_and(|name| name.parse::<Partition>().is_ok())
+    };
+    let mut directories = vec![top];
+    while let Some(directory) = directories.pop() {
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if is_ours(&directory) => return Err(error),
+            Err(_unreadable) => {
+                let name = directory.strip_prefix(root).unwrap_or(&directory).to_string_lossy();
+                if sender.blocking_send(Ok(Listed::other(format!("{name}/")))).is_err() {
+                    return Ok(());
+                }
+                continue;
+            }
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                directories.push(entry.path());
+                continue;
+            }
+            let Some(found) = of_entry(root, &entry)? else { continue };
+            if sender.blocking_send(Ok(found)).is_err() {
+                // Nobody wants the rest.
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `None` if it was removed meanwhile.
+fn of_entry(root: &path::Path, entry: &DirEntry) -> io::Result<Option<Listed>> {
+    let path = entry.path();
+    let key = below(root, &path).and_then(|name| name.parse::<ObjectKey>().ok());
+    let Some(key) = key.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file())) else {
+        let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+        return Ok(Some(Listed::other(name)));
+    };
+    let metadata = match entry.metadata() {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let modified: DateTime<Utc> = metadata.modified()?.into();
+    Ok(Some(Listed::Object(ListedObject {
+        key,
+        location: Path::from(key.to_string()),
+        bytes: metadata.len(),
+        modified_ms: modified.timestamp_millis(),
+    })))
+}
+
+/// The key of a file.
+fn below(root: &path::Path, file: &path::Path) -> Option<String> {
+    let parts: Option<Vec<_>> =
+        file.strip_prefix(root).ok()?.iter().map(|part| part.to_str()).collect();
+    Some(parts?.join("/"))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> object_store::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten();
+    done.map_err(|error| object_store::Error::Generic {
+        store: "LocalFileSystem",
+        source: Box::new(error),
+    })
+}

@@ -1,0 +1,257 @@
+//! The HTTP client of those who read a bucket: what others can put there does not stop them.
+//!
+//! `object_store` gives up a whole listing for one key that it cannot hold as a path (an empty
+//! segment, `..`, a control character), and an object for one header that is not ASCII. Whoever may
+//! put an object could so hide all others. This client rewrites such keys in a listing before they
+//! are parsed, and drops such headers.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use audit_core::async_trait;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
+    ReqwestConnector,
+};
+use object_store::path::Path;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+
+use crate::bucket::OnRetry;
+
+/// Connects with what listens to failures.
+pub(crate) struct ReadConnector {
+    pub(crate) on_retry: Option<OnRetry>,
+}
+
+impl HttpConnector for ReadConnector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let inner = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(ReadService { inner, on_retry: self.on_retry.clone() }))
+    }
+}
+
+impl fmt::Debug for ReadConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReadConnector")
+    }
+}
+
+struct ReadService {
+    inner: HttpClient,
+    on_retry: Option<OnRetry>,
+}
+
+impl fmt::Debug for ReadService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReadService")
+    }
+}
+
+impl ReadService {
+    fn tell(&self, why: impl FnOnce() -> String) {
+        if let Some(on_retry) = &self.on_retry {
+            on_retry(&why());
+        }
+    }
+}
+
+#[async_trait]
+impl HttpService for ReadService {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let is_listing = request.uri().query().is_some_and(|query| {
+            query.split('&').any(|part| part == "list-type=2" || part == "comp=list")
+        });
+        let answered = self.inner.execute(request).await;
+        let (mut parts, mut body) = answered
+            .inspect_err(|error| self.tell(|| crate::answer::scrub(&innermost(error))))?
+            .into_parts();
+        if parts.status.is_server_error() || parts.status.as_u16() == 429 {
+            self.tell(|| format!("status {}", parts.status));
+        }
+        let illegible: Vec<_> = parts
+            .headers
+            .iter()
+            .filter(|(_, value)| value.to_str().is_err())
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in illegible {
+            parts.headers.remove(name);
+        }
+        if is_listing && parts.status.is_success() {
+            let listing = body.bytes().await?;
+            let listing = match with_valid_keys(&listing) {
+                Cow::Borrowed(_) => listing,
+                Cow::Owned(rewritten) => Bytes::from(rewritten),
+            };
+            parts.headers.remove("content-length");
+            body = HttpResponseBody::new(Full::new(listing).map_err(|never| match never {}));
+        }
+        Ok(HttpResponse::from_parts(parts, body))
+    }
+}
+
+fn innermost(error: &HttpError) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// What a rewritten key begins with. Every key that is listed otherwise begins with the prefix that
+/// was asked for.
+const REWRITTEN: &str = "%invalid/";
+
+/// The key that was rewritten to this path, if it was.
+pub(crate) fn original(path: &Path) -> Option<String> {
+    let encoded = path.as_ref().strip_prefix(REWRITTEN)?;
+    Some(percent_decode_str(encoded).decode_utf8_lossy().into_owned())
+}
+
+/// The elements that hold a key or the beginning of one, in the listings of S3, GCS and Azure.
+const OPENING: [&[u8]; 4] = [b"<Key>", b"<Prefix>", b"<Name>", b"<Name Encoded=\"true\">"];
+
+/// A listing in which each key is one that [`Path::parse`] takes, and takes as it is.
+fn with_valid_keys(listing: &[u8]) -> Cow<'_, [u8]> {
+    let mut rewritten = Vec::new();
+    let mut copied = 0;
+    let mut at = 0;
+    while let Some(found) = memchr::memchr(b'<', &listing[at..]) {
+        let opening = at + found;
+        at = opening + 1;
+        let rest = &listing[opening..];
+        let Some(tag) = OPENING.into_iter().find(|tag| rest.starts_with(tag)) else { continue };
+        let begin = opening + tag.len();
+        let Some(len) = memchr::memchr(b'<', &listing[begin..]) else { break };
+        let content = &listing[begin..begin + len];
+        at = begin + len;
+        if !listing[at..].starts_with(b"</") {
+            continue;
+        }
+        let is_prefix =
+            tag == b"<Prefix>" || listing[..opening].trim_ascii_end().ends_with(b"<BlobPrefix>");
+        let key = unescape(content);
+        let valid = tag != b"<Name Encoded=\"true\">"
+            && key.as_ref().is_some_and(|key| is_valid(key, is_prefix));
+        if !valid {
+            rewritten.extend_from_slice(&listing[copied..begin]);
+            rewritten.extend_from_slice(REWRITTEN.as_bytes());
+            let key = key.as_deref().unwrap_or(content);
+            rewritten.extend(percent_encode(key, NON_ALPHANUMERIC).flat_map(str::bytes));
+            copied = at;
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(listing);
+    }
+    rewritten.extend_from_slice(&listing[copied..]);
+    Cow::Owned(rewritten)
+}
+
+/// Whether a key is the same once it was parsed. A key with a slash at its end, or a blank, would
+/// become another one, perhaps one of ours.
+fn is_valid(key: &[u8], is_prefix: bool) -> bool {
+    let Ok(key) = std::str::from_utf8(key) else { return false };
+    let key = if is_prefix { key.strip_suffix('/').unwrap_or(key) } else { key };
+    key.trim() == key && Path::parse(key).is_ok_and(|path| path.as_ref() == key)
+}
+
+/// The text of an element, `None` where it is no valid XML.
+fn unescape(text: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if memchr::memchr(b'&', text).is_none() {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut unescaped = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(begin) = memchr::memchr(b'&', rest) {
+        unescaped.extend_from_slice(&rest[..begin]);
+        let end = begin + memchr::memchr(b';', &rest[begin..])?;
+        let entity = std::str::from_utf8(&rest[begin + 1..end]).ok()?;
+        let char = match entity {
+            "amp" => '&',
+            "lt" => '<',
+            "gt" => '>',
+            "quot" => '"',
+            "apos" => '\'',
+            _ => {
+                let number = entity.strip_prefix('#')?;
+                let code = match number.strip_prefix(['x', 'X']) {
+                    Some(hex) => u32::from_str_radix(hex, 16).ok()?,
+                    None => number.parse().ok()?,
+                };
+                char::from_u32(code)?
+            }
+        };
+        unescaped.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
+        rest = &rest[end + 1..];
+    }
+    unescaped.extend_from_slice(rest);
+    Some(Cow::Owned(unescaped))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key_of(listing: &[u8], tag: &str) -> String {
+        let text = String::from_utf8(listing.to_vec()).unwrap();
+        let (_, rest) = text.split_once(&format!("<{tag}>")).unwrap();
+        rest.split('<').next().unwrap().to_owned()
+    }
+
+    #[test]
+    fn keys_that_are_no_paths_are_rewritten_and_others_kept() {
+        let good =
+            b"<ListBucketResult><Prefix>logs/</Prefix><Contents><Key>logs/a&amp;b/%2F c</Key>\
+            </Contents><CommonPrefixes><Prefix>logs/dt=2023-11-14/</Prefix></CommonPrefixes>\
+            <Key><![CDATA[x]]></Key></ListBucketResult>";
+        assert!(matches!(with_valid_keys(good), Cow::Borrowed(_)));
+        for (escaped, key) in [
+            ("a//b", "a//b"),
+            ("/a", "/a"),
+            ("a/", "a/"),
+            ("a/..", "a/.."),
+            ("./a", "./a"),
+            (" a", " a"),
+            ("a&#32;", "a "),
+            ("a&#x1;&lt;&gt;&quot;&apos;", "a\u{1}<>\"'"),
+            ("a&#x1b;[31m", "a\u{1b}[31m"),
+            ("a\u{7f}", "a\u{7f}"),
+            ("a&#0;", "a\0"),
+            ("a//&nbsp;", "a//&nbsp;"),
+            ("a/&#xD800;", "a/&#xD800;"),
+        ] {
+            let listing = format!("<Contents><Key>{escaped}</Key><Size>1</Size></Contents>");
+            let rewritten = with_valid_keys(listing.as_bytes());
+            let path = Path::parse(key_of(&rewritten, "Key")).unwrap();
+            assert_eq!(original(&path).as_deref(), Some(key), "{escaped}");
+            assert!(rewritten.ends_with(b"</Key><Size>1</Size></Contents>"));
+        }
+        let not_utf8 = with_valid_keys(b"<Key>a\xff</Key>").into_owned();
+        let path = Path::parse(key_of(&not_utf8, "Key")).unwrap();
+        assert_eq!(original(&path).as_deref(), Some("a\u{fffd}"));
+    }
+
+    #[test]
+    fn only_the_beginning_of_keys_may_end_with_a_slash() {
+        let azure =
+            b"<Blobs><BlobPrefix> <Name>a/</Name></BlobPrefix><Blob><Name>b/</Name></Blob></Blobs>";
+        let rewritten = String::from_utf8(with_valid_keys(azure).into_owned()).unwrap();
+        assert!(rewritten.contains("<Name>a/</Name>"), "{rewritten}");
+        assert!(rewritten.contains("<Blob><Name>%invalid/b%2F</Name></Blob>"), "{rewritten}");
+        let s3 = b"<CommonPrefixes><Prefix>a//</Prefix></CommonPrefixes>";
+        assert!(matches!(with_valid_keys(s3), Cow::Owned(_)));
+    }
+
+    #[test]
+    fn anything_is_read_to_its_end() {
+        for text in
+            ["", "<", "<Key>", "<Key>a", "<Key>a<", "<Key></Key>", "<Name><Name>//<", "<Key>&"]
+        {
+            let _ = with_valid_keys(text.as_bytes());
+        }
+    }
+}
