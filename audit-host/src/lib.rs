@@ -5,6 +5,9 @@
 //! - [`log_to_stderr`]: the host's own log, over such an output.
 //! - [`Shown`]: audit logs shown to whoever looks on, once they are durable.
 //! - [`Probe`]: what liveness and readiness probes are answered.
+//! - [`serve`]: connections within [`ServeLimits`].
+//! - [`Shutdown`]: stop accepting, drain within a limit, [`close`] the sink within its own, and
+//!   [`exit`]; a second signal ends the process at once.
 //!
 //! The hosts in `hosts/` are built on it. It depends on `audit-core` and `audit-sink-s3`; nothing but hosts depends on
 //! it.
@@ -26,9 +29,13 @@
 mod health;
 mod logging;
 mod output;
+mod serve;
 mod shown;
+mod shutdown;
 
 pub use health::{Answer, Probe};
 pub use logging::log_to_stderr;
 pub use output::Output;
+pub use serve::{ServeLimits, serve};
 pub use shown::Shown;
+pub use shutdown::{CloseError, EXIT_UNDELIVERED, Shutdown, close, exit};

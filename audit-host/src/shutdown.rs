@@ -1,0 +1,250 @@
+//! The end of a host: told to stop once it ends in order, told twice it ends at once.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use audit_core::{AuditSink, SinkError};
+use tokio::sync::watch;
+
+use crate::Output;
+
+/// How long the last lines wait for whoever reads them.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The exit code of a host that stopped in order, except that not all of its logs were delivered
+/// in time.
+pub const EXIT_UNDELIVERED: i32 = 3;
+
+/// Tells a host that it is to stop. Cheap to clone.
+///
+/// # Example
+///
+/// ```no_run
+/// # async fn f(sink: std::sync::Arc<dyn audit_core::AuditSink>, router: axum::Router)
+/// # -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use audit_host::{ServeLimits, Shutdown, close, serve};
+///
+/// let shutdown = Shutdown::on_signals()?;
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+/// // Until a signal, and then until the requests in flight are answered, within a limit.
+/// serve(listener, router, ServeLimits::default(), shutdown.told()).await;
+/// close(&*sink, Duration::from_secs(15)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    told: watch::Receiver<bool>,
+}
+
+impl Shutdown {
+    /// From here on the first SIGTERM or SIGINT (Ctrl-C) completes [`told`](Self::told), and the
+    /// second ends the process at once, with the code 128 plus the signal's number. What was
+    /// acknowledged by then is durable.
+    ///
+    /// Signals are taken on a thread of their own, so that the second one works even where the
+    /// host's runtime is stuck.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system allows no handler or no thread.
+    pub fn on_signals() -> io::Result<Shutdown> {
+        let (tell, told) = watch::channel(false);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        // Before this returns, so that no signal meets the default action from here on.
+        let mut signals = {
+            let _guard = runtime.enter();
+            Signals::new()?
+        };
+        std::thread::Builder::new().name("audit-signals".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                signals.next().await;
+                tell.send_replace(true);
+                let signal = signals.next().await;
+                std::process::exit(128 + signal);
+            });
+        })?;
+        Ok(Shutdown { told })
+    }
+
+    /// Completes when the host is told to stop.
+    pub fn told(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut told = self.told.clone();
+        async move {
+            if told.wait_for(|told| *told).await.is_err() {
+                // The thread is gone, so nobody can tell any more.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+        Ok(Signals { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
+    }
+
+    /// The number of the next one.
+    async fn next(&mut self) -> i32 {
+        use tokio::signal::unix::SignalKind;
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals)
+    }
+
+    async fn next(&mut self) -> i32 {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        2
+    }
+}
+
+/// Closes the sink, within a limit: what is on its way arrives. No answer waits for it.
+///
+/// # Errors
+///
+/// If the sink fails, or does not close within the limit. Nothing that was acknowledged is lost by
+/// that: without a journal it is in the bucket, and with one it is on disk and is delivered after
+/// the next start.
+///
+/// # Cancellation
+///
+/// As for [`AuditSink::close`]: loses nothing.
+pub async fn close(sink: &dyn AuditSink, limit: Duration) -> Result<(), CloseError> {
+    let cause = match tokio::time::timeout(limit, sink.close()).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => Cause::Failed(error),
+        Err(_elapsed) => Cause::Elapsed(limit),
+    };
+    Err(CloseError { sink: sink.to_string(), cause })
+}
+
+/// A sink that did not close in order.
+#[derive(Debug)]
+pub struct CloseError {
+    sink: String,
+    cause: Cause,
+}
+
+#[derive(Debug)]
+enum Cause {
+    Failed(SinkError),
+    Elapsed(Duration),
+}
+
+impl fmt::Display for CloseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CloseError { sink, cause } = self;
+        match cause {
+            Cause::Failed(_) => write!(f, "{sink} did not close in order"),
+            Cause::Elapsed(limit) => write!(
+                f,
+                "{sink} did not deliver everything within {limit:?} of being closed; what a \
+                 journal holds is delivered after the next start"
+            ),
+        }
+    }
+}
+
+impl Error for CloseError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.cause {
+            Cause::Failed(error) => Some(error),
+            Cause::Elapsed(_) => None,
+        }
+    }
+}
+
+/// Ends the process: writes what went wrong, with its causes, to `errors`, waits a second at most
+/// for the readers of both outputs, and exits.
+///
+/// It does not wait for threads. A `main` that returns does, and one that is stuck in a disk or a
+/// destination would then keep the process for ever.
+///
+/// The code is 0 if all went well, [`EXIT_UNDELIVERED`] for a [`CloseError`] and 1 for any other
+/// error.
+pub fn exit(program: &str, result: Result<(), Box<dyn Error>>, errors: &Output, out: &Output) -> ! {
+    let code = match &result {
+        Ok(()) => 0,
+        Err(error) if error.is::<CloseError>() => EXIT_UNDELIVERED,
+        Err(_) => 1,
+    };
+    if let Err(error) = result {
+        errors.line(&format!("{program}: {error}"));
+        let mut source = error.source();
+        while let Some(error) = source {
+            errors.line(&format!("  because {error}"));
+            source = error.source();
+        }
+    }
+    out.finish(LAST_WORDS_TIMEOUT);
+    errors.finish(LAST_WORDS_TIMEOUT);
+    std::process::exit(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use audit_core::{Batch, Receipt};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Stuck;
+
+    impl fmt::Display for Stuck {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Stuck")
+        }
+    }
+
+    #[async_trait]
+    impl AuditSink for Stuck {
+        async fn persist(&self, _: Batch) -> Result<Receipt, SinkError> {
+            std::future::pending().await
+        }
+
+        async fn flush(&self) -> Result<(), SinkError> {
+            std::future::pending().await
+        }
+
+        async fn close(&self) -> Result<(), SinkError> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sink_that_never_closes_is_left_at_the_limit() {
+        let error = close(&Stuck, Duration::from_secs(15)).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Stuck did not deliver everything within 15s of being closed; what a journal holds is \
+             delivered after the next start"
+        );
+        close(&audit_sink_null::NullSink::new(), Duration::from_secs(15)).await.unwrap();
+    }
+}

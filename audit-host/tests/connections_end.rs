@@ -1,0 +1,169 @@
+//! Whatever a client does, its connection is served within limits and ends when the host stops.
+//!
+//! A limit that must not be what ends a connection is an hour: a test that waits for it fails by
+//! never ending.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_host::{ServeLimits, serve};
+use axum::Router;
+use axum::body::Bytes;
+use axum::routing::{get, post};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::task::JoinHandle;
+
+const NEVER: Duration = Duration::from_secs(3_600);
+const SOON: Duration = Duration::from_millis(20);
+const LONG: ServeLimits = ServeLimits {
+    header_timeout: NEVER,
+    idle_timeout: NEVER,
+    max_connections: 100,
+    drain_timeout: NEVER,
+};
+
+struct Host {
+    address: std::net::SocketAddr,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<usize>,
+    /// A permit for each request to `/wait` that has begun.
+    begun: Arc<Semaphore>,
+    /// Lets them end.
+    go: Arc<Notify>,
+}
+
+impl Host {
+    async fn start(limits: ServeLimits) -> Host {
+        let (begun, go) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
+        let wait = {
+            let (begun, go) = (Arc::clone(&begun), Arc::clone(&go));
+            async move || {
+                begun.add_permits(1);
+                go.notified().await;
+                "waited"
+            }
+        };
+        let router = Router::new()
+            .route("/", get(async || "hello"))
+            .route("/wait", get(wait))
+            .route("/body", post(async |body: Bytes| body));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(serve(listener, router, limits, async move {
+            stopped.await.unwrap();
+        }));
+        Host { address, stop, serving, begun, go }
+    }
+
+    async fn send(&self, bytes: &str) -> TcpStream {
+        let mut client = TcpStream::connect(self.address).await.unwrap();
+        client.write_all(bytes.as_bytes()).await.unwrap();
+        client
+    }
+
+    async fn request_begins(&self) {
+        self.begun.acquire().await.unwrap().forget();
+    }
+}
+
+/// Reads one response, up to the end of this body.
+async fn response(client: &mut TcpStream, body: &str) {
+    let mut read = Vec::new();
+    while !read.ends_with(body.as_bytes()) {
+        assert_ne!(client.read_buf(&mut read).await.unwrap(), 0, "the response came");
+    }
+}
+
+/// Reads to the end of a connection, however it ends.
+async fn rest(mut client: TcpStream) -> String {
+    let mut read = Vec::new();
+    drop(client.read_to_end(&mut read).await);
+    String::from_utf8(read).unwrap()
+}
+
+#[tokio::test]
+async fn what_has_not_begun_keeps_no_host_from_stopping() {
+    for sent in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: a\r\n"] {
+        let host = Host::start(LONG).await;
+        let half = host.send(sent).await;
+        // Its connection was accepted before this one's.
+        let mut other = host.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        response(&mut other, "hello").await;
+        host.stop.send(()).unwrap();
+        assert_eq!(host.serving.await.unwrap(), 0, "{sent:?}");
+        assert_eq!(rest(half).await, "");
+        assert_eq!(rest(other).await, "", "an idle connection is closed");
+    }
+}
+
+#[tokio::test]
+async fn a_second_request_half_sent_keeps_no_host_from_stopping() {
+    let host = Host::start(LONG).await;
+    let mut client = host.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHo").await;
+    response(&mut client, "hello").await;
+    host.stop.send(()).unwrap();
+    assert_eq!(host.serving.await.unwrap(), 0);
+    assert_eq!(rest(client).await, "");
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_answered_while_no_other_is_accepted() {
+    let host = Host::start(LONG).await;
+    let client = host.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    host.request_begins().await;
+    host.stop.send(()).unwrap();
+    while TcpStream::connect(host.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    host.go.notify_one();
+    assert!(rest(client).await.ends_with("waited"));
+    assert_eq!(host.serving.await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn requests_that_never_end_are_cut_off_at_the_limit() {
+    let host = Host::start(ServeLimits { drain_timeout: SOON, ..LONG }).await;
+    let body = "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf";
+    let (half, endless) =
+        (host.send(body).await, host.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").await);
+    host.request_begins().await;
+    // The request whose body is half sent was read before this one's response.
+    response(&mut host.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await, "hello").await;
+    host.stop.send(()).unwrap();
+    assert!((1..=2).contains(&host.serving.await.unwrap()));
+    assert_eq!((rest(half).await, rest(endless).await), (String::new(), String::new()));
+}
+
+#[tokio::test]
+async fn slow_headers_and_idle_connections_are_closed() {
+    let host = Host::start(ServeLimits { header_timeout: SOON, ..LONG }).await;
+    assert_eq!(rest(host.send("GET / HT").await).await, "");
+    assert_eq!(rest(host.send("").await).await, "");
+
+    let host = Host::start(ServeLimits { idle_timeout: SOON, ..LONG }).await;
+    let client = host.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(rest(client).await.ends_with("hello"));
+    let client = host.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHo").await;
+    assert!(rest(client).await.ends_with("hello"));
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_others_to_end() {
+    let host = Host::start(ServeLimits { max_connections: 1, ..LONG }).await;
+    let first = host.send("GET /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    host.request_begins().await;
+    let second = host.send("GET /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+        assert_eq!(host.begun.available_permits(), 0, "the second waits");
+    }
+    host.go.notify_one();
+    assert!(rest(first).await.ends_with("waited"));
+    host.request_begins().await;
+    host.go.notify_one();
+    assert!(rest(second).await.ends_with("waited"));
+}
