@@ -1,11 +1,12 @@
 //! Sealed results of queries by what was asked.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quick_cache::unsync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::sync::watch;
 
 use super::cached::CachedQuery;
 use super::call::Identity;
@@ -72,8 +73,8 @@ struct State {
     entries: Entries,
     /// The functions that asked who calls.
     personal: HashSet<(ComponentPath, Arc<str>)>,
-    /// Computations under way: who asks for the same waits and finds the result.
-    turns: HashMap<Slot, Arc<AsyncMutex<()>>>,
+    /// Computations that wait or run, so that callers of the same share one.
+    flights: HashMap<Slot, Arc<Flight>>,
 }
 
 type Entries = Cache<Slot, Entry, Bytes, DefaultHashBuilder, Evicted>;
@@ -145,21 +146,44 @@ impl QueryKey {
     }
 }
 
-/// The right to compute one result.
-pub(super) struct Turn<'a> {
-    cache: &'a QueryCache,
+/// A computation that callers of the same share. Each waits for a thread in its own lane, and the
+/// first that gets one computes for all: nobody waits behind what another caller sent before.
+#[derive(Debug)]
+pub(super) struct Flight {
     slot: Slot,
-    guard: Option<OwnedMutexGuard<()>>,
+    lanes: Mutex<HashSet<Lane>>,
+    is_claimed: AtomicBool,
+    has_landed: watch::Sender<bool>,
 }
 
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut state = self.cache.state();
-        drop(self.guard.take());
-        // Two are the map's and this one's: nobody waits.
-        if state.turns.get(&self.slot).is_some_and(|turn| Arc::strong_count(turn) == 1) {
-            state.turns.remove(&self.slot);
+/// How many callers wait for a thread to compute one result. More than these wait for one of them.
+const MAX_LANES: usize = 64;
+
+impl Flight {
+    fn of(slot: Slot) -> Flight {
+        Flight {
+            slot,
+            lanes: Mutex::default(),
+            is_claimed: AtomicBool::new(false),
+            has_landed: watch::Sender::new(false),
         }
+    }
+
+    /// Whether a caller of this lane is to wait for a thread, and not for the others only.
+    pub(super) fn boards(&self, lane: Lane) -> bool {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.is_claimed.load(Ordering::Acquire) && lanes.len() < MAX_LANES && lanes.insert(lane)
+    }
+
+    /// Whether the caller is the one to compute.
+    pub(super) fn claim(&self) -> bool {
+        !self.is_claimed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Returns once it is over, with a result in the cache or without.
+    pub(super) async fn landed(&self) {
+        // The sender is in here.
+        drop(self.has_landed.subscribe().wait_for(|has_landed| *has_landed).await);
     }
 }
 
@@ -173,8 +197,8 @@ impl QueryCache {
             .build()
             .expect("both capacities are given");
         let entries = Entries::with_options(options, Bytes, DefaultHashBuilder::default(), Evicted);
-        let (personal, turns) = (HashSet::new(), HashMap::new());
-        QueryCache { state: Mutex::new(State { entries, personal, turns }) }
+        let (personal, flights) = (HashSet::new(), HashMap::new());
+        QueryCache { state: Mutex::new(State { entries, personal, flights }) }
     }
 
     pub(super) fn get(&self, key: &QueryKey, wanted: Wanted) -> Option<Arc<CachedQuery>> {
@@ -201,15 +225,24 @@ impl QueryCache {
         found
     }
 
-    /// Waits until nobody computes the same.
-    pub(super) async fn turn(&self, key: &QueryKey) -> Turn<'_> {
-        let (slot, turn) = {
-            let mut state = self.state();
-            let is_personal = state.personal.contains(&key.function());
-            let slot = key.slot(if is_personal { key.whose() } else { Whose::Everyone });
-            (slot.clone(), Arc::clone(state.turns.entry(slot).or_default()))
-        };
-        Turn { cache: self, slot, guard: Some(turn.lock_owned().await) }
+    /// The computation of this that waits or runs; begins one if there is none.
+    pub(super) fn join(&self, key: &QueryKey) -> Arc<Flight> {
+        let mut state = self.state();
+        let is_personal = state.personal.contains(&key.function());
+        let slot = key.slot(if is_personal { key.whose() } else { Whose::Everyone });
+        let flight = || Arc::new(Flight::of(slot.clone()));
+        Arc::clone(state.flights.entry(slot.clone()).or_insert_with(flight))
+    }
+
+    /// Ends a computation, whatever came of it: callers look into the cache, and those who do not
+    /// find what they want there begin another.
+    pub(super) fn land(&self, flight: &Arc<Flight>) {
+        let mut state = self.state();
+        if state.flights.get(&flight.slot).is_some_and(|other| Arc::ptr_eq(other, flight)) {
+            state.flights.remove(&flight.slot);
+        }
+        drop(state);
+        flight.has_landed.send_replace(true);
     }
 
     pub(super) fn insert(&self, key: &QueryKey, result: &Arc<CachedQuery>) {

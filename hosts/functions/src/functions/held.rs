@@ -11,11 +11,24 @@ use audit_runtime::{
 };
 
 /// Shared by the one who seals and the thread that logs.
-pub(super) struct Held<K: Audits>(Arc<Mutex<Option<Execution<K>>>>);
+pub(super) struct Held<K: Audits>(Arc<Mutex<State<K>>>);
+
+#[allow(clippy::large_enum_variant, reason = "one for each run, in an allocation of its own")]
+enum State<K: Audits> {
+    /// The thread has not begun.
+    Waiting,
+    Running(Execution<K>),
+    /// It was sealed, or nobody is there who would: nothing can be logged in it.
+    Ended,
+}
 
 impl<K: Audits> Held<K> {
+    fn waiting() -> Held<K> {
+        Held(Arc::new(Mutex::new(State::Waiting)))
+    }
+
     pub(super) fn new(execution: Execution<K>) -> Held<K> {
-        Held(Arc::new(Mutex::new(Some(execution))))
+        Held(Arc::new(Mutex::new(State::Running(execution))))
     }
 
     /// For the thread that logs.
@@ -23,14 +36,39 @@ impl<K: Audits> Held<K> {
         Held(Arc::clone(&self.0))
     }
 
+    /// Begins the execution, on its thread. Gives its time, or `None` if nobody is there any more
+    /// who would seal it.
+    pub(super) fn begin(&self, execution: impl FnOnce() -> Execution<K>) -> Option<i64> {
+        let mut state = self.state();
+        if !matches!(*state, State::Waiting) {
+            return None;
+        }
+        let execution = execution();
+        let now_ms = execution.now_ms();
+        *state = State::Running(execution);
+        Some(now_ms)
+    }
+
     /// Takes the execution, to end it. Nothing can be logged in it from here on: a thread that was
     /// given up finds it gone.
     pub(super) fn take(&self) -> Option<Execution<K>> {
-        self.execution().take()
+        match std::mem::replace(&mut *self.state(), State::Ended) {
+            State::Running(execution) => Some(execution),
+            State::Waiting | State::Ended => None,
+        }
     }
 
-    fn execution(&self) -> MutexGuard<'_, Option<Execution<K>>> {
+    fn state(&self) -> MutexGuard<'_, State<K>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Audits> State<K> {
+    fn execution(&self) -> Option<&Execution<K>> {
+        match self {
+            State::Running(execution) => Some(execution),
+            State::Waiting | State::Ended => None,
+        }
     }
 }
 
@@ -38,18 +76,22 @@ impl<K: Audits> Held<K> {
 pub(super) struct Unsealed(Held<Query>);
 
 impl Unsealed {
-    pub(super) fn new(execution: Execution<Query>) -> Unsealed {
-        Unsealed(Held::new(execution))
+    pub(super) fn new() -> Unsealed {
+        Unsealed(Held::waiting())
     }
 
     pub(super) fn held(&self) -> Held<Query> {
         self.0.share()
     }
 
-    /// Ends it with what came of it. This is the only way on.
-    pub(super) fn seal<T>(self, outcome: T) -> Audited<T> {
-        let execution = self.0.take().expect("nobody else takes it");
-        execution.seal(outcome)
+    /// Ends it with what came of it. This is the only way on. `unbegun` is the execution of one
+    /// that did not begin, and so logged nothing.
+    pub(super) fn seal<T>(
+        self,
+        outcome: T,
+        unbegun: impl FnOnce() -> Execution<Query>,
+    ) -> Audited<T> {
+        self.0.take().unwrap_or_else(unbegun).seal(outcome)
     }
 }
 
@@ -96,16 +138,16 @@ impl Log {
     pub(super) fn audit_json(&self, text: &str) -> Option<Result<(), AuditError>> {
         match &self.execution {
             Shared::Query(held) => {
-                let execution = held.execution();
-                let log = execution.as_ref()?.log();
+                let state = held.state();
+                let log = state.execution()?.log();
                 Some(match &self.nested {
                     None => log.audit_json(text),
                     Some((_, name)) => log.nested_query(name.clone()).audit_json(text),
                 })
             }
             Shared::Mutation(held) => {
-                let execution = held.execution();
-                let log = execution.as_ref()?.log();
+                let state = held.state();
+                let log = state.execution()?.log();
                 Some(match &self.nested {
                     None => log.audit_json(text),
                     Some((FunctionKind::Mutation, name)) => {

@@ -29,6 +29,9 @@ mod validate;
 mod workers;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -49,7 +52,7 @@ pub use deployed::DeployError;
 pub use operations::audit_body;
 pub use turns::Lane;
 
-use cache::{QueryCache, Wanted};
+use cache::{Flight, QueryCache, Wanted};
 use deployed::{Deployed, deployment_document};
 use faults::Faults;
 use held::{Held, Unsealed};
@@ -57,7 +60,7 @@ use jobs::Due;
 use reference::Target;
 use running::MutationCall;
 use transaction::AttemptError;
-use workers::{Presence, WorkerSettings, Workers};
+use workers::{Broken, Presence, WorkerSettings, Workers, panic_message};
 
 /// Runs functions. Cheap to clone.
 #[derive(Clone)]
@@ -301,8 +304,8 @@ impl Functions {
         key_of(&target, args, caller)
     }
 
-    /// The result of a query at a state of the store, not handed out yet. Who asks for the same at
-    /// once shares one computation.
+    /// The result of a query at a state of the store, not handed out yet. Callers of the same query
+    /// share one computation.
     ///
     /// `journal` is [that](CachedQuery::journal) of the result that is to be replaced. A query that
     /// failed is sealed too: its release says so.
@@ -313,7 +316,7 @@ impl Functions {
         journal: Option<&str>,
     ) -> Arc<CachedQuery> {
         let key = QueryKey { journal: journal.map(Into::into), ..key.clone() };
-        self.sealed(&key, Wanted::At(at.ts()), || at.clone()).await
+        self.sealed(&key, Some(at)).await
     }
 
     /// Calls a public mutation.
@@ -379,41 +382,80 @@ impl Functions {
     }
 
     async fn answer(&self, key: &QueryKey, caller: &Caller) -> Result<Arc<Answered>, CallError> {
-        let sealed = self.sealed(key, Wanted::Fresh, || self.latest()).await;
+        let sealed = self.sealed(key, None).await;
         sealed.release(caller).await
     }
 
-    async fn sealed(
+    async fn sealed(&self, key: &QueryKey, at: Option<&Snapshot>) -> Arc<CachedQuery> {
+        let cache = &self.inner.cache;
+        let wanted = at.map_or(Wanted::Fresh, |at| Wanted::At(at.ts()));
+        loop {
+            if let Some(hit) = cache.get(key, wanted) {
+                metrics::counter!("functions_query_cache_hits_total").increment(1);
+                return hit;
+            }
+            let flight = cache.join(key);
+            if flight.boards(key.lane) {
+                let is_mine = Arc::new(AtomicBool::new(false));
+                let mut computing =
+                    pin!(self.compute(key, &flight, at.cloned(), Arc::clone(&is_mine)));
+                let computed = tokio::select! {
+                    biased;
+                    () = flight.landed() => match is_mine.load(Ordering::Acquire) {
+                        // What has begun is sealed, whoever may have given up on it.
+                        true => computing.await,
+                        false => continue,
+                    },
+                    computed = &mut computing => computed,
+                };
+                if let Some(result) = computed {
+                    return result;
+                }
+            }
+            // Another caller computes it. One whose thread does not come back, and whose caller is
+            // gone too, is left behind.
+            let patience = self.inner.settings.overrun_after;
+            if tokio::time::timeout(patience, flight.landed()).await.is_err() {
+                cache.land(&flight);
+            }
+        }
+    }
+
+    /// Computes a result once there is a thread for it. `None` if another caller computes it.
+    async fn compute(
         &self,
         key: &QueryKey,
-        wanted: Wanted,
-        at: impl FnOnce() -> Snapshot,
-    ) -> Arc<CachedQuery> {
-        let cache = &self.inner.cache;
-        if let Some(hit) = cache.get(key, wanted) {
-            metrics::counter!("functions_query_cache_hits_total").increment(1);
-            return hit;
-        }
-        let _turn = cache.turn(key).await;
-        if let Some(hit) = cache.get(key, wanted) {
-            metrics::counter!("functions_query_cache_hits_total").increment(1);
-            return hit;
-        }
-        metrics::counter!("functions_query_cache_misses_total").increment(1);
-        let execution = self.runtime().query(key.full_name());
-        let now_ms = execution.now_ms();
-        let execution = Unsealed::new(execution);
-        let at = at();
-        let ran = {
-            let lane = key.lane;
-            let (inner, held, key, at) =
-                (Arc::clone(&self.inner), execution.held(), key.clone(), at.clone());
-            let work = move || inner.run_query(held, now_ms, &key, &at);
-            self.inner.workers.run(lane, Presence::default(), work).await
+        flight: &Arc<Flight>,
+        at: Option<Snapshot>,
+        is_mine: Arc<AtomicBool>,
+    ) -> Option<Arc<CachedQuery>> {
+        let execution = Unsealed::new();
+        let work = {
+            let (inner, held, key) = (Arc::clone(&self.inner), execution.held(), key.clone());
+            let flight = Arc::clone(flight);
+            move || {
+                let landing = Landing::claim(&inner, flight)?;
+                is_mine.store(true, Ordering::Release);
+                let at = at.unwrap_or_else(|| inner.store.latest());
+                // The landing outlives a panic: callers look for a result after it was sealed.
+                let run = AssertUnwindSafe(|| inner.run_query(held, &key, &at));
+                let ran = catch_unwind(run);
+                Some((landing, ran.map_err(|panic| Broken::Panicked(panic_message(&*panic)))))
+            }
         };
-        let result = Arc::new(self.inner.seal_query(execution, &at, ran));
-        cache.insert(key, &result);
-        result
+        let ran = self.inner.workers.run(key.lane, Presence::default(), work).await;
+        let (landing, ran) = match ran {
+            Ok(None) => return None,
+            Ok(Some((landing, ran))) => (Some(landing), ran),
+            Err(broken) => (None, Err(broken)),
+        };
+        metrics::counter!("functions_query_cache_misses_total").increment(1);
+        let result = Arc::new(self.inner.seal_query(execution, key, ran));
+        self.inner.cache.insert(key, &result);
+        drop(landing);
+        // One that was given up holds its landing for as long as it is stuck.
+        self.inner.cache.land(flight);
+        Some(result)
     }
 
     /// Runs a mutation until it commits, fails, or has met too many write conflicts. `due` is what
@@ -477,6 +519,25 @@ impl Functions {
     }
 }
 
+/// Ends a computation when it is dropped: after its result was sealed, or because nobody is there to
+/// take it.
+struct Landing {
+    inner: Arc<Inner>,
+    flight: Arc<Flight>,
+}
+
+impl Landing {
+    fn claim(inner: &Arc<Inner>, flight: Arc<Flight>) -> Option<Landing> {
+        flight.claim().then(|| Landing { inner: Arc::clone(inner), flight })
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.inner.cache.land(&self.flight);
+    }
+}
+
 impl fmt::Debug for Functions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Functions").field("settings", &self.inner.settings).finish_non_exhaustive()
@@ -502,8 +563,8 @@ impl Inner {
         Arc::clone(&self.deployed.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A transaction of the host's own, again and again until nothing is in its way. Waits for the
-    /// disk.
+    /// A transaction of the host's own, retried until it conflicts with nothing. Blocks until it is
+    /// durable.
     fn write<T>(
         &self,
         mut work: impl FnMut(&mut Tx) -> Result<T, StoreError>,

@@ -68,11 +68,12 @@ impl Inner {
     pub(super) fn run_query(
         &self,
         execution: Held<Query>,
-        now_ms: i64,
         key: &QueryKey,
         at: &Snapshot,
     ) -> Result<QueryRan, CallError> {
         let failed = |error: StoreError| CallError::of_store(&error);
+        let now_ms = execution.begin(|| self.runtime.query(key.full_name()));
+        let now_ms = now_ms.ok_or_else(|| CallError::from(Broken::NotBegun))?;
         let seed = self.seed();
         let (mut tx, deployed) = self.begin(at, seed).map_err(failed)?;
         let target = deployed.target(&key.component, &key.name)?;
@@ -93,7 +94,7 @@ impl Inner {
         let ran = operations::run(&facts, &target, log, &mut tx, &mut gathered, &args, seed);
         let answered = ran.map_err(failed)?;
         let watch = self.store.watch(Arc::new(tx.take_reads()), at.ts());
-        Ok(QueryRan { answered, watch, gathered })
+        Ok(QueryRan { answered, at: at.ts(), watch, gathered })
     }
 
     /// Ends a query, however it ended: from here on nobody reaches its outcome but by a release,
@@ -101,16 +102,16 @@ impl Inner {
     pub(super) fn seal_query(
         &self,
         execution: Unsealed,
-        at: &Snapshot,
+        key: &QueryKey,
         ran: Result<Result<QueryRan, CallError>, Broken>,
     ) -> CachedQuery {
         let (outcome, facts) = match ran.unwrap_or_else(|broken| Err(broken.into())) {
-            Ok(QueryRan { answered, watch, gathered }) => {
+            Ok(QueryRan { answered, at, watch, gathered }) => {
                 let (digest, bytes) = digest(&answered);
                 let facts = CachedFacts {
                     digest: Some(digest),
                     bytes,
-                    at: at.ts(),
+                    at,
                     watch,
                     journal: gathered.ended,
                     is_personal: gathered.asked_identity,
@@ -119,11 +120,12 @@ impl Inner {
                 (Ok(Arc::new(answered)), facts)
             }
             Err(error) => {
+                let at = self.store.latest().ts();
                 let facts = CachedFacts {
                     digest: None,
                     bytes: 0,
-                    at: at.ts(),
-                    watch: self.store.watch(Arc::default(), at.ts()),
+                    at,
+                    watch: self.store.watch(Arc::default(), at),
                     journal: None,
                     is_personal: false,
                     may_be_kept: false,
@@ -131,7 +133,8 @@ impl Inner {
                 (Err(error), facts)
             }
         };
-        CachedQuery::new(execution.seal(outcome), facts)
+        let sealed = execution.seal(outcome, || self.runtime.query(key.full_name()));
+        CachedQuery::new(sealed, facts)
     }
 
     /// One attempt at a mutation, on a worker's thread. The transaction is to be committed if the
@@ -197,6 +200,7 @@ impl Inner {
 /// A query that ran, before it is sealed.
 pub(super) struct QueryRan {
     answered: Answered,
+    at: Timestamp,
     watch: Watch,
     gathered: Gathered,
 }

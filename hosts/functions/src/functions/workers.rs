@@ -210,6 +210,11 @@ impl Workers {
         answered.await.unwrap_or(Err(Broken::NotBegun))
     }
 
+    #[cfg(test)]
+    pub(super) fn threads(&self) -> usize {
+        self.shared.settings.threads
+    }
+
     /// Gives up all that runs now, as if its time were over.
     #[cfg(test)]
     pub(super) fn give_up_all(&self) {

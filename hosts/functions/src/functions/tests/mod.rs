@@ -1,5 +1,6 @@
 //! Tests that make the host itself fail.
 
+mod a_shared_query_waits_for_nobody;
 mod every_way_out_is_sealed;
 mod scheduled;
 

@@ -1,6 +1,7 @@
 //! A scheduled function that cannot succeed fails once, and none is in the others' way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use audit_core::testing::MemoryFault;
 use serde_json::{Value as Json, json};
@@ -46,7 +47,10 @@ export const reads = mutation(async (ctx) => {
 "#;
 
 async fn start() -> Host {
-    Host::with_module("jobs.ts", MODULE, FunctionSettings::default()).await
+    let mut settings = FunctionSettings::default();
+    // Filling up a transaction takes its time.
+    settings.limits.time = Duration::from_secs(60);
+    Host::with_module("jobs.ts", MODULE, settings).await
 }
 
 impl Host {

@@ -1,0 +1,73 @@
+//! Callers who ask for the same share one computation, and none of them waits behind what another
+//! one sent before.
+
+use std::sync::{Arc, Mutex, mpsc};
+
+use futures::future::join_all;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::super::faults::Fault;
+use super::super::workers::Presence;
+use super::super::{FunctionSettings, Lane};
+use super::Host;
+
+const MODULE: &str = r#"
+import { log } from "convex/server";
+import { query } from "./_generated/server";
+export const get = query(async () => { await log.audit({ mark: "got" }); return 7; });
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_computed_in_the_lane_whose_turn_comes_first() {
+    let host = Host::with_module("shared.ts", MODULE, FunctionSettings::default()).await;
+    let (functions, workers) = (&host.functions, &host.functions.inner.workers);
+    // All threads are held up, and one of them is let go once everything waits.
+    let mut blocked = Vec::new();
+    for _ in 0..workers.threads() {
+        let (release, hold) = mpsc::channel::<()>();
+        let (begin, begun) = oneshot::channel();
+        let functions = functions.clone();
+        let task = tokio::spawn(async move {
+            let work = move || {
+                begin.send(()).unwrap();
+                hold.recv().unwrap_err();
+            };
+            functions.inner.workers.run(Lane::connection(), Presence::default(), work).await
+        });
+        begun.await.unwrap();
+        blocked.push((release, task));
+    }
+    let (last, last_task) = blocked.pop().unwrap();
+
+    let flooding = host.caller().with_lane(Lane::connection());
+    let quiet = host.caller().with_lane(Lane::connection());
+    let flooded = Arc::new(Mutex::new(0));
+    let flood = (0..64).map(|_| {
+        let flooded = Arc::clone(&flooded);
+        workers.run(flooding.lane, Presence::default(), move || *flooded.lock().unwrap() += 1)
+    });
+    let args = json!({});
+    let (reached, computes) = oneshot::channel();
+    let (release, hold) = mpsc::channel();
+    functions.inner.faults.script("begin", Fault::Hang { reached, hold });
+    let (_, first, second, _, ()) = futures::join!(
+        join_all(flood),
+        functions.query("shared:get", &args, &flooding),
+        functions.query("shared:get", &args, &quiet),
+        async {
+            computes.await.unwrap();
+            assert!(*flooded.lock().unwrap() <= 1, "{flooded:?} jobs came before");
+            drop(release);
+        },
+        async { drop(last) },
+    );
+    assert_eq!(first.unwrap().result, second.unwrap().result);
+    // One computation, and each caller is logged.
+    assert_eq!(host.logs("got"), 2);
+    last_task.await.unwrap().unwrap();
+    for (release, task) in blocked {
+        drop(release);
+        task.await.unwrap().unwrap();
+    }
+}
