@@ -24,6 +24,10 @@ struct Server {
 }
 
 fn server(proxies: &str) -> Server {
+    server_behind(proxies.parse().unwrap())
+}
+
+fn server_behind(proxies: TrustedProxies) -> Server {
     let sink = Arc::new(MemorySink::new());
     let runtime = AuditRuntime::builder(Arc::clone(&sink) as _)
         .with_clock(ManualClock::at(1_700_000_000_000))
@@ -32,7 +36,7 @@ fn server(proxies: &str) -> Server {
     let layer = RequestContextLayer::new(runtime.clone(), |extensions| {
         extensions.get::<Peer>().map(|peer| peer.0)
     })
-    .with_trusted_proxies(proxies.parse::<TrustedProxies>().unwrap());
+    .with_trusted_proxies(proxies);
     let view = async move |Extension(request): Extension<RequestContext>| {
         let query = runtime.query("view");
         query
@@ -87,6 +91,47 @@ async fn a_trusted_proxy_is_believed() {
     let (log, id) = server.get(Some("10.1.2.3"), headers).await;
     assert_eq!((&log["ip"], &log["id"]), (&"192.0.2.7".into(), &"trace-1/2".into()));
     assert_eq!(id, "trace-1/2");
+}
+
+#[tokio::test]
+async fn of_several_request_ids_the_trusted_proxys_wins() {
+    let server = server("10.0.0.0/8");
+    let ids: &[(&[&[u8]], Option<&str>)] = &[
+        (&[b"client", b"proxy"], Some("proxy")),
+        (&[b"client, proxy"], Some("proxy")),
+        (&[b"client", b"second, proxy "], Some("proxy")),
+        (&[b"client", b""], None),
+        (&[b"client,"], None),
+        (&[b"client", b"not valid"], None),
+    ];
+    for (lines, expected) in ids {
+        let headers: Vec<_> = lines.iter().map(|line| ("x-request-id", *line)).collect();
+        let (log, id) = server.get(Some("10.1.2.3"), &headers).await;
+        assert_eq!(log["id"], id);
+        match expected {
+            Some(expected) => assert_eq!(id, *expected),
+            None => assert_eq!(id.len(), 26, "a new one"),
+        }
+        let (log, _) = server.get(Some("192.0.2.7"), &headers).await;
+        assert_eq!(log["id"].as_str().unwrap().len(), 26, "a client's is not taken");
+    }
+}
+
+#[tokio::test]
+async fn only_the_named_header_counts() {
+    let all: &[(&str, &[u8])] = &[
+        ("x-forwarded-for", b"6.6.6.6"),
+        ("x-real-ip", b"192.0.2.8"),
+        ("forwarded", b"for=\"[2001:db8::9]:443\""),
+        ("forwarded", b"for=192.0.2.9;proto=https"),
+    ];
+    for (header, ip) in
+        [("x-forwarded-for", "6.6.6.6"), ("Forwarded", "192.0.2.9"), ("X-Real-IP", "192.0.2.8")]
+    {
+        let proxies: TrustedProxies = "::ffff:10.0.0.0/104".parse().unwrap();
+        let server = server_behind(proxies.with_header(header.parse().unwrap()));
+        assert_eq!(server.get(Some("::ffff:10.1.2.3"), all).await.0["ip"], ip);
+    }
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! Who sent a request, behind proxies.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
+use http::HeaderName;
 use http::header::FORWARDED;
-use http::{HeaderMap, HeaderName};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// The proxies whose word is taken for whom they forward.
 ///
@@ -14,66 +14,129 @@ use ipnet::IpNet;
 /// that was sent by that party, and is believed only as far as that party is a trusted proxy
 /// itself. So the client is the rightmost address that is no trusted proxy. Requests that come from
 /// elsewhere can write into the header what they like: the client is then the one who connected.
+///
+/// An IPv4-mapped address or network (`::ffff:10.0.0.0/104`) is the IPv4 one (`10.0.0.0/8`),
+/// wherever it appears: in the list, in a header, as the peer on a dual-stack socket. `::/0` is
+/// every IPv6 address and no IPv4 address. Any other IPv6 network that is shorter than `/96` and
+/// holds the mapped addresses is an error: IPv4 and IPv6 networks are named apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedProxies {
     networks: Vec<IpNet>,
-    header: ForwardedHeader,
+    header: ClientAddressHeader,
 }
 
-/// The header in which the proxies write. Only one is read: a client could fill in the one that its
-/// proxy leaves alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ForwardedHeader {
+/// The header in which the proxies write the client's address. Only one is read: a client could
+/// fill in the one that its proxy leaves alone.
+///
+/// `FromStr` takes the header's name, in any case.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ClientAddressHeader {
     /// `X-Forwarded-For: 192.0.2.1, 10.0.0.7`, the common one.
+    #[default]
     XForwardedFor,
     /// `Forwarded: for=192.0.2.1, for="[2001:db8::7]:4711"` (RFC 7239).
     Forwarded,
+    /// Another one that holds an address, or a list like `X-Forwarded-For`: `X-Real-IP`,
+    /// `CF-Connecting-IP`.
+    Named(HeaderName),
+}
+
+impl ClientAddressHeader {
+    pub(super) fn name(&self) -> HeaderName {
+        match self {
+            ClientAddressHeader::XForwardedFor => HeaderName::from_static("x-forwarded-for"),
+            ClientAddressHeader::Forwarded => FORWARDED,
+            ClientAddressHeader::Named(name) => name.clone(),
+        }
+    }
+}
+
+impl FromStr for ClientAddressHeader {
+    type Err = InvalidProxies;
+
+    fn from_str(name: &str) -> Result<ClientAddressHeader, InvalidProxies> {
+        let name = HeaderName::from_bytes(name.trim().as_bytes())
+            .map_err(|_| InvalidProxies::new(name, "is not the name of a header"))?;
+        Ok(match name.as_str() {
+            "x-forwarded-for" => ClientAddressHeader::XForwardedFor,
+            "forwarded" => ClientAddressHeader::Forwarded,
+            _ => ClientAddressHeader::Named(name),
+        })
+    }
 }
 
 impl TrustedProxies {
     /// None: the client is the one who connected.
     pub fn none() -> TrustedProxies {
-        TrustedProxies::new([])
+        TrustedProxies { networks: Vec::new(), header: ClientAddressHeader::default() }
     }
 
     /// The proxies with an address in these networks, writing `X-Forwarded-For`. `FromStr` reads
     /// the same from a list such as `10.0.0.0/8, 2001:db8::1`.
-    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> TrustedProxies {
-        TrustedProxies {
-            networks: networks.into_iter().collect(),
-            header: ForwardedHeader::XForwardedFor,
-        }
+    ///
+    /// # Errors
+    ///
+    /// When a network mixes IPv6 with IPv4-mapped addresses; see the type.
+    pub fn new(
+        networks: impl IntoIterator<Item = IpNet>,
+    ) -> Result<TrustedProxies, InvalidProxies> {
+        let networks = networks.into_iter().map(canonical).collect::<Result<_, _>>()?;
+        Ok(TrustedProxies { networks, ..TrustedProxies::none() })
     }
 
     /// The header in which these proxies write.
-    pub fn with_header(self, header: ForwardedHeader) -> TrustedProxies {
+    #[must_use]
+    pub fn with_header(self, header: ClientAddressHeader) -> TrustedProxies {
         TrustedProxies { header, ..self }
     }
 
-    pub(super) fn trust(&self, address: IpAddr) -> bool {
+    pub(super) fn header(&self) -> &ClientAddressHeader {
+        &self.header
+    }
+
+    /// Whether this is the address of a trusted proxy.
+    pub fn trust(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.networks.iter().any(|network| network.contains(&address))
     }
 
-    /// The client of a request that came from `peer`. `None` if a trusted proxy says that it does
-    /// not know.
-    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
-        let mut client = peer;
-        let name = match self.header {
-            ForwardedHeader::XForwardedFor => HeaderName::from_static("x-forwarded-for"),
-            ForwardedHeader::Forwarded => FORWARDED,
-        };
-        let lines: Vec<&[u8]> = headers.get_all(name).iter().map(|line| line.as_bytes()).collect();
+    /// The client of a request that came from `peer` with these lines of the header, in their
+    /// order. `None` if a trusted proxy says that it does not know, or says it in no valid form.
+    pub(super) fn client<'a>(
+        &self,
+        peer: IpAddr,
+        lines: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Option<IpAddr> {
+        let mut client = peer.to_canonical();
+        if !self.trust(client) {
+            return Some(client);
+        }
+        let lines: Vec<&[u8]> = lines.into_iter().collect();
         let mut hops = lines.into_iter().rev().flat_map(elements_from_the_right);
         // If all are trusted, the client is one of them: the first.
         while self.trust(client) {
             let Some(hop) = hops.next() else { break };
             client = match self.header {
-                ForwardedHeader::XForwardedFor => node(hop)?,
-                ForwardedHeader::Forwarded => node(forwarded_for(hop)?)?,
+                ClientAddressHeader::XForwardedFor | ClientAddressHeader::Named(_) => node(hop)?,
+                ClientAddressHeader::Forwarded => node(forwarded_for(hop)?)?,
             };
         }
         Some(client)
+    }
+}
+
+/// The network with IPv4-mapped addresses as what they stand for.
+fn canonical(network: IpNet) -> Result<IpNet, InvalidProxies> {
+    const MAPPED: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0);
+    let IpNet::V6(v6) = network else { return Ok(network) };
+    match (v6.addr().to_ipv4_mapped(), v6.prefix_len()) {
+        (Some(v4), length @ 96..) => Ok(Ipv4Net::new_assert(v4, length - 96).into()),
+        (_, 0) => Ok(Ipv6Net::default().into()),
+        (_, 1..96) if v6.contains(&MAPPED) => Err(InvalidProxies::new(
+            &network.to_string(),
+            "holds IPv4-mapped addresses among others; name the IPv4 and the IPv6 networks apart",
+        )),
+        (_, _) => Ok(network),
     }
 }
 
@@ -101,15 +164,18 @@ fn elements_from_the_right(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     .filter(|element| !element.is_empty())
 }
 
-/// Whether a quoted string begins or ends here: at a quote that no backslash escapes.
+/// Whether a quoted string begins or ends here: at a quote that no backslash escapes. Backslashes
+/// are counted only before a quote, so that a line of them takes no quadratic time.
 fn is_quote(line: &[u8], at: usize) -> bool {
-    let backslashes = line[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
-    line[at] == b'"' && backslashes % 2 == 0
+    let backslashes = || line[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+    line[at] == b'"' && backslashes() % 2 == 0
 }
 
-/// The value of `for` in one element of a `Forwarded` header (RFC 7239, section 4).
+/// The value of `for` in one element of a `Forwarded` header (RFC 7239, section 4). `None` also
+/// where there are two, which the RFC forbids: one of them may be what a client put into another
+/// parameter.
 fn forwarded_for(element: &[u8]) -> Option<&[u8]> {
-    let (mut start, mut quoted) = (0, false);
+    let (mut start, mut quoted, mut found) = (0, false, None);
     let ends = (0..=element.len()).filter(|at| {
         let Some(byte) = element.get(*at) else { return true };
         quoted ^= is_quote(element, *at);
@@ -119,21 +185,82 @@ fn forwarded_for(element: &[u8]) -> Option<&[u8]> {
         let pair = &element[start..end];
         start = end + 1;
         let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { continue };
-        if pair[..equals].trim_ascii().eq_ignore_ascii_case(b"for") {
-            return Some(pair[equals + 1..].trim_ascii());
+        if !pair[..equals].trim_ascii().eq_ignore_ascii_case(b"for") {
+            continue;
         }
+        if found.is_some() {
+            return None;
+        }
+        found = Some(pair[equals + 1..].trim_ascii());
     }
-    None
+    found
 }
 
-/// An address, with or without quotes, brackets and port. `None` for `unknown`, obfuscated names
-/// and everything else.
+/// The longest text of a node: an IPv6 address, a zone, a port, and room for escapes.
+const MAX_NODE_BYTES: usize = 256;
+
+/// An address, with or without quotes, brackets, zone and port. `None` for `unknown`, obfuscated
+/// identifiers and everything else.
 fn node(text: &[u8]) -> Option<IpAddr> {
-    let text = text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text);
+    if text.len() > MAX_NODE_BYTES {
+        return None;
+    }
     let text = std::str::from_utf8(text).ok()?;
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let address = bare.parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip()));
-    address.ok().map(|address: IpAddr| address.to_canonical())
+    let text = match text.strip_prefix('"') {
+        Some(quoted) => unescaped(quoted.strip_suffix('"')?)?,
+        None => text.to_owned(),
+    };
+    let text = text.trim();
+    let (address, port) = if let Some(bracketed) = text.strip_prefix('[') {
+        let (address, after) = bracketed.split_once(']')?;
+        let port = if after.is_empty() { None } else { Some(after.strip_prefix(':')?) };
+        (address, port)
+    } else {
+        // More than one colon is an IPv6 address without brackets, which has no port.
+        match text.split_once(':') {
+            Some((address, port)) if !port.contains(':') => (address, Some(port)),
+            Some(_) | None => (text, None),
+        }
+    };
+    if !port.is_none_or(is_port) {
+        return None;
+    }
+    let address: IpAddr = match address.split_once('%') {
+        // A zone names an interface of the proxy (RFC 4007): to the host it means nothing.
+        Some((address, zone)) if !zone.is_empty() => IpAddr::V6(address.parse().ok()?),
+        Some(_) => return None,
+        None => address.parse().ok()?,
+    };
+    Some(address.to_canonical())
+}
+
+/// What stands in a quoted string (RFC 9110, section 5.6.4).
+fn unescaped(text: &str) -> Option<String> {
+    let mut chars = text.chars();
+    let mut unescaped = String::with_capacity(text.len());
+    while let Some(char) = chars.next() {
+        match char {
+            '"' => return None,
+            '\\' => unescaped.push(chars.next()?),
+            char => unescaped.push(char),
+        }
+    }
+    Some(unescaped)
+}
+
+/// Whether this is a port, or an obfuscated one (RFC 7239, section 6). Some proxies write an empty
+/// one.
+fn is_port(text: &str) -> bool {
+    match text.strip_prefix('_') {
+        Some(name) => {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+            !name.is_empty() && name.bytes().all(is_plain)
+        }
+        None => {
+            let is_number = text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.is_empty() || (is_number && text.parse::<u16>().is_ok())
+        }
+    }
 }
 
 impl FromStr for TrustedProxies {
@@ -141,25 +268,36 @@ impl FromStr for TrustedProxies {
 
     /// Networks in CIDR notation or single addresses, separated by commas or white space.
     fn from_str(list: &str) -> Result<TrustedProxies, InvalidProxies> {
-        let parts = list.split([',', ' ', '\t', '\n']).filter(|part| !part.is_empty());
+        let parts = list
+            .split(|char: char| char == ',' || char.is_ascii_whitespace())
+            .filter(|part| !part.is_empty());
         let network = |part: &str| {
             let network =
                 part.parse::<IpNet>().or_else(|_| part.parse::<IpAddr>().map(IpNet::from));
-            network.map_err(|_| InvalidProxies { part: part.to_owned() })
+            network.map_err(|_| {
+                InvalidProxies::new(part, "is neither an address nor a network such as 10.0.0.0/8")
+            })
         };
-        Ok(TrustedProxies::new(parts.map(network).collect::<Result<Vec<_>, _>>()?))
+        TrustedProxies::new(parts.map(network).collect::<Result<Vec<_>, _>>()?)
     }
 }
 
-/// A list of trusted proxies that cannot be read.
+/// A list of trusted proxies, or the name of their header, that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidProxies {
     part: String,
+    problem: &'static str,
+}
+
+impl InvalidProxies {
+    fn new(part: &str, problem: &'static str) -> InvalidProxies {
+        InvalidProxies { part: part.to_owned(), problem }
+    }
 }
 
 impl fmt::Display for InvalidProxies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is neither an address nor a network such as 10.0.0.0/8", self.part)
+        write!(f, "{:?} {}", self.part, self.problem)
     }
 }
 
@@ -172,30 +310,22 @@ mod tests {
 
     fn client(
         proxies: &str,
-        header: ForwardedHeader,
+        header: ClientAddressHeader,
         peer: &str,
         lines: &[&[u8]],
     ) -> Option<String> {
         let proxies = proxies.parse::<TrustedProxies>().unwrap().with_header(header);
-        let name = match header {
-            ForwardedHeader::XForwardedFor => "x-forwarded-for",
-            ForwardedHeader::Forwarded => "forwarded",
-        };
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            headers.append(name, line.to_vec().try_into().unwrap());
-        }
-        proxies.client(peer.parse().unwrap(), &headers).map(|ip| ip.to_string())
+        proxies.client(peer.parse().unwrap(), lines.iter().copied()).map(|ip| ip.to_string())
     }
 
     fn x(peer: &str, lines: &[&str]) -> Option<String> {
         let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
-        client("10.0.0.0/8, 2001:db8::/32", ForwardedHeader::XForwardedFor, peer, &lines)
+        client("10.0.0.0/8, 2001:db8::/32", ClientAddressHeader::XForwardedFor, peer, &lines)
     }
 
     fn forwarded(peer: &str, lines: &[&str]) -> Option<String> {
         let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
-        client("10.0.0.0/8", ForwardedHeader::Forwarded, peer, &lines)
+        client("10.0.0.0/8", ClientAddressHeader::Forwarded, peer, &lines)
     }
 
     fn is(ip: &str) -> Option<String> {
@@ -238,6 +368,135 @@ mod tests {
         );
     }
 
+    /// What one element of the header says, with `10.0.0.0/8` trusted.
+    #[test]
+    fn every_form_of_an_element_is_read_or_unknown() {
+        let zone = "a".repeat(MAX_NODE_BYTES);
+        let forms: &[(&str, Option<&str>)] = &[
+            ("192.0.2.9", Some("192.0.2.9")),
+            ("192.0.2.9:4711", Some("192.0.2.9")),
+            ("192.0.2.9:", Some("192.0.2.9")),
+            ("192.0.2.9:0", Some("192.0.2.9")),
+            ("192.0.2.9:_port", Some("192.0.2.9")),
+            ("192.0.2.9:65536", None),
+            ("192.0.2.9:000080", None),
+            ("192.0.2.9:http", None),
+            ("192.0.2.9:_", None),
+            ("192.0.2.9:+80", None),
+            ("192.0.2.9%eth0", None),
+            ("192.0.2.009", None),
+            ("192.0.2", None),
+            ("192.0.2.9/32", None),
+            ("fe80::1", Some("fe80::1")),
+            ("FE80::ABCD", Some("fe80::abcd")),
+            ("fe80::1%eth0", Some("fe80::1")),
+            ("fe80::1%25eth0", Some("fe80::1")),
+            ("fe80::1%", None),
+            (&format!("fe80::1%{zone}"), None),
+            ("[fe80::1]", Some("fe80::1")),
+            ("[fe80::1]:", Some("fe80::1")),
+            ("[fe80::1]:443", Some("fe80::1")),
+            ("[fe80::1%eth0]:443", Some("fe80::1")),
+            ("[fe80::1", None),
+            ("[fe80::1]443", None),
+            ("fe80::1]", None),
+            ("[]", None),
+            (":443", None),
+            (":", None),
+            ("::ffff:192.0.2.9", Some("192.0.2.9")),
+            ("[::FFFF:192.0.2.9]:80", Some("192.0.2.9")),
+            ("::ffff:c000:209", Some("192.0.2.9")),
+            ("\"192.0.2.9:80\"", Some("192.0.2.9")),
+            ("\"[fe80::1]:80\"", Some("fe80::1")),
+            ("\"192\\.0.2.9\"", Some("192.0.2.9")),
+            ("\"192.0.2.9", None),
+            ("\"\"", None),
+            ("unknown", None),
+            ("UNKNOWN", None),
+            ("_hidden", None),
+            ("localhost", None),
+        ];
+        for (form, expected) in forms {
+            assert_eq!(x("10.0.0.1", &[form]).as_deref(), *expected, "{form}");
+            for element in [
+                format!("for={form}"),
+                format!("FOR={form};proto=https"),
+                format!("by=10.0.0.2; host=\"a,b;c\" ;For={form}"),
+            ] {
+                let read = forwarded("10.0.0.1", &[&element]);
+                assert_eq!(read.as_deref(), *expected, "{element}");
+            }
+        }
+    }
+
+    #[test]
+    fn empty_elements_and_white_space_say_nothing() {
+        for line in ["192.0.2.9,", ", 192.0.2.9 , ,", "\t192.0.2.9\t", "192.0.2.9,10.0.0.2,,"] {
+            assert_eq!(x("10.0.0.1", &[line]), is("192.0.2.9"), "{line:?}");
+            assert_eq!(x("10.0.0.1", &["6.6.6.6", line, "", " , "]), is("192.0.2.9"), "{line:?}");
+        }
+        assert_eq!(x("10.0.0.1", &["", ",", " "]), is("10.0.0.1"));
+    }
+
+    #[test]
+    fn two_clients_in_one_element_are_unknown() {
+        assert_eq!(forwarded("10.0.0.1", &["host=x;for=6.6.6.6;for=192.0.2.9"]), None);
+    }
+
+    /// The longest headers that servers take are read in a time that grows with their length.
+    #[test]
+    fn long_lists_are_read() {
+        let trusted = "10.0.0.2,".repeat(100_000);
+        assert_eq!(x("10.0.0.1", &[&format!("192.0.2.9,{trusted}")]), is("192.0.2.9"));
+        for filler in ["\\", "\"", "\\\"", ","] {
+            let line = format!("{},10.0.0.2", filler.repeat(500_000));
+            x("10.0.0.1", &[&line]);
+            forwarded("10.0.0.1", &[&format!("for={line}"), "for=10.0.0.2"]);
+        }
+    }
+
+    #[test]
+    fn mapped_networks_are_the_ipv4_networks() {
+        let same = [
+            ("::ffff:127.0.0.1", "127.0.0.1"),
+            ("::ffff:127.0.0.1/128", "127.0.0.1/32"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::FFFF:0a00:0/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+        ];
+        for (mapped, v4) in same {
+            let [mapped, v4] = [mapped, v4].map(|list| list.parse::<TrustedProxies>().unwrap());
+            assert_eq!(mapped, v4);
+        }
+        let proxies: TrustedProxies = "::ffff:10.0.0.0/104".parse().unwrap();
+        for (peer, trusted) in
+            [("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("11.0.0.1", false), ("::1", false)]
+        {
+            assert_eq!(proxies.trust(peer.parse().unwrap()), trusted, "{peer}");
+        }
+        for mixed in ["::/1", "::/80", "::ffff:0:0/95", "::ffff:10.0.0.0/8"] {
+            let error = mixed.parse::<TrustedProxies>().unwrap_err();
+            assert!(error.to_string().ends_with("name the IPv4 and the IPv6 networks apart"));
+        }
+        let all: TrustedProxies = "::/0".parse().unwrap();
+        assert!(all.trust("2001:db8::1".parse().unwrap()));
+        assert!(!all.trust("::ffff:1.2.3.4".parse().unwrap()));
+        assert!("::1/128, ::/95, ::/97, fe80::/10, 64:ff9b::/96".parse::<TrustedProxies>().is_ok());
+    }
+
+    #[test]
+    fn a_header_is_named_in_any_case() {
+        for (name, header) in [
+            ("X-Forwarded-For", ClientAddressHeader::XForwardedFor),
+            ("FORWARDED", ClientAddressHeader::Forwarded),
+            ("X-Real-IP", ClientAddressHeader::Named(HeaderName::from_static("x-real-ip"))),
+        ] {
+            assert_eq!(name.parse(), Ok(header));
+        }
+        let error = "not a name".parse::<ClientAddressHeader>().unwrap_err();
+        assert_eq!(error.to_string(), "\"not a name\" is not the name of a header");
+    }
+
     #[test]
     fn who_is_unknown_to_a_trusted_proxy_has_no_address() {
         assert_eq!(forwarded("10.0.0.1", &["for=1.2.3.4, for=unknown"]), None);
@@ -261,7 +520,7 @@ mod tests {
         assert_eq!(x("10.0.0.1", &["\"1.2.3.4, 192.0.2.9"]), is("192.0.2.9"));
         let lines: &[&[u8]] = &[b"\xff\xfe, 192.0.2.9"];
         assert_eq!(
-            client("10.0.0.0/8", ForwardedHeader::XForwardedFor, "10.0.0.1", lines),
+            client("10.0.0.0/8", ClientAddressHeader::XForwardedFor, "10.0.0.1", lines),
             is("192.0.2.9")
         );
     }
@@ -275,11 +534,11 @@ mod tests {
             let garbage: Vec<u8> = garbage.into_iter().filter(|byte| *byte != 0x7f).collect();
             prop_assume!(last[0] != 10);
             let last = std::net::Ipv4Addr::from(last).to_string();
-            for header in [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded] {
-                let appended = match (header, quoted) {
-                    (ForwardedHeader::XForwardedFor, _) => format!(", {last}"),
-                    (ForwardedHeader::Forwarded, false) => format!(", for={last};proto=https"),
-                    (ForwardedHeader::Forwarded, true) => format!(", proto=https;for=\"{last}:80\""),
+            for header in [ClientAddressHeader::XForwardedFor, ClientAddressHeader::Forwarded] {
+                let appended = match (&header, quoted) {
+                    (ClientAddressHeader::XForwardedFor | ClientAddressHeader::Named(_), _) => format!(", {last}"),
+                    (ClientAddressHeader::Forwarded, false) => format!(", for={last};proto=https"),
+                    (ClientAddressHeader::Forwarded, true) => format!(", proto=https;for=\"{last}:80\""),
                 };
                 let line = [&garbage[..], appended.as_bytes()].concat();
                 prop_assert_eq!(client("10.0.0.0/8", header, "10.9.9.9", &[&line]), is(&last));

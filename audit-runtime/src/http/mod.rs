@@ -2,7 +2,9 @@
 //!
 //! It finds the client's address, believing forwarded headers only from [`TrustedProxies`]; takes
 //! the `User-Agent` as it came; and gives the request an id, or takes over a trusted proxy's. The
-//! context is in the request's extensions, the id in the response's headers.
+//! context is in the request's extensions, the id in the response's headers. So is the [`Origin`],
+//! which says whether a header about the client's identity may be believed; hosts without tower ask
+//! [`Origin::of`].
 //!
 //! ```
 //! use std::net::SocketAddr;
@@ -32,6 +34,7 @@
 //! ```
 
 mod client_address;
+mod origin;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -39,21 +42,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use audit_vars::{RequestId, UserAgent};
+use audit_vars::UserAgent;
 use http::header::USER_AGENT;
 use http::{Extensions, HeaderName, HeaderValue, Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-pub use client_address::{ForwardedHeader, InvalidProxies, TrustedProxies};
+pub use client_address::{ClientAddressHeader, InvalidProxies, TrustedProxies};
+pub use origin::Origin;
 
 use crate::{AuditRuntime, RequestContext};
 
 /// How the layer learns who is at the other end of the connection.
 type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
 
-/// Puts a [`RequestContext`] into the extensions of each request, and its id into the headers of
-/// the response.
+/// Puts a [`RequestContext`] and an [`Origin`] into the extensions of each request, and the id into
+/// the headers of the response.
 #[derive(Clone)]
 pub struct RequestContextLayer {
     settings: Arc<Settings>,
@@ -106,23 +110,23 @@ impl fmt::Debug for RequestContextLayer {
 }
 
 impl Settings {
-    fn context<B>(&self, request: &Request<B>) -> RequestContext {
+    fn context<B>(&self, request: &Request<B>) -> (RequestContext, Origin) {
         let headers = request.headers();
-        let peer = (self.peer_of)(request.extensions()).map(|peer| peer.to_canonical());
-        let trusted = peer.is_some_and(|peer| self.proxies.trust(peer));
-        let given = headers.get(&self.request_id_header).filter(|_| trusted);
-        let given = given.and_then(|id| id.to_str().ok()).and_then(|id| RequestId::new(id).ok());
-        let mut context = match given {
-            Some(id) => RequestContext::new(id),
+        let lines = |name: &str| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        let id_header = self.request_id_header.as_str();
+        let origin =
+            Origin::of((self.peer_of)(request.extensions()), &self.proxies, id_header, lines);
+        let mut context = match origin.request_id() {
+            Some(id) => RequestContext::new(id.clone()),
             None => self.runtime.new_request(),
         };
-        if let Some(ip) = peer.and_then(|peer| self.proxies.client(peer, headers)) {
+        if let Some(ip) = origin.client() {
             context = context.with_ip(ip);
         }
         if let Some(user_agent) = headers.get(USER_AGENT) {
             context = context.with_user_agent(UserAgent::from_bytes(user_agent.as_bytes()));
         }
-        context
+        (context, origin)
     }
 }
 
@@ -160,10 +164,11 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> ResponseFuture<S::Future> {
-        let context = self.settings.context(&request);
+        let (context, origin) = self.settings.context(&request);
         let id = HeaderValue::from_str(context.request_id().as_str())
             .expect("a request id is plain ASCII");
         request.extensions_mut().insert(context);
+        request.extensions_mut().insert(origin);
         let header = Some((self.settings.request_id_header.clone(), id));
         ResponseFuture { inner: self.inner.call(request), header }
     }
