@@ -39,6 +39,15 @@ pub(crate) enum Refusal {
     Limit(LimitExceeded),
 }
 
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Body(error) => fmt::Display::fmt(error, f),
+            Refusal::Limit(exceeded) => fmt::Display::fmt(exceeded, f),
+        }
+    }
+}
+
 impl From<BodyError> for Refusal {
     fn from(error: BodyError) -> Refusal {
         match error.limit_exceeded() {
@@ -118,6 +127,9 @@ pub enum MutationError<E> {
         /// What the last one ran into.
         source: E,
     },
+    /// The attempt returned a transaction that an execution other than its own had sealed: a fault
+    /// of the host. It was rolled back, and the logs of the attempt are durable.
+    ForeignExecution,
     /// The logs are durable, and the commit failed with this. Whether it took effect is for the
     /// database's error to say.
     Commit(E),
@@ -131,6 +143,9 @@ impl<E> fmt::Display for MutationError<E> {
             MutationError::Conflict { attempts, source: _ } => {
                 write!(f, "each of {attempts} attempts ran into a write conflict")
             }
+            MutationError::ForeignExecution => f.write_str(
+                "the attempt returned a transaction that another execution sealed: rolled back",
+            ),
             MutationError::Commit(_) => f.write_str("the commit failed"),
         }
     }
@@ -143,6 +158,7 @@ impl<E: Error + 'static> Error for MutationError<E> {
             | MutationError::Commit(error)
             | MutationError::Conflict { source: error, .. } => Some(error),
             MutationError::Release(error) => error.source(),
+            MutationError::ForeignExecution => None,
         }
     }
 }

@@ -1,16 +1,17 @@
 //! A function while it runs, and the log it writes to.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use audit_core::{Budget, UniqueId};
 use audit_vars::{BodyError, Template};
 use serde::Serialize;
 
-use crate::audited::{Audited, Emission, SealedLogs};
 use crate::error::Refusal;
 use crate::provenance::{FunctionKind, FunctionName, Identity, Origin};
-use crate::{AuditError, AuditRuntime, RequestContext};
+use crate::sealed_logs::{Emission, SealedLogs};
+use crate::{AuditError, AuditRuntime, Audited, RequestContext};
 
 /// A query: it reads, and its result may be cached. It knows no request, since the result serves
 /// many.
@@ -82,7 +83,7 @@ impl Action {
 /// and no allocation as long as nothing is logged.
 #[must_use = "a function's logs are held until the execution is sealed and released"]
 pub struct Execution<K: Audits> {
-    inner: Inner,
+    inner: Held,
     kind: K,
 }
 
@@ -91,39 +92,55 @@ struct Inner {
     runtime: AuditRuntime,
     kind: FunctionKind,
     function: FunctionName,
-    identity: Identity,
     now_ms: i64,
     state: Mutex<State>,
-    salvage: Option<Arc<Salvage>>,
 }
 
-/// Where the logs of an attempt are kept for the one who runs the attempts, in case it returns
-/// early or panics, before or after it was sealed: they are released all the same.
-pub(crate) struct Salvage {
-    function: FunctionName,
-    kept: Mutex<Option<Audited<()>>>,
+/// Who has it.
+#[allow(clippy::large_enum_variant, reason = "an execution that logs nothing allocates nothing")]
+enum Held {
+    Alone(Inner),
+    /// The one who runs the attempts has it too, so that nothing that becomes of the execution
+    /// takes its logs away.
+    Attended(Arc<Inner>),
 }
 
-impl Salvage {
-    pub(crate) fn new(function: FunctionName) -> Salvage {
-        Salvage { function, kept: Mutex::new(None) }
-    }
+impl Deref for Held {
+    type Target = Inner;
 
-    fn keep(&self, logs: Audited<()>) {
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(logs);
-    }
-
-    pub(crate) fn take(&self) -> Option<Audited<()>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-impl Drop for Salvage {
-    /// The one who runs the attempts went away too, since its own caller did.
-    fn drop(&mut self) {
-        if let Some(kept) = self.take() {
-            warn_of_loss(&self.function, FunctionKind::Mutation, kept.log_count());
+    fn deref(&self) -> &Inner {
+        match self {
+            Held::Alone(inner) => inner,
+            Held::Attended(inner) => inner,
         }
+    }
+}
+
+/// The logs of one attempt at a mutation, for the one who runs the attempts: they are released
+/// whatever the attempt did with its execution, be it sealed, dropped, kept for later or lost. It
+/// also tells whose execution sealed a transaction.
+#[derive(Clone)]
+pub(crate) struct AttemptLogs(Arc<Inner>);
+
+impl AttemptLogs {
+    /// Ends the attempt: its execution takes no more logs. Gives what it had emitted, and why it
+    /// has failed if a log of it was refused.
+    pub(crate) fn end(&self) -> (Result<(), Refusal>, Option<Arc<SealedLogs>>) {
+        let mut state = self.0.state();
+        state.ended = true;
+        self.0.seal(&mut state, ()).into_parts()
+    }
+}
+
+impl PartialEq for AttemptLogs {
+    fn eq(&self, other: &AttemptLogs) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for AttemptLogs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AttemptLogs").field(&self.0.function).finish()
     }
 }
 
@@ -139,18 +156,23 @@ fn warn_of_loss(function: &FunctionName, kind: FunctionKind, logs: usize) {
 }
 
 struct State {
+    identity: Identity,
     budget: Budget,
-    /// The first refusal of a log. The execution has failed for good.
-    refusal: Option<Refusal>,
+    /// The first refusal of a log, and whose. The execution has failed for good.
+    refused: Option<Box<(Refusal, Origin)>>,
     emissions: Vec<Emission>,
     /// The functions that were called by this one and emitted something.
     nested: Vec<Origin>,
+    /// What was emitted, since it was sealed first.
+    sealed: Option<Arc<SealedLogs>>,
+    /// Somebody has taken its logs, to release them.
+    ended: bool,
 }
 
 impl State {
     fn check_unrefused(&self) -> Result<(), AuditError> {
-        match &self.refusal {
-            Some(refusal) => Err(refusal.clone().into()),
+        match self.refused.as_deref() {
+            Some((refusal, _)) => Err(refusal.clone().into()),
             None => Ok(()),
         }
     }
@@ -159,6 +181,10 @@ impl State {
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn root(&self) -> Origin {
+        Origin { kind: self.kind, function: self.function.clone() }
     }
 
     /// Compiles and keeps one log. Compiling is outside the lock: nested calls may run side by
@@ -170,19 +196,24 @@ impl Inner {
     ) -> Result<(), AuditError> {
         // A function that goes on after a refusal must not cost more than that.
         self.state().check_unrefused()?;
-        let panicking = RefusesPanics(self);
+        let panicking = RefusesPanics { inner: self, origin };
         let compiled = compile();
         std::mem::forget(panicking);
         let mut state = self.state();
         state.check_unrefused()?;
         let charged = compiled.map_err(Refusal::from).and_then(|template| {
+            if state.ended {
+                return Err(Refusal::Body(BodyError::refused(
+                    "the attempt at the mutation has ended: its audit log takes no more",
+                )));
+            }
             let charged = state.budget.charge(template.bound_bytes().into());
             charged.map(|()| template).map_err(Refusal::Limit)
         });
         let template = match charged {
             Ok(template) => template,
             Err(refusal) => {
-                state.refusal = Some(refusal.clone());
+                self.refuse(&mut state, refusal.clone(), origin);
                 return Err(refusal.into());
             }
         };
@@ -198,51 +229,81 @@ impl Inner {
         Ok(())
     }
 
-    fn seal<T>(&mut self, value: T) -> Audited<T> {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let value = match &state.refusal {
-            Some(refusal) => Err(refusal.clone()),
+    /// The first log that is refused. The actual size is told here and nowhere else: whoever hears
+    /// it can measure data that he may not see.
+    #[cold]
+    fn refuse(&self, state: &mut State, refusal: Refusal, origin: Option<&Origin>) {
+        let origin = origin.cloned().unwrap_or_else(|| self.root());
+        self.runtime.metrics().refused(&refusal);
+        let (function, kind) = (&origin.function, origin.kind);
+        match &refusal {
+            Refusal::Limit(exceeded) => {
+                let (actual, max) = (exceeded.actual(), exceeded.max());
+                tracing::info!(%function, %kind, %refusal, actual, max, "an audit log was refused");
+            }
+            Refusal::Body(error) => {
+                let problem = error.problem();
+                tracing::info!(%function, %kind, %refusal, ?problem, "an audit log was refused");
+            }
+        }
+        state.refused = Some(Box::new((refusal, origin)));
+    }
+
+    fn seal<T>(&self, state: &mut State, value: T) -> Audited<T> {
+        let refused = state.refused.as_deref();
+        let is_owed = !state.emissions.is_empty() || refused.is_some();
+        if state.sealed.is_none() && is_owed {
+            let emissions = std::mem::take(&mut state.emissions);
+            let nested = std::mem::take(&mut state.nested);
+            let origins: Vec<Origin> = [self.root()].into_iter().chain(nested).collect();
+            state.sealed = Some(Arc::new(SealedLogs::new(
+                self.runtime.clone(),
+                emissions,
+                &origins,
+                refused.map(|(refusal, origin)| (refusal, origin)),
+                state.identity,
+                self.now_ms,
+            )));
+        }
+        let value = match refused {
+            Some((refusal, _)) => Err(refusal.clone()),
             None => Ok(value),
         };
-        let emissions = std::mem::take(&mut state.emissions);
-        if emissions.is_empty() {
-            return Audited::without_logs(value);
-        }
-        let root = Origin { kind: self.kind, function: self.function.clone() };
-        let origins = [root].into_iter().chain(std::mem::take(&mut state.nested)).collect();
-        let logs =
-            SealedLogs::new(self.runtime.clone(), emissions, origins, self.identity, self.now_ms);
-        Audited::with_logs(value, logs)
+        Audited::new(value, state.sealed.clone())
     }
 }
 
 /// While a body is compiled: one whose `Serialize` implementation panics is refused too, since the
 /// function may catch the panic.
-struct RefusesPanics<'i>(&'i Inner);
+struct RefusesPanics<'a> {
+    inner: &'a Inner,
+    origin: Option<&'a Origin>,
+}
 
 impl Drop for RefusesPanics<'_> {
     fn drop(&mut self) {
         let error =
             BodyError::refused("the Serialize implementation of an audit log body panicked");
-        self.0.state().refusal.get_or_insert(Refusal::Body(error));
+        let mut state = self.inner.state();
+        if state.refused.is_none() {
+            self.inner.refuse(&mut state, Refusal::Body(error), self.origin);
+        }
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let logs = state.emissions.len();
-        // One whose first log was refused has none, and still has to say so.
-        if logs == 0 && state.refusal.is_none() {
+        if state.ended {
             return;
         }
-        match self.salvage.take() {
-            Some(salvage) => {
-                let sealed = self.seal(());
-                salvage.keep(sealed);
-            }
-            None => warn_of_loss(&self.function, self.kind, logs),
-        }
+        let logs = match &state.sealed {
+            Some(sealed) if sealed.are_durable() => 0,
+            Some(sealed) => sealed.count(),
+            // One whose first log was refused owes one record.
+            None => state.emissions.len().max(usize::from(state.refused.is_some())),
+        };
+        warn_of_loss(&self.function, self.kind, logs);
     }
 }
 
@@ -250,19 +311,17 @@ impl<K: Audits> Execution<K> {
     pub(crate) fn begin(runtime: AuditRuntime, kind: K, function: FunctionName) -> Execution<K> {
         let now_ms = runtime.clock().now_ms();
         let budget = Budget::new(*runtime.limits());
-        let state =
-            Mutex::new(State { budget, refusal: None, emissions: Vec::new(), nested: Vec::new() });
-        let identity = Identity { execution: None, attempt: 1 };
+        let state = Mutex::new(State {
+            identity: Identity { execution: None, attempt: 1 },
+            budget,
+            refused: None,
+            emissions: Vec::new(),
+            nested: Vec::new(),
+            sealed: None,
+            ended: false,
+        });
         Execution {
-            inner: Inner {
-                runtime,
-                kind: K::KIND,
-                function,
-                identity,
-                now_ms,
-                state,
-                salvage: None,
-            },
+            inner: Held::Alone(Inner { runtime, kind: K::KIND, function, now_ms, state }),
             kind,
         }
     }
@@ -270,8 +329,8 @@ impl<K: Audits> Execution<K> {
     /// Says that this is the attempt of this number, counted from 1, at one call of a function: all
     /// attempts at it have the same id, which [`AuditRuntime::new_id`] makes. Provenance shows
     /// both.
-    pub fn with_attempt(mut self, call: UniqueId, attempt: u32) -> Execution<K> {
-        self.inner.identity = Identity { execution: Some(call), attempt };
+    pub fn with_attempt(self, call: UniqueId, attempt: u32) -> Execution<K> {
+        self.inner.state().identity = Identity { execution: Some(call), attempt };
         self
     }
 
@@ -292,9 +351,11 @@ impl<K: Audits> Execution<K> {
     ///
     /// If a log of the function was refused, for its body or a limit, the value is dropped here,
     /// and releasing what is left fails.
-    pub fn seal<T>(mut self, value: T) -> Audited<T> {
-        self.inner.salvage = None;
-        self.inner.seal(value)
+    pub fn seal<T>(self, value: T) -> Audited<T> {
+        let mut state = self.inner.state();
+        // From here on its logs are for the host to release, unless someone runs the attempts.
+        state.ended |= matches!(self.inner, Held::Alone(_));
+        self.inner.seal(&mut state, value)
     }
 }
 
@@ -304,20 +365,23 @@ impl Execution<Mutation> {
         &self.kind.request
     }
 
-    pub(crate) fn with_salvage(mut self, salvage: Arc<Salvage>) -> Execution<Mutation> {
-        self.inner.salvage = Some(salvage);
-        self
+    /// For the one who runs the attempts: the execution, and its logs, whatever becomes of it.
+    pub(crate) fn attended(self) -> (Execution<Mutation>, AttemptLogs) {
+        let Execution { inner, kind } = self;
+        let inner = match inner {
+            Held::Alone(inner) => Arc::new(inner),
+            Held::Attended(inner) => inner,
+        };
+        let logs = AttemptLogs(Arc::clone(&inner));
+        (Execution { inner: Held::Attended(inner), kind }, logs)
     }
 
-    /// As [`seal`](Self::seal), for an attempt that may still return early: its logs are kept for
-    /// that.
-    pub(crate) fn seal_attempt<T>(mut self, value: T) -> Audited<T> {
-        let salvage = self.inner.salvage.take();
-        let sealed = self.inner.seal(value);
-        if let Some(salvage) = salvage {
-            salvage.keep(sealed.without_value());
+    /// The attempt that it belongs to, if someone runs the attempts.
+    pub(crate) fn attempt(&self) -> Option<AttemptLogs> {
+        match &self.inner {
+            Held::Alone(_) => None,
+            Held::Attended(inner) => Some(AttemptLogs(Arc::clone(inner))),
         }
-        sealed
     }
 }
 
@@ -326,7 +390,7 @@ impl<K: Audits + fmt::Debug> fmt::Debug for Execution<K> {
         f.debug_struct("Execution")
             .field("function", &self.inner.function)
             .field("kind", &self.kind)
-            .field("attempt", &self.inner.identity.attempt)
+            .field("attempt", &self.inner.state().identity.attempt)
             .field("logs", &self.inner.state().emissions.len())
             .finish_non_exhaustive()
     }

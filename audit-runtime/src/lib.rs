@@ -67,6 +67,7 @@
 //! | returned a value, logs not durable | rolled back | may be durable, if the error says so | [`MutationError::Release`] |
 //! | met a write conflict | rolled back | durable | the next attempt, with an empty log |
 //! | failed, returned early or panicked | rolled back | durable | the error, or the panic |
+//! | sealed another execution than its own | rolled back | durable | [`MutationError::ForeignExecution`] |
 //! | had a log refused, caught or not | rolled back | durable, what came before | [`MutationError::Release`] |
 //!
 //! A host with its own loop, or with functions in another language, calls
@@ -119,8 +120,13 @@
 //! key that begins with `$`, say; [`BodyProblem`] lists the reasons). Catching or ignoring the
 //! error does not save it: its value is dropped when it is sealed, its transaction is rolled back,
 //! and each release fails with [`ReleaseError::Limit`] or [`ReleaseError::Body`]. What it had
-//! emitted before is made durable. So nobody can silence the log by overflowing it, or by sending
+//! emitted before is made durable. Where that is nothing, one record says so in its place:
+//! `{"$audit":{"event":"refused","function":"f","kind":"query","reason":"…","at":0}}`. So nobody can
+//! silence the log by overflowing it, or by sending
 //! data that no body can hold.
+//!
+//! The text of these errors may go to a client: it says the limit, or the path in the body, and
+//! never a size or a value. What the actual size was stands in the operator's log, by `tracing`.
 //!
 //! A host for another language that cannot even write a body as JSON tells the runtime with
 //! [`AuditLog::refuse`].
@@ -141,6 +147,12 @@
 //! - **The process dies.** Logs may be durable whose effect never came; no effect is there without
 //!   its logs. The file `ordering.rs` says so step by step.
 //!
+//! # Metrics
+//!
+//! Through the `metrics` facade, to the recorder that is installed when the runtime is built:
+//! `audit_functions_refused_total` with `reason` `body`, `limit` or `not_durable`, and
+//! `audit_persists_failed_total` with `outcome` `not_persisted` or `indeterminate`.
+//!
 //! The runtime needs tokio's timer. It spawns nothing, and starts no thread.
 
 mod audited;
@@ -148,10 +160,12 @@ mod error;
 mod execution;
 #[cfg(feature = "http")]
 pub mod http;
+mod metrics;
 mod ordering;
 mod provenance;
 mod request;
 mod runtime;
+mod sealed_logs;
 mod transaction;
 
 pub use audit_core::{

@@ -5,35 +5,46 @@
 //! come between any two of them.
 
 use std::error::Error;
+use std::sync::Arc;
 
-use audit_core::{Batch, Durability, SinkError, SinkErrorKind, Usage};
+use audit_core::{Durability, SinkError, SinkErrorKind};
 use futures::{StreamExt, TryStreamExt, stream};
 
+use crate::error::Refusal;
+use crate::execution::AttemptLogs;
+use crate::sealed_logs::{BATCHES_AT_ONCE, Rendered, SealedLogs};
 use crate::{
-    Attempt, AuditRuntime, Audited, FunctionName, MutationError, ReleaseError, RequestContext,
-    Transaction,
+    Attempt, AuditRuntime, Audited, AuditedTransaction, FunctionName, MutationError, ReleaseError,
+    RequestContext, Transaction,
 };
 
-/// Records that are ready for the sink, and what they are metered as.
-pub(crate) struct Rendered {
-    pub(crate) batch: Batch,
-    pub(crate) usage: Usage,
+/// Hands out a result to these requests: its logs first, then the value.
+///
+/// A crash in here, or before the caller sends what it was given: the logs may be durable and tell
+/// of a result that nobody got.
+pub(crate) async fn release<V>(
+    value: Result<V, Refusal>,
+    logs: Option<&SealedLogs>,
+    requests: &[RequestContext],
+) -> Result<V, ReleaseError> {
+    make_durable(logs, requests).await?;
+    Ok(value?)
 }
 
-/// How many batches of one release are with the sink at once. Bounds the memory of a release to
-/// many requests.
-pub(crate) const BATCHES_AT_ONCE: usize = 8;
-
-/// Returns once all batches are durable. The caller has handed out nothing before that.
+/// Returns once the logs are durable, as those of these requests. The caller has handed out nothing
+/// before that.
 ///
 /// A crash in here: some batches may be durable and the others not. No effect has taken place, so
 /// logs may speak of results that nobody got; never the other way round.
 ///
 /// Dropped in here: the same, and what the sink has accepted it goes on to persist.
-pub(crate) async fn make_durable(
-    runtime: &AuditRuntime,
-    mut batches: impl Iterator<Item = Rendered>,
+async fn make_durable(
+    logs: Option<&SealedLogs>,
+    requests: &[RequestContext],
 ) -> Result<(), ReleaseError> {
+    let Some(logs) = logs else { return Ok(()) };
+    let runtime = logs.runtime();
+    let mut batches = logs.batches(requests);
     let Some(first) = batches.next() else { return Ok(()) };
     let all = async {
         match batches.next() {
@@ -56,7 +67,16 @@ pub(crate) async fn make_durable(
             format!("the sink did not answer within {} ms", timeout.as_millis()),
         )),
     };
-    in_time.map_err(ReleaseError::NotDurable)
+    match in_time {
+        Ok(()) => {
+            logs.set_durable();
+            Ok(())
+        }
+        Err(error) => {
+            runtime.metrics().not_durable(error.outcome());
+            Err(ReleaseError::NotDurable(error))
+        }
+    }
 }
 
 async fn persist(
@@ -81,13 +101,15 @@ pub(crate) async fn settle<Tx: Transaction, T>(
     request: &RequestContext,
 ) -> Result<Attempt<T, Tx::Error>, MutationError<Tx::Error>> {
     let (outcome, logs) = outcome.into_parts();
+    let logs = logs.as_deref();
+    let requests = std::slice::from_ref(request);
     match outcome {
         Ok(Ok(value)) => {
             // A crash before this line returns: nothing is committed. The logs may be durable and
             // then tell of an attempt without a result. They must not become durable after the
             // commit: a crash in between would leave a change that nobody can be held to account
             // for.
-            if let Err(error) = logs.make_durable(request).await {
+            if let Err(error) = make_durable(logs, requests).await {
                 roll_back(transaction).await;
                 return Err(MutationError::Release(error));
             }
@@ -100,33 +122,26 @@ pub(crate) async fn settle<Tx: Transaction, T>(
             }
         }
         Ok(Err(error)) => {
-            // Rolling back first lets go of the database's locks while the sink works. A crash in
+            // Rolling back first releases the database's locks while the sink works. A crash in
             // between: no effect, no answer to the caller, and no logs, as if the function had not
             // come this far.
             roll_back(transaction).await;
-            settle_unsealed::<Tx, T>(error, Some(logs), request).await
+            make_durable(logs, requests).await.map_err(MutationError::Release)?;
+            failed::<Tx, T>(error)
         }
         Err(refusal) => {
             // The function may have caught the error of `audit` and succeeded; it fails all the
             // same, and what it had emitted before is durable before anyone hears of that.
             roll_back(transaction).await;
-            logs.make_durable(request).await.map_err(MutationError::Release)?;
+            make_durable(logs, requests).await.map_err(MutationError::Release)?;
             Err(MutationError::Release(refusal.into()))
         }
     }
 }
 
-/// Ends one attempt at a mutation that failed and whose transaction is gone: its logs become
-/// durable before anyone hears of the failure, since a failure is a result too.
-pub(crate) async fn settle_unsealed<Tx: Transaction, T>(
+fn failed<Tx: Transaction, T>(
     error: Tx::Error,
-    logs: Option<Audited<()>>,
-    request: &RequestContext,
 ) -> Result<Attempt<T, Tx::Error>, MutationError<Tx::Error>> {
-    if let Some(logs) = logs {
-        // Also says so if a log of the function was refused: that is then why it failed.
-        logs.release(request).await.map_err(MutationError::Release)?;
-    }
     if Tx::is_conflict(&error) {
         Ok(Attempt::Conflict(error))
     } else {
@@ -134,18 +149,56 @@ pub(crate) async fn settle_unsealed<Tx: Transaction, T>(
     }
 }
 
+/// Ends one attempt at a mutation with what it returned.
+pub(crate) async fn end_attempt<Tx: Transaction, T>(
+    returned: Result<AuditedTransaction<Tx, T>, Tx::Error>,
+    attempt: &AttemptLogs,
+    request: &RequestContext,
+) -> Result<Attempt<T, Tx::Error>, MutationError<Tx::Error>> {
+    // From here on an execution that the host kept takes no more logs.
+    let ended = attempt.end();
+    match returned {
+        Ok(sealed) if sealed.is_of(attempt) => sealed.settle().await,
+        // The function may have logged to the execution that it was given and not to the one that
+        // was sealed. It commits nothing, and whatever either of them logged becomes durable.
+        Ok(foreign) => {
+            let (transaction, logs, foreign_request) = foreign.give_up();
+            roll_back(transaction).await;
+            let released = salvage(ended, request).await;
+            let foreign = make_durable(logs.as_deref(), std::slice::from_ref(&foreign_request));
+            foreign.await.and(released).map_err(MutationError::Release)?;
+            Err(MutationError::ForeignExecution)
+        }
+        // It was not sealed, or that came to nothing, and its transaction is gone. Its logs become
+        // durable before anyone hears of the failure, since a failure is a result too.
+        Err(error) => {
+            salvage(ended, request).await.map_err(MutationError::Release)?;
+            failed::<Tx, T>(error)
+        }
+    }
+}
+
 /// The same for one that panicked. The panic is the answer whatever happens to the logs, so a loss
 /// is said aside.
-pub(crate) async fn settle_panicked(
+pub(crate) async fn end_panicked(
     function: &FunctionName,
-    logs: Option<Audited<()>>,
+    attempt: &AttemptLogs,
     request: &RequestContext,
 ) {
-    let Some(logs) = logs else { return };
-    if let Err(error @ ReleaseError::NotDurable(_)) = logs.release(request).await {
+    if let Err(error @ ReleaseError::NotDurable(_)) = salvage(attempt.end(), request).await {
         let source = error.source().map(ToString::to_string);
         tracing::error!(%function, %error, source, "the audit logs of a function that panicked may be lost");
     }
+}
+
+/// Makes the logs of an attempt durable that has no effect, unless it did so itself. Says so if a
+/// log was refused: that is then why it failed.
+async fn salvage(
+    (outcome, logs): (Result<(), Refusal>, Option<Arc<SealedLogs>>),
+    request: &RequestContext,
+) -> Result<(), ReleaseError> {
+    let logs = logs.filter(|logs| !logs.are_durable());
+    release(outcome, logs.as_deref(), std::slice::from_ref(request)).await
 }
 
 /// Undoes a transaction. If that fails there is nothing left to do: it was not committed, and the

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use audit_core::{MAX_ADDED_BYTES, UniqueId};
+use audit_vars::Now;
 
 /// What kind of function runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -109,6 +110,8 @@ pub(crate) struct Identity {
 
 /// Turns logs into records that say where they come from.
 pub(crate) struct Provenance {
+    execution: UniqueId,
+    attempt: u32,
     /// For each origin the member, from its comma up to the value of `replay`.
     members: Vec<Vec<u8>>,
 }
@@ -134,7 +137,7 @@ impl Provenance {
             )
             .into_bytes()
         };
-        Provenance { members: origins.iter().map(member).collect() }
+        Provenance { execution, attempt, members: origins.iter().map(member).collect() }
     }
 
     /// Adds the member to the body that stands in `record` from `start` on.
@@ -149,9 +152,57 @@ impl Provenance {
     }
 }
 
-/// The name as a JSON string, with as many characters as fit.
+/// The record of a function that failed for a log that was refused, and emitted nothing before:
+/// `{"$audit":{"event":"refused","function":"f","kind":"query","reason":"…","at":0}}`. Where
+/// provenance is switched on, its members follow.
+pub(crate) struct RefusalRecord {
+    /// Up to the value of `at`.
+    head: String,
+    /// What follows, up to the value of `replay`.
+    provenance: Option<String>,
+}
+
+impl RefusalRecord {
+    pub(crate) fn new(
+        Origin { kind, function }: &Origin,
+        reason: &str,
+        provenance: Option<&Provenance>,
+    ) -> RefusalRecord {
+        let (function, reason) = (bounded_json(function.as_str()), bounded_json(reason));
+        let head = format!(
+            r#"{{"$audit":{{"event":"refused","function":{function},"kind":"{kind}","reason":{reason},"at":"#
+        );
+        let provenance = provenance.map(|Provenance { execution, attempt, members: _ }| {
+            format!(r#","execution":"{execution}","attempt":{attempt},"replay":"#)
+        });
+        RefusalRecord { head, provenance }
+    }
+
+    /// The most bytes that it can have, with its line feed.
+    pub(crate) fn bound_bytes(&self) -> usize {
+        let provenance = self.provenance.as_ref().map_or(0, |members| members.len() + 5);
+        self.head.len() + Now::MAX_JSON_BYTES as usize + provenance + 3
+    }
+
+    pub(crate) fn append(&self, record: &mut Vec<u8>, now: &Now, replay: bool) {
+        record.extend_from_slice(self.head.as_bytes());
+        record.extend_from_slice(now.ms().to_string().as_bytes());
+        if let Some(members) = &self.provenance {
+            record.extend_from_slice(members.as_bytes());
+            record.extend_from_slice(if replay { b"true" } else { b"false" });
+        }
+        record.extend_from_slice(b"}}");
+    }
+}
+
+/// The text as a JSON string, with as many characters as fit. Without what ends a line for some
+/// readers, as in all that is rendered.
 fn bounded_json(name: &str) -> String {
-    let json = |name: &str| serde_json::Value::from(name).to_string();
+    let json = |name: &str| {
+        let text = serde_json::Value::from(name).to_string();
+        let text = text.replace('\u{85}', "\\u0085").replace('\u{2028}', "\\u2028");
+        text.replace('\u{2029}', "\\u2029")
+    };
     let mut end = name.len().min(MAX_NAME_JSON_BYTES);
     loop {
         end = name.floor_char_boundary(end);

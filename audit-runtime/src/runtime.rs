@@ -9,9 +9,10 @@ use audit_core::{
 };
 use audit_vars::{RequestId, Vars};
 
-use crate::audited::batch_buffers;
 use crate::execution::{Action, Execution, Mutation, Query};
+use crate::metrics::Metrics;
 use crate::provenance::FunctionName;
+use crate::sealed_logs::batch_buffers;
 use crate::{RequestContext, RetryPolicy};
 
 /// Runs functions whose effects are held back until their logs are in the sink. One for each sink;
@@ -31,6 +32,7 @@ struct Inner {
     retry_policy: RetryPolicy,
     provenance: bool,
     usage: Mutex<Usage>,
+    metrics: Metrics,
     batch_buffers: BufferPool,
 }
 
@@ -56,6 +58,7 @@ impl AuditRuntime {
             retry_policy: RetryPolicy::default(),
             provenance: false,
             usage: Mutex::default(),
+            metrics: Metrics::new(),
             batch_buffers: batch_buffers(),
         })
     }
@@ -132,6 +135,10 @@ impl AuditRuntime {
 
     pub(crate) fn has_provenance(&self) -> bool {
         self.inner.provenance
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
     }
 
     pub(crate) fn batch_buffers(&self) -> &BufferPool {

@@ -8,8 +8,9 @@ use std::time::Duration;
 use audit_core::UniqueId;
 use futures::FutureExt;
 
-use crate::execution::{Execution, Mutation, Salvage};
+use crate::execution::{AttemptLogs, Execution, Mutation};
 use crate::provenance::FunctionName;
+use crate::sealed_logs::SealedLogs;
 use crate::{AuditRuntime, Audited, MutationError, RequestContext, ordering};
 
 /// A transaction of the host's database.
@@ -76,6 +77,8 @@ pub struct AuditedTransaction<Tx: Transaction, T> {
     transaction: Tx,
     outcome: Audited<Result<T, Tx::Error>>,
     request: RequestContext,
+    /// The attempt of [`AuditRuntime::run_mutation`] whose execution sealed it.
+    attempt: Option<AttemptLogs>,
 }
 
 /// How an attempt ended.
@@ -95,7 +98,8 @@ impl Execution<Mutation> {
         result: Result<T, Tx::Error>,
     ) -> AuditedTransaction<Tx, T> {
         let request = self.request().clone();
-        AuditedTransaction { transaction, outcome: self.seal_attempt(result), request }
+        let attempt = self.attempt();
+        AuditedTransaction { transaction, outcome: self.seal(result), request, attempt }
     }
 }
 
@@ -113,8 +117,21 @@ impl<Tx: Transaction, T> AuditedTransaction<Tx, T> {
     /// Dropping the future before it commits rolls back; the logs may be durable or become so.
     /// Dropping it while it commits leaves the commit to the database; the logs are durable then.
     pub async fn settle(self) -> Result<Attempt<T, Tx::Error>, MutationError<Tx::Error>> {
-        let AuditedTransaction { transaction, outcome, request } = self;
+        let AuditedTransaction { transaction, outcome, request, attempt: _ } = self;
         ordering::settle(transaction, outcome, &request).await
+    }
+
+    /// Whether the execution of this attempt sealed it.
+    pub(crate) fn is_of(&self, attempt: &AttemptLogs) -> bool {
+        self.attempt.as_ref() == Some(attempt)
+    }
+
+    /// Gives it up: the transaction, which may not commit, and the logs that nobody else releases,
+    /// with their request. What another attempt logged, the one who runs that attempt releases.
+    pub(crate) fn give_up(self) -> (Tx, Option<Arc<SealedLogs>>, RequestContext) {
+        let AuditedTransaction { transaction, outcome, request, attempt } = self;
+        let logs = attempt.is_none().then(|| outcome.into_parts().1).flatten();
+        (transaction, logs, request)
     }
 }
 
@@ -158,6 +175,11 @@ impl AuditRuntime {
     /// or met a conflict are made durable too, also when `attempt` returns early with an error or
     /// panics. The answer comes after that.
     ///
+    /// What `attempt` returns must have been sealed by the very execution that it was given. What
+    /// another execution sealed is rolled back, since the function may have logged to this one; so
+    /// is what the execution of an earlier attempt sealed. An execution that outlives its attempt
+    /// takes no more logs.
+    ///
     /// # Errors
     ///
     /// [`MutationError`]; nothing is committed, except where [`MutationError::Commit`] leaves that
@@ -192,23 +214,16 @@ impl AuditRuntime {
         // Nobody sees the id if there is no provenance.
         let call = if self.has_provenance() { self.new_id() } else { UniqueId::from_bits(0) };
         loop {
-            let salvage = Arc::new(Salvage::new(function.clone()));
             let execution =
                 self.mutation(function.clone(), request.clone()).with_attempt(call, number);
-            let execution = execution.with_salvage(Arc::clone(&salvage));
+            let (execution, logs) = execution.attended();
             // What `attempt` does before it gives its future is part of the attempt.
             let attempt = async { attempt(execution).await };
             let ran = AssertUnwindSafe(attempt).catch_unwind().await;
             let settled = match ran {
-                Ok(Ok(sealed)) => {
-                    drop(salvage.take());
-                    sealed.settle().await?
-                }
-                Ok(Err(error)) => {
-                    ordering::settle_unsealed::<Tx, T>(error, salvage.take(), request).await?
-                }
+                Ok(returned) => ordering::end_attempt(returned, &logs, request).await?,
                 Err(panic) => {
-                    ordering::settle_panicked(&function, salvage.take(), request).await;
+                    ordering::end_panicked(&function, &logs, request).await;
                     resume_unwind(panic)
                 }
             };

@@ -16,7 +16,11 @@ use crate::support::{HOUR_MS, bucket, object_for_each_batch, write};
 
 const CONFIGURATION: &str = include_str!("../../../docs/CONFIGURATION.md");
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
-const METERS: &str = include_str!("../../../audit-sink-s3/src/meters.rs");
+/// Where metrics are described: of the sink, and of the runtime.
+const METERS: [&str; 2] = [
+    include_str!("../../../audit-sink-s3/src/meters.rs"),
+    include_str!("../../../audit-runtime/src/metrics.rs"),
+];
 const RULES: &str = include_str!("../../../deploy/prometheus/audit.rules.yml");
 const DASHBOARD: &str = include_str!("../../../deploy/grafana/audit.json");
 const TERRAFORM: &str = include_str!("../../../deploy/aws/main.tf");
@@ -205,8 +209,8 @@ fn metrics(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn alerts_and_dashboard_are_of_metrics_that_there_are_and_each_has_its_row() {
-    let known = metrics(METERS);
-    assert_eq!(known.len(), 10, "{known:?}");
+    let known: BTreeSet<String> = METERS.into_iter().flat_map(metrics).collect();
+    assert_eq!(known.len(), 12, "{known:?}");
     let documented =
         metrics(OPERATIONS.split("\n## Alerts").nth(1).unwrap().split("\n## ").next().unwrap());
     assert_eq!(documented, known);

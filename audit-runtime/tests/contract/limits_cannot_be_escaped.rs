@@ -79,10 +79,7 @@ async fn all_logs_have_four_million_bytes_at_their_largest_and_no_more() {
             (Limit::TotalBytes, 4_000_002, 4_000_000)
         );
         let error = query.seal(()).release(&alice()).await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "audit logs of 4000002 bytes in one execution exceed limit of 4000000 bytes"
-        );
+        assert_eq!(error.to_string(), "audit logs in one execution exceed limit of 4000000 bytes");
         assert_eq!(host.sink.lines().len(), 5);
     }
 }
@@ -128,8 +125,9 @@ type End = fn(Execution<Mutation>, Tx) -> Result<AuditedTransaction<Tx, ()>, DbE
 
 #[tokio::test(start_paused = true)]
 async fn a_mutation_that_catches_the_error_fails_all_the_same_and_is_not_retried() {
-    // With the first log nothing is emitted before, and the failure still counts.
+    // With the first log nothing is emitted before, and one record says so.
     let overflows = OVERFLOWS.into_iter().chain([(Limit::LogBytes, &[201][..])]);
+    let records = |logs: &[usize]| (logs.len() - 1).max(1);
     for (limit, logs) in overflows {
         let ends: [(End, _); 3] = [
             (|execution, tx| Ok(execution.seal_transaction(tx, Ok(()))), RolledBack),
@@ -154,7 +152,7 @@ async fn a_mutation_that_catches_the_error_fails_all_the_same_and_is_not_retried
                 panic!("{error:?}")
             };
             assert_eq!(error.limit(), limit);
-            assert_eq!(host.sink.lines().len(), logs.len() - 1);
+            assert_eq!(host.sink.lines().len(), records(logs));
             assert_eq!(host.database.history(), [(Began, 0), (undone, 0)]);
         }
     }

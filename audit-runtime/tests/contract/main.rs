@@ -10,6 +10,7 @@ mod host;
 mod program;
 
 mod actions_are_audited_call_by_call;
+mod attempts_end_with_their_own_execution;
 mod bodies_arrive_unchanged;
 mod dropped_requests_commit_nothing_unlogged;
 mod every_attempt_is_logged;
@@ -18,6 +19,7 @@ mod limits_cannot_be_escaped;
 mod nothing_leaves_before_its_logs;
 mod provenance_cannot_be_forged;
 mod random_programs_match_a_model;
+mod refusals_leave_a_record;
 mod refused_bodies_fail_the_function;
 mod results_cross_threads;
 mod usage_counts_what_is_durable;

@@ -166,12 +166,33 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// What a client may hear of it.
+    pub(crate) fn message(self, limits: &Limits) -> String {
+        match self {
+            Refusal::Limit(Limit::Logs) => {
+                format!("audit logs in one execution exceed limit of {} logs", limits.max_logs())
+            }
+            Refusal::Limit(Limit::TotalBytes) => format!(
+                "audit logs in one execution exceed limit of {} bytes",
+                limits.max_total_bytes()
+            ),
+            Refusal::Limit(Limit::LogBytes) => {
+                format!("audit log exceeds limit of {} bytes", limits.max_log_bytes())
+            }
+            Refusal::Body => {
+                r#"audit log body keys must not start with "$": "$bad" at /$bad"#.to_owned()
+            }
+        }
+    }
+}
+
 /// What becomes of the steps, by the plainest account.
 #[derive(Debug, Default)]
 pub(crate) struct Account<'p> {
     pub(crate) accepted: Vec<&'p Emission>,
     /// The first log that was refused.
-    pub(crate) refused: Option<Refusal>,
+    pub(crate) refused: Option<(Refusal, &'p Emission)>,
     /// A step failed that must not.
     pub(crate) failed: bool,
     pub(crate) ticked_ms: i64,
@@ -200,7 +221,7 @@ impl<'p> Account<'p> {
             return false;
         }
         if let Form::Bad = emission.form {
-            self.refused = Some(Refusal::Body);
+            self.refused = Some((Refusal::Body, emission));
             return false;
         }
         let total: usize = self.accepted.iter().map(|before| before.bound_bytes()).sum();
@@ -215,7 +236,7 @@ impl<'p> Account<'p> {
             self.accepted.push(emission);
             None
         };
-        self.refused = exceeded.map(Refusal::Limit);
+        self.refused = exceeded.map(|limit| (Refusal::Limit(limit), emission));
         exceeded.is_none()
     }
 }

@@ -65,7 +65,8 @@ struct Model {
 
 #[derive(Debug, Clone)]
 struct Line {
-    body: String,
+    /// That of a function whose first log was refused has none.
+    body: Option<String>,
     /// What stands in `$audit`, without the identity of the execution.
     origin: Value,
 }
@@ -86,7 +87,8 @@ impl Model {
         if let HangBefore | HangAfter = fault {
             self.hung += 1;
         }
-        let bytes: Vec<usize> = lines.iter().map(|line| line.body.len()).collect();
+        let bytes: Vec<usize> =
+            lines.iter().filter_map(|line| Some(line.body.as_ref()?.len())).collect();
         if let None | FailAfter | HangAfter = fault {
             self.lines.extend(lines);
         }
@@ -117,16 +119,27 @@ impl Model {
     fn assert_begins_with(&self, lines: &[String], provenance: bool) {
         assert!(lines.len() <= self.lines.len(), "{lines:#?} are more than {:#?}", self.lines);
         for (line, expected) in lines.iter().zip(&self.lines) {
-            if !provenance {
-                assert_eq!(line, &expected.body);
-                continue;
-            }
-            let start = format!(r#"{},"$audit":"#, expected.body.strip_suffix('}').unwrap());
+            let start = match (&expected.body, provenance) {
+                (Some(body), false) => {
+                    assert_eq!(line, body);
+                    continue;
+                }
+                (Some(body), true) => format!(r#"{},"$audit":"#, body.strip_suffix('}').unwrap()),
+                (None, _) => r#"{"$audit":"#.to_owned(),
+            };
             let origin = line.strip_prefix(&start).and_then(|rest| rest.strip_suffix('}')).unwrap();
             let mut origin: Value = serde_json::from_str(origin).unwrap();
-            assert_eq!(origin["execution"].take().as_str().unwrap().len(), 26);
-            origin.as_object_mut().unwrap().remove("execution");
-            assert_eq!(origin, expected.origin);
+            let mut expected = expected.origin.clone();
+            if provenance {
+                let id = origin.as_object_mut().unwrap().remove("execution").unwrap();
+                assert_eq!(id.as_str().unwrap().len(), 26);
+            } else {
+                expected
+                    .as_object_mut()
+                    .unwrap()
+                    .retain(|key, _| key != "attempt" && key != "replay");
+            }
+            assert_eq!(origin, expected);
         }
     }
 }
@@ -134,6 +147,7 @@ impl Model {
 /// The logs of one release.
 fn lines(
     account: &Account<'_>,
+    limits: &Limits,
     client: &Client,
     now_ms: i64,
     (function, kind): (&str, FunctionKind),
@@ -145,8 +159,18 @@ fn lines(
         let mut origin = emission.origin(function, kind);
         origin["attempt"] = json!(attempt);
         origin["replay"] = json!(replay);
-        Line { body: emission.json(&values), origin }
+        Line { body: Some(emission.json(&values)), origin }
     };
+    // One that fails for a log that is refused leaves a record.
+    if let (Some((refusal, by)), []) = (&account.refused, &account.accepted[..]) {
+        let mut origin = by.origin(function, kind);
+        origin["event"] = json!("refused");
+        origin["reason"] = json!(refusal.message(limits));
+        origin["at"] = json!(now_ms);
+        origin["attempt"] = json!(attempt);
+        origin["replay"] = json!(replay);
+        return vec![Line { body: None, origin }];
+    }
     account.accepted.iter().map(line).collect()
 }
 
@@ -332,6 +356,7 @@ impl MutationPlan {
         let account = Account::of(&plan.steps, &self.settings.limits);
         let lines = lines(
             &account,
+            &self.settings.limits,
             &self.client,
             model.now_ms,
             ("root", FunctionKind::Mutation),
@@ -367,7 +392,7 @@ impl MutationPlan {
             }
             return Some(Answer::NotDurable(outcome));
         }
-        if let Some(refusal) = account.refused {
+        if let Some((refusal, _)) = account.refused {
             return Some(Answer::Refused(refusal));
         }
         match failure {
@@ -448,12 +473,20 @@ impl QueryPlan {
             let mut released = Vec::new();
             for client in clients {
                 let origin = ("root", FunctionKind::Query);
-                released.extend(lines(&account, client, now_ms, origin, 1, replay));
+                released.extend(lines(
+                    &account,
+                    &self.settings.limits,
+                    client,
+                    now_ms,
+                    origin,
+                    1,
+                    replay,
+                ));
                 (now_ms, replay) = (model.now_ms, true);
             }
             let expected = match (model.persist(released), account.refused) {
                 (Err(outcome), _) => Err(Answer::NotDurable(outcome)),
-                (Ok(()), Some(refusal)) => Err(Answer::Refused(refusal)),
+                (Ok(()), Some((refusal, _))) => Err(Answer::Refused(refusal)),
                 (Ok(()), None) => Ok(value),
             };
             assert_eq!(answer, expected);

@@ -8,6 +8,11 @@ use crate::Vars;
 use crate::escape::escape_into;
 
 /// This is not a body, or is too large to be one. It says where: [`path`](Self::path).
+///
+/// Its text may go to a client: it has keys of the body and a limit, but no value, no size and no
+/// offset, with which a client could measure data that it may not see. Those are in
+/// [`problem`](Self::problem), for the operator's log. A host whose bodies have keys that are
+/// secret themselves must not show the text.
 #[derive(Clone)]
 pub struct BodyError(Box<Inner>);
 
@@ -182,20 +187,19 @@ impl fmt::Display for BodyError {
                 write!(f, "objects and arrays nest deeper than limit of {max} levels")?;
             }
             BodyProblem::TooLarge(exceeded) => fmt::Display::fmt(exceeded, f)?,
-            BodyProblem::ValueTooLarge { at_least, max } => {
-                write!(
-                    f,
-                    "value of at least {at_least} bytes exceeds the variable's limit of {max} bytes"
-                )?;
+            BodyProblem::ValueTooLarge { at_least: _, max } => {
+                write!(f, "value exceeds the variable's limit of {max} bytes")?;
             }
             BodyProblem::KeyNotAString => f.write_str("audit log body keys must be strings")?,
-            BodyProblem::Syntax { reason, offset } => {
-                write!(f, "invalid JSON at byte {offset}: {reason}")?
-            }
+            BodyProblem::Syntax { reason, offset: _ } => write!(f, "invalid JSON: {reason}")?,
             BodyProblem::Serialize { message } => {
                 write!(f, "the audit log body cannot be serialized: {message}")?;
             }
             BodyProblem::Refused { reason } => f.write_str(reason)?,
+        }
+        // How much fits before the place where a limit ran out is a size too.
+        if let BodyProblem::TooLarge(_) | BodyProblem::ValueTooLarge { .. } = self.0.problem {
+            return Ok(());
         }
         match self.path().as_str() {
             "" => Ok(()),

@@ -1,0 +1,175 @@
+//! The logs of one sealed execution, and how they become records for a sink.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use audit_core::{Batch, BatchBuilder, Buffer, BufferPool, MAX_ADDED_BYTES, Usage};
+use audit_vars::{Now, Template};
+
+use crate::error::Refusal;
+use crate::provenance::{Identity, Origin, Provenance, RefusalRecord};
+use crate::{AuditRuntime, RequestContext};
+
+/// One log as it was emitted.
+pub(crate) struct Emission {
+    pub(crate) template: Template,
+    /// Which function: 0 is the one that was called, others were called by it.
+    pub(crate) origin: usize,
+}
+
+/// The logs of one sealed execution.
+pub(crate) struct SealedLogs {
+    runtime: AuditRuntime,
+    emissions: Vec<Emission>,
+    /// Stands for a function that failed for a log that was refused and has emitted nothing.
+    refusal: Option<RefusalRecord>,
+    provenance: Option<Provenance>,
+    now_ms: i64,
+    /// Whether a first release was begun. From then on every release is a replay, also if that one
+    /// failed: it may have been persisted all the same.
+    released: AtomicBool,
+    /// The most bytes that the records for one request can have, line feeds and provenance
+    /// included.
+    bound_bytes: usize,
+    /// Whether a release of them succeeded.
+    durable: AtomicBool,
+}
+
+/// Records that are ready for the sink, and what they are metered as.
+pub(crate) struct Rendered {
+    pub(crate) batch: Batch,
+    pub(crate) usage: Usage,
+}
+
+/// How many batches of one release are with the sink at once. Bounds the memory of a release to
+/// many requests.
+pub(crate) const BATCHES_AT_ONCE: usize = 8;
+
+/// Logs of many requests are handed to the sink in batches of about this size, so that memory stays
+/// bounded however many requests there are, and is used again while it is still in the processor's
+/// cache.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// The memory of such batches, which releases to many requests use again.
+pub(crate) fn batch_buffers() -> BufferPool {
+    BufferPool::new(BATCH_BYTES + Template::SPARE_BYTES, BATCHES_AT_ONCE)
+}
+
+impl SealedLogs {
+    /// The logs, which the functions emitted that `origins` names. `refused` is the first log that
+    /// was refused, and by which function.
+    pub(crate) fn new(
+        runtime: AuditRuntime,
+        emissions: Vec<Emission>,
+        origins: &[Origin],
+        refused: Option<(&Refusal, &Origin)>,
+        identity: Identity,
+        now_ms: i64,
+    ) -> SealedLogs {
+        let provenance = runtime.has_provenance().then(|| {
+            let id = identity.execution.unwrap_or_else(|| runtime.new_id());
+            Provenance::new(id, identity.attempt, origins)
+        });
+        let refusal = refused.filter(|_| emissions.is_empty()).map(|(refusal, origin)| {
+            RefusalRecord::new(origin, &refusal.to_string(), provenance.as_ref())
+        });
+        let added = if provenance.is_some() { MAX_ADDED_BYTES } else { 1 };
+        let emitted: usize =
+            emissions.iter().map(|e| e.template.bound_bytes() as usize + added).sum();
+        let bound_bytes = emitted + refusal.as_ref().map_or(0, RefusalRecord::bound_bytes);
+        SealedLogs {
+            runtime,
+            emissions,
+            refusal,
+            provenance,
+            now_ms,
+            released: AtomicBool::new(false),
+            bound_bytes,
+            durable: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn runtime(&self) -> &AuditRuntime {
+        &self.runtime
+    }
+
+    /// How many records a release to one request has.
+    pub(crate) fn count(&self) -> usize {
+        self.emissions.len() + usize::from(self.refusal.is_some())
+    }
+
+    /// How much memory they take, in bytes, and rather more than less.
+    pub(crate) fn held_bytes(&self) -> usize {
+        size_of::<SealedLogs>() + self.bound_bytes + self.emissions.len() * size_of::<Emission>()
+    }
+
+    /// A release of them succeeded.
+    pub(crate) fn are_durable(&self) -> bool {
+        self.durable.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_durable(&self) {
+        self.durable.store(true, Ordering::Relaxed);
+    }
+
+    /// The records of a release to these requests, rendered as they are asked for.
+    pub(crate) fn batches<'a>(
+        &'a self,
+        requests: &'a [RequestContext],
+    ) -> impl Iterator<Item = Rendered> + 'a {
+        let mut requests = requests.iter().peekable();
+        // Without a request nothing is released, so the first release is still to come.
+        let mut replay = requests.peek().is_none() || self.released.swap(true, Ordering::Relaxed);
+        let mut now = Now::at_ms(if replay { self.runtime.clock().now_ms() } else { self.now_ms });
+        std::iter::from_fn(move || {
+            requests.peek()?;
+            let room = self
+                .bound_bytes
+                .saturating_mul(requests.len())
+                .min(BATCH_BYTES.max(self.bound_bytes));
+            let mut builder = BatchBuilder::in_buffer(if room == BATCH_BYTES {
+                self.runtime.batch_buffers().take()
+            } else {
+                Buffer::with_capacity(room + Template::SPARE_BYTES)
+            });
+            let mut usage = Usage::default();
+            let first_now = now;
+            while builder.is_empty() || builder.len() + self.bound_bytes <= BATCH_BYTES {
+                let Some(request) = requests.next() else { break };
+                usage += self.render(request, &now, replay, &mut builder);
+                if !replay {
+                    // The first hand-out carries the time of the execution, all others that of the
+                    // replay.
+                    replay = true;
+                    now = Now::at_ms(self.runtime.clock().now_ms());
+                }
+            }
+            let batch = builder.build(first_now.ms())?;
+            Some(Rendered { batch, usage })
+        })
+    }
+
+    fn render(
+        &self,
+        request: &RequestContext,
+        now: &Now,
+        replay: bool,
+        builder: &mut BatchBuilder,
+    ) -> Usage {
+        let values = request.values(self.runtime.vars(), now);
+        let mut usage = Usage::default();
+        if let Some(refusal) = &self.refusal {
+            builder.record(|record| refusal.append(record, now, replay));
+        }
+        for Emission { template, origin } in &self.emissions {
+            builder.record(|record| {
+                let start = record.len();
+                template.render(&values, record);
+                usage += Usage::of_log(record.len() - start);
+                if let Some(provenance) = &self.provenance {
+                    provenance.append(record, start, *origin, replay);
+                }
+            });
+        }
+        usage
+    }
+}

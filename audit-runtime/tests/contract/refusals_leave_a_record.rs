@@ -1,0 +1,183 @@
+//! C8, C15: a function that fails for a log that is refused leaves a record where it has emitted
+//! none, and its client hears of the limit and never of the actual size. C12: without a bucket
+//! nothing is emitted.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use audit_runtime::{
+    AuditError, AuditLog, AuditRuntime, Audits, BodyError, Execution, HostValue, Limits, Mutation,
+    MutationError, Query, ReleaseError, RetryPolicy, Usage, Vars, body,
+};
+use audit_sink_null::NullSink;
+use serde_json::{Value, json};
+
+use crate::database::DbError;
+use crate::host::*;
+
+type Refuse = fn(&AuditLog<'_, Query>) -> AuditError;
+
+const REFUSALS: [(Refuse, &str); 4] = [
+    (|log| too_large(log), "audit log exceeds limit of 2000 bytes"),
+    (|log| too_many_bytes(log), "audit logs in one execution exceed limit of 2000 bytes"),
+    (|log| log.audit(&[1]).unwrap_err(), "an audit log body must be a JSON object"),
+    (|log| log.refuse("a BigInt is not JSON at /n"), "a BigInt is not JSON at /n"),
+];
+
+fn too_large<K: Audits>(log: &AuditLog<'_, K>) -> AuditError {
+    log.audit(&body!({ "secret": "x".repeat(12_345) })).unwrap_err()
+}
+
+/// Of many logs none of which is too large; the second is refused, if the first was not.
+fn too_many_bytes<K: Audits>(log: &AuditLog<'_, K>) -> AuditError {
+    let large = body!({ "secret": "x".repeat(1_800) });
+    log.audit(&large).unwrap();
+    log.audit(&large).unwrap_err()
+}
+
+fn host(provenance: bool) -> Host {
+    Host::with(|settings| {
+        let limits = Limits::new(500, 2_000, 2_000).unwrap();
+        let retry_policy = RetryPolicy { max_attempts: 2, ..RetryPolicy::default() };
+        let settings = settings.with_limits(limits).with_retry_policy(retry_policy);
+        settings.with_provenance(provenance)
+    })
+}
+
+#[tokio::test]
+async fn each_hand_out_of_a_query_leaves_one_where_it_has_emitted_nothing() {
+    for (refuse, reason) in REFUSALS {
+        for nested in [false, true] {
+            let host = host(false);
+            let query = host.runtime.query("documents:view");
+            let log = query.log();
+            refuse(&if nested { log.nested_query("inner") } else { log });
+            let result = query.seal("secret");
+            assert!(host.sink.lines().is_empty());
+            assert_eq!(result.release(&alice()).await.unwrap_err().to_string(), reason);
+            host.clock.advance(5);
+            result.release_all(&[alice(), bob()]).await.unwrap_err();
+            if reason.starts_with("audit logs") {
+                assert!(host.members("$audit").iter().all(Value::is_null), "it emitted something");
+                continue;
+            }
+            let function = if nested { "inner" } else { "documents:view" };
+            let record = |at| {
+                format!(
+                    r#"{{"$audit":{{"event":"refused","function":"{function}","kind":"query","reason":"{reason}","at":{at}}}}}"#
+                )
+            };
+            assert_eq!(host.sink.lines(), [RAN_AT, RAN_AT + 5, RAN_AT + 5].map(record));
+            assert_eq!(host.runtime.usage(), Usage::default(), "it is no log of the function");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_at_a_mutation_leaves_one_before_its_answer() {
+    let host = host(true);
+    let attempt = async |execution: Execution<Mutation>| {
+        let tx = host.database.begin();
+        too_large(&execution.log());
+        Ok(execution.seal_transaction(tx, Ok(())))
+    };
+    for calls in 1..3 {
+        let error = host.runtime.run_mutation("m", &alice(), attempt).await.unwrap_err();
+        assert!(matches!(error, MutationError::Release(ReleaseError::Limit(_))), "{error:?}");
+        assert_eq!(host.sink.lines().len(), calls);
+    }
+    // One whose first attempt met a conflict, and which is refused in the second.
+    let attempt = async |execution: Execution<Mutation>| {
+        let tx = host.database.begin();
+        if host.database.attempts() > 3 {
+            too_large(&execution.log());
+        }
+        Ok(execution.seal_transaction(tx, Err::<(), _>(DbError::Conflict)))
+    };
+    host.runtime.run_mutation("m", &alice(), attempt).await.unwrap_err();
+    let mut record = host.members("$audit").pop().unwrap();
+    assert_eq!(record["execution"].take().as_str().unwrap().len(), 26);
+    let expected = json!({
+        "event": "refused", "function": "m", "kind": "mutation", "at": RAN_AT,
+        "reason": "audit log exceeds limit of 2000 bytes",
+        "execution": null, "attempt": 2, "replay": false,
+    });
+    assert_eq!(record, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_waits_for_it() {
+    for fault in FAULTS {
+        let host = host(false);
+        host.sink.script([fault]);
+        let query = host.runtime.query("q");
+        too_large(&query.log());
+        not_durable(query.seal(()).release(&alice()).await.unwrap_err());
+    }
+}
+
+#[tokio::test]
+async fn without_a_bucket_there_is_none() {
+    let runtime = AuditRuntime::new(Arc::new(NullSink::new()));
+    let query = runtime.query("q");
+    query.log().audit(&[1]).unwrap_err();
+    query.seal(()).release(&alice()).await.unwrap_err();
+    assert_eq!(runtime.usage(), Usage::default());
+}
+
+#[tokio::test]
+async fn its_text_is_bounded_and_one_line() {
+    let host = host(true);
+    let separators = "\u{2028}\u{2029}\u{85}\n\0\"".repeat(1_000);
+    let query = host.runtime.query(separators.clone());
+    query.log().refuse(separators.clone());
+    query.seal(()).release(&alice()).await.unwrap_err();
+    let line = host.sink.lines().pop().unwrap();
+    assert!(line.len() < 1_400, "{}", line.len());
+    assert!(!line.contains(['\u{2028}', '\u{2029}', '\u{85}', '\n', '\0']), "{line}");
+    let record: Value = serde_json::from_str(&line).unwrap();
+    assert!(separators.starts_with(record["$audit"]["reason"].as_str().unwrap()));
+}
+
+/// What a client can hear of a log that is too large, over everything that it can be sent.
+#[tokio::test]
+async fn no_error_tells_the_size_of_what_was_refused() {
+    let tells = |error: &dyn Error| {
+        let mut text = String::new();
+        let mut next = Some(error);
+        while let Some(error) = next {
+            text += &error.to_string();
+            next = error.source();
+        }
+        text.contains("1234") || text.contains("1236") || text.contains("at least")
+    };
+    for size in [12_345, 1_980] {
+        let host = host(false);
+        let large = json!({ "secret": "x".repeat(size), "and": "x".repeat(40) });
+        let query = host.runtime.query("q");
+        let error = query.log().audit(&large).unwrap_err();
+        assert!(!tells(&error), "{error}");
+        let AuditError::Limit(exceeded) = error else { panic!("{error:?}") };
+        assert!(exceeded.actual() > exceeded.max(), "an operator can see it");
+        let error = query.seal(()).release(&alice()).await.unwrap_err();
+        assert!(!tells(&error), "{error}");
+        let attempt = async |execution: Execution<Mutation>| {
+            let tx = host.database.begin();
+            let _caught = execution.log().audit_json(&large.to_string());
+            Ok(execution.seal_transaction(tx, Ok(())))
+        };
+        let error = host.runtime.run_mutation("m", &alice(), attempt).await.unwrap_err();
+        assert!(!tells(&error), "{error}");
+    }
+    // Where in a text a fault lies says how long the text before it is.
+    let text = format!(r#"{{"secret":"{}","sent":?}}"#, "x".repeat(1_230));
+    let error: BodyError =
+        audit_runtime::Template::from_json(&Vars::new(), &Limits::default(), &text).unwrap_err();
+    assert!(!tells(&error), "{error}");
+    assert!(format!("{error:?}").contains("offset: 1250"), "{error:?}");
+    let mut vars = Vars::new();
+    let var = vars.register("v", 100).unwrap();
+    let error = HostValue::new(var, &"x".repeat(1_234)).unwrap_err();
+    assert!(!tells(&error), "{error}");
+    assert!(format!("{error:?}").contains("at_least: 1234"), "{error:?}");
+}
