@@ -52,8 +52,9 @@ impl Bucket {
     ///
     /// # Errors
     ///
-    /// When the URL or the environment is no such thing, holds a credential, or names a provider
-    /// that is not compiled in.
+    /// When the URL holds a credential or names no bucket, or a provider that is not compiled in;
+    /// and when the environment can never work, naming the variable: an http endpoint that nothing
+    /// allows, a duration without a unit, a token file that does not exist, half of a pair.
     pub fn open(url: &str) -> Result<Bucket, OpenError> {
         Bucket::open_with(url, [] as [(&str, &str); 0])
     }
@@ -214,7 +215,8 @@ impl Bucket {
         self.refusal(error).to_string()
     }
 
-    /// Whether no retry helps until somebody acts. [`describe`](Self::describe) says what to do then.
+    /// Whether no retry helps until somebody acts. [`describe`](Self::describe) says then what to
+    /// do.
     pub fn is_blocked(&self, error: &object_store::Error) -> bool {
         matches!(self.refusal(error).answer, Answer::Blocked(_))
     }

@@ -16,7 +16,8 @@ pub struct OpenError {
 /// What the reader of an [`OpenError`] can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OpenErrorKind {
-    /// The URL, an option, or a setting is wrong: correct it.
+    /// The URL, an option, a setting, or a file that one of them names is wrong, or there are no
+    /// credentials: correct it.
     Configuration,
     /// The bucket refuses, and will until an operator acts: permissions, credentials, no such
     /// bucket.

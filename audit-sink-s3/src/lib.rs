@@ -81,7 +81,7 @@
 //! | timeout, reset, 5xx, 429 | unknown | the same bytes again, after a pause with full jitter, for ever |
 //! | already exists | ours? | compare its hash: the same is delivered, another is a *conflict* |
 //! | 409 of S3 | contention | compare, then again |
-//! | 403, 404, credentials, encryption key, full disk | blocked | again, slowly, for ever; an error in the log, and in [`Health`] |
+//! | 403, 404, credentials, certificate, encryption key, full disk | blocked | again, slowly, for ever; an error in the log, and in [`Health`] |
 //!
 //! A request that takes longer than 95% of the last 64 successful ones did gets a second one beside
 //! it, with the same bytes for the same key: the first certain answer counts.
@@ -96,8 +96,8 @@
 //! | *indeterminate*, `Unavailable` or `Blocked` | was sent and is not certain yet. The sink goes on with it, so that it may arrive, once |
 //! | *not persisted*, `Closed` | came after `close` |
 //!
-//! The message ends with the bucket's last answer. Dropping the future of `persist` takes nothing
-//! back.
+//! The message ends with the last response: who refused, why, and what to do. Dropping the future of
+//! `persist` takes nothing back.
 //!
 //! A conflict means that somebody else wrote under a key of this sink's stream. That object is left
 //! alone, the batches that were meant for it fail, and their sequence numbers are not used again.
@@ -138,8 +138,8 @@
 //! [`require_create_only`](Settings::require_create_only).
 //!
 //! On `file://` a receipt means synced, file and directories; both are for their owner alone. An
-//! object is written under `_audit/unfinished/` until it has its name; opening the directory removes
-//! what writers that died left there ([`is_leftover`]). An error of a sync is retried like
+//! object is written under `_audit/unfinished/` until it has its name; opening the directory
+//! removes what writers that died left there ([`is_leftover`]). An error of a sync is retried like
 //! any other, though the operating system may then claim a success that is none; a directory is for
 //! development and for file systems that do not fail.
 

@@ -1,6 +1,7 @@
 //! `audit doctor`: tries, with the credentials of a host or a reader, what must work and what must
 //! not.
 
+mod permissions;
 mod policy;
 mod wire;
 
@@ -15,6 +16,7 @@ use object_store::{
 };
 use serde::Serialize;
 
+use permissions::Permissions;
 pub(crate) use policy::print as print_policy;
 use wire::{Answer, Wire};
 
@@ -134,59 +136,6 @@ struct Examination {
     path: Path,
     checks: Vec<Check>,
     progress: Progress,
-}
-
-/// What a provider calls the permissions that a host or a reader needs.
-struct Permissions {
-    put: &'static str,
-    get: &'static str,
-    list: &'static str,
-    /// How overwriting is refused.
-    overwriting: &'static str,
-    /// How deleting is refused.
-    deleting: &'static str,
-}
-
-impl Permissions {
-    fn of(url: &str) -> &'static Permissions {
-        match url.split_once(':').map_or("", |(scheme, _)| scheme) {
-            "s3" => &Permissions {
-                put: "s3:PutObject",
-                get: "s3:GetObject",
-                list: "s3:ListBucket",
-                overwriting: "deny s3:PutObject without If-None-Match in the bucket's policy (Sid \
-                              NoOverwriting; audit policy bucket)",
-                deleting: "do not allow s3:DeleteObject, and deny it in the bucket's policy (Sid \
-                           NoDeleting; audit policy bucket)",
-            },
-            "gs" => &Permissions {
-                put: "storage.objects.create",
-                get: "storage.objects.get",
-                list: "storage.objects.list",
-                overwriting: "let the credentials create objects and not replace them: \
-                              roles/storage.objectCreator and a role with storage.objects.get",
-                deleting: "take storage.objects.delete away, and set a retention policy on the \
-                           bucket",
-            },
-            "az" => &Permissions {
-                put: "creating blobs (SAS permission c)",
-                get: "reading blobs (SAS permission r)",
-                list: "listing blobs (SAS permission l)",
-                overwriting: "let the credentials create blobs and not replace them (SAS \
-                              permission c without w), or set an immutability policy on the \
-                              container",
-                deleting: "take the permission to delete blobs away (SAS permission d), and set \
-                           an immutability policy on the container",
-            },
-            _ => &Permissions {
-                put: "creating files",
-                get: "reading files",
-                list: "listing the directory",
-                overwriting: OF_DIRECTORY,
-                deleting: OF_DIRECTORY,
-            },
-        }
-    }
 }
 
 /// What came of a request that shall be refused.
@@ -378,7 +327,7 @@ impl Examination {
                 self.say("overwrite", Verdict::Ok, "overwriting is refused", None)
             }
             Refusal::CarriedOut if self.is_directory => {
-                self.say("overwrite", Verdict::Warning, OF_DIRECTORY, None);
+                self.say("overwrite", Verdict::Warning, permissions::OF_DIRECTORY, None);
             }
             Refusal::CarriedOut => {
                 self.say(
@@ -566,7 +515,7 @@ impl Examination {
         match deleted {
             Refusal::Refused(_) => self.say("delete", Verdict::Ok, "deleting is refused", None),
             Refusal::CarriedOut if self.is_directory => {
-                self.say("delete", Verdict::Warning, OF_DIRECTORY, None)
+                self.say("delete", Verdict::Warning, permissions::OF_DIRECTORY, None)
             }
             Refusal::CarriedOut => {
                 self.say(
@@ -586,7 +535,7 @@ impl Examination {
         match self.of_refusal(self.put(PutMode::Create).await) {
             Refusal::Refused(_) => self.say("write", Verdict::Ok, "writing is refused", None),
             Refusal::CarriedOut if self.is_directory => {
-                self.say("write", Verdict::Warning, OF_DIRECTORY, None)
+                self.say("write", Verdict::Warning, permissions::OF_DIRECTORY, None)
             }
             Refusal::CarriedOut => {
                 self.say("write", Verdict::Warning, "these credentials can write", Some(&advice));
@@ -617,9 +566,6 @@ impl Examination {
         }
     }
 }
-
-const OF_DIRECTORY: &str =
-    "who may write to a directory may change what is in it: it is for development";
 
 async fn limited<T>(
     request: impl Future<Output = object_store::Result<T>>,
