@@ -22,7 +22,12 @@ bucket = f"{root}/data/bucket"
 
 def serve(extra_environment):
     """A service, and its address."""
-    environment = os.environ | {"LISTEN": "127.0.0.1:0", "DATA_DIR": f"{root}/data"} | extra_environment
+    environment = os.environ | {
+        "LISTEN": "127.0.0.1:0",
+        "OPERATORS_LISTEN": "none",
+        "TRUSTED_PROXIES": "127.0.0.1",
+        "DATA_DIR": f"{root}/data",
+    } | extra_environment
     target = os.environ.get("CARGO_TARGET_DIR", "target")
     process = subprocess.Popen([f"{target}/debug/audit-service"], stdout=subprocess.PIPE, text=True, env=environment)
     for line in process.stdout:

@@ -5,6 +5,7 @@
 //! - [`log_to_stderr`]: the host's own log, over such an output.
 //! - [`Shown`]: audit logs shown to whoever looks on, once they are durable.
 //! - [`Probe`]: what liveness and readiness probes are answered.
+//! - [`private_files`]: what a host writes is for its owner.
 //! - [`serve`]: connections within [`ServeLimits`].
 //! - [`Shutdown`]: stop accepting, drain within a limit, [`close`] the sink within its own, and
 //!   [`exit`]; a second signal ends the process at once.
@@ -26,6 +27,7 @@
 //! errors.finish(std::time::Duration::from_secs(1));
 //! ```
 
+mod files;
 mod health;
 mod logging;
 mod output;
@@ -33,6 +35,7 @@ mod serve;
 mod shown;
 mod shutdown;
 
+pub use files::private_files;
 pub use health::{Answer, Probe};
 pub use logging::log_to_stderr;
 pub use output::Output;

@@ -3,14 +3,15 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use audit_runtime::http::{RequestContextLayer, TrustedProxies};
+use audit_host::{Answer, Probe};
+use audit_runtime::http::{Origin, RequestContextLayer, TrustedProxies};
 use audit_runtime::{
     AuditError, AuditRuntime, HostValue, MutationError, ReleaseError, RequestContext, Var,
 };
-use audit_sink_s3::{HealthState, S3Sink};
-use axum::extract::{ConnectInfo, Path, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, RawQuery, Request, State};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -21,54 +22,90 @@ use crate::cache::Cache;
 use crate::database::Database;
 use crate::documents::{self, Change, Document, Failure};
 
+/// What the body of a request may have, in bytes: the longest document, with room for escapes.
+const MAX_BODY_BYTES: usize = 1 << 20;
+
 /// What all requests share.
 #[derive(Clone)]
 pub(crate) struct App {
     runtime: AuditRuntime,
     database: Database,
     cache: Arc<Cache>,
-    store: Option<Arc<S3Sink>>,
     /// The variable that stands for the user in logs.
     user: Var,
+    request_timeout: Duration,
 }
 
 impl App {
     pub(crate) fn new(
         runtime: AuditRuntime,
         database: Database,
-        store: Option<Arc<S3Sink>>,
         user: Var,
+        request_timeout: Duration,
     ) -> App {
-        App { runtime, database, cache: Arc::default(), store, user }
+        App { runtime, database, cache: Arc::default(), user, request_timeout }
     }
 
-    pub(crate) fn router(self, proxies: TrustedProxies) -> Router {
+    /// What clients talk to.
+    pub(crate) fn router(self, proxies: TrustedProxies, probe: Probe) -> Router {
         let layer = RequestContextLayer::new(self.runtime.clone(), |extensions| {
             extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip())
         });
         Router::new()
             .route("/documents/{id}", get(view).put(update))
+            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
             .layer(from_fn_with_state(self.clone(), identify))
             .layer(layer.with_trusted_proxies(proxies))
-            .route("/healthz", get(healthz))
+            .layer(from_fn_with_state(self.request_timeout, within))
             .with_state(self)
+            .merge(probes(probe, Answer::public))
     }
 }
 
-/// Adds the user to the request's context. Who that is, the proxy in front has found out: this
-/// service believes it.
+/// What probes are answered. Clients hear whether the service is ready, operators also why not.
+pub(crate) fn probes(probe: Probe, tell: fn(Answer) -> Answer) -> Router {
+    let told = move |answer: Answer| {
+        let answer = tell(answer);
+        let status = if answer.is_ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, Json(answer.body))
+    };
+    let (live, ready) = (probe.clone(), probe.clone());
+    let healthz = async move |RawQuery(query): RawQuery| match query.as_deref() {
+        Some("verbose") => told(probe.verbose()),
+        Some(_) | None => told(probe.ready()),
+    };
+    Router::new()
+        .route("/livez", get(async move || told(live.live())))
+        .route("/readyz", get(async move || told(ready.ready())))
+        .route("/healthz", get(healthz))
+}
+
+/// Bounds the time of a request, its body included: a client that sends it slowly cannot hold what
+/// it takes for ever. What is dropped here commits nothing that is not logged.
+async fn within(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_elapsed) => answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &format!("the request was not done within {limit:?}; a change may have been made"),
+        ),
+    }
+}
+
+/// Adds the user to the request's context. Who that is, the proxy in front has found out. Only a
+/// trusted proxy is believed: any other client could name whom it likes.
 async fn identify(
     State(app): State<App>,
-    headers: HeaderMap,
+    Extension(origin): Extension<Origin>,
+    Extension(context): Extension<RequestContext>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let user = headers.get("x-user").map(|user| String::from_utf8_lossy(user.as_bytes()));
-    if let (Some(user), Some(context)) = (user, request.extensions().get::<RequestContext>()) {
-        match HostValue::new(app.user, &user) {
+    let lines = request.headers().get_all("x-user").iter().map(HeaderValue::as_bytes);
+    if let Some(user) = origin.asserted(lines) {
+        match HostValue::new(app.user, &String::from_utf8_lossy(user)) {
             Ok(value) => {
-                let context = context.clone().with_host_value(value);
-                request.extensions_mut().insert(context);
+                request.extensions_mut().insert(context.with_host_value(value));
             }
             Err(error) => return answer(StatusCode::BAD_REQUEST, &format!("X-User: {error}")),
         }
@@ -82,14 +119,18 @@ async fn view(
     Extension(request): Extension<RequestContext>,
     Path(id): Path<String>,
 ) -> Result<Response, Unanswered> {
-    let sealed = match app.cache.get(&id) {
-        Ok(hit) => hit,
-        Err(began) => {
+    // The revision is read first: a document that is changed meanwhile was current at that moment.
+    // Where it cannot be read the query runs, fails too, and logs that.
+    let revision = documents::revision(app.database.pool(), &id).await.ok().flatten();
+    let sealed = match revision.and_then(|revision| app.cache.get(&id, revision)) {
+        Some(hit) => hit,
+        None => {
             let query = app.runtime.query("documents:view");
             match documents::view(&query.log(), app.user, app.database.pool(), &id).await {
                 Ok(document) => {
+                    let revision = document.revision;
                     let sealed = query.seal(Arc::new(document));
-                    app.cache.insert(began, &id, sealed.clone());
+                    app.cache.insert(&id, revision, sealed.clone());
                     sealed
                 }
                 // A failure is a result too: it leaves once its logs are durable.
@@ -115,23 +156,7 @@ async fn update(
         let result = documents::update(&execution.log(), app.user, &mut tx, &id, &change).await;
         Ok(execution.seal_transaction(tx, result))
     });
-    let updated = updated.await;
-    // Also after an error: a commit that failed may have taken effect.
-    app.cache.invalidate(&id);
-    Ok(Json(updated?))
-}
-
-/// `GET /healthz`
-async fn healthz(State(app): State<App>) -> Response {
-    let Some(store) = app.store else { return answer(StatusCode::OK, "no bucket") };
-    let health = store.health();
-    let status = match health.state {
-        HealthState::Ok => StatusCode::OK,
-        HealthState::Retrying { .. } | HealthState::Blocked { .. } => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-    };
-    answer(status, &health.state.to_string())
+    Ok(Json(updated.await?))
 }
 
 /// A failure on its way to the client.
@@ -209,3 +234,7 @@ impl Unanswered {
         Unanswered { status, message: error.to_string() }
     }
 }
+
+#[cfg(test)]
+#[path = "app_tests.rs"]
+mod tests;

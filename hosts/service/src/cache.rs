@@ -7,52 +7,41 @@ use audit_runtime::Audited;
 
 use crate::documents::Document;
 
-/// How many documents are kept. When there is no room all are let go: simple, and right.
-const MAX_ENTRIES: usize = 10_000;
+/// How many documents are kept. When there is no room all are released: simple, and right.
+const MAX_ENTRIES: usize = 1_000;
 
 /// Sealed documents by id.
+///
+/// Nothing invalidates them. Whoever wants one says which revision the database has **now**, and a
+/// document at another revision is a miss. So no entry is ever stale, whoever changed the document:
+/// a request that was cancelled before its end, another process, a person with a database client.
 #[derive(Debug, Default)]
-pub(crate) struct Cache(Mutex<State>);
+pub(crate) struct Cache(Mutex<HashMap<String, Sealed>>);
 
-#[derive(Debug, Default)]
-struct State {
-    entries: HashMap<String, Audited<Arc<Document>>>,
-    /// Counts invalidations.
-    generation: u64,
+#[derive(Debug, Clone)]
+struct Sealed {
+    revision: i64,
+    document: Audited<Arc<Document>>,
 }
 
-/// The state of the cache when a query began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Generation(u64);
-
 impl Cache {
-    /// The sealed document, or what a query has to show to put one in.
-    pub(crate) fn get(&self, id: &str) -> Result<Audited<Arc<Document>>, Generation> {
-        let state = self.state();
-        state.entries.get(id).cloned().ok_or(Generation(state.generation))
+    /// The sealed document, if it is kept at this revision.
+    pub(crate) fn get(&self, id: &str, revision: i64) -> Option<Audited<Arc<Document>>> {
+        let entries = self.entries();
+        let sealed = entries.get(id).filter(|sealed| sealed.revision == revision)?;
+        Some(sealed.document.clone())
     }
 
-    /// Keeps the result of a query, unless something was changed since the query began: it may have
-    /// read the state before.
-    pub(crate) fn insert(&self, began: Generation, id: &str, document: Audited<Arc<Document>>) {
-        let mut state = self.state();
-        if state.generation != began.0 {
-            return;
+    /// Keeps the result of a query.
+    pub(crate) fn insert(&self, id: &str, revision: i64, document: Audited<Arc<Document>>) {
+        let mut entries = self.entries();
+        if entries.len() >= MAX_ENTRIES {
+            entries.clear();
         }
-        if state.entries.len() >= MAX_ENTRIES {
-            state.entries.clear();
-        }
-        state.entries.insert(id.to_owned(), document);
+        entries.insert(id.to_owned(), Sealed { revision, document });
     }
 
-    /// Lets go of a document that was changed.
-    pub(crate) fn invalidate(&self, id: &str) {
-        let mut state = self.state();
-        state.generation += 1;
-        state.entries.remove(id);
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<String, Sealed>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! These functions know nothing of HTTP, caches, or when their logs become durable.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use audit_runtime::{AuditError, AuditLog, Mutation, Query, Var, body};
@@ -64,7 +65,7 @@ pub(crate) async fn view(
     let found = find(database, id).await;
     log.audit(&body!({
         "action": "documents.view",
-        "document": id,
+        "document": bounded(id, MAX_ID_BYTES),
         "revision": found.as_ref().ok().and_then(|found| Some(found.as_ref()?.revision)),
         "outcome": match &found {
             Ok(Some(_)) => "shown",
@@ -95,10 +96,10 @@ pub(crate) async fn update(
         before.as_ref().ok().map(|before| before.as_ref().map_or(0, |before| before.revision));
     log.audit(&body!({
         "action": "documents.update",
-        "document": id,
+        "document": bounded(id, MAX_ID_BYTES),
         "from": from,
         "to": from.map(|revision| revision + 1),
-        "title": &change.title,
+        "title": bounded(&change.title, MAX_TITLE_BYTES),
         "bytes": change.text.len(),
         "outcome": match (&before, &result) {
             (Ok(_), Ok(())) => "to be committed".to_owned(),
@@ -145,6 +146,25 @@ fn check(id: &str, before: Option<&Document>, change: &Change) -> Result<(), Fai
         Some(expected) if expected != actual => Err(Failure::Stale { expected, actual }),
         Some(_) | None => Ok(()),
     }
+}
+
+/// What of a text goes into a log: what a client sends may be refused for its size, and the log of
+/// that must not have the same size.
+fn bounded(text: &str, max_bytes: usize) -> Cow<'_, str> {
+    if text.len() <= max_bytes {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(max_bytes)]))
+}
+
+/// The revision that a document has now: all that it takes to know if a cached one is current.
+pub(crate) async fn revision(
+    database: impl sqlx::Executor<'_, Database = Any>,
+    id: &str,
+) -> Result<Option<i64>, Failure> {
+    let row = sqlx::query("SELECT revision FROM documents WHERE id = $1").bind(id);
+    let row = row.fetch_optional(database).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
 async fn find(

@@ -3,19 +3,26 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use audit_runtime::http::TrustedProxies;
+use audit_host::ServeLimits;
+use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
 use audit_sink_s3::{Compression, JournalSettings};
 use clap::Parser;
 
 /// A web service whose reads and writes are audited: no document is shown and no change commits
 /// before its audit log is in the bucket.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "audit-service", version)]
 pub(crate) struct Settings {
     /// Where to listen. Port 0 takes a free one.
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
+
+    /// Where operators find /livez, /readyz and /healthz with the reasons; or `none`. Clients hear
+    /// at --listen only whether the service is ready.
+    #[arg(long, env = "OPERATORS_LISTEN", default_value = "127.0.0.1:8081")]
+    pub(crate) operators_listen: String,
 
     /// The directory for the database and the bucket, where no other place is given for them. Made
     /// if it does not exist.
@@ -39,10 +46,16 @@ pub(crate) struct Settings {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub(crate) database_url: Option<String>,
 
-    /// Networks of the proxies whose X-Forwarded-For and X-Request-Id are believed, for example
-    /// 10.0.0.0/8.
+    /// Networks of the proxies that are believed, for example 10.0.0.0/8: for whom they forward,
+    /// the request's id (X-Request-Id) and its user (X-User). They must set these headers in every
+    /// request.
     #[arg(long, env = "TRUSTED_PROXIES", default_value = "")]
     pub(crate) trusted_proxies: TrustedProxies,
+
+    /// The header in which they write the client's address: X-Forwarded-For, Forwarded (RFC 7239),
+    /// or another that holds an address, as X-Real-IP. No other header counts.
+    #[arg(long, env = "CLIENT_ADDRESS_HEADER", default_value = "x-forwarded-for")]
+    pub(crate) client_address_header: ClientAddressHeader,
 
     /// Without a journal: how long a log waits for others to share an object with, in milliseconds.
     /// [default: 50 for a bucket that charges for each request, 0 for a directory]
@@ -64,6 +77,36 @@ pub(crate) struct Settings {
     /// Adds to each log which execution of which function it comes from.
     #[arg(long, env = "AUDIT_PROVENANCE")]
     pub(crate) provenance: bool,
+
+    /// Shows each log on standard output once it is durable. [default: on a terminal only, since
+    /// logs hold personal data]
+    #[arg(long, env = "AUDIT_SHOW_LOGS", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) show_logs: Option<bool>,
+
+    /// How long a connection may take for its first request's header, in milliseconds.
+    #[arg(long, env = "HEADER_TIMEOUT_MS", default_value_t = 10_000)]
+    pub(crate) header_timeout_ms: u64,
+
+    /// How long a connection stays open without a request, in milliseconds: longer than a load
+    /// balancer in front keeps it.
+    #[arg(long, env = "IDLE_TIMEOUT_MS", default_value_t = 75_000)]
+    pub(crate) idle_timeout_ms: u64,
+
+    /// How long a request may take, its body included, in milliseconds.
+    #[arg(long, env = "REQUEST_TIMEOUT_MS", default_value_t = 30_000)]
+    pub(crate) request_timeout_ms: u64,
+
+    /// How many connections there are at once; others wait.
+    #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 512)]
+    pub(crate) max_connections: usize,
+
+    /// How long requests have to be answered once the service is told to stop, in milliseconds.
+    #[arg(long, env = "DRAIN_TIMEOUT_MS", default_value_t = 10_000)]
+    pub(crate) drain_timeout_ms: u64,
+
+    /// How long logs then have to arrive in the bucket before the process ends, in milliseconds.
+    #[arg(long, env = "CLOSE_TIMEOUT_MS", default_value_t = 15_000)]
+    pub(crate) close_timeout_ms: u64,
 }
 
 /// Where the audit logs go.
@@ -112,6 +155,26 @@ impl Settings {
             ..defaults
         };
         Ok(Destination::Bucket { url, settings })
+    }
+
+    /// Where operators' probes are answered, if anywhere.
+    pub(crate) fn operators_listen(&self) -> Result<Option<SocketAddr>, Box<dyn Error>> {
+        match self.operators_listen.as_str() {
+            "none" => Ok(None),
+            address => Ok(Some(address.parse().map_err(|error| {
+                format!("--operators-listen {address:?}: {error}, such as 127.0.0.1:8081, or none")
+            })?)),
+        }
+    }
+
+    /// What connections may take.
+    pub(crate) fn limits(&self) -> ServeLimits {
+        ServeLimits {
+            header_timeout: Duration::from_millis(self.header_timeout_ms),
+            idle_timeout: Duration::from_millis(self.idle_timeout_ms),
+            max_connections: self.max_connections,
+            drain_timeout: Duration::from_millis(self.drain_timeout_ms),
+        }
     }
 
     /// Where the documents are.

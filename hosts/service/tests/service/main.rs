@@ -7,4 +7,5 @@
 mod crashes;
 mod process;
 mod requests;
+mod stops;
 mod unreachable_bucket;

@@ -14,6 +14,7 @@ use walkdir::WalkDir;
 pub(crate) struct Service {
     process: Child,
     url: String,
+    operators: String,
     client: reqwest::Client,
 }
 
@@ -40,7 +41,7 @@ impl Service {
         environment: &[(&str, &str)],
     ) -> Service {
         let mut process = Command::new(env!("CARGO_BIN_EXE_audit-service"))
-            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .args(["--listen", "127.0.0.1:0", "--operators-listen", "127.0.0.1:0", "--data-dir"])
             .arg(directory.path())
             .args(flags)
             .envs(environment.iter().copied())
@@ -48,14 +49,15 @@ impl Service {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let url = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| Some(line.strip_prefix("listening on ")?.to_owned()))
-            .expect("the service says where it listens");
+        let mut said = |what: &str| {
+            let mut lines = lines.by_ref().map_while(Result::ok);
+            lines.find_map(|line| Some(line.strip_prefix(what)?.to_owned()))
+        };
+        let operators = said("probes are answered on ").expect("the service says where");
+        let url = said("listening on ").expect("the service says where it listens");
         // What it prints from now on must be read, so that it can go on printing.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Service { process, url, client: reqwest::Client::new() }
+        Service { process, url, operators, client: reqwest::Client::new() }
     }
 
     pub(crate) async fn view(&self, id: &str, headers: &[(&str, &str)]) -> (u16, Value) {
@@ -82,7 +84,32 @@ impl Service {
     }
 
     pub(crate) async fn healthz(&self) -> u16 {
-        self.client.get(format!("{}/healthz", self.url)).send().await.unwrap().status().as_u16()
+        self.probe(&self.url, "/healthz").await.0
+    }
+
+    /// What clients and operators are answered.
+    pub(crate) async fn probes(&self, path: &str) -> [(u16, String); 2] {
+        [self.probe(&self.url, path).await, self.probe(&self.operators, path).await]
+    }
+
+    async fn probe(&self, url: &str, path: &str) -> (u16, String) {
+        let response = self.client.get(format!("{url}{path}")).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// The address that it listens on.
+    pub(crate) fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+
+    /// Asks the process to end.
+    pub(crate) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// The code with which it ended.
+    pub(crate) fn exit_code(mut self) -> Option<i32> {
+        self.process.wait().unwrap().code()
     }
 
     /// Ends the process as the operating system ends one that it wants to be rid of. It is gone

@@ -78,12 +78,88 @@ async fn every_view_and_every_change_is_in_the_bucket_when_it_is_answered() {
 async fn what_a_client_claims_to_be_does_not_reach_a_log() {
     let directory = TempDir::new().unwrap();
     let service = Service::start(&directory, &[], &[]);
-    let forged =
-        [("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6"), ("x-request-id", "mine")];
+    let forged = [
+        ("x-forwarded-for", "6.6.6.6"),
+        ("forwarded", "for=6.6.6.6"),
+        ("x-real-ip", "6.6.6.6"),
+        ("x-request-id", "mine"),
+        ("x-user", "ada"),
+    ];
     service.view(&new_id("nothing"), &forged).await;
     let records = records(&directory);
     assert_eq!(records[0]["client"]["ip"], "127.0.0.1");
     assert_ne!(records[0]["client"]["requestId"], "mine");
+    assert!(records[0]["user"].is_null());
+}
+
+#[tokio::test]
+async fn a_proxy_is_believed_in_the_header_that_is_named_for_it() {
+    let directory = TempDir::new().unwrap();
+    let flags =
+        ["--trusted-proxies", "::ffff:127.0.0.0/104", "--client-address-header", "Forwarded"];
+    let service = Service::start(&directory, &flags, &[]);
+    // What the client sent is in the same request as what its proxy wrote.
+    let headers = [
+        ("x-forwarded-for", "6.6.6.6"),
+        ("forwarded", "for=6.6.6.6"),
+        ("forwarded", "for=\"[2001:db8::9]:4711\";proto=https"),
+        ("x-user", "mallory"),
+        ("x-user", "ada"),
+        ("x-request-id", "client"),
+        ("x-request-id", "proxy"),
+    ];
+    service.view(&new_id("nothing"), &headers).await;
+    let records = records(&directory);
+    let client = &records[0]["client"];
+    assert_eq!((&client["ip"], &client["requestId"]), (&json!("2001:db8::9"), &json!("proxy")));
+    assert_eq!(records[0]["user"], "ada");
+}
+
+#[tokio::test]
+async fn clients_hear_from_probes_only_whether_the_service_is_ready() {
+    let directory = TempDir::new().unwrap();
+    let service = Service::start_with_journal(&directory, &[], &[]);
+    for path in ["/livez", "/readyz", "/healthz", "/healthz?verbose"] {
+        let [client, operator] = service.probes(path).await;
+        assert_eq!(client, (200, r#"{"message":"ok"}"#.to_owned()), "{path}");
+        assert_eq!(operator.0, 200);
+    }
+    let [_, (_, verbose)] = service.probes("/healthz?verbose").await;
+    assert!(verbose.contains("journalBytes"), "{verbose}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_the_service_writes_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = TempDir::new().unwrap();
+    let service = Service::start_with_journal(&directory, &[], &[]);
+    assert_eq!(service.update(&new_id("plan"), change("one"), &[]).await.0, 200);
+    service.stop();
+    let mut files = 0;
+    for entry in walkdir::WalkDir::new(directory.path()).min_depth(1) {
+        let entry = entry.unwrap();
+        let metadata = entry.metadata().unwrap();
+        files += usize::from(metadata.is_file());
+        let (mode, path) = (metadata.permissions().mode(), entry.path().display());
+        assert_eq!(mode & 0o077, 0, "{path} has mode {mode:o}");
+    }
+    assert!(files > 1, "an object, a segment: {files}");
+}
+
+#[tokio::test]
+async fn a_body_sent_slowly_is_given_up() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let directory = TempDir::new().unwrap();
+    let service = Service::start(&directory, &["--request-timeout-ms", "50"], &[]);
+    let mut client = tokio::net::TcpStream::connect(service.address()).await.unwrap();
+    let half = "PUT /documents/plan HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+                Content-Length: 1000\r\n\r\n{\"title\":";
+    client.write_all(half.as_bytes()).await.unwrap();
+    let mut response = Vec::new();
+    client.read_to_end(&mut response).await.unwrap();
+    assert!(response.starts_with(b"HTTP/1.1 503 "), "{}", String::from_utf8_lossy(&response));
+    assert!(records(&directory).is_empty());
 }
 
 #[tokio::test]

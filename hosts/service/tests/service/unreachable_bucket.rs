@@ -7,7 +7,10 @@ use tempfile::TempDir;
 use crate::process::{Records, Service, change, check_numbers, new_id, records_in};
 
 /// What the service is started with to write to this server.
-fn environment<'a>(store: &'a S3TestServer, endpoint: &'a str) -> [(&'a str, &'a str); 5] {
+pub(crate) fn environment<'a>(
+    store: &'a S3TestServer,
+    endpoint: &'a str,
+) -> [(&'a str, &'a str); 5] {
     [
         ("AWS_ACCESS_KEY_ID", store.access_key()),
         ("AWS_SECRET_ACCESS_KEY", store.secret_key()),

@@ -1,0 +1,160 @@
+//! No view is stale, whoever changed the document and however far that came.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use audit_core::testing::MemorySink;
+use audit_runtime::{RetryPolicy, Vars};
+use axum::body::{Body, to_bytes};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(600);
+
+struct Service {
+    sink: Arc<MemorySink>,
+    database: Database,
+    router: Router,
+}
+
+/// A service of its own on the database that all of a test share.
+async fn service(url: &str) -> Service {
+    let sink = Arc::new(MemorySink::new());
+    let mut vars = Vars::new();
+    let user = vars.register("user", 256).unwrap();
+    let runtime = AuditRuntime::builder(Arc::clone(&sink) as _)
+        .with_vars(vars)
+        .with_retry_policy(RetryPolicy { max_attempts: 30, base_backoff_ms: 1, max_backoff_ms: 20 })
+        .build();
+    let database = Database::open(url).await.unwrap();
+    let app = App::new(runtime, database.clone(), user, LONG);
+    let router = app.router(TrustedProxies::none(), Probe::new(None));
+    Service { sink, database, router }
+}
+
+/// The URL of a database, and an id that no other test uses.
+fn database(directory: &tempfile::TempDir) -> (String, String) {
+    let url = std::env::var("DATABASE_URL")
+        .unwrap_or_else(|_| format!("sqlite://{}/db?mode=rwc", directory.path().display()));
+    let name = directory.path().file_name().unwrap().to_string_lossy();
+    (url, name.replace('.', ""))
+}
+
+impl Service {
+    async fn view(&self, id: &str) -> Value {
+        let request = Request::get(format!("/documents/{id}")).body(Body::empty()).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    fn update(&self, id: &str, text: &str) -> impl Future<Output = StatusCode> + use<> {
+        let change = json!({ "title": "A title", "text": text }).to_string();
+        let request = Request::put(format!("/documents/{id}"))
+            .header("content-type", "application/json")
+            .body(Body::from(change))
+            .unwrap();
+        let response = self.router.clone().oneshot(request);
+        async move { response.await.unwrap().status() }
+    }
+
+    async fn revision(&self, id: &str) -> i64 {
+        documents::revision(self.database.pool(), id).await.unwrap().unwrap()
+    }
+}
+
+/// What the future gives within so many polls; then it is dropped where it waits.
+async fn within_polls<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        left -= 1;
+        if left == 0 { Poll::Ready(None) } else { Poll::Pending }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn no_view_is_stale_wherever_a_change_was_cancelled() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let (url, id) = database(&directory);
+    let service = service(&url).await;
+    assert_eq!(service.update(&id, "first").await, StatusCode::OK);
+    let (mut done, mut cancelled) = (0, 0);
+    // Where so many polls lead differs from time to time: each is tried several times.
+    for polls in (1..=8).cycle().take(48) {
+        service.view(&id).await;
+        match within_polls(polls, service.update(&id, &format!("{polls}"))).await {
+            Some(status) => {
+                assert_eq!(status, StatusCode::OK);
+                done += 1;
+            }
+            None => cancelled += 1,
+        }
+        // A commit that was on its way may arrive between two of these.
+        for _ in 0..3 {
+            let before = service.revision(&id).await;
+            let seen = service.view(&id).await["revision"].as_i64().unwrap();
+            let after = service.revision(&id).await;
+            assert!((before..=after).contains(&seen), "{before} {seen} {after}, {polls} polls");
+        }
+    }
+    assert!(cancelled > 0 && done > 0, "{cancelled} changes were cancelled, {done} done");
+    // What committed is logged: as the change of each revision.
+    let logs = service.sink.lines();
+    for revision in 1..=service.revision(&id).await {
+        let to = format!("\"to\":{revision},");
+        assert!(logs.iter().any(|log| log.contains(&to)), "revision {revision} has a log");
+    }
+}
+
+#[tokio::test]
+async fn two_services_on_one_database_show_each_others_changes() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let (url, id) = database(&directory);
+    let services = [service(&url).await, service(&url).await];
+    for revision in 1..=6 {
+        let [writer, other] = [revision % 2, (revision + 1) % 2].map(|n| &services[n]);
+        assert_eq!(writer.update(&id, "x").await, StatusCode::OK);
+        for service in [writer, other, other] {
+            assert_eq!(service.view(&id).await["revision"], revision);
+        }
+    }
+    // Each hand-out is logged, hits like misses.
+    for service in &services {
+        let views = service.sink.lines();
+        let views = views.iter().filter(|log| log.contains("documents.view")).count();
+        assert_eq!(views, 9);
+    }
+}
+
+#[tokio::test]
+async fn logs_of_what_is_too_long_are_not_as_long() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let (url, id) = database(&directory);
+    let service = service(&url).await;
+    let long = id.repeat(60_000 / id.len());
+    let view = Request::get(format!("/documents/{long}")).body(Body::empty()).unwrap();
+    assert_eq!(service.router.clone().oneshot(view).await.unwrap().status(), StatusCode::NOT_FOUND);
+    assert_eq!(service.update(&long, "x").await, StatusCode::BAD_REQUEST);
+    let titled = Request::put(format!("/documents/{id}"))
+        .header("content-type", "application/json")
+        .body(Body::from(json!({ "title": "é".repeat(60_000), "text": "" }).to_string()))
+        .unwrap();
+    assert_eq!(
+        service.router.clone().oneshot(titled).await.unwrap().status(),
+        StatusCode::BAD_REQUEST
+    );
+    let logs = service.sink.lines();
+    assert_eq!(logs.len(), 3);
+    assert!(logs.iter().all(|log| log.len() < 1_000), "{logs:?}");
+    assert!(!logs[0].contains(&format!("\"{}\"", &long[..64])), "a cut id is not another's");
+}

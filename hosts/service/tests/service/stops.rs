@@ -1,0 +1,78 @@
+//! A service that is told to stop ends, whatever its clients and its bucket do.
+//!
+//! A limit that must not be what ends it is an hour: a test that waits for it fails by never
+//! ending.
+
+use s3_testserver::S3TestServer;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::process::{Service, change, new_id, records};
+use crate::unreachable_bucket::environment;
+
+const AN_HOUR: &str = "3600000";
+const HALF_A_BODY: &str = "PUT /documents/plan HTTP/1.1\r\nHost: a\r\n\
+                           Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{";
+
+async fn sent(service: &Service, bytes: &str) -> TcpStream {
+    let mut client = TcpStream::connect(service.address()).await.unwrap();
+    client.write_all(bytes.as_bytes()).await.unwrap();
+    // Whatever was sent before this is answered, was accepted by the service.
+    assert_eq!(service.healthz().await, 200);
+    client
+}
+
+#[tokio::test]
+async fn half_a_header_and_idle_connections_do_not_keep_a_service_from_stopping() {
+    let directory = TempDir::new().unwrap();
+    let flags = ["--drain-timeout-ms", AN_HOUR, "--header-timeout-ms", AN_HOUR];
+    let service = Service::start_with_journal(&directory, &flags, &[]);
+    assert_eq!(service.update(&new_id("plan"), change("one"), &[]).await.0, 200);
+    let clients = [sent(&service, "").await, sent(&service, "GET /documents/pl").await];
+    service.stop();
+    drop(clients);
+    assert_eq!(records(&directory).len(), 1, "the sink was closed");
+}
+
+#[tokio::test]
+async fn half_a_body_is_cut_off_and_the_sink_is_closed() {
+    let directory = TempDir::new().unwrap();
+    let service = Service::start_with_journal(&directory, &["--drain-timeout-ms", "50"], &[]);
+    assert_eq!(service.update(&new_id("plan"), change("one"), &[]).await.0, 200);
+    let mut client = sent(&service, HALF_A_BODY).await;
+    service.stop();
+    assert_eq!(records(&directory).len(), 1, "the sink was closed");
+    let mut response = Vec::new();
+    drop(client.read_to_end(&mut response).await);
+    assert!(response.is_empty());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_service_at_once() {
+    let directory = TempDir::new().unwrap();
+    let flags = ["--drain-timeout-ms", AN_HOUR, "--request-timeout-ms", AN_HOUR];
+    let service = Service::start_with_journal(&directory, &flags, &[]);
+    let client = sent(&service, HALF_A_BODY).await;
+    service.terminate();
+    // It was told once it accepts no more.
+    while TcpStream::connect(service.address()).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    service.terminate();
+    assert_eq!(service.exit_code(), Some(128 + 15));
+    drop(client);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_takes_nothing_keeps_no_service_from_stopping() {
+    let directory = TempDir::new().unwrap();
+    let store = S3TestServer::start().await;
+    let (bucket, endpoint) = (format!("s3://{}/logs", store.bucket()), store.endpoint());
+    let flags = ["--bucket", &bucket, "--close-timeout-ms", "50", "--cut-after-ms", AN_HOUR];
+    let service = Service::start_with_journal(&directory, &flags, &environment(&store, &endpoint));
+    store.pause().await;
+    assert_eq!(service.update(&new_id("plan"), change("one"), &[]).await.0, 200);
+    service.terminate();
+    assert_eq!(service.exit_code(), Some(3), "not everything was delivered");
+}
