@@ -1,5 +1,7 @@
 //! The lines of one object.
 
+use std::borrow::Cow;
+
 use audit_sink_s3::{DecodeError, DecodedLines, LineDecoder, ObjectMetadata};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -26,7 +28,7 @@ pub(crate) struct Content {
 pub(crate) struct InvalidLines {
     /// The number of the first of them, from 1.
     pub(crate) line: u64,
-    what: String,
+    what: Cow<'static, str>,
     pub(crate) count: u64,
 }
 
@@ -52,27 +54,27 @@ impl Content {
 }
 
 /// Why a line is no record, if it is none.
-fn no_record(line: &[u8]) -> Option<String> {
+fn no_record(line: &[u8]) -> Option<Cow<'static, str>> {
     if line.is_empty() {
-        return Some("is empty".to_owned());
+        return Some("is empty".into());
     }
     let text = match std::str::from_utf8(line) {
         Ok(text) => text,
         Err(error) => {
-            return Some(format!("is not UTF-8 from byte {} on", error.valid_up_to() + 1));
+            return Some(format!("is not UTF-8 from byte {} on", error.valid_up_to() + 1).into());
         }
     };
     if text.starts_with('\u{feff}') {
-        return Some("begins with a byte order mark, and is no JSON object".to_owned());
+        return Some("begins with a byte order mark, and is no JSON object".into());
     }
     if !text.trim_ascii_start().starts_with('{') {
-        return Some("is no JSON object".to_owned());
+        return Some("is no JSON object".into());
     }
     let error = serde_json::from_str::<serde::de::IgnoredAny>(text).err()?;
     let why = error.to_string();
     // It is the one line that the parser saw.
     let why = why.split(" at line ").next().unwrap_or(&why);
-    Some(format!("is no JSON object: {why} near byte {}", error.column()))
+    Some(format!("is no JSON object: {why} near byte {}", error.column()).into())
 }
 
 /// In what an object's lines and key differ from its metadata.

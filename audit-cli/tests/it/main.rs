@@ -11,3 +11,6 @@ mod records_are_printed;
 mod stats_find_what_is_wrong;
 mod support;
 mod tail_follows;
+mod terminals_obey_nothing_foreign;
+mod what_is_left_out_is_told;
+mod what_is_no_record_is_damage;

@@ -1,0 +1,114 @@
+//! What a record, a file name or a store says reaches a terminal as text.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+
+use audit_core::Batch;
+use audit_sink_s3::Bucket;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use serde_json::Value;
+
+use crate::support::{DAY, audit, command, object_for_each_batch, write};
+
+/// Runs `audit` on a terminal of its own, and gives what that is sent.
+async fn on_terminal(arguments: &[&str]) -> String {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let name = std::ffi::OsStr::from_bytes(name.as_bytes());
+    let other_end = || OpenOptions::new().read(true).write(true).open(name).unwrap();
+    let mut command = command();
+    command.args(arguments).stdout(other_end()).stderr(other_end());
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    tokio::task::spawn_blocking(move || {
+        let mut shown = Vec::new();
+        // A terminal whose other end was closed by everybody ends with an error.
+        let _ = std::fs::File::from(terminal).read_to_end(&mut shown);
+        assert!(child.wait().unwrap().code().is_some());
+        String::from_utf8(shown).unwrap()
+    })
+    .await
+    .unwrap()
+}
+
+/// What a terminal may obey, or shows as something else than it is.
+fn hazards() -> Vec<char> {
+    let ranges =
+        [0x80..=0x9f, 0x200b..=0x200f, 0x2028..=0x202e, 0x2060..=0x2069, 0xe0041..=0xe0042];
+    let singles = [0x7f, 0xad, 0x61c, 0xfeff, 0xffff, 0x10ffff];
+    let codes = ranges.into_iter().flatten().chain(singles);
+    codes.map(|code| char::from_u32(code).unwrap()).collect()
+}
+
+/// Fails if any stands in a text but line ends and the colours that `audit` itself uses.
+#[track_caller]
+fn is_harmless(text: &str) {
+    let ours = ["\x1b[32m", "\x1b[1;31m", "\x1b[33m", "\x1b[1m", "\x1b[2m", "\x1b[0m", "\r\n"];
+    let rest = ours.iter().fold(text.to_owned(), |text, code| text.replace(code, ""));
+    let found = rest.chars().filter(|c| *c != '\n' && (c.is_control() || hazards().contains(c)));
+    assert_eq!(found.collect::<Vec<_>>(), [] as [char; 0], "{text:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_escaped_on_a_terminal_and_as_they_are_in_a_pipe() {
+    let root = tempfile::tempdir().unwrap();
+    let place = root.path().to_str().unwrap();
+    let bucket = Bucket::open(&format!("file://{place}")).unwrap();
+    let hostile: String = hazards().into_iter().chain("é 日本 \u{1f980}".chars()).collect();
+    let lines: Vec<String> = vec![
+        format!("{{\"a\":\"{hostile}\",\"{hostile}\":[\"{hostile}\"]}}"),
+        "{\t\"b\":\r1}".to_owned(),
+        r#"{"c":"\u001b[2J\u0007"}"#.to_owned(),
+    ];
+    let whole: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let batch = Batch::from_lines(DAY, whole.clone().into()).unwrap();
+    write(bucket, object_for_each_batch(), vec![batch]).await;
+    assert_eq!(audit(&[], &["cat", place]).await.out, whole, "in a pipe");
+    let parsed = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+    for command in ["cat", "tail"] {
+        let shown = on_terminal(&[command, place]).await;
+        is_harmless(&shown);
+        assert!(shown.contains("é 日本 \u{1f980}"), "{shown:?}");
+        let values: Vec<Value> = shown.lines().map(parsed).collect();
+        assert_eq!(values, lines.iter().map(|line| parsed(line)).collect::<Vec<_>>());
+        is_harmless(&on_terminal(&[command, "--json", place]).await);
+        is_harmless(&on_terminal(&[command, "--pretty", place]).await);
+        is_harmless(&on_terminal(&[command, "--color", "always", place]).await);
+        is_harmless(&audit(&[], &[command, "--pretty", "--color", "always", place]).await.out);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_and_errors_are_escaped_wherever_they_go() {
+    for hazard in "\u{1b}\u{7}\r\n\t\u{7f}\u{9b}\u{202e}\u{2066}\u{200b}\u{e0041}".chars() {
+        let root = tempfile::tempdir().unwrap();
+        let hostile = format!("a{hazard}[31mb");
+        let inner = root.path().join(&hostile);
+        let day = inner.join("dt=2023-11-14/hour=00");
+        std::fs::create_dir_all(&day).unwrap();
+        std::fs::write(day.join(&hostile), "x").unwrap();
+        let (outer, inner) = (root.path().to_str().unwrap(), inner.to_str().unwrap());
+        let missing = format!("{inner}/no{hazard}");
+        for arguments in [
+            &["ls", inner][..],
+            &["stats", inner],
+            &["stats", "--color", "always", inner],
+            &["stats", "--json", inner],
+            &["stats", outer],
+            &["cat", outer],
+            &["ls", &missing],
+            &["--json", "ls", &missing],
+            &["doctor", &missing],
+        ] {
+            let ran = audit(&[], arguments).await;
+            is_harmless(&ran.out);
+            is_harmless(&ran.err);
+            assert!(ran.out.len() + ran.err.len() > 0, "{arguments:?}");
+        }
+    }
+}
