@@ -13,6 +13,7 @@ import sys
 import urllib.error
 import urllib.request
 
+import chdb.session
 import duckdb
 import sqlglot
 
@@ -96,6 +97,22 @@ database = duckdb.connect()
 database.execute(queries["duckdb", "table"].replace("BUCKET_DIRECTORY", bucket))
 
 
+# A record with names that meet, in a bucket of its own.
+clash = f"{root}/clash"
+os.makedirs(f"{clash}/dt=2026-11-20/hour=09")
+record = {"user": "bob", "User": "eve", "dt": "body's", "hour": "body's", "filename": "body's"}
+with open(f"{clash}/dt=2026-11-20/hour=09/0000000000000000000000002D-000000000000.ndjson", "w") as file:
+    file.write(json.dumps(record) + "\n")
+
+clickhouse = chdb.session.Session()
+clickhouse.query(queries["clickhouse", "table"].replace("BUCKET_DIRECTORY", bucket))
+
+
+def clickhouse_rows(sql):
+    result = clickhouse.query(sql.strip().rstrip(";").replace("BUCKET_DIRECTORY", bucket), "JSONCompact")
+    return [tuple(row) for row in json.loads(str(result))["data"]]
+
+
 def rows(sql):
     return database.execute(sql.replace("BUCKET_DIRECTORY", bucket)).fetchall()
 
@@ -123,22 +140,26 @@ def check(dialect, name, found):
     elif name == "json":
         updates = sorted((user, "127.0.0.1") for user, action, _, _ in asked if action == "documents.update")
         assert found == updates, found
+    elif name == "names":
+        assert found == [("bob", "eve", "body's", "2026-11-20")], found
     else:
         assert [row[1:] for row in found] == expected[name], (dialect, name, found)
-        assert all(row[0].year >= 2024 for row in found), found
+        assert all(str(row[0]) >= "2024" for row in found), found
     print(f"{dialect} {name}: {len(found)} rows, as expected")
 
 
+of_engine = {"duckdb": rows, "clickhouse": clickhouse_rows}
 for (dialect, name), sql in queries.items():
-    if dialect == "duckdb" and name != "table":
-        check(dialect, name, rows(sql))
+    if dialect in of_engine and name != "table":
+        place = sql.replace("BUCKET_DIRECTORY", clash) if name == "names" else sql
+        check(dialect, name, of_engine[dialect](place))
 
 # The other engines see dt and hour as text, and Athena and Trino fold names to lower case, as DuckDB compares them anyway.
 database.execute("CREATE MACRO timestamp_millis(ms) AS make_timestamp_ms(ms)")  # Spark has it, DuckDB does not.
 database.execute("CREATE VIEW typed AS SELECT * REPLACE (strftime(dt, '%Y-%m-%d') AS dt) FROM audit")
 run = 0
 for dialect, name, sql in blocks:
-    if dialect == "duckdb":
+    if dialect in of_engine:
         continue
     if not name or name == "table":
         assert sqlglot.parse(sql, read=dialect), sql

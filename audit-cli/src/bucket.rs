@@ -141,6 +141,11 @@ impl Reader {
         self.bucket.store()
     }
 
+    /// The store's own time, once it answered.
+    pub(crate) fn store_time_ms(&self) -> Option<i64> {
+        self.bucket.store_time_ms()
+    }
+
     pub(crate) fn is_directory(&self) -> bool {
         !self.lists_in_order
     }

@@ -94,6 +94,10 @@ impl Follow {
             credit: 0.0,
         };
         let (objects, _) = follow.look(reader).await?;
+        if let Some(time_ms) = reader.store_time_ms() {
+            follow.begin_ms = time_ms;
+            follow.since_ms = time_ms - skew_ms;
+        }
         objects.iter().for_each(|object| follow.add(object));
         Ok(follow)
     }
@@ -102,10 +106,6 @@ impl Follow {
     pub(crate) fn add(&mut self, object: &Listed) {
         if object.modified_ms >= self.since_ms {
             self.known.insert(object.key, object.modified_ms);
-        }
-        if self.lists_per_minute.is_some() {
-            // The store's clock is at least as late as that. It may be behind ours.
-            self.begin_ms = self.begin_ms.max(object.modified_ms.saturating_add(1)).min(now_ms());
         }
     }
 
@@ -135,8 +135,7 @@ impl Follow {
     /// How long to wait before a look that takes so many listings: three quarters of all.
     fn pause(&self, lists: u64) -> Duration {
         let Some(per_minute) = self.lists_per_minute else { return self.interval };
-        let share = f64::from(per_minute) * 0.75;
-        self.interval.max(Duration::from_secs_f64(60.0 * lists as f64 / share))
+        self.interval.max(time_for(per_minute, lists))
     }
 
     /// Lists the last hours, and those in which something arrived. Gives what is new, and how many
@@ -250,7 +249,35 @@ impl Follow {
     }
 }
 
+/// In how much time so many listings are three quarters of those that are allowed.
+fn time_for(per_minute: u32, lists: u64) -> Duration {
+    let share = f64::from(per_minute) * 0.75;
+    Duration::from_secs_f64(60.0 * lists as f64 / share)
+}
+
 /// How many listings are allowed in this time.
 fn allowed(per_minute: u32, time: Duration) -> f64 {
     f64::from(per_minute) * time.as_secs_f64() / 60.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_and_the_walk_together_keep_the_bound() {
+        for per_minute in [8, 240, 60_000] {
+            for lists in [4, 5, 100, 10_000] {
+                for interval in [Duration::from_millis(10), Duration::from_secs(2)] {
+                    let pause = interval.max(time_for(per_minute, lists));
+                    let walk = allowed(per_minute, pause) - lists as f64;
+                    // Never more than the rest, and always the walk's quarter at least.
+                    assert!(walk + 1e-3 >= lists as f64 / 3.0, "{per_minute} {lists} {walk}");
+                }
+            }
+        }
+        // With the defaults: thirty looks of four, and as much for the walk.
+        assert!(time_for(240, 4) < Duration::from_secs(2));
+        assert_eq!(allowed(240, Duration::from_secs(2)), 8.0);
+    }
 }

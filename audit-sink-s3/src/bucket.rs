@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +32,8 @@ pub struct Bucket {
     is_read_only: bool,
     /// Where the store is a directory of this host.
     directory: Option<PathBuf>,
+    /// Of one that is only read.
+    store_time_ms: Option<Arc<AtomicI64>>,
     /// Cleared once the store said that it keeps no attributes.
     attributes: Arc<AtomicBool>,
 }
@@ -85,7 +87,7 @@ impl Bucket {
     ///
     /// As [`open`](Self::open), and when a directory does not exist.
     pub fn open_to_read(url: &str, retry_for: Duration) -> Result<Bucket, OpenError> {
-        Bucket::open_for(Purpose::Read { retry_for, on_retry: None }, url, [] as [(&str, &str); 0])
+        Bucket::open_for(Purpose::reading(retry_for, None), url, [] as [(&str, &str); 0])
     }
 
     /// Like [`open_to_read`](Self::open_to_read), and calls `on_retry` for each request that failed
@@ -99,7 +101,7 @@ impl Bucket {
         retry_for: Duration,
         on_retry: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Bucket, OpenError> {
-        let purpose = Purpose::Read { retry_for, on_retry: Some(Arc::new(on_retry)) };
+        let purpose = Purpose::reading(retry_for, Some(Arc::new(on_retry)));
         Bucket::open_for(purpose, url, [] as [(&str, &str); 0])
     }
 
@@ -128,7 +130,11 @@ impl Bucket {
             Some((name, _)) => Err(unknown_option(name, store)),
             None => Ok(()),
         };
-        let is_read_only = matches!(purpose, Purpose::Read { .. });
+        let store_time_ms = match &purpose {
+            Purpose::Read { store_time_ms, .. } => Some(Arc::clone(store_time_ms)),
+            Purpose::Write => None,
+        };
+        let is_read_only = store_time_ms.is_some();
         let bucket = match url.scheme() {
             "s3" => Bucket::remote(&url, prefix, stores::s3(&url, purpose, &options)?),
             "gs" => Bucket::remote(&url, prefix, stores::gs(&url, purpose, &options)?),
@@ -152,7 +158,7 @@ impl Bucket {
             )),
             _ => Err(scheme(&url, "use s3://, gs://, az://, file:// or memory://")),
         };
-        Ok(Bucket { is_read_only, ..bucket? })
+        Ok(Bucket { is_read_only, store_time_ms, ..bucket? })
     }
 
     /// The part of `store` below `prefix`. For a store that the host made itself: with credentials
@@ -173,6 +179,7 @@ impl Bucket {
             prefix,
             name: name.into(),
             directory: None,
+            store_time_ms: None,
             attributes: Arc::new(AtomicBool::new(true)),
         }
     }
@@ -180,6 +187,14 @@ impl Bucket {
     /// The store behind it.
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
+    }
+
+    /// The store's own time at its last response, to the second before, in milliseconds since the
+    /// Unix epoch. `None` for a bucket that is not only read, a directory, and a store that does
+    /// not tell.
+    pub fn store_time_ms(&self) -> Option<i64> {
+        let time_ms = self.store_time_ms.as_ref()?.load(Ordering::Relaxed);
+        Some(time_ms).filter(|time_ms| *time_ms > 0)
     }
 
     /// Where it is, if it is a directory of this host.
@@ -347,7 +362,18 @@ impl fmt::Debug for Bucket {
 )]
 pub(crate) enum Purpose {
     Write,
-    Read { retry_for: Duration, on_retry: Option<OnRetry> },
+    Read {
+        retry_for: Duration,
+        on_retry: Option<OnRetry>,
+        /// The time of the store's last response, in milliseconds since the Unix epoch; 0 for none.
+        store_time_ms: Arc<AtomicI64>,
+    },
+}
+
+impl Purpose {
+    fn reading(retry_for: Duration, on_retry: Option<OnRetry>) -> Purpose {
+        Purpose::Read { retry_for, on_retry, store_time_ms: Arc::default() }
+    }
 }
 
 /// Is told why a request failed that will be retried.
@@ -542,8 +568,7 @@ mod tests {
                 ("aws_secret_access_key", server.secret_key().to_owned()),
             ];
             let bucket =
-                Bucket::open_for(Purpose::Read { retry_for, on_retry: None }, &url, options)
-                    .unwrap();
+                Bucket::open_for(Purpose::reading(retry_for, None), &url, options).unwrap();
             async move { bucket.store().get(&Path::from("a")).await.map(drop) }
         };
         // More failures than the client's own count of retries would get over.

@@ -7,9 +7,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use audit_core::async_trait;
 use bytes::Bytes;
+use chrono::DateTime;
 use http_body_util::{BodyExt, Full};
 use object_store::ClientOptions;
 use object_store::client::{
@@ -24,12 +27,15 @@ use crate::bucket::OnRetry;
 /// Connects with what listens to failures.
 pub(crate) struct ReadConnector {
     pub(crate) on_retry: Option<OnRetry>,
+    /// Where the time of the last response goes, in milliseconds since the Unix epoch.
+    pub(crate) time_ms: Arc<AtomicI64>,
 }
 
 impl HttpConnector for ReadConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(ReadService { inner, on_retry: self.on_retry.clone() }))
+        let (on_retry, time_ms) = (self.on_retry.clone(), Arc::clone(&self.time_ms));
+        Ok(HttpClient::new(ReadService { inner, on_retry, time_ms }))
     }
 }
 
@@ -42,6 +48,7 @@ impl fmt::Debug for ReadConnector {
 struct ReadService {
     inner: HttpClient,
     on_retry: Option<OnRetry>,
+    time_ms: Arc<AtomicI64>,
 }
 
 impl fmt::Debug for ReadService {
@@ -70,6 +77,10 @@ impl HttpService for ReadService {
             .into_parts();
         if parts.status.is_server_error() || parts.status.as_u16() == 429 {
             self.tell(|| format!("status {}", parts.status));
+        }
+        let date = parts.headers.get("date").and_then(|date| date.to_str().ok());
+        if let Some(date) = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok()) {
+            self.time_ms.store(date.timestamp_millis(), Ordering::Relaxed);
         }
         let illegible: Vec<_> = parts
             .headers

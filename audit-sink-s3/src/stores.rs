@@ -70,9 +70,10 @@ macro_rules! build {
         }
         let configure: fn($builder) -> $builder = $configure;
         let mut builder = configure(builder);
-        if let Purpose::Read { on_retry, .. } = &$purpose {
-            let on_retry = on_retry.clone();
-            builder = builder.with_http_connector(crate::read_client::ReadConnector { on_retry });
+        if let Purpose::Read { on_retry, store_time_ms, .. } = &$purpose {
+            let (on_retry, time_ms) = (on_retry.clone(), Arc::clone(store_time_ms));
+            let connector = crate::read_client::ReadConnector { on_retry, time_ms };
+            builder = builder.with_http_connector(connector);
         }
         let failed = |error: object_store::Error| {
             let try_build = |settings: &mut dyn Iterator<Item = (&str, &str)>| {

@@ -2,13 +2,17 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
 use audit_core::{AuditSink, Clock, SystemClock};
 use audit_sink_s3::{Bucket, S3Sink};
+use s3_testserver::{RequestInfo, S3TestServer};
 
-use crate::support::{HOUR_MS, batch, command, object_for_each_batch};
+use crate::support::{
+    HOUR_MS, batch, bucket, command, environment, hourly, object_for_each_batch, url,
+};
 
 fn send(signal: &str, child: &Child) {
     let id = child.id().to_string();
@@ -56,6 +60,106 @@ async fn what_arrives_is_printed_once_until_ctrl_c() {
         );
     }
     sink.close().await.unwrap();
+}
+
+/// Persists objects under hours near and far while `tail -f` runs, and expects each record once.
+async fn arrives_under_any_hour(
+    place: &str,
+    environment: &[(&'static str, String)],
+    bucket: Bucket,
+) {
+    let now = SystemClock.now_ms();
+    let sink = S3Sink::builder(bucket).with_settings(object_for_each_batch()).open().await.unwrap();
+    // There before, under an hour that is not looked at each time.
+    sink.persist(batch(now - 30 * HOUR_MS, "before", 1)).await.unwrap();
+    sink.persist(batch(now, "now", 1)).await.unwrap();
+    let mut child = command()
+        .args(["tail", "-f", "-n", "2", "--interval-ms", "10", "--lists-per-minute", "100000"])
+        .arg(place)
+        .envs(environment.iter().cloned())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut next = move || {
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        line
+    };
+    let first = [next(), next()];
+    assert!(first[0].contains("before") && first[1].contains("now"), "{first:?}");
+    // Three hours and a day behind, a backlog of one hour, a day and a year ahead, years ago.
+    let hours = [-3, -26, -40, -40, -40, 1, 2, 30, 9_000, -40_000, 0, -3];
+    for (n, hours) in hours.into_iter().enumerate() {
+        let user = format!("late{n}");
+        sink.persist(batch(now + hours * HOUR_MS + n as i64, &user, 2)).await.unwrap();
+        let lines = [next(), next()];
+        assert!(lines.iter().all(|line| line.contains(&format!("\"{user}\""))), "{lines:?}");
+    }
+    // What came at once comes whole, in whatever order the hours are looked at.
+    let expected: BTreeSet<String> = (0..20).map(|n| format!("\"backlog{n}\"")).collect();
+    for n in 0..20 {
+        let time = now - (50 + n % 7) * HOUR_MS;
+        sink.persist(batch(time, &format!("backlog{n}"), 1)).await.unwrap();
+    }
+    let found: BTreeSet<String> = (0..20)
+        .map(|_| next().split("\"user\":").nth(1).unwrap().split(',').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(found, expected);
+    send("-INT", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    sink.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_arrives_in_a_directory_under_any_hour_is_printed_once() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().to_str().unwrap();
+    let bucket = Bucket::open(&format!("file://{path}")).unwrap();
+    arrives_under_any_hour(path, &[], bucket).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_arrives_in_a_store_under_any_hour_is_printed_once() {
+    let server = S3TestServer::start().await;
+    arrives_under_any_hour(&url(&server), &environment(&server), bucket(&server)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_walk_over_all_days_takes_its_share_of_listings_and_no_more() {
+    // Ten days, long ago.
+    let (server, _) = hourly(240).await;
+    let mut child = command()
+        .args(["tail", "-f", "-n", "0", "--interval-ms", "10", "--lists-per-minute", "60000"])
+        .arg(url(&server))
+        .envs(environment(&server))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let before = server.requests().len();
+    server.wait_requests(before + 900).await;
+    send("-INT", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let requests = server.requests().split_off(before);
+    // What was put in the very second in which it began is taken for new, and read.
+    let requests = requests.into_iter().filter(RequestInfo::is_list);
+    let (mut walked, mut recent, mut tops) = (BTreeMap::<String, usize>::new(), 0, 0);
+    for prefix in requests.map(|request| request.prefix.unwrap()) {
+        match prefix.as_str() {
+            "logs/" => tops += 1,
+            day if day.starts_with("logs/dt=2023-") && !day.contains("hour=") => {
+                *walked.entry(day.to_owned()).or_default() += 1
+            }
+            _ => recent += 1,
+        }
+    }
+    // A look is four listings every 10 ms at most, and 60,000 a minute are ten in that time.
+    let walk: usize = walked.values().sum();
+    assert!(recent >= 60, "{recent}, {walk}, {tops}");
+    assert!(2 * (walk + tops) <= 3 * recent + 40, "{walk} and {tops} of {recent}");
+    // Each day is listed as often as any other.
+    let (least, most) = (walked.values().min().unwrap(), walked.values().max().unwrap());
+    assert!(walked.len() == 10 && most - least <= 1, "{walked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
