@@ -121,7 +121,8 @@ impl AuditRuntime {
         &*self.inner.clock
     }
 
-    pub(crate) fn random(&self) -> &dyn Random {
+    /// The source of random bits that identifiers are made from.
+    pub fn random(&self) -> &dyn Random {
         &*self.inner.random
     }
 

@@ -134,8 +134,12 @@ fn one_audit(program: &Program, auditing: Option<&AuditRuntime>) -> Duration {
     let call = Call { program, component: &root, function, args: "[{}]", request_id: "" };
     let execution = auditing.map(|runtime| runtime.query("bench:run"));
     let mut host = Host { log: execution.as_ref(), first: None, last: None, calls: 0 };
-    let ran =
-        engine::run(&call, &Seed { random: 1, now_ms: 1.7e12 }, &Limits::default(), &mut host);
+    let ran = engine::run(
+        &call,
+        &Seed { random: 1_u64.into(), now_ms: 1.7e12 },
+        &Limits::default(),
+        &mut host,
+    );
     ran.result.expect("it succeeds");
     let (Some(first), Some(last)) = (host.first, host.last) else { panic!("nothing was logged") };
     let each = (last - first) / (host.calls - 1);

@@ -91,7 +91,7 @@ fn measure(functions: &Path) -> Result<(), Box<dyn Error>> {
         let call =
             Call { program: &program, component: &root, function, args: &args, request_id: "" };
         let started = cpu_time()?;
-        let ran = run(&call, &Seed { random: 1, now_ms: 0.0 }, &limits, &mut host);
+        let ran = run(&call, &Seed { random: 1_u64.into(), now_ms: 0.0 }, &limits, &mut host);
         ran.result.map_err(|failure| failure.message)?;
         Ok::<_, Box<dyn Error>>((cpu_time()? - started, host.0))
     };

@@ -3,10 +3,11 @@
 // It is evaluated before any module of a user and keeps what it needs of the language to itself, so that a function that
 // overwrites `JSON.stringify` or `Object.prototype` harms its own call alone.
 
+import { rare } from "convex:audit";
+
 const { parse, stringify } = JSON;
 const { apply, construct, ownKeys } = Reflect;
 const { defineProperty, freeze, keys } = Object;
-const { isArray } = Array;
 const RealDate = Date;
 const RealError = Error;
 const RealPromise = Promise;
@@ -16,7 +17,6 @@ const errorMark = Symbol.for("ConvexError");
 const { get: mapGet, set: mapSet, delete: mapDelete } = Map.prototype;
 const { push } = Array.prototype;
 const { toWellFormed, slice } = String.prototype;
-const primitives = [Number, String, Boolean, BigInt].map((type) => type.prototype.valueOf);
 
 export let native;
 let kind;
@@ -126,36 +126,17 @@ function jsSyscall(op) {
 }
 
 /// The variables of audit logs, by name. Filled before any module is evaluated.
-export const vars = {};
+const vars = {};
 const symbols = [];
 
-/// `log.audit`. The body becomes text in Rust, see engine/audit.rs.
-export async function audit(body) {
+/// The body becomes text in Rust, see engine/audit.rs.
+async function audit(body) {
   const id = nextId++;
-  if (native.audit(id, body, plainPrototype, simplify, symbols) === undefined) await later(id);
+  if (native.audit(id, body, plainPrototype, symbols, rare) === undefined) await later(id);
 }
 
-/// What is rare in a body, made simple.
-function simplify(value, key) {
-  if (typeof value === "bigint") {
-    const { toJSON } = value;
-    return typeof toJSON === "function" ? apply(toJSON, value, [key]) : value;
-  }
-  if (isArray(value)) {
-    const elements = [];
-    const { length } = value;
-    for (let i = 0; i < length; i++) defineProperty(elements, i, { value: value[i], enumerable: true });
-    return elements;
-  }
-  for (let i = 0; i < primitives.length; i++) {
-    try {
-      return apply(primitives[i], value, []);
-    } catch {
-      // It is not boxed, or is another box.
-    }
-  }
-  return value;
-}
+/// `log` of `convex/server`, also where Convex's package is installed.
+export const log = freeze({ audit, vars });
 
 // ---- the engine's side ---------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 // `convex/server`: how functions are made and what they reach the database with, for functions that run without the npm
 // package. It stands on the same operations of the host as the package does.
 
-import { audit, load, vars } from "convex:prelude";
+import { load, log } from "convex:prelude";
 import {
   ConvexError,
   asObjectValidator,
@@ -128,7 +128,7 @@ export async function getServiceUrl(service) {
 
 // ---- audit logs ----------------------------------------------------------------------------------------------------
 
-export const log = { audit, vars };
+export { log };
 
 // ---- queries -------------------------------------------------------------------------------------------------------
 

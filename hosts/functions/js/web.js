@@ -1,5 +1,6 @@
 // What browsers have and functions expect, and how the console shows values. Read when a function first uses one of them.
 
+import { addClass } from "convex:audit";
 import { native } from "convex:prelude";
 
 // ---- the console ---------------------------------------------------------------------------------------------------
@@ -316,7 +317,7 @@ export class URL {
     return this.href;
   }
   toJSON() {
-    return this.href;
+    return this.#parts.href;
   }
   static {
     const parts = ["href", "origin", "protocol", "username", "password", "host", "hostname", "port", "pathname", "search", "hash"];
@@ -334,3 +335,8 @@ export class URL {
     }
   }
 }
+
+addClass(TextEncoder);
+addClass(TextDecoder);
+addClass(URLSearchParams);
+addClass(URL);

@@ -1,5 +1,6 @@
 //! A host for JavaScript and TypeScript functions whose reads and writes are audited.
 
+pub mod chance;
 pub mod demo;
 pub mod engine;
 pub mod functions;

@@ -7,9 +7,13 @@
 
 use rquickjs::atom::PredefinedAtom;
 use rquickjs::convert::Coerced;
-use rquickjs::function::This;
+use rquickjs::function::{IntoArgs, This};
 use rquickjs::object::Filter;
-use rquickjs::{Array, Atom, Ctx, Exception, Function, Object, String as Text, Type, Value};
+use rquickjs::{
+    Array, Atom, Ctx, Exception, FromJs, Function, Object, String as Text, Type, Value,
+};
+
+use super::stopwatch::Stopwatch;
 
 /// How deep a body can nest. The runtime refuses what nests deeper than `audit_runtime::MAX_DEPTH`;
 /// here it is what ends a walk.
@@ -20,6 +24,9 @@ const MAX_DEPTH: usize = 100;
 /// number of times.
 const MAX_TEXT_BYTES: usize = 8 << 20;
 
+/// How many values a walk visits between two looks at the clock.
+const VISITS_BETWEEN_LOOKS: u32 = 1024;
+
 /// What a walk needs to know, from the prelude. A function of Rust must not keep values of an
 /// engine for itself: the engine would not see them.
 pub(super) struct Rules<'a, 'js> {
@@ -29,38 +36,68 @@ pub(super) struct Rules<'a, 'js> {
     pub(super) names: &'a [String],
     /// What most objects have for a prototype.
     pub(super) plain: Value<'js>,
-    /// `(value, key) => value`: for what is rare. Gives the primitive in a boxed one, what a
-    /// `BigInt`'s `toJSON` gives, and an array's elements if it is behind a proxy.
-    pub(super) simplify: Function<'js>,
+    /// Functions for what is rare, see `js/audit.js`.
+    pub(super) rare: Object<'js>,
+    pub(super) stopwatch: &'a Stopwatch,
 }
 
-/// Why a body is not one.
-enum Refused {
-    /// Something in it threw.
-    Thrown(rquickjs::Error),
-    /// It breaks a rule. The keys on the way to the place come innermost first.
-    Because(String, Vec<String>),
-    /// It is larger than any log.
+/// A body as the arguments of the operation.
+pub(super) struct Written {
+    /// `{"body":…}`.
+    pub(super) args: String,
+    /// Members whose content JSON does not show: their path, and the class of what they hold.
+    pub(super) hollow: Vec<(String, String)>,
+}
+
+/// A body that was refused.
+pub(super) enum Refused<'js> {
+    /// It breaks a rule: why, and where.
+    Because(String),
+    /// Something in it threw this: where.
+    Thrown(Value<'js>, String),
+    /// The function's time is over, or the engine failed. Nobody has to be told.
+    Stopped(rquickjs::Error),
+}
+
+/// Why a walk ends.
+enum Ended {
+    Because(String),
+    /// Something threw, or the engine failed.
+    Failed(rquickjs::Error),
+    /// The body is larger than any log.
     TooLarge,
+    OutOfTime,
 }
 
-impl From<rquickjs::Error> for Refused {
-    fn from(error: rquickjs::Error) -> Refused {
-        Refused::Thrown(error)
+/// Where a walk ended: the keys on the way to the place come innermost first.
+struct End(Ended, Vec<String>);
+
+impl End {
+    fn because(message: impl Into<String>) -> End {
+        End(Ended::Because(message.into()), Vec::new())
     }
 }
 
-/// `{"body":…}`.
-///
-/// # Errors
-///
-/// What is thrown into the function.
-pub(super) fn operation<'js>(
+impl From<rquickjs::Error> for End {
+    fn from(error: rquickjs::Error) -> End {
+        End(Ended::Failed(error), Vec::new())
+    }
+}
+
+/// Writes a body.
+pub(super) fn write<'js>(
     ctx: &Ctx<'js>,
     rules: &Rules<'_, 'js>,
     body: Value<'js>,
-) -> rquickjs::Result<String> {
-    let mut walk = Walk { ctx, rules, text: Vec::with_capacity(2048), around: Vec::new() };
+) -> Result<Written, Refused<'js>> {
+    let mut walk = Walk {
+        ctx,
+        rules,
+        text: Vec::with_capacity(2048),
+        around: Vec::new(),
+        hollow: Vec::new(),
+        visits: 0,
+    };
     walk.text.extend_from_slice(b"{\"body\":");
     let start = walk.text.len();
     let what = body.type_name();
@@ -68,27 +105,46 @@ pub(super) fn operation<'js>(
     match walk.value(body, "") {
         Ok(true) if walk.text[start..].starts_with(b"{") && !is_variable => {
             walk.text.push(b'}');
-            Ok(String::from_utf8(walk.text)?)
+            let hollow = walk.hollow.into_iter().map(|(class, path)| (place(path), class));
+            let hollow = hollow.filter(|(path, _)| !path.is_empty()).collect();
+            match String::from_utf8(walk.text) {
+                Ok(args) => Ok(Written { args, hollow }),
+                Err(error) => Err(Refused::Because(format!("the body is not UTF-8: {error}"))),
+            }
         }
-        Ok(_) => {
-            let message = format!(
-                "Audit log body must be an object of members as JSON, which this {what} is not"
-            );
-            Err(Exception::throw_type(ctx, &message))
+        Ok(_) => Err(Refused::Because(format!(
+            "Audit log body must be an object of members as JSON, which this {what} is not"
+        ))),
+        Err(End(Ended::Because(message), path)) => {
+            let place = place(path);
+            let at = if place.is_empty() { place } else { format!(" (at {place})") };
+            Err(Refused::Because(format!("{message}{at}")))
         }
-        Err(Refused::Thrown(error)) => Err(error),
-        Err(Refused::Because(message, mut path)) => {
-            path.reverse();
-            let path = path.join(".").replace(".[", "[");
-            let place = if path.is_empty() { path } else { format!(" (at {path})") };
-            Err(Exception::throw_message(ctx, &format!("{message}{place}")))
+        Err(End(Ended::Failed(error), path)) if error.is_exception() => {
+            let thrown = ctx.catch();
+            if rules.stopwatch.is_over() {
+                return Err(Refused::Stopped(ctx.throw(thrown)));
+            }
+            Err(Refused::Thrown(thrown, place(path)))
+        }
+        Err(End(Ended::Failed(error), _)) => Err(Refused::Stopped(error)),
+        Err(End(Ended::OutOfTime, _)) => {
+            let message = "the function's time is over";
+            Err(Refused::Stopped(Exception::throw_message(ctx, message)))
         }
         // The host is the one that fails a function for a log that is too large, so that catching
         // the error does not help.
-        Err(Refused::TooLarge) => {
-            Ok(format!("{{\"body\":{{\"\":\"{}\"}}}}", " ".repeat(MAX_TEXT_BYTES)))
+        Err(End(Ended::TooLarge, _)) => {
+            let args = format!("{{\"body\":{{\"\":\"{}\"}}}}", " ".repeat(MAX_TEXT_BYTES));
+            Ok(Written { args, hollow: Vec::new() })
         }
     }
+}
+
+/// A path for people: `a.b[1].c`.
+fn place(mut upwards: Vec<String>) -> String {
+    upwards.reverse();
+    upwards.join(".").replace(".[", "[")
 }
 
 struct Walk<'a, 'js> {
@@ -97,11 +153,19 @@ struct Walk<'a, 'js> {
     text: Vec<u8>,
     /// The objects that the walk is in.
     around: Vec<Value<'js>>,
+    /// Classes of objects whose content is not shown, and the keys on the way to them, innermost
+    /// first.
+    hollow: Vec<(String, Vec<String>)>,
+    visits: u32,
 }
 
 impl<'js> Walk<'_, 'js> {
     /// Writes a value; false if it is one that JSON leaves out. `key` is what `toJSON` is told.
-    fn value(&mut self, value: Value<'js>, key: &str) -> Result<bool, Refused> {
+    fn value(&mut self, value: Value<'js>, key: &str) -> Result<bool, End> {
+        self.visits = self.visits.wrapping_add(1);
+        if self.visits.is_multiple_of(VISITS_BETWEEN_LOOKS) && self.rules.stopwatch.is_over() {
+            return Err(End(Ended::OutOfTime, Vec::new()));
+        }
         match value.type_of() {
             Type::Null => self.text.extend_from_slice(b"null"),
             Type::Bool if value.as_bool() == Some(true) => self.text.extend_from_slice(b"true"),
@@ -111,16 +175,8 @@ impl<'js> Walk<'_, 'js> {
             Type::String => self.string(&value)?,
             Type::Symbol => self.variable(&value)?,
             Type::Undefined | Type::Uninitialized => return Ok(false),
-            Type::BigInt => {
-                let simple = self.simplified(&value, key)?;
-                if simple.is_big_int() {
-                    return Err(Refused::Because(
-                        "BigInt value can't be serialized in JSON".to_owned(),
-                        Vec::new(),
-                    ));
-                }
-                return self.value(simple, key);
-            }
+            // Its prototype is the language's, so that no `toJSON` on it counts.
+            Type::BigInt => return Err(End::because("BigInt value can't be serialized in JSON")),
             Type::Object
             | Type::Array
             | Type::Function
@@ -131,7 +187,14 @@ impl<'js> Walk<'_, 'js> {
             | Type::Module
             | Type::Unknown => return self.object(value, key),
         }
-        if self.text.len() > MAX_TEXT_BYTES { Err(Refused::TooLarge) } else { Ok(true) }
+        self.check_size().map(|()| true)
+    }
+
+    fn check_size(&self) -> Result<(), End> {
+        if self.text.len() > MAX_TEXT_BYTES {
+            return Err(End(Ended::TooLarge, Vec::new()));
+        }
+        Ok(())
     }
 
     fn integer(&mut self, value: i64) {
@@ -141,7 +204,7 @@ impl<'js> Walk<'_, 'js> {
     }
 
     /// A number as JavaScript writes it.
-    fn float(&mut self, value: &Value<'js>) -> Result<(), Refused> {
+    fn float(&mut self, value: &Value<'js>) -> Result<(), End> {
         const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
         let number = value.as_float().unwrap_or_default();
         if !number.is_finite() {
@@ -155,22 +218,27 @@ impl<'js> Walk<'_, 'js> {
         Ok(())
     }
 
-    fn string(&mut self, value: &Value<'js>) -> Result<(), Refused> {
+    fn string(&mut self, value: &Value<'js>) -> Result<(), End> {
         let Some(text) = value.as_string() else { return Ok(()) };
         match text.to_string() {
             Ok(text) => quote(&text, &mut self.text),
-            // Half a surrogate pair has no UTF-8. JSON has an escape for it.
             Err(_) => {
-                let quoted = self.ctx.json_stringify(value.clone())?;
-                if let Some(quoted) = quoted {
-                    self.text.extend_from_slice(quoted.to_string()?.as_bytes());
-                }
+                let quoted = self.escaped(value.clone())?;
+                self.text.extend_from_slice(quoted.as_bytes());
             }
         }
         Ok(())
     }
 
-    fn variable(&mut self, value: &Value<'js>) -> Result<(), Refused> {
+    /// A text as JSON. Half a surrogate pair has no UTF-8, and JSON has an escape for it: the
+    /// runtime is the one that refuses it, with its path.
+    fn escaped(&self, text: Value<'js>) -> Result<String, End> {
+        self.ctx.catch();
+        let quoted = self.ctx.json_stringify(text)?;
+        Ok(quoted.map(|quoted| quoted.to_string()).transpose()?.unwrap_or_default())
+    }
+
+    fn variable(&mut self, value: &Value<'js>) -> Result<(), End> {
         let known = self
             .rules
             .symbols
@@ -184,21 +252,45 @@ impl<'js> Walk<'_, 'js> {
                 Ok(())
             }
             None => {
-                let description = value.as_symbol().and_then(|symbol| symbol.description().ok());
-                let description =
-                    description.and_then(|text| text.get::<Text<'js>>().ok()?.to_string().ok());
-                let description = description.unwrap_or_default();
-                Err(Refused::Because(
-                    format!("Unknown audit var symbol: Symbol({description})."),
-                    Vec::new(),
-                ))
+                let description: Text<'js> = self.rare("description", (value.clone(),))?;
+                let description = description.to_string().unwrap_or_default();
+                let message = format!("Unknown audit var symbol: Symbol({description}).");
+                Err(End::because(message))
             }
         }
     }
 
-    fn object(&mut self, value: Value<'js>, key: &str) -> Result<bool, Refused> {
+    /// Asks JavaScript about what is rare.
+    fn rare<R: FromJs<'js>>(&self, name: &str, args: impl IntoArgs<'js>) -> Result<R, End> {
+        let function: Function<'js> = self.rules.rare.get(name)?;
+        Ok(function.call(args)?)
+    }
+
+    /// The `toJSON` of an object: its own or its class's. One that was put on a prototype of the
+    /// language does not count.
+    fn to_json(&self, value: &Value<'js>, object: &Object<'js>) -> Result<Value<'js>, End> {
+        let none = || Value::new_undefined(self.ctx.clone());
+        if value.is_proxy() {
+            let found: Value<'js> = object.get(PredefinedAtom::ToJSON)?;
+            let is_foreign = found.is_function() && self.rare("isForeign", (found.clone(),))?;
+            return Ok(if is_foreign { none() } else { found });
+        }
+        if object.contains_key(PredefinedAtom::ToJSON)? {
+            return self.rare("toJson", (value.clone(),));
+        }
+        Ok(none())
+    }
+
+    fn object(&mut self, mut value: Value<'js>, key: &str) -> Result<bool, End> {
+        // A proxy without traps is what it stands for.
+        while let Some(proxy) = value.as_proxy() {
+            if self.rare("isTrapped", (proxy.handler()?,))? {
+                break;
+            }
+            value = proxy.target()?.into_value();
+        }
         let Some(object) = value.as_object() else { return Ok(false) };
-        let to_json: Value<'js> = object.get(PredefinedAtom::ToJSON)?;
+        let to_json = self.to_json(&value, object)?;
         if let Some(to_json) = to_json.as_function() {
             let simple: Value<'js> = to_json.call((This(value.clone()), key))?;
             if simple.is_object() {
@@ -210,100 +302,123 @@ impl<'js> Walk<'_, 'js> {
     }
 
     /// An object that is not asked for `toJSON` any more.
-    fn members(&mut self, value: Value<'js>, key: &str) -> Result<bool, Refused> {
+    fn members(&mut self, value: Value<'js>, key: &str) -> Result<bool, End> {
         let Some(object) = value.as_object() else { return Ok(false) };
         if value.is_function() {
             return Ok(false);
         }
         if self.around.contains(&value) {
-            return Err(Refused::Because(
-                "Converting circular structure to JSON".to_owned(),
-                Vec::new(),
-            ));
+            return Err(End::because("Converting circular structure to JSON"));
         }
         if self.around.len() == MAX_DEPTH {
-            return Err(Refused::Because(
-                format!("Audit log body nests deeper than {MAX_DEPTH} levels"),
-                Vec::new(),
-            ));
+            return Err(End::because(format!(
+                "Audit log body nests deeper than {MAX_DEPTH} levels"
+            )));
         }
-        let array = value.as_array().cloned();
-        if array.is_none() && (value.is_proxy() || !self.is_plain(object)) {
-            let simple = self.simplified(&value, key)?;
+        let is_array = is_array(&value)?;
+        let is_plain = is_array || self.is_plain(&value, object);
+        if !is_plain {
+            let simple: Value<'js> = self.rare("unboxed", (value.clone(),))?;
             if !simple.is_object() {
                 return self.value(simple, key);
             }
-            if let Some(array) = simple.as_array() {
-                self.around.push(value);
-                self.elements(array)?;
-                self.around.pop();
-                return Ok(true);
-            }
         }
         self.around.push(value.clone());
-        match array {
-            Some(array) => self.elements(&array)?,
-            None => self.properties(object)?,
+        let start = self.text.len();
+        if is_array {
+            self.elements(&value, object)?;
+        } else {
+            self.properties(object)?;
         }
         self.around.pop();
+        if !is_plain && &self.text[start..] == b"{}" {
+            let class: String = self.rare("className", (value,))?;
+            if !class.is_empty() {
+                self.hollow.push((class, Vec::new()));
+            }
+        }
         Ok(true)
     }
 
-    fn is_plain(&self, object: &Object<'js>) -> bool {
-        object.get_prototype().is_none_or(|prototype| *prototype.as_value() == self.rules.plain)
+    fn is_plain(&self, value: &Value<'js>, object: &Object<'js>) -> bool {
+        !value.is_proxy()
+            && object
+                .get_prototype()
+                .is_none_or(|prototype| *prototype.as_value() == self.rules.plain)
     }
 
-    fn simplified(&self, value: &Value<'js>, key: &str) -> Result<Value<'js>, Refused> {
-        Ok(self.rules.simplify.call((value.clone(), key))?)
-    }
-
-    fn elements(&mut self, array: &Array<'js>) -> Result<(), Refused> {
+    /// The elements of an array, which may be behind a proxy.
+    fn elements(&mut self, value: &Value<'js>, object: &Object<'js>) -> Result<(), End> {
+        let arrays: Object<'js> = self.rules.rare.get("arrays")?;
         self.text.push(b'[');
-        // A length that does not fit into 31 bits is more than `Array::len` can say.
-        let length: f64 = array.as_object().get(PredefinedAtom::Length)?;
-        for index in 0..length as usize {
+        let length: Coerced<f64> = object.get(PredefinedAtom::Length)?;
+        for index in 0..length.0 as u64 {
             if index > 0 {
                 self.text.push(b',');
             }
-            let written = array.get(index).map_err(Refused::from).and_then(|element| {
-                // Only `toJSON` is told the index, and seldom is there one.
-                self.value(element, "")
-            });
-            if !inside(written, || format!("[{index}]"))? {
+            // More elements than fit into 32 bits are larger than any log before that.
+            let element = self.element(value, object, &arrays, index as u32);
+            let hollow = self.hollow.len();
+            // Only `toJSON` is told the index, and seldom is there one.
+            let written = element.and_then(|element| self.value(element, ""));
+            if !self.inside(written, hollow, || format!("[{index}]"))? {
                 self.text.extend_from_slice(b"null");
             }
-            if self.text.len() > MAX_TEXT_BYTES {
-                return Err(Refused::TooLarge);
-            }
+            self.check_size()?;
         }
         self.text.push(b']');
         Ok(())
     }
 
-    fn properties(&mut self, object: &Object<'js>) -> Result<(), Refused> {
+    fn element(
+        &self,
+        value: &Value<'js>,
+        object: &Object<'js>,
+        arrays: &Object<'js>,
+        index: u32,
+    ) -> Result<Value<'js>, End> {
+        let element: Value<'js> = object.get(index)?;
+        // Where there is no element, the prototype is asked.
+        if !element.is_undefined()
+            && arrays.contains_key(index)?
+            && !self.rare("hasOwn", (value.clone(), index))?
+        {
+            return Ok(Value::new_undefined(self.ctx.clone()));
+        }
+        Ok(element)
+    }
+
+    fn properties(&mut self, object: &Object<'js>) -> Result<(), End> {
         self.text.push(b'{');
         let mut is_first = true;
         for atom in object.own_keys::<Atom<'js>>(Filter::new().string().enum_only()) {
             let atom = atom?;
-            let Ok(key) = atom.to_string() else {
-                return Err(Refused::Because(
-                    "a key of the audit log body is not valid Unicode".to_owned(),
-                    Vec::new(),
-                ));
-            };
-            if key.starts_with('$') {
-                let message = format!("Audit log body keys must not start with \"$\": {key:?}");
-                return Err(Refused::Because(message, Vec::new()));
-            }
             let before = self.text.len();
             if !is_first {
                 self.text.push(b',');
             }
-            quote(&key, &mut self.text);
+            // An atom's own `to_string` does not check that it is UTF-8.
+            let key = match atom.to_js_string()?.to_string() {
+                Ok(key) => {
+                    if key.starts_with('$') {
+                        let message =
+                            format!("Audit log body keys must not start with \"$\": {key:?}");
+                        return Err(End::because(message));
+                    }
+                    quote(&key, &mut self.text);
+                    key
+                }
+                Err(_) => {
+                    let key = self.escaped(atom.to_value()?)?;
+                    self.text.extend_from_slice(key.as_bytes());
+                    key
+                }
+            };
             self.text.push(b':');
+            let hollow = self.hollow.len();
             let written =
-                object.get(atom).map_err(Refused::from).and_then(|value| self.value(value, &key));
-            if inside(written, || key)? {
+                object.get(atom).map_err(End::from).and_then(|value| self.value(value, &key));
+            if self.inside(written, hollow, || key)? {
                 is_first = false;
             } else {
                 self.text.truncate(before);
@@ -312,17 +427,40 @@ impl<'js> Walk<'_, 'js> {
         self.text.push(b'}');
         Ok(())
     }
+
+    /// Adds a key to the way to what was refused, and to what was found hollow since there were
+    /// `hollow` of them.
+    fn inside<T>(
+        &mut self,
+        written: Result<T, End>,
+        hollow: usize,
+        key: impl FnOnce() -> String,
+    ) -> Result<T, End> {
+        match written {
+            Ok(written) => {
+                if self.hollow.len() > hollow {
+                    let key = key();
+                    for (_, path) in &mut self.hollow[hollow..] {
+                        path.push(key.clone());
+                    }
+                }
+                Ok(written)
+            }
+            Err(End(ended, mut path)) => {
+                path.push(key());
+                Err(End(ended, path))
+            }
+        }
+    }
 }
 
-/// Adds a key to the way to what was refused.
-fn inside<T>(written: Result<T, Refused>, key: impl FnOnce() -> String) -> Result<T, Refused> {
-    written.map_err(|refused| match refused {
-        Refused::Because(message, mut path) => {
-            path.push(key());
-            Refused::Because(message, path)
-        }
-        refused @ (Refused::Thrown(_) | Refused::TooLarge) => refused,
-    })
+/// Whether a value is an array, or stands for one.
+fn is_array(value: &Value<'_>) -> rquickjs::Result<bool> {
+    let mut value = value.clone();
+    while let Some(proxy) = value.as_proxy() {
+        value = proxy.target()?.into_value();
+    }
+    Ok(value.is_array())
 }
 
 /// Appends `text` as a JSON string, with the escapes of `JSON.stringify`.

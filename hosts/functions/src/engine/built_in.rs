@@ -1,6 +1,7 @@
 //! The modules that are part of this host, in JavaScript of its own. They are compiled once for the
 //! process.
 
+use std::path::Path;
 use std::sync::LazyLock;
 
 use rquickjs::{Ctx, Error, Object, String as Text};
@@ -20,8 +21,18 @@ struct BuiltIn {
 /// Under every module: the globals, and the engine's side of a call.
 pub(super) const PRELUDE: &str = "convex:prelude";
 
-const BUILT_IN: [BuiltIn; 5] = [
-    BuiltIn { name: PRELUDE, source: include_str!("../../js/prelude.js"), imports: &[] },
+const BUILT_IN: [BuiltIn; 7] = [
+    BuiltIn { name: "convex:audit", source: include_str!("../../js/audit.js"), imports: &[] },
+    BuiltIn {
+        name: PRELUDE,
+        source: include_str!("../../js/prelude.js"),
+        imports: &[("convex:audit", "convex:audit")],
+    },
+    BuiltIn {
+        name: "convex:log",
+        source: include_str!("../../js/log.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
     BuiltIn { name: "convex:values", source: include_str!("../../js/values.js"), imports: &[] },
     BuiltIn {
         name: "convex:server",
@@ -36,7 +47,7 @@ const BUILT_IN: [BuiltIn; 5] = [
     BuiltIn {
         name: "convex:web",
         source: include_str!("../../js/web.js"),
-        imports: &[("convex:prelude", PRELUDE)],
+        imports: &[("convex:audit", "convex:audit"), ("convex:prelude", PRELUDE)],
     },
 ];
 
@@ -59,6 +70,11 @@ pub(crate) fn standing_for(specifier: &str) -> Option<&'static str> {
         "convex/values" => Some("convex:values"),
         _ => None,
     }
+}
+
+/// The module that stands for a file of an installed package.
+pub(crate) fn replacing(file: &Path) -> Option<&'static str> {
+    file.ends_with("convex/dist/esm/server/log.js").then_some("convex:log")
 }
 
 /// What the module `base` means by `specifier`, if it is one of these.

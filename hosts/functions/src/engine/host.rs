@@ -1,6 +1,6 @@
 //! What an engine's JavaScript can ask of Rust.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,10 +12,11 @@ use scoped_tls_hkt::scoped_thread_local;
 use tokio::time::Instant;
 use url::Url;
 
-use super::audit::{self, Rules};
+use super::audit::{self, Refused, Rules, Written};
 use super::built_in;
 use super::stopwatch::Stopwatch;
 use super::{Answer, Asking, Completion, Later, SyscallError, Syscalls};
+use crate::chance::{Chance, ChanceSeed};
 
 scoped_thread_local! {
     /// Who answers the operations of the call that runs on this thread. A nested call has its own,
@@ -66,6 +67,8 @@ pub(super) struct Shared {
     pub(super) lines: Rc<RefCell<LogLines>>,
     /// The operations that are to be completed later.
     pub(super) pending: Rc<RefCell<HashSet<u32>>>,
+    /// Members of audit logs that the call was warned about.
+    pub(super) hollow: Rc<RefCell<HashSet<String>>>,
     pub(super) asking: Arc<Asking>,
     pub(super) sender: Sender<Completion>,
     pub(super) started: Instant,
@@ -98,11 +101,55 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// `log.audit`. None if it is answered later.
+    fn audit<'js>(
+        &self,
+        ctx: &Ctx<'js>,
+        id: u32,
+        rules: &Rules<'_, 'js>,
+        body: Value<'js>,
+    ) -> rquickjs::Result<Option<String>> {
+        let refuse = |reason: &str| {
+            let refused = asked(&self.stopwatch, |host| Ok(host.refuse_audit(reason)));
+            refused.unwrap_or_else(|error| error)
+        };
+        match audit::write(ctx, rules, body) {
+            Ok(Written { args, hollow }) => {
+                for (path, class) in hollow {
+                    self.warn_of_hollow(&path, &class);
+                }
+                self.start(ctx, id, "1.0/auditLog", &args)
+            }
+            Err(Refused::Because(reason)) => Err(throw(ctx, &refuse(&reason))),
+            Err(Refused::Thrown(thrown, place)) => {
+                let at = if place.is_empty() { place } else { format!(" (at {place})") };
+                refuse(&format!("something in the audit log body threw an error{at}"));
+                Err(ctx.throw(thrown))
+            }
+            Err(Refused::Stopped(error)) => Err(error),
+        }
+    }
+
+    /// Says once that a member's content is not logged.
+    fn warn_of_hollow(&self, path: &str, class: &str) {
+        // The elements of an array are one member.
+        let elements =
+            path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest));
+        let member = elements.collect::<Vec<_>>().join("[]");
+        if self.hollow.borrow().len() < MAX_LOG_LINES && self.hollow.borrow_mut().insert(member) {
+            self.lines.borrow_mut().push(&format!(
+                "[WARN] 'log.audit: {path} is logged as {{}}: JSON has no form for what a {class} holds'"
+            ));
+        }
+    }
+}
+
 /// The functions that the prelude is given.
 pub(super) fn natives<'js>(
     ctx: &Ctx<'js>,
     shared: &Shared,
-    random: u64,
+    random: ChanceSeed,
     audit_vars: Vec<String>,
 ) -> rquickjs::Result<Object<'js>> {
     let natives = Object::new(ctx.clone())?;
@@ -126,11 +173,11 @@ pub(super) fn natives<'js>(
                       id: u32,
                       body: Value<'js>,
                       plain: Value<'js>,
-                      simplify: Function<'js>,
-                      symbols: Array<'js>| {
-        let rules = Rules { symbols, names: &audit_vars, plain, simplify };
-        let args = audit::operation(&ctx, &rules, body)?;
-        operations.start(&ctx, id, "1.0/auditLog", &args)
+                      symbols: Array<'js>,
+                      rare: Object<'js>| {
+        let stopwatch = &*operations.stopwatch;
+        let rules = Rules { symbols, names: &audit_vars, plain, rare, stopwatch };
+        operations.audit(&ctx, id, &rules, body)
     };
     natives.set("audit", Function::new(ctx.clone(), audit)?)?;
 
@@ -141,8 +188,12 @@ pub(super) fn natives<'js>(
     };
     natives.set("log", Function::new(ctx.clone(), log)?)?;
 
-    let state = Cell::new(random);
-    natives.set("random", Function::new(ctx.clone(), move || unit(next(&state)))?)?;
+    let chance: OnceCell<RefCell<Chance>> = OnceCell::new();
+    let random = move || {
+        let chance = chance.get_or_init(|| RefCell::new(Chance::new(random)));
+        unit(chance.borrow_mut().next_u64())
+    };
+    natives.set("random", Function::new(ctx.clone(), random)?)?;
 
     let started = shared.started;
     natives.set(
@@ -233,16 +284,6 @@ fn throw(ctx: &Ctx<'_>, error: &SyscallError) -> rquickjs::Error {
         Ok(ctx.throw(exception.into_value()))
     };
     thrown().unwrap_or_else(|error: rquickjs::Error| error)
-}
-
-/// SplitMix64: a few instructions, and a good enough stream for functions that must be repeatable,
-/// not secret.
-fn next(state: &Cell<u64>) -> u64 {
-    let seed = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-    state.set(seed);
-    let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 /// The upper 53 bits as a number from 0 up to but not including 1.

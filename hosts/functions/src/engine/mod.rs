@@ -14,6 +14,7 @@ mod bytecode;
 mod failure;
 mod host;
 mod modules;
+mod rejections;
 mod running;
 mod stopwatch;
 
@@ -24,12 +25,14 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 pub(crate) use built_in::{
-    bytecode as built_in_bytecode, import as built_in_import, standing_for as built_in_for,
+    bytecode as built_in_bytecode, import as built_in_import, replacing as built_in_replacing,
+    standing_for as built_in_for,
 };
 pub(crate) use bytecode::{Bytecode, Keep};
 pub(crate) use modules::{Loaded, ModuleName, Modules};
 pub(crate) use running::{Described, describe};
 
+use crate::chance::ChanceSeed;
 use crate::program::{Function, Program};
 use crate::value::ComponentPath;
 
@@ -78,7 +81,7 @@ impl Default for Limits {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Seed {
     /// What `Math.random` and `crypto` draw from.
-    pub random: u64,
+    pub random: ChanceSeed,
     /// `Date.now()`, in milliseconds since the Unix epoch. In a query and a mutation the clock
     /// stands still; in an action it goes on from here.
     pub now_ms: f64,
@@ -91,6 +94,12 @@ pub trait Syscalls {
 
     /// `Convex.asyncSyscall(op, args)`, answered now, or by [`Later`] from any thread.
     fn async_syscall(&mut self, op: &str, args: &str, later: Later) -> Answer;
+
+    /// The body of an audit log was refused before it was JSON: the function must fail, whatever it
+    /// does about the error. Gives what the function sees.
+    fn refuse_audit(&mut self, reason: &str) -> SyscallError {
+        SyscallError::new(reason)
+    }
 }
 
 /// How an asynchronous operation is answered.

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::built_in::{self, PRELUDE};
 use super::failure;
 use super::host::{HOST, LogLines, Shared, natives};
+use super::rejections::Rejections;
 use super::stopwatch::Stopwatch;
 use super::{
     Call, Completion, Failure, FailureKind, Limits, Loaded, Ran, Seed, SyscallError, Syscalls,
@@ -87,7 +88,7 @@ where
     M: Resolver + Loader + Clone + 'static,
 {
     let limits = Limits::default();
-    let seed = Seed { random: 0, now_ms: 0.0 };
+    let seed = Seed { random: 0.into(), now_ms: 0.0 };
     let start = Start { kind: None, seed, limits, env };
     let ran = start.engine(
         modules,
@@ -126,6 +127,7 @@ impl Start<'_> {
             stopwatch: Rc::new(Stopwatch::started(self.limits.time)),
             lines: Rc::new(RefCell::new(LogLines::default())),
             pending: Rc::new(RefCell::new(HashSet::new())),
+            hollow: Rc::default(),
             asking: Arc::default(),
             sender,
             started: Instant::now(),
@@ -160,6 +162,7 @@ impl Start<'_> {
         let stopwatch = Rc::clone(&shared.stopwatch);
         runtime.set_interrupt_handler(Some(Box::new(move || stopwatch.is_over())));
         runtime.set_loader(modules.clone(), modules);
+        let rejections = Rejections::of(&runtime);
         let context = Context::custom::<Intrinsics>(&runtime).map_err(out_of_memory)?;
         let control = context.with(|ctx| {
             let control = self.install(&ctx, shared).map_err(out_of_memory)?;
@@ -173,7 +176,7 @@ impl Start<'_> {
         context.with(|ctx| {
             let engine = control
                 .restore(&ctx)
-                .and_then(|control| self.started(ctx, &control, shared, completions));
+                .and_then(|control| self.started(ctx, &control, shared, completions, &rejections));
             work(&engine.map_err(out_of_memory)?)
         })
     }
@@ -205,8 +208,10 @@ impl Start<'_> {
         control: &Object<'js>,
         shared: &'a Shared,
         completions: &'a Receiver<Completion>,
+        rejections: &'a Rejections,
     ) -> rquickjs::Result<Engine<'js, 'a>> {
         Ok(Engine {
+            rejections,
             invoke: control.get("invoke")?,
             settle: control.get("settle")?,
             explain: control.get("explain")?,
@@ -228,6 +233,7 @@ struct Engine<'js, 'a> {
     limits: Limits,
     shared: &'a Shared,
     completions: &'a Receiver<Completion>,
+    rejections: &'a Rejections,
     invoke: Function<'js>,
     settle: Function<'js>,
     explain: Function<'js>,
@@ -244,7 +250,11 @@ impl<'js> Engine<'js, '_> {
         let namespace = self.module(function.module())?;
         let export: Value<'js> = self.attempt(namespace.get(function.export()))?;
         let returned = self.attempt(self.invoke.call((export, call.request_id, call.args)))?;
-        let result = self.settled(returned);
+        let result = self.settled(returned).and_then(|result: String| {
+            self.finish_jobs()?;
+            self.check_rejections()?;
+            Ok(result)
+        });
         let unawaited = self.shared.pending.borrow().len();
         if unawaited > 0 {
             let line = format!(
@@ -310,6 +320,30 @@ impl<'js> Engine<'js, '_> {
                 self.wait()?;
             }
         }
+    }
+
+    /// Runs what the function began and did not await, as far as it goes without waiting: a log
+    /// that it emits, or fails to emit, counts.
+    fn finish_jobs(&self) -> Result<(), Failure> {
+        loop {
+            if self.shared.stopwatch.is_over() {
+                self.ctx.catch();
+                return Err(Failure::time_limit(self.limits.time));
+            }
+            if !self.ctx.execute_pending_job() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Fails a function that leaves a rejected promise to nobody.
+    fn check_rejections(&self) -> Result<(), Failure> {
+        let Some(reason) = self.rejections.first(&self.ctx) else { return Ok(()) };
+        let mut failure = Failure::thrown(&self.ctx, &self.explain, reason, &self.limits);
+        if let Some(thrown) = failure.message.strip_prefix("Uncaught ") {
+            failure.message = format!("Uncaught (in promise) {thrown}");
+        }
+        Err(failure)
     }
 
     /// Waits for an operation or a timer, and settles it.

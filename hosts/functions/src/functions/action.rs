@@ -111,7 +111,7 @@ impl Running {
             request_id: self.caller.request.request_id().as_str(),
         };
         // What an action does is not replayed: it has the time and randomness of its moment.
-        let seed = Seed { random: inner.seed(), now_ms: inner.now_ms() as f64 };
+        let seed = Seed { random: inner.chance().next_seed(), now_ms: inner.now_ms() as f64 };
         let mut host = InAction { running: self, target: target.clone() };
         let ran = engine::run(&call, &seed, &inner.settings.action_limits, &mut host);
         let result = match ran.result {
@@ -262,6 +262,10 @@ impl InAction<'_> {
 impl Syscalls for InAction<'_> {
     fn syscall(&mut self, op: &str, _args: &str) -> Done {
         Err(unknown(op, FunctionKind::Action))
+    }
+
+    fn refuse_audit(&mut self, _reason: &str) -> SyscallError {
+        failed(AuditError::InAction.to_string())
     }
 
     fn async_syscall(&mut self, op: &str, args: &str, later: Later) -> Answer {

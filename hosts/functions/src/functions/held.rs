@@ -161,6 +161,15 @@ impl Log {
         }
     }
 
+    /// Refuses a log that could not be written as JSON: the function has failed. `None` if the
+    /// execution has ended.
+    pub(super) fn refuse(&self, reason: &str) -> Option<AuditError> {
+        match &self.execution {
+            Shared::Query(held) => Some(held.state().execution()?.log().refuse(reason)),
+            Shared::Mutation(held) => Some(held.state().execution()?.log().refuse(reason)),
+        }
+    }
+
     /// The log of a function that this one calls.
     ///
     /// # Errors

@@ -40,6 +40,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::chance::{Chance, ChanceSeed};
 use crate::engine::Limits;
 use crate::program::Program;
 use crate::store::{CommitError, Snapshot, Store, StoreError, Tx};
@@ -570,7 +571,7 @@ impl Inner {
         mut work: impl FnMut(&mut Tx) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         loop {
-            let mut tx = self.store.begin(&self.store.latest(), self.seed());
+            let mut tx = self.store.begin(&self.store.latest(), self.chance().next_seed());
             let done = work(&mut tx)?;
             match tx.commit() {
                 Ok(_) => return Ok(done),
@@ -584,9 +585,9 @@ impl Inner {
         self.runtime.clock().now_ms()
     }
 
-    fn seed(&self) -> u64 {
-        // An identifier's lower bits are random.
-        self.runtime.new_id().to_bits() as u64
+    /// The random bits of one execution.
+    fn chance(&self) -> Chance {
+        Chance::new(ChanceSeed::from_bits(|| self.runtime.random().next_u64()))
     }
 }
 

@@ -21,6 +21,7 @@ use super::held::Log;
 use super::jobs::{self, Job};
 use super::reference::{Target, resolve};
 use super::validate::Validators;
+use crate::chance::Chance;
 use crate::engine::{
     self, Answer, Call, Failure, FailureKind, Later, Limits, Seed, SyscallError, Syscalls,
 };
@@ -72,7 +73,6 @@ pub(super) struct Gathered {
     scheduled: u64,
     scheduled_bytes: u64,
     js_time: Duration,
-    calls: u64,
 }
 
 impl Gathered {
@@ -89,7 +89,8 @@ pub(super) struct InTransaction<'a> {
     log: Log,
     tx: &'a mut Tx,
     gathered: &'a mut Gathered,
-    seed: u64,
+    /// The seeds of what it calls.
+    chance: Chance,
     depth: u32,
     streams: BTreeSet<u32>,
 }
@@ -103,9 +104,9 @@ pub(super) fn run(
     tx: &mut Tx,
     gathered: &mut Gathered,
     args: &Json,
-    seed: u64,
+    chance: Chance,
 ) -> Result<Answered, StoreError> {
-    let mut answered = run_at(facts, target, log, tx, gathered, args, seed, 0)?;
+    let mut answered = run_at(facts, target, log, tx, gathered, args, chance, 0)?;
     answered.log_lines = std::mem::take(&mut gathered.log_lines);
     Ok(answered)
 }
@@ -118,7 +119,7 @@ fn run_at(
     tx: &mut Tx,
     gathered: &mut Gathered,
     args: &Json,
-    seed: u64,
+    mut chance: Chance,
     depth: u32,
 ) -> Result<Answered, StoreError> {
     let checked = {
@@ -140,7 +141,7 @@ fn run_at(
     };
     let time = facts.limits.time.saturating_sub(gathered.js_time);
     let limits = Limits { time, ..facts.limits };
-    let engine_seed = Seed { random: seed, now_ms: facts.now_ms as f64 };
+    let engine_seed = Seed { random: chance.next_seed(), now_ms: facts.now_ms as f64 };
     let before = gathered.js_time;
     let mut host = InTransaction {
         facts,
@@ -148,7 +149,7 @@ fn run_at(
         log,
         tx: &mut *tx,
         gathered: &mut *gathered,
-        seed,
+        chance,
         depth,
         streams: BTreeSet::new(),
     };
@@ -184,6 +185,10 @@ fn run_at(
 
 fn failed(message: impl Into<String>) -> SyscallError {
     SyscallError { message: message.into(), data: None }
+}
+
+fn given_up() -> SyscallError {
+    failed("the function was given up")
 }
 
 /// What cannot be done here, and what it is called.
@@ -300,14 +305,16 @@ impl InTransaction<'_> {
 
     fn do_async(&mut self, op: &str, args: &str) -> Result<String, SyscallError> {
         if op == "1.0/auditLog" {
-            let body = audit_body(args)?;
+            let body = match audit_body(args) {
+                Ok(body) => body,
+                Err(error) => return Err(self.refuse_audit(&error.message)),
+            };
             return match self.log.audit_json(body) {
                 Some(Ok(())) => Ok("null".to_owned()),
                 Some(Err(error)) => Err(failed(error.to_string())),
-                None => Err(failed("the function was given up")),
+                None => Err(given_up()),
             };
         }
-        self.gathered.calls += 1;
         let met = self.facts.faults.meet(op);
         self.stored(met)?;
         let mut args = parse(args)?;
@@ -457,12 +464,11 @@ impl InTransaction<'_> {
             return Err(failed(format!("functions call functions more than {MAX_DEPTH} deep")));
         }
         let log = self.log.nested(kind, target.full_name()).map_err(failed)?;
-        // Each call has randomness of its own, the same whenever the whole is run again.
-        let seed = self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(self.gathered.calls);
+        let chance = Chance::new(self.chance.next_seed());
         let args = args.get("args").unwrap_or(&Json::Null);
         self.tx.begin_nested();
         let answered =
-            run_at(self.facts, &target, log, self.tx, self.gathered, args, seed, self.depth + 1);
+            run_at(self.facts, &target, log, self.tx, self.gathered, args, chance, self.depth + 1);
         let result = self.stored(answered).map(|answered| answered.result);
         match result {
             Ok(Ok(value)) => {
@@ -554,6 +560,10 @@ impl InTransaction<'_> {
 impl Syscalls for InTransaction<'_> {
     fn syscall(&mut self, op: &str, args: &str) -> Result<String, SyscallError> {
         self.guarded(|this| Ok(this.do_sync(op, args)?.to_string()))
+    }
+
+    fn refuse_audit(&mut self, reason: &str) -> SyscallError {
+        self.log.refuse(reason).map_or_else(given_up, |error| failed(error.to_string()))
     }
 
     fn async_syscall(&mut self, op: &str, args: &str, _later: Later) -> Answer {

@@ -20,6 +20,7 @@ use super::operations::{self, Facts, Gathered};
 use super::reference::full_name;
 use super::transaction::{Attempt, AttemptError};
 use super::workers::Broken;
+use crate::chance::ChanceSeed;
 use crate::store::{Snapshot, StoreError, Timestamp, Tx, Watch};
 use crate::value::ComponentPath;
 
@@ -55,7 +56,7 @@ impl MutationCall {
 
 impl Inner {
     /// A transaction in which a function is to run, with the program that it is to run from.
-    fn begin(&self, at: &Snapshot, seed: u64) -> Result<(Tx, Arc<Deployed>), StoreError> {
+    fn begin(&self, at: &Snapshot, seed: ChanceSeed) -> Result<(Tx, Arc<Deployed>), StoreError> {
         self.faults.meet("begin")?;
         let mut tx = self.store.begin(at, seed);
         // A program that is deployed from here on conflicts with this transaction, and invalidates
@@ -74,8 +75,8 @@ impl Inner {
         let failed = |error: StoreError| CallError::of_store(&error);
         let now_ms = execution.begin(|| self.runtime.query(key.full_name()));
         let now_ms = now_ms.ok_or_else(|| CallError::from(Broken::NotBegun))?;
-        let seed = self.seed();
-        let (mut tx, deployed) = self.begin(at, seed).map_err(failed)?;
+        let mut chance = self.chance();
+        let (mut tx, deployed) = self.begin(at, chance.next_seed()).map_err(failed)?;
         let target = deployed.target(&key.component, &key.name)?;
         let facts = Facts {
             program: &deployed.program,
@@ -91,7 +92,7 @@ impl Inner {
         let mut gathered = Gathered::following(key.journal.as_deref());
         let args: Json = serde_json::from_str(&key.args).expect("it was written as JSON");
         let log = Log::of_query(execution);
-        let ran = operations::run(&facts, &target, log, &mut tx, &mut gathered, &args, seed);
+        let ran = operations::run(&facts, &target, log, &mut tx, &mut gathered, &args, chance);
         let answered = ran.map_err(failed)?;
         let watch = self.store.watch(Arc::new(tx.take_reads()), at.ts());
         Ok(QueryRan { answered, at: at.ts(), watch, gathered })
@@ -145,8 +146,8 @@ impl Inner {
         now_ms: i64,
         call: &MutationCall,
     ) -> Result<(Tx, Answered), AttemptError> {
-        let seed = self.seed();
-        let (mut tx, deployed) = self.begin(&self.store.latest(), seed)?;
+        let mut chance = self.chance();
+        let (mut tx, deployed) = self.begin(&self.store.latest(), chance.next_seed())?;
         if let Some(due) = &call.due
             && !due.is_due(&mut tx)?
         {
@@ -170,7 +171,7 @@ impl Inner {
         let mut gathered = Gathered::default();
         let log = Log::of_mutation(execution);
         let answered =
-            operations::run(&facts, &target, log, &mut tx, &mut gathered, &call.args, seed)?;
+            operations::run(&facts, &target, log, &mut tx, &mut gathered, &call.args, chance)?;
         if answered.result.is_err() {
             return Err(failed(answered));
         }

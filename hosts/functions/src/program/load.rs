@@ -17,7 +17,7 @@ use super::stamp::Stamps;
 use super::{Component, Cron, Env, Function, LoadError, Program, resolve, source};
 use crate::engine::{
     Bytecode, Described, Keep, ModuleName, Modules, built_in_bytecode, built_in_for,
-    built_in_import, describe,
+    built_in_import, built_in_replacing, describe,
 };
 use crate::value::ComponentPath;
 
@@ -485,6 +485,9 @@ impl Reached {
                 None => return Self::built_in(from, specifier),
             }
         };
+        if let Some(name) = built_in_replacing(&file) {
+            return Ok(name.into());
+        }
         let is_config = |path: &Path| path.file_stem().is_some_and(|stem| stem == "convex.config");
         if is_config(&file) && is_config(&path) {
             return self.definition(&file);

@@ -43,6 +43,7 @@ use std::{
 use audit_core::{Clock, SystemClock};
 use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 
+use crate::chance::ChanceSeed;
 use crate::value::ComponentPath;
 use catalog::Catalog;
 use commit::{Committer, Queue};
@@ -219,8 +220,8 @@ impl Store {
     }
 
     /// Begins a transaction on a snapshot. The seed makes the ids of the documents it inserts.
-    pub fn begin(&self, snapshot: &Snapshot, seed: u64) -> Tx {
-        Tx::new(self.clone(), snapshot.clone(), seed)
+    pub fn begin(&self, snapshot: &Snapshot, seed: impl Into<ChanceSeed>) -> Tx {
+        Tx::new(self.clone(), snapshot.clone(), seed.into())
     }
 
     /// Registers a watch on what a transaction read at `at`. A commit since then that wrote into it

@@ -15,6 +15,7 @@ use super::{
     query::Stream,
     reads::ReadSet,
 };
+use crate::chance::{Chance, ChanceSeed};
 use crate::value::{ComponentPath, Object, Patch, Validator, Value, encoding};
 
 /// Most documents that a transaction may read.
@@ -62,7 +63,8 @@ enum Access {
 pub struct Tx {
     pub(super) store: Store,
     pub(super) snapshot: Snapshot,
-    random: SplitMix64,
+    /// Where ids come from. No other random bits of the execution do.
+    chance: Chance,
     /// Documents written, by their keys.
     pub(super) documents: BTreeMap<Key, Write>,
     /// Index entries written: whether they are there now.
@@ -104,11 +106,11 @@ impl std::fmt::Debug for Tx {
 }
 
 impl Tx {
-    pub(super) fn new(store: Store, snapshot: Snapshot, seed: u64) -> Self {
+    pub(super) fn new(store: Store, snapshot: Snapshot, seed: ChanceSeed) -> Self {
         Self {
             store,
             snapshot,
-            random: SplitMix64(seed),
+            chance: Chance::new(seed),
             documents: BTreeMap::new(),
             entries: BTreeMap::new(),
             created: BTreeMap::new(),
@@ -228,7 +230,7 @@ impl Tx {
         };
         // The seed makes the id, so a seed that is used twice would make the same one.
         let (id, key) = loop {
-            let id = id::encode(number, self.random.next_u128());
+            let id = id::encode(number, self.chance.next_u128());
             let key = key::document(number, &id);
             if self.current(&key)?.is_none() {
                 break (id, key);
@@ -884,21 +886,4 @@ fn reserved(name: &str) -> StoreError {
 
 fn read_only() -> StoreError {
     StoreError::user("System tables (prefixed with `_`) are read-only.")
-}
-
-/// Random bits from a seed (SplitMix64; Steele, Lea, Flood 2014).
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut bits = self.0;
-        bits = (bits ^ bits >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bits = (bits ^ bits >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        bits ^ bits >> 31
-    }
-
-    fn next_u128(&mut self) -> u128 {
-        u128::from(self.next_u64()) << 64 | u128::from(self.next_u64())
-    }
 }

@@ -17,8 +17,7 @@ fn bodies(expressions: &[&str]) -> Vec<String> {
     let body = |i: usize| {
         let (asked, result) = fixture.asked("messages:audit", &format!("[{{\"i\":{i}}}]"));
         match (asked.as_slice(), result) {
-            ([(op, args)], Ok(_)) => {
-                assert_eq!(op, "1.0/auditLog");
+            ([(op, args)], Ok(_)) if op == "1.0/auditLog" => {
                 let body = args
                     .strip_prefix("{\"body\":")
                     .and_then(|rest| rest.strip_suffix('}'))
@@ -58,6 +57,13 @@ fn a_body_is_what_json_stringify_makes_of_it() {
         "{ toJSON() { return { replaced: true }; } }",
         "{ self: { toJSON: 1 } }",
         "JSON.parse('{\"__proto__\":1,\"constructor\":{\"prototype\":2}}')",
+        "{ hole: [1, , 3], proxied: new Proxy([1, , 3], {}), far: new Proxy(new Proxy([5], {}), {}) }",
+        "{ key: { '\\ud800x': 1 } }",
+        "{ dated: new (class extends Date { toISOString() { return 'mine'; } })(0) }",
+        "{ dated: new (class extends Date { toJSON() { return 'mine'; } })(0) }",
+        "{ made: Object.create({ toJSON() { return 'made'; } }) }",
+        "{ answered: new Proxy({ a: 1 }, { get: (t: any, k) => k === 'toJSON' ? () => 'trap' : t[k] }) }",
+        "{ url: new URL('https://example.com/a?b#c') }",
         "{ twice: (() => { const o = { a: 1 }; return [o, o]; })() }",
         "{ big: { toJSON: () => 5n.toString() } }",
     ];
@@ -189,4 +195,60 @@ fn getters_and_proxies_run_once() {
             .is_ok_and(|result| result.ends_with("\"x\"]]") && result.starts_with("[1,[\"toJSON\"")),
         "{result:?}"
     );
+}
+
+/// What JSON has no form for is said once, with its place.
+#[test]
+fn a_member_that_is_silently_empty_is_reported_once() {
+    let fixture = fixture(
+        "export const audit = query(async () => {
+           const all = () => ({ error: new Error('m'), map: new Map([[1, 2]]), deep: [{ set: new Set([1]) }, { set: new Set([2]) }],
+             bytes: new ArrayBuffer(4), mine: new (class Mine extends Error {})('x'), regex: /x/, url: new URLSearchParams('a=1'),
+             plain: {}, none: Object.create(null), list: [], empty: new (class Empty {})(), date: new Date(0), view: new Uint8Array(2) });
+           await log.audit(all()); await log.audit(all());
+         });",
+    );
+    let ran = fixture.ran("messages:audit", "[{}]");
+    ran.result.unwrap();
+    let expected = [
+        ("error", "Error"),
+        ("map", "Map"),
+        ("deep[0].set", "Set"),
+        ("bytes", "ArrayBuffer"),
+        ("mine", "Error"),
+        ("regex", "RegExp"),
+        ("url", "URLSearchParams"),
+    ];
+    let expected = expected.map(|(path, class)| format!(
+        "[WARN] 'log.audit: {path} is logged as {{}}: JSON has no form for what a {class} holds'"
+    ));
+    assert_eq!(ran.log_lines, expected);
+}
+
+/// A small body can take long to walk.
+#[test]
+fn a_walk_ends_with_its_functions_time() {
+    let fixture = fixture(
+        "const wide = (member: any) => Object.fromEntries(Array.from({ length: 1e4 }, (_, i) => ['k' + i, member]));
+         export const empty = query(async () => { await log.audit({ all: new Array(1e6).fill(wide(undefined)) }); });
+         export const caught = query(async () => { for (;;) try { await log.audit({ all: new Array(1e6).fill(wide(() => 1)) }); } catch {} });
+         export const nested = query(async () => { let o: any = wide(undefined); for (let i = 0; i < 60; i++) o = { toJSON: () => [o, o] }; await log.audit({ o }); });
+         export const doubled = query(async () => { let o: any = wide(undefined); for (let i = 0; i < 60; i++) o = { a: o, b: o }; await log.audit(o); });
+         export const holes = query(async () => { for (;;) log.audit({ a: new Proxy([], { get: (_, k) => k === 'length' ? 2 ** 53 : undefined }) }).catch(() => {}); });
+         export const fine = query(async () => 1);",
+    );
+    let limits = Limits { time: Duration::from_millis(100), ..Limits::default() };
+    for name in ["empty", "caught", "holes"] {
+        let failure = super::hostile::fails_alone(&fixture, name, &limits);
+        assert_eq!(failure.kind, FailureKind::TimeLimit, "{name}: {}", failure.message);
+    }
+    for name in ["nested", "doubled"] {
+        let _ = fixture.run_with(
+            &format!("messages:{name}"),
+            "[{}]",
+            &SEED,
+            &limits,
+            &mut Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("null".to_owned()) },
+        );
+    }
 }

@@ -95,9 +95,9 @@ fn the_same_seed_gives_the_same_run_and_no_state_is_left_behind() {
            [...crypto.getRandomValues(new Uint8Array(4))], Date.now(), new Date().toISOString(), Date(), performance.now(),
          ]);",
     );
-    let draw = |random| {
+    let draw = |random: u64| {
         let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("null".to_owned()) };
-        let seed = Seed { random, now_ms: 1_700_000_000_123.0 };
+        let seed = Seed { random: random.into(), now_ms: 1_700_000_000_123.0 };
         fixture.run_with("messages:draw", "[{}]", &seed, &ample(), &mut host).result.unwrap()
     };
     let first = draw(7);

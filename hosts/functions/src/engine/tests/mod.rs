@@ -5,8 +5,11 @@ mod audited;
 mod called;
 mod hostile;
 mod modules;
+mod redefined;
+mod unhandled;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::{
@@ -29,6 +32,11 @@ impl<F: FnMut(&str, &str) -> Result<String, SyscallError>> Syscalls for Host<F> 
 
     fn async_syscall(&mut self, op: &str, args: &str, _: Later) -> Answer {
         Answer::Now(self.syscall(op, args))
+    }
+
+    fn refuse_audit(&mut self, reason: &str) -> SyscallError {
+        self.asked.push(("refused".to_owned(), reason.to_owned()));
+        SyscallError::new(reason)
     }
 }
 
@@ -72,7 +80,8 @@ fn ample() -> Limits {
     Limits { time: Duration::from_secs(30), ..Limits::default() }
 }
 
-const SEED: Seed = Seed { random: 1, now_ms: 1_700_000_000_000.0 };
+static SEED: LazyLock<Seed> =
+    LazyLock::new(|| Seed { random: 1.into(), now_ms: 1_700_000_000_000.0 });
 
 impl Fixture {
     fn run_with(

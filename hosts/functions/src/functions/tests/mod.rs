@@ -2,6 +2,7 @@
 
 mod a_shared_query_waits_for_nobody;
 mod every_way_out_is_sealed;
+mod refused_logs_fail_their_function;
 mod scheduled;
 
 use std::net::IpAddr;

@@ -1,0 +1,96 @@
+//! Promises that were rejected and that nothing handles.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
+use std::rc::Rc;
+
+use rquickjs::{Ctx, Persistent, Runtime, Value};
+
+/// What a runtime's rejected promises are, until they are handled.
+///
+/// It holds values of the engine, so it must be dropped before the engine.
+pub(super) struct Rejections(Rc<RefCell<Unhandled>>);
+
+#[derive(Default)]
+struct Unhandled {
+    /// By the order in which they were rejected: the promise, which keeps its identity from being
+    /// used again, and the reason.
+    promises: BTreeMap<u64, [Persistent<Value<'static>>; 2]>,
+    /// The place of each promise in that order.
+    order: HashMap<u64, u64>,
+    next: u64,
+}
+
+impl Rejections {
+    /// Follows a runtime's promises from here on.
+    pub(super) fn of(runtime: &Runtime) -> Rejections {
+        let unhandled: Rc<RefCell<Unhandled>> = Rc::default();
+        let told = Rc::clone(&unhandled);
+        runtime.set_host_promise_rejection_tracker(Some(Box::new(
+            move |ctx, promise, reason, is_handled| note(&told, &ctx, promise, reason, is_handled),
+        )));
+        Rejections(unhandled)
+    }
+
+    /// Why the first of them was rejected, if there is one.
+    pub(super) fn first<'js>(&self, ctx: &Ctx<'js>) -> Option<Value<'js>> {
+        let unhandled = self.0.borrow();
+        let [_, reason] = unhandled.promises.values().next()?;
+        reason.clone().restore(ctx).ok()
+    }
+}
+
+impl Drop for Rejections {
+    fn drop(&mut self) {
+        let unhandled = std::mem::take(&mut *self.0.borrow_mut());
+        drop(unhandled);
+    }
+}
+
+/// A promise was rejected with nothing to handle it, or is handled after all.
+fn note<'js>(
+    unhandled: &RefCell<Unhandled>,
+    ctx: &Ctx<'js>,
+    promise: Value<'js>,
+    reason: Value<'js>,
+    is_handled: bool,
+) {
+    let identity = identity(&promise);
+    let mut unhandled = unhandled.borrow_mut();
+    let freed = if is_handled {
+        let place = unhandled.order.remove(&identity);
+        place.and_then(|place| unhandled.promises.remove(&place))
+    } else {
+        let place = unhandled.next;
+        unhandled.next += 1;
+        unhandled.order.insert(identity, place);
+        let pair = [promise, reason].map(|value| Persistent::save(ctx, value));
+        unhandled.promises.insert(place, pair)
+    };
+    drop(unhandled);
+    drop(freed);
+}
+
+/// What tells a value from all others that there are at the same time.
+fn identity(value: &Value<'_>) -> u64 {
+    struct Bits(u64);
+    impl Hasher for Bits {
+        fn write(&mut self, bytes: &[u8]) {
+            for byte in bytes {
+                self.0 = self.0 << 8 | u64::from(*byte);
+            }
+        }
+        // The tag: it is that of an object.
+        fn write_i32(&mut self, _: i32) {}
+        fn write_u64(&mut self, bits: u64) {
+            self.0 = bits;
+        }
+        fn finish(&self) -> u64 {
+            self.0
+        }
+    }
+    let mut bits = Bits(0);
+    value.hash(&mut bits);
+    bits.finish()
+}

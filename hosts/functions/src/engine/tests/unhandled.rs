@@ -1,0 +1,76 @@
+//! Promises that nothing awaits.
+
+use super::*;
+
+#[test]
+fn a_rejection_that_nothing_handles_fails_the_call() {
+    let fixture = fixture(
+        "const fail = async (message: string) => { throw new Error(message); };
+         const later = async (turns: number) => { for (let i = 0; i < turns; i++) await null; };
+         const tests: Record<string, (ctx: any) => any> = {
+           rejected: () => { Promise.reject(new Error('x')); },
+           thrown: () => { fail('x'); },
+           inThen: () => { Promise.resolve().then(() => { throw new Error('x'); }); },
+           later: () => { (async () => { await later(20); throw new Error('x'); })(); },
+           chained: () => { fail('x').finally(() => {}); },
+           fulfilledOnly: () => { fail('x').then(() => 1); },
+           first: () => { fail('x'); fail('y'); },
+           operation: (ctx) => { ctx.db.insert('t', {}); },
+           all: () => { Promise.all([fail('x')]); },
+           executor: () => { new Promise(() => { throw new Error('x'); }); },
+           undefined: () => { Promise.reject(); },
+           nul: () => { Promise.reject(null); },
+           spoilt: () => { (Promise.prototype as any).then = () => {}; fail('x'); },
+         };
+         export const names = query(async () => Object.keys(tests));
+         export const run = mutation({ args: { name: v.string() }, handler: async (ctx, { name }) => { tests[name](ctx); return 'secret'; } });
+         const handled: Record<string, () => any> = {
+           caught: () => fail('x').catch(() => {}),
+           unawaited: () => { fail('x').catch(() => {}); },
+           late: async () => { const failed = fail('x'); await later(5); try { await failed; } catch {} },
+           afterwards: () => { const failed = fail('x'); later(5).then(() => failed.catch(() => {})); },
+           both: () => Promise.all([fail('x'), fail('y')]).catch(() => {}),
+           race: () => Promise.race([Promise.resolve(1), fail('x')]),
+           settled: () => Promise.allSettled([fail('x')]),
+           adopted: async () => { try { await Promise.resolve(fail('x')); } catch {} },
+           returned: async () => { try { return await fail('x'); } catch {} },
+           generator: async () => { try { for await (const _ of (async function* () { throw 1; })()); } catch {} },
+         };
+         export const handles = query({ args: { name: v.string() }, handler: async (_ctx, { name }) => { await handled[name](); return 1; } });
+         export const handledNames = query(async () => Object.keys(handled));",
+    );
+    let names = |of: &str| -> Vec<String> {
+        serde_json::from_str(&fixture.value(&format!("messages:{of}"), "[{}]")).unwrap()
+    };
+    for name in names("names") {
+        let mut host =
+            Host { asked: Vec::new(), answer: |_: &str, _: &str| Err(SyscallError::new("x")) };
+        let args = format!("[{{\"name\":\"{name}\"}}]");
+        let ran = fixture.run_with("messages:run", &args, &SEED, &ample(), &mut host);
+        let failure = ran.result.unwrap_err();
+        let expected = match name.as_str() {
+            "undefined" => "Uncaught (in promise) undefined",
+            "nul" => "Uncaught (in promise) null",
+            _ => "Uncaught (in promise) Error: x",
+        };
+        assert!(failure.message.starts_with(expected), "{name}: {}", failure.message);
+    }
+    for name in names("handledNames") {
+        assert_eq!(fixture.value("messages:handles", &format!("[{{\"name\":\"{name}\"}}]")), "1");
+    }
+}
+
+#[test]
+fn what_is_not_awaited_runs_to_where_it_waits() {
+    let fixture = fixture(
+        "export const logs = query(async () => { (async () => { for (let i = 0; i < 20; i++) await null; log.audit({ late: 1 }); })(); return 1; });
+         export const endless = query(async () => { const again = (): any => Promise.resolve().then(again); again(); return 1; });",
+    );
+    let (asked, result) = fixture.asked("messages:logs", "[{}]");
+    assert_eq!(result.unwrap(), "1");
+    assert_eq!(asked, [("1.0/auditLog".to_owned(), "{\"body\":{\"late\":1}}".to_owned())]);
+    let limits = Limits { time: Duration::from_millis(20), ..Limits::default() };
+    let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("null".to_owned()) };
+    let ran = fixture.run_with("messages:endless", "[{}]", &SEED, &limits, &mut host);
+    assert_eq!(ran.result.unwrap_err().kind, FailureKind::TimeLimit);
+}
