@@ -80,8 +80,8 @@ def read_journal(root):
         if path.name == "begin":
             (fields, _) = header("audit begin 1 segment ([0-9a-f]{8}) ", path.read_bytes(), 0, path)
             begin = int(fields[0], 16)
-        elif match := re.fullmatch(r"(\d{8,})\.journal", path.name):
-            ordinals.append(int(match[1]))
+        elif match := re.fullmatch(r"([0-9a-f]{8})\.journal", path.name):
+            ordinals.append(int(match[1], 16))
         elif match := re.fullmatch(rf"({ULID})\.delivered", path.name):
             header("audit delivered 1 next ([0-9a-f]{16}) ", path.read_bytes(), 0, path)
         elif re.fullmatch(rf"{ULID}-\d{{12,}}\.(object|conflict)", path.name):
@@ -90,7 +90,7 @@ def read_journal(root):
     check(needed == list(range(begin, begin + len(needed))), "ordinals have no gaps")
     before = None
     for ordinal in needed:
-        before = read_segment(root / f"{ordinal:08}.journal", ordinal, before)
+        before = read_segment(root / f"{ordinal:08x}.journal", ordinal, before)
 
 
 def read_object(path):

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::credentials::{CredentialFailure, Issuer};
+use crate::panic::Panicked;
 use crate::provider::Provider;
 
 /// Why a request did not succeed, and what its sender does now.
@@ -64,6 +65,8 @@ pub(crate) enum Blocker {
     Tls(Certificate),
     /// Whoever answers at an https URL does not speak TLS.
     NotTls,
+    /// Code panicked. What became of the request is unknown.
+    Panic,
 }
 
 /// What is wrong with a server's certificate.
@@ -78,7 +81,7 @@ pub(crate) enum Certificate {
 
 impl Blocker {
     #[cfg(test)]
-    pub(crate) const ALL: [Blocker; 17] = [
+    pub(crate) const ALL: [Blocker; 18] = [
         Blocker::Permission,
         Blocker::Credentials,
         Blocker::NoCredentials,
@@ -96,6 +99,7 @@ impl Blocker {
         Blocker::Tls(Certificate::WrongName),
         Blocker::Tls(Certificate::Other),
         Blocker::NotTls,
+        Blocker::Panic,
     ];
 
     /// Whether it is the settings of this process that are wrong.
@@ -112,7 +116,8 @@ impl Blocker {
             | Blocker::Disk
             | Blocker::Request
             | Blocker::Tls(_)
-            | Blocker::NotTls => false,
+            | Blocker::NotTls
+            | Blocker::Panic => false,
         }
     }
 }
@@ -136,6 +141,16 @@ impl Refusal {
     pub(crate) fn gone() -> Refusal {
         let detail = "the key was refused as existing, and nothing stands there".to_owned();
         Refusal { answer: Answer::Contention, detail, advice: String::new(), timed_out: false }
+    }
+
+    /// The request, or what makes it, panicked.
+    pub(crate) fn panicked(Panicked(what): &Panicked, provider: Provider) -> Refusal {
+        let detail = format!("a request to the {} panicked: {what}", provider.noun());
+        Refusal::new(Answer::Blocked(Blocker::Panic), detail, provider, None)
+    }
+
+    pub(crate) fn is_panic(&self) -> bool {
+        self.answer == Answer::Blocked(Blocker::Panic)
     }
 
     /// As one hears it who reads, and so needs other permissions.
@@ -209,6 +224,7 @@ fn of_credentials(failure: &CredentialFailure, provider: Provider) -> Refusal {
             | Blocker::EncryptionKey
             | Blocker::Unsupported
             | Blocker::Disk
+            | Blocker::Panic
             | Blocker::Request,
         ) => blocked(Blocker::Credentials, detail),
     }

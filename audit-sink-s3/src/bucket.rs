@@ -16,6 +16,7 @@ use url::Url;
 use crate::answer::{Answer, Refusal};
 use crate::directory::{self, Directory};
 use crate::encode::{EncodedObject, says_same};
+use crate::panic::Panicked;
 use crate::provider::Provider;
 use crate::stores;
 use crate::{ObjectKey, OpenError};
@@ -239,6 +240,11 @@ impl Bucket {
     pub(crate) fn refusal(&self, error: &object_store::Error) -> Refusal {
         let refusal = Refusal::of(error, self.provider);
         if self.is_read_only { refusal.for_reader(self.provider) } else { refusal }
+    }
+
+    /// What it means that a request, or what makes it, panicked.
+    pub(crate) fn refusal_of_panic(&self, panicked: &Panicked) -> Refusal {
+        Refusal::panicked(panicked, self.provider)
     }
 
     fn remote(url: &Url, prefix: Path, store: Arc<dyn ObjectStore>) -> Result<Bucket, OpenError> {

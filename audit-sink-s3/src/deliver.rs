@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::answer::{Answer, Refusal};
 use crate::encode::EncodedObject;
 use crate::health::HealthBoard;
+use crate::panic::catch_in;
 use crate::{Bucket, Settings};
 
 /// The longest that one request may take, however often it has timed out before. The client's own
@@ -56,6 +57,11 @@ impl Deliverer {
         Deliverer { bucket, health, random, settings, answered: Mutex::default() }
     }
 
+    /// How long to wait before something is tried again that has failed so often.
+    pub(crate) fn pause(&self, answer: Answer, repetition: u32) -> Duration {
+        pause(&self.settings, &*self.random, answer, repetition)
+    }
+
     /// Returns once it is certain. Dropping the future leaves that open.
     pub(crate) async fn deliver(&self, path: &Path, object: &EncodedObject) -> Delivery {
         let watch = self.health.watch();
@@ -76,7 +82,7 @@ impl Deliverer {
             if refusal.timed_out {
                 limit = longer(limit);
             }
-            let pause = pause(&self.settings, &*self.random, refusal.answer, repetition);
+            let pause = self.pause(refusal.answer, repetition);
             watch.report(refusal);
             sleep(pause).await;
             repetition = repetition.saturating_add(1);
@@ -98,18 +104,24 @@ impl Deliverer {
             Answer::Exists | Answer::Contention => {}
             Answer::Unknown | Answer::Blocked(_) => return Err(refusal),
         }
-        match timeout(limit, self.bucket.holds(path, object)).await {
-            Ok(Ok(true)) => Ok(Delivery::Delivered),
-            Ok(Ok(false)) => Ok(Delivery::Conflict),
-            Ok(Err(object_store::Error::NotFound { .. })) => Err(Refusal::gone()),
-            // S3 says "denied" instead of "not found" to those who may not list: no reason to alarm
-            // anybody here.
-            Ok(Err(object_store::Error::PermissionDenied { .. }))
-                if refusal.answer == Answer::Contention =>
-            {
-                Err(refusal)
+        match timeout(limit, catch_in(self.bucket.holds(path, object))).await {
+            Ok(Err(panicked)) => {
+                self.health.panicked();
+                Err(self.bucket.refusal_of_panic(&panicked))
             }
-            Ok(Err(error)) => Err(self.bucket.refusal(&error)),
+            Ok(Ok(held)) => match held {
+                Ok(true) => Ok(Delivery::Delivered),
+                Ok(false) => Ok(Delivery::Conflict),
+                Err(object_store::Error::NotFound { .. }) => Err(Refusal::gone()),
+                // S3 says "denied" instead of "not found" to those who may not list: no reason to alarm
+                // anybody here.
+                Err(object_store::Error::PermissionDenied { .. })
+                    if refusal.answer == Answer::Contention =>
+                {
+                    Err(refusal)
+                }
+                Err(error) => Err(self.bucket.refusal(&error)),
+            },
             Err(_elapsed) => Err(Refusal::timeout(limit)),
         }
     }
@@ -129,9 +141,13 @@ impl Deliverer {
         let create = || async {
             let began = Instant::now();
             let create = self.bucket.create(path, object.payload.clone(), object.attributes());
-            request(limit, &self.bucket, create)
-                .await
-                .map(|()| self.answered().add(began.elapsed()))
+            let answer = request(limit, &self.bucket, create).await;
+            match &answer {
+                Ok(()) => self.answered().add(began.elapsed()),
+                Err(refusal) if refusal.is_panic() => self.health.panicked(),
+                Err(_) => {}
+            }
+            answer
         };
         let slow = self.answered().slow().filter(|slow| *slow < limit);
         let Some(slow) = slow else { return create().await };
@@ -195,14 +211,16 @@ impl AnswerTimes {
     }
 }
 
-/// One request to the bucket, with an end.
+/// One request to the bucket, with an end. One that panics is over, and what became of it unknown:
+/// the client, a credentials provider or the store of a host's own may do that.
 pub(crate) async fn request<T>(
     limit: Duration,
     bucket: &Bucket,
     request: impl Future<Output = object_store::Result<T>>,
 ) -> Result<T, Refusal> {
-    match timeout(limit, request).await {
-        Ok(result) => result.map_err(|error| bucket.refusal(&error)),
+    match timeout(limit, catch_in(request)).await {
+        Ok(Ok(result)) => result.map_err(|error| bucket.refusal(&error)),
+        Ok(Err(panicked)) => Err(bucket.refusal_of_panic(&panicked)),
         Err(_elapsed) => Err(Refusal::timeout(limit)),
     }
 }

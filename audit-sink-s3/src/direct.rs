@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::buffers::pieces;
 use crate::deliver::{Deliverer, Delivery};
 use crate::encode::ObjectEncoder;
-use crate::health::HealthBoard;
+use crate::health::{HealthBoard, Trouble, Watch};
+use crate::panic::{Panicked, catch_in};
 use crate::slot::Slot;
 use crate::{ObjectKey, Settings};
 
@@ -90,9 +91,15 @@ impl DirectWriter {
         let room = Arc::new(Semaphore::new(settings.max_pending_bytes));
         let health = Arc::clone(&deliverer.health);
         let writer = Writer::new(stream, deliverer, settings.clone(), receiver);
+        let must_end = health.must_end("the task that writes audit logs");
         tokio::spawn(async move {
-            writer.run().await;
-            end.send_replace(true);
+            match catch_in(writer.run()).await {
+                Ok(()) => {
+                    must_end.ended();
+                    end.send_replace(true);
+                }
+                Err(panicked) => must_end.panicked(&panicked),
+            }
         });
         DirectWriter { commands, room, ended, health, settings }
     }
@@ -244,6 +251,8 @@ struct Writer {
     sweep_at: usize,
     next_ticket: Ticket,
     deliveries: JoinSet<()>,
+    /// The last delivery that ended has panicked.
+    broken: Option<Watch>,
     /// The first ticket of each object under way.
     in_flight: HashMap<task::Id, Ticket>,
     /// Each waits until every ticket below its own is certain. In the order of their tickets.
@@ -275,6 +284,7 @@ impl Writer {
             sweep_at: MIN_SWEEP,
             next_ticket: 0,
             deliveries: JoinSet::new(),
+            broken: None,
             in_flight: HashMap::new(),
             flushes: VecDeque::new(),
         }
@@ -328,11 +338,27 @@ impl Writer {
 
     fn ended(&mut self, ended: Result<(task::Id, ()), JoinError>) {
         let id = match ended {
-            Ok((id, ())) => id,
+            Ok((id, ())) => {
+                if let Some(broken) = self.broken.take() {
+                    broken.over();
+                }
+                id
+            }
             Err(error) => {
+                let id = error.id();
                 // Its waiters were told when it dropped their replies.
-                tracing::error!(%error, "the delivery of an audit object ended without an outcome");
-                error.id()
+                let trouble = match error.try_into_panic() {
+                    Ok(panic) => {
+                        Trouble::panicked("the delivery of an object", &Panicked::of(&*panic))
+                    }
+                    Err(_cancelled) => Trouble::Panicked(
+                        "the delivery of an object ended without an outcome".to_owned(),
+                    ),
+                };
+                self.deliverer.health.panicked();
+                let broken = &mut self.broken;
+                broken.get_or_insert_with(|| self.deliverer.health.watch()).report(trouble);
+                id
             }
         };
         self.in_flight.remove(&id);

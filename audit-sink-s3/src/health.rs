@@ -6,10 +6,12 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
 use crate::answer::{Answer, Refusal};
 use crate::meters::Meters;
+use crate::panic::Panicked;
 
 /// How a sink is doing, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,10 @@ pub struct Health {
     pub retries: u64,
     /// Objects that were not delivered since another one stood under their key.
     pub conflicts: u64,
+    /// Panics of the sink's tasks and threads, and of the bucket's client, since it was opened. What
+    /// was under way then is carried out again, or the sink takes nothing more: see
+    /// [`commits`](Self::commits).
+    pub panics: u64,
     /// Whether the store refuses to overwrite objects. `None` where it could not be asked when the
     /// sink was opened.
     pub create_only: Option<bool>,
@@ -100,7 +106,10 @@ pub(crate) enum Trouble {
     Disk(String),
     /// The journal takes as much of the disk as it may.
     JournalFull(String),
-    /// A sync of the journal failed, after which nothing that this process does makes it whole.
+    /// A part of the sink panicked, and begins anew.
+    Panicked(String),
+    /// A sync of the journal failed or a part of the sink ended, after which nothing that this
+    /// process does makes it whole.
     Stopped(String),
 }
 
@@ -110,7 +119,19 @@ impl Trouble {
     }
 
     pub(crate) fn stopped(error: &io::Error) -> Trouble {
-        Trouble::Stopped(format!("the journal has stopped: {error}"))
+        Trouble::Stopped(format!("the journal has stopped, since its disk failed: {error}"))
+    }
+
+    pub(crate) fn panicked(what: &str, Panicked(said): &Panicked) -> Trouble {
+        Trouble::Panicked(format!("{what} panicked: {said}"))
+    }
+
+    /// A part without which nothing goes on has ended.
+    pub(crate) fn ended(what: &str, how: Option<&Panicked>) -> Trouble {
+        Trouble::Stopped(match how {
+            Some(Panicked(said)) => format!("{what} panicked: {said}"),
+            None => format!("{what} has ended with its runtime"),
+        })
     }
 
     pub(crate) fn journal_full(bytes: u64, max_bytes: u64) -> Trouble {
@@ -125,7 +146,10 @@ impl Trouble {
                 Answer::Exists | Answer::Contention | Answer::Unknown => Level::Retrying,
                 Answer::Blocked(_) => Level::Blocked,
             },
-            Trouble::Disk(_) | Trouble::JournalFull(_) | Trouble::Stopped(_) => Level::Blocked,
+            Trouble::Disk(_)
+            | Trouble::JournalFull(_)
+            | Trouble::Panicked(_)
+            | Trouble::Stopped(_) => Level::Blocked,
         }
     }
 
@@ -148,11 +172,13 @@ impl Trouble {
             }
             (Trouble::Disk(_), Trouble::Disk(_))
             | (Trouble::JournalFull(_), Trouble::JournalFull(_))
+            | (Trouble::Panicked(_), Trouble::Panicked(_))
             | (Trouble::Stopped(_), Trouble::Stopped(_)) => true,
             (
                 Trouble::Delivery(_)
                 | Trouble::Disk(_)
                 | Trouble::JournalFull(_)
+                | Trouble::Panicked(_)
                 | Trouble::Stopped(_),
                 _,
             ) => false,
@@ -178,7 +204,10 @@ impl fmt::Display for Trouble {
                 write!(f, "{detail} (see why it is not delivered, or raise journal.max_bytes)")
             }
             Trouble::Stopped(detail) => {
-                write!(f, "{detail} (see to the journal's disk, then restart this process)")
+                write!(f, "{detail} (see to what it names, then restart this process)")
+            }
+            Trouble::Panicked(detail) => {
+                write!(f, "{detail} (it begins anew; restart this process if that does not last)")
             }
         }
     }
@@ -194,6 +223,9 @@ pub(crate) struct HealthBoard {
     records_delivered: AtomicU64,
     retries: AtomicU64,
     conflicts: AtomicU64,
+    panics: AtomicU64,
+    /// Becomes the reason when the sink takes nothing more.
+    stopped: watch::Sender<Option<String>>,
     troubles: Mutex<Troubles>,
     /// Where a line that was held back is logged in the end. `None` without a runtime.
     runtime: Option<tokio::runtime::Handle>,
@@ -205,9 +237,7 @@ struct Troubles {
     /// What went wrong last with each thing that is under way, by its watch.
     current: BTreeMap<u64, Trouble>,
     next_watch: u64,
-    /// The watch of whoever prepares segments, while that fails.
-    segments: Option<u64>,
-    /// Whether commits wait for a segment.
+    /// Whether commits wait for room.
     starving: bool,
     /// Why the journal takes nothing any more.
     stopped: Option<String>,
@@ -261,8 +291,10 @@ impl Troubles {
         if self.journal_bytes.is_none() {
             return self.worst().map_or(Commits::Accepted, refused);
         }
-        let segments = self.segments.filter(|_| self.starving);
-        segments.and_then(|watch| self.current.get(&watch)).map_or(Commits::Accepted, refused)
+        // What is wrong with delivery fills a journal, and that it is full is a trouble of its own.
+        let is_own = |trouble: &&Trouble| !matches!(trouble, Trouble::Delivery(_));
+        let own = self.current.values().find(is_own).filter(|_| self.starving);
+        own.map_or(Commits::Accepted, refused)
     }
 
     /// What the log is to be told now. The end of a trouble that it was told of is never held back,
@@ -293,6 +325,14 @@ impl Troubles {
 }
 
 impl Troubles {
+    fn stop(&mut self, trouble: Trouble) {
+        let reason = trouble.to_string();
+        self.last_error = Some(reason.clone());
+        self.stopped.get_or_insert(reason);
+        self.next_watch += 1;
+        self.current.insert(self.next_watch, trouble);
+    }
+
     /// When somebody must come back to tell the log of the trouble that was held back, if it lasts.
     fn settle_in(&mut self) -> Option<Duration> {
         let now = self.worst()?;
@@ -320,6 +360,8 @@ impl HealthBoard {
             records_delivered: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             conflicts: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+            stopped: watch::Sender::new(None),
             troubles: Mutex::default(),
             runtime: tokio::runtime::Handle::try_current().ok(),
             meters,
@@ -344,6 +386,7 @@ impl HealthBoard {
             records_delivered: self.records_delivered.load(Ordering::Relaxed),
             retries: self.retries.load(Ordering::Relaxed),
             conflicts: self.conflicts.load(Ordering::Relaxed),
+            panics: self.panics.load(Ordering::Relaxed),
             create_only: troubles.create_only,
             journal_bytes: troubles.journal_bytes,
             oldest_undelivered_ms: troubles.oldest_undelivered_ms,
@@ -403,21 +446,33 @@ impl HealthBoard {
         );
     }
 
-    /// The journal takes nothing any more, until it is opened anew.
-    pub(crate) fn stopped(&self, reason: String) {
-        self.lock().stopped = Some(reason);
+    /// Something panicked.
+    pub(crate) fn panicked(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+        self.meters.panicked();
     }
 
-    /// Whether commits wait for a segment.
+    /// The sink takes nothing more, until this process is restarted.
+    pub(crate) fn stop(self: &Arc<Self>, trouble: Trouble) {
+        let reason = trouble.to_string();
+        self.change(|troubles| troubles.stop(trouble));
+        self.stopped.send_if_modified(|stopped| stopped.replace(reason).is_none());
+    }
+
+    /// Becomes the reason when the sink takes nothing more.
+    pub(crate) fn when_stopped(&self) -> watch::Receiver<Option<String>> {
+        self.stopped.subscribe()
+    }
+
+    /// Follows a task that must come to its end: dropped before that, with its runtime, it stops
+    /// the sink.
+    pub(crate) fn must_end(self: &Arc<Self>, what: &'static str) -> MustEnd {
+        MustEnd { board: Some(Arc::clone(self)), what }
+    }
+
+    /// Whether commits wait for room.
     pub(crate) fn starving(&self, starving: bool) {
         self.lock().starving = starving;
-    }
-
-    /// Follows the preparing of segments, without which nothing can be committed.
-    pub(crate) fn watch_segments(self: &Arc<Self>) -> Watch {
-        let watch = self.watch();
-        self.lock().segments = Some(watch.number);
-        watch
     }
 
     /// Follows one thing that is under way.
@@ -464,6 +519,9 @@ impl HealthBoard {
             Line::Over(Trouble::Disk(_) | Trouble::Stopped(_)) => {
                 tracing::info!(bucket, "the journal of audit logs can use its disk again");
             }
+            Line::Over(Trouble::Panicked(_)) => {
+                tracing::info!(bucket, "what panicked in the audit sink goes on");
+            }
             Line::Over(Trouble::JournalFull(_)) => {
                 tracing::info!(bucket, "the journal of audit logs has room again");
             }
@@ -479,7 +537,16 @@ impl HealthBoard {
                         held_back,
                         "audit delivery is blocked until an operator acts"
                     ),
-                    Trouble::Disk(_) | Trouble::JournalFull(_) | Trouble::Stopped(_) => {
+                    Trouble::Panicked(_) => {
+                        tracing::error!(bucket, reason, held_back, "the audit sink panicked");
+                    }
+                    Trouble::Stopped(_) => tracing::error!(
+                        bucket,
+                        reason,
+                        held_back,
+                        "the audit sink has stopped: restart this process"
+                    ),
+                    Trouble::Disk(_) | Trouble::JournalFull(_) => {
                         tracing::error!(
                             bucket,
                             reason,
@@ -535,6 +602,41 @@ impl Drop for Watch {
             let level = troubles.level();
             drop(troubles);
             self.board.meters.blocked(level as u8);
+        }
+    }
+}
+
+/// A task that must come to its end, and says so.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct MustEnd {
+    board: Option<Arc<HealthBoard>>,
+    what: &'static str,
+}
+
+impl MustEnd {
+    /// It ended as it should.
+    pub(crate) fn ended(mut self) {
+        self.board = None;
+    }
+
+    /// It panicked.
+    pub(crate) fn panicked(mut self, panicked: &Panicked) {
+        if let Some(board) = self.board.take() {
+            board.panicked();
+            board.stop(Trouble::ended(self.what, Some(panicked)));
+        }
+    }
+}
+
+impl Drop for MustEnd {
+    fn drop(&mut self) {
+        if let Some(board) = self.board.take() {
+            // The log need not hear of it: the process mostly ends as well.
+            let trouble = Trouble::ended(self.what, None);
+            let reason = trouble.to_string();
+            board.lock().stop(trouble);
+            board.stopped.send_if_modified(|stopped| stopped.replace(reason).is_none());
         }
     }
 }

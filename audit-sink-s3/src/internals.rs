@@ -12,7 +12,7 @@ use crate::buffers::pieces;
 use crate::encode;
 use crate::journal::disk::{LocalDisk, UnsyncedFile};
 use crate::journal::format::{EncodedBatch, Position};
-use crate::journal::{JournalWriter, Segment};
+use crate::journal::{JournalWriter, OWN_WRITE_FROM, Segment};
 
 /// Encodes objects as the delivery of a journal does.
 pub struct ObjectEncoder(encode::ObjectEncoder);
@@ -62,7 +62,8 @@ impl Appender {
     }
 
     fn writer() -> JournalWriter {
-        JournalWriter::new(UniqueId::from_bits(1), Position { ordinal: 0, offset: 0 })
+        let start = Position { ordinal: 0, offset: 0 };
+        JournalWriter::new(UniqueId::from_bits(1), start, OWN_WRITE_FROM)
     }
 
     /// Appends one group of these batches.

@@ -81,6 +81,7 @@
 //! | timeout, reset, 5xx, 429 | unknown | the same bytes again, after a pause with full jitter, for ever |
 //! | already exists | ours? | compare its hash: the same is delivered, another is a *conflict* |
 //! | 409 of S3 | contention | compare, then again |
+//! | a panic of the client or of a task | unknown | again, slowly, for ever; counted, an error in the log, and in [`Health`] |
 //! | 403, 404, credentials, certificate, encryption key, full disk | blocked | again, slowly, for ever; an error in the log, and in [`Health`] |
 //!
 //! A request that takes longer than 95% of the last 64 successful ones did gets a second one beside
@@ -110,8 +111,9 @@
 //! |---|---|
 //! | receipt, *journaled* | is synced to this host's disk, and will be in the bucket once, also if this process dies now |
 //! | *not persisted*, `Unavailable` | found no room in [`persist_timeout_ms`](Settings::persist_timeout_ms): the bucket has been away for long, or the disk is full. There is none to be dropped: functions fail until there is room again, and then go on |
-//! | *indeterminate*, `Closed` | met a write or sync that failed. Whether it is durable only the next opening can tell; until then nothing more is taken |
-//! | *not persisted*, `Closed` | came after `close`, or after such a failure |
+//! | *indeterminate*, `Unavailable` | found no space on the disk while it was written. It may be found by the next opening, if no later batch becomes durable before. The journal goes on by itself once there is space |
+//! | *indeterminate*, `Closed` | met a write or sync that failed otherwise, or a panic of the thread that commits. Whether it is durable only the next opening can tell; until then nothing more is taken |
+//! | *not persisted*, `Closed` | came after `close`, or after such a failure: [`Commits::Stopped`] then says so, and the process must be restarted |
 //!
 //! One process has a journal open at a time. What one process left, killed or not, the next one
 //! delivers, each record under the stream and number that its receipt named. A write that a crash
@@ -163,6 +165,7 @@ mod journal;
 mod key;
 mod listing;
 mod meters;
+mod panic;
 mod probe;
 mod provider;
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]

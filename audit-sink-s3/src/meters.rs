@@ -15,6 +15,7 @@ pub(crate) struct Meters {
     records_delivered: Counter,
     retries: Counter,
     conflicts: Counter,
+    panics: Counter,
     blocked: Gauge,
     commit_seconds: Histogram,
     group_batches: Histogram,
@@ -31,6 +32,10 @@ impl Meters {
         describe_counter!(
             "audit_conflicts_total",
             "Objects whose key another object has: alert on any"
+        );
+        describe_counter!(
+            "audit_panics_total",
+            "Panics of the sink's tasks and threads, and of the client of the bucket: alert on any"
         );
         describe_gauge!(
             "audit_blocked",
@@ -60,6 +65,7 @@ impl Meters {
             records_delivered: counter!("audit_records_delivered_total", &label()),
             retries: counter!("audit_retries_total", &label()),
             conflicts: counter!("audit_conflicts_total", &label()),
+            panics: counter!("audit_panics_total", &label()),
             blocked: gauge!("audit_blocked", &label()),
             commit_seconds: histogram!("audit_commit_seconds", &label()),
             group_batches: histogram!("audit_group_batches", &label()),
@@ -80,6 +86,10 @@ impl Meters {
 
     pub(crate) fn met_conflict(&self) {
         self.conflicts.increment(1);
+    }
+
+    pub(crate) fn panicked(&self) {
+        self.panics.increment(1);
     }
 
     /// 0: all is well, 1: requests are repeated, 2: blocked.

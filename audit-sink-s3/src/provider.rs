@@ -159,6 +159,10 @@ impl Provider {
                 }
             },
             Blocker::Unsupported => "use a store that can create objects conditionally",
+            Blocker::Panic => {
+                "correct what it names; where it names nothing, restart this process, and report \
+                 the panic that is on standard error"
+            }
             Blocker::Disk => "make room, or allow this process to write to the directory",
             Blocker::Request => match issuer {
                 Some(issuer) => {

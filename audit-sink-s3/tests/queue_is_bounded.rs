@@ -235,18 +235,19 @@ async fn a_slow_line_gets_more_time_with_each_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_fails_its_waiters_and_not_the_sink() {
+async fn a_request_that_panics_is_retried() {
     let store = GatedStore::new();
     let sink = open(&store, patient()).await;
     store.set(Gate::Panics);
     let error = sink.persist(batch("unlucky", 1)).await.unwrap_err();
-    assert_eq!(
-        (error.kind(), error.outcome()),
-        (SinkErrorKind::Unavailable, Outcome::Indeterminate)
-    );
+    assert_eq!((error.kind(), error.outcome()), (SinkErrorKind::Blocked, Outcome::Indeterminate));
+    assert!(error.to_string().contains("panicked: told to panic"), "{error}");
+    let health = sink.health();
+    assert!(health.panics > 1 && matches!(health.state, HealthState::Blocked { .. }), "{health:?}");
     store.set(Gate::Open);
     sink.persist(batch("lucky", 1)).await.unwrap();
     sink.close().await.unwrap();
-    assert_eq!(stored(&store).await.len(), 1);
+    assert_eq!(stored(&store).await.len(), 2);
+    assert_eq!(sink.health().state, HealthState::Ok);
     assert_eq!(sink.health().pending_batches, 0);
 }

@@ -21,6 +21,7 @@ use super::live::{LiveSegments, Publisher};
 use super::segment::Segment;
 use super::writer::{CommitError, JournalWriter};
 use crate::health::{HealthBoard, Trouble, Watch};
+use crate::panic::{Panicked, catch};
 use crate::slot::Slot;
 use crate::{JournalSettings, Settings};
 
@@ -33,6 +34,10 @@ const AWAKE: Duration = Duration::from_micros(50);
 
 /// How long the threads wait before they look again whether there is room.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The longest time that nothing is written after a write found no space. Each further one may use
+/// up a segment.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// The handle on the journal of an open sink.
 pub(crate) struct JournaledWriter {
@@ -100,7 +105,10 @@ impl JournaledWriter {
         let stopped = Arc::new(AtomicBool::new(false));
         let room = Arc::new(Semaphore::new(settings.max_pending_bytes));
         let receiver = durable.subscribe();
-        let preparer = Preparer {
+        let mut preparer = Preparer {
+            next_ordinal,
+            made: None,
+            trouble: None,
             disk,
             live: Arc::clone(&live),
             random,
@@ -110,7 +118,7 @@ impl JournaledWriter {
             segment_bytes: journal.segment_bytes,
             max_bytes: journal.max_bytes,
         };
-        let committer = Committer {
+        let mut committer = Committer {
             writer,
             queued,
             segments,
@@ -119,17 +127,28 @@ impl JournaledWriter {
             stopped,
             health: Arc::clone(&health),
             trouble: None,
+            pause: None,
             starving: false,
         };
+        let must_end = health.must_end("the thread that commits audit logs");
         let (running, threads) = watch::channel(());
         let also_running = running.clone();
         thread::Builder::new().name("audit-prepare".to_owned()).spawn(move || {
             let _running = running;
-            preparer.run(next_ordinal);
+            // What it makes is a file that nobody has written to, and is made anew.
+            while let Err(panicked) = catch(|| preparer.run()) {
+                preparer.panicked(&panicked);
+            }
         })?;
         thread::Builder::new().name("audit-commit".to_owned()).spawn(move || {
             let _running = also_running;
-            committer.run();
+            match catch(|| committer.run()) {
+                Ok(()) => must_end.ended(),
+                // What was being committed may be durable or not, and what the committer knows of
+                // its segment may be wrong: as after a sync that failed, only a recovery can tell.
+                Err(panicked) => must_end.panicked(&panicked),
+            }
+            committer.stopped.store(true, Ordering::Release);
         })?;
         Ok(JournaledWriter {
             queue: Mutex::new(Some(queue)),
@@ -161,6 +180,10 @@ impl JournaledWriter {
                 Ok(Err(_closed)) => return Err(SinkError::closed()),
                 Err(_elapsed) => return Err(self.no_room()),
             };
+        // Nothing would bring it to the bucket before the next opening, and nobody would hear of it.
+        if self.delivery.is_closed() {
+            return Err(self.stopped());
+        }
         let encoded = EncodedBatch::new(batch);
         let bytes = encoded.bytes();
         let slot = Arc::new(Slot::new((encoded, room)));
@@ -171,11 +194,17 @@ impl JournaledWriter {
             None => return Err(SinkError::closed()),
         };
         if !sent {
-            return Err(stopped());
+            return Err(self.stopped());
         }
         match timeout_at(deadline, outcome).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_gone)) => Err(stopped()),
+            Ok(Err(_gone)) => Err(match slot.take() {
+                Some(_) => self.stopped(),
+                None => SinkError::indeterminate(
+                    SinkErrorKind::Closed,
+                    "the journal stopped while the audit batch was being written: restart the process",
+                ),
+            }),
             Err(_elapsed) => Err(match slot.take() {
                 Some(_) => self.no_room(),
                 None => SinkError::indeterminate(
@@ -230,13 +259,23 @@ impl JournaledWriter {
 
     async fn end(&self) -> Result<(), SinkError> {
         let mut ended = self.ended.clone();
-        ended.wait_for(|ended| *ended).await.map(drop).map_err(|_panicked| stopped())
+        ended.wait_for(|ended| *ended).await.map(drop).map_err(|_gone| self.stopped())
+    }
+
+    /// Nothing more is taken before the process is restarted.
+    fn stopped(&self) -> SinkError {
+        let why = self.health.when_stopped().borrow().clone();
+        match why {
+            Some(why) => SinkError::not_persisted(SinkErrorKind::Closed, why),
+            None => stopped(),
+        }
     }
 }
 
 /// The threads are gone, or will not write any more.
 fn stopped() -> SinkError {
-    SinkError::not_persisted(SinkErrorKind::Closed, "the journal has stopped: open it anew")
+    let message = "the journal has stopped: restart the process";
+    SinkError::not_persisted(SinkErrorKind::Closed, message)
 }
 
 impl fmt::Debug for JournaledWriter {
@@ -259,13 +298,16 @@ struct Committer {
     publisher: Publisher,
     stopped: Arc<AtomicBool>,
     health: Arc<HealthBoard>,
+    /// The last write found no space.
     trouble: Option<Watch>,
-    /// Whether a batch has waited for a segment, and none was committed since.
+    /// Until when nothing is written, and how long that is, after a write that found no space.
+    pause: Option<(Instant, Duration)>,
+    /// Whether a batch has waited for room, and none was committed since.
     starving: bool,
 }
 
 impl Committer {
-    fn run(mut self) {
+    fn run(&mut self) {
         let mut group = Vec::new();
         // The first batch that did not fit into a group begins the next one.
         let mut left: Option<Queued> = None;
@@ -289,9 +331,13 @@ impl Committer {
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                 }
             }
-            // Before the batches are taken: while there is no segment, their callers may still take
-            // them back.
-            while self.next.is_none() && !self.writer.has_room(bytes) {
+            // Before the batches are taken: while there is no space or no segment, their callers may
+            // still take them back.
+            while !group.is_empty() && self.is_pausing() {
+                thread::park_timeout(PATIENCE);
+                group.retain(|queued| !queued.reply.is_closed());
+            }
+            while !group.is_empty() && self.next.is_none() && !self.writer.has_room(bytes) {
                 match self.segments.recv_timeout(PATIENCE) {
                     Ok(segment) => {
                         self.starve(false);
@@ -303,13 +349,13 @@ impl Committer {
                     }
                     Err(RecvTimeoutError::Disconnected) => group.clear(),
                 }
-                if group.is_empty() {
-                    break;
-                }
             }
             self.commit(group.drain(..));
         }
-        self.stopped.store(true, Ordering::Release);
+    }
+
+    fn is_pausing(&self) -> bool {
+        self.pause.is_some_and(|(until, _)| Instant::now() < until)
     }
 
     /// Waits for a batch: at first awake, since whoever was just told that a batch is durable often
@@ -354,6 +400,10 @@ impl Committer {
                 let count = batches.iter().map(|encoded| encoded.batch().count()).sum();
                 self.publisher.publish(&committed, count);
                 self.starve(false);
+                self.pause = None;
+                if let Some(trouble) = self.trouble.take() {
+                    trouble.over();
+                }
                 let mut first_sequence = committed.first_sequence;
                 for (reply, count, _room) in waiters {
                     let place = Place { stream: self.publisher.stream(), first_sequence, count };
@@ -367,16 +417,24 @@ impl Committer {
                 }
             }
             Err(CommitError::Failed(error)) => {
-                tracing::error!(%error, "the journal of audit logs has stopped: its disk failed");
-                let watch = self.health.watch();
-                let trouble = Trouble::stopped(&error);
-                self.health.stopped(trouble.to_string());
-                watch.report(trouble);
-                self.trouble = Some(watch);
+                self.health.stop(Trouble::stopped(&error));
                 for (reply, ..) in waiters {
                     let message =
                         "the journal's disk failed while the audit batch was being written";
                     let failed = SinkError::indeterminate(SinkErrorKind::Closed, message);
+                    let _ = reply.send(Err(failed.with_source(Arc::clone(&error))));
+                }
+            }
+            Err(CommitError::NoSpace { error, sealed, next_sequence }) => {
+                self.publisher.seal(&sealed, next_sequence);
+                let watch = self.trouble.get_or_insert_with(|| self.health.watch());
+                watch.report(Trouble::disk("an audit batch found no space", &error));
+                self.starve(true);
+                let pause = self.pause.map_or(PATIENCE, |(_, pause)| (2 * pause).min(MAX_PAUSE));
+                self.pause = Some((Instant::now() + pause, pause));
+                for (reply, ..) in waiters {
+                    let message = "no space on the journal's disk for the audit batch";
+                    let failed = SinkError::indeterminate(SinkErrorKind::Unavailable, message);
                     let _ = reply.send(Err(failed.with_source(Arc::clone(&error))));
                 }
             }
@@ -397,6 +455,11 @@ impl Committer {
 /// The thread that prepares segments: so that a commit never waits for one, and none exists beyond
 /// what the journal may take.
 struct Preparer {
+    next_ordinal: u32,
+    /// A segment that is to be handed over.
+    made: Option<Segment>,
+    /// Why there is none.
+    trouble: Option<Watch>,
     disk: Arc<dyn Disk>,
     live: Arc<LiveSegments>,
     random: Arc<dyn Random>,
@@ -408,12 +471,16 @@ struct Preparer {
 }
 
 impl Preparer {
-    fn run(self, first_ordinal: u32) {
-        let mut ordinal = first_ordinal;
-        let mut full: Option<Watch> = None;
+    fn run(&mut self) {
         while !self.stopped.load(Ordering::Acquire) {
+            if let Some(segment) = self.made.take() {
+                if self.ready.send(segment).is_err() {
+                    return;
+                }
+                continue;
+            }
             let (bytes, used) = (self.segment_bytes, self.live.bytes());
-            if (used + bytes) * 5 > self.max_bytes * 4 && full.is_none() {
+            if (used + bytes) * 5 > self.max_bytes * 4 && self.trouble.is_none() {
                 tracing::warn!(
                     used,
                     max_bytes = self.max_bytes,
@@ -421,33 +488,42 @@ impl Preparer {
                 );
             }
             if !self.live.wait_for_room(bytes, self.max_bytes, PATIENCE) {
-                if full.is_none() {
-                    let watch = self.health.watch_segments();
+                if self.trouble.is_none() {
+                    let watch = self.trouble.insert(self.health.watch());
                     watch.report(Trouble::journal_full(used, self.max_bytes));
-                    full = Some(watch);
                 }
                 continue;
             }
             let salt = (self.random.next_u64() >> 32) as u32;
-            match self.live.prepare(&*self.disk, ordinal, bytes, salt) {
+            match self.live.prepare(&*self.disk, self.next_ordinal, bytes, salt) {
                 Ok(segment) => {
-                    if let Some(full) = full.take() {
-                        full.over();
+                    self.next_ordinal += 1;
+                    self.made = Some(segment);
+                    if let Some(trouble) = self.trouble.take() {
+                        trouble.over();
                     }
                     self.health.journal_bytes(self.live.bytes());
-                    if self.ready.send(segment).is_err() {
-                        return;
-                    }
-                    ordinal += 1;
                 }
                 Err(error) => {
-                    let watch = full.get_or_insert_with(|| self.health.watch_segments());
-                    watch
-                        .report(Trouble::disk("no segment of the journal can be prepared", &error));
-                    // Nothing is removed that this could wait for, so it waits for time alone.
-                    self.live.wait_for_room(u64::MAX / 2, 0, PATIENCE);
+                    let what = "no segment of the journal can be prepared";
+                    self.in_trouble(Trouble::disk(what, &error));
                 }
             }
         }
+    }
+
+    /// What it was preparing is not known to be whole, and was handed to nobody: it is made anew,
+    /// under the same name.
+    fn panicked(&mut self, panicked: &Panicked) {
+        self.health.panicked();
+        let what = "the thread that prepares segments of the journal";
+        self.in_trouble(Trouble::panicked(what, panicked));
+    }
+
+    fn in_trouble(&mut self, trouble: Trouble) {
+        let watch = self.trouble.get_or_insert_with(|| self.health.watch());
+        watch.report(trouble);
+        // Nothing is removed that this could wait for, so it waits for time alone.
+        self.live.wait_for_room(u64::MAX / 2, 0, PATIENCE);
     }
 }

@@ -59,7 +59,7 @@ fn write(seed: u64, streams: &[&[usize]], prepares_ahead: bool) -> Written {
     for (n, groups) in streams.iter().enumerate() {
         let stream = UniqueId::from_bits((n as u128 + 1) << 64);
         let (recovered, _) = open::read(&disk, stream).unwrap();
-        let mut writer = JournalWriter::new(stream, recovered.end);
+        let mut writer = JournalWriter::new(stream, recovered.end, 1_000);
         let mut ordinal = recovered.next_ordinal;
         let mut prepare = || {
             let salt = u32::try_from(dice.next() >> 32).unwrap();
@@ -425,7 +425,7 @@ fn damage_after_a_crash_is_noticed_too() {
         let Written { disk, records, .. } = write(seed, &[&[3, 1, 2], &[2, 1]], false);
         let stream = UniqueId::from_bits(1 << 100);
         let (recovered, _) = open::read(&disk, stream).unwrap();
-        let mut writer = JournalWriter::new(stream, recovered.end);
+        let mut writer = JournalWriter::new(stream, recovered.end, 1_000);
         let bytes = (8 * BLOCK) as u64;
         let segment = Segment::prepare(&disk, recovered.next_ordinal, bytes, 77).unwrap();
         let group = |first: u64, count: u64| -> (Records, Vec<EncodedBatch>) {

@@ -1,6 +1,9 @@
 //! Brings what is in the journal to the bucket: cuts it into objects, plans each durably, puts it,
 //! and lets go of what has arrived.
 //!
+//! A part of it that panics, or is dropped, leaves an outcome that is unknown: everything begins anew
+//! from what is durable, and an object whose request vanished is sent again from its file.
+//!
 //! One task does all of it in order; the requests of several objects are under way at once. A
 //! backlog of any size is read from disk object by object, so memory holds what is under way and no
 //! more: the lines of one object, the encoder, and the encoded objects that are on their way, all
@@ -17,21 +20,25 @@ use std::time::Duration;
 
 use audit_core::{BufferPool, UniqueId};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, sleep_until};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::disk::{Disk, is_full};
+use super::executor::{Executor, execute};
 use super::format::{FIRST_GROUP, Found, Position};
 use super::live::LiveSegments;
 use super::plan::{
-    Decided, DecidedObject, Plan, read_object, remove_delivered, set_aside, write_delivered,
+    self, Decided, DecidedObject, Plan, read_object, remove_delivered, set_aside, write_delivered,
     write_object,
 };
+use super::recovery::RecoveryError;
 use super::segment::{SegmentReader, Window};
+use crate::answer::{Answer, Blocker};
 use crate::buffers::pieces;
 use crate::deliver::{Deliverer, Delivery};
 use crate::encode::{EncodedObject, ObjectEncoder};
 use crate::health::{Trouble, Watch};
+use crate::panic::{Panicked, catch, catch_in};
 use crate::{JournalSettings, Settings};
 
 /// What the handle asks of the task.
@@ -56,6 +63,7 @@ const DISK_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct JournalDelivery {
     disk: Arc<dyn Disk>,
     live: Arc<LiveSegments>,
+    executor: Arc<dyn Executor>,
     deliverer: Arc<Deliverer>,
     settings: Settings,
     journal: JournalSettings,
@@ -73,6 +81,12 @@ pub(crate) struct JournalDelivery {
     more: bool,
     ended: bool,
     hurry: bool,
+    /// What is known of the plans is not to be believed: they are read again.
+    lost: bool,
+    /// What panicked or vanished, and how often in a row.
+    broken: Option<(Watch, u32)>,
+    /// Nothing is sent from its file before this.
+    resend_at: Instant,
     /// Objects whose plan is durable, in the order of their records.
     planned: VecDeque<Planned>,
     /// The object after those, whose plan is to be written.
@@ -98,10 +112,10 @@ struct Planned {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// In its file alone: of a process that ended before.
+    /// In its file alone: of a process that ended before, or its request vanished.
     Waiting,
     /// In memory, on its way.
-    UnderWay { bytes: usize },
+    UnderWay { bytes: usize, request: Id },
     /// Another one stands under its key. To be set aside.
     Conflict,
     /// In the bucket, or set aside.
@@ -132,6 +146,7 @@ type Failed = (&'static str, io::Error);
 pub(crate) struct Parts {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) live: Arc<LiveSegments>,
+    pub(crate) executor: Arc<dyn Executor>,
     pub(crate) deliverer: Arc<Deliverer>,
     pub(crate) settings: Settings,
     pub(crate) journal: JournalSettings,
@@ -146,6 +161,7 @@ impl JournalDelivery {
         let Parts {
             disk,
             live,
+            executor,
             deliverer,
             settings,
             journal,
@@ -154,49 +170,114 @@ impl JournalDelivery {
             commands,
             decided,
         } = parts;
-        let delivered: BTreeMap<_, _> = decided.delivered.into_iter().collect();
-        let mut planned_to = delivered.clone();
-        for DecidedObject { plan, set_aside: _ } in &decided.objects {
-            planned_to.insert(plan.stream, plan.next_sequence());
-        }
-        let start = Position { ordinal: 0, offset: 0 };
-        let planned = decided.objects.into_iter().map(|DecidedObject { plan, set_aside }| {
-            let state = if set_aside { State::Done } else { State::Waiting };
-            Planned { plan, end: start, state }
-        });
-        let planned = planned.collect();
         let pool = pieces();
-        let cutter = Cutter::new(Arc::clone(&live), planned_to, settings.max_object_bytes);
-        JournalDelivery {
+        let mut delivery = JournalDelivery {
             disk,
             live,
+            executor,
             deliverer,
             settings,
             journal,
             own_stream,
             durable,
             commands,
-            cutter: Some(cutter),
-            encoder: Some(ObjectEncoder::new(pool.clone())),
+            cutter: None,
+            encoder: None,
             pool,
             more: true,
             ended: false,
             hurry: false,
-            planned,
+            lost: false,
+            broken: None,
+            resend_at: Instant::now(),
+            planned: VecDeque::new(),
             unplanned: None,
             refused: None,
             requests: JoinSet::new(),
-            delivered,
-            delivered_to: start,
+            delivered: BTreeMap::new(),
+            delivered_to: Position { ordinal: 0, offset: 0 },
             allowed: 1,
             flushes: Vec::new(),
             clean_at: Instant::now(),
+        };
+        delivery.begin(decided);
+        delivery
+    }
+
+    /// Begins with what is durable, and nothing else.
+    fn begin(&mut self, decided: Decided) {
+        let start = Position { ordinal: 0, offset: 0 };
+        self.delivered = decided.delivered.into_iter().collect();
+        let mut planned_to = self.delivered.clone();
+        for DecidedObject { plan, set_aside: _ } in &decided.objects {
+            planned_to.insert(plan.stream, plan.next_sequence());
+        }
+        let planned = decided.objects.into_iter().map(|DecidedObject { plan, set_aside }| {
+            let state = if set_aside { State::Done } else { State::Waiting };
+            Planned { plan, end: start, state }
+        });
+        self.planned = planned.collect();
+        let live = Arc::clone(&self.live);
+        self.cutter = Some(Cutter::new(live, planned_to, self.settings.max_object_bytes));
+        self.encoder = Some(ObjectEncoder::new(self.pool.clone()));
+        (self.unplanned, self.refused) = (None, None);
+        // Requests that are under way end here, and what becomes of them is unknown.
+        self.requests = JoinSet::new();
+        (self.delivered_to, self.allowed, self.more) = (start, 1, true);
+    }
+
+    /// Runs until nothing more will be committed and everything is in the bucket. It gives up for
+    /// nothing: after a panic, of its own or of what it had others do, it begins anew from what is
+    /// durable, as the next process would.
+    pub(crate) async fn run(mut self) {
+        while let Err(panicked) = catch_in(self.work()).await {
+            self.lost = true;
+            let trouble = Trouble::panicked("the delivery of the journal", &panicked);
+            // What counts and what draws the pause may be what panics.
+            let pause = catch(|| self.broke(trouble)).unwrap_or(DISK_PAUSE);
+            sleep(pause).await;
         }
     }
 
-    /// Runs until nothing more will be committed and everything is in the bucket. False if it gave
-    /// up before that.
-    pub(crate) async fn run(mut self) -> bool {
+    /// Counts what panicked or vanished. Says how long to wait before it is tried again.
+    fn broke(&mut self, trouble: Trouble) -> Duration {
+        let health = &self.deliverer.health;
+        health.panicked();
+        let (watch, times) = self.broken.take().unwrap_or_else(|| (health.watch(), 0));
+        watch.report(trouble);
+        self.broken = Some((watch, times.saturating_add(1)));
+        self.deliverer.pause(Answer::Blocked(Blocker::Panic), times)
+    }
+
+    /// What panicked or vanished goes on.
+    fn mended(&mut self) {
+        if let Some((watch, _)) = self.broken.take() {
+            watch.over();
+        }
+    }
+
+    /// Reads the plans again.
+    async fn read_plans(&mut self) -> Result<(), Failed> {
+        let live = Arc::clone(&self.live);
+        let read = self.on_disk(move |disk| {
+            plan::recover(disk, |stream| live.has(stream)).map_err(|error| match error {
+                RecoveryError::Io(error) => error,
+                error @ RecoveryError::Damaged { .. } => io::Error::other(error),
+            })
+        });
+        let decided = read.await.map_err(|error| ("the plans of objects cannot be read", error))?;
+        self.begin(decided);
+        self.lost = false;
+        Ok(())
+    }
+
+    async fn work(&mut self) {
+        while self.lost {
+            if let Err(failed) = self.read_plans().await {
+                self.refuse(failed, false);
+                sleep_until(self.again_at()).await;
+            }
+        }
         loop {
             if self.may_use_disk() {
                 self.catch_up().await;
@@ -222,8 +303,21 @@ impl JournalDelivery {
             self.rest();
             if self.ended && self.is_idle() {
                 self.clean().await;
-                return true;
+                self.mended();
+                self.commands.close();
+                while let Ok(command) = self.commands.try_recv() {
+                    if let Command::Flush(_, reply) = command {
+                        let _ = reply.send(());
+                    }
+                }
+                return;
             }
+            if self.is_idle() {
+                self.mended();
+            }
+            let is_waiting = self.planned.iter().any(|planned| planned.state == State::Waiting);
+            let (resends, resend_at) =
+                (is_waiting && self.resend_at > Instant::now(), self.resend_at);
             let (refuses, again_at) = (!self.may_use_disk(), self.again_at());
             tokio::select! {
                 // In this order: there are only so many requests, so none of the others waits for
@@ -231,12 +325,7 @@ impl JournalDelivery {
                 biased;
                 Some(request) = self.requests.join_next(), if !self.requests.is_empty() => match request {
                     Ok((plan, delivery)) => self.arrived(&plan, delivery),
-                    // A bug, and no outcome: the object is sent again from its file by whoever
-                    // opens the journal next.
-                    Err(error) => {
-                        tracing::error!(%error, "the delivery of an audit object ended without an outcome");
-                        return false;
-                    }
+                    Err(error) => self.vanished(error),
                 },
                 Some(command) = self.commands.recv() => match command {
                     Command::Flush(position, reply) => {
@@ -251,6 +340,7 @@ impl JournalDelivery {
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if has_slot && due.is_some() => {}
                 () = sleep_until(again_at), if refuses => {}
+                () = sleep_until(resend_at), if resends => {}
                 () = sleep_until(self.clean_at) => {}
             }
         }
@@ -283,7 +373,7 @@ impl JournalDelivery {
     /// Whether another object may be held in memory.
     fn has_memory(&self) -> bool {
         let held = self.planned.iter().map(|planned| match planned.state {
-            State::UnderWay { bytes } => bytes,
+            State::UnderWay { bytes, .. } => bytes,
             State::Waiting | State::Conflict | State::Done => 0,
         });
         held.sum::<usize>() < MAX_BYTES_UNDER_WAY
@@ -293,7 +383,7 @@ impl JournalDelivery {
     async fn read(&mut self) {
         let durable = *self.durable.borrow_and_update();
         let mut cutter = self.cutter.take().expect("back from its thread");
-        let (cutter, read) = blocking(move || {
+        let (cutter, read) = execute(&*self.executor, move || {
             let read = cutter.read();
             (cutter, read)
         })
@@ -323,7 +413,7 @@ impl JournalDelivery {
         let plan =
             Plan { stream, first_sequence, count, time_ms, compression: self.settings.compression };
         let mut encoder = self.encoder.take().expect("back from its thread");
-        let (encoder, lines, object) = blocking(move || {
+        let (encoder, lines, object) = execute(&*self.executor, move || {
             let object = encoder.encode(&lines, first_sequence, count, plan.compression);
             (encoder, lines, object)
         })
@@ -383,22 +473,27 @@ impl JournalDelivery {
         written.map_err(|error| ("the plan of an object cannot be written", error))?;
         if let Some(Unplanned { plan, object, end }) = self.unplanned.take() {
             let bytes = object.payload.content_length();
-            self.planned.push_back(Planned { plan, end, state: State::UnderWay { bytes } });
-            self.send(plan, object);
+            let request = self.send(plan, object);
+            let state = State::UnderWay { bytes, request };
+            self.planned.push_back(Planned { plan, end, state });
         }
         Ok(())
     }
 
-    fn send(&mut self, plan: Plan, object: EncodedObject) {
+    fn send(&mut self, plan: Plan, object: EncodedObject) -> Id {
         let deliverer = Arc::clone(&self.deliverer);
-        self.requests.spawn(async move {
+        let request = self.requests.spawn(async move {
             let path = deliverer.bucket.path(&plan.key().to_string());
             (plan, deliverer.deliver(&path, &object).await)
         });
+        request.id()
     }
 
-    /// Sends what an earlier process had planned, byte by byte as it had.
+    /// Sends what is in its file alone, byte by byte as it was planned.
     async fn send_waiting(&mut self) -> Result<(), Failed> {
+        if self.resend_at > Instant::now() {
+            return Ok(());
+        }
         let mut refused = Ok(());
         for n in 0..self.planned.len() {
             let Planned { plan, end: _, state } = self.planned[n];
@@ -416,8 +511,8 @@ impl JournalDelivery {
             match read.await {
                 Ok((_, object)) => {
                     let bytes = object.payload.content_length();
-                    self.planned[n].state = State::UnderWay { bytes };
-                    self.send(plan, object);
+                    let request = self.send(plan, object);
+                    self.planned[n].state = State::UnderWay { bytes, request };
                 }
                 // Later ones may be read.
                 Err(error) => refused = Err(("the file of an object cannot be read", error)),
@@ -426,8 +521,26 @@ impl JournalDelivery {
         refused
     }
 
+    /// A request panicked outside of what it asks the bucket, or was dropped: what became of its
+    /// object is unknown, and it is sent again from its file.
+    fn vanished(&mut self, error: JoinError) {
+        let request = error.id();
+        let trouble = match error.try_into_panic() {
+            Ok(panic) => Trouble::panicked("the delivery of an object", &Panicked::of(&*panic)),
+            Err(_cancelled) => {
+                Trouble::Panicked("the delivery of an object ended without an outcome".to_owned())
+            }
+        };
+        self.resend_at = Instant::now() + self.broke(trouble);
+        let is_its = |planned: &&mut Planned| matches!(planned.state, State::UnderWay { request: id, .. } if id == request);
+        if let Some(planned) = self.planned.iter_mut().find(is_its) {
+            planned.state = State::Waiting;
+        }
+    }
+
     /// Takes note of an object whose outcome is certain.
     fn arrived(&mut self, plan: &Plan, delivery: Delivery) {
+        self.mended();
         let trouble = self.deliverer.health.delivery_in_trouble();
         self.allowed = if trouble { 1 } else { (self.allowed + 1).min(self.journal.max_in_flight) };
         if let Some(planned) = self.planned.iter_mut().find(|planned| planned.plan == *plan) {
@@ -473,7 +586,7 @@ impl JournalDelivery {
         self.delivered_to = done.iter().map(|done| done.end).fold(self.delivered_to, Position::max);
         // What a crash or an error leaves of them, the next opening removes.
         let disk = Arc::clone(&self.disk);
-        blocking(move || {
+        execute(&*self.executor, move || {
             for done in done {
                 let _ = disk.remove(&done.plan.file_name());
             }
@@ -494,7 +607,7 @@ impl JournalDelivery {
         let retention = Duration::from_millis(self.journal.retention_ms);
         let pressed = self.is_pressed();
         let own = self.own_stream;
-        let cleaned = blocking(move || {
+        let cleaned = execute(&*self.executor, move || {
             live.remove_while(&*disk, |segment| {
                 let next = delivered.get(&segment.stream).copied().unwrap_or(0);
                 segment.next_sequence <= next
@@ -568,22 +681,7 @@ impl JournalDelivery {
         action: impl FnOnce(&dyn Disk) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let disk = Arc::clone(&self.disk);
-        blocking(move || action(&*disk)).await
-    }
-}
-
-/// Runs something that waits for the disk, on a thread that may.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    if cfg!(test) {
-        // A simulated disk does not keep anybody waiting, and with one thread the same seed gives
-        // the same run.
-        return work();
-    }
-    match spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        // The runtime is shutting down, and this task with it.
-        Err(_cancelled) => std::future::pending().await,
+        execute(&*self.executor, move || action(&*disk)).await
     }
 }
 

@@ -16,6 +16,8 @@
 //!   of it.
 //! - A stream is never said to be delivered beyond what is there, a flush is never answered before,
 //!   and always in the end.
+//! - A panic of the bucket's client, of any call of the disk, of what is done on other threads, or
+//!   of a request changes none of that.
 //! - An opening never refuses what was left, and an orderly end comes to its end.
 //!
 //! `cargo test -p audit-sink-s3 --lib journal::delivery_simulation` runs 20,000 seeds. More, and
@@ -31,11 +33,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use audit_core::testing::{ManualClock, SeededRandom};
-use audit_core::{Batch, Clock, Random, UniqueId};
+use audit_core::{Batch, Clock, Random, UniqueId, async_trait};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -43,6 +46,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::delivery::{Command, JournalDelivery, Parts};
 use super::delivery_checker::{self as checker, Known, Reading};
 use super::disk::{Disk, DiskFile, UnsyncedFile};
+use super::executor::{Executor, Work};
+use super::faulty_disk::{FaultyDisk, Injected, panic_silently};
 use super::format::{EncodedBatch, Position};
 use super::live::{LiveSegments, Publisher};
 use super::open;
@@ -51,10 +56,12 @@ use super::recovery::{Recovered, RecoveryError};
 use super::segment::Segment;
 use super::simulated_bucket::{Believes, Manners, Refuses, SimulatedBucket};
 use super::simulated_disk::{Dice, Fault, SimulatedDisk};
+use super::simulation_checker as journal_checker;
 use super::writer::{CommitError, JournalWriter};
 use crate::buffers::pieces;
 use crate::deliver::Deliverer;
 use crate::health::HealthBoard;
+use crate::panic::catch;
 use crate::{Bucket, Compression, HealthState, JournalSettings, Settings};
 
 /// The delivery as it is, or one of those that it must not be.
@@ -82,6 +89,8 @@ enum Variant {
     DropsConflicts,
     /// A key at which something stands is taken as delivered.
     BelievesExists,
+    /// An object is taken as delivered when its request panics.
+    DropsPanicked,
 }
 
 /// Batches that were to be committed together.
@@ -89,8 +98,6 @@ enum Variant {
 struct Group {
     /// The lines of each batch.
     batches: Vec<Vec<Vec<u8>>>,
-    /// Its commit returned, or a recovery has found it.
-    stays: bool,
 }
 
 impl Group {
@@ -103,16 +110,90 @@ impl Group {
 #[derive(Debug)]
 struct Stream {
     id: UniqueId,
+    /// Their commit returned, or a recovery has found them.
     groups: Vec<Group>,
+    /// Their commit did not return. One of them may be in the journal behind the others.
+    unknown: Vec<Group>,
 }
 
 impl Stream {
-    fn records(&self) -> u64 {
-        self.groups.iter().map(Group::records).sum()
+    fn new(id: UniqueId) -> Stream {
+        Stream { id, groups: Vec::new(), unknown: Vec::new() }
     }
 
     fn acknowledged(&self) -> u64 {
-        self.groups.iter().filter(|group| group.stays).map(Group::records).sum()
+        self.groups.iter().map(Group::records).sum()
+    }
+}
+
+/// Panics of whatever a process has, from a seed.
+#[derive(Debug)]
+struct Trouble {
+    dice: Mutex<Dice>,
+    /// Of 1,000 calls of the disk, pieces of work, and pauses, in how many.
+    panics: AtomicUsize,
+    /// How often work is done later.
+    delays: bool,
+}
+
+impl Trouble {
+    fn new(dice: &mut Dice) -> Trouble {
+        let panics = [0, 0, 4, 20][dice.below(4)];
+        let delays = dice.chance(1, 2);
+        Trouble { dice: Mutex::new(Dice::new(dice.next())), panics: panics.into(), delays }
+    }
+
+    fn none() -> Trouble {
+        Trouble { dice: Mutex::new(Dice::new(0)), panics: 0.into(), delays: false }
+    }
+
+    /// Whether to panic here, and whether to do before what was asked for.
+    fn panics(&self) -> Option<bool> {
+        let mut dice = self.dice.lock().unwrap();
+        let panics = self.panics.load(Ordering::Relaxed);
+        dice.chance(panics, 1_000).then(|| dice.chance(1, 2))
+    }
+}
+
+/// Does work at once or later, and panics before or after it.
+#[derive(Debug)]
+struct SimulatedExecutor(Arc<Trouble>);
+
+#[async_trait]
+impl Executor for SimulatedExecutor {
+    async fn execute(&self, work: Work) {
+        let delay = |most: usize| {
+            let mut dice = self.0.dice.lock().unwrap();
+            let some = self.0.delays && dice.chance(1, 3);
+            Duration::from_millis(if some { dice.below(most) as u64 } else { 0 })
+        };
+        let (before, after) = (delay(50), delay(50));
+        if !before.is_zero() {
+            sleep(before).await;
+        }
+        let panics = self.0.panics();
+        if panics != Some(false) {
+            work();
+        }
+        if panics.is_some() {
+            panic_silently();
+        }
+        if !after.is_zero() {
+            sleep(after).await;
+        }
+    }
+}
+
+/// Panics now and then: as whatever of a request is not the bucket's client.
+#[derive(Debug)]
+struct PanickyRandom(SeededRandom, Arc<Trouble>);
+
+impl Random for PanickyRandom {
+    fn next_u64(&self) -> u64 {
+        if self.1.panics().is_some() {
+            panic_silently();
+        }
+        self.0.next_u64()
     }
 }
 
@@ -130,11 +211,14 @@ struct Process {
     publisher: Publisher,
     durable: watch::Receiver<Position>,
     commands: mpsc::UnboundedSender<Command>,
-    delivery: JoinHandle<bool>,
+    delivery: JoinHandle<()>,
     prepared: VecDeque<Segment>,
     next_ordinal: u32,
     flushes: Vec<Flush>,
     health: Arc<HealthBoard>,
+    disk: Arc<dyn Disk>,
+    /// The thread that commits has panicked.
+    is_stopped: bool,
 }
 
 /// Somebody waits until these records are in the bucket.
@@ -154,6 +238,8 @@ struct Simulation {
     disk: SimulatedDisk,
     bucket: SimulatedBucket,
     manners: Manners,
+    trouble: Arc<Trouble>,
+    panics: u64,
     dice: Dice,
     clock: Arc<ManualClock>,
     random: Arc<SeededRandom>,
@@ -184,11 +270,14 @@ impl Simulation {
             Believes::Silence
         } else if variant == Variant::BelievesExists {
             Believes::Exists
+        } else if variant == Variant::DropsPanicked {
+            Believes::Panics
         } else {
             Believes::Nothing
         };
         let manners = Manners {
             faults: [0, 10, 30, 60][dice.below(4)],
+            panics: [0, 0, 5, 25][dice.below(4)],
             foreign: [0, 0, 0, 15][dice.below(4)],
             overwrites: dice.chance(1, 6),
             attributes: dice.chance(5, 6),
@@ -200,6 +289,8 @@ impl Simulation {
             disk,
             bucket,
             manners,
+            trouble: Arc::new(Trouble::new(&mut dice)),
+            panics: 0,
             clock: Arc::new(ManualClock::at(NOW_MS)),
             random: Arc::new(SeededRandom::new(dice.next())),
             dice,
@@ -229,6 +320,7 @@ impl Simulation {
         }
         self.bucket.set_faults(0);
         self.bucket.stop_at(None);
+        self.trouble.panics.store(0, Ordering::Relaxed);
         let mut process = self.open()?.ok_or("a journal cannot be opened on a disk that works")?;
         self.commit(&mut process)?;
         self.flush(&mut process);
@@ -262,6 +354,11 @@ impl Simulation {
             let from = now + ahead(&mut self.dice);
             let calls = if self.dice.chance(2, 3) { 1 } else { self.dice.within(1..6) as u64 };
             self.disk.fail(from..from + calls, Fault::any(&mut self.dice));
+        }
+        if self.dice.chance(1, 5) {
+            let from = now + ahead(&mut self.dice);
+            let calls = [1, 4, 30][self.dice.below(3)];
+            self.disk.lack_space(from..from + calls);
         }
     }
 
@@ -312,7 +409,7 @@ impl Simulation {
             let stream = self.new_stream();
             match open::read(&*disk, stream) {
                 Ok((recovered, decided)) => {
-                    self.settle(&recovered);
+                    self.settle()?;
                     return Ok(Some(self.start(disk, stream, &recovered, decided)));
                 }
                 Err(RecoveryError::Io(_)) if self.disk.is_stopped() => return Ok(None),
@@ -340,12 +437,19 @@ impl Simulation {
         let (durable, committed) = watch::channel(recovered.end);
         let (commands, received) = mpsc::unbounded_channel();
         let bucket = Bucket::from_store(Arc::new(self.bucket.clone()), "");
-        let random: Arc<dyn Random> = Arc::new(SeededRandom::new(self.dice.next()));
+        // While it is opened it is read by one who hears of a panic.
+        let trouble = Arc::clone(&self.trouble);
+        let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(disk, move |_, _| {
+            trouble.panics().map(|carried_out| Injected::Panics { carried_out })
+        }));
+        let random = SeededRandom::new(self.dice.next());
+        let random: Arc<dyn Random> = Arc::new(PanickyRandom(random, Arc::clone(&self.trouble)));
         let health = HealthBoard::new(String::new());
         let deliverer = Deliverer::new(bucket, Arc::clone(&health), random, settings.clone());
         let delivery = JournalDelivery::new(Parts {
-            disk,
+            disk: Arc::clone(&disk),
             live: Arc::clone(&live),
+            executor: Arc::new(SimulatedExecutor(Arc::clone(&self.trouble))),
             deliverer: Arc::new(deliverer),
             settings,
             journal,
@@ -354,9 +458,9 @@ impl Simulation {
             commands: received,
             decided,
         });
-        self.streams.push(Stream { id: stream, groups: Vec::new() });
+        self.streams.push(Stream::new(stream));
         Process {
-            writer: JournalWriter::new(stream, recovered.end),
+            writer: JournalWriter::new(stream, recovered.end, 1_000),
             durable: durable.subscribe(),
             publisher: Publisher::new(Arc::clone(&live), stream, durable),
             live,
@@ -366,18 +470,31 @@ impl Simulation {
             next_ordinal: recovered.next_ordinal,
             flushes: Vec::new(),
             health,
+            disk,
+            is_stopped: false,
         }
     }
 
     /// What a recovery has decided stays so.
-    fn settle(&mut self, recovered: &Recovered) {
+    fn settle(&mut self) -> Result<(), String> {
+        let reading = journal_checker::read(&self.disk.files())?;
         for stream in &mut self.streams {
-            let found = recovered.segments.iter().rfind(|segment| segment.stream == stream.id);
-            if found.is_some_and(|segment| segment.next_sequence == stream.records()) {
-                stream.groups.iter_mut().for_each(|group| group.stays = true);
+            let id = stream.id.to_string();
+            let unknown = std::mem::take(&mut stream.unknown);
+            let Some(there) = reading.streams.iter().find(|there| there.stream == id) else {
+                continue;
+            };
+            let must = stream.acknowledged().saturating_sub(there.first);
+            let behind = there.records.get(usize::try_from(must).unwrap()..).unwrap_or_default();
+            let is_found = |group: &Group| group.batches.iter().flatten().eq(behind);
+            match unknown.into_iter().find(is_found) {
+                None if !behind.is_empty() => {
+                    return Err(format!("records of {id} are found that nobody wrote"));
+                }
+                found => stream.groups.extend(found),
             }
-            stream.groups.retain(|group| group.stays);
         }
+        Ok(())
     }
 
     /// One opening: commits and waits until something ends it.
@@ -416,13 +533,18 @@ impl Simulation {
 
     /// What the thread that commits does.
     fn commit(&mut self, process: &mut Process) -> Result<(), String> {
+        if process.is_stopped {
+            return Ok(());
+        }
         let batches = self.batches();
         let ahead = process.prepared.is_empty() && self.dice.chance(1, 4);
         if ahead || process.prepared.is_empty() && process.writer.needs_segment(&batches) {
             let salt = u32::try_from(self.dice.next() >> 32).unwrap();
             let bytes = self.dice.within(3..8) as u64 * 4096;
-            if let Ok(segment) = process.live.prepare(&self.disk, process.next_ordinal, bytes, salt)
-            {
+            let prepared =
+                catch(|| process.live.prepare(&*process.disk, process.next_ordinal, bytes, salt));
+            // After a panic it is made anew.
+            if let Ok(Ok(segment)) = prepared {
                 process.next_ordinal += 1;
                 process.prepared.push_back(segment);
             }
@@ -432,20 +554,31 @@ impl Simulation {
         let lines = |encoded: &EncodedBatch| {
             encoded.batch().records().map(|record| [&record[..], b"\n"].concat()).collect()
         };
-        let group = Group { batches: batches.iter().map(lines).collect(), stays: false };
-        match process.writer.commit(&batches, || process.prepared.pop_front()) {
+        let group = Group { batches: batches.iter().map(lines).collect() };
+        let Process { writer, prepared, .. } = process;
+        let Ok(result) = catch(|| writer.commit(&batches, || prepared.pop_front())) else {
+            stream.unknown.push(group);
+            process.stop();
+            return Ok(());
+        };
+        match result {
             Ok(committed) => {
-                if committed.first_sequence != stream.records() {
+                if committed.first_sequence != stream.acknowledged() {
                     return Err(format!(
                         "{} where {} is next",
                         committed.first_sequence,
-                        stream.records()
+                        stream.acknowledged()
                     ));
                 }
                 process.publisher.publish(&committed, count);
-                stream.groups.push(Group { stays: true, ..group });
+                stream.groups.push(group);
+                stream.unknown.clear();
             }
-            Err(CommitError::Failed(_)) => stream.groups.push(group),
+            Err(CommitError::NoSpace { sealed, next_sequence, .. }) => {
+                process.publisher.seal(&sealed, next_sequence);
+                stream.unknown.push(group);
+            }
+            Err(CommitError::Failed(_)) => stream.unknown.push(group),
             Err(CommitError::NoSegment | CommitError::Stopped(_)) => {}
         }
         Ok(())
@@ -499,25 +632,23 @@ impl Simulation {
 
     /// Ends a process in order.
     async fn end(&mut self, mut process: Process) -> Result<Ended, String> {
-        let Process { publisher, live, commands, delivery, flushes, .. } = &mut process;
-        let _ = commands.send(Command::Hurry);
-        // Nothing more will be committed.
-        let nothing = watch::channel(Position { ordinal: 0, offset: 0 }).0;
-        *publisher = Publisher::new(Arc::clone(live), publisher.stream(), nothing);
+        let _ = process.commands.send(Command::Hurry);
+        process.stop();
+        let Process { delivery, flushes, health, .. } = &mut process;
         for _ in 0..1_000 {
             let ended = timeout(Duration::from_secs(10), &mut *delivery).await;
             self.clock.advance(10_000);
             match ended {
-                Ok(Ok(true)) => {
+                Ok(Ok(())) => {
                     let records = self.acknowledged();
                     self.there(&records)
                         .map_err(|what| format!("a journal was closed, and {what}"))?;
+                    self.panics += health.health(0).panics;
                     if flushes.iter_mut().any(|flush| flush.answer.try_recv().is_err()) {
                         return Err("a journal was closed, and a flush was not answered".to_owned());
                     }
                     return Ok(Ended::InOrder);
                 }
-                Ok(Ok(false)) => return Err("the delivery gave up".to_owned()),
                 Ok(Err(error)) => return Err(format!("the delivery ended: {error}")),
                 Err(_) if self.disk.is_stopped() => return died(process).await,
                 Err(_) => {}
@@ -597,6 +728,16 @@ impl Simulation {
     }
 }
 
+impl Process {
+    /// Nothing more will be committed.
+    fn stop(&mut self) {
+        self.is_stopped = true;
+        let nothing = watch::channel(Position { ordinal: 0, offset: 0 }).0;
+        let stream = self.publisher.stream();
+        self.publisher = Publisher::new(Arc::clone(&self.live), stream, nothing);
+    }
+}
+
 /// Whether these records of each stream are among the objects.
 fn are_in(reading: &Reading, records: &BTreeMap<String, u64>) -> Result<(), String> {
     for (stream, records) in records {
@@ -620,8 +761,7 @@ async fn died(process: Process) -> Result<Ended, String> {
     process.delivery.abort();
     match process.delivery.await {
         Err(error) if error.is_panic() => Err(format!("the delivery panicked: {error}")),
-        Ok(false) => Err("the delivery gave up".to_owned()),
-        Ok(true) | Err(_) => Ok(Ended::Died),
+        Ok(()) | Err(_) => Ok(Ended::Died),
     }
 }
 
@@ -808,6 +948,7 @@ fn every_delivery_that_must_not_be_is_caught() {
         Variant::RemovesSegmentsEarly,
         Variant::DropsConflicts,
         Variant::BelievesExists,
+        Variant::DropsPanicked,
     ] {
         let caught = (0..2_000).find_map(|seed| Some((seed, run(seed, variant).err()?)));
         let (seed, what) = caught.unwrap_or_else(|| panic!("{variant:?} is not caught"));
@@ -818,7 +959,9 @@ fn every_delivery_that_must_not_be_is_caught() {
 /// A simulation in which nothing fails but what a test lets fail.
 fn quiet(seed: u64) -> Simulation {
     let mut simulation = Simulation::new(seed, Variant::AsItIs);
-    simulation.manners = Manners { faults: 0, foreign: 0, overwrites: false, ..simulation.manners };
+    simulation.manners =
+        Manners { faults: 0, panics: 0, foreign: 0, overwrites: false, ..simulation.manners };
+    simulation.trouble = Arc::new(Trouble::none());
     simulation.bucket = SimulatedBucket::new(seed, simulation.manners, simulation.disk.clone());
     simulation
 }

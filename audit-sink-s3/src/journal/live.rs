@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::disk::{Disk, is_full, remove_if_there};
-use super::format::Position;
+use super::format::{FIRST_GROUP, Position};
 use super::recovery::{RecoveredSegment, note_begin};
 use super::segment::{Segment, file_name};
 use super::writer::Committed;
@@ -73,6 +73,12 @@ impl Publisher {
         self.durable.send_replace(group.segment.position(group.end));
     }
 
+    /// Tells that nothing more will be written to a segment, though it is not full; the next record
+    /// will have the number `next_sequence`.
+    pub(crate) fn seal(&self, segment: &Segment, next_sequence: u64) {
+        self.live.sealed(segment, self.stream, next_sequence, Instant::now());
+    }
+
     /// The stream.
     pub(crate) fn stream(&self) -> UniqueId {
         self.stream
@@ -118,6 +124,24 @@ impl LiveSegments {
         });
         live.next_sequence = group.first_sequence + u64::from(count);
         live.end = group.end;
+    }
+
+    /// Notes that nothing more will be written to this segment, nor to any before it. It may hold no
+    /// durable group, and is removed in its turn all the same.
+    fn sealed(&self, segment: &Segment, stream: UniqueId, next_sequence: u64, now: Instant) {
+        let mut state = self.state();
+        // Its disk had no space.
+        state.lacks_room = true;
+        state.segments.entry(segment.header.ordinal).or_insert_with(|| LiveSegment {
+            segment: segment.clone(),
+            stream,
+            next_sequence,
+            end: FIRST_GROUP,
+            sealed_at: None,
+        });
+        for live in state.segments.values_mut() {
+            live.sealed_at.get_or_insert(now);
+        }
     }
 
     /// The first segment from this ordinal on.

@@ -9,6 +9,7 @@
 //! - `live`: the segments that exist now.
 //! - `plan`: what is decided about delivery, durable before it is acted on.
 //! - `delivery`: the task that brings it to the bucket.
+//! - `executor`: where that does what waits for the disk.
 //! - `open`: puts all of it together.
 //! - `inspect`: looks at a journal and changes nothing.
 //! - `orphan`: delivers a journal that no process has open.
@@ -22,6 +23,11 @@ mod delivery_checker;
 #[cfg(test)]
 mod delivery_simulation;
 pub(crate) mod disk;
+mod executor;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod faulty_disk;
 pub(crate) mod format;
 mod inspect;
 mod live;
@@ -47,4 +53,7 @@ pub use inspect::{JournalBatch, JournalReader, JournalState, JournalStream, Plan
 pub(crate) use open::Opening;
 pub use orphan::{JournalDelivered, JournalDelivering, OrphanedJournal};
 #[cfg(feature = "internals")]
-pub(crate) use {segment::Segment, writer::JournalWriter};
+pub(crate) use {
+    segment::Segment,
+    writer::{JournalWriter, OWN_WRITE_FROM},
+};

@@ -12,10 +12,11 @@ use tokio::time::Instant;
 use super::commit::{self, JournaledWriter};
 use super::delivery::{self, JournalDelivery};
 use super::disk::{Disk, LocalDisk};
+use super::executor::BlockingThreads;
 use super::live::LiveSegments;
 use super::plan::{self, Decided};
 use super::recovery::{self, Recovered, RecoveryError};
-use super::writer::JournalWriter;
+use super::writer::{JournalWriter, OWN_WRITE_FROM};
 use crate::deliver::Deliverer;
 use crate::{JournalSettings, OpenError, OpenErrorKind, Settings};
 
@@ -38,7 +39,13 @@ impl Opening {
             .await
             .map_err(io::Error::other)
             .flatten();
-        let disk: Arc<dyn Disk> = Arc::new(disk.map_err(failed)?);
+        self.open_on(Arc::new(disk.map_err(failed)?)).await
+    }
+
+    /// As [`open`](Self::open), on this disk.
+    pub(crate) async fn open_on(self, disk: Arc<dyn Disk>) -> Result<JournaledWriter, OpenError> {
+        let directory = self.journal.directory.clone();
+        let failed = |error| cannot_open(&directory, error);
         let (from, stream) = (Arc::clone(&disk), self.stream);
         let read = spawn_blocking(move || read(&*from, stream))
             .await
@@ -63,6 +70,7 @@ impl Opening {
         let delivery = JournalDelivery::new(delivery::Parts {
             disk: Arc::clone(&disk),
             live: Arc::clone(&live),
+            executor: Arc::new(BlockingThreads),
             deliverer: Arc::new(deliverer),
             settings: settings.clone(),
             journal: journal.clone(),
@@ -73,7 +81,7 @@ impl Opening {
         });
         let writer = JournaledWriter::start(commit::Parts {
             disk,
-            writer: JournalWriter::new(stream, recovered.end),
+            writer: JournalWriter::new(stream, recovered.end, OWN_WRITE_FROM),
             live,
             next_ordinal: recovered.next_ordinal,
             random,
@@ -81,14 +89,15 @@ impl Opening {
             durable,
             delivery: commands,
             ended,
-            health,
+            health: Arc::clone(&health),
             settings,
             journal,
         })?;
+        let must_end = health.must_end("the delivery of the journal");
         tokio::spawn(async move {
-            if delivery.run().await {
-                end.send_replace(true);
-            }
+            delivery.run().await;
+            must_end.ended();
+            end.send_replace(true);
         });
         Ok(writer)
     }

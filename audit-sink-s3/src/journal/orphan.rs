@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::delivery::{self, JournalDelivery};
 use super::disk::{Disk, LocalDisk};
+use super::executor::BlockingThreads;
 use super::inspect::{self, JournalState};
 use super::live::LiveSegments;
 use super::open::{cannot_open, cannot_recover, read_whole};
@@ -133,6 +134,7 @@ impl OrphanedJournal {
         };
         let delivery = JournalDelivery::new(delivery::Parts {
             disk,
+            executor: Arc::new(BlockingThreads),
             live: Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now())),
             deliverer: Arc::new(deliverer),
             settings,
@@ -151,7 +153,7 @@ impl OrphanedJournal {
 #[must_use]
 pub struct JournalDelivering {
     health: Arc<HealthBoard>,
-    task: JoinHandle<bool>,
+    task: JoinHandle<()>,
 }
 
 /// What came of a delivery.
@@ -184,7 +186,7 @@ impl JournalDelivering {
     /// When the delivery ended without an outcome.
     pub async fn finished(mut self) -> Result<JournalDelivered, SinkError> {
         match (&mut self.task).await {
-            Ok(true) => {
+            Ok(()) => {
                 let Health {
                     objects_delivered: objects,
                     records_delivered: records,
@@ -194,7 +196,7 @@ impl JournalDelivering {
                 Ok(JournalDelivered { objects, records, conflicts })
             }
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Ok(false) | Err(_) => Err(SinkError::not_persisted(
+            Err(_) => Err(SinkError::not_persisted(
                 SinkErrorKind::Closed,
                 "the delivery of the journal ended without an outcome: begin it anew",
             )),

@@ -4,6 +4,11 @@
 //! group before it ended. So what was acknowledged is a chain, and a link that is missing in the
 //! middle of it shows. At the end of the chain stands at most one group that was not acknowledged;
 //! if the power was cut while it was written, pieces of it are zero.
+//!
+//! One more kind of group was not acknowledged: one for which there was no space. It is the last of
+//! its segment, whole or torn, and the group after it, in a later segment, names the same end before
+//! it. So it is no link of the chain, and is left out. A segment in which that was the only group
+//! holds no records, and later ones do.
 
 use std::fmt;
 use std::io;
@@ -154,9 +159,9 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
     }
 
     let mut segments: Vec<RecoveredSegment> = Vec::new();
-    // Unknown before the first group: what came before that was delivered and removed.
-    let mut last: Option<LastGroup> = None;
-    let mut empty_from = None;
+    let mut chain = Chain { begin, last: None, before: None };
+    // Without a whole group, so far.
+    let mut empty: Vec<Segment> = Vec::new();
     let mut window = Window::default();
     let mut ahead = ordinals.iter();
     ahead.by_ref().take(SEGMENTS_AHEAD).for_each(|ordinal| disk.read_ahead(&file_name(*ordinal)));
@@ -169,19 +174,27 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
             Err(what) => return Err(damaged(Position { ordinal: *ordinal, offset: 0 }, what)),
         };
         let recovered;
-        (recovered, window) = read_segment(segment, &mut last, window)?;
-        match (recovered, empty_from) {
-            (Some(_), Some(empty)) => {
-                let what = "the segment is empty, and later ones are not";
-                return Err(damaged(Position { ordinal: empty, offset: FIRST_GROUP }, what));
-            }
-            (Some(recovered), None) => segments.push(recovered),
-            (None, _) => empty_from = empty_from.or(Some(*ordinal)),
-        }
+        let last_segment = segments.last_mut();
+        (recovered, window) = read_segment(segment.clone(), &mut chain, last_segment, window)?;
+        let Some(recovered) = recovered else {
+            empty.push(segment);
+            continue;
+        };
+        // The chain goes on behind them, so nothing that was acknowledged stood in them.
+        segments.extend(empty.drain(..).map(|segment| RecoveredSegment {
+            segment,
+            stream: recovered.stream,
+            first_sequence: recovered.first_sequence,
+            next_sequence: recovered.first_sequence,
+            end: FIRST_GROUP,
+        }));
+        segments.push(recovered);
     }
+    let last = chain.last;
 
     // Segments without a whole group are made anew: nothing in them was acknowledged, and none is
     // then older than the opening that writes to it.
+    let empty_from = empty.first().map(|segment| segment.header.ordinal);
     let next_ordinal = empty_from.or_else(|| Some(ordinals.last()? + 1)).unwrap_or(begin);
     for ordinal in ordinals.iter().rev().filter(|ordinal| **ordinal >= next_ordinal) {
         disk.remove(&file_name(*ordinal))?;
@@ -194,12 +207,56 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
     Ok(Recovered { segments, end, next_ordinal })
 }
 
+/// The end of the chain of groups, as far as it was read.
+struct Chain {
+    /// Segments before this one were delivered and removed.
+    begin: u32,
+    /// Unknown before the first group.
+    last: Option<LastGroup>,
+    /// The one before the last, if that is not known to be acknowledged.
+    before: Option<LastGroup>,
+}
+
 /// The last group that was read.
+#[derive(Clone)]
 struct LastGroup {
     segment: Segment,
     offset: u64,
     header: GroupHeader,
     end: Position,
+}
+
+impl Chain {
+    /// Leaves out the last group if the first one of a later segment, whose header this is, says
+    /// that it was given up. Gives it.
+    fn leave_out(&mut self, header: &GroupHeader) -> Option<LastGroup> {
+        let GroupHeader { stream, first_sequence, durable, .. } = header;
+        let last = self.last.take_if(|last| {
+            (last.header.durable, last.header.stream, last.header.first_sequence)
+                == (*durable, *stream, *first_sequence)
+        })?;
+        self.last = self.before.take();
+        Some(last)
+    }
+
+    /// Whether a group with this header, at `here`, follows the last one.
+    fn check(&self, header: &GroupHeader, here: Position) -> Result<(), RecoveryError> {
+        match self.last.as_ref().map(|last| last.end) {
+            Some(end) if header.durable > end => {
+                let what = format!("what was acknowledged up to {} is not there", header.durable);
+                Err(damaged(end, what))
+            }
+            Some(end) if header.durable < end => {
+                let what = format!("a group that followed {} stands behind {end}", header.durable);
+                Err(damaged(here, what))
+            }
+            None if header.durable.ordinal >= self.begin => {
+                let what = "a group that was acknowledged before this one is not there";
+                Err(damaged(here, what))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 /// Makes the last group durable if it is not.
@@ -230,10 +287,12 @@ fn write_again(last: &LastGroup) -> io::Result<()> {
     segment.file.sync_data()
 }
 
-/// Reads one segment, up to its last group. `None` if it has none.
+/// Reads one segment, up to its last group. `None` if it has none. `before` is the one before it
+/// that has any.
 fn read_segment(
     segment: Segment,
-    last: &mut Option<LastGroup>,
+    chain: &mut Chain,
+    mut before: Option<&mut RecoveredSegment>,
     window: Window,
 ) -> Result<(Option<RecoveredSegment>, Window), RecoveryError> {
     let mut reader = SegmentReader::new(segment.clone(), FIRST_GROUP, window);
@@ -255,28 +314,13 @@ fn read_segment(
             }
             Found::Nothing | Found::Torn => return Ok((recovered, reader.into_window())),
         };
-        match last.as_ref().map(|last| last.end) {
-            Some(end) if header.durable > end => {
-                return Err(damaged(
-                    end,
-                    format!("what was acknowledged up to {} is not there", header.durable),
-                ));
-            }
-            Some(end) if header.durable < end => {
-                return Err(damaged(
-                    here,
-                    format!("a group that followed {} stands behind {end}", header.durable),
-                ));
-            }
-            Some(_) => {}
-            None if header.durable >= segment.position(0) => {
-                return Err(damaged(
-                    here,
-                    "a group that was acknowledged before this one is not there",
-                ));
-            }
-            None => {}
+        if recovered.is_none()
+            && let Some(before) = &mut before
+            && let Some(LastGroup { offset, header, .. }) = chain.leave_out(&header)
+        {
+            (before.next_sequence, before.end) = (header.first_sequence, offset);
         }
+        chain.check(&header, here)?;
         match &mut recovered {
             None => {
                 recovered = Some(RecoveredSegment {
@@ -311,6 +355,7 @@ fn read_segment(
             recovered.end = reader.position().offset;
         }
         let end = reader.position();
-        *last = Some(LastGroup { segment: segment.clone(), offset: here.offset, header, end });
+        let group = LastGroup { segment: segment.clone(), offset: here.offset, header, end };
+        chain.before = chain.last.replace(group);
     }
 }

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::delivery::{self, Command, JournalDelivery};
 use super::disk::Disk;
+use super::executor::BlockingThreads;
 use super::format::{EncodedBatch, Position};
 use super::live::{LiveSegments, Publisher};
 use super::plan::Decided;
@@ -31,7 +32,7 @@ pub(crate) struct Journal {
     writer: JournalWriter,
     publisher: Publisher,
     commands: mpsc::UnboundedSender<Command>,
-    delivery: JoinHandle<bool>,
+    delivery: JoinHandle<()>,
     next_ordinal: u32,
     segment_bytes: u64,
 }
@@ -47,6 +48,7 @@ impl Journal {
         let delivery = JournalDelivery::new(delivery::Parts {
             disk: Arc::clone(&disk),
             live: Arc::clone(&live),
+            executor: Arc::new(BlockingThreads),
             deliverer: Arc::new(deliverer),
             settings,
             journal,
@@ -57,7 +59,7 @@ impl Journal {
         });
         Journal {
             disk,
-            writer: JournalWriter::new(stream, start),
+            writer: JournalWriter::new(stream, start, 1_000),
             publisher: Publisher::new(Arc::clone(&live), stream, durable),
             live,
             commands,
@@ -80,8 +82,8 @@ impl Journal {
         self.publisher.publish(&committed, count);
     }
 
-    /// Ends it in order. Whether everything was delivered.
-    pub(crate) async fn end(self) -> bool {
+    /// Ends it in order.
+    pub(crate) async fn end(self) {
         let Journal { publisher, commands, delivery, .. } = self;
         let _ = commands.send(Command::Hurry);
         drop(publisher);

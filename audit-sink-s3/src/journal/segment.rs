@@ -52,6 +52,8 @@ impl Segment {
     ) -> io::Result<Segment> {
         let preparing = preparing_name(ordinal);
         let header = SegmentHeader { ordinal, salt, bytes };
+        // Of a try that panicked, if it is there.
+        let _ = disk.remove(&preparing);
         let made = (|| {
             let file = disk.create(&preparing)?;
             file.write_all_at(&header.encode(), 0)?;

@@ -24,6 +24,7 @@ use object_store::{
 };
 use tokio::time::{Instant, sleep};
 
+use super::faulty_disk::panic_silently;
 use super::simulated_disk::{Dice, SimulatedDisk};
 
 /// The bucket. Clones are the same one.
@@ -39,6 +40,8 @@ pub(crate) struct Manners {
     pub(crate) faults: usize,
     /// Of 100 keys, at how many somebody else's object stands.
     pub(crate) foreign: usize,
+    /// Of 100 requests, in how many the client panics.
+    pub(crate) panics: usize,
     /// Does what it is asked to create where something stands.
     pub(crate) overwrites: bool,
     /// Keeps metadata.
@@ -58,6 +61,8 @@ pub(crate) enum Believes {
     Silence,
     /// A key at which something stands.
     Exists,
+    /// A request that panicked.
+    Panics,
 }
 
 /// An object, or a request to create it.
@@ -112,6 +117,8 @@ enum Course {
     Late(Duration, Option<Error>),
     /// It is carried out after this time if the client still waits for it.
     Slow(Duration),
+    /// The client panics: before it has sent it, or when it was carried out.
+    Panics { carried_out: bool },
 }
 
 impl SimulatedBucket {
@@ -134,7 +141,9 @@ impl SimulatedBucket {
 
     /// From now on.
     pub(crate) fn set_faults(&self, faults: usize) {
-        self.lock().manners.faults = faults;
+        let mut state = self.lock();
+        state.manners.faults = faults;
+        state.manners.panics = 0;
     }
 
     /// Refuses everything for so long.
@@ -202,6 +211,9 @@ impl State {
         if dies {
             // The next thing that the process does is its last.
             self.disk.stop_at(self.disk.operation());
+        }
+        if self.dice.chance(self.manners.panics, 100) {
+            return Some(Course::Panics { carried_out: self.dice.chance(1, 2) });
         }
         if let Some(Refusing { until, how }) = self.refusing
             && Instant::now() < until
@@ -431,6 +443,15 @@ impl ObjectStore for SimulatedBucket {
                 sleep(time).await;
                 self.create(&key, stored)
             }
+            Some(Course::Panics { carried_out }) => {
+                if carried_out {
+                    let _ = self.create(&key, stored);
+                }
+                if self.lock().manners.believes == Believes::Panics {
+                    return Ok(done());
+                }
+                panic_silently()
+            }
         }
     }
 
@@ -445,6 +466,7 @@ impl ObjectStore for SimulatedBucket {
             }
             Some(Course::Refused(error)) => return Err(error),
             Some(Course::Slow(time)) => sleep(time).await,
+            Some(Course::Panics { .. }) => panic_silently(),
         }
         let Some(Stored { bytes, attributes, foreign: _ }) = self.lock().objects.get(&key).cloned()
         else {

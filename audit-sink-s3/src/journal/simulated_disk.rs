@@ -132,6 +132,8 @@ struct State {
     operation: u64,
     stop_at: Option<u64>,
     faults: Vec<(Range<u64>, Fault)>,
+    /// Writes among these calls find no space, and may have written any part before.
+    without_space: Range<u64>,
     /// Bytes that all files may have together.
     room: u64,
     mischief: Mischief,
@@ -181,6 +183,7 @@ impl SimulatedDisk {
             operation: 0,
             stop_at: None,
             faults: Vec::new(),
+            without_space: 0..0,
             room: u64::MAX,
             mischief: Mischief::default(),
             late: None,
@@ -256,6 +259,12 @@ impl SimulatedDisk {
         self.lock().faults.push((operations, fault));
     }
 
+    /// Writes among these calls find no space, whatever they write over, as where a file system
+    /// never writes in place.
+    pub(crate) fn lack_space(&self, operations: Range<u64>) {
+        self.lock().without_space = operations;
+    }
+
     /// How many bytes all files may have together from now on.
     pub(crate) fn set_room(&self, bytes: u64) {
         self.lock().room = bytes;
@@ -327,6 +336,7 @@ impl State {
         self.stopped = false;
         self.stop_at = None;
         self.faults.clear();
+        self.without_space = 0..0;
         self.late = None;
     }
 
@@ -577,8 +587,13 @@ struct SimulatedFile {
 impl DiskFile for SimulatedFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.disk.lock();
-        let Outcome { effect, mut answer } = state.begin(self.epoch)?;
+        let lacks_space = state.without_space.contains(&state.operation);
+        let Outcome { mut effect, mut answer } = state.begin(self.epoch)?;
         state.calls.writes += 1;
+        if lacks_space && answer.is_ok() {
+            let fault = Fault { no_space: true, ..Fault::any(&mut state.dice) };
+            (effect, answer) = (fault.effect, Err(fault.error()));
+        }
         let offset = usize::try_from(offset).expect("simulated files are small");
         let mut len = match effect {
             Effect::None => 0,

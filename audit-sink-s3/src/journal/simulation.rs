@@ -6,7 +6,8 @@
 //! shares no code with the journal, reads what is left. What must hold:
 //!
 //! - Every record whose commit returned is there, once, in its place; nothing else is, but perhaps
-//!   the last group, whole, of an opening whose last commit did not return.
+//!   the last group, whole, of an opening whose last commit did not return. A commit that found no
+//!   space has not returned either, until a later one does.
 //! - What a recovery once decided about such a group stays so: it may be in the bucket by then, or
 //!   be taken as lost.
 //! - Recovery never refuses such a journal, and reads what the checker reads.
@@ -38,7 +39,7 @@ use super::format::{
 use super::recovery::{Recovered, RecoveryError, note_begin, recover};
 use super::segment::{Segment, file_name, preparing_name};
 use super::simulated_disk::{Calls, Dice, Fault, Mischief, SimulatedDisk};
-use super::simulation_checker::{Reading, read};
+use super::simulation_checker::{Reading, StreamReading, read};
 use super::writer::{CommitError, JournalWriter};
 
 /// The journal as it is, or one of those that it must not be.
@@ -65,29 +66,72 @@ enum Variant {
     AppendsAfterTear,
     /// A commit that failed does not stop the journal: the next group is written behind.
     GoesOnAfterFailure,
+    /// A commit that found no space is written over by the next one.
+    OverwritesAfterNoSpace,
+    /// A commit that found no space is taken for one that is there, by the next one.
+    CountsAfterNoSpace,
 }
 
-/// A group that was to be committed.
-#[derive(Debug)]
-struct Group {
-    lines: Vec<Vec<u8>>,
-    /// Its commit returned, or a recovery has found it.
-    stays: bool,
-}
+/// The lines of a group.
+type Lines = Vec<Vec<u8>>;
 
 /// What one opening did.
 #[derive(Debug)]
 struct Stream {
     id: UniqueId,
-    groups: Vec<Group>,
+    /// Groups whose commit returned, or that a recovery has found.
+    groups: Vec<Lines>,
+    /// Groups whose commit did not return. One of them may be there behind the others.
+    unknown: Vec<Lines>,
     /// Records before this were in a segment that was removed.
     delivered: u64,
 }
 
 impl Stream {
     fn next_sequence(&self) -> u64 {
-        self.groups.iter().map(|group| group.lines.len() as u64).sum()
+        self.groups.iter().map(|group| group.len() as u64).sum()
     }
+
+    /// Which group stands behind those that must be there, if any does.
+    fn found(&self, there: Option<&StreamReading>) -> Result<Option<&Lines>, String> {
+        let Stream { id, groups, unknown, delivered } = self;
+        let must = self.next_sequence();
+        let Some(there) = there else {
+            if must > *delivered {
+                return Err(format!("stream {id} is lost: {must} records were acknowledged"));
+            }
+            return Ok(None);
+        };
+        if there.first > *delivered {
+            return Err(format!("stream {id} begins with {}, not {delivered}", there.first));
+        }
+        let skipped = usize::try_from(there.first).unwrap();
+        let acknowledged = groups.iter().flatten().skip(skipped);
+        let left = acknowledged.clone().count();
+        if there.records.len() < left {
+            let end = there.first + there.records.len() as u64;
+            return Err(format!("stream {id} ends at {end}; {must} records were acknowledged"));
+        }
+        let (records, behind) = there.records.split_at(left);
+        if let Some(at) = acknowledged.zip(records).position(|(line, record)| line != record) {
+            return Err(format!("stream {id}: record {} is not what was written", at + skipped));
+        }
+        match unknown.iter().find(|group| *group == behind) {
+            None if !behind.is_empty() => {
+                Err(format!("stream {id}: {} records behind {must} are there", behind.len()))
+            }
+            found => Ok(found),
+        }
+    }
+}
+
+/// What happened in a seed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Figures {
+    /// Records.
+    acknowledged: u64,
+    /// Groups for which there was no space.
+    without_space: u64,
 }
 
 struct Simulation {
@@ -97,6 +141,8 @@ struct Simulation {
     streams: Vec<Stream>,
     records: u64,
     acknowledged: u64,
+    /// Groups for which there was no space.
+    without_space: u64,
     segment_bytes: u64,
 }
 
@@ -125,12 +171,12 @@ impl Simulation {
             streams: Vec::new(),
             records: 0,
             acknowledged: 0,
+            without_space: 0,
             segment_bytes,
         }
     }
 
-    /// How many records were acknowledged.
-    fn run(mut self) -> Result<u64, String> {
+    fn run(mut self) -> Result<Figures, String> {
         for _ in 0..self.dice.within(2..6) {
             self.plan_trouble();
             if let Some(recovered) = self.open()? {
@@ -140,7 +186,7 @@ impl Simulation {
         }
         self.disk.crash();
         self.open()?.ok_or("recovery does not succeed on a disk that works")?;
-        Ok(self.acknowledged)
+        Ok(Figures { acknowledged: self.acknowledged, without_space: self.without_space })
     }
 
     fn plan_trouble(&mut self) {
@@ -149,7 +195,8 @@ impl Simulation {
             let most = [12, 40, 90][dice.below(3)];
             now + dice.below(most) as u64
         };
-        if self.dice.chance(1, 2) {
+        let tears = self.variant == Variant::AppendsAfterTear;
+        if tears || self.dice.chance(1, 2) {
             let at = ahead(&mut self.dice);
             self.disk.stop_at(at);
         }
@@ -157,6 +204,11 @@ impl Simulation {
             let from = ahead(&mut self.dice);
             let calls = if self.dice.chance(2, 3) { 1 } else { self.dice.within(1..6) as u64 };
             self.disk.fail(from..from + calls, Fault::any(&mut self.dice));
+        }
+        if !tears && self.dice.chance(1, 4) {
+            let from = ahead(&mut self.dice);
+            let calls = [1, 4, 20][self.dice.below(3)];
+            self.disk.lack_space(from..from + calls);
         }
     }
 
@@ -222,41 +274,7 @@ impl Simulation {
         let mut found = reading.streams.iter().peekable();
         for stream in &self.streams {
             let id = stream.id.to_string();
-            let must: u64 = stream
-                .groups
-                .iter()
-                .filter(|group| group.stays)
-                .map(|group| group.lines.len() as u64)
-                .sum();
-            let Some(there) = found.next_if(|there| there.stream == id) else {
-                if must > stream.delivered {
-                    return Err(format!("stream {id} is lost: {must} records were acknowledged"));
-                }
-                continue;
-            };
-            if there.first > stream.delivered {
-                return Err(format!(
-                    "stream {id} begins with {}, not {}",
-                    there.first, stream.delivered
-                ));
-            }
-            let there_end = there.first + there.records.len() as u64;
-            if there_end != must && there_end != stream.next_sequence() {
-                return Err(format!(
-                    "stream {id} ends at {there_end}; {must} records were acknowledged, {} written",
-                    stream.next_sequence()
-                ));
-            }
-            let skipped = usize::try_from(there.first).unwrap();
-            let lines = stream.groups.iter().flat_map(|group| &group.lines).skip(skipped);
-            for (at, (line, record)) in lines.zip(&there.records).enumerate() {
-                if line != record {
-                    return Err(format!(
-                        "stream {id}: record {} is not what was written",
-                        at + skipped
-                    ));
-                }
-            }
+            stream.found(found.next_if(|there| there.stream == id))?;
         }
         match found.next() {
             Some(there) => Err(format!("stream {} was never written, or not there", there.stream)),
@@ -268,12 +286,10 @@ impl Simulation {
     fn settle(&mut self, reading: &Reading) {
         for stream in &mut self.streams {
             let id = stream.id.to_string();
-            let found = reading.streams.iter().find(|there| there.stream == id);
-            let end = found.map_or(0, |there| there.first + there.records.len() as u64);
-            if end == stream.next_sequence() {
-                stream.groups.iter_mut().for_each(|group| group.stays = true);
-            }
-            stream.groups.retain(|group| group.stays);
+            let there = reading.streams.iter().find(|there| there.stream == id);
+            let found = stream.found(there).expect("compared before").cloned();
+            stream.groups.extend(found);
+            stream.unknown.clear();
         }
     }
 
@@ -286,7 +302,8 @@ impl Simulation {
             let at = self.streams.iter().position(|known| known.id == *stream).unwrap();
             self.streams.truncate(at + 1);
         } else {
-            self.streams.push(Stream { id, groups: Vec::new(), delivered: 0 });
+            let (groups, unknown) = (Vec::new(), Vec::new());
+            self.streams.push(Stream { id, groups, unknown, delivered: 0 });
         }
         let mut next_ordinal = recovered.next_ordinal;
         let mut prepared = VecDeque::new();
@@ -343,16 +360,24 @@ impl Simulation {
                             stream.next_sequence()
                         ));
                     }
-                    stream.groups.push(Group { lines: lines.collect(), stays: true });
+                    stream.groups.push(lines.collect());
+                    stream.unknown.clear();
                     self.acknowledged +=
                         u64::from(batches.iter().map(|batch| batch.batch().count()).sum::<u32>());
                 }
                 Err(CommitError::NoSegment) => {}
+                Err(CommitError::NoSpace { .. }) => {
+                    if self.disk.calls().data_syncs != before.data_syncs {
+                        return Err("what found no space is synced".to_owned());
+                    }
+                    stream.unknown.push(lines.collect());
+                    self.without_space += 1;
+                }
                 Err(CommitError::Failed(_)) => {
                     if self.variant == Variant::GoesOnAfterFailure && !self.disk.is_stopped() {
                         continue;
                     }
-                    stream.groups.push(Group { lines: lines.collect(), stays: false });
+                    stream.unknown.push(lines.collect());
                     if matches!(writer, Writer::Bad(_)) {
                         return Ok(());
                     }
@@ -469,6 +494,7 @@ enum Writer {
 
 /// Writes what the real one writes, where or when it should not.
 struct BadWriter {
+    variant: Variant,
     stream: UniqueId,
     next_sequence: u64,
     /// The segment that is written to, and where.
@@ -485,12 +511,14 @@ impl Writer {
                 let (stream, next_sequence) =
                     last.map_or((stream, 0), |last| (last.stream, last.next_sequence));
                 let open = last.map(|last| (last.segment.clone(), last.end));
-                Writer::Bad(BadWriter { stream, next_sequence, open, durable })
+                Writer::Bad(BadWriter { variant, stream, next_sequence, open, durable })
             }
-            Variant::GoesOnAfterFailure => {
-                Writer::Bad(BadWriter { stream, next_sequence: 0, open: None, durable })
+            Variant::GoesOnAfterFailure
+            | Variant::OverwritesAfterNoSpace
+            | Variant::CountsAfterNoSpace => {
+                Writer::Bad(BadWriter { variant, stream, next_sequence: 0, open: None, durable })
             }
-            _ => Writer::AsItIs(JournalWriter::new(stream, durable)),
+            _ => Writer::AsItIs(JournalWriter::new(stream, durable, 1_000)),
         }
     }
 
@@ -536,8 +564,23 @@ impl BadWriter {
         let bytes = std::iter::once(&text[..]).chain(parts(batches)).collect::<Vec<_>>().concat();
         let begin = *offset;
         *offset = header.end(begin);
-        let written =
-            segment.file.write_all_at(&bytes, begin).and_then(|()| segment.file.sync_data());
+        let written = segment.file.write_all_at(&bytes, begin);
+        if let Err(error) = written.as_ref().map_err(io::Error::kind)
+            && error == io::ErrorKind::StorageFull
+        {
+            let error = Arc::new(io::Error::from(error));
+            let (sealed, next_sequence) = (segment.clone(), first);
+            match self.variant {
+                Variant::OverwritesAfterNoSpace => *offset = begin,
+                Variant::CountsAfterNoSpace => {
+                    self.durable = segment.position(*offset);
+                    self.open = None;
+                }
+                _ => return Err(CommitError::Failed(error)),
+            }
+            return Err(CommitError::NoSpace { error, sealed, next_sequence });
+        }
+        let written = written.and_then(|()| segment.file.sync_data());
         written.map_err(|error| CommitError::Failed(Arc::new(error)))?;
         self.durable = segment.position(*offset);
         self.next_sequence += u64::from(header.count);
@@ -546,7 +589,7 @@ impl BadWriter {
 }
 
 /// Runs one seed; a panic is a failure too.
-fn run(seed: u64, variant: Variant) -> Result<u64, String> {
+fn run(seed: u64, variant: Variant) -> Result<Figures, String> {
     let simulation = Simulation::new(seed, variant);
     catch_unwind(AssertUnwindSafe(|| simulation.run())).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -562,18 +605,24 @@ fn number(variable: &str, otherwise: u64) -> u64 {
 fn what_was_acknowledged_is_there_once_and_in_order() {
     let first = number("AUDIT_SIMULATION_FIRST_SEED", 0);
     let seeds = number("AUDIT_SIMULATION_SEEDS", 20_000);
-    let mut acknowledged = 0;
+    let Figures { mut acknowledged, mut without_space } = Figures::default();
     for seed in first..first + seeds {
         match run(seed, Variant::AsItIs) {
-            Ok(records) => acknowledged += records,
+            Ok(figures) => {
+                acknowledged += figures.acknowledged;
+                without_space += figures.without_space;
+            }
             Err(what) => panic!(
                 "seed {seed}: {what}\nto replay: AUDIT_SIMULATION_FIRST_SEED={seed} AUDIT_SIMULATION_SEEDS=1 \
                  cargo test -p audit-sink-s3 --lib journal::simulation::what_was_acknowledged"
             ),
         }
     }
-    println!("{seeds} seeds, {acknowledged} records acknowledged");
-    assert!(acknowledged > seeds, "a simulation in which little happens shows little");
+    println!(
+        "{seeds} seeds, {acknowledged} records acknowledged, {without_space} groups without space"
+    );
+    let much = acknowledged > seeds && (seeds < 100 || without_space > seeds / 10);
+    assert!(much, "a simulation in which little happens shows little");
 }
 
 /// How many seeds each bad journal may take to be caught. The simulation can be believed as far as
@@ -591,6 +640,8 @@ fn every_journal_that_breaks_its_word_is_caught() {
         (Variant::RecoversWithoutDirectorySync, 4_000),
         (Variant::RecoversWithoutWritingAgain, 4_000),
         (Variant::AppendsAfterTear, 4_000),
+        (Variant::OverwritesAfterNoSpace, 2_000),
+        (Variant::CountsAfterNoSpace, 2_000),
     ];
     for (variant, seeds) in bad {
         let caught = (0..seeds).find_map(|seed| Some((seed, run(seed, variant).err()?)));

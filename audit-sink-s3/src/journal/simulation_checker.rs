@@ -36,12 +36,11 @@ const BLOCK: usize = 4096;
 
 /// Reads these files, by name. An error says where they are not what one journal leaves.
 pub(crate) fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Reading, String> {
-    let mut reading = Reading::default();
-    let mut last: Option<(u32, u64)> = None;
     let begin = match files.get("begin") {
         Some(file) => begin(file).ok_or("the file begin cannot be read")?,
         None => 1,
     };
+    let mut groups: Vec<Group> = Vec::new();
     let mut expected_ordinal = begin;
     for (name, bytes) in files {
         let Some(digits) = name.strip_suffix(".journal") else { continue };
@@ -56,58 +55,80 @@ pub(crate) fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Reading, String>
         expected_ordinal += 1;
         let salt = segment_salt(ordinal, bytes).ok_or_else(|| format!("{name} has no header"))?;
         for at in (BLOCK..bytes.len()).step_by(BLOCK) {
-            let Some(group) = Group::read(&bytes[at..], salt) else { continue };
-            let place = || format!("{name} at byte {at}");
-            match last {
-                Some(last) if group.durable != last => {
-                    return Err(format!(
-                        "{}: follows {:?}, and what is there ends at {last:?}",
-                        place(),
-                        group.durable
-                    ));
-                }
-                None if u64::from(group.durable.0) >= begin => {
-                    return Err(format!(
-                        "{}: follows {:?}, which is not there",
-                        place(),
-                        group.durable
-                    ));
-                }
-                Some(_) | None => {}
+            let Some(group) = Group::read(&bytes[at..], salt, (ordinal, at as u64)) else {
+                continue;
+            };
+            // One for which there was no space: the group that was written after it, in another
+            // segment, stands in its place.
+            let given_up = |before: &mut Group| {
+                before.place.0 < ordinal
+                    && before.durable == group.durable
+                    && before.first == group.first
+            };
+            groups.pop_if(given_up);
+            groups.push(group);
+        }
+    }
+    let begin = u32::try_from(begin).map_err(|_| "the file begin cannot be right")?;
+    chain(groups, begin)
+}
+
+/// Whether these groups are one chain, and what they say.
+fn chain(groups: Vec<Group>, begin: u32) -> Result<Reading, String> {
+    let mut reading = Reading::default();
+    let mut last: Option<(u32, u64)> = None;
+    let mut next_ordinal = begin;
+    for group in groups {
+        let Group { stream, first, place, durable, bytes, records } = group;
+        let here = || format!("segment {} at byte {}", place.0, place.1);
+        match last {
+            Some(last) if durable != last => {
+                return Err(format!(
+                    "{}: follows {durable:?}, and what is there ends at {last:?}",
+                    here()
+                ));
             }
-            let expected =
-                last.filter(|last| last.0 == ordinal).map_or(BLOCK as u64, |last| last.1);
-            if expected != at as u64 {
-                return Err(format!("{}: a group is not where the one before it ends", place()));
+            None if durable.0 >= begin => {
+                return Err(format!("{}: follows {durable:?}, which is not there", here()));
             }
-            let next = group.first + group.records.len() as u64;
-            let end = (at + group.bytes).next_multiple_of(BLOCK) as u64;
-            last = Some((ordinal, end));
-            match reading.segments.last_mut().filter(|segment| segment.ordinal == ordinal) {
-                Some(segment) if segment.stream != group.stream => {
-                    return Err(format!("{}: two streams in one segment", place()));
-                }
-                Some(segment) => {
-                    segment.sequences.end = next;
-                    segment.end = end;
-                }
-                None => {
-                    let (stream, sequences) = (group.stream.clone(), group.first..next);
-                    reading.segments.push(SegmentReading { ordinal, stream, sequences, end });
-                }
+            Some(_) | None => {}
+        }
+        let expected = last.filter(|last| last.0 == place.0).map_or(BLOCK as u64, |last| last.1);
+        if expected != place.1 {
+            return Err(format!("{}: a group is not where the one before it ends", here()));
+        }
+        // Segments in which nothing but groups without space was written.
+        for ordinal in next_ordinal..place.0 {
+            let (stream, sequences, end) = (stream.clone(), first..first, BLOCK as u64);
+            reading.segments.push(SegmentReading { ordinal, stream, sequences, end });
+        }
+        next_ordinal = place.0 + 1;
+        let next = first + records.len() as u64;
+        let end = (place.1 + bytes as u64).next_multiple_of(BLOCK as u64);
+        last = Some((place.0, end));
+        match reading.segments.last_mut().filter(|segment| segment.ordinal == place.0) {
+            Some(segment) if segment.stream != stream => {
+                return Err(format!("{}: two streams in one segment", here()));
             }
-            match reading.streams.last_mut().filter(|stream| stream.stream == group.stream) {
-                Some(stream) if stream.first + stream.records.len() as u64 != group.first => {
-                    return Err(format!("{}: record {} is out of turn", place(), group.first));
+            Some(segment) => {
+                segment.sequences.end = next;
+                segment.end = end;
+            }
+            None => {
+                let (ordinal, stream, sequences) = (place.0, stream.clone(), first..next);
+                reading.segments.push(SegmentReading { ordinal, stream, sequences, end });
+            }
+        }
+        match reading.streams.last_mut().filter(|known| known.stream == stream) {
+            Some(known) if known.first + known.records.len() as u64 != first => {
+                return Err(format!("{}: record {first} is out of turn", here()));
+            }
+            Some(known) => known.records.extend(records),
+            None => {
+                if reading.streams.iter().any(|before| before.stream == stream) {
+                    return Err(format!("{}: stream {stream} stands twice", here()));
                 }
-                Some(stream) => stream.records.extend(group.records),
-                None => {
-                    let Group { stream, first, records, .. } = group;
-                    if reading.streams.iter().any(|before| before.stream == stream) {
-                        return Err(format!("{}: stream {stream} stands twice", place()));
-                    }
-                    reading.streams.push(StreamReading { stream, first, records });
-                }
+                reading.streams.push(StreamReading { stream, first, records });
             }
         }
     }
@@ -135,6 +156,8 @@ fn segment_salt(ordinal: u32, bytes: &[u8]) -> Option<u32> {
 struct Group {
     stream: String,
     first: u64,
+    /// Its segment and its offset there.
+    place: (u32, u64),
     durable: (u32, u64),
     /// With its header.
     bytes: usize,
@@ -142,7 +165,7 @@ struct Group {
 }
 
 impl Group {
-    fn read(from: &[u8], salt: u32) -> Option<Group> {
+    fn read(from: &[u8], salt: u32, place: (u32, u64)) -> Option<Group> {
         let line_words = sealed_line(from, salt)?;
         let [b"group", stream, b"first", first, b"count", count, b"batches", batches, rest @ ..] =
             &line_words[..]
@@ -183,7 +206,7 @@ impl Group {
             && records.len() as u64 == hex(count)?
             && u64::from(headers) == hex(sum)?;
         let (stream, first) = (String::from_utf8(stream.to_vec()).ok()?, hex(first)?);
-        whole.then_some(Group { stream, first, durable, bytes: line + payload, records })
+        whole.then_some(Group { stream, first, place, durable, bytes: line + payload, records })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use audit_core::UniqueId;
 
-use super::disk::DiskFile;
+use super::disk::{DiskFile, is_full};
 use super::format::{
     BLOCK_BYTES, EncodedBatch, FIRST_GROUP, GROUP_HEADER_BYTES, Position, group_header, parts,
     space,
@@ -23,6 +23,8 @@ pub(crate) struct JournalWriter {
     durable: Position,
     /// Parts of a group that are written together. Kept for its memory.
     buffer: Vec<u8>,
+    /// Parts from this size on, in bytes, are written from where they are.
+    own_write_from: usize,
     failed: Option<Arc<io::Error>>,
 }
 
@@ -45,6 +47,16 @@ pub(crate) enum CommitError {
     /// There is no segment to write it to. Nothing was written; once there is one, the same may be
     /// tried again.
     NoSegment,
+    /// There was no space to write it. It may be in the journal whole: if the process ends before
+    /// another group is durable, recovery may find it. The next group goes into another segment, and
+    /// once that is durable this one is not there any more.
+    NoSpace {
+        error: Arc<io::Error>,
+        /// Nothing more is written to it.
+        sealed: Segment,
+        /// The number that the next record will have.
+        next_sequence: u64,
+    },
     /// This write or sync failed: whether the group is durable is not known, and neither is what
     /// the kernel will say of the file from now on. The journal takes nothing more.
     Failed(Arc<io::Error>),
@@ -54,13 +66,16 @@ pub(crate) enum CommitError {
 
 impl JournalWriter {
     /// The end of a journal that was recovered up to `durable`, with no records of `stream` in it.
-    pub(crate) fn new(stream: UniqueId, durable: Position) -> JournalWriter {
+    /// Parts of a group from `own_write_from` bytes on are not copied together with others before
+    /// they are written: [`OWN_WRITE_FROM`].
+    pub(crate) fn new(stream: UniqueId, durable: Position, own_write_from: usize) -> JournalWriter {
         JournalWriter {
             stream,
             next_sequence: 0,
             open: None,
             durable,
             buffer: Vec::new(),
+            own_write_from,
             failed: None,
         }
     }
@@ -113,15 +128,16 @@ impl JournalWriter {
         let (header, text) =
             group_header(salt, self.stream, self.next_sequence, self.durable, batches);
         let parts = std::iter::once(&text[..]).chain(parts(batches));
-        let written = write_parts(&*segment.file, *offset, &mut self.buffer, parts);
-        let written = written.and_then(|()| segment.file.sync_data());
+        let file = &*segment.file;
+        let written = write_parts(file, *offset, &mut self.buffer, self.own_write_from, parts);
         if let Err(error) = written {
-            // A sync that failed may have dropped what it could not write, and the next one would
-            // say that all is well. So there is no next one: what was acknowledged is durable, this
-            // group is not known to be, and only a recovery can tell.
-            let error = Arc::new(error);
-            self.failed = Some(Arc::clone(&error));
-            return Err(CommitError::Failed(error));
+            return Err(self.cannot_write(error));
+        }
+        if let Err(error) = segment.file.sync_data() {
+            // It may have dropped what it could not write, and the next sync would say that all is
+            // well. So there is no next one: what was acknowledged is durable, this group is not
+            // known to be, and only a recovery can tell.
+            return Err(self.stop(error));
         }
         let begin = *offset;
         let end = header.end(begin);
@@ -132,17 +148,41 @@ impl JournalWriter {
         self.next_sequence += u64::from(header.count);
         Ok(Committed { first_sequence, segment, offset: begin, end })
     }
+
+    /// A write failed, and nothing was synced after it: all that was acknowledged is as durable as
+    /// before.
+    ///
+    /// Without space the journal goes on, but never in this segment: what was written of the group
+    /// may reach the disk at any time, and a group behind it would stand behind a hole. The next
+    /// group stands in another segment and names the same end before it as this one, which tells a
+    /// recovery that this one was given up. Until then a crash may leave this group whole, and it is
+    /// delivered. An error of another kind is the disk's: it stops the journal.
+    fn cannot_write(&mut self, error: io::Error) -> CommitError {
+        if !is_full(&error) {
+            return self.stop(error);
+        }
+        let (sealed, _) = self.open.take().expect("a segment was written to");
+        let next_sequence = self.next_sequence;
+        CommitError::NoSpace { error: Arc::new(error), sealed, next_sequence }
+    }
+
+    fn stop(&mut self, error: io::Error) -> CommitError {
+        let error = Arc::new(error);
+        self.failed = Some(Arc::clone(&error));
+        CommitError::Failed(error)
+    }
 }
 
 /// Parts from this size on, in bytes, are written from where they are. Smaller ones are copied
 /// together, which takes less time than a call for each.
-const MIN_OWN_WRITE: usize = if cfg!(test) { 1_000 } else { 128 << 10 };
+pub(crate) const OWN_WRITE_FROM: usize = 128 << 10;
 
 /// Writes these parts one behind the other, in as few calls as that is worth.
 fn write_parts<'a>(
     file: &dyn DiskFile,
     mut offset: u64,
     buffer: &mut Vec<u8>,
+    own_write_from: usize,
     parts: impl Iterator<Item = &'a [u8]>,
 ) -> io::Result<()> {
     buffer.clear();
@@ -152,7 +192,7 @@ fn write_parts<'a>(
         Ok(())
     };
     for part in parts {
-        if part.len() < MIN_OWN_WRITE {
+        if part.len() < own_write_from {
             buffer.extend_from_slice(part);
             continue;
         }

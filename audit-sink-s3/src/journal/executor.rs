@@ -1,0 +1,48 @@
+//! Where the delivery does what waits for the disk or takes long.
+
+use std::fmt::Debug;
+
+use audit_core::async_trait;
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+
+/// A piece of work.
+pub(crate) type Work = Box<dyn FnOnce() + Send>;
+
+/// Carries out work that a runtime's thread must not wait for.
+#[async_trait]
+pub(crate) trait Executor: Debug + Send + Sync + 'static {
+    /// Carries it out. Returns when it is done, and panics if it panicked. Dropping the future
+    /// leaves open whether it is carried out.
+    async fn execute(&self, work: Work);
+}
+
+/// The runtime's threads for blocking work.
+#[derive(Debug)]
+pub(crate) struct BlockingThreads;
+
+#[async_trait]
+impl Executor for BlockingThreads {
+    async fn execute(&self, work: Work) {
+        match spawn_blocking(work).await {
+            Ok(()) => {}
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is shutting down, and who waits with it.
+            Err(_cancelled) => std::future::pending().await,
+        }
+    }
+}
+
+/// Carries out `work`, and gives what came of it.
+pub(crate) async fn execute<T: Send + 'static>(
+    executor: &dyn Executor,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let (result, done) = oneshot::channel();
+    let work = Box::new(move || {
+        // Who waited may have gone.
+        let _ = result.send(work());
+    });
+    executor.execute(work).await;
+    done.await.expect("work that was carried out has a result")
+}

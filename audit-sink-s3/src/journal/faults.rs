@@ -1,0 +1,248 @@
+//! Every call that an open journal makes of its disk fails in every way, or panics: nothing that
+//! was acknowledged is lost or doubled, and either the journal goes on by itself or its health says
+//! that the process must be restarted.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use audit_core::testing::SeededRandom;
+use audit_core::{Batch, Outcome, SinkErrorKind, UniqueId};
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tokio::task::JoinSet;
+use tokio::time::{Duration, sleep};
+
+use super::JournaledWriter;
+use super::disk::{Disk, LocalDisk};
+use super::faulty_disk::{Call, FaultyDisk, Injected};
+use super::open::Opening;
+use crate::deliver::Deliverer;
+use crate::health::HealthBoard;
+use crate::{Bucket, Commits, Compression, HealthState, JournalSettings, Settings};
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+const EDQUOT: i32 = 122;
+
+/// What follows from a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Behaviour {
+    /// Batches may fail, and are taken again without a restart.
+    GoesOn,
+    /// Nothing more is taken before a restart.
+    Stops,
+}
+
+/// What an open journal asks of its disk, by the end of the file's name.
+const CALLS: [(Call, &str); 19] = [
+    (Call::Write, ".journal"),
+    (Call::SyncData, ".journal"),
+    (Call::Read, ".journal"),
+    (Call::Create, ".preparing"),
+    (Call::Write, ".preparing"),
+    (Call::SyncAll, ".preparing"),
+    (Call::Rename, ".journal"),
+    (Call::Create, ".object.preparing"),
+    (Call::Write, ".object.preparing"),
+    (Call::SyncAll, ".object.preparing"),
+    (Call::Rename, ".object"),
+    (Call::Remove, ".object"),
+    (Call::Write, ".delivered.preparing"),
+    (Call::SyncAll, ".delivered.preparing"),
+    (Call::Rename, ".delivered"),
+    (Call::Write, "begin.preparing"),
+    (Call::Rename, "begin"),
+    (Call::Remove, ".journal"),
+    (Call::SyncDirectory, ""),
+];
+
+const INJECTED: [Injected; 5] = [
+    Injected::Fails(ENOSPC),
+    Injected::Fails(EDQUOT),
+    Injected::Fails(EIO),
+    Injected::Panics { carried_out: false },
+    Injected::Panics { carried_out: true },
+];
+
+/// The table. What is written to segments and synced there is the commit's.
+fn behaviour(call: Call, file: &str, injected: Injected) -> Behaviour {
+    match (call, file, injected) {
+        (Call::Write, ".journal", Injected::Fails(ENOSPC | EDQUOT)) => Behaviour::GoesOn,
+        (Call::Write | Call::SyncData, ".journal", _) => Behaviour::Stops,
+        _ => Behaviour::GoesOn,
+    }
+}
+
+/// A journal in this directory, and what tells of it.
+async fn open(
+    directory: &Path,
+    store: &Arc<InMemory>,
+    stream: u128,
+    disk: Arc<dyn Disk>,
+) -> (JournaledWriter, Arc<HealthBoard>) {
+    let journal = JournalSettings {
+        segment_bytes: 16 * 4096,
+        max_bytes: 5 * 16 * 4096,
+        cut_after_ms: 0,
+        retention_ms: 0,
+        ..JournalSettings::new(directory)
+    };
+    let settings = Settings {
+        compression: Compression::None,
+        retry_base_ms: 1,
+        retry_cap_ms: 20,
+        blocked_retry_cap_ms: 20,
+        ..Settings::default()
+    };
+    let random = Arc::new(SeededRandom::new(7));
+    let health = HealthBoard::new(String::new());
+    let bucket = Bucket::from_store(Arc::clone(store) as Arc<dyn ObjectStore>, "");
+    let (board, dice) = (Arc::clone(&health), Arc::clone(&random));
+    let deliverer = Deliverer::new(bucket, board, dice, settings.clone());
+    let stream = UniqueId::from_bits(stream);
+    let opening = Opening { journal, settings, stream, deliverer, random };
+    (opening.open_on(disk).await.unwrap(), health)
+}
+
+/// How often each line is in the bucket.
+async fn lines(store: &InMemory) -> BTreeMap<String, u32> {
+    let mut lines = BTreeMap::new();
+    for object in store.list(None).try_collect::<Vec<_>>().await.unwrap() {
+        let bytes = store.get(&object.location).await.unwrap().bytes().await.unwrap();
+        for line in std::str::from_utf8(&bytes).unwrap().lines() {
+            *lines.entry(line.to_owned()).or_default() += 1;
+        }
+    }
+    lines
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..6_000 {
+        if done() {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what} in a minute");
+}
+
+async fn try_one(call: Call, file: &'static str, injected: Injected) {
+    let what = format!("{call:?} of *{file}, which {injected:?}");
+    let expected = behaviour(call, file, injected);
+    let directory = tempfile::tempdir().unwrap();
+    let store = Arc::new(InMemory::new());
+    // Faults that are left. None before the journal is open.
+    let left = Arc::new(AtomicU64::new(0));
+    let met = Arc::new(AtomicU64::new(0));
+    let (faults, hits) = (Arc::clone(&left), Arc::clone(&met));
+    let disk = Arc::new(LocalDisk::open(directory.path()).unwrap());
+    let disk = FaultyDisk::new(disk, move |called, name| {
+        let is_it = called == call && name.ends_with(file);
+        let fewer = |left: u64| left.checked_sub(1);
+        if is_it && faults.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer).is_ok() {
+            hits.fetch_add(1, Ordering::AcqRel);
+            return Some(injected);
+        }
+        None
+    });
+    let (journal, health) = open(directory.path(), &store, 1, Arc::new(disk)).await;
+    let mut acknowledged = Vec::new();
+    let mut failed = 0;
+    for n in 0..2_000 {
+        if n == 3 {
+            left.store(2, Ordering::Release);
+        }
+        let line = format!("{{\"n\":{n}}}");
+        let batch = Batch::from_lines(n, format!("{line}\n").into()).unwrap();
+        match journal.persist(batch).await {
+            Ok(_) => acknowledged.push(line),
+            Err(error) => {
+                failed += 1;
+                let refused = (error.kind(), error.outcome());
+                assert!(
+                    refused == (SinkErrorKind::Unavailable, Outcome::Indeterminate)
+                        || refused == (SinkErrorKind::Closed, Outcome::Indeterminate)
+                        || error.outcome() == Outcome::NotPersisted,
+                    "{what}: {error:?}"
+                );
+                if expected == Behaviour::Stops {
+                    break;
+                }
+            }
+        }
+        let is_over = left.load(Ordering::Acquire) == 0 && n > 50;
+        if is_over && met.load(Ordering::Acquire) > 0 {
+            break;
+        }
+    }
+    // The rest happens without another commit.
+    if expected == Behaviour::Stops {
+        until(&format!("{what}: does not stop"), || {
+            matches!(health.health(0).commits, Commits::Stopped { .. })
+        })
+        .await;
+        let Commits::Stopped { reason } = health.health(0).commits else { unreachable!() };
+        assert!(reason.contains("restart this process"), "{what}: {reason}");
+        assert!(health.when_stopped().borrow().is_some());
+        let error =
+            journal.persist(Batch::from_lines(0, "{}\n".into()).unwrap()).await.unwrap_err();
+        let refused = (error.kind(), error.outcome());
+        assert_eq!(refused, (SinkErrorKind::Closed, Outcome::NotPersisted), "{what}: {error}");
+    }
+    journal.close().await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!(met.load(Ordering::Acquire) > 0, "{what}: never met");
+    let panics = matches!(injected, Injected::Panics { .. });
+    assert_eq!(health.health(0).panics > 0, panics, "{what}: {:?}", health.health(0));
+    if expected == Behaviour::GoesOn {
+        assert_eq!(health.health(0).state, HealthState::Ok, "{what}");
+    }
+    drop(journal);
+    // What a commit left unknown, the next opening decides.
+    let disk = Arc::new(LocalDisk::open(directory.path()).unwrap());
+    let (journal, _) = open(directory.path(), &store, 2, disk).await;
+    journal.close().await.unwrap();
+    let stored = lines(&store).await;
+    for line in &acknowledged {
+        assert_eq!(stored.get(line), Some(&1), "{what}: {line}");
+    }
+    assert!(stored.values().all(|times| *times == 1), "{what}: {stored:?}");
+    assert!(stored.len() <= acknowledged.len() + failed, "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_of_the_disk_that_fails_or_panics() {
+    let mut cases = JoinSet::new();
+    for (call, file) in CALLS {
+        for injected in INJECTED {
+            cases.spawn(try_one(call, file, injected));
+        }
+    }
+    while let Some(case) = cases.join_next().await {
+        case.unwrap();
+    }
+}
+
+/// A runtime that ends takes the tasks of a sink with it. A handle on another one must not go on.
+#[test]
+fn tasks_that_vanish_with_their_runtime_stop_the_sink() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    for journal in [None, Some(JournalSettings::new(directory.path()))] {
+        let settings = Settings { journal, ..Settings::default() };
+        let (first, second) = (runtime(), runtime());
+        let bucket = Bucket::open("memory:///").unwrap();
+        let sink =
+            first.block_on(crate::S3Sink::builder(bucket).with_settings(settings).open()).unwrap();
+        drop(first);
+        let Commits::Stopped { reason } = sink.health().commits else { panic!("{sink:?}") };
+        assert!(reason.contains("ended with its runtime"), "{reason}");
+        let batch = Batch::from_lines(0, "{}\n".into()).unwrap();
+        let error = second.block_on(audit_core::AuditSink::persist(&sink, batch)).unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (SinkErrorKind::Closed, Outcome::NotPersisted));
+    }
+}
