@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use audit_core::{Batch, Observed, Place, SystemClock};
+use audit_host::{Shutdown, close};
 use audit_runtime::{AuditRuntime, AuditSink, Vars};
 use audit_sink_null::NullSink;
 use audit_sink_s3::S3Sink;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use tokio::time::{interval, timeout};
+use tokio::time::interval;
 
 use crate::functions::{Deployment, FunctionSettings, Functions};
 use crate::program::{Env, Program};
@@ -112,10 +113,7 @@ pub async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
 
     // Nothing that was answered waits for this. It lets what is on its way arrive, and says if it
     // did not.
-    match timeout(CLOSE_TIMEOUT, sink.close()).await {
-        Ok(closed) => closed?,
-        Err(_elapsed) => return Err(format!("{sink} did not take everything within {CLOSE_TIMEOUT:?}; the rest is in the journal and goes there at the next start").into()),
-    }
+    close(&*sink, CLOSE_TIMEOUT).await?;
     if is_exhausted.load(Ordering::Relaxed) {
         return Err("too many functions kept their threads for ever; start the host again".into());
     }
@@ -203,21 +201,14 @@ fn say(line: &str) {
     }
 }
 
-/// Returns when the process is asked to stop, by Ctrl-C or SIGTERM.
+/// Returns when the process is told to stop, by Ctrl-C or SIGTERM. A second signal ends it at once,
+/// whatever its threads do.
 async fn stop_signal() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = interrupt => {}
-                _ = terminate.recv() => {}
-            }
-            return;
+    match Shutdown::on_signals() {
+        Ok(shutdown) => shutdown.told().await,
+        Err(error) => {
+            tracing::error!(%error, "the host cannot be told to stop in order");
+            std::future::pending().await
         }
-    }
-    if interrupt.await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
