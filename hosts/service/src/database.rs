@@ -57,8 +57,15 @@ impl Database {
     }
 
     /// Begins a transaction.
+    ///
+    /// In a task of its own, which ends even if the request is cancelled: sqlx does not roll back a
+    /// PostgreSQL transaction whose beginning was cancelled. The connection would go back into the
+    /// pool with an open transaction, and whatever is read on it would be as old as that.
     pub(crate) async fn begin(&self) -> Result<Tx, Failure> {
-        Ok(Tx(self.pool.begin_with(self.begin).await?))
+        let (pool, begin) = (self.pool.clone(), self.begin);
+        let begun = tokio::spawn(async move { pool.begin_with(begin).await }).await;
+        // A task that panicked, or was aborted at the end of the process.
+        Ok(Tx(begun.map_err(|error| sqlx::Error::Protocol(error.to_string()))??))
     }
 }
 
