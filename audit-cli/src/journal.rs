@@ -181,10 +181,11 @@ fn cat(arguments: &JournalCat, output: &Output) -> Result<Outcome, Failure> {
             failed.is_none()
         })
         .map_err(cannot_read)?;
-    match failed {
-        Some(failure) => Err(failure),
-        None => Ok(Outcome::Well),
+    if let Some(failure) = failed {
+        return Err(failure);
     }
+    printer.notes().iter().for_each(|note| output.note(note));
+    Ok(Outcome::Well)
 }
 
 #[derive(Serialize)]
