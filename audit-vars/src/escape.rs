@@ -160,6 +160,58 @@ pub(crate) fn string_between<const A: usize, const B: usize>(
     out.extend_from_slice(behind);
 }
 
+/// What ends a line for some readers, beside the line feed: U+0085, U+2028 and U+2029. Python's
+/// `splitlines` and JavaScript before ES2019 are such readers. As JSON, `\u2028` is the same string.
+fn separator(bytes: &[u8]) -> Option<(usize, &'static [u8; 6])> {
+    match bytes {
+        [0xc2, 0x85, ..] => Some((2, b"\\u0085")),
+        [0xe2, 0x80, 0xa8, ..] => Some((3, b"\\u2028")),
+        [0xe2, 0x80, 0xa9, ..] => Some((3, b"\\u2029")),
+        _ => None,
+    }
+}
+
+/// Escapes every separator in JSON text, where they can only stand in strings. `places` ascend, and
+/// move with the text.
+#[inline]
+pub(crate) fn escape_separators<'p>(text: &mut Vec<u8>, places: impl Iterator<Item = &'p mut u32>) {
+    // Without an early exit, so that it can be vectorized.
+    if text.iter().fold(false, |any, byte| any | ((*byte | 0x20) == 0xe2)) {
+        escape_separators_of(text, places);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn escape_separators_of<'p>(text: &mut Vec<u8>, mut places: impl Iterator<Item = &'p mut u32>) {
+    if !(0..text.len()).any(|at| separator(&text[at..]).is_some()) {
+        return;
+    }
+    let mut escaped = Vec::with_capacity(text.len() + 64);
+    let mut place = places.next();
+    let mut at = 0;
+    loop {
+        while let Some(moved) = place.take_if(|place| **place as usize == at) {
+            *moved = u32::try_from(escaped.len()).expect("at most twice a log");
+            place = places.next();
+        }
+        match separator(&text[at..]) {
+            Some((bytes, escape)) => {
+                escaped.extend_from_slice(escape);
+                at += bytes;
+            }
+            None => match text.get(at) {
+                Some(byte) => {
+                    escaped.push(*byte);
+                    at += 1;
+                }
+                None => break,
+            },
+        }
+    }
+    *text = escaped;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

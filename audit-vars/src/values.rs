@@ -8,7 +8,7 @@ use audit_core::{Clock, Random, UniqueId};
 use serde::Serialize;
 
 use crate::compile::{self, BodyError};
-use crate::escape::string_into;
+use crate::escape::{escape_separators, string_into};
 use crate::template::SHORT_CHUNK;
 use crate::{Var, Vars};
 
@@ -69,7 +69,7 @@ impl UserAgent {
     pub const MAX_BYTES: usize = 512;
 
     /// Every byte escaped by one backslash, and two quotes. Without control characters no byte
-    /// takes more.
+    /// takes more: U+2028 and U+2029 have three, and six as `\u2028`.
     pub const MAX_JSON_BYTES: u32 = 2 * Self::MAX_BYTES as u32 + 2;
 
     /// Takes header bytes as they came. What is not UTF-8, and each control character, becomes
@@ -89,6 +89,7 @@ impl UserAgent {
         }
         let mut json = Vec::with_capacity(text.len() + 2);
         string_into(&mut json, &text);
+        escape_separators(&mut json, std::iter::empty());
         let unescaped = (json.len() != text.len() + 2).then(|| text.into());
         let json_bytes = u16::try_from(json.len()).expect("at most MAX_JSON_BYTES");
         UserAgent { json: padded(json), json_bytes, unescaped }

@@ -36,7 +36,8 @@ async fn a_body_of_any_shape_arrives_as_serde_writes_it() {
     query.log().audit(&viewed).unwrap();
     query.log().audit(&body!({})).unwrap();
     query.seal(()).release(&bob()).await.unwrap();
-    let document = serde_json::to_string(document).unwrap();
+    // What ends a line for some readers is escaped: the same string, as JSON.
+    let document = serde_json::to_string(document).unwrap().replace('\u{2028}', r"\u2028");
     let expected = format!(
         r#"{{"document":{document},"sharedWith":[null,0.1,1e+300],"by":["Bob \"2\"","2001:db8::b"],"request":"b","at":[{RAN_AT},{RAN_AT}]}}"#
     );

@@ -41,6 +41,11 @@ pub enum BodyProblem {
         /// The key, as it stands in JSON between the quotes.
         key: String,
     },
+    /// Two members of one object have this name.
+    DuplicateKey {
+        /// The key, as it stands in JSON between the quotes.
+        key: String,
+    },
     /// A variable that the runtime does not know.
     UnknownVariable {
         /// The name it was given.
@@ -98,6 +103,12 @@ impl BodyError {
     #[cold]
     pub(super) fn reserved_key(escaped: &str) -> BodyError {
         BodyError::new(BodyProblem::ReservedKey { key: escaped.to_owned() }).below_key(escaped)
+    }
+
+    /// A name that two members of an object have. `escaped` is what stands between its quotes.
+    #[cold]
+    pub(super) fn duplicate_key(escaped: String) -> BodyError {
+        BodyError::new(BodyProblem::DuplicateKey { key: escaped.clone() }).below_key(escaped)
     }
 
     /// The problem lies at or below this key. `escaped` is what stands between the quotes.
@@ -175,6 +186,10 @@ impl fmt::Display for BodyError {
             BodyProblem::ReservedKey { key } => {
                 let shown: String = key.chars().take(64).collect();
                 write!(f, "audit log body keys must not start with \"$\": {shown:?}")?;
+            }
+            BodyProblem::DuplicateKey { key } => {
+                let shown: String = key.chars().take(64).collect();
+                write!(f, "audit log body keys must be unique: {shown:?}")?;
             }
             BodyProblem::UnknownVariable { name } => {
                 let shown: String = name.chars().take(Vars::MAX_NAME_BYTES).collect();

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::names::Names;
 use super::{BodyError, BodyProblem, Compiler};
 use crate::escape::find_special;
 use crate::var::SENTINEL_KEY;
@@ -135,6 +136,7 @@ impl<'t> Parser<'t, '_, '_> {
 
     fn object(&mut self) -> Result<(), BodyError> {
         self.compiler.descend()?;
+        let mut names = Names::at(self.at);
         self.at += 1;
         self.white_space();
         if self.peek() == Some(b'}') {
@@ -156,6 +158,11 @@ impl<'t> Parser<'t, '_, '_> {
             if name.starts_with('$') || name.starts_with("\\u0024") {
                 return Err(self.reserved(key));
             }
+            if name.contains('\\') {
+                names.add_escaped();
+            } else {
+                names.add(self.bytes, key.clone());
+            }
             self.at += 1;
             let value = self.value().and_then(|()| self.check_size());
             value.map_err(|error| error.below_key(&self.text[key]))?;
@@ -165,6 +172,9 @@ impl<'t> Parser<'t, '_, '_> {
                 Some(b'}') => break,
                 Some(_) | None => return Err(self.syntax("expected ',' or '}'")),
             }
+        }
+        if let Some(twice) = names.duplicate(self.bytes, self.at) {
+            return Err(BodyError::duplicate_key(twice));
         }
         self.at += 1;
         self.compiler.ascend();

@@ -3,6 +3,7 @@
 mod error;
 mod json;
 mod key;
+mod names;
 mod serializer;
 
 pub use error::{BodyError, BodyProblem};
@@ -12,6 +13,7 @@ use std::cell::Cell;
 use audit_core::{LimitExceeded, Limits};
 use serde::ser::{self, Serialize};
 
+use crate::escape::escape_separators;
 use crate::template::{Cut, Template};
 use crate::values::HostValue;
 use crate::{Var, Vars};
@@ -126,8 +128,16 @@ impl<'v> Compiler<'v> {
         self.check_size(0)
     }
 
-    fn finish_body(&self, limits: &Limits) -> Result<Template, BodyError> {
+    /// Escapes what ends a line for some readers, wherever in a string it came from.
+    #[inline]
+    fn escape_separators(&mut self) {
+        let Compiler { text, cuts, .. } = self;
+        escape_separators(text, cuts.iter_mut().map(|cut| &mut cut.at));
+    }
+
+    fn finish_body(&mut self, limits: &Limits) -> Result<Template, BodyError> {
         self.check_whole()?;
+        self.escape_separators();
         // A variable in the place of the body leaves no text, or none that begins with a brace.
         if self.text.first() != Some(&b'{') || self.cuts.first().is_some_and(|cut| cut.at == 0) {
             return Err(BodyError::new(BodyProblem::NotAnObject));
@@ -191,6 +201,7 @@ pub(crate) fn host_value<T: Serialize + ?Sized>(var: Var, value: &T) -> Result<V
     let mut compiler = Compiler::new(Rules::HostValue(var), Vec::with_capacity(64), Vec::new());
     value.serialize(&mut compiler)?;
     compiler.check_whole()?;
+    compiler.escape_separators();
     compiler.check_size(0)?;
     Ok(compiler.text)
 }

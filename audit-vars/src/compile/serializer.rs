@@ -8,6 +8,7 @@ use std::{fmt, mem};
 use serde::ser::{self, Serialize, Serializer};
 
 use super::key::{KeySerializer, StringTaker};
+use super::names::Names;
 use super::{BodyError, Compiler, json};
 use crate::escape::{escape_into, string_between, string_into};
 use crate::var::VAR_TYPE;
@@ -209,8 +210,9 @@ impl<'c, 'v> Serializer for &'c mut Compiler<'v> {
     #[inline]
     fn serialize_map(self, _: Option<usize>) -> Result<Members<'c, 'v>, BodyError> {
         self.descend()?;
+        let names = Names::at(self.text.len());
         self.text.push(b'{');
-        Ok(Members { compiler: self, first: true, key: None })
+        Ok(Members { compiler: self, first: true, key: None, names })
     }
 
     #[inline]
@@ -219,8 +221,9 @@ impl<'c, 'v> Serializer for &'c mut Compiler<'v> {
             RAW_VALUE | NUMBER => Form::Json { written: false },
             _ => {
                 self.descend()?;
+                let names = Names::unordered_at(self.text.len());
                 self.text.push(b'{');
-                Form::Object { first: true, variant: None }
+                Form::Object { first: true, variant: None, names }
             }
         };
         Ok(Fields { compiler: self, form })
@@ -235,8 +238,10 @@ impl<'c, 'v> Serializer for &'c mut Compiler<'v> {
     ) -> Result<Fields<'c, 'v>, BodyError> {
         self.enter_variant(variant)?;
         self.descend().map_err(|error| error.below_name(variant))?;
+        let names = Names::unordered_at(self.text.len());
         self.text.push(b'{');
-        Ok(Fields { compiler: self, form: Form::Object { first: true, variant: Some(variant) } })
+        let form = Form::Object { first: true, variant: Some(variant), names };
+        Ok(Fields { compiler: self, form })
     }
 
     fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<(), BodyError> {
@@ -346,6 +351,7 @@ pub(super) struct Members<'c, 'v> {
     first: bool,
     /// Where the key stands, without quotes, that waits for its value.
     key: Option<std::ops::Range<usize>>,
+    names: Names,
 }
 
 impl ser::SerializeMap for Members<'_, '_> {
@@ -364,7 +370,9 @@ impl ser::SerializeMap for Members<'_, '_> {
         let start = self.compiler.text.len() + 1;
         let written = key.serialize(KeySerializer { compiler: &mut *self.compiler });
         written.map_err(|error| self.compiler.failed(error))?;
-        self.key = Some(start..self.compiler.text.len() - 1);
+        let key = start..self.compiler.text.len() - 1;
+        self.names.add(&self.compiler.text, key.clone());
+        self.key = Some(key);
         self.compiler.text.push(b':');
         Ok(())
     }
@@ -387,6 +395,10 @@ impl ser::SerializeMap for Members<'_, '_> {
         if self.key.is_some() {
             return Err(ser::Error::custom("a map ended after a key without its value"));
         }
+        let text = &self.compiler.text;
+        if let Some(twice) = self.names.duplicate(text, text.len()) {
+            return Err(self.compiler.failed(BodyError::duplicate_key(twice)));
+        }
         self.compiler.text.push(b'}');
         self.compiler.ascend();
         Ok(())
@@ -403,6 +415,7 @@ enum Form {
     Object {
         first: bool,
         variant: Option<&'static str>,
+        names: Names,
     },
     /// The one field holds JSON text.
     Json {
@@ -418,7 +431,8 @@ impl Fields<'_, '_> {
         value: &T,
     ) -> Result<(), BodyError> {
         match &mut self.form {
-            Form::Object { first, variant } => {
+            Form::Object { first, variant, names } => {
+                names.add_name(key.as_bytes());
                 let (is_first, variant) = (mem::take(first), *variant);
                 let written = self.compiler.field_key(key, is_first);
                 written.map_err(|error| self.compiler.failed(below_variant(error, variant)))?;
@@ -444,7 +458,12 @@ impl Fields<'_, '_> {
     #[inline]
     fn finish(self) -> Result<(), BodyError> {
         match self.form {
-            Form::Object { first: _, variant } => {
+            Form::Object { first: _, variant, names } => {
+                let text = &self.compiler.text;
+                if let Some(twice) = names.duplicate(text, text.len()) {
+                    let error = below_variant(BodyError::duplicate_key(twice), variant);
+                    return Err(self.compiler.failed(error));
+                }
                 self.compiler.text.push(b'}');
                 self.compiler.ascend();
                 if variant.is_some() {

@@ -137,6 +137,58 @@ impl Read {
     }
 }
 
+/// Whether some object has two members of one name, by the plainest account.
+fn has_duplicates(text: &str) -> bool {
+    struct Unique;
+
+    impl<'de> serde::Deserialize<'de> for Unique {
+        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Unique, D::Error> {
+            from.deserialize_any(Unique)
+        }
+    }
+
+    impl<'de> serde::de::Visitor<'de> for Unique {
+        type Value = Unique;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("JSON")
+        }
+        fn visit_unit<E>(self) -> Result<Unique, E> {
+            Ok(Unique)
+        }
+        fn visit_bool<E>(self, _: bool) -> Result<Unique, E> {
+            Ok(Unique)
+        }
+        fn visit_u64<E>(self, _: u64) -> Result<Unique, E> {
+            Ok(Unique)
+        }
+        fn visit_i64<E>(self, _: i64) -> Result<Unique, E> {
+            Ok(Unique)
+        }
+        fn visit_f64<E>(self, _: f64) -> Result<Unique, E> {
+            Ok(Unique)
+        }
+        fn visit_str<E>(self, _: &str) -> Result<Unique, E> {
+            Ok(Unique)
+        }
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Unique, A::Error> {
+            while seq.next_element::<Unique>()?.is_some() {}
+            Ok(Unique)
+        }
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
+            let mut names = std::collections::HashSet::new();
+            while let Some((name, Unique)) = map.next_entry::<String, Unique>()? {
+                if !names.insert(name) {
+                    return Err(serde::de::Error::custom("twice"));
+                }
+            }
+            Ok(Unique)
+        }
+    }
+
+    serde_json::from_str::<Unique>(text).is_err_and(|error| error.to_string().starts_with("twice"))
+}
+
 fn check(text: &str, request: &Request) -> Result<(), TestCaseError> {
     let read = serde_json::from_str::<Read>(text);
     match (Template::from_json(&TABLE.vars, &limits(), text), read) {
@@ -146,10 +198,10 @@ fn check(text: &str, request: &Request) -> Result<(), TestCaseError> {
             let walked = oracle::tree_walk(&value, &|name| request.lookup(name));
             let mut line = Vec::new();
             template.render(&request.values(), &mut line);
-            prop_assert!(!line.contains(&b'\n'));
+            prop_assert!(crate::trees::is_one_line(std::str::from_utf8(&line).unwrap()));
+            prop_assert!(!has_duplicates(text), "compiled, with members twice: {text}");
             prop_assert!(line.len() <= template.bound_bytes() as usize);
-            // Numbers stay as they were written, and members that stand there twice stay: the
-            // meaning is the same.
+            // Numbers stay as they were written: the meaning is the same.
             let [line, walked] =
                 [line, walked].map(|json| serde_json::from_slice::<Value>(&json).unwrap());
             prop_assert_eq!(line, walked);
@@ -163,8 +215,10 @@ fn check(text: &str, request: &Request) -> Result<(), TestCaseError> {
             );
             let escaped_sentinel = matches!(problem, BodyProblem::ReservedKey { key } if key.contains("\\u00"))
                 || matches!(problem, BodyProblem::UnknownVariable { name } if name.contains("\\u00"));
+            let twice = matches!(problem, BodyProblem::DuplicateKey { .. });
+            prop_assert!(!twice || has_duplicates(text), "no members twice: {refused}: {text}");
             prop_assert!(
-                escaped_sentinel || !read.is_body(),
+                twice || escaped_sentinel || !read.is_body(),
                 "a body, but refused: {refused}: {text}"
             );
         }

@@ -249,3 +249,17 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
             ..Request::of_host(actor.into_iter().chain(trace))
         })
 }
+
+/// Everything that some reader takes for the end of a line.
+const LINE_ENDS: [char; 7] = ['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
+
+pub(crate) fn is_one_line(text: &str) -> bool {
+    !text.contains(LINE_ENDS)
+}
+
+/// JSON as we write it: what `serde_json` leaves raw and ends a line for some readers is escaped.
+pub(crate) fn in_one_line(json: &str) -> String {
+    LINE_ENDS
+        .into_iter()
+        .fold(json.to_owned(), |json, end| json.replace(end, &format!("\\u{:04x}", u32::from(end))))
+}

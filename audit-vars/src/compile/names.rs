@@ -1,0 +1,224 @@
+//! Members that stand twice in one object.
+//!
+//! Readers disagree about such an object: some take the first, some the last, some fail (RFC 7493
+//! forbids it). Whoever could put a second member into a log could forge what the first one says.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::escape::find_special;
+
+/// Watches the names of one object while it is written.
+///
+/// Most objects are told to be without duplicates by a few instructions for each name: while names
+/// ascend, as those of a sorted map do, by comparison with the one before; then by a small filter.
+/// Where that leaves a doubt, all names are read again at the object's end, and sorted if they must
+/// be: no choice of names makes that quadratic.
+pub(super) struct Names {
+    /// Where the object begins.
+    start: usize,
+    order: Order,
+    filter: [u64; 4],
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Order {
+    /// Every name was greater than the one before, which is this.
+    Ascending { from: usize, to: usize },
+    /// All names are in the filter, and each was new to it.
+    Filtered,
+    /// The filter met one that may be there already.
+    Doubtful,
+}
+
+impl Names {
+    /// Of an object that begins at this byte of a text.
+    #[inline]
+    pub(super) fn at(start: usize) -> Names {
+        Names { start, order: Order::Ascending { from: 0, to: 0 }, filter: [0; 4] }
+    }
+
+    /// The same for one whose names are not expected to ascend.
+    #[inline]
+    pub(super) fn unordered_at(start: usize) -> Names {
+        Names { order: Order::Filtered, ..Names::at(start) }
+    }
+
+    /// A name whose spelling is not the only one: compared when the object ends.
+    #[inline]
+    pub(super) fn add_escaped(&mut self) {
+        self.order = Order::Doubtful;
+    }
+
+    /// The next name, which stands here in `text`, without quotes and spelled in the only way.
+    #[inline]
+    pub(super) fn add(&mut self, text: &[u8], name: Range<usize>) {
+        match self.order {
+            Order::Ascending { from, to } => {
+                if from == 0 || text[name.clone()] > text[from..to] {
+                    self.order = Order::Ascending { from: name.start, to: name.end };
+                } else {
+                    self.unordered(text, name);
+                }
+            }
+            Order::Filtered => self.add_name(&text[name]),
+            Order::Doubtful => {}
+        }
+    }
+
+    /// The same for a name that need not stand in a text, of an object made with
+    /// [`unordered_at`](Self::unordered_at).
+    #[inline]
+    pub(super) fn add_name(&mut self, name: &[u8]) {
+        let place = place(name);
+        let (word, bit) = (usize::from(place >> 6), 1 << (place & 63));
+        if self.filter[word] & bit != 0 {
+            self.order = Order::Doubtful;
+        }
+        self.filter[word] |= bit;
+    }
+
+    /// The first name that is not greater than the one before.
+    #[cold]
+    #[inline(never)]
+    fn unordered(&mut self, text: &[u8], name: Range<usize>) {
+        self.order = Order::Filtered;
+        for before in names(&text[self.start..name.start - 1]) {
+            self.add_name(before);
+        }
+        self.add_name(&text[name]);
+    }
+
+    /// At the object's end. Gives a name that stands twice, as it is spelled there.
+    #[inline]
+    pub(super) fn duplicate(&self, text: &[u8], end: usize) -> Option<String> {
+        if self.order == Order::Doubtful { duplicate(&text[self.start..end]) } else { None }
+    }
+}
+
+/// Where a name lies in the filter.
+#[inline]
+fn place(name: &[u8]) -> u8 {
+    let (first, last) = match (name.first_chunk(), name.last_chunk()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => match (name.first_chunk(), name.last_chunk()) {
+            (Some(first), Some(last)) => {
+                (u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into())
+            }
+            _ => name.iter().fold((0, 0), |(word, _), byte| (word << 8 | u64::from(*byte), 0)),
+        },
+    };
+    let word = first ^ last.rotate_left(29) ^ name.len() as u64;
+    (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+}
+
+#[cold]
+#[inline(never)]
+fn duplicate(object: &[u8]) -> Option<String> {
+    let spelled: Vec<&[u8]> = names(object).collect();
+    if spelled.is_sorted_by(|a, b| a < b) && !spelled.iter().any(|name| name.contains(&b'\\')) {
+        return None;
+    }
+    let mut names: Vec<_> = spelled.into_iter().map(|name| (unescaped(name), name)).collect();
+    names.sort_unstable();
+    let twice = names.windows(2).find(|pair| pair[0].0 == pair[1].0)?;
+    Some(String::from_utf8_lossy(twice[1].1).into_owned())
+}
+
+/// The names of the members of an object, whose text begins with its brace and may end anywhere
+/// between two members. Values may be missing, as they are where variables go.
+fn names(object: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut at = 0;
+    let mut depth = 0u32;
+    let mut is_name_next = false;
+    std::iter::from_fn(move || {
+        while let Some(byte) = object.get(at) {
+            at += 1;
+            match byte {
+                b'{' | b'[' => {
+                    depth += 1;
+                    is_name_next = depth == 1;
+                }
+                b'}' | b']' => depth -= 1,
+                b',' if depth == 1 => is_name_next = true,
+                b'"' => {
+                    let start = at;
+                    loop {
+                        at = find_special(object, at);
+                        match object.get(at) {
+                            Some(b'\\') => at += 2,
+                            Some(b'"') | None => break,
+                            Some(_) => at += 1,
+                        }
+                    }
+                    let name = &object[start..at.min(object.len())];
+                    at += 1;
+                    if std::mem::take(&mut is_name_next) {
+                        return Some(name);
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    })
+}
+
+/// What stands between the quotes of a JSON string, without escapes. They are known to be right.
+fn unescaped(spelled: &[u8]) -> Cow<'_, [u8]> {
+    if !spelled.contains(&b'\\') {
+        return Cow::Borrowed(spelled);
+    }
+    let unit = |at: usize| {
+        let digits = spelled.get(at + 2..at + 6)?;
+        digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))
+    };
+    let mut name = Vec::with_capacity(spelled.len());
+    let mut at = 0;
+    while let Some(byte) = spelled.get(at) {
+        if *byte != b'\\' {
+            name.push(*byte);
+            at += 1;
+            continue;
+        }
+        let escaped = match spelled.get(at + 1) {
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            Some(b'u') => {
+                let mut code = unit(at).unwrap_or(0);
+                at += 4;
+                if let (0xd800..0xdc00, Some(low)) = (code, unit(at + 2)) {
+                    code = 0x10000 + ((code - 0xd800) << 10) + (low & 0x3ff);
+                    at += 6;
+                }
+                char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
+            }
+            Some(other) => char::from(*other),
+            None => char::REPLACEMENT_CHARACTER,
+        };
+        at += 2;
+        name.extend_from_slice(escaped.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+    Cow::Owned(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn names_are_unescaped_as_serde_json_does(name: String, escape in any::<bool>()) {
+            let mut json = serde_json::to_string(&name).unwrap();
+            if escape {
+                let units = name.encode_utf16().map(|unit| format!("\\u{unit:04x}"));
+                json = format!("\"{}\"", units.collect::<String>());
+            }
+            prop_assert_eq!(&*unescaped(&json.as_bytes()[1..json.len() - 1]), name.as_bytes());
+        }
+    }
+}
