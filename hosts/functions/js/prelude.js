@@ -4,6 +4,7 @@
 // overwrites `JSON.stringify` or `Object.prototype` harms its own call alone.
 
 import { rare } from "convex:audit";
+import { boundLoops } from "convex:loops";
 
 const { parse, stringify } = JSON;
 const { apply, construct, ownKeys } = Reflect;
@@ -40,7 +41,7 @@ export function install(natives, settings) {
   const browsers = ["TextEncoder", "TextDecoder", "atob", "btoa", "structuredClone", "URL", "URLSearchParams", "crypto"];
   for (const name of browsers) lazily(name, () => web()[name]);
   installDate(nowMs);
-  boundLoops();
+  boundLoops(native, hidden);
   hidden(Math, "random", () => native.random());
   return { invoke, settle, explain, describe, nextTimer, fireTimers };
 }
@@ -243,57 +244,6 @@ function kindOf({ isQuery, isMutation, isAction, isHttp, isPublic, isInternal })
   if (isHttp === true) return "http";
   if (isPublic !== true && isInternal !== true) return null;
   return isQuery === true ? "query" : isMutation === true ? "mutation" : isAction === true ? "action" : null;
-}
-
-// ---- loops of the language's own -----------------------------------------------------------------------------------
-
-/// More elements than fit into a function's memory.
-const MAX_LENGTH = 1 << 23;
-/// From here on a loop takes long enough for the clock to be looked at.
-const LONG_LENGTH = 1 << 14;
-/// How many comparisons the search for a text in another may take at worst.
-const MAX_COMPARISONS = 2 ** 33;
-
-/// The engine looks at the clock where JavaScript loops and calls. In some methods it loops itself, over as many elements as an
-/// object says that it has, so that one call of them could be endless.
-function boundLoops() {
-  const check = (name, length) => {
-    if (!(length > LONG_LENGTH)) return;
-    if (length > MAX_LENGTH) throw new RangeError(`Array.prototype.${name}(): ${length} elements are too many`);
-    if (native.isOver()) throw new RealError("the function's time is over");
-  };
-  const arrays = Array.prototype;
-  const bounded = (name) => {
-    const original = arrays[name];
-    const methods = {
-      [name](...args) {
-        check(name, this?.length);
-        if (name === "concat") for (let i = 0; i < args.length; i++) check(name, args[i]?.length);
-        return apply(original, this, args);
-      },
-    };
-    hidden(arrays, name, methods[name]);
-  };
-  ["concat", "copyWithin", "fill", "join", "reverse", "shift", "slice", "sort", "splice", "unshift"].forEach(bounded);
-  ["toReversed", "toSorted", "toSpliced", "toLocaleString", "with"].forEach(bounded);
-
-  const strings = String.prototype;
-  const searching = (name) => {
-    const original = strings[name];
-    const methods = {
-      [name](pattern, second) {
-        if (typeof pattern === "string" && pattern.length > LONG_LENGTH) {
-          if (pattern.length * this.length > MAX_COMPARISONS) {
-            throw new RangeError(`String.prototype.${name}(): ${pattern.length} characters are too many to look for`);
-          }
-          if (native.isOver()) throw new RealError("the function's time is over");
-        }
-        return apply(original, this, [pattern, second]);
-      },
-    };
-    hidden(strings, name, methods[name]);
-  };
-  ["includes", "indexOf", "lastIndexOf", "replace", "replaceAll", "split"].forEach(searching);
 }
 
 // ---- time ----------------------------------------------------------------------------------------------------------

@@ -21,13 +21,14 @@ struct BuiltIn {
 /// Under every module: the globals, and the engine's side of a call.
 pub(super) const PRELUDE: &str = "convex:prelude";
 
-const BUILT_IN: [BuiltIn; 7] = [
+const BUILT_IN: [BuiltIn; 8] = [
     BuiltIn { name: "convex:audit", source: include_str!("../../js/audit.js"), imports: &[] },
     BuiltIn {
         name: PRELUDE,
         source: include_str!("../../js/prelude.js"),
-        imports: &[("convex:audit", "convex:audit")],
+        imports: &[("convex:audit", "convex:audit"), ("convex:loops", "convex:loops")],
     },
+    BuiltIn { name: "convex:loops", source: include_str!("../../js/loops.js"), imports: &[] },
     BuiltIn {
         name: "convex:log",
         source: include_str!("../../js/log.js"),

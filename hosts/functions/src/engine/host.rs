@@ -204,6 +204,10 @@ pub(super) fn natives<'js>(
     let stopwatch = Rc::clone(&shared.stopwatch);
     natives.set("isOver", Function::new(ctx.clone(), move || stopwatch.is_over())?)?;
 
+    // Without those that stand for one: their length is whatever they say.
+    let is_array = |value: Value<'js>| value.is_array();
+    natives.set("isArray", Function::new(ctx.clone(), is_array)?)?;
+
     let load = |ctx: Ctx<'js>, name: String| built_in::load(&ctx, &name);
     natives.set("load", Function::new(ctx.clone(), load)?)?;
 

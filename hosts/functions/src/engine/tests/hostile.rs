@@ -67,7 +67,7 @@ fn one_call_of_the_language_is_not_endless() {
     let fixture = fixture(
         "const sparse = () => new Array(2 ** 32 - 1);
          export const joined = query(async () => sparse().join(''));
-         export const reversed = query(async () => [].reverse.call({ length: 2 ** 53 - 1 } as any));
+         export const reversed = query(async () => sparse().reverse().length);
          export const sliced = query(async () => sparse().slice().length);
          export const concatenated = query(async () => [].concat(sparse()).length);
          export const text = query(async () => `${sparse()}`);
@@ -92,6 +92,79 @@ fn one_call_of_the_language_is_not_endless() {
     );
     let limits = Limits { time: Duration::from_millis(20), ..Limits::default() };
     assert_eq!(fails_alone(&fixture, "repeated", &limits).kind, FailureKind::TimeLimit);
+}
+
+/// Lengths that are lies, arrays that are in themselves, and many calls that are each short.
+#[test]
+fn loops_of_the_language_end_with_their_functions_time() {
+    let fixture = fixture(
+        "const H = 2 ** 53 - 1;
+         const lying = () => { let asked = 0; return { get length() { return asked++ === 0 ? 3 : H; } }; };
+         const liar = () => { let asked = 0; return new Proxy([], { get: (t: any, k) => k === 'length' ? (asked++ === 0 ? 3 : H) : t[k] }); };
+         const receivers: Record<string, () => any> = { huge: () => ({ length: H }), lying, liar, proxied: () => new Proxy({ length: H }, {}) };
+         const twins = () => { let o: any = []; for (let i = 0; i < 60; i++) o = [o, o]; return o; };
+         const arrays = ['concat', 'copyWithin', 'fill', 'flat', 'flatMap', 'join', 'reverse', 'shift', 'slice', 'sort', 'splice', 'unshift',
+           'toReversed', 'toSorted', 'toSpliced', 'toLocaleString', 'with', 'every', 'some', 'forEach', 'map', 'filter', 'reduce', 'reduceRight',
+           'find', 'findIndex', 'findLast', 'findLastIndex', 'includes', 'indexOf', 'lastIndexOf', 'toString', 'pop', 'push', 'at'];
+         export const names = query(async () => [arrays, Object.keys(receivers)]);
+         export const call = query({ args: { name: v.string(), receiver: v.string() }, handler: async (_ctx, { name, receiver }) => {
+           const call = (...args: any[]) => { try { (Array.prototype as any)[name].apply(receivers[receiver](), args); } catch {} };
+           call(); call(() => 0); call(0, 1, 2); call(receivers[receiver]()); call(1, H); call(-1, -H, 1);
+         } });
+         export const flattened = query(async () => twins().flat(Infinity));
+         export const concatenated = query(async () => { let a: any = []; a[Symbol.isConcatSpreadable] = true; a.length = 2 ** 32 - 1; [].concat({ length: H, [Symbol.isConcatSpreadable]: true } as any); });
+         export const sorted = query(async () => { const a = new Float64Array(1e5); for (;;) a.sort(); });
+         export const filled = query(async () => { const a = new Uint8Array(1e6); for (;;) a.fill(1); });
+         export const searched = query(async () => { const a = 'a'.repeat(1e5), b = 'a'.repeat(500) + 'b'; for (;;) a.indexOf(b); });
+         export const disguised = query(async () => { const o: any = { toString: () => 'a'.repeat(1e5) }; for (;;) String.prototype.includes.call(o, 'a'.repeat(500) + 'b'); });
+         export const fine = query(async () => 1);",
+    );
+    let limits = Limits { time: Duration::from_millis(20), ..Limits::default() };
+    let names = fixture.value("messages:names", "[{}]");
+    let [arrays, receivers]: [Vec<String>; 2] = serde_json::from_str(&names).unwrap();
+    for name in &arrays {
+        for receiver in &receivers {
+            let args = format!("[{{\"name\":\"{name}\",\"receiver\":\"{receiver}\"}}]");
+            let mut host =
+                Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("null".to_owned()) };
+            let ran = fixture.run_with("messages:call", &args, &SEED, &limits, &mut host);
+            if let Err(failure) = ran.result {
+                let is_limit =
+                    matches!(failure.kind, FailureKind::TimeLimit | FailureKind::MemoryLimit);
+                assert!(is_limit, "{name} of {receiver}: {}", failure.message);
+            }
+        }
+    }
+    for name in ["flattened", "concatenated", "sorted", "filled", "searched", "disguised"] {
+        let failure = fails_alone(&fixture, name, &limits);
+        assert_eq!(failure.kind, FailureKind::TimeLimit, "{name}: {}", failure.message);
+    }
+}
+
+#[test]
+fn methods_with_bounds_do_what_the_language_says() {
+    let fixture = fixture(
+        "class Mine extends Array { more = 1; }
+         export const same = query(async () => {
+           const like = { length: 3, 0: 'a', 2: 'c' };
+           const reversed = Array.prototype.reverse.call(like as any);
+           return [
+             [1, [2, [3, [4]]], , 5].flat(), [1, [2, [3, [4]]]].flat(Infinity), [1, [2]].flat(0), [[1, 2], [3]].flatMap((x) => x.map((y) => y * 2)),
+             [1, , 3].concat([4, , 6], 7, [[8]] as any).length, Array.prototype.concat.call('s' as any, [1], 2).length,
+             [].concat({ length: 2, 0: 'x', 1: 'y', [Symbol.isConcatSpreadable]: true } as any), [1].concat(new Proxy([2, 3], {})),
+             reversed === (like as any), JSON.stringify(like), Array.prototype.slice.call({ length: 2, 0: 1, 1: 2 }),
+             Array.prototype.join.call('abc', '-'), new Mine(1, 2).flat() instanceof Mine, new Mine().concat([1], {} as any) instanceof Mine,
+             [3, 1, 2].sort(), [...new Float64Array([3, 1, 2]).sort()], 'a-b-c'.split('-'), 'aXbX'.replaceAll('X', 'y'), 'abc'.replace(/b/, 'd'),
+             [1, 2, 3].splice(1, 1), Array.prototype.concat.length, Array.prototype.flat.name,
+           ];
+         });",
+    );
+    assert_eq!(
+        fixture.value("messages:same", "[{}]"),
+        "[[1,2,[3,[4]],5],[1,2,3,4],[1,[2]],[2,4,6],8,3,[\"x\",\"y\"],[1,2,3],true,\
+         \"{\\\"0\\\":\\\"c\\\",\\\"2\\\":\\\"a\\\",\\\"length\\\":3}\",[1,2],\"a-b-c\",true,true,[1,2,3],[1,2,3],\
+         [\"a\",\"b\",\"c\"],\"ayby\",\"adc\",[2],0,\"flat\"]"
+    );
 }
 
 #[test]
