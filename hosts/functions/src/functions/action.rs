@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use audit_runtime::{AuditError, FunctionKind};
 use serde_json::{Value as Json, json};
@@ -13,10 +15,11 @@ use super::call::{Answered, CallError, Caller, Failed};
 use super::deployed::Deployed;
 use super::jobs::{self, Job};
 use super::operations::{function_metadata, request_metadata, unknown};
+use super::pulse::{Pulse, longest_stretch};
 use super::reference::{Target, resolve};
 use super::workers::{Broken, STACK_BYTES, panic_message};
 use super::{Functions, key_of};
-use crate::engine::{self, Answer, Call, Failure, Later, Seed, SyscallError, Syscalls};
+use crate::engine::{self, Answer, Call, Failure, Later, Limits, Seed, SyscallError, Syscalls};
 use crate::store::StoreError;
 use crate::value::ComponentPath;
 
@@ -59,25 +62,57 @@ pub(super) async fn run_with(
         scheduled,
         tasks: Handle::current(),
     };
-    let (answer, answered) = oneshot::channel();
+    let (answer, mut answered) = oneshot::channel();
+    let pulse = Arc::new(Pulse::default());
+    let is_lost = Arc::new(AtomicBool::new(false));
     let thread =
         std::thread::Builder::new().name("functions-action".to_owned()).stack_size(STACK_BYTES);
-    let spawned = thread.spawn(move || {
-        let done = catch_unwind(AssertUnwindSafe(|| action.run()));
-        drop(permit);
-        // Nobody waits any more: there is nobody to tell.
-        drop(answer.send(done));
-    });
+    let spawned = {
+        let (inner, pulse, is_lost) = (Arc::clone(inner), Arc::clone(&pulse), Arc::clone(&is_lost));
+        thread.spawn(move || {
+            let done = catch_unwind(AssertUnwindSafe(|| action.run(&pulse)));
+            if is_lost.load(Ordering::Acquire) {
+                inner.workers.find_thread();
+            }
+            // Nobody waits any more: there is nobody to tell.
+            drop(answer.send(done));
+        })
+    };
     spawned.map_err(|error| {
         tracing::error!(%error, "no thread for an action");
         CallError::Overloaded("there is no thread for an action".to_owned())
     })?;
-    match answered.await {
-        Ok(Ok(done)) => done,
-        Ok(Err(panic)) => Err(Broken::Panicked(panic_message(&*panic)).into()),
-        Err(_) => Err(CallError::internal("the action's thread is gone")),
-    }
+    // In a task of its own, since the action goes on when its caller goes away.
+    let inner = Arc::clone(inner);
+    let watching = tokio::spawn(async move {
+        let _permit = permit;
+        // A wait for what the action calls is part of a stretch.
+        let Limits { time, wall, .. } = inner.settings.action_limits;
+        let limit = longest_stretch(time.max(wall));
+        let mut looks = tokio::time::interval(LOOK_PERIOD);
+        let done = loop {
+            tokio::select! {
+                done = &mut answered => break done,
+                _ = looks.tick() => {
+                    if pulse.stretch().is_some_and(|stretch| stretch >= limit) {
+                        is_lost.store(true, Ordering::Release);
+                        inner.workers.lose_thread(limit);
+                        return Err(Broken::Overran(limit).into());
+                    }
+                }
+            }
+        };
+        match done {
+            Ok(Ok(done)) => done,
+            Ok(Err(panic)) => Err(Broken::Panicked(panic_message(&*panic)).into()),
+            Err(_) => Err(CallError::internal("the action's thread is gone")),
+        }
+    });
+    watching.await.unwrap_or_else(|error| Err(CallError::internal(error)))
 }
+
+/// How often it is looked whether an action's thread is stuck.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 /// An action that runs, with the program that it began with.
 struct Running {
@@ -92,7 +127,7 @@ struct Running {
 }
 
 impl Running {
-    fn run(&self) -> Result<Answered, CallError> {
+    fn run(&self, pulse: &Pulse) -> Result<Answered, CallError> {
         let target = self.deployed.target(&self.component, &self.name)?;
         let inner = &self.functions.inner;
         // Ids are checked against the tables there are now.
@@ -112,8 +147,9 @@ impl Running {
         };
         // What an action does is not replayed: it has the time and randomness of its moment.
         let seed = Seed { random: inner.chance().next_seed(), now_ms: inner.now_ms() as f64 };
-        let mut host = InAction { running: self, target: target.clone() };
-        let ran = engine::run(&call, &seed, &inner.settings.action_limits, &mut host);
+        let mut host = InAction { running: self, target: target.clone(), pulse };
+        let limits = &inner.settings.action_limits;
+        let ran = pulse.in_engine(|| engine::run(&call, &seed, limits, &mut host));
         let result = match ran.result {
             Ok(value) => self
                 .deployed
@@ -131,6 +167,7 @@ impl Running {
 struct InAction<'a> {
     running: &'a Running,
     target: Target<'a>,
+    pulse: &'a Pulse,
 }
 
 type Done = Result<String, SyscallError>;
@@ -269,6 +306,13 @@ impl Syscalls for InAction<'_> {
     }
 
     fn async_syscall(&mut self, op: &str, args: &str, later: Later) -> Answer {
+        let pulse = self.pulse;
+        pulse.in_host(|| self.answer(op, args, later))
+    }
+}
+
+impl InAction<'_> {
+    fn answer(&mut self, op: &str, args: &str, later: Later) -> Answer {
         let args: Json = match serde_json::from_str(args) {
             Ok(args) => args,
             Err(error) => return Answer::Now(Err(failed(format!("not JSON: {error}")))),

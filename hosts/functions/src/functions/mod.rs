@@ -17,6 +17,7 @@ mod faults;
 mod held;
 mod jobs;
 mod operations;
+mod pulse;
 mod reference;
 mod running;
 mod schedule;
@@ -58,6 +59,7 @@ use deployed::{Deployed, deployment_document};
 use faults::Faults;
 use held::{Held, Unsealed};
 use jobs::Due;
+use pulse::{Pulse, longest_stretch};
 use reference::Target;
 use running::MutationCall;
 use transaction::AttemptError;
@@ -98,10 +100,11 @@ pub struct FunctionSettings {
     pub action_limits: Limits,
     /// How many actions may run at once. Each has a thread of its own, since it waits for others.
     pub max_actions: usize,
-    /// How long one query or mutation may keep its thread, all that the host does for it included.
-    /// One that takes longer is in native code that no limit of the engine reaches: it is given up,
-    /// and its thread replaced. The default is 60 seconds, far more than the limits on JavaScript,
-    /// reads and writes allow on a slow disk.
+    /// How long one query or mutation may keep its thread, all that the host does for it included:
+    /// then it is given up, and its thread replaced. The default is 60 seconds, far more than the
+    /// limits on JavaScript, reads and writes allow on a slow disk. JavaScript that its engine does
+    /// not stop, since it is in native code, is given up earlier: after ten times its limit, or a
+    /// minute more than its limit if that is less, and a second.
     pub overrun_after: Duration,
     /// With as many threads that did not come back, [`Functions::exhausted`] completes. Each takes a
     /// processor and up to the memory of one function. The default is 8.
@@ -173,6 +176,7 @@ impl Functions {
         let workers = Workers::start(WorkerSettings {
             threads,
             overrun_after: settings.overrun_after,
+            longest_stretch: longest_stretch(settings.limits.time),
             max_stuck: settings.max_stuck_threads,
         });
         let workers = workers.map_err(|error| failed(&error))?;
@@ -434,12 +438,12 @@ impl Functions {
         let work = {
             let (inner, held, key) = (Arc::clone(&self.inner), execution.held(), key.clone());
             let flight = Arc::clone(flight);
-            move || {
+            move |pulse: &Pulse| {
                 let landing = Landing::claim(&inner, flight)?;
                 is_mine.store(true, Ordering::Release);
                 let at = at.unwrap_or_else(|| inner.store.latest());
                 // The landing outlives a panic: callers look for a result after it was sealed.
-                let run = AssertUnwindSafe(|| inner.run_query(held, &key, &at));
+                let run = AssertUnwindSafe(|| inner.run_query(held, pulse, &key, &at));
                 let ran = catch_unwind(run);
                 Some((landing, ran.map_err(|panic| Broken::Panicked(panic_message(&*panic)))))
             }
@@ -505,7 +509,7 @@ impl Functions {
             let execution = Held::new(execution);
             // Each attempt reads the newest state.
             let (running, held, called) = (Arc::clone(inner), execution.share(), Arc::clone(&call));
-            let work = move || running.attempt(held, now_ms, &called);
+            let work = move |pulse: &Pulse| running.attempt(held, pulse, now_ms, &called);
             let ran = inner.workers.run(call.caller.lane, caller.clone(), work).await;
             let execution = execution.take().expect("nobody else takes it");
             Ok(Inner::seal_attempt(execution, &call, ran))

@@ -19,6 +19,7 @@ use super::call::{Answered, Failed, Identity};
 use super::faults::Faults;
 use super::held::Log;
 use super::jobs::{self, Job};
+use super::pulse::Pulse;
 use super::reference::{Target, resolve};
 use super::validate::Validators;
 use crate::chance::Chance;
@@ -52,6 +53,7 @@ pub(super) struct Facts<'a> {
     pub(super) now_ms: i64,
     pub(super) limits: Limits,
     pub(super) faults: &'a Faults,
+    pub(super) pulse: &'a Pulse,
 }
 
 /// What is gathered while a function runs, and all that it calls.
@@ -153,7 +155,7 @@ fn run_at(
         depth,
         streams: BTreeSet::new(),
     };
-    let ran = engine::run(&call, &engine_seed, &limits, &mut host);
+    let ran = facts.pulse.in_engine(|| engine::run(&call, &engine_seed, &limits, &mut host));
     for stream in std::mem::take(&mut host.streams) {
         host.tx.query_close(stream);
     }
@@ -550,7 +552,9 @@ impl InTransaction<'_> {
         if self.gathered.panic.is_some() || self.gathered.failure.is_some() {
             return Err(failed("the host failed"));
         }
-        catch_unwind(AssertUnwindSafe(|| operation(&mut *self))).unwrap_or_else(|panic| {
+        let pulse = self.facts.pulse;
+        let done = pulse.in_host(|| catch_unwind(AssertUnwindSafe(|| operation(&mut *self))));
+        done.unwrap_or_else(|panic| {
             self.gathered.panic = Some(panic);
             Err(failed("the host failed"))
         })

@@ -17,6 +17,7 @@ use super::deployed::{DEPLOYMENT, Deployed};
 use super::held::{Held, Log, Unsealed};
 use super::jobs::{self, Due};
 use super::operations::{self, Facts, Gathered};
+use super::pulse::Pulse;
 use super::reference::full_name;
 use super::transaction::{Attempt, AttemptError};
 use super::workers::Broken;
@@ -69,6 +70,7 @@ impl Inner {
     pub(super) fn run_query(
         &self,
         execution: Held<Query>,
+        pulse: &Pulse,
         key: &QueryKey,
         at: &Snapshot,
     ) -> Result<QueryRan, CallError> {
@@ -88,6 +90,7 @@ impl Inner {
             now_ms,
             limits: self.settings.limits,
             faults: &self.faults,
+            pulse,
         };
         let mut gathered = Gathered::following(key.journal.as_deref());
         let args: Json = serde_json::from_str(&key.args).expect("it was written as JSON");
@@ -143,6 +146,7 @@ impl Inner {
     pub(super) fn attempt(
         &self,
         execution: Held<Mutation>,
+        pulse: &Pulse,
         now_ms: i64,
         call: &MutationCall,
     ) -> Result<(Tx, Answered), AttemptError> {
@@ -167,6 +171,7 @@ impl Inner {
             now_ms,
             limits: self.settings.limits,
             faults: &self.faults,
+            pulse,
         };
         let mut gathered = Gathered::default();
         let log = Log::of_mutation(execution);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use super::pulse::Pulse;
 use super::turns::{Lane, Turn, Turns};
 
 /// The stack of one thread, in bytes: functions call functions, each in an engine of its own on the
@@ -27,6 +28,8 @@ pub(super) struct WorkerSettings {
     /// Far more than the engine's own limits allow: a job that takes longer is in native code that
     /// those limits do not reach.
     pub(super) overrun_after: Duration,
+    /// How long one stretch of JavaScript may be: see [`longest_stretch`](super::pulse::longest_stretch).
+    pub(super) longest_stretch: Duration,
     /// With this many threads that did not come back, the pool is [exhausted](Workers::exhausted).
     pub(super) max_stuck: usize,
 }
@@ -93,6 +96,18 @@ struct Running {
     task: Arc<dyn Task>,
     turn: Turn,
     began: Instant,
+    pulse: Arc<Pulse>,
+}
+
+impl Running {
+    /// The limit that it is beyond, if it is.
+    fn overran(&self, settings: &WorkerSettings) -> Option<Duration> {
+        let WorkerSettings { overrun_after, longest_stretch, .. } = *settings;
+        let stretch = self.pulse.stretch().filter(|stretch| *stretch >= longest_stretch);
+        stretch
+            .map(|_| longest_stretch)
+            .or_else(|| (self.began.elapsed() >= overrun_after).then_some(overrun_after))
+    }
 }
 
 /// Whether the caller of a job is still there, besides the one who awaits its answer.
@@ -113,7 +128,7 @@ impl Presence {
 /// A job with its answer, whatever that is.
 trait Task: Send + Sync {
     fn is_wanted(&self) -> bool;
-    fn run(&self);
+    fn run(&self, pulse: &Pulse);
     fn give_up(&self, broken: Broken);
 }
 
@@ -124,7 +139,7 @@ struct Call<T, F> {
     answer: Mutex<Option<oneshot::Sender<Result<T, Broken>>>>,
 }
 
-impl<T: Send, F: FnOnce() -> T + Send> Call<T, F> {
+impl<T: Send, F: FnOnce(&Pulse) -> T + Send> Call<T, F> {
     fn answer(&self, result: Result<T, Broken>) {
         if let Some(answer) = lock(&self.answer).take() {
             // A caller that went away is not told.
@@ -133,15 +148,15 @@ impl<T: Send, F: FnOnce() -> T + Send> Call<T, F> {
     }
 }
 
-impl<T: Send, F: FnOnce() -> T + Send> Task for Call<T, F> {
+impl<T: Send, F: FnOnce(&Pulse) -> T + Send> Task for Call<T, F> {
     fn is_wanted(&self) -> bool {
         let is_awaited = lock(&self.answer).as_ref().is_some_and(|answer| !answer.is_closed());
         is_awaited && self.caller.is_there()
     }
 
-    fn run(&self) {
+    fn run(&self, pulse: &Pulse) {
         let Some(work) = lock(&self.work).take() else { return };
-        let done = catch_unwind(AssertUnwindSafe(work));
+        let done = catch_unwind(AssertUnwindSafe(|| work(pulse)));
         self.answer(done.map_err(|panic| Broken::Panicked(panic_message(&*panic))));
     }
 
@@ -201,7 +216,7 @@ impl Workers {
         &self,
         lane: Lane,
         caller: Presence,
-        work: impl FnOnce() -> T + Send + 'static,
+        work: impl FnOnce(&Pulse) -> T + Send + 'static,
     ) -> Result<T, Broken> {
         let (answer, answered) = oneshot::channel();
         let (work, answer) = (Mutex::new(Some(work)), Mutex::new(Some(answer)));
@@ -218,7 +233,17 @@ impl Workers {
     /// Gives up all that runs now, as if its time were over.
     #[cfg(test)]
     pub(super) fn give_up_all(&self) {
-        self.shared.give_up(&mut self.shared.state(), |_| true);
+        self.shared.give_up(&mut self.shared.state(), |_| Some(Duration::ZERO));
+    }
+
+    /// Counts a thread that is not one of these and was given up.
+    pub(super) fn lose_thread(&self, limit: Duration) {
+        self.shared.lose_thread(&mut self.shared.state(), limit);
+    }
+
+    /// Counts one of those that came back after all.
+    pub(super) fn find_thread(&self) {
+        self.shared.state().count_stuck(-1);
     }
 
     /// Becomes true once so many threads have not come back that the process should end in order
@@ -272,14 +297,13 @@ impl Shared {
     }
 
     fn work(&self, number: u64) {
-        while let Some(task) = self.begin(number) {
-            task.run();
+        while let Some((task, pulse)) = self.begin(number) {
+            task.run(&pulse);
             drop(task);
             let mut state = self.state();
             let Some(Running { turn, began, .. }) = state.running.remove(&number) else {
                 // It was given up, and another thread is in its place.
-                state.stuck -= 1;
-                metrics::gauge!("functions_workers_stuck").set(state.stuck as f64);
+                state.count_stuck(-1);
                 return;
             };
             state.turns.end(turn, Some(began.elapsed()));
@@ -287,7 +311,7 @@ impl Shared {
     }
 
     /// Waits for a job whose caller is still there. `None`: the pool has ended.
-    fn begin(&self, number: u64) -> Option<Arc<dyn Task>> {
+    fn begin(&self, number: u64) -> Option<(Arc<dyn Task>, Arc<Pulse>)> {
         let mut state = self.state();
         loop {
             if state.has_ended {
@@ -304,12 +328,13 @@ impl Shared {
                 continue;
             }
             metrics::histogram!("functions_workers_wait_seconds").record(job.since.elapsed());
-            let began = Instant::now();
-            let task = Arc::clone(&job.task);
-            state.running.insert(number, Running { task: job.task, turn, began });
+            let (task, pulse) = (Arc::clone(&job.task), Arc::<Pulse>::default());
+            let running =
+                Running { task: job.task, turn, began: Instant::now(), pulse: Arc::clone(&pulse) };
+            state.running.insert(number, running);
             drop(state);
             self.began.notify_one();
-            return Some(task);
+            return Some((task, pulse));
         }
     }
 
@@ -317,41 +342,32 @@ impl Shared {
     fn watch(self: &Arc<Self>) {
         let mut state = self.state();
         while !state.has_ended {
-            let limit = self.settings.overrun_after;
-            let first = state.running.values().map(|running| running.began).min();
-            let left = first.map(|began| limit.saturating_sub(began.elapsed()));
-            state = match left {
-                None => self.began.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) if !left.is_zero() => {
-                    let waited = self.began.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-                Some(_) => {
-                    let is_over = |running: &Running| running.began.elapsed() >= limit;
-                    self.give_up(&mut state, is_over);
-                    state
-                }
+            self.give_up(&mut state, |running| running.overran(&self.settings));
+            state = if state.running.is_empty() {
+                self.began.wait(state).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                let WorkerSettings { overrun_after, longest_stretch, .. } = self.settings;
+                let pause = (overrun_after.min(longest_stretch) / 10).min(Duration::from_secs(1));
+                let waited = self.began.wait_timeout(state, pause);
+                waited.unwrap_or_else(PoisonError::into_inner).0
             };
         }
     }
 
-    fn give_up(self: &Arc<Self>, state: &mut State, is_over: impl Fn(&Running) -> bool) {
-        let limit = self.settings.overrun_after;
-        let over: Vec<_> = state.running.extract_if(|_, running| is_over(running)).collect();
-        for (number, Running { task, turn, began }) in over {
+    fn give_up(
+        self: &Arc<Self>,
+        state: &mut State,
+        overran: impl Fn(&Running) -> Option<Duration>,
+    ) {
+        let mut limits = HashMap::new();
+        let is_over = |number: &u64, running: &mut Running| {
+            overran(running).map(|limit| limits.insert(*number, limit)).is_some()
+        };
+        let over: Vec<_> = state.running.extract_if(is_over).collect();
+        for (number, Running { task, turn, began, .. }) in over {
+            let limit = limits[&number];
             state.turns.end(turn, Some(began.elapsed()));
-            state.stuck += 1;
-            metrics::counter!("functions_workers_given_up_total").increment(1);
-            metrics::gauge!("functions_workers_stuck").set(state.stuck as f64);
-            tracing::error!(
-                thread = number,
-                stuck = state.stuck,
-                limit = ?limit,
-                "a function kept its thread for too long: it is given up, and its thread replaced"
-            );
-            if state.stuck >= self.settings.max_stuck {
-                self.exhausted.send_replace(true);
-            }
+            self.lose_thread(state, limit);
             if let Err(error) = self.start_thread(state) {
                 tracing::error!(%error, "no thread can be started in the place of one given up");
                 self.exhausted.send_replace(true);
@@ -359,6 +375,26 @@ impl Shared {
             // Last, so that whoever hears of it finds the pool as it is from now on.
             task.give_up(Broken::Overran(limit));
         }
+    }
+
+    fn lose_thread(&self, state: &mut State, limit: Duration) {
+        state.count_stuck(1);
+        metrics::counter!("functions_workers_given_up_total").increment(1);
+        tracing::error!(
+            stuck = state.stuck,
+            ?limit,
+            "a function kept its thread for too long: it is given up, and its thread replaced"
+        );
+        if state.stuck >= self.settings.max_stuck {
+            self.exhausted.send_replace(true);
+        }
+    }
+}
+
+impl State {
+    fn count_stuck(&mut self, change: isize) {
+        self.stuck = self.stuck.saturating_add_signed(change);
+        metrics::gauge!("functions_workers_stuck").set(self.stuck as f64);
     }
 }
 
@@ -375,7 +411,9 @@ mod tests {
     use super::*;
 
     fn start(threads: usize, overrun_after: Duration, max_stuck: usize) -> Workers {
-        Workers::start(WorkerSettings { threads, overrun_after, max_stuck }).unwrap()
+        let longest_stretch = NEVER;
+        let settings = WorkerSettings { threads, overrun_after, longest_stretch, max_stuck };
+        Workers::start(settings).unwrap()
     }
 
     const NEVER: Duration = Duration::from_secs(100_000);
@@ -386,7 +424,7 @@ mod tests {
         let (begin, begun) = oneshot::channel();
         let workers = Arc::clone(workers);
         let blocked = tokio::spawn(async move {
-            let work = move || {
+            let work = move |_: &Pulse| {
                 begin.send(()).unwrap();
                 held.recv().unwrap_err();
             };
@@ -403,7 +441,7 @@ mod tests {
         let order = Arc::new(Mutex::new(Vec::new()));
         let job = |lane, name: &'static str| {
             let order = Arc::clone(&order);
-            workers.run(lane, Presence::default(), move || lock(&order).push(name))
+            workers.run(lane, Presence::default(), move |_| lock(&order).push(name))
         };
         let floods = [Lane::connection(), Lane::connection(), Lane::connection()];
         let flooding = floods.into_iter().flat_map(|lane| std::iter::repeat_n(lane, 64));
@@ -425,7 +463,7 @@ mod tests {
         let lane = Lane::connection();
         let job = |number: usize| {
             let began = Arc::clone(&began);
-            Box::pin(workers.run(lane, Presence::default(), move || lock(&began).push(number)))
+            Box::pin(workers.run(lane, Presence::default(), move |_| lock(&began).push(number)))
         };
         let mut jobs: Vec<_> = (0..4 * MIN_SWEEP).map(job).collect();
         for job in &mut jobs {
@@ -451,9 +489,9 @@ mod tests {
     async fn a_panic_is_the_answer_and_its_thread_goes_on() {
         let workers = start(1, NEVER, 1);
         let lane = Lane::connection();
-        let broken = workers.run(lane, Presence::default(), || panic!("as tests do")).await;
+        let broken = workers.run(lane, Presence::default(), |_| panic!("as tests do")).await;
         assert_eq!(broken, Err::<(), _>(Broken::Panicked("as tests do".to_owned())));
-        assert_eq!(workers.run(lane, Presence::default(), || 7).await, Ok(7));
+        assert_eq!(workers.run(lane, Presence::default(), |_| 7).await, Ok(7));
     }
 
     #[tokio::test]
@@ -466,14 +504,27 @@ mod tests {
             let (release, hold) = mpsc::channel::<()>();
             held.push(release);
             let broken = workers
-                .run(Lane::connection(), Presence::default(), move || hold.recv().is_ok())
+                .run(Lane::connection(), Presence::default(), move |_| hold.recv().is_ok())
                 .await;
             assert_eq!(broken, Err(Broken::Overran(limit)), "{number}");
             assert_eq!(*exhausted.borrow_and_update(), number == 3);
         }
         // The thread in its place works. It may itself be given up on a busy machine.
-        let ran = workers.run(Lane::connection(), Presence::default(), || 7).await;
+        let ran = workers.run(Lane::connection(), Presence::default(), |_| 7).await;
         assert!(matches!(ran, Ok(7) | Err(Broken::Overran(_))));
         drop(held);
+    }
+
+    #[tokio::test]
+    async fn javascript_that_its_engine_cannot_stop_is_given_up_long_before() {
+        let longest_stretch = Duration::from_millis(1);
+        let settings =
+            WorkerSettings { threads: 1, overrun_after: NEVER, longest_stretch, max_stuck: 1 };
+        let workers = Workers::start(settings).unwrap();
+        let (release, hold) = mpsc::channel::<()>();
+        let stuck = move |pulse: &Pulse| pulse.in_engine(|| hold.recv().is_ok());
+        let broken = workers.run(Lane::connection(), Presence::default(), stuck).await;
+        assert_eq!(broken, Err(Broken::Overran(longest_stretch)));
+        drop(release);
     }
 }

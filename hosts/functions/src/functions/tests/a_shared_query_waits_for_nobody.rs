@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::super::faults::Fault;
+use super::super::pulse::Pulse;
 use super::super::workers::Presence;
 use super::super::{FunctionSettings, Lane};
 use super::Host;
@@ -29,7 +30,7 @@ async fn it_is_computed_in_the_lane_whose_turn_comes_first() {
         let (begin, begun) = oneshot::channel();
         let functions = functions.clone();
         let task = tokio::spawn(async move {
-            let work = move || {
+            let work = move |_: &Pulse| {
                 begin.send(()).unwrap();
                 hold.recv().unwrap_err();
             };
@@ -45,7 +46,7 @@ async fn it_is_computed_in_the_lane_whose_turn_comes_first() {
     let flooded = Arc::new(Mutex::new(0));
     let flood = (0..64).map(|_| {
         let flooded = Arc::clone(&flooded);
-        workers.run(flooding.lane, Presence::default(), move || *flooded.lock().unwrap() += 1)
+        workers.run(flooding.lane, Presence::default(), move |_| *flooded.lock().unwrap() += 1)
     });
     let args = json!({});
     let (reached, computes) = oneshot::channel();
