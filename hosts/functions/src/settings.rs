@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use audit_runtime::http::TrustedProxies;
+use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
 use audit_sink_s3::{Compression, JournalSettings};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
@@ -112,6 +112,13 @@ pub struct Options {
     #[arg(long, env = "TRUSTED_PROXIES", value_name = "NETWORKS")]
     #[serde(deserialize_with = "from_text")]
     pub trusted_proxies: Option<TrustedProxies>,
+
+    /// The header in which they write the client's address: X-Forwarded-For, Forwarded (RFC 7239),
+    /// or another that holds an address, as X-Real-IP. No other header counts. [default:
+    /// x-forwarded-for]
+    #[arg(long, env = "CLIENT_ADDRESS_HEADER", value_name = "HEADER")]
+    #[serde(deserialize_with = "from_text")]
+    pub client_address_header: Option<ClientAddressHeader>,
 
     /// With a journal: how late a log may be in the bucket, in milliseconds. [default: 5000]
     #[arg(long, env = "AUDIT_CUT_AFTER_MS", value_name = "MS")]
@@ -407,6 +414,7 @@ impl Options {
             bucket: self.bucket.or(other.bucket),
             journal: self.journal.or(other.journal),
             trusted_proxies: self.trusted_proxies.or(other.trusted_proxies),
+            client_address_header: self.client_address_header.or(other.client_address_header),
             cut_after_ms: self.cut_after_ms.or(other.cut_after_ms),
             linger_ms: self.linger_ms.or(other.linger_ms),
             persist_timeout_ms: self.persist_timeout_ms.or(other.persist_timeout_ms),
@@ -480,7 +488,10 @@ impl Settings {
             listen: options.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))),
             data_dir,
             destination,
-            trusted_proxies: options.trusted_proxies.unwrap_or_else(TrustedProxies::none),
+            trusted_proxies: options
+                .trusted_proxies
+                .unwrap_or_else(TrustedProxies::none)
+                .with_header(options.client_address_header.unwrap_or_default()),
             persist_timeout: Duration::from_millis(persist_timeout_ms(options.persist_timeout_ms)),
             provenance: options.provenance.unwrap_or(false),
             limits,
@@ -625,6 +636,7 @@ mod tests {
             journal = "none"
             compression = "gzip"
             trusted_proxies = "10.0.0.0/8"
+            client_address_header = "Forwarded"
             provenance = true
             function_timeout_ms = 5
             function_memory_mib = 2
@@ -639,7 +651,9 @@ mod tests {
             ["--listen", "127.0.0.1:81", "--provenance=false", "--env", "B=flag", "--env", "C=a=b"];
         let settings = settings(Some(file), &flags).unwrap();
         assert_eq!(settings.listen.to_string(), "127.0.0.1:81");
-        assert_eq!(settings.trusted_proxies, "10.0.0.0/8".parse().unwrap());
+        let proxies: TrustedProxies = "10.0.0.0/8".parse().unwrap();
+        let proxies = proxies.with_header(ClientAddressHeader::Forwarded);
+        assert_eq!(settings.trusted_proxies, proxies);
         assert!(!settings.provenance);
         assert_eq!(settings.limits.time, Duration::from_millis(5));
         assert_eq!(settings.limits.memory_bytes, 2 << 20);
@@ -688,6 +702,7 @@ mod tests {
         refused("lisen = '127.0.0.1:1'", &[], "unknown field `lisen`");
         refused("[[auth]]\nissuer = 'a'\naudience = 'b'\njwk = 'c'", &[], "unknown field `jwk`");
         refused("trusted_proxies = 'nowhere'", &[], "nowhere");
+        refused("client_address_header = 'a b'", &[], "is not the name of a header");
         refused("compression = 'lz4'", &[], "lz4");
         refused("[env]\n1A = 'x'", &[], "1A");
         refused("", &["--env", "novalue"], "NAME=VALUE");
