@@ -15,17 +15,38 @@ use super::LoadError;
 pub(crate) fn javascript(path: &Path, text: String) -> Result<String, LoadError> {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     match extension {
-        "ts" | "mts" | "tsx" => match strip(path, &text, Mode::StripOnly) {
-            Ok(code) => Ok(code),
-            // `enum` and `namespace` are code, not types: what they mean must be written out, and
-            // positions are lost.
-            Err((ErrorCode::UnsupportedSyntax, error)) => {
-                strip(path, &text, Mode::Transform).map_err(|_| error)
-            }
-            Err((_, error)) => Err(error),
-        },
+        "ts" | "mts" | "tsx" => on_a_large_stack(path, || stripped(path, &text)),
         "json" => Ok(format!("export default {text};")),
         _ => Ok(text),
+    }
+}
+
+/// The stack for reading one file, in bytes. The parser calls itself for each level of an
+/// expression or a type, and a stack that overflows ends the process: this is enough for thousands
+/// of brackets in one another. It is address space; memory is taken as it is used.
+const STACK_BYTES: usize = 1 << 30;
+
+fn on_a_large_stack(
+    path: &Path,
+    work: impl FnOnce() -> Result<String, LoadError> + Send,
+) -> Result<String, LoadError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("functions-load".to_owned());
+        let thread = thread.stack_size(STACK_BYTES).spawn_scoped(scope, work);
+        let thread = thread.map_err(|error| LoadError::at(path, error))?;
+        thread.join().unwrap_or_else(|_| Err(LoadError::at(path, "the TypeScript parser panicked")))
+    })
+}
+
+fn stripped(path: &Path, text: &str) -> Result<String, LoadError> {
+    match strip(path, text, Mode::StripOnly) {
+        Ok(code) => Ok(code),
+        // `enum` and `namespace` are code, not types: what they mean must be written out, and
+        // positions are lost.
+        Err((ErrorCode::UnsupportedSyntax, error)) => {
+            strip(path, text, Mode::Transform).map_err(|_| error)
+        }
+        Err((_, error)) => Err(error),
     }
 }
 

@@ -388,3 +388,31 @@ fn a_program_notices_that_its_files_changed() {
     std::fs::remove_file(files.0.path().join("convex/new.ts")).unwrap();
     assert!(program.has_changed());
 }
+
+/// The parsers call themselves for each level.
+#[test]
+fn deeply_nested_source_is_an_error_or_a_program() {
+    let nested = |open: &str, close: &str, levels: usize| {
+        format!("{}1{}", open.repeat(levels), close.repeat(levels))
+    };
+    let texts = [
+        ("a.js", format!("export const a = {};", nested("(", ")", 5_000))),
+        ("a.js", format!("export const a = {};", nested("1+", "", 200_000))),
+        ("a.ts", format!("export const a = {};", nested("(", ")", 5_000))),
+        ("a.ts", format!("export const a = {};", nested("[", "]", 5_000))),
+        ("a.ts", format!("export const a = {};", nested("1+", "", 200_000))),
+        ("a.ts", format!("export const a = {};", nested("{a:", "}", 5_000))),
+        ("a.ts", format!("export const a = () => {};", nested("{", "}", 5_000))),
+        ("a.ts", format!("export type A = {};", nested("Array<", ">", 5_000))),
+        ("a.ts", format!("export type A = {};", nested("[", "]", 5_000))),
+        ("a.ts", format!("export type A = {};", nested("1|", "", 100_000))),
+    ];
+    for (name, text) in texts {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(name), &text).unwrap();
+        if let Err(error) = Program::load(directory.path(), &Env::default()) {
+            let message = error.to_string();
+            assert!(message.contains("Maximum call stack size exceeded"), "{message}");
+        }
+    }
+}
