@@ -41,4 +41,6 @@ pub use logging::log_to_stderr;
 pub use output::Output;
 pub use serve::{ServeLimits, serve};
 pub use shown::Shown;
-pub use shutdown::{CloseError, EXIT_UNDELIVERED, Shutdown, close, exit};
+pub use shutdown::{
+    CloseError, EXIT_STOPPED, EXIT_UNDELIVERED, Shutdown, StoppedError, close, exit,
+};

@@ -17,6 +17,10 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 /// in time.
 pub const EXIT_UNDELIVERED: i32 = 3;
 
+/// The exit code of a host whose sink takes nothing more before a restart, and which ends itself
+/// for that: see [`StoppedError`].
+pub const EXIT_STOPPED: i32 = 4;
+
 /// Tells a host that it is to stop. Cheap to clone.
 ///
 /// # Example
@@ -179,18 +183,32 @@ impl Error for CloseError {
     }
 }
 
+/// The end of a host whose sink takes nothing more until the process is restarted, with the reason:
+/// a sync of the journal failed, say. Only a new process can tell what is on the disk.
+#[derive(Debug)]
+pub struct StoppedError(pub String);
+
+impl fmt::Display for StoppedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ended to be started again: {}", self.0)
+    }
+}
+
+impl Error for StoppedError {}
+
 /// Ends the process: writes what went wrong, with its causes, to `errors`, waits a second at most
 /// for the readers of both outputs, and exits.
 ///
 /// It does not wait for threads. A `main` that returns does, and one that is stuck in a disk or a
 /// destination would then keep the process for ever.
 ///
-/// The code is 0 if all went well, [`EXIT_UNDELIVERED`] for a [`CloseError`] and 1 for any other
-/// error.
+/// The code is 0 if all went well, [`EXIT_UNDELIVERED`] for a [`CloseError`], [`EXIT_STOPPED`] for
+/// a [`StoppedError`] and 1 for any other error.
 pub fn exit(program: &str, result: Result<(), Box<dyn Error>>, errors: &Output, out: &Output) -> ! {
     let code = match &result {
         Ok(()) => 0,
         Err(error) if error.is::<CloseError>() => EXIT_UNDELIVERED,
+        Err(error) if error.is::<StoppedError>() => EXIT_STOPPED,
         Err(_) => 1,
     };
     if let Err(error) = result {

@@ -83,6 +83,21 @@ impl S3Sink {
         self.stream
     }
 
+    /// Completes when the sink takes nothing more before the process is restarted
+    /// ([`Commits::Stopped`](crate::Commits::Stopped)), with the reason: for a host that then ends,
+    /// so that its supervisor starts it again. Never completes for a sink that goes on, closed or
+    /// not, nor once the sink was dropped.
+    pub fn stopped(&self) -> impl Future<Output = String> + Send + 'static {
+        let mut stopped = self.health.when_stopped();
+        async move {
+            let reason = stopped.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+            match reason {
+                Some(reason) => reason,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     /// How it is doing.
     pub fn health(&self) -> Health {
         self.health.health(self.writer.pending_bytes())

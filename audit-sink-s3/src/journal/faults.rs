@@ -240,6 +240,7 @@ fn tasks_that_vanish_with_their_runtime_stop_the_sink() {
             first.block_on(crate::S3Sink::builder(bucket).with_settings(settings).open()).unwrap();
         drop(first);
         let Commits::Stopped { reason } = sink.health().commits else { panic!("{sink:?}") };
+        assert_eq!(second.block_on(sink.stopped()), reason);
         assert!(reason.contains("ended with its runtime"), "{reason}");
         let batch = Batch::from_lines(0, "{}\n".into()).unwrap();
         let error = second.block_on(audit_core::AuditSink::persist(&sink, batch)).unwrap_err();

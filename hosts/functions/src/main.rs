@@ -28,6 +28,11 @@ async fn main() -> ExitCode {
                 eprintln!("  because {error}");
                 source = error.source();
             }
+            // So that a supervisor can tell it.
+            if error.is::<audit_host::StoppedError>() {
+                return u8::try_from(audit_host::EXIT_STOPPED)
+                    .map_or(ExitCode::FAILURE, ExitCode::from);
+            }
             ExitCode::FAILURE
         }
     }

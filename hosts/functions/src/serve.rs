@@ -3,15 +3,16 @@
 use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use audit_core::{Batch, Observed, Place, SystemClock};
-use audit_host::{Shutdown, close};
+use audit_host::{Shutdown, StoppedError, close};
 use audit_runtime::{AuditRuntime, AuditSink, Vars};
 use audit_sink_null::NullSink;
 use audit_sink_s3::S3Sink;
+use futures::future::OptionFuture;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::time::interval;
 
@@ -89,6 +90,10 @@ pub async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     ));
 
     let watching = tokio::spawn(follow(functions.clone(), settings.directory.clone(), env));
+    let stopped = store.as_ref().filter(|_| settings.exit_when_stopped).map(|sink| sink.stopped());
+    let stopped = OptionFuture::from(stopped);
+    let why = Arc::new(OnceLock::new());
+    let noted = Arc::clone(&why);
     let parts = ServerParts {
         auth,
         proxies: settings.trusted_proxies,
@@ -101,6 +106,7 @@ pub async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         async move {
             tokio::select! {
                 () = stop_signal() => {}
+                Some(reason) = stopped => noted.set(reason).unwrap_or_default(),
                 () = functions.exhausted() => is_exhausted.store(true, Ordering::Relaxed),
             }
         }
@@ -113,7 +119,11 @@ pub async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
 
     // Nothing that was answered waits for this. It lets what is on its way arrive, and says if it
     // did not.
-    close(&*sink, CLOSE_TIMEOUT).await?;
+    let closed = close(&*sink, CLOSE_TIMEOUT).await;
+    if let Some(reason) = why.get() {
+        return Err(StoppedError(reason.clone()).into());
+    }
+    closed?;
     if is_exhausted.load(Ordering::Relaxed) {
         return Err("too many functions kept their threads for ever; start the host again".into());
     }

@@ -159,6 +159,12 @@ pub struct Options {
     #[arg(long, env = "QUERY_CACHE_MIB", value_name = "MIB")]
     pub query_cache_mib: Option<usize>,
 
+    /// End the process in order, with the code 4, when audit logs cannot be made durable before a
+    /// restart, as after a failed sync of the journal: for a supervisor that starts it again.
+    /// [default: false]
+    #[arg(long, env = "AUDIT_EXIT_WHEN_STOPPED", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub exit_when_stopped: Option<bool>,
+
     /// The name that functions find in the metadata of their deployment. [default: local]
     #[arg(long, env = "DEPLOYMENT_NAME", value_name = "NAME")]
     pub deployment_name: Option<String>,
@@ -308,6 +314,8 @@ pub struct Settings {
     pub limits: FunctionLimits,
     /// What the cache of queries' results may hold, in bytes.
     pub query_cache_bytes: usize,
+    /// Whether to end when audit logs cannot be made durable before a restart.
+    pub exit_when_stopped: bool,
     /// What functions learn of their deployment.
     pub deployment: Deployment,
     /// What functions find in `process.env`.
@@ -419,6 +427,7 @@ impl Options {
             linger_ms: self.linger_ms.or(other.linger_ms),
             persist_timeout_ms: self.persist_timeout_ms.or(other.persist_timeout_ms),
             compression: self.compression.or(other.compression),
+            exit_when_stopped: self.exit_when_stopped.or(other.exit_when_stopped),
             provenance: self.provenance.or(other.provenance),
             function_timeout_ms: self.function_timeout_ms.or(other.function_timeout_ms),
             action_timeout_ms: self.action_timeout_ms.or(other.action_timeout_ms),
@@ -499,6 +508,7 @@ impl Settings {
                 .query_cache_mib
                 .unwrap_or(DEFAULT_QUERY_CACHE_MIB)
                 .saturating_mul(1 << 20),
+            exit_when_stopped: options.exit_when_stopped.unwrap_or(false),
             deployment,
             env: FunctionEnv(variables.map(|EnvVar { name, value }| (name, value)).collect()),
             auth: options.auth,

@@ -12,11 +12,11 @@ mod documents;
 mod settings;
 
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use audit_core::Observed;
-use audit_host::{Output, Probe, Shown, Shutdown, close, exit, log_to_stderr};
+use audit_host::{Output, Probe, Shown, Shutdown, StoppedError, close, exit, log_to_stderr};
 use audit_runtime::{AuditRuntime, AuditSink, RetryPolicy, Vars};
 use audit_sink_null::NullSink;
 use audit_sink_s3::S3Sink;
@@ -80,6 +80,7 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let app = App::new(runtime, database, user, Duration::from_millis(settings.request_timeout_ms));
     let proxies = settings.trusted_proxies.clone();
     let proxies = proxies.with_header(settings.client_address_header.clone());
+    let stopped = store.as_ref().filter(|_| settings.exit_when_stopped).map(|sink| sink.stopped());
     let probe = Probe::new(store);
     // Until here a signal ends the process at once: nothing was accepted.
     let shutdown = Shutdown::on_signals()?;
@@ -105,13 +106,27 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let listener = listen(settings.listen).await?;
     out.line(&format!("listening on http://{}", listener.local_addr()?));
 
-    let told = async {
-        shutdown.told().await;
-        probe.stopping();
+    let why = Arc::new(OnceLock::new());
+    let (noted, stopping) = (Arc::clone(&why), probe.clone());
+    let stopped = async move {
+        match stopped {
+            Some(stopped) => stopped.await,
+            None => std::future::pending().await,
+        }
+    };
+    let told = async move {
+        tokio::select! {
+            () = shutdown.told() => {}
+            reason = stopped => noted.set(reason).unwrap_or_default(),
+        }
+        stopping.stopping();
     };
     audit_host::serve(listener, app.router(proxies, probe.clone()), limits, told).await;
-    close(&*sink, Duration::from_millis(settings.close_timeout_ms)).await?;
-    Ok(())
+    let closed = close(&*sink, Duration::from_millis(settings.close_timeout_ms)).await;
+    match why.get() {
+        Some(reason) => Err(StoppedError(reason.clone()).into()),
+        None => Ok(closed?),
+    }
 }
 
 async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, String> {

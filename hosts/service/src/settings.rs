@@ -107,6 +107,11 @@ pub(crate) struct Settings {
     /// How long logs then have to arrive in the bucket before the process ends, in milliseconds.
     #[arg(long, env = "CLOSE_TIMEOUT_MS", default_value_t = 15_000)]
     pub(crate) close_timeout_ms: u64,
+
+    /// Ends the process in order, with the code 4, when audit logs cannot be made durable before a
+    /// restart, as after a failed sync of the journal: for a supervisor that starts it again.
+    #[arg(long, env = "AUDIT_EXIT_WHEN_STOPPED", num_args = 0..=1, default_value_t = false, default_missing_value = "true", require_equals = true)]
+    pub(crate) exit_when_stopped: bool,
 }
 
 /// Where the audit logs go.
