@@ -175,16 +175,31 @@ fn separator(bytes: &[u8]) -> Option<(usize, &'static [u8; 6])> {
 /// move with the text.
 #[inline]
 pub(crate) fn escape_separators<'p>(text: &mut Vec<u8>, places: impl Iterator<Item = &'p mut u32>) {
-    // Without an early exit, so that it can be vectorized.
-    if text.iter().fold(false, |any, byte| any | ((*byte | 0x20) == 0xe2)) {
+    if may_end_separator(text) {
         escape_separators_of(text, places);
     }
+}
+
+/// Whether a byte in here is the last of a separator. Their first bytes would do as well, but more
+/// characters begin with those.
+#[inline]
+fn may_end_separator(bytes: &[u8]) -> bool {
+    // Without an early exit inside of a chunk, so that it can be vectorized.
+    let ends = |any, byte: &u8| any | u8::from((*byte | 1) == 0xa9) | u8::from(*byte == 0x85);
+    let (chunks, rest) = bytes.as_chunks::<CHUNK>();
+    chunks.iter().any(|chunk| chunk.iter().fold(0, ends) != 0) || rest.iter().fold(0, ends) != 0
 }
 
 #[cold]
 #[inline(never)]
 fn escape_separators_of<'p>(text: &mut Vec<u8>, mut places: impl Iterator<Item = &'p mut u32>) {
-    if !(0..text.len()).any(|at| separator(&text[at..]).is_some()) {
+    let is_separator = |start: usize, bytes: &[u8]| {
+        may_end_separator(bytes)
+            && (start.saturating_sub(2)..start + bytes.len())
+                .any(|at| separator(&text[at..]).is_some())
+    };
+    let mut chunks = text.chunks(CHUNK).enumerate();
+    if !chunks.any(|(n, bytes)| is_separator(n * CHUNK, bytes)) {
         return;
     }
     let mut escaped = Vec::with_capacity(text.len() + 64);

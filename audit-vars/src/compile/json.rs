@@ -23,7 +23,8 @@ pub(super) fn compile(
     text: &str,
     sentinels: Sentinels,
 ) -> Result<(), BodyError> {
-    let mut parser = Parser { text, bytes: text.as_bytes(), at: 0, copied: 0, compiler, sentinels };
+    let bytes = text.as_bytes();
+    let mut parser = Parser { text, bytes, at: 0, copied: 0, compiler, sentinels, escapes: 0 };
     parser.value()?;
     parser.white_space();
     if parser.at < parser.bytes.len() {
@@ -42,6 +43,8 @@ struct Parser<'t, 'c, 'v> {
     copied: usize,
     compiler: &'c mut Compiler<'v>,
     sentinels: Sentinels,
+    /// How many escapes there were in strings so far.
+    escapes: usize,
 }
 
 impl<'t> Parser<'t, '_, '_> {
@@ -149,6 +152,7 @@ impl<'t> Parser<'t, '_, '_> {
             if self.peek() != Some(b'"') {
                 return Err(self.syntax("expected a key in quotes"));
             }
+            let escapes = self.escapes;
             let key = self.string_range()?;
             self.white_space();
             if self.peek() != Some(b':') {
@@ -158,10 +162,10 @@ impl<'t> Parser<'t, '_, '_> {
             if name.starts_with('$') || name.starts_with("\\u0024") {
                 return Err(self.reserved(key));
             }
-            if name.contains('\\') {
-                names.add_escaped();
-            } else {
+            if self.escapes == escapes {
                 names.add(self.bytes, key.clone());
+            } else {
+                names.add_escaped();
             }
             self.at += 1;
             let value = self.value().and_then(|()| self.check_size());
@@ -249,6 +253,7 @@ impl<'t> Parser<'t, '_, '_> {
     }
 
     fn escape(&mut self) -> Result<(), BodyError> {
+        self.escapes += 1;
         match self.bytes.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
                 self.at += 2;

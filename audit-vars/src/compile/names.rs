@@ -10,89 +10,82 @@ use crate::escape::find_special;
 
 /// Watches the names of one object while it is written.
 ///
-/// Most objects are told to be without duplicates by a few instructions for each name: while names
-/// ascend, as those of a sorted map do, by comparison with the one before; then by a small filter.
-/// Where that leaves a doubt, all names are read again at the object's end, and sorted if they must
-/// be: no choice of names makes that quadratic.
+/// Most objects are told to be without duplicates by a few instructions for each name: a small
+/// filter has seen none twice, or they ascend, as those of a sorted map do. Where both leave a
+/// doubt, all names are read again at the object's end, and sorted: no choice of names makes that
+/// quadratic.
 pub(super) struct Names {
     /// Where the object begins.
     start: usize,
-    order: Order,
+    /// Where the name before stands, while each is greater than the one before it.
+    ascending: Option<(usize, usize)>,
+    /// Whether a name may have been in the filter already.
+    hit: bool,
     filter: [u64; 4],
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Order {
-    /// Every name was greater than the one before, which is this.
-    Ascending { from: usize, to: usize },
-    /// All names are in the filter, and each was new to it.
-    Filtered,
-    /// The filter met one that may be there already.
-    Doubtful,
 }
 
 impl Names {
     /// Of an object that begins at this byte of a text.
     #[inline]
     pub(super) fn at(start: usize) -> Names {
-        Names { start, order: Order::Ascending { from: 0, to: 0 }, filter: [0; 4] }
+        Names { start, ascending: Some((0, 0)), hit: false, filter: [0; 4] }
     }
 
     /// The same for one whose names are not expected to ascend.
     #[inline]
     pub(super) fn unordered_at(start: usize) -> Names {
-        Names { order: Order::Filtered, ..Names::at(start) }
+        Names { ascending: None, ..Names::at(start) }
     }
 
     /// A name whose spelling is not the only one: compared when the object ends.
     #[inline]
     pub(super) fn add_escaped(&mut self) {
-        self.order = Order::Doubtful;
+        (self.ascending, self.hit) = (None, true);
     }
 
     /// The next name, which stands here in `text`, without quotes and spelled in the only way.
     #[inline]
     pub(super) fn add(&mut self, text: &[u8], name: Range<usize>) {
-        match self.order {
-            Order::Ascending { from, to } => {
-                if from == 0 || text[name.clone()] > text[from..to] {
-                    self.order = Order::Ascending { from: name.start, to: name.end };
-                } else {
-                    self.unordered(text, name);
-                }
-            }
-            Order::Filtered => self.add_name(&text[name]),
-            Order::Doubtful => {}
+        if let Some((from, to)) = self.ascending {
+            // No name stands at 0, where the object begins at the earliest.
+            let is_greater = from == 0 || is_less(&text[from..to], &text[name.clone()]);
+            self.ascending = is_greater.then_some((name.start, name.end));
         }
+        self.add_name(&text[name]);
     }
 
     /// The same for a name that need not stand in a text, of an object made with
     /// [`unordered_at`](Self::unordered_at).
     #[inline]
     pub(super) fn add_name(&mut self, name: &[u8]) {
+        if self.hit {
+            return;
+        }
         let place = place(name);
         let (word, bit) = (usize::from(place >> 6), 1 << (place & 63));
-        if self.filter[word] & bit != 0 {
-            self.order = Order::Doubtful;
-        }
+        self.hit = self.filter[word] & bit != 0;
         self.filter[word] |= bit;
-    }
-
-    /// The first name that is not greater than the one before.
-    #[cold]
-    #[inline(never)]
-    fn unordered(&mut self, text: &[u8], name: Range<usize>) {
-        self.order = Order::Filtered;
-        for before in names(&text[self.start..name.start - 1]) {
-            self.add_name(before);
-        }
-        self.add_name(&text[name]);
     }
 
     /// At the object's end. Gives a name that stands twice, as it is spelled there.
     #[inline]
     pub(super) fn duplicate(&self, text: &[u8], end: usize) -> Option<String> {
-        if self.order == Order::Doubtful { duplicate(&text[self.start..end]) } else { None }
+        if self.hit && self.ascending.is_none() { duplicate(&text[self.start..end]) } else { None }
+    }
+}
+
+/// `a < b`. Names that follow each other often have one length, of two words at most: then no call
+/// is needed.
+#[inline]
+fn is_less(a: &[u8], b: &[u8]) -> bool {
+    let words = |name: &[u8]| {
+        let (first, last) = (name.first_chunk()?, name.last_chunk()?);
+        (name.len() <= 16).then_some((u64::from_be_bytes(*first), u64::from_be_bytes(*last)))
+    };
+    match (words(a), words(b)) {
+        // Where the first words are equal, the last ones hold all that is left.
+        (Some(a_words), Some(b_words)) if a.len() == b.len() => a_words < b_words,
+        _ => a < b,
     }
 }
 
@@ -211,6 +204,17 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn names_are_compared_byte_by_byte(a in "[ab]{0,20}", b in "[ab]{0,20}", same: u8) {
+            prop_assert_eq!(is_less(a.as_bytes(), b.as_bytes()), a < b);
+            // Of one length, and alike up to some place.
+            let mut c = a.clone().into_bytes();
+            if let Some(byte) = c.get_mut(usize::from(same) % a.len().max(1)) {
+                *byte ^= 3;
+            }
+            prop_assert_eq!(is_less(a.as_bytes(), &c), a.as_bytes() < &*c);
+        }
+
         #[test]
         fn names_are_unescaped_as_serde_json_does(name: String, escape in any::<bool>()) {
             let mut json = serde_json::to_string(&name).unwrap();
