@@ -184,10 +184,14 @@ pub(crate) fn escape_separators<'p>(text: &mut Vec<u8>, places: impl Iterator<It
 /// characters begin with those.
 #[inline]
 fn may_end_separator(bytes: &[u8]) -> bool {
+    const WIDE: usize = 2 * CHUNK;
     // Without an early exit inside of a chunk, so that it can be vectorized.
     let ends = |any, byte: &u8| any | u8::from((*byte | 1) == 0xa9) | u8::from(*byte == 0x85);
-    let (chunks, rest) = bytes.as_chunks::<CHUNK>();
-    chunks.iter().any(|chunk| chunk.iter().fold(0, ends) != 0) || rest.iter().fold(0, ends) != 0
+    let holds = |bytes: &[u8]| bytes.iter().fold(0, ends) != 0;
+    match bytes.last_chunk::<WIDE>() {
+        Some(last) => bytes.as_chunks::<WIDE>().0.iter().any(|chunk| holds(chunk)) || holds(last),
+        None => holds(bytes),
+    }
 }
 
 #[cold]

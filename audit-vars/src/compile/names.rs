@@ -17,8 +17,10 @@ use crate::escape::find_special;
 pub(super) struct Names {
     /// Where the object begins.
     start: usize,
-    /// Where the name before stands, while each is greater than the one before it.
-    ascending: Option<(usize, usize)>,
+    /// Whether each name is greater than the one before it.
+    is_ascending: bool,
+    /// The name before, and where it stands.
+    before: (Words, usize),
     /// Whether a name may have been in the filter already.
     hit: bool,
     filter: [u64; 4],
@@ -28,40 +30,51 @@ impl Names {
     /// Of an object that begins at this byte of a text.
     #[inline]
     pub(super) fn at(start: usize) -> Names {
-        Names { start, ascending: Some((0, 0)), hit: false, filter: [0; 4] }
+        let none = Words { first: 0, last: 0, len: 0 };
+        Names { start, is_ascending: true, before: (none, 0), hit: false, filter: [0; 4] }
     }
 
     /// The same for one whose names are not expected to ascend.
     #[inline]
     pub(super) fn unordered_at(start: usize) -> Names {
-        Names { ascending: None, ..Names::at(start) }
+        Names { is_ascending: false, ..Names::at(start) }
     }
 
     /// A name whose spelling is not the only one: compared when the object ends.
     #[inline]
     pub(super) fn add_escaped(&mut self) {
-        (self.ascending, self.hit) = (None, true);
+        (self.is_ascending, self.hit) = (false, true);
     }
 
     /// The next name, which stands here in `text`, without quotes and spelled in the only way.
     #[inline]
     pub(super) fn add(&mut self, text: &[u8], name: Range<usize>) {
-        if let Some((from, to)) = self.ascending {
+        let words = Words::of(&text[name.clone()]);
+        if self.is_ascending {
+            let (before, from) = self.before;
             // No name stands at 0, where the object begins at the earliest.
-            let is_greater = from == 0 || is_less(&text[from..to], &text[name.clone()]);
-            self.ascending = is_greater.then_some((name.start, name.end));
+            self.is_ascending = from == 0
+                || before
+                    .is_less(&words)
+                    .unwrap_or_else(|| text[from..from + before.len] < text[name.clone()]);
+            self.before = (words, name.start);
         }
-        self.add_name(&text[name]);
+        self.filter(&words);
     }
 
     /// The same for a name that need not stand in a text, of an object made with
     /// [`unordered_at`](Self::unordered_at).
     #[inline]
     pub(super) fn add_name(&mut self, name: &[u8]) {
+        self.filter(&Words::of(name));
+    }
+
+    #[inline]
+    fn filter(&mut self, words: &Words) {
         if self.hit {
             return;
         }
-        let place = place(name);
+        let place = words.place();
         let (word, bit) = (usize::from(place >> 6), 1 << (place & 63));
         self.hit = self.filter[word] & bit != 0;
         self.filter[word] |= bit;
@@ -70,39 +83,58 @@ impl Names {
     /// At the object's end. Gives a name that stands twice, as it is spelled there.
     #[inline]
     pub(super) fn duplicate(&self, text: &[u8], end: usize) -> Option<String> {
-        if self.hit && self.ascending.is_none() { duplicate(&text[self.start..end]) } else { None }
+        if self.hit && !self.is_ascending { duplicate(&text[self.start..end]) } else { None }
     }
 }
 
-/// `a < b`. Names that follow each other often have one length, of two words at most: then no call
-/// is needed.
-#[inline]
-fn is_less(a: &[u8], b: &[u8]) -> bool {
-    let words = |name: &[u8]| {
-        let (first, last) = (name.first_chunk()?, name.last_chunk()?);
-        (name.len() <= 16).then_some((u64::from_be_bytes(*first), u64::from_be_bytes(*last)))
-    };
-    match (words(a), words(b)) {
-        // Where the first words are equal, the last ones hold all that is left.
-        (Some(a_words), Some(b_words)) if a.len() == b.len() => a_words < b_words,
-        _ => a < b,
-    }
+/// As much of a name as tells most names apart.
+#[derive(Clone, Copy)]
+struct Words {
+    /// Its first eight bytes, the first the highest; zeros behind a shorter one.
+    first: u64,
+    /// Its last eight bytes, if there are as many.
+    last: u64,
+    len: usize,
 }
 
-/// Where a name lies in the filter.
-#[inline]
-fn place(name: &[u8]) -> u8 {
-    let (first, last) = match (name.first_chunk(), name.last_chunk()) {
-        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
-        _ => match (name.first_chunk(), name.last_chunk()) {
-            (Some(first), Some(last)) => {
-                (u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into())
-            }
-            _ => name.iter().fold((0, 0), |(word, _), byte| (word << 8 | u64::from(*byte), 0)),
-        },
-    };
-    let word = first ^ last.rotate_left(29) ^ name.len() as u64;
-    (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+impl Words {
+    #[inline]
+    fn of(name: &[u8]) -> Words {
+        let len = name.len();
+        if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+            let (first, last) = (u64::from_be_bytes(*first), u64::from_be_bytes(*last));
+            return Words { first, last, len };
+        }
+        let first = if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+            let (first, last) = (u32::from_be_bytes(*first), u32::from_be_bytes(*last));
+            // They overlap, and are alike where they do.
+            u64::from(first) << 32 | u64::from(last) << (64 - 8 * len)
+        } else {
+            let byte = |(n, byte): (usize, &u8)| u64::from(*byte) << (56 - 8 * n);
+            name.iter().enumerate().map(byte).sum()
+        };
+        Words { first, last: 0, len }
+    }
+
+    /// Whether this name is the lesser, where the words tell. Names have no zero byte.
+    #[inline]
+    fn is_less(&self, other: &Words) -> Option<bool> {
+        if self.first != other.first {
+            Some(self.first < other.first)
+        } else if self.len == other.len && self.len <= 16 {
+            // The last words hold all that is left.
+            Some(self.last < other.last)
+        } else {
+            None
+        }
+    }
+
+    /// Where the name lies in the filter.
+    #[inline]
+    fn place(&self) -> u8 {
+        let word = self.first ^ self.last.rotate_left(29) ^ self.len as u64;
+        (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+    }
 }
 
 #[cold]
@@ -206,13 +238,16 @@ mod tests {
     proptest! {
         #[test]
         fn names_are_compared_byte_by_byte(a in "[ab]{0,20}", b in "[ab]{0,20}", same: u8) {
-            prop_assert_eq!(is_less(a.as_bytes(), b.as_bytes()), a < b);
+            let is_less = |a: &[u8], b: &[u8]| {
+                Words::of(a).is_less(&Words::of(b)).is_none_or(|less| less == (a < b))
+            };
+            prop_assert!(is_less(a.as_bytes(), b.as_bytes()));
             // Of one length, and alike up to some place.
             let mut c = a.clone().into_bytes();
             if let Some(byte) = c.get_mut(usize::from(same) % a.len().max(1)) {
                 *byte ^= 3;
             }
-            prop_assert_eq!(is_less(a.as_bytes(), &c), a.as_bytes() < &*c);
+            prop_assert!(is_less(a.as_bytes(), &c));
         }
 
         #[test]
