@@ -1,14 +1,13 @@
 //! `functions-host serve`: puts the parts together and runs them until the process is told to stop.
 
 use std::error::Error;
-use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use audit_core::{Batch, Observed, Place, SystemClock};
-use audit_host::{Shutdown, StoppedError, close};
+use audit_core::{Observed, SystemClock};
+use audit_host::{Output, Shown, Shutdown, StoppedError, close};
 use audit_runtime::{AuditRuntime, AuditSink, Vars};
 use audit_sink_null::NullSink;
 use audit_sink_s3::S3Sink;
@@ -42,19 +41,23 @@ const MAX_ACTOR_JSON_BYTES: u32 = 1_024;
 /// # Errors
 ///
 /// When something cannot be opened: the functions, the store, the bucket, the port.
-pub async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
+pub async fn serve(settings: Settings, output: &Output) -> Result<(), Box<dyn Error>> {
     let recorder = PrometheusBuilder::new().install_recorder()?;
     let env = Env::new(settings.env.0.clone(), [ACTOR.to_owned()]);
     let program = load(&settings.directory, &env)?;
 
+    let shows = Shown::is_wanted(settings.show_logs, output);
     let (sink, store): (Arc<dyn AuditSink>, Option<Arc<S3Sink>>) = match &settings.destination {
         Destination::None => (Arc::new(NullSink::new()), None),
         Destination::Bucket { url, settings } => {
             let store = Arc::new(S3Sink::open(url, settings.as_ref().clone()).await?);
-            let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            let shown =
-                Observed::new(Arc::clone(&store), move |batch, place| show(batch, place, colours));
-            (Arc::new(shown), Some(store))
+            if shows {
+                let shown = Shown::on(output.clone());
+                let observe = move |batch: &_, place| shown.show(batch, place);
+                (Arc::new(Observed::new(Arc::clone(&store), observe)), Some(store))
+            } else {
+                (Arc::clone(&store) as _, Some(store))
+            }
         }
     };
     let mut vars = Vars::new();
@@ -65,7 +68,7 @@ pub async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         .with_provenance(settings.provenance)
         .build();
 
-    std::fs::create_dir_all(&settings.data_dir)?;
+    make_private(&settings.data_dir)?;
     let documents = Store::open(&settings.data_dir.join("documents"))?;
     let functions =
         Functions::start(runtime, documents, program, function_settings(&settings)).await?;
@@ -73,23 +76,33 @@ pub async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let listener = tokio::net::TcpListener::bind(settings.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
-    say(&match &settings.destination {
+    let operators = match settings.operators_listen {
+        None => None,
+        Some(address) => Some(tokio::net::TcpListener::bind(address).await.map_err(|error| {
+            format!("cannot listen on {address} for operators (operators_listen): {error}")
+        })?),
+    };
+    let shown = if shows { ", and are shown here once they are durable" } else { "" };
+    output.line(&match &settings.destination {
         Destination::None => "no bucket: audit logs are checked and thrown away".to_owned(),
         Destination::Bucket { url: _, settings } => match &settings.journal {
-            None => format!("audit logs go to {sink}, and are shown here once they are there"),
-            Some(journal) => format!(
-                "audit logs go to {sink} by way of {}, and are shown here once they are durable",
-                journal.directory.display()
-            ),
+            None => format!("audit logs go to {sink}{shown}"),
+            Some(journal) => {
+                format!("audit logs go to {sink} by way of {}{shown}", journal.directory.display())
+            }
         },
     });
-    say(&format!(
+    if let Some(operators) = &operators {
+        output.line(&format!("probes and metrics are on http://{}", operators.local_addr()?));
+    }
+    output.line(&format!(
         "serving the functions in {}, listening on http://{}",
         settings.directory.display(),
         listener.local_addr()?
     ));
 
-    let watching = tokio::spawn(follow(functions.clone(), settings.directory.clone(), env));
+    let watching =
+        tokio::spawn(follow(functions.clone(), settings.directory.clone(), env, output.clone()));
     let stopped = store.as_ref().filter(|_| settings.exit_when_stopped).map(|sink| sink.stopped());
     let stopped = OptionFuture::from(stopped);
     let why = Arc::new(OnceLock::new());
@@ -99,6 +112,8 @@ pub async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         proxies: settings.trusted_proxies,
         bucket: store,
         metrics: Some(recorder),
+        operators,
+        limits: settings.network,
     };
     let is_exhausted = Arc::new(AtomicBool::new(false));
     let stop = {
@@ -156,7 +171,7 @@ fn function_settings(settings: &Settings) -> FunctionSettings {
 
 /// Serves the functions anew whenever their files change. What cannot be served is said once, and
 /// the functions before it are served on.
-async fn follow(functions: Functions, directory: PathBuf, env: Env) {
+async fn follow(functions: Functions, directory: PathBuf, env: Env, output: Output) {
     let mut looks = interval(LOOK_PERIOD);
     let mut complaint = None;
     loop {
@@ -178,37 +193,26 @@ async fn follow(functions: Functions, directory: PathBuf, env: Env) {
         match deployed {
             Ok(()) => {
                 complaint = None;
-                say("the functions have changed, and are served as they are now");
+                output.line("the functions have changed, and are served as they are now");
             }
             Err(problem) if complaint.as_ref() == Some(&problem) => {}
             Err(problem) => {
-                say(&format!("the functions have changed, and cannot be served: {problem}"));
+                output
+                    .line(&format!("the functions have changed, and cannot be served: {problem}"));
                 complaint = Some(problem);
             }
         }
     }
 }
 
-/// Shows the records of a batch that is durable.
-fn show(batch: &Batch, place: Place, colours: bool) {
-    let (faint, plain) = if colours { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
-    let mut out = std::io::stdout().lock();
-    for (sequence, record) in (place.first_sequence..).zip(batch.records()) {
-        let record = String::from_utf8_lossy(&record);
-        if let Err(error) = writeln!(out, "{faint}durable #{sequence}{plain} {record}") {
-            // A closed pipe: the record is durable all the same.
-            tracing::debug!(%error, "standard output is gone");
-            return;
-        }
-    }
-}
-
-/// A line for whoever started the host. A closed pipe is no reason to stop serving.
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
-        tracing::debug!(%error, "standard output is gone");
-    }
+/// Makes a directory that belongs to its owner alone, whatever the process's umask. One that exists
+/// already is left as its owner made it.
+pub(crate) fn make_private(directory: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
 }
 
 /// Returns when the process is told to stop, by Ctrl-C or SIGTERM. A second signal ends it at once,

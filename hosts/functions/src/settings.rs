@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -11,9 +12,12 @@ use std::time::Duration;
 
 use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
 use audit_sink_s3::{Compression, JournalSettings};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+
+use crate::server::NetworkLimits;
 
 /// Some ten thousand results of usual size, and no more than four functions may take.
 const DEFAULT_QUERY_CACHE_MIB: usize = 256;
@@ -80,6 +84,75 @@ the environment before the file. Paths in it begin at the file.
   audience = \"my-app\"
   jwks = \"jwks.json\"                  # or public_key = \"key.pem\", or secret_file = \"hs256.secret\"";
 
+impl CommandLine {
+    /// Reads a command line. No value stands in an error or in the help: it may be a secret.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be understood, or asks for help.
+    pub fn read(
+        arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<CommandLine, clap::Error> {
+        let hide =
+            |command: clap::Command| command.mut_args(|argument| argument.hide_env_values(true));
+        let command = CommandLine::command().mut_subcommand("serve", hide);
+        let matches = command.try_get_matches_from(arguments).map_err(without_values)?;
+        CommandLine::from_arg_matches(&matches).map_err(without_values)
+    }
+
+    /// The variables of the environment that are read.
+    pub fn variables() -> Vec<OsString> {
+        let command = CommandLine::command();
+        let arguments =
+            command.find_subcommand("serve").into_iter().flat_map(|c| c.get_arguments());
+        arguments.filter_map(|argument| argument.get_env().map(ToOwned::to_owned)).collect()
+    }
+}
+
+fn without_values(mut error: clap::Error) -> clap::Error {
+    let hidden = || ContextValue::String("…".to_owned());
+    for kind in [ContextKind::InvalidValue, ContextKind::InvalidSubcommand] {
+        if error.get(kind).is_some() {
+            error.insert(kind, hidden());
+        }
+    }
+    // An argument that stands for itself; one that begins with a dash is a name.
+    let is_name = |value: &ContextValue| matches!(value, ContextValue::String(name) if name.starts_with('-') || name.starts_with('<'));
+    if error
+        .get(ContextKind::InvalidArg)
+        .is_some_and(|argument| matches!(argument, ContextValue::String(_)) && !is_name(argument))
+    {
+        error.insert(ContextKind::InvalidArg, hidden());
+    }
+    error
+}
+
+/// Where a file cannot be understood, and why, without the values that stand there.
+fn fault(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message();
+    let expected = message.rsplit_once(", expected ").map(|(_, expected)| expected);
+    let shows_value = ["invalid type", "invalid value", "invalid length", "unknown variant"];
+    let message = match (shows_value.iter().any(|prefix| message.starts_with(prefix)), expected) {
+        (true, Some(expected)) => format!("a value is invalid, expected {expected}"),
+        (true, None) => "a value is invalid".to_owned(),
+        (false, _) => message.to_owned(),
+    };
+    let Some(span) = error.span() else { return message };
+    let before = text.get(..span.start).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    // The name of a setting, if the line begins with one: nothing else of the file is shown.
+    let begin = before.rfind('\n').map_or(0, |at| at + 1);
+    let name = text[begin..].split(['=', '\n']).next().unwrap_or_default().trim();
+    let is_setting = CommandLine::command().find_subcommand("serve").is_some_and(|serve| {
+        serve.get_arguments().any(|argument| argument.get_id().as_str() == name)
+    });
+    if is_setting {
+        format!("line {line}: {name}: {message}")
+    } else {
+        format!("line {line}: {message}")
+    }
+}
+
 /// What can be set by a flag, a variable of the environment or a member of the file, each of the
 /// same name.
 #[derive(Debug, Default, Args, Deserialize)]
@@ -88,6 +161,54 @@ pub struct Options {
     /// Where to listen. Port 0 takes a free one. [default: 127.0.0.1:3210]
     #[arg(long, env = "LISTEN", value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
+
+    /// Where operators look: /livez, /readyz, /healthz, /healthz?verbose and /metrics; or `none`.
+    /// They tell paths and addresses, so give it an address that clients cannot reach. [default:
+    /// 127.0.0.1:3211, or a free port where `listen` takes one]
+    #[arg(long, env = "OPERATORS_LISTEN", value_name = "ADDRESS")]
+    pub operators_listen: Option<String>,
+
+    /// Show each audit log on standard output once it is durable. Bodies are personal data.
+    /// [default: whether standard output is a terminal]
+    #[arg(long, env = "AUDIT_SHOW_LOGS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub show_logs: Option<bool>,
+
+    /// How much memory all requests together may take, in MiB: what arrives, and what calls take
+    /// once they are parsed. More is answered 503. [default: 512]
+    #[arg(long, env = "REQUEST_MEMORY_MIB", value_name = "MIB")]
+    pub request_memory_mib: Option<usize>,
+
+    /// How many values the JSON of one request may have. More is answered 413. [default: 1000000]
+    #[arg(long, env = "MAX_REQUEST_VALUES", value_name = "COUNT")]
+    pub max_request_values: Option<usize>,
+
+    /// How many connections there may be. More are answered 503. [default: the limit of open files
+    /// less 256 (or half of it), which are kept for the journal, the bucket and the store]
+    #[arg(long, env = "MAX_CONNECTIONS", value_name = "COUNT")]
+    pub max_connections: Option<usize>,
+
+    /// How many connections there may be from one address (of IPv6, one /64) that is no trusted
+    /// proxy's. More are answered 429. [default: 256]
+    #[arg(long, env = "MAX_CONNECTIONS_PER_ADDRESS", value_name = "COUNT")]
+    pub max_connections_per_address: Option<usize>,
+
+    /// How long the headers of a request may take, and a connection be idle before them, in
+    /// milliseconds. [default: 30000]
+    #[arg(long, env = "HEADER_TIMEOUT_MS", value_name = "MS")]
+    pub header_timeout_ms: Option<u64>,
+
+    /// How long the body of a request may take to arrive, in milliseconds. [default: 60000]
+    #[arg(long, env = "BODY_TIMEOUT_MS", value_name = "MS")]
+    pub body_timeout_ms: Option<u64>,
+
+    /// How long a WebSocket may say nothing at first, in milliseconds. [default: 10000]
+    #[arg(long, env = "FIRST_MESSAGE_TIMEOUT_MS", value_name = "MS")]
+    pub first_message_timeout_ms: Option<u64>,
+
+    /// How long a client may give no sign of life, in milliseconds: answers to pings count, and
+    /// that it takes what it is sent. [default: 60000]
+    #[arg(long, env = "IDLE_TIMEOUT_MS", value_name = "MS")]
+    pub idle_timeout_ms: Option<u64>,
 
     /// The directory for documents, journal and bucket, where no other place is given for them.
     /// Made if it does not exist. [default: audit-data]
@@ -109,15 +230,15 @@ pub struct Options {
 
     /// Networks of the proxies whose X-Forwarded-For and X-Request-Id are believed, for example
     /// 10.0.0.0/8. [default: none]
-    #[arg(long, env = "TRUSTED_PROXIES", value_name = "NETWORKS")]
-    #[serde(deserialize_with = "from_text")]
+    #[arg(long, env = "TRUSTED_PROXIES", value_name = "NETWORKS", value_parser = networks)]
+    #[serde(deserialize_with = "networks_of_file")]
     pub trusted_proxies: Option<TrustedProxies>,
 
     /// The header in which they write the client's address: X-Forwarded-For, Forwarded (RFC 7239),
     /// or another that holds an address, as X-Real-IP. No other header counts. [default:
     /// x-forwarded-for]
-    #[arg(long, env = "CLIENT_ADDRESS_HEADER", value_name = "HEADER")]
-    #[serde(deserialize_with = "from_text")]
+    #[arg(long, env = "CLIENT_ADDRESS_HEADER", value_name = "HEADER", value_parser = header)]
+    #[serde(deserialize_with = "header_of_file")]
     pub client_address_header: Option<ClientAddressHeader>,
 
     /// With a journal: how late a log may be in the bucket, in milliseconds. [default: 5000]
@@ -239,9 +360,10 @@ impl EnvVar {
         let begins =
             letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
         if !begins || !letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_') {
-            return Err(format!(
-                "{name:?} is no name of a variable: letters, digits and `_`, no digit first"
-            ));
+            // What stands there may be a value by mistake.
+            return Err(
+                "the name of a variable has letters, digits and `_`, and no digit first".to_owned()
+            );
         }
         Ok(EnvVar { name: name.to_owned(), value: value.to_owned() })
     }
@@ -281,11 +403,26 @@ pub struct AuthSettings {
     pub secret_file: Option<PathBuf>,
 }
 
-fn from_text<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(
+/// Names no part of the text: a setting may hold anything by mistake.
+fn networks(text: &str) -> Result<TrustedProxies, String> {
+    text.parse()
+        .map_err(|_| "a list of networks is expected, such as 10.0.0.0/8,192.0.2.1".to_owned())
+}
+
+fn header(text: &str) -> Result<ClientAddressHeader, String> {
+    text.parse().map_err(|_| "the name of a header is expected, such as forwarded".to_owned())
+}
+
+fn header_of_file<'de, D: Deserializer<'de>>(
     from: D,
-) -> Result<Option<T>, D::Error> {
-    let text = String::deserialize(from)?;
-    text.parse().map(Some).map_err(D::Error::custom)
+) -> Result<Option<ClientAddressHeader>, D::Error> {
+    header(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
+}
+
+fn networks_of_file<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<TrustedProxies>, D::Error> {
+    networks(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
 }
 
 fn env_table<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<EnvVar>, D::Error> {
@@ -300,6 +437,12 @@ pub struct Settings {
     pub directory: PathBuf,
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where operators look, if they may.
+    pub operators_listen: Option<SocketAddr>,
+    /// Whether audit logs are shown. By default on a terminal.
+    pub show_logs: Option<bool>,
+    /// What clients may take.
+    pub network: NetworkLimits,
     /// Where documents are, and what has no other place.
     pub data_dir: PathBuf,
     /// Where the audit logs go.
@@ -393,7 +536,7 @@ impl Options {
             format!("the settings file {} cannot be read: {error}", path.display())
         })?;
         let mut options = toml::from_str::<Options>(&text).map_err(|error| {
-            format!("the settings file {}: {}", path.display(), error.to_string().trim_end())
+            format!("the settings file {}, {}", path.display(), fault(&text, &error))
         })?;
         let base = path.parent().unwrap_or(Path::new(""));
         let at_file = |path: &mut PathBuf| *path = base.join(&*path);
@@ -418,6 +561,20 @@ impl Options {
         env_table.extend(self.env_table);
         Options {
             listen: self.listen.or(other.listen),
+            operators_listen: self.operators_listen.or(other.operators_listen),
+            show_logs: self.show_logs.or(other.show_logs),
+            request_memory_mib: self.request_memory_mib.or(other.request_memory_mib),
+            max_request_values: self.max_request_values.or(other.max_request_values),
+            max_connections: self.max_connections.or(other.max_connections),
+            max_connections_per_address: self
+                .max_connections_per_address
+                .or(other.max_connections_per_address),
+            header_timeout_ms: self.header_timeout_ms.or(other.header_timeout_ms),
+            body_timeout_ms: self.body_timeout_ms.or(other.body_timeout_ms),
+            first_message_timeout_ms: self
+                .first_message_timeout_ms
+                .or(other.first_message_timeout_ms),
+            idle_timeout_ms: self.idle_timeout_ms.or(other.idle_timeout_ms),
             data_dir: self.data_dir.or(other.data_dir),
             bucket: self.bucket.or(other.bucket),
             journal: self.journal.or(other.journal),
@@ -485,16 +642,23 @@ impl Settings {
                 }
             },
         };
+        let network = network(&options)?;
         let deployment = Deployment::default();
         let deployment = Deployment {
             name: options.deployment_name.unwrap_or(deployment.name),
             region: options.deployment_region,
             class: options.deployment_class.unwrap_or(deployment.class),
         };
+        let listen =
+            options.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)));
+        let operators_listen = operators_listen(options.operators_listen.as_deref(), listen)?;
         let variables = options.env_table.into_iter().chain(options.env);
         Ok(Settings {
             directory,
-            listen: options.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))),
+            listen,
+            operators_listen,
+            show_logs: options.show_logs,
+            network,
             data_dir,
             destination,
             trusted_proxies: options
@@ -518,6 +682,58 @@ impl Settings {
 
 /// Where Convex's own local backend listens, so that examples for it work as they are.
 const DEFAULT_PORT: u16 = 3210;
+
+const OPERATORS_PORT: u16 = 3211;
+
+fn operators_listen(set: Option<&str>, listen: SocketAddr) -> Result<Option<SocketAddr>, String> {
+    match set {
+        Some("none") => Ok(None),
+        Some(address) => address
+            .parse()
+            .map(Some)
+            .map_err(|_| "operators_listen is no address with a port, nor `none`".to_owned()),
+        // A free port beside a free port: two hosts never meet.
+        None => {
+            let port = if listen.port() == 0 { 0 } else { OPERATORS_PORT };
+            Ok(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
+        }
+    }
+}
+
+fn network(options: &Options) -> Result<NetworkLimits, String> {
+    let defaults = NetworkLimits::default();
+    let count = |name: &str, set: Option<usize>, least: usize, most: usize| match set {
+        Some(set) if !(least..=most).contains(&set) => {
+            Err(format!("{name} is {set}, and must be at least {least} and at most {most}"))
+        }
+        set => Ok(set),
+    };
+    let most = u32::MAX as usize;
+    let mib = count("request_memory_mib", options.request_memory_mib, 64, 1 << 20)?;
+    let values = count("max_request_values", options.max_request_values, 1_000, most)?;
+    let connections = count("max_connections", options.max_connections, 1, most)?;
+    let per_address =
+        count("max_connections_per_address", options.max_connections_per_address, 1, most)?;
+    let time = |name, set, default| Ok::<_, String>(positive_ms(name, set)?.unwrap_or(default));
+    Ok(NetworkLimits {
+        request_memory_bytes: mib.map_or(defaults.request_memory_bytes, |mib| mib << 20),
+        max_request_values: values.unwrap_or(defaults.max_request_values),
+        max_connections: connections,
+        max_connections_per_address: per_address.unwrap_or(defaults.max_connections_per_address),
+        header_timeout: time(
+            "header_timeout_ms",
+            options.header_timeout_ms,
+            defaults.header_timeout,
+        )?,
+        body_timeout: time("body_timeout_ms", options.body_timeout_ms, defaults.body_timeout)?,
+        first_message_timeout: time(
+            "first_message_timeout_ms",
+            options.first_message_timeout_ms,
+            defaults.first_message_timeout,
+        )?,
+        idle_timeout: time("idle_timeout_ms", options.idle_timeout_ms, defaults.idle_timeout)?,
+    })
+}
 
 /// 4 GiB is what an engine of 32-bit offsets can make use of.
 const MAX_FUNCTION_MEMORY_MIB: usize = 4_096;
@@ -581,7 +797,7 @@ impl Destination {
 /// The absolute path of a directory, which exists when this returns.
 fn made(directory: &Path) -> Result<String, Box<dyn Error>> {
     let failed = |error| format!("the directory {} cannot be used: {error}", directory.display());
-    std::fs::create_dir_all(directory).map_err(failed)?;
+    crate::serve::make_private(directory).map_err(failed)?;
     let path = directory.canonicalize().map_err(failed)?;
     let path = path.to_str().ok_or_else(|| format!("the path {} is not UTF-8", path.display()))?;
     Ok(path.to_owned())
@@ -589,8 +805,6 @@ fn made(directory: &Path) -> Result<String, Box<dyn Error>> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     /// Settings of a command line, with a data directory and, if there is one, a file.
@@ -607,8 +821,7 @@ mod tests {
         if !file.is_some_and(|file| file.contains("data_dir")) {
             line.extend(["--data-dir", data.to_str().unwrap()]);
         }
-        let CommandLine { command } =
-            CommandLine::try_parse_from(line).map_err(|error| error.to_string())?;
+        let CommandLine { command } = CommandLine::read(line).map_err(|error| error.to_string())?;
         let Command::Serve(serve) = command else { panic!("that was serve") };
         serve.settings().map_err(|error| error.to_string())
     }
@@ -711,10 +924,18 @@ mod tests {
         };
         refused("lisen = '127.0.0.1:1'", &[], "unknown field `lisen`");
         refused("[[auth]]\nissuer = 'a'\naudience = 'b'\njwk = 'c'", &[], "unknown field `jwk`");
-        refused("trusted_proxies = 'nowhere'", &[], "nowhere");
-        refused("client_address_header = 'a b'", &[], "is not the name of a header");
-        refused("compression = 'lz4'", &[], "lz4");
-        refused("[env]\n1A = 'x'", &[], "1A");
+        refused("trusted_proxies = 'nowhere'", &[], "line 1: trusted_proxies: a list of networks");
+        refused(
+            "compression = 'lz4'",
+            &[],
+            "line 1: compression: a value is invalid, expected one of",
+        );
+        refused("[env]\n1A = 'x'", &[], "the name of a variable");
+        refused(
+            "client_address_header = 'a b'",
+            &[],
+            "line 1: client_address_header: the name of a header",
+        );
         refused("", &["--env", "novalue"], "NAME=VALUE");
         refused("function_timeout_ms = 0", &[], "function_timeout_ms is 0");
         refused("function_memory_mib = 0", &[], "function_memory_mib is 0");
@@ -738,5 +959,70 @@ mod tests {
             CommandLine::try_parse_from(["functions-host", "serve", "x", "--env", "B=hidden"])
                 .unwrap();
         assert!(!format!("{line:?}").contains("hidden"));
+    }
+
+    #[test]
+    fn no_error_shows_a_value() {
+        const SECRET: &str = "hunter2-marker";
+        let of_every_type = |value: &str| {
+            let mut files: Vec<_> = CommandLine::command()
+                .find_subcommand("serve")
+                .unwrap()
+                .get_arguments()
+                .map(|argument| format!("{} = {value}", argument.get_id()))
+                .collect();
+            files.extend([
+                format!("unknown = {value}"),
+                format!("[env]\nA = {value}"),
+                format!("[env]\nA = 'x'\nA = {value}"),
+                format!("[env]\nA.B = {value}"),
+                format!("env = {value}"),
+                format!("[[auth]]\nissuer = {value}"),
+                format!("[[auth]]\nissuer = 'a'\naudience = 'b'\nunknown = {value}"),
+                format!("auth = {value}"),
+            ]);
+            files
+        };
+        let values = [
+            format!("\"{SECRET}\""),
+            format!("\"\"\"\nlisten = {SECRET}\n\"\"\""),
+            format!("[\"{SECRET}\"]"),
+            format!("{{ {SECRET} = \"{SECRET}\", b = \"{SECRET}\" }}"),
+            SECRET.to_owned(),
+            format!("\"{SECRET}"),
+            format!("\"{SECRET}\\q\""),
+            format!("\"{SECRET}\" \"{SECRET}\""),
+        ];
+        let mut refused = 0;
+        for file in values.iter().flat_map(|value| of_every_type(value)) {
+            if let Err(error) = settings(Some(&file), &[]) {
+                // The name of a field that is unknown is shown, and is no value.
+                let shown = error.replace(&format!("unknown field `{SECRET}`"), "");
+                assert!(!shown.contains(SECRET), "{file}\n{error}");
+                refused += 1;
+            }
+        }
+        assert!(refused > 150, "{refused}");
+        let arguments = CommandLine::command();
+        let arguments = arguments.find_subcommand("serve").unwrap().get_arguments();
+        let flags = arguments.filter_map(|argument| argument.get_long());
+        let mut lines: Vec<Vec<String>> = flags
+            .filter(|flag| !matches!(*flag, "config" | "bucket" | "journal" | "data-dir"))
+            .map(|flag| vec!["serve".into(), "x".into(), format!("--{flag}={SECRET}")])
+            .collect();
+        lines.push(vec!["serve".into(), "x".into(), SECRET.into()]);
+        lines.push(vec![SECRET.into()]);
+        lines.push(vec!["serve".into(), "x".into(), format!("--unknown={SECRET}")]);
+        for line in lines {
+            let all = ["functions-host".to_owned()].into_iter().chain(line.clone());
+            let read = CommandLine::read(all).map_err(|error| error.to_string());
+            let settings = read.and_then(|line| match line.command {
+                Command::Serve(serve) => serve.settings().map_err(|error| error.to_string()),
+                Command::Demo => Err(String::new()),
+            });
+            if let Err(error) = settings {
+                assert!(!error.contains(SECRET), "{line:?}\n{error}");
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use audit_sink_s3::{Compression, LineDecoder, ObjectKey};
+use audit_sink_s3::{Compression, LineDecoder, ObjectKey, is_leftover};
 use serde_json::Value as Json;
 
 /// One log as it stands in the bucket.
@@ -48,7 +48,8 @@ impl Logs {
                     .to_str()
                     .ok_or("a name that is no text")?
                     .to_owned();
-                if name.starts_with("dt=") {
+                // A host that is killed may leave part of an object, which never got its name.
+                if name.starts_with("dt=") && !is_leftover(&name) {
                     let key: ObjectKey =
                         name.parse().map_err(|error| format!("{name}: {error}"))?;
                     objects.push((key, path));

@@ -12,14 +12,17 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-/// After this time something that should have come will not.
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::process::Host;
+
+/// After this time something that should have come will not, on a machine however busy.
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Someone with an address, a User-Agent and a name for each request.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     http: reqwest::Client,
     url: String,
+    operators: String,
     ip: String,
     user_agent: String,
 }
@@ -53,9 +56,12 @@ impl Answer {
 
 impl Client {
     /// Someone at this address, behind the proxy that the host trusts.
-    pub(super) fn new(url: &str, ip: impl Into<String>, user_agent: impl Into<String>) -> Client {
+    pub(super) fn new(host: &Host, ip: impl Into<String>, user_agent: impl Into<String>) -> Client {
         let (ip, user_agent) = (ip.into(), user_agent.into());
-        Client { http: reqwest::Client::new(), url: url.to_owned(), ip, user_agent }
+        let (url, operators) = (host.url().to_owned(), host.operators().to_owned());
+        // A proxy that the machine's owner has set is not in between.
+        let http = reqwest::Client::builder().no_proxy().build().unwrap_or_default();
+        Client { http, url, operators, ip, user_agent }
     }
 
     pub(super) fn ip(&self) -> &str {
@@ -96,7 +102,7 @@ impl Client {
     pub(super) async fn metric(&self, name: &str) -> Result<f64, Box<dyn Error>> {
         let text = self
             .http
-            .get(format!("{}/metrics", self.url))
+            .get(format!("{}/metrics", self.operators))
             .timeout(PATIENCE)
             .send()
             .await?

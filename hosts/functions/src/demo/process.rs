@@ -8,11 +8,14 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
+use crate::settings::CommandLine;
+
 /// A host that runs. Dropping it kills it.
 #[derive(Debug)]
 pub(super) struct Host {
     child: Child,
     url: String,
+    operators: String,
     /// Reads on what the host prints, so that it never waits for a reader.
     printed: JoinHandle<()>,
 }
@@ -38,15 +41,14 @@ impl Host {
             "--cut-after-ms",
             "200",
         ]);
-        // A machine whose owner has set these for another host is not to mislead this one.
-        for name in [
-            "LISTEN",
-            "AUDIT_BUCKET",
-            "AUDIT_JOURNAL",
-            "AUDIT_COMPRESSION",
-            "AUDIT_PROVENANCE",
-            "FUNCTIONS_HOST_CONFIG",
-        ] {
+        // Nothing is slow by the demonstration's own doing: what takes its time is the machine.
+        command.args(["--function-timeout-ms", "60000", "--idle-timeout-ms", "600000"]);
+        command.args(["--header-timeout-ms", "600000", "--body-timeout-ms", "600000"]);
+        if !options.contains(&"--persist-timeout-ms") {
+            command.args(["--persist-timeout-ms", "120000"]);
+        }
+        // A machine whose owner has set something for another host is not to mislead this one.
+        for name in CommandLine::variables() {
             command.env_remove(name);
         }
         // What is made to go wrong is shown by what it comes to.
@@ -56,17 +58,22 @@ impl Host {
             command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let out = child.stdout.take().ok_or("the host has no standard output")?;
         let mut lines = BufReader::new(out).lines();
-        let Some(url) = address(&mut lines).await? else {
+        let Some((operators, url)) = addresses(&mut lines).await? else {
             let status = child.wait().await?;
             return Err(format!("the host did not start: {status}").into());
         };
         let printed =
             tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(Host { child, url, printed })
+        Ok(Host { child, url, operators, printed })
     }
 
     pub(super) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where its metrics are.
+    pub(super) fn operators(&self) -> &str {
+        &self.operators
     }
 
     /// Ends it as the operating system ends a process that it has no room for: at once, in the
@@ -91,13 +98,19 @@ impl Host {
     }
 }
 
-async fn address(
+/// Where operators look and clients call, as it says when it starts.
+async fn addresses(
     lines: &mut Lines<BufReader<ChildStdout>>,
-) -> Result<Option<String>, Box<dyn Error>> {
+) -> Result<Option<(String, String)>, Box<dyn Error>> {
+    let mut operators = String::new();
     while let Some(line) = lines.next_line().await? {
-        if let Some(at) = line.find("listening on http://") {
-            let url = line[at..].trim_start_matches("listening on ").trim();
-            return Ok(Some(url.to_owned()));
+        let Some(at) = line.find("http://") else { continue };
+        let url = line[at..].trim().to_owned();
+        if line.contains("listening on") {
+            return Ok(Some((operators, url)));
+        }
+        if line.starts_with("probes and metrics") {
+            operators = url;
         }
     }
     Ok(None)

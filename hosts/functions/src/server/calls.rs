@@ -4,8 +4,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use audit_runtime::RequestContext;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -16,6 +14,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::budget::Received;
 use super::{Server, export, snapshots};
 use crate::functions::{Answered, CallError, Caller, Failed, Identity};
 
@@ -33,8 +32,11 @@ struct At {
 #[serde(rename_all = "camelCase")]
 struct Call {
     path: String,
-    #[serde(flatten)]
-    arguments: Arguments,
+    // Not flattened: that would build a second tree of the arguments.
+    #[serde(default)]
+    args: Value,
+    #[serde(default)]
+    format: Format,
     component_path: Option<String>,
 }
 
@@ -68,7 +70,7 @@ enum Kind {
     Any,
 }
 
-type Body = Result<Bytes, BytesRejection>;
+type Body = Result<Received, Problem>;
 
 /// `POST /api/query`
 pub(super) async fn query(
@@ -123,7 +125,8 @@ pub(super) async fn run(
         .map_or(path.clone(), |(module, function)| format!("{module}:{function}"));
     let called = async {
         let caller = caller(&server.0, request.0, &headers)?;
-        let Arguments { args, format } = read(body)?;
+        let body = body?;
+        let Arguments { args, format } = parse(&body.bytes)?;
         Ok((perform(&server.0, Kind::Any, path, arguments(args)?, caller).await?, format))
     };
     answer(called.await)
@@ -147,8 +150,8 @@ pub(super) async fn query_at_ts(
     let called = async {
         let caller = caller(&server, request, &headers)?;
         let body = body?;
-        let At { ts } = parse(&body)?;
-        let Call { path, arguments: Arguments { args, format }, component_path } = parse(&body)?;
+        let At { ts } = parse(&body.bytes)?;
+        let Call { path, args, format, component_path } = parse(&body.bytes)?;
         let bytes =
             BASE64_STANDARD.decode(&ts).ok().and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
         let ts = bytes.map(u64::from_le_bytes);
@@ -175,7 +178,9 @@ async fn call(
     kind: Kind,
 ) -> Result<(Arc<Answered>, Format), Problem> {
     let caller = caller(&server, request, headers)?;
-    let Call { path, arguments: Arguments { args, format }, component_path } = read(body)?;
+    // Its share of memory is held until the call has ended.
+    let body = body?;
+    let Call { path, args, format, component_path } = parse(&body.bytes)?;
     let path = of_app(path, component_path)?;
     Ok((perform(&server, kind, path, arguments(args)?, caller).await?, format))
 }
@@ -238,10 +243,6 @@ pub(super) fn of_app(path: String, component: Option<String>) -> Result<String, 
         ))),
         None => Ok(path),
     }
-}
-
-fn read<T: for<'de> Deserialize<'de>>(body: Body) -> Result<T, Problem> {
-    parse(&body?)
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Problem> {
@@ -357,12 +358,6 @@ impl IntoResponse for Problem {
             _ => {}
         }
         response
-    }
-}
-
-impl From<BytesRejection> for Problem {
-    fn from(rejection: BytesRejection) -> Problem {
-        Problem::new(rejection.status(), "BadBody", rejection.body_text())
     }
 }
 

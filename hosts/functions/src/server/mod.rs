@@ -8,56 +8,60 @@
 //! | `POST /api/query_ts`, `/api/query_at_ts` | several queries at one time, which is good for 30 seconds |
 //! | `GET /api/sync`, `/api/{version}/sync` | WebSocket: queries that are followed, mutations, actions |
 //! | `GET /version` | this host's version |
-//! | `GET /healthz` | 200 while audit logs reach the bucket, 503 and why while they do not |
-//! | `GET /metrics` | for Prometheus |
+//! | `GET /livez`, `/readyz`, `/healthz` | 200 or 503, and no reason |
+//!
+//! Operators have an [address of their own](ServerParts::operators): there the same say why
+//! (`/healthz?verbose` says all), and `GET /metrics` is for Prometheus.
 //!
 //! A function's answer is `{"status":"success","value":…,"logLines":[]}`, or with status 560
 //! `{"status":"error","errorMessage":…,"errorData":…,"logLines":[]}`; everything else that goes
 //! wrong is `{"code":…,"message":…}`.
 //!
 //! `auth` tells who calls; [`audit_runtime::http`] from where. `calls.rs` is HTTP, `sync` is
-//! WebSocket.
+//! WebSocket. `network.rs` and `budget.rs` bound what clients may take together, by `limits.rs`.
 
 pub mod auth;
+mod budget;
 mod calls;
 mod export;
+mod limits;
+mod network;
+mod operators;
 mod snapshots;
 mod sync;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit_core::{Clock, Usage};
+use audit_core::Clock;
+use audit_host::Probe;
 use audit_runtime::RequestContext;
 use audit_runtime::http::{RequestContextLayer, TrustedProxies};
-use audit_sink_s3::{HealthState, S3Sink};
-use axum::extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State};
+use audit_sink_s3::S3Sink;
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
-    CONTENT_TYPE,
 };
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
-use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use self::auth::Authenticator;
+use self::budget::Budget;
 use self::calls::Problem;
 use self::snapshots::Snapshots;
 use self::sync::{MutationOutcome, Mutations};
 use crate::functions::Functions;
 use crate::store::Snapshot;
 
-/// What a body may have, in bytes: the largest arguments (16 MiB), and what is around them.
-const MAX_BODY_BYTES: usize = 17 << 20;
+pub use self::limits::{NetworkLimits, descriptors_kept_back};
 
 /// How long calls and sessions have to end once the host is told to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,7 +79,9 @@ struct Inner {
     functions: Functions,
     auth: Authenticator,
     proxies: TrustedProxies,
-    bucket: Option<Arc<S3Sink>>,
+    probe: Probe,
+    limits: NetworkLimits,
+    budget: Arc<Budget>,
     metrics: Option<PrometheusHandle>,
     snapshots: Snapshots<Snapshot>,
     mutations: Arc<Mutations<MutationOutcome>>,
@@ -95,6 +101,10 @@ pub struct ServerParts {
     pub bucket: Option<Arc<S3Sink>>,
     /// The recorder whose numbers are shown, if one is installed.
     pub metrics: Option<PrometheusHandle>,
+    /// Where operators look, if they may.
+    pub operators: Option<TcpListener>,
+    /// What clients may take.
+    pub limits: NetworkLimits,
 }
 
 impl Server {
@@ -103,20 +113,26 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If the listener fails.
+    /// If there are not the file descriptors for the connections that are set, or the operators'
+    /// listener fails.
     pub async fn serve(
         functions: Functions,
         parts: ServerParts,
         listener: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        let ServerParts { auth, proxies, bucket, metrics } = parts;
+        let ServerParts { auth, proxies, bucket, metrics, operators, limits } = parts;
+        let connections = limits
+            .connections()
+            .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error))?;
         let (sessions, mut ended) = mpsc::channel(1);
         let inner = Inner {
             functions,
             auth,
             proxies,
-            bucket,
+            probe: Probe::new(bucket),
+            budget: Arc::new(Budget::new(&limits)),
+            limits,
             metrics,
             snapshots: Snapshots::default(),
             mutations: Arc::default(),
@@ -127,19 +143,29 @@ impl Server {
         describe_metrics();
         let upkeep = server.inner.metrics.clone().map(|metrics| tokio::spawn(upkeep(metrics)));
         let stopping = server.inner.stopping.clone();
-        let service = server.router().into_make_service_with_connect_info::<SocketAddr>();
         let mut stopped = stopping.subscribe();
+        let probe = server.inner.probe.clone();
         let told = async move {
             stop.await;
+            probe.stopping();
             stopping.send_replace(true);
         };
-        let served = axum::serve(listener, service).with_graceful_shutdown(told);
+        let looking = operators.map(|listener| {
+            let router = operators::router(server.clone());
+            tokio::spawn(async move { axum::serve(listener, router).await })
+        });
+        let router = server.clone().router();
+        let served = network::accept(server, router, listener, connections, told);
         let deadline = async move {
             drop(stopped.wait_for(|stopping| *stopping).await);
             tokio::time::sleep(STOP_TIMEOUT).await;
         };
         let all_ended = async {
-            served.await?;
+            served.await;
+            // Operators may look until the end, and have a clone of the server until then.
+            if let Some(looking) = &looking {
+                looking.abort();
+            }
             // The router is gone, and with it all but the sessions'.
             ended.recv().await;
             Ok(())
@@ -151,6 +177,9 @@ impl Server {
                 Ok(())
             }
         };
+        if let Some(looking) = looking {
+            looking.abort();
+        }
         if let Some(upkeep) = upkeep {
             upkeep.abort();
         }
@@ -158,9 +187,7 @@ impl Server {
     }
 
     fn router(self) -> Router {
-        let layer = RequestContextLayer::new(self.functions().runtime().clone(), |extensions| {
-            extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip())
-        });
+        let layer = RequestContextLayer::new(self.functions().runtime().clone(), network::peer);
         let layer = layer.with_trusted_proxies(self.inner.proxies.clone());
         let api = Router::new()
             .route("/query", post(calls::query))
@@ -172,19 +199,16 @@ impl Server {
             .route("/query_at_ts", post(calls::query_at_ts))
             .route("/sync", any(sync::upgrade))
             .route("/{version}/sync", any(sync::upgrade))
-            .layer(layer)
-            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
-        Router::new()
+            .layer(layer);
+        let for_pages = Router::new()
             .nest("/api", api)
             .route("/", get(hello))
             .route("/version", get(version))
-            .route("/healthz", get(healthz))
-            .route("/metrics", get(metrics_page))
             .method_not_allowed_fallback(wrong_method)
             .layer(from_fn(count))
             .fallback(unknown)
-            .layer(from_fn(allow_other_origins))
-            .with_state(self)
+            .layer(from_fn(allow_other_origins));
+        operators::public_probes().merge(for_pages).with_state(self)
     }
 
     fn functions(&self) -> &Functions {
@@ -205,6 +229,26 @@ impl Server {
 
     fn mutations(&self) -> &Arc<Mutations<MutationOutcome>> {
         &self.inner.mutations
+    }
+
+    fn probe(&self) -> &Probe {
+        &self.inner.probe
+    }
+
+    fn metrics(&self) -> Option<&PrometheusHandle> {
+        self.inner.metrics.as_ref()
+    }
+
+    fn proxies(&self) -> &TrustedProxies {
+        &self.inner.proxies
+    }
+
+    fn limits(&self) -> &NetworkLimits {
+        &self.inner.limits
+    }
+
+    fn budget(&self) -> &Arc<Budget> {
+        &self.inner.budget
     }
 
     fn stopping(&self) -> watch::Receiver<bool> {
@@ -289,6 +333,20 @@ fn describe_metrics() {
         "Runs that kept their thread for too long and were given up"
     );
     describe_gauge!("functions_workers_stuck", "Threads that were given up and have not come back");
+    describe_gauge!("functions_connections", "Open connections of clients");
+    describe_counter!(
+        "functions_connections_refused_total",
+        "Connections that were refused or ended for a limit, by reason"
+    );
+    describe_gauge!(
+        "functions_requests_bytes",
+        Unit::Bytes,
+        "Memory that requests and messages are reckoned to take now"
+    );
+    describe_counter!(
+        "functions_requests_refused_total",
+        "Requests and messages that were refused for a limit, by reason"
+    );
     describe_gauge!("functions_sync_sessions", "Clients that are connected");
     describe_counter!("functions_sync_transitions_total", "Steps that clients were sent");
     describe_counter!("functions_sync_results_total", "Results that clients were handed in them");
@@ -306,13 +364,6 @@ async fn upkeep(metrics: PrometheusHandle) {
     }
 }
 
-/// What was made durable so far, as it is metered.
-fn count_usage(usage: Usage) {
-    metrics::counter!("audit_usage_logs_total").absolute(usage.logs());
-    metrics::counter!("audit_usage_bytes_total").absolute(usage.bytes());
-    metrics::counter!("audit_usage_metered_bytes_total").absolute(usage.metered_bytes());
-}
-
 /// `GET /`
 async fn hello() -> &'static str {
     "This is a host for functions. POST to /api/query, /api/mutation or /api/action, or give this address to a client of Convex.\n"
@@ -321,37 +372,6 @@ async fn hello() -> &'static str {
 /// `GET /version`
 async fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
-}
-
-/// `GET /healthz`
-async fn healthz(State(server): State<Server>) -> Response {
-    let answer = |status: StatusCode, message: &str| {
-        (status, Json(json!({ "message": message }))).into_response()
-    };
-    let Some(bucket) = &server.inner.bucket else { return answer(StatusCode::OK, "no bucket") };
-    let state = bucket.health().state;
-    let status = match state {
-        HealthState::Ok => StatusCode::OK,
-        HealthState::Retrying { .. } | HealthState::Blocked { .. } => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-    };
-    answer(status, &state.to_string())
-}
-
-/// `GET /metrics`
-async fn metrics_page(State(server): State<Server>) -> Response {
-    match &server.inner.metrics {
-        Some(metrics) => {
-            count_usage(server.functions().runtime().usage());
-            ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
-                .into_response()
-        }
-        None => {
-            Problem::new(StatusCode::NOT_FOUND, "NoMetrics", "no recorder of metrics is installed")
-                .into_response()
-        }
-    }
 }
 
 async fn unknown(request: Request) -> Problem {

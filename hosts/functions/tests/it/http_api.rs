@@ -122,7 +122,7 @@ async fn what_is_no_call_is_refused_clearly() {
     let get = host.http.get(format!("{}/api/query", host.url)).send().await.unwrap();
     assert_eq!(get.status().as_u16(), 405);
     let large = format!("{{\"path\":\"messages:list\",\"x\":\"{}\"}}", "x".repeat(18 << 20));
-    refused("/api/query", &large, 413, "length limit").await;
+    refused("/api/query", &large, 413, "exceeds the limit").await;
     let revealed = host.post("/api/query", &call("messages:revealing", json!({})), &[]).await;
     assert_eq!(revealed.1["value"], "hidden");
     assert_eq!(host.stop().await, Vec::<Json>::new(), "nothing ran that logs");
@@ -226,11 +226,12 @@ async fn operators_see_how_the_host_is() {
     let host = Served::start().await;
     host.send("a").await;
     let get = async |path: &str| {
-        let response = host.http.get(format!("{}{path}", host.url)).send().await.unwrap();
+        let base = if path == "/version" { &host.url } else { &host.operators_url };
+        let response = host.http.get(format!("{base}{path}")).send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     };
     assert_eq!(get("/version").await, (200, env!("CARGO_PKG_VERSION").to_owned()));
-    assert_eq!(get("/healthz").await, (200, r#"{"message":"ok"}"#.to_owned()));
+    assert_eq!(get("/healthz").await, (200, r#"{"message":"ok","delivery":"ok"}"#.to_owned()));
     let (status, metrics) = get("/metrics").await;
     assert_eq!(status, 200);
     for name in
@@ -240,6 +241,6 @@ async fn operators_see_how_the_host_is() {
     }
     assert!(metrics.contains(r#"route="/api/mutation""#), "{metrics}");
     let (memory, _) = Served::with_memory_sink().await;
-    let health = memory.http.get(format!("{}/healthz", memory.url)).send().await.unwrap();
-    assert_eq!(health.text().await.unwrap(), r#"{"message":"no bucket"}"#);
+    let health = memory.http.get(format!("{}/healthz", memory.operators_url)).send().await.unwrap();
+    assert_eq!(health.text().await.unwrap(), r#"{"message":"ok: no bucket"}"#);
 }

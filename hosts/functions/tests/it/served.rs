@@ -14,7 +14,7 @@ use convex_sync_types::{ClientMessage, ServerMessage, SessionId};
 use functions_host::functions::{FunctionSettings, Functions};
 use functions_host::program::Program;
 use functions_host::server::auth::Authenticator;
-use functions_host::server::{Server, ServerParts};
+use functions_host::server::{NetworkLimits, Server, ServerParts};
 use functions_host::settings::AuthSettings;
 use functions_host::store::Store;
 use futures::{SinkExt, StreamExt};
@@ -40,6 +40,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// A host that listens on a port of its own.
 pub(crate) struct Served {
     pub(crate) url: String,
+    pub(crate) operators_url: String,
     pub(crate) functions: Functions,
     pub(crate) http: reqwest::Client,
     sink: Arc<dyn AuditSink>,
@@ -114,6 +115,25 @@ impl Served {
         program: Program,
         clock: Arc<dyn Clock>,
     ) -> Served {
+        Served::with_limits_on(directory, sink, bucket, program, clock, NetworkLimits::default())
+            .await
+    }
+
+    /// With limits that a test can reach.
+    pub(crate) async fn with_limits(limits: NetworkLimits) -> Served {
+        let (directory, sink) = (tempfile::tempdir().unwrap(), Arc::new(MemorySink::new()));
+        let program = program(&[MESSAGES]);
+        Served::with_limits_on(directory, sink, None, program, Arc::new(SystemClock), limits).await
+    }
+
+    async fn with_limits_on(
+        directory: TempDir,
+        sink: Arc<dyn AuditSink>,
+        bucket: Option<Arc<S3Sink>>,
+        program: Program,
+        clock: Arc<dyn Clock>,
+        limits: NetworkLimits,
+    ) -> Served {
         let metrics = metrics();
         let mut vars = Vars::new();
         vars.register("convexActor", 256).unwrap();
@@ -130,11 +150,15 @@ impl Served {
             public_key: None,
             secret_file: Some(secret_file),
         };
+        let operators = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let operators_url = format!("http://{}", operators.local_addr().unwrap());
         let parts = ServerParts {
             auth: Authenticator::open(&[auth], clock).unwrap(),
             proxies: "127.0.0.1".parse().unwrap(),
             bucket,
             metrics: Some(metrics),
+            operators: Some(operators),
+            limits,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -143,7 +167,7 @@ impl Served {
             Server::serve(functions.clone(), parts, listener, async move { drop(stopped.await) });
         let serving = tokio::spawn(async move { served.await.unwrap() });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Served { url, functions, http, sink, directory, stop: Some(stop), serving }
+        Served { url, operators_url, functions, http, sink, directory, stop: Some(stop), serving }
     }
 
     /// Posts a body and gives status, headers and the body of the response.
@@ -193,6 +217,11 @@ impl Served {
     /// Asks the host to stop.
     pub(crate) fn ask_to_stop(&mut self) {
         drop(self.stop.take());
+    }
+
+    /// The metrics of the process.
+    pub(crate) fn metrics(&self) -> String {
+        metrics().render()
     }
 
     /// Stops the host, and gives what is in its bucket.

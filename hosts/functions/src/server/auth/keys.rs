@@ -117,7 +117,11 @@ fn public(pem: &[u8]) -> Result<Key, String> {
 
 fn key_set(json: &[u8]) -> Result<Vec<Key>, String> {
     let set = serde_json::from_slice::<JwkSet>(json)
-        .map_err(|error| format!("is no JSON Web Key Set: {error}"))?;
+        // The parser's own words may quote what stands there.
+        .map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            format!("is no JSON Web Key Set: line {line}, column {column}")
+        })?;
     // A set may have keys for other purposes.
     let keys: Vec<Key> = set.keys.iter().filter_map(of_set).collect();
     if keys.is_empty() {

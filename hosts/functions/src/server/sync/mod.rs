@@ -8,6 +8,8 @@ mod protocol;
 mod query_set;
 mod session;
 
+use std::sync::Arc;
+
 use audit_runtime::RequestContext;
 use axum::Extension;
 use axum::extract::State;
@@ -19,24 +21,27 @@ pub(super) use mutations::Mutations;
 pub(super) use session::MutationOutcome;
 
 use super::Server;
+use super::budget::MAX_BODY_BYTES;
 use super::calls::Problem;
+use super::network::Inflow;
 
 /// `GET /api/sync` and `GET /api/{version of the client}/sync`
 pub(super) async fn upgrade(
     State(server): State<Server>,
     Extension(request): Extension<RequestContext>,
+    Extension(inflow): Extension<Arc<Inflow>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     match upgrade {
         Ok(upgrade) => {
             let session = server.session();
-            upgrade
-                .max_message_size(session::MAX_MESSAGE_BYTES)
-                .max_frame_size(session::MAX_MESSAGE_BYTES)
-                .on_upgrade(async move |socket| {
-                    session::serve(socket, server, request).await;
+            upgrade.max_message_size(MAX_BODY_BYTES).max_frame_size(MAX_BODY_BYTES).on_upgrade(
+                async move |socket| {
+                    inflow.count();
+                    session::serve(socket, server, request, inflow).await;
                     drop(session);
-                })
+                },
+            )
         }
         Err(rejection) => Problem::new(
             StatusCode::BAD_REQUEST,

@@ -8,6 +8,7 @@
 //! while there is none, nothing is read. A step takes the only one for steps until it is written: a
 //! slow client gets fewer steps, each to the newest time.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,7 +26,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::Server;
+use super::super::budget::{Refused, Share};
 use super::super::calls::{of_app, one_object};
+use super::super::network::Inflow;
 use super::mutations::{Connection, Outcome};
 use super::protocol::{self, Answer, Failure, Modification};
 use super::query_set::{Asked, Change, Found, Has, Planned, Query, QuerySet, Ready, Step};
@@ -53,8 +56,8 @@ const MAX_COMPUTED_AT_ONCE: usize = 16;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
-/// A message is as large as the largest arguments (16 MiB) and what is around them.
-pub(super) const MAX_MESSAGE_BYTES: usize = 17 << 20;
+/// How many bytes of arguments the queries may have that one client follows.
+const MAX_FOLLOWED_BYTES: usize = 16 << 20;
 
 /// What a client is told when the logs of a result could not be made durable.
 const NOT_DURABLE: &str =
@@ -89,6 +92,10 @@ enum End {
     Unauthenticated { error: String, base_version: u32, update_attempted: bool },
     /// The host is stopping.
     Stopping,
+    /// The client gave no sign of life, or none at first, for too long.
+    Silent(&'static str),
+    /// What the client sent takes more than there is.
+    Refused(Refused),
 }
 
 /// Something to be written. The permit is given back once it is.
@@ -125,6 +132,10 @@ struct Session {
     client: Option<Connection<MutationOutcome>>,
     clock_skew_ms: Option<i64>,
     queries: QuerySet<Live>,
+    /// The arguments of each query that the client follows, in bytes.
+    followed: HashMap<u32, usize>,
+    inflow: Arc<Inflow>,
+    last_heard: Instant,
     /// Told when a result that the client has is out of date.
     outdated: Arc<Notify>,
     must_step: bool,
@@ -140,12 +151,17 @@ struct Session {
 }
 
 /// Serves one client until one side has had enough.
-pub(super) async fn serve(socket: WebSocket, server: Server, request: RequestContext) {
+pub(super) async fn serve(
+    socket: WebSocket,
+    server: Server,
+    request: RequestContext,
+    inflow: Arc<Inflow>,
+) {
     metrics::gauge!("functions_sync_sessions").increment(1.0);
     let (sink, mut stream) = socket.split();
     let (outgoing, queue) = mpsc::unbounded_channel();
     let mut writer = tokio::spawn(write(sink, queue));
-    let mut session = Session::new(server, request, outgoing);
+    let mut session = Session::new(server, request, outgoing, inflow);
     let end = session.run(&mut stream, &mut writer).await;
     session.say_goodbye(end);
     drop(session);
@@ -174,7 +190,11 @@ async fn write(
                 Some(outgoing) => outgoing,
                 None => return,
             },
-            _ = ping.tick() => Outgoing { message: Message::text(protocol::PING), _permit: None },
+            // One for the client's code, and one that its WebSocket answers by itself.
+            _ = ping.tick() => {
+                drop(sink.feed(Message::Ping(Default::default())).await);
+                Outgoing { message: Message::text(protocol::PING), _permit: None }
+            }
         };
         match tokio::time::timeout(SEND_TIMEOUT, sink.send(outgoing.message)).await {
             Ok(Ok(())) => {}
@@ -194,6 +214,7 @@ impl Session {
         server: Server,
         request: RequestContext,
         outgoing: mpsc::UnboundedSender<Outgoing>,
+        inflow: Arc<Inflow>,
     ) -> Session {
         Session {
             server,
@@ -204,6 +225,9 @@ impl Session {
             client: None,
             clock_skew_ms: None,
             queries: QuerySet::new(),
+            followed: HashMap::new(),
+            inflow,
+            last_heard: Instant::now(),
             outdated: Arc::new(Notify::new()),
             must_step: false,
             retries: 0,
@@ -223,23 +247,37 @@ impl Session {
         stream: &mut SplitStream<WebSocket>,
         writer: &mut JoinHandle<()>,
     ) -> End {
+        let began = Instant::now();
         let mut stopping = self.server.stopping();
         let outdated = Arc::clone(&self.outdated);
         loop {
             self.begin_step();
             let (expires, retry_at) = (self.expires, self.retry_at);
+            let silent_until = match self.client {
+                Some(_) => self.last_heard + self.server.limits().idle_timeout,
+                None => began + self.server.limits().first_message_timeout,
+            };
             let preparing = OptionFuture::from(self.preparing.as_mut());
             tokio::select! {
                 permit = Arc::clone(&self.request_permits).acquire_owned(), if self.next_request.is_none() => {
                     self.next_request = permit.ok();
+                    // While nothing was read no sign of life could be seen.
+                    self.last_heard = Instant::now();
                 }
                 permit = Arc::clone(&self.step_permits).acquire_owned(), if self.next_step.is_none() => {
                     self.next_step = permit.ok();
                 }
                 message = stream.next(), if self.next_request.is_some() => {
-                    if let Err(end) = self.hear(message) {
+                    if let Err(end) = self.hear(message).await {
                         return end;
                     }
+                }
+                () = sleep_until(silent_until), if self.next_request.is_some() => {
+                    return End::Silent(if self.client.is_some() {
+                        "no sign of life, not even an answer to a ping"
+                    } else {
+                        "no Connect"
+                    });
                 }
                 Some(ended) = self.under_way.next() => self.answer(ended),
                 Some((step, ts, found)) = preparing => {
@@ -256,7 +294,9 @@ impl Session {
                     let base_version = self.queries.identity().saturating_sub(1);
                     return End::Unauthenticated { error, base_version, update_attempted: false };
                 }
-                _ = stopping.wait_for(|stopping| *stopping) => return End::Stopping,
+                () = async { drop(stopping.wait_for(|stopping| *stopping).await) } => {
+                    return End::Stopping;
+                }
                 _ = &mut *writer => return End::Gone,
             }
         }
@@ -266,6 +306,16 @@ impl Session {
         let (last_words, code, reason) = match end {
             End::Gone => return,
             End::Stopping => (None, close_code::AWAY, "the host is stopping".to_owned()),
+            End::Silent(reason) => (None, close_code::POLICY, reason.to_owned()),
+            End::Refused(refused) => {
+                let code = match refused {
+                    Refused::TooLarge | Refused::TooManyNodes | Refused::TooDeep => {
+                        close_code::SIZE
+                    }
+                    Refused::Busy | Refused::TooSlow | Refused::Broken => close_code::AGAIN,
+                };
+                (None, code, refused.message())
+            }
             End::Fatal(error) => (Some(protocol::fatal_error(&error)), close_code::POLICY, error),
             End::Unauthenticated { error, base_version, update_attempted } => {
                 let message = protocol::auth_error(&error, base_version, update_attempted);
@@ -289,7 +339,8 @@ impl Session {
     }
 
     /// What the client sends.
-    fn hear(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), End> {
+    async fn hear(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), End> {
+        self.last_heard = Instant::now();
         let text = match message {
             Some(Ok(Message::Text(text))) => text,
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => return Ok(()),
@@ -302,6 +353,8 @@ impl Session {
                 return Err(End::Gone);
             }
         };
+        let share = self.server.budget().perform(text.as_bytes()).await.map_err(End::Refused)?;
+        self.inflow.settle();
         let message = protocol::parse(&text).map_err(End::Fatal)?;
         let is_connected = self.client.is_some();
         match message {
@@ -322,10 +375,10 @@ impl Session {
                 self.authenticate(base_version, token)
             }
             ClientMessage::Mutation { request_id, udf_path, args, component_path } => {
-                self.mutate(request_id, String::from(udf_path), args.get(), component_path)
+                self.mutate(request_id, String::from(udf_path), args.get(), component_path, share)
             }
             ClientMessage::Action { request_id, udf_path, args, component_path } => {
-                self.act(request_id, String::from(udf_path), args.get(), component_path)
+                self.act(request_id, String::from(udf_path), args.get(), component_path, share)
             }
             // What clients tell of themselves.
             ClientMessage::Event(_) => Ok(()),
@@ -348,10 +401,18 @@ impl Session {
                         args: read_args(added.args.get())?,
                         journal: added.journal.flatten(),
                     };
-                    self.queries.add(added.query_id.get_id(), query)?;
+                    let query_id = added.query_id.get_id();
+                    self.queries.add(query_id, query)?;
+                    self.followed.insert(query_id, added.args.get().len());
+                    if self.followed.values().sum::<usize>() > MAX_FOLLOWED_BYTES {
+                        return Err(format!(
+                            "the arguments of the queries that are followed exceed the limit of {MAX_FOLLOWED_BYTES} bytes"
+                        ));
+                    }
                 }
                 QuerySetModification::Remove { query_id } => {
-                    self.queries.remove(query_id.get_id())?
+                    self.queries.remove(query_id.get_id())?;
+                    self.followed.remove(&query_id.get_id());
                 }
             }
         }
@@ -400,6 +461,7 @@ impl Session {
         path: String,
         args: &str,
         component: Option<String>,
+        share: Share,
     ) -> Result<(), End> {
         let (Some(client), Some(permit)) = (&self.client, self.next_request.take()) else {
             return Ok(());
@@ -410,8 +472,11 @@ impl Session {
         (&path, &component, args, claims).hash(&mut hasher);
         let call = || {
             let (functions, caller) = (self.server.functions().clone(), self.caller());
-            async move { functions.mutation(&of_app(path, component)?, &json, &caller).await }
-                .boxed()
+            async move {
+                let _share = share;
+                functions.mutation(&of_app(path, component)?, &json, &caller).await
+            }
+            .boxed()
         };
         let outcome = client.run(request_id, hasher.finish(), call).map_err(End::Fatal)?;
         let ended =
@@ -426,12 +491,14 @@ impl Session {
         path: String,
         args: &str,
         component: Option<String>,
+        share: Share,
     ) -> Result<(), End> {
         let Some(permit) = self.next_request.take() else { return Ok(()) };
         let args = read_args(args).map_err(End::Fatal)?;
         let (functions, caller) = (self.server.functions().clone(), self.caller());
         // An action that has begun goes on, whether its client is there or not.
         let action = tokio::spawn(async move {
+            let _share = share;
             functions.action(&of_app(path, component)?, &args, &caller).await
         });
         let ended = async move {

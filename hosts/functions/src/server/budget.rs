@@ -1,0 +1,377 @@
+//! How much memory requests may take together, from the first byte of a body until its call has
+//! ended.
+//!
+//! Two stages have a budget each, so that bodies that trickle in can never hold up those that are
+//! complete. *Receiving*: bytes that have arrived of bodies and messages that are not complete.
+//! *Performing*: what a call takes once it is parsed, estimated before it is parsed by a scan of
+//! the text. Small calls have a share of their own: they are answered whatever large ones do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{BodyDataStream, Bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_LENGTH;
+use futures::StreamExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::Server;
+use super::calls::Problem;
+use super::limits::NetworkLimits;
+
+/// What a body or message may have, in bytes: the largest arguments (16 MiB), and what is around
+/// them.
+pub(super) const MAX_BODY_BYTES: usize = 17 << 20;
+
+/// What each connection may have received without it being counted: connections are bounded.
+pub(super) const FREE_BYTES: usize = 64 << 10;
+
+/// How deep a body may be nested: more than arguments may be (64), as much as the parser goes.
+const MAX_DEPTH: usize = 120;
+
+/// A call that is estimated at no more than this is small.
+const SMALL_BYTES: usize = 1 << 20;
+
+/// How long a large call waits for others to end.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+
+/// Permits are of this many bytes: they are counted in 32 bits.
+const UNIT_BYTES: usize = 1 << 10;
+
+/// The budget of all requests together.
+#[derive(Debug)]
+pub(super) struct Budget {
+    receiving: Arc<Semaphore>,
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+    large_units: usize,
+    max_nodes: usize,
+}
+
+/// A part of the budget. Given back when dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        in_flight().decrement((self.permit.num_permits() * UNIT_BYTES) as f64);
+    }
+}
+
+fn in_flight() -> metrics::Gauge {
+    metrics::gauge!("functions_requests_bytes")
+}
+
+/// Why a request is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// It is larger than any may be.
+    TooLarge,
+    TooDeep,
+    TooManyNodes,
+    /// Others take what there is.
+    Busy,
+    /// It did not arrive in time.
+    TooSlow,
+    /// It broke off.
+    Broken,
+}
+
+impl Refused {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Refused::TooLarge => "too_large",
+            Refused::TooDeep => "too_deep",
+            Refused::TooManyNodes => "too_many_values",
+            Refused::Busy => "memory",
+            Refused::TooSlow => "too_slow",
+            Refused::Broken => "broken",
+        }
+    }
+
+    pub(super) fn message(self) -> String {
+        match self {
+            Refused::TooLarge => {
+                format!(
+                    "the body exceeds the limit of {MAX_BODY_BYTES} bytes, or of what a call may take of memory"
+                )
+            }
+            Refused::TooDeep => format!("the body is nested deeper than {MAX_DEPTH} levels"),
+            Refused::TooManyNodes => "the body has more values than a call may have".to_owned(),
+            Refused::Busy => "too much is under way: retry later".to_owned(),
+            Refused::TooSlow => "the body did not arrive in time".to_owned(),
+            Refused::Broken => "the body broke off".to_owned(),
+        }
+    }
+
+    pub(super) fn counted(self) -> Refused {
+        metrics::counter!("functions_requests_refused_total", "reason" => self.label())
+            .increment(1);
+        self
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Problem {
+        let (status, code) = match refused {
+            Refused::TooLarge | Refused::TooManyNodes => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "TooLarge")
+            }
+            Refused::TooDeep | Refused::Broken => (StatusCode::BAD_REQUEST, "BadJsonBody"),
+            Refused::Busy => (StatusCode::SERVICE_UNAVAILABLE, "TooManyConcurrentRequests"),
+            Refused::TooSlow => (StatusCode::REQUEST_TIMEOUT, "RequestTimeout"),
+        };
+        Problem::new(status, code, refused.message())
+    }
+}
+
+impl Budget {
+    pub(super) fn new(limits: &NetworkLimits) -> Budget {
+        let units = limits.request_memory_bytes / UNIT_BYTES;
+        // A quarter for what arrives, an eighth for small calls, the rest for large ones.
+        let (receiving, small) = (units / 4, units / 8);
+        let large_units = units - receiving - small;
+        Budget {
+            receiving: Arc::new(Semaphore::new(receiving)),
+            small: Arc::new(Semaphore::new(small)),
+            large: Arc::new(Semaphore::new(large_units)),
+            large_units,
+            max_nodes: limits.max_request_values,
+        }
+    }
+
+    /// For bytes that have arrived, if there is room now: whoever has sent half of something is not
+    /// to wait for others who have.
+    pub(super) fn receive(&self, bytes: usize) -> Result<Share, Refused> {
+        let units = units(bytes);
+        let permit = Arc::clone(&self.receiving).try_acquire_many_owned(units);
+        permit.map(share).map_err(|_| Refused::Busy)
+    }
+
+    /// For a call with this text, once there is room. Held until the call has ended.
+    pub(super) async fn perform(&self, text: &[u8]) -> Result<Share, Refused> {
+        let scanned = Scanned::of(text);
+        if scanned.depth > MAX_DEPTH {
+            return Err(Refused::TooDeep.counted());
+        }
+        if scanned.values > self.max_nodes {
+            return Err(Refused::TooManyNodes.counted());
+        }
+        let bytes = scanned.memory_bytes(text.len());
+        let lane = if bytes <= SMALL_BYTES { &self.small } else { &self.large };
+        if bytes / UNIT_BYTES >= self.large_units {
+            return Err(Refused::TooLarge.counted());
+        }
+        let acquired = Arc::clone(lane).acquire_many_owned(units(bytes));
+        match timeout(MAX_WAIT, acquired).await {
+            Ok(Ok(permit)) => Ok(share(permit)),
+            Ok(Err(_)) | Err(_) => Err(Refused::Busy.counted()),
+        }
+    }
+}
+
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
+}
+
+fn share(permit: OwnedSemaphorePermit) -> Share {
+    in_flight().increment((permit.num_permits() * UNIT_BYTES) as f64);
+    Share { permit }
+}
+
+/// What the text of a call holds, without parsing it. Of text that is no JSON it says something
+/// that does no harm.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Scanned {
+    values: usize,
+    objects: usize,
+    members: usize,
+    depth: usize,
+}
+
+impl Scanned {
+    fn of(text: &[u8]) -> Scanned {
+        let mut scanned = Scanned { values: 1, ..Scanned::default() };
+        let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+        for byte in text {
+            if in_string {
+                match byte {
+                    _ if escaped => escaped = false,
+                    b'\\' => escaped = true,
+                    b'"' => in_string = false,
+                    _ => {}
+                }
+                continue;
+            }
+            match byte {
+                b'"' => in_string = true,
+                b'{' | b'[' => {
+                    depth += 1;
+                    scanned.depth = scanned.depth.max(depth);
+                    scanned.values += 1;
+                    scanned.objects += usize::from(*byte == b'{');
+                }
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                b',' => scanned.values += 1,
+                b':' => scanned.members += 1,
+                _ => {}
+            }
+        }
+        scanned
+    }
+
+    /// What a call with these takes at most, in bytes. Each of the trees that are alive at once (as
+    /// parsed, as handed on, as a function's value) has 32 bytes for a value in a vector that may be
+    /// twice as large and is copied as it grows; 640 for the first node of an object's B-tree, which
+    /// has room for 11 members; 110 for a member of nodes that are half full; and a block of the
+    /// allocator for each text. A test compares this with what a process takes.
+    fn memory_bytes(&self, text_bytes: usize) -> usize {
+        const TREES: usize = 3;
+        let Scanned { values, objects, members, depth: _ } = *self;
+        let tree = text_bytes + 128 * values + 640 * objects + 142 * members;
+        TREES * tree
+    }
+}
+
+/// The body of a call, complete, and its share of the budget.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) bytes: Bytes,
+    _shares: (Option<Share>, Share),
+}
+
+impl FromRequest<Server> for Received {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, server: &Server) -> Result<Received, Problem> {
+        let (budget, limits) = (server.budget(), server.limits());
+        let until = Instant::now() + limits.body_timeout;
+        let announced =
+            request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        let announced = announced.and_then(|length| length.parse::<usize>().ok()).unwrap_or(0);
+        let mut chunks = request.into_body().into_data_stream();
+        let arrived = arrive(&mut chunks, budget, until, announced).await;
+        let (body, received) = match arrived {
+            Ok(arrived) => arrived,
+            Err(refused) => {
+                if matches!(refused, Refused::TooLarge | Refused::Busy) {
+                    discard(chunks).await;
+                }
+                return Err(refused.counted().into());
+            }
+        };
+        let share = budget.perform(&body).await?;
+        Ok(Received { bytes: body.into(), _shares: (received, share) })
+    }
+}
+
+/// The bytes of a body and their share, once it is complete.
+async fn arrive(
+    chunks: &mut BodyDataStream,
+    budget: &Budget,
+    until: Instant,
+    announced: usize,
+) -> Result<(Vec<u8>, Option<Share>), Refused> {
+    let mut body = Vec::new();
+    let mut received: Option<Share> = None;
+    loop {
+        let chunk = match timeout_at(until, chunks.next()).await {
+            Err(_) => return Err(Refused::TooSlow),
+            Ok(None) => return Ok((body, received)),
+            Ok(Some(Err(_))) => return Err(Refused::Broken),
+            Ok(Some(Ok(chunk))) => chunk,
+        };
+        if announced.max(body.len() + chunk.len()) > MAX_BODY_BYTES {
+            return Err(Refused::TooLarge);
+        }
+        let beyond = |bytes: usize| bytes.saturating_sub(FREE_BYTES);
+        // As it grows a vector may take twice what is in it.
+        let more = beyond(body.len() + chunk.len()) - beyond(body.len());
+        if more > 0 {
+            let share = budget.receive(2 * more)?;
+            match &mut received {
+                Some(received) => received.merge(share),
+                None => received = Some(share),
+            }
+        }
+        body.extend_from_slice(&chunk);
+    }
+}
+
+/// Reads on for a moment and keeps nothing: many clients read an answer only once they have sent
+/// all of a body.
+async fn discard(mut chunks: BodyDataStream) {
+    let reading = async {
+        let mut bytes = 0;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            bytes += chunk.len();
+            if bytes > 2 * MAX_BODY_BYTES {
+                return;
+            }
+        }
+    };
+    drop(timeout(MAX_WAIT, reading).await);
+}
+
+impl Share {
+    /// Both together. What is counted as in flight stays counted.
+    fn merge(&mut self, other: Share) {
+        in_flight().increment((other.permit.num_permits() * UNIT_BYTES) as f64);
+        let mut other = other;
+        if let Some(permit) = other.permit.split(other.permit.num_permits()) {
+            self.permit.merge(permit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scanned(text: &str) -> Scanned {
+        Scanned::of(text.as_bytes())
+    }
+
+    #[test]
+    fn what_stands_in_strings_is_no_structure() {
+        let plain = scanned(r#"{"a":[1,{"b":""}]}"#);
+        let tricky = scanned(r#"{"a":[1,{"b":"[{,:\"]}{\\"}]}"#);
+        assert_eq!(plain, tricky);
+        assert_eq!(plain, Scanned { values: 5, objects: 2, members: 2, depth: 3 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_budget_is_never_exceeded_and_small_calls_have_their_share() {
+        let limits = NetworkLimits {
+            request_memory_bytes: 64 << 20,
+            max_request_values: 1_000_000,
+            ..NetworkLimits::default()
+        };
+        let budget = Budget::new(&limits);
+        let large = format!("[{}0]", "{\"a\":1},".repeat(8_000));
+        let mut held = Vec::new();
+        while let Ok(share) = budget.perform(large.as_bytes()).await {
+            held.push(share);
+        }
+        let bytes = Scanned::of(large.as_bytes()).memory_bytes(large.len());
+        assert!(held.len() * bytes <= 40 << 20 && (held.len() + 1) * bytes > 40 << 20);
+        // Whoever has little to do does not wait for them.
+        drop(budget.perform(b"{}").await.unwrap());
+        held.pop();
+        drop(budget.perform(large.as_bytes()).await.unwrap());
+
+        let huge = format!("[{}0]", "{\"a\":1},".repeat(30_000));
+        assert_eq!(budget.perform(huge.as_bytes()).await.unwrap_err(), Refused::TooLarge);
+        let deep = "[".repeat(MAX_DEPTH + 1);
+        assert_eq!(budget.perform(deep.as_bytes()).await.unwrap_err(), Refused::TooDeep);
+        let wide = ",".repeat(1_000_001);
+        assert_eq!(budget.perform(wide.as_bytes()).await.unwrap_err(), Refused::TooManyNodes);
+
+        let arriving: Vec<_> = std::iter::from_fn(|| budget.receive(1 << 20).ok()).collect();
+        assert_eq!(arriving.len(), 16);
+    }
+}

@@ -1,0 +1,67 @@
+//! What operators look at, on an address of its own: probes and metrics. No page of another origin
+//! may read it.
+
+use audit_core::Usage;
+use audit_host::Answer;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+
+use super::Server;
+use super::calls::Problem;
+
+pub(super) fn router(server: Server) -> Router {
+    Router::new()
+        .route("/livez", get(async |State(server): State<Server>| told(server.probe().live())))
+        .route("/readyz", get(ready))
+        .route("/healthz", get(ready))
+        .route("/metrics", get(metrics_page))
+        .with_state(server)
+}
+
+/// For balancers that know the clients' address only: a status, and no reason.
+pub(super) fn public_probes() -> Router<Server> {
+    let ready = async |State(server): State<Server>| told(server.probe().ready().public());
+    let live = async |State(server): State<Server>| told(server.probe().live().public());
+    Router::new()
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route("/healthz", get(ready))
+}
+
+async fn ready(State(server): State<Server>, RawQuery(query): RawQuery) -> Response {
+    let is_verbose = query.is_some_and(|query| {
+        query.split('&').any(|part| part.split('=').next() == Some("verbose"))
+    });
+    told(if is_verbose { server.probe().verbose() } else { server.probe().ready() })
+}
+
+fn told(answer: Answer) -> Response {
+    let status = StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, Json(answer.body)).into_response()
+}
+
+/// `GET /metrics`
+async fn metrics_page(State(server): State<Server>) -> Response {
+    match server.metrics() {
+        Some(metrics) => {
+            count_usage(server.functions().runtime().usage());
+            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            ([(CONTENT_TYPE, kind)], metrics.render()).into_response()
+        }
+        None => {
+            Problem::new(StatusCode::NOT_FOUND, "NoMetrics", "no recorder of metrics is installed")
+                .into_response()
+        }
+    }
+}
+
+/// What was made durable so far, as it is metered.
+fn count_usage(usage: Usage) {
+    metrics::counter!("audit_usage_logs_total").absolute(usage.logs());
+    metrics::counter!("audit_usage_bytes_total").absolute(usage.bytes());
+    metrics::counter!("audit_usage_metered_bytes_total").absolute(usage.metered_bytes());
+}
