@@ -17,7 +17,7 @@ use functions_host::engine::{self, Answer, Call, Later, Limits, Seed, SyscallErr
 use functions_host::functions::{FunctionSettings, Functions, audit_body};
 use functions_host::program::{Env, Program};
 use functions_host::server::auth::Authenticator;
-use functions_host::server::{Server, ServerParts};
+use functions_host::server::{NetworkLimits, Server, ServerParts};
 use functions_host::store::Store;
 use functions_host::value::ComponentPath;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -240,7 +240,17 @@ async fn served(directory: &Path, sink: Arc<dyn AuditSink>) -> SocketAddr {
         .await
         .expect("a host");
     let auth = Authenticator::open(&[], Arc::new(SystemClock)).expect("no keys");
-    let parts = ServerParts { auth, proxies: TrustedProxies::none(), bucket: None, metrics: None };
+    // All clients are on this machine.
+    let limits =
+        NetworkLimits { max_connections_per_address: usize::MAX, ..NetworkLimits::default() };
+    let parts = ServerParts {
+        auth,
+        proxies: TrustedProxies::none(),
+        bucket: None,
+        metrics: None,
+        operators: None,
+        limits,
+    };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     // Until the process ends.
