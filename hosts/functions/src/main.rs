@@ -4,13 +4,13 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use audit_host::{Output, log_to_stderr};
+use audit_host::{Output, exit, log_to_stderr, private_files};
 use functions_host::settings::{Command, CommandLine};
 use functions_host::{demo, serve};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    private_umask();
+    private_files();
     let command = match CommandLine::read(std::env::args_os()) {
         Ok(line) => line.command,
         Err(error) => {
@@ -19,39 +19,18 @@ async fn main() -> ExitCode {
         }
     };
     let (output, errors) = (Output::stdout(), log_to_stderr("warn"));
-    let ended = run(command, &output).await;
-    let code = match ended {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            errors.line(&format!("functions-host: {error}"));
-            let mut source = error.source();
-            while let Some(error) = source {
-                errors.line(&format!("  because {error}"));
-                source = error.source();
-            }
-            // So that a supervisor can tell it.
-            if error.is::<audit_host::StoppedError>() {
-                return u8::try_from(audit_host::EXIT_STOPPED)
-                    .map_or(ExitCode::FAILURE, ExitCode::from);
-            }
-            ExitCode::FAILURE
+    match run(command, &output).await {
+        Ok(true) => exit("functions-host", Ok(()), &errors, &output),
+        Ok(false) => {
+            output.finish(LAST_WORDS);
+            std::process::exit(1)
         }
-    };
-    output.finish(LAST_WORDS);
-    errors.finish(LAST_WORDS);
-    code
+        Err(error) => exit("functions-host", Err(error), &errors, &output),
+    }
 }
 
 /// How long the end of the process waits for whoever reads its output.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// All that the host writes is for its owner alone: documents, journal, bucket, whoever creates the
-/// files.
-fn private_umask() {
-    #[cfg(unix)]
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-}
 
 /// Whether all is well in the end.
 async fn run(command: Command, output: &Output) -> Result<bool, Box<dyn Error>> {

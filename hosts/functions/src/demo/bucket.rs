@@ -16,6 +16,15 @@ pub(super) struct Log {
     pub(super) json: Json,
 }
 
+impl Log {
+    /// Whether the host wrote it for a function that was refused before it had logged anything. It
+    /// holds nothing but that, and no function can write it.
+    pub(super) fn is_of_host(&self) -> bool {
+        let members = self.json.as_object().map_or(0, serde_json::Map::len);
+        members == 1 && self.json.pointer("/$audit/event") == Some(&Json::from("refused"))
+    }
+}
+
 /// All logs, in the order of streams and of numbers in each.
 #[derive(Debug, Default)]
 pub(super) struct Logs {

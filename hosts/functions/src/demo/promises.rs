@@ -296,7 +296,8 @@ impl Scene {
         let user_agent = "é".repeat(256);
         let expected = format!(
             r#"{{"action":"bodies.everything","tag":"body","text":"quotes \" and \\ and {separator} and é and 😀","numbers":[0,-1,1.5,1e+21,null],"date":"1970-01-01T00:00:00.000Z","left":{{"kept":null}},"nested":{{"deep":[{{"ip":"{ip}"}},[{now},{now}]]}},"userAgent":"{user_agent}","requestId":"{id}","convexActor":null}}"#,
-            separator = '\u{2028}',
+            // Some readers take it for the end of a line: the same character, as its escape.
+            separator = r"\u2028",
             ip = self.body_client.ip(),
             id = self.body.request_id,
         );
@@ -500,7 +501,8 @@ impl Scene {
     }
 
     fn usage(&self, logs: &Logs) -> Proof {
-        let counted: Usage = logs.all.iter().map(|log| Usage::of_log(log.text.len())).sum();
+        let by_functions = logs.all.iter().filter(|log| !log.is_of_host());
+        let counted: Usage = by_functions.map(|log| Usage::of_log(log.text.len())).sum();
         let Metered { logs: said, bytes, metered_bytes } = self.metered;
         // What was logged between the last look and the end is in the bucket too: the looks
         // themselves log nothing.
@@ -702,7 +704,8 @@ async fn with_provenance(stage: &Stage) -> Played<Proof> {
     let logs = stage.logs(DATA)?;
     let plain = stage.logs("data")?;
     let check = || -> Proof {
-        let added = plain.all.iter().filter(|log| log.text.contains("$audit")).count();
+        let is_added_to = |log: &&Log| log.text.contains("$audit") && !log.is_of_host();
+        let added = plain.all.iter().filter(is_added_to).count();
         expect(added == 0, || format!("{added} bodies were added to unasked"))?;
         let views = logs.find("document.viewed", &[]);
         let replays: Vec<_> = views.iter().map(|log| &log.json["$audit"]["replay"]).collect();

@@ -179,6 +179,11 @@ impl Contents {
                 return Ok(());
             }
             "auth.config" => {
+                let warning = format!(
+                    "{}: is not read: name the issuers of tokens under [[auth]] in the host's settings",
+                    place(module)
+                );
+                loading.warnings.push(warning);
                 self.auth = plain;
                 return Ok(());
             }

@@ -204,7 +204,10 @@ fn schema_crons_and_auth_are_what_they_export() {
     assert_eq!(app.auth, Some(json!({ "providers": [{ "domain": "eu", "applicationID": "a" }] })));
     assert_eq!(
         program.warnings(),
-        ["convex/http.ts: 1 HTTP routes are not served: this host has no HTTP actions"]
+        [
+            "convex/auth.config.ts: is not read: name the issuers of tokens under [[auth]] in the host's settings",
+            "convex/http.ts: 1 HTTP routes are not served: this host has no HTTP actions"
+        ]
     );
 }
 
