@@ -11,6 +11,7 @@ use walkdir::WalkDir;
 struct Process {
     child: Child,
     url: String,
+    operators: String,
     /// Read no further than to where the host listens.
     _out: BufReader<std::process::ChildStdout>,
     directory: tempfile::TempDir,
@@ -18,11 +19,17 @@ struct Process {
 
 impl Process {
     fn start(flags: &[&str]) -> Process {
+        // The most open umask there is: what the host writes is private by its own doing.
+        Process::start_with("umask 000", flags)
+    }
+
+    /// After a command of the shell's.
+    fn start_with(before: &str, flags: &[&str]) -> Process {
         let directory = tempfile::tempdir().unwrap();
         let functions = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/convex");
-        // The most open umask there is: what the host writes is private by its own doing.
         let mut child = Command::new("sh")
-            .args(["-c", "umask 000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_functions-host")])
+            .args(["-c", &format!("{before}; exec \"$0\" \"$@\"")])
+            .arg(env!("CARGO_BIN_EXE_functions-host"))
             .args(["serve", functions, "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(directory.path().join("data"))
             .args(flags)
@@ -32,21 +39,26 @@ impl Process {
             .spawn()
             .unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut operators = String::new();
         let url = loop {
             let mut line = String::new();
             assert!(out.read_line(&mut line).unwrap() > 0, "the host did not start");
+            if let Some(url) = line.strip_prefix("probes and metrics are on ") {
+                operators = url.trim().to_owned();
+            }
             if let Some(at) = line.find("listening on ") {
                 break line[at + "listening on ".len()..].trim().to_owned();
             }
         };
-        Process { child, url, _out: out, directory }
+        Process { child, url, operators, _out: out, directory }
     }
 
     async fn create(&self, http: &reqwest::Client, text: &str) -> u16 {
         let args = json!({ "title": "x", "text": text, "orgId": "org" });
         let call = json!({ "path": "documents:create", "args": args });
         let sent = http.post(format!("{}/api/mutation", self.url)).body(call.to_string()).send();
-        sent.await.unwrap().status().as_u16()
+        // 0: the connection was refused before it was answered.
+        sent.await.map_or(0, |answer| answer.status().as_u16())
     }
 
     fn stop(&mut self) {
@@ -93,6 +105,29 @@ async fn what_a_host_writes_is_for_its_owner_alone() {
         files += usize::from(entry.file_type().is_file());
     }
     assert!(files > 5, "{files} files: documents, journal and bucket");
+}
+
+#[tokio::test]
+async fn sockets_that_do_nothing_leave_descriptors_for_delivery() {
+    let flags = ["--header-timeout-ms", "2000", "--cut-after-ms", "10"];
+    let mut host = Process::start_with("ulimit -n 150", &flags);
+    let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(1).build().unwrap();
+    assert_eq!(host.create(&http, "before").await, 200);
+    let address = host.url.strip_prefix("http://").unwrap().to_owned();
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        idle.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    }
+    // Over the connection that is open, or once the idle ones are ended.
+    while host.create(&http, "during").await != 200 {
+        tokio::task::yield_now().await;
+    }
+    let verbose = http.get(format!("{}/healthz?verbose", host.operators)).send().await.unwrap();
+    let verbose: serde_json::Value = verbose.json().await.unwrap();
+    let sink = &verbose["sink"];
+    assert_eq!((&sink["delivery"], &sink["lastError"]), (&json!("ok"), &json!(null)), "{verbose}");
+    drop(idle);
+    host.stop();
 }
 
 /// The most memory that the process had at a time, in bytes.
