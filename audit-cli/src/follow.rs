@@ -45,7 +45,9 @@ pub(crate) struct Follow {
     /// `None` for a directory.
     lists_per_minute: Option<u32>,
     skew_ms: i64,
-    /// Objects that were there at the beginning were taken before this, by the store's clock.
+    /// Objects that were there at the beginning were taken before this, by the store's clock. Of a
+    /// directory all that was there is known: what a file says of its time may lie before the
+    /// moment in which it got its name.
     begin_ms: i64,
     /// Older objects than this are none that arrive.
     since_ms: i64,
@@ -84,7 +86,7 @@ impl Follow {
             interval: Duration::from_millis(arguments.interval_ms),
             lists_per_minute: (!is_directory).then_some(arguments.lists_per_minute),
             skew_ms,
-            begin_ms: if is_directory { now } else { now - skew_ms },
+            begin_ms: if is_directory { i64::MIN } else { now - skew_ms },
             since_ms: now - skew_ms,
             recent: HashSet::new(),
             known: HashMap::new(),
@@ -99,6 +101,14 @@ impl Follow {
             follow.since_ms = time_ms - skew_ms;
         }
         objects.iter().for_each(|object| follow.add(object));
+        if is_directory {
+            for day in reader.days(&Wanted::all()).await? {
+                let mut objects = std::pin::pin!(reader.objects_of(&day).await);
+                while let Some(object) = objects.next().await.transpose()? {
+                    follow.add(&object);
+                }
+            }
+        }
         Ok(follow)
     }
 

@@ -175,7 +175,8 @@ fn separator(bytes: &[u8]) -> Option<(usize, &'static [u8; 6])> {
 /// move with the text.
 #[inline]
 pub(crate) fn escape_separators<'p>(text: &mut Vec<u8>, places: impl Iterator<Item = &'p mut u32>) {
-    if may_end_separator(text) {
+    // Most text is ASCII, and seen to be that in a third of the instructions.
+    if !text.is_ascii() && may_end_separator(text) {
         escape_separators_of(text, places);
     }
 }
