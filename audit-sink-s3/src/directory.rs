@@ -257,9 +257,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let bucket = bucket(root.path());
         let path = Path::from("dt=2023-11-14/hour=22/a");
-        let create = |n: usize| {
+        let create = |n: u8| {
             let (store, path) = (bucket.store().clone(), path.clone());
-            let content = format!("{n}").repeat(100_000);
+            let content = vec![n; 100_000];
             tokio::spawn(async move {
                 store.put_opts(&path, content.into(), PutMode::Create.into()).await
             })
