@@ -1,60 +1,55 @@
 // What the walk over the body of an audit log (engine/audit.rs) asks of JavaScript: what is rare in a body.
 //
-// It is evaluated before any module of a user, and keeps what it needs of the language to itself. The prototypes of the
-// language are told from those that an author wrote: what a function puts on the former never reaches a body.
+// It is read when first needed, and then builds on nothing but syntax and what `convex:prelude` kept of the language before
+// any module of a user was evaluated. The prototypes of the language are told from those that an author wrote: what a function
+// puts on the former never reaches a body.
 
-const { apply, getOwnPropertyDescriptor, getPrototypeOf } = Reflect;
-const { freeze, hasOwn } = Object;
-const { get: mapGet, set: mapSet } = Map.prototype;
-const RealDate = Date;
-const RealMap = Map;
-const RealTypeError = TypeError;
-const plain = Object.prototype;
-const { getTime, toISOString } = Date.prototype;
-const symbolDescription = getOwnPropertyDescriptor(Symbol.prototype, "description").get;
-const primitives = [Number, String, Boolean, BigInt, Symbol].map((type) => type.prototype.valueOf);
+import { captured } from "convex:prelude";
 
-// Their prototypes cannot be replaced.
-const constructors = [
-  Object, Function, Array, String, Number, Boolean, Symbol, BigInt, Date, RegExp, Promise, Iterator, DOMException,
-  Error, AggregateError, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError, InternalError,
-  Map, Set, WeakMap, WeakSet, ArrayBuffer, SharedArrayBuffer, DataView, getPrototypeOf(Int8Array),
-  Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array, BigInt64Array,
-  BigUint64Array, Float16Array, Float32Array, Float64Array,
-];
-const nameless = [
-  [].values(), new Map().keys(), new Set().keys(), ""[Symbol.iterator](), "".matchAll(/a/g), [].values().map(() => {}),
-  function* () {}, (function* () {})(), async () => {}, async function* () {}, (async function* () {})(),
-  Iterator.from({ next() {} }),
-].flatMap((object) => [getPrototypeOf(object), getPrototypeOf(getPrototypeOf(object))]);
+const { RealMap, RealTypeError, apply, constructors, getOwnPropertyDescriptor, getPrototypeOf, hasOwn } = captured;
+const { getTime, iterators, mapGet, mapSet, primitives, symbolDescription, toISOString } = captured;
+const RealDate = captured.RealDate;
+const plain = captured.plainPrototype;
+
+/// Objects whose classes have no name, two for each: `values` are made by methods of the language.
+function nameless() {
+  const { arrayValues, mapKeys, setKeys, stringIterator, iteratorMap, iteratorFrom, RealSet, matched } = iterators;
+  const values = apply(arrayValues, [], []);
+  return [
+    values, apply(mapKeys, new RealMap(), []), apply(setKeys, new RealSet(), []), apply(stringIterator, "", []), matched,
+    apply(iteratorMap, values, [() => {}]), apply(iteratorFrom, undefined, [{ __proto__: null, next() {} }]),
+    function* () {}, (function* () {})(), async () => {}, async function* () {}, (async function* () {})(),
+  ];
+}
 
 /// From each prototype of the language or of this host to what its own `toJSON` does, or null. Filled when first needed.
 let known;
+let count;
 /// From each of them to the name of its class.
-const names = new Map();
-const added = [];
+const names = new RealMap();
 
 function prototypes() {
-  if (known !== undefined) return known;
+  // A class of this host is read when a function first uses it.
+  if (known !== undefined && count === captured.classes.length) return known;
+  count = captured.classes.length;
   known = new RealMap();
   const add = (prototype, toJSON, name) => {
     apply(mapSet, known, [prototype, toJSON]);
     apply(mapSet, names, [prototype, name]);
   };
-  for (let i = 0; i < nameless.length; i++) add(nameless[i], null, "object of the language");
+  const objects = nameless();
+  for (let i = 0; i < objects.length; i++) {
+    const prototype = getPrototypeOf(objects[i]);
+    add(prototype, null, "");
+    add(getPrototypeOf(prototype), null, "");
+  }
   for (let i = 0; i < constructors.length; i++) {
     const { prototype, name } = constructors[i];
     add(prototype, constructors[i] === RealDate ? dateToJson : null, typeof name === "string" ? name : "");
   }
-  for (let i = 0; i < added.length; i++) add(added[i].prototype, added[i].toJSON, added[i].name);
+  const { classes } = captured;
+  for (let i = 0; i < classes.length; i++) add(classes[i].prototype, classes[i].toJSON, classes[i].name);
   return known;
-}
-
-/// A class of this host that functions find among their globals.
-export function addClass({ name, prototype }) {
-  const toJSON = hasOwn(prototype, "toJSON") ? prototype.toJSON : null;
-  added[added.length] = { __proto__: null, name, prototype, toJSON };
-  known = undefined;
 }
 
 /// The method that an author gave to an object or to its class, or the original one of a class of the language.
@@ -76,12 +71,12 @@ function dateToJson() {
   return apply(method(this, "toISOString") ?? toISOString, this, []);
 }
 
-function toJson(object) {
+export function toJson(object) {
   return method(object, "toJSON");
 }
 
 /// Whether a `toJSON` that a proxy gave is one that a function put on a prototype of the language.
-function isForeign(toJSON) {
+export function isForeign(toJSON) {
   for (let i = 0; i < constructors.length; i++) {
     const own = getOwnPropertyDescriptor(constructors[i].prototype, "toJSON");
     if (own === undefined) continue;
@@ -93,7 +88,7 @@ function isForeign(toJSON) {
 const traps = ["get", "has", "ownKeys", "getOwnPropertyDescriptor", "getPrototypeOf"];
 
 /// Whether the handler of a proxy has a trap that an author wrote.
-function isTrapped(handler) {
+export function isTrapped(handler) {
   let isAuthored = false;
   let foreign;
   for (let i = 0; i < traps.length; i++) {
@@ -107,7 +102,7 @@ function isTrapped(handler) {
 }
 
 /// The primitive in a boxed one.
-function unboxed(value) {
+export function unboxed(value) {
   for (let i = 0; i < primitives.length; i++) {
     try {
       return apply(primitives[i], value, []);
@@ -119,7 +114,7 @@ function unboxed(value) {
 }
 
 /// The class of the language that an object is of, if its members do not show what it holds.
-function className(object) {
+export function className(object) {
   for (let holder = getPrototypeOf(object); holder !== null; holder = getPrototypeOf(holder)) {
     if (apply(mapGet, prototypes(), [holder]) === undefined) continue;
     return holder === plain ? "" : apply(mapGet, names, [holder]);
@@ -127,10 +122,8 @@ function className(object) {
   return "";
 }
 
-function description(symbol) {
+export function description(symbol) {
   return apply(symbolDescription, symbol, []) ?? "";
 }
 
-export const rare = freeze({
-  __proto__: null, arrays: Array.prototype, toJson, isForeign, isTrapped, unboxed, className, description, hasOwn,
-});
+export { hasOwn };

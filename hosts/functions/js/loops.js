@@ -37,7 +37,7 @@ const traps = {
 
 const isObject = (value) => (typeof value === "object" && value !== null) || typeof value === "function";
 
-export function boundLoops(native, hidden) {
+export function boundLoops(native) {
   const look = () => {
     if (native.isOver()) throw new RealError("the function's time is over");
   };
@@ -55,6 +55,7 @@ export function boundLoops(native, hidden) {
     return isObject(value) ? new RealProxy(value, traps) : value;
   };
 
+  // The methods stay hidden members, as those that they replace.
   const arrays = Array.prototype;
   const bounded = (name) => {
     const original = arrays[name];
@@ -66,7 +67,7 @@ export function boundLoops(native, hidden) {
         return result === receiver ? this : result;
       },
     };
-    hidden(arrays, name, methods[name]);
+    arrays[name] = methods[name];
   };
   ["copyWithin", "fill", "join", "reverse", "shift", "slice", "sort", "splice", "unshift"].forEach(bounded);
   ["toReversed", "toSorted", "toSpliced", "toLocaleString", "with"].forEach(bounded);
@@ -143,7 +144,7 @@ export function boundLoops(native, hidden) {
       return target;
     },
   };
-  for (const name of ["concat", "flat", "flatMap"]) hidden(arrays, name, methods[name]);
+  for (const name of ["concat", "flat", "flatMap"]) arrays[name] = methods[name];
 
   // A typed array fits into the function's memory. One call over it ends; many must not go unseen.
   const typed = (name, isBounded) => {
@@ -156,7 +157,7 @@ export function boundLoops(native, hidden) {
         return apply(original, this, args);
       },
     };
-    hidden(typedArrays, name, methods[name]);
+    typedArrays[name] = methods[name];
   };
   for (const name of ["sort", "toSorted", "join", "toLocaleString"]) typed(name, true);
   for (const name of ["copyWithin", "fill", "includes", "indexOf", "lastIndexOf", "reverse", "set", "slice", "toReversed", "with"]) {
@@ -181,7 +182,7 @@ export function boundLoops(native, hidden) {
         return apply(original, text, args);
       },
     };
-    hidden(strings, name, methods[name]);
+    strings[name] = methods[name];
   };
   for (const name of ["includes", "indexOf", "lastIndexOf", "replace", "replaceAll", "split"]) searching(name);
 }

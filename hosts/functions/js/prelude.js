@@ -3,7 +3,6 @@
 // It is evaluated before any module of a user and keeps what it needs of the language to itself, so that a function that
 // overwrites `JSON.stringify` or `Object.prototype` harms its own call alone.
 
-import { rare } from "convex:audit";
 import { boundLoops } from "convex:loops";
 
 const { parse, stringify } = JSON;
@@ -14,10 +13,49 @@ const RealError = Error;
 const RealPromise = Promise;
 const RealString = String;
 const plainPrototype = Object.prototype;
+const arrayPrototype = Array.prototype;
 const errorMark = Symbol.for("ConvexError");
 const { get: mapGet, set: mapSet, delete: mapDelete } = Map.prototype;
 const { push } = Array.prototype;
 const { toWellFormed, slice } = String.prototype;
+
+/// What `convex:audit` needs of the language as it was.
+export const captured = {
+  __proto__: null,
+  RealDate, RealMap: Map, RealTypeError: TypeError, plainPrototype, apply, mapGet, mapSet,
+  getOwnPropertyDescriptor: Reflect.getOwnPropertyDescriptor, getPrototypeOf: Reflect.getPrototypeOf, hasOwn: Object.hasOwn,
+  getTime: RealDate.prototype.getTime, toISOString: RealDate.prototype.toISOString,
+  symbolDescription: Reflect.getOwnPropertyDescriptor(Symbol.prototype, "description").get,
+  primitives: [Number, String, Boolean, BigInt, Symbol].map((type) => type.prototype.valueOf),
+  // Their prototypes cannot be replaced.
+  constructors: [
+    Object, Function, Array, String, Number, Boolean, Symbol, BigInt, Date, RegExp, Promise, Iterator, DOMException,
+    Error, AggregateError, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError, InternalError,
+    Map, Set, WeakMap, WeakSet, ArrayBuffer, SharedArrayBuffer, DataView, Reflect.getPrototypeOf(Int8Array),
+    Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array, BigInt64Array,
+    BigUint64Array, Float16Array, Float32Array, Float64Array,
+  ],
+  iterators: {
+    __proto__: null,
+    RealSet: Set, arrayValues: Array.prototype.values, mapKeys: Map.prototype.keys, setKeys: Set.prototype.keys,
+    stringIterator: String.prototype[Symbol.iterator], iteratorMap: Iterator.prototype.map, iteratorFrom: Iterator.from,
+    matched: "".matchAll(/a/g),
+  },
+  /// Classes of this host that functions find among their globals, with their own `toJSON`.
+  classes: [],
+};
+
+/// Adds one, before a function can change it.
+export function addClass({ name, prototype }) {
+  const { classes, hasOwn } = captured;
+  const toJSON = hasOwn(prototype, "toJSON") ? prototype.toJSON : null;
+  classes[classes.length] = { __proto__: null, name, prototype, toJSON };
+}
+
+/// A question about what is rare in a body.
+function rare(name, value, key) {
+  return apply(load("convex:audit")[name], undefined, [value, key]);
+}
 
 export let native;
 let kind;
@@ -41,7 +79,7 @@ export function install(natives, settings) {
   const browsers = ["TextEncoder", "TextDecoder", "atob", "btoa", "structuredClone", "URL", "URLSearchParams", "crypto"];
   for (const name of browsers) lazily(name, () => web()[name]);
   installDate(nowMs);
-  boundLoops(native, hidden);
+  boundLoops(native);
   hidden(Math, "random", () => native.random());
   return { invoke, settle, explain, describe, nextTimer, fireTimers };
 }
@@ -133,7 +171,7 @@ const symbols = [];
 /// The body becomes text in Rust, see engine/audit.rs.
 async function audit(body) {
   const id = nextId++;
-  if (native.audit(id, body, plainPrototype, symbols, rare) === undefined) await later(id);
+  if (native.audit(id, body, plainPrototype, arrayPrototype, symbols, rare) === undefined) await later(id);
 }
 
 /// `log` of `convex/server`, also where Convex's package is installed.

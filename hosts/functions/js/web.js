@@ -1,7 +1,6 @@
 // What browsers have and functions expect, and how the console shows values. Read when a function first uses one of them.
 
-import { addClass } from "convex:audit";
-import { native } from "convex:prelude";
+import { addClass, native } from "convex:prelude";
 
 // ---- the console ---------------------------------------------------------------------------------------------------
 

@@ -5,12 +5,14 @@
 //! `JSON.stringify` after it, and because nothing that a function does to `JSON` or to prototypes
 //! reaches it.
 
+use std::borrow::Cow;
+
 use rquickjs::atom::PredefinedAtom;
 use rquickjs::convert::Coerced;
 use rquickjs::function::{IntoArgs, This};
 use rquickjs::object::Filter;
 use rquickjs::{
-    Array, Atom, Ctx, Exception, FromJs, Function, Object, String as Text, Type, Value,
+    Array, Atom, CString, Ctx, Exception, FromJs, Function, Object, String as Text, Type, Value,
 };
 
 use super::stopwatch::Stopwatch;
@@ -36,8 +38,10 @@ pub(super) struct Rules<'a, 'js> {
     pub(super) names: &'a [String],
     /// What most objects have for a prototype.
     pub(super) plain: Value<'js>,
-    /// Functions for what is rare, see `js/audit.js`.
-    pub(super) rare: Object<'js>,
+    /// What arrays have for one.
+    pub(super) arrays: Object<'js>,
+    /// `(name, value, key) => …`: functions for what is rare, see `js/audit.js`.
+    pub(super) rare: Function<'js>,
     pub(super) stopwatch: &'a Stopwatch,
 }
 
@@ -97,6 +101,7 @@ pub(super) fn write<'js>(
         around: Vec::new(),
         hollow: Vec::new(),
         visits: 0,
+        symbols: Vec::new(),
     };
     walk.text.extend_from_slice(b"{\"body\":");
     let start = walk.text.len();
@@ -157,6 +162,8 @@ struct Walk<'a, 'js> {
     /// first.
     hollow: Vec<(String, Vec<String>)>,
     visits: u32,
+    /// The symbols of `log.vars`, from the first of them in the body on.
+    symbols: Vec<Value<'js>>,
 }
 
 impl<'js> Walk<'_, 'js> {
@@ -166,7 +173,9 @@ impl<'js> Walk<'_, 'js> {
         if self.visits.is_multiple_of(VISITS_BETWEEN_LOOKS) && self.rules.stopwatch.is_over() {
             return Err(End(Ended::OutOfTime, Vec::new()));
         }
-        match value.type_of() {
+        // Telling the type of an object takes the engine a while.
+        let kind = value.type_of();
+        match kind {
             Type::Null => self.text.extend_from_slice(b"null"),
             Type::Bool if value.as_bool() == Some(true) => self.text.extend_from_slice(b"true"),
             Type::Bool => self.text.extend_from_slice(b"false"),
@@ -185,7 +194,7 @@ impl<'js> Walk<'_, 'js> {
             | Type::Promise
             | Type::Proxy
             | Type::Module
-            | Type::Unknown => return self.object(value, key),
+            | Type::Unknown => return self.object(value, kind, key),
         }
         self.check_size().map(|()| true)
     }
@@ -220,9 +229,10 @@ impl<'js> Walk<'_, 'js> {
 
     fn string(&mut self, value: &Value<'js>) -> Result<(), End> {
         let Some(text) = value.as_string() else { return Ok(()) };
-        match text.to_string() {
-            Ok(text) => quote(&text, &mut self.text),
-            Err(_) => {
+        let text = text.clone().to_cstring()?;
+        match utf8(&text) {
+            Some(text) => quote(text, &mut self.text),
+            None => {
                 let quoted = self.escaped(value.clone())?;
                 self.text.extend_from_slice(quoted.as_bytes());
             }
@@ -239,11 +249,10 @@ impl<'js> Walk<'_, 'js> {
     }
 
     fn variable(&mut self, value: &Value<'js>) -> Result<(), End> {
-        let known = self
-            .rules
-            .symbols
-            .iter()
-            .position(|symbol| symbol.is_ok_and(|symbol: Value<'js>| symbol == *value));
+        if self.symbols.is_empty() {
+            self.symbols = self.rules.symbols.iter().collect::<rquickjs::Result<_>>()?;
+        }
+        let known = self.symbols.iter().position(|symbol| symbol == value);
         match known.and_then(|known| self.rules.names.get(known)) {
             Some(name) => {
                 self.text.extend_from_slice(b"{\"$var\":");
@@ -252,7 +261,7 @@ impl<'js> Walk<'_, 'js> {
                 Ok(())
             }
             None => {
-                let description: Text<'js> = self.rare("description", (value.clone(),))?;
+                let description: Text<'js> = self.rare(("description", value.clone()))?;
                 let description = description.to_string().unwrap_or_default();
                 let message = format!("Unknown audit var symbol: Symbol({description}).");
                 Err(End::because(message))
@@ -261,53 +270,61 @@ impl<'js> Walk<'_, 'js> {
     }
 
     /// Asks JavaScript about what is rare.
-    fn rare<R: FromJs<'js>>(&self, name: &str, args: impl IntoArgs<'js>) -> Result<R, End> {
-        let function: Function<'js> = self.rules.rare.get(name)?;
-        Ok(function.call(args)?)
+    fn rare<R: FromJs<'js>>(&self, args: impl IntoArgs<'js>) -> Result<R, End> {
+        Ok(self.rules.rare.call(args)?)
     }
 
     /// The `toJSON` of an object: its own or its class's. One that was put on a prototype of the
     /// language does not count.
-    fn to_json(&self, value: &Value<'js>, object: &Object<'js>) -> Result<Value<'js>, End> {
-        let none = || Value::new_undefined(self.ctx.clone());
-        if value.is_proxy() {
+    fn to_json(&self, object: &Object<'js>, kind: Type) -> Result<Option<Function<'js>>, End> {
+        if kind == Type::Proxy {
             let found: Value<'js> = object.get(PredefinedAtom::ToJSON)?;
-            let is_foreign = found.is_function() && self.rare("isForeign", (found.clone(),))?;
-            return Ok(if is_foreign { none() } else { found });
+            let Some(found) = found.as_function() else { return Ok(None) };
+            let is_foreign: bool = self.rare(("isForeign", found.clone()))?;
+            return Ok((!is_foreign).then(|| found.clone()));
         }
         if object.contains_key(PredefinedAtom::ToJSON)? {
-            return self.rare("toJson", (value.clone(),));
+            let found: Value<'js> = self.rare(("toJson", object.clone()))?;
+            return Ok(found.into_function());
         }
-        Ok(none())
+        Ok(None)
     }
 
-    fn object(&mut self, mut value: Value<'js>, key: &str) -> Result<bool, End> {
-        // A proxy without traps is what it stands for.
-        while let Some(proxy) = value.as_proxy() {
-            if self.rare("isTrapped", (proxy.handler()?,))? {
+    /// What a proxy without traps of its author's stands for; everything else is itself.
+    fn revealed(&self, mut value: Value<'js>, mut kind: Type) -> Result<(Value<'js>, Type), End> {
+        while kind == Type::Proxy {
+            let Some(proxy) = value.as_proxy() else { break };
+            if self.rare(("isTrapped", proxy.handler()?))? {
                 break;
             }
             value = proxy.target()?.into_value();
+            kind = value.type_of();
         }
+        Ok((value, kind))
+    }
+
+    fn object(&mut self, value: Value<'js>, kind: Type, key: &str) -> Result<bool, End> {
+        let (value, kind) = self.revealed(value, kind)?;
         let Some(object) = value.as_object() else { return Ok(false) };
-        let to_json = self.to_json(&value, object)?;
-        if let Some(to_json) = to_json.as_function() {
+        if let Some(to_json) = self.to_json(object, kind)? {
             let simple: Value<'js> = to_json.call((This(value.clone()), key))?;
-            if simple.is_object() {
-                return self.members(simple, key);
-            }
-            return self.value(simple, key);
+            let kind = simple.type_of();
+            let (simple, kind) = self.revealed(simple, kind)?;
+            return match simple.as_object() {
+                Some(object) => self.members(object, kind, key),
+                None => self.value(simple, key),
+            };
         }
-        self.members(value, key)
+        self.members(object, kind, key)
     }
 
     /// An object that is not asked for `toJSON` any more.
-    fn members(&mut self, value: Value<'js>, key: &str) -> Result<bool, End> {
-        let Some(object) = value.as_object() else { return Ok(false) };
-        if value.is_function() {
+    fn members(&mut self, object: &Object<'js>, kind: Type, key: &str) -> Result<bool, End> {
+        let value = object.as_value();
+        if !matches!(kind, Type::Object | Type::Array) && value.is_function() {
             return Ok(false);
         }
-        if self.around.contains(&value) {
+        if self.around.contains(value) {
             return Err(End::because("Converting circular structure to JSON"));
         }
         if self.around.len() == MAX_DEPTH {
@@ -315,10 +332,10 @@ impl<'js> Walk<'_, 'js> {
                 "Audit log body nests deeper than {MAX_DEPTH} levels"
             )));
         }
-        let is_array = is_array(&value)?;
-        let is_plain = is_array || self.is_plain(&value, object);
+        let is_array = kind == Type::Array || kind == Type::Proxy && is_array(value)?;
+        let is_plain = is_array || kind == Type::Object && self.is_plain(object);
         if !is_plain {
-            let simple: Value<'js> = self.rare("unboxed", (value.clone(),))?;
+            let simple: Value<'js> = self.rare(("unboxed", value.clone()))?;
             if !simple.is_object() {
                 return self.value(simple, key);
             }
@@ -326,13 +343,13 @@ impl<'js> Walk<'_, 'js> {
         self.around.push(value.clone());
         let start = self.text.len();
         if is_array {
-            self.elements(&value, object)?;
+            self.elements(object)?;
         } else {
             self.properties(object)?;
         }
         self.around.pop();
         if !is_plain && &self.text[start..] == b"{}" {
-            let class: String = self.rare("className", (value,))?;
+            let class: String = self.rare(("className", value))?;
             if !class.is_empty() {
                 self.hollow.push((class, Vec::new()));
             }
@@ -340,16 +357,12 @@ impl<'js> Walk<'_, 'js> {
         Ok(true)
     }
 
-    fn is_plain(&self, value: &Value<'js>, object: &Object<'js>) -> bool {
-        !value.is_proxy()
-            && object
-                .get_prototype()
-                .is_none_or(|prototype| *prototype.as_value() == self.rules.plain)
+    fn is_plain(&self, object: &Object<'js>) -> bool {
+        object.get_prototype().is_none_or(|prototype| *prototype.as_value() == self.rules.plain)
     }
 
     /// The elements of an array, which may be behind a proxy.
-    fn elements(&mut self, value: &Value<'js>, object: &Object<'js>) -> Result<(), End> {
-        let arrays: Object<'js> = self.rules.rare.get("arrays")?;
+    fn elements(&mut self, object: &Object<'js>) -> Result<(), End> {
         self.text.push(b'[');
         let length: Coerced<f64> = object.get(PredefinedAtom::Length)?;
         for index in 0..length.0 as u64 {
@@ -357,7 +370,7 @@ impl<'js> Walk<'_, 'js> {
                 self.text.push(b',');
             }
             // More elements than fit into 32 bits are larger than any log before that.
-            let element = self.element(value, object, &arrays, index as u32);
+            let element = self.element(object, index as u32);
             let hollow = self.hollow.len();
             // Only `toJSON` is told the index, and seldom is there one.
             let written = element.and_then(|element| self.value(element, ""));
@@ -370,18 +383,12 @@ impl<'js> Walk<'_, 'js> {
         Ok(())
     }
 
-    fn element(
-        &self,
-        value: &Value<'js>,
-        object: &Object<'js>,
-        arrays: &Object<'js>,
-        index: u32,
-    ) -> Result<Value<'js>, End> {
+    fn element(&self, object: &Object<'js>, index: u32) -> Result<Value<'js>, End> {
         let element: Value<'js> = object.get(index)?;
         // Where there is no element, the prototype is asked.
         if !element.is_undefined()
-            && arrays.contains_key(index)?
-            && !self.rare("hasOwn", (value.clone(), index))?
+            && self.rules.arrays.contains_key(index)?
+            && !self.rare(("hasOwn", object.clone(), index))?
         {
             return Ok(Value::new_undefined(self.ctx.clone()));
         }
@@ -397,28 +404,29 @@ impl<'js> Walk<'_, 'js> {
             if !is_first {
                 self.text.push(b',');
             }
-            // An atom's own `to_string` does not check that it is UTF-8.
-            let key = match atom.to_js_string()?.to_string() {
-                Ok(key) => {
+            // An atom's own `to_string` does not check that it is UTF-8, and ends at U+0000.
+            let text = atom.to_js_string()?.to_cstring()?;
+            let key = match utf8(&text) {
+                Some(key) => {
                     if key.starts_with('$') {
                         let message =
                             format!("Audit log body keys must not start with \"$\": {key:?}");
                         return Err(End::because(message));
                     }
-                    quote(&key, &mut self.text);
-                    key
+                    quote(key, &mut self.text);
+                    Cow::Borrowed(key)
                 }
-                Err(_) => {
+                None => {
                     let key = self.escaped(atom.to_value()?)?;
                     self.text.extend_from_slice(key.as_bytes());
-                    key
+                    Cow::Owned(key)
                 }
             };
             self.text.push(b':');
             let hollow = self.hollow.len();
             let written =
                 object.get(atom).map_err(End::from).and_then(|value| self.value(value, &key));
-            if self.inside(written, hollow, || key)? {
+            if self.inside(written, hollow, || key.into_owned())? {
                 is_first = false;
             } else {
                 self.text.truncate(before);
@@ -452,6 +460,11 @@ impl<'js> Walk<'_, 'js> {
             }
         }
     }
+}
+
+/// A text of the engine, if it is UTF-8: half a surrogate pair has no such form.
+fn utf8<'t>(text: &'t CString<'_>) -> Option<&'t str> {
+    std::str::from_utf8(text.as_ref()).ok()
 }
 
 /// Whether a value is an array, or stands for one.

@@ -22,11 +22,15 @@ struct BuiltIn {
 pub(super) const PRELUDE: &str = "convex:prelude";
 
 const BUILT_IN: [BuiltIn; 8] = [
-    BuiltIn { name: "convex:audit", source: include_str!("../../js/audit.js"), imports: &[] },
+    BuiltIn {
+        name: "convex:audit",
+        source: include_str!("../../js/audit.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
     BuiltIn {
         name: PRELUDE,
         source: include_str!("../../js/prelude.js"),
-        imports: &[("convex:audit", "convex:audit"), ("convex:loops", "convex:loops")],
+        imports: &[("convex:loops", "convex:loops")],
     },
     BuiltIn { name: "convex:loops", source: include_str!("../../js/loops.js"), imports: &[] },
     BuiltIn {
@@ -48,7 +52,7 @@ const BUILT_IN: [BuiltIn; 8] = [
     BuiltIn {
         name: "convex:web",
         source: include_str!("../../js/web.js"),
-        imports: &[("convex:audit", "convex:audit"), ("convex:prelude", PRELUDE)],
+        imports: &[("convex:prelude", PRELUDE)],
     },
 ];
 

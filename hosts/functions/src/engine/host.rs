@@ -173,10 +173,11 @@ pub(super) fn natives<'js>(
                       id: u32,
                       body: Value<'js>,
                       plain: Value<'js>,
+                      arrays: Object<'js>,
                       symbols: Array<'js>,
-                      rare: Object<'js>| {
+                      rare: Function<'js>| {
         let stopwatch = &*operations.stopwatch;
-        let rules = Rules { symbols, names: &audit_vars, plain, rare, stopwatch };
+        let rules = Rules { symbols, names: &audit_vars, plain, arrays, rare, stopwatch };
         operations.audit(&ctx, id, &rules, body)
     };
     natives.set("audit", Function::new(ctx.clone(), audit)?)?;

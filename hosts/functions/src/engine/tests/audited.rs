@@ -59,6 +59,7 @@ fn a_body_is_what_json_stringify_makes_of_it() {
         "JSON.parse('{\"__proto__\":1,\"constructor\":{\"prototype\":2}}')",
         "{ hole: [1, , 3], proxied: new Proxy([1, , 3], {}), far: new Proxy(new Proxy([5], {}), {}) }",
         "{ key: { '\\ud800x': 1 } }",
+        "{ 'a\\0b': 1, a: 2, 'a\\0c': '\\0' }",
         "{ dated: new (class extends Date { toISOString() { return 'mine'; } })(0) }",
         "{ dated: new (class extends Date { toJSON() { return 'mine'; } })(0) }",
         "{ made: Object.create({ toJSON() { return 'made'; } }) }",
