@@ -247,9 +247,9 @@ pub(crate) enum Read {
     Ended(Box<Listed>, Result<Content, ReadError>),
 }
 
-/// Reads an object. `take` is given each line that is a record, with its number, and writes what shall be handed on
-/// to the chunk, which is sent when it is large enough. Without a `sender`, `take` keeps what it
-/// wants itself.
+/// Reads an object. `take` is given each line that is a record, with its number, and writes what
+/// shall be handed on to the chunk, which is sent when it is large enough. Without a `sender`,
+/// `take` keeps what it wants itself.
 pub(crate) async fn read(
     reader: &Reader,
     object: &Listed,

@@ -122,8 +122,8 @@ impl CompactRange {
     }
 
     /// Proves that the tree over `[0, m)` is a prefix of the tree over `[0, n)`, where this range
-    /// is `[0, m)` and `later` is `[m, n)`. [`verify_consistency`](crate::verify_consistency) checks
-    /// the proof.
+    /// is `[0, m)` and `later` is `[m, n)`. [`verify_consistency`](crate::verify_consistency)
+    /// checks the proof.
     ///
     /// `None` when the two do not adjoin, or this one does not begin at 0.
     pub fn consistency(&self, later: &CompactRange) -> Option<Vec<Hash>> {

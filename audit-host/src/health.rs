@@ -13,8 +13,8 @@ use serde_json::{Value as Json, json};
 /// - [Ready](Probe::ready) as long as calls can succeed: for whoever sends it requests. With a
 ///   journal that does not depend on the bucket, and trouble with delivery is in the body only.
 ///
-/// A [public answer](Answer::public) is for clients' addresses: it says that a host is ready or not,
-/// and nothing of why.
+/// A [public answer](Answer::public) is for clients' addresses: it says that a host is ready or
+/// not, and nothing of why.
 #[derive(Clone)]
 pub struct Probe {
     inner: Arc<Inner>,

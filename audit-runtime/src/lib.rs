@@ -121,9 +121,8 @@
 //! error does not save it: its value is dropped when it is sealed, its transaction is rolled back,
 //! and each release fails with [`ReleaseError::Limit`] or [`ReleaseError::Body`]. What it had
 //! emitted before is made durable. Where that is nothing, one record says so in its place:
-//! `{"$audit":{"event":"refused","function":"f","kind":"query","reason":"…","at":0}}`. So nobody can
-//! silence the log by overflowing it, or by sending
-//! data that no body can hold.
+//! `{"$audit":{"event":"refused","function":"f","kind":"query","reason":"…","at":0}}`. So nobody
+//! can silence the log by overflowing it, or by sending data that no body can hold.
 //!
 //! The text of these errors may go to a client: it says the limit, or the path in the body, and
 //! never a size or a value. What the actual size was stands in the operator's log, by `tracing`.

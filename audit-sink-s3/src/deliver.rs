@@ -113,8 +113,8 @@ impl Deliverer {
                 Ok(true) => Ok(Delivery::Delivered),
                 Ok(false) => Ok(Delivery::Conflict),
                 Err(object_store::Error::NotFound { .. }) => Err(Refusal::gone()),
-                // S3 says "denied" instead of "not found" to those who may not list: no reason to alarm
-                // anybody here.
+                // S3 says "denied" instead of "not found" to those who may not list: no reason to
+                // alarm anybody here.
                 Err(object_store::Error::PermissionDenied { .. })
                     if refusal.answer == Answer::Contention =>
                 {

@@ -33,8 +33,8 @@ pub struct Health {
     pub retries: u64,
     /// Objects that were not delivered since another one stood under their key.
     pub conflicts: u64,
-    /// Panics of the sink's tasks and threads, and of the bucket's client, since it was opened. What
-    /// was under way then is carried out again, or the sink takes nothing more: see
+    /// Panics of the sink's tasks and threads, and of the bucket's client, since it was opened.
+    /// What was under way then is carried out again, or the sink takes nothing more: see
     /// [`commits`](Self::commits).
     pub panics: u64,
     /// Whether the store refuses to overwrite objects. `None` where it could not be asked when the

@@ -25,7 +25,8 @@
 //!   begin with `audit_`.
 //! - [`ObjectKey`], [`ObjectMetadata`], [`Compression`]: how objects are called, what they say
 //!   about themselves, and how they are written. Readers use them too, with [`Partition`] for what
-//!   need not be listed, [`Listed`] for what is there, and [`LineDecoder`] for what is in an object.
+//!   need not be listed, [`Listed`] for what is there, and [`LineDecoder`] for what is in an
+//!   object.
 //!
 //! It depends on `audit-core` alone. Hosts open a sink and hand it to their runtime.
 //!
@@ -97,8 +98,8 @@
 //! | *indeterminate*, `Unavailable` or `Blocked` | was sent and is not certain yet. The sink goes on with it, so that it may arrive, once |
 //! | *not persisted*, `Closed` | came after `close` |
 //!
-//! The message ends with the last response: who refused, why, and what to do. Dropping the future of
-//! `persist` takes nothing back.
+//! The message ends with the last response: who refused, why, and what to do. Dropping the future
+//! of `persist` takes nothing back.
 //!
 //! A conflict means that somebody else wrote under a key of this sink's stream. That object is left
 //! alone, the batches that were meant for it fail, and their sequence numbers are not used again.

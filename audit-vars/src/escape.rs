@@ -161,7 +161,8 @@ pub(crate) fn string_between<const A: usize, const B: usize>(
 }
 
 /// What ends a line for some readers, beside the line feed: U+0085, U+2028 and U+2029. Python's
-/// `splitlines` and JavaScript before ES2019 are such readers. As JSON, `\u2028` is the same string.
+/// `splitlines` and JavaScript before ES2019 are such readers. As JSON, `\u2028` is the same
+/// string.
 fn separator(bytes: &[u8]) -> Option<(usize, &'static [u8; 6])> {
     match bytes {
         [0xc2, 0x85, ..] => Some((2, b"\\u0085")),

@@ -41,8 +41,9 @@ impl Template {
     /// # Errors
     ///
     /// [`BodyError`] says what is wrong and where: not an object, a reserved key, a key that stands
-    /// twice in an object (as written, however it was spelled or made), an unknown variable, nesting beyond [`MAX_DEPTH`](crate::MAX_DEPTH), larger than
-    /// [`Limits::max_log_bytes`] once variables are at their largest.
+    /// twice in an object (as written, however it was spelled or made), an unknown variable,
+    /// nesting beyond [`MAX_DEPTH`](crate::MAX_DEPTH), larger than [`Limits::max_log_bytes`] once
+    /// variables are at their largest.
     pub fn compile<T: Serialize + ?Sized>(
         vars: &Vars,
         limits: &Limits,
@@ -57,9 +58,9 @@ impl Template {
     /// For hosts whose functions are written in another language: whoever makes the text must have
     /// told variables from data already, as Convex's `log.audit` does with Symbols. White space
     /// between values is left out and what ends a line for some readers is escaped (U+0085, U+2028,
-    /// U+2029: the same string, as JSON); everything else stays as it was written: numbers, escapes,
-    /// the order of members. A sentinel's key and name are taken
-    /// literally: written with escapes (`\u0024var`) the key is a reserved one.
+    /// U+2029: the same string, as JSON); everything else stays as it was written: numbers,
+    /// escapes, the order of members. A sentinel's key and name are taken literally: written with
+    /// escapes (`\u0024var`) the key is a reserved one.
     ///
     /// # Errors
     ///

@@ -180,7 +180,8 @@ impl JournaledWriter {
                 Ok(Err(_closed)) => return Err(SinkError::closed()),
                 Err(_elapsed) => return Err(self.no_room()),
             };
-        // Nothing would bring it to the bucket before the next opening, and nobody would hear of it.
+        // Nothing would bring it to the bucket before the next opening, and nobody would hear of
+        // it.
         if self.delivery.is_closed() {
             return Err(self.stopped());
         }
@@ -331,8 +332,8 @@ impl Committer {
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                 }
             }
-            // Before the batches are taken: while there is no space or no segment, their callers may
-            // still take them back.
+            // Before the batches are taken: while there is no space or no segment, their callers
+            // may still take them back.
             while !group.is_empty() && self.is_pausing() {
                 thread::park_timeout(PATIENCE);
                 group.retain(|queued| !queued.reply.is_closed());

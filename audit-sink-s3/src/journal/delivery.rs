@@ -1,8 +1,8 @@
 //! Brings what is in the journal to the bucket: cuts it into objects, plans each durably, puts it,
 //! and lets go of what has arrived.
 //!
-//! A part of it that panics, or is dropped, leaves an outcome that is unknown: everything begins anew
-//! from what is durable, and an object whose request vanished is sent again from its file.
+//! A part of it that panics, or is dropped, leaves an outcome that is unknown: everything begins
+//! anew from what is durable, and an object whose request vanished is sent again from its file.
 //!
 //! One task does all of it in order; the requests of several objects are under way at once. A
 //! backlog of any size is read from disk object by object, so memory holds what is under way and no

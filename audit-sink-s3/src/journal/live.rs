@@ -126,8 +126,8 @@ impl LiveSegments {
         live.end = group.end;
     }
 
-    /// Notes that nothing more will be written to this segment, nor to any before it. It may hold no
-    /// durable group, and is removed in its turn all the same.
+    /// Notes that nothing more will be written to this segment, nor to any before it. It may hold
+    /// no durable group, and is removed in its turn all the same.
     fn sealed(&self, segment: &Segment, stream: UniqueId, next_sequence: u64, now: Instant) {
         let mut state = self.state();
         // Its disk had no space.

@@ -6,9 +6,9 @@
 //! if the power was cut while it was written, pieces of it are zero.
 //!
 //! One more kind of group was not acknowledged: one for which there was no space. It is the last of
-//! its segment, whole or torn, and the group after it, in a later segment, names the same end before
-//! it. So it is no link of the chain, and is left out. A segment in which that was the only group
-//! holds no records, and later ones do.
+//! its segment, whole or torn, and the group after it, in a later segment, names the same end
+//! before it. So it is no link of the chain, and is left out. A segment in which that was the only
+//! group holds no records, and later ones do.
 
 use std::fmt;
 use std::io;

@@ -48,8 +48,8 @@ pub(crate) enum CommitError {
     /// tried again.
     NoSegment,
     /// There was no space to write it. It may be in the journal whole: if the process ends before
-    /// another group is durable, recovery may find it. The next group goes into another segment, and
-    /// once that is durable this one is not there any more.
+    /// another group is durable, recovery may find it. The next group goes into another segment,
+    /// and once that is durable this one is not there any more.
     NoSpace {
         error: Arc<io::Error>,
         /// Nothing more is written to it.
@@ -155,8 +155,8 @@ impl JournalWriter {
     /// Without space the journal goes on, but never in this segment: what was written of the group
     /// may reach the disk at any time, and a group behind it would stand behind a hole. The next
     /// group stands in another segment and names the same end before it as this one, which tells a
-    /// recovery that this one was given up. Until then a crash may leave this group whole, and it is
-    /// delivered. An error of another kind is the disk's: it stops the journal.
+    /// recovery that this one was given up. Until then a crash may leave this group whole, and it
+    /// is delivered. An error of another kind is the disk's: it stops the journal.
     fn cannot_write(&mut self, error: io::Error) -> CommitError {
         if !is_full(&error) {
             return self.stop(error);

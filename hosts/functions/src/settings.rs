@@ -275,8 +275,8 @@ pub struct Options {
     #[arg(long, env = "FUNCTION_MEMORY_MIB", value_name = "MIB")]
     pub function_memory_mib: Option<usize>,
 
-    /// How much memory the cache of queries' results may take, with their arguments and sealed logs,
-    /// in MiB. What is used least goes first; 0 keeps nothing. [default: 256]
+    /// How much memory the cache of queries' results may take, with their arguments and sealed
+    /// logs, in MiB. What is used least goes first; 0 keeps nothing. [default: 256]
     #[arg(long, env = "QUERY_CACHE_MIB", value_name = "MIB")]
     pub query_cache_mib: Option<usize>,
 

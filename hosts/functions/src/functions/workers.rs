@@ -28,7 +28,8 @@ pub(super) struct WorkerSettings {
     /// Far more than the engine's own limits allow: a job that takes longer is in native code that
     /// those limits do not reach.
     pub(super) overrun_after: Duration,
-    /// How long one stretch of JavaScript may be: see [`longest_stretch`](super::pulse::longest_stretch).
+    /// How long one stretch of JavaScript may be: see
+    /// [`longest_stretch`](super::pulse::longest_stretch).
     pub(super) longest_stretch: Duration,
     /// With this many threads that did not come back, the pool is [exhausted](Workers::exhausted).
     pub(super) max_stuck: usize,

@@ -225,10 +225,10 @@ impl Scanned {
     }
 
     /// What a call with these takes at most, in bytes. Each of the trees that are alive at once (as
-    /// parsed, as handed on, as a function's value) has 32 bytes for a value in a vector that may be
-    /// twice as large and is copied as it grows; 640 for the first node of an object's B-tree, which
-    /// has room for 11 members; 110 for a member of nodes that are half full; and a block of the
-    /// allocator for each text. A test compares this with what a process takes.
+    /// parsed, as handed on, as a function's value) has 32 bytes for a value in a vector that may
+    /// be twice as large and is copied as it grows; 640 for the first node of an object's B-tree,
+    /// which has room for 11 members; 110 for a member of nodes that are half full; and a block of
+    /// the allocator for each text. A test compares this with what a process takes.
     fn memory_bytes(&self, text_bytes: usize) -> usize {
         const TREES: usize = 3;
         let Scanned { values, objects, members, depth: _ } = *self;

@@ -239,7 +239,8 @@ impl Inflow {
         let beyond = |bytes: usize| bytes.saturating_sub(FREE_BYTES);
         let before = state.bytes;
         state.bytes += bytes;
-        // As it grows a buffer may take twice what is in it. By the 64 KiB, so that the shares are few.
+        // As it grows a buffer may take twice what is in it. By the 64 KiB, so that the shares are
+        // few.
         let steps = |bytes: usize| beyond(bytes).div_ceil(FREE_BYTES);
         let more = steps(state.bytes) - steps(before);
         if more > 0 {

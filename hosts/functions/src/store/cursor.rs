@@ -1,11 +1,12 @@
 //! Cursors and journals: places between the rows of a query, in the hands of clients.
 //!
 //! A place is the key of a row, which holds values that a function may hide, and whoever can write
-//! one reads where they like. So both are encrypted and authenticated with a key that the store made
-//! for itself, and bound to what they are for: a **cursor** to its component and query, index range
-//! included; a **journal** (where a page ended that a client has) to the function and to everything
-//! that was asked of the page, so that it can only ever end the same page there again. They are not
-//! bound to an identity: what they point into is what the function asks for, as whoever calls it.
+//! one reads where they like. So both are encrypted and authenticated with a key that the store
+//! made for itself, and bound to what they are for: a **cursor** to its component and query, index
+//! range included; a **journal** (where a page ended that a client has) to the function and to
+//! everything that was asked of the page, so that it can only ever end the same page there again.
+//! They are not bound to an identity: what they point into is what the function asks for, as
+//! whoever calls it.
 //!
 //! The cipher is AES-256-GCM-SIV (RFC 8452) with a nonce that depends on what the cursor is for
 //! alone: the same place always has the same cursor, as results have to be the same whenever they

@@ -3,10 +3,10 @@
 //! A [`Store`] keeps the documents of all components in one embedded key-value store. A [`Tx`]
 //! reads a [`Snapshot`] and holds its writes back; [`Tx::commit`] succeeds exactly when no commit
 //! since the snapshot wrote into what the transaction read, so committed transactions are
-//! serializable in the order of their timestamps. What was read is a
-//! [`ReadSet`]: ranges of keys, as narrow as what was consumed. The same read set makes a [`Watch`], which is told
-//! when a later commit writes into it. That one comparison of a read set with a commit's written
-//! keys is the only mechanism for conflicts, for the invalidation of cached results, and for waking
+//! serializable in the order of their timestamps. What was read is a [`ReadSet`]: ranges of keys,
+//! as narrow as what was consumed. The same read set makes a [`Watch`], which is told when a later
+//! commit writes into it. That one comparison of a read set with a commit's written keys is the
+//! only mechanism for conflicts, for the invalidation of cached results, and for waking
 //! subscriptions.
 //!
 //! # Durability

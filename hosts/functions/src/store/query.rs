@@ -147,8 +147,8 @@ impl Tx {
     ///
     /// # Errors
     ///
-    /// As [`query`](Self::query) and [`query_next`](Self::query_next), or a cursor is invalid: it was
-    /// not made by this store for this query, or the query's index is another one by now. The
+    /// As [`query`](Self::query) and [`query_next`](Self::query_next), or a cursor is invalid: it
+    /// was not made by this store for this query, or the query's index is another one by now. The
     /// message begins with `InvalidCursor`, upon which clients begin with the first page.
     pub fn page(
         &mut self,

@@ -491,9 +491,9 @@ impl Tx {
         std::mem::take(&mut self.reads)
     }
 
-    /// Does the host's own bookkeeping. What is read and written in it is outside of all limits, the
-    /// size of a document included: whether a function succeeds does not depend on what the host
-    /// notes about it.
+    /// Does the host's own bookkeeping. What is read and written in it is outside of all limits,
+    /// the size of a document included: whether a function succeeds does not depend on what the
+    /// host notes about it.
     pub(crate) fn unmetered<T>(&mut self, bookkeeping: impl FnOnce(&mut Tx) -> T) -> T {
         let before = std::mem::replace(&mut self.is_unmetered, true);
         let done = bookkeeping(self);
