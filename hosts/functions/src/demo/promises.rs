@@ -57,7 +57,7 @@ fn count(found: &[&Log], expected: usize, what: &str) -> Result<(), String> {
 
 /// Plays everything, then shows row by row. Gives whether all rows hold.
 pub(super) async fn play(stage: &Stage, page: &mut Page) -> Played<bool> {
-    page.playing("clients read, follow, change, fail, are in each other's way");
+    page.playing("clients read, follow, change, fail, and conflict with each other");
     let host = stage.host("data", &[]).await?;
     let scene = Scene::play(&host).await?;
     host.stop().await?;
@@ -160,7 +160,7 @@ struct Metered {
     metered_bytes: f64,
 }
 
-/// How many follow the document, and how many are in each other's way.
+/// How many follow the document, and how many conflict with each other.
 const FOLLOWERS: usize = 25;
 const CONTENDERS: usize = 16;
 
