@@ -2,7 +2,7 @@
 //! bucket.
 //!
 //! One task owns the queue, cuts it into objects and numbers the records; a task for each object
-//! encodes and delivers it.
+//! encodes and delivers it, and tells its callers.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -12,16 +12,21 @@ use std::sync::atomic::Ordering;
 use audit_core::{Batch, Durability, Place, Receipt, SinkError, SinkErrorKind, UniqueId};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use tokio::task::{self, JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::task::{self, JoinSet};
+use tokio::time::{Duration, Instant, sleep, sleep_until, timeout_at};
 
+use crate::answer::{Answer, Blocker};
 use crate::buffers::pieces;
 use crate::deliver::{Deliverer, Delivery};
-use crate::encode::ObjectEncoder;
+use crate::encode::{EncodedObject, ObjectEncoder};
 use crate::health::{HealthBoard, Trouble, Watch};
-use crate::panic::{Panicked, catch_in};
+use crate::journal::executor::{Executor, execute};
+use crate::panic::{Panicked, catch, catch_in};
 use crate::slot::Slot;
-use crate::{ObjectKey, Settings};
+use crate::{Compression, ObjectKey, Settings};
+
+#[cfg(test)]
+mod panics;
 
 /// Above this many bytes of lines an object is encoded on a thread for blocking work: by then
 /// compressing takes longer than a runtime's thread should be held up (about 0.2 ms), and far
@@ -84,13 +89,14 @@ impl DirectWriter {
     pub(crate) fn start(
         stream: UniqueId,
         deliverer: Deliverer,
+        executor: Arc<dyn Executor>,
         settings: Settings,
     ) -> DirectWriter {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(false);
         let room = Arc::new(Semaphore::new(settings.max_pending_bytes));
         let health = Arc::clone(&deliverer.health);
-        let writer = Writer::new(stream, deliverer, settings.clone(), receiver);
+        let writer = Writer::new(stream, deliverer, executor, settings.clone(), receiver);
         let must_end = health.must_end("the task that writes audit logs");
         tokio::spawn(async move {
             match catch_in(writer.run()).await {
@@ -129,7 +135,7 @@ impl DirectWriter {
         }
         match timeout_at(deadline, outcome).await {
             Ok(Ok(result)) => result,
-            // The task that had the batch is gone, by a panic or with its runtime.
+            // The task that had the batch is gone with its runtime.
             Ok(Err(_gone)) => Err(match slot.take() {
                 Some(_) => self.not_taken(),
                 None => SinkError::indeterminate(
@@ -239,6 +245,7 @@ struct Writer {
     /// The number of the next record.
     next_sequence: u64,
     deliverer: Arc<Deliverer>,
+    executor: Arc<dyn Executor>,
     settings: Settings,
     commands: mpsc::UnboundedReceiver<Command>,
     /// No command will come any more.
@@ -251,8 +258,6 @@ struct Writer {
     sweep_at: usize,
     next_ticket: Ticket,
     deliveries: JoinSet<()>,
-    /// The last delivery that ended has panicked.
-    broken: Option<Watch>,
     /// The first ticket of each object under way.
     in_flight: HashMap<task::Id, Ticket>,
     /// Each waits until every ticket below its own is certain. In the order of their tickets.
@@ -268,6 +273,7 @@ impl Writer {
     fn new(
         stream: UniqueId,
         deliverer: Deliverer,
+        executor: Arc<dyn Executor>,
         settings: Settings,
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> Writer {
@@ -275,6 +281,7 @@ impl Writer {
             stream,
             next_sequence: 0,
             deliverer: Arc::new(deliverer),
+            executor,
             settings,
             commands,
             drained: false,
@@ -284,7 +291,6 @@ impl Writer {
             sweep_at: MIN_SWEEP,
             next_ticket: 0,
             deliveries: JoinSet::new(),
-            broken: None,
             in_flight: HashMap::new(),
             flushes: VecDeque::new(),
         }
@@ -305,7 +311,11 @@ impl Writer {
                     self.drained = count == 0;
                     received.drain(..).for_each(|command| self.take(command));
                 }
-                Some(ended) = self.deliveries.join_next_with_id(), if !self.deliveries.is_empty() => self.ended(ended),
+                Some(ended) = self.deliveries.join_next_with_id(), if !self.deliveries.is_empty() => {
+                    // A delivery that is gone without an outcome went with its runtime.
+                    let id = ended.map_or_else(|gone| gone.id(), |(id, ())| id);
+                    self.in_flight.remove(&id);
+                }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
         }
@@ -336,34 +346,6 @@ impl Writer {
         self.sweep_at = MIN_SWEEP.max(2 * self.queue.len());
     }
 
-    fn ended(&mut self, ended: Result<(task::Id, ()), JoinError>) {
-        let id = match ended {
-            Ok((id, ())) => {
-                if let Some(broken) = self.broken.take() {
-                    broken.over();
-                }
-                id
-            }
-            Err(error) => {
-                let id = error.id();
-                // Its waiters were told when it dropped their replies.
-                let trouble = match error.try_into_panic() {
-                    Ok(panic) => {
-                        Trouble::panicked("the delivery of an object", &Panicked::of(&*panic))
-                    }
-                    Err(_cancelled) => Trouble::Panicked(
-                        "the delivery of an object ended without an outcome".to_owned(),
-                    ),
-                };
-                self.deliverer.health.panicked();
-                let broken = &mut self.broken;
-                broken.get_or_insert_with(|| self.deliverer.health.watch()).report(trouble);
-                id
-            }
-        };
-        self.in_flight.remove(&id);
-    }
-
     fn has_slot(&self) -> bool {
         self.in_flight.len() < self.settings.max_in_flight
     }
@@ -373,7 +355,7 @@ impl Writer {
         let queued = self.queue.front().map(|(ticket, _)| *ticket);
         let oldest = unfinished.or(queued).unwrap_or(self.next_ticket);
         while let Some((_, reply)) = self.flushes.pop_front_if(|(ticket, _)| *ticket <= oldest) {
-            // Who asked may have gone.
+            // The caller may have gone.
             let _ = reply.send(());
         }
     }
@@ -382,7 +364,11 @@ impl Writer {
         while self.has_slot() && self.is_due() {
             if let Some(group) = self.cut() {
                 let ticket = group.first_ticket;
-                let deliver = group.deliver(Arc::clone(&self.deliverer), self.settings.compression);
+                let deliver = group.deliver(
+                    Arc::clone(&self.deliverer),
+                    Arc::clone(&self.executor),
+                    self.settings.compression,
+                );
                 let id = self.deliveries.spawn(deliver).id();
                 self.in_flight.insert(id, ticket);
             }
@@ -433,7 +419,7 @@ impl Writer {
             group.count += u64::from(batch.count());
             group.bytes += bytes;
             group.lines.push(batch.lines().clone());
-            group.waiters.push(Waiter { reply, place, _pending: pending });
+            group.waiters.push(Waiter { reply, place, pending });
         }
         group
     }
@@ -454,11 +440,20 @@ struct Group {
 struct Waiter {
     reply: oneshot::Sender<Result<Receipt, SinkError>>,
     place: Place,
-    _pending: Pending,
+    /// Gives its room back when the outcome is certain.
+    pending: Pending,
 }
 
 impl Group {
-    async fn deliver(self, deliverer: Arc<Deliverer>, compression: crate::Compression) {
+    /// Delivers the object until that is certain, and then tells the callers. A panic leaves the
+    /// outcome unknown and the records in memory, so delivery is retried like after any other
+    /// failure; that no copy is stored is the key's matter, as for every retry.
+    async fn deliver(
+        self,
+        deliverer: Arc<Deliverer>,
+        executor: Arc<dyn Executor>,
+        compression: Compression,
+    ) {
         let Group {
             first_ticket: _,
             stream,
@@ -470,23 +465,45 @@ impl Group {
             waiters,
         } = self;
         let key = ObjectKey::new(time_ms, stream, first_sequence, compression);
-        let encode = move || {
-            let lines = lines.concat();
-            ObjectEncoder::new(pieces()).encode(&lines, first_sequence, count, compression)
-        };
-        let object = if bytes > MAX_ENCODE_INLINE_BYTES {
-            match task::spawn_blocking(encode).await {
-                Ok(object) => object,
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                // The runtime is shutting down.
-                Err(_cancelled) => return,
-            }
-        } else {
-            encode()
-        };
         let path = deliverer.bucket.path(&key.to_string());
-        let delivery = deliverer.deliver(&path, &object).await;
-        for Waiter { reply, place, _pending } in waiters {
+        let encode = || {
+            let lines = lines.clone();
+            let encode = move || {
+                let lines = lines.concat();
+                ObjectEncoder::new(pieces()).encode(&lines, first_sequence, count, compression)
+            };
+            let executor = &*executor;
+            async move {
+                if bytes > MAX_ENCODE_INLINE_BYTES {
+                    execute(executor, encode).await
+                } else {
+                    encode()
+                }
+            }
+        };
+        let mut object: Option<EncodedObject> = None;
+        let mut panics: Option<(Watch, u32)> = None;
+        let delivery = loop {
+            let attempt = async {
+                let object = match &mut object {
+                    Some(object) => object,
+                    none => none.insert(encode().await),
+                };
+                deliverer.deliver(&path, object).await
+            };
+            match catch_in(attempt).await {
+                Ok(delivery) => break delivery,
+                Err(panicked) => {
+                    // What counts and what draws the backoff may be what panics.
+                    let backoff = catch(|| backoff_after(&panicked, &mut panics, &deliverer));
+                    sleep(backoff.unwrap_or(FALLBACK_BACKOFF)).await;
+                }
+            }
+        };
+        if let Some((watch, _)) = panics {
+            let _ = catch(|| watch.over());
+        }
+        for Waiter { reply, place, pending } in waiters {
             let result = match delivery {
                 // A crash before this line: the object is in the bucket, nobody was told. That is
                 // allowed.
@@ -498,26 +515,51 @@ impl Group {
                     format!("another object stands at {path}, where the audit batch should go"),
                 )),
             };
-            // Who asked may have gone. The records stay where they are.
-            let _ = reply.send(result);
+            // The caller may have gone; the records stay where they are. Or it panics when it is
+            // woken, which is nothing to the other callers.
+            let _ = catch(move || {
+                let _ = reply.send(result);
+                drop(pending);
+            });
         }
     }
+}
+
+/// How long delivery waits after a panic when the backoff itself cannot be drawn.
+const FALLBACK_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Reports a panic of a delivery, and says how long to wait before the retry. `panics` are those
+/// of this delivery so far.
+fn backoff_after(
+    panicked: &Panicked,
+    panics: &mut Option<(Watch, u32)>,
+    deliverer: &Deliverer,
+) -> Duration {
+    let (watch, count) = panics.get_or_insert_with(|| (deliverer.health.watch(), 0));
+    *count = count.saturating_add(1);
+    let retry = *count - 1;
+    deliverer.health.panicked();
+    watch.report(Trouble::panicked("the delivery of an object", panicked));
+    deliverer.pause(Answer::Blocked(Blocker::Panic), retry)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Bucket;
+    use crate::journal::executor::BlockingThreads;
     use audit_core::testing::SeededRandom;
 
     #[test]
-    fn what_was_taken_back_does_not_fill_the_queue() {
+    fn batches_taken_back_do_not_fill_the_queue() {
         let (bucket, settings) = (Bucket::open("memory:///").unwrap(), Settings::default());
         let health = HealthBoard::new(String::new());
         let deliverer =
             Deliverer::new(bucket, health, Arc::new(SeededRandom::new(1)), settings.clone());
         let (_commands, receiver) = mpsc::unbounded_channel();
-        let mut writer = Writer::new(UniqueId::from_bits(1), deliverer, settings, receiver);
+        let executor = Arc::new(BlockingThreads);
+        let mut writer =
+            Writer::new(UniqueId::from_bits(1), deliverer, executor, settings, receiver);
         for _ in 0..100 * MIN_SWEEP {
             let slot = Arc::default();
             let (reply, _) = oneshot::channel();

@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::answer::{Answer, Refusal};
 use crate::meters::Meters;
-use crate::panic::Panicked;
+use crate::panic::{Panicked, catch};
 
 /// How a sink is doing, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -601,7 +601,8 @@ impl Drop for Watch {
         if troubles.current.remove(&self.number).is_some() {
             let level = troubles.level();
             drop(troubles);
-            self.board.meters.blocked(level as u8);
+            // It may be dropped by a panic, and a second one would end the process.
+            let _ = catch(|| self.board.meters.blocked(level as u8));
         }
     }
 }

@@ -82,7 +82,7 @@
 //! | timeout, reset, 5xx, 429 | unknown | the same bytes again, after a pause with full jitter, for ever |
 //! | already exists | ours? | compare its hash: the same is delivered, another is a *conflict* |
 //! | 409 of S3 | contention | compare, then again |
-//! | a panic of the client or of a task | unknown | again, slowly, for ever; counted, an error in the log, and in [`Health`] |
+//! | a panic of the client or of a delivery task | unknown | retried slowly, for ever; counted, an error in the log, and in [`Health`] |
 //! | 403, 404, credentials, certificate, encryption key, full disk | blocked | again, slowly, for ever; an error in the log, and in [`Health`] |
 //!
 //! A request that takes longer than 95% of the last 64 successful ones did gets a second one beside

@@ -11,6 +11,7 @@ use audit_core::{
 use crate::deliver::Deliverer;
 use crate::direct::DirectWriter;
 use crate::health::HealthBoard;
+use crate::journal::executor::BlockingThreads;
 use crate::journal::{JournaledWriter, Opening};
 use crate::probe::{Probe, probe};
 use crate::{Bucket, Health, OpenError, Settings};
@@ -160,7 +161,10 @@ impl S3SinkBuilder {
             settings.clone(),
         );
         let writer = match settings.journal.clone() {
-            None => Writer::Direct(DirectWriter::start(stream, deliverer, settings)),
+            None => {
+                let executor = Arc::new(BlockingThreads);
+                Writer::Direct(DirectWriter::start(stream, deliverer, executor, settings))
+            }
             Some(journal) => {
                 let opening = Opening { journal, settings, stream, deliverer, random };
                 Writer::Journaled(opening.open().await?)

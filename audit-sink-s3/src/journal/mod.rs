@@ -23,7 +23,7 @@ mod delivery_checker;
 #[cfg(test)]
 mod delivery_simulation;
 pub(crate) mod disk;
-mod executor;
+pub(crate) mod executor;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]

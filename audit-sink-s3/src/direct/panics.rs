@@ -1,0 +1,285 @@
+//! A delivery that panics at any step: each caller gets its receipt, and the object is there once.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+
+use audit_core::testing::SeededRandom;
+use audit_core::{Batch, Durability, Place, Random, UniqueId, async_trait};
+use futures::stream::BoxStream;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+use super::*;
+use crate::journal::executor::{BlockingThreads, Work};
+use crate::{Bucket, HealthState};
+
+/// Counts the steps of a delivery, and panics at some of them.
+#[derive(Debug, Default)]
+struct Steps {
+    taken: AtomicUsize,
+    panics_at: Mutex<Vec<usize>>,
+}
+
+impl Steps {
+    fn step(&self) {
+        let step = self.taken.fetch_add(1, Ordering::Relaxed);
+        if self.panics_at.lock().unwrap().contains(&step) {
+            // Without a message on standard error for each.
+            std::panic::resume_unwind(Box::new("told to panic"));
+        }
+    }
+}
+
+/// What a delivery reaches beyond its own code.
+#[derive(Debug, Clone)]
+struct Stepping<T>(Arc<Steps>, T);
+
+#[async_trait]
+impl Executor for Stepping<BlockingThreads> {
+    async fn execute(&self, work: Work) {
+        self.0.step();
+        self.1.execute(work).await;
+        self.0.step();
+    }
+}
+
+impl Random for Stepping<Arc<SeededRandom>> {
+    fn next_u64(&self) -> u64 {
+        self.0.step();
+        self.1.next_u64()
+    }
+}
+
+impl metrics::CounterFn for Stepping<()> {
+    fn increment(&self, _: u64) {
+        self.0.step();
+    }
+
+    fn absolute(&self, _: u64) {
+        self.0.step();
+    }
+}
+
+impl metrics::GaugeFn for Stepping<()> {
+    fn increment(&self, _: f64) {
+        self.0.step();
+    }
+
+    fn decrement(&self, _: f64) {
+        self.0.step();
+    }
+
+    fn set(&self, _: f64) {
+        self.0.step();
+    }
+}
+
+impl metrics::Recorder for Stepping<()> {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(Arc::new(self.clone()))
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(Arc::new(self.clone()))
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+impl tracing::Subscriber for Stepping<()> {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("audit_sink_s3")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.step();
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Stores what it is sent. Of the first put nobody hears that it did.
+#[derive(Debug)]
+struct LossyStore {
+    steps: Arc<Steps>,
+    inner: Arc<InMemory>,
+    puts: AtomicUsize,
+}
+
+impl fmt::Display for LossyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LossyStore")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for LossyStore {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        self.steps.step();
+        let put = self.inner.put_opts(location, payload, options).await;
+        self.steps.step();
+        match self.puts.fetch_add(1, Ordering::Relaxed) {
+            0 => Err(Error::Generic { store: "LossyStore", source: "the answer is lost".into() }),
+            _ => put,
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        _: &Path,
+        _: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        unreachable!("an object is one put")
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.steps.step();
+        let found = self.inner.get_opts(location, options).await;
+        self.steps.step();
+        found
+    }
+
+    fn delete_stream(
+        &self,
+        _: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        unreachable!("nothing is deleted")
+    }
+
+    fn list(&self, _: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        unreachable!("nothing is listed")
+    }
+
+    async fn list_with_delimiter(&self, _: Option<&Path>) -> Result<ListResult> {
+        unreachable!("nothing is listed")
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        unreachable!("nothing is copied")
+    }
+}
+
+/// A writer to a store in memory, all of whose parts count their steps.
+fn start(steps: &Arc<Steps>) -> (DirectWriter, Arc<HealthBoard>, Arc<InMemory>) {
+    let settings = Settings {
+        compression: Compression::None,
+        persist_timeout_ms: 24 * 60 * 60 * 1_000,
+        ..Settings::default()
+    };
+    let inner = Arc::new(InMemory::new());
+    let (counted, store) = (Arc::clone(steps), Arc::clone(&inner));
+    let store = LossyStore { steps: counted, inner: store, puts: AtomicUsize::new(0) };
+    let recorder = Stepping(Arc::clone(steps), ());
+    let health = metrics::with_local_recorder(&recorder, || HealthBoard::new(String::new()));
+    let random = Arc::new(Stepping(Arc::clone(steps), Arc::new(SeededRandom::new(1))));
+    let bucket = Bucket::from_store(Arc::new(store), "");
+    let deliverer = Deliverer::new(bucket, Arc::clone(&health), random, settings.clone());
+    let executor = Arc::new(Stepping(Arc::clone(steps), BlockingThreads));
+    (DirectWriter::start(stream(), deliverer, executor, settings), health, inner)
+}
+
+fn stream() -> UniqueId {
+    UniqueId::from_bits(1)
+}
+
+/// Two batches of one object, large enough to be encoded on another thread.
+fn batches() -> [Batch; 2] {
+    let line = |n| format!("{{\"n\":{n},\"x\":\"{}\"}}\n", "x".repeat(MAX_ENCODE_INLINE_BYTES));
+    [1, 2].map(|n| Batch::from_lines(0, line(n).into()).unwrap())
+}
+
+/// Delivers two batches, with panics at these steps. Says how many steps were taken.
+async fn deliver(panics_at: Vec<usize>) -> usize {
+    let what = format!("panics at {panics_at:?}");
+    let panics = panics_at.len();
+    let steps = Arc::new(Steps { panics_at: Mutex::new(panics_at), ..Steps::default() });
+    let (writer, health, store) = start(&steps);
+    let _log = tracing::subscriber::set_default(Stepping(Arc::clone(&steps), ()));
+    let batches = batches();
+    let [first, second] = batches.each_ref().map(|batch| writer.persist(batch.clone()));
+    let (first, second) = tokio::join!(first, second);
+    for (first_sequence, receipt) in [(0, first), (1, second)] {
+        let receipt = receipt.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let place = Place { stream: stream(), first_sequence, count: 1 };
+        assert_eq!((receipt.durability, receipt.place), (Durability::Delivered, Some(place)));
+    }
+    writer.close().await.unwrap();
+    let key = ObjectKey::new(0, stream(), 0, Compression::None).to_string();
+    let stored = store.get(&Path::from(key)).await.unwrap().bytes().await.unwrap();
+    let lines = batches.each_ref().map(|batch| batch.lines().clone()).concat();
+    assert!(stored == lines, "{what}: other bytes");
+    let health = health.health(0);
+    assert_eq!((health.pending_batches, health.conflicts), (0, 0), "{what}");
+    assert_eq!(health.state, HealthState::Ok, "{what}");
+    assert_eq!(health.panics == 0, panics == 0, "{what}");
+    steps.taken.load(Ordering::Relaxed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_panics_at_any_step_is_retried() {
+    let steps = deliver(Vec::new()).await;
+    // The executor, two puts, the question whose object it is, the backoff, counters, the log.
+    assert!(steps >= 14, "{steps} steps");
+    for step in 0..steps {
+        deliver(vec![step]).await;
+        // What comes after a panic panics too: reporting it, the backoff, the retry.
+        for other in step + 1..step + 12 {
+            deliver(vec![step, other]).await;
+        }
+        deliver((step..step + 12).collect()).await;
+    }
+}
+
+/// Panics when it is woken.
+struct PanickyWaker;
+
+impl Wake for PanickyWaker {
+    fn wake(self: Arc<PanickyWaker>) {
+        std::panic::resume_unwind(Box::new("told to panic"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_panics_costs_no_other_its_receipt() {
+    let (writer, _, _) = start(&Arc::new(Steps::default()));
+    let [first, second] = batches().map(|batch| writer.persist(batch));
+    let mut first = pin!(first);
+    let waker = Waker::from(Arc::new(PanickyWaker));
+    assert!(first.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert_eq!(second.await.unwrap().place.unwrap().first_sequence, 1);
+    assert_eq!(first.await.unwrap().place.unwrap().first_sequence, 0);
+    writer.close().await.unwrap();
+}
