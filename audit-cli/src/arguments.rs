@@ -50,7 +50,7 @@ pub(crate) struct Common {
     pub(crate) parallel: u16,
 
     /// How long to retry a request that a bucket does not answer, in seconds. 0 gives up at once
-    #[arg(long, global = true, default_value_t = Bucket::READ_RETRY.as_secs(), value_name = "SECONDS", env = "AUDIT_RETRY_FOR", value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    #[arg(long, global = true, default_value_t = Bucket::READ_RETRY.as_secs(), value_name = "SECONDS", env = "AUDIT_RETRY_FOR", hide_env_values = true, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub(crate) retry_for: u64,
 }
 
@@ -104,7 +104,7 @@ pub(crate) enum Command {
 pub(crate) struct Source {
     /// The bucket: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///path, or
     /// a directory
-    #[arg(env = "AUDIT_BUCKET")]
+    #[arg(env = "AUDIT_BUCKET", hide_env_values = true)]
     pub(crate) bucket: String,
 }
 
@@ -155,7 +155,7 @@ pub(crate) struct Filter {
 
     /// Where a record has its time: the JSON pointer of milliseconds since 1970, or of a date and
     /// time. Records without a time there are left out of a range of times, and counted
-    #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER")]
+    #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER", hide_env_values = true)]
     pub(crate) time: Option<Pointer>,
 }
 
@@ -233,7 +233,7 @@ pub(crate) struct Stats {
 
     /// Where a record has its time, for how late objects come: the JSON pointer of milliseconds
     /// since 1970, or of a date and time
-    #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER")]
+    #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER", hide_env_values = true)]
     pub(crate) time: Option<Pointer>,
 }
 
@@ -252,7 +252,7 @@ pub(crate) enum JournalCommand {
 #[derive(Debug, Args)]
 pub(crate) struct JournalDirectory {
     /// The journal's directory
-    #[arg(env = "AUDIT_JOURNAL")]
+    #[arg(env = "AUDIT_JOURNAL", hide_env_values = true)]
     pub(crate) directory: PathBuf,
 }
 
@@ -279,7 +279,7 @@ pub(crate) struct JournalDeliver {
 
     /// The bucket that the host wrote to: s3://bucket/prefix, gs://bucket/prefix,
     /// az://container/prefix, file:///path
-    #[arg(env = "AUDIT_BUCKET")]
+    #[arg(env = "AUDIT_BUCKET", hide_env_values = true)]
     pub(crate) bucket: String,
 
     /// Say what would be delivered, and change nothing

@@ -39,6 +39,7 @@ mod signals;
 mod stats;
 mod tail;
 mod time;
+mod usage;
 
 /// The snippets of `docs/HOSTS.md`, which are run as any example is.
 #[cfg(doctest)]
@@ -47,18 +48,16 @@ mod hosts {}
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
-
 use crate::arguments::{Arguments, Command};
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    if let Err(what) = arguments.check() {
-        Arguments::command().error(clap::error::ErrorKind::ValueValidation, what).exit();
-    }
+    let arguments = match usage::read() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
     let output = Output::new(arguments.common.color, arguments.common.json);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

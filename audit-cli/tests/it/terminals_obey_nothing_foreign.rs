@@ -112,3 +112,47 @@ async fn names_and_errors_are_escaped_wherever_they_go() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_errors_quote_foreign_text_escaped() {
+    for hazard in "\u{1b}\u{7}\r\n\t\u{7f}\u{9b}\u{202e}\u{200b}\u{e0041}".chars() {
+        let hostile = format!("a{hazard}[31mb");
+        let escaped = hazard.escape_unicode().to_string();
+        let flag = format!("--{hostile}");
+        // In each place of a command line that an error quotes.
+        for arguments in [
+            &[&*hostile][..],
+            &[&flag, "ls"],
+            &["ls", &flag, "x"],
+            &["ls", "x", &hostile],
+            &["ls", "x", "--since", &hostile],
+            &["ls", "x", "--stream", &hostile],
+            &["--parallel", &hostile, "ls", "x"],
+            &["--color", &hostile, "ls", "x"],
+            &["cat", "x", "--where", &hostile],
+            &["cat", "x", "--time", &hostile],
+            &["doctor", "x", "--role", &hostile],
+            &["policy", &hostile, "x"],
+            &["completions", &hostile],
+        ] {
+            for shown in [
+                audit(&[], arguments).await.err,
+                on_terminal(arguments).await,
+                audit(&[("CLICOLOR_FORCE", "1".to_owned())], arguments).await.err,
+            ] {
+                is_harmless(&shown);
+                assert!(shown.contains(&escaped), "{arguments:?}: {shown:?}");
+            }
+        }
+        // In variables.
+        for (variable, arguments) in
+            [("AUDIT_RETRY_FOR", &["ls", "x"][..]), ("AUDIT_TIME_POINTER", &["cat", "x"])]
+        {
+            let ran = audit(&[(variable, hostile.clone())], arguments).await;
+            assert_eq!(ran.code, Some(2), "{ran:?}");
+            is_harmless(&ran.err);
+            let help = audit(&[(variable, hostile.clone())], &[arguments[0], "--help"]).await;
+            is_harmless(&help.out);
+        }
+    }
+}

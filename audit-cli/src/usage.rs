@@ -1,0 +1,42 @@
+//! Reads the command line, and says what is wrong with one.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::builder::Styles;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
+use crate::arguments::Arguments;
+use crate::escape;
+
+/// The arguments of this process; or, once help or an error is printed, the exit code.
+pub(crate) fn read() -> Result<Arguments, ExitCode> {
+    let arguments = Arguments::try_parse().map_err(|error| print(&error))?;
+    arguments.check().map_err(|what| {
+        let what = escape::text(&what).into_owned();
+        print(&Arguments::command().error(ErrorKind::ValueValidation, what))
+    })?;
+    Ok(arguments)
+}
+
+/// Clap quotes arguments as they are, and they may be foreign: the name of a file, an identifier
+/// that somebody pasted. So an error is made once more, without colours and of escaped arguments;
+/// what variables of the environment add to it is escaped here.
+fn print(error: &clap::Error) -> ExitCode {
+    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    let kinds = [DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion];
+    if kinds.contains(&error.kind()) {
+        error.exit();
+    }
+    let shown = |argument: OsString| escape::text(&argument.to_string_lossy()).into_owned();
+    let plain = Arguments::command().styles(Styles::plain());
+    let escaped = plain.try_get_matches_from(std::env::args_os().map(shown)).err();
+    let text = escaped.as_ref().unwrap_or(error).render().ansi().to_string();
+    let mut stderr = io::stderr().lock();
+    for line in text.lines() {
+        let _ = writeln!(stderr, "{}", escape::text(line));
+    }
+    ExitCode::from(2)
+}
