@@ -14,7 +14,7 @@ use object_store::client::{HttpClient, HttpConnector, HttpRequestBody, ReqwestCo
 use object_store::path::Path;
 use object_store::signer::Signer;
 
-use super::PATIENCE;
+use super::refusal::PATIENCE;
 use crate::failure::Failure;
 use crate::time::now_ms;
 

@@ -2,11 +2,15 @@
 //! configured otherwise is named.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use audit_sink_s3::Bucket;
 use s3_testserver::{ErrorAnswer, Fault, RequestInfo, RetentionMode, S3TestServer};
 use serde_json::Value;
 
 use crate::support::{
-    DAY, Ran, audit, batch, bucket, environment, object_for_each_batch, url, write,
+    DAY, HOUR_MS, Ran, audit, batch, bucket, environment, object_for_each_batch, url, write,
 };
 
 /// What every check came out as.
@@ -313,4 +317,48 @@ async fn a_directory_is_for_development_and_said_to_be() {
         ("ok".into(), "ok".into(), "ok".into())
     );
     assert_eq!((verdict("overwrite"), verdict("delete")), ("warning".into(), "warning".into()));
+    assert_eq!(verdict("leftovers"), "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_dead_writers_are_counted_and_named() {
+    let root = tempfile::tempdir().unwrap();
+    let bucket = Bucket::open(&format!("file://{}", root.path().display())).unwrap();
+    let days = [DAY, DAY + 24 * HOUR_MS].map(|time_ms| batch(time_ms, "ada", 1));
+    write(bucket, object_for_each_batch(), days.to_vec()).await;
+    // Beside each object, what a killed process left: of its object, and of no object of ours.
+    let mut left = Vec::new();
+    for hour in glob(root.path(), 2) {
+        for object in glob(&hour, 1) {
+            left.push(format!("{}#{}", object.display(), left.len()));
+            std::fs::write(left.last().unwrap(), "half").unwrap();
+        }
+        std::fs::write(hour.join("notes#1"), "x").unwrap();
+    }
+    assert_eq!(left.len(), 2);
+    for role in ["host", "reader"] {
+        let arguments = ["doctor", "--json", "--role", role, root.path().to_str().unwrap()];
+        let ran = audit(&[], &arguments).await;
+        let checks = ran.json();
+        let check = checks.iter().find(|check| check["check"] == "leftovers").unwrap();
+        let said = check["said"].as_str().unwrap();
+        assert!(said.starts_with("writers that died left 2 files, such as dt="), "{said}");
+        assert_eq!((&check["verdict"], ran.code), (&"warning".into(), Some(0)));
+        // The advice does what it says, and to nothing else.
+        let advice = check["advice"].as_str().unwrap().rsplit_once(": ").unwrap().1;
+        let find = advice.replace("DIRECTORY", ".").replace(" -mmin +60 -delete", "");
+        let found = Command::new("sh").args(["-c", &find]).current_dir(root.path()).output();
+        let found = String::from_utf8(found.unwrap().stdout).unwrap();
+        assert_eq!(found.lines().count(), left.len(), "{find}: {found}");
+    }
+}
+
+/// What stands so many levels below a directory among the partitions.
+fn glob(directory: &Path, levels: u32) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let entries = entries.filter(|path| !path.ends_with("_audit"));
+    match levels {
+        1 => entries.collect(),
+        _ => entries.flat_map(|path| glob(&path, levels - 1)).collect(),
+    }
 }

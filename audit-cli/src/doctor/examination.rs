@@ -1,0 +1,168 @@
+//! One look at a bucket: which checks are made, and the first of them.
+
+use audit_core::{SystemClock, SystemRandom, UniqueId};
+use audit_sink_s3::Bucket;
+use object_store::path::Path;
+use object_store::{Error, GetOptions, ObjectStore};
+
+use super::check::{Check, Verdict};
+use super::permissions::Permissions;
+use super::refusal::{is_answer, limited};
+use super::wire::{Answer, Wire};
+use crate::arguments::{Common, Role};
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::time::Span;
+
+/// A difference of clocks that is worth a word, and the one from which S3 refuses.
+const NOTABLE_SKEW_MS: i64 = 60_000;
+const REFUSED_SKEW_MS: i64 = 15 * 60_000;
+
+/// One look at a bucket.
+pub(super) struct Examination {
+    pub(super) bucket: Bucket,
+    pub(super) is_directory: bool,
+    pub(super) wire: Option<Wire>,
+    pub(super) role: Role,
+    pub(super) permissions: &'static Permissions,
+    /// Of this examination alone.
+    pub(super) path: Path,
+    pub(super) checks: Vec<Check>,
+    pub(super) progress: Progress,
+}
+
+/// How many checks there are at most, for the progress.
+const CHECKS: u64 = 14;
+
+impl Examination {
+    pub(super) fn new(url: &str, role: Role, common: &Common) -> Result<Examination, Failure> {
+        let is_directory = url.starts_with("file:");
+        // A directory that does not exist would be created. Nothing is retried: each request is a
+        // question.
+        let bucket = if is_directory {
+            Bucket::open_to_read(url, Bucket::READ_RETRY)?
+        } else {
+            Bucket::open(url)?
+        };
+        let wire = if url.starts_with("s3:") { Some(Wire::open(url, &bucket)?) } else { None };
+        let name = UniqueId::generate(&SystemClock, &SystemRandom);
+        let path = bucket.path(&format!("_audit/doctor/{name}"));
+        let progress = Progress::new(common, CHECKS);
+        let permissions = Permissions::of(url);
+        let checks = Vec::new();
+        Ok(Examination { bucket, is_directory, wire, role, permissions, path, checks, progress })
+    }
+
+    pub(super) fn say(
+        &mut self,
+        check: &'static str,
+        verdict: Verdict,
+        said: impl Into<String>,
+        advice: Option<&str>,
+    ) {
+        let advice = advice.map(ToOwned::to_owned);
+        self.checks.push(Check { check, verdict, said: said.into(), advice });
+        self.progress.at(self.checks.len() as u64, check);
+    }
+
+    pub(super) fn store(&self) -> &dyn ObjectStore {
+        &**self.bucket.store()
+    }
+
+    pub(super) async fn run(&mut self) {
+        if !self.reach().await {
+            return;
+        }
+        match self.role {
+            Role::Host => {
+                if self.write().await {
+                    self.create_only().await;
+                    self.overwrite().await;
+                    self.read().await;
+                    self.checksum().await;
+                    self.versions().await;
+                    self.list().await;
+                    self.delete().await;
+                }
+                self.leftovers().await;
+            }
+            Role::Reader => {
+                self.read_only().await;
+                self.list().await;
+                self.read_any().await;
+                self.delete().await;
+                self.leftovers().await;
+            }
+        }
+    }
+
+    /// Whether anybody answers, by which clock, and over what.
+    async fn reach(&mut self) -> bool {
+        let head = self.store().get_opts(&self.path, GetOptions::new().with_head(true));
+        let answered = match limited(head).await {
+            Ok(_) | Err(Error::NotFound { .. }) => Ok("the store answers".to_owned()),
+            // A refusal is an answer; what it is about shows below.
+            Err(error) if is_answer(&error) => Ok("the store answers".to_owned()),
+            Err(error) => Err(error),
+        };
+        match answered {
+            Ok(said) => self.say("reach", Verdict::Ok, said, None),
+            Err(error) => {
+                let advice = "see that this host can reach the store: name, network, proxy, and for S3 region and endpoint";
+                // What is refused says itself what to do.
+                let advice = Some(advice).filter(|_| !self.bucket.is_blocked(&error));
+                self.say("reach", Verdict::Problem, self.describe(&error), advice);
+                return false;
+            }
+        }
+        self.clock().await;
+        self.tls();
+        true
+    }
+
+    async fn clock(&mut self) {
+        let Some(wire) = &self.wire else { return };
+        let skew = match wire.head(&self.path).await {
+            Ok(Answer { skew_ms: Some(skew_ms), .. }) => Ok(skew_ms),
+            Ok(_) => Err("the store does not say what time it is".to_owned()),
+            Err(error) => Err(error),
+        };
+        match skew {
+            Ok(skew) if skew.abs() < NOTABLE_SKEW_MS => {
+                let said = format!(
+                    "this host's clock is within {} of the store's",
+                    Span(skew.abs().max(1_000))
+                );
+                self.say("clock", Verdict::Ok, said, None);
+            }
+            Ok(skew) => {
+                let (ahead, span) = if skew > 0 { ("behind", skew) } else { ("ahead of", -skew) };
+                let said = format!("this host's clock is {} {ahead} the store's", Span(span));
+                let verdict =
+                    if span < REFUSED_SKEW_MS { Verdict::Warning } else { Verdict::Problem };
+                let advice = "set this host's clock, by NTP: from 15 minutes on, S3 refuses every request; and records have this clock's time";
+                self.say("clock", verdict, said, Some(advice));
+            }
+            Err(said) => self.say("clock", Verdict::Unknown, said, None),
+        }
+    }
+
+    fn tls(&mut self) {
+        let Some(wire) = &self.wire else { return };
+        if wire.is_in_the_clear() {
+            let advice = "set AWS_ENDPOINT to https, and deny requests without TLS in the bucket's policy (Sid OnlyWithTls)";
+            self.say(
+                "tls",
+                Verdict::Problem,
+                "requests and records travel in the clear",
+                Some(advice),
+            );
+        } else {
+            self.say("tls", Verdict::Ok, "requests are encrypted, or do not leave this host", None);
+        }
+    }
+
+    pub(super) fn describe(&self, error: &Error) -> String {
+        self.bucket.describe(error)
+    }
+}

@@ -1,0 +1,58 @@
+//! What writers that died left in a directory.
+
+use audit_sink_s3::{Listed, Partition};
+use futures::TryStreamExt;
+
+use super::check::Verdict;
+use super::examination::Examination;
+
+/// Files that are no objects, since a writer died before it finished them.
+#[derive(Debug, Default)]
+struct Leftovers {
+    count: u64,
+    /// One of them.
+    example: String,
+}
+
+impl Examination {
+    /// In a directory alone: a store takes an object whole or not at all.
+    ///
+    /// A sink removes what its own writers left when it opens a directory, since a lock that nobody
+    /// holds proves that the writer is dead. Files named `<key>#<digits>`, of other programs and of
+    /// earlier versions, have no lock: that their writers are dead can only be told by their age.
+    pub(super) async fn leftovers(&mut self) {
+        if !self.is_directory {
+            return;
+        }
+        match self.find_leftovers().await {
+            Ok(Leftovers { count: 0, .. }) => {
+                self.say("leftovers", Verdict::Ok, "no writer that died left a file", None);
+            }
+            Ok(Leftovers { count, example }) => {
+                let said = format!("writers that died left {count} files, such as {example}");
+                let advice = "they hold nothing that was acknowledged and is not in an object too, and engines that read whole directories fail on them: remove those that are older than any write takes: find DIRECTORY -name '*.ndjson*#[0-9]*' -mmin +60 -delete";
+                self.say("leftovers", Verdict::Warning, said, Some(advice));
+            }
+            Err(error) => {
+                self.say("leftovers", Verdict::Unknown, self.describe(&error), None);
+            }
+        }
+    }
+
+    async fn find_leftovers(&self) -> object_store::Result<Leftovers> {
+        let mut found = Leftovers::default();
+        let days = self.bucket.level(None).await?.partitions;
+        for day in days.iter().filter(|partition| Partition::is_day(partition)) {
+            for hour in self.bucket.level(Some(day)).await?.partitions {
+                let mut listed = std::pin::pin!(self.bucket.list(&hour));
+                while let Some(listed) = listed.try_next().await? {
+                    if let Listed::Other { name, is_leftover: true } = listed {
+                        found.count += 1;
+                        found.example = name;
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+}

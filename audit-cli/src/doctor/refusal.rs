@@ -1,0 +1,70 @@
+//! What a store said, and whether it refused.
+
+use std::time::Duration;
+
+use audit_sink_s3::status;
+use object_store::Error;
+
+use super::examination::Examination;
+use super::wire::Answer;
+
+/// How long one request may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What came of a request that must be refused.
+pub(super) enum Refusal {
+    Refused(String),
+    CarriedOut,
+    Unclear(String),
+}
+
+impl Examination {
+    pub(super) fn of_refusal(&self, result: object_store::Result<()>) -> Refusal {
+        match result {
+            Ok(()) => Refusal::CarriedOut,
+            Err(error) if is_refusal(&error) => Refusal::Refused(self.describe(&error)),
+            Err(error) => Refusal::Unclear(self.describe(&error)),
+        }
+    }
+}
+
+pub(super) async fn limited<T>(
+    request: impl Future<Output = object_store::Result<T>>,
+) -> object_store::Result<T> {
+    match tokio::time::timeout(PATIENCE, request).await {
+        Ok(result) => result,
+        Err(_elapsed) => {
+            let said = format!("no answer within {} s", PATIENCE.as_secs());
+            Err(Error::Generic { store: "bucket", source: said.into() })
+        }
+    }
+}
+
+/// Whether the store said something, whatever it was.
+pub(super) fn is_answer(error: &Error) -> bool {
+    is_refusal(error) || status(error).is_some()
+}
+
+/// Whether the store said that it may not be done.
+fn is_refusal(error: &Error) -> bool {
+    let known = matches!(
+        error,
+        Error::PermissionDenied { .. }
+            | Error::Unauthenticated { .. }
+            | Error::AlreadyExists { .. }
+            | Error::Precondition { .. }
+    );
+    // Listings are told by their text alone.
+    known || status(error).is_some_and(|status| matches!(status, 401 | 403 | 405))
+}
+
+pub(super) fn of_answer(answer: Result<Answer, String>) -> Refusal {
+    match answer {
+        Ok(answer) if (200..300).contains(&answer.status) => Refusal::CarriedOut,
+        Ok(answer) if matches!(answer.status, 401 | 403 | 405) => {
+            Refusal::Refused(answer.to_string())
+        }
+        Ok(answer) => Refusal::Unclear(answer.to_string()),
+        Err(said) => Refusal::Unclear(said),
+    }
+}
