@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
-use crate::answer::{Answer, Refusal};
-use crate::meters::Meters;
+use crate::bucket::response::{Answer, Refusal};
+use crate::metrics::Metrics;
 use crate::panic::{Panicked, catch};
 
 /// How a sink is doing, at one moment.
@@ -229,7 +229,7 @@ pub(crate) struct HealthBoard {
     troubles: Mutex<Troubles>,
     /// Where a line that was held back is logged in the end. `None` without a runtime.
     runtime: Option<tokio::runtime::Handle>,
-    pub(crate) meters: Meters,
+    metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
@@ -352,7 +352,7 @@ enum Line {
 
 impl HealthBoard {
     pub(crate) fn new(bucket: String) -> Arc<HealthBoard> {
-        let meters = Meters::new(&bucket);
+        let metrics = Metrics::new(&bucket);
         Arc::new(HealthBoard {
             bucket,
             pending_batches: AtomicU64::new(0),
@@ -364,7 +364,7 @@ impl HealthBoard {
             stopped: watch::Sender::new(None),
             troubles: Mutex::default(),
             runtime: tokio::runtime::Handle::try_current().ok(),
-            meters,
+            metrics,
         })
     }
 
@@ -418,26 +418,26 @@ impl HealthBoard {
 
     pub(crate) fn journal_bytes(&self, bytes: u64) {
         self.lock().journal_bytes = Some(bytes);
-        self.meters.journal_bytes(bytes);
+        self.metrics.journal_bytes(bytes);
     }
 
     pub(crate) fn oldest_undelivered(&self, time_ms: Option<i64>) {
         let mut troubles = self.lock();
         if troubles.oldest_undelivered_ms != time_ms {
             troubles.oldest_undelivered_ms = time_ms;
-            self.meters.oldest_undelivered(time_ms);
+            self.metrics.oldest_undelivered(time_ms);
         }
     }
 
     pub(crate) fn delivered(&self, records: u64) {
-        self.meters.delivered(records);
+        self.metrics.delivered(records);
         self.objects_delivered.fetch_add(1, Ordering::Relaxed);
         self.records_delivered.fetch_add(records, Ordering::Relaxed);
     }
 
     pub(crate) fn conflict(&self, key: &str) {
         self.conflicts.fetch_add(1, Ordering::Relaxed);
-        self.meters.met_conflict();
+        self.metrics.met_conflict();
         self.lock().last_error = Some(format!("another object stands at {key}"));
         tracing::error!(
             bucket = self.bucket,
@@ -446,10 +446,15 @@ impl HealthBoard {
         );
     }
 
+    /// One group of so many batches and bytes was made durable.
+    pub(crate) fn committed(&self, took: Duration, batches: usize, bytes: u64) {
+        self.metrics.committed(took, batches, bytes);
+    }
+
     /// Something panicked.
     pub(crate) fn panicked(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
-        self.meters.panicked();
+        self.metrics.panicked();
     }
 
     /// The sink takes nothing more, until this process is restarted.
@@ -490,7 +495,7 @@ impl HealthBoard {
         let line = troubles.line();
         let settle_in = troubles.settle_in();
         drop(troubles);
-        self.meters.blocked(level as u8);
+        self.metrics.blocked(level as u8);
         if let Some(line) = line {
             self.log(&line);
         }
@@ -579,7 +584,7 @@ impl Watch {
         let trouble = trouble.into();
         if let Trouble::Delivery(_) = trouble {
             self.board.retries.fetch_add(1, Ordering::Relaxed);
-            self.board.meters.retried();
+            self.board.metrics.retried();
         }
         self.board.change(|troubles| {
             troubles.last_error = Some(trouble.to_string());
@@ -602,7 +607,7 @@ impl Drop for Watch {
             let level = troubles.level();
             drop(troubles);
             // It may be dropped by a panic, and a second one would end the process.
-            let _ = catch(|| self.board.meters.blocked(level as u8));
+            let _ = catch(|| self.board.metrics.blocked(level as u8));
         }
     }
 }
@@ -647,7 +652,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::answer::Blocker;
+    use crate::bucket::response::Blocker;
 
     /// What was logged, without times.
     #[derive(Clone, Default)]

@@ -146,49 +146,39 @@
 //! any other, though the operating system may then claim a success that is none; a directory is for
 //! development and for file systems that do not fail.
 
-mod answer;
+#[cfg(feature = "bench_internals")]
+#[doc(hidden)]
+pub mod bench_internals;
 mod bucket;
-mod buffers;
-#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
-mod configuration;
-mod credentials;
-mod decode;
-mod deliver;
 mod direct;
-mod directory;
-mod encode;
 mod error;
 mod health;
-#[cfg(feature = "internals")]
-#[doc(hidden)]
-pub mod internals;
 mod journal;
-mod key;
-mod listing;
-mod meters;
+mod metrics;
+mod object;
 mod panic;
-mod probe;
-mod provider;
-#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
-mod read_client;
 #[cfg(test)]
 mod scale;
 mod settings;
 mod sink;
-mod slot;
-mod stores;
+mod take_once;
 
-pub use answer::{describe, status};
+// The journal's files know these by their old names, until it is a crate of its own.
+use bucket::{put as deliver, response as answer};
+use object::{encode, pieces as buffers};
+use take_once as slot;
+
 pub use bucket::Bucket;
-pub use decode::{DecodeError, DecodedLines, LineDecoder};
-pub use encode::{Compression, FORMAT_VERSION, ObjectMetadata};
+pub use bucket::listing::{Level, Listed, ListedObject};
+pub use bucket::response::{describe, status};
 pub use error::{OpenError, OpenErrorKind};
 pub use health::{Commits, Health, HealthState};
 pub use journal::{
     JournalBatch, JournalDelivered, JournalDelivering, JournalReader, JournalState, JournalStream,
     OrphanedJournal, PlannedObject,
 };
-pub use key::{InvalidKey, InvalidPartition, ObjectKey, Partition, is_leftover};
-pub use listing::{Level, Listed, ListedObject};
+pub use object::decode::{DecodeError, DecodedLines, LineDecoder};
+pub use object::encode::{Compression, FORMAT_VERSION, ObjectMetadata};
+pub use object::key::{InvalidKey, InvalidPartition, ObjectKey, Partition, is_leftover};
 pub use settings::{InvalidSettings, JournalSettings, Settings};
 pub use sink::{S3Sink, S3SinkBuilder};

@@ -4,7 +4,7 @@ use std::any::Any;
 
 use futures::FutureExt;
 
-use crate::answer::scrub;
+use crate::bucket::response::scrub;
 
 /// What a panic said.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,7 +26,7 @@ use object_store::{
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::deliver::Deliverer;
+use crate::bucket::put::Deliverer;
 use crate::health::HealthBoard;
 use crate::journal::scale::{Journal, Parts};
 use crate::{Bucket, Compression, JournalSettings, ObjectKey, ObjectMetadata, S3Sink, Settings};

@@ -8,12 +8,12 @@ use audit_core::{
     async_trait,
 };
 
-use crate::deliver::Deliverer;
+use crate::bucket::probe::{Probe, probe};
+use crate::bucket::put::Deliverer;
 use crate::direct::DirectWriter;
 use crate::health::HealthBoard;
 use crate::journal::executor::BlockingThreads;
 use crate::journal::{JournaledWriter, Opening};
-use crate::probe::{Probe, probe};
 use crate::{Bucket, Health, OpenError, Settings};
 
 /// Delivers batches to a bucket; see the [crate's documentation](crate).

@@ -16,7 +16,7 @@ use audit_benches::stages::delivery::ZSTD_LEVEL;
 use audit_benches::stages::release::{tokio_runtime, undelivered};
 use audit_core::{AuditSink, Batch};
 use audit_sink_null::NullSink;
-use audit_sink_s3::internals::ObjectEncoder;
+use audit_sink_s3::bench_internals::ObjectEncoder;
 use audit_sink_s3::{Bucket, S3Sink};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

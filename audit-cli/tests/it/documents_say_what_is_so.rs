@@ -17,8 +17,8 @@ use crate::support::{HOUR_MS, bucket, object_for_each_batch, write};
 const CONFIGURATION: &str = include_str!("../../../docs/CONFIGURATION.md");
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
 /// Where metrics are described: of the sink, and of the runtime.
-const METERS: [&str; 2] = [
-    include_str!("../../../audit-sink-s3/src/meters.rs"),
+const METRICS: [&str; 2] = [
+    include_str!("../../../audit-sink-s3/src/metrics.rs"),
     include_str!("../../../audit-runtime/src/metrics.rs"),
 ];
 const RULES: &str = include_str!("../../../deploy/prometheus/audit.rules.yml");
@@ -209,7 +209,7 @@ fn metrics(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn alerts_and_dashboard_are_of_metrics_that_there_are_and_each_has_its_row() {
-    let known: BTreeSet<String> = METERS.into_iter().flat_map(metrics).collect();
+    let known: BTreeSet<String> = METRICS.into_iter().flat_map(metrics).collect();
     assert_eq!(known.len(), 13, "{known:?}");
     let documented =
         metrics(OPERATIONS.split("\n## Alerts").nth(1).unwrap().split("\n## ").next().unwrap());

@@ -397,7 +397,7 @@ impl Committer {
         match self.writer.commit(&batches, || next.take()) {
             Ok(committed) => {
                 let bytes = batches.iter().map(EncodedBatch::bytes).sum();
-                self.health.meters.committed(began.elapsed(), batches.len(), bytes);
+                self.health.committed(began.elapsed(), batches.len(), bytes);
                 let count = batches.iter().map(|encoded| encoded.batch().count()).sum();
                 self.publisher.publish(&committed, count);
                 self.starve(false);

@@ -182,11 +182,11 @@ impl DiskFile for File {
 
 /// A file that says it was synced and was not: for a simulation that must notice, and for measuring
 /// what is not the disk.
-#[cfg(any(test, feature = "internals"))]
+#[cfg(any(test, feature = "bench_internals"))]
 #[derive(Debug)]
 pub(crate) struct UnsyncedFile(pub(crate) Arc<dyn DiskFile>);
 
-#[cfg(any(test, feature = "internals"))]
+#[cfg(any(test, feature = "bench_internals"))]
 impl DiskFile for UnsyncedFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)

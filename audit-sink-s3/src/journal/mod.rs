@@ -52,7 +52,7 @@ pub(crate) use commit::JournaledWriter;
 pub use inspect::{JournalBatch, JournalReader, JournalState, JournalStream, PlannedObject};
 pub(crate) use open::Opening;
 pub use orphan::{JournalDelivered, JournalDelivering, OrphanedJournal};
-#[cfg(feature = "internals")]
+#[cfg(feature = "bench_internals")]
 pub(crate) use {
     segment::Segment,
     writer::{JournalWriter, OWN_WRITE_FROM},

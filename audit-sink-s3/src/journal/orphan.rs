@@ -16,9 +16,9 @@ use super::live::LiveSegments;
 use super::open::{cannot_open, cannot_recover, read_whole};
 use super::plan::Decided;
 use super::recovery::Recovered;
+use crate::bucket::probe::probe;
 use crate::deliver::Deliverer;
 use crate::health::HealthBoard;
-use crate::probe::probe;
 use crate::{Bucket, Health, JournalSettings, OpenError, Settings};
 
 /// The journal of a host that is gone, locked by this process and recovered: as if the host had

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use audit_core::Batch;
-use audit_sink_s3::internals::{Appender, ObjectEncoder, encode_batch};
+use audit_sink_s3::bench_internals::{Appender, ObjectEncoder, encode_batch};
 use bytes::Bytes;
 
 use crate::contest::{Contest, Side, Target};

@@ -1,4 +1,24 @@
-//! The bucket that a URL names.
+//! The bucket that a URL names, and what is asked of it.
+//!
+//! - `provider`, `stores`, `configuration`, `credentials`: whose bucket it is, and how it is opened.
+//! - `directory`: a directory of this host as a bucket.
+//! - `response`: what its responses mean for a request that creates an object.
+//! - `probe`: whether it can be written to, asked when a sink is opened.
+//! - `put`: creates an object, and retries until that is certain.
+//! - `listing`, `read_client`: for readers.
+
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+mod configuration;
+mod credentials;
+mod directory;
+pub(crate) mod listing;
+pub(crate) mod probe;
+mod provider;
+pub(crate) mod put;
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+mod read_client;
+pub(crate) mod response;
+mod stores;
 
 use std::fmt;
 use std::io;
@@ -13,12 +33,11 @@ use object_store::path::Path;
 use object_store::{Attributes, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload};
 use url::Url;
 
-use crate::answer::{Answer, Refusal};
-use crate::directory::{self, Directory};
-use crate::encode::{EncodedObject, says_same};
+use self::directory::Directory;
+use self::provider::Provider;
+use self::response::{Answer, Refusal};
+use crate::object::encode::{EncodedObject, says_same};
 use crate::panic::Panicked;
-use crate::provider::Provider;
-use crate::stores;
 use crate::{ObjectKey, OpenError};
 
 /// A bucket, and the prefix in it under which a sink writes.
@@ -449,8 +468,8 @@ pub(crate) fn unknown_option(name: &str, store: &str) -> OpenError {
 mod tests {
     use super::*;
     use crate::Compression;
-    use crate::buffers::pieces;
-    use crate::encode::ObjectEncoder;
+    use crate::object::encode::ObjectEncoder;
+    use crate::object::pieces::pieces;
 
     fn refused(url: &str) -> String {
         Bucket::open(url).unwrap_err().to_string()

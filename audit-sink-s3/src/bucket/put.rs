@@ -9,9 +9,9 @@ use futures::future::{Either, select};
 use object_store::path::Path;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::answer::{Answer, Refusal};
-use crate::encode::EncodedObject;
+use super::response::{Answer, Refusal};
 use crate::health::HealthBoard;
+use crate::object::encode::EncodedObject;
 use crate::panic::catch_in;
 use crate::{Bucket, Settings};
 
@@ -254,7 +254,7 @@ pub(crate) fn pause(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answer::Blocker;
+    use crate::bucket::response::Blocker;
     use audit_core::testing::SeededRandom;
 
     /// The highest bits there are.

@@ -15,14 +15,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::{Duration, Instant, sleep, sleep_until, timeout_at};
 
-use crate::answer::{Answer, Blocker};
-use crate::buffers::pieces;
-use crate::deliver::{Deliverer, Delivery};
-use crate::encode::{EncodedObject, ObjectEncoder};
+use crate::bucket::put::{Deliverer, Delivery};
+use crate::bucket::response::{Answer, Blocker};
 use crate::health::{HealthBoard, Trouble, Watch};
 use crate::journal::executor::{Executor, execute};
+use crate::object::encode::{EncodedObject, ObjectEncoder};
+use crate::object::pieces::pieces;
 use crate::panic::{Panicked, catch, catch_in};
-use crate::slot::Slot;
+use crate::take_once::Slot;
 use crate::{Compression, ObjectKey, Settings};
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use object_store::ObjectStore;
 
-use crate::answer::{Blocker, Certificate};
-use crate::credentials::Issuer;
+use super::credentials::Issuer;
+use super::response::{Blocker, Certificate};
 
 /// Whose store it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -300,8 +300,8 @@ impl LineSplitter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffers::pieces;
-    use crate::encode::{EncodedObject, ObjectEncoder};
+    use crate::object::encode::{EncodedObject, ObjectEncoder};
+    use crate::object::pieces::pieces;
     use bytes::Bytes;
     use proptest::prelude::*;
 

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use metrics::{
+use ::metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
     gauge,
 };
-use metrics::{SharedString, histogram};
+use ::metrics::{SharedString, histogram};
 
 /// The handles of one sink. They go to the recorder that is installed when the sink is opened.
-pub(crate) struct Meters {
+pub(crate) struct Metrics {
     objects_delivered: Counter,
     records_delivered: Counter,
     retries: Counter,
@@ -24,8 +24,8 @@ pub(crate) struct Meters {
     oldest_undelivered: Gauge,
 }
 
-impl Meters {
-    pub(crate) fn new(bucket: &str) -> Meters {
+impl Metrics {
+    pub(crate) fn new(bucket: &str) -> Metrics {
         describe_counter!("audit_objects_delivered_total", "Objects that are in the bucket");
         describe_counter!("audit_records_delivered_total", "Records in them");
         describe_counter!("audit_retries_total", "Requests to the bucket that had to be repeated");
@@ -60,7 +60,7 @@ impl Meters {
         );
         let bucket = SharedString::from(bucket.to_owned());
         let label = || [("bucket", bucket.clone())];
-        Meters {
+        Metrics {
             objects_delivered: counter!("audit_objects_delivered_total", &label()),
             records_delivered: counter!("audit_records_delivered_total", &label()),
             retries: counter!("audit_retries_total", &label()),
@@ -113,8 +113,8 @@ impl Meters {
     }
 }
 
-impl fmt::Debug for Meters {
+impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Meters").finish_non_exhaustive()
+        f.debug_struct("Metrics").finish_non_exhaustive()
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zstd::zstd_safe::{CCtx, CParameter};
 
-use crate::buffers::Pieces;
+use super::pieces::Pieces;
 
 /// How the lines in an object are compressed.
 #[derive(
@@ -255,7 +255,7 @@ const TO_MEMORY: &str = "compressing from memory to memory does not fail";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffers::pieces;
+    use crate::object::pieces::pieces;
     use proptest::prelude::*;
     use std::io::Read;
 

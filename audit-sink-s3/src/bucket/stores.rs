@@ -5,10 +5,10 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use url::Url;
 
-use crate::OpenError;
-use crate::bucket::Purpose;
+use super::Purpose;
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
-use crate::{configuration::Configuration, credentials::Issued};
+use super::{configuration::Configuration, credentials::Issued};
+use crate::OpenError;
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ macro_rules! build {
         let mut builder = configure(builder);
         if let Purpose::Read { on_retry, store_time_ms, .. } = &$purpose {
             let (on_retry, time_ms) = (on_retry.clone(), Arc::clone(store_time_ms));
-            let connector = crate::read_client::ReadConnector { on_retry, time_ms };
+            let connector = super::read_client::ReadConnector { on_retry, time_ms };
             builder = builder.with_http_connector(connector);
         }
         let failed = |error: object_store::Error| {
@@ -101,7 +101,7 @@ pub(crate) fn s3(
     purpose: Purpose,
     options: &[(String, String)],
 ) -> Result<Arc<dyn ObjectStore>, OpenError> {
-    use crate::configuration::issuer_of_s3;
+    use super::configuration::issuer_of_s3;
     use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
     build!(
         "s3",
@@ -139,7 +139,7 @@ pub(crate) fn gs(
     purpose: Purpose,
     options: &[(String, String)],
 ) -> Result<Arc<dyn ObjectStore>, OpenError> {
-    use crate::configuration::issuer_of_gcs;
+    use super::configuration::issuer_of_gcs;
     use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
     build!(
         "gs",
@@ -169,7 +169,7 @@ pub(crate) fn az(
     purpose: Purpose,
     options: &[(String, String)],
 ) -> Result<Arc<dyn ObjectStore>, OpenError> {
-    use crate::configuration::issuer_of_azure;
+    use super::configuration::issuer_of_azure;
     use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
     build!(
         "az",

@@ -7,8 +7,8 @@ use audit_core::Random;
 use object_store::{Attributes, GetOptions, PutPayload};
 use tokio::time::{Instant, sleep};
 
-use crate::answer::{Answer, Blocker, Refusal};
-use crate::deliver::{longer, pause, request};
+use super::put::{longer, pause, request};
+use super::response::{Answer, Blocker, Refusal};
 use crate::{Bucket, OpenError, OpenErrorKind, Settings};
 
 /// The same small object for every sink of a prefix. Readers of Hive partitions skip names that

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use url::Url;
 
-use crate::OpenError;
-use crate::answer::scrub;
-use crate::bucket::unknown_option;
 #[cfg(any(feature = "aws", feature = "azure"))]
-use crate::credentials::CredentialFile;
-use crate::credentials::Issuer;
+use super::credentials::CredentialFile;
+use super::credentials::Issuer;
+use super::response::scrub;
+use super::unknown_option;
+use crate::OpenError;
 
 /// The settings of one store, by the client's own name for each. Not `Debug`: some are secrets.
 pub(crate) struct Configuration {

@@ -26,7 +26,7 @@ use object_store::{
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-use crate::key::UNFINISHED;
+use crate::object::key::UNFINISHED;
 
 /// The store.
 #[derive(Debug)]
@@ -307,8 +307,11 @@ mod tests {
         file.sync_all().unwrap();
         let error = std::fs::hard_link(&unfinished, &path).unwrap_err();
         let error = Error::Generic { store: "LocalFileSystem", source: error.into() };
-        let refusal = crate::answer::Refusal::of(&error, crate::provider::Provider::Directory);
-        assert_eq!(refusal.answer, crate::answer::Answer::Unknown, "it is written again");
+        let refusal = crate::bucket::response::Refusal::of(
+            &error,
+            crate::bucket::provider::Provider::Directory,
+        );
+        assert_eq!(refusal.answer, crate::bucket::response::Answer::Unknown, "it is written again");
         assert!(!path.exists());
     }
 }

@@ -22,7 +22,7 @@ use object_store::client::{
 use object_store::path::Path;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
-use crate::bucket::OnRetry;
+use super::OnRetry;
 
 /// Connects with what listens to failures.
 pub(crate) struct ReadConnector {
@@ -73,7 +73,7 @@ impl HttpService for ReadService {
         });
         let answered = self.inner.execute(request).await;
         let (mut parts, mut body) = answered
-            .inspect_err(|error| self.tell(|| crate::answer::scrub(&innermost(error))))?
+            .inspect_err(|error| self.tell(|| super::response::scrub(&innermost(error))))?
             .into_parts();
         if parts.status.is_server_error() || parts.status.as_u16() == 429 {
             self.tell(|| format!("status {}", parts.status));

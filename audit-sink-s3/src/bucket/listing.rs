@@ -129,7 +129,7 @@ impl Bucket {
     /// The key that an object has in the store, below the prefix.
     fn shown(&self, location: &Path) -> String {
         #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
-        if let Some(original) = crate::read_client::original(location) {
+        if let Some(original) = super::read_client::original(location) {
             let prefix = format!("{}/", self.prefix());
             return original.strip_prefix(&prefix).unwrap_or(&original).to_owned();
         }

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::credentials::{CredentialFailure, Issuer};
+use super::credentials::{CredentialFailure, Issuer};
+use super::provider::Provider;
 use crate::panic::Panicked;
-use crate::provider::Provider;
 
 /// Why a request did not succeed, and what its sender does now.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use audit_core::{Batch, UniqueId};
 
 use crate::Compression;
-use crate::buffers::pieces;
-use crate::encode;
 use crate::journal::disk::{LocalDisk, UnsyncedFile};
 use crate::journal::format::{EncodedBatch, Position};
 use crate::journal::{JournalWriter, OWN_WRITE_FROM, Segment};
+use crate::object::encode;
+use crate::object::pieces::pieces;
 
 /// Encodes objects as the delivery of a journal does.
 pub struct ObjectEncoder(encode::ObjectEncoder);
