@@ -4,73 +4,116 @@
 /// a few vector instructions.
 const CHUNK: usize = 32;
 
-/// Whether a byte cannot stand in a JSON string as it is (RFC 8259, section 7).
-static IS_SPECIAL: [bool; 256] = {
-    let mut special = [false; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        special[byte] = true;
-        byte += 1;
-    }
-    special[b'"' as usize] = true;
-    special[b'\\' as usize] = true;
-    special
-};
+const ONES: u64 = u64::MAX / 255;
+/// The highest bit of each of eight bytes.
+const HIGHEST: u64 = ONES << 7;
 
-/// Of eight bytes, the first the lowest: has the highest bit of the first one that [`IS_SPECIAL`],
-/// and no bit before it. What it has after that bit means nothing.
+/// Which bytes a search stops at. Both stop at what cannot stand in a JSON string as it is (RFC
+/// 8259, section 7): control characters, quotes and backslashes.
+trait Stops {
+    /// Whether bytes of 128 and more are passed, the parts of longer characters.
+    const PASSES_WIDE: bool;
+}
+
+enum Special {}
+enum SpecialOrWide {}
+
+impl Stops for Special {
+    const PASSES_WIDE: bool = true;
+}
+
+impl Stops for SpecialOrWide {
+    const PASSES_WIDE: bool = false;
+}
+
+/// Of eight bytes, the first the lowest: has the highest bit of the first one that the search stops
+/// at, and no bit before it. What it has after that bit means nothing.
 #[inline(always)]
-fn special_bits(word: u64) -> u64 {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGHEST: u64 = ONES << 7;
+fn stop_bits<S: Stops>(word: u64) -> u64 {
     // Subtracting sets the highest bit of each byte that is less than what is subtracted, which is
     // at most 128, and perhaps of some after the first of them, since it borrows from those. With
     // 0x20 and 0x22 changing places, a quote is just below the control characters' end.
     let control_or_quote = (word ^ (ONES * (0x20 ^ u64::from(b'"')))).wrapping_sub(ONES * 0x21);
     let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
-    // Bytes of 128 and more are parts of longer characters, and neither comparison means anything
-    // for them.
-    (control_or_quote | backslash) & !word & HIGHEST
+    // For bytes of 128 and more neither comparison means anything.
+    let special = control_or_quote | backslash;
+    (if S::PASSES_WIDE { special & !word } else { special | word }) & HIGHEST
 }
 
-/// Index of the first byte from `from` on that [`IS_SPECIAL`], or the length.
-// Most strings are a word or two long: a call would be a tenth of compiling.
+/// Where a search stopped.
+#[derive(Clone, Copy)]
+struct Stop {
+    /// The index of the byte, or the length.
+    at: usize,
+    /// What was passed has its highest bit set in a byte if a byte of it may be wide.
+    passed: u64,
+}
+
+/// Index of the first byte from `from` on that is special (a control character, a quote or a
+/// backslash), or the length.
 #[inline(always)]
 pub(crate) fn find_special(bytes: &[u8], from: usize) -> usize {
+    find::<Special>(bytes, from).at
+}
+
+/// The same for a byte that is special or wide, which is of 128 and more.
+#[inline(always)]
+pub(crate) fn find_special_or_wide(bytes: &[u8], from: usize) -> usize {
+    find::<SpecialOrWide>(bytes, from).at
+}
+
+// Most strings are a word or two long: a call would be a tenth of compiling.
+#[inline(always)]
+fn find<S: Stops>(bytes: &[u8], from: usize) -> Stop {
+    let mut passed = 0;
     let mut at = from;
     while let Some(word) = bytes[at..].first_chunk() {
-        let bits = special_bits(u64::from_le_bytes(*word));
+        let word = u64::from_le_bytes(*word);
+        passed |= word;
+        let bits = stop_bits::<S>(word);
         if bits != 0 {
-            return at + bits.trailing_zeros() as usize / 8;
+            return Stop { at: at + bits.trailing_zeros() as usize / 8, passed };
         }
         at += size_of::<u64>();
         // Text that went on for so long often goes on.
         if (at - from).is_multiple_of(CHUNK) {
-            at +=
-                CHUNK * bytes[at..].chunks_exact(CHUNK).take_while(|chunk| is_plain(chunk)).count();
-        }
-    }
-    let left = bytes.len() - at;
-    match bytes.last_chunk() {
-        Some(word) if left > 0 => {
-            // The last eight bytes, without those that were looked at. The zeros behind what is
-            // left are special.
-            let word = u64::from_le_bytes(*word) >> (8 * (size_of::<u64>() - left));
-            at + left.min(special_bits(word).trailing_zeros() as usize / 8)
-        }
-        Some(_) => at,
-        None => {
-            while at < bytes.len() && !IS_SPECIAL[usize::from(bytes[at])] {
-                at += 1;
+            let chunks = bytes[at..].chunks_exact(CHUNK).take_while(|chunk| is_passed::<S>(chunk));
+            let end = at + CHUNK * chunks.count();
+            if S::PASSES_WIDE && !bytes[at..end].is_ascii() {
+                passed = HIGHEST;
             }
-            at
+            at = end;
         }
     }
+    let rest = &bytes[at..];
+    let left = rest.len();
+    if left == 0 {
+        return Stop { at, passed };
+    }
+    let last = match bytes.last_chunk() {
+        // The last eight bytes, without those that were looked at.
+        Some(word) => u64::from_le_bytes(*word) >> (8 * (size_of::<u64>() - left)),
+        None => match (rest.first_chunk(), rest.last_chunk()) {
+            // They overlap, and are alike where they do.
+            (Some(first), Some(last)) => {
+                let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+                u64::from(first) | u64::from(last) << (8 * (left - size_of::<u32>()))
+            }
+            _ => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        },
+    };
+    // The zeros behind what is left are special.
+    let bits = stop_bits::<S>(last);
+    Stop { at: at + left.min(bits.trailing_zeros() as usize / 8), passed: passed | last }
 }
 
-/// Whether nothing in this chunk is special. Without an early exit, so that it can be vectorized.
-fn is_plain(chunk: &[u8]) -> bool {
-    !chunk.iter().fold(false, |any, byte| any | ((*byte ^ 2) < 0x21) | (*byte == b'\\'))
+/// Whether a search stops nowhere in this chunk. Without an early exit, so that it can be
+/// vectorized.
+fn is_passed<S: Stops>(chunk: &[u8]) -> bool {
+    !chunk.iter().fold(false, |any, byte| {
+        let is_special = ((*byte ^ 2) < 0x21) | (*byte == b'\\');
+        any | is_special | (!S::PASSES_WIDE & !byte.is_ascii())
+    })
 }
 
 /// Appends a few bytes. Two chunks that overlap take less time than a call of the one who copies.
@@ -108,16 +151,16 @@ fn append_short(out: &mut Vec<u8>, bytes: &[u8]) {
 #[inline]
 pub(crate) fn escape_into(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
-    let special = find_special(bytes, 0);
-    append_short(out, &bytes[..special]);
-    if special < bytes.len() {
-        escape_from(out, bytes, special);
+    let end = find_special_or_wide(bytes, 0);
+    append_short(out, &bytes[..end]);
+    if end < bytes.len() {
+        escape_from(out, bytes, end);
     }
 }
 
-/// Appends what begins with the special byte at `special`, escaped.
-fn escape_from(out: &mut Vec<u8>, bytes: &[u8], mut special: usize) {
-    while let Some(byte) = bytes.get(special) {
+/// Appends what begins with a byte that is special or wide, escaped.
+fn escape_from(out: &mut Vec<u8>, bytes: &[u8], mut at: usize) {
+    while let Some(byte) = bytes.get(at) {
         let short = match byte {
             b'"' => b'"',
             b'\\' => b'\\',
@@ -128,16 +171,24 @@ fn escape_from(out: &mut Vec<u8>, bytes: &[u8], mut special: usize) {
             0x0d => b'r',
             _ => 0,
         };
+        let mut from = at + 1;
         if short != 0 {
             out.extend_from_slice(&[b'\\', short]);
-        } else {
+        } else if byte.is_ascii() {
             const HEX: &[u8; 16] = b"0123456789abcdef";
             let digit = |bits: u8| HEX[usize::from(bits & 15)];
             out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(*byte)]);
+        } else {
+            from = at;
         }
-        let from = special + 1;
-        special = find_special(bytes, from);
-        append_short(out, &bytes[from..special]);
+        let stop = find::<Special>(bytes, from);
+        at = stop.at;
+        let plain = &bytes[from..at];
+        if stop.passed & HIGHEST != 0 && may_end_separator(plain) {
+            append_without_separators(out, plain);
+        } else {
+            append_short(out, plain);
+        }
     }
 }
 
@@ -160,26 +211,24 @@ pub(crate) fn string_between<const A: usize, const B: usize>(
     out.extend_from_slice(behind);
 }
 
-/// What ends a line for some readers, beside the line feed: U+0085, U+2028 and U+2029. Python's
-/// `splitlines` and JavaScript before ES2019 are such readers. As JSON, `\u2028` is the same
-/// string.
-fn separator(bytes: &[u8]) -> Option<(usize, &'static [u8; 6])> {
-    match bytes {
-        [0xc2, 0x85, ..] => Some((2, b"\\u0085")),
-        [0xe2, 0x80, 0xa8, ..] => Some((3, b"\\u2028")),
-        [0xe2, 0x80, 0xa9, ..] => Some((3, b"\\u2029")),
-        _ => None,
-    }
+/// A character that ends a line for some readers, beside the line feed: U+0085, U+2028 or U+2029.
+/// Python's `splitlines` and JavaScript before ES2019 are such readers.
+pub(crate) struct Separator {
+    pub(crate) at: usize,
+    pub(crate) bytes: usize,
+    /// The same character in JSON.
+    pub(crate) escape: &'static [u8; 6],
 }
 
-/// Escapes every separator in JSON text, where they can only stand in strings. `places` ascend, and
-/// move with the text.
+/// The separators in UTF-8 text, in their order.
 #[inline]
-pub(crate) fn escape_separators<'p>(text: &mut Vec<u8>, places: impl Iterator<Item = &'p mut u32>) {
-    // Most text is ASCII, and seen to be that in a third of the instructions.
-    if !text.is_ascii() && may_end_separator(text) {
-        escape_separators_of(text, places);
-    }
+pub(crate) fn separators(bytes: &[u8]) -> impl Iterator<Item = Separator> {
+    let mut from = if may_end_separator(bytes) { 0 } else { bytes.len() };
+    std::iter::from_fn(move || {
+        let separator = next_separator(bytes, from)?;
+        from = separator.at + separator.bytes;
+        Some(separator)
+    })
 }
 
 /// Whether a byte in here is the last of a separator. Their first bytes would do as well, but more
@@ -190,47 +239,43 @@ fn may_end_separator(bytes: &[u8]) -> bool {
     // Without an early exit inside of a chunk, so that it can be vectorized.
     let ends = |any, byte: &u8| any | u8::from((*byte | 1) == 0xa9) | u8::from(*byte == 0x85);
     let holds = |bytes: &[u8]| bytes.iter().fold(0, ends) != 0;
-    match bytes.last_chunk::<WIDE>() {
-        Some(last) => bytes.as_chunks::<WIDE>().0.iter().any(|chunk| holds(chunk)) || holds(last),
+    if let Some(last) = bytes.last_chunk::<WIDE>() {
+        return bytes.as_chunks::<WIDE>().0.iter().any(|chunk| holds(chunk)) || holds(last);
+    }
+    // Not zero if a byte of the word is.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHEST;
+    let may_end = |word: &[u8; 8]| {
+        let word = u64::from_le_bytes(*word);
+        zeros((word | ONES) ^ (ONES * 0xa9)) | zeros(word ^ (ONES * 0x85))
+    };
+    match bytes.last_chunk() {
+        Some(last) => {
+            bytes.as_chunks().0.iter().fold(may_end(last), |any, word| any | may_end(word)) != 0
+        }
         None => holds(bytes),
     }
 }
 
+fn next_separator(bytes: &[u8], from: usize) -> Option<Separator> {
+    (from..bytes.len()).find_map(|at| match &bytes[at..] {
+        [0xc2, 0x85, ..] => Some(Separator { at, bytes: 2, escape: b"\\u0085" }),
+        [0xe2, 0x80, 0xa8, ..] => Some(Separator { at, bytes: 3, escape: b"\\u2028" }),
+        [0xe2, 0x80, 0xa9, ..] => Some(Separator { at, bytes: 3, escape: b"\\u2029" }),
+        _ => None,
+    })
+}
+
+/// Appends plain bytes, the separators among them escaped.
 #[cold]
 #[inline(never)]
-fn escape_separators_of<'p>(text: &mut Vec<u8>, mut places: impl Iterator<Item = &'p mut u32>) {
-    let is_separator = |start: usize, bytes: &[u8]| {
-        may_end_separator(bytes)
-            && (start.saturating_sub(2)..start + bytes.len())
-                .any(|at| separator(&text[at..]).is_some())
-    };
-    let mut chunks = text.chunks(CHUNK).enumerate();
-    if !chunks.any(|(n, bytes)| is_separator(n * CHUNK, bytes)) {
-        return;
+fn append_without_separators(out: &mut Vec<u8>, bytes: &[u8]) {
+    let mut from = 0;
+    for separator in separators(bytes) {
+        out.extend_from_slice(&bytes[from..separator.at]);
+        out.extend_from_slice(separator.escape);
+        from = separator.at + separator.bytes;
     }
-    let mut escaped = Vec::with_capacity(text.len() + 64);
-    let mut place = places.next();
-    let mut at = 0;
-    loop {
-        while let Some(moved) = place.take_if(|place| **place as usize == at) {
-            *moved = u32::try_from(escaped.len()).expect("at most twice a log");
-            place = places.next();
-        }
-        match separator(&text[at..]) {
-            Some((bytes, escape)) => {
-                escaped.extend_from_slice(escape);
-                at += bytes;
-            }
-            None => match text.get(at) {
-                Some(byte) => {
-                    escaped.push(*byte);
-                    at += 1;
-                }
-                None => break,
-            },
-        }
-    }
-    *text = escaped;
+    out.extend_from_slice(&bytes[from..]);
 }
 
 #[cfg(test)]
@@ -248,15 +293,16 @@ mod tests {
                         let mut bytes = vec![b'"'; len];
                         bytes[from..at].fill(b'~');
                         bytes[at..].fill(byte);
-                        let expected = match (at < len, IS_SPECIAL[usize::from(byte)]) {
-                            (true, true) => at,
-                            (true, false) | (false, _) => len,
-                        };
-                        assert_eq!(
-                            find_special(&bytes, from),
-                            expected,
-                            "{byte:#x} at {at} of {len} from {from}"
-                        );
+                        let is_special = byte < 0x20 || byte == b'"' || byte == b'\\';
+                        let expected = |stops: bool| if stops { at } else { len };
+                        let case = format!("{byte:#x} at {at} of {len} from {from}");
+                        let found = find_special_or_wide(&bytes, from);
+                        assert_eq!(found, expected(is_special || byte >= 0x80), "{case}");
+                        // What is wide is passed wherever it stands.
+                        for passed in [b'~', 0x80, 0xff] {
+                            bytes[from..at].fill(passed);
+                            assert_eq!(find_special(&bytes, from), expected(is_special), "{case}");
+                        }
                     }
                 }
             }
@@ -265,10 +311,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn strings_are_escaped_as_serde_json_does(text in "(?s:[ -~]{0,80}|.{0,80}|[\\x00-\\x22\\\\a]{0,80})") {
+        fn strings_are_escaped_as_serde_json_does_and_separators_too(
+            text in "(?s:[ -~]{0,80}|.{0,80}|[\\x00-\\x22\\\\a]{0,80}|[a\"\u{85}\u{e9}\u{2027}-\u{202a}]{0,80})",
+        ) {
             let mut out = Vec::new();
             string_into(&mut out, &text);
-            prop_assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(&text).unwrap());
+            let mut expected = serde_json::to_string(&text).unwrap();
+            for (separator, escape) in [('\u{85}', "\\u0085"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")] {
+                expected = expected.replace(separator, escape);
+            }
+            prop_assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
     }
 }

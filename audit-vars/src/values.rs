@@ -8,7 +8,7 @@ use audit_core::{Clock, Random, UniqueId};
 use serde::Serialize;
 
 use crate::compile::{self, BodyError};
-use crate::escape::{escape_separators, string_into};
+use crate::escape::string_into;
 use crate::template::SHORT_CHUNK;
 use crate::{Var, Vars};
 
@@ -89,7 +89,6 @@ impl UserAgent {
         }
         let mut json = Vec::with_capacity(text.len() + 2);
         string_into(&mut json, &text);
-        escape_separators(&mut json, std::iter::empty());
         let unescaped = (json.len() != text.len() + 2).then(|| text.into());
         let json_bytes = u16::try_from(json.len()).expect("at most MAX_JSON_BYTES");
         UserAgent { json: padded(json), json_bytes, unescaped }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::names::Names;
 use super::{BodyError, BodyProblem, Compiler};
-use crate::escape::find_special;
+use crate::escape::{find_special, find_special_or_wide, separators};
 use crate::var::SENTINEL_KEY;
 
 /// What `{"$var":…}` is in this text.
@@ -158,13 +158,16 @@ impl<'t> Parser<'t, '_, '_> {
             if self.peek() != Some(b':') {
                 return Err(self.syntax("expected ':'"));
             }
-            let name = &self.text[key.clone()];
-            if name.starts_with('$') || name.starts_with("\\u0024") {
-                return Err(self.reserved(key));
-            }
             if self.escapes == escapes {
+                if self.bytes[key.start] == b'$' {
+                    return Err(self.reserved(key));
+                }
                 names.add(self.bytes, key.clone());
             } else {
+                let name = &self.text[key.clone()];
+                if name.starts_with('$') || name.starts_with("\\u0024") {
+                    return Err(self.reserved(key));
+                }
                 names.add_escaped();
             }
             self.at += 1;
@@ -232,10 +235,11 @@ impl<'t> Parser<'t, '_, '_> {
     fn string(&mut self) -> Result<(), BodyError> {
         self.at += 1;
         loop {
-            self.at = find_special(self.bytes, self.at);
+            self.at = find_special_or_wide(self.bytes, self.at);
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => self.escape()?,
+                Some(0x80..) => self.wide()?,
                 Some(_) => return Err(self.syntax("control characters must be escaped")),
                 None => return Err(self.syntax("expected '\"'")),
             }
@@ -252,6 +256,22 @@ impl<'t> Parser<'t, '_, '_> {
         Ok(start..self.at - 1)
     }
 
+    /// Bytes of which some are not ASCII. Escapes the separators among them.
+    #[inline(never)]
+    fn wide(&mut self) -> Result<(), BodyError> {
+        let start = self.at;
+        self.at = find_special(self.bytes, start);
+        for separator in separators(&self.bytes[start..self.at]) {
+            let at = start + separator.at;
+            self.compiler.check_size(at - self.copied)?;
+            self.copy_to(at);
+            self.compiler.text.extend_from_slice(separator.escape);
+            self.copied = at + separator.bytes;
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
     fn escape(&mut self) -> Result<(), BodyError> {
         self.escapes += 1;
         match self.bytes.get(self.at + 1) {

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use serde::ser::{Impossible, Serialize, Serializer};
 
 use super::{BodyError, BodyProblem, Compiler};
-use crate::escape::string_into;
+use crate::escape::string_between;
 
 /// Methods of a serializer that refuses these kinds of value.
 macro_rules! refuse {
@@ -154,7 +154,7 @@ impl Serializer for KeySerializer<'_, '_> {
     fn serialize_str(self, key: &str) -> Result<(), BodyError> {
         self.compiler.check_size(key.len())?;
         let start = self.compiler.text.len() + 1;
-        string_into(&mut self.compiler.text, key);
+        string_between(&mut self.compiler.text, b"\"", key, b"\"");
         self.check_reserved(start)
     }
 

@@ -13,7 +13,6 @@ use std::cell::Cell;
 use audit_core::{LimitExceeded, Limits};
 use serde::ser::{self, Serialize};
 
-use crate::escape::escape_separators;
 use crate::template::{Cut, Template};
 use crate::values::HostValue;
 use crate::{Var, Vars};
@@ -30,13 +29,13 @@ struct Compiler<'v> {
     cuts: Vec<Cut>,
     /// The largest sizes of the variables so far, together.
     variable_bytes: u64,
+    /// The largest that the text may become beside them, in bytes.
+    room: usize,
     depth: u32,
     /// Part of a value was refused, so the text is not whole. Remembered for `Serialize`
     /// implementations that go on nevertheless.
     is_broken: bool,
     rules: Rules<'v>,
-    /// The largest that the text may become.
-    max_bytes: u32,
 }
 
 /// What is being compiled.
@@ -54,7 +53,8 @@ impl<'v> Compiler<'v> {
             Rules::Body(_, limits) => limits.max_log_bytes(),
             Rules::HostValue(var) => var.max_bytes(),
         };
-        Compiler { text, cuts, variable_bytes: 0, depth: 0, is_broken: false, rules, max_bytes }
+        let room = max_bytes as usize;
+        Compiler { text, cuts, variable_bytes: 0, depth: 0, is_broken: false, rules, room }
     }
 
     /// The largest size that the text so far could have, in bytes.
@@ -65,12 +65,12 @@ impl<'v> Compiler<'v> {
     /// Stops if the text so far, with `more` bytes, is already too large.
     #[inline]
     fn check_size(&self, more: usize) -> Result<(), BodyError> {
-        let at_least = self.bound() + more as u64;
-        if at_least > u64::from(self.max_bytes) { Err(self.too_large(at_least)) } else { Ok(()) }
+        if self.text.len() + more > self.room { Err(self.too_large(more)) } else { Ok(()) }
     }
 
     #[cold]
-    fn too_large(&self, at_least: u64) -> BodyError {
+    fn too_large(&self, more: usize) -> BodyError {
+        let at_least = self.bound() + more as u64;
         BodyError::new(match self.rules {
             Rules::Body(_, limits) => {
                 BodyProblem::TooLarge(LimitExceeded::log_bytes_at_least(at_least, limits))
@@ -125,19 +125,12 @@ impl<'v> Compiler<'v> {
             u32::try_from(self.text.len()).expect("checked against max_log_bytes, which is a u32");
         self.cuts.push(Cut { at, slot: var.slot() });
         self.variable_bytes += u64::from(var.max_bytes());
+        self.room = self.room.saturating_sub(var.max_bytes() as usize);
         self.check_size(0)
-    }
-
-    /// Escapes what ends a line for some readers, wherever in a string it came from.
-    #[inline]
-    fn escape_separators(&mut self) {
-        let Compiler { text, cuts, .. } = self;
-        escape_separators(text, cuts.iter_mut().map(|cut| &mut cut.at));
     }
 
     fn finish_body(&mut self, limits: &Limits) -> Result<Template, BodyError> {
         self.check_whole()?;
-        self.escape_separators();
         // A variable in the place of the body leaves no text, or none that begins with a brace.
         if self.text.first() != Some(&b'{') || self.cuts.first().is_some_and(|cut| cut.at == 0) {
             return Err(BodyError::new(BodyProblem::NotAnObject));
@@ -201,7 +194,6 @@ pub(crate) fn host_value<T: Serialize + ?Sized>(var: Var, value: &T) -> Result<V
     let mut compiler = Compiler::new(Rules::HostValue(var), Vec::with_capacity(64), Vec::new());
     value.serialize(&mut compiler)?;
     compiler.check_whole()?;
-    compiler.escape_separators();
     compiler.check_size(0)?;
     Ok(compiler.text)
 }

@@ -10,80 +10,119 @@ use crate::escape::find_special;
 
 /// Watches the names of one object while it is written.
 ///
-/// Most objects are told to be without duplicates by a few instructions for each name: a small
-/// filter has seen none twice, or they ascend, as those of a sorted map do. Where both leave a
-/// doubt, all names are read again at the object's end, and sorted: no choice of names makes that
-/// quadratic.
+/// Most objects are seen to have no duplicates by a few instructions for each name: the names
+/// ascend, as those of a sorted map do, or a small filter has seen none of them twice. Where both
+/// leave a doubt, all names are read again at the object's end, and sorted: no choice of names makes
+/// that quadratic.
 pub(super) struct Names {
     /// Where the object begins.
     start: usize,
-    /// Whether each name is greater than the one before it.
-    is_ascending: bool,
-    /// The name before, and where it stands.
-    before: (Words, usize),
-    /// Whether a name may have been in the filter already.
-    hit: bool,
-    filter: [u64; 4],
+    order: Order,
+    filter: Filter,
+}
+
+enum Order {
+    /// Each name is greater than the one before it.
+    Ascending(Ascent),
+    /// The filter has seen each name.
+    Any,
+}
+
+/// Names that ascend.
+struct Ascent {
+    count: usize,
+    last: Words,
+    last_start: usize,
+    /// The first ones: names in any other order seldom ascend for longer.
+    first: [NamePlace; 8],
+}
+
+/// Which of 256 places were taken.
+#[derive(Default)]
+struct Filter {
+    taken: [u64; 4],
+    /// Not zero if one may have been taken twice.
+    hits: u64,
+}
+
+/// The place of a name in the filter: a constant where the name is one.
+#[derive(Clone, Copy)]
+pub(super) struct NamePlace(u8);
+
+impl NamePlace {
+    #[inline(always)]
+    pub(super) fn of(name: &[u8]) -> NamePlace {
+        Words::of(name).place()
+    }
+}
+
+impl Filter {
+    #[inline(always)]
+    fn add(&mut self, NamePlace(place): NamePlace) {
+        let (word, bit) = (usize::from(place >> 6), 1 << (place & 63));
+        self.hits |= self.taken[word] & bit;
+        self.taken[word] |= bit;
+    }
 }
 
 impl Names {
     /// Of an object that begins at this byte of a text.
     #[inline]
     pub(super) fn at(start: usize) -> Names {
-        let none = Words { first: 0, last: 0, len: 0 };
-        Names { start, is_ascending: true, before: (none, 0), hit: false, filter: [0; 4] }
+        // Less than any name but the empty one.
+        let last = Words { first: 0, last: 0, len: 0 };
+        let ascent = Ascent { count: 0, last, last_start: 0, first: [NamePlace(0); 8] };
+        Names { start, order: Order::Ascending(ascent), filter: Filter::default() }
     }
 
     /// The same for one whose names are not expected to ascend.
     #[inline]
     pub(super) fn unordered_at(start: usize) -> Names {
-        Names { is_ascending: false, ..Names::at(start) }
+        Names { start, order: Order::Any, filter: Filter::default() }
     }
 
     /// A name whose spelling is not the only one: compared when the object ends.
     #[inline]
     pub(super) fn add_escaped(&mut self) {
-        (self.is_ascending, self.hit) = (false, true);
+        (self.order, self.filter.hits) = (Order::Any, 1);
     }
 
     /// The next name, which stands here in `text`, without quotes and spelled in the only way.
     #[inline]
     pub(super) fn add(&mut self, text: &[u8], name: Range<usize>) {
         let words = Words::of(&text[name.clone()]);
-        if self.is_ascending {
-            let (before, from) = self.before;
-            // No name stands at 0, where the object begins at the earliest.
-            self.is_ascending = from == 0
-                || before
-                    .is_less(&words)
-                    .unwrap_or_else(|| text[from..from + before.len] < text[name.clone()]);
-            self.before = (words, name.start);
+        if let Order::Ascending(ascent) = &mut self.order {
+            let Ascent { count, last, last_start, first } = ascent;
+            let is_ascending = last
+                .is_less(&words)
+                .unwrap_or_else(|| text[*last_start..*last_start + last.len] < text[name.clone()]);
+            if is_ascending {
+                if let Some(place) = first.get_mut(*count) {
+                    *place = words.place();
+                }
+                *count += 1;
+                (*last, *last_start) = (words, name.start);
+                return;
+            }
+            match first.get(..*count) {
+                Some(places) => places.iter().for_each(|place| self.filter.add(*place)),
+                None => self.filter.hits = 1,
+            }
+            self.order = Order::Any;
         }
-        self.filter(&words);
+        self.filter.add(words.place());
     }
 
-    /// The same for a name that need not stand in a text, of an object made with
-    /// [`unordered_at`](Self::unordered_at).
-    #[inline]
-    pub(super) fn add_name(&mut self, name: &[u8]) {
-        self.filter(&Words::of(name));
-    }
-
-    #[inline]
-    fn filter(&mut self, words: &Words) {
-        if self.hit {
-            return;
-        }
-        let place = words.place();
-        let (word, bit) = (usize::from(place >> 6), 1 << (place & 63));
-        self.hit = self.filter[word] & bit != 0;
-        self.filter[word] |= bit;
+    /// The next name of an object made with [`unordered_at`](Self::unordered_at).
+    #[inline(always)]
+    pub(super) fn add_place(&mut self, place: NamePlace) {
+        self.filter.add(place);
     }
 
     /// At the object's end. Gives a name that stands twice, as it is spelled there.
     #[inline]
     pub(super) fn duplicate(&self, text: &[u8], end: usize) -> Option<String> {
-        if self.hit && !self.is_ascending { duplicate(&text[self.start..end]) } else { None }
+        if self.filter.hits == 0 { None } else { duplicate(&text[self.start..end]) }
     }
 }
 
@@ -98,7 +137,7 @@ struct Words {
 }
 
 impl Words {
-    #[inline]
+    #[inline(always)]
     fn of(name: &[u8]) -> Words {
         let len = name.len();
         if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
@@ -130,10 +169,10 @@ impl Words {
     }
 
     /// Where the name lies in the filter.
-    #[inline]
-    fn place(&self) -> u8 {
+    #[inline(always)]
+    fn place(&self) -> NamePlace {
         let word = self.first ^ self.last.rotate_left(29) ^ self.len as u64;
-        (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+        NamePlace((word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
     }
 }
 

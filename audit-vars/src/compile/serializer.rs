@@ -3,12 +3,13 @@
 //! It writes what `serde_json` writes. What differs: a [`Var`](crate::Var) leaves a cut, keys may
 //! not begin with `$`, depth and size are bounded, and errors know their path.
 
+use std::ops::Range;
 use std::{fmt, mem};
 
 use serde::ser::{self, Serialize, Serializer};
 
 use super::key::{KeySerializer, StringTaker};
-use super::names::Names;
+use super::names::{NamePlace, Names};
 use super::{BodyError, Compiler, json};
 use crate::escape::{escape_into, string_between, string_into};
 use crate::var::VAR_TYPE;
@@ -350,8 +351,39 @@ pub(super) struct Members<'c, 'v> {
     compiler: &'c mut Compiler<'v>,
     first: bool,
     /// Where the key stands, without quotes, that waits for its value.
-    key: Option<std::ops::Range<usize>>,
+    key: Option<Range<usize>>,
     names: Names,
+}
+
+impl Members<'_, '_> {
+    /// Gives where it stands, without quotes.
+    #[inline(always)]
+    fn write_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<Range<usize>, BodyError> {
+        if !mem::take(&mut self.first) {
+            self.compiler.text.push(b',');
+        }
+        let start = self.compiler.text.len() + 1;
+        let written = key.serialize(KeySerializer { compiler: &mut *self.compiler });
+        written.map_err(|error| self.compiler.failed(error))?;
+        let key = start..self.compiler.text.len() - 1;
+        self.names.add(&self.compiler.text, key.clone());
+        self.compiler.text.push(b':');
+        Ok(key)
+    }
+
+    #[inline(always)]
+    fn write_value<T: Serialize + ?Sized>(
+        &mut self,
+        key: Range<usize>,
+        value: &T,
+    ) -> Result<(), BodyError> {
+        let written =
+            value.serialize(&mut *self.compiler).and_then(|()| self.compiler.check_size(0));
+        written.map_err(|error| {
+            let error = error.below_key(String::from_utf8_lossy(&self.compiler.text[key]));
+            self.compiler.failed(error)
+        })
+    }
 }
 
 impl ser::SerializeMap for Members<'_, '_> {
@@ -363,17 +395,7 @@ impl ser::SerializeMap for Members<'_, '_> {
         if self.key.is_some() {
             return Err(ser::Error::custom("a map wrote two keys without a value between them"));
         }
-        if !self.first {
-            self.compiler.text.push(b',');
-        }
-        self.first = false;
-        let start = self.compiler.text.len() + 1;
-        let written = key.serialize(KeySerializer { compiler: &mut *self.compiler });
-        written.map_err(|error| self.compiler.failed(error))?;
-        let key = start..self.compiler.text.len() - 1;
-        self.names.add(&self.compiler.text, key.clone());
-        self.key = Some(key);
-        self.compiler.text.push(b':');
+        self.key = Some(self.write_key(key)?);
         Ok(())
     }
 
@@ -382,12 +404,21 @@ impl ser::SerializeMap for Members<'_, '_> {
         let Some(key) = self.key.take() else {
             return Err(ser::Error::custom("a map wrote a value without its key"));
         };
-        let written =
-            value.serialize(&mut *self.compiler).and_then(|()| self.compiler.check_size(0));
-        written.map_err(|error| {
-            let error = error.below_key(String::from_utf8_lossy(&self.compiler.text[key]));
-            self.compiler.failed(error)
-        })
+        self.write_value(key, value)
+    }
+
+    /// The same for both at once: the key need not wait.
+    #[inline]
+    fn serialize_entry<K: Serialize + ?Sized, V: Serialize + ?Sized>(
+        &mut self,
+        key: &K,
+        value: &V,
+    ) -> Result<(), BodyError> {
+        if self.key.is_some() {
+            return Err(ser::Error::custom("a map wrote two keys without a value between them"));
+        }
+        let key = self.write_key(key)?;
+        self.write_value(key, value)
     }
 
     #[inline]
@@ -428,11 +459,12 @@ impl Fields<'_, '_> {
     fn field<T: Serialize + ?Sized>(
         &mut self,
         key: &'static str,
+        place: NamePlace,
         value: &T,
     ) -> Result<(), BodyError> {
         match &mut self.form {
             Form::Object { first, variant, names } => {
-                names.add_name(key.as_bytes());
+                names.add_place(place);
                 let (is_first, variant) = (mem::take(first), *variant);
                 let written = self.compiler.field_key(key, is_first);
                 written.map_err(|error| self.compiler.failed(below_variant(error, variant)))?;
@@ -483,13 +515,14 @@ macro_rules! fields {
             type Ok = ();
             type Error = BodyError;
 
-            #[inline]
+            /// Inlined, since derived implementations give constants.
+            #[inline(always)]
             fn serialize_field<T: Serialize + ?Sized>(
                 &mut self,
                 key: &'static str,
                 value: &T,
             ) -> Result<(), BodyError> {
-                self.field(key, value)
+                self.field(key, NamePlace::of(key.as_bytes()), value)
             }
 
             #[inline]

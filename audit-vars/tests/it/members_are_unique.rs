@@ -119,6 +119,10 @@ fn in_text_however_they_are_spelled() {
         // Which of two spellings is named is open.
         assert_eq!(error.path().rsplit_once('/').unwrap().0, path.rsplit_once('/').unwrap().0);
     }
+    for reserved in [r#"{"\u0024a":1}"#, r#"{"$\u0061":1}"#, r#"{"$a\"":1}"#] {
+        let error = from_json(reserved).expect_err(reserved);
+        assert!(matches!(error.problem(), BodyProblem::ReservedKey { .. }), "{error}");
+    }
     from_json(r#"{"a":{"a":1},"A":[{"a":"a"},{"a":"\"a\":1"}],"\u0041b":{"$var":"ip"}}"#).unwrap();
 }
 
@@ -145,6 +149,25 @@ proptest! {
             }
         }
     }
+}
+
+/// Names that ascend are watched by another means than those in any order.
+#[test]
+fn a_name_that_ascended_is_found_again() {
+    let limits = Limits::default();
+    for count in 1..20 {
+        let names: Vec<String> = (0..count).map(|n| format!("name_{n:02}")).collect();
+        for twice in &names {
+            let members = names.iter().chain([twice]).map(|name| (name, 0)).collect();
+            assert_twice(compile(&Pairs(members)), &format!("/{twice}"));
+            let text = names.iter().chain([twice]).map(|name| format!("\"{name}\":0"));
+            let text = format!("{{{}}}", text.collect::<Vec<_>>().join(","));
+            assert_twice(Template::from_json(&Vars::new(), &limits, &text), &format!("/{twice}"));
+        }
+    }
+    assert_twice(compile(&Pairs(vec![("", 0), ("", 0)])), "/");
+    compile(&Pairs(vec![("", 0), ("a", 0)])).unwrap();
+    compile(&Pairs(vec![("a", 0), ("", 0)])).unwrap();
 }
 
 /// Work for each pair of names would take minutes here.
