@@ -110,8 +110,8 @@ impl Error for ReleaseError {
     }
 }
 
-/// A mutation committed nothing, unless it says so itself. `E` is the error of the host's functions
-/// and transactions.
+/// A mutation committed nothing, unless it says so itself. `E` is the function's error, which holds
+/// the database's where that is what failed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum MutationError<E> {

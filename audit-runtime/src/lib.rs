@@ -13,7 +13,8 @@
 //! - [`Audited`]: a sealed result. [`AuditedTransaction`]: a sealed result and the transaction that
 //!   it wrote in.
 //! - [`RequestContext`]: whose request it is; what the variables of its logs stand for.
-//! - [`Transaction`]: what a host implements for its database.
+//! - [`Transaction`]: what a host, or an adapter crate, implements for its database. A function fails
+//!   with an error of its own: [`FunctionError`].
 //!
 //! # A query
 //!
@@ -180,4 +181,4 @@ pub use execution::{Action, AuditLog, Audits, Execution, Mutation, Query};
 pub use provenance::{FunctionKind, FunctionName};
 pub use request::RequestContext;
 pub use runtime::{AuditRuntime, AuditRuntimeBuilder};
-pub use transaction::{Attempt, AuditedTransaction, RetryPolicy, Transaction};
+pub use transaction::{Attempt, AuditedTransaction, FunctionError, RetryPolicy, Transaction};

@@ -13,9 +13,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::error::Refusal;
 use crate::execution::AttemptLogs;
 use crate::sealed_logs::{BATCHES_AT_ONCE, Rendered, SealedLogs};
+use crate::transaction::is_conflict;
 use crate::{
-    Attempt, AuditRuntime, Audited, AuditedTransaction, FunctionName, MutationError, ReleaseError,
-    RequestContext, Transaction,
+    Attempt, AuditRuntime, Audited, AuditedTransaction, FunctionError, FunctionName, MutationError,
+    ReleaseError, RequestContext, Transaction,
 };
 
 /// Hands out a result to these requests: its logs first, then the value.
@@ -95,11 +96,11 @@ async fn persist(
 /// Ends one attempt at a mutation: its logs become durable, and it commits if it may.
 ///
 /// Dropped in here before the commit: the transaction is dropped with it, and so rolled back.
-pub(crate) async fn settle<Tx: Transaction, T>(
+pub(crate) async fn settle<Tx: Transaction, T, E: FunctionError<Tx::Error>>(
     transaction: Tx,
-    outcome: Audited<Result<T, Tx::Error>>,
+    outcome: Audited<Result<T, E>>,
     request: &RequestContext,
-) -> Result<Attempt<T, Tx::Error>, MutationError<Tx::Error>> {
+) -> Result<Attempt<T, E>, MutationError<E>> {
     let (outcome, logs) = outcome.into_parts();
     let logs = logs.as_deref();
     let requests = std::slice::from_ref(request);
@@ -117,8 +118,8 @@ pub(crate) async fn settle<Tx: Transaction, T>(
             // database's to say.
             match transaction.commit().await {
                 Ok(()) => Ok(Attempt::Committed(value)),
-                Err(error) if Tx::is_conflict(&error) => Ok(Attempt::Conflict(error)),
-                Err(error) => Err(MutationError::Commit(error)),
+                Err(error) if Tx::is_conflict(&error) => Ok(Attempt::Conflict(error.into())),
+                Err(error) => Err(MutationError::Commit(error.into())),
             }
         }
         Ok(Err(error)) => {
@@ -127,7 +128,7 @@ pub(crate) async fn settle<Tx: Transaction, T>(
             // come this far.
             roll_back(transaction).await;
             make_durable(logs, requests).await.map_err(MutationError::Release)?;
-            failed::<Tx, T>(error)
+            failed::<Tx, T, E>(error)
         }
         Err(refusal) => {
             // The function may have caught the error of `audit` and succeeded; it fails all the
@@ -139,10 +140,10 @@ pub(crate) async fn settle<Tx: Transaction, T>(
     }
 }
 
-fn failed<Tx: Transaction, T>(
-    error: Tx::Error,
-) -> Result<Attempt<T, Tx::Error>, MutationError<Tx::Error>> {
-    if Tx::is_conflict(&error) {
+fn failed<Tx: Transaction, T, E: FunctionError<Tx::Error>>(
+    error: E,
+) -> Result<Attempt<T, E>, MutationError<E>> {
+    if is_conflict::<Tx, E>(&error) {
         Ok(Attempt::Conflict(error))
     } else {
         Err(MutationError::Function(error))
@@ -150,11 +151,11 @@ fn failed<Tx: Transaction, T>(
 }
 
 /// Ends one attempt at a mutation with what it returned.
-pub(crate) async fn end_attempt<Tx: Transaction, T>(
-    returned: Result<AuditedTransaction<Tx, T>, Tx::Error>,
+pub(crate) async fn end_attempt<Tx: Transaction, T, E: FunctionError<Tx::Error>>(
+    returned: Result<AuditedTransaction<Tx, T, E>, E>,
     attempt: &AttemptLogs,
     request: &RequestContext,
-) -> Result<Attempt<T, Tx::Error>, MutationError<Tx::Error>> {
+) -> Result<Attempt<T, E>, MutationError<E>> {
     // From here on an execution that the host kept takes no more logs.
     let ended = attempt.end();
     match returned {
@@ -173,7 +174,7 @@ pub(crate) async fn end_attempt<Tx: Transaction, T>(
         // durable before anyone hears of the failure, since a failure is a result too.
         Err(error) => {
             salvage(ended, request).await.map_err(MutationError::Release)?;
-            failed::<Tx, T>(error)
+            failed::<Tx, T, E>(error)
         }
     }
 }

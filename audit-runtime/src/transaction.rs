@@ -21,8 +21,8 @@ use crate::{AuditRuntime, Audited, MutationError, RequestContext, ordering};
 /// - Dropping it without `commit` rolls it back.
 /// - `commit` that fails with a [conflict](Self::is_conflict) has committed nothing.
 pub trait Transaction: Send {
-    /// The error of the host's functions and of its database: one type, so that a function can use
-    /// `?` on both.
+    /// The database's error. That of the functions which run in the transaction is their own: see
+    /// [`FunctionError`].
     type Error: Error + Send + 'static;
 
     /// Makes it visible and durable.
@@ -31,10 +31,63 @@ pub trait Transaction: Send {
     /// Undoes it.
     fn rollback(self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Whether this error, of `commit` or of the function, is a write conflict: another transaction
-    /// was in the way, and running the function again from the start may succeed. In PostgreSQL:
-    /// SQLSTATE 40001 and 40P01.
+    /// Whether this error, of `commit` or of a statement, is a write conflict: another transaction
+    /// changed the same data, and running the function again from the start may succeed. In
+    /// PostgreSQL: SQLSTATE 40001 and 40P01.
     fn is_conflict(error: &Self::Error) -> bool;
+}
+
+/// The error of a function that runs in a transaction whose database fails with `D`.
+///
+/// `From<D>` lets the function use `?` on the database's errors;
+/// [`database_error`](Self::database_error) lets the runtime see whether one of them is a write
+/// conflict, after which the function runs again. The database's error itself is such an error, for
+/// functions that fail with nothing else.
+///
+/// ```
+/// # use std::{error::Error, fmt};
+/// # use audit_runtime::{AuditError, FunctionError};
+/// # type DatabaseError = std::io::Error; // sqlx::Error, rusqlite::Error …
+/// #[derive(Debug)]
+/// enum RenameError {
+///     NotFound,
+///     Audit(AuditError),
+///     Database(DatabaseError),
+/// }
+///
+/// impl FunctionError<DatabaseError> for RenameError {
+///     fn database_error(&self) -> Option<&DatabaseError> {
+///         match self {
+///             RenameError::Database(error) => Some(error),
+///             RenameError::NotFound | RenameError::Audit(_) => None,
+///         }
+///     }
+/// }
+///
+/// impl From<DatabaseError> for RenameError {
+///     fn from(error: DatabaseError) -> RenameError {
+///         RenameError::Database(error)
+///     }
+/// }
+/// # impl fmt::Display for RenameError {
+/// #     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str("rename failed") }
+/// # }
+/// # impl Error for RenameError {}
+/// ```
+pub trait FunctionError<D>: Error + From<D> + Send + 'static {
+    /// The error of the database with which the function failed; `None` if it failed by itself.
+    fn database_error(&self) -> Option<&D>;
+}
+
+impl<D: Error + Send + 'static> FunctionError<D> for D {
+    fn database_error(&self) -> Option<&D> {
+        Some(self)
+    }
+}
+
+/// Whether the function is to run again.
+pub(crate) fn is_conflict<Tx: Transaction, E: FunctionError<Tx::Error>>(error: &E) -> bool {
+    error.database_error().is_some_and(Tx::is_conflict)
 }
 
 /// How often a mutation that runs into write conflicts is tried, and how long it waits in between.
@@ -73,9 +126,9 @@ impl RetryPolicy {
 /// directly.
 #[must_use = "it is rolled back, and its logs reach nobody, unless it is settled"]
 #[derive(Debug)]
-pub struct AuditedTransaction<Tx: Transaction, T> {
+pub struct AuditedTransaction<Tx: Transaction, T, E = <Tx as Transaction>::Error> {
     transaction: Tx,
-    outcome: Audited<Result<T, Tx::Error>>,
+    outcome: Audited<Result<T, E>>,
     request: RequestContext,
     /// The attempt of [`AuditRuntime::run_mutation`] whose execution sealed it.
     attempt: Option<AttemptLogs>,
@@ -92,18 +145,18 @@ pub enum Attempt<T, E> {
 
 impl Execution<Mutation> {
     /// Ends an attempt with the function's result and the transaction that it ran in.
-    pub fn seal_transaction<Tx: Transaction, T>(
+    pub fn seal_transaction<Tx: Transaction, T, E>(
         self,
         transaction: Tx,
-        result: Result<T, Tx::Error>,
-    ) -> AuditedTransaction<Tx, T> {
+        result: Result<T, E>,
+    ) -> AuditedTransaction<Tx, T, E> {
         let request = self.request().clone();
         let attempt = self.attempt();
         AuditedTransaction { transaction, outcome: self.seal(result), request, attempt }
     }
 }
 
-impl<Tx: Transaction, T> AuditedTransaction<Tx, T> {
+impl<Tx: Transaction, T, E: FunctionError<Tx::Error>> AuditedTransaction<Tx, T, E> {
     /// Makes the logs durable, then commits; or rolls back and makes the logs durable, if the
     /// function failed or one of its logs was refused.
     ///
@@ -116,7 +169,7 @@ impl<Tx: Transaction, T> AuditedTransaction<Tx, T> {
     ///
     /// Dropping the future before it commits rolls back; the logs may be durable or become so.
     /// Dropping it while it commits leaves the commit to the database; the logs are durable then.
-    pub async fn settle(self) -> Result<Attempt<T, Tx::Error>, MutationError<Tx::Error>> {
+    pub async fn settle(self) -> Result<Attempt<T, E>, MutationError<E>> {
         let AuditedTransaction { transaction, outcome, request, attempt: _ } = self;
         ordering::settle(transaction, outcome, &request).await
     }
@@ -197,16 +250,17 @@ impl AuditRuntime {
     ///
     /// Dropping the future ends the attempt as a dropped [`AuditedTransaction::settle`] does, and
     /// there is no further one.
-    pub async fn run_mutation<Tx, T, F, Fut>(
+    pub async fn run_mutation<Tx, T, E, F, Fut>(
         &self,
         function: impl Into<FunctionName>,
         request: &RequestContext,
         mut attempt: F,
-    ) -> Result<T, MutationError<Tx::Error>>
+    ) -> Result<T, MutationError<E>>
     where
         Tx: Transaction,
+        E: FunctionError<Tx::Error>,
         F: FnMut(Execution<Mutation>) -> Fut,
-        Fut: Future<Output = Result<AuditedTransaction<Tx, T>, Tx::Error>>,
+        Fut: Future<Output = Result<AuditedTransaction<Tx, T, E>, E>>,
     {
         let function = function.into();
         let policy = self.retry_policy();

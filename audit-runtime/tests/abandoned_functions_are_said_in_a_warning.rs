@@ -67,7 +67,7 @@ async fn only_of_those_that_logged_something_and_reach_nobody() {
     let abandoned =
         async |execution: Execution<Mutation>| -> Result<AuditedTransaction<Tx, ()>, _> {
             execution.log().audit(&body!({})).unwrap();
-            let _sealed = execution.seal_transaction(Tx, Ok(()));
+            let _sealed = execution.seal_transaction(Tx, Ok::<_, fmt::Error>(()));
             std::future::pending().await
         };
     assert!(runtime.run_mutation("sealed", &request, abandoned).now_or_never().is_none());
@@ -77,7 +77,7 @@ async fn only_of_those_that_logged_something_and_reach_nobody() {
     // Logs that are released are no loss, whatever became of the function.
     let conflict = async |execution: Execution<Mutation>| {
         execution.log().audit(&body!({})).unwrap();
-        Ok(execution.seal_transaction(Tx, Ok(())))
+        Ok(execution.seal_transaction(Tx, Ok::<_, fmt::Error>(())))
     };
     runtime.run_mutation("conflict", &request, conflict).await.unwrap_err();
     let early = async |execution: Execution<Mutation>| -> Result<AuditedTransaction<Tx, ()>, _> {

@@ -94,7 +94,12 @@ fn a_mutation() {
     let cost = cost(|| {
         let execution = runtime.mutation("rename", request.clone());
         black_box(execution.log().nested_mutation("nested"));
-        execution.seal_transaction(Tx, Ok(7)).settle().now_or_never().unwrap().unwrap();
+        execution
+            .seal_transaction(Tx, Ok::<_, fmt::Error>(7))
+            .settle()
+            .now_or_never()
+            .unwrap()
+            .unwrap();
     });
     assert_eq!(cost.count_total, 0);
 }
@@ -104,8 +109,9 @@ fn a_mutation() {
 fn a_mutation_that_the_runtime_retries() {
     let (runtime, request) = host();
     let cost = cost(|| {
-        let attempt =
-            async |execution: Execution<Mutation>| Ok(execution.seal_transaction(Tx, Ok(7)));
+        let attempt = async |execution: Execution<Mutation>| {
+            Ok(execution.seal_transaction(Tx, Ok::<_, fmt::Error>(7)))
+        };
         let run = runtime.run_mutation("rename", &request, attempt);
         assert_eq!(run.now_or_never().unwrap().unwrap(), 7);
     });

@@ -42,7 +42,7 @@ fn assert_foreign<T: std::fmt::Debug>(answer: Result<T, MutationError<DbError>>)
 const FATES: [fn(Execution<Mutation>, &Kept); 6] = [
     |execution, _| drop(execution),
     |execution, _| drop(execution.seal("value")),
-    |execution, kept| drop(execution.seal_transaction(kept.begin(), Ok(()))),
+    |execution, kept| drop(execution.seal_transaction(kept.begin(), Ok::<_, DbError>(()))),
     |execution, kept| kept.executions.borrow_mut().push(execution),
     |execution, _| std::mem::forget(execution),
     |execution, _| {
@@ -76,7 +76,7 @@ async fn what_an_execution_of_the_hosts_making_sealed_is_rolled_back_and_logged(
                 if logs_to_the_other {
                     log(&other, 2);
                 }
-                Ok(other.seal_transaction(tx, Ok(())))
+                Ok(other.seal_transaction(tx, Ok::<_, DbError>(())))
             };
             assert_foreign(host.runtime.run_mutation("f", &alice(), attempt).await);
             let expected =
@@ -128,7 +128,7 @@ async fn an_execution_of_an_earlier_attempt_takes_no_logs_and_seals_nothing() {
                 let refused = earlier.log().audit(&body!({ "n": 2 }));
                 assert!(matches!(refused, Err(AuditError::Body(_))), "{refused:?}");
             }
-            Ok(earlier.seal_transaction(host.database.begin(), Ok(())))
+            Ok(earlier.seal_transaction(host.database.begin(), Ok::<_, DbError>(())))
         };
         assert_foreign(host.runtime.run_mutation("f", &alice(), attempt).await);
         assert_eq!(logged(&host), [1, 1]);
@@ -150,10 +150,10 @@ async fn an_execution_that_outlives_its_attempt_hands_out_nothing_unlogged() {
         host.runtime.run_mutation("f", &alice(), attempt).await.unwrap_err();
     }
     let [a, b] = kept.take().try_into().unwrap();
-    a.seal_transaction(host.database.begin(), Ok(())).settle().await.unwrap();
+    a.seal_transaction(host.database.begin(), Ok::<_, DbError>(())).settle().await.unwrap();
     assert_eq!(host.database.history(), [(Began, 2), (Committed, 3)]);
     b.log().audit(&body!({ "n": 2 })).unwrap_err();
-    let settled = b.seal_transaction(host.database.begin(), Ok(())).settle().await;
+    let settled = b.seal_transaction(host.database.begin(), Ok::<_, DbError>(())).settle().await;
     assert!(matches!(settled, Err(MutationError::Release(_))), "{settled:?}");
     assert_eq!(host.database.steps(), [Began, Committed, Began, RolledBack]);
 }
@@ -170,7 +170,9 @@ async fn two_calls_that_swap_their_executions_commit_nothing_and_are_logged_once
                 place[own].set(Some(execution));
                 loop {
                     if let Some(other) = place[1 - own].take() {
-                        return Ok(other.seal_transaction(host.database.begin(), Ok(())));
+                        return Ok(
+                            other.seal_transaction(host.database.begin(), Ok::<_, DbError>(()))
+                        );
                     }
                     yield_now().await;
                 }
@@ -197,7 +199,11 @@ async fn what_an_attempt_made_durable_itself_is_not_logged_again() {
     host.runtime.run_mutation("f", &alice(), attempt).await.unwrap_err();
     let attempt = async |execution: Execution<Mutation>| -> Sealed {
         log(&execution, 2);
-        execution.seal_transaction(host.database.begin(), Ok(())).settle().await.unwrap();
+        execution
+            .seal_transaction(host.database.begin(), Ok::<_, DbError>(()))
+            .settle()
+            .await
+            .unwrap();
         Err(DbError::Function)
     };
     host.runtime.run_mutation("f", &alice(), attempt).await.unwrap_err();
@@ -215,7 +221,7 @@ async fn a_foreign_execution_is_told_after_the_logs_are_durable_or_not_at_all() 
                 log(&execution, 1);
                 let other = host.runtime.mutation("f", bob());
                 log(&other, 2);
-                Ok(other.seal_transaction(host.database.begin(), Ok(())))
+                Ok(other.seal_transaction(host.database.begin(), Ok::<_, DbError>(())))
             };
             let error = host.runtime.run_mutation("f", &alice(), attempt).await.unwrap_err();
             let MutationError::Release(error) = error else { panic!("{error:?}") };

@@ -49,7 +49,7 @@ async fn each_attempt_that_meets_a_conflict_is_logged_with_its_number_and_its_mo
             2 => return Ok(execution.seal_transaction(tx, Err(DbError::Conflict))),
             _ => {}
         }
-        Ok(execution.seal_transaction(tx, Ok(value)))
+        Ok(execution.seal_transaction(tx, Ok::<_, DbError>(value)))
     };
     assert_eq!(host.runtime.run_mutation("f", &alice(), attempt).await.unwrap(), 1);
     assert_eq!(attempts_logged(&host), [1, 2, 3]);
@@ -70,7 +70,7 @@ async fn when_every_attempt_met_a_conflict_it_says_so_and_nothing_is_committed()
         execution.log().audit(&body!({}))?;
         tx.add(1);
         host.database.interfere();
-        Ok(execution.seal_transaction(tx, Ok(())))
+        Ok(execution.seal_transaction(tx, Ok::<_, DbError>(())))
     };
     let error = host.runtime.run_mutation("f", &alice(), attempt).await.unwrap_err();
     assert!(
@@ -136,7 +136,7 @@ async fn an_attempt_that_returns_early_or_panics_after_it_is_sealed_is_logged_on
     let host = host();
     let attempt = async |execution: Execution<Mutation>| -> Sealed<()> {
         execution.log().audit(&body!({}))?;
-        let _sealed = execution.seal_transaction(host.database.begin(), Ok(()));
+        let _sealed = execution.seal_transaction(host.database.begin(), Ok::<_, DbError>(()));
         if host.database.attempts() == 1 {
             return Err(DbError::Conflict);
         }
@@ -187,7 +187,7 @@ async fn an_attempt_that_panics_before_it_is_a_future_is_logged() {
         if host.database.attempts() == 0 {
             resume_unwind(Box::new("boom"));
         }
-        ready(Ok(execution.seal_transaction(host.database.begin(), Ok(()))))
+        ready(Ok(execution.seal_transaction(host.database.begin(), Ok::<_, DbError>(()))))
     };
     let (runtime, request) = (&host.runtime, alice());
     let panic = AssertUnwindSafe(runtime.run_mutation("f", &request, attempt))
@@ -213,7 +213,7 @@ async fn a_nested_mutation_that_is_rolled_back_keeps_its_logs() {
         tx.add(10);
         tx.add(-10);
         log.audit(&body!({ "step": 3 }))?;
-        Ok(execution.seal_transaction(tx, Ok(())))
+        Ok(execution.seal_transaction(tx, Ok::<_, DbError>(())))
     };
     host.runtime.run_mutation("f", &alice(), attempt).await.unwrap();
     assert_eq!(
@@ -236,7 +236,7 @@ async fn a_host_with_a_loop_of_its_own_has_the_same() {
         if number < 3 {
             host.database.interfere();
         }
-        match execution.seal_transaction(tx, Ok(number)).settle().await.unwrap() {
+        match execution.seal_transaction(tx, Ok::<_, DbError>(number)).settle().await.unwrap() {
             Attempt::Committed(value) => {
                 assert_eq!((value, conflicts), (3, 2));
                 break;

@@ -130,7 +130,7 @@ async fn a_mutation_that_catches_the_error_fails_all_the_same_and_is_not_retried
     let records = |logs: &[usize]| (logs.len() - 1).max(1);
     for (limit, logs) in overflows {
         let ends: [(End, _); 3] = [
-            (|execution, tx| Ok(execution.seal_transaction(tx, Ok(()))), RolledBack),
+            (|execution, tx| Ok(execution.seal_transaction(tx, Ok::<_, DbError>(()))), RolledBack),
             (
                 |execution, tx| Ok(execution.seal_transaction(tx, Err(DbError::Conflict))),
                 RolledBack,

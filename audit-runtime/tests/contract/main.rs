@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod database;
+mod functions_fail_with_their_own_error;
 mod host;
 mod program;
 

@@ -48,7 +48,7 @@ async fn at_the_moment_of_commit_the_records_are_in_the_sink() {
             execution.log().audit(&body!({ "n": n }))?;
         }
         tx.add(1);
-        Ok(execution.seal_transaction(tx, Ok(())))
+        Ok(execution.seal_transaction(tx, Ok::<_, DbError>(())))
     };
     host.runtime.run_mutation("f", &alice(), attempt).await.unwrap();
     assert_eq!(host.database.history(), [(Began, 0), (Committed, 3)]);
@@ -145,7 +145,7 @@ async fn a_failure_is_answered_after_its_logs_are_durable_and_its_locks_are_let_
                             .log()
                             .audit(&body!({ "pad": "x".repeat(1_000_000) }))
                             .unwrap_err();
-                        Ok(execution.seal_transaction(tx, Ok(())))
+                        Ok(execution.seal_transaction(tx, Ok::<_, DbError>(())))
                     }
                     Failure::Panic => resume_unwind(Box::new("boom")),
                 }

@@ -297,7 +297,7 @@ impl MutationPlan {
                 (Ok(()), FunctionResult::Conflicts) => Err(DbError::Conflict),
                 (Ok(()), FunctionResult::Panics) => {
                     let _sealed = (plan.way == Way::EarlyAfterSeal)
-                        .then(|| execution.seal_transaction(tx, Ok(())));
+                        .then(|| execution.seal_transaction(tx, Ok::<_, DbError>(())));
                     resume_unwind(Box::new("planned"))
                 }
             };
@@ -309,7 +309,7 @@ impl MutationPlan {
             match (plan.way, result) {
                 (Way::Early, Err(error)) => Err(error),
                 (Way::EarlyAfterSeal, Err(error)) => {
-                    let _sealed = execution.seal_transaction(tx, Ok(value));
+                    let _sealed = execution.seal_transaction(tx, Ok::<_, DbError>(value));
                     Err(error)
                 }
                 (_, result) => Ok(execution.seal_transaction(tx, result)),

@@ -79,7 +79,7 @@ async fn each_attempt_at_a_mutation_leaves_one_before_its_answer() {
     let attempt = async |execution: Execution<Mutation>| {
         let tx = host.database.begin();
         too_large(&execution.log());
-        Ok(execution.seal_transaction(tx, Ok(())))
+        Ok(execution.seal_transaction(tx, Ok::<_, DbError>(())))
     };
     for calls in 1..3 {
         let error = host.runtime.run_mutation("m", &alice(), attempt).await.unwrap_err();
@@ -164,7 +164,7 @@ async fn no_error_tells_the_size_of_what_was_refused() {
         let attempt = async |execution: Execution<Mutation>| {
             let tx = host.database.begin();
             let _caught = execution.log().audit_json(&large.to_string());
-            Ok(execution.seal_transaction(tx, Ok(())))
+            Ok(execution.seal_transaction(tx, Ok::<_, DbError>(())))
         };
         let error = host.runtime.run_mutation("m", &alice(), attempt).await.unwrap_err();
         assert!(!tells(&error), "{error}");

@@ -100,7 +100,7 @@ type End = fn(Execution<Mutation>, Tx) -> Result<AuditedTransaction<Tx, ()>, DbE
 #[tokio::test(start_paused = true)]
 async fn a_mutation_that_ignores_the_error_rolls_back_and_keeps_its_logs() {
     let ends: [(End, _); 3] = [
-        (|execution, tx| Ok(execution.seal_transaction(tx, Ok(()))), RolledBack),
+        (|execution, tx| Ok(execution.seal_transaction(tx, Ok::<_, DbError>(()))), RolledBack),
         (|execution, tx| Ok(execution.seal_transaction(tx, Err(DbError::Conflict))), RolledBack),
         (|_execution, _tx| Err(DbError::Conflict), Dropped),
     ];
