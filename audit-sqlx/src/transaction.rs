@@ -1,0 +1,94 @@
+//! Transactions, and how they begin.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use audit_runtime::Transaction;
+use sqlx::{Error, Pool, SqlSafeStr};
+
+use crate::{AuditedDatabase, is_conflict};
+
+/// A transaction that the audit runtime commits, on a connection of a pool.
+///
+/// It dereferences to the connection: `&mut *tx`, or `&mut **tx` behind a reference, is what sqlx
+/// executes on. `begin` of that connection makes a savepoint, for a part that may be rolled back.
+///
+/// Dropped, it is rolled back before anybody else gets the connection.
+pub struct Tx<DB: AuditedDatabase>(sqlx::Transaction<'static, DB>);
+
+/// Begins a serializable transaction, as the audit runtime's contract wants it: what a mutation read
+/// is what it would read at its commit, or the commit is a conflict.
+///
+/// # Errors
+///
+/// Those of sqlx, which include that no connection was free in the pool's `acquire_timeout`.
+///
+/// # Cancellation
+///
+/// Dropping the future rolls the transaction back, if it began.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime.
+pub async fn begin<DB: AuditedDatabase>(pool: &Pool<DB>) -> Result<Tx<DB>, Error> {
+    begin_with(pool, DB::serializable(pool)).await
+}
+
+/// Begins a transaction with a statement of your own, such as `BEGIN IMMEDIATE` on SQLite. An
+/// isolation level below serializable is for those who know that their mutations can bear it: the
+/// runtime retries what the database reports as a conflict, and nothing else.
+///
+/// Errors, cancellation and panics are those of [`begin`].
+pub async fn begin_with<DB: AuditedDatabase>(
+    pool: &Pool<DB>,
+    statement: &'static str,
+) -> Result<Tx<DB>, Error> {
+    // Waiting for a connection ends when the caller goes.
+    let connection = pool.acquire().await?;
+    // sqlx 0.9 does not roll back a PostgreSQL transaction if the future is dropped that begins it.
+    // This task ends all the same, and what it began is dropped whole, if nobody takes it. The
+    // function is hidden in sqlx's documentation; it alone takes a connection by value.
+    let statement = Some(statement.into_sql_str());
+    let begun = tokio::spawn(sqlx::Transaction::begin(connection, statement)).await;
+    // A task that panicked, or was aborted at the end of the process.
+    Ok(Tx(begun.map_err(|error| Error::Protocol(error.to_string()))??))
+}
+
+impl<DB: AuditedDatabase> Transaction for Tx<DB> {
+    type Error = Error;
+
+    async fn commit(mut self) -> Result<(), Error> {
+        // A crash before the second line is done: nothing is committed. The check is not part of
+        // the commit, and a transaction that passed it may still meet a conflict there.
+        DB::check(&mut self.0).await?;
+        self.0.commit().await
+    }
+
+    async fn rollback(self) -> Result<(), Error> {
+        self.0.rollback().await
+    }
+
+    fn is_conflict(error: &Error) -> bool {
+        is_conflict(error)
+    }
+}
+
+impl<DB: AuditedDatabase> Deref for Tx<DB> {
+    type Target = DB::Connection;
+
+    fn deref(&self) -> &DB::Connection {
+        &self.0
+    }
+}
+
+impl<DB: AuditedDatabase> DerefMut for Tx<DB> {
+    fn deref_mut(&mut self) -> &mut DB::Connection {
+        &mut self.0
+    }
+}
+
+impl<DB: AuditedDatabase> fmt::Debug for Tx<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tx").field("database", &DB::NAME).finish_non_exhaustive()
+    }
+}

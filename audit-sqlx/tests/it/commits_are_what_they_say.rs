@@ -1,0 +1,92 @@
+//! What is answered as committed is in the database, and nothing else is.
+
+use audit_runtime::MutationError;
+use sqlx::{Connection, Executor};
+
+use crate::database::{Database, logged, runtime};
+
+#[tokio::test]
+async fn a_caught_error_of_a_statement_commits_all_or_nothing() {
+    let database = Database::new(1).await;
+    let (sink, runtime, request) = runtime();
+    let run = runtime.run_mutation("f", &request, async |execution| {
+        logged(&execution.log(), "f");
+        let mut tx = audit_sqlx::begin(&database.pool).await?;
+        let insert = || sqlx::query(database.sql("INSERT INTO $TABLE VALUES ('a', 1)"));
+        insert().execute(&mut *tx).await?;
+        // The second one violates the key. The function does not mind.
+        assert!(insert().execute(&mut *tx).await.is_err());
+        Ok(execution.seal_transaction(tx, Ok("done")))
+    });
+    let result = run.await;
+    // SQLite undoes the statement alone, PostgreSQL the whole transaction.
+    match (&result, database.is_sqlite) {
+        (Ok("done"), true) => assert_eq!(database.value("a").await, Some(1)),
+        (Err(MutationError::Commit(_)), false) => assert_eq!(database.value("a").await, None),
+        _ => panic!("{result:?}"),
+    }
+    assert_eq!(sink.lines().len(), 1, "the attempt is logged either way");
+}
+
+#[tokio::test]
+async fn a_failed_function_commits_nothing_and_is_logged() {
+    let database = Database::new(1).await;
+    let (sink, runtime, request) = runtime();
+    let run = runtime.run_mutation("f", &request, async |execution| {
+        logged(&execution.log(), "f");
+        let mut tx = audit_sqlx::begin(&database.pool).await?;
+        let insert = sqlx::query(database.sql("INSERT INTO $TABLE VALUES ('a', 1)"));
+        insert.execute(&mut *tx).await?;
+        Ok(execution.seal_transaction(tx, Err::<(), _>(sqlx::Error::RowNotFound)))
+    });
+    assert!(matches!(run.await, Err(MutationError::Function(sqlx::Error::RowNotFound))));
+    assert_eq!((database.value("a").await, sink.lines().len()), (None, 1));
+}
+
+#[tokio::test]
+async fn a_savepoint_is_rolled_back_alone_and_keeps_its_log() {
+    let database = Database::new(1).await;
+    let (sink, runtime, request) = runtime();
+    let run = runtime.run_mutation("f", &request, async |execution| {
+        let mut tx = audit_sqlx::begin(&database.pool).await?;
+        let insert = sqlx::query(database.sql("INSERT INTO $TABLE VALUES ('outer', 1)"));
+        insert.execute(&mut *tx).await?;
+        let mut inner = tx.begin().await?;
+        logged(&execution.log().nested_mutation("g"), "g");
+        let insert = sqlx::query(database.sql("INSERT INTO $TABLE VALUES ('inner', 1)"));
+        insert.execute(&mut *inner).await?;
+        inner.rollback().await?;
+        Ok(execution.seal_transaction(tx, Ok(())))
+    });
+    run.await.unwrap();
+    assert_eq!((database.value("outer").await, database.value("inner").await), (Some(1), None));
+    assert!(sink.lines()[0].contains("\"g\""));
+}
+
+/// On the pools of the databases themselves, without `Any` in between.
+#[tokio::test]
+async fn pools_of_one_database_commit_too() {
+    let database = Database::new(1).await;
+    let (sink, runtime, request) = runtime();
+    let insert = || database.sql("INSERT INTO $TABLE VALUES ('a', 1)");
+    if database.is_sqlite {
+        let pool = sqlx::SqlitePool::connect(&database.url()).await.unwrap();
+        let run = runtime.run_mutation("f", &request, async |execution| {
+            logged(&execution.log(), "f");
+            let mut tx = audit_sqlx::begin(&pool).await?;
+            tx.execute(insert()).await?;
+            Ok(execution.seal_transaction(tx, Ok(())))
+        });
+        run.await.unwrap();
+    } else {
+        let pool = sqlx::PgPool::connect(&database.url()).await.unwrap();
+        let run = runtime.run_mutation("f", &request, async |execution| {
+            logged(&execution.log(), "f");
+            let mut tx = audit_sqlx::begin(&pool).await?;
+            tx.execute(insert()).await?;
+            Ok(execution.seal_transaction(tx, Ok(())))
+        });
+        run.await.unwrap();
+    }
+    assert_eq!((database.value("a").await, sink.lines().len()), (Some(1), 1));
+}

@@ -1,0 +1,8 @@
+//! Transactions on SQLite in a new directory, or on the PostgreSQL database that `DATABASE_URL`
+//! names (`hosts/service/with-postgres` makes one).
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cancelled_beginnings_leave_nothing;
+mod commits_are_what_they_say;
+mod conflicts_are_retried;
+mod database;
