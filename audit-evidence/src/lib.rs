@@ -13,6 +13,9 @@
 //! - [`Proof`]: a record's inclusion in a checkpoint, as a file to be checked offline.
 //! - [`ObjectHead`], [`Salts`], [`Certificate`]: what an object carries, how its records become
 //!   leaves, and how a stream's key belongs to a host.
+//! - [`SystemRecord`]: what a host says about a stream, within the stream.
+//! - [`CheckedObject`], [`StreamVerifier`], [`BucketReport`]: what an auditor finds in a bucket,
+//!   each [`Finding`] with its kind of [`Alarm`]. [`State`] is the memory between two looks.
 //! - [`Policy`]: which logs and witnesses somebody trusts. [`AddCheckpoint`]: what a witness
 //!   decides.
 //!
@@ -81,7 +84,9 @@ mod object;
 mod policy;
 mod proof;
 mod range;
+mod system;
 mod tree;
+mod verify;
 mod witness;
 
 pub use checkpoint::{Checkpoint, InvalidCheckpoint};
@@ -94,5 +99,10 @@ pub use object::{
 pub use policy::{InvalidPolicy, Policy, PolicyError};
 pub use proof::{Proof, ProofError};
 pub use range::{CompactRange, Tree, WrongHashCount};
+pub use system::{InvalidSystemRecord, StreamEnd, SystemRecord};
 pub use tree::{InvalidProof, verify_consistency, verify_inclusion};
+pub use verify::{
+    Alarm, BucketReport, CheckedObject, Fault, Finding, InvalidState, Known, Remembered, State,
+    StreamReport, StreamVerifier, Trust,
+};
 pub use witness::{AddCheckpoint, Refusal, Witnessed};

@@ -134,6 +134,14 @@ impl CompactRange {
         consistency_path(self.end, later.end, &Nodes { boundary: self.end, complete: &complete })
     }
 
+    /// Whether no subtree that both ranges hold has two roots. Ranges of one tree never contradict
+    /// each other; ranges of two trees may go unnoticed where they hold no subtree in common.
+    pub fn agrees_with(&self, other: &CompactRange) -> bool {
+        self.nodes
+            .iter()
+            .all(|node| other.node(node.start, node.level).is_none_or(|hash| hash == node.hash))
+    }
+
     fn node(&self, start: u64, level: u32) -> Option<Hash> {
         let at = self.nodes.binary_search_by_key(&start, |node| node.start).ok()?;
         let node = &self.nodes[at];

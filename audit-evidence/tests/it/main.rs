@@ -9,4 +9,5 @@ mod keys_and_notes_have_one_form;
 mod policies_count_quorums;
 mod trees_match_the_vectors;
 mod vectors;
+mod verify;
 mod witnesses_sign_one_history;

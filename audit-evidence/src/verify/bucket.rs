@@ -1,0 +1,121 @@
+//! The streams of a bucket, put together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Alarm, Fault, Finding, State, StreamReport, opened_at};
+use crate::StreamEnd;
+
+/// What was found in a bucket.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct BucketReport {
+    /// The streams by name, which is by the time of their opening.
+    pub streams: Vec<StreamReport>,
+    /// All that is wrong, by stream and record.
+    pub findings: Vec<Finding>,
+}
+
+impl BucketReport {
+    /// Puts the streams of a bucket together, at the time `now` in milliseconds since the Unix
+    /// epoch. What was written before `retained_since` may have expired.
+    pub fn new(
+        mut streams: Vec<StreamReport>,
+        state: &State,
+        retained_since: Option<u64>,
+        now: u64,
+    ) -> BucketReport {
+        streams.sort_by(|one, other| one.stream.cmp(&other.stream));
+        let mut findings = compare_successors(&mut streams, retained_since);
+        let standing: BTreeSet<&str> = streams.iter().map(|report| &*report.stream).collect();
+        let is_missing = |stream: &str| !standing.contains(stream);
+        let missing = state.streams().filter(|(stream, _)| is_missing(stream));
+        // A successor may have said it already.
+        let is_said = |stream: &str| findings.iter().any(|finding| finding.stream == stream);
+        let missing: Vec<Finding> = missing
+            .filter(|(stream, _)| !is_said(stream))
+            .map(|(stream, seen)| vanished(stream, seen.size, retained_since))
+            .collect();
+        findings.extend(missing);
+        for report in &streams {
+            let overdue = report.promised.filter(|&promised| promised < now);
+            if let Some(promised) = overdue.filter(|_| !report.has_ended()) {
+                findings.push(Finding {
+                    stream: report.stream.clone(),
+                    object: None,
+                    records: Some(report.size..report.size),
+                    fault: Fault::Overdue(promised),
+                });
+            }
+        }
+        for report in &mut streams {
+            findings.append(&mut report.findings);
+        }
+        let place = |finding: &Finding| {
+            let first = finding.records.as_ref().map_or(0, |records| records.start);
+            (finding.stream.clone(), first)
+        };
+        findings.sort_by_cached_key(place);
+        BucketReport { streams, findings }
+    }
+
+    /// Whether a stream, or something of it, was tampered with.
+    pub fn is_tampered(&self, stream: &str) -> bool {
+        let mut findings = self.findings.iter();
+        findings.any(|finding| finding.stream == stream && finding.alarm() == Alarm::Tampered)
+    }
+}
+
+/// Compares what streams say of those before them with what stands.
+fn compare_successors(streams: &mut [StreamReport], retained_since: Option<u64>) -> Vec<Finding> {
+    let places: BTreeMap<String, usize> =
+        streams.iter().enumerate().map(|(at, report)| (report.stream.clone(), at)).collect();
+    let mut findings = Vec::new();
+    let mut succeeded = BTreeSet::new();
+    for later in 0..streams.len() {
+        for end in streams[later].previous.clone() {
+            let StreamEnd { stream, size, root } = end;
+            let finding = |stream: &str, records, fault| Finding {
+                stream: stream.to_owned(),
+                object: None,
+                records,
+                fault,
+            };
+            if !succeeded.insert(stream.clone()) {
+                let fault = Fault::TwoSuccessors { of: stream };
+                findings.push(finding(&streams[later].stream, None, fault));
+                continue;
+            }
+            let Some(&at) = places.get(&stream) else {
+                findings.push(vanished(&stream, size, retained_since));
+                continue;
+            };
+            let earlier = &mut streams[at];
+            earlier.is_succeeded = true;
+            let is_said = earlier
+                .findings
+                .iter()
+                .any(|finding| matches!(finding.fault, Fault::Truncated(_) | Fault::Rewritten(_)));
+            if earlier.is_open || is_said {
+                // Its last object is unusable, or it was found before that the end is missing.
+            } else if earlier.size < size {
+                let records = Some(earlier.size..size);
+                findings.push(finding(&stream, records, Fault::Truncated(size)));
+            } else if earlier.size > size {
+                let records = Some(size..earlier.size);
+                findings.push(finding(&stream, records, Fault::AfterEnd));
+            } else if earlier.root != Some(root) {
+                findings.push(finding(&stream, Some(0..size), Fault::Rewritten(size)));
+            }
+        }
+    }
+    findings
+}
+
+/// Nothing stands of a stream that had `size` records.
+fn vanished(stream: &str, size: u64, retained_since: Option<u64>) -> Finding {
+    let opened = opened_at(stream);
+    let may_have_expired =
+        retained_since.is_some_and(|since| opened.is_some_and(|opened| opened < since));
+    let fault = if may_have_expired { Fault::Expired } else { Fault::Vanished };
+    Finding { stream: stream.to_owned(), object: None, records: Some(0..size), fault }
+}

@@ -1,0 +1,117 @@
+//! What an auditor remembers between two looks at a bucket.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::BucketReport;
+use crate::Hash;
+use crate::checkpoint::parse_decimal;
+
+/// How far each stream was when an auditor last saw it. Who keeps it notices a tail that was cut,
+/// a stream that was removed, and an old copy of the bucket, which a bucket alone cannot show.
+///
+/// Its text has about 110 bytes a stream:
+///
+/// ```text
+/// audit state 1
+/// 01M86YQH3BN92MTRKE2RS1CKJ5 1204311 NmQuc8JUCrEh46a/lUWwokmCzYMOsT080Z3jzmwCHsE= open
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    streams: BTreeMap<String, Remembered>,
+}
+
+/// A stream as it was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remembered {
+    /// The number of its records.
+    pub size: u64,
+    /// The root of its tree.
+    pub root: Hash,
+    /// Whether it had ended.
+    pub has_ended: bool,
+}
+
+const HEADER: &str = "audit state 1";
+
+impl State {
+    /// Parses what [`Display`](fmt::Display) writes.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidState`] with the number of the line.
+    pub fn parse(text: &str) -> Result<State, InvalidState> {
+        let mut lines = (1..).zip(text.lines());
+        if lines.next().is_none_or(|(_, line)| line != HEADER) {
+            return Err(InvalidState { line: 1 });
+        }
+        let mut streams = BTreeMap::new();
+        for (line, text) in lines {
+            let (stream, seen) = parse_line(text).ok_or(InvalidState { line })?;
+            if streams.insert(stream.to_owned(), seen).is_some() {
+                return Err(InvalidState { line });
+            }
+        }
+        Ok(State { streams })
+    }
+
+    /// What is remembered of a stream.
+    pub fn get(&self, stream: &str) -> Option<Remembered> {
+        self.streams.get(stream).copied()
+    }
+
+    /// The streams that are remembered, by name.
+    pub fn streams(&self) -> impl Iterator<Item = (&str, Remembered)> {
+        self.streams.iter().map(|(stream, seen)| (stream.as_str(), *seen))
+    }
+
+    /// Takes over what was seen. Streams of which something is tampered with keep what was known.
+    pub fn update(&mut self, report: &BucketReport) {
+        for stream in &report.streams {
+            let Some(root) = stream.root.filter(|_| !report.is_tampered(&stream.stream)) else {
+                continue;
+            };
+            let has_ended = stream.has_ended();
+            let seen = Remembered { size: stream.size, root, has_ended };
+            self.streams.insert(stream.stream.clone(), seen);
+        }
+    }
+}
+
+fn parse_line(text: &str) -> Option<(&str, Remembered)> {
+    let mut parts = text.split(' ');
+    let (stream, size, root) = (parts.next()?, parts.next()?, parts.next()?);
+    let has_ended = match (parts.next()?, parts.next()) {
+        ("open", None) => false,
+        ("ended", None) => true,
+        _ => return None,
+    };
+    let (size, root) = (parse_decimal(size)?, Hash::from_base64(root).ok()?);
+    (!stream.is_empty()).then_some((stream, Remembered { size, root, has_ended }))
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{HEADER}")?;
+        for (stream, Remembered { size, root, has_ended }) in &self.streams {
+            let is = if *has_ended { "ended" } else { "open" };
+            writeln!(f, "{stream} {size} {root} {is}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The text is no state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidState {
+    /// The line, from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for InvalidState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {} is not as a verifier's state is written", self.line)
+    }
+}
+
+impl std::error::Error for InvalidState {}

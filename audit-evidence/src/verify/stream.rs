@@ -1,0 +1,436 @@
+//! The objects of one stream, put together.
+
+use std::ops::Range;
+
+use super::object::{Body, Unusable};
+use super::{CheckedObject, Fault, Finding, Remembered, opened_at};
+use crate::{CompactRange, Hash, ObjectHead, StreamEnd, SystemRecord};
+
+/// What an auditor knows of a stream from elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// How it was when it was last seen.
+    pub seen: Option<Remembered>,
+    /// Records that somebody has a receipt for.
+    pub acknowledged: Vec<Range<u64>>,
+    /// What was written at or after this time, in milliseconds since the Unix epoch, is still
+    /// retained. Without it, whatever is missing at a stream's beginning counts as expired.
+    pub retained_since: Option<u64>,
+}
+
+/// Puts the objects of one stream together, given by the number of their first record, and by
+/// their key where that is equal.
+#[derive(Debug)]
+pub struct StreamVerifier {
+    known: Known,
+    report: StreamReport,
+    /// The number of the record that should come next.
+    expected: u64,
+    /// Whether the last object's end is unknown, since its metadata was unusable.
+    is_open: bool,
+    last: Option<Last>,
+    has_seen_data: bool,
+    stream_key: Option<[u8; 32]>,
+    gaps: Vec<Gap>,
+    /// Gaps before objects whose metadata is unusable. They count once a sound object follows: a
+    /// key alone shows no record to have been there.
+    unconfirmed: Vec<Gap>,
+    voids: Vec<(Range<u64>, String)>,
+    /// What became of objects whose metadata was unusable, by the number of their first record.
+    unusable: Vec<(u64, String, Unusable)>,
+    is_seen_settled: bool,
+}
+
+/// The last object that was accepted.
+#[derive(Debug)]
+struct Last {
+    head: ObjectHead,
+    /// The stream's tree before it or up to its end, if its lines did not contradict it.
+    range: Option<CompactRange>,
+    is_sound: bool,
+}
+
+#[derive(Debug)]
+struct Gap {
+    records: Range<u64>,
+    /// Whether no object of the stream's records stands before it, system objects aside.
+    is_prefix: bool,
+    /// When the system record before it was written.
+    after: Option<u64>,
+}
+
+/// What was found of a stream.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct StreamReport {
+    /// The stream.
+    pub stream: String,
+    /// The name of the host that wrote it. `None` when no object of it has sound evidence.
+    pub host: Option<String>,
+    /// The number after that of the last record whose object has sound evidence.
+    pub size: u64,
+    /// The root of the stream's tree at that size.
+    pub root: Option<Hash>,
+    /// The number of records in objects with sound evidence, system records included.
+    pub records: u64,
+    /// The number of objects, whatever they are.
+    pub objects: u64,
+    /// All records below this number were acknowledged.
+    pub stable: u64,
+    /// What the host said when it opened the stream, if that stands.
+    pub opened: Option<SystemRecord>,
+    /// When the host wrote its last system record, in milliseconds since the Unix epoch.
+    pub latest: Option<u64>,
+    /// Before when the host promised the next system record, in milliseconds since the Unix epoch.
+    pub promised: Option<u64>,
+    /// The number after that of the record that closed it.
+    pub closed: Option<u64>,
+    /// Whether its last object's metadata is unusable, so that it may end further behind.
+    pub(super) is_open: bool,
+    /// Whether a later stream says that it ends here.
+    pub(super) is_succeeded: bool,
+    /// What it says of streams before it.
+    pub previous: Vec<StreamEnd>,
+    /// What is wrong, by record.
+    pub findings: Vec<Finding>,
+}
+
+impl StreamReport {
+    /// Whether nothing more is to come: it was closed, or the host's next stream says that it is
+    /// delivered whole.
+    pub fn has_ended(&self) -> bool {
+        self.closed.is_some() || self.is_succeeded
+    }
+}
+
+impl StreamVerifier {
+    /// Begins with no object.
+    pub fn new(stream: &str, known: Known) -> StreamVerifier {
+        let report = StreamReport {
+            stream: stream.to_owned(),
+            host: None,
+            size: 0,
+            root: None,
+            records: 0,
+            objects: 0,
+            stable: 0,
+            opened: None,
+            latest: None,
+            promised: None,
+            closed: None,
+            is_open: false,
+            is_succeeded: false,
+            previous: Vec::new(),
+            findings: Vec::new(),
+        };
+        StreamVerifier {
+            known,
+            report,
+            expected: 0,
+            is_open: false,
+            last: None,
+            has_seen_data: false,
+            stream_key: None,
+            gaps: Vec::new(),
+            unconfirmed: Vec::new(),
+            voids: Vec::new(),
+            unusable: Vec::new(),
+            is_seen_settled: false,
+        }
+    }
+
+    /// Sizes at which the stream's root is asked for, for [`CheckedObject::lines`].
+    pub fn sizes(&self) -> Vec<u64> {
+        self.known.seen.iter().map(|seen| seen.size).collect()
+    }
+
+    /// Adds the next object.
+    pub fn add(&mut self, object: CheckedObject) {
+        self.report.objects += 1;
+        let CheckedObject { key, first, head, body, is_system, records } = object;
+        if self.report.closed.is_some_and(|end| first >= end) {
+            self.find(Some(&key), None, Fault::AfterEnd);
+            return;
+        }
+        let head = match head {
+            Ok(head) => head,
+            Err(unusable) => {
+                self.unusable.push((first, key, unusable));
+                self.occupy(first);
+                self.has_seen_data |= !is_system;
+                return;
+            }
+        };
+        let stream_key = head.certificate.stream_key().to_bytes();
+        if *self.stream_key.get_or_insert(stream_key) != stream_key {
+            self.find(Some(&key), Some(head.first..head.end()), Fault::OtherKey);
+            self.occupy(first);
+            return;
+        }
+        self.report.host.get_or_insert_with(|| head.name.clone());
+        if !self.is_open && first < self.expected {
+            self.overlap(&key, &head, body);
+            return;
+        }
+        self.place(&key, head, body);
+        self.has_seen_data |= !is_system;
+        self.take_records(&key, first, records);
+    }
+
+    /// An object begins here whose end is unknown: the one after it says where it is at latest.
+    fn occupy(&mut self, first: u64) {
+        if first >= self.expected {
+            let gap = self.gap_before(first);
+            self.unconfirmed.extend(gap);
+            self.expected = first;
+            self.is_open = true;
+        }
+    }
+
+    fn gap_before(&self, first: u64) -> Option<Gap> {
+        let is_gap = !self.is_open && first > self.expected;
+        is_gap.then_some(Gap {
+            records: self.expected..first,
+            is_prefix: !self.has_seen_data,
+            after: self.report.latest,
+        })
+    }
+
+    /// An object whose records stand already.
+    fn overlap(&mut self, key: &str, head: &ObjectHead, body: Body) {
+        let records = Some(head.first..head.end());
+        if let Body::Unsound(fault) = body {
+            self.find(Some(key), records, fault);
+            return;
+        }
+        match &mut self.last {
+            Some(last) if last.head == *head => {
+                // The other one was the copy, and was found to be.
+                if last.is_sound {
+                    self.find(Some(key), records, Fault::Copy);
+                } else {
+                    last.is_sound = true;
+                }
+            }
+            Some(_) | None => self.find(Some(key), records, Fault::Fork),
+        }
+    }
+
+    /// The next object in the order of records, perhaps behind a gap.
+    fn place(&mut self, key: &str, head: ObjectHead, body: Body) {
+        let gap = self.gap_before(head.first);
+        let confirmed = self.unconfirmed.drain(..);
+        self.gaps.extend(confirmed.filter(|gap| gap.records.start < head.first).chain(gap));
+        let records = head.first..head.end();
+        let is_linked = self.last.as_ref().is_none_or(|last| {
+            if last.head.end() == head.first {
+                head.before.root() == Some(last.head.root)
+            } else {
+                last.range.as_ref().is_none_or(|range| range.agrees_with(&head.before))
+            }
+        });
+        let fault = match &body {
+            // What contradicts its own lines need not be compared with others.
+            Body::Unsound(fault) => Some(fault.clone()),
+            Body::Unread | Body::Sound { .. } => (!is_linked).then_some(Fault::Unlinked),
+        };
+        if let Some(fault) = fault {
+            self.find(Some(key), Some(records.clone()), fault);
+        }
+        self.compare_with_seen(key, &head, &body);
+        let (range, is_sound) = match body {
+            Body::Unread => (Some(head.before.clone()), true),
+            Body::Sound { after, .. } => (Some(after), true),
+            Body::Unsound(_) => (None, false),
+        };
+        let range = range.filter(|_| is_linked);
+        // The salts bind it, so that it is the host's word only if the lines are sound.
+        if is_sound {
+            self.report.stable = self.report.stable.max(head.stable);
+        }
+        self.expected = head.end();
+        self.is_open = false;
+        self.report.size = head.end();
+        self.report.root = Some(head.root);
+        self.report.records += head.count;
+        self.last = Some(Last { head, range, is_sound });
+    }
+
+    fn compare_with_seen(&mut self, key: &str, head: &ObjectHead, body: &Body) {
+        let Some(seen) = self.known.seen.filter(|_| !self.is_seen_settled) else { return };
+        let is_same = if seen.size == head.end() {
+            head.root == seen.root
+        } else if (head.first + 1..head.end()).contains(&seen.size) {
+            match body {
+                // Objects never change: one ended there.
+                Body::Unread => false,
+                Body::Sound { roots, .. } => roots.contains(&(seen.size, seen.root)),
+                Body::Unsound(_) => true,
+            }
+        } else {
+            return;
+        };
+        self.is_seen_settled = true;
+        if !is_same {
+            self.find(Some(key), Some(0..seen.size), Fault::Rewritten(seen.size));
+        }
+    }
+
+    fn take_records(&mut self, key: &str, first: u64, records: Vec<SystemRecord>) {
+        let end = first + records.len() as u64;
+        for (number, record) in (first..).zip(records) {
+            let is_in_place = match &record {
+                SystemRecord::Opened { .. } => number == 0,
+                SystemRecord::Closed { .. } => number + 1 == end,
+                SystemRecord::Heartbeat { .. } | SystemRecord::Void { .. } => true,
+            };
+            if !is_in_place {
+                self.find(Some(key), Some(number..number + 1), Fault::SystemRecord);
+                continue;
+            }
+            self.report.latest = Some(record.at());
+            self.report.promised = record.next().or(self.report.promised);
+            self.report.previous.extend(record.previous().cloned());
+            match record {
+                SystemRecord::Opened { .. } => self.report.opened = Some(record),
+                SystemRecord::Heartbeat { .. } => {}
+                SystemRecord::Void { first, count, reason, .. } => {
+                    self.voids.push((first..first.saturating_add(count), reason));
+                }
+                SystemRecord::Closed { .. } => self.report.closed = Some(number + 1),
+            }
+        }
+    }
+
+    fn find(&mut self, object: Option<&str>, records: Option<Range<u64>>, fault: Fault) {
+        let (stream, object) = (self.report.stream.clone(), object.map(str::to_owned));
+        self.report.findings.push(Finding { stream, object, records, fault });
+    }
+
+    /// Says what is wrong, when all objects were added.
+    pub fn finish(mut self) -> StreamReport {
+        self.judge_unusable();
+        for (records, reason) in std::mem::take(&mut self.voids) {
+            self.take_out_of_gaps(&records);
+            self.find(None, Some(records), Fault::SetAside { reason });
+        }
+        for gap in std::mem::take(&mut self.gaps) {
+            self.judge_gap(&gap);
+        }
+        self.judge_end();
+        self.report.is_open = self.is_open;
+        let begin = |finding: &Finding| finding.records.as_ref().map_or(0, |records| records.start);
+        self.report.findings.sort_by_key(begin);
+        self.report
+    }
+
+    fn judge_unusable(&mut self) {
+        let has_evidence = self.report.host.is_some();
+        let mut is_said = false;
+        for (first, key, unusable) in std::mem::take(&mut self.unusable) {
+            // What stands where the host met something else is why it set its records aside.
+            let is_aside = self.voids.iter().any(|(records, _)| records.start == first);
+            let records = Some(first..first + 1);
+            match unusable {
+                Unusable::Misplaced(signed) => {
+                    // Which of the two is false is unknown: only what is missing there and nowhere
+                    // else is accounted for.
+                    let is_there = |gap: &Gap| {
+                        signed.start <= gap.records.start && gap.records.end <= signed.end
+                    };
+                    self.gaps.retain(|gap| !is_there(gap));
+                    self.find(Some(&key), Some(signed), Fault::Place);
+                }
+                _ if is_aside => {}
+                Unusable::Fault(fault) => self.find(Some(&key), records, fault),
+                Unusable::NoEvidence if has_evidence => {
+                    self.find(Some(&key), records, Fault::Stripped);
+                }
+                Unusable::UnknownHost(_) if has_evidence => {
+                    self.find(Some(&key), records, Fault::OtherKey);
+                }
+                // Of a whole stream it is said once.
+                Unusable::NoEvidence | Unusable::UnknownHost(_) if is_said => {}
+                Unusable::NoEvidence => {
+                    is_said = true;
+                    self.find(None, None, Fault::NoEvidence);
+                }
+                Unusable::UnknownHost(name) => {
+                    is_said = true;
+                    self.find(None, None, Fault::UnknownHost(name));
+                }
+            }
+        }
+    }
+
+    /// What is missing there is accounted for.
+    fn take_out_of_gaps(&mut self, aside: &Range<u64>) {
+        let gaps = std::mem::take(&mut self.gaps);
+        self.gaps = gaps
+            .into_iter()
+            .flat_map(|gap| {
+                let Range { start, end } = gap.records;
+                let before = start..end.min(aside.start);
+                let behind = start.max(aside.end)..end;
+                let Gap { is_prefix, after, .. } = gap;
+                [before, behind]
+                    .into_iter()
+                    .filter(|records| !records.is_empty())
+                    .map(move |records| Gap { records, is_prefix, after })
+            })
+            .collect();
+    }
+
+    fn judge_gap(&mut self, gap: &Gap) {
+        let Range { start, end } = gap.records;
+        let receipts = &self.known.acknowledged;
+        // Between two of these numbers, all records are alike.
+        let mut bounds: Vec<u64> = receipts
+            .iter()
+            .flat_map(|records| [records.start, records.end])
+            .chain([self.report.stable, end])
+            .filter(|bound| (start + 1..=end).contains(bound))
+            .collect();
+        bounds.sort_unstable();
+        bounds.dedup();
+        let after = gap.after.or_else(|| opened_at(&self.report.stream));
+        let was_retained = |since| after.is_some_and(|at| at >= since);
+        let may_have_expired =
+            gap.is_prefix && !self.known.retained_since.is_some_and(was_retained);
+        let mut pieces: Vec<(Range<u64>, Fault)> = Vec::new();
+        let mut from = start;
+        for to in bounds {
+            let was_acknowledged =
+                from < self.report.stable || receipts.iter().any(|records| records.contains(&from));
+            let fault = match (was_acknowledged, may_have_expired) {
+                (true, false) => Fault::Deleted,
+                (true, true) => Fault::Expired,
+                (false, _) => Fault::Unacknowledged,
+            };
+            match pieces.last_mut() {
+                Some((records, last)) if *last == fault => records.end = to,
+                Some(_) | None => pieces.push((from..to, fault)),
+            }
+            from = to;
+        }
+        for (records, fault) in pieces {
+            self.find(None, Some(records), fault);
+        }
+    }
+
+    fn judge_end(&mut self) {
+        // Behind an object whose end is unknown, nothing is known to be missing.
+        if self.is_open {
+            return;
+        }
+        let size = self.report.size;
+        if let Some(seen) = self.known.seen.filter(|seen| seen.size > size) {
+            self.find(None, Some(size..seen.size), Fault::Truncated(seen.size));
+            return;
+        }
+        let receipts = self.known.acknowledged.iter();
+        if let Some(end) = receipts.map(|records| records.end).max().filter(|&end| end > size) {
+            self.find(None, Some(size..end), Fault::Deleted);
+        }
+    }
+}

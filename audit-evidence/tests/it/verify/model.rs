@@ -1,0 +1,339 @@
+//! Buckets as hosts write them.
+
+use std::collections::BTreeMap;
+
+use audit_evidence::{
+    BucketReport, Certificate, CheckedObject, Checkpoint, CompactRange, Fault, Finding, KeyKind,
+    Known, ObjectHead, Salts, SignerKey, State, StreamEnd, StreamVerifier, SystemRecord, Trust,
+    VerifierKey, origin,
+};
+use sha2::{Digest, Sha256};
+
+pub(super) const HOST: &str = "example.com/api";
+/// Between any record and the next promise.
+pub(super) const NOW: u64 = 1_764_000_000_000;
+const PROMISE: u64 = 3_600_000;
+
+/// Numbers that follow from a seed.
+pub(super) struct Chance(u64);
+
+impl Chance {
+    pub(super) fn new(seed: u64) -> Chance {
+        Chance(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    pub(super) fn pick<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
+        (!all.is_empty()).then(|| &all[self.below(all.len())])
+    }
+
+    fn bytes(&mut self) -> [u8; 32] {
+        std::array::from_fn(|_| self.next() as u8)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Object {
+    pub(super) key: String,
+    pub(super) stream: String,
+    pub(super) first: u64,
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) lines: Vec<String>,
+    /// What the host meant it to be, to be compared with.
+    pub(super) count: u64,
+}
+
+impl Object {
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.count
+    }
+
+    pub(super) fn is_system(&self) -> bool {
+        self.key.starts_with("_audit/")
+    }
+
+    pub(super) fn stable(&self) -> u64 {
+        self.metadata.get("stable").map_or(0, |stable| stable.parse().unwrap())
+    }
+
+    pub(super) fn under(&self, day: u64, suffix: &str) -> String {
+        let system = if self.is_system() { "_audit/" } else { "" };
+        format!("{system}dt=2025-11-{day:02}/hour=16/{}-{:012}{suffix}", self.stream, self.first)
+    }
+}
+
+/// What a host keeps while it writes a stream.
+#[derive(Clone)]
+pub(super) struct Writer {
+    pub(super) stream: String,
+    host_seed: [u8; 32],
+    key_seed: [u8; 32],
+    pub(super) range: CompactRange,
+    /// Of the keys' days.
+    pub(super) day: u64,
+}
+
+impl Writer {
+    pub(super) fn new(stream: String, host_seed: [u8; 32], key_seed: [u8; 32]) -> Writer {
+        Writer { stream, host_seed, key_seed, range: CompactRange::default(), day: 24 }
+    }
+
+    /// The next object of the stream.
+    pub(super) fn write(
+        &mut self,
+        system: bool,
+        lines: Vec<String>,
+        stable: u64,
+        seed: [u8; 32],
+    ) -> Object {
+        let first = self.range.end();
+        let system = if system { "_audit/" } else { "" };
+        let Writer { stream, day, .. } = self;
+        let key = format!("{system}dt=2025-11-{day}/hour=16/{stream}-{first:012}.ndjson");
+        let salts = Salts::new(&key, stable, &seed);
+        let before = self.range.clone();
+        let mut digest = Sha256::new();
+        for line in &lines {
+            self.range.push(salts.leaf(self.range.end(), line.as_bytes()));
+            digest.update(format!("{line}\n"));
+        }
+        let host = SignerKey::from_seed(HOST, KeyKind::Ed25519, &self.host_seed).unwrap();
+        let origin = origin(HOST, &self.stream);
+        let stream_key = SignerKey::from_seed(&origin, KeyKind::Ed25519, &self.key_seed).unwrap();
+        let root = self.range.root().unwrap();
+        let head = ObjectHead {
+            first,
+            count: lines.len() as u64,
+            sha256: digest.finalize().into(),
+            stable,
+            seed,
+            before,
+            root,
+            signature: Checkpoint::new(&origin, self.range.end(), root).unwrap().sign(&stream_key),
+            name: HOST.to_owned(),
+            certificate: Certificate::issue(&host, stream_key.verifier()),
+        };
+        let metadata = head.to_metadata().into_iter();
+        Object {
+            key,
+            stream: self.stream.clone(),
+            first,
+            metadata: metadata.map(|(name, value)| (name.to_owned(), value)).collect(),
+            count: lines.len() as u64,
+            lines,
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Bucket {
+    pub(super) objects: Vec<Object>,
+    pub(super) trust: Vec<VerifierKey>,
+    /// At the end of each stream, as its host would go on.
+    pub(super) writers: Vec<Writer>,
+    known: Vec<Finding>,
+    pub(super) host_seed: [u8; 32],
+}
+
+/// How an auditor looks.
+#[derive(Debug, Clone)]
+pub(super) struct Look {
+    pub(super) reads_lines: bool,
+    pub(super) state: State,
+    pub(super) receipts: Vec<(String, std::ops::Range<u64>)>,
+    pub(super) retained_since: Option<u64>,
+    pub(super) now: u64,
+}
+
+impl Look {
+    pub(super) fn full() -> Look {
+        Look {
+            reads_lines: true,
+            state: State::default(),
+            receipts: Vec::new(),
+            retained_since: None,
+            now: NOW,
+        }
+    }
+
+    pub(super) fn heads() -> Look {
+        Look { reads_lines: false, ..Look::full() }
+    }
+}
+
+impl Bucket {
+    /// One to three streams: by way of a journal, so that each says how the one before it ended,
+    /// or direct, so that a host that was killed leaves gaps.
+    pub(super) fn generate(chance: &mut Chance) -> Bucket {
+        let host_seed = chance.bytes();
+        let host = SignerKey::from_seed(HOST, KeyKind::Ed25519, &host_seed).unwrap();
+        let mut bucket = Bucket {
+            objects: Vec::new(),
+            trust: vec![host.verifier().clone()],
+            writers: Vec::new(),
+            known: Vec::new(),
+            host_seed,
+        };
+        let has_journal = chance.below(3) > 0;
+        let streams = 1 + chance.below(3);
+        let mut previous = None;
+        for number in 0..streams {
+            let is_last = number + 1 == streams;
+            let stream = format!("01KAVX{number}000{}", "0123456789ABCDEF");
+            let mut writer = Writer::new(stream.clone(), host_seed, chance.bytes());
+            bucket.generate_stream(&mut writer, has_journal, is_last, previous.take(), chance);
+            let root = writer.range.root().unwrap();
+            previous = has_journal.then(|| StreamEnd { stream, size: writer.range.end(), root });
+            bucket.writers.push(writer);
+        }
+        bucket
+    }
+
+    fn generate_stream(
+        &mut self,
+        writer: &mut Writer,
+        has_journal: bool,
+        is_last: bool,
+        previous: Option<StreamEnd>,
+        chance: &mut Chance,
+    ) {
+        let opened = SystemRecord::Opened {
+            at: NOW - PROMISE,
+            host: HOST.to_owned(),
+            software: "a model".to_owned(),
+            key: self.trust[0].to_string(),
+            next: NOW + PROMISE,
+            bucket: None,
+            previous,
+        };
+        self.objects.push(writer.write(true, vec![opened.to_line()], 0, chance.bytes()));
+        let count = 3 + chance.below(4);
+        let lost = 1 + chance.below(count - 1);
+        let trouble = if has_journal { 0 } else { 1 } + 2 * chance.below(2);
+        let mut most_stable = u64::MAX;
+        for at in 0..count {
+            let first = writer.range.end();
+            let lines: Vec<String> = (0..1 + chance.below(5))
+                .map(|n| format!("{{\"action\":\"view\",\"n\":{},\"at\":{n}}}", chance.next()))
+                .collect();
+            let end = first + lines.len() as u64;
+            let stable = (first + chance.next() % (end - first + 1)).min(most_stable);
+            let object = writer.write(false, lines, stable, chance.bytes());
+            let records = Some(first..end);
+            match trouble {
+                // The host was killed, and a later object had arrived already.
+                3 if at == lost => {
+                    most_stable = first;
+                    if at + 1 < count {
+                        let fault = Fault::Unacknowledged;
+                        self.expect(&writer.stream, records, fault);
+                    }
+                    continue;
+                }
+                // The key held something else.
+                2 if at == lost => {
+                    let reason = "the object's key holds other records".to_owned();
+                    let void = SystemRecord::Void {
+                        at: NOW - 1,
+                        first,
+                        count: end - first,
+                        reason: reason.clone(),
+                    };
+                    self.expect(&writer.stream, records, Fault::SetAside { reason });
+                    if chance.below(2) == 0 {
+                        let lines = vec!["{\"foreign\":true}".to_owned()];
+                        let metadata = BTreeMap::new();
+                        self.objects.push(Object { metadata, lines, ..object });
+                    }
+                    let void = writer.write(true, vec![void.to_line()], first, chance.bytes());
+                    self.objects.push(void);
+                    continue;
+                }
+                _ => self.objects.push(object),
+            }
+            if chance.below(3) == 0 {
+                let heartbeat = SystemRecord::Heartbeat {
+                    at: NOW - 1,
+                    next: NOW + PROMISE,
+                    clock_offset: None,
+                    cosigned: Vec::new(),
+                    previous: None,
+                };
+                let stable = end.min(most_stable);
+                let heartbeat =
+                    writer.write(true, vec![heartbeat.to_line()], stable, chance.bytes());
+                self.objects.push(heartbeat);
+            }
+        }
+        // A direct stream that lost an object was killed, and so was not closed.
+        let was_killed = trouble == 3 || is_last && chance.below(2) == 0;
+        if !was_killed {
+            let closed = vec![SystemRecord::Closed { at: NOW - 1 }.to_line()];
+            let stable = writer.range.end();
+            self.objects.push(writer.write(true, closed, stable, chance.bytes()));
+        }
+    }
+
+    fn expect(&mut self, stream: &str, records: Option<std::ops::Range<u64>>, fault: Fault) {
+        let stream = stream.to_owned();
+        self.known.push(Finding { stream, object: None, records, fault });
+    }
+
+    /// What is no tampering and is named all the same.
+    pub(super) fn known_findings(&self) -> Vec<Finding> {
+        self.known.clone()
+    }
+
+    /// The size of each stream, as its objects show it.
+    pub(super) fn sizes(&self) -> BTreeMap<String, u64> {
+        let mut sizes = BTreeMap::<String, u64>::new();
+        for object in self.objects.iter().filter(|object| !object.metadata.is_empty()) {
+            let size = sizes.entry(object.stream.clone()).or_default();
+            *size = (*size).max(object.end());
+        }
+        sizes
+    }
+
+    pub(super) fn look(&self, look: &Look) -> BucketReport {
+        let trust = Trust::new(self.trust.iter().cloned());
+        let mut streams = BTreeMap::<&str, Vec<&Object>>::new();
+        for object in &self.objects {
+            streams.entry(&object.stream).or_default().push(object);
+        }
+        let reports = streams.into_iter().map(|(stream, mut objects)| {
+            objects.sort_by_key(|object| (object.first, object.key.clone()));
+            let receipts = look.receipts.iter().filter(|(of, _)| of == stream);
+            let mut verifier = StreamVerifier::new(
+                stream,
+                Known {
+                    seen: look.state.get(stream),
+                    acknowledged: receipts.map(|(_, records)| records.clone()).collect(),
+                    retained_since: look.retained_since,
+                },
+            );
+            let sizes = verifier.sizes();
+            for object in objects {
+                let get = |name: &str| object.metadata.get(name).map(String::as_str);
+                let checked = CheckedObject::head(&trust, &object.key, stream, object.first, get);
+                let lines = object.lines.iter().map(String::as_bytes);
+                verifier.add(if look.reads_lines || object.is_system() {
+                    checked.lines(lines, &sizes)
+                } else {
+                    checked
+                });
+            }
+            verifier.finish()
+        });
+        BucketReport::new(reports.collect(), &look.state, look.retained_since, look.now)
+    }
+}

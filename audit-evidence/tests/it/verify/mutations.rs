@@ -1,0 +1,693 @@
+//! What an adversary, or bad luck, does to a bucket, and what the verifier has to call it.
+
+use std::collections::BTreeMap;
+
+use audit_evidence::{
+    CompactRange, Fault, Finding, HeadError, KeyKind, SignerKey, State, StreamEnd, SystemRecord,
+};
+
+use super::model::{Bucket, Chance, HOST, Look, NOW, Object, Writer};
+
+pub(super) struct Mutation {
+    pub(super) name: &'static str,
+    /// Changes the bucket, if there is what it changes.
+    pub(super) change: fn(&mut Bucket, &mut Chance) -> Option<Expected>,
+}
+
+pub(super) struct Expected {
+    pub(super) look: Look,
+    pub(super) findings: Vec<ExpectedFinding>,
+    /// A stream of which nothing stands.
+    gone: Option<String>,
+}
+
+pub(super) struct ExpectedFinding {
+    pub(super) stream: String,
+    pub(super) object: Option<String>,
+    pub(super) is_fault: Box<dyn Fn(&Fault) -> bool>,
+}
+
+impl std::fmt::Debug for ExpectedFinding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "({}, {:?})", self.stream, self.object)
+    }
+}
+
+impl Expected {
+    /// Nothing is found, by someone who reads everything.
+    fn silence() -> Expected {
+        Expected { look: Look::full(), findings: Vec::new(), gone: None }
+    }
+
+    fn object(object: &Object, is_fault: impl Fn(&Fault) -> bool + 'static) -> Expected {
+        Expected::silence().and(&object.stream, Some(&object.key), is_fault)
+    }
+
+    fn stream(stream: &str, is_fault: impl Fn(&Fault) -> bool + 'static) -> Expected {
+        Expected::silence().and(stream, None, is_fault)
+    }
+
+    fn and(
+        mut self,
+        stream: &str,
+        object: Option<&str>,
+        is_fault: impl Fn(&Fault) -> bool + 'static,
+    ) -> Expected {
+        self.findings.push(ExpectedFinding {
+            stream: stream.to_owned(),
+            object: object.map(str::to_owned),
+            is_fault: Box::new(is_fault),
+        });
+        self
+    }
+
+    fn with(self, look: Look) -> Expected {
+        Expected { look, ..self }
+    }
+
+    /// Whether the change is in another stream than what was found before it.
+    pub(super) fn spares(&self, known: &Finding) -> bool {
+        let mut findings = self.findings.iter();
+        self.gone.as_ref() != Some(&known.stream)
+            && findings.all(|expected| expected.stream != known.stream)
+    }
+}
+
+fn is(fault: Fault) -> impl Fn(&Fault) -> bool {
+    move |found| *found == fault
+}
+
+fn head(error: HeadError) -> impl Fn(&Fault) -> bool {
+    is(Fault::Object(error))
+}
+
+/// Objects of records that a host wrote and that stand where it put them.
+fn data(bucket: &Bucket) -> Vec<usize> {
+    let objects = bucket.objects.iter().enumerate();
+    let sound = objects.filter(|(_, object)| !object.is_system() && !object.metadata.is_empty());
+    sound.map(|(at, _)| at).collect()
+}
+
+fn pick(bucket: &Bucket, chance: &mut Chance) -> Option<usize> {
+    chance.pick(&data(bucket)).copied()
+}
+
+fn is_last(bucket: &Bucket, at: usize) -> bool {
+    let object = &bucket.objects[at];
+    bucket.sizes()[&object.stream] == object.end()
+}
+
+fn is_stable(bucket: &Bucket, object: &Object) -> bool {
+    let same = bucket.objects.iter().filter(|other| other.stream == object.stream);
+    same.filter(|other| other.key != object.key).any(|other| other.stable() >= object.end())
+}
+
+/// Someone remembers the bucket as it is.
+fn remembering(bucket: &Bucket) -> Look {
+    let mut state = State::default();
+    state.update(&bucket.look(&Look::full()));
+    Look { state, ..Look::full() }
+}
+
+/// Changes the lines of an object.
+fn lines(
+    bucket: &mut Bucket,
+    chance: &mut Chance,
+    least: usize,
+    error: HeadError,
+    change: impl Fn(&mut Vec<String>),
+) -> Option<Expected> {
+    let at = pick(bucket, chance)?;
+    let object = &mut bucket.objects[at];
+    if object.lines.len() < least {
+        return None;
+    }
+    change(&mut object.lines);
+    Some(Expected::object(object, head(error)))
+}
+
+/// Changes one member of an object's metadata.
+fn field(
+    bucket: &mut Bucket,
+    chance: &mut Chance,
+    name: &str,
+    change: impl Fn(&str) -> Option<String>,
+    is_fault: impl Fn(&Fault) -> bool + 'static,
+) -> Option<Expected> {
+    let at = pick(bucket, chance)?;
+    let object = &mut bucket.objects[at];
+    let value = change(&object.metadata[name])?;
+    object.metadata.insert(name.to_owned(), value);
+    Some(Expected::object(object, is_fault))
+}
+
+/// Another character of base64 in the middle of a value.
+fn flip(value: &str) -> Option<String> {
+    let at = value.len() / 3;
+    let other = if value.as_bytes().get(at)? == &b'A' { "B" } else { "A" };
+    Some(format!("{}{other}{}", &value[..at], &value[at + 1..]))
+}
+
+fn move_to(bucket: &mut Bucket, at: usize, key: String) -> Expected {
+    bucket.objects[at].key = key;
+    Expected::object(&bucket.objects[at], head(HeadError::Root))
+}
+
+const FIELDS: [&str; 12] = [
+    "format",
+    "lastsequence",
+    "count",
+    "sha256",
+    "stable",
+    "seed",
+    "left",
+    "root",
+    "sig",
+    "name",
+    "streamkey",
+    "cert",
+];
+
+macro_rules! mutations {
+    ($($name:literal => $change:expr,)*) => {
+        pub(super) const ALL: &[Mutation] = &[$(Mutation { name: $name, change: $change },)*];
+    };
+}
+
+mutations! {
+    "a byte of a record is altered" => |bucket, chance| {
+        lines(bucket, chance, 1, HeadError::Root, |lines| lines[0] = lines[0].replace("view", "edit"))
+    },
+    "a record is dropped" => |bucket, chance| {
+        lines(bucket, chance, 1, HeadError::Count, |lines| drop(lines.pop()))
+    },
+    "a record is inserted" => |bucket, chance| {
+        lines(bucket, chance, 1, HeadError::Count, |lines| lines.insert(0, "{}".to_owned()))
+    },
+    "a record is doubled" => |bucket, chance| {
+        lines(bucket, chance, 1, HeadError::Count, |lines| lines.push(lines[0].clone()))
+    },
+    "two records are swapped" => |bucket, chance| {
+        lines(bucket, chance, 2, HeadError::Root, |lines| lines.swap(0, 1))
+    },
+    "a line ends with a carriage return" => |bucket, chance| {
+        lines(bucket, chance, 1, HeadError::Root, |lines| lines[0].push('\r'))
+    },
+    "a record is altered behind whoever reads heads alone" => |bucket, chance| {
+        lines(bucket, chance, 1, HeadError::Root, |lines| lines[0].push(' '))?;
+        Some(Expected::silence().with(Look::heads()))
+    },
+    "the bodies of two objects are swapped" => |bucket, chance| {
+        let data = data(bucket);
+        let (one, other) = (*chance.pick(&data)?, *chance.pick(&data)?);
+        if one == other || bucket.objects[one].stream != bucket.objects[other].stream {
+            return None;
+        }
+        let (one, other) = (one.min(other), one.max(other));
+        let lines = bucket.objects[one].lines.clone();
+        bucket.objects[one].lines = std::mem::replace(&mut bucket.objects[other].lines, lines);
+        let body = |fault: &Fault| {
+            matches!(fault, Fault::Object(HeadError::Count | HeadError::Root))
+        };
+        let Object { stream, key, .. } = &bucket.objects[other];
+        Some(Expected::object(&bucket.objects[one], body).and(stream, Some(key), body))
+    },
+    "a stream's first records are gone" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let gone = bucket.objects[at].clone();
+        let mut before = bucket.objects.iter().filter(|object| object.end() <= gone.first);
+        if before.any(|object| object.stream == gone.stream && !object.is_system()) {
+            return None;
+        }
+        bucket.objects.remove(at);
+        is_stable(bucket, &gone).then(|| Expected::stream(&gone.stream, is(Fault::Expired)))
+    },
+    "a stream's first records are gone and should not be" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let gone = bucket.objects.remove(at);
+        let look = Look { retained_since: Some(1), ..Look::full() };
+        is_stable(bucket, &gone)
+            .then(|| Expected::stream(&gone.stream, is(Fault::Deleted)).with(look))
+    },
+    "an object in the middle is deleted" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let gone = bucket.objects.remove(at);
+        let mut before = bucket.objects.iter().filter(|object| object.end() <= gone.first);
+        let has_data = before.any(|object| object.stream == gone.stream && !object.is_system());
+        (has_data && is_stable(bucket, &gone))
+            .then(|| Expected::stream(&gone.stream, is(Fault::Deleted)))
+    },
+    "an object is deleted before whoever reads heads alone" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let gone = bucket.objects.remove(at);
+        let look = Look { retained_since: Some(1), ..Look::heads() };
+        is_stable(bucket, &gone)
+            .then(|| Expected::stream(&gone.stream, is(Fault::Deleted)).with(look))
+    },
+    "an object is deleted that nothing shows to be acknowledged" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        if is_last(bucket, at) {
+            return None;
+        }
+        let gone = bucket.objects.remove(at);
+        let mut others = bucket.objects.iter().filter(|other| other.stream == gone.stream);
+        others
+            .all(|other| other.stable() <= gone.first)
+            .then(|| Expected::stream(&gone.stream, is(Fault::Unacknowledged)))
+    },
+    "an object is deleted that somebody has a receipt for" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let gone = bucket.objects.remove(at);
+        let receipt = (gone.stream.clone(), gone.first..gone.end());
+        let look =
+            Look { receipts: vec![receipt], retained_since: Some(1), ..Look::full() };
+        let is_known = bucket.known_findings().iter().any(|known| known.stream == gone.stream);
+        (!is_known).then(|| Expected::stream(&gone.stream, is(Fault::Deleted)).with(look))
+    },
+    "a system object is deleted" => |bucket, chance| {
+        let objects = bucket.objects.iter().enumerate();
+        let system: Vec<usize> = objects
+            .filter(|(_, object)| object.is_system() && object.first > 1)
+            .map(|(at, _)| at)
+            .collect();
+        let at = *chance.pick(&system)?;
+        let gone = bucket.objects.remove(at);
+        let is_void = gone.lines[0].contains("void");
+        (!is_void && is_stable(bucket, &gone))
+            .then(|| Expected::stream(&gone.stream, is(Fault::Deleted)))
+    },
+    "a tail is cut, and somebody remembers" => |bucket, chance| {
+        let look = remembering(bucket);
+        let at = chance.below(bucket.objects.len());
+        let gone = bucket.objects[at].clone();
+        if gone.metadata.is_empty() || !is_last(bucket, at) || gone.first == 0 {
+            return None;
+        }
+        let size = gone.end();
+        bucket.objects.remove(at);
+        let sizes = bucket.sizes();
+        let last = bucket.objects.iter().rfind(|object| object.stream == gone.stream)?;
+        (last.end() == sizes[&gone.stream] && !last.metadata.is_empty()).then(|| {
+            Expected::stream(&gone.stream, is(Fault::Truncated(size))).with(look)
+        })
+    },
+    "a tail is cut, and the next stream says where it was" => |bucket, chance| {
+        let stream = chance.pick(&bucket.writers)?.stream.clone();
+        let is_next = |object: &&Object| object.lines[0].contains(&stream);
+        bucket.objects.iter().find(is_next)?;
+        let at = bucket.objects.iter().rposition(|object| object.stream == stream)?;
+        let gone = bucket.objects.remove(at);
+        let last = bucket.objects.iter().rfind(|object| object.stream == stream)?;
+        (gone.first > 0 && !last.metadata.is_empty()).then(|| {
+            Expected::stream(&stream, is(Fault::Truncated(gone.end())))
+        })
+    },
+    "a tail is cut, and the host goes silent" => |bucket, chance| {
+        let stream = chance.pick(&bucket.writers)?.stream.clone();
+        if bucket.objects.iter().any(|object| object.lines[0].contains(&stream)) {
+            return None;
+        }
+        let closed = bucket.objects.iter().position(|object| {
+            object.stream == stream && object.lines[0].contains("closed")
+        })?;
+        bucket.objects.remove(closed);
+        let late = Look { now: 2 * NOW, ..Look::full() };
+        let others = bucket.look(&late).findings.len() - bucket.known_findings().len();
+        (others == 1).then(|| {
+            Expected::stream(&stream, |fault| matches!(fault, Fault::Overdue(_))).with(late)
+        })
+    },
+    "a stream is removed, and nobody remembers" => |bucket, _| {
+        let stream = bucket.writers.pop()?.stream;
+        bucket.objects.retain(|object| object.stream != stream);
+        Some(Expected { gone: Some(stream), ..Expected::silence() })
+    },
+    "a stream is removed, and somebody remembers" => |bucket, chance| {
+        let look = remembering(bucket);
+        let stream = chance.pick(&bucket.writers)?.stream.clone();
+        bucket.objects.retain(|object| object.stream != stream);
+        Some(Expected::stream(&stream, is(Fault::Vanished)).with(look))
+    },
+    "a stream is removed, and the next one names it" => |bucket, chance| {
+        let stream = chance.pick(&bucket.writers)?.stream.clone();
+        bucket.objects.retain(|object| object.stream != stream);
+        let is_next = |object: &Object| object.lines[0].contains(&stream);
+        bucket.objects.iter().any(is_next).then(|| Expected::stream(&stream, is(Fault::Vanished)))
+    },
+    "an old copy of the bucket is shown" => |bucket, _| {
+        let look = remembering(bucket);
+        let stream = bucket.writers.last()?.stream.clone();
+        let size = bucket.sizes()[&stream];
+        let keep = bucket.objects.iter().position(|object| object.stream == stream)?;
+        bucket.objects.truncate(keep + 1);
+        Some(Expected::stream(&stream, is(Fault::Truncated(size))).with(look))
+    },
+    "an object is moved to another day" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let key = bucket.objects[at].under(25, ".ndjson");
+        Some(move_to(bucket, at, key))
+    },
+    "an object is moved to another suffix" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let key = bucket.objects[at].under(24, ".ndjson.gz");
+        Some(move_to(bucket, at, key))
+    },
+    "an object is moved among the system's" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let key = format!("_audit/{}", bucket.objects[at].key);
+        Some(move_to(bucket, at, key))
+    },
+    "a system object is moved among the records" => |bucket, chance| {
+        let at = chance.below(bucket.objects.len());
+        let key = bucket.objects[at].key.strip_prefix("_audit/")?.to_owned();
+        let line = &bucket.objects[at].lines[0];
+        // What it says is not believed any more.
+        let is_missed = line.contains("void") || line.contains("previous\":");
+        (!is_missed).then(|| move_to(bucket, at, key))
+    },
+    "an object is moved to another number" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        // Where something was missing before it already, more is now.
+        let Object { stream, first, .. } = bucket.objects[at].clone();
+        let is_before = |object: &Object| object.stream == stream && object.end() == first;
+        if !bucket.objects.iter().any(is_before) {
+            return None;
+        }
+        let object = &mut bucket.objects[at];
+        object.first += 1;
+        object.key = object.under(24, ".ndjson");
+        Some(Expected::object(object, is(Fault::Place)))
+    },
+    "an object is copied to another day" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let key = bucket.objects[at].under(23 + 2 * chance.below(2) as u64, ".ndjson");
+        bucket.objects.push(Object { key, ..bucket.objects[at].clone() });
+        Some(Expected::object(bucket.objects.last()?, head(HeadError::Root)))
+    },
+    "an object is copied before whoever reads heads alone" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let key = bucket.objects[at].under(25, ".ndjson");
+        bucket.objects.push(Object { key, ..bucket.objects[at].clone() });
+        Some(Expected::object(bucket.objects.last()?, is(Fault::Copy)).with(Look::heads()))
+    },
+    "an object takes the place of another" => |bucket, chance| {
+        let data = data(bucket);
+        let (from, to) = (*chance.pick(&data)?, *chance.pick(&data)?);
+        if from == to || bucket.objects[from].stream != bucket.objects[to].stream {
+            return None;
+        }
+        let Object { metadata, lines, .. } = bucket.objects[from].clone();
+        let object = &mut bucket.objects[to];
+        (object.metadata, object.lines) = (metadata, lines);
+        Some(Expected::object(object, is(Fault::Place)))
+    },
+    "an object of another stream takes its place" => |bucket, chance| {
+        let data = data(bucket);
+        let (from, to) = (*chance.pick(&data)?, *chance.pick(&data)?);
+        if bucket.objects[from].stream == bucket.objects[to].stream {
+            return None;
+        }
+        let Object { metadata, lines, .. } = bucket.objects[from].clone();
+        let object = &mut bucket.objects[to];
+        (object.metadata, object.lines) = (metadata, lines);
+        Some(Expected::object(object, head(HeadError::Certificate)))
+    },
+    "all metadata is stripped" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        bucket.objects[at].metadata.clear();
+        Some(Expected::object(&bucket.objects[at], is(Fault::Stripped)))
+    },
+    "a field is stripped" => |bucket, chance| {
+        let (at, name) = (pick(bucket, chance)?, *chance.pick(&FIELDS)?);
+        let object = &mut bucket.objects[at];
+        object.metadata.remove(name);
+        Some(match name {
+            "format" => Expected::object(object, is(Fault::Stripped)),
+            _ => Expected::object(object, head(HeadError::Missing(name))),
+        })
+    },
+    "a field has another form" => |bucket, chance| {
+        let name = *chance.pick(&FIELDS)?;
+        let malformed = head(HeadError::Malformed(name));
+        match chance.below(3) {
+            0 => field(bucket, chance, name, |value| Some(format!(" {value}")), malformed),
+            1 => field(bucket, chance, name, |value| Some(format!("{value}\n")), malformed),
+            _ if name == "name" => None,
+            _ => field(bucket, chance, name, |value| Some(format!("0{value}")), malformed),
+        }
+    },
+    "a field is a neighbour's" => |bucket, chance| {
+        let (data, name) = (data(bucket), *chance.pick(&FIELDS)?);
+        let (from, to) = (*chance.pick(&data)?, *chance.pick(&data)?);
+        let value = bucket.objects[from].metadata[name].clone();
+        let object = &mut bucket.objects[to];
+        if object.metadata[name] == value {
+            return None;
+        }
+        object.metadata.insert(name.to_owned(), value);
+        Some(Expected::object(object, |fault| {
+            matches!(fault, Fault::Object(_) | Fault::Place | Fault::Digest)
+        }))
+    },
+    "the stable number is raised" => |bucket, chance| {
+        let raise = |value: &str| Some((value.parse::<u64>().ok()? + 1_000).to_string());
+        field(bucket, chance, "stable", raise, head(HeadError::Root))
+    },
+    "the seed is another" => |bucket, chance| {
+        field(bucket, chance, "seed", flip, head(HeadError::Root))
+    },
+    "the digest is another" => |bucket, chance| {
+        let other = |value: &str| Some(value.replace(&value[..1], if &value[..1] == "0" { "1" } else { "0" }));
+        field(bucket, chance, "sha256", other, is(Fault::Digest))
+    },
+    "the root is another" => |bucket, chance| {
+        field(bucket, chance, "root", flip, head(HeadError::Signature))
+    },
+    "the signature is another" => |bucket, chance| {
+        field(bucket, chance, "sig", flip, head(HeadError::Signature))
+    },
+    "the certificate is another" => |bucket, chance| {
+        field(bucket, chance, "cert", flip, head(HeadError::Certificate))
+    },
+    "what was before is another" => |bucket, chance| {
+        let flip_left = |value: &str| if value.is_empty() { None } else { flip(value) };
+        field(bucket, chance, "left", flip_left, head(HeadError::Root))
+    },
+    "what was before is another to whoever reads heads alone" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let first = bucket.objects[at].first;
+        let stream = bucket.objects[at].stream.clone();
+        let is_before = |object: &Object| {
+            object.stream == stream && object.end() == first && !object.metadata.is_empty()
+        };
+        if !bucket.objects.iter().any(is_before) {
+            return None;
+        }
+        let object = &mut bucket.objects[at];
+        let left = flip(&object.metadata["left"])?;
+        object.metadata.insert("left".to_owned(), left);
+        Some(Expected::object(object, is(Fault::Unlinked)).with(Look::heads()))
+    },
+    "the count is another" => |bucket, chance| {
+        let more = |value: &str| Some((value.parse::<u64>().ok()? + 1).to_string());
+        field(bucket, chance, "count", more, |fault| {
+            matches!(fault, Fault::Place | Fault::Object(HeadError::Malformed(_)))
+        })
+    },
+    "the last number is another" => |bucket, chance| {
+        let more = |value: &str| Some((value.parse::<u64>().ok()? + 1).to_string());
+        field(bucket, chance, "lastsequence", more, |fault| {
+            matches!(
+                fault,
+                Fault::Object(HeadError::Malformed(_) | HeadError::Signature)
+            )
+        })
+    },
+    "the last number exceeds what a stream may have" => |bucket, chance| {
+        field(
+            bucket,
+            chance,
+            "lastsequence",
+            |_| Some((1u64 << 28).to_string()),
+            head(HeadError::Malformed("lastsequence")),
+        )
+    },
+    "the stream's key is of small order" => |bucket, chance| {
+        let zero = |value: &str| Some(format!("{}=", "A".repeat(value.len() - 1)));
+        field(bucket, chance, "streamkey", zero, |fault| {
+            matches!(
+                fault,
+                Fault::Object(HeadError::Malformed("streamkey") | HeadError::Certificate)
+            )
+        })
+    },
+    "the host's name is another" => |bucket, chance| {
+        let other = |_: &str| Some("example.com/other".to_owned());
+        field(bucket, chance, "name", other, is(Fault::OtherKey))
+    },
+    "an object is written anew by a stranger under the host's name" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let object = bucket.objects[at].clone();
+        bucket.objects[at] = forged(&object, [9; 32], [8; 32]);
+        Some(Expected::object(&bucket.objects[at], head(HeadError::Certificate)))
+    },
+    "an object is written anew with another key of the stream" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let object = bucket.objects[at].clone();
+        bucket.objects[at] = forged(&object, bucket.host_seed, [8; 32]);
+        Some(Expected::object(&bucket.objects[at], is(Fault::OtherKey)))
+    },
+    "a stream is a stranger's" => |bucket, chance| {
+        let stream = chance.pick(&bucket.writers)?.stream.clone();
+        if bucket.writers.len() > 1 {
+            return None;
+        }
+        let other = SignerKey::from_seed("example.com/other", KeyKind::Ed25519, &[7; 32]).unwrap();
+        bucket.trust = vec![other.verifier().clone()];
+        let name = HOST.to_owned();
+        Some(Expected::stream(&stream, is(Fault::UnknownHost(name))))
+    },
+    "a stream was written without evidence" => |bucket, chance| {
+        let stream = chance.pick(&bucket.writers)?.stream.clone();
+        let is_linked = bucket.writers.len() > 1;
+        let objects = bucket.objects.iter_mut().filter(|object| object.stream == stream);
+        objects.for_each(|object| drop(object.metadata.insert("format".into(), "1".into())));
+        (!is_linked).then(|| Expected::stream(&stream, is(Fault::NoEvidence)))
+    },
+    "a foreign object stands between" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let mut object = bucket.objects[at].clone();
+        object.key = object.under(26, ".ndjson");
+        object.metadata = BTreeMap::new();
+        bucket.objects.push(object.clone());
+        Some(Expected::object(&object, is(Fault::Stripped)))
+    },
+    "a foreign object stands behind the end" => |bucket, chance| {
+        let writer = chance.pick(&bucket.writers)?;
+        let (stream, size) = (writer.stream.clone(), bucket.sizes()[&writer.stream]);
+        let last = bucket.objects.iter().rfind(|object| object.stream == stream)?;
+        let mut object = Object { first: size + 7, ..last.clone() };
+        object.key = format!("dt=2025-11-24/hour=16/{stream}-{:012}.ndjson", object.first);
+        object.metadata = BTreeMap::new();
+        let is_closed = last.lines[0].contains("closed");
+        bucket.objects.push(object.clone());
+        Some(Expected::object(&object, move |fault| {
+            *fault == if is_closed { Fault::AfterEnd } else { Fault::Stripped }
+        }))
+    },
+    "the host writes behind its own end" => |bucket, chance| {
+        let mut writer = chance.pick(&bucket.writers)?.clone();
+        let closed = bucket.objects.iter().any(|object| {
+            object.stream == writer.stream && object.lines[0].contains("closed")
+        });
+        let object = writer.write(false, vec!["{}".to_owned()], 0, [4; 32]);
+        bucket.objects.push(object.clone());
+        closed.then(|| Expected::object(&object, is(Fault::AfterEnd)))
+    },
+    "the host signs other records for the same place" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let object = bucket.objects[at].clone();
+        let other = rewritten(bucket, &object, 25)?;
+        bucket.objects.push(other.clone());
+        Some(Expected::object(&other, is(Fault::Fork)))
+    },
+    "the host signs other records before what stands" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let object = bucket.objects[at].clone();
+        let next = bucket.objects.iter().find(|other| {
+            other.stream == object.stream && other.first == object.end()
+        })?;
+        let next = next.clone();
+        if next.metadata.is_empty() {
+            return None;
+        }
+        bucket.objects[at] = rewritten(bucket, &object, 24)?;
+        Some(Expected::object(&next, is(Fault::Unlinked)))
+    },
+    "the host rewrites a stream that somebody remembers" => |bucket, chance| {
+        let look = remembering(bucket);
+        let stream = chance.pick(&bucket.writers)?.stream.clone();
+        let is_linked = bucket.objects.iter().any(|object| object.lines[0].contains(&stream));
+        let at = bucket.objects.iter().rposition(|object| object.stream == stream)?;
+        let size = bucket.objects[at].end();
+        if is_linked || bucket.objects[at].metadata.is_empty() || bucket.sizes()[&stream] != size {
+            return None;
+        }
+        let object = bucket.objects[at].clone();
+        let key = object.key.clone();
+        bucket.objects[at] = rewritten(bucket, &object, 24)?;
+        let fault = is(Fault::Rewritten(size));
+        Some(Expected::silence().and(&stream, Some(&key), fault).with(look))
+    },
+    "two streams follow one" => |bucket, _| {
+        let stream = bucket.writers.first()?.stream.clone();
+        bucket.objects.iter().find(|object| object.lines[0].contains(&stream))?;
+        let writer = &bucket.writers[0];
+        let root = writer.range.root()?;
+        let previous = Some(StreamEnd { stream: stream.clone(), size: writer.range.end(), root });
+        let heartbeat = SystemRecord::Heartbeat {
+            at: NOW - 1,
+            next: NOW + 1,
+            clock_offset: None,
+            cosigned: Vec::new(),
+            previous,
+        };
+        let name = "01KAVXZ0000123456789ABCDEF".to_owned();
+        let mut writer = Writer::new(name.clone(), bucket.host_seed, [6; 32]);
+        bucket.objects.push(writer.write(true, vec![heartbeat.to_line()], 0, [5; 32]));
+        Some(Expected::stream(&name, is(Fault::TwoSuccessors { of: stream })))
+    },
+    "a system object holds something else" => |bucket, chance| {
+        let mut writer = chance.pick(&bucket.writers)?.clone();
+        let sizes = bucket.sizes();
+        let is_closed = bucket.objects.iter().any(|object| {
+            object.stream == writer.stream && object.lines[0].contains("closed")
+        });
+        let is_whole = sizes[&writer.stream] == writer.range.end();
+        let is_followed =
+            bucket.objects.iter().any(|object| object.lines[0].contains(&writer.stream));
+        let lines = vec!["{\"action\":\"view\"}".to_owned()];
+        let object = writer.write(true, lines, 0, [4; 32]);
+        bucket.objects.push(object.clone());
+        (!is_closed && is_whole && !is_followed)
+            .then(|| Expected::object(&object, is(Fault::SystemRecord)))
+    },
+    "a rescuer completes the stream" => |bucket, chance| {
+        let mut writer = chance.pick(&bucket.writers)?.clone();
+        let last = bucket.objects.iter().rfind(|object| object.stream == writer.stream)?;
+        let is_open = !last.lines[0].contains("closed") && last.end() == writer.range.end();
+        let is_followed =
+            bucket.objects.iter().any(|object| object.lines[0].contains(&writer.stream));
+        bucket.objects.push(writer.write(false, vec!["{}".to_owned()], 0, [4; 32]));
+        let closed = SystemRecord::Closed { at: NOW }.to_line();
+        bucket.objects.push(writer.write(true, vec![closed], 0, [5; 32]));
+        (is_open && !is_followed).then(Expected::silence)
+    },
+}
+
+/// The object with other records, signed by other keys than the stream's.
+fn forged(object: &Object, host_seed: [u8; 32], key_seed: [u8; 32]) -> Object {
+    let mut writer = Writer::new(object.stream.clone(), host_seed, key_seed);
+    writer.range = before(object);
+    writer.write(false, vec!["{}".to_owned(); object.lines.len()], 0, [3; 32])
+}
+
+/// The object with other records, signed by the stream's own key, filed under a day.
+fn rewritten(bucket: &Bucket, object: &Object, day: u64) -> Option<Object> {
+    let mut writer = bucket.writers.iter().find(|writer| writer.stream == object.stream)?.clone();
+    writer.range = before(object);
+    writer.day = day;
+    let lines = vec!["{\"rewritten\":true}".to_owned(); object.lines.len()];
+    let lines = if object.is_system() { object.lines.clone() } else { lines };
+    Some(writer.write(object.is_system(), lines, object.stable(), [3; 32]))
+}
+
+/// The stream's tree before the object.
+fn before(object: &Object) -> CompactRange {
+    use base64::Engine as _;
+    let left = base64::engine::general_purpose::STANDARD.decode(&object.metadata["left"]).unwrap();
+    let (hashes, _) = left.as_chunks::<32>();
+    let hashes: Vec<_> =
+        hashes.iter().map(|&bytes| audit_evidence::Hash::from_bytes(bytes)).collect();
+    CompactRange::from_hashes(object.first, &hashes).unwrap()
+}
