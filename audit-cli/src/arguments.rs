@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use audit_core::UniqueId;
-use audit_sink_s3::Bucket;
+use audit_sink_s3::{Bucket, Settings};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -242,7 +242,8 @@ pub(crate) enum JournalCommand {
     /// Say what is in a journal and what of it is not known to be in the bucket. Changes nothing,
     /// also while a host has it open
     Show(JournalDirectory),
-    /// Print the records that are not known to be in the bucket. Changes nothing
+    /// Print records of a journal: those that are not known to be in the bucket, unless told
+    /// otherwise. Changes nothing
     Cat(JournalCat),
     /// Recover the journal of a host that is gone, and bring to its bucket what is not there yet,
     /// each record once
@@ -263,7 +264,11 @@ pub(crate) struct JournalCat {
     #[command(flatten)]
     pub(crate) filter: Filter,
 
-    /// Also records that are in the bucket, as far as they are still here
+    /// Print the records that were delivered, or set aside after a conflict, and are still here
+    #[arg(long, short, conflicts_with = "all")]
+    pub(crate) delivered: bool,
+
+    /// Print all records that are here, delivered or not
     #[arg(long, short)]
     pub(crate) all: bool,
 
@@ -286,7 +291,12 @@ pub(crate) struct JournalDeliver {
     #[arg(long)]
     pub(crate) dry_run: bool,
 
-    /// Remove segments once all of them is delivered
+    /// Before that, list the bucket and deliver again what was delivered, is still in the journal,
+    /// and is missing from the bucket. Writes over nothing and stores no record twice
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) again: bool,
+
+    /// Remove segments once all of them is delivered. With --again not if an object is in the way
     #[arg(long)]
     pub(crate) remove: bool,
 
@@ -297,6 +307,10 @@ pub(crate) struct JournalDeliver {
     /// How objects are compressed that were not cut yet
     #[arg(long, value_enum, default_value = "zstd", value_name = "HOW")]
     pub(crate) compression: Compression,
+
+    /// Bytes of lines in an object that was not cut yet: the host's max_object_bytes
+    #[arg(long, value_name = "BYTES", default_value_t = Settings::default().max_object_bytes)]
+    pub(crate) max_object_bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

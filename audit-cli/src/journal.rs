@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use audit_sink_s3::{
-    Bucket, Health, HealthState, JournalBatch, JournalDelivered, JournalReader, JournalState,
+    Bucket, ForeignObject, GoneRecords, Health, HealthState, JournalBatch, JournalDelivered,
+    JournalDelivering, JournalReader, JournalRecords, JournalRedelivered, JournalState,
     JournalStream, OpenErrorKind, OrphanedJournal, PlannedObject, Settings,
 };
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::arguments::{
     Common, Compression, JournalCat, JournalCommand, JournalDeliver, JournalDirectory,
@@ -85,7 +87,7 @@ fn show(directory: &JournalDirectory, output: &Output) -> Result<Outcome, Failur
     let Some(reader) = read(directory, output)? else { return Ok(Outcome::Wrong) };
     let state = reader.state();
     let (mut bytes, mut oldest) = (0, None::<i64>);
-    let counted = reader.batches(true, |batch| {
+    let counted = reader.batches(JournalRecords::Undelivered, |batch| {
         bytes += batch.lines.len() as u64;
         oldest = Some(oldest.map_or(batch.time_ms, |oldest| oldest.min(batch.time_ms)));
         true
@@ -168,9 +170,14 @@ fn print_state(
 fn cat(arguments: &JournalCat, output: &Output) -> Result<Outcome, Failure> {
     let Some(reader) = read(&arguments.directory, output)? else { return Ok(Outcome::Wrong) };
     let printer = Printer::new(&arguments.filter, i64::MIN..i64::MAX, arguments.pretty, output);
+    let records = match (arguments.delivered, arguments.all) {
+        (true, _) => JournalRecords::Delivered,
+        (false, true) => JournalRecords::All,
+        (false, false) => JournalRecords::Undelivered,
+    };
     let mut failed = None;
     reader
-        .batches(!arguments.all, |batch| {
+        .batches(records, |batch| {
             let JournalBatch { stream, first_sequence, time_ms: _, lines } = batch;
             let mut chunk = Chunk::default();
             let records = lines.split(|byte| *byte == b'\n').filter(|record| !record.is_empty());
@@ -193,17 +200,47 @@ struct Delivered {
     objects: u64,
     records: u64,
     conflicts: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    again: Option<Redelivered>,
 }
 
-/// How often it is looked how the delivery is doing.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+#[derive(Serialize)]
+struct Redelivered {
+    objects: u64,
+    records: u64,
+    present: u64,
+    conflicts: Vec<Conflict>,
+    gone: Vec<Gone>,
+}
+
+#[derive(Serialize)]
+struct Conflict {
+    key: String,
+    records: u64,
+}
+
+#[derive(Serialize)]
+struct Gone {
+    stream: String,
+    kept_from: u64,
+    in_bucket_to: u64,
+}
 
 async fn deliver(
     arguments: &JournalDeliver,
     common: &Common,
     output: &Output,
 ) -> Result<Outcome, Failure> {
-    let JournalDeliver { directory, bucket, dry_run, remove, timeout, compression } = arguments;
+    let JournalDeliver {
+        directory,
+        bucket,
+        dry_run,
+        again,
+        remove,
+        timeout,
+        compression,
+        max_object_bytes,
+    } = arguments;
     if *dry_run {
         return show(directory, output);
     }
@@ -216,7 +253,7 @@ async fn deliver(
         Compression::None => audit_sink_s3::Compression::None,
     };
     let journal = match OrphanedJournal::open(&directory.directory).await {
-        Ok(journal) => journal.remove_delivered(*remove),
+        Ok(journal) => journal,
         Err(error) if error.kind() == OpenErrorKind::Damaged => {
             read(directory, output)?;
             return Ok(Outcome::Wrong);
@@ -225,48 +262,50 @@ async fn deliver(
     };
     let undelivered = journal.state().undelivered();
     let earlier = journal.state().objects.iter().filter(|object| object.set_aside).count() as u64;
-    let progress = Progress::new(common, undelivered);
-    let settings = Settings { compression, ..Settings::default() };
-    let delivering = journal.deliver(bucket, settings).await?;
-    let mut said = String::new();
-    let look = async {
-        loop {
-            let Health { state, records_delivered, .. } = delivering.health();
-            let now = match state {
-                HealthState::Ok => String::new(),
-                HealthState::Retrying { reason } => format!("the bucket is asked again: {reason}"),
-                HealthState::Blocked { reason } => format!("the bucket refuses: {reason}"),
-            };
-            progress.at(records_delivered, if now.is_empty() { "records" } else { &now });
-            if now != said && !now.is_empty() && progress.is_hidden() {
-                output.note(&now);
-            }
-            said = now;
-            if delivering.is_finished() {
-                return;
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+    let settings =
+        Settings { compression, max_object_bytes: *max_object_bytes, ..Settings::default() };
+    let waiting = Waiting {
+        common,
+        output,
+        end: timeout.and_then(|timeout| Instant::now().checked_add(Duration::from_secs(timeout))),
     };
-    let timed =
-        tokio::time::timeout(timeout.map_or(Duration::MAX, Duration::from_secs), look).await;
-    drop(progress);
-    if timed.is_err() {
-        let Health { records_delivered, last_error, .. } = delivering.health();
-        let failure = Failure::new(format!(
-            "{records_delivered} of {undelivered} records were delivered in time; the rest is in the journal still"
+    let redelivered = if *again {
+        let delivering = journal.deliver_again(bucket.clone(), settings.clone()).await?;
+        if !waiting.until_finished(&delivering, None).await {
+            let delivered = delivering.health().records_delivered;
+            return Err(too_late(
+                &delivering,
+                format!("{delivered} records were delivered again in time"),
+            ));
+        }
+        Some(delivering.finished().await.map_err(|error| {
+            Failure::new("the records of the journal were not delivered again").because(error)
+        })?)
+    } else {
+        None
+    };
+    // What was not delivered again for an object in the way is in the segments alone.
+    let is_free = redelivered.as_ref().is_none_or(|again| again.conflicts.is_empty());
+    let journal = journal.remove_delivered(*remove && is_free);
+    let delivering = journal.deliver(bucket, settings).await?;
+    if !waiting.until_finished(&delivering, Some(undelivered)).await {
+        let delivered = delivering.health().records_delivered;
+        return Err(too_late(
+            &delivering,
+            format!("{delivered} of {undelivered} records were delivered in time"),
         ));
-        return Err(match last_error {
-            Some(error) => failure.because(error),
-            None => failure,
-        });
     }
     let delivered = delivering.finished().await;
     let JournalDelivered { objects, records, conflicts } =
         delivered.map_err(|error| Failure::new("the journal was not delivered").because(error))?;
+    let is_whole = redelivered.as_ref().is_none_or(JournalRedelivered::is_whole);
     if output.is_json() {
-        output.json(&Delivered { objects, records, conflicts })?;
+        let again = redelivered.as_ref().map(Redelivered::of);
+        output.json(&Delivered { objects, records, conflicts, again })?;
     } else {
+        if let Some(redelivered) = &redelivered {
+            print_redelivered(redelivered, output)?;
+        }
         output.line(&format!("{records} records in {objects} objects are in {name}"))?;
     }
     if conflicts + earlier > 0 {
@@ -276,5 +315,105 @@ async fn deliver(
             directory.directory.display()
         ));
     }
-    Ok(Outcome::wrong_if(conflicts + earlier > 0))
+    Ok(Outcome::wrong_if(conflicts + earlier > 0 || !is_whole))
+}
+
+/// How often the state of a delivery is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Waits for deliveries, and says how they are doing.
+struct Waiting<'a> {
+    common: &'a Common,
+    output: &'a Output,
+    /// When to give up.
+    end: Option<Instant>,
+}
+
+impl Waiting<'_> {
+    /// Waits until a delivery has finished. False when it is time to give up. `records` says how
+    /// many are to be delivered, if that is known.
+    async fn until_finished<T>(
+        &self,
+        delivering: &JournalDelivering<T>,
+        records: Option<u64>,
+    ) -> bool {
+        let progress = Progress::new(self.common, records.unwrap_or(0));
+        let mut said = String::new();
+        while !delivering.is_finished() {
+            if self.end.is_some_and(|end| end <= Instant::now()) {
+                return false;
+            }
+            let Health { state, records_delivered, .. } = delivering.health();
+            let now = match state {
+                HealthState::Ok => String::new(),
+                HealthState::Retrying { reason } => format!("the bucket is asked again: {reason}"),
+                HealthState::Blocked { reason } => format!("the bucket refuses: {reason}"),
+            };
+            progress.at(records_delivered, if now.is_empty() { "records" } else { &now });
+            if now != said && !now.is_empty() && progress.is_hidden() {
+                self.output.note(&now);
+            }
+            said = now;
+            let rest = self.end.map_or(LOOK_EVERY, |end| end.duration_since(Instant::now()));
+            tokio::time::sleep(LOOK_EVERY.min(rest)).await;
+        }
+        true
+    }
+}
+
+fn too_late<T>(delivering: &JournalDelivering<T>, delivered: String) -> Failure {
+    let failure = Failure::new(format!("{delivered}; the rest is in the journal still"));
+    match delivering.health().last_error {
+        Some(error) => failure.because(error),
+        None => failure,
+    }
+}
+
+impl Redelivered {
+    fn of(redelivered: &JournalRedelivered) -> Redelivered {
+        let JournalRedelivered { objects, records, present, conflicts, gone } = redelivered;
+        let conflicts = conflicts.iter().map(|foreign| {
+            let ForeignObject { key, records } = foreign;
+            Conflict { key: key.to_string(), records: *records }
+        });
+        let gone = gone.iter().map(|gone| {
+            let GoneRecords { stream, kept_from, in_bucket_to } = *gone;
+            Gone { stream: stream.to_string(), kept_from, in_bucket_to }
+        });
+        Redelivered {
+            objects: *objects,
+            records: *records,
+            present: *present,
+            conflicts: conflicts.collect(),
+            gone: gone.collect(),
+        }
+    }
+}
+
+fn print_redelivered(redelivered: &JournalRedelivered, output: &Output) -> Result<(), Failure> {
+    let JournalRedelivered { objects, records, present, conflicts, gone } = redelivered;
+    let style = output.style();
+    output.line(&format!(
+        "{records} records in {objects} objects were delivered again; {present} were in the bucket"
+    ))?;
+    for ForeignObject { key, records } in conflicts {
+        output.line(&style.bad(&format!(
+            "conflict: something else stands at {key}; {records} records were not delivered for it"
+        )))?;
+    }
+    for lost in gone {
+        let GoneRecords { stream, kept_from, in_bucket_to } = lost;
+        if lost.missing() > 0 {
+            output.line(&style.bad(&format!(
+                "stream {stream}: records {in_bucket_to} to {} are neither in the journal nor in the bucket",
+                kept_from - 1
+            )))?;
+        } else {
+            output.line(&format!(
+                "stream {stream}: records before {kept_from} are not in the journal any more; audit stats says whether \
+                 the bucket has them all"
+            ))?;
+        }
+    }
+    Ok(())
 }

@@ -1,7 +1,8 @@
 //! The `audit` command: for whoever owns a bucket of audit logs, or a host that writes to one.
 //!
 //! - `audit ls`, `cat`, `tail`, `stats` read a bucket, with no right but to list and to get.
-//! - `audit journal` reads the journal of a host, and delivers that of a host that is gone.
+//! - `audit journal` reads the journal of a host, and delivers that of a host that is gone, also what
+//!   was delivered and has been deleted from the bucket.
 //! - `audit doctor` tries, with a host's own credentials, what must work and what must not.
 //!
 //! A bucket of any size is read in bounded memory: partitions that are not asked for are not
@@ -13,7 +14,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done, and nothing is wrong; also when the reader of the output has gone |
-//! | 1 | done, and something is wrong: a gap, a duplicate, a damaged object, no streams (`stats`), a check of `doctor` that failed, records left undelivered |
+//! | 1 | done, and something is wrong: a gap, a duplicate, a damaged object, no streams (`stats`), a check of `doctor` that failed, records left undelivered, something else under the key of an object |
 //! | 2 | the command line is wrong |
 //! | 3 | could not be done: the bucket is out of reach or refuses, a file cannot be read |
 //! | 130, 143 | stopped by Ctrl-C, by SIGTERM |

@@ -174,8 +174,9 @@ pub use bucket::response::{describe, status};
 pub use error::{OpenError, OpenErrorKind};
 pub use health::{Commits, Health, HealthState};
 pub use journal::{
-    JournalBatch, JournalDelivered, JournalDelivering, JournalReader, JournalState, JournalStream,
-    OrphanedJournal, PlannedObject,
+    ForeignObject, GoneRecords, JournalBatch, JournalDelivered, JournalDelivering, JournalReader,
+    JournalRecords, JournalRedelivered, JournalState, JournalStream, OrphanedJournal,
+    PlannedObject,
 };
 pub use object::decode::{DecodeError, DecodedLines, LineDecoder};
 pub use object::encode::{Compression, FORMAT_VERSION, ObjectMetadata};

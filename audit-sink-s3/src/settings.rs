@@ -119,7 +119,8 @@ pub struct JournalSettings {
     pub cut_after_ms: u64,
 
     /// How long segments are kept after they are full and delivered, in milliseconds. Default: one
-    /// hour. Less if there is no room.
+    /// hour. Less if there is no room. What they hold can be
+    /// [delivered again](crate::OrphanedJournal::deliver_again).
     #[serde(default = "default_retention_ms")]
     pub retention_ms: u64,
 

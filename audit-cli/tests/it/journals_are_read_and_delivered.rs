@@ -169,7 +169,7 @@ async fn in_the_bucket(server: &S3TestServer) -> BTreeMap<(String, u64), Value> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_dead_host_left_is_delivered_once_each() {
+async fn records_of_a_dead_host_are_delivered_once_each() {
     let mut host = Host::start().await;
     host.half_deliver().await;
     let shown = journal(&host.server, &["show", &host.journal()]).await;
@@ -223,7 +223,7 @@ async fn what_a_dead_host_left_is_delivered_once_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stands_in_the_way_is_said_and_nothing_is_lost() {
+async fn conflicts_and_damage_are_named_and_nothing_is_lost() {
     let mut host = Host::start().await;
     host.half_deliver().await;
     let in_use = journal(&host.server, &["deliver", &host.journal(), &url(&host.server)]).await;
@@ -275,6 +275,79 @@ async fn what_stands_in_the_way_is_said_and_nothing_is_lost() {
     assert_eq!(missing.code, Some(3));
     assert!(missing.err.contains("there is no journal in"), "{missing:?}");
     assert!(!root.path().join("LOCK").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_deleted_from_the_bucket_are_delivered_again() {
+    let mut host = Host::start().await;
+    host.half_deliver().await;
+    let rescued = host.rescued("rescued");
+    let expected = host.expected();
+    let (server, _root) = host.die().await;
+    server.faults().plan(|_: &s3_testserver::RequestInfo| Fault::None);
+    server.resume().await;
+    // What was delivered and what was not are all that is there.
+    let count = async |which: &str| {
+        journal(
+            &server,
+            &[&["cat"], &which.split_whitespace().collect::<Vec<_>>()[..], &[&rescued]].concat(),
+        )
+        .await
+        .lines()
+        .len()
+    };
+    assert_eq!(count("--delivered").await + count("").await, expected.len());
+    assert_eq!(count("--all").await, expected.len());
+
+    // One object of those that were delivered is missing, and the others were never sent.
+    let is_log = |key: &String| !key.contains("_audit");
+    let first = server.objects().into_keys().find(is_log).unwrap();
+    let deleted = server.delete_object(&first).unwrap();
+    let again = journal(&server, &["deliver", "--again", &rescued, &url(&server)]).await;
+    assert_eq!(again.code, Some(0), "{again:?}");
+    let said = &again.json()[0]["again"];
+    let records: u64 = deleted.metadata["count"].parse().unwrap();
+    assert_eq!((&said["objects"], &said["records"]), (&json!(1), &json!(records)));
+    assert_eq!((&said["conflicts"], &said["gone"]), (&json!([]), &json!([])));
+    assert_eq!(in_the_bucket(&server).await, expected);
+    let back = server.objects().remove(&first).unwrap();
+    assert_eq!((back.bytes, back.metadata), (deleted.bytes, deleted.metadata));
+    assert_eq!((count("--delivered").await, count("").await), (expected.len(), 0));
+
+    // Nothing is missing, so nothing is put but the probe.
+    let puts = server.request_count(&Method::PUT);
+    let again = journal(&server, &["deliver", "--again", &rescued, &url(&server)]).await;
+    assert_eq!(again.json()[0]["again"]["present"], json!(expected.len()));
+    assert_eq!(server.request_count(&Method::PUT), puts + 2, "two probes");
+
+    // Credentials that may not list are refused at once.
+    server.faults().plan(|request: &s3_testserver::RequestInfo| match request.method {
+        Method::GET => Fault::Refused(ErrorAnswer::ACCESS_DENIED),
+        _ => Fault::None,
+    });
+    let denied = journal(&server, &["deliver", "--again", &rescued, &url(&server)]).await;
+    assert_eq!(denied.code, Some(3), "{denied:?}");
+    assert!(denied.err.contains("cannot be listed"), "{denied:?}");
+    server.faults().plan(|_: &s3_testserver::RequestInfo| Fault::None);
+
+    // Something else stands there: it is named, left alone, and the segments are kept.
+    let mut foreign = server.objects().remove(&first).unwrap();
+    foreign.bytes = "foreign".into();
+    foreign.metadata.clear();
+    server.put_object(&first, foreign.clone());
+    let again =
+        journal(&server, &["deliver", "--again", "--remove", &rescued, &url(&server)]).await;
+    assert_eq!(again.code, Some(1), "{again:?}");
+    let conflict = json!([{ "key": first.strip_prefix("logs/").unwrap(), "records": records }]);
+    assert_eq!(again.json()[0]["again"]["conflicts"], conflict);
+    assert_eq!(server.objects()[&first].bytes, foreign.bytes);
+    assert_eq!(count("--delivered").await, expected.len());
+    server.delete_object(&first).unwrap();
+    let again =
+        journal(&server, &["deliver", "--again", "--remove", &rescued, &url(&server)]).await;
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert_eq!(in_the_bucket(&server).await, expected);
+    assert!(!Path::new(&rescued).join("00000001.journal").exists());
 }
 
 #[test]

@@ -85,6 +85,17 @@ pub struct JournalBatch {
     pub lines: Bytes,
 }
 
+/// Which records of a journal are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalRecords {
+    /// Those that are not known to be in the bucket.
+    Undelivered,
+    /// Those that were delivered, or set aside after a conflict, and are still here.
+    Delivered,
+    /// Both.
+    All,
+}
+
 /// Reads a journal without opening it: no lock is held, nothing is repaired or removed, and a
 /// process that has it open is not disturbed. The lock is looked at for an instant; a host that
 /// starts within it may have to be started again.
@@ -143,8 +154,8 @@ impl JournalReader {
         &self.state
     }
 
-    /// Gives batches in order, one at a time from the disk: those that are not known to be in the
-    /// bucket, or all that are still here. `take` says whether to go on.
+    /// Gives the batches of these records in order, one at a time from the disk. `take` says
+    /// whether to go on.
     ///
     /// # Errors
     ///
@@ -152,14 +163,19 @@ impl JournalReader {
     /// was delivered.
     pub fn batches(
         &self,
-        undelivered_only: bool,
+        records: JournalRecords,
         mut take: impl FnMut(JournalBatch) -> bool,
     ) -> io::Result<()> {
         let mut window = Window::default();
         for recovered in &self.recovered.segments {
             let known = self.state.streams.iter().find(|known| known.stream == recovered.stream);
-            let from = known.filter(|_| undelivered_only).map_or(0, |known| known.delivered_to);
-            if recovered.next_sequence <= from {
+            let delivered_to = known.map_or(0, |known| known.delivered_to);
+            let (from, to) = match records {
+                JournalRecords::Undelivered => (delivered_to, u64::MAX),
+                JournalRecords::Delivered => (0, delivered_to),
+                JournalRecords::All => (0, u64::MAX),
+            };
+            if recovered.next_sequence <= from || to <= recovered.first_sequence {
                 continue;
             }
             let mut reader = SegmentReader::new(recovered.segment.clone(), FIRST_GROUP, window);
@@ -173,7 +189,7 @@ impl JournalReader {
                 let mut first_sequence = header.first_sequence;
                 for place in places {
                     let next = first_sequence + u64::from(place.count);
-                    if next > from {
+                    if next > from && first_sequence < to {
                         let lines = Bytes::copy_from_slice(&payload[place.lines]);
                         let (stream, time_ms) = (header.stream, place.time_ms);
                         if !take(JournalBatch { stream, first_sequence, time_ms, lines }) {

@@ -13,7 +13,10 @@
 //! - `open`: puts all of it together.
 //! - `inspect`: looks at a journal and changes nothing.
 //! - `orphan`: delivers a journal that no process has open.
+//! - `kept`: reads records by their numbers.
+//! - `again`: brings back to the bucket what was deleted there and is still here.
 
+mod again;
 mod commit;
 #[cfg(test)]
 mod corruption;
@@ -30,6 +33,7 @@ mod faults;
 mod faulty_disk;
 pub(crate) mod format;
 mod inspect;
+mod kept;
 mod live;
 mod open;
 mod orphan;
@@ -48,8 +52,11 @@ mod simulation;
 mod simulation_checker;
 mod writer;
 
+pub use again::{ForeignObject, GoneRecords, JournalRedelivered};
 pub(crate) use commit::JournaledWriter;
-pub use inspect::{JournalBatch, JournalReader, JournalState, JournalStream, PlannedObject};
+pub use inspect::{
+    JournalBatch, JournalReader, JournalRecords, JournalState, JournalStream, PlannedObject,
+};
 pub(crate) use open::Opening;
 pub use orphan::{JournalDelivered, JournalDelivering, OrphanedJournal};
 #[cfg(feature = "bench_internals")]

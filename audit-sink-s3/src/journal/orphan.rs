@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
+use super::again::{JournalRedelivered, Redelivery};
 use super::delivery::{self, JournalDelivery};
 use super::disk::{Disk, LocalDisk};
 use super::executor::BlockingThreads;
@@ -116,14 +117,8 @@ impl OrphanedJournal {
     ) -> Result<JournalDelivering, OpenError> {
         let OrphanedJournal { directory, disk, recovered, decided, state: _, remove_delivered } =
             self;
-        settings.check().map_err(|error| {
-            OpenError::configuration("the settings of the audit sink are not valid")
-                .with_source(error)
-        })?;
-        let random: Arc<dyn Random> = Arc::new(SystemRandom);
-        let health = HealthBoard::new(bucket.to_string());
-        probe(&bucket, &settings, &*random).await?;
-        let deliverer = Deliverer::new(bucket, Arc::clone(&health), random, settings.clone());
+        let deliverer = deliverer(bucket, &settings).await?;
+        let health = Arc::clone(&deliverer.health);
         // Nothing is committed: the channels end at once, and delivery with what is there.
         let (_, durable) = watch::channel(recovered.end);
         let (_, commands) = mpsc::unbounded_channel();
@@ -144,16 +139,72 @@ impl OrphanedJournal {
             commands,
             decided,
         });
-        Ok(JournalDelivering { health, task: tokio::spawn(delivery.run()) })
+        let board = Arc::clone(&health);
+        let task = tokio::spawn(async move {
+            delivery.run().await;
+            let Health {
+                objects_delivered: objects, records_delivered: records, conflicts, ..
+            } = board.health(0);
+            Ok(JournalDelivered { objects, records, conflicts })
+        });
+        Ok(JournalDelivering { health, task })
     }
+
+    /// Begins to bring to the bucket what was delivered once, is still in the journal, and is
+    /// missing from the bucket: somebody deleted it, or brought back an older state. It lists the
+    /// bucket and looks at every object that holds records of the journal, so the credentials must
+    /// be allowed to list. What [`deliver`](Self::deliver) would deliver is left to that.
+    ///
+    /// An object that is missing between two others comes back under its key, byte for byte, if the
+    /// settings have the host's `max_object_bytes`. Where several in a row are missing, nothing
+    /// says any more how they were cut: their records come back in objects of that size,
+    /// compressed as those beside them are, or else as the settings say. Records that are in the
+    /// bucket are never put there a second time, wherever they are; and no object is overwritten.
+    ///
+    /// It can be stopped and begun again at any time, with the same settings.
+    ///
+    /// # Errors
+    ///
+    /// When the settings are not valid or the bucket refuses, as when a sink is opened.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub async fn deliver_again(
+        &self,
+        bucket: Bucket,
+        settings: Settings,
+    ) -> Result<JournalDelivering<JournalRedelivered>, OpenError> {
+        let deliverer = deliverer(bucket, &settings).await?;
+        let health = Arc::clone(&deliverer.health);
+        let work = Redelivery {
+            disk: Arc::clone(&self.disk),
+            segments: self.recovered.segments.clone(),
+            delivered: self.decided.delivered.iter().copied().collect(),
+            deliverer: Arc::new(deliverer),
+            settings,
+        };
+        Ok(JournalDelivering { health, task: tokio::spawn(work.run()) })
+    }
+}
+
+/// What puts objects into this bucket, after a look at whether it takes any.
+async fn deliverer(bucket: Bucket, settings: &Settings) -> Result<Deliverer, OpenError> {
+    settings.check().map_err(|error| {
+        OpenError::configuration("the settings of the audit sink are not valid").with_source(error)
+    })?;
+    let random: Arc<dyn Random> = Arc::new(SystemRandom);
+    let health = HealthBoard::new(bucket.to_string());
+    probe(&bucket, settings, &*random).await?;
+    Ok(Deliverer::new(bucket, health, random, settings.clone()))
 }
 
 /// A journal on its way to the bucket. Dropping it stops the delivery, and loses nothing.
 #[derive(Debug)]
 #[must_use]
-pub struct JournalDelivering {
+pub struct JournalDelivering<T = JournalDelivered> {
     health: Arc<HealthBoard>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<T, SinkError>>,
 }
 
 /// What came of a delivery.
@@ -167,7 +218,7 @@ pub struct JournalDelivered {
     pub conflicts: u64,
 }
 
-impl JournalDelivering {
+impl<T> JournalDelivering<T> {
     /// How it is doing.
     pub fn health(&self) -> Health {
         self.health.health(0)
@@ -183,18 +234,13 @@ impl JournalDelivering {
     ///
     /// # Errors
     ///
-    /// When the delivery ended without an outcome.
-    pub async fn finished(mut self) -> Result<JournalDelivered, SinkError> {
+    /// When the delivery ended without an outcome. Of [`deliver_again`] also when the journal
+    /// cannot be read, and when the bucket refuses to be listed or read.
+    ///
+    /// [`deliver_again`]: OrphanedJournal::deliver_again
+    pub async fn finished(mut self) -> Result<T, SinkError> {
         match (&mut self.task).await {
-            Ok(()) => {
-                let Health {
-                    objects_delivered: objects,
-                    records_delivered: records,
-                    conflicts,
-                    ..
-                } = self.health();
-                Ok(JournalDelivered { objects, records, conflicts })
-            }
+            Ok(done) => done,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => Err(SinkError::not_persisted(
                 SinkErrorKind::Closed,
@@ -204,7 +250,7 @@ impl JournalDelivering {
     }
 }
 
-impl Drop for JournalDelivering {
+impl<T> Drop for JournalDelivering<T> {
     fn drop(&mut self) {
         self.task.abort();
     }

@@ -32,7 +32,7 @@ pub(crate) struct Recovered {
 }
 
 /// A segment that holds records, all of one stream.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct RecoveredSegment {
     pub(crate) segment: Segment,
     pub(crate) stream: UniqueId,

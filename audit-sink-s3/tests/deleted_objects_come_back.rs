@@ -1,0 +1,390 @@
+//! What a journal keeps after its delivery brings back what is deleted from the bucket: each record
+//! once, over nothing that stands there.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_core::{AuditSink, Batch};
+use audit_sink_s3::{
+    Bucket, Compression, JournalDelivering, JournalRedelivered, JournalSettings, OpenErrorKind,
+    OrphanedJournal, S3Sink, Settings,
+};
+use bytes::Bytes;
+use object_store::path::Path as Key;
+use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutOptions};
+use support::gated_store::{Gate, GatedStore};
+use support::{Ledger, Objects, TIME_MS, bucket_in, large_batch, read_directory, read_store};
+use tempfile::TempDir;
+
+/// A host that delivered all it had, and the bucket that it wrote to.
+struct Delivered {
+    root: TempDir,
+    settings: Settings,
+    store: Store,
+    ledger: Ledger,
+    /// What the host delivered.
+    objects: Objects,
+    records: u64,
+}
+
+enum Store {
+    /// Keeps metadata.
+    Memory(Arc<GatedStore>),
+    /// Keeps none.
+    Directory(Bucket),
+}
+
+const MINUTE_MS: i64 = 60_000;
+
+/// Three records, and more than half of [`MAX_OBJECT_BYTES`].
+fn batch(n: i64) -> Batch {
+    let time_ms = TIME_MS + n * 25 * MINUTE_MS;
+    let line = |i| format!("{{\"n\":{n},\"i\":{i},\"at\":{time_ms}}}\n");
+    Batch::from_lines(time_ms, (0..3).map(line).collect::<String>().into()).unwrap()
+}
+
+/// Two batches, and no third one.
+const MAX_OBJECT_BYTES: usize = 240;
+
+impl Delivered {
+    async fn memory(compression: Compression, retention_ms: u64, batches: Vec<Batch>) -> Delivered {
+        let store = Store::Memory(GatedStore::detached());
+        Delivered::new(store, tempfile::tempdir().unwrap(), compression, retention_ms, batches)
+            .await
+    }
+
+    async fn directory(compression: Compression, batches: Vec<Batch>) -> Delivered {
+        let root = tempfile::tempdir().unwrap();
+        let url = format!("file://{}/bucket", root.path().display());
+        let store = Store::Directory(Bucket::open(&url).unwrap());
+        Delivered::new(store, root, compression, 1_000_000, batches).await
+    }
+
+    async fn new(
+        store: Store,
+        root: TempDir,
+        compression: Compression,
+        retention_ms: u64,
+        batches: Vec<Batch>,
+    ) -> Delivered {
+        let journal = JournalSettings {
+            cut_after_ms: 60_000,
+            segment_bytes: (32 << 20) + 8192,
+            retention_ms,
+            ..JournalSettings::new(root.path().join("journal"))
+        };
+        let settings = Settings {
+            compression,
+            max_object_bytes: MAX_OBJECT_BYTES,
+            retry_base_ms: 1,
+            retry_cap_ms: 8,
+            ..Settings::default()
+        };
+        let mut delivered = Delivered {
+            root,
+            settings: settings.clone(),
+            store,
+            ledger: Ledger::default(),
+            objects: Objects::new(),
+            records: 0,
+        };
+        let with_journal = Settings { journal: Some(journal), ..settings };
+        let open = S3Sink::builder(delivered.bucket()).with_settings(with_journal).open();
+        let sink = open.await.unwrap();
+        for (n, batch) in batches.into_iter().enumerate() {
+            let receipt = sink.persist(batch.clone()).await.unwrap();
+            delivered.ledger.acknowledged(&batch, &receipt);
+            delivered.records += u64::from(batch.count());
+            // Some objects are cut at their size, others before.
+            if n % 3 == 2 {
+                sink.flush().await.unwrap();
+            }
+        }
+        sink.close().await.unwrap();
+        delivered.objects = delivered.read().await;
+        delivered
+    }
+
+    fn bucket(&self) -> Bucket {
+        match &self.store {
+            Store::Memory(store) => bucket_in(store, ""),
+            Store::Directory(bucket) => bucket.clone(),
+        }
+    }
+
+    /// Without the probe's object.
+    async fn read(&self) -> Objects {
+        let mut objects = match &self.store {
+            Store::Memory(store) => read_store(&**store.inner()).await,
+            Store::Directory(_) => read_directory(&self.root.path().join("bucket")),
+        };
+        objects.retain(|key, _| !key.starts_with("_audit/"));
+        objects
+    }
+
+    async fn delete(&self, key: &str) {
+        match &self.store {
+            Store::Memory(store) => store.inner().delete(&Key::from(key)).await.unwrap(),
+            Store::Directory(bucket) => bucket.store().delete(&Key::from(key)).await.unwrap(),
+        }
+    }
+
+    /// Puts something of others in the place of an object.
+    async fn replace(&self, key: &str, bytes: Bytes, attributes: Attributes) {
+        let (key, payload) = (Key::from(key), bytes.into());
+        match &self.store {
+            Store::Memory(store) => {
+                let options = PutOptions { attributes, ..PutOptions::default() };
+                store.inner().put_opts(&key, payload, options).await.unwrap();
+            }
+            Store::Directory(_) => {
+                let path = self.root.path().join("bucket").join(key.as_ref());
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, Bytes::from(payload)).unwrap();
+            }
+        }
+    }
+
+    async fn begin(&self) -> JournalDelivering<JournalRedelivered> {
+        let directory = self.root.path().join("journal");
+        let journal = loop {
+            match OrphanedJournal::open(&directory).await {
+                Ok(journal) => break journal,
+                // A task that was stopped ends a little later, and its lock with it.
+                Err(error) if error.kind() == OpenErrorKind::Configuration => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        };
+        journal.deliver_again(self.bucket(), self.settings.clone()).await.unwrap()
+    }
+
+    async fn again(&self) -> JournalRedelivered {
+        self.begin().await.finished().await.unwrap()
+    }
+
+    fn keys(&self) -> Vec<String> {
+        self.objects.keys().cloned().collect()
+    }
+
+    /// Deletes these objects, and looks at what comes back: each record once. Then nothing more.
+    async fn come_back(&self, deleted: &[String]) {
+        for key in deleted {
+            self.delete(key).await;
+        }
+        let again = self.again().await;
+        assert!(again.is_whole(), "{again:?}");
+        assert_eq!(again.present + again.records, self.records, "{deleted:?}");
+        let objects = self.read().await;
+        self.ledger.check("", &objects).unwrap();
+        let once_more = self.again().await;
+        let nothing = JournalRedelivered { present: self.records, ..JournalRedelivered::default() };
+        assert_eq!(once_more, nothing, "{deleted:?}");
+        assert!(self.read().await == objects, "{deleted:?}");
+    }
+}
+
+async fn both(compression: Compression, count: i64) -> [Delivered; 2] {
+    let batches = || (0..count).map(batch).collect();
+    [
+        Delivered::memory(compression, 1_000_000, batches()).await,
+        Delivered::directory(compression, batches()).await,
+    ]
+}
+
+#[tokio::test]
+async fn a_complete_bucket_gets_nothing() {
+    for host in both(Compression::Zstd, 8).await {
+        host.come_back(&[]).await;
+        assert!(host.read().await == host.objects);
+    }
+}
+
+#[tokio::test]
+async fn each_deleted_object_comes_back_byte_for_byte() {
+    for compression in [Compression::Zstd, Compression::Gzip, Compression::None] {
+        for mut host in both(compression, 8).await {
+            // The others say how it was compressed.
+            host.settings.compression = Compression::Zstd;
+            assert!(host.objects.len() > 4, "{:?}", host.keys());
+            for key in host.keys() {
+                host.come_back(&[key]).await;
+                assert!(host.read().await == host.objects);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn any_deleted_objects_come_back_with_each_record_once() {
+    for host in both(Compression::Zstd, 6).await {
+        for deleted in 0..1u32 << host.objects.len() {
+            let chosen = |(n, key): (usize, _)| (deleted >> n & 1 == 1).then_some(key);
+            let keys = host.keys();
+            host.come_back(&keys.into_iter().enumerate().filter_map(chosen).collect::<Vec<_>>())
+                .await;
+            // The next round begins with what the host had cut.
+            for key in host.read().await.into_keys() {
+                host.delete(&key).await;
+            }
+            for (key, stored) in host.objects.clone() {
+                host.replace(&key, stored.bytes, attributes(&stored.metadata.unwrap_or_default()))
+                    .await;
+            }
+        }
+    }
+}
+
+fn attributes(metadata: &BTreeMap<String, String>) -> Attributes {
+    let mut attributes = Attributes::new();
+    for (name, value) in metadata {
+        attributes.insert(Attribute::Metadata(name.clone().into()), value.clone().into());
+    }
+    attributes
+}
+
+#[tokio::test]
+async fn records_that_retention_removed_are_named() {
+    let batches: Vec<_> = ["a", "b"].map(|tag| large_batch(tag, 20 << 20)).into();
+    let host = Delivered::memory(Compression::Zstd, 0, batches).await;
+    let [first, second] = &host.keys()[..] else { panic!("{:?}", host.keys()) };
+    // What is gone from the journal and stands in the bucket is no loss.
+    host.delete(second).await;
+    let again = host.again().await;
+    assert_eq!((again.objects, again.gone[0].kept_from, again.is_whole()), (1, 1, true));
+    assert!(host.read().await == host.objects);
+    host.delete(first).await;
+    let again = host.again().await;
+    assert_eq!((again.objects, again.present, again.gone[0].missing()), (0, 1, 1));
+    assert!(!again.is_whole());
+}
+
+/// When requests of a delivery that was killed come to the store.
+#[derive(Debug, Clone, Copy)]
+enum Late {
+    Never,
+    /// Before the next delivery lists the bucket.
+    First,
+    /// While its own requests for the same keys are under way.
+    Beside,
+}
+
+#[tokio::test]
+async fn a_killed_delivery_is_finished_by_the_next() {
+    for late in [Late::Never, Late::First, Late::Beside] {
+        for done in [0, 2] {
+            let store = match late {
+                Late::Never => GatedStore::new(),
+                Late::First | Late::Beside => GatedStore::detached(),
+            };
+            let (kind, root) = (Store::Memory(Arc::clone(&store)), tempfile::tempdir().unwrap());
+            let batches = (0..14).map(batch).collect();
+            let host = Delivered::new(kind, root, Compression::Zstd, 1_000_000, batches).await;
+            for key in host.keys() {
+                host.delete(&key).await;
+            }
+            let killed = host.begin().await;
+            store.set(Gate::Closed);
+            let before = store.puts();
+            store.arrived(before + 4).await;
+            if done > 0 {
+                store.set(Gate::Open);
+                store.arrived(before + 4 + done).await;
+                store.set(Gate::Closed);
+            }
+            drop(killed);
+            match late {
+                Late::Never => {
+                    // What was dropped is not there to go through.
+                    tokio::task::yield_now().await;
+                    store.set(Gate::Open);
+                }
+                Late::First => store.set(Gate::Open),
+                Late::Beside => {
+                    // The probe of the next one has to go through, and what was late with it.
+                    store.set(Gate::Open);
+                    let next = host.begin().await;
+                    store.set(Gate::Closed);
+                    tokio::task::yield_now().await;
+                    store.set(Gate::Open);
+                    next.finished().await.unwrap();
+                }
+            }
+            host.come_back(&[]).await;
+        }
+    }
+}
+
+/// What somebody may have put in the place of an object.
+fn replacements(host: &Delivered, key: &str) -> Vec<(&'static str, Bytes)> {
+    let bytes = host.objects[key].bytes.clone();
+    let other = host.objects.iter().find(|(other, _)| *other != key).unwrap().1.bytes.clone();
+    let mut changed = lines(&bytes);
+    let at = changed.iter().position(|byte| *byte == b'i').unwrap();
+    changed[at] = b'j';
+    let cut_off = bytes.slice(..bytes.len() - 1);
+    let nothing = Bytes::new();
+    vec![
+        ("garbage", Bytes::from_static(b"not ours")),
+        ("nothing", nothing),
+        ("cut off", cut_off),
+        ("another object", other),
+        ("a changed record", zstd::encode_all(&changed[..], 3).unwrap().into()),
+    ]
+}
+
+fn lines(bytes: &Bytes) -> Vec<u8> {
+    zstd::decode_all(&bytes[..]).unwrap()
+}
+
+#[tokio::test]
+async fn foreign_objects_are_named_and_left_alone() {
+    for host in both(Compression::Zstd, 6).await {
+        let keys = host.keys();
+        for (n, key) in keys.iter().enumerate() {
+            for (what, bytes) in replacements(&host, key) {
+                host.replace(key, bytes.clone(), Attributes::new()).await;
+                // Others are restored all the same.
+                let deleted = &keys[(n + 2) % keys.len()];
+                host.delete(deleted).await;
+                let again = host.again().await;
+                let named: Vec<_> =
+                    again.conflicts.iter().map(|foreign| foreign.key.to_string()).collect();
+                assert_eq!(named, std::slice::from_ref(key), "{what}: {again:?}");
+                assert!(!again.is_whole());
+                let blocked: u64 = again.conflicts.iter().map(|foreign| foreign.records).sum();
+                assert_eq!(again.present + again.records + blocked, host.records, "{what}");
+                let mut objects = host.read().await;
+                assert_eq!(objects[key].bytes, bytes, "{what} is not overwritten");
+                objects.insert(key.clone(), host.objects[key].clone());
+                assert!(objects == host.objects, "{what} in place of {key}");
+                // Once it is gone, its records come back.
+                host.come_back(std::slice::from_ref(key)).await;
+                assert!(host.read().await == host.objects);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn records_that_were_moved_are_not_put_again() {
+    let host = Delivered::memory(Compression::Zstd, 1_000_000, (0..6).map(batch).collect()).await;
+    let keys = host.keys();
+    // Somebody joined all objects in the first one's place, without metadata.
+    let joined: Vec<u8> = keys.iter().flat_map(|key| lines(&host.objects[key].bytes)).collect();
+    let joined = zstd::encode_all(&joined[..], 3).unwrap();
+    for key in &keys[1..] {
+        host.delete(key).await;
+    }
+    host.replace(&keys[0], joined.into(), Attributes::new()).await;
+    let before = host.read().await;
+    let again = host.again().await;
+    assert_eq!((again.objects, again.present, again.is_whole()), (0, host.records, true));
+    assert!(host.read().await == before);
+}
