@@ -2,36 +2,20 @@
 //! of what the crate offers.
 #![allow(dead_code, reason = "a target needs some of it")]
 
+#[path = "../audit-sink-s3/src/journal/begin.rs"]
+mod begin;
 #[path = "../audit-sink-s3/src/journal/disk.rs"]
 pub mod disk;
 #[path = "../audit-sink-s3/src/journal/format.rs"]
 pub mod format;
 #[path = "../audit-sink-s3/src/journal/recovery.rs"]
 pub mod recovery;
+#[path = "../audit-sink-s3/src/journal/recovery_error.rs"]
+mod recovery_error;
 #[path = "../audit-sink-s3/src/journal/segment.rs"]
 pub mod segment;
 #[path = "../audit-sink-s3/src/journal/simulated_disk.rs"]
 pub mod simulated_disk;
-
-/// What recovery takes from the plans of delivery: the reading and writing of a small file, which
-/// no target has.
-mod plan {
-    use std::io;
-
-    use super::disk::Disk;
-
-    pub fn read_whole(_: &dyn Disk, _: &str) -> io::Result<Vec<u8>> {
-        unreachable!("there is no such file")
-    }
-
-    pub fn write_durably<'a>(
-        _: &dyn Disk,
-        _: &str,
-        _: impl IntoIterator<Item = &'a [u8]>,
-    ) -> io::Result<()> {
-        unreachable!("nothing is removed")
-    }
-}
 
 use std::collections::BTreeMap;
 

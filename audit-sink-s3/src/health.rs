@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
-use crate::bucket::response::{Answer, Refusal};
 use crate::metrics::Metrics;
 use crate::panic::{Panicked, catch};
 
@@ -101,7 +100,7 @@ pub enum Commits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trouble {
     /// An object cannot be delivered.
-    Delivery(Refusal),
+    Delivery(DeliveryTrouble),
     /// This host's disk did not do something that the journal needs.
     Disk(String),
     /// The journal takes as much of the disk as it may.
@@ -111,6 +110,16 @@ pub(crate) enum Trouble {
     /// A sync of the journal failed or a part of the sink ended, after which nothing that this
     /// process does makes it whole.
     Stopped(String),
+}
+
+/// Why an object cannot be delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DeliveryTrouble {
+    /// What happened, and what to do if it waits for an operator.
+    pub(crate) reason: String,
+    /// What no retry helps against until an operator acts, in a word that tells it from other
+    /// causes. `None` where retries may help.
+    pub(crate) blocked_by: Option<String>,
 }
 
 impl Trouble {
@@ -142,10 +151,8 @@ impl Trouble {
 
     fn level(&self) -> Level {
         match self {
-            Trouble::Delivery(refusal) => match refusal.answer {
-                Answer::Exists | Answer::Contention | Answer::Unknown => Level::Retrying,
-                Answer::Blocked(_) => Level::Blocked,
-            },
+            Trouble::Delivery(DeliveryTrouble { blocked_by: None, .. }) => Level::Retrying,
+            Trouble::Delivery(DeliveryTrouble { blocked_by: Some(_), .. }) => Level::Blocked,
             Trouble::Disk(_)
             | Trouble::JournalFull(_)
             | Trouble::Panicked(_)
@@ -161,14 +168,7 @@ impl Trouble {
     fn is_like(&self, other: &Trouble) -> bool {
         match (self, other) {
             (Trouble::Delivery(this), Trouble::Delivery(other)) => {
-                match (this.answer, other.answer) {
-                    (Answer::Blocked(this), Answer::Blocked(other)) => this == other,
-                    (Answer::Blocked(_), _) | (_, Answer::Blocked(_)) => false,
-                    (
-                        Answer::Exists | Answer::Contention | Answer::Unknown,
-                        Answer::Exists | Answer::Contention | Answer::Unknown,
-                    ) => true,
-                }
+                this.blocked_by == other.blocked_by
             }
             (Trouble::Disk(_), Trouble::Disk(_))
             | (Trouble::JournalFull(_), Trouble::JournalFull(_))
@@ -186,17 +186,11 @@ impl Trouble {
     }
 }
 
-impl From<Refusal> for Trouble {
-    fn from(refusal: Refusal) -> Trouble {
-        Trouble::Delivery(refusal)
-    }
-}
-
 /// As an operator reads it: what happened, and what to do if it waits for somebody.
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Delivery(refusal) => refusal.fmt(f),
+            Trouble::Delivery(trouble) => f.write_str(&trouble.reason),
             Trouble::Disk(detail) => {
                 write!(f, "{detail} (make room, or allow this process to use the journal's disk)")
             }
@@ -580,8 +574,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn report(&self, trouble: impl Into<Trouble>) {
-        let trouble = trouble.into();
+    pub(crate) fn report(&self, trouble: Trouble) {
         if let Trouble::Delivery(_) = trouble {
             self.board.retries.fetch_add(1, Ordering::Relaxed);
             self.board.metrics.retried();
@@ -652,7 +645,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::bucket::response::Blocker;
 
     /// What was logged, without times.
     #[derive(Clone, Default)]
@@ -689,8 +681,9 @@ mod tests {
         }
     }
 
-    fn trouble(answer: Answer) -> Trouble {
-        Trouble::Delivery(Refusal { answer, ..Refusal::timeout(Duration::from_millis(7)) })
+    fn trouble(blocked_by: Option<&str>) -> Trouble {
+        let blocked_by = blocked_by.map(str::to_owned);
+        Trouble::Delivery(DeliveryTrouble { reason: "no answer within 7 ms".into(), blocked_by })
     }
 
     const RETRIED: &str = "WARN audit delivery is retried reason=\"no answer within 7 ms\"";
@@ -702,14 +695,14 @@ mod tests {
         let board = HealthBoard::new("b".to_owned());
         for _ in 0..3_377 {
             let watch = board.watch();
-            watch.report(trouble(Answer::Unknown));
+            watch.report(trouble(None));
             watch.over();
         }
         assert_eq!(log.take(), [format!("{RETRIED} held_back=0"), DELIVERED.to_owned()]);
         tokio::time::sleep(LOG_INTERVAL).await;
         assert_eq!(log.take(), [""; 0], "all is well, as the log was told");
         let watch = board.watch();
-        watch.report(trouble(Answer::Unknown));
+        watch.report(trouble(None));
         assert_eq!(log.take(), [format!("{RETRIED} held_back=3376")]);
         watch.over();
         assert_eq!(log.take(), [DELIVERED]);
@@ -721,11 +714,11 @@ mod tests {
         let (log, _guard) = Log::start();
         let board = HealthBoard::new("b".to_owned());
         let first = board.watch();
-        first.report(trouble(Answer::Unknown));
+        first.report(trouble(None));
         first.over();
         assert_eq!(log.take().len(), 2);
         let second = board.watch();
-        (0..1_000).for_each(|_| second.report(trouble(Answer::Unknown)));
+        (0..1_000).for_each(|_| second.report(trouble(None)));
         assert_eq!(log.take(), [""; 0]);
         tokio::time::sleep(LOG_INTERVAL * 2).await;
         assert_eq!(log.take().len(), 1, "once, without any event");
@@ -738,9 +731,9 @@ mod tests {
         let (log, _guard) = Log::start();
         let board = HealthBoard::new("b".to_owned());
         let (object, disk) = (board.watch(), board.watch());
-        object.report(trouble(Answer::Unknown));
-        object.report(trouble(Answer::Blocked(Blocker::Permission)));
-        object.report(trouble(Answer::Blocked(Blocker::Permission)));
+        object.report(trouble(None));
+        object.report(trouble(Some("permission")));
+        object.report(trouble(Some("permission")));
         let lines = log.take();
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[1].starts_with("ERROR audit delivery is blocked until an operator acts"));
@@ -759,7 +752,7 @@ mod tests {
         let (log, _guard) = Log::start();
         let board = HealthBoard::new("b".to_owned());
         let watch = board.watch();
-        watch.report(trouble(Answer::Unknown));
+        watch.report(trouble(None));
         assert_eq!(log.take().len(), 1);
         drop(watch);
         assert_eq!(log.take(), [""; 0], "nothing was delivered");
@@ -774,7 +767,7 @@ mod tests {
         watch.report(Trouble::disk("x", &io::Error::from(io::ErrorKind::StorageFull)));
         assert_eq!(board.health(0).retries, 0);
         assert!(!board.delivery_in_trouble());
-        watch.report(trouble(Answer::Contention));
+        watch.report(trouble(None));
         assert_eq!(board.health(0).retries, 1);
         assert!(board.delivery_in_trouble());
     }

@@ -149,37 +149,40 @@
 #[cfg(feature = "bench_internals")]
 #[doc(hidden)]
 pub mod bench_internals;
+mod bounds;
 mod bucket;
+mod destination;
 mod direct;
 mod error;
 mod health;
 mod journal;
 mod metrics;
 mod object;
+mod one_line;
 mod panic;
+mod rescue;
 #[cfg(test)]
 mod scale;
 mod settings;
 mod sink;
 mod take_once;
 
-// The journal's files know these by their old names, until it is a crate of its own.
-use bucket::{put as deliver, response as answer};
-use object::{encode, pieces as buffers};
-use take_once as slot;
-
+pub use bounds::InvalidSettings;
 pub use bucket::Bucket;
 pub use bucket::listing::{Level, Listed, ListedObject};
 pub use bucket::response::{describe, status};
 pub use error::{OpenError, OpenErrorKind};
 pub use health::{Commits, Health, HealthState};
+pub use journal::settings::JournalSettings;
 pub use journal::{
-    ForeignObject, GoneRecords, JournalBatch, JournalDelivered, JournalDelivering, JournalReader,
-    JournalRecords, JournalRedelivered, JournalState, JournalStream, OrphanedJournal,
-    PlannedObject,
+    JournalBatch, JournalReader, JournalRecords, JournalState, JournalStream, PlannedObject,
 };
 pub use object::decode::{DecodeError, DecodedLines, LineDecoder};
 pub use object::encode::{Compression, FORMAT_VERSION, ObjectMetadata};
 pub use object::key::{InvalidKey, InvalidPartition, ObjectKey, Partition, is_leftover};
-pub use settings::{InvalidSettings, JournalSettings, Settings};
+pub use rescue::{
+    ForeignObject, GoneRecords, JournalDelivered, JournalDelivering, JournalRedelivered,
+    OrphanedJournal,
+};
+pub use settings::Settings;
 pub use sink::{S3Sink, S3SinkBuilder};

@@ -4,7 +4,7 @@ use std::any::Any;
 
 use futures::FutureExt;
 
-use crate::bucket::response::scrub;
+use crate::one_line::scrub;
 
 /// What a panic said.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,7 +26,8 @@ use object_store::{
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::bucket::put::Deliverer;
+use crate::bucket::put::Put;
+use crate::destination::BucketDestination;
 use crate::health::HealthBoard;
 use crate::journal::scale::{Journal, Parts};
 use crate::{Bucket, Compression, JournalSettings, ObjectKey, ObjectMetadata, S3Sink, Settings};
@@ -198,14 +199,18 @@ async fn host(mode: Mode, a_second: f64, time: Duration) -> Host {
             let settings = Settings::default();
             let health = HealthBoard::new(String::new());
             let random = Arc::new(SeededRandom::new(7));
-            let deliverer = Deliverer::new(bucket, health, random, settings.clone());
+            let max_object_bytes = settings.max_object_bytes;
+            let board = Arc::clone(&health);
+            let destination =
+                Arc::new(BucketDestination::new(Put::new(bucket, board, random, settings)));
             let stream = UniqueId::generate(&*clock, &SeededRandom::new(9));
             let journal = JournalSettings {
                 retention_ms: 0,
                 segment_bytes: 4 << 20,
                 ..JournalSettings::new("")
             };
-            let mut journal = Journal::start(Parts { stream, settings, journal, deliverer });
+            let parts = Parts { stream, max_object_bytes, journal, destination, health };
+            let mut journal = Journal::start(parts);
             for n in 0..count {
                 sleep_until(due(n)).await;
                 journal.commit(batch(n));

@@ -1,7 +1,5 @@
 //! How a sink groups, sends and waits.
 
-use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use audit_core::MAX_BATCH_BYTES;
@@ -9,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use crate::Compression;
-use crate::journal::format::{BATCH_HEADER_BYTES, BLOCK_BYTES, GROUP_HEADER_BYTES};
+use crate::bounds::{InvalidSettings, MAX_IN_FLIGHT, MAX_TIME_MS, within};
+use crate::journal::settings::JournalSettings;
 
 /// How an [`S3Sink`](crate::S3Sink) groups, sends and waits. Plain values, with defaults that suit
 /// a service which writes to a bucket in its own region; what opens the sink
@@ -86,88 +85,6 @@ pub struct Settings {
     pub journal: Option<JournalSettings>,
 }
 
-/// A journal on this host's disk: where it is, and how it is brought to the bucket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JournalSettings {
-    /// Its directory, made if it does not exist, for its owner alone. One process has it open at a
-    /// time. It must be on a disk that keeps what it has synced, and that outlives the process:
-    /// what is acknowledged may be there alone.
-    pub directory: PathBuf,
-
-    /// The size of a segment, in bytes. Default: 64 MiB. A multiple of 4,096, and room for one
-    /// largest batch ([`MAX_BATCH_BYTES`]).
-    ///
-    /// Segments are allocated and zeroed before they are needed, so two of them are always there.
-    #[serde(default = "default_segment_bytes")]
-    pub segment_bytes: u64,
-
-    /// How much disk its segments may take, in bytes. Default: 4 GiB. At least three segments.
-    ///
-    /// It is how long an outage of the bucket can last: at 1 MiB of logs a second, 4 GiB are over
-    /// an hour. From 80% on there is a warning, and segments that are delivered go before their
-    /// time; when there is no room, functions wait for it and then fail.
-    #[serde(default = "default_max_bytes")]
-    pub max_bytes: u64,
-
-    /// When an object is cut that is not full, in milliseconds after its first record was read.
-    /// Default: 5,000.
-    ///
-    /// It bounds how late a record is in the bucket, and how many objects a quiet host makes: 5 s
-    /// are 17,280 a day.
-    #[serde(default = "default_cut_after_ms")]
-    pub cut_after_ms: u64,
-
-    /// How long segments are kept after they are full and delivered, in milliseconds. Default: one
-    /// hour. Less if there is no room. What they hold can be
-    /// [delivered again](crate::OrphanedJournal::deliver_again).
-    #[serde(default = "default_retention_ms")]
-    pub retention_ms: u64,
-
-    /// The most objects that are sent at once. Default: 16. It begins with one, adds one for each
-    /// that arrives, and goes back to one when the bucket is in trouble.
-    #[serde(default = "default_journal_in_flight")]
-    pub max_in_flight: usize,
-}
-
-fn default_segment_bytes() -> u64 {
-    64 << 20
-}
-
-fn default_max_bytes() -> u64 {
-    4 << 30
-}
-
-fn default_cut_after_ms() -> u64 {
-    5_000
-}
-
-fn default_retention_ms() -> u64 {
-    60 * 60 * 1_000
-}
-
-fn default_journal_in_flight() -> usize {
-    16
-}
-
-impl JournalSettings {
-    /// A journal in this directory, with defaults for all else.
-    pub fn new(directory: impl Into<PathBuf>) -> JournalSettings {
-        JournalSettings {
-            directory: directory.into(),
-            segment_bytes: default_segment_bytes(),
-            max_bytes: default_max_bytes(),
-            cut_after_ms: default_cut_after_ms(),
-            retention_ms: default_retention_ms(),
-            max_in_flight: default_journal_in_flight(),
-        }
-    }
-
-    pub(crate) fn cut_after(&self) -> Duration {
-        Duration::from_millis(self.cut_after_ms)
-    }
-}
-
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
@@ -186,18 +103,6 @@ impl Default for Settings {
         }
     }
 }
-
-/// The longest time that can be set, in milliseconds: one day.
-const MAX_TIME_MS: u64 = 24 * 60 * 60 * 1_000;
-
-/// The most objects that can be sent at once. Each is a connection.
-const MAX_IN_FLIGHT: usize = 1_024;
-
-/// A block for the header of the segment, and a group of one largest batch: its headers are less
-/// than another block.
-const MIN_SEGMENT_BYTES: u64 = 2 * BLOCK_BYTES + MAX_BATCH_BYTES as u64;
-const MAX_SEGMENT_BYTES: u64 = 1 << 30;
-const _: () = assert!(GROUP_HEADER_BYTES + BATCH_HEADER_BYTES <= BLOCK_BYTES as usize);
 
 impl Settings {
     /// Whether a sink can work with these values.
@@ -220,13 +125,6 @@ impl Settings {
             blocked_retry_cap_ms,
             ref journal,
         } = *self;
-        let within = |name, actual: u64, least: u64, most: u64| {
-            if (least..=most).contains(&actual) {
-                Ok(())
-            } else {
-                Err(InvalidSettings { name, actual, least, most })
-            }
-        };
         within("persist_timeout_ms", persist_timeout_ms, 1, MAX_TIME_MS)?;
         // A linger beyond the deadline would let every lonely batch fail.
         within("linger_ms", linger_ms, 0, persist_timeout_ms - 1)?;
@@ -243,21 +141,7 @@ impl Settings {
         within("retry_base_ms", retry_base_ms, 1, MAX_TIME_MS)?;
         within("retry_cap_ms", retry_cap_ms, retry_base_ms, MAX_TIME_MS)?;
         within("blocked_retry_cap_ms", blocked_retry_cap_ms, retry_base_ms, MAX_TIME_MS)?;
-        let Some(journal) = journal else { return Ok(()) };
-        let JournalSettings {
-            directory: _,
-            segment_bytes,
-            max_bytes,
-            cut_after_ms,
-            retention_ms,
-            max_in_flight,
-        } = *journal;
-        within("journal.segment_bytes", segment_bytes, MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES)?;
-        within("journal.segment_bytes modulo 4096", segment_bytes % BLOCK_BYTES, 0, 0)?;
-        within("journal.max_bytes", max_bytes, 3 * segment_bytes, u64::MAX / 8)?;
-        within("journal.cut_after_ms", cut_after_ms, 0, MAX_TIME_MS)?;
-        within("journal.retention_ms", retention_ms, 0, 365 * MAX_TIME_MS)?;
-        within("journal.max_in_flight", max_in_flight as u64, 1, MAX_IN_FLIGHT as u64)
+        journal.as_ref().map_or(Ok(()), JournalSettings::check)
     }
 
     pub(crate) fn linger(&self) -> Duration {
@@ -273,30 +157,12 @@ impl Settings {
     }
 }
 
-/// A value that a sink cannot work with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InvalidSettings {
-    name: &'static str,
-    actual: u64,
-    least: u64,
-    most: u64,
-}
-
-impl fmt::Display for InvalidSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let InvalidSettings { name, actual, least, most } = self;
-        write!(f, "{name} is {actual}, and must be at least {least} and at most {most}")
-    }
-}
-
-impl std::error::Error for InvalidSettings {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_valid_and_every_bound_holds() {
+    fn defaults_are_valid_and_every_bound_holds() {
         assert_eq!(Settings::default().check(), Ok(()));
         let refused = |change: fn(&mut Settings)| {
             let mut settings = Settings::default();

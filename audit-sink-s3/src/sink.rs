@@ -9,11 +9,12 @@ use audit_core::{
 };
 
 use crate::bucket::probe::{Probe, probe};
-use crate::bucket::put::Deliverer;
+use crate::bucket::put::Put;
+use crate::destination::BucketDestination;
 use crate::direct::DirectWriter;
 use crate::health::HealthBoard;
 use crate::journal::executor::BlockingThreads;
-use crate::journal::{JournaledWriter, Opening};
+use crate::journal::{Bounds, JournaledWriter, Opening};
 use crate::{Bucket, Health, OpenError, Settings};
 
 /// Delivers batches to a bucket; see the [crate's documentation](crate).
@@ -154,19 +155,30 @@ impl S3SinkBuilder {
             Probe::Unknown(_) => None,
         });
         let stream = UniqueId::generate(&*clock, &*random);
-        let deliverer = Deliverer::new(
-            bucket.clone(),
-            Arc::clone(&health),
-            Arc::clone(&random),
-            settings.clone(),
-        );
+        let (board, dice) = (Arc::clone(&health), Arc::clone(&random));
+        let put = Put::new(bucket.clone(), board, dice, settings.clone());
         let writer = match settings.journal.clone() {
             None => {
                 let executor = Arc::new(BlockingThreads);
-                Writer::Direct(DirectWriter::start(stream, deliverer, executor, settings))
+                Writer::Direct(DirectWriter::start(stream, put, executor, settings))
             }
             Some(journal) => {
-                let opening = Opening { journal, settings, stream, deliverer, random };
+                let bounds = Bounds {
+                    max_pending_bytes: settings.max_pending_bytes,
+                    persist_timeout: settings.persist_timeout(),
+                };
+                let max_object_bytes = settings.max_object_bytes;
+                let destination = Arc::new(BucketDestination::new(put));
+                let health = Arc::clone(&health);
+                let opening = Opening {
+                    journal,
+                    bounds,
+                    max_object_bytes,
+                    stream,
+                    destination,
+                    health,
+                    random,
+                };
                 Writer::Journaled(opening.open().await?)
             }
         };

@@ -5,11 +5,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Holds a thing until somebody takes it.
 #[derive(Debug)]
-pub(crate) struct Slot<T>(Mutex<Option<T>>);
+pub(crate) struct TakeOnce<T>(Mutex<Option<T>>);
 
-impl<T> Slot<T> {
-    pub(crate) fn new(thing: T) -> Slot<T> {
-        Slot(Mutex::new(Some(thing)))
+impl<T> TakeOnce<T> {
+    pub(crate) fn new(thing: T) -> TakeOnce<T> {
+        TakeOnce(Mutex::new(Some(thing)))
     }
 
     /// The thing, for whoever comes first.
@@ -27,8 +27,8 @@ impl<T> Slot<T> {
 }
 
 /// From which the thing was taken already.
-impl<T> Default for Slot<T> {
-    fn default() -> Slot<T> {
-        Slot(Mutex::new(None))
+impl<T> Default for TakeOnce<T> {
+    fn default() -> TakeOnce<T> {
+        TakeOnce(Mutex::new(None))
     }
 }

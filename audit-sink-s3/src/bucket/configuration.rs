@@ -8,9 +8,9 @@ use url::Url;
 #[cfg(any(feature = "aws", feature = "azure"))]
 use super::credentials::CredentialFile;
 use super::credentials::Issuer;
-use super::response::scrub;
 use super::unknown_option;
 use crate::OpenError;
+use crate::one_line::scrub;
 
 /// The settings of one store, by the client's own name for each. Not `Debug`: some are secrets.
 pub(crate) struct Configuration {

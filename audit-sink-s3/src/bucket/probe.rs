@@ -7,7 +7,7 @@ use audit_core::Random;
 use object_store::{Attributes, GetOptions, PutPayload};
 use tokio::time::{Instant, sleep};
 
-use super::put::{longer, pause, request};
+use super::put::{backoff, longer, request};
 use super::response::{Answer, Blocker, Refusal};
 use crate::{Bucket, OpenError, OpenErrorKind, Settings};
 
@@ -87,7 +87,7 @@ async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Resul
     let mut limit = settings.put_timeout();
     let mut created = false;
     let mut no_credentials = None;
-    let mut repetition = 0;
+    let mut retries = 0;
     let found = loop {
         let payload = PutPayload::from_static(CONTENT.as_bytes());
         let refusal =
@@ -113,12 +113,12 @@ async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Resul
         if refusal.timed_out {
             limit = longer(limit);
         }
-        let pause = pause(settings, random, refusal.answer, repetition);
-        if Instant::now() + pause >= end {
+        let backoff = backoff(settings, random, refusal.answer, retries);
+        if Instant::now() + backoff >= end {
             return no_credentials.map_or(Ok(Probe::Unknown(refusal)), Err);
         }
-        sleep(pause).await;
-        repetition += 1;
+        sleep(backoff).await;
+        retries += 1;
     };
     // Delivery reads only when an answer was lost; without the permission it would jam at the worst
     // moment.

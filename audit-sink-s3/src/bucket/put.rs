@@ -1,4 +1,4 @@
-//! Brings one encoded object to the bucket, until that is certain.
+//! Creates an object in the bucket, and retries until that is certain.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,18 +9,18 @@ use futures::future::{Either, select};
 use object_store::path::Path;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::response::{Answer, Refusal};
-use crate::health::HealthBoard;
+use super::response::{Answer, Blocker, Refusal};
+use crate::health::{DeliveryTrouble, HealthBoard, Trouble};
 use crate::object::encode::EncodedObject;
 use crate::panic::catch_in;
-use crate::{Bucket, Settings};
+use crate::{Bucket, Compression, Settings};
 
 /// The longest that one request may take, however often it has timed out before. The client's own
 /// limit is the same.
 const MAX_REQUEST_TIME: Duration = Duration::from_secs(300);
 
-/// Delivers objects: creates each under its key, and repeats with the very same bytes whatever is
-/// not certain.
+/// Puts objects: creates each under its key, and retries with the very same bytes until the
+/// outcome is certain.
 ///
 /// What makes that deliver once: the key is the object's alone, and a request that creates either
 /// writes these bytes or finds something there. What it finds is compared, so that the answer to
@@ -30,7 +30,7 @@ const MAX_REQUEST_TIME: Duration = Duration::from_secs(300);
 /// A crash here loses nothing that was acknowledged, since that comes after; what was under way is
 /// there whole or not at all.
 #[derive(Debug)]
-pub(crate) struct Deliverer {
+pub(crate) struct Put {
     pub(crate) bucket: Bucket,
     pub(crate) health: Arc<HealthBoard>,
     random: Arc<dyn Random>,
@@ -40,52 +40,62 @@ pub(crate) struct Deliverer {
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Delivery {
+pub(crate) enum PutOutcome {
     /// The object is in the bucket.
-    Delivered,
+    Stored,
     /// It is not, and will not be: another one stands under its key.
     Conflict,
 }
 
-impl Deliverer {
+impl Put {
     pub(crate) fn new(
         bucket: Bucket,
         health: Arc<HealthBoard>,
         random: Arc<dyn Random>,
         settings: Settings,
-    ) -> Deliverer {
-        Deliverer { bucket, health, random, settings, answered: Mutex::default() }
+    ) -> Put {
+        Put { bucket, health, random, settings, answered: Mutex::default() }
     }
 
-    /// How long to wait before something is tried again that has failed so often.
-    pub(crate) fn pause(&self, answer: Answer, repetition: u32) -> Duration {
-        pause(&self.settings, &*self.random, answer, repetition)
+    /// How new objects are to be compressed.
+    pub(crate) fn compression(&self) -> Compression {
+        self.settings.compression
+    }
+
+    /// How long to wait before a request is retried, after so many retries.
+    pub(crate) fn backoff(&self, answer: Answer, retries: u32) -> Duration {
+        backoff(&self.settings, &*self.random, answer, retries)
+    }
+
+    /// How long to wait after a panic before something is retried, after so many retries.
+    pub(crate) fn backoff_after_panic(&self, retries: u32) -> Duration {
+        self.backoff(Answer::Blocked(Blocker::Panic), retries)
     }
 
     /// Returns once it is certain. Dropping the future leaves that open.
-    pub(crate) async fn deliver(&self, path: &Path, object: &EncodedObject) -> Delivery {
+    pub(crate) async fn until_certain(&self, path: &Path, object: &EncodedObject) -> PutOutcome {
         let watch = self.health.watch();
         let mut limit = self.settings.put_timeout();
-        let mut repetition = 0u32;
+        let mut retries = 0u32;
         loop {
             let refusal = match self.attempt(path, object, limit).await {
-                Ok(delivery) => {
-                    match delivery {
-                        Delivery::Delivered => self.health.delivered(object.metadata.count),
-                        Delivery::Conflict => self.health.conflict(path.as_ref()),
+                Ok(outcome) => {
+                    match outcome {
+                        PutOutcome::Stored => self.health.delivered(object.metadata.count),
+                        PutOutcome::Conflict => self.health.conflict(path.as_ref()),
                     }
                     watch.over();
-                    return delivery;
+                    return outcome;
                 }
                 Err(refusal) => refusal,
             };
             if refusal.timed_out {
                 limit = longer(limit);
             }
-            let pause = self.pause(refusal.answer, repetition);
-            watch.report(refusal);
-            sleep(pause).await;
-            repetition = repetition.saturating_add(1);
+            let backoff = self.backoff(refusal.answer, retries);
+            watch.report(refusal.into());
+            sleep(backoff).await;
+            retries = retries.saturating_add(1);
         }
     }
 
@@ -94,9 +104,9 @@ impl Deliverer {
         path: &Path,
         object: &EncodedObject,
         limit: Duration,
-    ) -> Result<Delivery, Refusal> {
-        let Err(refusal) = self.put(path, object, limit).await else {
-            return Ok(Delivery::Delivered);
+    ) -> Result<PutOutcome, Refusal> {
+        let Err(refusal) = self.create(path, object, limit).await else {
+            return Ok(PutOutcome::Stored);
         };
         match refusal.answer {
             // Contention: the other request may have been our own, given up by us and still under
@@ -110,8 +120,8 @@ impl Deliverer {
                 Err(self.bucket.refusal_of_panic(&panicked))
             }
             Ok(Ok(held)) => match held {
-                Ok(true) => Ok(Delivery::Delivered),
-                Ok(false) => Ok(Delivery::Conflict),
+                Ok(true) => Ok(PutOutcome::Stored),
+                Ok(false) => Ok(PutOutcome::Conflict),
                 Err(object_store::Error::NotFound { .. }) => Err(Refusal::gone()),
                 // S3 says "denied" instead of "not found" to those who may not list: no reason to
                 // alarm anybody here.
@@ -125,14 +135,12 @@ impl Deliverer {
             Err(_elapsed) => Err(Refusal::timeout(limit)),
         }
     }
-}
 
-impl Deliverer {
     /// Puts the object; once more, if the answer takes longer than those before it took. A request
     /// may hang on a stale connection or a slow server while another one gets through. The two send
     /// the same bytes to the same key, so whichever comes first, the other finds the object there,
     /// or writes it over itself.
-    async fn put(
+    async fn create(
         &self,
         path: &Path,
         object: &EncodedObject,
@@ -174,6 +182,16 @@ impl Deliverer {
 
     fn answered(&self) -> MutexGuard<'_, AnswerTimes> {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<Refusal> for Trouble {
+    fn from(refusal: Refusal) -> Trouble {
+        let blocked_by = match refusal.answer {
+            Answer::Exists | Answer::Contention | Answer::Unknown => None,
+            Answer::Blocked(blocker) => Some(format!("{blocker:?}")),
+        };
+        Trouble::Delivery(DeliveryTrouble { reason: refusal.to_string(), blocked_by })
     }
 }
 
@@ -230,22 +248,22 @@ pub(crate) fn longer(limit: Duration) -> Duration {
     (limit * 2).min(MAX_REQUEST_TIME.max(limit))
 }
 
-/// How long to wait before a request is repeated: anything up to a limit that doubles each time.
+/// How long to wait before a request is retried: anything up to a limit that doubles each time.
 ///
 /// ["Full jitter"](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)
 /// spreads the hosts that an outage has brought into step.
-pub(crate) fn pause(
+pub(crate) fn backoff(
     settings: &Settings,
     random: &dyn Random,
     answer: Answer,
-    repetition: u32,
+    retries: u32,
 ) -> Duration {
     let cap = match answer {
         Answer::Exists | Answer::Contention | Answer::Unknown => settings.retry_cap_ms,
         Answer::Blocked(_) => settings.blocked_retry_cap_ms,
     };
     let doubled =
-        settings.retry_base_ms.saturating_mul(1u64.checked_shl(repetition).unwrap_or(u64::MAX));
+        settings.retry_base_ms.saturating_mul(1u64.checked_shl(retries).unwrap_or(u64::MAX));
     let longest_us = u128::from(doubled.min(cap)) * 1_000;
     let us = (longest_us * u128::from(random.next_u64())) >> 64;
     Duration::from_micros(u64::try_from(us).unwrap_or(u64::MAX))
@@ -254,7 +272,6 @@ pub(crate) fn pause(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bucket::response::Blocker;
     use audit_core::testing::SeededRandom;
 
     /// The highest bits there are.
@@ -268,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_is_what_most_answers_are_not() {
+    fn a_request_slower_than_most_is_slow() {
         let mut times = AnswerTimes::default();
         for ms in 1..64 {
             times.add(Duration::from_millis(ms));
@@ -281,10 +298,10 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_cap_and_are_drawn_from_zero_on() {
+    fn backoff_doubles_up_to_the_cap_and_is_drawn_from_zero() {
         let settings = Settings::default();
-        let longest = |answer, repetition| {
-            u64::try_from(pause(&settings, &Highest, answer, repetition).as_micros())
+        let longest = |answer, retries| {
+            u64::try_from(backoff(&settings, &Highest, answer, retries).as_micros())
                 .unwrap()
                 .div_ceil(1_000)
         };
@@ -295,7 +312,7 @@ mod tests {
         assert_eq!(longest(Answer::Blocked(Blocker::Permission), 20), 30_000);
         let random = SeededRandom::new(1);
         let drawn: Vec<_> =
-            (0..100).map(|_| pause(&settings, &random, Answer::Unknown, 0).as_millis()).collect();
+            (0..100).map(|_| backoff(&settings, &random, Answer::Unknown, 0).as_millis()).collect();
         assert!(drawn.iter().any(|ms| *ms < 10) && drawn.iter().any(|ms| *ms > 40));
     }
 }

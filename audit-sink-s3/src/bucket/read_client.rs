@@ -73,7 +73,7 @@ impl HttpService for ReadService {
         });
         let answered = self.inner.execute(request).await;
         let (mut parts, mut body) = answered
-            .inspect_err(|error| self.tell(|| super::response::scrub(&innermost(error))))?
+            .inspect_err(|error| self.tell(|| crate::one_line::scrub(&innermost(error))))?
             .into_parts();
         if parts.status.is_server_error() || parts.status.as_u16() == 429 {
             self.tell(|| format!("status {}", parts.status));

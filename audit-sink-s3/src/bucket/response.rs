@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::credentials::{CredentialFailure, Issuer};
 use super::provider::Provider;
+use crate::one_line::scrub;
 use crate::panic::Panicked;
 
 /// Why a request did not succeed, and what its sender does now.
@@ -460,21 +461,6 @@ fn without_status(error: &object_store::Error, noun: &str) -> String {
 fn host(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once("://")?;
     rest.split(|c: char| c == '/' || c == '?' || c.is_whitespace()).next()
-}
-
-/// One line, not too long, without the query of any URL: queries carry signatures and tokens.
-pub(crate) fn scrub(text: &str) -> String {
-    const MAX_BYTES: usize = 400;
-    let words = text.split_whitespace().map(|word| match word.find("://").and(word.find('?')) {
-        Some(query) => &word[..query],
-        None => word,
-    });
-    let mut line = words.collect::<Vec<_>>().join(" ");
-    if line.len() > MAX_BYTES {
-        line.truncate(line.floor_char_boundary(MAX_BYTES));
-        line.push('…');
-    }
-    line
 }
 
 /// An HTTP answer, as far as it may be shown. The rest of an S3 error's XML repeats the request,

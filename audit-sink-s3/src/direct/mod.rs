@@ -15,14 +15,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::{Duration, Instant, sleep, sleep_until, timeout_at};
 
-use crate::bucket::put::{Deliverer, Delivery};
-use crate::bucket::response::{Answer, Blocker};
+use crate::bucket::put::{Put, PutOutcome};
 use crate::health::{HealthBoard, Trouble, Watch};
 use crate::journal::executor::{Executor, execute};
 use crate::object::encode::{EncodedObject, ObjectEncoder};
 use crate::object::pieces::pieces;
 use crate::panic::{Panicked, catch, catch_in};
-use crate::take_once::Slot;
+use crate::take_once::TakeOnce;
 use crate::{Compression, ObjectKey, Settings};
 
 #[cfg(test)]
@@ -58,7 +57,7 @@ enum Command {
 /// An accepted batch on its way to the cut.
 struct Queued {
     /// The cut takes the batch, or the caller who gives up.
-    slot: Arc<Slot<(Batch, Pending)>>,
+    slot: Arc<TakeOnce<(Batch, Pending)>>,
     reply: oneshot::Sender<Result<Receipt, SinkError>>,
     bytes: usize,
     /// When it has waited long enough for others.
@@ -88,15 +87,15 @@ impl DirectWriter {
     /// Starts the task, in the current tokio runtime. `settings` were checked.
     pub(crate) fn start(
         stream: UniqueId,
-        deliverer: Deliverer,
+        put: Put,
         executor: Arc<dyn Executor>,
         settings: Settings,
     ) -> DirectWriter {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(false);
         let room = Arc::new(Semaphore::new(settings.max_pending_bytes));
-        let health = Arc::clone(&deliverer.health);
-        let writer = Writer::new(stream, deliverer, executor, settings.clone(), receiver);
+        let health = Arc::clone(&put.health);
+        let writer = Writer::new(stream, put, executor, settings.clone(), receiver);
         let must_end = health.must_end("the task that writes audit logs");
         tokio::spawn(async move {
             match catch_in(writer.run()).await {
@@ -126,7 +125,7 @@ impl DirectWriter {
                 Ok(Err(_closed)) => return Err(SinkError::closed()),
                 Err(_elapsed) => return Err(self.no_room(bytes)),
             };
-        let slot = Arc::new(Slot::new((batch, Pending::new(room, &self.health))));
+        let slot = Arc::new(TakeOnce::new((batch, Pending::new(room, &self.health))));
         let (reply, outcome) = oneshot::channel();
         let queued =
             Queued { slot: Arc::clone(&slot), reply, bytes, due: now + self.settings.linger() };
@@ -244,7 +243,7 @@ struct Writer {
     stream: UniqueId,
     /// The number of the next record.
     next_sequence: u64,
-    deliverer: Arc<Deliverer>,
+    put: Arc<Put>,
     executor: Arc<dyn Executor>,
     settings: Settings,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -272,7 +271,7 @@ const MIN_SWEEP: usize = 1_024;
 impl Writer {
     fn new(
         stream: UniqueId,
-        deliverer: Deliverer,
+        put: Put,
         executor: Arc<dyn Executor>,
         settings: Settings,
         commands: mpsc::UnboundedReceiver<Command>,
@@ -280,7 +279,7 @@ impl Writer {
         Writer {
             stream,
             next_sequence: 0,
-            deliverer: Arc::new(deliverer),
+            put: Arc::new(put),
             executor,
             settings,
             commands,
@@ -365,7 +364,7 @@ impl Writer {
             if let Some(group) = self.cut() {
                 let ticket = group.first_ticket;
                 let deliver = group.deliver(
-                    Arc::clone(&self.deliverer),
+                    Arc::clone(&self.put),
                     Arc::clone(&self.executor),
                     self.settings.compression,
                 );
@@ -448,12 +447,7 @@ impl Group {
     /// Delivers the object until that is certain, and then tells the callers. A panic leaves the
     /// outcome unknown and the records in memory, so delivery is retried like after any other
     /// failure; that no copy is stored is the key's matter, as for every retry.
-    async fn deliver(
-        self,
-        deliverer: Arc<Deliverer>,
-        executor: Arc<dyn Executor>,
-        compression: Compression,
-    ) {
+    async fn deliver(self, put: Arc<Put>, executor: Arc<dyn Executor>, compression: Compression) {
         let Group {
             first_ticket: _,
             stream,
@@ -465,7 +459,7 @@ impl Group {
             waiters,
         } = self;
         let key = ObjectKey::new(time_ms, stream, first_sequence, compression);
-        let path = deliverer.bucket.path(&key.to_string());
+        let path = put.bucket.path(&key.to_string());
         let encode = || {
             let lines = lines.clone();
             let encode = move || {
@@ -483,19 +477,19 @@ impl Group {
         };
         let mut object: Option<EncodedObject> = None;
         let mut panics: Option<(Watch, u32)> = None;
-        let delivery = loop {
+        let outcome = loop {
             let attempt = async {
                 let object = match &mut object {
                     Some(object) => object,
                     none => none.insert(encode().await),
                 };
-                deliverer.deliver(&path, object).await
+                put.until_certain(&path, object).await
             };
             match catch_in(attempt).await {
-                Ok(delivery) => break delivery,
+                Ok(outcome) => break outcome,
                 Err(panicked) => {
                     // What counts and what draws the backoff may be what panics.
-                    let backoff = catch(|| backoff_after(&panicked, &mut panics, &deliverer));
+                    let backoff = catch(|| backoff_after(&panicked, &mut panics, &put));
                     sleep(backoff.unwrap_or(FALLBACK_BACKOFF)).await;
                 }
             }
@@ -504,13 +498,13 @@ impl Group {
             let _ = catch(|| watch.over());
         }
         for Waiter { reply, place, pending } in waiters {
-            let result = match delivery {
+            let result = match outcome {
                 // A crash before this line: the object is in the bucket, nobody was told. That is
                 // allowed.
-                Delivery::Delivered => {
+                PutOutcome::Stored => {
                     Ok(Receipt { durability: Durability::Delivered, place: Some(place) })
                 }
-                Delivery::Conflict => Err(SinkError::not_persisted(
+                PutOutcome::Conflict => Err(SinkError::not_persisted(
                     SinkErrorKind::Blocked,
                     format!("another object stands at {path}, where the audit batch should go"),
                 )),
@@ -530,17 +524,13 @@ const FALLBACK_BACKOFF: Duration = Duration::from_secs(1);
 
 /// Reports a panic of a delivery, and says how long to wait before the retry. `panics` are those
 /// of this delivery so far.
-fn backoff_after(
-    panicked: &Panicked,
-    panics: &mut Option<(Watch, u32)>,
-    deliverer: &Deliverer,
-) -> Duration {
-    let (watch, count) = panics.get_or_insert_with(|| (deliverer.health.watch(), 0));
+fn backoff_after(panicked: &Panicked, panics: &mut Option<(Watch, u32)>, put: &Put) -> Duration {
+    let (watch, count) = panics.get_or_insert_with(|| (put.health.watch(), 0));
     *count = count.saturating_add(1);
     let retry = *count - 1;
-    deliverer.health.panicked();
+    put.health.panicked();
     watch.report(Trouble::panicked("the delivery of an object", panicked));
-    deliverer.pause(Answer::Blocked(Blocker::Panic), retry)
+    put.backoff_after_panic(retry)
 }
 
 #[cfg(test)]
@@ -554,12 +544,10 @@ mod tests {
     fn batches_taken_back_do_not_fill_the_queue() {
         let (bucket, settings) = (Bucket::open("memory:///").unwrap(), Settings::default());
         let health = HealthBoard::new(String::new());
-        let deliverer =
-            Deliverer::new(bucket, health, Arc::new(SeededRandom::new(1)), settings.clone());
+        let put = Put::new(bucket, health, Arc::new(SeededRandom::new(1)), settings.clone());
         let (_commands, receiver) = mpsc::unbounded_channel();
         let executor = Arc::new(BlockingThreads);
-        let mut writer =
-            Writer::new(UniqueId::from_bits(1), deliverer, executor, settings, receiver);
+        let mut writer = Writer::new(UniqueId::from_bits(1), put, executor, settings, receiver);
         for _ in 0..100 * MIN_SWEEP {
             let slot = Arc::default();
             let (reply, _) = oneshot::channel();

@@ -206,9 +206,9 @@ fn start(steps: &Arc<Steps>) -> (DirectWriter, Arc<HealthBoard>, Arc<InMemory>) 
     let health = metrics::with_local_recorder(&recorder, || HealthBoard::new(String::new()));
     let random = Arc::new(Stepping(Arc::clone(steps), Arc::new(SeededRandom::new(1))));
     let bucket = Bucket::from_store(Arc::new(store), "");
-    let deliverer = Deliverer::new(bucket, Arc::clone(&health), random, settings.clone());
+    let put = Put::new(bucket, Arc::clone(&health), random, settings.clone());
     let executor = Arc::new(Stepping(Arc::clone(steps), BlockingThreads));
-    (DirectWriter::start(stream(), deliverer, executor, settings), health, inner)
+    (DirectWriter::start(stream(), put, executor, settings), health, inner)
 }
 
 fn stream() -> UniqueId {

@@ -19,11 +19,11 @@ use super::disk::Disk;
 use super::format::{EncodedBatch, Position};
 use super::live::{LiveSegments, Publisher};
 use super::segment::Segment;
+use super::settings::JournalSettings;
 use super::writer::{CommitError, JournalWriter};
 use crate::health::{HealthBoard, Trouble, Watch};
 use crate::panic::{Panicked, catch};
-use crate::slot::Slot;
-use crate::{JournalSettings, Settings};
+use crate::take_once::TakeOnce;
 
 /// A group is closed when it has this many bytes: by then a sync costs little beside the write.
 const MAX_GROUP_BYTES: u64 = 4 << 20;
@@ -54,14 +54,23 @@ pub(crate) struct JournaledWriter {
     threads: watch::Receiver<()>,
     live: Arc<LiveSegments>,
     health: Arc<HealthBoard>,
-    settings: Settings,
+    bounds: Bounds,
     journal: JournalSettings,
+}
+
+/// What a caller of `persist` may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// How many bytes of lines may be queued.
+    pub(crate) max_pending_bytes: usize,
+    /// How long `persist` waits until its batch is certain.
+    pub(crate) persist_timeout: Duration,
 }
 
 /// A batch in the queue.
 struct Queued {
     /// The thread takes the batch, or the caller who gives up.
-    slot: Arc<Slot<(EncodedBatch, OwnedSemaphorePermit)>>,
+    slot: Arc<TakeOnce<(EncodedBatch, OwnedSemaphorePermit)>>,
     reply: oneshot::Sender<Result<Receipt, SinkError>>,
     bytes: u64,
 }
@@ -78,7 +87,7 @@ pub(crate) struct Parts {
     pub(crate) delivery: mpsc::UnboundedSender<Command>,
     pub(crate) ended: watch::Receiver<bool>,
     pub(crate) health: Arc<HealthBoard>,
-    pub(crate) settings: Settings,
+    pub(crate) bounds: Bounds,
     pub(crate) journal: JournalSettings,
 }
 
@@ -96,14 +105,14 @@ impl JournaledWriter {
             delivery,
             ended,
             health,
-            settings,
+            bounds,
             journal,
         } = parts;
         let (queue, queued) = threads::channel();
         // Without a buffer: the one segment that is ready waits with whoever made it.
         let (ready, segments) = threads::sync_channel(0);
         let stopped = Arc::new(AtomicBool::new(false));
-        let room = Arc::new(Semaphore::new(settings.max_pending_bytes));
+        let room = Arc::new(Semaphore::new(bounds.max_pending_bytes));
         let receiver = durable.subscribe();
         let mut preparer = Preparer {
             next_ordinal,
@@ -160,18 +169,18 @@ impl JournaledWriter {
             threads,
             live,
             health,
-            settings,
+            bounds,
             journal,
         })
     }
 
     pub(crate) fn pending_bytes(&self) -> u64 {
-        (self.settings.max_pending_bytes - self.room.available_permits()) as u64
+        (self.bounds.max_pending_bytes - self.room.available_permits()) as u64
     }
 
     /// See [`AuditSink::persist`](audit_core::AuditSink::persist).
     pub(crate) async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
-        let deadline = Instant::now() + self.settings.persist_timeout();
+        let deadline = Instant::now() + self.bounds.persist_timeout;
         let permits =
             u32::try_from(batch.lines().len()).expect("a batch has at most MAX_BATCH_BYTES");
         let room =
@@ -187,7 +196,7 @@ impl JournaledWriter {
         }
         let encoded = EncodedBatch::new(batch);
         let bytes = encoded.bytes();
-        let slot = Arc::new(Slot::new((encoded, room)));
+        let slot = Arc::new(TakeOnce::new((encoded, room)));
         let (reply, outcome) = oneshot::channel();
         let queued = Queued { slot: Arc::clone(&slot), reply, bytes };
         let sent = match &*self.queue.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -212,7 +221,7 @@ impl JournaledWriter {
                     SinkErrorKind::Unavailable,
                     format!(
                         "the journal's disk did not answer within {} ms",
-                        self.settings.persist_timeout_ms
+                        self.bounds.persist_timeout.as_millis()
                     ),
                 ),
             }),
@@ -228,7 +237,7 @@ impl JournaledWriter {
         };
         let message = format!(
             "no room in the journal within {} ms: it has {bytes} of {max_bytes} bytes; {why}",
-            self.settings.persist_timeout_ms
+            self.bounds.persist_timeout.as_millis()
         );
         SinkError::not_persisted(SinkErrorKind::Unavailable, message)
     }

@@ -30,7 +30,7 @@ use super::format::{
     SegmentHeader, look,
 };
 use super::open;
-use super::recovery::RecoveryError;
+use super::recovery_error::RecoveryError;
 use super::segment::{Segment, SegmentReader, Window, file_name};
 use super::simulated_disk::{Dice, SimulatedDisk};
 use super::writer::JournalWriter;

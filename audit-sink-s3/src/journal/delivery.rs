@@ -1,8 +1,8 @@
-//! Brings what is in the journal to the bucket: cuts it into objects, plans each durably, puts it,
-//! and lets go of what has arrived.
+//! Brings what is in the journal to its destination: cuts it into objects, plans each durably,
+//! sends it, and removes what was delivered.
 //!
 //! A part of it that panics, or is dropped, leaves an outcome that is unknown: everything begins
-//! anew from what is durable, and an object whose request vanished is sent again from its file.
+//! anew from what is durable, and an object whose request vanished is retried from its file.
 //!
 //! One task does all of it in order; the requests of several objects are under way at once. A
 //! backlog of any size is read from disk object by object, so memory holds what is under way and no
@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use audit_core::{BufferPool, UniqueId};
@@ -23,23 +23,21 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::destination::{Delivery, Destination, Encoded, Plan};
 use super::disk::{Disk, is_full};
 use super::executor::{Executor, execute};
 use super::format::{FIRST_GROUP, Found, Position};
 use super::live::LiveSegments;
 use super::plan::{
-    self, Decided, DecidedObject, Plan, read_object, remove_delivered, set_aside, write_delivered,
+    self, Decided, DecidedObject, read_object, remove_delivered, set_aside, write_delivered,
     write_object,
 };
-use super::recovery::RecoveryError;
+use super::recovery_error::RecoveryError;
 use super::segment::{SegmentReader, Window};
-use crate::answer::{Answer, Blocker};
-use crate::buffers::pieces;
-use crate::deliver::{Deliverer, Delivery};
-use crate::encode::{EncodedObject, ObjectEncoder};
-use crate::health::{Trouble, Watch};
+use super::settings::JournalSettings;
+use crate::health::{HealthBoard, Trouble, Watch};
+use crate::object::pieces::pieces;
 use crate::panic::{Panicked, catch, catch_in};
-use crate::{JournalSettings, Settings};
 
 /// What the handle asks of the task.
 pub(crate) enum Command {
@@ -64,8 +62,10 @@ pub(crate) struct JournalDelivery {
     disk: Arc<dyn Disk>,
     live: Arc<LiveSegments>,
     executor: Arc<dyn Executor>,
-    deliverer: Arc<Deliverer>,
-    settings: Settings,
+    destination: Arc<dyn Destination>,
+    health: Arc<HealthBoard>,
+    /// When an object is full, in bytes of its lines.
+    max_object_bytes: usize,
     journal: JournalSettings,
     /// The one that is committed to, if any is.
     own_stream: Option<UniqueId>,
@@ -73,10 +73,8 @@ pub(crate) struct JournalDelivery {
     durable: watch::Receiver<Position>,
     commands: mpsc::UnboundedReceiver<Command>,
     pool: BufferPool,
-    /// Away while it reads on another thread.
-    cutter: Option<Cutter>,
-    /// Away while it encodes on another thread.
-    encoder: Option<ObjectEncoder>,
+    /// The lock is never contended: while it reads on another thread, the task waits for that.
+    cutter: Arc<Mutex<Cutter>>,
     /// Whether there may be something to read.
     more: bool,
     ended: bool,
@@ -125,7 +123,7 @@ enum State {
 /// An object in memory alone. Nothing of it was sent.
 struct Unplanned {
     plan: Plan,
-    object: EncodedObject,
+    object: Encoded,
     end: Position,
 }
 
@@ -147,8 +145,9 @@ pub(crate) struct Parts {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) live: Arc<LiveSegments>,
     pub(crate) executor: Arc<dyn Executor>,
-    pub(crate) deliverer: Arc<Deliverer>,
-    pub(crate) settings: Settings,
+    pub(crate) destination: Arc<dyn Destination>,
+    pub(crate) health: Arc<HealthBoard>,
+    pub(crate) max_object_bytes: usize,
     pub(crate) journal: JournalSettings,
     pub(crate) own_stream: Option<UniqueId>,
     pub(crate) durable: watch::Receiver<Position>,
@@ -162,28 +161,29 @@ impl JournalDelivery {
             disk,
             live,
             executor,
-            deliverer,
-            settings,
+            destination,
+            health,
+            max_object_bytes,
             journal,
             own_stream,
             durable,
             commands,
             decided,
         } = parts;
-        let pool = pieces();
+        let cutter = Cutter::new(Arc::clone(&live), BTreeMap::new(), max_object_bytes);
         let mut delivery = JournalDelivery {
             disk,
             live,
             executor,
-            deliverer,
-            settings,
+            destination,
+            health,
+            max_object_bytes,
             journal,
             own_stream,
             durable,
             commands,
-            cutter: None,
-            encoder: None,
-            pool,
+            cutter: Arc::new(Mutex::new(cutter)),
+            pool: pieces(),
             more: true,
             ended: false,
             hurry: false,
@@ -218,8 +218,8 @@ impl JournalDelivery {
         });
         self.planned = planned.collect();
         let live = Arc::clone(&self.live);
-        self.cutter = Some(Cutter::new(live, planned_to, self.settings.max_object_bytes));
-        self.encoder = Some(ObjectEncoder::new(self.pool.clone()));
+        let cutter = Cutter::new(live, planned_to, self.max_object_bytes);
+        self.cutter = Arc::new(Mutex::new(cutter));
         (self.unplanned, self.refused) = (None, None);
         // Requests that are under way end here, and what becomes of them is unknown.
         self.requests = JoinSet::new();
@@ -241,12 +241,12 @@ impl JournalDelivery {
 
     /// Counts what panicked or vanished. Says how long to wait before it is tried again.
     fn broke(&mut self, trouble: Trouble) -> Duration {
-        let health = &self.deliverer.health;
+        let health = &self.health;
         health.panicked();
         let (watch, times) = self.broken.take().unwrap_or_else(|| (health.watch(), 0));
         watch.report(trouble);
         self.broken = Some((watch, times.saturating_add(1)));
-        self.deliverer.pause(Answer::Blocked(Blocker::Panic), times)
+        self.destination.backoff_after_panic(times)
     }
 
     /// What panicked or vanished goes on.
@@ -292,7 +292,8 @@ impl JournalDelivery {
             }
             let due = self.due();
             if has_slot && due.is_some_and(|due| due <= Instant::now()) {
-                if let Some(cut) = self.cutter_mut().take() {
+                let cut = self.cutter().take();
+                if let Some(cut) = cut {
                     self.encode(cut).await;
                 }
                 continue;
@@ -346,21 +347,20 @@ impl JournalDelivery {
         }
     }
 
-    fn cutter_mut(&mut self) -> &mut Cutter {
-        self.cutter.as_mut().expect("back from its thread")
+    fn cutter(&self) -> MutexGuard<'_, Cutter> {
+        lock(&self.cutter)
     }
 
     fn note_oldest(&self) {
-        let gathered =
-            self.cutter.as_ref().and_then(|cutter| Some(cutter.pending.as_ref()?.time_ms));
+        let gathered = self.cutter().pending.as_ref().map(|pending| pending.time_ms);
         let planned = self.planned.front().map(|planned| planned.plan.time_ms);
         let oldest = planned.or(self.unplanned.as_ref().map(|next| next.plan.time_ms)).or(gathered);
-        self.deliverer.health.oldest_undelivered(oldest);
+        self.health.oldest_undelivered(oldest);
     }
 
     /// When the object that is being filled is cut, whatever it holds then.
     fn due(&self) -> Option<Instant> {
-        let since = self.cutter.as_ref().expect("back from its thread").pending.as_ref()?.since;
+        let since = self.cutter().pending.as_ref()?.since;
         let now = self.hurry || self.ended || !self.flushes.is_empty();
         Some(if now { since } else { since + self.journal.cut_after() })
     }
@@ -382,16 +382,12 @@ impl JournalDelivery {
     /// Reads on until an object is full or nothing more is durable.
     async fn read(&mut self) {
         let durable = *self.durable.borrow_and_update();
-        let mut cutter = self.cutter.take().expect("back from its thread");
-        let (cutter, read) = execute(&*self.executor, move || {
-            let read = cutter.read();
-            (cutter, read)
-        })
-        .await;
-        let cutter = self.cutter.insert(cutter);
+        let cutter = Arc::clone(&self.cutter);
+        let read = execute(&*self.executor, move || lock(&cutter).read()).await;
         match read {
             Ok((full, caught_up)) => {
                 if caught_up {
+                    let mut cutter = self.cutter();
                     // Some of it may have been delivered and removed before it was read.
                     cutter.consumed = cutter.consumed.max(durable);
                 }
@@ -410,16 +406,20 @@ impl JournalDelivery {
     /// Encodes an object. It is sent once its plan is durable.
     async fn encode(&mut self, cut: Cut) {
         let Cut { stream, first_sequence, count, time_ms, lines, since: _, end } = cut;
-        let plan =
-            Plan { stream, first_sequence, count, time_ms, compression: self.settings.compression };
-        let mut encoder = self.encoder.take().expect("back from its thread");
-        let (encoder, lines, object) = execute(&*self.executor, move || {
-            let object = encoder.encode(&lines, first_sequence, count, plan.compression);
-            (encoder, lines, object)
+        let plan = Plan {
+            stream,
+            first_sequence,
+            count,
+            time_ms,
+            compression: self.destination.compression(),
+        };
+        let (destination, pool) = (Arc::clone(&self.destination), self.pool.clone());
+        let (object, lines) = execute(&*self.executor, move || {
+            let object = destination.encode(&plan, &lines, &pool);
+            (object, lines)
         })
         .await;
-        self.encoder = Some(encoder);
-        self.cutter_mut().give_back(lines);
+        self.cutter().give_back(lines);
         self.unplanned = Some(Unplanned { plan, object, end });
     }
 
@@ -445,10 +445,7 @@ impl JournalDelivery {
     fn refuse(&mut self, failed: Failed, reading: bool) {
         let (what, error) = failed;
         let is_full = is_full(&error);
-        let watch = self
-            .refused
-            .take()
-            .map_or_else(|| self.deliverer.health.watch(), |before| before.watch);
+        let watch = self.refused.take().map_or_else(|| self.health.watch(), |before| before.watch);
         watch.report(Trouble::disk(what, &error));
         let again_at = Instant::now() + DISK_PAUSE;
         self.refused = Some(Refused { again_at, is_full, reading, watch });
@@ -472,7 +469,7 @@ impl JournalDelivery {
         let written = self.on_disk(move |disk| write_object(disk, &plan, &written)).await;
         written.map_err(|error| ("the plan of an object cannot be written", error))?;
         if let Some(Unplanned { plan, object, end }) = self.unplanned.take() {
-            let bytes = object.payload.content_length();
+            let bytes = object.bytes();
             let request = self.send(plan, object);
             let state = State::UnderWay { bytes, request };
             self.planned.push_back(Planned { plan, end, state });
@@ -480,12 +477,10 @@ impl JournalDelivery {
         Ok(())
     }
 
-    fn send(&mut self, plan: Plan, object: EncodedObject) -> Id {
-        let deliverer = Arc::clone(&self.deliverer);
-        let request = self.requests.spawn(async move {
-            let path = deliverer.bucket.path(&plan.key().to_string());
-            (plan, deliverer.deliver(&path, &object).await)
-        });
+    fn send(&mut self, plan: Plan, object: Encoded) -> Id {
+        let destination = Arc::clone(&self.destination);
+        let request =
+            self.requests.spawn(async move { (plan, destination.send(&plan, object).await) });
         request.id()
     }
 
@@ -510,7 +505,7 @@ impl JournalDelivery {
             });
             match read.await {
                 Ok((_, object)) => {
-                    let bytes = object.payload.content_length();
+                    let bytes = object.bytes();
                     let request = self.send(plan, object);
                     self.planned[n].state = State::UnderWay { bytes, request };
                 }
@@ -541,7 +536,7 @@ impl JournalDelivery {
     /// Takes note of an object whose outcome is certain.
     fn arrived(&mut self, plan: &Plan, delivery: Delivery) {
         self.mended();
-        let trouble = self.deliverer.health.delivery_in_trouble();
+        let trouble = self.health.delivery_in_trouble();
         self.allowed = if trouble { 1 } else { (self.allowed + 1).min(self.journal.max_in_flight) };
         if let Some(planned) = self.planned.iter_mut().find(|planned| planned.plan == *plan) {
             planned.state = match delivery {
@@ -623,7 +618,7 @@ impl JournalDelivery {
             Ok::<_, io::Error>(gone)
         })
         .await;
-        self.deliverer.health.journal_bytes(self.live.bytes());
+        self.health.journal_bytes(self.live.bytes());
         match cleaned {
             Ok(gone) => self.delivered.retain(|stream, _| !gone.contains(stream)),
             Err(error) => {
@@ -646,14 +641,14 @@ impl JournalDelivery {
         !self.more
             && self.planned.is_empty()
             && self.unplanned.is_none()
-            && self.cutter_mut().pending.is_none()
+            && self.cutter().pending.is_none()
     }
 
-    /// Lets go of memory that is not needed for now.
+    /// Releases memory that is not needed for now.
     fn rest(&mut self) {
         if self.is_idle() {
-            self.cutter_mut().trim();
-            self.encoder.as_mut().expect("back from its thread").trim();
+            self.cutter().trim();
+            self.destination.trim();
             self.pool.trim();
         }
     }
@@ -661,14 +656,14 @@ impl JournalDelivery {
     fn answer_flushes(&mut self) {
         let nothing_left = self.is_idle();
         let done = if nothing_left {
-            self.cutter_mut().consumed.max(self.delivered_to)
+            self.cutter().consumed.max(self.delivered_to)
         } else {
             self.delivered_to
         };
         let has_waiting = self.planned.iter().any(|planned| planned.end.ordinal == 0);
         for (position, reply) in std::mem::take(&mut self.flushes) {
             if position <= done && !has_waiting {
-                // Who asked may have gone.
+                // The caller may have gone.
                 let _ = reply.send(());
             } else {
                 self.flushes.push((position, reply));
@@ -683,6 +678,11 @@ impl JournalDelivery {
         let disk = Arc::clone(&self.disk);
         execute(&*self.executor, move || action(&*disk)).await
     }
+}
+
+/// What a panic leaves of it is replaced, not read.
+fn lock(cutter: &Mutex<Cutter>) -> MutexGuard<'_, Cutter> {
+    cutter.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Records for one object.
@@ -828,7 +828,7 @@ impl Cutter {
         }
     }
 
-    /// Takes back the memory of an object's lines. What one larger batch took is let go of.
+    /// Takes back the memory of an object's lines. What one larger batch took is released.
     fn give_back(&mut self, mut lines: Vec<u8>) {
         if lines.capacity() <= 2 * self.max_object_bytes {
             lines.clear();
@@ -836,7 +836,7 @@ impl Cutter {
         }
     }
 
-    /// Lets go of the memory that it reads into.
+    /// Releases the memory that it reads into.
     fn trim(&mut self) {
         (self.lines, self.window) = (Vec::new(), Window::default());
         if let Some(reader) = &mut self.reader {

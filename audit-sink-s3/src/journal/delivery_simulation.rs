@@ -45,22 +45,24 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::delivery::{Command, JournalDelivery, Parts};
 use super::delivery_checker::{self as checker, Known, Reading};
-use super::disk::{Disk, DiskFile, UnsyncedFile};
+use super::disk::{Disk, DiskFile, UnsyncedFile, write_durably};
 use super::executor::{Executor, Work};
 use super::faulty_disk::{FaultyDisk, Injected, panic_silently};
 use super::format::{EncodedBatch, Position};
 use super::live::{LiveSegments, Publisher};
 use super::open;
 use super::plan::{self, Decided};
-use super::recovery::{Recovered, RecoveryError};
+use super::recovery::Recovered;
+use super::recovery_error::RecoveryError;
 use super::segment::Segment;
 use super::simulated_bucket::{Believes, Manners, Refuses, SimulatedBucket};
 use super::simulated_disk::{Dice, Fault, SimulatedDisk};
 use super::simulation_checker as journal_checker;
 use super::writer::{CommitError, JournalWriter};
-use crate::buffers::pieces;
-use crate::deliver::Deliverer;
+use crate::bucket::put::Put;
+use crate::destination::BucketDestination;
 use crate::health::HealthBoard;
+use crate::object::pieces::pieces;
 use crate::panic::catch;
 use crate::{Bucket, Compression, HealthState, JournalSettings, Settings};
 
@@ -445,13 +447,16 @@ impl Simulation {
         let random = SeededRandom::new(self.dice.next());
         let random: Arc<dyn Random> = Arc::new(PanickyRandom(random, Arc::clone(&self.trouble)));
         let health = HealthBoard::new(String::new());
-        let deliverer = Deliverer::new(bucket, Arc::clone(&health), random, settings.clone());
+        let max_object_bytes = settings.max_object_bytes;
+        let board = Arc::clone(&health);
+        let destination = BucketDestination::new(Put::new(bucket, board, random, settings));
         let delivery = JournalDelivery::new(Parts {
             disk: Arc::clone(&disk),
             live: Arc::clone(&live),
             executor: Arc::new(SimulatedExecutor(Arc::clone(&self.trouble))),
-            deliverer: Arc::new(deliverer),
-            settings,
+            destination: Arc::new(destination),
+            health: Arc::clone(&health),
+            max_object_bytes,
             journal,
             own_stream: Some(stream),
             durable: committed,
@@ -790,7 +795,7 @@ impl BadDisk {
                 continue;
             }
             self.held.lock().unwrap().remove(&name);
-            plan::write_durably(&self.inner, &name, [&file.bytes.lock().unwrap()[..]])?;
+            write_durably(&self.inner, &name, [&file.bytes.lock().unwrap()[..]])?;
         }
         Ok(())
     }

@@ -58,6 +58,41 @@ pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
     }
 }
 
+/// The bytes of a small file.
+pub(crate) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
+    let file = disk.open(name)?;
+    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Puts a file of these parts in its place, whole: a crash leaves what was there before, or this.
+pub(crate) fn write_durably<'a>(
+    disk: &dyn Disk,
+    name: &str,
+    parts: impl IntoIterator<Item = &'a [u8]>,
+) -> io::Result<()> {
+    let preparing = format!("{name}.preparing");
+    // Of an earlier process, or a try that failed, if it is there.
+    let _ = disk.remove(&preparing);
+    let put = (|| {
+        let file = disk.create(&preparing)?;
+        let mut at = 0;
+        for part in parts {
+            file.write_all_at(part, at)?;
+            at += part.len() as u64;
+        }
+        file.sync_all()?;
+        disk.rename(&preparing, name)?;
+        disk.sync_directory()
+    })();
+    if put.is_err() {
+        // Room may be what there was not enough of.
+        let _ = disk.remove(&preparing);
+    }
+    put
+}
+
 /// Whether the disk refused for lack of room.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

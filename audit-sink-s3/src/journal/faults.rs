@@ -17,11 +17,12 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};
 
-use super::JournaledWriter;
 use super::disk::{Disk, LocalDisk};
 use super::faulty_disk::{Call, FaultyDisk, Injected};
 use super::open::Opening;
-use crate::deliver::Deliverer;
+use super::{Bounds, JournaledWriter};
+use crate::bucket::put::Put;
+use crate::destination::BucketDestination;
 use crate::health::HealthBoard;
 use crate::{Bucket, Commits, Compression, HealthState, JournalSettings, Settings};
 
@@ -103,9 +104,16 @@ async fn open(
     let health = HealthBoard::new(String::new());
     let bucket = Bucket::from_store(Arc::clone(store) as Arc<dyn ObjectStore>, "");
     let (board, dice) = (Arc::clone(&health), Arc::clone(&random));
-    let deliverer = Deliverer::new(bucket, board, dice, settings.clone());
+    let bounds = Bounds {
+        max_pending_bytes: settings.max_pending_bytes,
+        persist_timeout: Duration::from_millis(settings.persist_timeout_ms),
+    };
+    let max_object_bytes = settings.max_object_bytes;
+    let destination = Arc::new(BucketDestination::new(Put::new(bucket, board, dice, settings)));
     let stream = UniqueId::from_bits(stream);
-    let opening = Opening { journal, settings, stream, deliverer, random };
+    let board = Arc::clone(&health);
+    let opening =
+        Opening { journal, bounds, max_object_bytes, stream, destination, health: board, random };
     (opening.open_on(disk).await.unwrap(), health)
 }
 

@@ -207,7 +207,7 @@ impl JournalReader {
 }
 
 /// Whether anything of a journal is there.
-pub(super) fn exists(directory: &Path) -> Result<(), OpenError> {
+pub(crate) fn exists(directory: &Path) -> Result<(), OpenError> {
     let names = fs::read_dir(directory).map_err(|error| cannot_open(directory, error))?;
     let mut names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     if names.any(|name| name == LOCK || ordinal_of(&name).is_some()) {
@@ -231,7 +231,7 @@ fn in_use(directory: &Path) -> io::Result<bool> {
     }
 }
 
-pub(super) fn state(
+pub(crate) fn state(
     directory: &Path,
     disk: &dyn Disk,
     in_use: bool,

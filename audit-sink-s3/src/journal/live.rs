@@ -10,9 +10,10 @@ use audit_core::UniqueId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::begin::note_begin;
 use super::disk::{Disk, is_full, remove_if_there};
 use super::format::{FIRST_GROUP, Position};
-use super::recovery::{RecoveredSegment, note_begin};
+use super::recovery::RecoveredSegment;
 use super::segment::{Segment, file_name};
 use super::writer::Committed;
 

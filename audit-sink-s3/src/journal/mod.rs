@@ -4,27 +4,28 @@
 //! - `format`: what stands in the segments, and in the headers of all files.
 //! - `segment`: files of one size, prepared ahead, read group by group.
 //! - `writer`: adds groups at the end.
-//! - `recovery`: what a crash left.
+//! - `recovery`, `recovery_error`: what a crash left.
+//! - `begin`: with which segment it begins.
 //! - `commit`: the thread that commits what is queued.
 //! - `live`: the segments that exist now.
 //! - `plan`: what is decided about delivery, durable before it is acted on.
-//! - `delivery`: the task that brings it to the bucket.
+//! - `destination`: where it is delivered to. A bucket is one.
+//! - `delivery`: the task that brings it there.
 //! - `executor`: where that does what waits for the disk.
 //! - `open`: puts all of it together.
 //! - `inspect`: looks at a journal and changes nothing.
-//! - `orphan`: delivers a journal that no process has open.
 //! - `kept`: reads records by their numbers.
-//! - `again`: brings back to the bucket what was deleted there and is still here.
 
-mod again;
+mod begin;
 mod commit;
 #[cfg(test)]
 mod corruption;
-mod delivery;
+pub(crate) mod delivery;
 #[cfg(test)]
 mod delivery_checker;
 #[cfg(test)]
 mod delivery_simulation;
+pub(crate) mod destination;
 pub(crate) mod disk;
 pub(crate) mod executor;
 #[cfg(test)]
@@ -32,16 +33,17 @@ mod faults;
 #[cfg(test)]
 mod faulty_disk;
 pub(crate) mod format;
-mod inspect;
-mod kept;
-mod live;
-mod open;
-mod orphan;
-mod plan;
-mod recovery;
+pub(crate) mod inspect;
+pub(crate) mod kept;
+pub(crate) mod live;
+pub(crate) mod open;
+pub(crate) mod plan;
+pub(crate) mod recovery;
+mod recovery_error;
 #[cfg(test)]
 pub(crate) mod scale;
 mod segment;
+pub(crate) mod settings;
 #[cfg(test)]
 mod simulated_bucket;
 #[cfg(test)]
@@ -52,13 +54,11 @@ mod simulation;
 mod simulation_checker;
 mod writer;
 
-pub use again::{ForeignObject, GoneRecords, JournalRedelivered};
-pub(crate) use commit::JournaledWriter;
+pub(crate) use commit::{Bounds, JournaledWriter};
 pub use inspect::{
     JournalBatch, JournalReader, JournalRecords, JournalState, JournalStream, PlannedObject,
 };
 pub(crate) use open::Opening;
-pub use orphan::{JournalDelivered, JournalDelivering, OrphanedJournal};
 #[cfg(feature = "bench_internals")]
 pub(crate) use {
     segment::Segment,

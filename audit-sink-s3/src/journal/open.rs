@@ -9,23 +9,28 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use super::commit::{self, JournaledWriter};
+use super::commit::{self, Bounds, JournaledWriter};
 use super::delivery::{self, JournalDelivery};
+use super::destination::Destination;
 use super::disk::{Disk, LocalDisk};
 use super::executor::BlockingThreads;
 use super::live::LiveSegments;
 use super::plan::{self, Decided};
-use super::recovery::{self, Recovered, RecoveryError};
+use super::recovery::{self, Recovered};
+use super::recovery_error::RecoveryError;
+use super::settings::JournalSettings;
 use super::writer::{JournalWriter, OWN_WRITE_FROM};
-use crate::deliver::Deliverer;
-use crate::{JournalSettings, OpenError, OpenErrorKind, Settings};
+use crate::health::HealthBoard;
+use crate::{OpenError, OpenErrorKind};
 
 /// What a journal is opened with.
 pub(crate) struct Opening {
     pub(crate) journal: JournalSettings,
-    pub(crate) settings: Settings,
+    pub(crate) bounds: Bounds,
+    pub(crate) max_object_bytes: usize,
     pub(crate) stream: UniqueId,
-    pub(crate) deliverer: Deliverer,
+    pub(crate) destination: Arc<dyn Destination>,
+    pub(crate) health: Arc<HealthBoard>,
     pub(crate) random: Arc<dyn Random>,
 }
 
@@ -61,18 +66,19 @@ impl Opening {
         recovered: Recovered,
         decided: Decided,
     ) -> io::Result<JournaledWriter> {
-        let Opening { journal, settings, stream, deliverer, random } = self;
+        let Opening { journal, bounds, max_object_bytes, stream, destination, health, random } =
+            self;
         let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
         let (durable, committed) = watch::channel(recovered.end);
         let (commands, received) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(false);
-        let health = Arc::clone(&deliverer.health);
         let delivery = JournalDelivery::new(delivery::Parts {
             disk: Arc::clone(&disk),
             live: Arc::clone(&live),
             executor: Arc::new(BlockingThreads),
-            deliverer: Arc::new(deliverer),
-            settings: settings.clone(),
+            destination,
+            health: Arc::clone(&health),
+            max_object_bytes,
             journal: journal.clone(),
             own_stream: Some(stream),
             durable: committed,
@@ -90,7 +96,7 @@ impl Opening {
             delivery: commands,
             ended,
             health: Arc::clone(&health),
-            settings,
+            bounds,
             journal,
         })?;
         let must_end = health.must_end("the delivery of the journal");

@@ -10,33 +10,14 @@ use std::io;
 
 use audit_core::{BufferPool, UniqueId};
 
-use super::disk::{Disk, remove_if_there};
+use super::destination::{Encoded, Plan};
+use super::disk::{Disk, read_whole, remove_if_there, write_durably};
 use super::format::{Fields, seal};
-use super::recovery::RecoveryError;
-use crate::buffers::{Pieces, pieces};
-use crate::encode::EncodedObject;
-use crate::{Compression, ObjectKey, ObjectMetadata};
-
-/// An object that is to be put: which records it holds, and where it goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Plan {
-    pub(crate) stream: UniqueId,
-    pub(crate) first_sequence: u64,
-    pub(crate) count: u64,
-    /// Of the first record, in milliseconds since the Unix epoch.
-    pub(crate) time_ms: i64,
-    pub(crate) compression: Compression,
-}
+use super::recovery_error::RecoveryError;
+use crate::Compression;
+use crate::object::pieces::{Pieces, pieces};
 
 impl Plan {
-    pub(crate) fn next_sequence(&self) -> u64 {
-        self.first_sequence + self.count
-    }
-
-    pub(crate) fn key(&self) -> ObjectKey {
-        ObjectKey::new(self.time_ms, self.stream, self.first_sequence, self.compression)
-    }
-
     pub(crate) fn file_name(&self) -> String {
         format!("{}-{:012}.object", self.stream, self.first_sequence)
     }
@@ -62,18 +43,13 @@ fn tag(compression: Compression) -> &'static str {
 ///
 /// A crash before that: nothing was sent. Recovery finds the file whole or not at all, and the
 /// records are cut anew in the second case.
-pub(crate) fn write_object(disk: &dyn Disk, plan: &Plan, object: &EncodedObject) -> io::Result<()> {
+pub(crate) fn write_object(disk: &dyn Disk, plan: &Plan, object: &Encoded) -> io::Result<()> {
     write_object_as(disk, &plan.file_name(), plan, object)
 }
 
-fn write_object_as(
-    disk: &dyn Disk,
-    name: &str,
-    plan: &Plan,
-    object: &EncodedObject,
-) -> io::Result<()> {
+fn write_object_as(disk: &dyn Disk, name: &str, plan: &Plan, object: &Encoded) -> io::Result<()> {
     let header = object_header(plan, object);
-    let pieces = object.payload.iter().map(|piece| &piece[..]);
+    let pieces = object.pieces.iter().map(|piece| &piece[..]);
     write_durably(disk, name, [&header[..]].into_iter().chain(pieces))
 }
 
@@ -85,18 +61,18 @@ pub(crate) fn set_aside(disk: &dyn Disk, plan: &Plan) -> io::Result<()> {
     write_durably(disk, &plan.conflict_name(), [&read_whole(disk, &plan.file_name())?[..]])
 }
 
-fn object_header(plan: &Plan, object: &EncodedObject) -> Vec<u8> {
+fn object_header(plan: &Plan, object: &Encoded) -> Vec<u8> {
     let Plan { stream, first_sequence, count, time_ms, compression } = plan;
-    let sum = object.payload.iter().fold(0, |sum, piece| crc32c::crc32c_append(sum, piece));
+    let sum = object.pieces.iter().fold(0, |sum, piece| crc32c::crc32c_append(sum, piece));
     let mut header = format!(
         "audit object 1 stream {stream} first {first_sequence:016x} count {count:016x} time {:016x} as {} bytes {:016x} \
          sum {sum:08x} sha256 ",
         time_ms.cast_unsigned(),
         tag(*compression),
-        object.payload.content_length(),
+        object.bytes(),
     )
     .into_bytes();
-    for byte in object.metadata.sha256 {
+    for byte in object.sha256 {
         header.extend_from_slice(format!("{byte:02x}").as_bytes());
     }
     header.push(b' ');
@@ -110,7 +86,7 @@ pub(crate) fn read_object(
     disk: &dyn Disk,
     name: &str,
     pool: &BufferPool,
-) -> io::Result<Result<(Plan, EncodedObject), &'static str>> {
+) -> io::Result<Result<(Plan, Encoded), &'static str>> {
     let file = disk.open(name)?;
     let len = file.len()?;
     let mut header = [0; OBJECT_HEADER_BYTES];
@@ -140,10 +116,7 @@ pub(crate) fn read_object(
     if len - header.len() as u64 != bytes || found != sum {
         return Ok(Err("the bytes of the object do not match their checksum"));
     }
-    let last_sequence = plan.first_sequence + (plan.count - 1);
-    let metadata = ObjectMetadata { last_sequence, count: plan.count, sha256 };
-    let payload = pieces.into_iter().collect();
-    Ok(Ok((plan, EncodedObject { payload, metadata, compression: plan.compression })))
+    Ok(Ok((plan, Encoded { pieces, sha256 })))
 }
 
 fn read_object_header(mut fields: Fields<'_>) -> Option<(Plan, u64, u32, [u8; 32])> {
@@ -319,38 +292,4 @@ fn object_of(name: &str) -> Option<(UniqueId, u64, bool)> {
     };
     let (stream, first_sequence) = object.split_once('-')?;
     Some((stream.parse().ok()?, first_sequence.parse().ok()?, set_aside))
-}
-
-pub(super) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
-    let file = disk.open(name)?;
-    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
-}
-
-/// Puts a file of these parts in its place, whole: a crash leaves what was there before, or this.
-pub(super) fn write_durably<'a>(
-    disk: &dyn Disk,
-    name: &str,
-    parts: impl IntoIterator<Item = &'a [u8]>,
-) -> io::Result<()> {
-    let preparing = format!("{name}.preparing");
-    // Of an earlier process, or a try that failed, if it is there.
-    let _ = disk.remove(&preparing);
-    let put = (|| {
-        let file = disk.create(&preparing)?;
-        let mut at = 0;
-        for part in parts {
-            file.write_all_at(part, at)?;
-            at += part.len() as u64;
-        }
-        file.sync_all()?;
-        disk.rename(&preparing, name)?;
-        disk.sync_directory()
-    })();
-    if put.is_err() {
-        // Room may be what there was not enough of.
-        let _ = disk.remove(&preparing);
-    }
-    put
 }

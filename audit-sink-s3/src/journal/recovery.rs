@@ -10,14 +10,14 @@
 //! before it. So it is no link of the chain, and is left out. A segment in which that was the only
 //! group holds no records, and later ones do.
 
-use std::fmt;
 use std::io;
 
 use audit_core::UniqueId;
 
+use super::begin::{BEGIN, read_begin};
 use super::disk::Disk;
-use super::format::{FIRST_GROUP, Fields, Found, GroupHeader, Position, look, seal};
-use super::plan::{read_whole, write_durably};
+use super::format::{FIRST_GROUP, Found, GroupHeader, Position, look};
+use super::recovery_error::RecoveryError;
 use super::segment::{Segment, SegmentReader, Window, file_name, ordinal_of};
 
 /// A journal that was read whole.
@@ -44,86 +44,16 @@ pub(crate) struct RecoveredSegment {
     pub(crate) end: u64,
 }
 
-/// A journal that cannot be opened.
-#[derive(Debug)]
-pub(crate) enum RecoveryError {
-    /// Records that were acknowledged are damaged or missing.
-    Damaged {
-        /// The file.
-        file: String,
-        /// In bytes.
-        offset: u64,
-        what: String,
-    },
-    /// The operating system failed.
-    Io(io::Error),
-}
-
-impl From<io::Error> for RecoveryError {
-    fn from(error: io::Error) -> RecoveryError {
-        RecoveryError::Io(error)
-    }
-}
-
-impl fmt::Display for RecoveryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RecoveryError::Damaged { file, offset, what } => {
-                write!(f, "the journal is damaged in {file} at byte {offset}: {what}")
-            }
-            RecoveryError::Io(_) => f.write_str("the journal cannot be read"),
-        }
-    }
-}
-
-impl std::error::Error for RecoveryError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            RecoveryError::Damaged { .. } => None,
-            RecoveryError::Io(error) => Some(error),
-        }
-    }
-}
-
 fn damaged(position: Position, what: impl Into<String>) -> RecoveryError {
     let file = file_name(position.ordinal);
     RecoveryError::Damaged { file, offset: position.offset, what: what.into() }
 }
-
-/// The name of the file that says with which segment the journal begins. Without it, that is the
-/// first one ever made.
-const BEGIN: &str = "begin";
 
 const FIRST_ORDINAL: u32 = 1;
 
 /// So many segments are read ahead of the one that is being looked at: enough to keep a disk busy,
 /// and little beside the memory of a host that has room for a journal.
 const SEGMENTS_AHEAD: usize = 3;
-
-/// Notes, durably, that segments before `ordinal` are not needed any more. They may be removed
-/// after that, in any order.
-///
-/// A crash before that: they are there, and needed as before. After it, a recovery removes what is
-/// left of them. So it can tell a segment that was removed from one that is missing.
-pub(crate) fn note_begin(disk: &dyn Disk, ordinal: u32) -> io::Result<()> {
-    let mut file = format!("audit begin 1 segment {ordinal:08x} ").into_bytes();
-    seal(&mut file, 0);
-    write_durably(disk, BEGIN, [&file[..]])
-}
-
-fn read_begin(disk: &dyn Disk) -> Result<u32, RecoveryError> {
-    let file = read_whole(disk, BEGIN)?;
-    let ordinal = Fields::of(&file, 0).and_then(|mut fields| {
-        fields.literal("audit begin 1 segment ")?;
-        fields.hex32()
-    });
-    let what = "the file does not match its checksum";
-    ordinal.ok_or_else(|| RecoveryError::Damaged {
-        file: BEGIN.to_owned(),
-        offset: 0,
-        what: what.to_owned(),
-    })
-}
 
 /// Reads a journal, and removes what was being prepared in it.
 ///

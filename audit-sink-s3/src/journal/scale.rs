@@ -7,22 +7,24 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::delivery::{self, Command, JournalDelivery};
+use super::destination::Destination;
 use super::disk::Disk;
 use super::executor::BlockingThreads;
 use super::format::{EncodedBatch, Position};
 use super::live::{LiveSegments, Publisher};
 use super::plan::Decided;
+use super::settings::JournalSettings;
 use super::simulated_disk::SimulatedDisk;
 use super::writer::JournalWriter;
-use crate::deliver::Deliverer;
-use crate::{JournalSettings, Settings};
+use crate::health::HealthBoard;
 
 /// What a [`Journal`] is made of.
 pub(crate) struct Parts {
     pub(crate) stream: UniqueId,
-    pub(crate) settings: Settings,
+    pub(crate) max_object_bytes: usize,
     pub(crate) journal: JournalSettings,
-    pub(crate) deliverer: Deliverer,
+    pub(crate) destination: Arc<dyn Destination>,
+    pub(crate) health: Arc<HealthBoard>,
 }
 
 /// One that is new, and whose disk works.
@@ -38,7 +40,8 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    pub(crate) fn start(Parts { stream, settings, journal, deliverer }: Parts) -> Journal {
+    pub(crate) fn start(parts: Parts) -> Journal {
+        let Parts { stream, max_object_bytes, journal, destination, health } = parts;
         let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new(1));
         let live = Arc::new(LiveSegments::recovered(&[], tokio::time::Instant::now()));
         let start = Position { ordinal: 0, offset: 0 };
@@ -49,8 +52,9 @@ impl Journal {
             disk: Arc::clone(&disk),
             live: Arc::clone(&live),
             executor: Arc::new(BlockingThreads),
-            deliverer: Arc::new(deliverer),
-            settings,
+            destination,
+            health,
+            max_object_bytes,
             journal,
             own_stream: Some(stream),
             durable: committed,

@@ -32,11 +32,13 @@ use std::sync::Arc;
 
 use audit_core::{Batch, UniqueId};
 
+use super::begin::note_begin;
 use super::disk::Disk;
 use super::format::{
     EncodedBatch, FIRST_GROUP, Position, SegmentHeader, group_header, parts, space,
 };
-use super::recovery::{Recovered, RecoveryError, note_begin, recover};
+use super::recovery::{Recovered, recover};
+use super::recovery_error::RecoveryError;
 use super::segment::{Segment, file_name, preparing_name};
 use super::simulated_disk::{Calls, Dice, Fault, Mischief, SimulatedDisk};
 use super::simulation_checker::{Reading, StreamReading, read};

@@ -8,18 +8,19 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
-use super::again::{JournalRedelivered, Redelivery};
-use super::delivery::{self, JournalDelivery};
-use super::disk::{Disk, LocalDisk};
-use super::executor::BlockingThreads;
-use super::inspect::{self, JournalState};
-use super::live::LiveSegments;
-use super::open::{cannot_open, cannot_recover, read_whole};
-use super::plan::Decided;
-use super::recovery::Recovered;
+use super::redelivery::{JournalRedelivered, Redelivery};
 use crate::bucket::probe::probe;
-use crate::deliver::Deliverer;
+use crate::bucket::put::Put;
+use crate::destination::BucketDestination;
 use crate::health::HealthBoard;
+use crate::journal::delivery::{self, JournalDelivery};
+use crate::journal::disk::{Disk, LocalDisk};
+use crate::journal::executor::BlockingThreads;
+use crate::journal::inspect::{self, JournalState};
+use crate::journal::live::LiveSegments;
+use crate::journal::open::{cannot_open, cannot_recover, read_whole};
+use crate::journal::plan::Decided;
+use crate::journal::recovery::Recovered;
 use crate::{Bucket, Health, JournalSettings, OpenError, Settings};
 
 /// The journal of a host that is gone, locked by this process and recovered: as if the host had
@@ -117,8 +118,10 @@ impl OrphanedJournal {
     ) -> Result<JournalDelivering, OpenError> {
         let OrphanedJournal { directory, disk, recovered, decided, state: _, remove_delivered } =
             self;
-        let deliverer = deliverer(bucket, &settings).await?;
-        let health = Arc::clone(&deliverer.health);
+        let max_object_bytes = settings.max_object_bytes;
+        let put = probed(bucket, settings).await?;
+        let health = Arc::clone(&put.health);
+        let destination = BucketDestination::new(put);
         // Nothing is committed: the channels end at once, and delivery with what is there.
         let (_, durable) = watch::channel(recovered.end);
         let (_, commands) = mpsc::unbounded_channel();
@@ -131,8 +134,9 @@ impl OrphanedJournal {
             disk,
             executor: Arc::new(BlockingThreads),
             live: Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now())),
-            deliverer: Arc::new(deliverer),
-            settings,
+            destination: Arc::new(destination),
+            health: Arc::clone(&health),
+            max_object_bytes,
             journal,
             own_stream: None,
             durable,
@@ -175,13 +179,13 @@ impl OrphanedJournal {
         bucket: Bucket,
         settings: Settings,
     ) -> Result<JournalDelivering<JournalRedelivered>, OpenError> {
-        let deliverer = deliverer(bucket, &settings).await?;
-        let health = Arc::clone(&deliverer.health);
+        let put = probed(bucket, settings.clone()).await?;
+        let health = Arc::clone(&put.health);
         let work = Redelivery {
             disk: Arc::clone(&self.disk),
             segments: self.recovered.segments.clone(),
             delivered: self.decided.delivered.iter().copied().collect(),
-            deliverer: Arc::new(deliverer),
+            put: Arc::new(put),
             settings,
         };
         Ok(JournalDelivering { health, task: tokio::spawn(work.run()) })
@@ -189,14 +193,14 @@ impl OrphanedJournal {
 }
 
 /// What puts objects into this bucket, after a look at whether it takes any.
-async fn deliverer(bucket: Bucket, settings: &Settings) -> Result<Deliverer, OpenError> {
+async fn probed(bucket: Bucket, settings: Settings) -> Result<Put, OpenError> {
     settings.check().map_err(|error| {
         OpenError::configuration("the settings of the audit sink are not valid").with_source(error)
     })?;
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let health = HealthBoard::new(bucket.to_string());
-    probe(&bucket, settings, &*random).await?;
-    Ok(Deliverer::new(bucket, health, random, settings.clone()))
+    probe(&bucket, &settings, &*random).await?;
+    Ok(Put::new(bucket, health, random, settings))
 }
 
 /// A journal on its way to the bucket. Dropping it stops the delivery, and loses nothing.

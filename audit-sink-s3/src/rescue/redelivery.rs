@@ -26,14 +26,15 @@ use sha2::{Digest, Sha256};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
-use super::disk::Disk;
-use super::kept::KeptStream;
-use super::plan::{self, Plan};
-use super::recovery::RecoveredSegment;
-use crate::answer::Answer;
-use crate::buffers::pieces;
-use crate::deliver::{Deliverer, Delivery, longer, request};
-use crate::encode::ObjectEncoder;
+use crate::bucket::put::{Put, PutOutcome, longer, request};
+use crate::bucket::response::Answer;
+use crate::journal::destination::Plan;
+use crate::journal::disk::Disk;
+use crate::journal::kept::KeptStream;
+use crate::journal::plan;
+use crate::journal::recovery::RecoveredSegment;
+use crate::object::encode::ObjectEncoder;
+use crate::object::pieces::pieces;
 use crate::{Compression, LineDecoder, Listed, ListedObject, ObjectKey, ObjectMetadata, Settings};
 
 /// What came of delivering again.
@@ -56,15 +57,15 @@ impl JournalRedelivered {
     /// Counts an object whose request has ended.
     fn ended(
         &mut self,
-        request: Option<Result<(Plan, Delivery), JoinError>>,
+        request: Option<Result<(Plan, PutOutcome), JoinError>>,
     ) -> Result<(), SinkError> {
         match request {
-            Some(Ok((plan, Delivery::Delivered))) => {
+            Some(Ok((plan, PutOutcome::Stored))) => {
                 self.objects += 1;
                 self.records += plan.count;
                 Ok(())
             }
-            Some(Ok((plan, Delivery::Conflict))) => {
+            Some(Ok((plan, PutOutcome::Conflict))) => {
                 self.conflicts.push(ForeignObject { key: plan.key(), records: plan.count });
                 Ok(())
             }
@@ -128,7 +129,7 @@ pub(crate) struct Redelivery {
     pub(crate) segments: Vec<RecoveredSegment>,
     /// Up to before which record each stream is delivered.
     pub(crate) delivered: BTreeMap<UniqueId, u64>,
-    pub(crate) deliverer: Arc<Deliverer>,
+    pub(crate) put: Arc<Put>,
     pub(crate) settings: Settings,
 }
 
@@ -154,7 +155,7 @@ struct Present {
 
 impl Redelivery {
     pub(crate) async fn run(self) -> Result<JournalRedelivered, SinkError> {
-        let Redelivery { disk, segments, delivered, deliverer, settings } = self;
+        let Redelivery { disk, segments, delivered, put, settings } = self;
         let (read, plans) = blocking(move || {
             let plans = plan::conflicts(&*disk)?;
             Ok((KeptStream::all(&segments)?, (disk, plans)))
@@ -168,7 +169,7 @@ impl Redelivery {
                 (kept.records.start < to).then(|| (Arc::new(kept), to))
             })
             .collect();
-        let work = Work { deliverer, settings, plans };
+        let work = Work { put, settings, plans };
         let mut listed = work.list(&kept).await?;
         let mut result = JournalRedelivered::default();
         for (kept, to) in kept {
@@ -180,7 +181,7 @@ impl Redelivery {
 }
 
 struct Work {
-    deliverer: Arc<Deliverer>,
+    put: Arc<Put>,
     settings: Settings,
     /// Objects that were set aside: they say how their records were cut.
     plans: Vec<Plan>,
@@ -200,7 +201,7 @@ impl Work {
         });
         let Some(from_ms) = began.min() else { return Ok(found) };
         let from_ms = from_ms.saturating_sub(SLACK_MS);
-        let bucket = &self.deliverer.bucket;
+        let bucket = &self.put.bucket;
         // A listing takes as long as it has pages. The client bounds each request.
         let days = self.ask("listed", Duration::MAX, || bucket.level(None)).await?;
         for day in days.partitions.iter().filter(|day| day.end_ms() > from_ms) {
@@ -300,7 +301,7 @@ impl Work {
     }
 
     async fn look(&self, kept: &Arc<KeptStream>, object: &ListedObject) -> Result<Look, SinkError> {
-        let bucket = &self.deliverer.bucket;
+        let bucket = &self.put.bucket;
         let first = object.key.first_sequence();
         let attributes = self.ask("read", self.settings.put_timeout(), || async {
             let head = GetOptions::new().with_head(true);
@@ -352,7 +353,7 @@ impl Work {
         object: &ListedObject,
         compared: Range<u64>,
     ) -> object_store::Result<Option<Lines>> {
-        let read = self.deliverer.bucket.store().get_opts(&object.location, GetOptions::new());
+        let read = self.put.bucket.store().get_opts(&object.location, GetOptions::new());
         let mut pieces = read.await?.into_stream();
         let mut decoder = LineDecoder::new(object.key.compression());
         let (mut hash, mut sequence) = (Sha256::new(), object.key.first_sequence());
@@ -416,7 +417,7 @@ impl Work {
         parts: Vec<(Range<u64>, Compression)>,
         result: &mut JournalRedelivered,
     ) -> Result<(), SinkError> {
-        let mut requests: JoinSet<(Plan, Delivery)> = JoinSet::new();
+        let mut requests: JoinSet<(Plan, PutOutcome)> = JoinSet::new();
         let mut encoder = ObjectEncoder::new(pieces());
         for (part, compression) in parts {
             let mut at = part.start;
@@ -435,10 +436,10 @@ impl Work {
                 .await?;
                 encoder = used;
                 at = plan.next_sequence();
-                let deliverer = Arc::clone(&self.deliverer);
+                let put = Arc::clone(&self.put);
                 requests.spawn(async move {
-                    let path = deliverer.bucket.path(&plan.key().to_string());
-                    (plan, deliverer.deliver(&path, &object).await)
+                    let path = put.bucket.path(&plan.key().to_string());
+                    (plan, put.until_certain(&path, &object).await)
                 });
             }
         }
@@ -455,10 +456,10 @@ impl Work {
         mut limit: Duration,
         ask: impl Fn() -> F,
     ) -> Result<T, SinkError> {
-        let watch = self.deliverer.health.watch();
-        let mut repetition = 0u32;
+        let watch = self.put.health.watch();
+        let mut retries = 0u32;
         loop {
-            let refusal = match request(limit, &self.deliverer.bucket, ask()).await {
+            let refusal = match request(limit, &self.put.bucket, ask()).await {
                 Ok(answer) => {
                     watch.over();
                     return Ok(answer);
@@ -467,7 +468,7 @@ impl Work {
             };
             if let Answer::Blocked(_) = refusal.answer {
                 watch.over();
-                let bucket = &self.deliverer.bucket;
+                let bucket = &self.put.bucket;
                 let message = format!("objects of {bucket} cannot be {done}");
                 return Err(SinkError::not_persisted(SinkErrorKind::Blocked, message)
                     .with_source(refusal.to_string()));
@@ -475,10 +476,10 @@ impl Work {
             if refusal.timed_out {
                 limit = longer(limit);
             }
-            let pause = self.deliverer.pause(refusal.answer, repetition);
-            watch.report(refusal);
-            sleep(pause).await;
-            repetition = repetition.saturating_add(1);
+            let backoff = self.put.backoff(refusal.answer, retries);
+            watch.report(refusal.into());
+            sleep(backoff).await;
+            retries = retries.saturating_add(1);
         }
     }
 }
