@@ -16,7 +16,7 @@ async fn a_caught_error_of_a_statement_commits_all_or_nothing() {
         insert().execute(&mut *tx).await?;
         // The second one violates the key. The function does not mind.
         assert!(insert().execute(&mut *tx).await.is_err());
-        Ok(execution.seal_transaction(tx, Ok("done")))
+        Ok(execution.seal_transaction(tx, Ok::<_, sqlx::Error>("done")))
     });
     let result = run.await;
     // SQLite undoes the statement alone, PostgreSQL the whole transaction.
@@ -56,7 +56,7 @@ async fn a_savepoint_is_rolled_back_alone_and_keeps_its_log() {
         let insert = sqlx::query(database.sql("INSERT INTO $TABLE VALUES ('inner', 1)"));
         insert.execute(&mut *inner).await?;
         inner.rollback().await?;
-        Ok(execution.seal_transaction(tx, Ok(())))
+        Ok(execution.seal_transaction(tx, Ok::<_, sqlx::Error>(())))
     });
     run.await.unwrap();
     assert_eq!((database.value("outer").await, database.value("inner").await), (Some(1), None));
@@ -75,7 +75,7 @@ async fn pools_of_one_database_commit_too() {
             logged(&execution.log(), "f");
             let mut tx = audit_sqlx::begin(&pool).await?;
             tx.execute(insert()).await?;
-            Ok(execution.seal_transaction(tx, Ok(())))
+            Ok(execution.seal_transaction(tx, Ok::<_, sqlx::Error>(())))
         });
         run.await.unwrap();
     } else {
@@ -84,7 +84,7 @@ async fn pools_of_one_database_commit_too() {
             logged(&execution.log(), "f");
             let mut tx = audit_sqlx::begin(&pool).await?;
             tx.execute(insert()).await?;
-            Ok(execution.seal_transaction(tx, Ok(())))
+            Ok(execution.seal_transaction(tx, Ok::<_, sqlx::Error>(())))
         });
         run.await.unwrap();
     }

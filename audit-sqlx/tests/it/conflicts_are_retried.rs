@@ -78,7 +78,7 @@ async fn transactions_are_serializable() {
                 let write =
                     sqlx::query(database.sql("UPDATE $TABLE SET value = 0 WHERE name = $1"));
                 write.bind(name).execute(&mut *tx).await?;
-                Ok(true)
+                Ok::<_, sqlx::Error>(true)
             };
             let result = result.await;
             Ok(execution.seal_transaction(tx, result))
