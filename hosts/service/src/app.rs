@@ -152,7 +152,7 @@ async fn update(
     Json(change): Json<Change>,
 ) -> Result<Json<Document>, Unanswered> {
     let updated = app.runtime.run_mutation("documents:update", &request, async |execution| {
-        let mut tx = app.database.begin().await?;
+        let mut tx = audit_sqlx::begin(app.database.pool()).await?;
         let result = documents::update(&execution.log(), app.user, &mut tx, &id, &change).await;
         Ok(execution.seal_transaction(tx, result))
     });

@@ -89,8 +89,8 @@ async fn no_view_is_stale_wherever_a_change_was_cancelled() {
     let service = service(&url).await;
     assert_eq!(service.update(&id, "first").await, StatusCode::OK);
     let (mut done, mut cancelled) = (0, 0);
-    // Where so many polls lead differs from time to time: each is tried several times.
-    for polls in (1..=8).cycle().take(48) {
+    // How far so many polls lead differs: each is tried several times. A thousand are enough.
+    for polls in (1..=8).chain([1_000]).cycle().take(54) {
         service.view(&id).await;
         match within_polls(polls, service.update(&id, &format!("{polls}"))).await {
             Some(status) => {
@@ -117,27 +117,7 @@ async fn no_view_is_stale_wherever_a_change_was_cancelled() {
 }
 
 #[tokio::test]
-async fn two_services_on_one_database_show_each_others_changes() {
-    let directory = tempfile::TempDir::new().unwrap();
-    let (url, id) = database(&directory);
-    let services = [service(&url).await, service(&url).await];
-    for revision in 1..=6 {
-        let [writer, other] = [revision % 2, (revision + 1) % 2].map(|n| &services[n]);
-        assert_eq!(writer.update(&id, "x").await, StatusCode::OK);
-        for service in [writer, other, other] {
-            assert_eq!(service.view(&id).await["revision"], revision);
-        }
-    }
-    // Each hand-out is logged, hits like misses.
-    for service in &services {
-        let views = service.sink.lines();
-        let views = views.iter().filter(|log| log.contains("documents.view")).count();
-        assert_eq!(views, 9);
-    }
-}
-
-#[tokio::test]
-async fn logs_of_what_is_too_long_are_not_as_long() {
+async fn logs_of_oversized_requests_are_small() {
     let directory = tempfile::TempDir::new().unwrap();
     let (url, id) = database(&directory);
     let service = service(&url).await;

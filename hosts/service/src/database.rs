@@ -1,20 +1,11 @@
-//! The database, and what the audit runtime needs to know of its transactions.
+//! The database and its table.
 
-use audit_runtime::Transaction;
 use sqlx::any::AnyPoolOptions;
-use sqlx::{Any, AnyPool, Executor};
-
-use crate::documents::Failure;
+use sqlx::{AnyPool, Executor};
 
 /// SQLite or PostgreSQL, by URL.
 #[derive(Debug, Clone)]
-pub(crate) struct Database {
-    pool: AnyPool,
-    begin: &'static str,
-}
-
-/// One transaction, serializable.
-pub(crate) struct Tx(pub(crate) sqlx::Transaction<'static, Any>);
+pub(crate) struct Database(AnyPool);
 
 impl Database {
     /// Connects, and makes the table if it does not exist.
@@ -45,48 +36,11 @@ impl Database {
         if let Err(first) = pool.execute(table).await {
             pool.execute(table).await.map_err(|_again| first)?;
         }
-        // SQLite transactions are serializable: one that read what another has changed since cannot
-        // write.
-        let begin = if is_sqlite { "BEGIN" } else { "BEGIN ISOLATION LEVEL SERIALIZABLE" };
-        Ok(Database { pool, begin })
+        Ok(Database(pool))
     }
 
-    /// For reads: each statement on its own sees one state of the database.
+    /// Where reads run, each statement on its own, and mutations begin their transactions.
     pub(crate) fn pool(&self) -> &AnyPool {
-        &self.pool
-    }
-
-    /// Begins a transaction.
-    ///
-    /// In a task of its own, which ends even if the request is cancelled: sqlx does not roll back a
-    /// PostgreSQL transaction whose beginning was cancelled. The connection would go back into the
-    /// pool with an open transaction, and whatever is read on it would be as old as that.
-    pub(crate) async fn begin(&self) -> Result<Tx, Failure> {
-        let (pool, begin) = (self.pool.clone(), self.begin);
-        let begun = tokio::spawn(async move { pool.begin_with(begin).await }).await;
-        // A task that panicked, or was aborted at the end of the process.
-        Ok(Tx(begun.map_err(|error| sqlx::Error::Protocol(error.to_string()))??))
-    }
-}
-
-impl Transaction for Tx {
-    type Error = Failure;
-
-    async fn commit(self) -> Result<(), Failure> {
-        Ok(self.0.commit().await?)
-    }
-
-    async fn rollback(self) -> Result<(), Failure> {
-        Ok(self.0.rollback().await?)
-    }
-
-    fn is_conflict(error: &Failure) -> bool {
-        let Failure::Database(error) = error else { return false };
-        let code = error.as_database_error().and_then(|error| error.code());
-        // PostgreSQL: serialization_failure, deadlock_detected, and unique_violation, as two
-        // transactions that create one document may see it. SQLite: SQLITE_BUSY and its kinds, of
-        // which SNAPSHOT is the usual one.
-        let conflicts = ["40001", "40P01", "23505", "5", "261", "517", "773"];
-        code.is_some_and(|code| conflicts.contains(&&*code))
+        &self.0
     }
 }

@@ -5,12 +5,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use audit_runtime::{AuditError, AuditLog, Mutation, Query, Var, body};
+use audit_runtime::{AuditError, AuditLog, FunctionError, Mutation, Query, Var, body};
+use audit_sqlx::Tx;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row};
-
-use crate::database::Tx;
 
 /// A document as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,7 +41,7 @@ pub(crate) enum Failure {
     Stale { expected: i64, actual: i64 },
     /// What the user sent is not allowed.
     Invalid(String),
-    /// The database failed, or was in the way.
+    /// The database failed, or another transaction conflicts with this one.
     Database(sqlx::Error),
     /// The audit log was not taken.
     Audit(AuditError),
@@ -83,11 +82,11 @@ pub(crate) async fn view(
 pub(crate) async fn update(
     log: &AuditLog<'_, Mutation>,
     user: Var,
-    tx: &mut Tx,
+    tx: &mut Tx<Any>,
     id: &str,
     change: &Change,
 ) -> Result<Document, Failure> {
-    let before = find(&mut *tx.0, id).await;
+    let before = find(&mut **tx, id).await;
     let result = match &before {
         Ok(before) => check(id, before.as_ref(), change),
         Err(_) => Ok(()),
@@ -113,13 +112,16 @@ pub(crate) async fn update(
     result?;
     let revision = before?.map_or(0, |before| before.revision) + 1;
     let statement = if revision == 1 {
-        "INSERT INTO documents (id, revision, title, text) VALUES ($1, $2, $3, $4)"
+        // There was none. If another transaction inserts one meanwhile, that is a conflict with it,
+        // and no violation of the key.
+        "INSERT INTO documents (id, revision, title, text) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT DO NOTHING"
     } else {
         "UPDATE documents SET revision = $2, title = $3, text = $4 WHERE id = $1"
     };
     let statement =
         sqlx::query(statement).bind(id).bind(revision).bind(&change.title).bind(&change.text);
-    statement.execute(&mut *tx.0).await?;
+    statement.execute(&mut **tx).await?;
     Ok(Document {
         id: id.to_owned(),
         revision,
@@ -186,6 +188,17 @@ async fn find(
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Failure {
         Failure::Database(error)
+    }
+}
+
+impl FunctionError<sqlx::Error> for Failure {
+    fn database_error(&self) -> Option<&sqlx::Error> {
+        match self {
+            Failure::Database(error) => Some(error),
+            Failure::NotFound | Failure::Stale { .. } | Failure::Invalid(_) | Failure::Audit(_) => {
+                None
+            }
+        }
     }
 }
 

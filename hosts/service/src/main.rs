@@ -2,8 +2,8 @@
 //!
 //! Users view and change documents. No view leaves and no change commits before its audit log is in
 //! the bucket. Read it in this order: `documents.rs`, what the functions do and log; `app.rs`, how
-//! a request becomes a function call; `database.rs`, what the audit runtime needs to know of
-//! transactions; `cache.rs`; and this file, which puts them together.
+//! a request becomes a function call; `database.rs`; `cache.rs`; and this file, which puts them
+//! together. Transactions are those of the crate `audit-sqlx`.
 
 mod app;
 mod cache;

@@ -65,7 +65,7 @@ async fn every_view_and_every_change_is_in_the_bucket_when_it_is_answered() {
         ]
     );
 
-    // A change lets go of the cached result.
+    // A change makes the cached result stale.
     let (status, _) = service.update(&id, change("two"), &from("192.0.2.1", "ada")).await;
     assert_eq!(status, 200);
     let (_, seen) = service.view(&id, &from("192.0.2.2", "bob")).await;
@@ -75,7 +75,7 @@ async fn every_view_and_every_change_is_in_the_bucket_when_it_is_answered() {
 }
 
 #[tokio::test]
-async fn what_a_client_claims_to_be_does_not_reach_a_log() {
+async fn forged_headers_reach_no_log() {
     let directory = TempDir::new().unwrap();
     let service = Service::start(&directory, &[], &[]);
     let forged = [
@@ -130,7 +130,7 @@ async fn clients_hear_from_probes_only_whether_the_service_is_ready() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn what_the_service_writes_is_for_its_owner_alone() {
+async fn written_files_are_for_their_owner_alone() {
     use std::os::unix::fs::PermissionsExt;
     let directory = TempDir::new().unwrap();
     let service = Service::start_with_journal(&directory, &[], &[]);
@@ -189,6 +189,32 @@ async fn conflicting_changes_are_retried_and_each_attempt_is_logged() {
     assert!(records.iter().any(|log| log["$audit"]["attempt"] != 1), "there was a conflict");
     for revision in 1..=committed {
         assert!(records.iter().any(|log| log["to"] == revision), "revision {revision} has a log");
+    }
+}
+
+#[tokio::test]
+async fn two_services_on_one_database_show_each_others_changes() {
+    let shared = TempDir::new().unwrap();
+    let url = format!("sqlite://{}/documents.db?mode=rwc", shared.path().display());
+    let url = std::env::var("DATABASE_URL").unwrap_or(url);
+    let directories = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let services = directories.each_ref().map(|directory| {
+        let flags = ["--database-url", &url];
+        Service::start(directory, &flags, &[])
+    });
+    let id = new_id("shared");
+    for revision in 1..=6 {
+        let [writer, other] = [revision % 2, (revision + 1) % 2].map(|n| &services[n]);
+        assert_eq!(writer.update(&id, change("x"), &[]).await.0, 200);
+        for service in [writer, other, other] {
+            assert_eq!(service.view(&id, &[]).await.1["revision"], revision);
+        }
+    }
+    // Each hand-out is logged where it happens, hits like misses.
+    for directory in &directories {
+        let records = records(directory);
+        let views = records.iter().filter(|log| log["action"] == "documents.view");
+        assert_eq!(views.count(), 9);
     }
 }
 
