@@ -157,6 +157,7 @@ impl BatchBuilder {
 
     /// Writes into this buffer, which is empty. It is free again when the last clone of the batch
     /// is dropped.
+    #[doc(hidden)]
     pub fn in_buffer(buffer: Buffer) -> BatchBuilder {
         BatchBuilder { lines: buffer, count: 0 }
     }

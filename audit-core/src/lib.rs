@@ -100,6 +100,7 @@ mod usage;
 
 pub use async_trait::async_trait;
 pub use batch::{Batch, BatchBuilder, InvalidBatch, MAX_ADDED_BYTES, MAX_BATCH_BYTES};
+#[doc(hidden)]
 pub use buffers::{Buffer, BufferPool};
 pub use clock::{Clock, SystemClock};
 pub use error::{Outcome, SinkError, SinkErrorKind};

@@ -180,6 +180,7 @@ pub struct LimitExceeded {
 
 impl LimitExceeded {
     /// One log has `actual` bytes, which is more than [`Limits::max_log_bytes`].
+    #[doc(hidden)]
     pub fn log_bytes(actual: u64, limits: &Limits) -> LimitExceeded {
         LimitExceeded {
             limit: Limit::LogBytes,
@@ -190,6 +191,7 @@ impl LimitExceeded {
     }
 
     /// The same, where counting was given up at `at_least` bytes.
+    #[doc(hidden)]
     pub fn log_bytes_at_least(at_least: u64, limits: &Limits) -> LimitExceeded {
         LimitExceeded { stopped_early: true, ..LimitExceeded::log_bytes(at_least, limits) }
     }

@@ -29,6 +29,13 @@ impl Destination for Memory {
     fn durability(&self) -> Durability {
         Durability::Delivered
     }
+
+    async fn fault(&self, number: u32) -> bool {
+        let faults = [MemoryFault::FailBefore, MemoryFault::FailAfter, MemoryFault::None];
+        let fault = faults.get(number as usize);
+        self.0.lock().unwrap().last().unwrap().script(fault.copied());
+        fault.is_some()
+    }
 }
 
 #[tokio::test]
@@ -59,6 +66,10 @@ impl Destination for ObservedMemory {
 
     fn durability(&self) -> Durability {
         Durability::Delivered
+    }
+
+    async fn fault(&self, number: u32) -> bool {
+        self.memory.fault(number).await
     }
 }
 
@@ -127,6 +138,10 @@ enum Broken {
     NumbersFromOne,
     AcceptsAfterClose,
     SharesOneStream,
+    /// It has the batch, and says that it has not.
+    DeniesWhatItStored,
+    /// It has a part of a batch, and says that it may have it.
+    StoresAPart,
 }
 
 #[derive(Debug)]
@@ -174,6 +189,19 @@ impl AuditSink for BrokenSink {
                 Ok(Receipt { place, ..receipt })
             }
             Broken::AcceptsAfterClose | Broken::SharesOneStream => self.inner.persist(batch).await,
+            Broken::DeniesWhatItStored => {
+                let persisted = self.inner.persist(batch).await;
+                persisted.map_err(|error| SinkError::not_persisted(error.kind(), "denied"))
+            }
+            Broken::StoresAPart => match self.inner.persist(batch.clone()).await {
+                Err(error) if error.outcome() == Outcome::NotPersisted => {
+                    let end = batch.lines().iter().position(|byte| *byte == b'\n').unwrap() + 1;
+                    let part = batch.lines().slice(..end);
+                    self.inner.persist(Batch::from_lines(batch.time_ms(), part).unwrap()).await?;
+                    Err(SinkError::indeterminate(error.kind(), "stored a part"))
+                }
+                answer => answer,
+            },
         }
     }
 
@@ -213,6 +241,13 @@ impl Destination for BrokenDestination {
     fn durability(&self) -> Durability {
         Durability::Delivered
     }
+
+    async fn fault(&self, number: u32) -> bool {
+        let faults = [MemoryFault::FailBefore, MemoryFault::FailAfter];
+        let fault = faults.get(number as usize);
+        self.1.lock().unwrap().last().unwrap().inner.script(fault.copied());
+        fault.is_some()
+    }
 }
 
 #[tokio::test]
@@ -224,6 +259,8 @@ async fn the_suite_catches_each_broken_sink() {
         Broken::NumbersFromOne,
         Broken::AcceptsAfterClose,
         Broken::SharesOneStream,
+        Broken::DeniesWhatItStored,
+        Broken::StoresAPart,
     ] {
         let broken = BrokenDestination(how, Mutex::default());
         let caught = tokio::spawn(async move { conformance::run(&broken).await }).await;

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use audit_core::{LimitExceeded, SinkError};
+use audit_core::{LimitExceeded, SinkError, SinkErrorKind};
 use audit_vars::BodyError;
 
 /// `audit` did not take a log. The function has failed, even if it catches this.
@@ -31,6 +31,22 @@ impl fmt::Display for AuditError {
 
 /// The message is that of what lies beneath, so nothing is left for a source to say.
 impl Error for AuditError {}
+
+impl AuditError {
+    /// Whether the same call may succeed later: no, the same function refuses the same log.
+    pub fn is_retryable(&self) -> bool {
+        false
+    }
+
+    /// The status with which an HTTP host may answer: 400 for a body, which often holds what the
+    /// client sent; 500 otherwise.
+    pub fn http_status(&self) -> u16 {
+        match self {
+            AuditError::Body(_) => 400,
+            AuditError::Limit(_) | AuditError::InAction => 500,
+        }
+    }
+}
 
 /// Why an execution has failed whatever its function does: `audit` refused a log.
 #[derive(Debug, Clone)]
@@ -110,6 +126,28 @@ impl Error for ReleaseError {
     }
 }
 
+impl ReleaseError {
+    /// Whether the same call may succeed later without anybody's doing: the sink is unavailable.
+    /// After an [indeterminate](audit_core::Outcome::Indeterminate) failure a second call may log
+    /// the first one's logs a second time.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            ReleaseError::Body(_) | ReleaseError::Limit(_) => false,
+            ReleaseError::NotDurable(error) => error.kind() == SinkErrorKind::Unavailable,
+        }
+    }
+
+    /// The status with which an HTTP host may answer: 503 where the logs are not durable, otherwise
+    /// as [`AuditError::http_status`].
+    pub fn http_status(&self) -> u16 {
+        match self {
+            ReleaseError::Body(_) => 400,
+            ReleaseError::Limit(_) => 500,
+            ReleaseError::NotDurable(_) => 503,
+        }
+    }
+}
+
 /// A mutation committed nothing, unless it says so itself. `E` is the function's error, which holds
 /// the database's where that is what failed.
 #[derive(Debug)]
@@ -159,6 +197,77 @@ impl<E: Error + 'static> Error for MutationError<E> {
             | MutationError::Conflict { source: error, .. } => Some(error),
             MutationError::Release(error) => error.source(),
             MutationError::ForeignExecution => None,
+        }
+    }
+}
+
+impl<E> MutationError<E> {
+    /// Whether the same call may succeed later: after too many write conflicts, and where
+    /// [`ReleaseError::is_retryable`] says so. Of the function's own error and of a failed commit
+    /// only `E` can tell; for them it is false.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            MutationError::Conflict { .. } => true,
+            MutationError::Release(error) => error.is_retryable(),
+            MutationError::Function(_)
+            | MutationError::ForeignExecution
+            | MutationError::Commit(_) => false,
+        }
+    }
+
+    /// The status with which an HTTP host may answer, where the function's own error does not say
+    /// another: 503 after too many write conflicts, that of [`ReleaseError::http_status`], 500
+    /// otherwise.
+    pub fn http_status(&self) -> u16 {
+        match self {
+            MutationError::Conflict { .. } => 503,
+            MutationError::Release(error) => error.http_status(),
+            MutationError::Function(_)
+            | MutationError::ForeignExecution
+            | MutationError::Commit(_) => 500,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use audit_core::Limits;
+
+    use super::*;
+
+    #[test]
+    fn errors_say_whether_a_retry_helps_and_their_status() {
+        let limit = || LimitExceeded::log_bytes(2_000_000, &Limits::default());
+        let not_durable =
+            |kind| ReleaseError::NotDurable(SinkError::not_persisted(kind, "not persisted"));
+        let body = || BodyError::refused("no body");
+        let releases = [
+            (ReleaseError::Body(body()), false, 400),
+            (ReleaseError::Limit(limit()), false, 500),
+            (not_durable(SinkErrorKind::Unavailable), true, 503),
+            (not_durable(SinkErrorKind::Blocked), false, 503),
+            (not_durable(SinkErrorKind::Closed), false, 503),
+        ];
+        for (error, is_retryable, status) in releases {
+            assert_eq!((error.is_retryable(), error.http_status()), (is_retryable, status));
+            let error = MutationError::<fmt::Error>::Release(error);
+            assert_eq!((error.is_retryable(), error.http_status()), (is_retryable, status));
+        }
+        for (error, is_retryable, status) in [
+            (MutationError::Function(fmt::Error), false, 500),
+            (MutationError::Commit(fmt::Error), false, 500),
+            (MutationError::ForeignExecution, false, 500),
+            (MutationError::Conflict { attempts: 3, source: fmt::Error }, true, 503),
+        ] {
+            assert_eq!((error.is_retryable(), error.http_status()), (is_retryable, status));
+        }
+        let audits = [
+            (AuditError::Body(body()), 400),
+            (AuditError::Limit(limit()), 500),
+            (AuditError::InAction, 500),
+        ];
+        for (error, status) in audits {
+            assert_eq!((error.is_retryable(), error.http_status()), (false, status));
         }
     }
 }

@@ -8,10 +8,12 @@ use audit_core::{Budget, UniqueId};
 use audit_vars::{BodyError, Template};
 use serde::Serialize;
 
-use crate::error::Refusal;
+use crate::audited::Audited;
+use crate::context::Context;
+use crate::error::{AuditError, Refusal};
 use crate::provenance::{FunctionKind, FunctionName, Identity, Origin};
+use crate::request::RequestContext;
 use crate::sealed_logs::{Emission, SealedLogs};
-use crate::{AuditError, AuditRuntime, Audited, RequestContext};
 
 /// A query: it reads, and its result may be cached. It knows no request, since the result serves
 /// many.
@@ -89,7 +91,7 @@ pub struct Execution<K: Audits> {
 
 /// What does not depend on the kind.
 struct Inner {
-    runtime: AuditRuntime,
+    context: Context,
     kind: FunctionKind,
     function: FunctionName,
     now_ms: i64,
@@ -234,7 +236,7 @@ impl Inner {
     #[cold]
     fn refuse(&self, state: &mut State, refusal: Refusal, origin: Option<&Origin>) {
         let origin = origin.cloned().unwrap_or_else(|| self.root());
-        self.runtime.metrics().refused(&refusal);
+        self.context.metrics().refused(&refusal);
         let (function, kind) = (&origin.function, origin.kind);
         match &refusal {
             Refusal::Limit(exceeded) => {
@@ -257,7 +259,7 @@ impl Inner {
             let nested = std::mem::take(&mut state.nested);
             let origins: Vec<Origin> = [self.root()].into_iter().chain(nested).collect();
             state.sealed = Some(Arc::new(SealedLogs::new(
-                self.runtime.clone(),
+                self.context.clone(),
                 emissions,
                 &origins,
                 refused.map(|(refusal, origin)| (refusal, origin)),
@@ -308,9 +310,9 @@ impl Drop for Inner {
 }
 
 impl<K: Audits> Execution<K> {
-    pub(crate) fn begin(runtime: AuditRuntime, kind: K, function: FunctionName) -> Execution<K> {
-        let now_ms = runtime.clock().now_ms();
-        let budget = Budget::new(*runtime.limits());
+    pub(crate) fn begin(context: Context, kind: K, function: FunctionName) -> Execution<K> {
+        let now_ms = context.clock().now_ms();
+        let budget = Budget::new(*context.limits());
         let state = Mutex::new(State {
             identity: Identity { execution: None, attempt: 1 },
             budget,
@@ -321,13 +323,13 @@ impl<K: Audits> Execution<K> {
             ended: false,
         });
         Execution {
-            inner: Held::Alone(Inner { runtime, kind: K::KIND, function, now_ms, state }),
+            inner: Held::Alone(Inner { context, kind: K::KIND, function, now_ms, state }),
             kind,
         }
     }
 
     /// Says that this is the attempt of this number, counted from 1, at one call of a function: all
-    /// attempts at it have the same id, which [`AuditRuntime::new_id`] makes. Provenance shows
+    /// attempts at it have the same id, which [`AuditRuntime::new_id`](crate::AuditRuntime::new_id) makes. Provenance shows
     /// both.
     pub fn with_attempt(self, call: UniqueId, attempt: u32) -> Execution<K> {
         self.inner.state().identity = Identity { execution: Some(call), attempt };
@@ -418,9 +420,9 @@ impl<'e, K: Audits> AuditLog<'e, K> {
     /// limit it exceeds. Either way the function has failed, even if it catches this: sealing it
     /// drops its value. What it emitted before is still made durable.
     pub fn audit<T: Serialize + ?Sized>(&self, body: &T) -> Result<(), AuditError> {
-        let runtime = &self.inner.runtime;
+        let context = &self.inner.context;
         self.inner.audit(self.origin.as_ref(), || {
-            Template::compile(runtime.vars(), runtime.limits(), body)
+            Template::compile(context.vars(), context.limits(), body)
         })
     }
 
@@ -430,9 +432,9 @@ impl<'e, K: Audits> AuditLog<'e, K> {
     ///
     /// As [`audit`](Self::audit).
     pub fn audit_json(&self, text: &str) -> Result<(), AuditError> {
-        let runtime = &self.inner.runtime;
+        let context = &self.inner.context;
         self.inner.audit(self.origin.as_ref(), || {
-            Template::from_json(runtime.vars(), runtime.limits(), text)
+            Template::from_json(context.vars(), context.limits(), text)
         })
     }
 

@@ -22,7 +22,7 @@
 //! use std::sync::Arc;
 //!
 //! use audit_core::testing::MemorySink; // in production: audit_sink_s3::S3Sink
-//! use audit_runtime::{AuditError, AuditLog, AuditRuntime, Query, RequestContext, RequestId, Var, body};
+//! use audit_runtime::prelude::*;
 //!
 //! // What the function's author writes. It knows no request: its result may be handed to many.
 //! fn page(log: &AuditLog<'_, Query>, id: &str) -> Result<String, AuditError> {
@@ -111,6 +111,13 @@
 //! of your own, say the user, is registered once with [`Vars::register`], stands in bodies as the
 //! [`Var`] that this returns, and gets its value with [`RequestContext::with_host_value`].
 //!
+//! Hosts of other frameworks ask `http::Origin::of` or `TrustedProxies::client_address` with the peer
+//! and a function over their headers.
+//!
+//! # Several sinks
+//!
+//! [`Tee`] is a sink that persists in several: all must, or some may fail.
+//!
 //! # Limits and refused bodies
 //!
 //! One execution, with everything it calls, may emit what [`Limits`] say: 500 logs, 4,000,000
@@ -136,6 +143,8 @@
 //! - **The sink is slow or hangs.** A release fails after
 //!   [`with_persist_timeout`](AuditRuntimeBuilder::with_persist_timeout), with nothing handed out.
 //!   Its [`SinkError`] says whether the logs may still arrive.
+//!   [`is_retryable`](ReleaseError::is_retryable) says whether another call may succeed,
+//!   [`http_status`](ReleaseError::http_status) how an HTTP host may answer.
 //! - **The caller goes away** and its future is dropped. Nothing is handed out, and nothing commits
 //!   that was not committing already; logs that were on their way stay on their way. See the notes
 //!   on cancellation at each method.
@@ -156,17 +165,29 @@
 //! The runtime needs tokio's timer. It spawns nothing, and starts no thread.
 
 mod audited;
+mod context;
 mod error;
 mod execution;
 #[cfg(feature = "http")]
 pub mod http;
 mod metrics;
+mod mutation;
 mod ordering;
 mod provenance;
 mod request;
+mod retry_policy;
 mod runtime;
 mod sealed_logs;
+mod tee;
 mod transaction;
+
+/// What a function or a host imports: `use audit_runtime::prelude::*;`.
+pub mod prelude {
+    pub use crate::{
+        AuditError, AuditLog, AuditRuntime, Audited, AuditedTransaction, Execution, FunctionError,
+        Mutation, MutationError, Query, ReleaseError, RequestContext, Transaction, Var, body,
+    };
+}
 
 pub use audit_core::{
     AuditSink, Clock, Limit, LimitExceeded, Limits, Outcome, Random, SinkError, SinkErrorKind,
@@ -180,5 +201,7 @@ pub use error::{AuditError, MutationError, ReleaseError};
 pub use execution::{Action, AuditLog, Audits, Execution, Mutation, Query};
 pub use provenance::{FunctionKind, FunctionName};
 pub use request::RequestContext;
+pub use retry_policy::RetryPolicy;
 pub use runtime::{AuditRuntime, AuditRuntimeBuilder};
-pub use transaction::{Attempt, AuditedTransaction, FunctionError, RetryPolicy, Transaction};
+pub use tee::Tee;
+pub use transaction::{Attempt, AuditedTransaction, FunctionError, Transaction};

@@ -1,8 +1,8 @@
 //! What a runtime counts, through the `metrics` facade.
 
+use audit_core::Outcome;
 use metrics::{Counter, counter, describe_counter};
 
-use crate::Outcome;
 use crate::error::Refusal;
 
 /// The handles of one runtime. They go to the recorder that is installed when it is built.

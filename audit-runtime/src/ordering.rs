@@ -10,20 +10,93 @@ use std::sync::Arc;
 use audit_core::{Durability, SinkError, SinkErrorKind};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::error::Refusal;
+use crate::audited::Audited;
+use crate::context::Context;
+use crate::error::{MutationError, Refusal, ReleaseError};
 use crate::execution::AttemptLogs;
+use crate::provenance::FunctionName;
+use crate::request::RequestContext;
 use crate::sealed_logs::{BATCHES_AT_ONCE, Rendered, SealedLogs};
-use crate::transaction::is_conflict;
-use crate::{
-    Attempt, AuditRuntime, Audited, AuditedTransaction, FunctionError, FunctionName, MutationError,
-    ReleaseError, RequestContext, Transaction,
-};
+use crate::transaction::{Attempt, AuditedTransaction, FunctionError, Transaction, is_conflict};
+
+impl<T> Audited<T> {
+    /// Makes the logs durable, resolved for this request, then hands out the value.
+    ///
+    /// The first release carries the moment when the function ran as `now`; each later one is a
+    /// replay and carries the moment of the replay.
+    ///
+    /// # Errors
+    ///
+    /// [`ReleaseError::NotDurable`]: nothing was handed out. Its source says whether the logs may
+    /// have reached the sink nevertheless: releasing again may log this hand-out twice.
+    /// [`ReleaseError::Limit`] and [`ReleaseError::Body`]: the function itself failed; its logs are
+    /// durable.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future hands out nothing. Logs that were on their way to the sink stay on their
+    /// way.
+    ///
+    /// # Panics
+    ///
+    /// If `request` carries a value for a variable that was registered with another runtime.
+    pub async fn release(&self, request: &RequestContext) -> Result<&T, ReleaseError> {
+        release(self.value(), self.logs(), std::slice::from_ref(request)).await
+    }
+
+    /// As [`release`](Self::release), for the one who owns it.
+    ///
+    /// # Errors
+    ///
+    /// As [`release`](Self::release).
+    pub async fn release_into(self, request: &RequestContext) -> Result<T, ReleaseError> {
+        let (value, logs) = self.into_parts();
+        release(value, logs.as_deref(), std::slice::from_ref(request)).await
+    }
+
+    /// As [`release`](Self::release) for many requests at once, say the subscribers of a query: one
+    /// set of logs for each, made durable together. The value may then be handed to all of them;
+    /// there is none to hand to nobody, so without requests this is `None`.
+    ///
+    /// # Errors
+    ///
+    /// As [`release`](Self::release). After an error the logs of some requests may be durable; the
+    /// value belongs to none of them.
+    pub async fn release_all(
+        &self,
+        requests: &[RequestContext],
+    ) -> Result<Option<&T>, ReleaseError> {
+        if requests.is_empty() {
+            return Ok(None);
+        }
+        release(self.value(), self.logs(), requests).await.map(Some)
+    }
+}
+
+impl<Tx: Transaction, T, E: FunctionError<Tx::Error>> AuditedTransaction<Tx, T, E> {
+    /// Makes the logs durable, then commits; or rolls back and makes the logs durable, if the
+    /// function failed or one of its logs was refused.
+    ///
+    /// # Errors
+    ///
+    /// [`MutationError::Function`], [`Release`](MutationError::Release) and
+    /// [`Commit`](MutationError::Commit).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future before it commits rolls back; the logs may be durable or become so.
+    /// Dropping it while it commits leaves the commit to the database; the logs are durable then.
+    pub async fn settle(self) -> Result<Attempt<T, E>, MutationError<E>> {
+        let (transaction, outcome, request) = self.into_parts();
+        settle(transaction, outcome, &request).await
+    }
+}
 
 /// Hands out a result to these requests: its logs first, then the value.
 ///
 /// A crash in here, or before the caller sends what it was given: the logs may be durable and tell
 /// of a result that nobody got.
-pub(crate) async fn release<V>(
+async fn release<V>(
     value: Result<V, Refusal>,
     logs: Option<&SealedLogs>,
     requests: &[RequestContext],
@@ -44,22 +117,22 @@ async fn make_durable(
     requests: &[RequestContext],
 ) -> Result<(), ReleaseError> {
     let Some(logs) = logs else { return Ok(()) };
-    let runtime = logs.runtime();
+    let context = logs.context();
     let mut batches = logs.batches(requests);
     let Some(first) = batches.next() else { return Ok(()) };
     let all = async {
         match batches.next() {
-            None => persist(runtime, first).await,
+            None => persist(context, first).await,
             Some(second) => {
                 let all = stream::iter([first, second].into_iter().chain(batches));
-                all.map(|rendered| persist(runtime, rendered))
+                all.map(|rendered| persist(context, rendered))
                     .buffer_unordered(BATCHES_AT_ONCE)
                     .try_for_each(|()| async { Ok(()) })
                     .await
             }
         }
     };
-    let timeout = runtime.persist_timeout();
+    let timeout = context.persist_timeout();
     let in_time = match tokio::time::timeout(timeout, all).await {
         Ok(result) => result,
         // The sink may be about to finish: nobody knows.
@@ -74,21 +147,18 @@ async fn make_durable(
             Ok(())
         }
         Err(error) => {
-            runtime.metrics().not_durable(error.outcome());
+            context.metrics().not_durable(error.outcome());
             Err(ReleaseError::NotDurable(error))
         }
     }
 }
 
-async fn persist(
-    runtime: &AuditRuntime,
-    Rendered { batch, usage }: Rendered,
-) -> Result<(), SinkError> {
-    let receipt = runtime.sink().persist(batch).await?;
+async fn persist(context: &Context, Rendered { batch, usage }: Rendered) -> Result<(), SinkError> {
+    let receipt = context.sink().persist(batch).await?;
     match receipt.durability {
         // Nothing was emitted, so nothing is metered.
         Durability::Discarded => {}
-        Durability::Journaled | Durability::Delivered => runtime.meter(usage),
+        Durability::Journaled | Durability::Delivered => context.meter(usage),
     }
     Ok(())
 }
@@ -96,7 +166,7 @@ async fn persist(
 /// Ends one attempt at a mutation: its logs become durable, and it commits if it may.
 ///
 /// Dropped in here before the commit: the transaction is dropped with it, and so rolled back.
-pub(crate) async fn settle<Tx: Transaction, T, E: FunctionError<Tx::Error>>(
+async fn settle<Tx: Transaction, T, E: FunctionError<Tx::Error>>(
     transaction: Tx,
     outcome: Audited<Result<T, E>>,
     request: &RequestContext,

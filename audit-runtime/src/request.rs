@@ -1,9 +1,9 @@
-//! Whose request it is.
+//! The request that a result is handed to.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use audit_vars::{ClientIp, HostValue, Now, RequestId, UserAgent, Values, Vars};
+use audit_vars::{ClientIp, HostValue, Now, RequestId, UserAgent, Values, Var, Vars};
 
 /// What is known of the request that a result is handed to: what the variables of its logs stand
 /// for.
@@ -23,6 +23,11 @@ impl RequestContext {
     /// of scheduled functions.
     pub fn new(request_id: RequestId) -> RequestContext {
         RequestContext { request_id, ip: None, user_agent: None, host: Arc::default() }
+    }
+
+    /// Sets the request's identifier, in place of an earlier one.
+    pub fn with_request_id(self, request_id: RequestId) -> RequestContext {
+        RequestContext { request_id, ..self }
     }
 
     /// Sets the client's address: of the client itself, not of a proxy.
@@ -57,6 +62,11 @@ impl RequestContext {
         self.user_agent.as_ref()
     }
 
+    /// The value of a variable that the host registered, if it was set.
+    pub fn host_value(&self, var: Var) -> Option<&HostValue> {
+        self.host.iter().find(|value| value.var() == var)
+    }
+
     pub(crate) fn values<'a>(&'a self, vars: &Vars, now: &'a Now) -> Values<'a> {
         let RequestContext { request_id, ip, user_agent, host } = self;
         let mut values = Values::none().with_request_id(request_id).with_now(now);
@@ -67,5 +77,28 @@ impl RequestContext {
             values = values.with_user_agent(user_agent);
         }
         values.with_host_values(vars, host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_gives_back_what_was_set_last() {
+        let mut vars = Vars::new();
+        let (user, tenant) = (vars.register("user", 64), vars.register("tenant", 64));
+        let (user, tenant) = (user.unwrap(), tenant.unwrap());
+        let id = |text| RequestId::new(text).unwrap();
+        let request = RequestContext::new(id("first"))
+            .with_request_id(id("second"))
+            .with_ip([192, 0, 2, 7].into())
+            .with_host_value(HostValue::new(user, "ada").unwrap())
+            .with_host_value(HostValue::new(user, "grace").unwrap());
+        assert_eq!(request.request_id(), &id("second"));
+        assert_eq!(request.ip(), Some([192, 0, 2, 7].into()));
+        assert_eq!(request.user_agent(), None);
+        assert_eq!(request.host_value(user).map(HostValue::as_json), Some(&b"\"grace\""[..]));
+        assert_eq!(request.host_value(tenant), None);
     }
 }

@@ -1,44 +1,29 @@
-//! What executions share: the sink, the limits, the variables, the clock.
+//! The runtime: where executions begin.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use audit_core::{
-    AuditSink, BufferPool, Clock, Limits, Random, SystemClock, SystemRandom, UniqueId, Usage,
-};
+use audit_core::{AuditSink, Clock, Limits, Random, SystemClock, SystemRandom, UniqueId, Usage};
 use audit_vars::{RequestId, Vars};
 
+use crate::context::{Context, DEFAULT_PERSIST_TIMEOUT, Shared};
+use crate::error::MutationError;
 use crate::execution::{Action, Execution, Mutation, Query};
 use crate::metrics::Metrics;
+use crate::mutation;
 use crate::provenance::FunctionName;
+use crate::request::RequestContext;
+use crate::retry_policy::RetryPolicy;
 use crate::sealed_logs::batch_buffers;
-use crate::{RequestContext, RetryPolicy};
+use crate::transaction::{AuditedTransaction, FunctionError, Transaction};
 
 /// Runs functions whose effects are held back until their logs are in the sink. One for each sink;
 /// cheap to clone.
 #[derive(Clone)]
 pub struct AuditRuntime {
-    inner: Arc<Inner>,
+    context: Context,
 }
-
-struct Inner {
-    sink: Arc<dyn AuditSink>,
-    limits: Limits,
-    vars: Vars,
-    clock: Arc<dyn Clock>,
-    random: Arc<dyn Random>,
-    persist_timeout: Duration,
-    retry_policy: RetryPolicy,
-    provenance: bool,
-    usage: Mutex<Usage>,
-    metrics: Metrics,
-    batch_buffers: BufferPool,
-}
-
-/// How long a function waits for its logs to become durable, unless a host sets another time: long
-/// enough for a bucket that answers slowly, short enough that a caller still hears of it.
-const DEFAULT_PERSIST_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl AuditRuntime {
     /// A runtime with all defaults.
@@ -48,7 +33,7 @@ impl AuditRuntime {
 
     /// A runtime to be set up.
     pub fn builder(sink: Arc<dyn AuditSink>) -> AuditRuntimeBuilder {
-        AuditRuntimeBuilder(Inner {
+        AuditRuntimeBuilder(Shared {
             sink,
             limits: Limits::default(),
             vars: Vars::new(),
@@ -65,7 +50,7 @@ impl AuditRuntime {
 
     /// Begins a query. It ends with [`Execution::seal`].
     pub fn query(&self, function: impl Into<FunctionName>) -> Execution<Query> {
-        Execution::begin(self.clone(), Query::new(), function.into())
+        Execution::begin(self.context.clone(), Query::new(), function.into())
     }
 
     /// Begins one attempt at a mutation. It ends with [`Execution::seal_transaction`], or with
@@ -76,12 +61,88 @@ impl AuditRuntime {
         function: impl Into<FunctionName>,
         request: RequestContext,
     ) -> Execution<Mutation> {
-        Execution::begin(self.clone(), Mutation::new(request), function.into())
+        Execution::begin(self.context.clone(), Mutation::new(request), function.into())
     }
 
     /// Begins an action: something that can read its request, and that has no audit log.
     pub fn action(&self, request: RequestContext) -> Action {
         Action::new(request)
+    }
+
+    /// Runs a mutation until it commits, fails, or has met too many write conflicts.
+    ///
+    /// `attempt` is called once for each attempt, with an execution whose log is empty. It begins a
+    /// transaction, runs the function, and seals both:
+    ///
+    /// ```
+    /// # use audit_runtime::{AuditLog, AuditRuntime, Execution, Mutation, MutationError, RequestContext, Transaction, Var, body};
+    /// # struct Database;
+    /// # struct Tx;
+    /// # type Error = std::io::Error;
+    /// # impl Database { async fn begin(&self) -> Result<Tx, Error> { Ok(Tx) } }
+    /// # impl Transaction for Tx {
+    /// #     type Error = Error;
+    /// #     async fn commit(self) -> Result<(), Error> { Ok(()) }
+    /// #     async fn rollback(self) -> Result<(), Error> { Ok(()) }
+    /// #     fn is_conflict(_: &Error) -> bool { false }
+    /// # }
+    /// async fn rename(log: &AuditLog<'_, Mutation>, tx: &mut Tx, name: &str) -> Result<usize, Error> {
+    ///     log.audit(&body!({ "action": "rename", "to": name, "ip": Var::IP })).map_err(Error::other)?;
+    ///     // … writes through `tx` …
+    ///     Ok(name.len())
+    /// }
+    ///
+    /// # async fn host(runtime: AuditRuntime, database: Database, request: RequestContext, name: String)
+    /// # -> Result<usize, MutationError<Error>> {
+    /// runtime
+    ///     .run_mutation("documents:rename", &request, async |execution| {
+    ///         let mut tx = database.begin().await?;
+    ///         let result = rename(&execution.log(), &mut tx, &name).await;
+    ///         Ok(execution.seal_transaction(tx, result))
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
+    ///
+    /// The logs of an attempt are made durable before its commit; those of an attempt that failed
+    /// or met a conflict are made durable too, also when `attempt` returns early with an error or
+    /// panics. The answer comes after that.
+    ///
+    /// What `attempt` returns must have been sealed by the very execution that it was given. What
+    /// another execution sealed is rolled back, since the function may have logged to this one; so
+    /// is what the execution of an earlier attempt sealed. An execution that outlives its attempt
+    /// takes no more logs.
+    ///
+    /// # Errors
+    ///
+    /// [`MutationError`]; nothing is committed, except where [`MutationError::Commit`] leaves that
+    /// open.
+    ///
+    /// `attempt` is called again while nothing of the call before is left, so an `async` closure
+    /// may not change what it captures: count in a `Cell` or an atomic.
+    ///
+    /// # Panics
+    ///
+    /// If `attempt` panics: the transaction is dropped, the logs are made durable, and the panic
+    /// goes on.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future ends the attempt as a dropped [`AuditedTransaction::settle`] does, and
+    /// there is no further one.
+    pub async fn run_mutation<Tx, T, E, F, Fut>(
+        &self,
+        function: impl Into<FunctionName>,
+        request: &RequestContext,
+        attempt: F,
+    ) -> Result<T, MutationError<E>>
+    where
+        Tx: Transaction,
+        E: FunctionError<Tx::Error>,
+        F: FnMut(Execution<Mutation>) -> Fut,
+        Fut: Future<Output = Result<AuditedTransaction<Tx, T, E>, E>>,
+    {
+        mutation::run(&self.context, function.into(), request, attempt).await
     }
 
     /// A context with a new request id and nobody behind it: for crons, scheduled functions, and as
@@ -93,72 +154,48 @@ impl AuditRuntime {
     /// A new identifier, for a call of a function whose attempts are to share one. See
     /// [`Execution::with_attempt`].
     pub fn new_id(&self) -> UniqueId {
-        UniqueId::generate(self.clock(), self.random())
+        self.context.new_id()
     }
 
     /// What was made durable through this runtime so far.
     pub fn usage(&self) -> Usage {
-        *self.inner.usage.lock().unwrap_or_else(PoisonError::into_inner)
+        self.context.usage()
     }
 
     /// The sink.
     pub fn sink(&self) -> &Arc<dyn AuditSink> {
-        &self.inner.sink
+        self.context.sink()
     }
 
     /// What one execution may emit.
     pub fn limits(&self) -> &Limits {
-        &self.inner.limits
+        self.context.limits()
     }
 
     /// The variables that bodies may use.
     pub fn vars(&self) -> &Vars {
-        &self.inner.vars
+        self.context.vars()
     }
 
     /// Where the time comes from.
     pub fn clock(&self) -> &dyn Clock {
-        &*self.inner.clock
+        self.context.clock()
     }
 
     /// The source of random bits that identifiers are made from.
     pub fn random(&self) -> &dyn Random {
-        &*self.inner.random
-    }
-
-    pub(crate) fn persist_timeout(&self) -> Duration {
-        self.inner.persist_timeout
-    }
-
-    pub(crate) fn retry_policy(&self) -> RetryPolicy {
-        self.inner.retry_policy
-    }
-
-    pub(crate) fn has_provenance(&self) -> bool {
-        self.inner.provenance
-    }
-
-    pub(crate) fn metrics(&self) -> &Metrics {
-        &self.inner.metrics
-    }
-
-    pub(crate) fn batch_buffers(&self) -> &BufferPool {
-        &self.inner.batch_buffers
-    }
-
-    pub(crate) fn meter(&self, usage: Usage) {
-        *self.inner.usage.lock().unwrap_or_else(PoisonError::into_inner) += usage;
+        self.context.random()
     }
 }
 
 impl fmt::Debug for AuditRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuditRuntime").field("sink", &self.inner.sink).finish_non_exhaustive()
+        f.debug_struct("AuditRuntime").field("sink", self.sink()).finish_non_exhaustive()
     }
 }
 
 /// Sets up an [`AuditRuntime`].
-pub struct AuditRuntimeBuilder(Inner);
+pub struct AuditRuntimeBuilder(Shared);
 
 impl AuditRuntimeBuilder {
     /// What one execution may emit. The default is that of [`Limits`].
@@ -210,7 +247,7 @@ impl AuditRuntimeBuilder {
 
     /// The runtime.
     pub fn build(self) -> AuditRuntime {
-        AuditRuntime { inner: Arc::new(self.0) }
+        AuditRuntime { context: Context::new(self.0) }
     }
 }
 

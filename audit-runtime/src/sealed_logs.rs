@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use audit_core::{Batch, BatchBuilder, Buffer, BufferPool, MAX_ADDED_BYTES, Usage};
 use audit_vars::{Now, Template};
 
+use crate::context::Context;
 use crate::error::Refusal;
 use crate::provenance::{Identity, Origin, Provenance, RefusalRecord};
-use crate::{AuditRuntime, RequestContext};
+use crate::request::RequestContext;
 
 /// One log as it was emitted.
 pub(crate) struct Emission {
@@ -18,7 +19,7 @@ pub(crate) struct Emission {
 
 /// The logs of one sealed execution.
 pub(crate) struct SealedLogs {
-    runtime: AuditRuntime,
+    context: Context,
     emissions: Vec<Emission>,
     /// Stands for a function that failed for a log that was refused and has emitted nothing.
     refusal: Option<RefusalRecord>,
@@ -58,15 +59,15 @@ impl SealedLogs {
     /// The logs, which the functions emitted that `origins` names. `refused` is the first log that
     /// was refused, and by which function.
     pub(crate) fn new(
-        runtime: AuditRuntime,
+        context: Context,
         emissions: Vec<Emission>,
         origins: &[Origin],
         refused: Option<(&Refusal, &Origin)>,
         identity: Identity,
         now_ms: i64,
     ) -> SealedLogs {
-        let provenance = runtime.has_provenance().then(|| {
-            let id = identity.execution.unwrap_or_else(|| runtime.new_id());
+        let provenance = context.has_provenance().then(|| {
+            let id = identity.execution.unwrap_or_else(|| context.new_id());
             Provenance::new(id, identity.attempt, origins)
         });
         let refusal = refused.filter(|_| emissions.is_empty()).map(|(refusal, origin)| {
@@ -77,7 +78,7 @@ impl SealedLogs {
             emissions.iter().map(|e| e.template.bound_bytes() as usize + added).sum();
         let bound_bytes = emitted + refusal.as_ref().map_or(0, RefusalRecord::bound_bytes);
         SealedLogs {
-            runtime,
+            context,
             emissions,
             refusal,
             provenance,
@@ -88,8 +89,8 @@ impl SealedLogs {
         }
     }
 
-    pub(crate) fn runtime(&self) -> &AuditRuntime {
-        &self.runtime
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
     }
 
     /// How many records a release to one request has.
@@ -119,7 +120,7 @@ impl SealedLogs {
         let mut requests = requests.iter().peekable();
         // Without a request nothing is released, so the first release is still to come.
         let mut replay = requests.peek().is_none() || self.released.swap(true, Ordering::Relaxed);
-        let mut now = Now::at_ms(if replay { self.runtime.clock().now_ms() } else { self.now_ms });
+        let mut now = Now::at_ms(if replay { self.context.clock().now_ms() } else { self.now_ms });
         std::iter::from_fn(move || {
             requests.peek()?;
             let room = self
@@ -127,7 +128,7 @@ impl SealedLogs {
                 .saturating_mul(requests.len())
                 .min(BATCH_BYTES.max(self.bound_bytes));
             let mut builder = BatchBuilder::in_buffer(if room == BATCH_BYTES {
-                self.runtime.batch_buffers().take()
+                self.context.batch_buffers().take()
             } else {
                 Buffer::with_capacity(room + Template::SPARE_BYTES)
             });
@@ -140,7 +141,7 @@ impl SealedLogs {
                     // The first hand-out carries the time of the execution, all others that of the
                     // replay.
                     replay = true;
-                    now = Now::at_ms(self.runtime.clock().now_ms());
+                    now = Now::at_ms(self.context.clock().now_ms());
                 }
             }
             let batch = builder.build(first_now.ms())?;
@@ -155,7 +156,7 @@ impl SealedLogs {
         replay: bool,
         builder: &mut BatchBuilder,
     ) -> Usage {
-        let values = request.values(self.runtime.vars(), now);
+        let values = request.values(self.context.vars(), now);
         let mut usage = Usage::default();
         if let Some(refusal) = &self.refusal {
             builder.record(|record| refusal.append(record, now, replay));

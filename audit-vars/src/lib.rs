@@ -42,17 +42,28 @@
 //! ```
 
 mod body;
+mod client_ip;
 mod compile;
 mod escape;
-#[cfg(feature = "test-util")]
-pub mod oracle;
+mod host_value;
+mod now;
+mod padding;
+mod request_id;
 mod template;
+#[cfg(feature = "test-util")]
+pub mod tree_walk;
+mod user_agent;
 mod values;
 mod var;
 
 #[doc(hidden)]
 pub use body::{Array, Elements, Members, Object};
+pub use client_ip::ClientIp;
 pub use compile::{BodyError, BodyProblem, MAX_DEPTH};
+pub use host_value::HostValue;
+pub use now::Now;
+pub use request_id::{InvalidRequestId, RequestId};
 pub use template::Template;
-pub use values::{ClientIp, HostValue, InvalidRequestId, Now, RequestId, UserAgent, Values};
+pub use user_agent::UserAgent;
+pub use values::Values;
 pub use var::{InvalidVar, Var, Vars};

@@ -1,10 +1,16 @@
 //! Variables, and the table of those that a runtime knows.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Serialize, Serializer};
 
-use crate::{ClientIp, Now, RequestId, UserAgent};
+use crate::client_ip::ClientIp;
+use crate::now::Now;
+use crate::request_id::RequestId;
+use crate::user_agent::UserAgent;
 
 /// A variable in a body: a value that is filled in when the log is released to one request.
 ///
@@ -94,13 +100,21 @@ impl Vars {
     /// to `max_bytes` bytes; that many are charged for each use of it in a log. A request that
     /// gives it no value has `null`.
     ///
+    /// The name may come from settings. The process keeps it until its end: once, however many tables
+    /// have it.
+    ///
     /// # Errors
     ///
     /// When the name is taken, empty, longer than [`MAX_NAME_BYTES`](Self::MAX_NAME_BYTES), or not
     /// of ASCII letters, digits and `_`; when `max_bytes` is less than the 4 of `null` or more than
     /// [`MAX_VAR_BYTES`](Self::MAX_VAR_BYTES); when there are [`MAX_VARS`](Self::MAX_VARS) already.
-    pub fn register(&mut self, name: &'static str, max_bytes: u32) -> Result<Var, InvalidVar> {
-        let refuse = |problem| Err(InvalidVar { name, problem });
+    pub fn register(
+        &mut self,
+        name: impl Into<Cow<'static, str>>,
+        max_bytes: u32,
+    ) -> Result<Var, InvalidVar> {
+        let name = name.into();
+        let refuse = |problem| Err(InvalidVar { name: name.clone(), problem });
         let well_formed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         if name.is_empty() || name.len() > Self::MAX_NAME_BYTES || !name.bytes().all(well_formed) {
             return refuse(VarProblem::Name);
@@ -108,14 +122,14 @@ impl Vars {
         if !(4..=Self::MAX_VAR_BYTES).contains(&max_bytes) {
             return refuse(VarProblem::MaxBytes(max_bytes));
         }
-        if self.get(name).is_some() {
+        if self.get(&name).is_some() {
             return refuse(VarProblem::Taken);
         }
         let slot = match u8::try_from(self.known.len()) {
             Ok(slot) if usize::from(slot) < Self::MAX_VARS => slot,
             Ok(_) | Err(_) => return refuse(VarProblem::TooMany),
         };
-        let var = Var { name, slot, max_bytes };
+        let var = Var { name: kept(name), slot, max_bytes };
         self.known.push(var);
         Ok(var)
     }
@@ -136,6 +150,25 @@ impl Vars {
     }
 }
 
+/// The name for as long as the process lives, so that a [`Var`] can be copied.
+fn kept(name: Cow<'static, str>) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    match name {
+        Cow::Borrowed(name) => name,
+        Cow::Owned(name) => {
+            let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+            match names.get(&*name) {
+                Some(name) => name,
+                None => {
+                    let name = Box::leak(name.into_boxed_str());
+                    names.insert(name);
+                    name
+                }
+            }
+        }
+    }
+}
+
 impl Default for Vars {
     fn default() -> Vars {
         Vars::new()
@@ -145,7 +178,7 @@ impl Default for Vars {
 /// A variable that cannot be registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidVar {
-    name: &'static str,
+    name: Cow<'static, str>,
     problem: VarProblem,
 }
 
@@ -209,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_registered_is_said() {
+    fn invalid_variables_are_refused_with_the_reason() {
         let mut vars = Vars::new();
         let mut message = |name, bytes| vars.register(name, bytes).unwrap_err().to_string();
         assert_eq!(message("ip", 10), "audit variable \"ip\" is already registered");
@@ -217,11 +250,19 @@ mod tests {
         assert!(message("a-b", 10).contains("1 to 64 ASCII letters"));
         assert!(message("a", 3).contains("3 bytes, allowed are 4 to 65536"));
         for n in 4..Vars::MAX_VARS {
-            vars.register(Box::leak(format!("v{n}").into_boxed_str()), 10).unwrap();
+            vars.register(format!("v{n}"), 10).unwrap();
         }
         assert!(
             vars.register("more", 10).unwrap_err().to_string().contains("one more than the 32")
         );
+    }
+
+    #[test]
+    fn a_name_from_settings_is_kept_once() {
+        let register = |name: String| Vars::new().register(name, 10).unwrap();
+        let (one, other) = (register("tenant".to_owned()), register("tenant".to_owned()));
+        assert_eq!(one, other);
+        assert!(std::ptr::eq(one.name(), other.name()));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 
 use audit_benches::bodies::{NOW_MS, Nasty, REQUEST_ID, USER_AGENT, View};
 use audit_core::Limits;
-use audit_vars::{ClientIp, Now, RequestId, Template, UserAgent, Values, Vars, oracle};
+use audit_vars::{ClientIp, Now, RequestId, Template, UserAgent, Values, Vars, tree_walk};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde::Serialize;
 use serde::de::IgnoredAny;
@@ -78,7 +78,7 @@ fn stages<T: Serialize>(criterion: &mut Criterion, name: &str, body: &T) {
     template.render(&values, &mut line);
     assert_eq!(
         serde_json::from_slice::<Value>(&line).expect("a rendering is JSON"),
-        serde_json::from_slice::<Value>(&oracle::tree_walk(&tree, &lookup))
+        serde_json::from_slice::<Value>(&tree_walk::tree_walk(&tree, &lookup))
             .expect("a tree is JSON"),
     );
     println!("{name}: {} bytes of text, {} bytes rendered", text.len(), line.len());
@@ -108,7 +108,9 @@ fn stages<T: Serialize>(criterion: &mut Criterion, name: &str, body: &T) {
         });
     });
     group.bench_function("to_vec", |b| b.iter(|| serde_json::to_vec(black_box(&tree))));
-    group.bench_function("tree_walk", |b| b.iter(|| oracle::tree_walk(black_box(&tree), &lookup)));
+    group.bench_function("tree_walk", |b| {
+        b.iter(|| tree_walk::tree_walk(black_box(&tree), &lookup))
+    });
     group.finish();
 }
 

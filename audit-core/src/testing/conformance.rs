@@ -30,6 +30,15 @@ pub trait Destination: Send + Sync {
 
     /// What the receipts of this sink must promise.
     fn durability(&self) -> Durability;
+
+    /// Makes the next `persist` of the sink that was opened last go wrong in the way of this
+    /// number, counted from 0: fail, be refused, lose its answer, but answer in the end. Gives false
+    /// if there is no such way, which the default says of all numbers. What the sink then says is
+    /// compared with what is stored.
+    async fn fault(&self, number: u32) -> bool {
+        let _ = number;
+        false
+    }
 }
 
 /// Runs the whole suite.
@@ -43,6 +52,7 @@ pub async fn run(destination: &dyn Destination) {
     later_batches_come_later(destination).await;
     the_largest_batch_is_accepted(destination).await;
     a_dropped_persist_is_whole_or_absent(destination).await;
+    a_failed_batch_is_where_its_error_says(destination).await;
     nothing_is_accepted_after_close(destination).await;
     two_openings_share_no_stream(destination).await;
     pointers_forward(destination).await;
@@ -175,20 +185,57 @@ async fn a_dropped_persist_is_whole_or_absent(destination: &dyn Destination) {
     sink.close().await.expect("close");
     let found = stored(destination, "dropped-").await;
     for polls in 0..8 {
-        let of_batch = batch(&format!("dropped-{polls}-"), 4);
-        let lines: Vec<_> = of_batch.records().collect();
-        let places: Vec<_> = found
-            .iter()
-            .filter(|(_, line)| lines.contains(line))
-            .map(|((_, n), line)| (*n, line.clone()))
-            .collect();
-        if let Some((first, _)) = places.first() {
-            let whole: Vec<_> = (*first..).zip(lines).collect();
-            assert_eq!(
-                places, whole,
-                "a batch whose persist was dropped is there whole, in order, or not at all"
-            );
+        is_whole_or_absent(&found, &batch(&format!("dropped-{polls}-"), 4));
+    }
+}
+
+/// Whether the batch is there at all. A batch of which nobody knows is there whole, in order, or not
+/// at all.
+fn is_whole_or_absent(found: &BTreeMap<(UniqueId, u64), Bytes>, batch: &Batch) -> bool {
+    let lines: Vec<_> = batch.records().collect();
+    let places: Vec<_> = found
+        .iter()
+        .filter(|(_, line)| lines.contains(line))
+        .map(|((_, n), line)| (*n, line.clone()))
+        .collect();
+    let Some((first, _)) = places.first() else { return false };
+    let whole: Vec<_> = (*first..).zip(lines).collect();
+    assert_eq!(places, whole, "a batch of which nobody knows is whole, in order, or absent");
+    true
+}
+
+async fn a_failed_batch_is_where_its_error_says(destination: &dyn Destination) {
+    for number in 0.. {
+        // A fault may end the sink for good.
+        let sink = destination.open().await;
+        let before = batch(&format!("before-fault-{number}-"), 2);
+        let receipt = sink.persist(before.clone()).await.expect("persist before the fault");
+        let mut all = expected(&before, &receipt);
+        if !destination.fault(number).await {
+            sink.close().await.expect("close");
+            return;
         }
+        let faulty = batch(&format!("fault-{number}-"), 3);
+        let answer = sink.persist(faulty.clone()).await;
+        let after = batch(&format!("after-fault-{number}-"), 2);
+        if let Ok(receipt) = sink.persist(after.clone()).await {
+            all.extend(expected(&after, &receipt));
+        }
+        // What it waits for may be gone for good: its error is no matter here.
+        drop(sink.close().await);
+
+        let found = stored(destination, &format!("fault-{number}-")).await;
+        let is_there = is_whole_or_absent(&found, &faulty);
+        match &answer {
+            Ok(receipt) => assert_eq!(found, expected(&faulty, receipt), "fault {number}"),
+            Err(error) if error.outcome() == Outcome::NotPersisted => {
+                assert!(!is_there, "fault {number}: {error}, said to be not persisted, is there");
+            }
+            Err(_indeterminate) => {}
+        }
+        let mut others = stored(destination, &format!("before-fault-{number}-")).await;
+        others.extend(stored(destination, &format!("after-fault-{number}-")).await);
+        assert_eq!(others, all, "fault {number} touches no other batch that was acknowledged");
     }
 }
 

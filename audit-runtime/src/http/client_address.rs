@@ -100,8 +100,41 @@ impl TrustedProxies {
         self.networks.iter().any(|network| network.contains(&address))
     }
 
-    /// The client of a request that came from `peer` with these lines of the header, in their
-    /// order. `None` if a trusted proxy says that it does not know, or says it in no valid form.
+    /// The client's address of a request from `peer`, the address at the other end of the
+    /// connection. `lines` gives the lines of the header with this name, in lower case, in the
+    /// order in which they came. `None` if a trusted proxy says that it does not know the client,
+    /// or says it in no valid form.
+    ///
+    /// For hosts that need nothing but the address, whatever their headers are: actix-web, gRPC's
+    /// metadata. [`Origin::of`](super::Origin::of) gives the request's id as well, and warns where
+    /// the proxies are not those that were named.
+    ///
+    /// ```
+    /// use audit_runtime::http::TrustedProxies;
+    ///
+    /// let proxies: TrustedProxies = "10.0.0.0/8".parse()?;
+    /// let metadata = [("x-forwarded-for", "203.0.113.9, 192.0.2.9")];
+    /// let lines = |name: &str| {
+    ///     let name = name.to_owned();
+    ///     metadata.iter().filter(move |(of, _)| *of == name).map(|(_, line)| line.as_bytes())
+    /// };
+    /// let client = |peer: [u8; 4]| proxies.client_address(peer.into(), lines);
+    /// assert_eq!(client([10, 1, 2, 3]), Some([192, 0, 2, 9].into()));
+    /// assert_eq!(client([198, 51, 100, 1]), Some([198, 51, 100, 1].into()));
+    /// # Ok::<(), audit_runtime::http::InvalidProxies>(())
+    /// ```
+    pub fn client_address<'a, L>(
+        &self,
+        peer: IpAddr,
+        lines: impl FnOnce(&str) -> L,
+    ) -> Option<IpAddr>
+    where
+        L: IntoIterator<Item = &'a [u8]>,
+    {
+        self.client(peer, lines(self.header.name().as_str()))
+    }
+
+    /// The same with the lines of the proxies' own header.
     pub(super) fn client<'a>(
         &self,
         peer: IpAddr,

@@ -96,3 +96,18 @@ fn sizes_are_small() {
     assert!(size_of::<MutationError<Box<DbError>>>() <= 24);
     assert!(size_of::<Audited<Arc<()>>>() <= 40);
 }
+
+/// A sealed stream, say: sent to another thread, and shared with none.
+#[test]
+fn release_into_asks_for_no_sync() {
+    fn sends<T: Send>(value: T) -> T {
+        value
+    }
+    let host = Host::new();
+    let request = alice();
+    let sealed = host.view(std::cell::Cell::new(7));
+    drop(sends(sealed.release_into(&request)));
+    let execution = host.runtime.mutation("f", alice());
+    let value = Ok::<_, DbError>(std::cell::Cell::new(7));
+    drop(sends(execution.seal_transaction(host.database.begin(), value).settle()));
+}

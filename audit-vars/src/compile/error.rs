@@ -4,8 +4,8 @@ use std::fmt;
 
 use audit_core::LimitExceeded;
 
-use crate::Vars;
 use crate::escape::escape_into;
+use crate::var::Vars;
 
 /// This is not a body, or is too large to be one. It says where: [`path`](Self::path).
 ///

@@ -13,9 +13,9 @@ use std::cell::Cell;
 use audit_core::{LimitExceeded, Limits};
 use serde::ser::{self, Serialize};
 
+use crate::host_value::HostValue;
 use crate::template::{Cut, Template};
-use crate::values::HostValue;
-use crate::{Var, Vars};
+use crate::var::{Var, Vars};
 
 /// How deep objects and arrays of a body may nest, the body itself included. Readers of JSON
 /// commonly stop at 128 levels (`serde_json` does); a host's variable may add its own few.
@@ -172,28 +172,63 @@ fn template(
     compiled
 }
 
-/// A body from anything that serializes.
-pub(crate) fn body<T: Serialize + ?Sized>(
-    vars: &Vars,
-    limits: &Limits,
-    body: &T,
-) -> Result<Template, BodyError> {
-    template(vars, limits, |compiler| body.serialize(compiler))
+impl Template {
+    /// Compiles anything that serializes: a [`body!`](crate::body), a struct or a map with
+    /// [`Var`](crate::Var)s in it.
+    ///
+    /// It is written as `serde_json` would, in one pass that also makes all checks. Data is never a
+    /// variable, whatever it looks like: an object with a member `$var` is refused like any key
+    /// that begins with `$`.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyError`] says what is wrong and where: not an object, a reserved key, a key that stands
+    /// twice in an object (as written, however it was spelled or made), an unknown variable,
+    /// nesting beyond [`MAX_DEPTH`](crate::MAX_DEPTH), larger than [`Limits::max_log_bytes`] once
+    /// variables are at their largest.
+    pub fn compile<T: Serialize + ?Sized>(
+        vars: &Vars,
+        limits: &Limits,
+        body: &T,
+    ) -> Result<Template, BodyError> {
+        template(vars, limits, |compiler| body.serialize(compiler))
+    }
+
+    /// Compiles JSON text in which an object of exactly one member, `{"$var":"<name>"}`, stands for
+    /// a variable.
+    ///
+    /// For hosts whose functions are written in another language: whoever makes the text must have
+    /// told variables from data already, as Convex's `log.audit` does with Symbols. White space
+    /// between values is left out and what ends a line for some readers is escaped (U+0085, U+2028,
+    /// U+2029: the same string, as JSON); everything else stays as it was written: numbers,
+    /// escapes, the order of members. A sentinel's key and name are taken literally: written with
+    /// escapes (`\u0024var`) the key is a reserved one.
+    ///
+    /// # Errors
+    ///
+    /// As [`compile`](Self::compile), and for text that is not JSON (RFC 8259) or that readers
+    /// disagree about (RFC 7493): unpaired surrogates, numbers beyond the range of a 64-bit float.
+    pub fn from_json(vars: &Vars, limits: &Limits, text: &str) -> Result<Template, BodyError> {
+        template(vars, limits, |compiler| {
+            compiler.text.reserve(text.len().min(limits.max_log_bytes() as usize));
+            json::compile(compiler, text, json::Sentinels::Variables)
+        })
+    }
 }
 
-/// A body from JSON text in which sentinels stand for variables.
-pub(crate) fn json_body(vars: &Vars, limits: &Limits, text: &str) -> Result<Template, BodyError> {
-    template(vars, limits, |compiler| {
-        compiler.text.reserve(text.len().min(limits.max_log_bytes() as usize));
-        json::compile(compiler, text, json::Sentinels::Variables)
-    })
-}
-
-/// The JSON of a host variable's value.
-pub(crate) fn host_value<T: Serialize + ?Sized>(var: Var, value: &T) -> Result<Vec<u8>, BodyError> {
-    let mut compiler = Compiler::new(Rules::HostValue(var), Vec::with_capacity(64), Vec::new());
-    value.serialize(&mut compiler)?;
-    compiler.check_whole()?;
-    compiler.check_size(0)?;
-    Ok(compiler.text)
+impl HostValue {
+    /// The value that `var` has: anything that serializes to JSON, under the same rules as a body
+    /// (no key begins with `$`), but without variables.
+    ///
+    /// # Errors
+    ///
+    /// When its JSON is longer than [`Var::max_bytes`], nests deeper than
+    /// [`MAX_DEPTH`](Self::MAX_DEPTH), or breaks a rule for bodies.
+    pub fn new<T: Serialize + ?Sized>(var: Var, value: &T) -> Result<HostValue, BodyError> {
+        let mut compiler = Compiler::new(Rules::HostValue(var), Vec::with_capacity(64), Vec::new());
+        value.serialize(&mut compiler)?;
+        compiler.check_whole()?;
+        compiler.check_size(0)?;
+        Ok(HostValue::compiled(var, compiler.text))
+    }
 }

@@ -2,7 +2,7 @@
 //! serializing it gives.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use audit_vars::{Template, oracle};
+use audit_vars::{Template, tree_walk};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -44,7 +44,7 @@ proptest! {
         blanks in prop::collection::vec(prop::sample::select(vec!["", " ", "\n", "\r\n\t "]), 1..8),
     ) {
         let tree = body.to_value();
-        let walked = oracle::tree_walk(&tree, &|name| request.lookup(name));
+        let walked = tree_walk::tree_walk(&tree, &|name| request.lookup(name));
         let walked = trees::in_one_line(&String::from_utf8(walked).unwrap());
 
         let compiled = Template::compile(&TABLE.vars, &limits(), &body).unwrap();

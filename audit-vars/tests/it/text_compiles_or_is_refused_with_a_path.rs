@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use audit_vars::{BodyProblem, MAX_DEPTH, Template, oracle};
+use audit_vars::{BodyProblem, MAX_DEPTH, Template, tree_walk};
 use proptest::prelude::*;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
@@ -195,7 +195,7 @@ fn check(text: &str, request: &Request) -> Result<(), TestCaseError> {
         (Ok(template), read) => {
             prop_assert!(read.is_ok_and(|read| read.is_body()), "compiled, but is no body: {text}");
             let value: Value = serde_json::from_str(text).unwrap();
-            let walked = oracle::tree_walk(&value, &|name| request.lookup(name));
+            let walked = tree_walk::tree_walk(&value, &|name| request.lookup(name));
             let mut line = Vec::new();
             template.render(&request.values(), &mut line);
             prop_assert!(crate::trees::is_one_line(std::str::from_utf8(&line).unwrap()));

@@ -1,6 +1,4 @@
 //! The tower layer, driven as a server drives it.
-#![cfg(feature = "http")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::IpAddr;
 use std::sync::Arc;

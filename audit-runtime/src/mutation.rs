@@ -1,0 +1,58 @@
+//! The loop that retries a mutation on write conflicts.
+
+use std::panic::{AssertUnwindSafe, resume_unwind};
+
+use audit_core::UniqueId;
+use futures::FutureExt;
+
+use crate::context::Context;
+use crate::error::MutationError;
+use crate::execution::{Execution, Mutation};
+use crate::ordering;
+use crate::provenance::FunctionName;
+use crate::request::RequestContext;
+use crate::transaction::{Attempt, AuditedTransaction, FunctionError, Transaction};
+
+/// Runs attempts until one commits or fails, or there were too many.
+pub(crate) async fn run<Tx, T, E, F, Fut>(
+    context: &Context,
+    function: FunctionName,
+    request: &RequestContext,
+    mut attempt: F,
+) -> Result<T, MutationError<E>>
+where
+    Tx: Transaction,
+    E: FunctionError<Tx::Error>,
+    F: FnMut(Execution<Mutation>) -> Fut,
+    Fut: Future<Output = Result<AuditedTransaction<Tx, T, E>, E>>,
+{
+    let policy = context.retry_policy();
+    let mut number = 1;
+    // Nobody sees the id if there is no provenance.
+    let call = if context.has_provenance() { context.new_id() } else { UniqueId::from_bits(0) };
+    loop {
+        let kind = Mutation::new(request.clone());
+        let execution =
+            Execution::begin(context.clone(), kind, function.clone()).with_attempt(call, number);
+        let (execution, logs) = execution.attended();
+        // What `attempt` does before it gives its future is part of the attempt.
+        let attempt = async { attempt(execution).await };
+        let ran = AssertUnwindSafe(attempt).catch_unwind().await;
+        let settled = match ran {
+            Ok(returned) => ordering::end_attempt(returned, &logs, request).await?,
+            Err(panic) => {
+                ordering::end_panicked(&function, &logs, request).await;
+                resume_unwind(panic)
+            }
+        };
+        let conflict = match settled {
+            Attempt::Committed(value) => return Ok(value),
+            Attempt::Conflict(error) => error,
+        };
+        if number >= policy.max_attempts {
+            return Err(MutationError::Conflict { attempts: number, source: conflict });
+        }
+        tokio::time::sleep(policy.backoff(number, context.random().next_u64())).await;
+        number += 1;
+    }
+}

@@ -1,0 +1,171 @@
+//! A sink that persists in several.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use audit_core::{AuditSink, Batch, Outcome, Receipt, SinkError, async_trait};
+use futures::future::{join, join_all};
+
+/// A sink that persists every batch in several others: in all that must, and in those that may.
+///
+/// The receipt is that of the first sink, and so are the durability and the places it names. A batch
+/// is durable once every sink that *must* have it does; what a sink that *may* have it answers
+/// changes nothing, and a failure of it is said in a warning.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use audit_core::testing::MemorySink;
+/// use audit_runtime::{AuditRuntime, Tee};
+///
+/// # let (bucket, second_region, siem) = (MemorySink::new(), MemorySink::new(), MemorySink::new());
+/// let tee = Tee::new(Arc::new(bucket)).with_required(Arc::new(second_region));
+/// let runtime = AuditRuntime::new(Arc::new(tee.with_optional(Arc::new(siem))));
+/// ```
+///
+/// # Failures
+///
+/// Where a required sink fails, the batch is *not persisted* only if every sink says so; it is
+/// indeterminate as soon as one has it or may have it. A retry may then put it into the others a
+/// second time.
+#[derive(Debug)]
+pub struct Tee {
+    first: Arc<dyn AuditSink>,
+    required: Vec<Arc<dyn AuditSink>>,
+    optional: Vec<Arc<dyn AuditSink>>,
+    optional_timeout: Duration,
+    is_closed: AtomicBool,
+}
+
+/// How long a batch that is durable where it must be waits for a sink that may have it: longer than
+/// a bucket usually takes, short enough for a caller.
+const DEFAULT_OPTIONAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Tee {
+    /// A tee with one sink, which every batch must reach and whose receipts it gives.
+    pub fn new(first: Arc<dyn AuditSink>) -> Tee {
+        Tee {
+            first,
+            required: Vec::new(),
+            optional: Vec::new(),
+            optional_timeout: DEFAULT_OPTIONAL_TIMEOUT,
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Adds a sink that every batch must reach too.
+    pub fn with_required(mut self, sink: Arc<dyn AuditSink>) -> Tee {
+        self.required.push(sink);
+        self
+    }
+
+    /// Adds a sink that a batch may miss. It loses what it does not take in time, and what comes
+    /// while it fails.
+    pub fn with_optional(mut self, sink: Arc<dyn AuditSink>) -> Tee {
+        self.optional.push(sink);
+        self
+    }
+
+    /// How long a batch that is durable in all required sinks waits for the optional ones, counted
+    /// from the beginning of `persist`. The default is 1 second.
+    pub fn with_optional_timeout(self, timeout: Duration) -> Tee {
+        Tee { optional_timeout: timeout, ..self }
+    }
+
+    fn required(&self) -> impl Iterator<Item = &Arc<dyn AuditSink>> {
+        std::iter::once(&self.first).chain(&self.required)
+    }
+
+    /// Asks every sink, and gives the first error of a required one.
+    async fn of_each<F: Future<Output = Result<(), SinkError>>>(
+        &self,
+        ask: impl Fn(Arc<dyn AuditSink>) -> F,
+    ) -> Result<(), SinkError> {
+        let required = join_all(self.required().map(|sink| ask(Arc::clone(sink))));
+        let optional = self.optional.iter().map(|sink| {
+            let asked = tokio::time::timeout(self.optional_timeout, ask(Arc::clone(sink)));
+            async move {
+                if let Some(problem) = problem(asked.await) {
+                    tracing::warn!(%sink, problem, "an optional audit sink may miss records");
+                }
+            }
+        });
+        let (required, _) = join(required, join_all(optional)).await;
+        required.into_iter().collect()
+    }
+}
+
+/// What an optional sink failed with.
+fn problem<T>(answer: Result<Result<T, SinkError>, tokio::time::error::Elapsed>) -> Option<String> {
+    match answer {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_elapsed) => Some("it did not answer in time".to_owned()),
+    }
+}
+
+#[async_trait]
+impl AuditSink for Tee {
+    async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
+        if self.is_closed.load(Ordering::Relaxed) {
+            return Err(SinkError::closed());
+        }
+        let required = join_all(self.required().map(|sink| sink.persist(batch.clone())));
+        let optional = self.optional.iter().map(|sink| {
+            let persisted =
+                tokio::time::timeout(self.optional_timeout, sink.persist(batch.clone()));
+            async move { (sink, persisted.await) }
+        });
+        let (required, optional) = join(required, join_all(optional)).await;
+        let mut is_anywhere = false;
+        for (sink, answer) in optional {
+            let is_absent = matches!(
+                &answer,
+                Ok(Err(error)) if error.outcome() == Outcome::NotPersisted
+            );
+            is_anywhere |= !is_absent;
+            if let Some(problem) = problem(answer) {
+                tracing::warn!(%sink, problem, "an optional audit sink misses records");
+            }
+        }
+        is_anywhere |= required.iter().any(|answer| match answer {
+            Ok(_) => true,
+            Err(error) => error.outcome() == Outcome::Indeterminate,
+        });
+        let mut answers = required.into_iter();
+        let receipt = answers.next().expect("the first sink");
+        let error = match receipt {
+            Ok(receipt) => match answers.find_map(Result::err) {
+                None => return Ok(receipt),
+                Some(error) => error,
+            },
+            Err(error) => error,
+        };
+        if is_anywhere && error.outcome() == Outcome::NotPersisted {
+            let kind = error.kind();
+            let message = "one of several audit sinks failed, another may have the records";
+            return Err(SinkError::indeterminate(kind, message).with_source(error));
+        }
+        Err(error)
+    }
+
+    async fn flush(&self) -> Result<(), SinkError> {
+        self.of_each(|sink| async move { sink.flush().await }).await
+    }
+
+    async fn close(&self) -> Result<(), SinkError> {
+        // An optional sink that does not close in time would go on taking batches.
+        self.is_closed.store(true, Ordering::Relaxed);
+        self.of_each(|sink| async move { sink.close().await }).await
+    }
+}
+
+impl fmt::Display for Tee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tee({}", self.first)?;
+        self.required.iter().try_for_each(|sink| write!(f, ", {sink}"))?;
+        self.optional.iter().try_for_each(|sink| write!(f, ", optional {sink}"))?;
+        f.write_str(")")
+    }
+}

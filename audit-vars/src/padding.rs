@@ -1,0 +1,77 @@
+//! Short pieces of text that are copied as chunks of a fixed size.
+//!
+//! A call of memcpy for 20 bytes costs more than the 20 bytes. So texts of templates and values have
+//! bytes to spare behind their end, which mean nothing: a short piece is copied together with what
+//! is behind it, and the output is cut off at the piece's end.
+
+use std::sync::Arc;
+
+/// What one variable stands for, as it is copied.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece<'a> {
+    /// Begins with it. What may follow means nothing.
+    pub(crate) padded: &'a [u8],
+    pub(crate) len: usize,
+}
+
+impl<'a> Piece<'a> {
+    pub(crate) fn as_json(&self) -> &'a [u8] {
+        &self.padded[..self.len]
+    }
+}
+
+pub(crate) const NULL: Piece<'static> = Piece {
+    padded: &{
+        let mut padded = [0; SHORT_CHUNK];
+        (padded[0], padded[1], padded[2], padded[3]) = (b'n', b'u', b'l', b'l');
+        padded
+    },
+    len: 4,
+};
+
+/// JSON with spaces behind it, so that it can be copied as a chunk.
+pub(crate) fn padded(mut json: Vec<u8>) -> Arc<str> {
+    json.resize(json.len().max(SHORT_CHUNK), b' ');
+    String::from_utf8(json).expect("made of text").into()
+}
+
+/// Most pieces between variables, and most values, are not longer than this.
+pub(crate) const SHORT_CHUNK: usize = 64;
+
+/// Beyond this, copying a chunk takes longer than a call of memcpy.
+pub(crate) const LONGEST_CHUNK: usize = 128;
+
+/// What memcpy copies in a loop, whatever the processor.
+const LOOPED: usize = 2_048;
+
+/// Appends the first `len` of these bytes. Where there are enough behind them, they are copied as a
+/// chunk whose size the compiler knows, and what is too much is cut off: a few instructions
+/// instead of a call. The smallest chunk that will do, since it is the stores that take the time.
+#[inline(always)]
+pub(crate) fn append(out: &mut Vec<u8>, padded: &[u8], len: usize) {
+    let is_copied = match len {
+        0..=16 => append_chunk::<16>(out, padded, len),
+        17..=32 => append_chunk::<32>(out, padded, len),
+        33..=SHORT_CHUNK => append_chunk::<SHORT_CHUNK>(out, padded, len),
+        65..=LONGEST_CHUNK => append_chunk::<LONGEST_CHUNK>(out, padded, len),
+        _ => false,
+    };
+    if !is_copied {
+        append_long(out, &padded[..len]);
+    }
+}
+
+/// False if there are no `N` bytes.
+#[inline(always)]
+fn append_chunk<const N: usize>(out: &mut Vec<u8>, padded: &[u8], len: usize) -> bool {
+    let Some(chunk) = padded.first_chunk::<N>() else { return false };
+    let end = out.len() + len;
+    out.extend_from_slice(chunk);
+    out.truncate(end);
+    true
+}
+
+fn append_long(out: &mut Vec<u8>, bytes: &[u8]) {
+    // From some KB on memcpy uses an instruction that is slower than its own loops for less.
+    bytes.chunks(LOOPED).for_each(|chunk| out.extend_from_slice(chunk));
+}
