@@ -8,6 +8,7 @@
 //! - [`AuditSink`]: makes batches durable; its documentation is the contract. A [`Receipt`] says
 //!   how durable and where, a [`SinkError`] whether the batch may have been persisted all the same,
 //!   and what to do.
+//! - [`Health`]: how a sink is doing, for probes and for operators.
 //! - [`Limits`] and the [`Budget`] that counts against them; [`Usage`], what logs are metered as.
 //! - [`Clock`], [`Random`] and the [`UniqueId`]s made from them, so that a test holds time and
 //!   chance in its hand.
@@ -89,6 +90,7 @@ mod batch;
 mod buffers;
 mod clock;
 mod error;
+mod health;
 mod id;
 mod limits;
 mod observed;
@@ -104,6 +106,7 @@ pub use batch::{Batch, BatchBuilder, InvalidBatch, MAX_ADDED_BYTES, MAX_BATCH_BY
 pub use buffers::{Buffer, BufferPool};
 pub use clock::{Clock, SystemClock};
 pub use error::{Outcome, SinkError, SinkErrorKind};
+pub use health::{Commits, Health, HealthState};
 pub use id::{InvalidId, UniqueId};
 pub use limits::{Budget, InvalidLimits, Limit, LimitExceeded, Limits};
 pub use observed::Observed;

@@ -1,10 +1,11 @@
 //! A sink that tells what it has made durable.
 
 use std::fmt;
+use std::pin::Pin;
 
 use async_trait::async_trait;
 
-use crate::{AuditSink, Batch, Place, Receipt, SinkError};
+use crate::{AuditSink, Batch, Health, Place, Receipt, SinkError};
 
 /// Hands everything to another sink, and shows an observer each batch that this one gave a place,
 /// after it is durable.
@@ -43,6 +44,14 @@ impl<S: AuditSink> AuditSink for Observed<S> {
 
     async fn close(&self) -> Result<(), SinkError> {
         self.sink.close().await
+    }
+
+    fn health(&self) -> Health {
+        self.sink.health()
+    }
+
+    fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {
+        self.sink.stopped()
     }
 }
 

@@ -1,11 +1,12 @@
 //! Where batches go: the contract between a runtime and its sink.
 
 use std::fmt::{Debug, Display};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Batch, SinkError, UniqueId};
+use crate::{Batch, Health, SinkError, UniqueId};
 
 /// A place that makes batches durable.
 ///
@@ -53,12 +54,27 @@ pub trait AuditSink: Debug + Display + Send + Sync + 'static {
     /// destination.
     async fn flush(&self) -> Result<(), SinkError>;
 
-    /// Refuses new batches, then does what [`flush`](Self::flush) does and lets go of what the sink
+    /// Refuses new batches, then does what [`flush`](Self::flush) does and releases what the sink
     /// holds: connections, files, background tasks.
     ///
     /// It has no deadline of its own: if the destination is out of reach it waits. The caller puts
     /// a limit on it; what was promised by then is kept as the sink's durability says.
     async fn close(&self) -> Result<(), SinkError>;
+
+    /// How the sink is doing, for probes and for operators. Cheap: the destination is not asked.
+    ///
+    /// A sink that does not say is one of which nothing is known to be wrong.
+    fn health(&self) -> Health {
+        Health::default()
+    }
+
+    /// Completes when the sink takes nothing more before the process is restarted
+    /// ([`Commits::Stopped`](crate::Commits::Stopped)), with the reason: for a host that then ends,
+    /// so that its supervisor starts it again. Never completes for a sink that goes on, closed or
+    /// not, nor once the sink was dropped.
+    fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {
+        Box::pin(std::future::pending())
+    }
 }
 
 macro_rules! forward {
@@ -75,6 +91,14 @@ macro_rules! forward {
 
             async fn close(&self) -> Result<(), SinkError> {
                 (**self).close().await
+            }
+
+            fn health(&self) -> Health {
+                (**self).health()
+            }
+
+            fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {
+                (**self).stopped()
             }
         }
     };

@@ -10,7 +10,7 @@
 //! - [`Shutdown`]: stop accepting, drain within a limit, [`close`] the sink within its own, and
 //!   [`exit`]; a second signal ends the process at once.
 //!
-//! The hosts in `hosts/` are built on it. It depends on `audit-core` and `audit-sink-s3`; nothing
+//! The hosts in `hosts/` are built on it. It depends on `audit-core` alone of the workspace; nothing
 //! but hosts depends on it.
 //!
 //! # Example

@@ -1,4 +1,4 @@
-//! How a sink is doing, for operators and for the errors it gives.
+//! Where the parts of a sink report how they are doing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,95 +6,12 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use audit_core::{Commits, Health, HealthState};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
 use crate::metrics::Metrics;
 use crate::panic::{Panicked, catch};
-
-/// How a sink is doing, at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
-    /// Whether it can deliver.
-    pub state: HealthState,
-    /// Whether a batch that it is given now can become durable.
-    pub commits: Commits,
-    /// Batches accepted and not yet certain.
-    pub pending_batches: u64,
-    /// Bytes of their lines. See
-    /// [`Settings::max_pending_bytes`](crate::Settings::max_pending_bytes).
-    pub pending_bytes: u64,
-    /// Objects delivered since the sink was opened.
-    pub objects_delivered: u64,
-    /// Records in them.
-    pub records_delivered: u64,
-    /// Requests to the bucket that were retried since the sink was opened.
-    pub retries: u64,
-    /// Objects that were not delivered since another one stood under their key.
-    pub conflicts: u64,
-    /// Panics of the sink's tasks and threads, and of the bucket's client, since it was opened.
-    /// What was under way then is carried out again, or the sink takes nothing more: see
-    /// [`commits`](Self::commits).
-    pub panics: u64,
-    /// Whether the store refuses to overwrite objects. `None` where it could not be asked when the
-    /// sink was opened.
-    pub create_only: Option<bool>,
-    /// Disk that the segments of the journal take, in bytes. `None` in direct mode.
-    pub journal_bytes: Option<u64>,
-    /// When the oldest record was made that is in the journal and not in the bucket, as far as
-    /// delivery has read, in milliseconds since the Unix epoch. `None` if there is none.
-    pub oldest_undelivered_ms: Option<i64>,
-    /// The last trouble that was met, though it may be over.
-    pub last_error: Option<String>,
-}
-
-/// Whether a sink can deliver.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HealthState {
-    /// Nothing is known to be wrong.
-    Ok,
-    /// Requests are retried: the bucket or the service that issues credentials is out of reach or
-    /// overloaded, or its responses get lost. No operator is needed.
-    Retrying {
-        /// Who failed, and why.
-        reason: String,
-    },
-    /// Something refuses until an operator acts: the bucket, the service that issues credentials,
-    /// TLS, this host's disk. Requests are retried slowly.
-    Blocked {
-        /// Who refused, why, and what to do.
-        reason: String,
-    },
-}
-
-impl fmt::Display for HealthState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            HealthState::Ok => f.write_str("ok"),
-            HealthState::Retrying { reason } => write!(f, "retrying: {reason}"),
-            HealthState::Blocked { reason } => write!(f, "blocked: {reason}"),
-        }
-    }
-}
-
-/// Whether a batch that a sink is given now can become durable, which is what a readiness probe
-/// asks. With a journal that is the journal's matter: it commits while the bucket is away. In
-/// direct mode it is the bucket's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Commits {
-    /// Nothing is known to stand against it.
-    Accepted,
-    /// Batches fail until that passes or an operator acts. The process goes on by itself then.
-    Refused {
-        /// What is in the way, and what to do.
-        reason: String,
-    },
-    /// Batches fail until the process is restarted.
-    Stopped {
-        /// What happened.
-        reason: String,
-    },
-}
 
 /// What is wrong, as far as one part of a sink knows.
 #[derive(Debug, Clone, PartialEq, Eq)]

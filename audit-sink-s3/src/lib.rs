@@ -167,12 +167,12 @@ mod settings;
 mod sink;
 mod take_once;
 
+pub use audit_core::{Commits, Health, HealthState};
 pub use bounds::InvalidSettings;
 pub use bucket::Bucket;
 pub use bucket::listing::{Level, Listed, ListedObject};
 pub use bucket::response::{describe, status};
 pub use error::{OpenError, OpenErrorKind};
-pub use health::{Commits, Health, HealthState};
 pub use journal::settings::JournalSettings;
 pub use journal::{
     JournalBatch, JournalReader, JournalRecords, JournalState, JournalStream, PlannedObject,

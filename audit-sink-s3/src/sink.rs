@@ -1,6 +1,7 @@
 //! The sink.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use audit_core::{
@@ -85,10 +86,7 @@ impl S3Sink {
         self.stream
     }
 
-    /// Completes when the sink takes nothing more before the process is restarted
-    /// ([`Commits::Stopped`](crate::Commits::Stopped)), with the reason: for a host that then ends,
-    /// so that its supervisor starts it again. Never completes for a sink that goes on, closed or
-    /// not, nor once the sink was dropped.
+    /// See [`AuditSink::stopped`].
     pub fn stopped(&self) -> impl Future<Output = String> + Send + 'static {
         let mut stopped = self.health.when_stopped();
         async move {
@@ -100,7 +98,7 @@ impl S3Sink {
         }
     }
 
-    /// How it is doing.
+    /// See [`AuditSink::health`].
     pub fn health(&self) -> Health {
         self.health.health(self.writer.pending_bytes())
     }
@@ -207,6 +205,14 @@ impl AuditSink for S3Sink {
             Writer::Direct(writer) => writer.close().await,
             Writer::Journaled(writer) => writer.close().await,
         }
+    }
+
+    fn health(&self) -> Health {
+        S3Sink::health(self)
+    }
+
+    fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {
+        Box::pin(S3Sink::stopped(self))
     }
 }
 

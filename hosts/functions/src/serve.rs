@@ -47,17 +47,17 @@ pub async fn serve(settings: Settings, output: &Output) -> Result<(), Box<dyn Er
     let program = load(&settings.directory, &env)?;
 
     let shows = Shown::is_wanted(settings.show_logs, output);
-    let (sink, store): (Arc<dyn AuditSink>, Option<Arc<S3Sink>>) = match &settings.destination {
+    let (sink, bucket): (Arc<dyn AuditSink>, _) = match &settings.destination {
         Destination::None => (Arc::new(NullSink::new()), None),
         Destination::Bucket { url, settings } => {
-            let store = Arc::new(S3Sink::open(url, settings.as_ref().clone()).await?);
-            if shows {
+            let store = S3Sink::open(url, settings.as_ref().clone()).await?;
+            let sink: Arc<dyn AuditSink> = if shows {
                 let shown = Shown::on(output.clone());
-                let observe = move |batch: &_, place| shown.show(batch, place);
-                (Arc::new(Observed::new(Arc::clone(&store), observe)), Some(store))
+                Arc::new(Observed::new(store, move |batch, place| shown.show(batch, place)))
             } else {
-                (Arc::clone(&store) as _, Some(store))
-            }
+                Arc::new(store)
+            };
+            (Arc::clone(&sink), Some(sink))
         }
     };
     let mut vars = Vars::new();
@@ -103,14 +103,14 @@ pub async fn serve(settings: Settings, output: &Output) -> Result<(), Box<dyn Er
 
     let watching =
         tokio::spawn(follow(functions.clone(), settings.directory.clone(), env, output.clone()));
-    let stopped = store.as_ref().filter(|_| settings.exit_when_stopped).map(|sink| sink.stopped());
+    let stopped = settings.exit_when_stopped.then(|| sink.stopped());
     let stopped = OptionFuture::from(stopped);
     let why = Arc::new(OnceLock::new());
     let noted = Arc::clone(&why);
     let parts = ServerParts {
         auth,
         proxies: settings.trusted_proxies,
-        bucket: store,
+        bucket,
         metrics: Some(recorder),
         operators,
         limits: settings.network,

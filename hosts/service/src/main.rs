@@ -53,18 +53,20 @@ async fn main() {
 
 async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let shows = Shown::is_wanted(settings.show_logs, out);
-    let (sink, store): (Arc<dyn AuditSink>, Option<Arc<S3Sink>>) = match settings.destination()? {
-        Destination::None => (Arc::new(NullSink::new()), None),
+    let sink: Arc<dyn AuditSink> = match settings.destination()? {
+        Destination::None => Arc::new(NullSink::new()),
         Destination::Bucket { url, settings } => {
-            let store = Arc::new(S3Sink::open(&url, settings).await?);
             let shown = Shown::on(out.clone());
-            let observed = Observed::new(Arc::clone(&store), move |batch, place| {
+            Arc::new(Observed::new(S3Sink::open(&url, settings).await?, move |batch, place| {
                 if shows {
                     shown.show(batch, place);
                 }
-            });
-            (Arc::new(observed), Some(store))
+            }))
         }
+    };
+    let bucket = match settings.destination()? {
+        Destination::None => None,
+        Destination::Bucket { .. } => Some(Arc::clone(&sink)),
     };
 
     let mut vars = Vars::new();
@@ -80,8 +82,8 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let app = App::new(runtime, database, user, Duration::from_millis(settings.request_timeout_ms));
     let proxies = settings.trusted_proxies.clone();
     let proxies = proxies.with_header(settings.client_address_header.clone());
-    let stopped = store.as_ref().filter(|_| settings.exit_when_stopped).map(|sink| sink.stopped());
-    let probe = Probe::new(store);
+    let stopped = settings.exit_when_stopped.then(|| sink.stopped());
+    let probe = Probe::new(bucket);
     // Until here a signal ends the process at once: nothing was accepted.
     let shutdown = Shutdown::on_signals()?;
 

@@ -34,11 +34,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit_core::Clock;
+use audit_core::{AuditSink, Clock};
 use audit_host::Probe;
 use audit_runtime::RequestContext;
 use audit_runtime::http::{RequestContextLayer, TrustedProxies};
-use audit_sink_s3::S3Sink;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{
@@ -98,7 +97,7 @@ pub struct ServerParts {
     /// Whose forwarded headers are believed.
     pub proxies: TrustedProxies,
     /// Whose health is told, if there is a bucket.
-    pub bucket: Option<Arc<S3Sink>>,
+    pub bucket: Option<Arc<dyn AuditSink>>,
     /// The recorder whose numbers are shown, if one is installed.
     pub metrics: Option<PrometheusHandle>,
     /// Where operators look, if they may.

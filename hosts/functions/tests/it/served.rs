@@ -68,15 +68,9 @@ impl Served {
         let settings =
             audit_sink_s3::Settings { linger_ms: 0, ..audit_sink_s3::Settings::default() };
         let url = format!("file://{}", bucket.display());
-        let sink = Arc::new(S3Sink::open(&url, settings).await.unwrap());
-        Served::start_on(
-            directory,
-            Arc::clone(&sink) as _,
-            Some(sink),
-            program,
-            Arc::new(SystemClock),
-        )
-        .await
+        let sink: Arc<dyn AuditSink> = Arc::new(S3Sink::open(&url, settings).await.unwrap());
+        Served::start_on(directory, Arc::clone(&sink), Some(sink), program, Arc::new(SystemClock))
+            .await
     }
 
     /// With a sink in memory, which can be told to fail.
@@ -111,7 +105,7 @@ impl Served {
     async fn start_on(
         directory: TempDir,
         sink: Arc<dyn AuditSink>,
-        bucket: Option<Arc<S3Sink>>,
+        bucket: Option<Arc<dyn AuditSink>>,
         program: Program,
         clock: Arc<dyn Clock>,
     ) -> Served {
@@ -129,7 +123,7 @@ impl Served {
     async fn with_limits_on(
         directory: TempDir,
         sink: Arc<dyn AuditSink>,
-        bucket: Option<Arc<S3Sink>>,
+        bucket: Option<Arc<dyn AuditSink>>,
         program: Program,
         clock: Arc<dyn Clock>,
         limits: NetworkLimits,

@@ -1,0 +1,143 @@
+//! How a sink is doing, for probes and for operators.
+
+use std::fmt;
+
+/// How a sink is doing, at one moment.
+///
+/// The default is a sink of which nothing is known to be wrong, and that counts nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Whether it can deliver.
+    pub state: HealthState,
+    /// Whether a batch that it is given now can become durable.
+    pub commits: Commits,
+    /// Batches accepted and not yet certain.
+    pub pending_batches: u64,
+    /// Bytes of their lines, which the sink's settings bound.
+    pub pending_bytes: u64,
+    /// Objects delivered since the sink was opened.
+    pub objects_delivered: u64,
+    /// Records in them.
+    pub records_delivered: u64,
+    /// Requests to the destination that were retried since the sink was opened.
+    pub retries: u64,
+    /// Objects that were not delivered since another one stood under their key.
+    pub conflicts: u64,
+    /// Panics of the sink's tasks and threads, and of the destination's client, since it was
+    /// opened. What was under way then is retried, or the sink takes nothing more: see
+    /// [`commits`](Self::commits).
+    pub panics: u64,
+    /// Whether the destination refuses to overwrite objects. `None` where that is unknown.
+    pub create_only: Option<bool>,
+    /// Disk that the segments of the journal take, in bytes. `None` without a journal.
+    pub journal_bytes: Option<u64>,
+    /// When the oldest record was made that is in the journal and not delivered, as far as delivery
+    /// has read, in milliseconds since the Unix epoch. `None` if there is none.
+    pub oldest_undelivered_ms: Option<i64>,
+    /// The last trouble, though it may be over.
+    pub last_error: Option<String>,
+}
+
+/// Whether a sink can deliver.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum HealthState {
+    /// Nothing is known to be wrong.
+    #[default]
+    Ok,
+    /// Requests are retried: the destination or the service that issues credentials is out of reach
+    /// or overloaded, or its responses get lost. No operator is needed.
+    Retrying {
+        /// Who failed, and why.
+        reason: String,
+    },
+    /// Something refuses until an operator acts: the destination, the service that issues
+    /// credentials, TLS, this host's disk. Requests are retried slowly.
+    Blocked {
+        /// Who refused, why, and what to do.
+        reason: String,
+    },
+}
+
+impl fmt::Display for HealthState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HealthState::Ok => f.write_str("ok"),
+            HealthState::Retrying { reason } => write!(f, "retrying: {reason}"),
+            HealthState::Blocked { reason } => write!(f, "blocked: {reason}"),
+        }
+    }
+}
+
+/// Whether a batch that a sink is given now can become durable, which is what a readiness probe
+/// asks. With a journal that is up to the journal, which commits while the destination is away;
+/// without one it is up to the destination.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Commits {
+    /// Nothing is known to prevent it.
+    #[default]
+    Accepted,
+    /// Batches fail until that passes or an operator acts. The process then goes on by itself.
+    Refused {
+        /// What prevents it, and what to do.
+        reason: String,
+    },
+    /// Batches fail until the process is restarted.
+    Stopped {
+        /// What happened.
+        reason: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{AuditSink, Batch, Observed, Receipt, SinkError, async_trait};
+
+    #[derive(Debug)]
+    struct Stopped;
+
+    impl fmt::Display for Stopped {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Stopped")
+        }
+    }
+
+    #[async_trait]
+    impl AuditSink for Stopped {
+        async fn persist(&self, _: Batch) -> Result<Receipt, SinkError> {
+            Err(SinkError::closed())
+        }
+
+        async fn flush(&self) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        async fn close(&self) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        fn health(&self) -> Health {
+            Health { commits: Commits::Stopped { reason: "disk".to_owned() }, ..Health::default() }
+        }
+
+        fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {
+            Box::pin(std::future::ready("disk".to_owned()))
+        }
+    }
+
+    #[tokio::test]
+    async fn pointers_and_observers_tell_of_their_sinks_health() {
+        let sinks: [Box<dyn AuditSink>; 3] = [
+            Box::new(Stopped),
+            Box::new(Arc::new(Stopped)),
+            Box::new(Observed::new(Box::new(Stopped) as Box<dyn AuditSink>, |_, _| ())),
+        ];
+        for sink in sinks {
+            assert_eq!(sink.health().commits, Commits::Stopped { reason: "disk".to_owned() });
+            assert_eq!(sink.stopped().await, "disk");
+        }
+    }
+}
