@@ -67,11 +67,13 @@ pub(crate) struct Bounds {
     pub(crate) persist_timeout: Duration,
 }
 
+type Reply = oneshot::Sender<Result<Receipt, SinkError>>;
+
 /// A batch in the queue.
-struct Queued {
+pub(super) struct Queued {
     /// The thread takes the batch, or the caller who gives up.
     slot: Arc<TakeOnce<(EncodedBatch, OwnedSemaphorePermit)>>,
-    reply: oneshot::Sender<Result<Receipt, SinkError>>,
+    reply: Reply,
     bytes: u64,
 }
 
@@ -94,6 +96,33 @@ pub(crate) struct Parts {
 impl JournaledWriter {
     /// Starts the thread that commits and the one that prepares segments for it.
     pub(crate) fn start(parts: Parts) -> std::io::Result<JournaledWriter> {
+        let (handle, mut committer, mut preparer, running) = JournaledWriter::connect(parts);
+        let must_end = handle.health.must_end("the thread that commits audit logs");
+        let also_running = running.clone();
+        thread::Builder::new().name("audit-prepare".to_owned()).spawn(move || {
+            let _running = running;
+            // What it makes is a file that nobody has written to, and is made anew.
+            while let Err(panicked) = catch(|| preparer.run()) {
+                preparer.panicked(&panicked);
+            }
+        })?;
+        thread::Builder::new().name("audit-commit".to_owned()).spawn(move || {
+            let _running = also_running;
+            match catch(|| committer.run()) {
+                Ok(()) => must_end.ended(),
+                // What was being committed may be durable or not, and what the committer knows of
+                // its segment may be wrong: as after a sync that failed, only a recovery can tell.
+                Err(panicked) => must_end.panicked(&panicked),
+            }
+            committer.stopped.store(true, Ordering::Release);
+        })?;
+        Ok(handle)
+    }
+
+    /// What the threads do, without the threads.
+    pub(super) fn connect(
+        parts: Parts,
+    ) -> (JournaledWriter, Committer, Preparer, watch::Sender<()>) {
         let Parts {
             disk,
             writer,
@@ -114,7 +143,7 @@ impl JournaledWriter {
         let stopped = Arc::new(AtomicBool::new(false));
         let room = Arc::new(Semaphore::new(bounds.max_pending_bytes));
         let receiver = durable.subscribe();
-        let mut preparer = Preparer {
+        let preparer = Preparer {
             next_ordinal,
             made: None,
             trouble: None,
@@ -127,7 +156,7 @@ impl JournaledWriter {
             segment_bytes: journal.segment_bytes,
             max_bytes: journal.max_bytes,
         };
-        let mut committer = Committer {
+        let committer = Committer {
             writer,
             queued,
             segments,
@@ -139,27 +168,8 @@ impl JournaledWriter {
             pause: None,
             starving: false,
         };
-        let must_end = health.must_end("the thread that commits audit logs");
         let (running, threads) = watch::channel(());
-        let also_running = running.clone();
-        thread::Builder::new().name("audit-prepare".to_owned()).spawn(move || {
-            let _running = running;
-            // What it makes is a file that nobody has written to, and is made anew.
-            while let Err(panicked) = catch(|| preparer.run()) {
-                preparer.panicked(&panicked);
-            }
-        })?;
-        thread::Builder::new().name("audit-commit".to_owned()).spawn(move || {
-            let _running = also_running;
-            match catch(|| committer.run()) {
-                Ok(()) => must_end.ended(),
-                // What was being committed may be durable or not, and what the committer knows of
-                // its segment may be wrong: as after a sync that failed, only a recovery can tell.
-                Err(panicked) => must_end.panicked(&panicked),
-            }
-            committer.stopped.store(true, Ordering::Release);
-        })?;
-        Ok(JournaledWriter {
+        let handle = JournaledWriter {
             queue: Mutex::new(Some(queue)),
             room,
             stream,
@@ -171,7 +181,8 @@ impl JournaledWriter {
             health,
             bounds,
             journal,
-        })
+        };
+        (handle, committer, preparer, running)
     }
 
     pub(crate) fn pending_bytes(&self) -> u64 {
@@ -298,14 +309,34 @@ impl fmt::Debug for JournaledWriter {
     }
 }
 
+/// Batches that nobody can take back any more.
+pub(super) struct Taken {
+    pub(super) batches: Vec<EncodedBatch>,
+    /// The callers, how many records each has, and what their batches had of the queue's room.
+    pub(super) waiters: Vec<(Reply, u32, OwnedSemaphorePermit)>,
+}
+
+impl Taken {
+    /// Takes the batches that were not taken back.
+    pub(super) fn of(group: impl Iterator<Item = Queued>) -> Taken {
+        let (mut batches, mut waiters) = (Vec::new(), Vec::new());
+        for Queued { slot, reply, bytes: _ } in group {
+            let Some((encoded, room)) = slot.take() else { continue };
+            waiters.push((reply, encoded.batch().count(), room));
+            batches.push(encoded);
+        }
+        Taken { batches, waiters }
+    }
+}
+
 /// The thread that commits.
-struct Committer {
-    writer: JournalWriter,
-    queued: threads::Receiver<Queued>,
+pub(super) struct Committer {
+    pub(super) writer: JournalWriter,
+    pub(super) queued: threads::Receiver<Queued>,
     segments: threads::Receiver<Segment>,
     /// A segment that is ready.
-    next: Option<Segment>,
-    publisher: Publisher,
+    pub(super) next: Option<Segment>,
+    pub(super) publisher: Publisher,
     stopped: Arc<AtomicBool>,
     health: Arc<HealthBoard>,
     /// The last write found no space.
@@ -390,17 +421,16 @@ impl Committer {
     }
 
     fn commit(&mut self, group: impl Iterator<Item = Queued>) {
-        let mut batches = Vec::new();
-        let mut waiters = Vec::new();
-        for Queued { slot, reply, bytes: _ } in group {
-            // Its caller may have taken it back.
-            let Some((encoded, room)) = slot.take() else { continue };
-            waiters.push((reply, encoded.batch().count(), room));
-            batches.push(encoded);
+        let taken = Taken::of(group);
+        if !taken.batches.is_empty() {
+            self.write(taken);
         }
-        if batches.is_empty() {
-            return;
-        }
+    }
+
+    /// Writes batches and answers their callers. One that has gone changes nothing: its batch has
+    /// its numbers, and is delivered like the others.
+    pub(super) fn write(&mut self, taken: Taken) {
+        let Taken { batches, waiters } = taken;
         let next = &mut self.next;
         let began = Instant::now();
         match self.writer.commit(&batches, || next.take()) {
@@ -464,7 +494,7 @@ impl Committer {
 
 /// The thread that prepares segments: so that a commit never waits for one, and none exists beyond
 /// what the journal may take.
-struct Preparer {
+pub(super) struct Preparer {
     next_ordinal: u32,
     /// A segment that is to be handed over.
     made: Option<Segment>,

@@ -481,7 +481,9 @@ impl JournalDelivery {
         let destination = Arc::clone(&self.destination);
         let request =
             self.requests.spawn(async move { (plan, destination.send(&plan, object).await) });
-        request.id()
+        let id = request.id();
+        self.executor.began(&plan, request);
+        id
     }
 
     /// Sends what is in its file alone, byte by byte as it was planned.

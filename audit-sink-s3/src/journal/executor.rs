@@ -4,7 +4,9 @@ use std::fmt::Debug;
 
 use audit_core::async_trait;
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
+use tokio::task::{AbortHandle, spawn_blocking};
+
+use super::destination::Plan;
 
 /// A piece of work.
 pub(crate) type Work = Box<dyn FnOnce() + Send>;
@@ -15,6 +17,9 @@ pub(crate) trait Executor: Debug + Send + Sync + 'static {
     /// Carries it out. Returns when it is done, and panics if it panicked. Dropping the future
     /// leaves open whether it is carried out.
     async fn execute(&self, work: Work);
+
+    /// Hears of each request that was begun, as a task of its own. A simulation ends some.
+    fn began(&self, _plan: &Plan, _request: AbortHandle) {}
 }
 
 /// The runtime's threads for blocking work.
