@@ -131,7 +131,7 @@ fn compare(effort: Effort, judge: bool) -> ExitCode {
     contests.extend(release::contests());
     contests.extend(delivery::contests(directory.path()));
     contests.extend(commit::contests(directory.path()));
-    contests.extend(functions::contests(directory.path(), &build.join("report/npm")));
+    contests.extend(functions::contests(directory.path()));
     let mut rows = report::run(contests, effort.rounds);
     rows.extend(last);
 

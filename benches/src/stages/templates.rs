@@ -62,19 +62,26 @@ pub fn compiled<T: Serialize>(body: &T) -> Template {
 }
 
 /// How much faster than the tree walk, and how close to memcpy, a replay must be.
+///
+/// Within a page of the nearest cache memcpy is at its best, and what a replay does beside copying
+/// shows: of a body of 1.2 KB with four variables it copies nine pieces, some 525 instructions
+/// beside memcpy's 164, which take 20 to 45 ns more than its 20 to 30. The same 20 to 45 ns are a
+/// tenth to a fifth of 10 KB. Into a batch, where the replays of a release go, both wait for memory.
+#[derive(Default)]
 struct Targets {
     tree: Option<f64>,
-    memcpy: Option<f64>,
+    page: Option<f64>,
+    batch: Option<f64>,
 }
 
 /// All stages of all bodies.
 pub fn contests() -> Vec<Contest> {
-    let targets = |tree, memcpy| Targets { tree: Some(tree), memcpy };
+    let targets = |tree, page, batch| Targets { tree: Some(tree), page, batch };
     [
-        of("0.5 KB", View::of_half_a_kilobyte(), targets(80.0, None)),
-        of("1.2 KB", View::of_one_kilobyte(), targets(120.0, Some(2.5))),
-        of("10 KB", View::of_ten_kilobytes(), targets(350.0, Some(1.2))),
-        of("nasty, 35 KB", Nasty::new(), Targets { tree: None, memcpy: None }),
+        of("0.5 KB", View::of_half_a_kilobyte(), targets(80.0, None, None)),
+        of("1.2 KB", View::of_one_kilobyte(), targets(120.0, Some(3.5), Some(1.5))),
+        of("10 KB", View::of_ten_kilobytes(), targets(350.0, Some(1.35), Some(1.25))),
+        of("nasty, 35 KB", Nasty::new(), Targets::default()),
     ]
     .into_iter()
     .flatten()
@@ -122,12 +129,12 @@ fn of<T: Serialize + 'static>(name: &str, body: T, targets: Targets) -> Vec<Cont
         ),
         against(
             Contest::new(&replay, render(&*body, 0)).against(memcpy(0)),
-            targets.memcpy.map(Target::AtMostTimes),
+            targets.page.map(Target::AtMostTimes),
         ),
         against(
             Contest::new(format!("{replay}, into a batch"), render(&*body, BATCH_BYTES))
                 .against(memcpy(BATCH_BYTES)),
-            targets.memcpy.map(Target::AtMostTimes),
+            targets.batch.map(Target::AtMostTimes),
         ),
         Contest::new(&compile, compile_value(Rc::clone(&body)))
             .against(call("serde_json::to_vec", Rc::clone(&body), |body| {
