@@ -132,7 +132,7 @@ fn run_at(
     if let Err(message) = checked {
         return Ok(Answered::failed(message));
     }
-    let text = json!([args]).to_string();
+    let text = serde_json::to_string(&[args]).expect("a value has no keys but texts");
     let request_id = facts.request.map_or("", |request| request.request_id().as_str());
     let call = Call {
         program: facts.program,

@@ -162,8 +162,10 @@ async fn the_worst_requests_take_no_more_than_their_budget() {
             "{{{}\"z\":0}}",
             (0..150_000).map(|n| format!("\"k{n}\":{n},")).collect::<String>()
         ),
-        format!("\"{}\"", "x".repeat(12 << 20)),
-        format!("\"{}\"", "\\n".repeat(6 << 20)),
+        // The longest for which the budget has room.
+        format!("\"{}\"", "x".repeat(10 << 20)),
+        format!("\"{}\"", "\\n".repeat(5 << 20)),
+        format!("\"{}\"", "\u{101}".repeat(5 << 20)),
     ];
     let idle = most_memory(host.child.id(), true);
     let calls = (0..64).map(|number| {
