@@ -9,8 +9,8 @@ const SQLITE_LOCKED: u32 = 6;
 /// from its start may succeed.
 ///
 /// - PostgreSQL: `serialization_failure` (40001) and `deadlock_detected` (40P01).
-/// - SQLite: `SQLITE_BUSY` with all its kinds, of which `SQLITE_BUSY_SNAPSHOT` is the usual one, and
-///   `SQLITE_LOCKED`, which connections get that share a cache.
+/// - SQLite: `SQLITE_BUSY` with all its kinds, of which `SQLITE_BUSY_SNAPSHOT` is the usual one;
+///   and `SQLITE_LOCKED`, which connections get that share a cache.
 pub fn is_conflict(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| is_conflict_code(&code))

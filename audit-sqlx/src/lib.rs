@@ -3,8 +3,8 @@
 //!
 //! [`begin`] takes a connection of a pool and begins a serializable [`Tx`]. It is a
 //! [`Transaction`](audit_runtime::Transaction), so that
-//! [`run_mutation`](audit_runtime::AuditRuntime::run_mutation) makes the logs durable, then commits,
-//! and retries after conflicts:
+//! [`run_mutation`](audit_runtime::AuditRuntime::run_mutation) makes the logs durable, then
+//! commits, and retries after conflicts:
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -47,8 +47,8 @@
 //!
 //! # What it takes care of
 //!
-//! - **A beginning that is cancelled.** sqlx leaves a PostgreSQL transaction open whose beginning is
-//!   dropped: the connection goes back into the pool with it, later statements on that connection
+//! - **A beginning that is cancelled.** sqlx leaves a PostgreSQL transaction open whose beginning
+//!   is dropped: the connection goes back into the pool with it, later statements on that connection
 //!   are part of it, and reads are as old as it is. [`begin`] goes on in a task of its own, which
 //!   rolls back if nobody waits for it any more.
 //! - **A commit that is none.** PostgreSQL answers the `COMMIT` of a transaction in which a

@@ -16,8 +16,8 @@ use crate::{AuditedDatabase, is_conflict};
 /// Dropped, it is rolled back before anybody else gets the connection.
 pub struct Tx<DB: AuditedDatabase>(sqlx::Transaction<'static, DB>);
 
-/// Begins a serializable transaction, as the audit runtime's contract wants it: what a mutation read
-/// is what it would read at its commit, or the commit is a conflict.
+/// Begins a serializable transaction, as the audit runtime's contract wants it: what a mutation
+/// read is what it would read at its commit, or the commit is a conflict.
 ///
 /// # Errors
 ///
