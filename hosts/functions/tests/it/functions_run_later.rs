@@ -98,7 +98,7 @@ async fn in_state(functions: &Functions, id: &str, state: &str) -> Json {
             changed.notified().await;
         }
     };
-    timeout(Duration::from_secs(30), waiting)
+    timeout(Duration::from_secs(600), waiting)
         .await
         .unwrap_or_else(|_| panic!("{id} did not become {state}"))
 }
@@ -212,7 +212,7 @@ async fn crons_keep_their_beat_and_follow_the_program() {
                 changed.notified().await;
             }
         };
-        timeout(Duration::from_secs(30), waiting).await.unwrap()
+        timeout(Duration::from_secs(600), waiting).await.unwrap()
     };
     beats(2).await;
     // The scheduler never begins one before the one before it has committed: logs and documents

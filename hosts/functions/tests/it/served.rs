@@ -359,7 +359,7 @@ impl Socket {
     /// The next message but pings, or the reason why there is none.
     pub(crate) async fn hear(&mut self) -> Result<ServerMessage<Value>, String> {
         // Not a measure of speed: a test that waits for ever does not say for what.
-        let heard = tokio::time::timeout(Duration::from_secs(60), self.hear_at_last()).await;
+        let heard = tokio::time::timeout(Duration::from_secs(600), self.hear_at_last()).await;
         heard.expect("the host says something")
     }
 
