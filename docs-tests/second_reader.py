@@ -88,9 +88,22 @@ def read_journal(root):
             read_object(path)
     needed = sorted(ordinal for ordinal in ordinals if ordinal >= begin)
     check(needed == list(range(begin, begin + len(needed))), "ordinals have no gaps")
-    before = None
+    chain = []
     for ordinal in needed:
-        before = read_segment(root / f"{ordinal:08x}.journal", ordinal, before)
+        groups = read_segment(root / f"{ordinal:08x}.journal", ordinal)
+        if groups and chain and is_given_up(chain[-1], groups[0]):
+            chain.pop()
+        chain += groups
+    for before, group in zip(chain, chain[1:]):
+        check(group["durable"] == before["end"], f"{group['where']}: the chain")
+    for group in chain:
+        for sequence, lines in group["batches"]:
+            show(group["stream"], sequence, lines)
+
+
+def is_given_up(last, group):
+    """Whether the last group of a segment found no space, as the first of a later one says."""
+    return all(last[name] == group[name] for name in ("durable", "stream", "first"))
 
 
 def read_object(path):
@@ -105,48 +118,66 @@ def read_object(path):
     check(crc32c(data[end:]) == int(fields[6], 16), f"{path}: the object's checksum")
 
 
-def read_segment(path, ordinal, before):
+def read_segment(path, ordinal):
     data = path.read_bytes()
     pattern = "audit journal 1 segment ([0-9a-f]{8}) salt ([0-9a-f]{8}) bytes ([0-9a-f]{16}) "
     fields, _ = header(pattern, data, 0, path)
     check(int(fields[0], 16) == ordinal, f"{path}: its ordinal")
     check(int(fields[2], 16) == len(data), f"{path}: its length")
-    salt, at, streams = int(fields[1], 16), BLOCK, set()
-    while data[at : at + 6] == b"group ":
-        pattern = (
-            f"group ({ULID}) first ([0-9a-f]{{16}}) count ([0-9a-f]{{8}}) batches ([0-9a-f]{{8}}) "
-            r"bytes ([0-9a-f]{8}) durable ([0-9a-f]{8})\+([0-9a-f]{16}) sum ([0-9a-f]{8}) "
+    salt, at, groups = int(fields[1], 16), BLOCK, []
+    while at < len(data) and any(data[at : at + 159]):
+        try:
+            group, at = read_group(data, at, salt, f"{path} at {at}")
+        except SystemExit:
+            # A group that is not whole was torn, if a piece of it is zero. Nothing is behind it.
+            check(is_torn(data, at), f"{path} at {at}: the group is damaged")
+            return groups
+        group["end"] = (ordinal, at)
+        groups.append(group)
+    check(len({group["stream"] for group in groups}) <= 1, f"{path}: it holds one stream")
+    check(data.count(0, at) == len(data) - at, f"{path} at {at}: zeros behind the last group")
+    return groups
+
+
+def is_torn(data, at):
+    """Whether a zero byte stands where a group that was written whole has none."""
+    length = re.match(rb"group .{81} bytes ([0-9a-f]{8}) ", data[at : at + BLOCK], re.DOTALL)
+    end = at + (159 + int(length[1], 16) if length else BLOCK)
+    return 0 in data[at:end]
+
+
+def read_group(data, at, salt, where):
+    pattern = (
+        f"group ({ULID}) first ([0-9a-f]{{16}}) count ([0-9a-f]{{8}}) batches ([0-9a-f]{{8}}) "
+        r"bytes ([0-9a-f]{8}) durable ([0-9a-f]{8})\+([0-9a-f]{16}) sum ([0-9a-f]{8}) "
+    )
+    fields, length = header(pattern, data[at:], salt, where)
+    stream, numbers = fields[0], [int(field, 16) for field in fields[1:]]
+    first, count, batches, length_of_batches, *durable, batch_sum = numbers
+    group = {"stream": stream, "first": first, "durable": tuple(durable), "where": where}
+    group["batches"] = []
+    place, sequence, sum_of_headers = at + length, first, salt
+    for _ in range(batches):
+        head = data[place : place + 80]
+        batch = re.fullmatch(
+            rb"batch 00000000 time [0-9a-f]{16} count ([0-9a-f]{8}) bytes ([0-9a-f]{8}) "
+            rb"sum ([0-9a-f]{8})\n",
+            head,
         )
-        fields, length = header(pattern, data[at:], salt, f"{path} at {at}")
-        stream, numbers = fields[0], [int(field, 16) for field in fields[1:]]
-        first, count, batches, length_of_batches, *durable, batch_sum = numbers
-        check(before is None or tuple(durable) == before, f"{path} at {at}: the chain")
-        streams.add(stream)
-        place, sequence, sum_of_headers = at + length, first, salt
-        for _ in range(batches):
-            head = data[place : place + 80]
-            batch = re.fullmatch(
-                rb"batch 00000000 time [0-9a-f]{16} count ([0-9a-f]{8}) bytes ([0-9a-f]{8}) "
-                rb"sum ([0-9a-f]{8})\n",
-                head,
-            )
-            check(batch, f"{path} at {place}: the batch's header")
-            records, length = int(batch[1], 16), int(batch[2], 16)
-            lines = data[place + 80 : place + 80 + length]
-            found = crc32c(lines, crc32c(head[:67]))
-            check(int(batch[3], 16) == found, f"{path} at {place}: the batch's checksum")
-            check(lines.count(b"\n") == records, f"{path} at {place}: the batch's count")
-            show(stream, sequence, lines)
-            sum_of_headers = crc32c(head, sum_of_headers)
-            sequence, place = sequence + records, place + 80 + length
-        check(sum_of_headers == batch_sum, f"{path} at {at}: the group's sum of headers")
-        check(sequence == first + count, f"{path} at {at}: the group's count")
-        check(place == at + 159 + length_of_batches, f"{path} at {at}: the group's length")
-        at = (place + BLOCK - 1) // BLOCK * BLOCK
-        before = (ordinal, at)
-    check(len(streams) <= 1, f"{path}: it holds one stream")
-    check(not any(data[at : at + 159]), f"{path} at {at}: zeros behind the last group")
-    return before
+        check(batch, f"{where}: the header of the batch at {place}")
+        records, length = int(batch[1], 16), int(batch[2], 16)
+        lines = data[place + 80 : place + 80 + length]
+        found = crc32c(lines, crc32c(head[:67]))
+        check(int(batch[3], 16) == found, f"{where}: the checksum of the batch at {place}")
+        check(lines.count(b"\n") == records, f"{where}: the count of the batch at {place}")
+        group["batches"].append((sequence, lines))
+        sum_of_headers = crc32c(head, sum_of_headers)
+        sequence, place = sequence + records, place + 80 + length
+    check(sum_of_headers == batch_sum, f"{where}: the group's sum of headers")
+    check(sequence == first + count, f"{where}: the group's count")
+    check(place == at + 159 + length_of_batches, f"{where}: the group's length")
+    return group, (place + BLOCK - 1) // BLOCK * BLOCK
 
 
-{"bucket": read_bucket, "journal": read_journal}[sys.argv[1]](pathlib.Path(sys.argv[2]))
+if __name__ == "__main__":
+    {"bucket": read_bucket, "journal": read_journal}[sys.argv[1]](pathlib.Path(sys.argv[2]))
