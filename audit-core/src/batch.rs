@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_batch_is_refused() {
+    fn invalid_batches_are_refused() {
         let refused =
             |lines: &'static [u8]| Batch::from_lines(0, Bytes::from_static(lines)).unwrap_err();
         assert_eq!(refused(b""), InvalidBatch::Unterminated);

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_dropped_is_used_again_and_what_is_held_is_not() {
+    fn dropped_buffers_are_reused_and_held_ones_are_not() {
         let pool = BufferPool::new(1_000, 2);
         let filled = |byte| {
             let mut buffer = pool.take();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grew_and_what_is_of_no_pool_does_not_come_back() {
+    fn buffers_that_grew_or_have_no_pool_are_not_kept() {
         let pool = BufferPool::new(10, 5);
         let mut buffer = pool.take();
         buffer.extend_from_slice(&[0; 11]);

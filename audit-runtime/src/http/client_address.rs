@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_unknown_to_a_trusted_proxy_has_no_address() {
+    fn a_client_unknown_to_a_trusted_proxy_has_no_address() {
         assert_eq!(forwarded("10.0.0.1", &["for=1.2.3.4, for=unknown"]), None);
         assert_eq!(forwarded("10.0.0.1", &["for=_hidden"]), None);
         assert_eq!(forwarded("10.0.0.1", &["proto=https"]), None);
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_sends_cannot_swallow_what_its_proxy_appends() {
+    fn a_clients_header_cannot_swallow_what_its_proxy_appends() {
         assert_eq!(forwarded("10.0.0.1", &[r#"for="x, for=192.0.2.9"#]), is("192.0.2.9"));
         assert_eq!(forwarded("10.0.0.1", &[r#"for="x\", for="192.0.2.9:80""#]), is("192.0.2.9"));
         assert_eq!(

@@ -11,7 +11,7 @@ use crate::database::DbError;
 use crate::host::*;
 
 #[test]
-fn audit_in_an_action_is_refused_with_the_words_of_the_contract() {
+fn audit_in_an_action_is_refused_in_the_contracts_words() {
     assert_eq!(AuditError::InAction.to_string(), "audit logging is not supported in actions");
 }
 

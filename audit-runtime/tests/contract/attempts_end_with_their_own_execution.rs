@@ -62,7 +62,7 @@ impl Kept<'_> {
 }
 
 #[tokio::test]
-async fn what_an_execution_of_the_hosts_making_sealed_is_rolled_back_and_logged() {
+async fn a_seal_by_the_hosts_own_execution_is_rolled_back() {
     for fate in FATES {
         for logs_to_the_other in [false, true] {
             let host = host();
@@ -89,7 +89,7 @@ async fn what_an_execution_of_the_hosts_making_sealed_is_rolled_back_and_logged(
 }
 
 #[tokio::test]
-async fn an_execution_that_is_not_sealed_is_logged_whatever_became_of_it() {
+async fn an_unsealed_execution_is_logged_whatever_became_of_it() {
     for fate in FATES {
         for panics in [false, true] {
             let host = host();
@@ -114,7 +114,7 @@ async fn an_execution_that_is_not_sealed_is_logged_whatever_became_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_execution_of_an_earlier_attempt_takes_no_logs_and_seals_nothing() {
+async fn an_earlier_attempts_execution_logs_and_seals_nothing() {
     for caught in [false, true] {
         let host = host();
         let first: RefCell<Option<Execution<Mutation>>> = RefCell::default();
@@ -138,7 +138,7 @@ async fn an_execution_of_an_earlier_attempt_takes_no_logs_and_seals_nothing() {
 
 /// Sealed and settled by the host itself, an execution that outlived its attempt keeps the promise.
 #[tokio::test]
-async fn an_execution_that_outlives_its_attempt_hands_out_nothing_unlogged() {
+async fn an_execution_after_its_attempt_hands_out_nothing() {
     let host = host();
     let kept: RefCell<Vec<Execution<Mutation>>> = RefCell::default();
     for _ in 0..2 {
@@ -159,7 +159,7 @@ async fn an_execution_that_outlives_its_attempt_hands_out_nothing_unlogged() {
 }
 
 #[tokio::test]
-async fn two_calls_that_swap_their_executions_commit_nothing_and_are_logged_once_each() {
+async fn calls_that_swap_executions_commit_nothing() {
     let host = host();
     let place: [Cell<Option<Execution<Mutation>>>; 2] = Default::default();
     let call = |own: usize| {
@@ -189,7 +189,7 @@ async fn two_calls_that_swap_their_executions_commit_nothing_and_are_logged_once
 }
 
 #[tokio::test]
-async fn what_an_attempt_made_durable_itself_is_not_logged_again() {
+async fn logs_that_an_attempt_made_durable_are_not_repeated() {
     let host = host();
     let attempt = async |execution: Execution<Mutation>| -> Sealed {
         log(&execution, 1);
@@ -211,7 +211,7 @@ async fn what_an_attempt_made_durable_itself_is_not_logged_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_foreign_execution_is_told_after_the_logs_are_durable_or_not_at_all() {
+async fn a_foreign_execution_is_reported_after_durable_logs() {
     for fault in FAULTS {
         for faults_before in [0, 1] {
             let host = host();

@@ -57,8 +57,7 @@ async fn the_json_of_another_language_keeps_its_spelling() {
 }
 
 #[tokio::test]
-async fn all_logs_of_an_execution_have_the_moment_when_it_began_and_those_of_a_replay_that_of_the_replay()
- {
+async fn logs_have_the_moment_of_the_execution_or_of_the_replay() {
     let host = Host::new();
     let query = host.runtime.query("view");
     for _ in 0..2 {
@@ -78,7 +77,7 @@ async fn all_logs_of_an_execution_have_the_moment_when_it_began_and_those_of_a_r
 }
 
 #[tokio::test]
-async fn a_function_without_a_client_has_neither_address_nor_user_agent() {
+async fn a_function_without_client_has_no_address_or_user_agent() {
     let host = Host::new();
     let cron = host.runtime.new_request();
     host.view(()).release(&cron).await.unwrap();
@@ -122,7 +121,7 @@ async fn a_variable_of_the_host_is_what_the_request_gives_or_null() {
 /// Two tables give the same place to different variables. One's value must not turn up as the
 /// other's.
 #[tokio::test]
-async fn a_value_of_another_runtime_stops_the_release_instead_of_standing_for_something_else() {
+async fn a_value_of_another_runtime_stops_the_release() {
     let mut vars = Vars::new();
     let actor = vars.register("actor", 64).unwrap();
     let host = Host::with(|settings| settings.with_vars(vars));

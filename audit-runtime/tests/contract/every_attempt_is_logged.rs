@@ -36,7 +36,7 @@ async fn a_mutation_that_succeeds_is_logged_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_attempt_that_meets_a_conflict_is_logged_with_its_number_and_its_moment() {
+async fn each_attempt_is_logged_with_its_number_and_moment() {
     let host = host();
     let attempt = async |execution: Execution<Mutation>| {
         let mut tx = host.database.begin();
@@ -63,7 +63,7 @@ async fn each_attempt_that_meets_a_conflict_is_logged_with_its_number_and_its_mo
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_every_attempt_met_a_conflict_it_says_so_and_nothing_is_committed() {
+async fn the_last_conflict_is_the_answer_and_commits_nothing() {
     let host = host();
     let attempt = async |execution: Execution<Mutation>| {
         let mut tx = host.database.begin();
@@ -132,7 +132,7 @@ async fn an_attempt_that_returns_before_it_is_sealed_is_logged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_returns_early_or_panics_after_it_is_sealed_is_logged_once() {
+async fn an_attempt_that_fails_after_its_seal_is_logged_once() {
     let host = host();
     let attempt = async |execution: Execution<Mutation>| -> Sealed<()> {
         execution.log().audit(&body!({}))?;

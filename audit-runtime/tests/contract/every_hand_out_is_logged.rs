@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::host::*;
 
 #[tokio::test]
-async fn each_release_of_a_cached_result_logs_its_subscriber_and_its_moment() {
+async fn each_release_logs_its_subscriber_and_moment() {
     let host = Host::new();
     let cached = host.view("page");
     let mut released = Vec::new();
@@ -41,7 +41,7 @@ async fn a_query_that_fails_emits_what_it_logged() {
 }
 
 #[tokio::test]
-async fn what_logged_nothing_is_released_without_the_sink() {
+async fn a_result_without_logs_is_released_without_the_sink() {
     let host = Host::new();
     host.sink.script(FAULTS);
     let result = host.runtime.query("view").seal(7);
@@ -88,7 +88,7 @@ fn subscribers(count: usize) -> Vec<RequestContext> {
 const BATCH_BYTES: usize = 1 << 20;
 
 #[tokio::test]
-async fn ten_thousand_subscribers_get_one_set_each_in_batches_of_bounded_size_and_number() {
+async fn ten_thousand_subscribers_get_a_set_each_in_bounded_batches() {
     let host = Host::new();
     let query = host.runtime.query("view");
     let pad = "x".repeat(3_000);

@@ -66,7 +66,7 @@ async fn one_log_has_a_million_bytes_at_its_largest_and_no_more() {
 }
 
 #[tokio::test]
-async fn all_logs_have_four_million_bytes_at_their_largest_and_no_more() {
+async fn all_logs_together_have_at_most_four_million_bytes() {
     for with_ip in [false, true] {
         let host = Host::new();
         let query = host.runtime.query("q");
@@ -96,7 +96,7 @@ const OVERFLOWS: [(Limit, &[usize]); 3] = [
 ];
 
 #[tokio::test]
-async fn a_query_that_catches_the_error_fails_all_the_same_and_what_came_before_is_durable() {
+async fn a_query_that_catches_the_error_fails_all_the_same() {
     for (limit, logs) in OVERFLOWS {
         let host = Host::with(small);
         let query = host.runtime.query("q");
@@ -124,7 +124,7 @@ async fn a_query_that_catches_the_error_fails_all_the_same_and_what_came_before_
 type End = fn(Execution<Mutation>, Tx) -> Result<AuditedTransaction<Tx, ()>, DbError>;
 
 #[tokio::test(start_paused = true)]
-async fn a_mutation_that_catches_the_error_fails_all_the_same_and_is_not_retried() {
+async fn a_mutation_that_catches_the_error_fails_unretried() {
     // With the first log nothing is emitted before, and one record says so.
     let overflows = OVERFLOWS.into_iter().chain([(Limit::LogBytes, &[201][..])]);
     let records = |logs: &[usize]| (logs.len() - 1).max(1);

@@ -73,7 +73,7 @@ async fn a_mutation_whose_logs_are_not_durable_is_rolled_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_whose_logs_are_not_durable_is_handed_out_on_no_path() {
+async fn no_path_hands_out_a_result_without_durable_logs() {
     for fault in FAULTS {
         let host = host();
         let result = host.view("page");
@@ -126,7 +126,7 @@ enum Failure {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_answered_after_its_logs_are_durable_and_its_locks_are_let_go_before() {
+async fn a_failure_releases_its_locks_then_logs_then_answers() {
     for failure in [Failure::Function, Failure::BeforeItIsSealed, Failure::Limit, Failure::Panic] {
         for fault in [MemoryFault::HangBefore, MemoryFault::HangAfter] {
             let host = host();

@@ -40,8 +40,7 @@ async fn it_is_the_last_member_and_the_rest_is_the_body_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn an_execution_has_one_identity_through_all_its_releases_and_is_a_replay_from_the_second_on()
-{
+async fn an_execution_has_one_identity_in_all_its_releases() {
     let host = host();
     let result = host.view(());
     result.release_all(&[alice(), bob()]).await.unwrap();

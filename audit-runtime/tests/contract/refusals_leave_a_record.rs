@@ -45,7 +45,7 @@ fn host(provenance: bool) -> Host {
 }
 
 #[tokio::test]
-async fn each_hand_out_of_a_query_leaves_one_where_it_has_emitted_nothing() {
+async fn each_hand_out_of_a_silent_query_leaves_one() {
     for (refuse, reason) in REFUSALS {
         for nested in [false, true] {
             let host = host(false);

@@ -98,7 +98,7 @@ async fn a_query_that_ignores_the_error_fails_and_keeps_its_logs() {
 type End = fn(Execution<Mutation>, Tx) -> Result<AuditedTransaction<Tx, ()>, DbError>;
 
 #[tokio::test(start_paused = true)]
-async fn a_mutation_that_ignores_the_error_rolls_back_and_keeps_its_logs() {
+async fn a_mutation_that_ignores_the_error_is_rolled_back() {
     let ends: [(End, _); 3] = [
         (|execution, tx| Ok(execution.seal_transaction(tx, Ok::<_, DbError>(()))), RolledBack),
         (|execution, tx| Ok(execution.seal_transaction(tx, Err(DbError::Conflict))), RolledBack),

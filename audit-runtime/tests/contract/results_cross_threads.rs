@@ -13,7 +13,7 @@ use crate::database::{DbError, Tx};
 use crate::host::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_many_releases_at_once_exactly_one_is_not_a_replay() {
+async fn exactly_one_of_many_releases_is_not_a_replay() {
     let host = Host::with(|settings| settings.with_provenance(true));
     for round in 0..50 {
         let result = host.view(round);
@@ -73,7 +73,7 @@ async fn mutations_run_side_by_side() {
 }
 
 #[test]
-fn what_a_host_holds_crosses_threads() {
+fn values_that_a_host_holds_cross_threads() {
     fn crosses<T: Send + Sync>() {}
     crosses::<AuditRuntime>();
     crosses::<RequestContext>();

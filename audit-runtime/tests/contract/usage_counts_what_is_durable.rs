@@ -35,7 +35,7 @@ async fn each_log_of_each_release_counts_its_bytes_rounded_up() {
 }
 
 #[tokio::test]
-async fn bytes_are_those_that_arrive_and_not_the_largest_there_could_be() {
+async fn bytes_are_those_that_arrive_and_not_the_bound() {
     let host = Host::new();
     let query = host.runtime.query("q");
     query.log().audit(&body!({ "ip": Var::IP })).unwrap();
@@ -45,7 +45,7 @@ async fn bytes_are_those_that_arrive_and_not_the_largest_there_could_be() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_known_to_be_durable_is_not_metered() {
+async fn logs_of_unknown_durability_are_not_metered() {
     let host = Host::new();
     host.sink.script(FAULTS.into_iter().chain([MemoryFault::None]));
     for _ in FAULTS {
@@ -57,7 +57,7 @@ async fn what_is_not_known_to_be_durable_is_not_metered() {
 }
 
 #[tokio::test]
-async fn what_is_discarded_is_not_metered() {
+async fn discarded_logs_are_not_metered() {
     let runtime = AuditRuntime::new(Arc::new(NullSink::new()));
     let query = runtime.query("q");
     query.log().audit(&body!({})).unwrap();

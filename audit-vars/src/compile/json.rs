@@ -233,20 +233,28 @@ impl<'t> Parser<'t, '_, '_> {
 
     /// A string in quotes (RFC 8259, section 7).
     fn string(&mut self) -> Result<(), BodyError> {
+        self.at = find_special_or_wide(self.bytes, self.at + 1);
+        if self.peek() != Some(b'"') {
+            self.rest_of_string()?;
+        }
         self.at += 1;
+        // Before anything of it is copied.
+        self.check_size()
+    }
+
+    /// Of a string that is not plain ASCII, up to the quote.
+    #[inline(never)]
+    fn rest_of_string(&mut self) -> Result<(), BodyError> {
         loop {
-            self.at = find_special_or_wide(self.bytes, self.at);
             match self.peek() {
-                Some(b'"') => break,
+                Some(b'"') => return Ok(()),
                 Some(b'\\') => self.escape()?,
                 Some(0x80..) => self.wide()?,
                 Some(_) => return Err(self.syntax("control characters must be escaped")),
                 None => return Err(self.syntax("expected '\"'")),
             }
+            self.at = find_special_or_wide(self.bytes, self.at);
         }
-        self.at += 1;
-        // Before anything of it is copied.
-        self.check_size()
     }
 
     /// The same. Gives back where it stands between the quotes.
@@ -257,7 +265,6 @@ impl<'t> Parser<'t, '_, '_> {
     }
 
     /// Bytes of which some are not ASCII. Escapes the separators among them.
-    #[inline(never)]
     fn wide(&mut self) -> Result<(), BodyError> {
         let start = self.at;
         self.at = find_special(self.bytes, start);
@@ -271,7 +278,6 @@ impl<'t> Parser<'t, '_, '_> {
         Ok(())
     }
 
-    #[inline(never)]
     fn escape(&mut self) -> Result<(), BodyError> {
         self.escapes += 1;
         match self.bytes.get(self.at + 1) {

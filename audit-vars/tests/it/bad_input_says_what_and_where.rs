@@ -53,7 +53,7 @@ macro_rules! serializes {
 }
 
 #[test]
-fn of_keys_that_are_reserved() {
+fn reserved_keys_are_refused() {
     let reserved = |key: &str, path: &str| {
         format!("audit log body keys must not start with \"$\": {key:?} at {path}")
     };
@@ -125,7 +125,7 @@ fn of_keys_that_are_reserved() {
 }
 
 #[test]
-fn of_variables() {
+fn invalid_variables_are_refused() {
     let mut others = Vars::new();
     let unknown = others.register("tenant", 100).unwrap();
     refused(&body!({ "a": [1, unknown] }), "unknown audit variable \"tenant\" at /a/1");
@@ -147,7 +147,7 @@ fn of_variables() {
 }
 
 #[test]
-fn of_what_is_no_object() {
+fn bodies_that_are_no_object_are_refused() {
     let message = "an audit log body must be a JSON object";
     refused(&[1], message);
     refused("text {", message);
@@ -172,7 +172,7 @@ fn of_what_is_no_object() {
 }
 
 #[test]
-fn of_nesting() {
+fn deep_nesting_is_refused() {
     /// `levels` arrays around `inside`.
     fn nested(levels: u32, inside: Value) -> Value {
         (0..levels).fold(inside, |value, _| Value::Array(vec![value]))
@@ -240,7 +240,7 @@ fn of_nesting() {
 }
 
 #[test]
-fn of_size() {
+fn excess_size_is_refused() {
     let limits = Limits::new(1, 100, 100).unwrap();
     let compile =
         |n: usize| Template::compile(&TABLE.vars, &limits, &body!({ "a": "x".repeat(n) }));
@@ -278,7 +278,7 @@ fn of_size() {
 
 /// A body that would take gigabytes is given up at the limit.
 #[test]
-fn of_size_as_soon_as_it_is_known() {
+fn excess_size_is_refused_as_soon_as_it_is_known() {
     /// As many as one wants, and how many one wanted.
     fn counted<T: Clone>(count: &Cell<u64>, value: T) -> impl Iterator<Item = T> {
         std::iter::repeat(value).inspect(|_| count.set(count.get() + 1))
@@ -356,7 +356,7 @@ fn serde_bytes(bytes: &[u8]) -> impl Serialize + '_ {
 }
 
 #[test]
-fn of_host_values() {
+fn invalid_host_values_are_refused() {
     let mut vars = Vars::new();
     let small = vars.register("small", 10).unwrap();
     let refused = |value: &dyn Fn() -> Result<HostValue, BodyError>, message: &str| {
@@ -387,7 +387,7 @@ fn of_host_values() {
 
 #[test]
 #[should_panic(expected = "Var(small) is not in the table of this runtime")]
-fn of_a_host_value_of_another_table() {
+fn a_host_value_of_another_table_panics() {
     let mut others = Vars::new();
     let small = others.register("small", 10).unwrap();
     let value = HostValue::new(small, "value").unwrap();
@@ -395,7 +395,7 @@ fn of_a_host_value_of_another_table() {
 }
 
 #[test]
-fn of_text_that_is_no_json() {
+fn invalid_json_is_refused() {
     let syntax = |text: &str, offset, reason| syntax_refused(text, offset, reason, "");
     syntax("", 0, "expected a value");
     syntax(" \n", 2, "expected a value");
@@ -433,7 +433,7 @@ fn of_text_that_is_no_json() {
 
 /// An implementation that a debugger would be needed for otherwise.
 #[test]
-fn of_serialize_implementations() {
+fn failing_serialize_implementations_are_refused() {
     let failed = |message: &str| format!("the audit log body cannot be serialized: {message}");
     serializes!(Fails, |_serializer| Err(S::Error::custom("no connection")));
     refused(&body!({ "a": [Fails] }), &failed("no connection at /a/0"));
@@ -509,7 +509,7 @@ fn of_serialize_implementations() {
 
 /// An implementation that hides an error in one of its parts cannot make a line that is no JSON.
 #[test]
-fn of_errors_that_were_swallowed() {
+fn swallowed_errors_are_refused() {
     let message = "the audit log body cannot be serialized: its Serialize implementation went on after an error";
     serializes!(Fails, |_serializer| Err(S::Error::custom("no connection")));
     serializes!(Sequence, |serializer| {

@@ -73,7 +73,7 @@ enum Internal {
 }
 
 #[test]
-fn in_values_of_every_shape() {
+fn duplicates_are_refused_in_values_of_every_shape() {
     let sent = BTreeMap::from([("a", 1), ("user", 2)]);
     assert_twice(compile(&Flattened { user: "ada", sent: sent.clone() }), "/user");
     assert_twice(compile(&json!([0]).as_array().map(|_| Pairs(vec![("a", 1), ("a", 1)]))), "/a");
@@ -102,7 +102,7 @@ fn in_values_of_every_shape() {
 }
 
 #[test]
-fn in_text_however_they_are_spelled() {
+fn duplicates_are_refused_however_they_are_spelled() {
     for (text, path) in [
         (r#"{"a":1,"a":2}"#, "/a"),
         (r#"{"a":1,"\u0061":2}"#, "/\\u0061"),
@@ -131,7 +131,7 @@ proptest! {
 
     /// Many names, few of them alike: the filter doubts often.
     #[test]
-    fn exactly_where_a_set_says_so(
+    fn duplicates_are_refused_exactly_where_a_set_has_them(
         names in prop::collection::vec("[ab\\\\\"é\u{2028}]{0,3}|property_[0-9]{3}", 0..40),
     ) {
         let unique = names.iter().collect::<HashSet<_>>().len() == names.len();
@@ -172,7 +172,7 @@ fn a_name_that_ascended_is_found_again() {
 
 /// Work for each pair of names would take minutes here.
 #[test]
-fn in_an_object_of_many_members_in_no_order() {
+fn many_members_in_no_order_are_checked_in_linear_time() {
     let name = |n: u32| format!("\"{:x}\":0", n.wrapping_mul(0x9e37_79b9));
     let members: Vec<String> = (0..90_000).map(name).collect();
     let text = format!("{{{}}}", members.join(","));

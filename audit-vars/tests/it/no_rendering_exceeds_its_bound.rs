@@ -72,7 +72,7 @@ fn each_variable_reaches_its_own() {
 }
 
 #[test]
-fn a_host_value_of_exactly_its_maximum_is_taken_and_one_byte_more_is_not() {
+fn a_host_value_may_have_its_maximum_and_no_byte_more() {
     let max = TABLE.trace.max_bytes() as usize;
     assert!(HostValue::new(TABLE.trace, &"a".repeat(max - 2)).is_ok());
     assert!(HostValue::new(TABLE.trace, &"a".repeat(max - 1)).is_err());

@@ -38,7 +38,7 @@ fn with_white_space(text: &str, blanks: &[&str]) -> String {
 
 proptest! {
     #[test]
-    fn of_any_body_for_any_request(
+    fn any_body_renders_as_the_tree_for_any_request(
         body in trees::body(),
         request in trees::request(),
         blanks in prop::collection::vec(prop::sample::select(vec!["", " ", "\n", "\r\n\t "]), 1..8),
