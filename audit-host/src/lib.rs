@@ -10,8 +10,8 @@
 //! - [`Shutdown`]: stop accepting, drain within a limit, [`close`] the sink within its own, and
 //!   [`exit`]; a second signal ends the process at once.
 //!
-//! The hosts in `hosts/` are built on it. It depends on `audit-core` alone of the workspace; nothing
-//! but hosts depends on it.
+//! The hosts in `hosts/` are built on it. Of the workspace it depends on `audit-core` alone, and
+//! nothing but hosts depends on it.
 //!
 //! # Example
 //!

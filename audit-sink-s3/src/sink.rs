@@ -12,7 +12,7 @@ use audit_core::{
 use crate::bucket::probe::{Probe, probe};
 use crate::bucket::put::Put;
 use crate::destination::BucketDestination;
-use crate::direct::DirectWriter;
+use crate::direct::Direct;
 use crate::health::HealthBoard;
 use crate::journal::executor::BlockingThreads;
 use crate::journal::{Bounds, JournaledWriter, Opening};
@@ -27,21 +27,21 @@ pub struct S3Sink {
     bucket: Bucket,
     stream: UniqueId,
     health: Arc<HealthBoard>,
-    writer: Writer,
+    mode: Mode,
 }
 
 /// The two ways in which a batch becomes durable.
 #[derive(Debug)]
-enum Writer {
-    Direct(DirectWriter),
+enum Mode {
+    Direct(Direct),
     Journaled(JournaledWriter),
 }
 
-impl Writer {
+impl Mode {
     fn pending_bytes(&self) -> u64 {
         match self {
-            Writer::Direct(writer) => writer.pending_bytes(),
-            Writer::Journaled(writer) => writer.pending_bytes(),
+            Mode::Direct(direct) => direct.pending_bytes(),
+            Mode::Journaled(journal) => journal.pending_bytes(),
         }
     }
 }
@@ -100,7 +100,7 @@ impl S3Sink {
 
     /// See [`AuditSink::health`].
     pub fn health(&self) -> Health {
-        self.health.health(self.writer.pending_bytes())
+        self.health.health(self.mode.pending_bytes())
     }
 }
 
@@ -155,10 +155,10 @@ impl S3SinkBuilder {
         let stream = UniqueId::generate(&*clock, &*random);
         let (board, dice) = (Arc::clone(&health), Arc::clone(&random));
         let put = Put::new(bucket.clone(), board, dice, settings.clone());
-        let writer = match settings.journal.clone() {
+        let mode = match settings.journal.clone() {
             None => {
                 let executor = Arc::new(BlockingThreads);
-                Writer::Direct(DirectWriter::start(stream, put, executor, settings))
+                Mode::Direct(Direct::start(stream, put, executor, settings))
             }
             Some(journal) => {
                 let bounds = Bounds {
@@ -177,33 +177,33 @@ impl S3SinkBuilder {
                     health,
                     random,
                 };
-                Writer::Journaled(opening.open().await?)
+                Mode::Journaled(opening.open().await?)
             }
         };
-        Ok(S3Sink { bucket, stream, health, writer })
+        Ok(S3Sink { bucket, stream, health, mode })
     }
 }
 
 #[async_trait]
 impl AuditSink for S3Sink {
     async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
-        match &self.writer {
-            Writer::Direct(writer) => writer.persist(batch).await,
-            Writer::Journaled(writer) => writer.persist(batch).await,
+        match &self.mode {
+            Mode::Direct(direct) => direct.persist(batch).await,
+            Mode::Journaled(journal) => journal.persist(batch).await,
         }
     }
 
     async fn flush(&self) -> Result<(), SinkError> {
-        match &self.writer {
-            Writer::Direct(writer) => writer.flush().await,
-            Writer::Journaled(writer) => writer.flush().await,
+        match &self.mode {
+            Mode::Direct(direct) => direct.flush().await,
+            Mode::Journaled(journal) => journal.flush().await,
         }
     }
 
     async fn close(&self) -> Result<(), SinkError> {
-        match &self.writer {
-            Writer::Direct(writer) => writer.close().await,
-            Writer::Journaled(writer) => writer.close().await,
+        match &self.mode {
+            Mode::Direct(direct) => direct.close().await,
+            Mode::Journaled(journal) => journal.close().await,
         }
     }
 

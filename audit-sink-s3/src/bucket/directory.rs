@@ -311,7 +311,11 @@ mod tests {
             &error,
             crate::bucket::provider::Provider::Directory,
         );
-        assert_eq!(refusal.answer, crate::bucket::response::Answer::Unknown, "it is written again");
+        assert_eq!(
+            refusal.response,
+            crate::bucket::response::Response::Unknown,
+            "it is written again"
+        );
         assert!(!path.exists());
     }
 }

@@ -8,7 +8,7 @@ use object_store::{Attributes, GetOptions, PutPayload};
 use tokio::time::{Instant, sleep};
 
 use super::put::{backoff, longer, request};
-use super::response::{Answer, Blocker, Refusal};
+use super::response::{Blocker, Refusal, Response};
 use crate::{Bucket, OpenError, OpenErrorKind, Settings};
 
 /// The same small object for every sink of a prefix. Readers of Hive partitions skip names that
@@ -43,9 +43,11 @@ pub(crate) async fn probe(
     random: &dyn Random,
 ) -> Result<Probe, OpenError> {
     let probe = ask(bucket, settings, random).await.map_err(|refusal| {
-        let kind = match refusal.answer {
-            Answer::Blocked(blocker) if blocker.is_configuration() => OpenErrorKind::Configuration,
-            Answer::Exists | Answer::Contention | Answer::Unknown | Answer::Blocked(_) => {
+        let kind = match refusal.response {
+            Response::Blocked(blocker) if blocker.is_configuration() => {
+                OpenErrorKind::Configuration
+            }
+            Response::Exists | Response::Contention | Response::Unknown | Response::Blocked(_) => {
                 OpenErrorKind::Blocked
             }
         };
@@ -101,26 +103,26 @@ async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Resul
                 }
                 Err(refusal) => refusal,
             };
-        match refusal.answer {
-            Answer::Exists => break Probe::CreateOnly,
+        match refusal.response {
+            Response::Exists => break Probe::CreateOnly,
             // An instance's metadata service may be late when the instance starts.
-            Answer::Blocked(Blocker::NoCredentials) => no_credentials = Some(refusal.clone()),
-            Answer::Blocked(_) => return Err(refusal),
-            // One's own lost success is not told from a request that did nothing: the next answer
+            Response::Blocked(Blocker::NoCredentials) => no_credentials = Some(refusal.clone()),
+            Response::Blocked(_) => return Err(refusal),
+            // One's own lost success is not told from a request that did nothing: the next response
             // decides.
-            Answer::Contention | Answer::Unknown => {}
+            Response::Contention | Response::Unknown => {}
         }
         if refusal.timed_out {
             limit = longer(limit);
         }
-        let backoff = backoff(settings, random, refusal.answer, retries);
+        let backoff = backoff(settings, random, refusal.response, retries);
         if Instant::now() + backoff >= end {
             return no_credentials.map_or(Ok(Probe::Unknown(refusal)), Err);
         }
         sleep(backoff).await;
         retries += 1;
     };
-    // Delivery reads only when an answer was lost; without the permission it would jam at the worst
+    // Delivery reads only when an response was lost; without the permission it would jam at the worst
     // moment.
     match request(
         within(limit),
@@ -129,7 +131,9 @@ async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Resul
     )
     .await
     {
-        Err(refusal @ Refusal { answer: Answer::Blocked(Blocker::Permission), .. }) => Err(refusal),
+        Err(refusal @ Refusal { response: Response::Blocked(Blocker::Permission), .. }) => {
+            Err(refusal)
+        }
         Ok(_) | Err(_) => Ok(found),
     }
 }

@@ -9,7 +9,7 @@ use futures::future::{Either, select};
 use object_store::path::Path;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::response::{Answer, Blocker, Refusal};
+use super::response::{Blocker, Refusal, Response};
 use crate::health::{DeliveryTrouble, HealthBoard, Trouble};
 use crate::object::encode::EncodedObject;
 use crate::panic::catch_in;
@@ -35,7 +35,7 @@ pub(crate) struct Put {
     pub(crate) health: Arc<HealthBoard>,
     random: Arc<dyn Random>,
     settings: Settings,
-    answered: Mutex<AnswerTimes>,
+    response_times: Mutex<ResponseTimes>,
 }
 
 /// How it ended.
@@ -54,7 +54,7 @@ impl Put {
         random: Arc<dyn Random>,
         settings: Settings,
     ) -> Put {
-        Put { bucket, health, random, settings, answered: Mutex::default() }
+        Put { bucket, health, random, settings, response_times: Mutex::default() }
     }
 
     /// How new objects are to be compressed.
@@ -63,13 +63,13 @@ impl Put {
     }
 
     /// How long to wait before a request is retried, after so many retries.
-    pub(crate) fn backoff(&self, answer: Answer, retries: u32) -> Duration {
-        backoff(&self.settings, &*self.random, answer, retries)
+    pub(crate) fn backoff(&self, response: Response, retries: u32) -> Duration {
+        backoff(&self.settings, &*self.random, response, retries)
     }
 
     /// How long to wait after a panic before something is retried, after so many retries.
     pub(crate) fn backoff_after_panic(&self, retries: u32) -> Duration {
-        self.backoff(Answer::Blocked(Blocker::Panic), retries)
+        self.backoff(Response::Blocked(Blocker::Panic), retries)
     }
 
     /// Returns once it is certain. Dropping the future leaves that open.
@@ -92,7 +92,7 @@ impl Put {
             if refusal.timed_out {
                 limit = longer(limit);
             }
-            let backoff = self.backoff(refusal.answer, retries);
+            let backoff = self.backoff(refusal.response, retries);
             watch.report(refusal.into());
             sleep(backoff).await;
             retries = retries.saturating_add(1);
@@ -108,11 +108,11 @@ impl Put {
         let Err(refusal) = self.create(path, object, limit).await else {
             return Ok(PutOutcome::Stored);
         };
-        match refusal.answer {
+        match refusal.response {
             // Contention: the other request may have been our own, given up by us and still under
             // way in the store.
-            Answer::Exists | Answer::Contention => {}
-            Answer::Unknown | Answer::Blocked(_) => return Err(refusal),
+            Response::Exists | Response::Contention => {}
+            Response::Unknown | Response::Blocked(_) => return Err(refusal),
         }
         match timeout(limit, catch_in(self.bucket.holds(path, object))).await {
             Ok(Err(panicked)) => {
@@ -126,7 +126,7 @@ impl Put {
                 // S3 says "denied" instead of "not found" to those who may not list: no reason to
                 // alarm anybody here.
                 Err(object_store::Error::PermissionDenied { .. })
-                    if refusal.answer == Answer::Contention =>
+                    if refusal.response == Response::Contention =>
                 {
                     Err(refusal)
                 }
@@ -149,47 +149,49 @@ impl Put {
         let create = || async {
             let began = Instant::now();
             let create = self.bucket.create(path, object.payload.clone(), object.attributes());
-            let answer = request(limit, &self.bucket, create).await;
-            match &answer {
-                Ok(()) => self.answered().add(began.elapsed()),
+            let response = request(limit, &self.bucket, create).await;
+            match &response {
+                Ok(()) => self.response_times().add(began.elapsed()),
                 Err(refusal) if refusal.is_panic() => self.health.panicked(),
                 Err(_) => {}
             }
-            answer
+            response
         };
-        let slow = self.answered().slow().filter(|slow| *slow < limit);
+        let slow = self.response_times().slow().filter(|slow| *slow < limit);
         let Some(slow) = slow else { return create().await };
         let mut first = pin!(create());
-        if let Ok(answer) = timeout(slow, &mut first).await {
-            return answer;
+        if let Ok(response) = timeout(slow, &mut first).await {
+            return response;
         }
         let second = pin!(create());
-        // An answer that says what became of the object ends both; one that does not leaves it to
+        // An response that says what became of the object ends both; one that does not leaves it to
         // the other.
-        let is_certain = |answer: &Result<(), Refusal>| match answer {
+        let is_certain = |response: &Result<(), Refusal>| match response {
             Ok(()) => true,
-            Err(refusal) => match refusal.answer {
-                Answer::Exists | Answer::Contention => true,
-                Answer::Unknown | Answer::Blocked(_) => false,
+            Err(refusal) => match refusal.response {
+                Response::Exists | Response::Contention => true,
+                Response::Unknown | Response::Blocked(_) => false,
             },
         };
         match select(first, second).await {
-            Either::Left((answer, _)) | Either::Right((answer, _)) if is_certain(&answer) => answer,
+            Either::Left((response, _)) | Either::Right((response, _)) if is_certain(&response) => {
+                response
+            }
             Either::Left((_, second)) => second.await,
             Either::Right((_, first)) => first.await,
         }
     }
 
-    fn answered(&self) -> MutexGuard<'_, AnswerTimes> {
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn response_times(&self) -> MutexGuard<'_, ResponseTimes> {
+        self.response_times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl From<Refusal> for Trouble {
     fn from(refusal: Refusal) -> Trouble {
-        let blocked_by = match refusal.answer {
-            Answer::Exists | Answer::Contention | Answer::Unknown => None,
-            Answer::Blocked(blocker) => Some(format!("{blocker:?}")),
+        let blocked_by = match refusal.response {
+            Response::Exists | Response::Contention | Response::Unknown => None,
+            Response::Blocked(blocker) => Some(format!("{blocker:?}")),
         };
         Trouble::Delivery(DeliveryTrouble { reason: refusal.to_string(), blocked_by })
     }
@@ -197,18 +199,18 @@ impl From<Refusal> for Trouble {
 
 /// How long the last successful requests took.
 #[derive(Debug)]
-struct AnswerTimes {
-    last: [Duration; AnswerTimes::COUNT],
+struct ResponseTimes {
+    last: [Duration; ResponseTimes::COUNT],
     count: usize,
 }
 
-impl Default for AnswerTimes {
-    fn default() -> AnswerTimes {
-        AnswerTimes { last: [Duration::ZERO; AnswerTimes::COUNT], count: 0 }
+impl Default for ResponseTimes {
+    fn default() -> ResponseTimes {
+        ResponseTimes { last: [Duration::ZERO; ResponseTimes::COUNT], count: 0 }
     }
 }
 
-impl AnswerTimes {
+impl ResponseTimes {
     const COUNT: usize = 64;
 
     /// Even where answers take no time at all, one that is this late is not slow yet.
@@ -243,7 +245,7 @@ pub(crate) async fn request<T>(
     }
 }
 
-/// How long the next request may take after one that did not answer in `limit`.
+/// How long the next request may take after one that did not response in `limit`.
 pub(crate) fn longer(limit: Duration) -> Duration {
     (limit * 2).min(MAX_REQUEST_TIME.max(limit))
 }
@@ -255,12 +257,12 @@ pub(crate) fn longer(limit: Duration) -> Duration {
 pub(crate) fn backoff(
     settings: &Settings,
     random: &dyn Random,
-    answer: Answer,
+    response: Response,
     retries: u32,
 ) -> Duration {
-    let cap = match answer {
-        Answer::Exists | Answer::Contention | Answer::Unknown => settings.retry_cap_ms,
-        Answer::Blocked(_) => settings.blocked_retry_cap_ms,
+    let cap = match response {
+        Response::Exists | Response::Contention | Response::Unknown => settings.retry_cap_ms,
+        Response::Blocked(_) => settings.blocked_retry_cap_ms,
     };
     let doubled =
         settings.retry_base_ms.saturating_mul(1u64.checked_shl(retries).unwrap_or(u64::MAX));
@@ -286,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_request_slower_than_most_is_slow() {
-        let mut times = AnswerTimes::default();
+        let mut times = ResponseTimes::default();
         for ms in 1..64 {
             times.add(Duration::from_millis(ms));
             assert_eq!(times.slow(), None, "after {ms} answers");
@@ -294,25 +296,26 @@ mod tests {
         times.add(Duration::from_millis(500));
         assert_eq!(times.slow(), Some(Duration::from_millis(61)));
         (0..64).for_each(|_| times.add(Duration::from_millis(1)));
-        assert_eq!(times.slow(), Some(AnswerTimes::LEAST_SLOW), "the old ones are forgotten");
+        assert_eq!(times.slow(), Some(ResponseTimes::LEAST_SLOW), "the old ones are forgotten");
     }
 
     #[test]
     fn backoff_doubles_up_to_the_cap_and_is_drawn_from_zero() {
         let settings = Settings::default();
-        let longest = |answer, retries| {
-            u64::try_from(backoff(&settings, &Highest, answer, retries).as_micros())
+        let longest = |response, retries| {
+            u64::try_from(backoff(&settings, &Highest, response, retries).as_micros())
                 .unwrap()
                 .div_ceil(1_000)
         };
         assert_eq!(
-            [0, 1, 2, 6, 7, 63, 64, u32::MAX].map(|n| longest(Answer::Unknown, n)),
+            [0, 1, 2, 6, 7, 63, 64, u32::MAX].map(|n| longest(Response::Unknown, n)),
             [50, 100, 200, 3_200, 5_000, 5_000, 5_000, 5_000]
         );
-        assert_eq!(longest(Answer::Blocked(Blocker::Permission), 20), 30_000);
+        assert_eq!(longest(Response::Blocked(Blocker::Permission), 20), 30_000);
         let random = SeededRandom::new(1);
-        let drawn: Vec<_> =
-            (0..100).map(|_| backoff(&settings, &random, Answer::Unknown, 0).as_millis()).collect();
+        let drawn: Vec<_> = (0..100)
+            .map(|_| backoff(&settings, &random, Response::Unknown, 0).as_millis())
+            .collect();
         assert!(drawn.iter().any(|ms| *ms < 10) && drawn.iter().any(|ms| *ms > 40));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 
 use audit_core::testing::SeededRandom;
-use audit_core::{Batch, Durability, Place, Random, UniqueId, async_trait};
+use audit_core::{Durability, Place, Random, async_trait};
 use futures::stream::BoxStream;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 use object_store::memory::InMemory;
@@ -19,9 +19,10 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
+use super::group::MAX_ENCODE_INLINE_BYTES;
 use super::*;
 use crate::journal::executor::{BlockingThreads, Work};
-use crate::{Bucket, HealthState};
+use crate::{Bucket, Compression, HealthState, ObjectKey};
 
 /// Counts the steps of a delivery, and panics at some of them.
 #[derive(Debug, Default)]
@@ -193,7 +194,7 @@ impl ObjectStore for LossyStore {
 }
 
 /// A writer to a store in memory, all of whose parts count their steps.
-fn start(steps: &Arc<Steps>) -> (DirectWriter, Arc<HealthBoard>, Arc<InMemory>) {
+fn start(steps: &Arc<Steps>) -> (Direct, Arc<HealthBoard>, Arc<InMemory>) {
     let settings = Settings {
         compression: Compression::None,
         persist_timeout_ms: 24 * 60 * 60 * 1_000,
@@ -208,7 +209,7 @@ fn start(steps: &Arc<Steps>) -> (DirectWriter, Arc<HealthBoard>, Arc<InMemory>) 
     let bucket = Bucket::from_store(Arc::new(store), "");
     let put = Put::new(bucket, Arc::clone(&health), random, settings.clone());
     let executor = Arc::new(Stepping(Arc::clone(steps), BlockingThreads));
-    (DirectWriter::start(stream(), put, executor, settings), health, inner)
+    (Direct::start(stream(), put, executor, settings), health, inner)
 }
 
 fn stream() -> UniqueId {

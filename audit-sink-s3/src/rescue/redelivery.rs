@@ -27,7 +27,7 @@ use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
 use crate::bucket::put::{Put, PutOutcome, longer, request};
-use crate::bucket::response::Answer;
+use crate::bucket::response::Response;
 use crate::journal::destination::Plan;
 use crate::journal::disk::Disk;
 use crate::journal::kept::KeptStream;
@@ -466,7 +466,7 @@ impl Work {
                 }
                 Err(refusal) => refusal,
             };
-            if let Answer::Blocked(_) = refusal.answer {
+            if let Response::Blocked(_) = refusal.response {
                 watch.over();
                 let bucket = &self.put.bucket;
                 let message = format!("objects of {bucket} cannot be {done}");
@@ -476,7 +476,7 @@ impl Work {
             if refusal.timed_out {
                 limit = longer(limit);
             }
-            let backoff = self.put.backoff(refusal.answer, retries);
+            let backoff = self.put.backoff(refusal.response, retries);
             watch.report(refusal.into());
             sleep(backoff).await;
             retries = retries.saturating_add(1);

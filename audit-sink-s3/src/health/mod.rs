@@ -1,8 +1,10 @@
 //! Where the parts of a sink report how they are doing.
 
+#[cfg(test)]
+mod tests;
+mod trouble;
+
 use std::collections::BTreeMap;
-use std::fmt;
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,119 +12,10 @@ use audit_core::{Commits, Health, HealthState};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
+use self::trouble::Level;
+pub(crate) use self::trouble::{DeliveryTrouble, Trouble};
 use crate::metrics::Metrics;
 use crate::panic::{Panicked, catch};
-
-/// What is wrong, as far as one part of a sink knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    /// An object cannot be delivered.
-    Delivery(DeliveryTrouble),
-    /// This host's disk did not do something that the journal needs.
-    Disk(String),
-    /// The journal takes as much of the disk as it may.
-    JournalFull(String),
-    /// A part of the sink panicked, and begins anew.
-    Panicked(String),
-    /// A sync of the journal failed or a part of the sink ended, after which nothing that this
-    /// process does makes it whole.
-    Stopped(String),
-}
-
-/// Why an object cannot be delivered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct DeliveryTrouble {
-    /// What happened, and what to do if it waits for an operator.
-    pub(crate) reason: String,
-    /// What no retry helps against until an operator acts, in a word that tells it from other
-    /// causes. `None` where retries may help.
-    pub(crate) blocked_by: Option<String>,
-}
-
-impl Trouble {
-    pub(crate) fn disk(what: &str, error: &io::Error) -> Trouble {
-        Trouble::Disk(format!("{what}: {error}"))
-    }
-
-    pub(crate) fn stopped(error: &io::Error) -> Trouble {
-        Trouble::Stopped(format!("the journal has stopped, since its disk failed: {error}"))
-    }
-
-    pub(crate) fn panicked(what: &str, Panicked(said): &Panicked) -> Trouble {
-        Trouble::Panicked(format!("{what} panicked: {said}"))
-    }
-
-    /// A part without which nothing goes on has ended.
-    pub(crate) fn ended(what: &str, how: Option<&Panicked>) -> Trouble {
-        Trouble::Stopped(match how {
-            Some(Panicked(said)) => format!("{what} panicked: {said}"),
-            None => format!("{what} has ended with its runtime"),
-        })
-    }
-
-    pub(crate) fn journal_full(bytes: u64, max_bytes: u64) -> Trouble {
-        Trouble::JournalFull(format!(
-            "the journal is full: {bytes} of {max_bytes} bytes wait for delivery, or are kept"
-        ))
-    }
-
-    fn level(&self) -> Level {
-        match self {
-            Trouble::Delivery(DeliveryTrouble { blocked_by: None, .. }) => Level::Retrying,
-            Trouble::Delivery(DeliveryTrouble { blocked_by: Some(_), .. }) => Level::Blocked,
-            Trouble::Disk(_)
-            | Trouble::JournalFull(_)
-            | Trouble::Panicked(_)
-            | Trouble::Stopped(_) => Level::Blocked,
-        }
-    }
-
-    pub(crate) fn is_blocked(&self) -> bool {
-        self.level() == Level::Blocked
-    }
-
-    /// Whether the log has nothing new to say of `self` after `other`.
-    fn is_like(&self, other: &Trouble) -> bool {
-        match (self, other) {
-            (Trouble::Delivery(this), Trouble::Delivery(other)) => {
-                this.blocked_by == other.blocked_by
-            }
-            (Trouble::Disk(_), Trouble::Disk(_))
-            | (Trouble::JournalFull(_), Trouble::JournalFull(_))
-            | (Trouble::Panicked(_), Trouble::Panicked(_))
-            | (Trouble::Stopped(_), Trouble::Stopped(_)) => true,
-            (
-                Trouble::Delivery(_)
-                | Trouble::Disk(_)
-                | Trouble::JournalFull(_)
-                | Trouble::Panicked(_)
-                | Trouble::Stopped(_),
-                _,
-            ) => false,
-        }
-    }
-}
-
-/// As an operator reads it: what happened, and what to do if it waits for somebody.
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Trouble::Delivery(trouble) => f.write_str(&trouble.reason),
-            Trouble::Disk(detail) => {
-                write!(f, "{detail} (make room, or allow this process to use the journal's disk)")
-            }
-            Trouble::JournalFull(detail) => {
-                write!(f, "{detail} (see why it is not delivered, or raise journal.max_bytes)")
-            }
-            Trouble::Stopped(detail) => {
-                write!(f, "{detail} (see to what it names, then restart this process)")
-            }
-            Trouble::Panicked(detail) => {
-                write!(f, "{detail} (it begins anew; restart this process if that does not last)")
-            }
-        }
-    }
-}
 
 /// Where the parts of a sink report to.
 #[derive(Debug)]
@@ -175,13 +68,6 @@ struct Logged {
 /// How long the log is not told of another trouble after one. Troubles that come and go with every
 /// object would be a line each.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    Ok,
-    Retrying,
-    Blocked,
-}
 
 impl Troubles {
     /// The trouble that matters most: one that needs an operator, else any.
@@ -554,138 +440,5 @@ impl Drop for MustEnd {
             board.lock().stop(trouble);
             board.stopped.send_if_modified(|stopped| stopped.replace(reason).is_none());
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-
-    /// What was logged, without times.
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Log {
-        fn start() -> (Log, tracing::subscriber::DefaultGuard) {
-            let log = Log::default();
-            let writer = log.clone();
-            let subscriber = tracing_subscriber::fmt()
-                .with_ansi(false)
-                .without_time()
-                .with_target(false)
-                .with_writer(move || writer.clone())
-                .finish();
-            (log, tracing::subscriber::set_default(subscriber))
-        }
-
-        /// What was logged since the last call.
-        fn take(&self) -> Vec<String> {
-            let bytes = std::mem::take(&mut *self.0.lock().unwrap());
-            let text = String::from_utf8(bytes).unwrap();
-            text.lines().map(|line| line.trim().replace(" bucket=\"b\"", "")).collect()
-        }
-    }
-
-    fn trouble(blocked_by: Option<&str>) -> Trouble {
-        let blocked_by = blocked_by.map(str::to_owned);
-        Trouble::Delivery(DeliveryTrouble { reason: "no answer within 7 ms".into(), blocked_by })
-    }
-
-    const RETRIED: &str = "WARN audit delivery is retried reason=\"no answer within 7 ms\"";
-    const DELIVERED: &str = "INFO audit logs are delivered again";
-
-    #[tokio::test(start_paused = true)]
-    async fn troubles_that_come_and_go_are_logged_at_intervals() {
-        let (log, _guard) = Log::start();
-        let board = HealthBoard::new("b".to_owned());
-        for _ in 0..3_377 {
-            let watch = board.watch();
-            watch.report(trouble(None));
-            watch.over();
-        }
-        assert_eq!(log.take(), [format!("{RETRIED} held_back=0"), DELIVERED.to_owned()]);
-        tokio::time::sleep(LOG_INTERVAL).await;
-        assert_eq!(log.take(), [""; 0], "all is well, as the log was told");
-        let watch = board.watch();
-        watch.report(trouble(None));
-        assert_eq!(log.take(), [format!("{RETRIED} held_back=3376")]);
-        watch.over();
-        assert_eq!(log.take(), [DELIVERED]);
-        assert_eq!(board.health(0).retries, 3_378, "each is counted");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_trouble_that_was_held_back_and_lasts_is_logged() {
-        let (log, _guard) = Log::start();
-        let board = HealthBoard::new("b".to_owned());
-        let first = board.watch();
-        first.report(trouble(None));
-        first.over();
-        assert_eq!(log.take().len(), 2);
-        let second = board.watch();
-        (0..1_000).for_each(|_| second.report(trouble(None)));
-        assert_eq!(log.take(), [""; 0]);
-        tokio::time::sleep(LOG_INTERVAL * 2).await;
-        assert_eq!(log.take().len(), 1, "once, without any event");
-        second.over();
-        assert_eq!(log.take(), [DELIVERED]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_needs_an_operator_is_logged_at_once() {
-        let (log, _guard) = Log::start();
-        let board = HealthBoard::new("b".to_owned());
-        let (object, disk) = (board.watch(), board.watch());
-        object.report(trouble(None));
-        object.report(trouble(Some("permission")));
-        object.report(trouble(Some("permission")));
-        let lines = log.take();
-        assert_eq!(lines.len(), 2, "{lines:?}");
-        assert!(lines[1].starts_with("ERROR audit delivery is blocked until an operator acts"));
-        disk.report(Trouble::disk("no plan", &io::Error::from(io::ErrorKind::StorageFull)));
-        object.over();
-        tokio::time::sleep(LOG_INTERVAL * 2).await;
-        let lines = log.take();
-        assert_eq!(lines.len(), 1, "{lines:?}");
-        assert!(lines[0].starts_with("ERROR the journal of audit logs is blocked"), "{lines:?}");
-        disk.over();
-        assert_eq!(log.take(), ["INFO the journal of audit logs can use its disk again"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_watch_that_is_dropped_claims_nothing() {
-        let (log, _guard) = Log::start();
-        let board = HealthBoard::new("b".to_owned());
-        let watch = board.watch();
-        watch.report(trouble(None));
-        assert_eq!(log.take().len(), 1);
-        drop(watch);
-        assert_eq!(log.take(), [""; 0], "nothing was delivered");
-        assert_eq!(board.health(0).state, HealthState::Ok);
-    }
-
-    #[test]
-    fn only_requests_to_the_bucket_count_as_retries() {
-        let board = HealthBoard::new("b".to_owned());
-        let watch = board.watch();
-        watch.report(Trouble::journal_full(3, 3));
-        watch.report(Trouble::disk("x", &io::Error::from(io::ErrorKind::StorageFull)));
-        assert_eq!(board.health(0).retries, 0);
-        assert!(!board.delivery_in_trouble());
-        watch.report(trouble(None));
-        assert_eq!(board.health(0).retries, 1);
-        assert!(board.delivery_in_trouble());
     }
 }

@@ -1,0 +1,250 @@
+//! Opens the bucket that a URL names.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::time::Duration;
+
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use url::Url;
+
+use super::directory::{self, Directory};
+use super::{Bucket, stores};
+use crate::OpenError;
+
+impl Bucket {
+    /// The bucket at `url`, with credentials and options from the environment.
+    ///
+    /// | URL | store | environment |
+    /// |---|---|---|
+    /// | `s3://bucket/prefix` | AWS S3, or what speaks its protocol | `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, `AWS_ALLOW_HTTP`, … ([all](https://docs.rs/object_store/0.14.2/object_store/aws/enum.AmazonS3ConfigKey.html)) |
+    /// | `gs://bucket/prefix` | Google Cloud Storage | `GOOGLE_SERVICE_ACCOUNT`, … ([all](https://docs.rs/object_store/0.14.2/object_store/gcp/enum.GoogleConfigKey.html)) |
+    /// | `az://container/prefix` | Azure Blob Storage | `AZURE_STORAGE_ACCOUNT_NAME`, … ([all](https://docs.rs/object_store/0.14.2/object_store/azure/enum.AzureConfigKey.html)) |
+    /// | `file:///path` | a directory, created where missing | |
+    /// | `memory:///prefix` | this one value and its clones; for tests and examples | |
+    ///
+    /// Of AWS also the credentials of web identities, containers and instances are found; profiles
+    /// in `~/.aws` are not. Nothing is sent to the bucket here; opening a sink on it does.
+    ///
+    /// # Errors
+    ///
+    /// When the URL holds a credential or names no bucket, or a provider that is not compiled in;
+    /// and when the environment can never work, naming the variable: an http endpoint that nothing
+    /// allows, a duration without a unit, a token file that does not exist, half of a pair.
+    pub fn open(url: &str) -> Result<Bucket, OpenError> {
+        Bucket::open_with(url, [] as [(&str, &str); 0])
+    }
+
+    /// Like [`open`](Self::open), with options that go before the environment: the same names in
+    /// any case, as in `("aws_endpoint", "http://127.0.0.1:9000")`. For hosts with more than one
+    /// bucket, or without an environment.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and when the provider knows no option of that name.
+    pub fn open_with<K, V>(
+        url: &str,
+        options: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Bucket, OpenError>
+    where
+        K: AsRef<str>,
+        V: Into<String>,
+    {
+        Bucket::open_for(Purpose::Write, url, options)
+    }
+
+    /// Like [`open`](Self::open), for those who only read: a directory that does not exist is an
+    /// error and is not created, and requests that get no answer are retried with a growing backoff
+    /// of at most two seconds until `retry_for` has passed. Do not open a sink on it.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and when a directory does not exist.
+    pub fn open_to_read(url: &str, retry_for: Duration) -> Result<Bucket, OpenError> {
+        Bucket::open_for(Purpose::reading(retry_for, None), url, [] as [(&str, &str); 0])
+    }
+
+    /// Like [`open_to_read`](Self::open_to_read), and calls `on_retry` for each request that failed
+    /// in a way that is retried, with what the store or the network said.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_to_read`](Self::open_to_read).
+    pub fn open_to_read_with(
+        url: &str,
+        retry_for: Duration,
+        on_retry: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Result<Bucket, OpenError> {
+        let purpose = Purpose::reading(retry_for, Some(Arc::new(on_retry)));
+        Bucket::open_for(purpose, url, [] as [(&str, &str); 0])
+    }
+
+    /// How long a reader should retry unless it is told otherwise: a restart of a store, or a
+    /// failover, is over by then, and a person who waits is not kept much longer.
+    pub const READ_RETRY: Duration = Duration::from_secs(30);
+
+    pub(super) fn open_for<K, V>(
+        purpose: Purpose,
+        url: &str,
+        options: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Bucket, OpenError>
+    where
+        K: AsRef<str>,
+        V: Into<String>,
+    {
+        let options: Vec<(String, String)> = options
+            .into_iter()
+            .map(|(name, value)| (name.as_ref().to_ascii_lowercase(), value.into()))
+            .collect();
+        let url = parse_url(url)?;
+        let prefix = Path::from_url_path(url.path().trim_matches('/')).map_err(|error| {
+            OpenError::configuration("the path of the bucket URL is no prefix").with_source(error)
+        })?;
+        let no_options = |store| match options.first() {
+            Some((name, _)) => Err(unknown_option(name, store)),
+            None => Ok(()),
+        };
+        let store_time_ms = match &purpose {
+            Purpose::Read { store_time_ms, .. } => Some(Arc::clone(store_time_ms)),
+            Purpose::Write => None,
+        };
+        let is_read_only = store_time_ms.is_some();
+        let bucket = match url.scheme() {
+            "s3" => Bucket::remote(&url, prefix, stores::s3(&url, purpose, &options)?),
+            "gs" => Bucket::remote(&url, prefix, stores::gs(&url, purpose, &options)?),
+            "az" => Bucket::remote(&url, prefix, stores::az(&url, purpose, &options)?),
+            "file" => {
+                no_options("file")?;
+                Bucket::directory(&url, purpose)
+            }
+            "memory" => {
+                no_options("memory")?;
+                Bucket::remote(&url, prefix, Arc::new(InMemory::new()))
+            }
+            "s3a" | "s3n" => Err(scheme(&url, "write s3://bucket/prefix")),
+            "abfs" | "abfss" | "adl" | "azure" | "wasb" | "wasbs" => {
+                Err(scheme(&url, "write az://container/prefix, and set AZURE_STORAGE_ACCOUNT_NAME"))
+            }
+            "gcs" => Err(scheme(&url, "write gs://bucket/prefix")),
+            "http" | "https" => Err(scheme(
+                &url,
+                "write s3://bucket/prefix, and set AWS_ENDPOINT to the server (and AWS_ALLOW_HTTP=true for http)",
+            )),
+            _ => Err(scheme(&url, "use s3://, gs://, az://, file:// or memory://")),
+        };
+        Ok(Bucket { is_read_only, store_time_ms, ..bucket? })
+    }
+
+    fn remote(url: &Url, prefix: Path, store: Arc<dyn ObjectStore>) -> Result<Bucket, OpenError> {
+        Ok(Bucket { name: name(url), ..Bucket::from_store(store, prefix) })
+    }
+
+    fn directory(url: &Url, purpose: Purpose) -> Result<Bucket, OpenError> {
+        let path = url.to_file_path().map_err(|()| {
+            OpenError::configuration(
+                "a file URL has three slashes and an absolute path: file:///path",
+            )
+        })?;
+        let cannot = |doing: &str| {
+            OpenError::configuration(format!("cannot {doing} the directory {}", path.display()))
+        };
+        match purpose {
+            Purpose::Write => {
+                directory::create_directories(&path)
+                    .map_err(|error| cannot("create").with_source(error))?;
+                let removed = directory::remove_leftovers(&path)
+                    .map_err(|error| cannot("read").with_source(error))?;
+                if removed > 0 {
+                    tracing::info!(
+                        directory = %path.display(),
+                        removed,
+                        "unfinished objects of writers that died were removed"
+                    );
+                }
+            }
+            Purpose::Read { .. } => {
+                let found =
+                    std::fs::metadata(&path).map_err(|error| cannot("read").with_source(error))?;
+                if !found.is_dir() {
+                    return Err(
+                        cannot("read").with_source(io::Error::from(io::ErrorKind::NotADirectory))
+                    );
+                }
+            }
+        }
+        let store = Directory::open(&path).map_err(|error| cannot("open").with_source(error))?;
+        Ok(Bucket {
+            name: name(url),
+            directory: Some(path),
+            attributes: Arc::new(AtomicBool::new(false)),
+            ..Bucket::from_store(Arc::new(store), Path::default())
+        })
+    }
+}
+
+/// What a bucket is opened for.
+#[derive(Clone)]
+#[cfg_attr(
+    not(any(feature = "aws", feature = "gcp", feature = "azure")),
+    allow(dead_code, reason = "only the providers' stores retry")
+)]
+pub(crate) enum Purpose {
+    Write,
+    Read {
+        retry_for: Duration,
+        on_retry: Option<OnRetry>,
+        /// The time of the store's last response, in milliseconds since the Unix epoch; 0 for none.
+        store_time_ms: Arc<AtomicI64>,
+    },
+}
+
+impl Purpose {
+    pub(super) fn reading(retry_for: Duration, on_retry: Option<OnRetry>) -> Purpose {
+        Purpose::Read { retry_for, on_retry, store_time_ms: Arc::default() }
+    }
+}
+
+/// Is told why a request failed that will be retried.
+pub(crate) type OnRetry = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// A URL without anything that could be a credential.
+fn parse_url(text: &str) -> Result<Url, OpenError> {
+    let url = Url::parse(text).map_err(|error| {
+        OpenError::configuration("the bucket is not named by a URL such as s3://bucket/prefix")
+            .with_source(error)
+    })?;
+    let superfluous = |what: &str| {
+        let message = format!(
+            "the bucket URL holds {what}: put credentials and options into the environment instead"
+        );
+        Err(OpenError::configuration(message))
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return superfluous("a user name or a password");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return superfluous("a query or a fragment");
+    }
+    if matches!(url.scheme(), "s3" | "gs" | "az") && url.host_str().unwrap_or_default().is_empty() {
+        return Err(OpenError::configuration(format!("the bucket URL {url} names no bucket")));
+    }
+    if url.scheme() == "memory" && url.host_str().is_some() {
+        return Err(OpenError::configuration("a memory URL has three slashes: memory:///prefix"));
+    }
+    Ok(url)
+}
+
+fn name(url: &Url) -> Arc<str> {
+    let host = url.host_str().unwrap_or_default();
+    format!("{}://{host}{}", url.scheme(), url.path().trim_end_matches('/')).into()
+}
+
+fn scheme(url: &Url, instead: &str) -> OpenError {
+    OpenError::configuration(format!("{}:// is no bucket URL: {instead}", url.scheme()))
+}
+
+pub(crate) fn unknown_option(name: &str, store: &str) -> OpenError {
+    OpenError::configuration(format!("the {store} store has no option {name}"))
+}

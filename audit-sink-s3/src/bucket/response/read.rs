@@ -1,0 +1,294 @@
+//! Reads what `object_store` made of a response.
+
+use std::error::Error as _;
+use std::io;
+
+use super::status::Status;
+use super::{Blocker, Certificate, Refusal, Response};
+use crate::bucket::credentials::CredentialFailure;
+use crate::bucket::provider::Provider;
+use crate::one_line::scrub;
+
+impl Refusal {
+    /// Reads what `object_store` made of the answer.
+    pub(crate) fn of(error: &object_store::Error, provider: Provider) -> Refusal {
+        let failure = causes(error).find_map(|cause| cause.downcast_ref::<CredentialFailure>());
+        if let Some(failure) = failure {
+            return of_credentials(failure, provider);
+        }
+        let (response, status) = read(error);
+        let detail = match status {
+            Some(status) if is_of_credentials(&error.to_string()) => {
+                format!("credentials: {status}")
+            }
+            Some(status) => format!("{}: {status}", provider.noun()),
+            None => without_status(error, provider.noun()),
+        };
+        Refusal::new(response, detail, provider, None)
+    }
+}
+
+/// What a failure to obtain credentials means. Nothing was sent to the bucket.
+fn of_credentials(failure: &CredentialFailure, provider: Provider) -> Refusal {
+    let CredentialFailure { issuer, has_issued, file, cause } = failure;
+    let name = issuer.name;
+    let blocked =
+        |blocker, detail| Refusal::new(Response::Blocked(blocker), detail, provider, Some(issuer));
+    if let Some(file) = file {
+        return blocked(Blocker::CredentialFile, format!("credentials: {file}"));
+    }
+    let Some(cause) = cause else {
+        let detail = format!("{name}: the client panicked while it asked for credentials");
+        return blocked(Blocker::Credentials, detail);
+    };
+    let (response, status) = read(cause);
+    let detail = match &status {
+        Some(status) => format!("{name}: {status}"),
+        None => without_status(cause, name),
+    };
+    // No setting names credentials, and the instance has none either, or this is no instance.
+    let is_absent = issuer.is_default && !has_issued;
+    let none = || format!("no credentials are set, and there are none from the {detail}");
+    match response {
+        Response::Unknown if is_absent && status.is_none() => {
+            blocked(Blocker::NoCredentials, none())
+        }
+        Response::Blocked(
+            Blocker::NoBucket | Blocker::Request | Blocker::Credentials | Blocker::Permission,
+        ) if is_absent => blocked(Blocker::NoCredentials, none()),
+        Response::Exists | Response::Contention | Response::Unknown => {
+            Refusal::new(Response::Unknown, detail, provider, Some(issuer))
+        }
+        Response::Blocked(
+            blocker @ (Blocker::PlainHttp
+            | Blocker::Tls(_)
+            | Blocker::NotTls
+            | Blocker::HostClock
+            | Blocker::CredentialFile),
+        ) => blocked(blocker, detail),
+        Response::Blocked(
+            Blocker::Permission
+            | Blocker::Credentials
+            | Blocker::NoCredentials
+            | Blocker::NoBucket
+            | Blocker::Region
+            | Blocker::EncryptionKey
+            | Blocker::Unsupported
+            | Blocker::Disk
+            | Blocker::Panic
+            | Blocker::Request,
+        ) => blocked(Blocker::Credentials, detail),
+    }
+}
+
+/// What an error means by itself, whoever made it.
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enum is another crate's and may grow: unknown is safe"
+)]
+fn read(error: &object_store::Error) -> (Response, Option<Status>) {
+    use object_store::Error;
+    let text = error.to_string();
+    let status = Status::within(&text);
+    let code = status.as_ref().and_then(|status| status.code.as_deref());
+    let response = match error {
+        // 409 of S3 is contention; Azure's, whose code is another, says that the blob exists.
+        Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotModified { .. } => {
+            match code {
+                Some("ConditionalRequestConflict" | "OperationAborted") => Response::Contention,
+                _ => Response::Exists,
+            }
+        }
+        Error::NotFound { .. } => Response::Blocked(Blocker::NoBucket),
+        Error::PermissionDenied { .. } => {
+            Response::Blocked(of_code(code).unwrap_or(Blocker::Permission))
+        }
+        Error::Unauthenticated { .. } => {
+            Response::Blocked(of_code(code).unwrap_or(Blocker::Credentials))
+        }
+        Error::NotSupported { .. } | Error::NotImplemented { .. } => {
+            Response::Blocked(Blocker::Unsupported)
+        }
+        Error::InvalidPath { .. } | Error::UnknownConfigurationKey { .. } => {
+            Response::Blocked(Blocker::Request)
+        }
+        Error::Generic { .. } => match (&status, io_error(error)) {
+            (Some(status), _) => of_status(status, &text),
+            (None, io_error) => match of_text(&with_cause(error)) {
+                Response::Unknown => io_error.map_or(Response::Unknown, |kind| of_io(kind, error)),
+                response => response,
+            },
+        },
+        _ => Response::Unknown,
+    };
+    (response, status)
+}
+
+fn of_status(status: &Status, text: &str) -> Response {
+    if let Some(blocker) = of_code(status.code.as_deref()) {
+        return Response::Blocked(blocker);
+    }
+    match (status.number, status.code.as_deref()) {
+        // Refusals that a repetition may well overcome: a slow or a damaged upload, an overloaded
+        // or failing store.
+        (
+            400,
+            Some("RequestTimeout" | "BadDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch"),
+        ) => Response::Unknown,
+        (408 | 425 | 429, _) => Response::Unknown,
+        (501, _) => Response::Blocked(Blocker::Unsupported),
+        (500.., _) => Response::Unknown,
+        (300..400, _) => Response::Blocked(Blocker::Region),
+        // The service that hands out credentials refused.
+        (400.., _) if is_of_credentials(text) => Response::Blocked(Blocker::Credentials),
+        (400.., _) => Response::Blocked(Blocker::Request),
+        _ => Response::Unknown,
+    }
+}
+
+/// Error codes that name what is wrong, whatever the status they come with: of
+/// [S3](https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html),
+/// [GCS](https://cloud.google.com/storage/docs/xml-api/reference-status) and
+/// [Azure](https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes).
+fn of_code(code: Option<&str>) -> Option<Blocker> {
+    let blocker = match code? {
+        "ExpiredToken"
+        | "NotSignedUp"
+        | "InvalidToken"
+        | "TokenRefreshRequired"
+        | "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "RequestExpired"
+        | "AuthenticationFailed"
+        | "InvalidAuthenticationInfo"
+        | "NoAuthenticationInformation"
+        | "InvalidSecurity"
+        | "AuthenticationRequired"
+        | "UNAUTHENTICATED" => Blocker::Credentials,
+        "AccessDenied"
+        | "AllAccessDisabled"
+        | "AccountProblem"
+        | "AuthorizationFailure"
+        | "AuthorizationPermissionMismatch"
+        | "InsufficientAccountPermissions"
+        | "PERMISSION_DENIED" => Blocker::Permission,
+        "NoSuchBucket" | "InvalidBucketName" | "ContainerNotFound" | "ContainerDisabled" => {
+            Blocker::NoBucket
+        }
+        "AuthorizationHeaderMalformed"
+        | "PermanentRedirect"
+        | "IllegalLocationConstraintException" => Blocker::Region,
+        "RequestTimeTooSkewed" => Blocker::HostClock,
+        "NotImplemented" => Blocker::Unsupported,
+        code if code.starts_with("KMS") => Blocker::EncryptionKey,
+        _ => return None,
+    };
+    Some(blocker)
+}
+
+#[allow(clippy::wildcard_enum_match_arm, reason = "an unknown error of the disk is tried again")]
+fn of_io(kind: io::ErrorKind, error: &object_store::Error) -> Response {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let local = matches!(error, object_store::Error::Generic { store: "LocalFileSystem", .. });
+    match kind {
+        PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull if local => {
+            Response::Blocked(Blocker::Disk)
+        }
+        _ => Response::Unknown,
+    }
+}
+
+/// Errors without any response: of the connection, or of the service that hands out credentials.
+/// `text` is the innermost cause too.
+fn of_text(text: &str) -> Response {
+    let has = |sign: &str| text.contains(sign);
+    let blocker = if has("redirect without LOCATION") {
+        Blocker::Region
+    } else if has("URL scheme is not allowed") {
+        Blocker::PlainHttp
+    } else if has("invalid peer certificate") {
+        Blocker::Tls(if has("UnknownIssuer") || has("UnknownCA") || has("CaUsedAsEndEntity") {
+            Certificate::UnknownIssuer
+        } else if has("Expired") || has("expired") || has("NotValidYet") || has("not valid yet") {
+            Certificate::Expired
+        } else if has("NotValidForName") || has("not valid for name") {
+            Certificate::WrongName
+        } else {
+            Certificate::Other
+        })
+    } else if has("received corrupt message") {
+        Blocker::NotTls
+    } else if is_of_credentials(text) {
+        Blocker::Credentials
+    } else {
+        return Response::Unknown;
+    };
+    Response::Blocked(blocker)
+}
+
+/// Whether the request that failed went to a service that hands out credentials: an instance's
+/// metadata (two addresses at AWS, one of them that of Azure and GCP too), or a token endpoint.
+fn is_of_credentials(text: &str) -> bool {
+    [
+        "169.254.169.254",
+        "169.254.170.2",
+        "metadata.google.internal",
+        "token request",
+        "CreateSession",
+    ]
+    .iter()
+    .any(|sign| text.contains(sign))
+}
+
+fn io_error(error: &object_store::Error) -> Option<io::ErrorKind> {
+    causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind).last()
+}
+
+type Cause<'a> = &'a (dyn std::error::Error + 'static);
+
+pub(super) fn causes(error: &object_store::Error) -> impl Iterator<Item = Cause<'_>> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
+}
+
+/// The text of an error and of its innermost cause.
+fn with_cause(error: &object_store::Error) -> String {
+    let outer = error.to_string();
+    match causes(error).last().map(ToString::to_string) {
+        Some(inner) if !outer.contains(&inner) => format!("{outer}: {inner}"),
+        _ => outer,
+    }
+}
+
+/// Who failed, and why, where there was no answer. The innermost cause says most (`connection
+/// refused`); what lies around it repeats it, with the whole URL.
+fn without_status(error: &object_store::Error, noun: &str) -> String {
+    let text = with_cause(error);
+    let host = host(&text);
+    let cause = causes(error).last().map(|cause| scrub(&cause.to_string())).unwrap_or_default();
+    let at = host.map(|host| format!(" of {host}")).unwrap_or_default();
+    let response = of_text(&text);
+    if response == Response::Blocked(Blocker::PlainHttp) {
+        format!("{noun}: its URL is of http, and only https is allowed")
+    } else if matches!(response, Response::Blocked(Blocker::Tls(_))) {
+        format!("TLS: the certificate{at} is refused: {cause}")
+    } else if response == Response::Blocked(Blocker::NotTls) {
+        format!("TLS: the server{at} does not speak it: {cause}")
+    } else if text.contains("dns error") || text.contains("failed to lookup address") {
+        format!("DNS: the name{at} cannot be resolved: {cause}")
+    } else if let Some(host) = host.filter(|_| io_error(error).is_some()) {
+        format!("{noun}: no connection to {host}: {cause}")
+    } else {
+        format!("{noun}: {}", scrub(&text))
+    }
+}
+
+/// Host and port of the URL in a text.
+fn host(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("://")?;
+    rest.split(|c: char| c == '/' || c == '?' || c.is_whitespace()).next()
+}

@@ -1,0 +1,145 @@
+use std::time::Duration;
+
+use url::Url;
+
+use super::open::Purpose;
+use super::*;
+use crate::Compression;
+use crate::object::encode::ObjectEncoder;
+use crate::object::pieces::pieces;
+
+fn refused(url: &str) -> String {
+    Bucket::open(url).unwrap_err().to_string()
+}
+
+#[test]
+fn an_invalid_bucket_url_is_refused_with_a_better_one() {
+    assert!(refused("bucket/prefix").contains("s3://bucket/prefix"));
+    assert!(refused("http://127.0.0.1:9000/bucket").contains("AWS_ENDPOINT"));
+    assert!(refused("s3a://bucket/prefix").contains("s3://"));
+    assert!(refused("abfss://container/prefix").contains("az://"));
+    assert!(refused("ftp://bucket/prefix").contains("memory://"));
+    assert!(refused("s3:///prefix").contains("names no bucket"));
+    assert!(refused("memory://prefix").contains("three slashes"));
+    assert!(refused("file://relative/path").contains("three slashes"));
+}
+
+#[test]
+fn a_credential_in_a_url_is_refused_and_not_shown() {
+    for url in [
+        "s3://KEYID:SECRET@bucket/prefix",
+        "az://container/prefix?sig=SECRET",
+        "s3://bucket/#SECRET",
+    ] {
+        let error = Bucket::open(url).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("SECRET"), "{error:?}");
+        assert!(error.to_string().contains("environment"), "{error}");
+    }
+}
+
+#[test]
+fn options_are_known_or_refused() {
+    let refused = |url, name| Bucket::open_with(url, [(name, "x")]).unwrap_err().to_string();
+    assert_eq!(refused("memory:///", "aws_region"), "the memory store has no option aws_region");
+    #[cfg(feature = "aws")]
+    assert_eq!(refused("s3://bucket", "aws_regoin"), "the s3 store has no option aws_regoin");
+}
+
+#[cfg(feature = "aws")]
+#[test]
+fn names_show_where_and_no_secret() {
+    let options = [
+        ("aws_secret_access_key", "SECRET"),
+        ("aws_access_key_id", "KEYID"),
+        ("AWS_REGION", "eu-central-1"),
+    ];
+    let bucket = Bucket::open_with("s3://bucket/some/prefix/", options).unwrap();
+    assert_eq!(bucket.to_string(), "s3://bucket/some/prefix");
+    assert_eq!(format!("{bucket:?}"), "Bucket(\"s3://bucket/some/prefix\")");
+    let path = bucket.path("dt=2023-11-14/hour=22/a");
+    assert_eq!(path.as_ref(), "some/prefix/dt=2023-11-14/hour=22/a");
+    assert_eq!(bucket.below_prefix(&path).as_deref(), Some("dt=2023-11-14/hour=22/a"));
+    assert_eq!(bucket.below_prefix(&Path::from("some/prefixes/a")), None);
+    let key =
+        ObjectKey::new(1_700_000_000_000, audit_core::UniqueId::from_bits(7), 3, Compression::Gzip);
+    assert_eq!(bucket.key(&bucket.path(&key.to_string())), Some(key));
+    assert_eq!(bucket.key(&path), None);
+}
+
+#[cfg(feature = "aws")]
+#[test]
+fn an_error_of_a_builder_quotes_no_secret() {
+    let options = [("aws_allow_http", "SECRETSECRET"), ("aws_token", "also-quoted")];
+    let error = Bucket::open_with("s3://bucket", options).unwrap_err().to_string();
+    assert!(error.starts_with("s3://bucket cannot be opened: "), "{error}");
+}
+
+#[test]
+fn a_directory_that_is_only_read_is_not_made() {
+    let root = tempfile::tempdir().unwrap();
+    let url = Url::from_directory_path(root.path().join("absent")).unwrap();
+    let error = Bucket::open_to_read(url.as_str(), Duration::ZERO).unwrap_err().to_string();
+    assert!(error.starts_with("cannot read the directory "), "{error}");
+    assert!(!root.path().join("absent").exists());
+    Bucket::open(url.as_str()).unwrap();
+    Bucket::open_to_read(url.as_str(), Duration::ZERO).unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_holds_what_was_created_and_refuses_it_again() {
+    let root = tempfile::tempdir().unwrap();
+    let url = Url::from_directory_path(root.path().join("new/logs")).unwrap();
+    let bucket = Bucket::open(url.as_str()).unwrap();
+    let path = bucket.path("dt=2023-11-14/hour=22/a.ndjson");
+    let object = |line: &[u8]| {
+        let mut encoder = ObjectEncoder::new(pieces());
+        encoder.encode(line, 0, 1, Compression::None)
+    };
+    let (ours, other, longer) = (object(b"{}\n"), object(b"[]\n"), object(b"{ }\n"));
+    bucket.create(&path, ours.payload.clone(), ours.attributes()).await.unwrap();
+    let again = bucket.create(&path, other.payload.clone(), other.attributes()).await;
+    assert!(matches!(again, Err(object_store::Error::AlreadyExists { .. })), "{again:?}");
+    assert!(bucket.holds(&path, &ours).await.unwrap());
+    assert!(!bucket.holds(&path, &other).await.unwrap());
+    assert!(!bucket.holds(&path, &longer).await.unwrap());
+    let missing = bucket.holds(&bucket.path("absent"), &ours).await;
+    assert!(matches!(missing, Err(object_store::Error::NotFound { .. })), "{missing:?}");
+}
+
+#[cfg(feature = "aws")]
+#[tokio::test]
+async fn readers_retry_for_as_long_as_they_are_told() {
+    use object_store::ObjectStoreExt;
+    use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
+
+    let server = S3TestServer::start().await;
+    server.put_object("a", s3_testserver::StoredObject::default());
+    let read = |retry_for| {
+        let url = format!("s3://{}", server.bucket());
+        let options = [
+            ("aws_endpoint", server.endpoint()),
+            ("aws_allow_http", "true".to_owned()),
+            ("aws_access_key_id", server.access_key().to_owned()),
+            ("aws_secret_access_key", server.secret_key().to_owned()),
+        ];
+        let bucket = Bucket::open_for(Purpose::reading(retry_for, None), &url, options).unwrap();
+        async move { bucket.store().get(&Path::from("a")).await.map(drop) }
+    };
+    // More failures than the client's own count of retries would get over.
+    let mut left = 12;
+    server.faults().plan(move |_| {
+        left -= 1;
+        if left >= 0 { Fault::Refused(ErrorAnswer::SLOW_DOWN) } else { Fault::None }
+    });
+    read(Duration::ZERO).await.unwrap_err();
+    assert_eq!(server.requests().len(), 1, "not told to retry");
+    read(Duration::from_secs(600)).await.unwrap();
+    assert_eq!(server.requests().len(), 13);
+}
+
+#[test]
+fn bytes_are_compared_across_pieces() {
+    let payload: PutPayload = ["ab", "c"].into_iter().map(Bytes::from).collect();
+    let same = |found: &'static str| same_bytes(&Bytes::from(found), &payload);
+    assert_eq!(["abc", "ab", "abcd", "abd", ""].map(same), [true, false, false, false, false]);
+}
