@@ -1,4 +1,4 @@
-//! Memory that is used again.
+//! Memory that is reused.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 /// Buffers of one size that are handed out, and come back by themselves.
 ///
-/// For what is made of megabytes, again and again, on one thread, and let go of on another. An
-/// allocator gives such memory back to the system, which clears every page of it before it gives it
-/// out anew; or it keeps what each thread let go of, so that the process comes to have several
-/// times what is held at once. Clones are the same pool.
+/// For megabytes that one thread fills repeatedly and another one drops. An allocator gives such
+/// memory back to the system, which clears every page before it hands it out anew; or it keeps what
+/// each thread dropped, so that the process grows to several times what is held at once. Clones are
+/// the same pool.
 #[derive(Clone)]
 pub struct BufferPool {
     shared: Arc<Shared>,

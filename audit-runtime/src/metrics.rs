@@ -18,7 +18,7 @@ impl Metrics {
     pub(crate) fn new() -> Metrics {
         describe_counter!(
             "audit_functions_refused_total",
-            "Functions that failed for their audit logs, by reason: body (a log that is none), limit (too many or too large), not_durable (each release that failed)"
+            "Functions that failed for their audit logs, by reason: body (an invalid body), limit (too many or too large), not_durable (each release that failed)"
         );
         describe_counter!(
             "audit_persists_failed_total",

@@ -46,7 +46,7 @@ pub(crate) struct Rendered {
 pub(crate) const BATCHES_AT_ONCE: usize = 8;
 
 /// Logs of many requests are handed to the sink in batches of about this size, so that memory stays
-/// bounded however many requests there are, and is used again while it is still in the processor's
+/// bounded however many requests there are, and is reused while it is still in the processor's
 /// cache.
 const BATCH_BYTES: usize = 1 << 20;
 

@@ -15,7 +15,7 @@ use Step::*;
 pub(crate) enum Step {
     Began,
     Committed,
-    /// Another transaction was in the way of the commit.
+    /// The commit conflicts with another transaction's.
     Conflicted,
     /// The commit failed for another reason.
     CommitFailed,
