@@ -1,8 +1,8 @@
 //! The `audit` command: for whoever owns a bucket of audit logs, or a host that writes to one.
 //!
 //! - `audit ls`, `cat`, `tail`, `stats` read a bucket, with no right but to list and to get.
-//! - `audit journal` reads the journal of a host, and delivers that of a host that is gone, also what
-//!   was delivered and has been deleted from the bucket.
+//! - `audit journal` reads the journal of a host, and delivers that of a host that is gone, also
+//!   what was delivered and has been deleted from the bucket.
 //! - `audit doctor` tries, with a host's own credentials, what must work and what must not.
 //!
 //! A bucket of any size is read in bounded memory: partitions that are not asked for are not
