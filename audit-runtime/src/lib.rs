@@ -164,6 +164,8 @@
 //!
 //! The runtime needs tokio's timer. It spawns nothing, and starts no thread.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod audited;
 mod context;
 mod error;

@@ -48,9 +48,9 @@
 //! # What it takes care of
 //!
 //! - **A beginning that is cancelled.** sqlx leaves a PostgreSQL transaction open whose beginning
-//!   is dropped: the connection goes back into the pool with it, later statements on that connection
-//!   are part of it, and reads are as old as it is. [`begin`] goes on in a task of its own, which
-//!   rolls back if nobody waits for it any more.
+//!   is dropped: the connection goes back into the pool with it, later statements on that
+//!   connection are part of it, and reads are as old as it is. [`begin`] goes on in a task of its
+//!   own, which rolls back if nobody waits for it any more.
 //! - **A commit that is none.** PostgreSQL answers the `COMMIT` of a transaction in which a
 //!   statement failed with a rollback, and sqlx calls that a success. A function that catches a
 //!   statement's error and returns a value would be reported as committed. [`Tx`] asks first, and
@@ -69,6 +69,8 @@
 //! - The transaction stays open while the logs become durable. On SQLite, with its one writer, the
 //!   sink's latency is the pace of commits.
 //! - Commit nowhere else: a `COMMIT` that a function executes itself waits for no log.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod conflict;
 mod database;

@@ -1,4 +1,5 @@
-//! The policies that a bucket and its users need, with the names filled in.
+//! The policies that a bucket and its users need, with the names filled in: those of `deploy/aws`, to
+//! which `policies` links, so that they are in the package.
 
 use crate::arguments::Policy;
 use crate::bucket::to_url;
@@ -7,11 +8,11 @@ use crate::output::Output;
 
 fn text(policy: Policy) -> &'static str {
     match policy {
-        Policy::Host => include_str!("../../../deploy/aws/host-policy.json"),
-        Policy::Reader => include_str!("../../../deploy/aws/reader-policy.json"),
-        Policy::Bucket => include_str!("../../../deploy/aws/bucket-policy.json"),
-        Policy::Lifecycle => include_str!("../../../deploy/aws/lifecycle.json"),
-        Policy::ObjectLock => include_str!("../../../deploy/aws/object-lock.json"),
+        Policy::Host => include_str!("../../policies/host-policy.json"),
+        Policy::Reader => include_str!("../../policies/reader-policy.json"),
+        Policy::Bucket => include_str!("../../policies/bucket-policy.json"),
+        Policy::Lifecycle => include_str!("../../policies/lifecycle.json"),
+        Policy::ObjectLock => include_str!("../../policies/object-lock.json"),
     }
 }
 
