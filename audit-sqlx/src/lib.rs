@@ -1,4 +1,4 @@
-//! Transactions of [sqlx](sqlx) for the audit runtime: nothing commits before the audit logs of the
+//! Transactions of [sqlx] for the audit runtime: nothing commits before the audit logs of the
 //! mutation are durable.
 //!
 //! [`begin`] takes a connection of a pool and begins a serializable [`Tx`]. It is a
