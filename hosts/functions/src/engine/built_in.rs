@@ -67,6 +67,11 @@ pub(crate) fn bytecode(name: &str) -> Option<&'static Bytecode> {
     COMPILED[place].as_ref()
 }
 
+/// The source of the module `name`.
+pub(crate) fn source(name: &str) -> Option<&'static str> {
+    BUILT_IN.iter().find(|module| module.name == name).map(|module| module.source)
+}
+
 /// The module that stands for `convex/server` or `convex/values` where the package is not
 /// installed.
 pub(crate) fn standing_for(specifier: &str) -> Option<&'static str> {

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub(crate) use built_in::{
     bytecode as built_in_bytecode, import as built_in_import, replacing as built_in_replacing,
-    standing_for as built_in_for,
+    source as built_in_source, standing_for as built_in_for,
 };
 pub(crate) use bytecode::{Bytecode, Keep};
 pub(crate) use modules::{Loaded, ModuleName, Modules};

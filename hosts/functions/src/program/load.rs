@@ -1,7 +1,7 @@
 //! Reading, compiling and evaluating the modules of a directory.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -13,11 +13,12 @@ use rquickjs::module::Declared;
 use rquickjs::{Ctx, Error, Module};
 use serde_json::Value;
 
+use super::source::{Exports, Imported};
 use super::stamp::Stamps;
 use super::{Component, Cron, Env, Function, LoadError, Program, resolve, source};
 use crate::engine::{
     Bytecode, Described, Keep, ModuleName, Modules, built_in_bytecode, built_in_for,
-    built_in_import, built_in_replacing, describe,
+    built_in_import, built_in_replacing, built_in_source, describe,
 };
 use crate::value::ComponentPath;
 
@@ -374,6 +375,9 @@ struct Reached {
     stamps: Stamps,
     /// The directories of components, by what their definitions have for a path.
     definitions: HashMap<String, PathBuf>,
+    /// What modules export, by their files and the names of this host's modules, as far as it was
+    /// asked for.
+    exports: HashMap<PathBuf, Option<Exports>>,
     /// Imports that a module may do while it runs, not looked at yet.
     dynamic: Vec<(ModuleName, String)>,
     /// What went wrong in a resolver or a loader, which have errors of their own.
@@ -389,6 +393,7 @@ impl Graph {
             paths: HashMap::new(),
             stamps: Stamps::default(),
             definitions: HashMap::new(),
+            exports: HashMap::new(),
             dynamic: Vec::new(),
             error: None,
         })))
@@ -417,13 +422,76 @@ impl Reached {
             return Err(LoadError::at(&shown, message));
         }
         self.stamps.add_file(path, &text);
-        let code = source::javascript(&shown, text)?;
+        let code = self.javascript(path, &shown, text)?;
         self.paths.insert(Arc::clone(&name), path.to_owned());
         self.add(&name, &code).map_err(|error| error.about_jsx(path))?;
         self.dynamic.extend(
             dynamic_imports(&code).map(|specifier| (Arc::clone(&name), specifier.to_owned())),
         );
         Ok(name)
+    }
+
+    /// The JavaScript of a file, without what it exports of other modules and is a type there.
+    fn javascript(&mut self, path: &Path, shown: &Path, text: String) -> Result<String, LoadError> {
+        if !source::is_typescript(path) {
+            return Ok(source::read(shown, text, &HashSet::new())?.code);
+        }
+        let read = source::read(shown, text.clone(), &HashSet::new())?;
+        let mut types = HashSet::new();
+        for imported in read.exports.others.into_values() {
+            if self.is_type(path, &imported, &mut HashSet::new()) {
+                types.insert(imported);
+            }
+        }
+        if types.is_empty() { Ok(read.code) } else { Ok(source::read(shown, text, &types)?.code) }
+    }
+
+    /// Whether what the file `from` imports is nothing when programs run: the module is known, and
+    /// does not export the name as a value.
+    fn is_type(
+        &mut self,
+        from: &Path,
+        (specifier, name): &Imported,
+        seen: &mut HashSet<(PathBuf, String)>,
+    ) -> bool {
+        let Some(module) = self.located(from, specifier).filter(|_| name != "*") else {
+            return false;
+        };
+        if !seen.insert((module.clone(), name.clone())) {
+            return true;
+        }
+        let exports = match self.exports.get(&module) {
+            Some(exports) => exports.clone(),
+            None => {
+                let exports = exports_at(&module);
+                self.exports.insert(module.clone(), exports.clone());
+                exports
+            }
+        };
+        let Some(exports) = exports else { return false };
+        if exports.own.contains(name) {
+            return false;
+        }
+        if let Some(imported) = exports.others.get(name) {
+            return self.is_type(&module, imported, seen);
+        }
+        let mut others = exports.all_of.into_iter();
+        name == "default"
+            || others.all(|specifier| self.is_type(&module, &(specifier, name.clone()), seen))
+    }
+
+    /// The file, or the module of this host, that `specifier` means in the file `from`.
+    fn located(&self, from: &Path, specifier: &str) -> Option<PathBuf> {
+        let directory = from.parent()?;
+        if is_relative(specifier) {
+            let found = resolve::relative(directory, specifier);
+            return found.or_else(|| Some(resolve::normal(&directory.join(specifier))));
+        }
+        match resolve::package(directory, specifier) {
+            Ok(Some(file)) => Some(file),
+            Ok(None) => built_in_for(specifier).map(PathBuf::from),
+            Err(_) => None,
+        }
     }
 
     fn add(&mut self, name: &ModuleName, code: &str) -> Result<(), LoadError> {
@@ -476,10 +544,7 @@ impl Reached {
             return Err(LoadError::new(place(from), format!("there is no module {specifier:?}")));
         };
         let directory = path.parent().unwrap_or(&path);
-        let is_relative = specifier.starts_with("./")
-            || specifier.starts_with("../")
-            || matches!(specifier, "." | "..");
-        let file = if is_relative {
+        let file = if is_relative(specifier) {
             match resolve::relative(directory, specifier) {
                 Some(file) => file,
                 None => return self.generated(from, directory, specifier),
@@ -508,10 +573,7 @@ impl Reached {
         specifier: &str,
     ) -> Result<ModuleName, LoadError> {
         let path = resolve::normal(&directory.join(specifier));
-        let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
-        let is_generated = path.parent().is_some_and(|parent| parent.ends_with("_generated"));
-        let code = GENERATED.iter().find(|(name, _)| is_generated && *name == stem);
-        let Some((_, code)) = code else {
+        let Some((stem, code)) = generated(&path) else {
             return Err(LoadError::new(
                 place(from),
                 format!("{specifier:?} is imported, and there is no such file"),
@@ -559,6 +621,37 @@ impl Reached {
         }
         Ok(name)
     }
+}
+
+fn is_relative(specifier: &str) -> bool {
+    specifier.starts_with("./") || specifier.starts_with("../") || matches!(specifier, "." | "..")
+}
+
+/// What stands for a file of `_generated`: its name and its text.
+fn generated(path: &Path) -> Option<(&'static str, &'static str)> {
+    let stem = path.file_stem()?.to_str()?;
+    path.parent()?.ends_with("_generated").then_some(())?;
+    GENERATED.into_iter().find(|(name, _)| *name == stem)
+}
+
+/// What the module of a file, or of this host, exports. None if that cannot be known.
+fn exports_at(module: &Path) -> Option<Exports> {
+    if source::is_typescript(module) {
+        let text = std::fs::read_to_string(module).ok()?;
+        return Some(source::read(module, text, &HashSet::new()).ok()?.exports);
+    }
+    let text = match std::fs::read_to_string(module) {
+        Ok(text) => text,
+        Err(_) => match generated(module) {
+            Some((_, text)) => text.to_owned(),
+            None => built_in_source(module.to_str()?)?.to_owned(),
+        },
+    };
+    let is_json = module.extension().is_some_and(|extension| extension == "json");
+    if is_json || is_common_js(module, &text) {
+        return None;
+    }
+    source::exports_of_javascript(module, &text)
 }
 
 /// The specifiers of `import("…")` in a module. What only looks like one, in a comment say, does no

@@ -1,10 +1,11 @@
 //! A directory of functions, loaded.
 //!
-//! Loading strips types, compiles every module, and evaluates each once to learn which functions it
-//! exports, with which validators, and what schema, crons and components there are. A loaded
+//! Loading removes types, compiles every module, and evaluates each once to learn which functions
+//! it exports, with which validators, and what schema, crons and components there are. A loaded
 //! program does not change; a host that watches its directory loads it anew when
 //! [`Program::has_changed`].
 
+mod layout;
 mod load;
 mod resolve;
 mod source;
@@ -245,3 +246,5 @@ impl std::error::Error for LoadError {}
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod typescript_tests;

@@ -1,102 +1,317 @@
 //! From what a user wrote to what the engine reads.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+// Of the syntax of a language, few kinds are about modules.
+#![allow(clippy::wildcard_enum_match_arm)]
 
-use swc_common::errors::{DiagnosticBuilder, Emitter, Handler, Level};
-use swc_common::sync::Lrc;
-use swc_common::{GLOBALS, Globals, SourceMap};
-use swc_ts_fast_strip::{ErrorCode, Mode, Options, operate};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::Path;
+
+use oxc::allocator::Allocator;
+use oxc::ast::ast::{
+    ArrowFunctionExpression, CallExpression, Declaration, FormalParameter,
+    ImportDeclarationSpecifier, NewExpression, Program, Statement, TemplateElement,
+};
+use oxc::ast_visit::{Visit, walk};
+use oxc::codegen::{Codegen, CodegenOptions};
+use oxc::diagnostics::OxcDiagnostic;
+use oxc::parser::Parser;
+use oxc::semantic::SemanticBuilder;
+use oxc::span::{GetSpan, SourceType, Span};
+use oxc_transformer::{Module, TransformOptions, Transformer};
 
 use super::LoadError;
+use super::layout::{Lines, Marks, laid_out};
 
-/// The JavaScript of a source file. Types become spaces, so that lines and columns stay those that
-/// the user sees.
-pub(crate) fn javascript(path: &Path, text: String) -> Result<String, LoadError> {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    match extension {
-        "ts" | "mts" | "tsx" => on_a_large_stack(path, || stripped(path, &text)),
-        "json" => Ok(format!("export default {text};")),
-        _ => Ok(text),
-    }
+/// An import or a re-export: the specifier of a module, and a name that it exports.
+pub(crate) type Imported = (String, String);
+
+/// A source file, read.
+#[derive(Debug, Default)]
+pub(crate) struct Source {
+    /// Its JavaScript.
+    pub(crate) code: String,
+    pub(crate) exports: Exports,
 }
 
-/// The stack for reading one file, in bytes. The parser calls itself for each level of an
+/// What a module exports that is there when it runs.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Exports {
+    /// What it declares itself.
+    pub(crate) own: BTreeSet<String>,
+    /// What it exports of other modules, by the name that it has here. One file does not tell
+    /// whether it is a type there.
+    pub(crate) others: BTreeMap<String, Imported>,
+    /// The modules of `export * from`.
+    pub(crate) all_of: Vec<String>,
+}
+
+/// Whether a file is TypeScript.
+pub(crate) fn is_typescript(path: &Path) -> bool {
+    matches!(extension(path), "ts" | "mts" | "tsx")
+}
+
+fn extension(path: &Path) -> &str {
+    path.extension().and_then(|extension| extension.to_str()).unwrap_or_default()
+}
+
+/// Reads a source file. Of TypeScript, types are removed, with the imports that are used as types
+/// alone, and with what it exports of other modules that is in `types`; enums, namespaces and
+/// parameter properties are written out. Lines and columns stay those that the user sees.
+pub(crate) fn read(
+    path: &Path,
+    text: String,
+    types: &HashSet<Imported>,
+) -> Result<Source, LoadError> {
+    if is_typescript(path) {
+        return on_a_large_stack(path, || compiled(path, &text, types));
+    }
+    let code = if extension(path) == "json" { format!("export default {text};") } else { text };
+    Ok(Source { code, exports: Exports::default() })
+}
+
+/// What a file of JavaScript exports. None if it cannot be read.
+pub(crate) fn exports_of_javascript(path: &Path, text: &str) -> Option<Exports> {
+    let exports = on_a_large_stack(path, || {
+        let allocator = Allocator::default();
+        let parsed = Parser::new(&allocator, text, SourceType::mjs()).parse();
+        Ok((!parsed.panicked).then(|| exports_of(&parsed.program)))
+    });
+    exports.ok().flatten()
+}
+
+/// The stack for reading one file, in bytes. The compiler calls itself for each level of an
 /// expression or a type, and a stack that overflows ends the process: this is enough for thousands
 /// of brackets in one another. It is address space; memory is taken as it is used.
 const STACK_BYTES: usize = 1 << 30;
 
-fn on_a_large_stack(
+fn on_a_large_stack<T: Send>(
     path: &Path,
-    work: impl FnOnce() -> Result<String, LoadError> + Send,
-) -> Result<String, LoadError> {
+    work: impl FnOnce() -> Result<T, LoadError> + Send,
+) -> Result<T, LoadError> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("functions-load".to_owned());
         let thread = thread.stack_size(STACK_BYTES).spawn_scoped(scope, work);
         let thread = thread.map_err(|error| LoadError::at(path, error))?;
-        thread.join().unwrap_or_else(|_| Err(LoadError::at(path, "the TypeScript parser panicked")))
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(LoadError::at(path, "the TypeScript compiler panicked")))
     })
 }
 
-fn stripped(path: &Path, text: &str) -> Result<String, LoadError> {
-    match strip(path, text, Mode::StripOnly) {
-        Ok(code) => Ok(code),
-        // `enum` and `namespace` are code, not types: what they mean must be written out, and
-        // positions are lost.
-        Err((ErrorCode::UnsupportedSyntax, error)) => {
-            strip(path, text, Mode::Transform).map_err(|_| error)
-        }
-        Err((_, error)) => Err(error),
+fn compiled(path: &Path, text: &str, types: &HashSet<Imported>) -> Result<Source, LoadError> {
+    let lines = Lines::new(text);
+    let allocator = Allocator::default();
+    let kind = if extension(path) == "tsx" { SourceType::tsx() } else { SourceType::ts() };
+    let parsed = Parser::new(&allocator, text, kind).parse();
+    first_of(parsed.diagnostics.into_vec(), path, &lines)?;
+    let mut program = parsed.program;
+
+    let mut marking = Marking { text, marks: Marks::default() };
+    marking.visit_program(&program);
+    let mut marks = marking.marks;
+    marks.calls.sort_unstable();
+
+    let semantic = SemanticBuilder::new().with_enum_eval(true).build(&program);
+    first_of(semantic.diagnostics.into_vec(), path, &lines)?;
+    let mut options = TransformOptions::default();
+    options.env.module = Module::Esm;
+    options.jsx.jsx_plugin = false;
+    let transformed = Transformer::new(&allocator, path, &options)
+        .build_with_scoping(semantic.semantic.into_scoping(), &mut program);
+    first_of(transformed.diagnostics.into_vec(), path, &lines)?;
+
+    let exports = exports_of(&program);
+    if !types.is_empty() {
+        remove(&mut program, types);
     }
+    let options =
+        CodegenOptions { source_map_path: Some(path.to_owned()), ..CodegenOptions::minify() };
+    let printed = Codegen::new().with_options(options).build(&program);
+    Ok(Source { code: laid_out(&printed, &lines, &marks), exports })
 }
 
-fn strip(path: &Path, text: &str, mode: Mode) -> Result<String, (ErrorCode, LoadError)> {
-    let map: Lrc<SourceMap> = Lrc::default();
-    let found = Found::default();
-    let handler = Handler::with_emitter(
-        true,
-        false,
-        Box::new(Collector { map: Lrc::clone(&map), found: found.clone() }),
-    );
-    let mut options = Options {
-        module: Some(true),
-        filename: Some(path.display().to_string()),
-        mode,
-        ..Options::default()
+/// Fails with the first of what the compiler complains about. What it only warns of is syntax that
+/// it leaves out.
+fn first_of(
+    diagnostics: Vec<OxcDiagnostic>,
+    path: &Path,
+    lines: &Lines<'_>,
+) -> Result<(), LoadError> {
+    let Some(first) = diagnostics.into_iter().next() else { return Ok(()) };
+    let place = match first.labels.first() {
+        Some(label) => {
+            let (line, before) = lines.line_at(label.offset() as usize);
+            format!("{}:{}:{}", path.display(), line + 1, before.chars().count() + 1)
+        }
+        None => path.display().to_string(),
     };
-    options.parser.decorators = true;
-    options.parser.tsx = path.extension().is_some_and(|extension| extension == "tsx");
-    let output = GLOBALS.set(&Globals::new(), || operate(&map, &handler, text.to_owned(), options));
-    output.map(|output| output.code).map_err(|error| {
-        let first = found.lock().unwrap_or_else(PoisonError::into_inner).first().cloned();
-        let load_error = match first {
-            Some((place, message)) => LoadError::new(format!("{}{place}", path.display()), message),
-            None => LoadError::at(path, error.message),
-        };
-        (error.code, load_error)
-    })
-}
-
-/// Places as `:line:column`, and what is wrong there.
-type Found = Arc<Mutex<Vec<(String, String)>>>;
-
-/// Keeps what the parser complains about.
-struct Collector {
-    map: Lrc<SourceMap>,
-    found: Found,
-}
-
-impl Emitter for Collector {
-    fn emit(&mut self, diagnostic: &mut DiagnosticBuilder<'_>) {
-        if !matches!(diagnostic.level, Level::Error | Level::Fatal | Level::Bug | Level::PhaseFatal)
-        {
-            return;
-        }
-        let place = diagnostic.span.primary_span().map(|span| {
-            let at = self.map.lookup_char_pos(span.lo);
-            format!(":{}:{}", at.line, at.col.0 + 1)
-        });
-        let complaint = (place.unwrap_or_default(), diagnostic.message());
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).push(complaint);
+    if first.message.starts_with("Namespaces exporting non-const") {
+        let message = "a namespace exports a variable that is not `const`, which is not supported";
+        return Err(LoadError::new(place, message));
     }
+    let help = first.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+    Err(LoadError::new(place, format!("{}{help}", first.message)))
+}
+
+/// Notes what the map of the printed code will not tell.
+struct Marking<'a> {
+    text: &'a str,
+    marks: Marks,
+}
+
+impl Marking<'_> {
+    /// Notes the parenthesis of a call, which is the first after `from`.
+    fn call(&mut self, from: Span, call: Span) {
+        let rest = self.text.get(from.end as usize..call.end as usize);
+        self.marks.calls.extend(rest.and_then(|rest| Some(from.end + rest.find('(')? as u32)));
+    }
+}
+
+impl<'a> Visit<'a> for Marking<'_> {
+    fn visit_template_element(&mut self, quasi: &TemplateElement<'a>) {
+        self.marks.quasis.insert(quasi.span.start);
+    }
+
+    fn visit_formal_parameter(&mut self, parameter: &FormalParameter<'a>) {
+        if parameter.accessibility.is_some() || parameter.readonly || parameter.r#override {
+            self.marks.properties.insert(parameter.pattern.span().start);
+        }
+        walk::walk_formal_parameter(self, parameter);
+    }
+
+    fn visit_arrow_function_expression(&mut self, arrow: &ArrowFunctionExpression<'a>) {
+        if let [parameter] = &arrow.params.items[..] {
+            let (from, to) = (arrow.span.start, parameter.span.start);
+            let before = &self.text[from as usize..to as usize];
+            let open = before.rfind('(').map(|open| (to, from + open as u32));
+            self.marks.arrows.extend(open);
+        }
+        walk::walk_arrow_function_expression(self, arrow);
+    }
+
+    fn visit_call_expression(&mut self, call: &CallExpression<'a>) {
+        let types = call.type_arguments.as_ref().map(|types| types.span);
+        self.call(types.unwrap_or_else(|| call.callee.span()), call.span);
+        walk::walk_call_expression(self, call);
+    }
+
+    fn visit_new_expression(&mut self, new: &NewExpression<'a>) {
+        let types = new.type_arguments.as_ref().map(|types| types.span);
+        self.call(types.unwrap_or_else(|| new.callee.span()), new.span);
+        walk::walk_new_expression(self, new);
+    }
+}
+
+/// What a specifier of an import means: the name here, and the name in the other module.
+fn names_of<'a>(specifier: &'a ImportDeclarationSpecifier<'_>) -> (&'a str, String) {
+    match specifier {
+        ImportDeclarationSpecifier::ImportSpecifier(specifier) => {
+            (specifier.local.name.as_str(), specifier.imported.name().to_string())
+        }
+        ImportDeclarationSpecifier::ImportDefaultSpecifier(specifier) => {
+            (specifier.local.name.as_str(), "default".to_owned())
+        }
+        ImportDeclarationSpecifier::ImportNamespaceSpecifier(specifier) => {
+            (specifier.local.name.as_str(), "*".to_owned())
+        }
+    }
+}
+
+fn exports_of(program: &Program<'_>) -> Exports {
+    let mut exports = Exports::default();
+    let mut imports: BTreeMap<&str, Imported> = BTreeMap::new();
+    for statement in &program.body {
+        let Statement::ImportDeclaration(import) = statement else { continue };
+        for specifier in import.specifiers.iter().flatten() {
+            let (local, name) = names_of(specifier);
+            imports.insert(local, (import.source.value.to_string(), name));
+        }
+    }
+    for statement in &program.body {
+        match statement {
+            Statement::ExportDeclaration(export) => match &export.declaration {
+                Declaration::VariableDeclaration(variables) => {
+                    let patterns = variables.declarations.iter();
+                    let names = patterns.flat_map(|variable| variable.id.get_binding_identifiers());
+                    exports.own.extend(names.map(|name| name.name.to_string()));
+                }
+                declaration => {
+                    exports.own.extend(declaration.id().map(|name| name.name.to_string()));
+                }
+            },
+            Statement::ExportDefaultDeclaration(_) => {
+                exports.own.insert("default".to_owned());
+            }
+            Statement::ExportNamedDeclaration(export) => {
+                for specifier in &export.specifiers {
+                    let exported = specifier.exported.name().to_string();
+                    match imports.get(specifier.local.name().as_str()) {
+                        Some(imported) => {
+                            exports.others.insert(exported, imported.clone());
+                        }
+                        None => {
+                            exports.own.insert(exported);
+                        }
+                    }
+                }
+            }
+            Statement::ExportFromDeclaration(export) => {
+                for specifier in &export.specifiers {
+                    let imported =
+                        (export.source.value.to_string(), specifier.local.name().to_string());
+                    exports.others.insert(specifier.exported.name().to_string(), imported);
+                }
+            }
+            Statement::ExportAllDeclaration(export) => match &export.exported {
+                Some(name) => {
+                    exports.own.insert(name.name().to_string());
+                }
+                None => exports.all_of.push(export.source.value.to_string()),
+            },
+            _ => {}
+        }
+    }
+    exports
+}
+
+/// Removes what the program exports of other modules that is a type there.
+fn remove(program: &mut Program<'_>, types: &HashSet<Imported>) {
+    let is_type = |source: &str, name: &str| types.contains(&(source.to_owned(), name.to_owned()));
+    let mut exported = HashSet::new();
+    for statement in &program.body {
+        if let Statement::ExportNamedDeclaration(export) = statement {
+            exported.extend(export.specifiers.iter().map(|one| one.local.name().to_string()));
+        }
+    }
+    let mut gone = HashSet::new();
+    program.body.retain_mut(|statement| match statement {
+        Statement::ExportFromDeclaration(export) if !export.specifiers.is_empty() => {
+            let source = export.source.value;
+            export
+                .specifiers
+                .retain(|specifier| !is_type(source.as_str(), specifier.local.name().as_str()));
+            !export.specifiers.is_empty()
+        }
+        Statement::ImportDeclaration(import) => {
+            let source = import.source.value;
+            let Some(specifiers) = &mut import.specifiers else { return true };
+            specifiers.retain(|specifier| {
+                let (local, name) = names_of(specifier);
+                let removed = exported.contains(local) && is_type(source.as_str(), &name);
+                if removed {
+                    gone.insert(local.to_owned());
+                }
+                !removed
+            });
+            !specifiers.is_empty()
+        }
+        _ => true,
+    });
+    program.body.retain_mut(|statement| match statement {
+        Statement::ExportNamedDeclaration(export) if !export.specifiers.is_empty() => {
+            export.specifiers.retain(|one| !gone.contains(one.local.name().as_str()));
+            !export.specifiers.is_empty()
+        }
+        _ => true,
+    });
 }

@@ -284,9 +284,9 @@ fn what_cannot_be_loaded_is_named_with_its_place() {
         error,
         "convex/a.ts: Uncaught ReferenceError: nothing is not defined\n    at <anonymous> (../convex/a.ts:2:18)"
     );
-    let error = one("a.ts", "import { x } from './b';");
+    let error = one("a.ts", "import { x } from './b'; x();");
     assert_eq!(error, "convex/a.ts: \"./b\" is imported, and there is no such file");
-    let error = one("a.ts", "import x from 'left-pad';");
+    let error = one("a.ts", "import x from 'left-pad'; x();");
     assert_eq!(
         error,
         "convex/a.ts: \"left-pad\" is imported, and is not installed; npm install it where the functions are"
@@ -297,11 +297,19 @@ fn what_cannot_be_loaded_is_named_with_its_place() {
     assert!(error.starts_with("convex/a.tsx:1:18: JSX is not supported"), "{error}");
     let error = one("a.jsx", "export const x = <div/>;");
     assert!(error.contains("JSX is not supported"), "{error}");
+    let error = one("a.ts", "type A = 1;\nimport x = require('x'); x();");
+    assert!(error.starts_with("convex/a.ts:2:1: Import assignment cannot be used"), "{error}");
+    let error = one("a.ts", "export = 1;");
+    assert!(error.starts_with("convex/a.ts:1:1: Export assignment cannot be used"), "{error}");
+    let error = one("a.ts", "namespace N { export let x = 1; }");
+    assert!(error.starts_with("convex/a.ts:1:26: a namespace exports a variable"), "{error}");
+    let error = one("a.ts", "const one = 1;\n@two class A {}");
+    assert!(error.starts_with("convex/a.ts:2:1: "), "{error}");
     let error = one("a.ts", "for (;;) {}");
     assert!(error.starts_with("convex/a.ts: Function execution timed out"), "{error}");
     let error = one("a.ts", "Convex.syscall('1.0/x', '{}');");
     assert!(error.contains("Convex operations cannot be used while modules are loaded"), "{error}");
-    let error = one("a.ts", "import { q } from 'convex/server';");
+    let error = one("a.ts", "import { q } from 'convex/server'; q();");
     assert!(error.starts_with("convex/a.ts: "), "{error}");
     let error = one("schema.ts", "export default 1;");
     assert!(error.starts_with("convex/schema.ts: the default export is not a schema"), "{error}");
@@ -321,7 +329,7 @@ fn what_cannot_be_loaded_is_named_with_its_place() {
         Program::load(Path::new("/nonexistent/convex"), &Env::default()).unwrap_err().to_string();
     assert_eq!(error, "/nonexistent/convex: there is no such directory");
     let common = Files::new(&[
-        ("convex/a.ts", "import x from 'old';"),
+        ("convex/a.ts", "import x from 'old'; x();"),
         ("node_modules/old/package.json", "{ \"main\": \"index.js\" }"),
         ("node_modules/old/index.js", "module.exports = 1;"),
     ]);
@@ -361,7 +369,7 @@ fn packages_are_found_as_node_finds_them() {
         ("node_modules/main/lib/index.js", "export default 'main';"),
     ]);
     files.loaded();
-    files.write("convex/b.ts", "import no from 'one/internal';");
+    files.write("convex/b.ts", "import no from 'one/internal'; no();");
     assert!(
         files.error().contains("the package does not export \"one/internal\" as an ES module"),
         "{}",

@@ -27,6 +27,87 @@ function area(shape: Shape): number {
     assert_eq!(message.lines().count(), 3, "{message}");
 }
 
+/// What is between ‹ and › is there in TypeScript alone.
+#[test]
+fn stack_traces_of_typescript_are_those_of_its_javascript() {
+    let text = "
+‹interface Shape { side: number }›
+‹enum Unused { A, B }› class Base { ‹private› text = 'ünï';
+  ‹declare other: string;› method‹<T>›(value‹: T›)‹: void› { fail‹<T>›(value‹ as any›); } }
+function fail‹<T>›(value‹?: T›, ...rest‹: any[]›)‹: never› {
+  const text = `a ${value} b
+    c`; throw new TypeError‹<string>›(text);
+}
+class Thing { constructor(how‹: any›) { how(); } }
+export const run = query(async (ctx‹: any›, { how }‹: { how: string }›)‹: Promise<number>› => {
+  if (how === 'call') return ‹<any>›fail‹<string>›();
+  if (how === 'statement') fail‹<string>›();
+  if (how === 'chain') 'x'.trim().concat(('y' ‹as any›)).at‹<A>›(0).repeat‹<T>›(-1).trim();
+  if (how === 'in arguments') [1].map‹<any>›(‹<T>›(one‹: T›) => String(fail‹<T>›( one )));
+  if (how === 'method') new Base‹<T>›().method‹<string>›(how‹ satisfies string›);
+  if (how === 'arrow') [1].map‹<any>›((one‹: number›)‹: any› => { return one.x‹!›.y‹!›; });
+  if (how === 'async') await (async ‹<T>›(one‹: T›) => { null‹!›.x; })(1);
+  if (how === 'new') new Thing‹<any>›(fail‹<T>›);
+  return (
+    // Above what it stands for.
+    undefined‹ as any›
+  ).x;
+});";
+    let marks = |char| matches!(char, '‹' | '›');
+    let typescript = text.replace(marks, "");
+    let mut is_type = false;
+    let blank = |char| {
+        is_type = (is_type || char == '‹') && char != '›';
+        match char {
+            _ if marks(char) => None,
+            _ if is_type => Some(' '),
+            _ => Some(char),
+        }
+    };
+    let javascript: String = text.chars().filter_map(blank).collect();
+    let fixture = fixture_of(&[
+        ("typed.ts", &format!("{HEADER}{typescript}")),
+        ("plain.js", &format!("{HEADER}{javascript}")),
+    ]);
+    for how in
+        ["call", "statement", "chain", "in arguments", "method", "arrow", "async", "new", "else"]
+    {
+        let args = format!("[{{\"how\":\"{how}\"}}]");
+        let trace = |module: &str| {
+            let failure = fixture.ran(&format!("{module}:run"), &args).result.unwrap_err();
+            failure.message.replace(".ts:", ".js:").replace("typed", "plain")
+        };
+        assert_eq!(trace("typed"), trace("plain"), "{how}");
+    }
+}
+
+#[test]
+fn a_statement_in_parentheses_ends_after_them() {
+    let fixture = fixture(
+        "export const run = query(async (): Promise<any> => {
+           const double = async (
+             n: number
+           ) => (
+             n * 2
+           );
+           function* all() { yield (
+             1
+           ); return (
+             2 as number
+           ); }
+           try { throw (
+             // why
+             new Error('thrown')
+           ); } catch (error: any) { return (
+             [...all(), await double(2), error.message, `a
+b ${ 1 as any }
+c`]
+           ); }
+         });",
+    );
+    assert_eq!(fixture.value("messages:run", "[{}]"), "[1,4,\"thrown\",\"a\\nb 1\\nc\"]");
+}
+
 #[test]
 fn a_convex_error_keeps_its_data() {
     let fixture = fixture(

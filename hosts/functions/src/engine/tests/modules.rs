@@ -24,6 +24,33 @@ fn modules_import_each_other_as_their_authors_write_it() {
     assert_eq!(fixture.value("a:run", "[{}]"), "[\"b\",[1,2],\"index\",\"late\",1]");
 }
 
+/// Of an import that is exported one file does not tell whether it is a type.
+#[test]
+fn exports_of_types_of_other_modules_are_dropped() {
+    let fixture = fixture_of(&[
+        (
+            "a.ts",
+            "import { query } from './_generated/server'; import { one, two, three, four } from './index';
+             export const run = query(async () => [one, two, three, four]);",
+        ),
+        (
+            "index.ts",
+            "export { one, One } from './one'; import { Two, two } from './all'; export { Two, two };
+             export { Two as Other, three } from './all'; export { Id } from './_generated/dataModel';
+             import { Infer, v } from 'convex/values'; export { Infer, v }; export { QueryCtx } from './_generated/server';
+             export { default as four, Circle } from './four'; import * as all from './all'; export { all };",
+        ),
+        ("one.ts", "export interface One {} export const one = 1;"),
+        ("all.ts", "export * from './one'; export * from './two'; export * from './all';"),
+        ("two.js", "export const two = 2, { three } = { three: 3 };"),
+        (
+            "four.ts",
+            "export default 4; export { Circle } from './index'; export { type Never as Nothing } from './one';",
+        ),
+    ]);
+    assert_eq!(fixture.value("a:run", "[{}]"), "[1,2,3,4]");
+}
+
 #[test]
 fn a_module_that_was_not_there_at_loading_is_named() {
     let fixture = fixture(
