@@ -1,12 +1,14 @@
 //! A sink that persists in several.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use audit_core::{AuditSink, Batch, Outcome, Receipt, SinkError, async_trait};
-use futures::future::{join, join_all};
+use audit_core::{AuditSink, Batch, Commits, Health, Outcome, Receipt, SinkError, async_trait};
+use futures::FutureExt;
+use futures::future::{join, join_all, select_all};
 
 /// A sink that persists every batch in several others: in all that must, and in those that may.
 ///
@@ -158,6 +160,19 @@ impl AuditSink for Tee {
         // An optional sink that does not close in time would go on taking batches.
         self.is_closed.store(true, Ordering::Relaxed);
         self.of_each(|sink| async move { sink.close().await }).await
+    }
+
+    /// That of the first sink, but that commits fail as soon as those of a required one do.
+    fn health(&self) -> Health {
+        let mut commits = self.required().map(|sink| sink.health().commits);
+        let failing = commits.find(|commits| *commits != Commits::Accepted);
+        Health { commits: failing.unwrap_or_default(), ..self.first.health() }
+    }
+
+    /// When a required sink takes nothing more, neither does the tee.
+    fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {
+        let stopped: Vec<_> = self.required().map(|sink| sink.stopped()).collect();
+        Box::pin(select_all(stopped).map(|(reason, _, _)| reason))
     }
 }
 

@@ -1,11 +1,15 @@
 //! A tee is a sink like any other, whose outcome is that of all its sinks together.
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use audit_core::testing::conformance::{self, Destination};
 use audit_core::testing::{MemoryFault, MemorySink, StoredRecord};
-use audit_core::{Batch, Durability, Outcome, SinkErrorKind, async_trait};
+use audit_core::{
+    Batch, Commits, Durability, Health, Outcome, Receipt, SinkError, SinkErrorKind, async_trait,
+};
 use audit_runtime::{AuditSink, Tee};
 
 use MemoryFault::{FailAfter, FailBefore, HangAfter, HangBefore, None};
@@ -101,4 +105,50 @@ async fn an_optional_sink_delays_a_batch_no_longer_than_set() {
         assert_eq!(sink.persist(batch()).await.unwrap_err().kind(), SinkErrorKind::Closed);
     }
     assert_eq!(tee.to_string(), format!("Tee({first}, optional {optional})"));
+}
+
+/// A sink that takes nothing more before a restart.
+#[derive(Debug)]
+struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stopped")
+    }
+}
+
+#[async_trait]
+impl AuditSink for Stopped {
+    async fn persist(&self, _: Batch) -> Result<Receipt, SinkError> {
+        Err(SinkError::closed())
+    }
+
+    async fn flush(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn health(&self) -> Health {
+        Health { commits: Commits::Stopped { reason: "disk".to_owned() }, ..Health::default() }
+    }
+
+    fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {
+        Box::pin(std::future::ready("disk".to_owned()))
+    }
+}
+
+#[tokio::test]
+async fn a_required_sink_that_stopped_stops_the_tee() {
+    let good = || Arc::new(MemorySink::new());
+    let stopped = Commits::Stopped { reason: "disk".to_owned() };
+    for tee in [Tee::new(Arc::new(Stopped)), Tee::new(good()).with_required(Arc::new(Stopped))] {
+        assert_eq!(tee.health().commits, stopped);
+        assert_eq!(tee.stopped().await, "disk");
+    }
+    let tee = Tee::new(good()).with_optional(Arc::new(Stopped));
+    assert_eq!(tee.health().commits, Commits::Accepted);
+    assert!(futures::FutureExt::now_or_never(tee.stopped()).is_none());
 }
