@@ -29,10 +29,10 @@ use super::format::{
     BLOCK_BYTES, EncodedBatch, FIRST_GROUP, Found, GROUP_HEADER_BYTES, SEGMENT_HEADER_BYTES,
     SegmentHeader, look,
 };
-use super::open;
 use super::recovery_error::RecoveryError;
 use super::segment::{Segment, SegmentReader, Window, file_name};
 use super::simulated_disk::{Dice, SimulatedDisk};
+use super::startup;
 use super::writer::JournalWriter;
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -58,7 +58,7 @@ fn write(seed: u64, streams: &[&[usize]], prepares_ahead: bool) -> Written {
     let (mut records, mut last) = (Records::new(), 0);
     for (n, groups) in streams.iter().enumerate() {
         let stream = UniqueId::from_bits((n as u128 + 1) << 64);
-        let (recovered, _) = open::read(&disk, stream).unwrap();
+        let (recovered, _) = startup::read(&disk, stream).unwrap();
         let mut writer = JournalWriter::new(stream, recovered.end, 1_000);
         let mut ordinal = recovered.next_ordinal;
         let mut prepare = || {
@@ -102,7 +102,7 @@ fn write(seed: u64, streams: &[&[usize]], prepares_ahead: bool) -> Written {
 
 /// All records, as the delivery reads them, or why the journal is refused.
 fn read(disk: &SimulatedDisk) -> Result<Records, RecoveryError> {
-    let (recovered, _) = open::read(disk, UniqueId::from_bits(9999))?;
+    let (recovered, _) = startup::read(disk, UniqueId::from_bits(9999))?;
     let mut records = Records::new();
     for segment in recovered.segments {
         let mut reader =
@@ -424,7 +424,7 @@ fn damage_after_a_crash_is_noticed_too() {
     for seed in 0..150 {
         let Written { disk, records, .. } = write(seed, &[&[3, 1, 2], &[2, 1]], false);
         let stream = UniqueId::from_bits(1 << 100);
-        let (recovered, _) = open::read(&disk, stream).unwrap();
+        let (recovered, _) = startup::read(&disk, stream).unwrap();
         let mut writer = JournalWriter::new(stream, recovered.end, 1_000);
         let bytes = (8 * BLOCK) as u64;
         let segment = Segment::prepare(&disk, recovered.next_ordinal, bytes, 77).unwrap();

@@ -27,13 +27,13 @@ use super::destination::{Delivery, Destination, Encoded, Plan};
 use super::disk::{Disk, is_full};
 use super::executor::{Executor, execute};
 use super::format::{FIRST_GROUP, Found, Position};
-use super::live::LiveSegments;
 use super::plan::{
     self, Decided, DecidedObject, read_object, remove_delivered, set_aside, write_delivered,
     write_object,
 };
 use super::recovery_error::RecoveryError;
 use super::segment::{SegmentReader, Window};
+use super::segments::LiveSegments;
 use super::settings::JournalSettings;
 use crate::health::{HealthBoard, Trouble, Watch};
 use crate::object::pieces::pieces;

@@ -59,15 +59,15 @@ use super::disk::{Disk, DiskFile, UnsyncedFile, write_durably};
 use super::executor::{Executor, Work};
 use super::faulty_disk::{FaultyDisk, Injected, panic_silently};
 use super::format::{EncodedBatch, Position};
-use super::live::{LiveSegments, Publisher};
-use super::open;
 use super::plan::{self, Decided, DecidedObject};
 use super::recovery::Recovered;
 use super::recovery_error::RecoveryError;
 use super::segment::Segment;
+use super::segments::{LiveSegments, Publisher};
 use super::simulated_bucket::{Believes, Manners, Refuses, SimulatedBucket};
 use super::simulated_disk::{Dice, Fault, SimulatedDisk};
 use super::simulation_checker as journal_checker;
+use super::startup;
 use super::writer::JournalWriter;
 use crate::bucket::put::Put;
 use crate::destination::BucketDestination;
@@ -390,7 +390,7 @@ impl Simulation {
         self.disk.crash();
         self.check(true)?;
         let (_, decided) =
-            open::read(&self.disk, self.new_stream()).map_err(|error| error.to_string())?;
+            startup::read(&self.disk, self.new_stream()).map_err(|error| error.to_string())?;
         if let Some(object) = decided.objects.first() {
             return Err(format!("{} is still to be sent", object.plan.key()));
         }
@@ -470,7 +470,7 @@ impl Simulation {
         };
         for _ in 0..100 {
             let stream = self.new_stream();
-            match open::read(&*disk, stream) {
+            match startup::read(&*disk, stream) {
                 Ok((recovered, decided)) => {
                     self.settle()?;
                     return Ok(Some(self.start(disk, stream, &recovered, decided)));

@@ -19,7 +19,7 @@ use tokio::time::{Duration, sleep};
 
 use super::disk::{Disk, LocalDisk};
 use super::faulty_disk::{Call, FaultyDisk, Injected};
-use super::open::Opening;
+use super::startup::Opening;
 use super::{Bounds, JournaledWriter};
 use crate::bucket::put::Put;
 use crate::destination::BucketDestination;

@@ -7,13 +7,13 @@
 //! - `recovery`, `recovery_error`: what a crash left.
 //! - `begin`: with which segment it begins.
 //! - `commit`: the thread that commits what is queued.
-//! - `live`: the segments that exist now.
+//! - `segments`: the segments that exist now.
 //! - `plan`: what is decided about delivery, durable before it is acted on.
 //! - `destination`: where it is delivered to. A bucket is one.
 //! - `delivery`: the task that brings it there.
 //! - `executor`: where that does what waits for the disk.
-//! - `open`: puts all of it together.
-//! - `inspect`: looks at a journal and changes nothing.
+//! - `startup`: puts all of it together.
+//! - `reader`: looks at a journal and changes nothing.
 //! - `kept`: reads records by their numbers.
 
 mod begin;
@@ -33,16 +33,15 @@ mod faults;
 #[cfg(test)]
 mod faulty_disk;
 pub(crate) mod format;
-pub(crate) mod inspect;
 pub(crate) mod kept;
-pub(crate) mod live;
-pub(crate) mod open;
 pub(crate) mod plan;
+pub(crate) mod reader;
 pub(crate) mod recovery;
 mod recovery_error;
 #[cfg(test)]
 pub(crate) mod scale;
 mod segment;
+pub(crate) mod segments;
 pub(crate) mod settings;
 #[cfg(test)]
 mod simulated_bucket;
@@ -52,13 +51,14 @@ mod simulated_disk;
 mod simulation;
 #[cfg(test)]
 mod simulation_checker;
+pub(crate) mod startup;
 mod writer;
 
 pub(crate) use commit::{Bounds, JournaledWriter};
-pub use inspect::{
+pub use reader::{
     JournalBatch, JournalReader, JournalRecords, JournalState, JournalStream, PlannedObject,
 };
-pub(crate) use open::Opening;
+pub(crate) use startup::Opening;
 #[cfg(feature = "bench_internals")]
 pub(crate) use {
     segment::Segment,

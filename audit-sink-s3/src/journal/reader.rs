@@ -12,10 +12,10 @@ use bytes::Bytes;
 
 use super::disk::{Disk, DiskFile, LOCK, read_ahead};
 use super::format::{FIRST_GROUP, Found};
-use super::open::{cannot_open, cannot_recover, read_whole};
 use super::plan::{self, Decided, DecidedObject};
 use super::recovery::Recovered;
 use super::segment::{SegmentReader, Window, ordinal_of};
+use super::startup::{cannot_open, cannot_recover, read_whole};
 use crate::{ObjectKey, OpenError, OpenErrorKind};
 
 /// What a journal holds, as a recovery would find it now.

@@ -16,11 +16,11 @@ use crate::health::HealthBoard;
 use crate::journal::delivery::{self, JournalDelivery};
 use crate::journal::disk::{Disk, LocalDisk};
 use crate::journal::executor::BlockingThreads;
-use crate::journal::inspect::{self, JournalState};
-use crate::journal::live::LiveSegments;
-use crate::journal::open::{cannot_open, cannot_recover, read_whole};
 use crate::journal::plan::Decided;
+use crate::journal::reader::{self, JournalState};
 use crate::journal::recovery::Recovered;
+use crate::journal::segments::LiveSegments;
+use crate::journal::startup::{cannot_open, cannot_recover, read_whole};
 use crate::{Bucket, Health, JournalSettings, OpenError, Settings};
 
 /// The journal of a host that is gone, locked by this process and recovered: as if the host had
@@ -62,12 +62,12 @@ impl OrphanedJournal {
         let directory = directory.as_ref().to_owned();
         let opened = spawn_blocking(move || {
             // Opening would make it.
-            inspect::exists(&directory)?;
+            reader::exists(&directory)?;
             let disk =
                 LocalDisk::open(&directory).map_err(|error| cannot_open(&directory, error))?;
             let (recovered, decided) =
                 read_whole(&disk).map_err(|error| cannot_recover(&directory, error))?;
-            let state = inspect::state(&directory, &disk, false, &recovered, &decided)
+            let state = reader::state(&directory, &disk, false, &recovered, &decided)
                 .map_err(|error| cannot_open(&directory, error))?;
             let disk: Arc<dyn Disk> = Arc::new(disk);
             Ok(OrphanedJournal {
