@@ -8,8 +8,8 @@ use audit_sink_s3::{Bucket, Settings};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::condition::{Condition, Pointer};
-use crate::time::{Moment, shown};
+use crate::query::{Condition, Pointer};
+use crate::units::{Moment, shown};
 
 const EXIT_CODES: &str = "\
 Exit codes:

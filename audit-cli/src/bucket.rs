@@ -324,7 +324,7 @@ pub(crate) fn to_url(bucket: &str) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::HOUR_MS;
+    use crate::units::HOUR_MS;
 
     #[test]
     fn a_partition_is_wanted_if_any_of_it_is() {

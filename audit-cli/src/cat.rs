@@ -12,14 +12,14 @@ use tokio::sync::mpsc;
 
 use crate::arguments::{Cat, Common, Filter};
 use crate::bucket::{Listed, Reader, Wanted};
-use crate::condition::{Condition, Pointer, Time};
 use crate::escape;
 use crate::failure::{Failure, Outcome};
 use crate::in_order::in_order;
-use crate::lines::{Chunk, Read, Refused, ended_well, read};
+use crate::object::{Chunk, Read, Refused, ended_well, read};
 use crate::output::{Output, Style};
 use crate::progress::PartitionProgress;
-use crate::time::Count;
+use crate::query::{Condition, Pointer, Time};
+use crate::units::Count;
 
 /// Which records are printed, and how. Shared by those who read objects.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use futures::stream::BoxStream;
 use crate::arguments::Tail;
 use crate::bucket::{Listed, Reader, Wanted};
 use crate::failure::Failure;
-use crate::time::{DAY_MS, HOUR_MS, now_ms};
+use crate::units::{DAY_MS, HOUR_MS, now_ms};
 
 /// How many objects come with one listing of a store.
 const PAGE: usize = 1_000;

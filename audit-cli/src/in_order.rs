@@ -52,7 +52,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn results_keep_the_order_of_what_they_are_of_and_few_are_ahead() {
+    async fn results_keep_their_order_and_few_are_ahead() {
         let (begun, finished) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (began, ended) = (Arc::clone(&begun), Arc::clone(&finished));
         let work = move |item: usize, sender: mpsc::Sender<(usize, usize)>| {

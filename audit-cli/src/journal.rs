@@ -17,10 +17,10 @@ use crate::arguments::{
 use crate::bucket::to_url;
 use crate::cat::Printer;
 use crate::failure::{Failure, Outcome};
-use crate::lines::Chunk;
+use crate::object::Chunk;
 use crate::output::Output;
 use crate::progress::Progress;
-use crate::time::{Size, Span, now_ms, shown};
+use crate::units::{Size, Span, now_ms, shown};
 
 pub(crate) async fn run(
     command: &JournalCommand,

@@ -22,7 +22,6 @@
 mod arguments;
 mod bucket;
 mod cat;
-mod condition;
 mod decimal;
 mod doctor;
 mod escape;
@@ -30,16 +29,17 @@ mod failure;
 mod follow;
 mod in_order;
 mod journal;
-mod lines;
 mod ls;
+mod man;
+mod object;
 mod output;
-mod pages;
 mod progress;
+mod query;
 mod ranges;
 mod signals;
 mod stats;
 mod tail;
-mod time;
+mod units;
 mod usage;
 
 /// The snippets of `docs/HOSTS.md`, which are run as any example is.
@@ -93,8 +93,8 @@ async fn run(arguments: Arguments, output: &Output) -> Result<Outcome, Failure> 
         Command::Journal { command } => journal::run(&command, &common, output).await,
         Command::Doctor(arguments) => doctor::run(&arguments, &common, output).await,
         Command::Policy { policy, source } => doctor::print_policy(policy, &source.bucket, output),
-        Command::Completions { shell } => pages::completions(shell, output),
-        Command::Man { directory } => pages::man(directory.as_deref(), output),
+        Command::Completions { shell } => man::completions(shell, output),
+        Command::Man { directory } => man::man(directory.as_deref(), output),
     };
     let flushed = output.flush();
     let outcome = outcome?;

@@ -12,7 +12,7 @@ use crate::bucket::{Listed, Reader, Wanted};
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 use crate::progress::PartitionProgress;
-use crate::time::{Size, shown};
+use crate::units::{Size, shown};
 
 /// What is known of a stream from the names of its objects.
 #[derive(Debug)]

@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_all_controls_only_our_colours_reach_a_terminal() {
+    fn only_our_colours_reach_a_terminal() {
         let style = Style { colored: true };
         let foreign = "a\x1b[2J\x1b]0;title\x07\u{9b}31m\u{202e}b";
         let shown = style.escape(&format!("{} {foreign}", style.bad(foreign)));

@@ -9,7 +9,7 @@ use crate::bucket::{Listed, Reader, Wanted};
 use crate::cat::Printer;
 use crate::failure::{Failure, Outcome};
 use crate::follow::Follow;
-use crate::lines::{Chunk, Refused, ended_well, read};
+use crate::object::{Chunk, Refused, ended_well, read};
 use crate::output::Output;
 
 pub(crate) async fn run(

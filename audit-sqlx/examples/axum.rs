@@ -73,7 +73,7 @@ async fn get_note(
 ) -> Result<String, StatusCode> {
     let query = runtime.query("notes:read");
     let result = read(&query.log(), &pool, &id).await;
-    // The failure is sealed too: that somebody asked is durable before they hear that there is none.
+    // The failure is sealed too: the log is durable before the caller hears that there is no note.
     let released = query.seal(result).release_into(&request).await;
     released.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?.map_err(|_| StatusCode::NOT_FOUND)
 }

@@ -12,7 +12,7 @@ use super::wire::{Answer, Wire};
 use crate::arguments::{Common, Role};
 use crate::failure::Failure;
 use crate::progress::Progress;
-use crate::time::Span;
+use crate::units::Span;
 
 /// A difference of clocks that is worth a word, and the one from which S3 refuses.
 const NOTABLE_SKEW_MS: i64 = 60_000;

@@ -1,5 +1,5 @@
-//! The policies that a bucket and its users need, with the names filled in: those of `deploy/aws`, to
-//! which `policies` links, so that they are in the package.
+//! The policies that a bucket and its users need, with the names filled in: those of `deploy/aws`.
+//! `policies` links to them, so that they are in the package.
 
 use crate::arguments::Policy;
 use crate::bucket::to_url;

@@ -16,7 +16,7 @@ use object_store::signer::Signer;
 
 use super::refusal::PATIENCE;
 use crate::failure::Failure;
-use crate::time::now_ms;
+use crate::units::now_ms;
 
 /// Sends single requests, signed with the credentials of the environment.
 pub(crate) struct Wire {

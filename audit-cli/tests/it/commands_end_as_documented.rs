@@ -6,7 +6,7 @@ use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 use crate::support::{audit, environment, hourly, url};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_command_line_is_two_and_a_bucket_that_cannot_be_read_three() {
+async fn usage_errors_end_with_two_and_unreadable_buckets_with_three() {
     for wrong in [
         &["nothing"][..],
         &["cat"],

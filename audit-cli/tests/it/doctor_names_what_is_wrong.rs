@@ -96,7 +96,7 @@ fn without(policies: &[String], sid: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_the_shipped_policies_versions_and_a_lock_all_is_well_and_a_sink_works() {
+async fn a_bucket_with_the_shipped_policies_has_no_problem() {
     let (server, _) = well().await;
     let report = doctor(&server, &["--strict"]).await;
     let expected = [
@@ -208,7 +208,7 @@ async fn each_right_that_is_missing_is_named_with_the_policy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_store_does_not_do_is_named() {
+async fn a_store_that_lacks_a_protection_is_named() {
     let (server, _) = well().await;
     server.ignore_if_none_match(true);
     assert_eq!(doctor(&server, &[]).await.all("problem"), ["create-only"]);
@@ -254,7 +254,7 @@ async fn clocks_that_differ_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_that_is_not_there_and_credentials_that_are_wrong_are_named() {
+async fn missing_buckets_and_wrong_credentials_are_named() {
     let (server, _) = well().await;
     let problem = async |environment: Vec<(&'static str, String)>, url: &str| {
         let ran = audit(&environment, &["doctor", "--json", url]).await;

@@ -110,7 +110,7 @@ fn is_like(shown: &str, found: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_console_shows_is_what_the_commands_say() {
+async fn console_blocks_show_what_the_commands_print() {
     let directory = tempfile::tempdir().unwrap();
     scene(directory.path()).await;
     let binaries = Path::new(env!("CARGO_BIN_EXE_audit")).parent().unwrap().to_str().unwrap();
@@ -208,7 +208,7 @@ fn metrics(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn alerts_and_dashboard_are_of_metrics_that_there_are_and_each_has_its_row() {
+fn alerts_dashboard_and_documents_name_the_same_metrics() {
     let known: BTreeSet<String> = METRICS.into_iter().flat_map(metrics).collect();
     assert_eq!(known.len(), 13, "{known:?}");
     let documented =

@@ -137,7 +137,7 @@ async fn a_reader_that_goes_away_ends_it_without_a_word() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_damaged_is_named_and_the_rest_printed() {
+async fn damage_is_named_and_the_rest_printed() {
     let (server, _) = hourly(5).await;
     let key = server.objects().into_keys().nth(3).unwrap();
     let mut object = server.delete_object(&key).unwrap();

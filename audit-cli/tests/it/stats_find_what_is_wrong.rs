@@ -141,7 +141,7 @@ async fn an_object_put_again_under_another_key_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gap_within_a_stream_and_a_changed_object_are_found_in_a_directory_too() {
+async fn gaps_and_changed_objects_are_found_in_a_directory_too() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().to_str().unwrap();
     let open = || Bucket::open(&format!("file://{path}")).unwrap();

@@ -20,7 +20,7 @@ fn send(signal: &str, child: &Child) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_arrives_is_printed_once_until_ctrl_c() {
+async fn arrivals_are_printed_once_until_ctrl_c() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().to_str().unwrap().to_owned();
     let bucket = Bucket::open(&format!("file://{path}")).unwrap();
@@ -112,7 +112,7 @@ async fn arrives_under_any_hour(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_arrives_in_a_directory_under_any_hour_is_printed_once() {
+async fn arrivals_in_a_directory_are_printed_once_under_any_hour() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().to_str().unwrap();
     let bucket = Bucket::open(&format!("file://{path}")).unwrap();
@@ -120,13 +120,13 @@ async fn what_arrives_in_a_directory_under_any_hour_is_printed_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_arrives_in_a_store_under_any_hour_is_printed_once() {
+async fn arrivals_in_a_store_are_printed_once_under_any_hour() {
     let server = S3TestServer::start().await;
     arrives_under_any_hour(&url(&server), &environment(&server), bucket(&server)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_walk_over_all_days_takes_its_share_of_listings_and_no_more() {
+async fn the_walk_over_all_days_keeps_to_its_share_of_listings() {
     // Ten days, long ago.
     let (server, _) = hourly(240).await;
     let mut child = command()

@@ -90,7 +90,7 @@ async fn transactions_are_serializable() {
 }
 
 #[tokio::test]
-async fn an_insert_that_does_nothing_on_conflict_reports_a_concurrent_one() {
+async fn inserts_that_ignore_duplicates_report_concurrent_ones() {
     let database = Database::new(2).await;
     let (_, runtime, request) = runtime();
     let barrier = Barrier::new(2);

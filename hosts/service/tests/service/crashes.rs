@@ -17,7 +17,7 @@ async fn no_change_is_without_its_log_in_the_bucket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_change_is_without_its_log_in_the_journal_and_then_in_the_bucket() {
+async fn no_change_is_without_its_log_in_the_journal() {
     no_change_is_without_its_log(Service::start_with_journal).await;
 }
 

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::process::{Service, change, new_id, records};
 
 #[tokio::test]
-async fn every_view_and_every_change_is_in_the_bucket_when_it_is_answered() {
+async fn views_and_changes_are_in_the_bucket_before_the_response() {
     let directory = TempDir::new().unwrap();
     let service = Service::start(&directory, &["--trusted-proxies", "127.0.0.0/8"], &[]);
     let id = new_id("plan");

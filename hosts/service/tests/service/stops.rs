@@ -24,7 +24,7 @@ async fn sent(service: &Service, bytes: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn half_a_header_and_idle_connections_do_not_keep_a_service_from_stopping() {
+async fn unfinished_headers_and_idle_connections_delay_no_stop() {
     let directory = TempDir::new().unwrap();
     let flags = ["--drain-timeout-ms", AN_HOUR, "--header-timeout-ms", AN_HOUR];
     let service = Service::start_with_journal(&directory, &flags, &[]);

@@ -51,7 +51,7 @@ async fn with_a_journal_everything_goes_on_while_the_bucket_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_commits_and_nothing_is_shown_while_the_bucket_is_away() {
+async fn without_its_bucket_a_service_shows_and_commits_nothing() {
     let directory = TempDir::new().unwrap();
     let store = S3TestServer::start().await;
     let (bucket, endpoint) = (format!("s3://{}/logs", store.bucket()), store.endpoint());

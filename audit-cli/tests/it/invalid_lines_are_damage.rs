@@ -77,7 +77,7 @@ fn repeated(byte: u8, blocks: usize) -> Vec<u8> {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn what_grows_to_a_gigabyte_is_refused_in_little_memory() {
+async fn an_object_that_expands_to_a_gigabyte_is_refused() {
     let root = tempfile::tempdir().unwrap();
     for (stream, byte) in [(1, 0), (2, b' '), (3, b'x'), (4, b'{')] {
         put(root.path(), stream, Compression::Zstd, &repeated(byte, 8 << 10));
@@ -135,7 +135,7 @@ async fn changed(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_changes_after_it_was_listed_is_named_and_the_rest_printed() {
+async fn objects_changed_after_listing_are_named() {
     for command in ["cat", "stats"] {
         let (ran, key) = changed(command, |server, key| drop(server.delete_object(key))).await;
         assert_eq!(ran.code, Some(1), "{ran:?}");

@@ -15,7 +15,7 @@ fn asked(server: &S3TestServer, since: usize) -> (usize, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hours_and_days_outside_are_not_listed_and_their_objects_are_not_read() {
+async fn partitions_outside_a_range_are_neither_listed_nor_read() {
     // Ten days with an object in each hour.
     let (server, places) = hourly(240).await;
     let environment = environment(&server);

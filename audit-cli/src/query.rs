@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use crate::decimal::Decimal;
-use crate::time::date_time_ms;
+use crate::units::date_time_ms;
 
 /// A JSON pointer ([RFC 6901](https://www.rfc-editor.org/rfc/rfc6901)).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_condition_is_refused() {
+    fn invalid_conditions_are_refused() {
         assert_eq!("/a~1b/~0=x=y".parse::<Condition>().unwrap().to_string(), "/a~1b/~0=x=y");
         assert!("user=ada".parse::<Condition>().unwrap_err().contains("/user"));
         assert!("/user".parse::<Condition>().is_err());

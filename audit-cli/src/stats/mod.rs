@@ -1,0 +1,108 @@
+//! `audit stats`: how much there is, and whether anything is missing, double or damaged.
+
+mod durations;
+mod finding;
+mod remembered;
+mod seen;
+mod summary;
+mod tally;
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use tokio::sync::mpsc;
+
+use crate::arguments::{Common, Stats};
+use crate::bucket::{Listed, Reader, Wanted};
+use crate::failure::{Failure, Outcome};
+use crate::in_order::in_order;
+use crate::object::{ReadError, Refused};
+use crate::output::Output;
+use crate::progress::PartitionProgress;
+
+use finding::Finding;
+use seen::{Seen, look};
+use tally::Tally;
+
+/// How many objects with the lines of others are named. All are counted.
+const SAME_LINES_SHOWN: u64 = 20;
+
+pub(crate) async fn run(
+    arguments: &Stats,
+    common: &Common,
+    output: &Output,
+) -> Result<Outcome, Failure> {
+    let reader = Reader::open(&arguments.source, common)?;
+    let wanted = Wanted::new(&arguments.selection);
+    let partitions = reader.partitions(&wanted).await?;
+    let mut progress = PartitionProgress::new(common, partitions.clone());
+    let objects = reader.objects_in(partitions, wanted.stream);
+    let (heads, time) = (arguments.heads, Arc::new(arguments.time.clone()));
+    let from = reader.clone();
+    type Looked = Result<(Listed, Result<Seen, ReadError>), Failure>;
+    let work = move |object: Result<Listed, Failure>, sender: mpsc::Sender<Looked>| {
+        let (reader, time) = (from.clone(), Arc::clone(&time));
+        async move {
+            let looked = match object {
+                Ok(object) => {
+                    let seen = look(&reader, &object, heads, time.as_ref().as_ref()).await;
+                    Ok((object, seen))
+                }
+                Err(failure) => Err(failure),
+            };
+            // Nobody may want it any more.
+            let _ = sender.send(looked).await;
+        }
+    };
+    let mut results = std::pin::pin!(in_order(objects, reader.parallel, 1, work));
+    let mut tally = Tally::default();
+    let mut refused = Refused::default();
+    let mut wrong = false;
+    let mut report = |tally: &mut Tally, finding: Finding| {
+        wrong |= finding.is_certain();
+        tally.count(&finding);
+        // Hosts that log the same again and again would fill the screen.
+        let shown = finding.is_certain() || tally.same_lines <= SAME_LINES_SHOWN;
+        if shown { finding::print(&finding, output) } else { Ok(()) }
+    };
+    while let Some(result) = results.next().await.transpose()? {
+        let (object, seen) = result;
+        progress.object(&object.key);
+        let damaged = |what: String| Finding::Damaged { key: object.location.to_string(), what };
+        match seen {
+            Ok(seen) => {
+                refused.given();
+                for finding in tally.add(&seen) {
+                    report(&mut tally, finding)?;
+                }
+            }
+            Err(ReadError::Damaged(what)) => report(&mut tally, damaged(what))?,
+            Err(ReadError::Gone) => {
+                report(&mut tally, damaged("was removed after it was listed".to_owned()))?
+            }
+            Err(ReadError::Refused(said)) => refused.add(&object, &said, output)?,
+            Err(ReadError::Store(said)) => {
+                return Err(Failure::new(format!("cannot read {}", object.location)).because(said));
+            }
+            Err(ReadError::Unwanted) => {}
+        }
+    }
+    drop(progress);
+    if tally.totals.objects == 0 && tally.damaged == 0 {
+        report(&mut tally, Finding::NoStreams { why: reader.why_nothing(&wanted).await })?;
+    }
+    if tally.untimed > 0
+        && let Some(time) = &arguments.time
+    {
+        let untimed = tally.untimed;
+        output
+            .note(&format!("no time was found at {time} in the first record of {untimed} objects"));
+    }
+    // Of a part of the time, streams may have begun before.
+    for gap in tally.gaps(arguments.selection.since.is_none()) {
+        report(&mut tally, gap)?;
+    }
+    summary::print(&reader, &tally, output)?;
+    refused.end()?;
+    Ok(Outcome::wrong_if(wrong))
+}

@@ -1,0 +1,47 @@
+//! The objects that were read last, by the hash of their lines.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+
+use audit_sink_s3::ObjectKey;
+
+/// How many objects are remembered by the hash of their lines, so that a copy under another stream
+/// is seen. It bounds memory: about 100 bytes each.
+const REMEMBERED: usize = 1 << 20;
+
+/// The objects that were read last.
+#[derive(Default)]
+pub(super) struct Remembered {
+    order: VecDeque<(u64, ObjectKey, u64)>,
+    by_hash: HashMap<u64, ObjectKey>,
+}
+
+impl Remembered {
+    /// Remembers an object, and gives one of another stream with the same lines.
+    pub(super) fn add(
+        &mut self,
+        sha256: &[u8; 32],
+        key: ObjectKey,
+        count: u64,
+    ) -> Option<ObjectKey> {
+        let hash = u64::from_le_bytes(*sha256.first_chunk().expect("a hash has 32 bytes"));
+        if self.order.len() == REMEMBERED
+            && let Some((oldest, ..)) = self.order.pop_front()
+        {
+            self.by_hash.remove(&oldest);
+        }
+        self.order.push_back((hash, key, count));
+        let known = *self.by_hash.entry(hash).or_insert(key);
+        (known.stream() != key.stream()).then_some(known)
+    }
+
+    /// Another object with one of these records.
+    pub(super) fn with(&self, records: &Range<u64>, than: &ObjectKey) -> Option<ObjectKey> {
+        let mut known =
+            self.order.iter().filter(|(_, key, _)| key.stream() == than.stream() && key != than);
+        let overlaps = |(_, key, count): &&(u64, ObjectKey, u64)| {
+            key.first_sequence() < records.end && records.start < key.first_sequence() + count
+        };
+        known.find(overlaps).map(|(_, key, _)| *key)
+    }
+}

@@ -1,0 +1,69 @@
+//! One object, read or asked for its metadata.
+
+use audit_core::Usage;
+use audit_sink_s3::ObjectMetadata;
+use object_store::{GetOptions, ObjectStore};
+
+use crate::bucket::{Listed, Reader};
+use crate::object::{ReadError, read};
+use crate::query::{Pointer, Time};
+
+/// What one object came to.
+pub(super) struct Seen {
+    pub(super) object: Listed,
+    /// How many lines it has: numbers of its stream.
+    pub(super) count: u64,
+    /// How many of them are records.
+    pub(super) logs: u64,
+    /// Of its lines.
+    pub(super) sha256: [u8; 32],
+    /// `None` if it was not read.
+    pub(super) usage: Option<Usage>,
+    /// Of its first record; `None` if it was not asked for.
+    pub(super) time: Option<Time>,
+    pub(super) contradiction: Option<String>,
+}
+
+/// Reads an object, or asks for its metadata.
+pub(super) async fn look(
+    reader: &Reader,
+    object: &Listed,
+    heads: bool,
+    time: Option<&Pointer>,
+) -> Result<Seen, ReadError> {
+    if heads {
+        let head = reader.store().get_opts(&object.location, GetOptions::new().with_head(true));
+        let head = head.await.map_err(|error| ReadError::of(reader, &error))?;
+        // A directory keeps no metadata, so that only the lines tell.
+        if let Some(metadata) = ObjectMetadata::from_attributes(&head.attributes) {
+            let ObjectMetadata { last_sequence, count, sha256 } = metadata;
+            let by_key = object.key.first_sequence().saturating_add(count).saturating_sub(1);
+            let contradiction = (count == 0 || by_key != last_sequence).then(|| {
+                format!(
+                    "ends with record {by_key} by its key, and with {last_sequence} by its metadata"
+                )
+            });
+            let object = object.clone();
+            let (usage, time) = (None, None);
+            return Ok(Seen { object, count, logs: count, sha256, usage, time, contradiction });
+        }
+    }
+    let mut usage = Usage::default();
+    let mut first_time = None;
+    let content = read(reader, object, None, |sequence, line, _| {
+        usage += Usage::of_log(line.len());
+        if sequence == object.key.first_sequence() {
+            first_time = time.map(|pointer| pointer.find_time(line));
+        }
+    })
+    .await?;
+    Ok(Seen {
+        object: object.clone(),
+        count: content.lines.count,
+        logs: content.records(),
+        sha256: content.lines.sha256,
+        usage: Some(usage),
+        time: first_time,
+        contradiction: content.contradiction(object),
+    })
+}

@@ -1,0 +1,116 @@
+//! The end of `audit stats`: days, totals, how late objects came, and the verdict.
+
+use serde::Serialize;
+
+use super::durations::Lag;
+use super::tally::{Tally, Totals};
+use crate::bucket::Reader;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::units::{Size, Span, now_ms, shown};
+
+#[derive(Serialize)]
+struct Day {
+    day: String,
+    #[serde(flatten)]
+    totals: Totals,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    bucket: String,
+    streams: u64,
+    #[serde(flatten)]
+    totals: &'a Totals,
+    days: Vec<Day>,
+    lag: Option<Lag>,
+    last_arrival: Option<String>,
+    gaps: u64,
+    missing_records: u64,
+    duplicates: u64,
+    same_lines: u64,
+    damaged: u64,
+    /// That hold no records.
+    other_objects: u64,
+    /// How many of them writers left that died.
+    leftovers: u64,
+}
+
+pub(super) fn print(reader: &Reader, tally: &Tally, output: &Output) -> Result<(), Failure> {
+    let Tally {
+        totals, days, streams, gaps, missing_records, duplicates, same_lines, damaged, ..
+    } = tally;
+    let lag = tally.lag();
+    let others = reader.others();
+    let (other_objects, leftovers) =
+        others.as_ref().map_or((0, 0), |others| (others.count, others.leftovers));
+    if output.is_json() {
+        let days = days.iter().map(|(day, totals)| {
+            let Totals { objects, stored_bytes, logs, bytes, metered_bytes } = *totals;
+            let day = day.to_string().trim_start_matches("dt=").to_owned();
+            Day { day, totals: Totals { objects, stored_bytes, logs, bytes, metered_bytes } }
+        });
+        return output.json(&Summary {
+            bucket: reader.name(),
+            streams: streams.len() as u64,
+            totals,
+            days: days.collect(),
+            lag,
+            last_arrival: tally.last_arrival_ms.map(shown),
+            gaps: *gaps,
+            missing_records: *missing_records,
+            duplicates: *duplicates,
+            same_lines: *same_lines,
+            damaged: *damaged,
+            other_objects,
+            leftovers,
+        });
+    }
+    let style = output.style();
+    let size = |bytes: Option<u64>| bytes.map_or("-".to_owned(), |bytes| Size(bytes).to_string());
+    let row = |day: &str, totals: &Totals| {
+        let Totals { objects, stored_bytes, logs, bytes, metered_bytes } = totals;
+        let (stored, bytes, metered) = (Size(*stored_bytes), size(*bytes), size(*metered_bytes));
+        format!("{day:10}  {objects:>9}  {logs:>12}  {bytes:>11}  {metered:>11}  {stored:>11}")
+    };
+    let head = format!(
+        "{:10}  {:>9}  {:>12}  {:>11}  {:>11}  {:>11}",
+        "DAY", "OBJECTS", "LOGS", "BYTES", "METERED", "STORED"
+    );
+    output.line(&style.strong(&head))?;
+    for (day, totals) in days {
+        output.line(&row(day.to_string().trim_start_matches("dt="), totals))?;
+    }
+    output.line(&style.strong(&row("all", totals)))?;
+    output.line(&format!("streams: {}", streams.len()))?;
+    if let (Some(lag), Some(last)) = (lag, tally.last_arrival_ms) {
+        let Lag { p50_ms, p99_ms, max_ms, from } = lag;
+        let silent = Span(now_ms() - last);
+        output.line(&format!(
+            "last arrival: {}, {silent} ago",
+            shown(last - last.rem_euclid(1_000))
+        ))?;
+        output.line(&format!(
+            "objects came after the {from}: half of them within {}, 99 of 100 within {}, the last one within {}",
+            Span(p50_ms),
+            Span(p99_ms),
+            Span(max_ms)
+        ))?;
+    }
+    if let Some(others) = others {
+        output.line(&style.doubtful(&others.to_string()))?;
+    }
+    if *same_lines > 0 {
+        output.line(&style.doubtful(&format!("{same_lines} objects may be copies of others")))?;
+    }
+    let verdict = if totals.objects == 0 && *damaged == 0 {
+        style.bad("there was nothing to check")
+    } else if gaps + duplicates + damaged == 0 {
+        style.good("no gaps, no duplicates, nothing damaged")
+    } else {
+        style.bad(&format!(
+            "{gaps} gaps ({missing_records} records missing), {duplicates} duplicates, {damaged} damaged"
+        ))
+    };
+    output.line(&verdict)
+}
