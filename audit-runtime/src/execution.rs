@@ -329,8 +329,8 @@ impl<K: Audits> Execution<K> {
     }
 
     /// Says that this is the attempt of this number, counted from 1, at one call of a function: all
-    /// attempts at it have the same id, which [`AuditRuntime::new_id`](crate::AuditRuntime::new_id) makes. Provenance shows
-    /// both.
+    /// attempts at it have the same id, which [`AuditRuntime::new_id`](crate::AuditRuntime::new_id)
+    /// makes. Provenance shows both.
     pub fn with_attempt(self, call: UniqueId, attempt: u32) -> Execution<K> {
         self.inner.state().identity = Identity { execution: Some(call), attempt };
         self

@@ -13,8 +13,8 @@
 //! - [`Audited`]: a sealed result. [`AuditedTransaction`]: a sealed result and the transaction that
 //!   it wrote in.
 //! - [`RequestContext`]: whose request it is; what the variables of its logs stand for.
-//! - [`Transaction`]: what a host, or an adapter crate, implements for its database. A function fails
-//!   with an error of its own: [`FunctionError`].
+//! - [`Transaction`]: what a host, or an adapter crate, implements for its database. A function
+//!   fails with an error of its own: [`FunctionError`].
 //!
 //! # A query
 //!
@@ -111,8 +111,8 @@
 //! of your own, say the user, is registered once with [`Vars::register`], stands in bodies as the
 //! [`Var`] that this returns, and gets its value with [`RequestContext::with_host_value`].
 //!
-//! Hosts of other frameworks ask `http::Origin::of` or `TrustedProxies::client_address` with the peer
-//! and a function over their headers.
+//! Hosts of other frameworks ask `http::Origin::of` or `TrustedProxies::client_address` with the
+//! peer and a function over their headers.
 //!
 //! # Several sinks
 //!

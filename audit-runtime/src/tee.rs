@@ -12,9 +12,9 @@ use futures::future::{join, join_all, select_all};
 
 /// A sink that persists every batch in several others: in all that must, and in those that may.
 ///
-/// The receipt is that of the first sink, and so are the durability and the places it names. A batch
-/// is durable once every sink that *must* have it does; what a sink that *may* have it answers
-/// changes nothing, and a failure of it is said in a warning.
+/// The receipt is that of the first sink, and so are the durability and the places it names. A
+/// batch is durable once every sink that *must* have it does; what a sink that *may* have it
+/// answers changes nothing, and a failure of it is said in a warning.
 ///
 /// ```
 /// # use std::sync::Arc;

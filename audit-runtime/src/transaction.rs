@@ -88,15 +88,16 @@ pub(crate) fn is_conflict<Tx: Transaction, E: FunctionError<Tx::Error>>(error: &
 /// One attempt at a mutation that ran: its transaction, its result and its logs.
 /// [`settle`](Self::settle) is the only way on.
 ///
-/// Most hosts let [`AuditRuntime::run_mutation`](crate::AuditRuntime::run_mutation) do this; a host with a loop of its own uses it
-/// directly.
+/// Most hosts let [`AuditRuntime::run_mutation`](crate::AuditRuntime::run_mutation) do this; a host
+/// with a loop of its own uses it directly.
 #[must_use = "it is rolled back, and its logs reach nobody, unless it is settled"]
 #[derive(Debug)]
 pub struct AuditedTransaction<Tx: Transaction, T, E = <Tx as Transaction>::Error> {
     transaction: Tx,
     outcome: Audited<Result<T, E>>,
     request: RequestContext,
-    /// The attempt of [`AuditRuntime::run_mutation`](crate::AuditRuntime::run_mutation) whose execution sealed it.
+    /// The attempt of [`AuditRuntime::run_mutation`](crate::AuditRuntime::run_mutation) whose
+    /// execution sealed it.
     attempt: Option<AttemptLogs>,
 }
 

@@ -1,8 +1,8 @@
 //! Short pieces of text that are copied as chunks of a fixed size.
 //!
-//! A call of memcpy for 20 bytes costs more than the 20 bytes. So texts of templates and values have
-//! bytes to spare behind their end, which mean nothing: a short piece is copied together with what
-//! is behind it, and the output is cut off at the piece's end.
+//! A call of memcpy for 20 bytes costs more than the 20 bytes. So texts of templates and values
+//! have bytes to spare behind their end, which mean nothing: a short piece is copied together with
+//! what is behind it, and the output is cut off at the piece's end.
 
 use std::sync::Arc;
 

@@ -100,8 +100,8 @@ impl Vars {
     /// to `max_bytes` bytes; that many are charged for each use of it in a log. A request that
     /// gives it no value has `null`.
     ///
-    /// The name may come from settings. The process keeps it until its end: once, however many tables
-    /// have it.
+    /// The name may come from settings. The process keeps it until its end: once, however many
+    /// tables have it.
     ///
     /// # Errors
     ///

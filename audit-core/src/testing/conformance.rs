@@ -32,9 +32,9 @@ pub trait Destination: Send + Sync {
     fn durability(&self) -> Durability;
 
     /// Makes the next `persist` of the sink that was opened last go wrong in the way of this
-    /// number, counted from 0: fail, be refused, lose its answer, but answer in the end. Gives false
-    /// if there is no such way, which the default says of all numbers. What the sink then says is
-    /// compared with what is stored.
+    /// number, counted from 0: fail, be refused, lose its answer, but answer in the end. Gives
+    /// false if there is no such way, which the default says of all numbers. What the sink then
+    /// says is compared with what is stored.
     async fn fault(&self, number: u32) -> bool {
         let _ = number;
         false
@@ -189,8 +189,8 @@ async fn a_dropped_persist_is_whole_or_absent(destination: &dyn Destination) {
     }
 }
 
-/// Whether the batch is there at all. A batch of which nobody knows is there whole, in order, or not
-/// at all.
+/// Whether the batch is there at all. A batch of which nobody knows is there whole, in order, or
+/// not at all.
 fn is_whole_or_absent(found: &BTreeMap<(UniqueId, u64), Bytes>, batch: &Batch) -> bool {
     let lines: Vec<_> = batch.records().collect();
     let places: Vec<_> = found

@@ -1,7 +1,7 @@
 //! The bucket that a URL names, and what is asked of it.
 //!
-//! - `open`, `provider`, `stores`, `configuration`, `credentials`: whose bucket it is, and how it is
-//!   opened.
+//! - `open`, `provider`, `stores`, `configuration`, `credentials`: whose bucket it is, and how it
+//!   is opened.
 //! - `directory`: a directory of this host as a bucket.
 //! - `response`: what its responses mean for a request that creates an object.
 //! - `probe`: whether it can be written to, asked when a sink is opened.

@@ -122,8 +122,8 @@ async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Resul
         sleep(backoff).await;
         retries += 1;
     };
-    // Delivery reads only when an response was lost; without the permission it would jam at the worst
-    // moment.
+    // Delivery reads only when a response was lost; without the permission it would jam at the
+    // worst moment.
     match request(
         within(limit),
         bucket,

@@ -24,8 +24,8 @@ use crate::journal::executor::Executor;
 use crate::panic::catch_in;
 use crate::take_once::TakeOnce;
 
-/// The handle on the queue's task. Dropping it lets the task end by itself, once everything accepted
-/// is certain.
+/// The handle on the queue's task. Dropping it lets the task end by itself, once everything
+/// accepted is certain.
 pub(crate) struct Direct {
     commands: mpsc::UnboundedSender<Command>,
     /// One permit for each byte of lines that may be pending. It bounds the queue, which itself has

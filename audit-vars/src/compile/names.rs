@@ -12,8 +12,8 @@ use crate::escape::find_special;
 ///
 /// Most objects are seen to have no duplicates by a few instructions for each name: the names
 /// ascend, as those of a sorted map do, or a small filter has seen none of them twice. Where both
-/// leave a doubt, all names are read again at the object's end, and sorted: no choice of names makes
-/// that quadratic.
+/// leave a doubt, all names are read again at the object's end, and sorted: no choice of names
+/// makes that quadratic.
 pub(super) struct Names {
     /// Where the object begins.
     start: usize,

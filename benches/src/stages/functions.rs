@@ -132,7 +132,8 @@ pub fn contests(directory: &Path) -> Vec<Contest> {
     vec![
         Contest::new("log.audit of 1 KB from JavaScript", side("ours", &built_in, Some(&auditing)))
             .against(side("a host that does nothing", &built_in, None))
-            // Writing 1 KB as text and calling the host is the other side's part, in an interpreter.
+            // Writing 1 KB as text and calling the host is the other side's part, in an
+            // interpreter.
             .target(Target::AtMostTimes(1.4)),
     ]
 }

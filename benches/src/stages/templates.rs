@@ -66,7 +66,8 @@ pub fn compiled<T: Serialize>(body: &T) -> Template {
 /// Within a page of the nearest cache memcpy is at its best, and what a replay does beside copying
 /// shows: of a body of 1.2 KB with four variables it copies nine pieces, some 525 instructions
 /// beside memcpy's 164, which take 20 to 45 ns more than its 20 to 30. The same 20 to 45 ns are a
-/// tenth to a fifth of 10 KB. Into a batch, where the replays of a release go, both wait for memory.
+/// tenth to a fifth of 10 KB. Into a batch, where the replays of a release go, both wait for
+/// memory.
 #[derive(Default)]
 struct Targets {
     tree: Option<f64>,

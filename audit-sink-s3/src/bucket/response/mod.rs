@@ -140,7 +140,7 @@ impl Refusal {
         Refusal { response, detail, advice, timed_out: false }
     }
 
-    /// The request was given up without an response.
+    /// The request was given up without a response.
     pub(crate) fn timeout(limit: Duration) -> Refusal {
         let detail = format!("no answer within {} ms", limit.as_millis());
         Refusal { response: Response::Unknown, detail, advice: String::new(), timed_out: true }

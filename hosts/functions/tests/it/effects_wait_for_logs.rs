@@ -50,8 +50,8 @@ async fn conflicting_mutations_commit_once_and_log_each_attempt() {
     }
     values.sort_by(f64::total_cmp);
     assert_eq!(values, (1..=12).map(f64::from).collect::<Vec<_>>());
-    // An attempt that conflicts has read what another one has changed since: each attempt of a request
-    // logs a greater value than the one before, and the last one logs what it committed.
+    // An attempt that conflicts has read what another one has changed since: each attempt of a
+    // request logs a greater value than the one before, and the last one logs what it committed.
     let logs = host.logs("counter.added");
     let mut last_of: BTreeMap<&str, f64> = BTreeMap::new();
     let mut attempts = BTreeSet::new();
