@@ -274,7 +274,11 @@ impl From<MutationError<Failure>> for Failure {
     fn from(error: MutationError<Failure>) -> Failure {
         match error {
             MutationError::Function(failure) => failure,
-            error => Failure::Unanswered(Box::new(error)),
+            error @ (MutationError::Release(_)
+            | MutationError::Conflict { .. }
+            | MutationError::ForeignExecution
+            | MutationError::Commit(_)
+            | _) => Failure::Unanswered(Box::new(error)),
         }
     }
 }
