@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use audit_core::{AuditSink, Batch, Commits, Health, Outcome, Receipt, SinkError, async_trait};
+use audit_core::{
+    AuditSink, Batch, Commits, Health, HealthState, Outcome, Receipt, SinkError, async_trait,
+};
 use futures::FutureExt;
 use futures::future::{join, join_all, select_all};
 
@@ -98,6 +100,70 @@ impl Tee {
     }
 }
 
+fn severity(commits: &Commits) -> u8 {
+    match commits {
+        Commits::Accepted => 0,
+        Commits::Refused { .. } => 1,
+        Commits::Stopped { .. } => 2,
+    }
+}
+
+/// The state, saying whose it is.
+fn named(sink: &Arc<dyn AuditSink>, state: HealthState) -> HealthState {
+    match state {
+        HealthState::Ok => HealthState::Ok,
+        HealthState::Retrying { reason } => {
+            HealthState::Retrying { reason: format!("{sink}: {reason}") }
+        }
+        HealthState::Blocked { reason } => {
+            HealthState::Blocked { reason: format!("{sink}: {reason}") }
+        }
+    }
+}
+
+/// Adds another sink's health, but for whether it accepts batches.
+fn add(all: &mut Health, sink: &Arc<dyn AuditSink>, other: Health) {
+    let Health {
+        state,
+        commits: _,
+        pending_batches,
+        pending_bytes,
+        objects_delivered,
+        records_delivered,
+        retries,
+        conflicts,
+        panics,
+        create_only,
+        journal_bytes,
+        oldest_undelivered_ms,
+        last_error,
+    } = other;
+    all.state = match (std::mem::take(&mut all.state), named(sink, state)) {
+        (blocked @ HealthState::Blocked { .. }, _) | (_, blocked @ HealthState::Blocked { .. }) => {
+            blocked
+        }
+        (HealthState::Ok, other) => other,
+        (retrying @ HealthState::Retrying { .. }, _) => retrying,
+    };
+    all.pending_batches += pending_batches;
+    all.pending_bytes += pending_bytes;
+    all.objects_delivered += objects_delivered;
+    all.records_delivered += records_delivered;
+    all.retries += retries;
+    all.conflicts += conflicts;
+    all.panics += panics;
+    all.create_only = match (all.create_only, create_only) {
+        (Some(false), _) | (_, Some(false)) => Some(false),
+        (Some(true), Some(true)) => Some(true),
+        (None, _) | (_, None) => None,
+    };
+    let sum = |a, b| a + b;
+    all.journal_bytes = all.journal_bytes.into_iter().chain(journal_bytes).reduce(sum);
+    let oldest = all.oldest_undelivered_ms.into_iter().chain(oldest_undelivered_ms);
+    all.oldest_undelivered_ms = oldest.min();
+    all.last_error = all.last_error.take().or(last_error);
+}
+
 /// What an optional sink failed with.
 fn problem<T>(answer: Result<Result<T, SinkError>, tokio::time::error::Elapsed>) -> Option<String> {
     match answer {
@@ -156,23 +222,31 @@ impl AuditSink for Tee {
         self.of_each(|sink| async move { sink.flush().await }).await
     }
 
+    /// Batches are accepted while all required sinks accept them. The state is the worst one, be it
+    /// of a sink that may miss batches; amounts are sums.
+    fn health(&self) -> Health {
+        let mut all = self.first.health();
+        all.state = named(&self.first, all.state);
+        for sink in &self.required {
+            let health = sink.health();
+            if severity(&health.commits) > severity(&all.commits) {
+                all.commits = health.commits.clone();
+            }
+            add(&mut all, sink, health);
+        }
+        self.optional.iter().for_each(|sink| add(&mut all, sink, sink.health()));
+        all
+    }
+
+    fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {
+        let any = select_all(self.required().map(|sink| sink.stopped()));
+        Box::pin(any.map(|(reason, _, _)| reason))
+    }
+
     async fn close(&self) -> Result<(), SinkError> {
         // An optional sink that does not close in time would go on taking batches.
         self.is_closed.store(true, Ordering::Relaxed);
         self.of_each(|sink| async move { sink.close().await }).await
-    }
-
-    /// That of the first sink, but that commits fail as soon as those of a required one do.
-    fn health(&self) -> Health {
-        let mut commits = self.required().map(|sink| sink.health().commits);
-        let failing = commits.find(|commits| *commits != Commits::Accepted);
-        Health { commits: failing.unwrap_or_default(), ..self.first.health() }
-    }
-
-    /// When a required sink takes nothing more, neither does the tee.
-    fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {
-        let stopped: Vec<_> = self.required().map(|sink| sink.stopped()).collect();
-        Box::pin(select_all(stopped).map(|(reason, _, _)| reason))
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use audit_core::testing::conformance::{self, Destination};
 use audit_core::testing::{MemoryFault, MemorySink, StoredRecord};
 use audit_core::{
-    Batch, Commits, Durability, Health, Outcome, Receipt, SinkError, SinkErrorKind, async_trait,
+    Batch, Commits, Durability, Health, HealthState, Outcome, Receipt, SinkError, SinkErrorKind,
+    async_trait,
 };
 use audit_runtime::{AuditSink, Tee};
 
@@ -107,18 +108,18 @@ async fn an_optional_sink_delays_a_batch_no_longer_than_set() {
     assert_eq!(tee.to_string(), format!("Tee({first}, optional {optional})"));
 }
 
-/// A sink that takes nothing more before a restart.
+/// A sink that tells this of itself, and whether it has stopped.
 #[derive(Debug)]
-struct Stopped;
+struct Telling(&'static str, Health);
 
-impl fmt::Display for Stopped {
+impl fmt::Display for Telling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Stopped")
+        f.write_str(self.0)
     }
 }
 
 #[async_trait]
-impl AuditSink for Stopped {
+impl AuditSink for Telling {
     async fn persist(&self, _: Batch) -> Result<Receipt, SinkError> {
         Err(SinkError::closed())
     }
@@ -132,23 +133,55 @@ impl AuditSink for Stopped {
     }
 
     fn health(&self) -> Health {
-        Health { commits: Commits::Stopped { reason: "disk".to_owned() }, ..Health::default() }
+        self.1.clone()
     }
 
     fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {
-        Box::pin(std::future::ready("disk".to_owned()))
+        match &self.1.commits {
+            Commits::Stopped { reason } => Box::pin(std::future::ready(reason.clone())),
+            Commits::Accepted | Commits::Refused { .. } => Box::pin(std::future::pending()),
+        }
     }
 }
 
-#[tokio::test]
-async fn a_required_sink_that_stopped_stops_the_tee() {
-    let good = || Arc::new(MemorySink::new());
-    let stopped = Commits::Stopped { reason: "disk".to_owned() };
-    for tee in [Tee::new(Arc::new(Stopped)), Tee::new(good()).with_required(Arc::new(Stopped))] {
-        assert_eq!(tee.health().commits, stopped);
-        assert_eq!(tee.stopped().await, "disk");
-    }
-    let tee = Tee::new(good()).with_optional(Arc::new(Stopped));
-    assert_eq!(tee.health().commits, Commits::Accepted);
-    assert!(futures::FutureExt::now_or_never(tee.stopped()).is_none());
+#[tokio::test(start_paused = true)]
+async fn the_health_of_a_tee_is_that_of_all_its_sinks() {
+    let health = |commits: &Commits, state: &HealthState, amount: u64| Health {
+        state: state.clone(),
+        commits: commits.clone(),
+        pending_bytes: amount,
+        journal_bytes: (amount > 0).then_some(amount),
+        create_only: Some(true),
+        ..Health::default()
+    };
+    let reason = || "disk".to_owned();
+    let ok = Health { create_only: Some(true), ..Health::default() };
+    let (refused, stopped) =
+        (Commits::Refused { reason: reason() }, Commits::Stopped { reason: reason() });
+    let retrying = HealthState::Retrying { reason: reason() };
+    let blocked = HealthState::Blocked { reason: reason() };
+    let tee = |first: Health, required: Health, optional: Health| {
+        Tee::new(Arc::new(Telling("first", first)))
+            .with_required(Arc::new(Telling("required", required)))
+            .with_optional(Arc::new(Telling("optional", optional)))
+    };
+    assert_eq!(tee(ok.clone(), ok.clone(), ok.clone()).health(), ok);
+
+    let stops = tee(ok.clone(), health(&stopped, &blocked, 2), health(&refused, &retrying, 3));
+    assert_eq!(stops.health().commits, stopped);
+    let blocks = HealthState::Blocked { reason: "required: disk".to_owned() };
+    assert_eq!(stops.health().state, blocks);
+    assert_eq!((stops.health().pending_bytes, stops.health().journal_bytes), (5, Some(5)));
+    assert_eq!(stops.stopped().await, "disk");
+
+    // A sink that may miss batches refuses none of the tee's.
+    let goes_on = tee(ok.clone(), health(&Commits::Accepted, &retrying, 0), {
+        Health { create_only: Option::None, ..health(&stopped, &blocked, 1) }
+    });
+    assert_eq!(goes_on.health().commits, Commits::Accepted);
+    let blocks = HealthState::Blocked { reason: "optional: disk".to_owned() };
+    assert_eq!(goes_on.health().state, blocks);
+    assert_eq!(goes_on.health().create_only, Option::None);
+    let stops = tokio::time::timeout(Duration::from_secs(1), goes_on.stopped()).await;
+    assert!(stops.is_err(), "only a sink that must have every batch stops the tee");
 }
