@@ -25,9 +25,6 @@ use crate::store::Store;
 /// How much longer than the sink itself a call waits: the sink's error says what it waited for.
 const PERSIST_GRACE: Duration = Duration::from_secs(5);
 
-/// How long the end of the process waits for what is on its way to the bucket.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// How often the directory of functions is looked at.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 
@@ -107,6 +104,7 @@ pub async fn serve(settings: Settings, output: &Output) -> Result<(), Box<dyn Er
     let stopped = OptionFuture::from(stopped);
     let why = Arc::new(OnceLock::new());
     let noted = Arc::clone(&why);
+    let drain_timeout = settings.network.drain_timeout;
     let parts = ServerParts {
         auth,
         proxies: settings.trusted_proxies,
@@ -116,6 +114,7 @@ pub async fn serve(settings: Settings, output: &Output) -> Result<(), Box<dyn Er
         limits: settings.network,
     };
     let is_exhausted = Arc::new(AtomicBool::new(false));
+    let (told, is_told) = tokio::sync::oneshot::channel();
     let stop = {
         let (functions, is_exhausted) = (functions.clone(), Arc::clone(&is_exhausted));
         async move {
@@ -124,17 +123,29 @@ pub async fn serve(settings: Settings, output: &Output) -> Result<(), Box<dyn Er
                 Some(reason) = stopped => noted.set(reason).unwrap_or_default(),
                 () = functions.exhausted() => is_exhausted.store(true, Ordering::Relaxed),
             }
+            // Whoever waits is there, or has ended with the host.
+            let _ = told.send(());
         }
     };
-    let served = Server::serve(functions.clone(), parts, listener, stop).await;
+    // What is due from then on runs after the next start. What runs has as long as calls have: an
+    // action may take ten minutes.
+    let scheduled = async {
+        // It ends with an error if the server failed before anybody told it to stop.
+        let _ = is_told.await;
+        if tokio::time::timeout(drain_timeout, functions.stop_scheduler()).await.is_err() {
+            tracing::warn!(
+                "scheduled functions did not end within {drain_timeout:?} of being told to stop"
+            );
+        }
+    };
+    let served = Server::serve(functions.clone(), parts, listener, stop);
+    let (served, ()) = tokio::join!(served, scheduled);
     watching.abort();
     served?;
-    // What is due from now on runs after the next start.
-    functions.stop_scheduler().await;
 
     // Nothing that was answered waits for this. It lets what is on its way arrive, and says if it
     // did not.
-    let closed = close(&*sink, CLOSE_TIMEOUT).await;
+    let closed = close(&*sink, settings.close_timeout).await;
     if let Some(reason) = why.get() {
         return Err(StoppedError(reason.clone()).into());
     }

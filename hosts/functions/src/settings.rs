@@ -22,6 +22,9 @@ use crate::server::NetworkLimits;
 /// Some ten thousand results of usual size, and no more than four functions may take.
 const DEFAULT_QUERY_CACHE_MIB: usize = 256;
 
+/// With the 10 seconds for calls it fits into the 30 that Kubernetes allows by default.
+const DEFAULT_CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// The file that is read when none is named, if it exists.
 const DEFAULT_FILE: &str = "functions-host.toml";
 
@@ -174,7 +177,8 @@ pub struct Options {
     pub show_logs: Option<bool>,
 
     /// How much memory all requests together may take, in MiB: what arrives, and what calls take
-    /// once they are parsed. More is answered 503. [default: 512]
+    /// once they are parsed. Engines and the cache of results come on top. More is answered 503.
+    /// [default: 512]
     #[arg(long, env = "REQUEST_MEMORY_MIB", value_name = "MIB")]
     pub request_memory_mib: Option<usize>,
 
@@ -209,6 +213,16 @@ pub struct Options {
     /// that it takes what it is sent. [default: 60000]
     #[arg(long, env = "IDLE_TIMEOUT_MS", value_name = "MS")]
     pub idle_timeout_ms: Option<u64>,
+
+    /// How long calls and sessions in flight have to end once the host is told to stop, in
+    /// milliseconds. [default: 10000]
+    #[arg(long, env = "DRAIN_TIMEOUT_MS", value_name = "MS")]
+    pub drain_timeout_ms: Option<u64>,
+
+    /// How long logs then have to arrive in the bucket before the process ends, with the code 3, in
+    /// milliseconds. [default: 15000]
+    #[arg(long, env = "CLOSE_TIMEOUT_MS", value_name = "MS")]
+    pub close_timeout_ms: Option<u64>,
 
     /// The directory for documents, journal and bucket, where no other place is given for them.
     /// Made if it does not exist. [default: audit-data]
@@ -443,6 +457,8 @@ pub struct Settings {
     pub show_logs: Option<bool>,
     /// What clients may take.
     pub network: NetworkLimits,
+    /// How long logs have to arrive in the bucket at the end.
+    pub close_timeout: Duration,
     /// Where documents are, and what has no other place.
     pub data_dir: PathBuf,
     /// Where the audit logs go.
@@ -575,6 +591,8 @@ impl Options {
                 .first_message_timeout_ms
                 .or(other.first_message_timeout_ms),
             idle_timeout_ms: self.idle_timeout_ms.or(other.idle_timeout_ms),
+            drain_timeout_ms: self.drain_timeout_ms.or(other.drain_timeout_ms),
+            close_timeout_ms: self.close_timeout_ms.or(other.close_timeout_ms),
             data_dir: self.data_dir.or(other.data_dir),
             bucket: self.bucket.or(other.bucket),
             journal: self.journal.or(other.journal),
@@ -643,6 +661,8 @@ impl Settings {
             },
         };
         let network = network(&options)?;
+        let close_timeout = positive_ms("close_timeout_ms", options.close_timeout_ms)?
+            .unwrap_or(DEFAULT_CLOSE_TIMEOUT);
         let deployment = Deployment::default();
         let deployment = Deployment {
             name: options.deployment_name.unwrap_or(deployment.name),
@@ -659,6 +679,7 @@ impl Settings {
             operators_listen,
             show_logs: options.show_logs,
             network,
+            close_timeout,
             data_dir,
             destination,
             trusted_proxies: options
@@ -732,6 +753,7 @@ fn network(options: &Options) -> Result<NetworkLimits, String> {
             defaults.first_message_timeout,
         )?,
         idle_timeout: time("idle_timeout_ms", options.idle_timeout_ms, defaults.idle_timeout)?,
+        drain_timeout: time("drain_timeout_ms", options.drain_timeout_ms, defaults.drain_timeout)?,
     })
 }
 
@@ -864,14 +886,23 @@ mod tests {
             function_timeout_ms = 5
             function_memory_mib = 2
             query_cache_mib = 3
+            drain_timeout_ms = 4
+            close_timeout_ms = 5
             deployment_name = "file"
             deployment_class = "s256"
             [env]
             A = "file"
             B = "file"
         "#;
-        let flags =
-            ["--listen", "127.0.0.1:81", "--provenance=false", "--env", "B=flag", "--env", "C=a=b"];
+        let flags = [
+            "--listen=127.0.0.1:81",
+            "--provenance=false",
+            "--drain-timeout-ms=6",
+            "--env",
+            "B=flag",
+            "--env",
+            "C=a=b",
+        ];
         let settings = settings(Some(file), &flags).unwrap();
         assert_eq!(settings.listen.to_string(), "127.0.0.1:81");
         let proxies: TrustedProxies = "10.0.0.0/8".parse().unwrap();
@@ -881,6 +912,8 @@ mod tests {
         assert_eq!(settings.limits.time, Duration::from_millis(5));
         assert_eq!(settings.limits.memory_bytes, 2 << 20);
         assert_eq!(settings.query_cache_bytes, 3 << 20);
+        assert_eq!(settings.network.drain_timeout, Duration::from_millis(6));
+        assert_eq!(settings.close_timeout, Duration::from_millis(5));
         assert_eq!(settings.deployment.name, "file");
         assert_eq!(settings.deployment.class, DeploymentClass::S256);
         let env: Vec<_> =

@@ -386,7 +386,17 @@ impl Functions {
         }
     }
 
-    async fn answer(&self, key: &QueryKey, caller: &Caller) -> Result<Arc<Answered>, CallError> {
+    /// Calls the public query that a [key](Self::query_key) names, or hands out what an earlier call
+    /// gave. The key holds the arguments, so its caller need not.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Self::query).
+    pub async fn answer(
+        &self,
+        key: &QueryKey,
+        caller: &Caller,
+    ) -> Result<Arc<Answered>, CallError> {
         let sealed = self.sealed(key, None).await;
         sealed.release(caller).await
     }
@@ -556,7 +566,8 @@ fn key_of(target: &Target<'_>, args: &Json, caller: &Caller) -> Result<QueryKey,
     Ok(QueryKey {
         component: target.component.clone(),
         name: target.function.name.as_str().into(),
-        args: args.to_json().to_string().into(),
+        // Without a second tree: arguments may have 16 MiB.
+        args: serde_json::to_string(&args).expect("values are JSON").into(),
         identity: caller.identity.clone(),
         journal: None,
         lane: caller.lane,

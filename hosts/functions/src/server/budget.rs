@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{BodyDataStream, Bytes};
+use axum::body::BodyDataStream;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_LENGTH;
@@ -241,11 +241,25 @@ impl Scanned {
     }
 }
 
-/// The body of a call, complete, and its share of the budget.
+/// The body of a call, complete, and its shares of the budget.
 #[derive(Debug)]
 pub(super) struct Received {
-    pub(super) bytes: Bytes,
-    _shares: (Option<Share>, Share),
+    bytes: Vec<u8>,
+    /// For the bytes.
+    _received: Option<Share>,
+    /// For the call.
+    performing: Share,
+}
+
+impl Received {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Frees the bytes and their share. The call's is to be held until it has ended.
+    pub(super) fn into_share(self) -> Share {
+        self.performing
+    }
 }
 
 impl FromRequest<Server> for Received {
@@ -268,8 +282,8 @@ impl FromRequest<Server> for Received {
                 return Err(refused.counted().into());
             }
         };
-        let share = budget.perform(&body).await?;
-        Ok(Received { bytes: body.into(), _shares: (received, share) })
+        let performing = budget.perform(&body).await?;
+        Ok(Received { bytes: body, _received: received, performing })
     }
 }
 
@@ -280,7 +294,7 @@ async fn arrive(
     until: Instant,
     announced: usize,
 ) -> Result<(Vec<u8>, Option<Share>), Refused> {
-    let mut body = Vec::new();
+    let mut body: Vec<u8> = Vec::new();
     let mut received: Option<Share> = None;
     loop {
         let chunk = match timeout_at(until, chunks.next()).await {
@@ -301,6 +315,13 @@ async fn arrive(
                 Some(received) => received.merge(share),
                 None => received = Some(share),
             }
+        }
+        let needed = body.len() + chunk.len();
+        if body.capacity() < needed {
+            // No more than is announced: most bodies say how long they are.
+            let most = if announced == 0 { MAX_BODY_BYTES } else { announced };
+            let capacity = (2 * body.capacity()).min(most).max(needed);
+            body.reserve_exact(capacity - body.len());
         }
         body.extend_from_slice(&chunk);
     }

@@ -14,18 +14,12 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::budget::Received;
+use super::budget::{Received, Share};
 use super::{Server, export, snapshots};
 use crate::functions::{Answered, CallError, Caller, Failed, Identity};
 
 /// What the clients of Convex take for a function that failed.
 const FUNCTION_FAILED: u16 = 560;
-
-/// Where a query shall read that is sent to `/api/query_at_ts`.
-#[derive(Debug, Deserialize)]
-struct At {
-    ts: String,
-}
 
 /// The body of a call.
 #[derive(Debug, Deserialize)]
@@ -33,6 +27,20 @@ struct At {
 struct Call {
     path: String,
     // Not flattened: that would build a second tree of the arguments.
+    #[serde(default)]
+    args: Value,
+    #[serde(default)]
+    format: Format,
+    component_path: Option<String>,
+}
+
+/// The body of a call of `/api/query_at_ts`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CallAt {
+    /// The time that the query reads at.
+    ts: String,
+    path: String,
     #[serde(default)]
     args: Value,
     #[serde(default)]
@@ -125,8 +133,7 @@ pub(super) async fn run(
         .map_or(path.clone(), |(module, function)| format!("{module}:{function}"));
     let called = async {
         let caller = caller(&server.0, request.0, &headers)?;
-        let body = body?;
-        let Arguments { args, format } = parse(&body.bytes)?;
+        let (Arguments { args, format }, _share) = parse(body?)?;
         Ok((perform(&server.0, Kind::Any, path, arguments(args)?, caller).await?, format))
     };
     answer(called.await)
@@ -149,9 +156,7 @@ pub(super) async fn query_at_ts(
 ) -> Response {
     let called = async {
         let caller = caller(&server, request, &headers)?;
-        let body = body?;
-        let At { ts } = parse(&body.bytes)?;
-        let Call { path, args, format, component_path } = parse(&body.bytes)?;
+        let (CallAt { ts, path, args, format, component_path }, _share) = parse(body?)?;
         let bytes =
             BASE64_STANDARD.decode(&ts).ok().and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
         let ts = bytes.map(u64::from_le_bytes);
@@ -178,9 +183,8 @@ async fn call(
     kind: Kind,
 ) -> Result<(Arc<Answered>, Format), Problem> {
     let caller = caller(&server, request, headers)?;
-    // Its share of memory is held until the call has ended.
-    let body = body?;
-    let Call { path, args, format, component_path } = parse(&body.bytes)?;
+    // The share of memory is held until the call has ended.
+    let (Call { path, args, format, component_path }, _share) = parse(body?)?;
     let path = of_app(path, component_path)?;
     Ok((perform(&server, kind, path, arguments(args)?, caller).await?, format))
 }
@@ -195,7 +199,12 @@ async fn perform(
     // What has begun goes on when a client goes away; what has not is not begun.
     let functions = server.functions();
     let answered = match kind {
-        Kind::Query => functions.query(&path, &args, &caller).await?,
+        Kind::Query => {
+            let key = functions.query_key(&path, &args, &caller)?;
+            // The key holds them from here on.
+            drop(args);
+            functions.answer(&key, &caller).await?
+        }
         Kind::Mutation => Arc::new(functions.mutation(&path, &args, &caller).await?.answered),
         Kind::Action => Arc::new(functions.action(&path, &args, &caller).await?),
         Kind::Any => functions.any(&path, &args, &caller).await?,
@@ -245,9 +254,11 @@ pub(super) fn of_app(path: String, component: Option<String>) -> Result<String, 
     }
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body)
-        .map_err(|error| Problem::bad_request(format!("the body is no call: {error}")))
+/// What a body says, and the share of memory of what becomes of it. The text is freed.
+fn parse<T: for<'de> Deserialize<'de>>(body: Received) -> Result<(T, Share), Problem> {
+    let parsed = serde_json::from_slice(body.bytes())
+        .map_err(|error| Problem::bad_request(format!("the body is no call: {error}")))?;
+    Ok((parsed, body.into_share()))
 }
 
 fn arguments(args: Value) -> Result<Value, Problem> {

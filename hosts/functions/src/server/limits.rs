@@ -28,6 +28,9 @@ pub struct NetworkLimits {
     /// How long a client may give no sign of life: on a WebSocket an answer to a ping counts, on
     /// any connection that it takes what it is sent. 60 seconds: four pings.
     pub idle_timeout: Duration,
+    /// How long calls and sessions in flight have to end once the host is told to stop. 10 seconds:
+    /// with 15 for the sink it fits into the 30 that Kubernetes allows by default.
+    pub drain_timeout: Duration,
 }
 
 impl Default for NetworkLimits {
@@ -41,6 +44,7 @@ impl Default for NetworkLimits {
             body_timeout: Duration::from_secs(60),
             first_message_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(10),
         }
     }
 }

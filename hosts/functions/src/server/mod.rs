@@ -62,9 +62,6 @@ use crate::store::Snapshot;
 
 pub use self::limits::{NetworkLimits, descriptors_kept_back};
 
-/// How long calls and sessions have to end once the host is told to stop.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How often histograms are drained that nobody asks for.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -108,7 +105,7 @@ pub struct ServerParts {
 
 impl Server {
     /// Serves on this listener until `stop` completes; then no more is accepted, sessions are told,
-    /// and calls have ten seconds to end.
+    /// and calls have the [drain timeout](NetworkLimits::drain_timeout) to end.
     ///
     /// # Errors
     ///
@@ -124,6 +121,7 @@ impl Server {
         let connections = limits
             .connections()
             .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error))?;
+        let drain_timeout = limits.drain_timeout;
         let (sessions, mut ended) = mpsc::channel(1);
         let inner = Inner {
             functions,
@@ -157,7 +155,7 @@ impl Server {
         let served = network::accept(server, router, listener, connections, told);
         let deadline = async move {
             drop(stopped.wait_for(|stopping| *stopping).await);
-            tokio::time::sleep(STOP_TIMEOUT).await;
+            tokio::time::sleep(drain_timeout).await;
         };
         let all_ended = async {
             served.await;
@@ -172,7 +170,7 @@ impl Server {
         let result = tokio::select! {
             result = all_ended => result,
             () = deadline => {
-                tracing::warn!("calls did not end within {STOP_TIMEOUT:?} of being told to stop");
+                tracing::warn!("calls did not end within {drain_timeout:?} of being told to stop");
                 Ok(())
             }
         };

@@ -356,6 +356,7 @@ impl Session {
         let share = self.server.budget().perform(text.as_bytes()).await.map_err(End::Refused)?;
         self.inflow.settle();
         let message = protocol::parse(&text).map_err(End::Fatal)?;
+        drop(text);
         let is_connected = self.client.is_some();
         match message {
             ClientMessage::Connect { session_id, client_ts, .. } if !is_connected => {
