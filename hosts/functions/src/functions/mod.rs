@@ -386,8 +386,8 @@ impl Functions {
         }
     }
 
-    /// Calls the public query that a [key](Self::query_key) names, or hands out what an earlier call
-    /// gave. The key holds the arguments, so its caller need not.
+    /// Calls the public query that a [key](Self::query_key) names, or hands out what an earlier
+    /// call gave. The key holds the arguments, so its caller need not.
     ///
     /// # Errors
     ///
