@@ -1,19 +1,14 @@
 // The engine looks at the clock where JavaScript loops and calls. In some methods it loops itself, over as many elements as an
-// object says that it has, so that one call of them could be endless, and many calls could take long between two looks.
+// object says that it has, so that one call could be endless, and many calls could take long between two looks.
 //
-// It is evaluated before any module of a user.
+// This module is evaluated in every engine before any module of a user, so it is small: what is rare is in flatten.js.
 
-const { apply, get, has, set, deleteProperty, defineProperty, getOwnPropertyDescriptor, getPrototypeOf } = Reflect;
-const { isArray } = Array;
-const { trunc } = Math;
-const { MAX_SAFE_INTEGER } = Number;
+const { apply } = Reflect;
 const RealError = Error;
-const RealObject = Object;
 const RealProxy = Proxy;
 const RealRangeError = RangeError;
-const RealTypeError = TypeError;
-const typedArrays = getPrototypeOf(Int8Array).prototype;
-const typedLength = getOwnPropertyDescriptor(typedArrays, "length").get;
+const typedArrays = Reflect.getPrototypeOf(Int8Array).prototype;
+const typedLength = Reflect.getOwnPropertyDescriptor(typedArrays, "length").get;
 
 /// More elements than fit into a function's memory.
 const MAX_LENGTH = 1 << 23;
@@ -23,166 +18,104 @@ const LONG_LENGTH = 1 << 14;
 const MAX_COMPARISONS = 2 ** 33;
 const LONG_COMPARISONS = 2 ** 24;
 
-/// An object behind traps: each access is a call of JavaScript, so that a loop of the engine over it is one that the clock ends,
-/// however long the object says that it is, and whenever it says so.
-const traps = {
-  __proto__: null,
-  get: (target, key) => get(target, key),
-  has: (target, key) => has(target, key),
-  set: (target, key, value) => set(target, key, value),
-  deleteProperty: (target, key) => deleteProperty(target, key),
-  defineProperty: (target, key, descriptor) => defineProperty(target, key, descriptor),
-  getOwnPropertyDescriptor: (target, key) => getOwnPropertyDescriptor(target, key),
-};
-
 const isObject = (value) => (typeof value === "object" && value !== null) || typeof value === "function";
 
-export function boundLoops(native) {
+/// `load` gives the functions of flatten.js.
+export function boundLoops(native, load) {
+  const { isArray } = native;
   const look = () => {
     if (native.isOver()) throw new RealError("the function's time is over");
   };
   const check = (name, length) => {
     if (!(length > LONG_LENGTH)) return;
-    if (length > MAX_LENGTH) throw new RealRangeError(`Array.prototype.${name}(): ${length} elements are too many`);
+    if (length > MAX_LENGTH) {
+      throw new RealRangeError(`Array.prototype.${name}(): ${length} elements are more than ${MAX_LENGTH}, which is the limit`);
+    }
     look();
   };
-  /// An array that is one has the length that it says; what only looks like one can say another each time.
-  const steady = (name, value) => {
-    if (native.isArray(value)) {
-      check(name, value.length);
-      return value;
+  /// The methods stay hidden members, as those that they replace.
+  const bound = (prototype, names, call) => {
+    for (let i = 0; i < names.length; i++) {
+      const name = names[i];
+      const original = prototype[name];
+      prototype[name] = {
+        [name](...args) {
+          return call(original, this, args, name);
+        },
+      }[name];
     }
-    return isObject(value) ? new RealProxy(value, traps) : value;
   };
 
-  // The methods stay hidden members, as those that they replace.
-  const arrays = Array.prototype;
-  const bounded = (name) => {
-    const original = arrays[name];
-    const methods = {
-      [name](...args) {
-        if (this === null || this === undefined) return apply(original, this, args);
-        const receiver = steady(name, this);
-        const result = apply(original, receiver, args);
-        return result === receiver ? this : result;
-      },
-    };
-    arrays[name] = methods[name];
+  /// An array that is one has the length that it says; what only looks like one can say another each time.
+  const array = (original, self, args, name) => {
+    if (isArray(self)) {
+      check(name, self.length);
+      return apply(original, self, args);
+    }
+    if (!isObject(self)) return apply(original, self, args);
+    const traced = new RealProxy(self, load().traps);
+    const result = apply(original, traced, args);
+    return result === traced ? self : result;
   };
-  ["copyWithin", "fill", "join", "reverse", "shift", "slice", "sort", "splice", "unshift"].forEach(bounded);
-  ["toReversed", "toSorted", "toSpliced", "toLocaleString", "with"].forEach(bounded);
+  /// Without a function that compares, the engine compares texts by itself.
+  const sort = (original, self, args, name) => {
+    const isLong = args[0] === undefined && isArray(self) && self.length > LONG_LENGTH;
+    return array(original, self, isLong ? [load().byText] : args, name);
+  };
+  const arrays = Array.prototype;
+  bound(arrays, ["copyWithin", "fill", "join", "reverse", "shift", "slice", "splice", "unshift", "toReversed", "toSpliced", "toLocaleString", "with"], array);
+  bound(arrays, ["sort", "toSorted"], sort);
 
   // The engine's own go into the elements, which can be long too, or the same ones any number of times. Where they are not all
   // plain values and short arrays, a loop of JavaScript does the same.
-  const { concat, flat, flatMap, slice } = arrays;
-  const { isConcatSpreadable } = Symbol;
-  const put = (target, key, value) => {
-    if (!defineProperty(target, key, { __proto__: null, value, writable: true, enumerable: true, configurable: true })) {
-      throw new RealTypeError("an element cannot be defined");
-    }
-  };
-  const lengthOf = (value) => {
-    const length = trunc(+value.length);
-    return length > 0 ? (length < MAX_SAFE_INTEGER ? length : MAX_SAFE_INTEGER) : 0;
-  };
   const isShort = (value) => {
     if (!isObject(value)) return true;
-    if (!native.isArray(value)) return false;
+    if (!isArray(value)) return false;
     check("concat", value.length);
     return value.length <= LONG_LENGTH;
   };
-  const spreads = (value) => {
-    if (!isObject(value)) return false;
-    const spreadable = value[isConcatSpreadable];
-    return spreadable === undefined ? isArray(value) : !!spreadable;
+  const concat = (original, self, args) => {
+    let areShort = self === null || self === undefined || isShort(self);
+    for (let i = 0; areShort && i < args.length; i++) areShort = isShort(args[i]);
+    return areShort ? apply(original, self, args) : load().concat(self, args);
   };
-  /// An array of the kind that this one's methods give.
-  const similar = (source) => apply(slice, isArray(source) ? source : [], [0, 0]);
-  const append = (target, at, value) => {
-    const length = lengthOf(value);
-    for (let i = 0; i < length; i++) if (i in value) put(target, at + i, value[i]);
-    return at + length;
-  };
-  const flatten = (target, at, source, depth, map, self) => {
-    const length = lengthOf(source);
-    for (let i = 0; i < length; i++) {
-      if (!(i in source)) continue;
-      const value = map === undefined ? source[i] : apply(map, self, [source[i], i, source]);
-      if (depth > 0 && isArray(value)) at = flatten(target, at, value, depth - 1);
-      else put(target, at++, value);
-    }
-    return at;
-  };
-  const methods = {
-    concat(...values) {
-      if (this === null || this === undefined) return apply(concat, this, values);
-      let areShort = isShort(this);
-      for (let i = 0; areShort && i < values.length; i++) areShort = isShort(values[i]);
-      if (areShort) return apply(concat, this, values);
-      const source = RealObject(this);
-      const target = similar(source);
-      let at = spreads(source) ? append(target, 0, source) : (put(target, 0, source), 1);
-      for (let i = 0; i < values.length; i++) {
-        if (spreads(values[i])) at = append(target, at, values[i]);
-        else put(target, at++, values[i]);
-      }
-      target.length = at;
-      return target;
-    },
-    flat(depth) {
-      if (this === null || this === undefined) return apply(flat, this, [depth]);
-      const source = RealObject(this);
-      const target = similar(source);
-      flatten(target, 0, source, depth === undefined ? 1 : trunc(+depth) || 0);
-      return target;
-    },
-    flatMap(map, self) {
-      if (this === null || this === undefined || typeof map !== "function") return apply(flatMap, this, [map, self]);
-      const source = RealObject(this);
-      const target = similar(source);
-      flatten(target, 0, source, 1, map, self);
-      return target;
-    },
-  };
-  for (const name of ["concat", "flat", "flatMap"]) arrays[name] = methods[name];
+  const flat = (original, self, args, name) =>
+    self === null || self === undefined ? apply(original, self, args) : load()[name](original, self, args);
+  bound(arrays, ["concat"], concat);
+  bound(arrays, ["flat", "flatMap"], flat);
 
   // A typed array fits into the function's memory. One call over it ends; many must not go unseen.
-  const typed = (name, isBounded) => {
-    const original = typedArrays[name];
-    const methods = {
-      [name](...args) {
-        const length = apply(typedLength, this, []);
-        if (isBounded) check(name, length);
-        else if (length > LONG_LENGTH) look();
-        return apply(original, this, args);
-      },
-    };
-    typedArrays[name] = methods[name];
+  const typed = (original, self, args) => {
+    if (apply(typedLength, self, []) > LONG_LENGTH) look();
+    return apply(original, self, args);
   };
-  for (const name of ["sort", "toSorted", "join", "toLocaleString"]) typed(name, true);
-  for (const name of ["copyWithin", "fill", "includes", "indexOf", "lastIndexOf", "reverse", "set", "slice", "toReversed", "with"]) {
-    typed(name, false);
-  }
+  const longTyped = (original, self, args, name) => {
+    check(name, apply(typedLength, self, []));
+    return apply(original, self, args);
+  };
+  bound(typedArrays, ["sort", "toSorted", "join", "toLocaleString"], longTyped);
+  bound(typedArrays, ["copyWithin", "fill", "includes", "indexOf", "lastIndexOf", "reverse", "set", "slice", "toReversed", "with"], typed);
 
-  const strings = String.prototype;
-  const searching = (name) => {
-    const original = strings[name];
-    const methods = {
-      [name](...args) {
-        const pattern = args[0];
-        // What is not a string is asked for one now, and not once more.
-        const text = isObject(this) && !isObject(pattern) ? `${this}` : this;
-        if (typeof text === "string" && typeof pattern === "string") {
-          const comparisons = pattern.length * text.length;
-          if (comparisons > MAX_COMPARISONS) {
-            throw new RealRangeError(`String.prototype.${name}(): ${pattern.length} characters are too many to look for`);
-          }
-          if (comparisons > LONG_COMPARISONS) look();
-        }
-        return apply(original, text, args);
-      },
-    };
-    strings[name] = methods[name];
+  const search = (original, self, args, name) => {
+    const pattern = args[0];
+    // What is not a string is asked for one now, and not once more.
+    const text = isObject(self) && !isObject(pattern) ? `${self}` : self;
+    if (typeof text === "string" && typeof pattern === "string") {
+      const comparisons = pattern.length * text.length;
+      if (comparisons > MAX_COMPARISONS) {
+        throw new RealRangeError(
+          `String.prototype.${name}(): a search for ${pattern.length} characters in ${text.length} can take ${comparisons} comparisons, ` +
+          `more than ${MAX_COMPARISONS}`,
+        );
+      }
+      if (comparisons > LONG_COMPARISONS) look();
+    }
+    return apply(original, text, args);
   };
-  for (const name of ["includes", "indexOf", "lastIndexOf", "replace", "replaceAll", "split"]) searching(name);
+  bound(String.prototype, ["includes", "indexOf", "lastIndexOf", "replace", "replaceAll", "split"], search);
+
+  // Iterators of the language are not called by its own methods, but followed without a look at the clock.
+  bound(Iterator.prototype, ["drop", "includes", "join"], (original, self, args) => load().follow(original, self, args));
+  const sets = ["difference", "intersection", "isDisjointFrom", "isSubsetOf", "isSupersetOf", "symmetricDifference", "union"];
+  bound(Set.prototype, sets, (original, self, args) => load().withSet(original, self, args));
 }

@@ -6,8 +6,8 @@
 import { boundLoops } from "convex:loops";
 
 const { parse, stringify } = JSON;
-const { apply, construct, ownKeys } = Reflect;
-const { defineProperty, freeze, keys } = Object;
+const { apply } = Reflect;
+const { defineProperty, freeze } = Object;
 const RealDate = Date;
 const RealError = Error;
 const RealPromise = Promise;
@@ -16,13 +16,17 @@ const plainPrototype = Object.prototype;
 const arrayPrototype = Array.prototype;
 const errorMark = Symbol.for("ConvexError");
 const { get: mapGet, set: mapSet, delete: mapDelete } = Map.prototype;
-const { push } = Array.prototype;
+const mapSize = Reflect.getOwnPropertyDescriptor(Map.prototype, "size").get;
 const { toWellFormed, slice } = String.prototype;
 
-/// What `convex:audit` needs of the language as it was.
+/// What `convex:audit`, `convex:flatten` and `convex:rarely` need of the language as it was.
 export const captured = {
   __proto__: null,
-  RealDate, RealMap: Map, RealTypeError: TypeError, plainPrototype, apply, mapGet, mapSet,
+  arraySlice: Array.prototype.slice, defineProperty: Reflect.defineProperty, deleteProperty: Reflect.deleteProperty, get: Reflect.get,
+  has: Reflect.has, isArray: Array.isArray, isConcatSpreadable: Symbol.isConcatSpreadable, iteratorPrototype: Iterator.prototype,
+  MAX_SAFE_INTEGER: Number.MAX_SAFE_INTEGER, RealObject: Object, set: Reflect.set, trunc: Math.trunc,
+  RealDate, RealError, RealMap: Map, RealPromise, RealString, RealTypeError: TypeError, plainPrototype, apply, mapDelete, mapGet, mapSet,
+  construct: Reflect.construct, ownKeys: Reflect.ownKeys, parse, push: Array.prototype.push, stringify,
   getOwnPropertyDescriptor: Reflect.getOwnPropertyDescriptor, getPrototypeOf: Reflect.getPrototypeOf, hasOwn: Object.hasOwn,
   getTime: RealDate.prototype.getTime, toISOString: RealDate.prototype.toISOString,
   symbolDescription: Reflect.getOwnPropertyDescriptor(Symbol.prototype, "description").get,
@@ -75,18 +79,40 @@ export function install(natives, settings) {
   hidden(globalThis, "performance", { now: () => (kind === "action" ? native.elapsedMs() : 0), timeOrigin: nowMs });
   hidden(globalThis, "fetch", fetch);
   lazily("process", () => ({ env: freeze(parse(env)) }));
-  for (const name of ["setTimeout", "setInterval", "clearTimeout", "clearInterval"]) lazily(name, () => timers()[name]);
+  for (const name of ["setTimeout", "setInterval", "clearTimeout", "clearInterval"]) lazily(name, () => rarely().timers(kind)[name]);
   const browsers = ["TextEncoder", "TextDecoder", "atob", "btoa", "structuredClone", "URL", "URLSearchParams", "crypto"];
   for (const name of browsers) lazily(name, () => web()[name]);
-  installDate(nowMs);
-  boundLoops(native);
+  lazily("Date", () => rarely().makeDate(kind, nowMs));
+  boundLoops(native, () => load("convex:flatten"));
+  guardErrors();
   hidden(Math, "random", () => native.random());
-  return { invoke, settle, explain, describe, nextTimer, fireTimers };
+  return {
+    invoke,
+    settle,
+    explain,
+    describe: (namespace) => rarely().describe(namespace),
+    nextTimer,
+    fireTimers: () => rarely().fireTimers(),
+  };
 }
 
 /// A member as those that a global object is born with.
-function hidden(object, name, value) {
+export function hidden(object, name, value) {
   defineProperty(object, name, { value, writable: true, configurable: true, enumerable: false });
+}
+
+/// The engine loses count of other values that are set here, and would end the process with the call.
+function guardErrors() {
+  const only = (type, name) => {
+    const { set } = captured.getOwnPropertyDescriptor(RealError, name);
+    defineProperty(RealError, name, {
+      set(value) {
+        apply(set, this, [typeof value === type ? value : undefined]);
+      },
+    });
+  };
+  only("function", "prepareStackTrace");
+  only("number", "stackTraceLimit");
 }
 
 /// A global that is made when it is first used. Most calls use few of them.
@@ -112,6 +138,10 @@ export function load(name) {
   let module = apply(mapGet, loaded, [name]);
   if (module === undefined) apply(mapSet, loaded, [name, (module = native.load(name))]);
   return module;
+}
+
+function rarely() {
+  return load("convex:rarely");
 }
 
 function web() {
@@ -245,138 +275,14 @@ function shown(value) {
   }
 }
 
-/// What a module holds, as JSON text.
-function describe(namespace) {
-  const functions = [];
-  for (const name of ownKeys(namespace)) {
-    if (typeof name !== "string") continue;
-    const value = namespace[name];
-    if (value === null || (typeof value !== "function" && typeof value !== "object")) continue;
-    const kind = kindOf(value);
-    if (kind === null) continue;
-    const isHttp = kind === "http";
-    push.call(functions, {
-      __proto__: null,
-      name,
-      kind,
-      isPublic: value.isPublic === true,
-      args: isHttp ? null : parse(value.exportArgs()),
-      returns: isHttp ? null : parse(value.exportReturns()),
-    });
-  }
-  const main = namespace.default;
-  const isMain = typeof main === "object" && main !== null;
-  const isRouter = isMain && main.isRouter === true;
-  const isExporter = isMain && typeof main.export === "function";
-  const exported = isExporter ? main.export() : null;
-  return stringify({
-    __proto__: null,
-    functions,
-    exported: typeof exported === "string" ? parse(exported) : exported,
-    routes: isRouter ? main.getRoutes().length : 0,
-    plain: isMain && !isExporter && !isRouter ? main : null,
-  });
-}
-
-function kindOf({ isQuery, isMutation, isAction, isHttp, isPublic, isInternal }) {
-  if (isHttp === true) return "http";
-  if (isPublic !== true && isInternal !== true) return null;
-  return isQuery === true ? "query" : isMutation === true ? "mutation" : isAction === true ? "action" : null;
-}
-
 // ---- time ----------------------------------------------------------------------------------------------------------
 
-/// A `Date` that begins at the call's own time, and knows no time zone but UTC: that of a machine is not the same everywhere.
-function installDate(nowMs) {
-  const now = () => (kind === "action" ? Math.floor(nowMs + native.elapsedMs()) : nowMs);
-  const prototype = RealDate.prototype;
-  const localTime = /^\s*[+-]?\d{4,6}-\d\d-\d\dT[\d:.,]+\s*$/;
-  const { test } = RegExp.prototype;
-  const ofText = (value) => RealDate.parse(apply(test, localTime, [value]) ? `${value}Z` : value);
-  const ofArgs = (args) => {
-    if (args.length === 0) return now();
-    if (args.length > 1) return RealDate.UTC(...args);
-    const [value] = args;
-    return typeof value === "string" ? ofText(value) : value;
-  };
-  function Date(...args) {
-    if (new.target === undefined) return apply(prototype.toString, new RealDate(now()), []);
-    return construct(RealDate, [ofArgs(args)], new.target === Date ? RealDate : new.target);
-  }
-  defineProperty(Date, "prototype", { value: prototype, writable: false });
-  defineProperty(Date, "length", { value: 7 });
-  hidden(Date, "now", now);
-  hidden(Date, "parse", (value) => ofText(RealString(value)));
-  hidden(Date, "UTC", RealDate.UTC);
-  hidden(prototype, "constructor", Date);
-  hidden(globalThis, "Date", Date);
-  for (const part of ["FullYear", "Month", "Date", "Day", "Hours", "Minutes", "Seconds", "Milliseconds"]) {
-    hidden(prototype, `get${part}`, prototype[`getUTC${part}`]);
-    if (part !== "Day") hidden(prototype, `set${part}`, prototype[`setUTC${part}`]);
-  }
-  hidden(prototype, "getTimezoneOffset", function getTimezoneOffset() {
-    return apply(prototype.getTime, this, []) * 0;
-  });
-  // `Thu, 01 Jan 1970 00:00:00 GMT` has all the parts.
-  const parts = (date) => prototype.toUTCString.call(date).split(/,? /);
-  const invalid = (date) => Number.isNaN(prototype.getTime.call(date));
-  const day = ([weekday, date, month, year]) => `${weekday} ${month} ${date} ${year}`;
-  const time = (all) => `${all[4]} GMT+0000 (Coordinated Universal Time)`;
-  const texts = {
-    toString: (all) => `${day(all)} ${time(all)}`,
-    toDateString: day,
-    toTimeString: time,
-    toLocaleString: (all) => `${day(all)} ${all[4]}`,
-    toLocaleDateString: day,
-    toLocaleTimeString: (all) => all[4],
-  };
-  for (const name of keys(texts)) {
-    hidden(prototype, name, function () {
-      return invalid(this) ? "Invalid Date" : texts[name](parts(this));
-    });
-  }
-}
-
 /// What waits for its time in an action: id to the time, from the start of the call, and what is to be called.
-const timed = new Map();
-let nextTimerId = 1;
-
-function timers() {
-  const set = (name, isRepeated) => (callback, delay, ...args) => {
-    if (kind !== "action") throw new RealError(`${name}() is for actions only: a query or mutation cannot wait`);
-    if (typeof callback !== "function") throw new TypeError(`${name}() takes a function`);
-    const every = Math.max(1, Number(delay) || 0);
-    const id = nextTimerId++;
-    apply(mapSet, timed, [id, { at: native.elapsedMs() + every, every: isRepeated ? every : 0, callback, args }]);
-    return id;
-  };
-  const clear = (id) => {
-    apply(mapDelete, timed, [id]);
-  };
-  return {
-    setTimeout: set("setTimeout", false),
-    setInterval: set("setInterval", true),
-    clearTimeout: clear,
-    clearInterval: clear,
-  };
-}
+export const timed = new Map();
 
 /// When the next timer is due, in milliseconds from the start of the call; -1 if there is none.
 function nextTimer() {
-  let next = -1;
-  for (const { at } of timed.values()) if (next < 0 || at < next) next = at;
-  return next;
-}
-
-/// Calls what is due. What throws there is nobody's: the next one is called all the same.
-function fireTimers() {
-  const now = native.elapsedMs();
-  const due = [...timed].filter(([, { at }]) => at <= now).sort(([, a], [, b]) => a.at - b.at);
-  for (const [id, timer] of due) {
-    if (timer.every > 0) timer.at = now + timer.every;
-    else timed.delete(id);
-    new RealPromise(() => timer.callback(...timer.args)).catch((thrown) => console.error("Uncaught in a timer:", thrown));
-  }
+  return apply(mapSize, timed, []) === 0 ? -1 : rarely().nextTimer();
 }
 
 async function fetch() {

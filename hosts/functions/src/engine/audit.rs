@@ -26,8 +26,10 @@ const MAX_DEPTH: usize = 100;
 /// number of times.
 const MAX_TEXT_BYTES: usize = 8 << 20;
 
-/// How many values a walk visits between two looks at the clock.
-const VISITS_BETWEEN_LOOKS: u32 = 1024;
+/// How much a walk does between two looks at the clock: a value is one step, an object many, since
+/// it can have any number of members that are not seen, and a key one more for each 64 bytes.
+const STEPS_BETWEEN_LOOKS: usize = 1024;
+const STEPS_OF_AN_OBJECT: usize = 32;
 
 /// What a walk needs to know, from the prelude. A function of Rust must not keep values of an
 /// engine for itself: the engine would not see them.
@@ -100,7 +102,7 @@ pub(super) fn write<'js>(
         text: Vec::with_capacity(2048),
         around: Vec::new(),
         hollow: Vec::new(),
-        visits: 0,
+        steps: 0,
         symbols: Vec::new(),
     };
     walk.text.extend_from_slice(b"{\"body\":");
@@ -161,7 +163,8 @@ struct Walk<'a, 'js> {
     /// Classes of objects whose content is not shown, and the keys on the way to them, innermost
     /// first.
     hollow: Vec<(String, Vec<String>)>,
-    visits: u32,
+    /// Since the last look at the clock.
+    steps: usize,
     /// The symbols of `log.vars`, from the first of them in the body on.
     symbols: Vec<Value<'js>>,
 }
@@ -169,9 +172,12 @@ struct Walk<'a, 'js> {
 impl<'js> Walk<'_, 'js> {
     /// Writes a value; false if it is one that JSON leaves out. `key` is what `toJSON` is told.
     fn value(&mut self, value: Value<'js>, key: &str) -> Result<bool, End> {
-        self.visits = self.visits.wrapping_add(1);
-        if self.visits.is_multiple_of(VISITS_BETWEEN_LOOKS) && self.rules.stopwatch.is_over() {
-            return Err(End(Ended::OutOfTime, Vec::new()));
+        self.steps += 1;
+        if self.steps > STEPS_BETWEEN_LOOKS {
+            self.steps = 0;
+            if self.rules.stopwatch.is_over() {
+                return Err(End(Ended::OutOfTime, Vec::new()));
+            }
         }
         // Telling the type of an object takes the engine a while.
         let kind = value.type_of();
@@ -333,7 +339,10 @@ impl<'js> Walk<'_, 'js> {
             )));
         }
         let is_array = kind == Type::Array || kind == Type::Proxy && is_array(value)?;
-        let is_plain = is_array || kind == Type::Object && self.is_plain(object);
+        // A proxy is not asked: it has traps of its author's.
+        let may_inherit = !is_array && kind != Type::Proxy;
+        let prototype = if may_inherit { object.get_prototype() } else { None };
+        let is_plain = is_array || kind == Type::Object && self.is_plain(prototype.as_ref());
         if !is_plain {
             let simple: Value<'js> = self.rare(("unboxed", value.clone()))?;
             if !simple.is_object() {
@@ -341,11 +350,12 @@ impl<'js> Walk<'_, 'js> {
             }
         }
         self.around.push(value.clone());
+        self.steps += STEPS_OF_AN_OBJECT;
         let start = self.text.len();
         if is_array {
             self.elements(object)?;
         } else {
-            self.properties(object)?;
+            self.properties(object, prototype.as_ref())?;
         }
         self.around.pop();
         if !is_plain && &self.text[start..] == b"{}" {
@@ -357,20 +367,29 @@ impl<'js> Walk<'_, 'js> {
         Ok(true)
     }
 
-    fn is_plain(&self, object: &Object<'js>) -> bool {
-        object.get_prototype().is_none_or(|prototype| *prototype.as_value() == self.rules.plain)
+    fn is_plain(&self, prototype: Option<&Object<'js>>) -> bool {
+        prototype.is_none_or(|prototype| *prototype.as_value() == self.rules.plain)
     }
 
     /// The elements of an array, which may be behind a proxy.
     fn elements(&mut self, object: &Object<'js>) -> Result<(), End> {
         self.text.push(b'[');
         let length: Coerced<f64> = object.get(PredefinedAtom::Length)?;
+        let is_trapped = object.as_value().is_proxy();
+        let above = self.rules.arrays.get_prototype();
+        let is_usual = above.is_some_and(|above| *above.as_value() == self.rules.plain);
+        let prototype = is_usual.then_some(&self.rules.arrays);
         for index in 0..length.0 as u64 {
             if index > 0 {
                 self.text.push(b',');
             }
             // More elements than fit into 32 bits are larger than any log before that.
-            let element = self.element(object, index as u32);
+            let key = Atom::from_u32(self.ctx.clone(), index as u32)?;
+            let element = if is_trapped || self.may_have(object, prototype, &key)? {
+                object.get(key).map_err(End::from)
+            } else {
+                Ok(Value::new_undefined(self.ctx.clone()))
+            };
             let hollow = self.hollow.len();
             // Only `toJSON` is told the index, and seldom is there one.
             let written = element.and_then(|element| self.value(element, ""));
@@ -383,20 +402,30 @@ impl<'js> Walk<'_, 'js> {
         Ok(())
     }
 
-    fn element(&self, object: &Object<'js>, index: u32) -> Result<Value<'js>, End> {
-        let element: Value<'js> = object.get(index)?;
-        // Where there is no element, the prototype is asked.
-        if !element.is_undefined()
-            && self.rules.arrays.contains_key(index)?
-            && !self.rare(("hasOwn", object.clone(), index))?
-        {
-            return Ok(Value::new_undefined(self.ctx.clone()));
-        }
-        Ok(element)
+    /// Whether the object itself has the member, or nothing that it inherits from has. Otherwise
+    /// the engine would read a prototype that a function may have changed. `prototype` is none
+    /// where the prototypes are not the language's own, so that one of them may be a proxy.
+    fn may_have(
+        &self,
+        object: &Object<'js>,
+        prototype: Option<&Object<'js>>,
+        key: &Atom<'js>,
+    ) -> Result<bool, End> {
+        let is_inherited = match prototype {
+            Some(prototype) => prototype.contains_key(key.clone())?,
+            None => true,
+        };
+        Ok(!is_inherited || self.rare(("hasOwn", object.clone(), key.to_value()?))?)
     }
 
-    fn properties(&mut self, object: &Object<'js>) -> Result<(), End> {
+    /// `prototype` is none for an object that inherits nothing, and for a proxy.
+    fn properties(
+        &mut self,
+        object: &Object<'js>,
+        prototype: Option<&Object<'js>>,
+    ) -> Result<(), End> {
         self.text.push(b'{');
+        let usual = prototype.filter(|prototype| *prototype.as_value() == self.rules.plain);
         let mut is_first = true;
         for atom in object.own_keys::<Atom<'js>>(Filter::new().string().enum_only()) {
             let atom = atom?;
@@ -413,6 +442,7 @@ impl<'js> Walk<'_, 'js> {
                             format!("Audit log body keys must not start with \"$\": {key:?}");
                         return Err(End::because(message));
                     }
+                    self.steps += key.len() / 64;
                     quote(key, &mut self.text);
                     Cow::Borrowed(key)
                 }
@@ -424,8 +454,13 @@ impl<'js> Walk<'_, 'js> {
             };
             self.text.push(b':');
             let hollow = self.hollow.len();
-            let written =
-                object.get(atom).map_err(End::from).and_then(|value| self.value(value, &key));
+            // A getter may have deleted a member that comes after it.
+            let is_there = prototype.is_none() || self.may_have(object, usual, &atom)?;
+            let written = if is_there {
+                object.get(atom).map_err(End::from).and_then(|value| self.value(value, &key))
+            } else {
+                Ok(false)
+            };
             if self.inside(written, hollow, || key.into_owned())? {
                 is_first = false;
             } else {

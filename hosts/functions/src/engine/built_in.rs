@@ -21,7 +21,7 @@ struct BuiltIn {
 /// Under every module: the globals, and the engine's side of a call.
 pub(super) const PRELUDE: &str = "convex:prelude";
 
-const BUILT_IN: [BuiltIn; 8] = [
+const BUILT_IN: [BuiltIn; 11] = [
     BuiltIn {
         name: "convex:audit",
         source: include_str!("../../js/audit.js"),
@@ -32,13 +32,32 @@ const BUILT_IN: [BuiltIn; 8] = [
         source: include_str!("../../js/prelude.js"),
         imports: &[("convex:loops", "convex:loops")],
     },
+    BuiltIn {
+        name: "convex:flatten",
+        source: include_str!("../../js/flatten.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
     BuiltIn { name: "convex:loops", source: include_str!("../../js/loops.js"), imports: &[] },
     BuiltIn {
         name: "convex:log",
         source: include_str!("../../js/log.js"),
         imports: &[("convex:prelude", PRELUDE)],
     },
-    BuiltIn { name: "convex:values", source: include_str!("../../js/values.js"), imports: &[] },
+    BuiltIn {
+        name: "convex:rarely",
+        source: include_str!("../../js/rarely.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:sizes",
+        source: include_str!("../../js/sizes.js"),
+        imports: &[("convex/values", "convex:values")],
+    },
+    BuiltIn {
+        name: "convex:values",
+        source: include_str!("../../js/values.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
     BuiltIn {
         name: "convex:server",
         source: include_str!("../../js/server.js"),

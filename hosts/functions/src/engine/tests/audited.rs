@@ -240,3 +240,42 @@ fn a_walk_ends_with_its_functions_time() {
         );
     }
 }
+
+/// A body has its own members: what is gone when its turn comes is left out, as by `JSON.stringify`
+/// of a language that nobody changed, whatever the prototypes hold by then.
+#[test]
+fn members_that_getters_delete_are_not_inherited() {
+    let keys = ["z", "toString", "constructor", "toJSON2", "0", "length2"];
+    let removals = ["delete t[k]", "Reflect.deleteProperty(t, k)"];
+    let traps = [
+        "(Object.prototype as any)[k] = 'forged'",
+        "Object.defineProperty(Object.prototype, k, { get: () => 'forged', configurable: true })",
+        "Object.defineProperty(Object.prototype, k, { get() { delete (Object.prototype as any)[k]; return 'forged'; }, configurable: true })",
+        "(Array.prototype as any)[k] = 'forged'; (Object.prototype as any)[k] = 'forged'",
+        "Object.setPrototypeOf(Array.prototype, new Proxy({}, { has: () => false, get: (_, key) => key === k ? 'forged' : undefined }))",
+    ];
+    let holders = [
+        "const t: any = { get '-'() { remove(); return 1; }, [k]: 'mine', last: 2 }; return { t }",
+        "const t: any = new (class Own { [key: string]: any })(); Object.defineProperty(t, '-', { enumerable: true, get() { remove(); return 1; } }); \
+         t[k] = 'mine'; return { t }",
+        "const t: any = [0, 1]; Object.defineProperty(t, 0, { enumerable: true, get() { delete t[1]; \
+         (Object.prototype as any)[1] = 'forged'; (Array.prototype as any)[1] = 'forged'; remove(); return 1; } }); return { t }",
+    ];
+    let mut expressions = Vec::new();
+    for key in keys {
+        for removal in removals {
+            for trap in traps {
+                for holder in holders {
+                    expressions.push(format!(
+                        "(() => {{ const k = '{key}'; const remove = () => {{ {removal}; {trap}; }}; {holder}; }})()"
+                    ));
+                }
+            }
+        }
+    }
+    let expressions: Vec<&str> = expressions.iter().map(String::as_str).collect();
+    for (body, expression) in bodies(&expressions).iter().zip(&expressions) {
+        assert!(body.starts_with("{\"t\":"), "{expression}: {body}");
+        assert!(!body.contains("forged"), "{expression}: {body}");
+    }
+}

@@ -141,6 +141,56 @@ fn loops_of_the_language_end_with_their_functions_time() {
     }
 }
 
+/// The engine counts what it is given here, and a wrong count ends the process.
+#[test]
+fn whatever_is_set_for_stack_traces_ends_with_the_call() {
+    let fixture = fixture(
+        "const values = () => [{}, [], 'text', 5n, Symbol('s'), null, undefined, 1.5, () => 1, function () { return {}; }, class {}, Error];
+         export const set = query(async () => {
+           for (const name of ['prepareStackTrace', 'stackTraceLimit']) {
+             for (const value of values()) for (const again of values()) {
+               try { (Error as any)[name] = value; (Error as any)[name] = again; } catch {}
+               try { (null as any).x; } catch (e) { String((e as any).stack); }
+             }
+           }
+           (Error as any).prepareStackTrace = () => 'mine'; (Error as any).stackTraceLimit = 3;
+           return [new Error('x').stack, (Error as any).stackTraceLimit];
+         });",
+    );
+    for _ in 0..3 {
+        assert_eq!(fixture.value("messages:set", "[{}]"), "[\"mine\",3]");
+    }
+}
+
+/// Iterators of the language, and sorts that compare texts by themselves.
+#[test]
+fn long_iterations_and_sorts_end_with_their_functions_time() {
+    let fixture = fixture(
+        "const endless = (): any => [].values.call({ length: 2 ** 53 - 1 });
+         const like = (): any => ({ size: Infinity, has: () => true, keys: endless });
+         export const dropped = query(async () => endless().drop(2 ** 52).next());
+         export const united = query(async () => new Set([undefined]).union(like()).size);
+         export const superset = query(async () => new Set([undefined]).isSupersetOf({ ...like(), size: 1 }));
+         export const sorted = query(async () => { const a = Array.from({ length: 1e6 }, (_, i) => (i * 7919) % 1e6); for (;;) a.sort(); });
+         export const same = query(async () => {
+           const long: any[] = Array.from({ length: 20_000 }, (_, i) => (i * 7919) % 20_000);
+           const sorted = [...long.slice(0, 10_000).sort(), ...long.slice(10_000).sort()];
+           const all = [...long, undefined, 'b', 'a', true].sort();
+           return [all.every((value, i) => i === 0 || value === undefined || String(all[i - 1]) <= String(value)), all.at(-1) === undefined,
+             sorted.length, [...new Set([1, 2]).union(new Set([3]))], [...[1, 2, 3].values().drop(1)], new Set([1]).isSubsetOf(new Set([1, 2])),
+             [...new Set([1, 2]).intersection(new Map([[2, 0]]))], [...[1, 2, 3].values().drop(5)].length];
+         });
+         export const fine = query(async () => 1);",
+    );
+    let limits = Limits { time: Duration::from_millis(100), ..Limits::default() };
+    for name in ["dropped", "united", "superset", "sorted"] {
+        let failure = fails_alone(&fixture, name, &limits);
+        assert_eq!(failure.kind, FailureKind::TimeLimit, "{name}: {}", failure.message);
+    }
+    let value = fixture.value("messages:same", "[{}]");
+    assert_eq!(value, "[true,true,20000,[1,2,3],[2,3],true,[2],0]");
+}
+
 #[test]
 fn methods_with_bounds_do_what_the_language_says() {
     let fixture = fixture(

@@ -3,6 +3,7 @@
 
 mod audited;
 mod called;
+mod every_function;
 mod hostile;
 mod modules;
 mod redefined;

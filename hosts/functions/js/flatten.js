@@ -1,0 +1,142 @@
+// What loops.js does in the place of the engine when it is rare: loops in JavaScript, which the clock ends.
+//
+// It is read when first needed, and then builds on nothing but what `convex:prelude` kept of the language.
+
+import { captured } from "convex:prelude";
+
+const { apply, arraySlice, defineProperty, getOwnPropertyDescriptor, isArray, iteratorPrototype, RealObject, RealTypeError, trunc } = captured;
+const { get, has, set, deleteProperty, isConcatSpreadable, MAX_SAFE_INTEGER } = captured;
+
+/// An object behind traps: each access is a call of JavaScript, so that a loop of the engine over it is one that the clock ends,
+/// however long the object says that it is, and whenever it says so.
+export const traps = {
+  __proto__: null,
+  get: (target, key) => get(target, key),
+  has: (target, key) => has(target, key),
+  set: (target, key, value) => set(target, key, value),
+  deleteProperty: (target, key) => deleteProperty(target, key),
+  defineProperty: (target, key, descriptor) => defineProperty(target, key, descriptor),
+  getOwnPropertyDescriptor: (target, key) => getOwnPropertyDescriptor(target, key),
+};
+
+/// The order of a sort that is given none.
+export function byText(a, b) {
+  const first = typeof a === "string" ? a : `${a}`;
+  const second = typeof b === "string" ? b : `${b}`;
+  return first < second ? -1 : first > second ? 1 : 0;
+}
+
+function isObject(value) {
+  return (typeof value === "object" && value !== null) || typeof value === "function";
+}
+
+function put(target, key, value) {
+  if (!defineProperty(target, key, { __proto__: null, value, writable: true, enumerable: true, configurable: true })) {
+    throw new RealTypeError("an element cannot be defined");
+  }
+}
+
+function lengthOf(value) {
+  const length = trunc(+value.length);
+  return length > 0 ? (length < MAX_SAFE_INTEGER ? length : MAX_SAFE_INTEGER) : 0;
+}
+
+function spreads(value) {
+  if (!isObject(value)) return false;
+  const spreadable = value[isConcatSpreadable];
+  return spreadable === undefined ? isArray(value) : !!spreadable;
+}
+
+/// An array of the kind that this one's methods give.
+function similar(source) {
+  return apply(arraySlice, isArray(source) ? source : [], [0, 0]);
+}
+
+function append(target, at, value) {
+  const length = lengthOf(value);
+  for (let i = 0; i < length; i++) if (i in value) put(target, at + i, value[i]);
+  return at + length;
+}
+
+function flatten(target, at, source, depth, map, self) {
+  const length = lengthOf(source);
+  for (let i = 0; i < length; i++) {
+    if (!(i in source)) continue;
+    const value = map === undefined ? source[i] : apply(map, self, [source[i], i, source]);
+    if (depth > 0 && isArray(value)) at = flatten(target, at, value, depth - 1);
+    else put(target, at++, value);
+  }
+  return at;
+}
+
+export function concat(self, values) {
+  const source = RealObject(self);
+  const target = similar(source);
+  let at = spreads(source) ? append(target, 0, source) : (put(target, 0, source), 1);
+  for (let i = 0; i < values.length; i++) {
+    if (spreads(values[i])) at = append(target, at, values[i]);
+    else put(target, at++, values[i]);
+  }
+  target.length = at;
+  return target;
+}
+
+export function flat(_original, self, args) {
+  const source = RealObject(self);
+  const target = similar(source);
+  const depth = args[0];
+  flatten(target, 0, source, depth === undefined ? 1 : trunc(+depth) || 0);
+  return target;
+}
+
+export function flatMap(original, self, args) {
+  const map = args[0];
+  if (typeof map !== "function") return apply(original, self, args);
+  const source = RealObject(self);
+  const target = similar(source);
+  flatten(target, 0, source, 1, map, args[1]);
+  return target;
+}
+
+/// The same iterator, of which each step is a call of JavaScript.
+function paced(iterator) {
+  const { next } = iterator;
+  return {
+    __proto__: iteratorPrototype,
+    next: () => apply(next, iterator, []),
+    return(value) {
+      const { return: end } = iterator;
+      return end === undefined || end === null ? { value, done: true } : apply(end, iterator, [value]);
+    },
+  };
+}
+
+/// Calls a method of an iterator that goes on without a call of JavaScript.
+export function follow(original, self, args) {
+  return apply(original, isObject(self) ? paced(self) : self, args);
+}
+
+/// Calls a method of a set that follows another one's keys.
+export function withSet(original, self, args) {
+  const other = args[0];
+  if (!isObject(other)) return apply(original, self, args);
+  const same = {
+    __proto__: null,
+    get size() {
+      return other.size;
+    },
+    get has() {
+      const { has } = other;
+      return typeof has === "function" ? (value) => apply(has, other, [value]) : has;
+    },
+    get keys() {
+      const { keys } = other;
+      return typeof keys === "function" ? () => pacedKeys(apply(keys, other, [])) : keys;
+    },
+  };
+  return apply(original, self, [same]);
+}
+
+function pacedKeys(iterator) {
+  return isObject(iterator) ? paced(iterator) : iterator;
+}

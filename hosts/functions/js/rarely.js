@@ -1,0 +1,136 @@
+// What few calls need of the prelude: it is read when first needed, and then builds on what was kept of the language.
+
+import { captured, hidden, native, timed } from "convex:prelude";
+
+const { RealDate, RealError, RealPromise, RealString, apply, construct, defineProperty, mapDelete, mapSet, ownKeys, parse, push } = captured;
+const { stringify } = captured;
+
+/// What a module holds, as JSON text.
+export function describe(namespace) {
+  const functions = [];
+  for (const name of ownKeys(namespace)) {
+    if (typeof name !== "string") continue;
+    const value = namespace[name];
+    if (value === null || (typeof value !== "function" && typeof value !== "object")) continue;
+    const kind = kindOf(value);
+    if (kind === null) continue;
+    const isHttp = kind === "http";
+    apply(push, functions, [{
+      __proto__: null,
+      name,
+      kind,
+      isPublic: value.isPublic === true,
+      args: isHttp ? null : parse(value.exportArgs()),
+      returns: isHttp ? null : parse(value.exportReturns()),
+    }]);
+  }
+  const main = namespace.default;
+  const isMain = typeof main === "object" && main !== null;
+  const isRouter = isMain && main.isRouter === true;
+  const isExporter = isMain && typeof main.export === "function";
+  const exported = isExporter ? main.export() : null;
+  return stringify({
+    __proto__: null,
+    functions,
+    exported: typeof exported === "string" ? parse(exported) : exported,
+    routes: isRouter ? main.getRoutes().length : 0,
+    plain: isMain && !isExporter && !isRouter ? main : null,
+  });
+}
+
+function kindOf({ isQuery, isMutation, isAction, isHttp, isPublic, isInternal }) {
+  if (isHttp === true) return "http";
+  if (isPublic !== true && isInternal !== true) return null;
+  return isQuery === true ? "query" : isMutation === true ? "mutation" : isAction === true ? "action" : null;
+}
+
+/// A `Date` that begins at the call's own time, and knows no time zone but UTC: that of a machine is not the same everywhere.
+export function makeDate(kind, nowMs) {
+  const now = () => (kind === "action" ? Math.floor(nowMs + native.elapsedMs()) : nowMs);
+  const prototype = RealDate.prototype;
+  const localTime = /^\s*[+-]?\d{4,6}-\d\d-\d\dT[\d:.,]+\s*$/;
+  const { test } = RegExp.prototype;
+  const ofText = (value) => RealDate.parse(apply(test, localTime, [value]) ? `${value}Z` : value);
+  const ofArgs = (args) => {
+    if (args.length === 0) return now();
+    if (args.length > 1) return RealDate.UTC(...args);
+    const [value] = args;
+    return typeof value === "string" ? ofText(value) : value;
+  };
+  function Date(...args) {
+    if (new.target === undefined) return apply(prototype.toString, new RealDate(now()), []);
+    return construct(RealDate, [ofArgs(args)], new.target === Date ? RealDate : new.target);
+  }
+  defineProperty(Date, "prototype", { value: prototype, writable: false });
+  defineProperty(Date, "length", { value: 7 });
+  hidden(Date, "now", now);
+  hidden(Date, "parse", (value) => ofText(RealString(value)));
+  hidden(Date, "UTC", RealDate.UTC);
+  hidden(prototype, "constructor", Date);
+  for (const part of ["FullYear", "Month", "Date", "Day", "Hours", "Minutes", "Seconds", "Milliseconds"]) {
+    hidden(prototype, `get${part}`, prototype[`getUTC${part}`]);
+    if (part !== "Day") hidden(prototype, `set${part}`, prototype[`setUTC${part}`]);
+  }
+  hidden(prototype, "getTimezoneOffset", function getTimezoneOffset() {
+    return apply(prototype.getTime, this, []) * 0;
+  });
+  // `Thu, 01 Jan 1970 00:00:00 GMT` has all the parts.
+  const parts = (date) => prototype.toUTCString.call(date).split(/,? /);
+  const invalid = (date) => Number.isNaN(prototype.getTime.call(date));
+  const day = ([weekday, date, month, year]) => `${weekday} ${month} ${date} ${year}`;
+  const time = (all) => `${all[4]} GMT+0000 (Coordinated Universal Time)`;
+  const texts = {
+    toString: (all) => `${day(all)} ${time(all)}`,
+    toDateString: day,
+    toTimeString: time,
+    toLocaleString: (all) => `${day(all)} ${all[4]}`,
+    toLocaleDateString: day,
+    toLocaleTimeString: (all) => all[4],
+  };
+  for (const name of ownKeys(texts)) {
+    hidden(prototype, name, function () {
+      return invalid(this) ? "Invalid Date" : texts[name](parts(this));
+    });
+  }
+  return Date;
+}
+
+let nextTimerId = 1;
+
+export function timers(kind) {
+  const set = (name, isRepeated) => (callback, delay, ...args) => {
+    if (kind !== "action") throw new RealError(`${name}() is for actions only: a query or mutation cannot wait`);
+    if (typeof callback !== "function") throw new TypeError(`${name}() takes a function`);
+    const every = Math.max(1, Number(delay) || 0);
+    const id = nextTimerId++;
+    apply(mapSet, timed, [id, { at: native.elapsedMs() + every, every: isRepeated ? every : 0, callback, args }]);
+    return id;
+  };
+  const clear = (id) => {
+    apply(mapDelete, timed, [id]);
+  };
+  return {
+    setTimeout: set("setTimeout", false),
+    setInterval: set("setInterval", true),
+    clearTimeout: clear,
+    clearInterval: clear,
+  };
+}
+
+/// When the next timer is due, in milliseconds from the start of the call; -1 if there is none.
+export function nextTimer() {
+  let next = -1;
+  for (const { at } of timed.values()) if (next < 0 || at < next) next = at;
+  return next;
+}
+
+/// Calls what is due. What throws there is nobody's: the next one is called all the same.
+export function fireTimers() {
+  const now = native.elapsedMs();
+  const due = [...timed].filter(([, { at }]) => at <= now).sort(([, a], [, b]) => a.at - b.at);
+  for (const [id, timer] of due) {
+    if (timer.every > 0) timer.at = now + timer.every;
+    else timed.delete(id);
+    new RealPromise(() => timer.callback(...timer.args)).catch((thrown) => console.error("Uncaught in a timer:", thrown));
+  }
+}

@@ -1,0 +1,97 @@
+//! Every function that can be reached from the global object ends with its function's time.
+//!
+//! Takes minutes: `cargo test -p functions-host --lib every_function -- --ignored`.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+
+use super::*;
+
+const MODULE: &str = include_str!("every_function.js");
+
+/// How long the clock may be passed by before the test says that a call is endless.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The limit of one run.
+const LIMIT: Duration = Duration::from_millis(10);
+
+/// Tells how far a run came.
+struct Noting(mpsc::Sender<[usize; 2]>);
+
+impl Syscalls for Noting {
+    fn syscall(&mut self, op: &str, args: &str) -> Result<String, SyscallError> {
+        if op == "at" {
+            // Nobody listens to a run that was found to be endless.
+            let _ = self.0.send(serde_json::from_str(args).unwrap());
+        }
+        Ok("null".to_owned())
+    }
+
+    fn async_syscall(&mut self, _: &str, _: &str, _: Later) -> Answer {
+        Answer::Now(Ok("null".to_owned()))
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Described {
+    functions: Vec<String>,
+    cases: Vec<(String, String)>,
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn every_function_ends_with_its_functions_time() {
+    let fixture = Arc::new(fixture(MODULE));
+    let described = fixture.value("messages:described", "[{}]");
+    let Described { functions, cases } = serde_json::from_str(&described).unwrap();
+    assert!(functions.len() > 600, "{}", functions.len());
+    let mut limits = Limits { time: LIMIT, ..Limits::default() };
+    let mut from = [0, 0];
+    // The cases of one function that were stopped.
+    let mut stopped: Vec<usize> = Vec::new();
+    let mut endless = Vec::new();
+    while from[0] < functions.len() {
+        // A receiver or list that the clock ended twice ends so with all others.
+        let is_tried = |case: &(String, String)| {
+            let like = |same: &dyn Fn(&(String, String)) -> bool| {
+                stopped.iter().filter(|stopped| same(&cases[**stopped])).count() >= 2
+            };
+            like(&|stopped| stopped.0 == case.0) || like(&|stopped| stopped.1 == case.1)
+        };
+        let skipped: Vec<usize> = (0..cases.len()).filter(|i| is_tried(&cases[*i])).collect();
+        let args = format!("[{{\"from\":{from:?},\"skipped\":{skipped:?}}}]");
+        let (said, heard) = mpsc::channel();
+        let running = Arc::clone(&fixture);
+        let run = move || {
+            running.run_with("messages:call", &args, &SEED, &limits, &mut Noting(said));
+        };
+        std::thread::Builder::new().stack_size(64 << 20).spawn(run).unwrap();
+        let mut at = None;
+        let has_ended = loop {
+            match heard.recv_timeout(PATIENCE) {
+                Ok(reached) => at = Some(reached),
+                Err(RecvTimeoutError::Disconnected) => break true,
+                Err(RecvTimeoutError::Timeout) => break false,
+            }
+        };
+        let Some(mut at) = at else {
+            assert!(has_ended, "the start of a run is endless");
+            // A busy machine: it came no further than its start.
+            limits.time *= 2;
+            continue;
+        };
+        limits.time = LIMIT;
+        if at[0] != from[0] {
+            stopped.clear();
+        }
+        if at[0] < functions.len() && (at == from || !has_ended) {
+            if !has_ended {
+                endless.push(format!("{} {:?}", functions[at[0]], cases[at[1]]));
+            }
+            stopped.push(at[1]);
+            at[1] += 1;
+        }
+        from = at;
+    }
+    assert!(endless.is_empty(), "{endless:#?}");
+}
