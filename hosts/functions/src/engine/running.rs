@@ -41,8 +41,8 @@ type Intrinsics = (
     intrinsic::DOMException,
 );
 
-/// The heap at which garbage is collected for the first time is a sixteenth of its limit: most calls
-/// end before. It is not less than this, the engine's own default.
+/// The heap at which garbage is collected for the first time is a sixteenth of its limit: most
+/// calls end before. It is not less than this, the engine's own default.
 const MIN_GC_THRESHOLD_BYTES: usize = 256 << 10;
 
 /// What an engine can still allocate if it was not for want of memory that it came to a standstill.
