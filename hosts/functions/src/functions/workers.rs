@@ -242,6 +242,12 @@ impl Workers {
         self.shared.lose_thread(&mut self.shared.state(), limit);
     }
 
+    /// How many threads are given up and have not come back.
+    #[cfg(test)]
+    pub(super) fn stuck(&self) -> usize {
+        self.shared.state().stuck
+    }
+
     /// Counts one of those that came back after all.
     pub(super) fn find_thread(&self) {
         self.shared.state().count_stuck(-1);

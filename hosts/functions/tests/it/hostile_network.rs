@@ -92,6 +92,52 @@ async fn connections_are_bounded_and_come_back() {
     }
 }
 
+/// A connection whose first request is answered, or what is answered instead of it.
+#[cfg(target_os = "linux")]
+async fn connect_from(host: &Served, address: [u8; 4]) -> Result<TcpStream, String> {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((std::net::Ipv4Addr::from(address), 0).into()).unwrap();
+    let to = host.url.strip_prefix("http://").unwrap().parse().unwrap();
+    let mut stream = socket.connect(to).await.unwrap();
+    drop(stream.write_all(b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n").await);
+    let mut status = [0; b"HTTP/1.1 200".len()];
+    match stream.read_exact(&mut status).await {
+        Ok(_) if status.ends_with(b"200") => Ok(stream),
+        Ok(_) => Err(String::from_utf8_lossy(&status).into_owned()),
+        // It was closed before the request was read, which resets it.
+        Err(_) => Err(String::new()),
+    }
+}
+
+/// The proxy that the host trusts is at 127.0.0.1; the rest of 127.0.0.0/8 are strangers.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_takes_no_more_than_its_connections() {
+    let limits = NetworkLimits { max_connections_per_address: 3, ..NetworkLimits::default() };
+    let host = Served::with_limits(limits).await;
+    let (greedy, other, proxy) = ([127, 0, 0, 2], [127, 0, 0, 3], [127, 0, 0, 1]);
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(connect_from(&host, greedy).await.unwrap());
+    }
+    for _ in 0..3 {
+        let answer = connect_from(&host, greedy).await.unwrap_err();
+        assert!(answer.is_empty() || answer.ends_with("429"), "{answer}");
+    }
+    let refused = "functions_connections_refused_total{reason=\"connections_of_address\"}";
+    assert!(host.metrics().contains(refused));
+    // Neither another client nor a proxy, which speaks for many, is held up by that.
+    open.push(connect_from(&host, other).await.unwrap());
+    for _ in 0..10 {
+        open.push(connect_from(&host, proxy).await.unwrap());
+    }
+    // As soon as the host has seen that they are gone.
+    drop(open);
+    while connect_from(&host, greedy).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn deep_wide_and_large_requests_are_refused_by_number() {
     let host = Served::with_limits(NetworkLimits {

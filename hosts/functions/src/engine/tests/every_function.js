@@ -117,13 +117,15 @@ const left = [["globalThis.Set", "iterable"], ["globalThis.JSON.stringify", "spa
 const isLeft = (path, list) => left.some(([function_, arguments_]) => function_ === path && arguments_ === list);
 
 export const described = query(async () => ({ functions: functions.map(([path]) => path), cases }));
-/// Makes all calls from one on. `skipped` are the cases that need not be tried of the first function.
-export const call = query({ args: { from: v.array(v.number()), skipped: v.array(v.number()) }, handler: (_ctx, { from, skipped }) => {
+/// Makes every `share`th call from one on. `skipped` are the cases that need not be tried of the first function.
+export const call = query({ args: { from: v.array(v.number()), skipped: v.array(v.number()), share: v.number() }, handler: (_ctx, { from, skipped, share }) => {
   const make = (name) => values[name]();
   for (let i = from[0]; i < functions.length; i++) {
     const fn = functions[i][1];
     for (let j = i === from[0] ? from[1] : 0; j < cases.length; j++) {
       if (i === from[0] && skipped.includes(j)) continue;
+      // Of each function other ones than of its neighbours.
+      if ((i + j) % share !== 0) continue;
       const [receiver, list] = cases[j];
       if (isLeft(functions[i][0], list)) continue;
       syscall("at", `[${i},${j}]`);

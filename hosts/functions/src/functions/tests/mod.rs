@@ -1,7 +1,9 @@
 //! Tests that make the host itself fail.
 
 mod a_shared_query_waits_for_nobody;
+mod actions_are_given_up;
 mod every_way_out_is_sealed;
+mod randomness_is_independent;
 mod refused_logs_fail_their_function;
 mod scheduled;
 
@@ -9,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use audit_core::testing::MemorySink;
+use audit_core::{Random, SystemRandom};
 use audit_runtime::AuditRuntime;
 use serde_json::Value as Json;
 
@@ -25,12 +28,22 @@ struct Host {
 
 impl Host {
     async fn with_module(name: &str, text: &str, settings: FunctionSettings) -> Host {
+        Host::with_random(name, text, settings, SystemRandom).await
+    }
+
+    async fn with_random(
+        name: &str,
+        text: &str,
+        settings: FunctionSettings,
+        random: impl Random,
+    ) -> Host {
         let modules = tempfile::tempdir().unwrap();
         std::fs::write(modules.path().join(name), text).unwrap();
         let program = Program::load(modules.path(), &Env::default()).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let sink = Arc::new(MemorySink::new());
-        let runtime = AuditRuntime::builder(Arc::clone(&sink) as _).build();
+        let runtime = AuditRuntime::builder(Arc::clone(&sink) as _);
+        let runtime = runtime.with_random(random).build();
         let store = Store::open(directory.path()).unwrap();
         let functions = Functions::start(runtime, store, program, settings).await.unwrap();
         Host { functions, sink, _directory: directory }

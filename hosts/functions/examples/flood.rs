@@ -1,0 +1,206 @@
+//! What a client feels of three others that flood the host, over HTTP and over WebSocket.
+//!
+//! ```sh
+//! cargo build --release -p functions-host
+//! cargo run --release -p functions-host --example flood
+//! ```
+//!
+//! One client asks a quick query again and again, each time with other arguments, so that none is
+//! answered from the cache. Three others, at addresses of their own, have 64 calls of 20 ms in
+//! flight each. Quiet and flooded rounds take turns. Linux only: other systems have no 127.0.0.2.
+
+use std::error::Error;
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use serde_json::json;
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
+
+const FUNCTIONS: &str = r#"
+import { query, mutation } from "./_generated/server";
+import { log } from "convex/server";
+export const quick = query(async (_ctx, { n }) => { await log.audit({ action: "quick", n }); return n; });
+// A clock of a query stands still: so many steps take about 20 ms.
+const work = (n) => { let sum = n; for (let i = 0; i < 400_000; i++) sum = (sum + i) % 1009; return sum; };
+export const slow = query(async (_ctx, { n }) => work(n));
+export const change = mutation(async (_ctx, { n }) => work(n));
+"#;
+
+const ROUNDS: usize = 5;
+const CALLS: usize = 300;
+const FLOODERS: u8 = 3;
+const IN_FLIGHT: usize = 64;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+struct Host(Child, SocketAddr);
+
+impl Host {
+    fn start(directory: &std::path::Path) -> Result<Host, Failure> {
+        // target/<profile>/examples/flood: the host is beside the folder.
+        let flood = std::env::current_exe()?;
+        let host = flood.parent().and_then(|examples| examples.parent());
+        let host = host.ok_or("the example stands in no folder")?.join("functions-host");
+        let functions = directory.join("convex");
+        std::fs::create_dir(&functions)?;
+        std::fs::write(functions.join("flood.js"), FUNCTIONS)?;
+        let started = Command::new(&host)
+            .arg("serve")
+            .arg(&functions)
+            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(directory.join("data"))
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut child = started.map_err(|error| format!("{}: {error}", host.display()))?;
+        let out = child.stdout.take().ok_or("no output")?;
+        for line in BufReader::new(out).lines() {
+            let line = line?;
+            if let Some((_, url)) = line.split_once("listening on http://") {
+                return Ok(Host(child, url.trim().parse()?));
+            }
+        }
+        Err("the host did not start: build it with cargo build -p functions-host".into())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn address(last: u8) -> IpAddr {
+    Ipv4Addr::new(127, 0, 0, last).into()
+}
+
+fn client(last: u8) -> Result<reqwest::Client, Failure> {
+    let client = reqwest::Client::builder().no_proxy().local_address(address(last));
+    Ok(client.build()?)
+}
+
+async fn call(
+    http: &reqwest::Client,
+    host: SocketAddr,
+    function: &str,
+    n: usize,
+) -> Result<bool, Failure> {
+    let call = json!({ "path": format!("flood:{function}"), "args": { "n": n } }).to_string();
+    let answer = http.post(format!("http://{host}/api/query")).body(call).send().await?;
+    let is_ok = answer.status().is_success();
+    answer.bytes().await?;
+    Ok(is_ok)
+}
+
+/// Times of the quick client's calls, one after the other.
+async fn measure(host: SocketAddr, from: usize) -> Result<Vec<Duration>, Failure> {
+    let http = client(9)?;
+    let mut times = Vec::new();
+    for n in from..from + CALLS {
+        let begin = Instant::now();
+        if !call(&http, host, "quick", n).await? {
+            return Err("a quick call was refused".into());
+        }
+        times.push(begin.elapsed());
+    }
+    times.sort();
+    Ok(times)
+}
+
+async fn flood_http(host: SocketAddr, last: u8) -> Result<(), Failure> {
+    let http = client(last)?;
+    let mut calls = JoinSet::new();
+    for number in 0..IN_FLIGHT {
+        let http = http.clone();
+        calls.spawn(async move {
+            for n in (usize::from(last) * IN_FLIGHT + number..).step_by(1_000) {
+                // Refused or not, the next one follows.
+                drop(call(&http, host, "slow", n).await);
+            }
+        });
+    }
+    while calls.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn flood_socket(host: SocketAddr, last: u8) -> Result<(), Failure> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((address(last), 0).into())?;
+    let stream = socket.connect(host).await?;
+    let url = format!("ws://{host}/api/sync");
+    let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await?;
+    let session = format!("00000000-0000-4000-8000-0000000000{last:02x}");
+    let connect = json!({ "type": "Connect", "sessionId": session, "connectionCount": 0,
+        "lastCloseReason": "InitialConnect", "clientTs": 0 });
+    socket.send(Message::text(connect.to_string())).await?;
+    for number in 0.. {
+        let mutation = json!({ "type": "Mutation", "requestId": number,
+            "udfPath": "flood:change", "args": [{ "n": number }] });
+        socket.send(Message::text(mutation.to_string())).await?;
+        if number < IN_FLIGHT {
+            continue;
+        }
+        while !socket.next().await.ok_or("the host closed")??.to_text()?.contains("MutationResp") {}
+    }
+    Ok(())
+}
+
+fn shown(sorted: &[Duration], part: f64) -> f64 {
+    let at = ((sorted.len() - 1) as f64 * part).round() as usize;
+    sorted[at].as_secs_f64() * 1e3
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let directory = tempfile::tempdir()?;
+    let host = Host::start(directory.path())?;
+    let at = host.1;
+    measure(at, 0).await?;
+    let mut from = CALLS;
+    for way in ["HTTP", "WebSocket"] {
+        let mut ratios = Vec::new();
+        println!("three clients flood over {way}, {IN_FLIGHT} calls of 20 ms in flight each");
+        for _ in 0..ROUNDS {
+            let quiet = measure(at, from).await?;
+            let mut flooders = JoinSet::new();
+            for last in 2..2 + FLOODERS {
+                match way {
+                    "HTTP" => drop(flooders.spawn(flood_http(at, last))),
+                    _ => drop(flooders.spawn(flood_socket(at, last))),
+                }
+            }
+            let flooded = measure(at, from + CALLS).await?;
+            if let Some(ended) = flooders.try_join_next() {
+                ended??;
+                return Err("a flood ended".into());
+            }
+            flooders.shutdown().await;
+            from += 2 * CALLS;
+            let ratio = shown(&flooded, 0.99) / shown(&quiet, 0.99);
+            println!(
+                "  quiet p50 {:.1} p99 {:.1} ms, flooded p50 {:.1} p99 {:.1} ms, p99 {ratio:.2} x",
+                shown(&quiet, 0.5),
+                shown(&quiet, 0.99),
+                shown(&flooded, 0.5),
+                shown(&flooded, 0.99),
+            );
+            ratios.push(ratio);
+        }
+        let (least, most) = ratios.iter().fold((f64::MAX, f64::MIN), |(least, most), ratio| {
+            (least.min(*ratio), most.max(*ratio))
+        });
+        println!("  median {:.2} x ({least:.2} to {most:.2}), at most 3 wanted", median(ratios));
+    }
+    Ok(())
+}
