@@ -5,8 +5,11 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
+use convex_sync_types::ServerMessage;
 use serde_json::json;
 use walkdir::WalkDir;
+
+use crate::served::Socket;
 
 struct Process {
     child: Child,
@@ -141,14 +144,19 @@ fn most_memory(id: u32, clear: bool) -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
 }
 
+/// What all requests may take together, and what the process may take beyond it: allocators and
+/// engines.
+#[cfg(target_os = "linux")]
+const BUDGET_MIB: usize = 256;
+#[cfg(target_os = "linux")]
+const BEYOND_MIB: usize = 64;
+
 /// Of 64 at once, each as expensive for its bytes as is known, none may take the host beyond its
 /// budget.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_worst_requests_take_no_more_than_their_budget() {
-    const BUDGET_MIB: usize = 256;
-    let budget = BUDGET_MIB.to_string();
-    let host = Process::start(&["--request-memory-mib", &budget]);
+    let host = Process::start(&["--request-memory-mib", &BUDGET_MIB.to_string()]);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     assert_eq!(host.create(&http, "text").await, 200);
     let objects = |count: usize| format!("[{}0]", "{\"a\":1},".repeat(count));
@@ -183,10 +191,50 @@ async fn the_worst_requests_take_no_more_than_their_budget() {
     let most = most_memory(host.child.id(), false);
     let taken = most.saturating_sub(idle) >> 20;
     println!("idle {} MiB, {taken} MiB above it, answers {answers:?}", idle >> 20);
-    assert!(taken <= BUDGET_MIB + 64, "{taken} MiB above idle; {answers:?}");
+    assert!(taken <= BUDGET_MIB + BEYOND_MIB, "{taken} MiB above idle; {answers:?}");
     assert!(
         answers.keys().all(|status| [0, 200, 400, 408, 413, 503, 560].contains(status)),
         "{answers:?}"
     );
+    assert_eq!(host.create(&http, "after").await, 200);
+}
+
+/// The client does not wait for answers. Each is answered, or the client is told that there is no
+/// room.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn mutations_of_one_socket_stay_within_the_budget() {
+    let host = Process::start(&["--request-memory-mib", &BUDGET_MIB.to_string()]);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    assert_eq!(host.create(&http, "text").await, 200);
+    let idle = most_memory(host.child.id(), true);
+    let mut socket = Socket::connect(&host.url).await;
+    let text = "x".repeat(3 << 20);
+    let mut sent = 0;
+    for number in 0..24 {
+        let mutation = format!(
+            "{{\"type\":\"Mutation\",\"requestId\":{number},\"udfPath\":\"documents:create\",\
+             \"args\":[{{\"title\":\"x\",\"orgId\":\"org\",\"text\":\"{text}\"}}]}}"
+        );
+        if !socket.try_say_text(mutation).await {
+            break;
+        }
+        sent += 1;
+    }
+    let mut answered = 0;
+    let end = loop {
+        match socket.hear().await {
+            Ok(ServerMessage::MutationResponse { .. }) => answered += 1,
+            Ok(_) => {}
+            Err(end) => break end,
+        }
+        if answered == 24 {
+            break "all are answered".to_owned();
+        }
+    };
+    let taken = most_memory(host.child.id(), false).saturating_sub(idle) >> 20;
+    println!("{taken} MiB above idle, {sent} sent, {answered} answered, {end}");
+    assert!(answered > 0, "{end}");
+    assert!(taken <= BUDGET_MIB + BEYOND_MIB, "{taken} MiB above idle");
     assert_eq!(host.create(&http, "after").await, 200);
 }

@@ -331,6 +331,11 @@ impl Socket {
         self.0.send(Message::Text(text.into())).await.unwrap();
     }
 
+    /// Whether the host still takes what it is sent.
+    pub(crate) async fn try_say_text(&mut self, text: String) -> bool {
+        self.0.send(Message::Text(text.into())).await.is_ok()
+    }
+
     pub(crate) async fn say_bytes(&mut self, bytes: Vec<u8>) {
         self.0.send(Message::Binary(bytes.into())).await.unwrap();
     }
@@ -373,6 +378,7 @@ impl Socket {
                         message => return Ok(message),
                     }
                 }
+                Some(Ok(Message::Ping(_))) => {}
                 Some(Ok(Message::Close(Some(frame)))) => {
                     return Err(format!("{}: {}", u16::from(frame.code), frame.reason));
                 }
