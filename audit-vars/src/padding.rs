@@ -41,9 +41,6 @@ pub(crate) const SHORT_CHUNK: usize = 64;
 /// Beyond this, copying a chunk takes longer than a call of memcpy.
 pub(crate) const LONGEST_CHUNK: usize = 128;
 
-/// What memcpy copies in a loop, whatever the processor.
-const LOOPED: usize = 2_048;
-
 /// Appends the first `len` of these bytes. Where there are enough behind them, they are copied as a
 /// chunk whose size the compiler knows, and what is too much is cut off: a few instructions
 /// instead of a call. The smallest chunk that will do, since it is the stores that take the time.
@@ -57,7 +54,7 @@ pub(crate) fn append(out: &mut Vec<u8>, padded: &[u8], len: usize) {
         _ => false,
     };
     if !is_copied {
-        append_long(out, &padded[..len]);
+        out.extend_from_slice(&padded[..len]);
     }
 }
 
@@ -69,9 +66,4 @@ fn append_chunk<const N: usize>(out: &mut Vec<u8>, padded: &[u8], len: usize) ->
     out.extend_from_slice(chunk);
     out.truncate(end);
     true
-}
-
-fn append_long(out: &mut Vec<u8>, bytes: &[u8]) {
-    // From some KB on memcpy uses an instruction that is slower than its own loops for less.
-    bytes.chunks(LOOPED).for_each(|chunk| out.extend_from_slice(chunk));
 }
