@@ -13,6 +13,7 @@
 //! - [`Proof`]: a record's inclusion in a checkpoint, as a file to be checked offline.
 //! - [`ObjectHead`], [`Salts`], [`Certificate`]: what an object carries, how its records become
 //!   leaves, and how a stream's key belongs to a host.
+//! - [`Sidecar`]: the same as a file, for stores that keep no metadata.
 //! - [`SystemRecord`]: what a host says about a stream, within the stream.
 //! - [`CheckedObject`], [`StreamVerifier`], [`BucketReport`]: what an auditor finds in a bucket,
 //!   each [`Finding`] with its kind of [`Alarm`]. [`State`] is the memory between two looks.
@@ -84,6 +85,7 @@ mod object;
 mod policy;
 mod proof;
 mod range;
+mod sidecar;
 mod system;
 mod tree;
 mod verify;
@@ -99,10 +101,11 @@ pub use object::{
 pub use policy::{InvalidPolicy, Policy, PolicyError};
 pub use proof::{Proof, ProofError};
 pub use range::{CompactRange, Tree, WrongHashCount};
+pub use sidecar::Sidecar;
 pub use system::{InvalidSystemRecord, StreamEnd, SystemRecord};
 pub use tree::{InvalidProof, verify_consistency, verify_inclusion};
 pub use verify::{
-    Alarm, BucketReport, CheckedObject, Fault, Finding, InvalidState, Known, Remembered, State,
-    StreamReport, StreamVerifier, Trust,
+    Alarm, BucketReport, CheckedObject, Fault, Finding, InvalidState, Known, LineCheck, Remembered,
+    State, StreamReport, StreamVerifier, Trust,
 };
 pub use witness::{AddCheckpoint, Refusal, Witnessed};

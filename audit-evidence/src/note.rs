@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use sha2::{Digest, Sha256};
+
 use crate::hash::{decode, encode};
 use crate::key::is_key_name;
 use crate::{KeyKind, SignerKey, VerifierKey};
@@ -141,6 +143,15 @@ impl NoteSignature {
         parse().ok_or(InvalidNote::Signatures)
     }
 
+    /// A line of a kind that signed-note has no number for: 0xff and what it is called.
+    pub(crate) fn of_other_kind(name: &str, kind: &str, bytes: &[u8]) -> NoteSignature {
+        NoteSignature { name: name.to_owned(), id: other_id(name, kind), bytes: bytes.to_vec() }
+    }
+
+    pub(crate) fn is_of_other_kind(&self, name: &str, kind: &str) -> bool {
+        self.name == name && self.id == other_id(name, kind)
+    }
+
     /// The name of the key.
     pub fn name(&self) -> &str {
         &self.name
@@ -175,6 +186,17 @@ impl fmt::Display for NoteSignature {
         bytes.extend_from_slice(&self.bytes);
         write!(f, "{SIGNATURE_START}{} {}", self.name, encode(&bytes))
     }
+}
+
+/// The id of a key whose kind is called so. The key itself is not part of it: who writes the line
+/// need not know the key.
+fn other_id(name: &str, kind: &str) -> u32 {
+    let mut hasher = Sha256::new();
+    hasher.update(name);
+    hasher.update([b'\n', 0xff]);
+    hasher.update(kind);
+    let [a, b, c, d, ..]: [u8; 32] = hasher.finalize().into();
+    u32::from_be_bytes([a, b, c, d])
 }
 
 /// What a cosigner signs: see tlog-cosignature. `time` is in seconds since the Unix epoch.

@@ -5,7 +5,9 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use crate::hash::{decode, decode_array, encode};
-use crate::{Checkpoint, CompactRange, Hash, KeyKind, Note, SignerKey, Tree, VerifierKey};
+use crate::{
+    Checkpoint, CompactRange, Hash, KeyKind, Note, NoteSignature, SignerKey, Tree, VerifierKey,
+};
 
 /// The most records of a stream. A new one starts before: 28 hashes then fit an object's metadata.
 pub const MAX_STREAM_RECORDS: u64 = 1 << 28;
@@ -102,6 +104,31 @@ impl Certificate {
         is_below.is_some_and(|rest| rest.starts_with('/') && !rest[1..].contains('/'))
             && host.verifies(Certificate::message(&self.stream_key).as_bytes(), &self.signature)
     }
+
+    /// The certificate as a line below a note of the stream, so that whoever knows the host's key
+    /// alone can verify the note. To others it is a signature of an unknown key, and skipped.
+    pub fn to_note_signature(&self) -> NoteSignature {
+        let (name, _) = self.stream_key.name().rsplit_once('/').unwrap_or_default();
+        let bytes = [self.stream_key.to_bytes().as_slice(), &self.signature].concat();
+        NoteSignature::of_other_kind(name, Certificate::KIND, &bytes)
+    }
+
+    /// The certificate that `host` issued for the origin of the note's checkpoint, if a line below
+    /// the note is one.
+    pub fn find(note: &Note, host: &VerifierKey) -> Option<Certificate> {
+        let origin = note.text().split('\n').next()?;
+        let lines = note.signatures().iter();
+        let mut lines = lines.filter(|line| line.is_of_other_kind(host.name(), Certificate::KIND));
+        lines.find_map(|line| {
+            let (key, signature) = line.bytes().split_first_chunk::<32>()?;
+            let key = VerifierKey::new(origin, KeyKind::Ed25519, key).ok()?;
+            let certificate = Certificate::from_parts(key, signature.try_into().ok()?);
+            certificate.is_by(host).then_some(certificate)
+        })
+    }
+
+    /// What the line below a note is called by.
+    const KIND: &str = "audit-stream/v1";
 
     fn message(stream_key: &VerifierKey) -> String {
         let key = encode(&stream_key.to_bytes());

@@ -13,7 +13,7 @@ use std::fmt;
 use std::ops::Range;
 
 pub use bucket::BucketReport;
-pub use object::CheckedObject;
+pub use object::{CheckedObject, LineCheck};
 pub use state::{InvalidState, Remembered, State};
 pub use stream::{Known, StreamReport, StreamVerifier};
 
@@ -76,6 +76,9 @@ impl Finding {
 pub enum Fault {
     /// The object's metadata or records are not what was signed.
     Object(HeadError),
+    /// The object cannot be read to its end: it is not compressed as its key says, or its last line
+    /// has no line feed.
+    Damaged,
     /// The object has no evidence, and others of its stream have.
     Stripped,
     /// The object says in its metadata that it begins elsewhere than its key says.
@@ -88,6 +91,9 @@ pub enum Fault {
     Unlinked,
     /// The same records were signed twice, and differently.
     Fork,
+    /// The object says that it holds records that another one holds too. Reading their lines tells
+    /// which of the two is not what was signed.
+    Overlap,
     /// The object is a copy of another one.
     Copy,
     /// A system object holds something else than system records, or one at a wrong place.
@@ -116,6 +122,8 @@ pub enum Fault {
     /// The records are not there, and nothing shows that they had been acknowledged: a host that
     /// was killed may leave such a gap.
     Unacknowledged,
+    /// Too few witnesses have cosigned any checkpoint of the stream that stands.
+    Unwitnessed,
     /// The host set the records aside: their object's key held something else.
     SetAside {
         /// What the host says about it.
@@ -133,12 +141,14 @@ impl Fault {
     pub fn alarm(&self) -> Alarm {
         match self {
             Fault::Object(_)
+            | Fault::Damaged
             | Fault::Stripped
             | Fault::Place
             | Fault::Digest
             | Fault::OtherKey
             | Fault::Unlinked
             | Fault::Fork
+            | Fault::Overlap
             | Fault::Copy
             | Fault::SystemRecord
             | Fault::Deleted
@@ -150,9 +160,49 @@ impl Fault {
             Fault::NoEvidence
             | Fault::UnknownHost(_)
             | Fault::Unacknowledged
+            | Fault::Unwitnessed
             | Fault::SetAside { .. } => Alarm::Unproven,
             Fault::Overdue(_) => Alarm::Late,
             Fault::Expired => Alarm::Expired,
+        }
+    }
+}
+
+impl Fault {
+    /// What it is in one word, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Fault::Object(error) => match error {
+                HeadError::Missing(_) => "metadata-missing",
+                HeadError::Malformed(_) => "metadata-malformed",
+                HeadError::Certificate => "certificate",
+                HeadError::Signature => "signature",
+                HeadError::Count => "count",
+                HeadError::Root => "root",
+            },
+            Fault::Damaged => "damaged",
+            Fault::Stripped => "stripped",
+            Fault::Place => "place",
+            Fault::Digest => "digest",
+            Fault::OtherKey => "other-key",
+            Fault::Unlinked => "unlinked",
+            Fault::Fork => "fork",
+            Fault::Overlap => "overlap",
+            Fault::Copy => "copy",
+            Fault::SystemRecord => "system-record",
+            Fault::Deleted => "deleted",
+            Fault::Truncated(_) => "truncated",
+            Fault::Vanished => "vanished",
+            Fault::Rewritten(_) => "rewritten",
+            Fault::AfterEnd => "after-end",
+            Fault::TwoSuccessors { .. } => "two-successors",
+            Fault::NoEvidence => "no-evidence",
+            Fault::UnknownHost(_) => "unknown-host",
+            Fault::Unacknowledged => "unacknowledged",
+            Fault::Unwitnessed => "unwitnessed",
+            Fault::SetAside { .. } => "set-aside",
+            Fault::Overdue(_) => "overdue",
+            Fault::Expired => "expired",
         }
     }
 }
@@ -161,12 +211,16 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Object(error) => error.fmt(f),
+            Fault::Damaged => f.write_str("the object cannot be read to its end"),
             Fault::Stripped => f.write_str("the object has lost its evidence"),
             Fault::Place => f.write_str("the object's key and its metadata name different records"),
             Fault::Digest => f.write_str("the metadata \"sha256\" is not that of the signed lines"),
             Fault::OtherKey => f.write_str("another key than the stream's signed the object"),
             Fault::Unlinked => f.write_str("the object was signed after other records than these"),
             Fault::Fork => f.write_str("the same records were signed twice, differently"),
+            Fault::Overlap => {
+                f.write_str("another object claims some of the same records, and one of them lies")
+            }
             Fault::Copy => f.write_str("the object is a copy of another one"),
             Fault::SystemRecord => f.write_str("the object holds invalid system records"),
             Fault::Deleted => f.write_str("acknowledged records are missing"),
@@ -184,6 +238,7 @@ impl fmt::Display for Fault {
             Fault::Unacknowledged => {
                 f.write_str("records are missing that nothing shows to have been acknowledged")
             }
+            Fault::Unwitnessed => f.write_str("no quorum of witnesses has cosigned the stream"),
             Fault::SetAside { reason } => write!(f, "the host set records aside: {reason}"),
             Fault::Overdue(at) => write!(f, "a sign of life was promised for before {at} ms"),
             Fault::Expired => f.write_str("the records before what stands have expired"),

@@ -64,57 +64,39 @@ impl CheckedObject {
 
     /// Checks the object's lines too, given without line feeds. The roots of the stream at `sizes`
     /// that fall into the object are noted on the way.
-    ///
-    /// Memory: 64 hashes, and the system records of a system object.
     #[must_use]
     pub fn lines<'a>(
-        mut self,
+        self,
         lines: impl IntoIterator<Item = &'a [u8]>,
         sizes: &[u64],
     ) -> CheckedObject {
-        let Ok(head) = &self.head else { return self };
-        let salts = Salts::new(&self.key, head.stable, &head.seed);
-        let mut range = head.before.clone();
+        let mut check = self.check_lines(sizes);
         let mut digest = Sha256::new();
-        let mut roots = Vec::new();
-        let mut is_system = true;
         for line in lines {
-            if range.end() == head.end() {
-                self.body = Body::Unsound(Fault::Object(HeadError::Count));
-                return self;
-            }
             digest.update(line);
             digest.update(b"\n");
-            range.push(salts.leaf(range.end(), line));
-            if sizes.contains(&range.end()) {
-                roots.extend(range.root().map(|root| (range.end(), root)));
-            }
-            if self.is_system {
-                match SystemRecord::parse(line) {
-                    Ok(record) => self.records.push(record),
-                    Err(_) => is_system = false,
-                }
-            }
+            check.push(line);
         }
-        let fault = if range.end() != head.end() {
-            Some(Fault::Object(HeadError::Count))
-        } else if range.root() != Some(head.root) {
-            Some(Fault::Object(HeadError::Root))
-        } else if <[u8; 32]>::from(digest.finalize()) != head.sha256 {
-            Some(Fault::Digest)
-        } else if !is_system {
-            Some(Fault::SystemRecord)
-        } else {
-            None
+        check.finish(&digest.finalize().into())
+    }
+
+    /// Checks the object's lines as they are read. The roots of the stream at `sizes` that fall
+    /// into the object are noted on the way.
+    pub fn check_lines(self, sizes: &[u64]) -> LineCheck {
+        let (salts, range) = match &self.head {
+            Ok(head) => (Salts::new(&self.key, head.stable, &head.seed), head.before.clone()),
+            // Nothing can be compared with its lines.
+            Err(_) => (Salts::new("", 0, &[0; 32]), CompactRange::default()),
         };
-        self.body = match fault {
-            Some(fault) => {
-                self.records.clear();
-                Body::Unsound(fault)
-            }
-            None => Body::Sound { roots, after: range },
-        };
-        self
+        LineCheck {
+            object: self,
+            salts,
+            range,
+            sizes: sizes.to_vec(),
+            roots: Vec::new(),
+            has_more: false,
+            has_other_lines: false,
+        }
     }
 
     /// The key that it was given under.
@@ -130,6 +112,81 @@ impl CheckedObject {
     /// What its evidence says, if that is sound.
     pub fn evidence(&self) -> Option<&ObjectHead> {
         self.head.as_ref().ok()
+    }
+
+    /// The system records in it, if it is a system object whose lines were checked and are sound.
+    pub fn system_records(&self) -> &[SystemRecord] {
+        &self.records
+    }
+}
+
+/// The lines of an object while they are checked.
+///
+/// Memory: 64 hashes, and the system records of a system object.
+#[derive(Debug)]
+pub struct LineCheck {
+    object: CheckedObject,
+    salts: Salts,
+    range: CompactRange,
+    sizes: Vec<u64>,
+    roots: Vec<(u64, Hash)>,
+    has_more: bool,
+    has_other_lines: bool,
+}
+
+impl LineCheck {
+    /// The next line, without its line feed.
+    pub fn push(&mut self, line: &[u8]) {
+        let Ok(head) = &self.object.head else { return };
+        if self.range.end() == head.end() {
+            self.has_more = true;
+            return;
+        }
+        let number = self.range.end();
+        self.range.push(self.salts.leaf(number, line));
+        if self.sizes.contains(&self.range.end()) {
+            self.roots.extend(self.range.root().map(|root| (self.range.end(), root)));
+        }
+        if self.object.is_system {
+            match SystemRecord::parse(line) {
+                Ok(record) => self.object.records.push(record),
+                Err(_) => self.has_other_lines = true,
+            }
+        }
+    }
+
+    /// The object, when it was read to its end. `sha256` is that of all its lines, line feeds
+    /// included.
+    pub fn finish(mut self, sha256: &[u8; 32]) -> CheckedObject {
+        let Ok(head) = &self.object.head else { return self.object };
+        let fault = if self.has_more || self.range.end() != head.end() {
+            Some(Fault::Object(HeadError::Count))
+        } else if self.range.root() != Some(head.root) {
+            Some(Fault::Object(HeadError::Root))
+        } else if *sha256 != head.sha256 {
+            Some(Fault::Digest)
+        } else if self.has_other_lines {
+            Some(Fault::SystemRecord)
+        } else {
+            None
+        };
+        if let Some(fault) = fault {
+            return self.unsound(fault);
+        }
+        self.object.body = Body::Sound { roots: self.roots, after: self.range };
+        self.object
+    }
+
+    /// The object, when it cannot be read to its end: it is not compressed as its key says, or its
+    /// last line has no line feed.
+    pub fn damaged(self) -> CheckedObject {
+        if self.object.head.is_ok() { self.unsound(Fault::Damaged) } else { self.object }
+    }
+
+    fn unsound(mut self, fault: Fault) -> CheckedObject {
+        self.object.records.clear();
+        self.object.body = Body::Unsound(fault);
+        self.object
     }
 }
 

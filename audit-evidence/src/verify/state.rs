@@ -65,6 +65,14 @@ impl State {
         self.streams.iter().map(|(stream, seen)| (stream.as_str(), *seen))
     }
 
+    /// The memory of those streams alone for which `is_wanted` holds: of what is looked at, where
+    /// that is a part of the bucket.
+    #[must_use]
+    pub fn only(&self, is_wanted: impl Fn(&str) -> bool) -> State {
+        let wanted = self.streams.iter().filter(|(stream, _)| is_wanted(stream));
+        State { streams: wanted.map(|(stream, seen)| (stream.clone(), *seen)).collect() }
+    }
+
     /// Takes over what was seen. Streams of which something is tampered with keep what was known.
     pub fn update(&mut self, report: &BucketReport) {
         for stream in &report.streams {

@@ -212,6 +212,10 @@ impl StreamVerifier {
                     last.is_sound = true;
                 }
             }
+            // Without its lines, what a head says of its first record is not proven.
+            Some(_) | None if matches!(body, Body::Unread) => {
+                self.find(Some(key), records, Fault::Overlap);
+            }
             Some(_) | None => self.find(Some(key), records, Fault::Fork),
         }
     }

@@ -1,6 +1,6 @@
 //! The evidence of an object fails for every change to its metadata, its records and its key.
 
-use audit_evidence::{HeadError, KeyKind, ObjectHead, SignerKey};
+use audit_evidence::{Certificate, HeadError, KeyKind, Note, ObjectHead, Sidecar, SignerKey};
 
 use crate::vectors::{ObjectVector, Vectors};
 
@@ -19,6 +19,9 @@ fn heads_are_those_of_the_vectors() {
         let head = object.head(&vectors.stream);
         let written: Vec<_> = head.to_metadata().into_iter().collect();
         assert_eq!(written.len(), object.metadata.len());
+        let sidecar = Sidecar::parse(Sidecar::text(&head).as_bytes()).unwrap();
+        let read = ObjectHead::from_metadata(&vectors.stream, |name| sidecar.get(name));
+        assert_eq!(read.as_ref(), Ok(&head));
         for (name, value) in written {
             assert_eq!(object.metadata.get(name), Some(&value), "{name}");
         }
@@ -141,4 +144,24 @@ fn a_stream_has_at_most_2_to_the_28_records() {
 fn base64(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[test]
+fn certificates_below_notes_name_their_host() {
+    let vectors = Vectors::read();
+    let head = vectors.objects[3].head(&vectors.stream);
+    let mut note = head.note();
+    note.add(head.certificate.to_note_signature());
+    let note = Note::parse(&note.to_string()).unwrap();
+    let host = vectors.host.verifier();
+    let found = Certificate::find(&note, &host).unwrap();
+    assert_eq!(found, head.certificate);
+    assert_eq!(note.verify(found.stream_key()), Ok(true));
+    // To a verifier that knows other keys, the line is one of an unknown key.
+    assert_eq!(note.verify(&host), Ok(false));
+    let thief = SignerKey::from_seed(host.name(), KeyKind::Ed25519, &[7; 32]).unwrap();
+    assert_eq!(Certificate::find(&note, thief.verifier()), None);
+    let moved = note.to_string().replace(&vectors.stream, "01M86YQH3BN92MTRKE2RS1CKJ6");
+    assert_eq!(Certificate::find(&Note::parse(&moved).unwrap(), &host), None);
+    assert_eq!(Certificate::find(&head.note(), &host), None);
 }

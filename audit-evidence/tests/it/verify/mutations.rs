@@ -390,6 +390,14 @@ mutations! {
         bucket.objects.push(Object { key, ..bucket.objects[at].clone() });
         Some(Expected::object(bucket.objects.last()?, is(Fault::Copy)).with(Look::heads()))
     },
+    "a copy has other metadata before whoever reads heads alone" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let key = bucket.objects[at].under(25, ".ndjson");
+        let mut copy = Object { key, ..bucket.objects[at].clone() };
+        copy.metadata.insert("stable".to_owned(), "999".to_owned());
+        bucket.objects.push(copy.clone());
+        Some(Expected::object(&copy, is(Fault::Overlap)).with(Look::heads()))
+    },
     "an object takes the place of another" => |bucket, chance| {
         let data = data(bucket);
         let (from, to) = (*chance.pick(&data)?, *chance.pick(&data)?);
