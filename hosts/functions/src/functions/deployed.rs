@@ -104,7 +104,8 @@ pub(super) fn deployment_document(store: &Store) -> Result<String, StoreError> {
             return Ok(id.to_owned());
         }
     }
-    let id = tx.system_insert(&root, DEPLOYMENT, Value::from_json(json!({ "count": 0.0 }))?)?;
+    let first = Value::from_json(json!({ "count": 0.0 }))?;
+    let id = tx.as_host(|tx| tx.insert(&root, DEPLOYMENT, first))?;
     match tx.commit() {
         Ok(_) => Ok(id),
         Err(CommitError::Failed(error)) => Err(error),

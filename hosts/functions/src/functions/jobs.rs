@@ -89,7 +89,8 @@ pub(super) fn schedule(tx: &mut Tx, from: &ComponentPath, job: &Job) -> Result<S
     if component != from {
         document["component"] = json!(component.to_string());
     }
-    tx.system_insert(from, SCHEDULED, Value::from_json(document)?)
+    let document = Value::from_json(document)?;
+    tx.as_system(|tx| tx.insert(from, SCHEDULED, document))
 }
 
 /// Takes a job back, if it has not begun.
@@ -99,7 +100,9 @@ pub(super) fn cancel(
     id: &str,
     now_ms: i64,
 ) -> Result<(), StoreError> {
-    let found = tx.system_get(component, Some(SCHEDULED), id)?.map(|document| document.to_json());
+    let found = tx
+        .as_system(|tx| tx.get(component, Some(SCHEDULED), id))?
+        .map(|document| document.to_json());
     let state = found.as_ref().and_then(state_of);
     match state {
         Some("pending" | "inProgress") => {
@@ -123,7 +126,7 @@ pub(super) fn patch(
     members: Json,
 ) -> Result<(), StoreError> {
     let members = patch_from_json(members)?;
-    tx.unmetered(|tx| tx.system_patch(component, Some(table), id, members))
+    tx.as_host(|tx| tx.patch(component, Some(table), id, members))
 }
 
 /// A document of a system table, outside of the limits of a function.
@@ -133,7 +136,7 @@ pub(super) fn get(
     table: &str,
     id: &str,
 ) -> Result<Option<Json>, StoreError> {
-    let found = tx.unmetered(|tx| tx.system_get(component, Some(table), id))?;
+    let found = tx.as_host(|tx| tx.get(component, Some(table), id))?;
     Ok(found.map(|document| document.to_json()))
 }
 
@@ -363,7 +366,7 @@ fn each(
     query: &Json,
     mut show: impl FnMut(Json) -> bool,
 ) -> Result<(), StoreError> {
-    tx.unmetered(|tx| {
+    tx.as_host(|tx| {
         let stream = tx.query(component, query)?;
         while let Some(document) = tx.query_next(stream)? {
             if !show(document.to_json()) {

@@ -387,7 +387,7 @@ impl InTransaction<'_> {
     fn get(&mut self, args: &Json) -> Result<Json, SyscallError> {
         let (component, table, id) = (&self.target.component, table(args), text(args, "id")?);
         let found = match args.get("isSystem").and_then(Json::as_bool) {
-            Some(true) => self.tx.system_get(component, table, id),
+            Some(true) => self.tx.as_system(|tx| tx.get(component, table, id)),
             Some(false) | None => self.tx.get(component, table, id),
         };
         Ok(self.stored(found)?.map_or(Json::Null, |document| document.to_json()))

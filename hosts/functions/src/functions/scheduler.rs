@@ -498,9 +498,9 @@ impl Inner {
             loop {
                 let removed = self.write(|tx| {
                     let ids = jobs::ended_before(tx, path, before_ms, MAX_LOOKED_AT)?;
-                    tx.unmetered(|tx| {
+                    tx.as_host(|tx| {
                         let mut ids = ids.iter();
-                        ids.try_for_each(|id| tx.system_remove(path, Some(SCHEDULED), id).map(drop))
+                        ids.try_for_each(|id| tx.remove(path, Some(SCHEDULED), id).map(drop))
                     })?;
                     Ok(ids.len())
                 })?;
@@ -527,7 +527,7 @@ pub(super) async fn write_down_crons(inner: &Arc<Inner>) -> Result<(), StoreErro
                     .iter()
                     .filter(|state| component.crons.iter().all(|cron| cron.name != state.name))
                 {
-                    tx.system_remove(path, Some(CRONS), &gone.id)?;
+                    tx.as_host(|tx| tx.remove(path, Some(CRONS), &gone.id))?;
                 }
                 for cron in &component.crons {
                     let schedule = cron.schedule.to_string();
@@ -544,9 +544,10 @@ pub(super) async fn write_down_crons(inner: &Arc<Inner>) -> Result<(), StoreErro
                             jobs::patch(tx, path, CRONS, &state.id, members)?;
                         }
                         None => {
-                            let document =
-                                json!({ "name": cron.name, "schedule": schedule, "next": next });
-                            tx.system_insert(path, CRONS, Value::from_json(document)?)?;
+                            let document = Value::from_json(
+                                json!({ "name": cron.name, "schedule": schedule, "next": next }),
+                            )?;
+                            tx.as_host(|tx| tx.insert(path, CRONS, document))?;
                         }
                     }
                 }

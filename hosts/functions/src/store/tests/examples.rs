@@ -67,7 +67,9 @@ fn what_a_function_may_not_do_it_is_told() {
     let mut tx = begin(&store);
     let id = tx.insert(&root(), "messages", value(json!({ "body": "hi" }))).unwrap();
     let other = tx.insert(&root(), "users", value(json!({}))).unwrap();
-    let job = tx.system_insert(&root(), "_cron_jobs", value(json!({ "name": "daily" }))).unwrap();
+    let job = tx
+        .as_system(|tx| tx.insert(&root(), "_cron_jobs", value(json!({ "name": "daily" }))))
+        .unwrap();
     let gone = tx.insert(&root(), "messages", value(json!({}))).unwrap();
     tx.remove(&root(), None, &gone).unwrap();
     let mut typo = id.clone();
@@ -294,7 +296,8 @@ fn the_host_keeps_scheduled_functions_by_state_and_time() {
     };
     let ids: Vec<_> = [("pending", 30), ("pending", 20), ("success", 5), ("pending", 10)]
         .map(|(kind, time)| {
-            tx.system_insert(&root(), "_scheduled_functions", function(kind, time)).unwrap()
+            tx.as_system(|tx| tx.insert(&root(), "_scheduled_functions", function(kind, time)))
+                .unwrap()
         })
         .into();
     tx.commit().unwrap();
@@ -307,17 +310,13 @@ fn the_host_keeps_scheduled_functions_by_state_and_time() {
             .collect()
     };
     assert_eq!(found(&mut tx), [ids[3].clone(), ids[1].clone()]);
-    tx.system_patch(
-        &root(),
-        None,
-        &ids[3],
-        patch_from_json(json!({ "state": { "kind": "inProgress" } })).unwrap(),
-    )
-    .unwrap();
+    let in_progress = patch_from_json(json!({ "state": { "kind": "inProgress" } })).unwrap();
+    tx.as_system(|tx| tx.patch(&root(), None, &ids[3], in_progress)).unwrap();
     assert_eq!(found(&mut tx), [ids[1].clone()]);
-    assert!(tx.system_get(&root(), Some("_scheduled_functions"), &ids[3]).unwrap().is_some());
-    tx.system_replace(&root(), None, &ids[3], function("pending", 15)).unwrap();
-    tx.system_remove(&root(), None, &ids[1]).unwrap();
+    let read = tx.as_system(|tx| tx.get(&root(), Some("_scheduled_functions"), &ids[3]));
+    assert!(read.unwrap().is_some());
+    tx.as_system(|tx| tx.replace(&root(), None, &ids[3], function("pending", 15))).unwrap();
+    tx.as_system(|tx| tx.remove(&root(), None, &ids[1])).unwrap();
     assert_eq!(found(&mut tx), [ids[3].clone()]);
     assert_eq!(collect(&mut tx, &range("_cron_jobs.by_name", json!([]))).unwrap(), []);
 }
