@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_while_calls_can_succeed_and_alive_until_a_restart_helps() {
+    fn readiness_follows_calls_and_liveness_follows_restarts() {
         let reason = || HERE.to_owned();
         let commits = [
             Commits::Accepted,

@@ -230,7 +230,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn finishing_waits_for_what_is_written_and_not_longer_than_it_may() {
+    fn finishing_waits_for_output_within_its_bound() {
         let (output, go, received) = piped(false);
         output.line("last words");
         output.finish(Duration::from_millis(1));

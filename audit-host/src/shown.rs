@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_shown_with_their_numbers_and_cannot_act_on_a_terminal() {
+    fn shown_records_are_numbered_and_escaped() {
         let piped = "durable #7 {\"a\":\"\u{9b}31m\u{202e}é\"}\ndurable #8 {\"b\":1}\n";
         assert_eq!(shown(false), piped);
         let on_terminal = shown(true);

@@ -86,7 +86,7 @@ async fn rest(mut client: TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn what_has_not_begun_keeps_no_host_from_stopping() {
+async fn idle_connections_do_not_delay_shutdown() {
     for sent in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: a\r\n"] {
         let host = Host::start(LONG).await;
         let half = host.send(sent).await;

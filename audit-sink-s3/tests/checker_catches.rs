@@ -30,7 +30,7 @@ async fn good() -> (Objects, Ledger) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_wrong_with_a_bucket() {
+async fn the_checker_catches_faults_of_a_bucket() {
     let (objects, ledger) = good().await;
     ledger.check("logs/", &objects).unwrap();
     let last = objects.keys().next_back().unwrap().clone();
@@ -64,7 +64,7 @@ async fn what_is_wrong_with_a_bucket() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_wrong_with_a_batch_that_was_given_up() {
+async fn the_checker_catches_faults_of_abandoned_batches() {
     let (objects, _) = good().await;
     let mut ledger = Ledger::default();
     ledger.perhaps(batch("a", 3));

@@ -45,7 +45,7 @@ const GCS: &str = "gs://logs/a";
 const AZURE: &str = "az://logs/a";
 
 #[test]
-fn settings_that_cannot_work_are_refused_by_name_before_any_request() {
+fn impossible_settings_are_refused_before_any_request() {
     let root = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &str| {
         let path = root.path().join(name);
@@ -191,7 +191,7 @@ fn settings_that_cannot_work_are_refused_by_name_before_any_request() {
 }
 
 #[tokio::test]
-async fn what_a_request_tells_of_the_configuration_is_refused_and_an_outage_is_not() {
+async fn configuration_errors_are_refused_and_outages_are_not() {
     let (tls, plain) = (Authority::new().serve(&["127.0.0.1"], true).await, Stub::plain().await);
     let (https, http) = (tls.url(), plain.url());
     let closed = Stub::plain().await.close();
@@ -292,7 +292,7 @@ async fn child_with_an_authority() {
 }
 
 #[tokio::test]
-async fn credentials_that_break_later_block_with_what_to_change_until_they_are_mended() {
+async fn broken_credentials_block_with_a_remedy_until_mended() {
     let (server, issuer) = (S3TestServer::start().await, Stub::plain().await);
     let issued = stub::issued(server.access_key(), server.secret_key());
     issuer.answer("200 OK", &issued);

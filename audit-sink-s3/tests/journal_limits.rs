@@ -103,7 +103,7 @@ fn files(directory: &Path) -> BTreeMap<String, u64> {
 }
 
 #[tokio::test]
-async fn a_full_journal_fails_functions_until_the_bucket_has_taken_it() {
+async fn a_full_journal_fails_persists_until_it_is_delivered() {
     let (server, directory) = (S3TestServer::start().await, directory());
     let most = 3 * SEGMENT_BYTES;
     let journal = JournalSettings { max_bytes: most, ..journal(directory.path()) };

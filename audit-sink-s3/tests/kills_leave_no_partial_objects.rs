@@ -47,7 +47,7 @@ fn child() {
 }
 
 #[test]
-fn a_killed_writer_leaves_no_partial_object_and_the_next_opening_tidies_up() {
+fn killed_writers_leave_files_that_the_next_opening_removes() {
     let root = tempfile::tempdir().unwrap();
     let unfinished = root.path().join("_audit/unfinished");
     let mut left = 0;

@@ -29,7 +29,7 @@ fn reported(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_commits_deliveries_and_troubles() {
+async fn metrics_count_commits_deliveries_and_failures() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     recorder.install().unwrap();

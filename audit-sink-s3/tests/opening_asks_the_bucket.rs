@@ -46,7 +46,7 @@ async fn a_protecting_store_is_known_as_such() {
 }
 
 #[tokio::test]
-async fn an_overwriting_store_is_used_with_a_warning_unless_create_only_is_required() {
+async fn overwriting_stores_warn_unless_create_only_is_required() {
     let server = S3TestServer::start().await;
     server.ignore_if_none_match(true);
     let error = open(&server, strict()).await.unwrap_err();
@@ -59,7 +59,7 @@ async fn an_overwriting_store_is_used_with_a_warning_unless_create_only_is_requi
 }
 
 #[tokio::test]
-async fn wrong_credentials_a_missing_bucket_and_missing_permissions_are_refused() {
+async fn opening_refuses_bad_credentials_buckets_and_permissions() {
     let server = S3TestServer::start().await;
     let wrong = |access, secret| bucket_with_keys(&server, "logs", access, secret);
     for bucket in
@@ -104,7 +104,7 @@ async fn an_unreachable_bucket_does_not_hold_up_a_start_for_long() {
 }
 
 #[tokio::test]
-async fn an_unreachable_bucket_is_no_start_if_create_only_is_required() {
+async fn requiring_create_only_needs_a_reachable_bucket() {
     let server = S3TestServer::start().await;
     server.pause().await;
     let error = open(&server, strict()).await.unwrap_err();
@@ -113,7 +113,7 @@ async fn an_unreachable_bucket_is_no_start_if_create_only_is_required() {
 }
 
 #[tokio::test]
-async fn settings_that_make_no_sense_are_refused_before_anything_is_sent() {
+async fn invalid_settings_are_refused_before_any_request() {
     let server = S3TestServer::start().await;
     let error =
         open(&server, Settings { max_in_flight: 0, ..Settings::default() }).await.unwrap_err();

@@ -27,7 +27,7 @@ async fn open(server: &S3TestServer) -> S3Sink {
 }
 
 #[tokio::test]
-async fn an_unreachable_bucket_fails_persist_in_time_and_gets_the_batch_once_it_is_back() {
+async fn unreachable_buckets_fail_in_time_and_get_the_batch_later() {
     let server = S3TestServer::start().await;
     let sink = open(&server).await;
     server.pause().await;
@@ -64,7 +64,7 @@ async fn an_unreachable_bucket_fails_persist_in_time_and_gets_the_batch_once_it_
 }
 
 #[tokio::test]
-async fn a_refusing_bucket_is_blocked_with_what_to_do_until_it_gives_in() {
+async fn a_refusing_bucket_blocks_with_its_remedy_until_it_accepts() {
     let cases = [
         (ErrorAnswer::EXPIRED_TOKEN, "status 400 ExpiredToken", "renew or correct the credentials"),
         (ErrorAnswer::ACCESS_DENIED, "status 403 AccessDenied", "s3:PutObject"),
@@ -160,7 +160,7 @@ async fn an_object_in_the_way_is_reported_left_alone_and_passed_by() {
 }
 
 #[tokio::test]
-async fn ones_own_object_that_lost_its_metadata_is_known_by_its_bytes() {
+async fn objects_without_metadata_are_recognized_by_their_bytes() {
     let server = S3TestServer::start().await;
     let sink = open(&server).await;
     // Something on the way strips headers: the first PUT is stored without metadata, and its answer

@@ -95,7 +95,7 @@ async fn room_that_comes_in_time_is_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_never_sent_is_taken_back_and_certain() {
+async fn unsent_batches_are_withdrawn_as_not_persisted() {
     let store = GatedStore::new();
     let sink = open(&store, Settings { max_in_flight: 1, ..patient() }).await;
     store.set(Gate::Closed);
@@ -151,7 +151,7 @@ async fn while_all_objects_are_under_way_batches_gather() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_refuses_who_waits_for_room_and_keeps_what_was_accepted() {
+async fn close_refuses_waiting_callers_and_keeps_accepted_ones() {
     let store = GatedStore::new();
     let sink = open(&store, patient()).await;
     store.set(Gate::Closed);
@@ -173,7 +173,7 @@ async fn close_refuses_who_waits_for_room_and_keeps_what_was_accepted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn flush_waits_for_what_was_given_up_and_not_for_what_comes_later() {
+async fn flush_covers_abandoned_batches_and_no_later_ones() {
     let store = GatedStore::new();
     let sink = open(&store, Settings { linger_ms: 0, ..patient() }).await;
     store.set(Gate::Closed);

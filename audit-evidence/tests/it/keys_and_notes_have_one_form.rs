@@ -140,7 +140,7 @@ fn notes_of_another_form_are_refused() {
 
 proptest! {
     #[test]
-    fn what_is_parsed_is_written_the_same(text in ".{0,40}(\n.{0,20}){0,6}", cut in 0usize..600) {
+    fn parsed_notes_are_written_the_same(text in ".{0,40}(\n.{0,20}){0,6}", cut in 0usize..600) {
         let vectors = Vectors::read();
         let note = &vectors.cosigned.note;
         let cut = (0..=cut.min(note.len())).rev().find(|&at| note.is_char_boundary(at)).unwrap();

@@ -34,7 +34,7 @@ fn request(old: u64, size: u64) -> AddCheckpoint {
 }
 
 #[test]
-fn what_follows_is_cosigned() {
+fn consistent_checkpoints_are_cosigned() {
     let key = log();
     for (old, size) in [(0, 0), (0, 1), (0, 9), (1, 9), (6, 9), (8, 9), (9, 9)] {
         let request = request(old, size);

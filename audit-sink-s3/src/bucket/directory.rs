@@ -227,7 +227,7 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn what_is_written_is_for_its_owner_alone() {
+    async fn files_are_private_to_their_owner() {
         use std::os::unix::fs::PermissionsExt;
         let root = tempfile::tempdir().unwrap();
         let sink = crate::S3Sink::builder(bucket(&root.path().join("a/b")));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn opening_removes_what_dead_writers_left_and_nothing_of_live_ones() {
+    fn opening_removes_leftovers_of_dead_writers_alone() {
         let root = tempfile::tempdir().unwrap();
         drop(bucket(root.path()));
         let unfinished = root.path().join(UNFINISHED);

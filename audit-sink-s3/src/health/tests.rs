@@ -84,7 +84,7 @@ async fn a_trouble_that_was_held_back_and_lasts_is_logged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_needs_an_operator_is_logged_at_once() {
+async fn blocked_deliveries_are_logged_at_once() {
     let (log, _guard) = Log::start();
     let board = HealthBoard::new("b".to_owned());
     let (object, disk) = (board.watch(), board.watch());

@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_a_thousandfold_is_read_in_little_memory() {
+    fn highly_compressed_objects_take_little_memory() {
         let line = vec![b'x'; 8 << 20];
         for compression in COMPRESSIONS {
             let (bytes, _) = object(std::slice::from_ref(&line), compression);

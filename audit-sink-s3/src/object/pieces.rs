@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_there() {
+    fn written_bytes_are_read_back() {
         let pool = pieces();
         for bytes in [0, 1, PIECE_BYTES, 2 * PIECE_BYTES, 5 * PIECE_BYTES + 77] {
             let text: Vec<u8> = (0..bytes).map(|n| (n % 251) as u8).collect();

@@ -19,7 +19,7 @@ fn is_denied<T: std::fmt::Debug>(result: Result<T>) -> bool {
 }
 
 #[tokio::test]
-async fn what_no_statement_allows_is_denied() {
+async fn requests_without_a_statement_are_denied() {
     let server = S3TestServer::start().await;
     let store = client(&server);
     let arn = format!("arn:aws:s3:::{}", server.bucket());
@@ -51,7 +51,7 @@ async fn what_no_statement_allows_is_denied() {
 }
 
 #[tokio::test]
-async fn a_denial_goes_before_what_is_allowed_and_conditions_are_looked_at() {
+async fn denials_override_and_conditions_are_evaluated() {
     let server = S3TestServer::start().await;
     let store = client(&server);
     let policy = format!(
@@ -66,7 +66,7 @@ async fn a_denial_goes_before_what_is_allowed_and_conditions_are_looked_at() {
 }
 
 #[tokio::test]
-async fn versions_are_hidden_by_a_delete_and_removed_by_their_name_unless_they_are_retained() {
+async fn deletes_hide_versions_and_retention_keeps_them() {
     let server = S3TestServer::start().await;
     let store = client(&server);
     let path = Path::from("a");
@@ -81,7 +81,7 @@ async fn versions_are_hidden_by_a_delete_and_removed_by_their_name_unless_they_a
 }
 
 #[tokio::test]
-async fn a_clock_that_is_far_off_refuses_and_a_near_one_says_its_time() {
+async fn a_clock_far_off_is_refused_with_the_servers_time() {
     let server = S3TestServer::start().await;
     let store = client(&server);
     server.set_clock_offset(600);

@@ -21,7 +21,7 @@ async fn a_second_create_is_refused() {
 /// A client that is still sending when the refusal arrives would see a broken pipe in place of it.
 /// Only where both run at the same time is that more than a rare accident, hence the threads.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_create_of_a_large_body_is_read_before_it_is_refused() {
+async fn a_losing_create_is_read_before_it_is_refused() {
     let server = S3TestServer::start().await;
     let store = client(&server);
     create(&store, "a", "first").await.unwrap();

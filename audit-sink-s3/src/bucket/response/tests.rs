@@ -75,7 +75,7 @@ fn errors_without_a_status_are_read_by_their_cause() {
 }
 
 #[test]
-fn an_operator_reads_what_was_said_and_what_to_do_and_no_secret() {
+fn refusals_name_cause_and_remedy_without_secrets() {
     let refusal = generic("400 Bad Request", "ExpiredToken");
     assert_eq!(
         refusal.to_string(),

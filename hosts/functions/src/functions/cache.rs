@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_stays() {
+    fn used_entries_stay_cached() {
         let host = Host::new();
         let at = host.store.latest();
         let cache = QueryCache::new(1 << 20);

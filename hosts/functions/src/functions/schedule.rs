@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_schedule_says_so() {
+    fn invalid_schedules_are_refused() {
         let refused = |json| Schedule::from_json(&json).unwrap_err();
         assert!(refused(json!({ "type": "interval" })).contains("seconds, minutes or hours"));
         assert!(refused(json!({ "type": "cron", "cron": "61 * * * *" })).contains("61 * * * *"));

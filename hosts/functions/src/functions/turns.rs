@@ -247,7 +247,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn another_client_goes_before_the_next_round_of_those_who_flood() {
+    fn a_waiting_client_precedes_the_next_round_of_a_flood() {
         // With several worker threads jobs begin while others run: 1 to 4 of them here.
         for threads in 1..=4 {
             let mut turns = Turns::default();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_has_a_quarter_of_the_time_however_many_clients_there_are() {
+    fn the_host_keeps_a_quarter_of_the_time() {
         let mut turns = Turns::default();
         for _ in 0..100 {
             let lane = Lane::connection();

@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn javascript_that_its_engine_cannot_stop_is_given_up_long_before() {
+    async fn unstoppable_javascript_is_given_up() {
         let longest_stretch = Duration::from_millis(1);
         let settings =
             WorkerSettings { threads: 1, overrun_after: NEVER, longest_stretch, max_stuck: 1 };

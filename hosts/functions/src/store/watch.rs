@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_gone_is_not_remembered() {
+    fn dropped_watches_are_forgotten() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
         let watch = store.watch(Arc::default(), store.latest().ts());

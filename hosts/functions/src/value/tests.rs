@@ -65,7 +65,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_encoded_is_decoded(value in any_value()) {
+    fn values_survive_encoding(value in any_value()) {
         prop_assert_eq!(encoding::decode(&encoded(Some(&value))), Ok(value));
     }
 

@@ -85,7 +85,7 @@ fn variables_stand_at_any_depth() {
 }
 
 #[test]
-fn what_only_looks_like_a_variable_is_refused() {
+fn data_shaped_like_a_variable_is_refused() {
     let refused = bodies(&[
         "{ a: Symbol('var.ip') }",
         "{ a: { '$var': 'ip' } }",
@@ -107,7 +107,7 @@ fn what_only_looks_like_a_variable_is_refused() {
 }
 
 #[test]
-fn what_json_cannot_say_is_refused_with_its_path() {
+fn values_without_json_are_refused_with_their_path() {
     let refused = bodies(&[
         "{ a: { b: [1, { c: 5n }] } }",
         "(() => { const o: any = { a: [] }; o.a.push({ o }); return o; })()",

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use super::*;
 
 #[test]
-fn a_query_in_typescript_runs_and_its_errors_name_the_users_lines() {
+fn errors_of_typescript_name_the_authors_lines() {
     let fixture = fixture(
         "export const list = query({ handler: async (ctx: any, args: { n: number }): Promise<number> => args.n + Date.now() });
 export const fails = query({ handler: async () => {
@@ -167,7 +167,7 @@ fn an_operation_that_fails_is_an_error_that_can_be_caught() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_run_and_no_state_is_left_behind() {
+fn runs_depend_on_their_seed_and_leave_no_state() {
     let fixture = fixture(
         "let calls = 0;
          (globalThis as any).leak ??= 0;

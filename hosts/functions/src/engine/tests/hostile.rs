@@ -361,7 +361,7 @@ fn deep_recursion_ends_with_its_function_or_can_be_caught() {
 }
 
 #[test]
-fn a_function_that_spoils_the_language_spoils_its_own_call_alone() {
+fn changed_globals_affect_their_own_call_alone() {
     let fixture = fixture(
         "const spoilers: Record<string, () => void> = {
            json: () => { JSON.stringify = () => 'nonsense'; JSON.parse = () => ({}); },
@@ -417,7 +417,7 @@ fn a_function_that_spoils_the_language_spoils_its_own_call_alone() {
 }
 
 #[test]
-fn arguments_and_results_can_be_called_like_members_of_every_object() {
+fn arguments_may_be_named_like_members_of_objects() {
     let fixture = fixture("export const same = query(async (_ctx, args) => args);");
     let args = "{\"constructor\":1,\"hasOwnProperty\":null,\"toString\":\"x\"}";
     assert_eq!(fixture.value("messages:same", &format!("[{args}]")), args);

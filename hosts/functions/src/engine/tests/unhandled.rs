@@ -61,7 +61,7 @@ fn a_rejection_that_nothing_handles_fails_the_call() {
 }
 
 #[test]
-fn what_is_not_awaited_runs_to_where_it_waits() {
+fn calls_not_awaited_run_to_their_first_wait() {
     let fixture = fixture(
         "export const logs = query(async () => { (async () => { for (let i = 0; i < 20; i++) await null; log.audit({ late: 1 }); })(); return 1; });
          export const endless = query(async () => { const again = (): any => Promise.resolve().then(again); again(); return 1; });",

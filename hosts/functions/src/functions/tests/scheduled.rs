@@ -84,7 +84,7 @@ impl Host {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_job_uses_up_leaves_room_for_the_note_of_its_end() {
+async fn a_job_at_its_limits_still_ends() {
     let host = start().await;
     for (name, kind) in [
         ("fills", "success"),
@@ -100,7 +100,7 @@ async fn what_a_job_uses_up_leaves_room_for_the_note_of_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn arguments_may_be_as_large_as_a_document_and_the_end_is_noted_beside_them() {
+async fn jobs_with_the_largest_arguments_still_end() {
     let host = start().await;
     let inner = &host.functions.inner;
     let schedule = |text: usize, name: &str, at_ms: f64| {

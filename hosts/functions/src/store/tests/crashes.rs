@@ -53,7 +53,7 @@ fn documents(store: &Store) -> BTreeMap<u64, usize> {
 /// The journal of a process that is killed, or of a machine that loses power, ends anywhere in what
 /// was being written: cut off there, or with zeros where the file's space was already set aside.
 #[test]
-fn a_journal_that_ends_anywhere_holds_a_prefix_of_the_commits_each_whole() {
+fn a_truncated_journal_holds_a_prefix_of_whole_commits() {
     const COMMITS: u64 = 8;
     let (directory, store) = open();
     let size = |commit: u64| 1 + commit as usize % 3;

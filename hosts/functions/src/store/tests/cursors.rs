@@ -71,7 +71,7 @@ fn forgeries(genuine: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_cursor_that_was_not_made_for_this_query_is_refused_by_name() {
+fn cursors_of_other_queries_are_refused() {
     let (_directory, store) = filled();
     let (_other_directory, other) = filled();
     for order in ["asc", "desc"] {

@@ -62,7 +62,7 @@ fn object(fields: &Json) -> Json {
 }
 
 #[test]
-fn what_a_function_may_not_do_it_is_told() {
+fn forbidden_operations_are_refused_with_the_reason() {
     let (_directory, store) = open();
     let mut tx = begin(&store);
     let id = tx.insert(&root(), "messages", value(json!({ "body": "hi" }))).unwrap();
@@ -175,7 +175,7 @@ fn an_index_is_used_in_the_order_of_its_fields() {
 }
 
 #[test]
-fn values_too_long_for_an_index_are_refused_and_may_be_asked_for() {
+fn overlong_index_values_are_refused_and_may_be_queried() {
     let (_directory, store) = open();
     store
         .set_schema(&schema("t", &json!({ "by_a": ["a"] }), &json!({ "type": "any" }), true))

@@ -31,7 +31,7 @@ fn value(json: serde_json::Value) -> Value {
 }
 
 #[test]
-fn what_is_committed_is_read_by_later_transactions_alone() {
+fn later_transactions_alone_read_a_commit() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let before = store.latest();
@@ -119,7 +119,7 @@ fn everything_can_be_handed_to_other_threads() {
 }
 
 #[test]
-fn creation_times_follow_each_other_also_within_one_millisecond() {
+fn creation_times_increase_within_one_millisecond() {
     let directory = tempfile::tempdir().unwrap();
     let clock = Arc::new(audit_core::testing::ManualClock::at(1_700_000_000_000));
     let mut seen = Vec::new();
@@ -139,7 +139,7 @@ fn creation_times_follow_each_other_also_within_one_millisecond() {
 }
 
 #[test]
-fn of_commits_that_share_a_sync_a_later_one_conflicts_with_an_earlier_one() {
+fn commits_that_share_a_sync_conflict() {
     let (_directory, store) = open();
     let mut tx = store.begin(&store.latest(), 1);
     let id = tx.insert(&root(), "t", value(json!({ "n": 0 }))).unwrap();

@@ -25,7 +25,7 @@ use crate::{
 };
 
 #[test]
-fn transactions_of_many_threads_are_serializable_in_commit_order() {
+fn concurrent_transactions_are_serializable() {
     const THREADS: u8 = 6;
     const TRANSACTIONS: u64 = 40;
     let (_directory, store) = open();
@@ -131,7 +131,7 @@ fn commits_that_wait_for_one_another_all_come_through() {
 }
 
 #[test]
-fn a_snapshot_that_has_a_write_comes_after_the_watch_is_told_of_it() {
+fn watches_hear_of_a_write_before_snapshots_show_it() {
     let (_directory, store) = open();
     let mut tx = store.begin(&store.latest(), 0);
     let id = tx.insert(&root(), "t", value(json!({ "n": 0 }))).unwrap();
