@@ -1,4 +1,4 @@
-//! Which tables there are, with their indexes and validators.
+//! The tables, with their indexes and validators.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,17 +26,17 @@ pub(super) struct Catalog {
     numbers: HashMap<u32, Arc<Table>>,
 }
 
-/// A table. Unchanging: a schema that changes it makes another one with the same number.
+/// A table. Immutable: a schema that changes it makes another one with the same number.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) component: ComponentPath,
     pub(super) name: String,
-    /// No other table, in whichever component, has it.
+    /// Unique among the tables and indexes of all components.
     pub(super) number: u32,
     pub(super) indexes: Vec<Index>,
-    /// What documents must be, with the JSON it was made from.
+    /// The validator of its documents, with the JSON it was made from.
     pub(super) validator: Option<(Validator, Json)>,
-    /// Under which the table is stored, and which those who used it have read.
+    /// The key under which the table is stored; in the read set of every transaction that used it.
     key: Key,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Table {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Index {
     pub(super) name: String,
-    /// No other index and no table has it.
+    /// Unique among the tables and indexes of all components.
     pub(super) number: u32,
     /// Paths of the indexed fields, not including creation time and id, which follow in every
     /// index.
@@ -60,8 +60,7 @@ fn system_indexes(table: &str) -> &'static [(&'static str, &'static [&'static st
     }
 }
 
-/// Whether the host's table of this name has an index of this name, which it has before it has a
-/// document.
+/// Whether a system table has this index. It has it even before its first document.
 pub(super) fn is_system_index(table: &str, index: &str) -> bool {
     system_indexes(table).iter().any(|(name, _)| *name == index)
 }
@@ -96,12 +95,12 @@ impl Table {
         self.indexes.iter().find(|index| index.name == name)
     }
 
-    /// The key under which the table is stored, and which those who used it have read.
+    /// The key under which the table is stored; in the read set of every transaction that used it.
     pub(super) fn key(&self) -> &Key {
         &self.key
     }
 
-    /// What is stored of it.
+    /// The bytes that are stored.
     pub(super) fn encode(&self) -> Vec<u8> {
         let indexes = self.indexes.iter().map(|index| {
             let fields = index.fields.iter().map(|path| Value::String(path.join("."))).collect();
@@ -131,7 +130,7 @@ impl Table {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
-        let damaged = || StoreError::damaged("what the store holds of a table is damaged");
+        let damaged = || StoreError::damaged("a table's entry in the store is damaged");
         let value = encoding::decode(bytes)?;
         let text = |value: &Value, name: &str| {
             value.at(&[name]).and_then(Value::as_str).map(str::to_owned).ok_or_else(damaged)
@@ -183,7 +182,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Adds a table, or puts it in the place of the one of its name.
+    /// Adds a table, or replaces the one of its name.
     pub(super) fn insert(&mut self, table: Arc<Table>) {
         self.numbers.insert(table.number, Arc::clone(&table));
         self.names.entry(table.component.clone()).or_default().insert(table.name.clone(), table);
@@ -272,7 +271,7 @@ pub(super) fn any_document() -> Json {
     json!({ "type": "any" })
 }
 
-/// Whether text may be the name of a table or an index.
+/// Checks that text may be the name of a table or an index.
 pub(super) fn check_identifier(what: &str, text: &str) -> Result<(), String> {
     const MAX_LENGTH: usize = 64;
     if text.is_empty() {

@@ -1,9 +1,8 @@
-//! Commits: checked against what was committed meanwhile, written in groups, published in the order
-//! of their timestamps.
+//! Group commit: requests are validated, written in groups, and published in timestamp order.
 //!
-//! Whoever comes first leads: it takes all requests that wait, checks each against the commits
-//! since its snapshot and against those before it in the group, writes them as one atomic batch,
-//! syncs it, publishes it, and hands the lead to the first of those who came meanwhile.
+//! The first caller becomes the leader. It takes all waiting requests, validates each against the
+//! commits since its snapshot and against those before it in the group, writes them as one atomic
+//! batch, syncs it, publishes it, and hands the lead to the first caller that arrived meanwhile.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -86,7 +85,7 @@ impl std::error::Error for CommitError {
     }
 }
 
-/// What a transaction wants committed.
+/// A transaction that is ready to be committed.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) reads: ReadSet,
@@ -111,14 +110,14 @@ impl Request {
     }
 }
 
-/// Requests that wait, and whether somebody leads.
+/// Waiting requests, and whether a leader is at work.
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: Vec<(Request, Arc<Slot>)>,
     is_led: bool,
 }
 
-/// Where one who waits hears of the outcome.
+/// Where a waiting caller receives the outcome.
 #[derive(Default)]
 struct Slot {
     state: Mutex<State>,
@@ -129,7 +128,7 @@ struct Slot {
 enum State {
     #[default]
     Waiting,
-    /// The one who waits is to lead.
+    /// The waiting caller becomes the leader.
     Lead,
     Done(Result<Timestamp, CommitError>),
 }
@@ -140,7 +139,7 @@ impl Slot {
         self.changed.notify_one();
     }
 
-    /// The outcome, or `None` if it is to be brought about by leading.
+    /// The outcome, or `None` if the caller must lead to get one.
     fn wait(&self) -> Option<Result<Timestamp, CommitError>> {
         let mut state = lock(&self.state);
         loop {
@@ -156,12 +155,12 @@ impl Slot {
     }
 }
 
-/// What only the one who commits needs.
+/// The state of the leader.
 pub(super) struct Committer {
     last: Timestamp,
     /// Documents by table, as of the last commit.
     counts: HashMap<u32, u64>,
-    /// A write or a sync failed: what is on disk is not known, so nothing more is written.
+    /// A write or a sync failed. The state on disk is unknown, so nothing more is written.
     has_failed: bool,
 }
 
@@ -170,8 +169,12 @@ impl Committer {
         Self { last, counts, has_failed: false }
     }
 
-    /// Whether more may be written, and that until said otherwise it may not, should this go wrong
-    /// on the way.
+    /// Marks the store as failed until the group is done, so that a panic on the way leaves it
+    /// failed.
+    ///
+    /// # Errors
+    ///
+    /// An earlier write failed.
     fn begin(&mut self) -> Result<(), StoreError> {
         if mem::replace(&mut self.has_failed, true) {
             return Err(StoreError::from(fjall::Error::Poisoned));
@@ -180,8 +183,8 @@ impl Committer {
     }
 }
 
-/// Leads until dropped, even by a panic: whoever was taken on hears that the outcome is not known,
-/// and the next one leads.
+/// Leads until dropped. On a panic, the callers of this group hear that their outcome is unknown,
+/// and the next caller leads.
 struct Lead<'a> {
     inner: &'a Inner,
     taken: Vec<Arc<Slot>>,
@@ -191,7 +194,7 @@ impl Drop for Lead<'_> {
     fn drop(&mut self) {
         for slot in self.taken.drain(..) {
             slot.set(State::Done(Err(CommitError::Failed(StoreError::damaged(
-                "the commit was broken off",
+                "the commit was interrupted",
             )))));
         }
         let mut queue = lock(&self.inner.queue);
@@ -214,8 +217,7 @@ impl Store {
         if must_wait && let Some(outcome) = slot.wait() {
             return outcome;
         }
-        // Our own request is the first of those that wait: everyone before was taken by the leader
-        // before.
+        // Our own request is the first that waits: the leader before took all earlier ones.
         let mut lead = Lead { inner: &self.0, taken: Vec::new() };
         let group = {
             let mut queue = lock(&self.0.queue);
@@ -236,11 +238,11 @@ impl Store {
         }
         drop(lead);
         slot.wait().unwrap_or_else(|| {
-            Err(CommitError::Failed(StoreError::damaged("the commit was not among those taken on")))
+            Err(CommitError::Failed(StoreError::damaged("the commit was not in its own group")))
         })
     }
 
-    /// Commits what can be committed of a group, in its order.
+    /// Commits the requests of a group that conflict with nothing, in order.
     pub(super) fn commit_group(&self, group: Vec<Request>) -> Vec<Result<Timestamp, CommitError>> {
         let mut committer = lock(&self.0.committer);
         if let Err(error) = committer.begin() {
@@ -253,7 +255,7 @@ impl Store {
         let mut puts: BTreeMap<Key, Option<Key>> = BTreeMap::new();
         let outcomes = group.into_iter().map(|request| {
             self.check(&request.reads, request.checked, &catalog)?;
-            // By the ranges read, since a group may write many keys.
+            // Looked up by the ranges read, since a group may write many keys.
             let ranges = request.reads.ranges();
             if let Some(key) =
                 ranges.filter_map(|(start, end)| keys.range::<Key, _>(start..end).next()).next()
@@ -278,8 +280,8 @@ impl Store {
         });
         let outcomes: Vec<_> = outcomes.collect();
         if !written.is_empty() {
-            // A crash before the sync ends leaves the whole batch or nothing of it; nobody has
-            // heard of it yet.
+            // A crash before the sync returns leaves the whole batch or nothing of it. No caller
+            // has been told yet.
             puts.insert(
                 Key::from(key::last_commit()),
                 Some(Key::from(committer.last.to_be_bytes())),
@@ -311,10 +313,10 @@ impl Store {
         Ok(batch.durability(durability).commit()?)
     }
 
-    /// Makes what was just written visible, after everyone who watches it knows.
+    /// Makes the batch visible, after its watches are invalidated.
     fn publish(&self, written: Vec<Arc<Written>>, catalog: Arc<Catalog>) {
         let Some(last) = written.last() else { return };
-        // Only the one who commits writes, so that this view ends with the last of these commits.
+        // Only the leader writes, so this view ends with the last of these commits.
         let view = self.0.database.snapshot();
         let snapshot = Snapshot(Arc::new(SnapshotInner { ts: last.ts, view, catalog }));
         let mut recent = lock(&self.0.recent);
@@ -324,15 +326,15 @@ impl Store {
             snapshot,
         );
         drop(recent);
-        // Whoever is woken finds the snapshot that has what woke it.
+        // A woken watcher finds the snapshot that has the write.
         for watched in told {
             watched.notify();
         }
         drop(before);
     }
 
-    /// Whether no commit after `checked` wrote into what was read; returns up to which commit that
-    /// is known.
+    /// Checks that no commit after `checked` wrote into what was read. Returns the last commit that
+    /// was looked at.
     pub(super) fn check(
         &self,
         reads: &ReadSet,
@@ -346,8 +348,8 @@ impl Store {
         }
     }
 
-    /// Runs `change` while nothing commits; it may write batches itself. What it returns is the
-    /// last batch, with the keys whose readers see a change, and the catalog after it; it is
+    /// Runs `change` while nothing else commits. `change` may write batches itself; it returns the
+    /// last batch, with the keys whose readers see a change and the catalog after it, which is
     /// committed like a transaction.
     pub(super) fn exclusively<E: From<StoreError>>(
         &self,
@@ -381,7 +383,11 @@ impl Store {
         result
     }
 
-    /// A number past those of all tables and indexes, unless there can be no more.
+    /// Reserves the number for a table.
+    ///
+    /// # Errors
+    ///
+    /// All numbers are used up.
     pub(super) fn check_number(&self, number: u32) -> Result<u32, StoreError> {
         if number >= id::MAX_NUMBER {
             return Err(StoreError::user(

@@ -1,17 +1,16 @@
 //! Cursors and journals: places between the rows of a query, in the hands of clients.
 //!
-//! A place is the key of a row, which holds values that a function may hide, and whoever can write
-//! one reads where they like. So both are encrypted and authenticated with a key that the store
-//! made for itself, and bound to what they are for: a **cursor** to its component and query, index
-//! range included; a **journal** (where a page ended that a client has) to the function and to
-//! everything that was asked of the page, so that it can only ever end the same page there again.
-//! They are not bound to an identity: what they point into is what the function asks for, as
-//! whoever calls it.
+//! A place is the key of a row. It holds values that a function may hide, and a client that could
+//! forge one could read anywhere. So both are encrypted and authenticated with a key of the store,
+//! and bound to their purpose: a **cursor** to its component and query, index range included; a
+//! **journal** (where a client's page ended) to the function and all parameters of the page, so
+//! that it can only end the same page there again. They are not bound to an identity: the function
+//! decides, for each caller, what it queries.
 //!
-//! The cipher is AES-256-GCM-SIV (RFC 8452) with a nonce that depends on what the cursor is for
-//! alone: the same place always has the same cursor, as results have to be the same whenever they
-//! are computed, and that is all that two cursors tell of each other. The length of a key shows in
-//! steps of [`PADDING`] bytes.
+//! The cipher is AES-256-GCM-SIV (RFC 8452) with a nonce derived from the purpose: the same place
+//! always has the same cursor, since results must not depend on when they are computed. Two cursors
+//! reveal whether they are equal and nothing else. The length of a key shows in steps of
+//! [`PADDING`] bytes.
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
@@ -45,7 +44,7 @@ pub(super) enum Position {
 /// The key of a store, for cursors and journals.
 pub(super) struct CursorKey(LessSafeKey);
 
-/// What a cursor or a journal is for. One that is for something else does not open.
+/// The purpose that a cursor or a journal is bound to. With another one it does not open.
 pub(super) struct Purpose([u8; 32]);
 
 impl Purpose {
@@ -96,7 +95,7 @@ impl Purpose {
 /// A new secret for a store.
 pub(super) fn new_secret() -> Result<[u8; SECRET_BYTES], StoreError> {
     let mut secret = [0; SECRET_BYTES];
-    rand::fill(&mut secret).map_err(|_| StoreError::failed("no random bytes can be had"))?;
+    rand::fill(&mut secret).map_err(|_| StoreError::failed("the system gave no random bytes"))?;
     Ok(secret)
 }
 

@@ -7,9 +7,9 @@ use crate::value::{ValueError, encoding::Undecodable};
 /// Why an operation failed.
 #[derive(Debug, Clone)]
 pub enum StoreError {
-    /// The caller's doing, in words for the one who wrote the function.
+    /// The caller's error, in words for the function's author.
     User(String),
-    /// The store's doing: it cannot be read or written, or what it holds is damaged.
+    /// The store cannot be read or written, or is damaged.
     Failed(Arc<Failure>),
 }
 
@@ -25,7 +25,7 @@ impl StoreError {
         Self::User(message.into())
     }
 
-    /// The store failed in another way than its files show.
+    /// A failure that is not one of its files.
     pub(crate) fn failed(what: impl fmt::Display) -> Self {
         Self::damaged(format!("the store failed: {what}"))
     }
@@ -50,7 +50,7 @@ impl From<fjall::Error> for StoreError {
 
 impl From<Undecodable> for StoreError {
     fn from(_: Undecodable) -> Self {
-        Self::damaged("the store holds bytes that are no value: its files are damaged")
+        Self::damaged("the store holds invalid bytes: its files are damaged")
     }
 }
 

@@ -1,15 +1,15 @@
-//! Which of many ranges of keys a key lies in.
+//! An interval tree: which of many ranges of keys hold a key.
 
 use std::cmp::Ordering;
 
 use super::key::Key;
 
-/// Ranges with their owners, in a treap by first key in which each node knows the highest end below
-/// it: adding, removing and finding take a logarithmic time, plus what is found.
+/// Ranges with their owners: a treap ordered by first key, in which each node knows the highest end
+/// below it. Inserting, removing and finding take logarithmic time, plus the ranges found.
 #[derive(Debug, Default)]
 pub(super) struct Intervals {
     root: Tree,
-    /// Makes the priorities. What they must be is independent of the keys, not unpredictable.
+    /// The source of priorities, which must be independent of the keys but not unpredictable.
     state: u64,
 }
 
@@ -59,7 +59,7 @@ impl Intervals {
         self.root = merge(left, right);
     }
 
-    /// Tells the owner of each range that the key lies in.
+    /// Calls `told` with the owner of each range that holds the key.
     pub(super) fn find(&self, key: &Key, told: &mut impl FnMut(u64)) {
         find(&self.root, key, told);
     }
@@ -84,7 +84,7 @@ fn find(tree: &Tree, key: &Key, told: &mut impl FnMut(u64)) {
     }
 }
 
-/// What comes before `(start, owner)`, and the rest.
+/// The ranges before `(start, owner)`, and the rest.
 fn split(tree: Tree, start: &Key, owner: u64) -> (Tree, Tree) {
     let Some(mut node) = tree else { return (None, None) };
     if node.order(start, owner).is_lt() {
@@ -100,7 +100,7 @@ fn split(tree: Tree, start: &Key, owner: u64) -> (Tree, Tree) {
     }
 }
 
-/// One tree of two, of which the first comes before the second.
+/// Joins two trees. All of the first comes before the second.
 fn merge(left: Tree, right: Tree) -> Tree {
     match (left, right) {
         (None, tree) | (tree, None) => tree,

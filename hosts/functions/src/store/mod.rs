@@ -1,13 +1,12 @@
-//! Documents, indexes, transactions, and what depends on what.
+//! Documents, indexes, transactions, and the dependencies of results.
 //!
 //! A [`Store`] keeps the documents of all components in one embedded key-value store. A [`Tx`]
 //! reads a [`Snapshot`] and holds its writes back; [`Tx::commit`] succeeds exactly when no commit
 //! since the snapshot wrote into what the transaction read, so committed transactions are
-//! serializable in the order of their timestamps. What was read is a [`ReadSet`]: ranges of keys,
-//! as narrow as what was consumed. The same read set makes a [`Watch`], which is told when a later
-//! commit writes into it. That one comparison of a read set with a commit's written keys is the
-//! only mechanism for conflicts, for the invalidation of cached results, and for waking
-//! subscriptions.
+//! serializable in the order of their timestamps. Its [`ReadSet`] holds ranges of keys, no wider
+//! than what was consumed. The same read set makes a [`Watch`], which a later commit that writes
+//! into it invalidates. This one comparison, of a read set with a commit's written keys, decides
+//! conflicts, invalidates cached results, and wakes subscriptions.
 //!
 //! # Durability
 //!
@@ -66,7 +65,7 @@ pub use watch::Watch;
 /// one before.
 pub type Timestamp = u64;
 
-/// The format of what is stored. Another one is refused.
+/// The format of the stored keys and values. Any other is refused.
 const FORMAT: &[u8] = b"functions-host store 1";
 
 /// An open store. Cheap to clone; clones are the same store.
@@ -80,22 +79,21 @@ struct Inner {
     cursors: CursorKey,
     /// Replaced by each group of commits, under the lock of `recent`.
     latest: RwLock<Snapshot>,
-    /// Requests to commit that wait for the one who commits now.
+    /// Requests that wait for the current leader.
     queue: Mutex<Queue>,
-    /// Held by the one who commits now, across the sync.
+    /// Held by the leader, across the sync.
     committer: Mutex<Committer>,
-    /// Recent commits and the watches, held for short times only.
+    /// Recent commits and the watches. Held briefly.
     recent: Mutex<Recent>,
     /// Numbers for tables and indexes that do not exist yet. Two transactions that create the same
     /// table propose the same number; only one of them can commit.
     proposed: Mutex<HashMap<(ComponentPath, String), u32>>,
     next_number: AtomicU32,
-    /// The bits of the last creation time that was given out.
+    /// The bits of the last creation time.
     creation_time: AtomicU64,
 }
 
-/// A consistent view of everything as of one commit. Holding one keeps what it sees from being
-/// reclaimed.
+/// A consistent view as of one commit. While one is held, nothing that it sees is reclaimed.
 #[derive(Clone)]
 pub struct Snapshot(Arc<SnapshotInner>);
 
@@ -169,13 +167,13 @@ impl Store {
             }
             (_, _) => {
                 return Err(StoreError::damaged(format!(
-                    "the store in {} is of a format that this version does not know",
+                    "the store in {} has a format that this version does not know",
                     directory.display()
                 )));
             }
         };
-        // A store of an earlier version has none yet. A crash before this is stored: no cursor was
-        // made with it.
+        // A store of an earlier version has none. If a crash comes before it is stored, no cursor
+        // was made with it.
         let secret = match data.get(key::cursor_secret())? {
             Some(secret) => secret,
             None => {

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use super::key::{self, Key};
 
-/// What a transaction read: ranges of keys, disjoint and apart from each other.
+/// What a transaction read: disjoint ranges of keys that do not touch.
 ///
-/// A range that was read and found empty is in it too, so that something new in the range is
-/// noticed.
+/// Empty ranges that were read are in it too, so that a new row in one is noticed.
 #[derive(Debug, Clone, Default)]
 pub struct ReadSet {
     /// From each range's first key to the first key after it.
@@ -20,14 +19,14 @@ impl ReadSet {
         self.ranges.is_empty()
     }
 
-    /// How much memory it takes while it is watched, in bytes, and rather more than less.
+    /// An upper estimate, in bytes, of the memory it takes while it is watched.
     pub fn bytes(&self) -> usize {
         // A watch keeps the ranges by their number too; the keys are shared.
         const RANGE: usize = 4 * size_of::<Key>() + 64;
         self.ranges.iter().map(|(start, end)| start.len() + end.len() + RANGE).sum()
     }
 
-    /// How many separate ranges there are.
+    /// The number of ranges.
     pub fn len(&self) -> usize {
         self.ranges.len()
     }
@@ -59,7 +58,7 @@ impl ReadSet {
         self.ranges.insert(start, end);
     }
 
-    /// Adds all that another transaction read.
+    /// Adds the reads of another transaction.
     pub fn extend(&mut self, other: &ReadSet) {
         for (start, end) in &other.ranges {
             self.add(start.clone(), end.clone());
@@ -74,7 +73,7 @@ impl ReadSet {
         self.ranges.iter()
     }
 
-    /// The first of these keys that lies in what was read.
+    /// The first of these keys that was read.
     pub(super) fn find<'a>(&self, keys: &'a [Key]) -> Option<&'a Key> {
         keys.iter().find(|key| self.contains(key))
     }

@@ -29,10 +29,10 @@ const MAX_INDEX_FIELDS: usize = 16;
 /// Entries that are written, or removed, in one batch while indexes are filled and emptied.
 const BATCH_ENTRIES: usize = 4_096;
 
-/// Why a schema was not taken.
+/// Why a schema was not applied.
 #[derive(Debug)]
 pub enum SchemaError {
-    /// The schema is at fault, or documents break it; the message says which.
+    /// The schema is invalid, or existing documents break it; the message says which.
     Refused(String),
     /// The store failed.
     Store(StoreError),
@@ -85,13 +85,13 @@ pub(super) fn set(
     });
     let wanted = wanted.collect::<Result<Vec<_>, SchemaError>>()?;
     store.exclusively(|before| change(store, before, &wanted))?;
-    // What the change left behind is removed after it is durable; if that is broken off, opening
-    // the store does it.
+    // Replaced indexes are removed once the change is durable. After a crash, opening the store
+    // removes them.
     store.drop_unknown_indexes()?;
     Ok(())
 }
 
-/// Fills what is new; returns the batch that makes it count.
+/// Fills new indexes. Returns the batch that puts them into use.
 fn change(
     store: &Store,
     before: &Snapshot,
@@ -133,7 +133,7 @@ fn change(
     Ok(Some(Exclusive { puts, written, catalog }))
 }
 
-/// The table as it is to be, if that is different from how it is.
+/// The table that the schema asks for, if it differs from the current one.
 fn altered(
     store: &Store,
     component: &ComponentPath,
@@ -167,7 +167,7 @@ fn altered(
     Ok((!is_same).then_some(table))
 }
 
-/// Whether all documents of a table are what its new validator says.
+/// Checks all documents of a table against its new validator.
 fn check_documents(
     store: &Store,
     snapshot: &Snapshot,
@@ -198,8 +198,7 @@ fn check_documents(
     Ok(())
 }
 
-/// Writes the entries of the indexes that a table did not have. Nobody looks at them before the
-/// table has them.
+/// Writes the entries of new indexes. Nothing reads them before the table names the indexes.
 fn fill(
     store: &Store,
     snapshot: &Snapshot,
@@ -235,8 +234,8 @@ fn documents<'a>(
 }
 
 impl Store {
-    /// Removes the entries of indexes that no table has: a schema dropped them, or filling them was
-    /// broken off.
+    /// Removes the entries of indexes that no table has: a schema dropped them, or a crash
+    /// interrupted filling them.
     pub(super) fn drop_unknown_indexes(&self) -> Result<(), StoreError> {
         self.exclusively(|latest| {
             let known: BTreeSet<_> = latest
@@ -267,7 +266,7 @@ impl Store {
     }
 }
 
-/// What the JSON of a schema says of its tables.
+/// Parses the JSON of a schema.
 fn read(schema: &Json) -> Result<Vec<Wanted>, SchemaError> {
     let malformed = |json: &Json| SchemaError::Refused(format!("Not a schema: {json}"));
     let is_validated = schema.get("schemaValidation").and_then(Json::as_bool).unwrap_or(true);
@@ -302,7 +301,7 @@ fn read(schema: &Json) -> Result<Vec<Wanted>, SchemaError> {
     tables.collect()
 }
 
-/// Whether documents can be what the validator accepts.
+/// Checks that a validator accepts documents only.
 fn check_document_validator(table: &str, validator: &Validator) -> Result<(), SchemaError> {
     match validator {
         Validator::Any => Ok(()),

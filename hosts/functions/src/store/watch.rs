@@ -25,7 +25,7 @@ pub(super) struct Written {
     pub(super) keys: Vec<Key>,
 }
 
-/// The last commits, and who watches for the next ones.
+/// The last commits, and the watches that the next ones may invalidate.
 #[derive(Debug)]
 pub(super) struct Recent {
     log: VecDeque<Arc<Written>>,
@@ -50,13 +50,13 @@ impl Recent {
         }
     }
 
-    /// Adds a commit; returns the watches that it made invalid, which are to be notified.
+    /// Adds a commit. Returns the watches that it invalidated, for the caller to notify.
     pub(super) fn push(&mut self, written: Arc<Written>) -> Vec<Arc<Watched>> {
         let mut numbers = Vec::new();
         for key in &written.keys {
             self.ranges.find(key, &mut |number| numbers.push(number));
         }
-        // A watch that has become invalid has nothing more to be told.
+        // A watch is invalidated once.
         let told: Vec<_> = numbers.into_iter().filter_map(|number| self.remove(number)).collect();
         for watched in &told {
             watched.invalidate(written.ts);
@@ -105,8 +105,7 @@ pub(super) struct Watched {
     reads: Arc<ReadSet>,
     /// The first commit that wrote into it; 0 while there is none.
     invalid_since: AtomicU64,
-    /// Of those who are there still. A result that never changes may be followed by many, one after
-    /// another.
+    /// Weak, since a result that never changes may have many followers, one after another.
     notifies: Mutex<Vec<Weak<Notify>>>,
 }
 
@@ -148,7 +147,7 @@ impl Watch {
                     None => Some(recent.add(&watched)),
                 }
             }
-            // What was written since is not known: at worst something right after.
+            // The commits since then are forgotten. At worst the very next one wrote into it.
             None => {
                 watched.invalidate(at + 1);
                 None
@@ -162,8 +161,8 @@ impl Watch {
         &self.watched.reads
     }
 
-    /// The first commit after the read that wrote into what was read. Every snapshot from that
-    /// commit on comes after this is known.
+    /// The first commit after the read that wrote into what was read. It is set before any snapshot
+    /// shows that commit.
     pub fn invalid_since(&self) -> Option<Timestamp> {
         match self.watched.invalid_since.load(Ordering::Acquire) {
             0 => None,
@@ -182,7 +181,7 @@ impl Watch {
         notifies.push(Arc::downgrade(notify));
         drop(notifies);
         if self.invalid_since().is_some() {
-            // The commit that made it so holds this until it is published.
+            // That commit holds this lock until it is published.
             if let Some(store) = self.store.upgrade() {
                 drop(lock(&store.recent));
             }

@@ -23,27 +23,27 @@ const SPLIT_DOCUMENTS: usize = 1_000;
 /// One page of a query.
 #[derive(Debug, Clone)]
 pub struct PageRequest<'a> {
-    /// The function that asks for the page.
+    /// The calling function.
     pub function: &'a str,
-    /// The npm package's JSON of a query.
+    /// The query, as JSON of the npm package.
     pub query: &'a Json,
-    /// Where the page begins: an earlier page's `continue_cursor`, or the beginning.
+    /// Where the page begins: an earlier page's `continue_cursor`, or the start.
     pub cursor: Option<&'a str>,
-    /// Where the page ends, however many documents that is; else it ends with `page_size`
-    /// documents.
+    /// Where the page ends, whatever its number of documents. Without it the page ends after
+    /// `page_size` documents.
     pub end_cursor: Option<&'a str>,
-    /// Where this very page ended before, so that it ends there again: an earlier
-    /// [`Page::journal`]. Anything else is as good as none, so that it never makes a page larger.
+    /// An earlier [`Page::journal`] of the same page, so that it ends there again. Any other is
+    /// ignored, so that a journal never widens a page.
     pub journal: Option<&'a str>,
     /// Most documents of the page.
     pub page_size: u64,
-    /// The page ends early once it has read as many documents.
+    /// The page ends early once it has read this many documents.
     pub maximum_rows_read: Option<u64>,
-    /// The page ends early once it has read as many bytes.
+    /// The page ends early once it has read this many bytes.
     pub maximum_bytes_read: Option<u64>,
 }
 
-/// What a page has.
+/// A page of a query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
     /// The documents.
@@ -52,15 +52,15 @@ pub struct Page {
     pub is_done: bool,
     /// Where the next page begins.
     pub continue_cursor: String,
-    /// The same place, for whoever asks for the same page again.
+    /// The same place, for a client that reads the same page again.
     pub journal: String,
-    /// A place in the middle, to make two pages of this one.
+    /// A place in the middle, at which this page can be split.
     pub split_cursor: Option<String>,
-    /// Whether it should be made two.
+    /// Whether it should be split.
     pub page_status: Option<PageStatus>,
 }
 
-/// Whether a page should be made two.
+/// Whether a page should be split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageStatus {
     /// It has grown large.
@@ -70,7 +70,7 @@ pub enum PageStatus {
 }
 
 impl PageStatus {
-    /// The word that clients know.
+    /// The name that clients know.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SplitRecommended => "SplitRecommended",
@@ -80,12 +80,12 @@ impl PageStatus {
 }
 
 impl Tx {
-    /// Begins a query, given as the npm package's JSON; returns its number.
+    /// Begins a query, given as JSON of the npm package. Returns its number.
     ///
     /// # Errors
     ///
-    /// The query names an index that does not exist, uses one in another way than its fields' order
-    /// allows, or is one that this host does not support.
+    /// The query names an index that does not exist, compares its fields out of order, or uses
+    /// something that this host does not support.
     pub fn query(&mut self, component: &ComponentPath, query: &Json) -> Result<u32, StoreError> {
         self.count_query()?;
         let plan = self.plan(component, query)?;
@@ -175,8 +175,8 @@ impl Tx {
             // At least one row, or the next page would begin where this one does.
             let is_over = is_over && !positions.is_empty();
             match &end {
-                // The next page begins at this end whatever happens, so what is missing of this one
-                // must be said.
+                // The next page begins at this end whatever happens, so the client must learn that
+                // this one is incomplete.
                 Some(end) if is_over => {
                     status = Some(PageStatus::SplitRequired);
                     break Some(end.clone());

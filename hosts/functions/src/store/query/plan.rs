@@ -19,10 +19,10 @@ use crate::{
 /// Most filters and limits of one query.
 const MAX_OPERATORS: usize = 256;
 
-/// A query as a client's JSON says it, with the range of keys that it reads.
+/// A parsed query, with the range of keys that it reads.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    /// None if the table does not exist: then there is nothing to read.
+    /// `None` if the table does not exist. There is nothing to read then.
     pub(super) table: Option<Arc<Table>>,
     pub(super) is_by_id: bool,
     pub(super) start: Key,
@@ -39,7 +39,7 @@ pub(super) enum Operator {
 }
 
 impl Tx {
-    /// Reads what a query needs to know of its table, and finds its range.
+    /// Parses a query and finds its range in its table.
     pub(super) fn plan(
         &mut self,
         component: &ComponentPath,
@@ -117,8 +117,7 @@ impl Tx {
     }
 }
 
-/// The keys that an index range means: equal values for the first fields, then bounds for the next
-/// one.
+/// The keys of an index range: equal values for the first fields, then bounds for the next one.
 fn range_of(
     table: &str,
     index: &str,
@@ -204,7 +203,7 @@ impl Operator {
 }
 
 impl Plan {
-    /// Whether it is a place in this range. A key of an index that was replaced is none.
+    /// Whether the place is in this range. A key of a replaced index is not.
     pub(super) fn holds(&self, position: &Position) -> bool {
         match position {
             Position::Start | Position::End => true,
@@ -212,7 +211,7 @@ impl Plan {
         }
     }
 
-    /// Leaves out what comes up to a position.
+    /// Narrows the range to what comes after a position.
     pub(super) fn begin_after(&mut self, position: &Position) {
         match position {
             Position::Start => {}
@@ -224,7 +223,7 @@ impl Plan {
         }
     }
 
-    /// Leaves out what comes after a position.
+    /// Narrows the range to what comes up to a position.
     pub(super) fn end_with(&mut self, position: &Position) {
         match position {
             Position::Start => self.end = self.start.clone(),

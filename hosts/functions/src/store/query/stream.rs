@@ -15,7 +15,7 @@ use crate::{
 /// A query under way.
 pub(in crate::store) struct Stream {
     plan: Plan,
-    /// What the snapshot has in the range, and its next row once it was looked at.
+    /// The rows of the snapshot in the range, and the next one once it was fetched.
     stored: Option<fjall::Iter>,
     next_stored: Option<(Key, Key)>,
     is_at_end: bool,
@@ -30,8 +30,8 @@ impl Stream {
     /// The next document that passes all filters and limits.
     pub(super) fn next(&mut self, tx: &mut Tx) -> Result<Option<Arc<Object>>, StoreError> {
         loop {
-            // With a limit used up nothing more is read, so that what comes later is not depended
-            // on.
+            // Once a limit is used up nothing more is read, so that the result does not depend on
+            // later rows.
             if self.plan.operators.iter().any(|operator| matches!(operator, Operator::Limit(0))) {
                 return Ok(None);
             }
@@ -53,8 +53,8 @@ impl Stream {
         Ok(true)
     }
 
-    /// The next row of the range and its document, whether or not it passes. What is left of the
-    /// range begins after it.
+    /// The next row of the range and its document, passing or not. The rest of the range begins
+    /// after it.
     pub(super) fn next_row(
         &mut self,
         tx: &mut Tx,
@@ -94,15 +94,15 @@ impl Stream {
         }
     }
 
-    /// The next key of the range that the transaction sees, with what the snapshot stores under it
-    /// if it is not one that the transaction wrote.
+    /// The next key of the range that the transaction sees, with its value in the snapshot unless
+    /// the transaction wrote it.
     fn next_key(&mut self, tx: &Tx) -> Result<Option<(Key, Option<Key>)>, StoreError> {
         let is_descending = self.plan.is_descending;
         let mut range = self.plan.start.clone()..self.plan.end.clone();
         loop {
             self.look_at_stored(tx)?;
             let stored = self.next_stored.as_ref().map(|(key, _)| key);
-            // A write of the transaction that comes before what is stored, or stands in its place.
+            // A write of the transaction that comes before the stored row, or replaces it.
             let own = if self.plan.is_by_id {
                 nearest(tx.documents.range(range.clone()), is_descending)
                     .map(|(key, write)| (key, write.current.is_some()))
@@ -131,7 +131,7 @@ impl Stream {
         }
     }
 
-    /// Fetches the next row of the snapshot unless it is there.
+    /// Fetches the next row of the snapshot unless it was fetched.
     fn look_at_stored(&mut self, tx: &Tx) -> Result<(), StoreError> {
         if self.next_stored.is_some() {
             return Ok(());

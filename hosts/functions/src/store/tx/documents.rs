@@ -14,13 +14,12 @@ use crate::{
 };
 
 impl Tx {
-    /// The document with an id, as a function may read it: a document of another component does not
-    /// exist, and one of a system table is refused. `table` is the table that the caller expects it
-    /// in, if it says.
+    /// The document with an id. Documents of other components do not exist; those of system tables
+    /// are refused to functions. `table` is the table that the caller expects, if it names one.
     ///
     /// # Errors
     ///
-    /// The text is no id, or that of a document in another table than expected.
+    /// The text is not an id, or is the id of a document in another table than expected.
     pub fn get(
         &mut self,
         component: &ComponentPath,
@@ -35,12 +34,12 @@ impl Tx {
         Ok(document.map(|document| Value::Object(Arc::unwrap_or_clone(document))))
     }
 
-    /// Inserts a document; returns its id. The table comes into being with its first document.
+    /// Inserts a document and returns its id. The first document creates the table.
     ///
     /// # Errors
     ///
-    /// The table's name is not allowed or a system table's, or the value is no document that the
-    /// table accepts.
+    /// The table's name is invalid or that of a system table, or the table does not accept the
+    /// value.
     pub fn insert(
         &mut self,
         component: &ComponentPath,
@@ -65,7 +64,7 @@ impl Tx {
             Some(table) => self.checked(table, fields)?,
             None => fields,
         };
-        // The seed makes the id, so a seed that is used twice would make the same one.
+        // Ids derive from the seed, so a seed used twice repeats them.
         let (id, key) = loop {
             let id = id::encode(number, self.chance.next_u128());
             let key = key::document(number, &id);
@@ -95,7 +94,7 @@ impl Tx {
     ///
     /// # Errors
     ///
-    /// There is no such document, or it would be none that the table accepts.
+    /// There is no such document, or the table does not accept the result.
     pub fn patch(
         &mut self,
         component: &ComponentPath,
@@ -118,11 +117,11 @@ impl Tx {
         self.update(&table, key, id, before, fields)
     }
 
-    /// Puts another document in the place of one.
+    /// Replaces a document.
     ///
     /// # Errors
     ///
-    /// There is no such document, or the value is none that the table accepts.
+    /// There is no such document, or the table does not accept the value.
     pub fn replace(
         &mut self,
         component: &ComponentPath,
@@ -138,7 +137,7 @@ impl Tx {
         self.update(&table, key, id, before, fields)
     }
 
-    /// Removes a document; returns it.
+    /// Removes a document and returns it.
     ///
     /// # Errors
     ///
@@ -175,7 +174,7 @@ impl Tx {
         Ok(stored.saturating_add_signed(change))
     }
 
-    /// The id, if the text is one of a document in this table, whether or not the document exists.
+    /// The text, if it is the id of a document in this table. The document need not exist.
     ///
     /// # Errors
     ///
@@ -189,8 +188,8 @@ impl Tx {
         Ok(self.is_id(component, table, text).then(|| text.to_owned()))
     }
 
-    /// Whether the text is an id of a document in this table, whether or not the document exists:
-    /// what `v.id(table)` accepts.
+    /// Whether the text is the id of a document in this table, as `v.id(table)` means it. The
+    /// document need not exist.
     pub fn is_id(&mut self, component: &ComponentPath, table: &str, text: &str) -> bool {
         match (id::table_number(text), self.table(component, table)) {
             (Ok(number), Some(table)) => table.number == number,
@@ -214,8 +213,7 @@ impl Tx {
         validator.check(value, &|table, text| tx.borrow_mut().is_id(component, table, text))
     }
 
-    /// Finds the table of an id and the document's key in it. `None`: there can be no such
-    /// document.
+    /// Finds the table of an id and the document's key in it. `None` if no such document can exist.
     fn find(
         &mut self,
         method: &str,
@@ -259,7 +257,7 @@ impl Tx {
         Ok(Some((table, key)))
     }
 
-    /// The document that is about to be changed.
+    /// Reads the document that is about to change.
     fn existing(
         &mut self,
         method: &str,
@@ -293,7 +291,7 @@ impl Tx {
         self.put(table, key, Some(before), Some(document))
     }
 
-    /// The fields, if the table accepts a document of them.
+    /// Returns the fields if the table accepts them.
     fn checked(&mut self, table: &Arc<Table>, fields: Object) -> Result<Object, StoreError> {
         let Some((validator, _)) = &table.validator else { return Ok(fields) };
         let value = Value::Object(fields);
@@ -306,7 +304,7 @@ impl Tx {
         Ok(value.into_object().unwrap_or_default())
     }
 
-    /// Notes a write, with the index entries that go with it.
+    /// Records a write and its index entries.
     fn put(
         &mut self,
         table: &Arc<Table>,
@@ -349,7 +347,7 @@ fn with_system_fields(mut fields: Object, id: &str, creation_time: Value) -> Arc
     Arc::new(fields)
 }
 
-/// Whether a write may mention this field of the system: only with the value that it has.
+/// Checks a system field in a write: it may be named only with its current value.
 fn check_system_field(
     name: &str,
     value: Option<&Value>,

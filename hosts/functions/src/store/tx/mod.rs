@@ -37,24 +37,24 @@ enum Access {
     Host,
 }
 
-/// A transaction: reads a snapshot and its own writes, which nobody else sees before
+/// A transaction. It reads a snapshot and its own writes, which no other transaction sees before
 /// [`commit`](Self::commit).
 ///
-/// Dropping it gives it up. An operation that failed with [`StoreError::User`] has changed nothing,
+/// Dropping it rolls it back. An operation that fails with [`StoreError::User`] changes nothing,
 /// and the transaction may go on.
 pub struct Tx {
     pub(in crate::store) store: Store,
     pub(in crate::store) snapshot: Snapshot,
-    /// Where ids come from. No other random bits of the execution do.
+    /// The source of ids, and of no other random bits of the execution.
     chance: Chance,
     /// Documents written, by their keys.
     pub(in crate::store) documents: BTreeMap<Key, Write>,
-    /// Index entries written: whether they are there now.
+    /// Index entries written: whether each exists now.
     pub(in crate::store) entries: BTreeMap<Key, bool>,
     created: BTreeMap<(ComponentPath, String), Arc<Table>>,
-    /// How to take back what was written, the last at the end.
+    /// How to undo each write, the latest last.
     undo: Vec<Undo>,
-    /// Where each open sub-transaction begins in `undo`.
+    /// Where each open nested transaction begins in `undo`.
     nested: Vec<usize>,
     pub(in crate::store) reads: ReadSet,
     pub(in crate::store) streams: HashMap<u32, Stream>,
@@ -110,18 +110,18 @@ impl Tx {
         &self.snapshot
     }
 
-    /// Begins a sub-transaction.
+    /// Begins a nested transaction.
     pub fn begin_nested(&mut self) {
         self.nested.push(self.undo.len());
     }
 
-    /// Ends the innermost sub-transaction; its writes become those of the transaction around it.
+    /// Ends the innermost nested transaction. Its writes become those of the one around it.
     pub fn commit_nested(&mut self) {
         self.nested.pop();
     }
 
-    /// Ends the innermost sub-transaction and takes back its writes. What it read stays read: that
-    /// it failed may depend on it.
+    /// Ends the innermost nested transaction and undoes its writes. Its reads stay: its failure may
+    /// depend on them.
     pub fn rollback_nested(&mut self) {
         let begin = self.nested.pop().unwrap_or(0);
         for undo in self.undo.drain(begin..).rev() {
@@ -140,7 +140,7 @@ impl Tx {
         &self.reads
     }
 
-    /// What was read, taken out. For a transaction that is not going to be committed.
+    /// Takes the read set out of a transaction that will not be committed.
     pub fn take_reads(&mut self) -> ReadSet {
         std::mem::take(&mut self.reads)
     }
@@ -170,7 +170,7 @@ impl Tx {
         self.metrics
     }
 
-    /// Whether something would be committed.
+    /// Whether a commit would change anything.
     pub fn has_writes(&self) -> bool {
         !self.created.is_empty() || self.documents.values().any(Write::is_change)
     }
@@ -180,7 +180,7 @@ impl Tx {
     ///
     /// # Errors
     ///
-    /// Somebody else committed something that this transaction depends on, or the store failed.
+    /// Another commit conflicts with this transaction, or the store failed.
     pub fn commit(self) -> Result<Timestamp, CommitError> {
         if !self.has_writes() {
             return Ok(self.snapshot.ts());
@@ -191,7 +191,7 @@ impl Tx {
         store.commit(request)
     }
 
-    /// All that the commit needs, worked out before it is anybody's turn.
+    /// The commit's request, computed before the leader takes it.
     pub(in crate::store) fn into_request(self, checked: Timestamp) -> Result<Request, StoreError> {
         let mut written = Vec::new();
         let mut puts = Vec::new();
@@ -208,8 +208,7 @@ impl Tx {
             });
             written.push(key.clone());
             puts.push((key, value));
-            // A document that changed in place is another one to those who read it through an
-            // index.
+            // A document that changed in place has changed for readers of the index too.
             for index in &write.table.indexes {
                 let before =
                     write.base.as_ref().map(|document| index.entry(document)).transpose()?;
@@ -242,7 +241,7 @@ impl Tx {
         })
     }
 
-    /// The table of a name, having read whether there is one and what its schema is.
+    /// The table of a name. Its existence and its schema count as read.
     pub(in crate::store) fn table(
         &mut self,
         component: &ComponentPath,
@@ -259,7 +258,7 @@ impl Tx {
         table
     }
 
-    /// The document now, having read it.
+    /// The current document. It counts as read.
     pub(super) fn current(&mut self, key: &Key) -> Result<Option<Arc<Object>>, StoreError> {
         self.reads.add_key(key);
         match self.documents.get(key) {
@@ -268,7 +267,7 @@ impl Tx {
         }
     }
 
-    /// The document in the snapshot, and its bytes there. Not noted as read.
+    /// The document in the snapshot and its size in bytes. It does not count as read.
     pub(in crate::store) fn stored(
         &self,
         key: &Key,
@@ -279,18 +278,18 @@ impl Tx {
         }
     }
 
-    /// What the snapshot has in a range. Not noted as read.
+    /// The rows of the snapshot in a range. They do not count as read.
     pub(in crate::store) fn stored_range(&self, range: std::ops::Range<Key>) -> fjall::Iter {
         self.store.range_at(&self.snapshot, range)
     }
 
-    /// The document now, read and counted.
+    /// The current document, read and counted towards the limits.
     pub(super) fn read(&mut self, key: &Key) -> Result<Option<Arc<Object>>, StoreError> {
         self.reads.add_key(key);
         self.read_through_index(key)
     }
 
-    /// The document now, counted; the index entry that led to it is what was read.
+    /// The current document, counted towards the limits; its index entry is what was read.
     pub(in crate::store) fn read_through_index(
         &mut self,
         key: &Key,
@@ -319,10 +318,10 @@ impl Write {
     }
 }
 
-/// The fields of what is stored as a document.
+/// Decodes a stored document.
 pub(in crate::store) fn decode_document(bytes: &[u8]) -> Result<Arc<Object>, StoreError> {
     let fields = encoding::decode(bytes)?.into_object();
     fields
         .map(Arc::new)
-        .ok_or_else(|| StoreError::damaged("the store holds a document that is none"))
+        .ok_or_else(|| StoreError::damaged("the store holds a document that is not an object"))
 }
