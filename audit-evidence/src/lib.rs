@@ -14,6 +14,7 @@
 //! - [`ObjectHead`], [`Salts`], [`Certificate`]: what an object carries, how its records become
 //!   leaves, and how a stream's key belongs to a host.
 //! - [`Sidecar`]: the same as a file, for stores that keep no metadata.
+//! - [`StreamSigner`], [`ObjectHasher`]: how a host makes these while it writes.
 //! - [`SystemRecord`]: what a host says about a stream, within the stream.
 //! - [`CheckedObject`], [`StreamVerifier`], [`BucketReport`]: what an auditor finds in a bucket,
 //!   each [`Finding`] with its kind of [`Alarm`]. [`State`] is the memory between two looks.
@@ -36,30 +37,15 @@
 //! // Seeds are random; these are for the example.
 //! let host = SignerKey::from_seed("example.com/api", KeyKind::Ed25519, &[1; 32])?;
 //! let stream = "01M86YQH3BN92MTRKE2RS1CKJ5";
-//! let origin = origin(host.verifier().name(), stream);
-//! let stream_key = SignerKey::from_seed(&origin, KeyKind::Ed25519, &[2; 32])?;
-//! let certificate = Certificate::issue(&host, stream_key.verifier());
+//! let signer = StreamSigner::new(&host, stream, &[2; 32])?;
 //!
 //! let key = format!("dt=2026-11-24/hour=14/{stream}-000000000000.ndjson.zst");
 //! let lines: [&[u8]; 2] = [br#"{"action":"view"}"#, br#"{"action":"edit"}"#];
-//! let (salts, before) = (Salts::new(&key, 0, &[3; 32]), CompactRange::default());
-//! let mut range = before.clone();
-//! for (number, line) in (0..).zip(lines) {
-//!     range.push(salts.leaf(number, line));
+//! let mut hasher = ObjectHasher::new(&key, 0, 0, [3; 32]);
+//! for line in lines {
+//!     hasher.lines(&[line, b"\n"].concat());
 //! }
-//! let root = range.root().ok_or("the range begins at 0")?;
-//! let head = ObjectHead {
-//!     first: 0,
-//!     count: 2,
-//!     sha256: [0; 32], // of the lines
-//!     stable: 0,
-//!     seed: [3; 32],
-//!     before,
-//!     root,
-//!     signature: Checkpoint::new(&origin, 2, root)?.sign(&stream_key),
-//!     name: host.verifier().name().to_owned(),
-//!     certificate,
-//! };
+//! let (head, _) = signer.seal(CompactRange::default(), &hasher.finish());
 //!
 //! // What an auditor has is the object, its metadata, and the host's public key.
 //! let metadata = head.to_metadata();
@@ -69,10 +55,12 @@
 //! let tree = read.tree(&key, lines)?;
 //!
 //! let path = tree.inclusion(1).ok_or("the record is in the object")?;
+//! let salts = Salts::new(&key, read.stable, &read.seed);
 //! let proof = Proof::new(Some(&salts.salt(1)), 1, path, read.note())?;
+//! let stream_key = read.certificate.stream_key();
 //! let salt = proof.extra().ok_or("a record's proof has its salt")?;
 //! proof.verify_path(&Hash::leaf(&[salt, lines[1]]))?;
-//! assert_eq!(proof.note().verify(stream_key.verifier()), Ok(true));
+//! assert_eq!(proof.note().verify(stream_key), Ok(true));
 //! # Ok(())
 //! # }
 //! ```
@@ -90,6 +78,7 @@ mod system;
 mod tree;
 mod verify;
 mod witness;
+mod writer;
 
 pub use checkpoint::{Checkpoint, InvalidCheckpoint};
 pub use hash::{Hash, InvalidBase64};
@@ -109,3 +98,4 @@ pub use verify::{
     State, StreamReport, StreamVerifier, Trust,
 };
 pub use witness::{AddCheckpoint, Refusal, Witnessed};
+pub use writer::{HashedObject, ObjectHasher, StreamSigner, is_host_name};

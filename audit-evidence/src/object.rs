@@ -183,6 +183,9 @@ impl ObjectHead {
     pub const FORMAT: &'static str = "2";
 
     /// The head as an object's metadata, names and values in ASCII.
+    ///
+    /// The value of `left` is empty for a stream's first object. Where a store takes no empty
+    /// values it may be left out.
     pub fn to_metadata(&self) -> [(&'static str, String); 12] {
         let ObjectHead {
             first, count, sha256, stable, seed, before, root, signature, name, ..
@@ -230,7 +233,9 @@ impl ObjectHead {
         let first = first.ok_or(HeadError::Malformed("count"))?;
         let sha256 = from_hex(get("sha256")?).ok_or(HeadError::Malformed("sha256"))?;
         let stable = number("stable")?;
-        let left = decode(get("left")?).map_err(|_| HeadError::Malformed("left"))?;
+        // Not every store keeps a value that is empty, and nothing is before the first record.
+        let left = if first == 0 { metadata("left").unwrap_or("") } else { get("left")? };
+        let left = decode(left).map_err(|_| HeadError::Malformed("left"))?;
         let (left, rest) = left.as_chunks::<{ Hash::BYTES }>();
         let left: Vec<Hash> = left.iter().map(|&bytes| Hash::from_bytes(bytes)).collect();
         let before = CompactRange::from_hashes(first, &left).ok().filter(|_| rest.is_empty());

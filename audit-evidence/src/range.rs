@@ -96,8 +96,12 @@ impl CompactRange {
     /// If the range ends at [`MAX_END`](Self::MAX_END).
     pub fn push(&mut self, leaf: Hash) {
         assert!(self.end < Self::MAX_END, "a tree has at most 2^63 leaves");
-        let mut node = Node { start: self.end, level: 0, hash: leaf };
         self.end += 1;
+        self.push_node(Node { start: self.end - 1, level: 0, hash: leaf });
+    }
+
+    /// Appends a subtree, whose leaves `end` counts already.
+    fn push_node(&mut self, mut node: Node) {
         // Two complete subtrees of one size are one of twice the size, if they are siblings.
         while let Some(left) = self.nodes.last().copied() {
             let is_sibling = left.level == node.level && left.start >> left.level & 1 == 0;
@@ -109,6 +113,17 @@ impl CompactRange {
             node = Node { start: left.start, level: left.level + 1, hash };
         }
         self.nodes.push(node);
+    }
+
+    /// The range of both, where `later` begins where this one ends; `None` if it does not.
+    #[must_use]
+    pub fn join(mut self, later: &CompactRange) -> Option<CompactRange> {
+        if later.begin != self.end {
+            return None;
+        }
+        self.end = later.end;
+        later.nodes.iter().for_each(|&node| self.push_node(node));
+        Some(self)
     }
 
     /// The root of the tree over the range. `None` when the range does not begin at 0.

@@ -11,3 +11,4 @@ mod trees_match_the_vectors;
 mod vectors;
 mod verify;
 mod witnesses_sign_one_history;
+mod writers_satisfy_the_verifier;
