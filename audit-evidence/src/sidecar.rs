@@ -11,7 +11,7 @@ use crate::ObjectHead;
 /// use audit_evidence::Sidecar;
 ///
 /// let key = "dt=2026-11-24/hour=14/01M86YQH3BN92MTRKE2RS1CKJ5-000000000000.ndjson.zst";
-/// assert_eq!(Sidecar::key_of(key), format!("_audit/heads/{key}"));
+/// assert_eq!(Sidecar::key_of(key), format!("_audit/heads/{key}.head"));
 ///
 /// let sidecar = Sidecar::parse(b"format 2\nleft \n").ok_or("these are members")?;
 /// assert_eq!((sidecar.get("format"), sidecar.get("left")), (Some("2"), Some("")));
@@ -27,9 +27,10 @@ impl Sidecar {
     /// The longest file that is read, in bytes: the metadata that stores keep has 2 KB.
     pub const MAX_BYTES: u64 = 4 << 10;
 
-    /// The key of the file that stands for the metadata of the object at `key`.
+    /// The key of the file that stands for the metadata of the object at `key`. It ends in
+    /// `.head`, so that a pattern for objects matches none of these, wherever it looks.
     pub fn key_of(key: &str) -> String {
-        format!("_audit/heads/{key}")
+        format!("_audit/heads/{key}.head")
     }
 
     /// The file of an object.
