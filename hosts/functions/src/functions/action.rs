@@ -41,7 +41,8 @@ pub(super) async fn run(
     run_with(permit, functions, component, name, args, caller, scheduled).await
 }
 
-/// The same, for one who bounds the number of actions. `permit` is dropped when it has ended.
+/// As [`run`], with a permit from a caller that bounds the number of actions itself. The permit is
+/// released when the action ends.
 pub(super) async fn run_with(
     permit: impl Send + 'static,
     functions: &Functions,
@@ -74,7 +75,7 @@ pub(super) async fn run_with(
             if is_lost.load(Ordering::Acquire) {
                 inner.workers.find_thread();
             }
-            // Nobody waits any more: there is nobody to tell.
+            // The caller went away.
             drop(answer.send(done));
         })
     };
@@ -82,7 +83,7 @@ pub(super) async fn run_with(
         tracing::error!(%error, "no thread for an action");
         CallError::Overloaded("there is no thread for an action".to_owned())
     })?;
-    // In a task of its own, since the action goes on when its caller goes away.
+    // In a task of its own: an action runs on when its caller goes away.
     let inner = Arc::clone(inner);
     let watching = tokio::spawn(async move {
         let _permit = permit;
@@ -111,10 +112,10 @@ pub(super) async fn run_with(
     watching.await.unwrap_or_else(|error| Err(CallError::internal(error)))
 }
 
-/// How often it is looked whether an action's thread is stuck.
+/// How often the thread of an action is checked for being stuck.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
-/// An action that runs, with the program that it began with.
+/// A running action, with the program that it began with.
 struct Running {
     functions: Functions,
     deployed: Arc<Deployed>,
@@ -130,7 +131,7 @@ impl Running {
     fn run(&self, pulse: &Pulse) -> Result<Answered, CallError> {
         let target = self.deployed.target(&self.component, &self.name)?;
         let inner = &self.functions.inner;
-        // Ids are checked against the tables there are now.
+        // Ids are checked against the current tables.
         let tx = RefCell::new(inner.store.begin(&inner.store.latest(), 0));
         let is_id = |table: &str, id: &str| tx.borrow_mut().is_id(&target.component, table, id);
         if let Err(message) = self.deployed.validators.check_arguments(&target, &self.args, &is_id)
@@ -145,7 +146,7 @@ impl Running {
             args: &args,
             request_id: self.caller.request.request_id().as_str(),
         };
-        // What an action does is not replayed: it has the time and randomness of its moment.
+        // An action is never replayed, so it may use the current time and fresh randomness.
         let seed = Seed { random: inner.chance().next_seed(), now_ms: inner.now_ms() as f64 };
         let mut host = InAction { running: self, target: target.clone(), pulse };
         let limits = &inner.settings.action_limits;
@@ -176,7 +177,7 @@ fn failed(message: impl Into<String>) -> SyscallError {
     SyscallError { message: message.into(), data: None }
 }
 
-/// What a call of a function gives to the function that called it.
+/// The result of a call, for the calling function.
 fn passed_on(called: Result<Answered, CallError>) -> Done {
     match called {
         Ok(Answered { result: Ok(value), .. }) => Ok(value.to_string()),
@@ -187,7 +188,7 @@ fn passed_on(called: Result<Answered, CallError>) -> Done {
     }
 }
 
-/// What a function hears of the store.
+/// An error of the store, as the function sees it.
 fn told(error: &StoreError) -> String {
     match error {
         StoreError::User(message) => message.clone(),
@@ -227,8 +228,8 @@ impl InAction<'_> {
         Ok((target, args.get("args").cloned().unwrap_or_else(|| json!({}))))
     }
 
-    /// Begins what answers later. Whatever it calls is audited on its own, for the request that
-    /// called the action.
+    /// Begins an asynchronous operation. Each function that it calls is audited on its own, for the
+    /// request that called the action.
     fn begin(&self, op: &str, args: &Json, later: Later) -> Result<(), SyscallError> {
         let Running { functions, caller, scheduled, tasks, .. } = self.running;
         let (functions, caller, scheduled) = (functions.clone(), caller.clone(), scheduled.clone());

@@ -1,4 +1,4 @@
-//! Sealed results of queries by what was asked.
+//! The cache of sealed query results.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,14 +15,14 @@ use super::turns::Lane;
 use crate::store::Timestamp;
 use crate::value::ComponentPath;
 
-/// What an entry takes besides what is counted byte by byte: its places in maps and allocations.
+/// The overhead of an entry, in bytes: its slots in maps and its allocations.
 const ENTRY_BYTES: usize = 512;
 
 /// About how large an entry is. The cache remembers as many keys that it evicted as half of these
 /// would be, to know what is used often.
 const USUAL_BYTES: usize = 4 << 10;
 
-/// What is asked: a query with its arguments, for an identity.
+/// The key of a result: a query, its arguments, and an identity.
 #[derive(Debug, Clone)]
 pub struct QueryKey {
     pub(super) component: ComponentPath,
@@ -30,13 +30,14 @@ pub struct QueryKey {
     /// As JSON in Convex's encoding, members in order: equal arguments are equal text.
     pub(super) args: Arc<str>,
     pub(super) identity: Option<Arc<Identity>>,
-    /// Where pages end that a client has.
+    /// Where the client's pages end.
     pub(super) journal: Option<Arc<str>>,
-    /// Who takes the turn if it has to be computed. Any caller may be handed the result.
+    /// The lane that waits for a thread if the result must be computed. Any caller may get the
+    /// result.
     pub(super) lane: Lane,
 }
 
-/// Where a result is kept.
+/// The slot of a result.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Slot {
     component: ComponentPath,
@@ -46,7 +47,8 @@ struct Slot {
     identity: Whose,
 }
 
-/// Whom a result is for. A query that did not ask who calls gives all the same.
+/// The identity that a result is for. Results of queries that never read the identity are for
+/// everyone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Whose {
     Everyone,
@@ -54,7 +56,7 @@ enum Whose {
     Identity(Arc<str>),
 }
 
-/// How new a result must be.
+/// The required freshness of a result.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Wanted {
     /// As of now.
@@ -71,9 +73,9 @@ pub(super) struct QueryCache {
 #[derive(Debug)]
 struct State {
     entries: Entries,
-    /// The functions that asked who calls.
+    /// The functions that have read the identity.
     personal: HashSet<(ComponentPath, Arc<str>)>,
-    /// Computations that wait or run, so that callers of the same share one.
+    /// Waiting and running computations, which callers with the same key share.
     flights: HashMap<Slot, Arc<Flight>>,
 }
 
@@ -82,7 +84,7 @@ type Entries = Cache<Slot, Entry, Bytes, DefaultHashBuilder, Evicted>;
 #[derive(Debug, Clone)]
 struct Entry {
     result: Arc<CachedQuery>,
-    /// In bytes, its slot included.
+    /// Its size in bytes, the slot included.
     weight: u64,
 }
 
@@ -96,7 +98,7 @@ impl Weighter<Slot, Entry> for Bytes {
     }
 }
 
-/// Collects what is evicted, so that it is dropped after the lock is released.
+/// Collects evicted entries, to drop them after the lock is released.
 #[derive(Debug, Clone)]
 struct Evicted;
 
@@ -146,8 +148,8 @@ impl QueryKey {
     }
 }
 
-/// A computation that callers of the same share. Each waits for a thread in its own lane, and the
-/// first that gets one computes for all: nobody waits behind what another caller sent before.
+/// A computation that callers with the same key share. Each waits for a thread in its own lane, and
+/// the first to get one computes for all, so that no caller waits behind the other jobs of another.
 #[derive(Debug)]
 pub(super) struct Flight {
     slot: Slot,
@@ -156,7 +158,7 @@ pub(super) struct Flight {
     has_landed: watch::Sender<bool>,
 }
 
-/// How many callers wait for a thread to compute one result. More than these wait for one of them.
+/// The most callers that each wait for a thread to compute one result. Further ones wait for these.
 const MAX_LANES: usize = 64;
 
 impl Flight {
@@ -169,18 +171,18 @@ impl Flight {
         }
     }
 
-    /// Whether a caller of this lane is to wait for a thread, and not for the others only.
+    /// Whether a caller of this lane should wait for a thread itself.
     pub(super) fn boards(&self, lane: Lane) -> bool {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         !self.is_claimed.load(Ordering::Acquire) && lanes.len() < MAX_LANES && lanes.insert(lane)
     }
 
-    /// Whether the caller is the one to compute.
+    /// Whether the caller computes the result.
     pub(super) fn claim(&self) -> bool {
         !self.is_claimed.swap(true, Ordering::AcqRel)
     }
 
-    /// Returns once it is over, with a result in the cache or without.
+    /// Returns once the computation has ended, whether or not the cache has a result.
     pub(super) async fn landed(&self) {
         // The sender is in here.
         drop(self.has_landed.subscribe().wait_for(|has_landed| *has_landed).await);
@@ -225,7 +227,7 @@ impl QueryCache {
         found
     }
 
-    /// The computation of this that waits or runs; begins one if there is none.
+    /// The pending computation of a key, or a new one.
     pub(super) fn join(&self, key: &QueryKey) -> Arc<Flight> {
         let mut state = self.state();
         let is_personal = state.personal.contains(&key.function());
@@ -234,8 +236,8 @@ impl QueryCache {
         Arc::clone(state.flights.entry(slot.clone()).or_insert_with(flight))
     }
 
-    /// Ends a computation, whatever came of it: callers look into the cache, and those who do not
-    /// find what they want there begin another.
+    /// Ends a computation, whatever its outcome. Callers then look into the cache, and begin
+    /// another if they miss.
     pub(super) fn land(&self, flight: &Arc<Flight>) {
         let mut state = self.state();
         if state.flights.get(&flight.slot).is_some_and(|other| Arc::ptr_eq(other, flight)) {
@@ -255,7 +257,7 @@ impl QueryCache {
             return;
         }
         let slot = key.slot(if is_personal { key.whose() } else { Whose::Everyone });
-        // One who reads at an earlier time may come later: what is there is newer then, and stays.
+        // A read at an earlier time may end later. The newer entry stays.
         if state.entries.peek(&slot).is_some_and(|there| there.result.at() > result.at()) {
             return;
         }

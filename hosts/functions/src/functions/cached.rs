@@ -1,4 +1,4 @@
-//! The sealed result of a query: what a cache holds, and what each hand-out makes durable logs of.
+//! The sealed result of a query: what the cache holds, and whose logs every hand-out makes durable.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,13 +9,12 @@ use tokio::sync::oneshot;
 use super::call::{Answered, CallError, Caller, unreleased};
 use crate::store::{Timestamp, Watch};
 
-/// What a query gave at one time, sealed: nobody gets it but by [`release`](CachedQuery::release).
+/// The sealed result of a query at one time. Only [`release`](CachedQuery::release) hands it out.
 pub struct CachedQuery {
     sealed: Audited<Result<Arc<Answered>, CallError>>,
-    /// Of the result, if there is one. Says whether a subscriber has this already, and nothing
-    /// else.
+    /// The hash of the result, if there is one. It only tells whether a subscriber has this result.
     digest: Option<[u8; 32]>,
-    /// What all of this takes, in bytes, and rather more than less: what the cache counts.
+    /// An upper estimate of its memory, in bytes, which the cache counts.
     bytes: usize,
     at: Timestamp,
     watch: Watch,
@@ -25,7 +24,7 @@ pub struct CachedQuery {
     releases: Mutex<Releases>,
 }
 
-/// What is known of a result besides the result.
+/// The metadata of a result.
 pub(super) struct Facts {
     pub(super) digest: Option<[u8; 32]>,
     /// Of the result, in bytes.
@@ -33,13 +32,12 @@ pub(super) struct Facts {
     pub(super) at: Timestamp,
     pub(super) watch: Watch,
     pub(super) journal: Option<String>,
-    /// Whether it is for one identity alone.
+    /// Whether the result is for one identity alone.
     pub(super) is_personal: bool,
     pub(super) may_be_kept: bool,
 }
 
-/// Those who ask for a hand-out while another is being made durable: they go together with the
-/// next.
+/// Callers that arrive while a hand-out is made durable. They share the next write.
 #[derive(Default)]
 struct Releases {
     under_way: bool,
@@ -48,8 +46,7 @@ struct Releases {
 
 type HandedOut = Result<Arc<Answered>, CallError>;
 
-/// The most hand-outs that are made durable together: it bounds how long the first of them waits
-/// for the last.
+/// The most hand-outs that share a write. It bounds how long the first waits for the last.
 const MAX_RELEASED_TOGETHER: usize = 4_096;
 
 impl CachedQuery {
@@ -77,18 +74,17 @@ impl CachedQuery {
         }
     }
 
-    /// Whether both have the same result, so that who has one has the other.
+    /// Whether both have the same result.
     pub fn same_result(&self, other: &CachedQuery) -> bool {
         self.digest.is_some() && self.digest == other.digest
     }
 
-    /// Tells when a commit changes what the query read.
+    /// The watch on what the query read.
     pub fn watch(&self) -> &Watch {
         &self.watch
     }
 
-    /// Where the pages ended that the query read: given back with the next run, they end there
-    /// again.
+    /// Where the query's pages ended. Passed to the next run, they end there again.
     pub fn journal(&self) -> Option<&str> {
         self.journal.as_deref()
     }
@@ -105,7 +101,7 @@ impl CachedQuery {
         self.may_be_kept
     }
 
-    /// The time of what it read.
+    /// The time of the snapshot that it read.
     pub(super) fn at(&self) -> Timestamp {
         self.at
     }
@@ -115,13 +111,13 @@ impl CachedQuery {
         self.watch.invalid_since().is_none()
     }
 
-    /// Whether it is what the query gives at that time.
+    /// Whether it is the query's result at that time.
     pub(super) fn holds_at(&self, time: Timestamp) -> bool {
         self.at <= time && self.watch.invalid_since().is_none_or(|since| time < since)
     }
 
-    /// Makes the logs of one hand-out durable, then hands out. Callers who ask while others are
-    /// being served go together: one write for all of them.
+    /// Makes the logs of one hand-out durable, then hands out. Callers that arrive while others are
+    /// served share one write.
     ///
     /// # Errors
     ///
@@ -140,8 +136,7 @@ impl CachedQuery {
             !std::mem::replace(&mut releases.under_way, true)
         };
         if begin {
-            // In a task of its own: the first caller may go away and the others must not wait for
-            // ever.
+            // In a task of its own: if the first caller goes away, the others must still be served.
             tokio::spawn(Arc::clone(self).release_waiting());
         }
         answered.await.unwrap_or_else(|_| Err(CallError::internal("the host is stopping")))

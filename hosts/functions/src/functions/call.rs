@@ -1,4 +1,4 @@
-//! Who calls, and what they are answered.
+//! Callers and the outcomes of their calls.
 
 use std::error::Error;
 use std::fmt;
@@ -15,24 +15,24 @@ use super::turns::Lane;
 use super::workers::Broken;
 use crate::store::{StoreError, Timestamp};
 
-/// Whose call it is.
+/// The caller of a function.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// What the variables of its logs stand for.
+    /// The request that gives the variables of its logs their values.
     pub request: RequestContext,
-    /// Who it is, if that was verified.
+    /// The verified identity, if there is one.
     pub identity: Option<Arc<Identity>>,
-    /// Whose turns on the worker threads its calls take.
+    /// The lane in which its calls wait for worker threads.
     pub lane: Lane,
 }
 
 impl Caller {
-    /// Someone whose identity is unknown. Takes turns with all others at the same address.
+    /// A caller without an identity, in the lane of its address.
     pub fn anonymous(request: RequestContext) -> Caller {
         Caller { lane: Lane::of(&request), request, identity: None }
     }
 
-    /// As whom the host runs what nobody calls: scheduled functions and crons.
+    /// The caller of scheduled functions and crons: the host itself.
     pub(super) fn host(request: RequestContext) -> Caller {
         Caller { request, identity: None, lane: Lane::HOST }
     }
@@ -42,7 +42,7 @@ impl Caller {
         Caller { identity, ..self }
     }
 
-    /// The same, with turns of its own, say for a connection.
+    /// The same, in a lane of its own, such as that of a connection.
     pub fn with_lane(self, lane: Lane) -> Caller {
         Caller { lane, ..self }
     }
@@ -52,7 +52,7 @@ impl Caller {
 pub struct Identity {
     claims: Json,
     token: String,
-    /// Two identities with the same claims are the same to a function.
+    /// Functions cannot tell two identities with the same claims apart.
     key: String,
 }
 
@@ -77,7 +77,7 @@ impl Identity {
     }
 }
 
-/// Shows neither token nor claims: they are the user's.
+/// Neither token nor claims are shown: they are personal data.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").finish_non_exhaustive()
@@ -102,7 +102,7 @@ impl Answered {
     }
 }
 
-/// A function that failed: for its author and its caller, not for the operator.
+/// A failure of the function itself, for its author and its caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
     /// What is shown.
@@ -116,25 +116,25 @@ pub struct Failed {
 pub struct Mutated {
     /// Its value or failure.
     pub answered: Answered,
-    /// When it committed, if it did: whoever reads at this time or later sees what it wrote.
+    /// When it committed, if it did. Reads at this time or later see its writes.
     pub committed: Option<Timestamp>,
 }
 
-/// A call that has no answer: nothing was handed out, and nothing committed unless it says so.
+/// A call without a result: nothing was handed out, and nothing committed unless it says so.
 ///
-/// Its `Display` is what a client may be told.
+/// Its `Display` is safe to send to clients.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum CallError {
     /// There is no such function for this caller.
     NotFound(String),
-    /// The call is not one: its arguments are no object, its path is malformed.
+    /// The call is malformed: its arguments are not an object, or its path is invalid.
     Invalid(String),
     /// The audit logs could not be made durable.
     NotDurable(Internal),
     /// Every attempt conflicted with other mutations.
     Conflict(String),
-    /// Too much is under way.
+    /// Too many calls are under way.
     Overloaded(String),
     /// The host failed: its store, or a thread of its own.
     Internal(Internal),
@@ -144,7 +144,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// A failure of the host's that only its operator may read. It is logged here, once.
+    /// A failure of the host that only its operator may read. It is logged here, once.
     pub(crate) fn internal(reason: impl fmt::Display) -> CallError {
         CallError::Internal(Internal::logged(reason))
     }
@@ -152,13 +152,12 @@ impl CallError {
     pub(super) fn of_store(error: &StoreError) -> CallError {
         match error {
             StoreError::Failed(_) => CallError::internal(chain(error)),
-            // The store refused something that the host itself asked for: it always will.
+            // The store rejected an operation of the host itself. Retrying would not help.
             StoreError::User(_) => CallError::of_function(chain(error)),
         }
     }
 
-    /// A failure that the function brought about, by what it made the host do: it will fail so
-    /// again.
+    /// A failure that the function caused in the host. It would recur.
     pub(super) fn of_function(reason: impl fmt::Display) -> CallError {
         CallError::Internal(Internal { may_pass: false, ..Internal::logged(reason) })
     }
@@ -182,8 +181,8 @@ impl From<Broken> for CallError {
     }
 }
 
-/// What went wrong, for the operator alone: neither `Display` nor `Debug` show it, so that it
-/// cannot reach a client by accident. They show the number under which it is logged.
+/// The cause of a failure, for the operator alone. Neither `Display` nor `Debug` shows it, so that
+/// it cannot reach a client by accident; they show the number under which it is logged.
 #[derive(Clone)]
 pub struct Internal {
     id: Arc<str>,
@@ -193,7 +192,7 @@ pub struct Internal {
 
 impl Internal {
     fn new(reason: String) -> Internal {
-        // It has to differ from others, and no more than that.
+        // It must be unique, and nothing else.
         let id = format!("{:016x}", RandomState::new().build_hasher().finish());
         Internal { id: id.into(), reason: reason.into(), may_pass: true }
     }
@@ -204,7 +203,7 @@ impl Internal {
         internal
     }
 
-    /// What only the operator may read.
+    /// The cause, for the operator's log.
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -245,8 +244,8 @@ impl fmt::Display for CallError {
 
 impl Error for CallError {}
 
-/// An error and what lies beneath it, in one line. Many callers may share one failure, whose
-/// sources cannot be cloned.
+/// An error and its sources, in one line. Many callers may share one failure, whose sources cannot
+/// be cloned.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -258,7 +257,8 @@ pub(super) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// A release that failed: for a log that was refused it is the function's failure, else nobody's.
+/// A failed release. For a refused log it is the function's failure; otherwise the logs were not
+/// made durable.
 pub(super) fn unreleased(error: &ReleaseError) -> Result<Answered, CallError> {
     match error {
         ReleaseError::Limit(_) | ReleaseError::Body(_) => Ok(Answered::failed(error.to_string())),
@@ -266,7 +266,7 @@ pub(super) fn unreleased(error: &ReleaseError) -> Result<Answered, CallError> {
     }
 }
 
-/// While a sink is away every call fails for it: one warning a second tells of all.
+/// While a sink is unavailable every call fails, so the warning is limited to one a second.
 fn not_durable(reason: String) -> CallError {
     static TOLD: Mutex<Option<(Instant, u64)>> = Mutex::new(None);
     let internal = Internal::new(reason);

@@ -1,4 +1,4 @@
-//! The program that is served, and how another takes its place.
+//! The served program, and how a new one replaces it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,10 +14,10 @@ use crate::program::Program;
 use crate::store::{CommitError, Store, StoreError};
 use crate::value::{ComponentPath, Value};
 
-/// The system table of the one document that every function reads.
+/// The system table of the document that every function reads.
 pub(super) const DEPLOYMENT: &str = "_deployment";
 
-/// A program that is served, and what was made of it.
+/// A served program and what was derived from it.
 pub(super) struct Deployed {
     pub(super) program: Program,
     pub(super) validators: Validators,
@@ -109,7 +109,7 @@ pub(super) fn deployment_document(store: &Store) -> Result<String, StoreError> {
     match tx.commit() {
         Ok(_) => Ok(id),
         Err(CommitError::Failed(error)) => Err(error),
-        // Nobody else has the store yet.
+        // No one else has the store yet, so this cannot conflict.
         Err(error @ (CommitError::Conflict { .. } | CommitError::Expired)) => {
             Err(StoreError::User(error.to_string()))
         }

@@ -1,4 +1,4 @@
-//! Where a test makes the host fail. Outside of tests there is nothing here.
+//! Faults that tests inject into the host. Empty outside of tests.
 
 #[cfg(test)]
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -8,21 +8,21 @@ use tokio::sync::oneshot;
 
 use crate::store::StoreError;
 
-/// What happens at an operation of the host. Cheap to clone.
+/// The scripted faults. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Faults {
     #[cfg(test)]
     at: Arc<Mutex<Option<(String, Fault)>>>,
 }
 
-/// What goes wrong.
+/// A fault.
 #[cfg(test)]
 pub(super) enum Fault {
     /// The store fails, for a reason that no client may read.
     Store(&'static str),
     /// The thread panics.
     Panic,
-    /// The thread says that it is here, and does not go on before the sender is dropped.
+    /// The thread reports that it got here, and goes on when the sender is dropped.
     Hang { reached: oneshot::Sender<()>, hold: mpsc::Receiver<()> },
 }
 
@@ -43,7 +43,7 @@ impl Faults {
 
 #[cfg(test)]
 impl Faults {
-    /// The next operation of this name goes wrong, once.
+    /// The next operation of this name fails, once.
     pub(super) fn script(&self, operation: &str, fault: Fault) {
         *self.at() = Some((operation.to_owned(), fault));
     }

@@ -1,8 +1,7 @@
 //! An execution whose function runs on a worker thread.
 //!
-//! The thread only logs through it. It is the one who waits for the thread that takes the execution
-//! and seals it, whether the function came back with a value or a failure, panicked, or did not
-//! come back at all.
+//! The thread only logs through it. The task that waits for the thread takes the execution and
+//! seals it, whether the function returned a value or a failure, panicked, or never returned.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,15 +9,15 @@ use audit_runtime::{
     AuditError, Audited, Audits, Execution, FunctionKind, FunctionName, Mutation, Query,
 };
 
-/// Shared by the one who seals and the thread that logs.
+/// Shared by the task that seals and the thread that logs.
 pub(super) struct Held<K: Audits>(Arc<Mutex<State<K>>>);
 
 #[allow(clippy::large_enum_variant, reason = "one for each run, in an allocation of its own")]
 enum State<K: Audits> {
-    /// The thread has not begun.
+    /// The thread has not begun the function.
     Waiting,
     Running(Execution<K>),
-    /// It was sealed, or nobody is there who would: nothing can be logged in it.
+    /// It was sealed or abandoned. Nothing can be logged in it.
     Ended,
 }
 
@@ -36,8 +35,7 @@ impl<K: Audits> Held<K> {
         Held(Arc::clone(&self.0))
     }
 
-    /// Begins the execution, on its thread. Gives its time, or `None` if nobody is there any more
-    /// who would seal it.
+    /// Begins the execution, on its thread, and returns its time. `None` if it was abandoned.
     pub(super) fn begin(&self, execution: impl FnOnce() -> Execution<K>) -> Option<i64> {
         let mut state = self.state();
         if !matches!(*state, State::Waiting) {
@@ -49,8 +47,8 @@ impl<K: Audits> Held<K> {
         Some(now_ms)
     }
 
-    /// Takes the execution, to end it. Nothing can be logged in it from here on: a thread that was
-    /// given up finds it gone.
+    /// Takes the execution, to end it. Nothing can be logged in it from here on, even by a thread
+    /// that was given up.
     pub(super) fn take(&self) -> Option<Execution<K>> {
         match std::mem::replace(&mut *self.state(), State::Ended) {
             State::Running(execution) => Some(execution),
@@ -84,8 +82,8 @@ impl Unsealed {
         self.0.share()
     }
 
-    /// Ends it with what came of it. This is the only way on. `unbegun` is the execution of one
-    /// that did not begin, and so logged nothing.
+    /// Seals it with its outcome, which is the only way on. `unbegun` makes the execution of a
+    /// query that did not begin, and so logged nothing.
     pub(super) fn seal<T>(
         self,
         outcome: T,
@@ -96,8 +94,7 @@ impl Unsealed {
 }
 
 impl Drop for Unsealed {
-    /// The caller went away while the query ran. Nobody is handed anything, so there is nothing to
-    /// log either.
+    /// The caller went away while the query ran. Nothing is handed out, so there is nothing to log.
     fn drop(&mut self) {
         if let Some(execution) = self.0.take() {
             drop(execution.seal(()));
@@ -105,7 +102,7 @@ impl Drop for Unsealed {
     }
 }
 
-/// What a function logs to: the execution, as the function itself or as one that it calls.
+/// Where a function logs: to the execution itself, or to a call nested in it.
 pub(super) struct Log {
     execution: Shared,
     /// The function that was called by the one that the execution began with, if it is one.
@@ -161,8 +158,7 @@ impl Log {
         }
     }
 
-    /// Refuses a log that could not be written as JSON: the function has failed. `None` if the
-    /// execution has ended.
+    /// Refuses a log that has no JSON, which fails the function. `None` if the execution has ended.
     pub(super) fn refuse(&self, reason: &str) -> Option<AuditError> {
         match &self.execution {
             Shared::Query(held) => Some(held.state().execution()?.log().refuse(reason)),
@@ -174,7 +170,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// What the function is told, if it may not call one of this kind.
+    /// The message for the function, if it may not call one of this kind.
     pub(super) fn nested(&self, kind: FunctionKind, name: String) -> Result<Log, String> {
         match (self.kind(), kind) {
             (FunctionKind::Query, FunctionKind::Mutation) => {

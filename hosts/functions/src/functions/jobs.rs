@@ -1,9 +1,9 @@
-//! Functions that are to run later: documents of the system tables `_scheduled_functions` and
+//! Scheduled functions and crons: documents of the system tables `_scheduled_functions` and
 //! `_cron_jobs`.
 //!
-//! A mutation and the note that it ran are one transaction, so that it has its effect once,
-//! whatever crashes in between. An action is noted as begun before it begins, so that it runs at
-//! most once: what it did outside cannot be taken back.
+//! A mutation and the record that it ran commit in one transaction, so that it takes effect once,
+//! whatever crashes. An action is recorded as begun before it begins, so that it runs at most once:
+//! its effects outside cannot be undone.
 
 use serde_json::{Value as Json, json};
 
@@ -11,12 +11,12 @@ use super::reference::Target;
 use crate::store::{StoreError, Tx};
 use crate::value::{ComponentPath, Value, patch_from_json};
 
-/// The table of functions that were scheduled by functions. Those may read it.
+/// The table of scheduled functions. Functions may read it.
 pub(super) const SCHEDULED: &str = "_scheduled_functions";
-/// The table of what `crons.ts` says: when each is due next.
+/// The table of crons: when each is due next.
 pub(super) const CRONS: &str = "_cron_jobs";
 
-/// A function to be run at a time.
+/// A scheduled call of a function.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) component: ComponentPath,
@@ -30,7 +30,8 @@ pub(super) struct Job {
 const MAX_AHEAD_MS: f64 = 5.0 * 365.0 * 24.0 * 3_600.0 * 1_000.0;
 
 impl Job {
-    /// What `1.0/schedule` asks for: `{ts, args}`, with `ts` in seconds since the Unix epoch.
+    /// Parses the arguments of `1.0/schedule`: `{ts, args}`, with `ts` in seconds since the Unix
+    /// epoch.
     pub(super) fn from_json(
         target: &Target<'_>,
         request: &Json,
@@ -62,7 +63,7 @@ impl Job {
         self.args.to_string().len() as u64
     }
 
-    /// From a document of [`SCHEDULED`] in `component`.
+    /// Reads a document of [`SCHEDULED`] in `component`.
     fn from_document(component: &ComponentPath, document: &Json) -> Option<Job> {
         let target = match document.get("component").and_then(Json::as_str) {
             Some(path) => ComponentPath::parse(path),
@@ -77,7 +78,7 @@ impl Job {
     }
 }
 
-/// Writes down a job. It will run if the transaction commits. Gives the id of its document.
+/// Schedules a job, which will run if the transaction commits. Returns the id of its document.
 pub(super) fn schedule(tx: &mut Tx, from: &ComponentPath, job: &Job) -> Result<String, StoreError> {
     let Job { component, function, args, at_ms } = job;
     let mut document = json!({
@@ -93,7 +94,7 @@ pub(super) fn schedule(tx: &mut Tx, from: &ComponentPath, job: &Job) -> Result<S
     tx.as_system(|tx| tx.insert(from, SCHEDULED, document))
 }
 
-/// Takes a job back, if it has not begun.
+/// Cancels a job that has not begun.
 pub(super) fn cancel(
     tx: &mut Tx,
     component: &ComponentPath,
@@ -150,7 +151,7 @@ fn end(
     patch(tx, component, SCHEDULED, id, json!({ "state": state, "completedTime": now_ms as f64 }))
 }
 
-/// The most of an error that is kept, in bytes: it stands beside arguments of up to a whole
+/// The most of an error that is kept, in bytes: it is stored beside arguments of up to a whole
 /// document.
 const MAX_ERROR_BYTES: usize = 8 << 10;
 
@@ -158,17 +159,17 @@ fn failure(error: &str) -> Json {
     json!({ "kind": "failed", "error": &error[..error.floor_char_boundary(MAX_ERROR_BYTES)] })
 }
 
-/// What made a function run that nobody called.
+/// Why the scheduler runs a function.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Due {
     /// A document of [`SCHEDULED`].
     Scheduled { component: ComponentPath, id: String },
-    /// A document of [`CRONS`], as it was: due at this time, and next at that.
+    /// A document of [`CRONS`]: when it was due, and when it is due next.
     Cron { component: ComponentPath, id: String, at_ms: f64, next_ms: f64 },
 }
 
 impl Due {
-    /// The document's id, for a function that asks what scheduled it.
+    /// The document's id, which the function may read.
     pub(super) fn scheduled_id(&self) -> Option<&str> {
         match self {
             Due::Scheduled { component: _, id } => Some(id),
@@ -176,8 +177,8 @@ impl Due {
         }
     }
 
-    /// Whether it is still to run. In the transaction that it then runs in, so that it conflicts
-    /// with one that cancels it meanwhile.
+    /// Whether it is still due. Read in the transaction of the function, so that a concurrent
+    /// cancellation conflicts with it.
     pub(super) fn is_due(&self, tx: &mut Tx) -> Result<bool, StoreError> {
         match self {
             Due::Scheduled { component, id } => {
@@ -191,10 +192,10 @@ impl Due {
         }
     }
 
-    /// Notes that it ran and succeeded.
+    /// Records that it succeeded.
     ///
-    /// A crash before the transaction commits: it has not run, and will. After: it has, and will
-    /// not again.
+    /// If the process dies before the transaction commits, the function has not run, and will.
+    /// After: it has run, and will not again.
     pub(super) fn succeeded(&self, tx: &mut Tx, now_ms: i64) -> Result<(), StoreError> {
         match self {
             Due::Scheduled { component, id } => {
@@ -204,8 +205,7 @@ impl Due {
         }
     }
 
-    /// Notes that it ran and failed, in a transaction of its own: that of the function was rolled
-    /// back.
+    /// Records that it failed, in a transaction of its own: that of the function was rolled back.
     pub(super) fn failed(&self, tx: &mut Tx, error: &str, now_ms: i64) -> Result<(), StoreError> {
         match self {
             Due::Scheduled { component, id } => end(tx, component, id, failure(error), now_ms),
@@ -213,10 +213,10 @@ impl Due {
         }
     }
 
-    /// Notes that an action begins.
+    /// Records that an action begins.
     ///
-    /// A crash after this: whoever opens the store next finds an action that began and did not end,
-    /// and notes that it failed.
+    /// If the process dies after this, the next one to open the store finds an action that began
+    /// and did not end, and records that it failed.
     pub(super) fn begins(&self, tx: &mut Tx) -> Result<(), StoreError> {
         match self {
             Due::Scheduled { component, id } => {
@@ -226,7 +226,7 @@ impl Due {
         }
     }
 
-    /// Notes that an action that began has ended.
+    /// Records that an action has ended.
     pub(super) fn ended(
         &self,
         tx: &mut Tx,
@@ -252,9 +252,8 @@ impl Due {
     }
 }
 
-/// Scheduled functions of a component in this state, the earliest first: at most so many of those
-/// that are wanted, at most [`MAX_ARGS_BYTES`] of arguments, and up to the first that is due after
-/// a time.
+/// Scheduled functions of a component in this state, the earliest first: at most `most` wanted
+/// ones, at most [`MAX_ARGS_BYTES`] of arguments, and up to the first that is due after a time.
 pub(super) fn in_state(
     tx: &mut Tx,
     component: &ComponentPath,
@@ -324,7 +323,7 @@ pub(super) fn ended_before(
     Ok(ids)
 }
 
-/// A cron as it is written down.
+/// A stored cron.
 #[derive(Debug)]
 pub(super) struct CronState {
     pub(super) id: String,
@@ -334,7 +333,7 @@ pub(super) struct CronState {
     pub(super) next_ms: f64,
 }
 
-/// What is written down of a component's crons.
+/// The stored crons of a component.
 pub(super) fn crons(tx: &mut Tx, component: &ComponentPath) -> Result<Vec<CronState>, StoreError> {
     let query = json!({ "source": { "type": "FullTableScan", "tableName": CRONS, "order": "asc" }, "operators": [] });
     let cron = |document: &Json| {
@@ -358,8 +357,7 @@ fn id_of(document: &Json) -> Option<String> {
     Some(document.get("_id")?.as_str()?.to_owned())
 }
 
-/// Shows documents of a query one after another until `show` says that it is enough, outside of the
-/// limits of a function.
+/// Passes the documents of a query to `show` until it returns false. They count towards no limit.
 fn each(
     tx: &mut Tx,
     component: &ComponentPath,

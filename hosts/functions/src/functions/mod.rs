@@ -1,4 +1,4 @@
-//! Calls of functions: what is between a client's request and a function that runs.
+//! Calls of functions, from a client's request to a running function and back.
 //!
 //! No query's result and no mutation's commit leaves this module before its audit logs are durable:
 //! results come sealed from [`audit_runtime`], a cache holds them sealed, and every hand-out
@@ -76,27 +76,27 @@ struct Inner {
     store: Store,
     settings: FunctionSettings,
     deployed: RwLock<Arc<Deployed>>,
-    /// The document that every function reads and every deployment writes: what ran with an older
-    /// program is out of date.
+    /// The document that every function reads and every deployment writes, so that a deployment
+    /// invalidates all earlier results.
     deployment_id: String,
     cache: QueryCache,
     workers: Workers,
     faults: Faults,
     actions: Arc<Semaphore>,
-    /// Told when there is something new to schedule.
+    /// Notified when something new is scheduled.
     rescheduled: Arc<Notify>,
     stopping: watch::Sender<bool>,
     scheduler: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What functions may take, and what they are told of where they run.
+/// The limits of functions, and what they can read about where they run.
 #[derive(Debug, Clone)]
 pub struct FunctionSettings {
-    /// What `ctx.meta.getDeploymentMetadata()` gives.
+    /// The result of `ctx.meta.getDeploymentMetadata()`.
     pub deployment: Deployment,
-    /// What one query or mutation may take, with all that it calls.
+    /// The limits of one query or mutation and all functions that it calls.
     pub limits: Limits,
-    /// What one action may take of JavaScript.
+    /// The limits of one action's JavaScript.
     pub action_limits: Limits,
     /// How many actions may run at once. Each has a thread of its own, since it waits for others.
     pub max_actions: usize,
@@ -131,7 +131,7 @@ impl Default for FunctionSettings {
     }
 }
 
-/// Where functions run, as they are told.
+/// Where functions run, as they can read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
     /// Its name, `local` by default.
@@ -200,8 +200,8 @@ impl Functions {
         Ok(functions)
     }
 
-    /// Begins no scheduled function any more, and returns when those that run have ended. Functions
-    /// can still be called.
+    /// Stops the scheduler: no scheduled function begins any more. Returns when the running ones
+    /// have ended. Functions can still be called.
     ///
     /// # Cancellation
     ///
@@ -220,7 +220,7 @@ impl Functions {
     /// started again: what they run cannot be stopped in any other way.
     pub async fn exhausted(&self) {
         let mut exhausted = self.inner.workers.exhausted();
-        // The sender is there as long as the functions are.
+        // The sender lives as long as the functions.
         drop(exhausted.wait_for(|exhausted| *exhausted).await);
     }
 
@@ -235,7 +235,7 @@ impl Functions {
         let inner = Arc::clone(&self.inner);
         let applied = tokio::task::spawn_blocking(move || {
             deployed.apply_schema(&inner.store)?;
-            // In this order: whoever sees the new document sees the new program.
+            // In this order: a function that sees the new document sees the new program.
             *inner.deployed.write().unwrap_or_else(PoisonError::into_inner) = deployed;
             inner.note_deployment().map_err(|error| DeployError(call::chain(&error)))
         });
@@ -293,7 +293,7 @@ impl Functions {
         self.sealed_at(at, &key, None).await.release(caller).await
     }
 
-    /// What is asked by a call of a public query.
+    /// The key of a call of a public query.
     ///
     /// # Errors
     ///
@@ -309,8 +309,7 @@ impl Functions {
         key_of(&target, args, caller)
     }
 
-    /// The result of a query at a state of the store, not handed out yet. Callers of the same query
-    /// share one computation.
+    /// The sealed result of a query on a snapshot. Callers of the same query share one computation.
     ///
     /// `journal` is [that](CachedQuery::journal) of the result that is to be replaced. A query that
     /// failed is sealed too: its release says so.
@@ -362,7 +361,7 @@ impl Functions {
         action::run(self, component, name, args, caller, None).await
     }
 
-    /// Calls a public function of whatever kind.
+    /// Calls a public function of any kind.
     ///
     /// # Errors
     ///
@@ -417,7 +416,7 @@ impl Functions {
                 let computed = tokio::select! {
                     biased;
                     () = flight.landed() => match is_mine.load(Ordering::Acquire) {
-                        // What has begun is sealed, whoever may have given up on it.
+                        // A query that has begun is sealed, even if its caller has gone.
                         true => computing.await,
                         false => continue,
                     },
@@ -427,8 +426,8 @@ impl Functions {
                     return result;
                 }
             }
-            // Another caller computes it. One whose thread does not come back, and whose caller is
-            // gone too, is left behind.
+            // Another caller computes it. A computation whose thread never returns, and whose
+            // caller is gone too, is abandoned.
             let patience = self.inner.settings.overrun_after;
             if tokio::time::timeout(patience, flight.landed()).await.is_err() {
                 cache.land(&flight);
@@ -436,7 +435,7 @@ impl Functions {
         }
     }
 
-    /// Computes a result once there is a thread for it. `None` if another caller computes it.
+    /// Computes a result once a thread is free. `None` if another caller computes it.
     async fn compute(
         &self,
         key: &QueryKey,
@@ -452,7 +451,8 @@ impl Functions {
                 let landing = Landing::claim(&inner, flight)?;
                 is_mine.store(true, Ordering::Release);
                 let at = at.unwrap_or_else(|| inner.store.latest());
-                // The landing outlives a panic: callers look for a result after it was sealed.
+                // The landing outlives a panic, so that callers look for a result after it was
+                // sealed.
                 let run = AssertUnwindSafe(|| inner.run_query(held, pulse, &key, &at));
                 let ran = catch_unwind(run);
                 Some((landing, ran.map_err(|panic| Broken::Panicked(panic_message(&*panic)))))
@@ -468,7 +468,7 @@ impl Functions {
         let result = Arc::new(self.inner.seal_query(execution, key, ran));
         self.inner.cache.insert(key, &result);
         drop(landing);
-        // One that was given up holds its landing for as long as it is stuck.
+        // A computation that was given up holds its landing as long as it is stuck.
         self.inner.cache.land(flight);
         Some(result)
     }
@@ -500,8 +500,8 @@ impl Functions {
     }
 
     async fn run_mutation(&self, call: MutationCall) -> Result<Mutated, CallError> {
-        // What has begun goes on to its end when the caller goes away, in a task of its own: its
-        // logs tell of a result or failure. What has not begun by then is not begun.
+        // In a task of its own: a mutation that has begun runs to its end when its caller goes
+        // away, so that its logs match an outcome. One that has not begun is not begun.
         let present = Arc::new(());
         let (functions, caller) = (self.clone(), Presence::of(&present));
         let running = tokio::spawn(async move { functions.attempts(call, caller).await });
@@ -517,7 +517,7 @@ impl Functions {
         let attempt = async |execution: Execution<Mutation>| {
             let now_ms = execution.now_ms();
             let execution = Held::new(execution);
-            // Each attempt reads the newest state.
+            // Each attempt reads the newest snapshot.
             let (running, held, called) = (Arc::clone(inner), execution.share(), Arc::clone(&call));
             let work = move |pulse: &Pulse| running.attempt(held, pulse, now_ms, &called);
             let ran = inner.workers.run(call.caller.lane, caller.clone(), work).await;
@@ -534,8 +534,7 @@ impl Functions {
     }
 }
 
-/// Ends a computation when it is dropped: after its result was sealed, or because nobody is there
-/// to take it.
+/// Ends a computation when it is dropped: after its result was sealed, or when it was abandoned.
 struct Landing {
     inner: Arc<Inner>,
     flight: Arc<Flight>,
@@ -566,7 +565,7 @@ fn key_of(target: &Target<'_>, args: &Json, caller: &Caller) -> Result<QueryKey,
     Ok(QueryKey {
         component: target.component.clone(),
         name: target.function.name.as_str().into(),
-        // Without a second tree: arguments may have 16 MiB.
+        // Without a second tree, since arguments may have 16 MiB.
         args: serde_json::to_string(&args).expect("values are JSON").into(),
         identity: caller.identity.clone(),
         journal: None,
@@ -608,7 +607,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // The scheduler looks, finds nobody, and ends.
+        // The scheduler wakes, finds the functions gone, and ends.
         self.rescheduled.notify_one();
     }
 }

@@ -1,7 +1,6 @@
-//! What a query or mutation asks of its host: the operations behind `Convex.syscall` and
-//! `Convex.asyncSyscall`.
+//! The operations of queries and mutations, behind `Convex.syscall` and `Convex.asyncSyscall`.
 //!
-//! All of them are done at once, on the thread that the function runs on.
+//! All of them run synchronously, on the function's thread.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -33,22 +32,22 @@ use crate::store::{
 };
 use crate::value::{Value, patch_from_json};
 
-/// How deep functions may call functions.
+/// The deepest nesting of calls.
 const MAX_DEPTH: u32 = 8;
 
-/// How many functions one mutation may schedule, and how many bytes of arguments in all.
+/// The most functions that one mutation may schedule, and the most bytes of their arguments.
 const MAX_SCHEDULED: u64 = 1_000;
 const MAX_SCHEDULED_BYTES: u64 = 8 << 20;
 
-/// What is the same for a function and all that it calls.
+/// What a function and all functions that it calls share.
 pub(super) struct Facts<'a> {
     pub(super) program: &'a Program,
     pub(super) validators: &'a Validators,
     pub(super) deployment: &'a Deployment,
     pub(super) identity: Option<&'a Identity>,
-    /// Whose request a mutation is for. A query knows none.
+    /// The request of a mutation. Queries have none.
     pub(super) request: Option<&'a RequestContext>,
-    /// The id of the document that scheduled it.
+    /// The id of the document that scheduled it, if one did.
     pub(super) scheduled: Option<&'a str>,
     pub(super) now_ms: i64,
     pub(super) limits: Limits,
@@ -56,21 +55,21 @@ pub(super) struct Facts<'a> {
     pub(super) pulse: &'a Pulse,
 }
 
-/// What is gathered while a function runs, and all that it calls.
+/// What is collected while a function and those that it calls run.
 #[derive(Default)]
 pub(super) struct Gathered {
-    /// Whether it asked who calls: then its result is for that identity alone.
+    /// Whether the identity was read. The result is for that identity alone then.
     pub(super) asked_identity: bool,
-    /// Where the first pages of a reactive query end: given, and found.
+    /// Where the first page of a reactive query should end, and where it ended.
     pub(super) journal: Option<String>,
     pub(super) ended: Option<String>,
     pub(super) log_lines: Vec<String>,
-    /// Whether it failed for something that may not be so the next time, such as time that ran out.
+    /// Whether it failed for a reason that may not recur, such as its time limit.
     pub(super) by_chance: bool,
-    /// The store failed under it. It cannot go on, whatever it catches.
+    /// The failure of the store, if it failed. The function fails with it, whatever it catches.
     failure: Option<StoreError>,
-    /// An operation of the host panicked, which the engine would show the function as an error that
-    /// it could catch.
+    /// The panic of an operation, if one panicked. The engine would show it to the function as an
+    /// error that it could catch.
     panic: Option<Box<dyn Any + Send>>,
     scheduled: u64,
     scheduled_bytes: u64,
@@ -78,7 +77,7 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    /// For a query whose pages are to end where they ended before.
+    /// For a query whose pages should end where they ended before.
     pub(super) fn following(journal: Option<&str>) -> Gathered {
         Gathered { journal: journal.map(str::to_owned), ..Gathered::default() }
     }
@@ -91,14 +90,14 @@ pub(super) struct InTransaction<'a> {
     log: Log,
     tx: &'a mut Tx,
     gathered: &'a mut Gathered,
-    /// The seeds of what it calls.
+    /// The source of seeds for the functions that it calls.
     chance: Chance,
     depth: u32,
     streams: BTreeSet<u32>,
 }
 
-/// Runs a function in a transaction: its arguments and its value are checked, and what it wrote
-/// stays in `tx`.
+/// Runs a function in a transaction. Its arguments and its value are validated; its writes stay in
+/// `tx`.
 pub(super) fn run(
     facts: &Facts<'_>,
     target: &Target<'_>,
@@ -193,7 +192,7 @@ fn given_up() -> SyscallError {
     failed("the function was given up")
 }
 
-/// What cannot be done here, and what it is called.
+/// Operations that are not supported, and their names.
 fn left_out(op: &str) -> Option<&'static str> {
     Some(match op {
         "1.0/storageGetUrl"
@@ -209,7 +208,7 @@ fn left_out(op: &str) -> Option<&'static str> {
     })
 }
 
-/// The error for an operation that this kind of function does not have.
+/// The error for an operation that does not exist in this kind of function.
 pub(super) fn unknown(op: &str, kind: FunctionKind) -> SyscallError {
     match left_out(op) {
         Some(what) => failed(format!("{what} is not supported by this host ({op})")),
@@ -254,8 +253,8 @@ fn value(args: &mut Json, name: &str) -> Result<Value, SyscallError> {
 }
 
 impl InTransaction<'_> {
-    /// What the store answered. If the store itself failed, the function fails with it, whatever it
-    /// catches.
+    /// Turns an error of the store into one for the function. If the store itself failed, the
+    /// function fails with it, whatever it catches.
     fn stored<T>(&mut self, answer: Result<T, StoreError>) -> Result<T, SyscallError> {
         answer.map_err(|error| match error {
             StoreError::User(message) => failed(message),
@@ -266,7 +265,7 @@ impl InTransaction<'_> {
         })
     }
 
-    /// Ops that answer at once in JavaScript too.
+    /// Operations that are synchronous in JavaScript too.
     fn do_sync(&mut self, op: &str, args: &str) -> Result<Json, SyscallError> {
         let met = self.facts.faults.meet(op);
         self.stored(met)?;
@@ -404,8 +403,8 @@ impl InTransaction<'_> {
     fn page(&mut self, args: &Json) -> Result<Json, SyscallError> {
         let number = |name: &str| args.get(name).and_then(Json::as_f64).map(|number| number as u64);
         let cursor = |name: &str| args.get(name).and_then(Json::as_str);
-        // A client that follows a query sees pages that end where they ended before, so that none
-        // overlap and none leave a gap.
+        // The pages of a reactive query end where they ended before, so that they neither overlap
+        // nor leave a gap.
         let journal = if self.depth == 0 { self.gathered.journal.take() } else { None };
         let request = PageRequest {
             function: &self.target.function.name,
@@ -452,8 +451,8 @@ impl InTransaction<'_> {
         Ok(json!(self.stored(id)?))
     }
 
-    /// A query or mutation that this one calls. A mutation is a transaction within this one: if it
-    /// fails, what it wrote is undone; what it logged stays.
+    /// Calls a query or mutation. A mutation is a nested transaction: if it fails, its writes are
+    /// undone and its logs stay.
     fn run_function(&mut self, args: &Json) -> Result<String, SyscallError> {
         let kind = match text(args, "udfType")? {
             "query" | "snapshotQuery" => FunctionKind::Query,
@@ -513,7 +512,7 @@ impl InTransaction<'_> {
     }
 }
 
-/// What a query may not do, and why.
+/// Operations that queries may not use, and why.
 fn not_in_query(op: &str) -> SyscallError {
     match op {
         "1.0/insert" | "1.0/shallowMerge" | "1.0/replace" | "1.0/remove" | "1.0/schedule"
@@ -544,7 +543,7 @@ pub(super) fn request_metadata(
 }
 
 impl InTransaction<'_> {
-    /// Does one operation. A panic in it is kept, and goes on once the engine has ended.
+    /// Runs one operation. A panic in it is kept, and resumed once the engine has ended.
     fn guarded(
         &mut self,
         operation: impl FnOnce(&mut Self) -> Result<String, SyscallError>,

@@ -1,16 +1,16 @@
-//! Whether a thread is in JavaScript that its engine should have stopped long ago.
+//! How long a thread has been in JavaScript without a break.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// When the JavaScript that a thread runs was entered last, to be read by a watchdog. The engine
-/// stops JavaScript at its limit, but for native code that never looks at the clock.
+/// When a thread last entered JavaScript, for a watchdog to read. The engine stops JavaScript at
+/// its limit, except in native code that never checks the clock.
 #[derive(Debug)]
 pub(super) struct Pulse {
     start: Instant,
-    /// In milliseconds since `start`, and one more; 0 while no JavaScript runs.
+    /// Milliseconds since `start`, plus one; 0 while no JavaScript runs.
     since: AtomicU64,
 }
 
@@ -39,15 +39,16 @@ impl Pulse {
         answer
     }
 
-    /// How long JavaScript has run since it was entered, or returned to, last.
+    /// How long JavaScript has run since it was last entered or returned to.
     pub(super) fn stretch(&self) -> Option<Duration> {
         let since = self.since.load(Ordering::Relaxed).checked_sub(1)?;
         Some(self.start.elapsed().saturating_sub(Duration::from_millis(since)))
     }
 }
 
-/// How long one stretch of JavaScript may be that is limited to `time` in all: beyond this it is in
-/// native code that no limit reaches. Far more, since a busy machine may stop a thread for a while.
+/// The longest stretch of JavaScript that is limited to `time` in all. Beyond it, the thread must
+/// be in native code that no limit reaches. It is generous, since a busy machine may stop a thread
+/// for a while.
 pub(super) fn longest_stretch(time: Duration) -> Duration {
     let longest = time.saturating_mul(10).min(time.saturating_add(Duration::from_secs(60)));
     longest.saturating_add(Duration::from_secs(1))

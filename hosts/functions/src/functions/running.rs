@@ -1,7 +1,7 @@
-//! One run of a query, one attempt at a mutation: from a state of the store to a sealed outcome.
+//! One run of a query or one attempt at a mutation, from a snapshot to a sealed outcome.
 //!
-//! Each is two functions. The first runs on a worker's thread and may return early, panic, or not
-//! come back. The second is given what came of it, whatever that is, and seals it.
+//! Each is two functions. The first runs on a worker thread and may return early, panic, or never
+//! return. The second takes its outcome, whatever that is, and seals it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -56,17 +56,17 @@ impl MutationCall {
 }
 
 impl Inner {
-    /// A transaction in which a function is to run, with the program that it is to run from.
+    /// A transaction for a function, with the program to run it from.
     fn begin(&self, at: &Snapshot, seed: ChanceSeed) -> Result<(Tx, Arc<Deployed>), StoreError> {
         self.faults.meet("begin")?;
         let mut tx = self.store.begin(at, seed);
         // A program that is deployed from here on conflicts with this transaction, and invalidates
-        // what it gave.
+        // its result.
         jobs::get(&mut tx, &ComponentPath::root(), DEPLOYMENT, &self.deployment_id)?;
         Ok((tx, self.deployed()))
     }
 
-    /// Runs a query at a state of the store, on a worker's thread.
+    /// Runs a query on a snapshot, on a worker thread.
     pub(super) fn run_query(
         &self,
         execution: Held<Query>,
@@ -101,8 +101,8 @@ impl Inner {
         Ok(QueryRan { answered, at: at.ts(), watch, gathered })
     }
 
-    /// Ends a query, however it ended: from here on nobody reaches its outcome but by a release,
-    /// which makes its logs durable first.
+    /// Seals a query, however it ended. From here on only a release reaches its outcome, after it
+    /// made the logs durable.
     pub(super) fn seal_query(
         &self,
         execution: Unsealed,
@@ -141,8 +141,8 @@ impl Inner {
         CachedQuery::new(sealed, facts)
     }
 
-    /// One attempt at a mutation, on a worker's thread. The transaction is to be committed if the
-    /// function succeeded.
+    /// Runs one attempt at a mutation, on a worker thread. The returned transaction is to be
+    /// committed if the function succeeded.
     pub(super) fn attempt(
         &self,
         execution: Held<Mutation>,
@@ -159,7 +159,7 @@ impl Inner {
         }
         let failed = |answered| AttemptError::Failed(Box::new(answered));
         let target = deployed.target(&call.component, &call.name);
-        // The program is another by now.
+        // The program was replaced meanwhile.
         let target = target.map_err(|error| failed(Answered::failed(error.to_string())))?;
         let facts = Facts {
             program: &deployed.program,
@@ -211,7 +211,7 @@ pub(super) struct QueryRan {
     gathered: Gathered,
 }
 
-/// What tells one result from another, and how large it is. Console output does not count.
+/// The hash and size of a result. Console output does not count.
 fn digest(answered: &Answered) -> ([u8; 32], usize) {
     let (kind, text, data): (u8, &str, &str) = match &answered.result {
         Ok(value) => (0, value, ""),

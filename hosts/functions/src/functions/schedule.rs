@@ -6,10 +6,10 @@ use chrono::{DateTime, Utc};
 use croner::Cron;
 use serde_json::Value as Json;
 
-/// What `crons.ts` says of one cron, as the client library exports it.
+/// Parses one cron of `crons.ts`, as the client library exports it.
 #[derive(Debug)]
 pub(super) enum Schedule {
-    /// Every so many milliseconds.
+    /// Every this many milliseconds.
     Interval { period_ms: f64 },
     /// At times that match a cron expression, in UTC.
     At(Box<Cron>),
@@ -58,7 +58,7 @@ impl Schedule {
             .map_err(|error| format!("{expression:?}: {error}"))
     }
 
-    /// The first time it is due, in milliseconds since the Unix epoch: an interval begins at once.
+    /// When it is first due, in milliseconds since the Unix epoch. An interval is due at once.
     pub(super) fn first_ms(&self, now_ms: f64) -> f64 {
         match self {
             Schedule::Interval { .. } => now_ms,
@@ -66,8 +66,8 @@ impl Schedule {
         }
     }
 
-    /// The time after `due_ms` that is still to come: what was missed while the host was down is
-    /// not made up for.
+    /// The first due time after `due_ms` that is in the future. Times missed while the host was
+    /// down are skipped.
     pub(super) fn next_ms(&self, due_ms: f64, now_ms: f64) -> f64 {
         match self {
             Schedule::Interval { period_ms } => {
@@ -102,7 +102,7 @@ mod tests {
         let every = schedule(json!({ "type": "interval", "minutes": 2 }));
         assert_eq!(every.first_ms(TUESDAY_MS), TUESDAY_MS);
         assert_eq!(every.next_ms(TUESDAY_MS, TUESDAY_MS + 5.0), TUESDAY_MS + 120_000.0);
-        // A host that was down for an hour and a second runs it once, and then on the beat.
+        // A host that was down for an hour and a second runs it once, and then on time.
         let missed = every.next_ms(TUESDAY_MS, TUESDAY_MS + HOUR_MS + 1_000.0);
         assert_eq!(missed, TUESDAY_MS + HOUR_MS + 120_000.0);
     }

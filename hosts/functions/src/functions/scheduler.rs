@@ -1,8 +1,8 @@
-//! Runs functions when they are due: those that functions scheduled, and crons.
+//! Runs scheduled functions and crons when they are due.
 //!
-//! What is due is read from the store, and a watch on what was read says when to look again: there
-//! is no second list that could differ from the first. Functions that run here have nobody behind
-//! them: their logs have no address and no User-Agent.
+//! Due functions are read from the store, and a watch on what was read wakes the scheduler: no
+//! second list could differ from the first. These functions have no client, so their logs have no
+//! address and no User-Agent.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -25,32 +25,33 @@ use super::{Functions, Inner, action};
 use crate::store::{StoreError, Tx, Watch};
 use crate::value::{ComponentPath, Value};
 
-/// How many mutations the scheduler runs at once, and how many actions: those may take minutes.
+/// The most mutations that the scheduler runs at once, and the most actions, which may take
+/// minutes.
 const MAX_AT_ONCE_PERMITS: u32 = 16;
 const MAX_AT_ONCE: usize = MAX_AT_ONCE_PERMITS as usize;
 
-/// How many of a component's functions run or wait for a permit at once, the earliest first.
+/// The most functions of one component that run or wait for a permit at once, the earliest first.
 const MAX_LOOKED_AT: usize = 64;
 
-/// How many functions wait after the host could not run them. With more of them nothing else is
-/// taken up: the fault is the host's then, and no function is likely to fare better.
+/// The most functions that wait for another attempt after the host could not run them. Beyond it no
+/// others are begun: the fault is the host's, and they would likely fail too.
 const MAX_RESTING: usize = 1_024;
 
-/// The backoff before a function that is due is tried again after the host could not run it: it
-/// doubles from the first to the second.
+/// The least and the greatest backoff before another attempt at a function that the host could not
+/// run. It doubles in between.
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
-/// It looks again after this time at the latest, should the clock have been set.
+/// The longest sleep, in case the clock was set.
 const LONGEST_SLEEP_MS: f64 = 60_000.0;
 
-/// How long a function that ran can be looked up.
+/// How long the record of an ended function is kept.
 const KEPT_MS: f64 = 7.0 * 24.0 * 3_600.0 * 1_000.0;
 
-/// How often those that ran before that are removed.
+/// How often older records are removed.
 const CLEANING_PERIOD: Duration = Duration::from_secs(3_600);
 
-/// What is to be run.
+/// A due function.
 #[derive(Clone)]
 struct Task {
     due: Due,
@@ -59,10 +60,10 @@ struct Task {
     args: Json,
 }
 
-/// The document that says that a function is due.
+/// The document of a due function.
 type Key = (ComponentPath, String);
 
-/// What the scheduler has taken up. It outlives a scheduler that panicked.
+/// The functions that the scheduler has begun. They outlive a panic of the scheduler.
 #[derive(Clone)]
 struct TakenUp {
     jobs: Arc<Mutex<HashMap<Key, Job>>>,
@@ -70,12 +71,12 @@ struct TakenUp {
     actions: Arc<Semaphore>,
 }
 
-/// Where a function is that was taken up.
+/// The state of a begun function.
 #[derive(Debug, Clone, Copy)]
 enum Job {
-    /// It runs, or waits for a permit.
+    /// Running, or waiting for a permit.
     Active,
-    /// The host could not run it. Nothing of it is held but this.
+    /// Waiting for another attempt. Nothing else of it is held.
     Resting { until: Instant, backoff: Duration },
 }
 
@@ -92,7 +93,7 @@ impl TakenUp {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many more functions of a component are to be taken up.
+    /// How many more functions of a component may be begun.
     fn room(&self, component: &ComponentPath) -> usize {
         let (jobs, now) = (self.jobs(), Instant::now());
         let is_resting = |job: &&Job| matches!(job, Job::Resting { until, .. } if *until > now);
@@ -104,7 +105,7 @@ impl TakenUp {
         MAX_LOOKED_AT.saturating_sub(active)
     }
 
-    /// Whether a function that is due is to be taken up.
+    /// Whether a due function may be begun now.
     fn is_free(&self, key: &Key) -> bool {
         match self.jobs().get(key) {
             None => true,
@@ -113,7 +114,7 @@ impl TakenUp {
         }
     }
 
-    /// Takes it up. Gives its backoff, should the host not be able to run it.
+    /// Begins it. Returns its backoff in case the host cannot run it.
     fn take_up(&self, key: &Key) -> Duration {
         match self.jobs().insert(key.clone(), Job::Active) {
             Some(Job::Resting { backoff, .. }) => (backoff * 2).min(MAX_BACKOFF),
@@ -121,8 +122,8 @@ impl TakenUp {
         }
     }
 
-    /// When the next function has rested of those that had not when the store was looked at. Those
-    /// that had are taken up by now, or there is no room, or they are due no more.
+    /// When the next backoff ends, of those that had not ended when the store was read. The others
+    /// have been begun by now, or there was no room, or they are no longer due.
     fn next(&self, looked: Instant) -> Option<Instant> {
         let mut jobs = self.jobs();
         let until = |job: &Job| match job {
@@ -134,17 +135,17 @@ impl TakenUp {
     }
 }
 
-/// What became of a function that was due.
+/// The outcome of running a due function.
 enum Ran {
-    /// It is done with, and that is noted.
+    /// Ended, and recorded.
     Done,
     /// The host could not run it.
     Later,
-    /// It is done with, and that is to be noted.
+    /// Ended, and still to be recorded.
     Note(Note),
 }
 
-/// What is to be noted about a function.
+/// What is to be recorded.
 #[derive(Debug, Clone)]
 enum Note {
     /// It failed, and its own transaction was rolled back.
@@ -153,8 +154,8 @@ enum Note {
     Ended(Option<String>),
 }
 
-/// Takes up what an earlier process left, and goes on in the background until it is told to stop,
-/// or the last [`Functions`] is gone.
+/// Picks up what an earlier process left, and runs in the background until it is stopped or the
+/// last [`Functions`] is dropped.
 pub(super) async fn start(functions: &Functions) -> Result<JoinHandle<()>, StoreError> {
     let inner = Arc::clone(&functions.inner);
     tokio::task::spawn_blocking(move || inner.note_what_was_cut_short())
@@ -166,7 +167,7 @@ pub(super) async fn start(functions: &Functions) -> Result<JoinHandle<()>, Store
     Ok(tokio::spawn(supervise(Arc::downgrade(&functions.inner), wake, stopping)))
 }
 
-/// Runs the scheduler, and again should it panic.
+/// Runs the scheduler, and restarts it if it panics.
 async fn supervise(inner: Weak<Inner>, wake: Arc<Notify>, stopping: watch::Receiver<bool>) {
     let taken_up = TakenUp::new();
     loop {
@@ -177,7 +178,7 @@ async fn supervise(inner: Weak<Inner>, wake: Arc<Notify>, stopping: watch::Recei
         metrics::counter!("functions_scheduler_panics_total").increment(1);
         sleep(FIRST_BACKOFF).await;
     }
-    // Whoever has all permits knows that nothing runs.
+    // With all permits in hand, nothing runs.
     drop(taken_up.mutations.acquire_many(MAX_AT_ONCE_PERMITS).await);
     drop(taken_up.actions.acquire_many(MAX_AT_ONCE_PERMITS).await);
 }
@@ -219,7 +220,7 @@ async fn run(
                 let now_ms = functions.inner.now_ms() as f64;
                 let wait_ms = (until_ms - now_ms).clamp(0.0, LONGEST_SLEEP_MS);
                 let due = Instant::now() + Duration::from_secs_f64(wait_ms / 1_000.0);
-                // The watches live until it has woken.
+                // The watches live until the scheduler wakes.
                 Some((taken_up.next(began_to_look).map_or(due, |rested| rested.min(due)), watches))
             }
             Err(error) => {
@@ -246,8 +247,8 @@ fn key(due: &Due) -> Key {
     }
 }
 
-/// Runs a function that is due once there is a permit. Only what runs holds one: neither what waits
-/// for its next attempt does, nor what waits for the store to take a note.
+/// Runs a due function once there is a permit. Only a running function holds one, not one that
+/// waits for another attempt or for its end to be recorded.
 fn begin(functions: Functions, task: Task, taken_up: &TakenUp, wake: Arc<Notify>) {
     let key = key(&task.due);
     let backoff = taken_up.take_up(&key);
@@ -291,7 +292,7 @@ impl Functions {
         deployed.target(&task.component, &task.function).map(|target| target.function.kind)
     }
 
-    /// Runs one function that is due, once.
+    /// Makes one attempt at a due function.
     async fn run_task(&self, task: Task, kind: Result<FunctionKind, CallError>) -> Ran {
         let Task { due, component, function, args } = task;
         let name = full_name(&component, &function);
@@ -325,8 +326,8 @@ impl Functions {
         Ran::Note(Note::Failed(failed))
     }
 
-    /// A crash before it is noted that the action begins: it begins later. After: it does not begin
-    /// again.
+    /// If the process dies before the beginning of the action is recorded, it begins later. After:
+    /// it does not begin again.
     async fn run_due_action(
         &self,
         due: Due,
@@ -351,7 +352,7 @@ impl Functions {
         }
         let scheduled = due.scheduled_id().map(str::to_owned);
         let name = full_name(&component, &function);
-        // The scheduler's permits bound them, so that callers cannot take all the room there is.
+        // The scheduler has permits of its own, so that callers cannot use up all of them.
         let ran = action::run_with((), self, component, function, &args, &caller, scheduled).await;
         let error = match ran {
             Ok(Answered { result: Ok(_), .. }) => None,
@@ -364,7 +365,7 @@ impl Functions {
         Ran::Note(Note::Ended(error))
     }
 
-    /// Notes how a function ended, as soon as the store takes it.
+    /// Records how a function ended, as soon as the store accepts it.
     async fn note_end(&self, due: Due, note: Note) {
         let mut backoff = FIRST_BACKOFF;
         loop {
@@ -403,12 +404,12 @@ impl Functions {
     }
 }
 
-/// What the store says.
+/// What was read from the store.
 struct Looked {
     due: Vec<Task>,
     /// When the next one is due, in milliseconds since the Unix epoch.
     until_ms: f64,
-    /// They say when that changes.
+    /// Watches on what was read.
     watches: Vec<Watch>,
 }
 
@@ -423,7 +424,7 @@ impl Inner {
             let mut tx = self.store.begin(&at, 0);
             let room = taken_up.room(path);
             let is_free = |id: &str| taken_up.is_free(&(path.clone(), id.to_owned()));
-            // With no room the next one is looked at all the same: it says when it is due.
+            // Without room the next one is read all the same, for its due time.
             let jobs = jobs::in_state(&mut tx, path, "pending", room.max(1), now_ms, &is_free)?;
             for (id, job) in jobs {
                 if job.at_ms > now_ms {
@@ -431,7 +432,7 @@ impl Inner {
                     continue;
                 }
                 if room == 0 {
-                    // Whoever ends wakes the scheduler.
+                    // Its end wakes the scheduler.
                     break;
                 }
                 let due = Due::Scheduled { component: path.clone(), id };
@@ -470,13 +471,13 @@ impl Inner {
         Ok(looked)
     }
 
-    /// Actions that had begun when an earlier process ended: nobody knows how far they came, and
-    /// they are not begun again.
+    /// Fails the actions that had begun when an earlier process ended. How far they came is
+    /// unknown, so they are not begun again.
     fn note_what_was_cut_short(&self) -> Result<(), StoreError> {
         let deployed = self.deployed();
         let now_ms = self.now_ms();
         for (path, _) in deployed.program.components() {
-            // Some at a time: each has arguments of up to a whole document.
+            // In batches, since each may have arguments of up to a whole document.
             let some = |tx: &mut Tx| {
                 let jobs =
                     jobs::in_state(tx, path, "inProgress", MAX_LOOKED_AT, f64::MAX, &|_| true)?;
@@ -513,8 +514,8 @@ impl Inner {
     }
 }
 
-/// Makes what is written down of crons what the program says. A cron whose schedule stays keeps its
-/// beat.
+/// Brings the stored crons in line with the program. A cron whose schedule is unchanged keeps its
+/// next time.
 pub(super) async fn write_down_crons(inner: &Arc<Inner>) -> Result<(), StoreError> {
     let inner = Arc::clone(inner);
     let written = tokio::task::spawn_blocking(move || {

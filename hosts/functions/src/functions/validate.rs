@@ -21,7 +21,7 @@ struct Declared {
 impl Validators {
     /// # Errors
     ///
-    /// The name of a function with a validator that is none, and what is wrong with it.
+    /// The name of a function with an invalid validator, and what is wrong with it.
     pub(super) fn of(program: &Program) -> Result<Validators, String> {
         let mut all = HashMap::new();
         for (path, component) in program.components() {
@@ -51,7 +51,7 @@ impl Validators {
     ///
     /// # Errors
     ///
-    /// What the caller is told.
+    /// The message for the caller.
     pub(super) fn check_arguments(
         &self,
         target: &Target<'_>,

@@ -1,4 +1,4 @@
-//! Which component something belongs to.
+//! The path of a component.
 
 use std::fmt;
 
@@ -33,7 +33,8 @@ impl ComponentPath {
         &self.0
     }
 
-    /// What [`Display`](fmt::Display) wrote. Empty names are left out, so that any text is a path.
+    /// Parses what [`Display`](fmt::Display) writes. Empty names are skipped, so that any text is a
+    /// path.
     pub fn parse(text: &str) -> ComponentPath {
         ComponentPath(text.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect())
     }

@@ -28,7 +28,7 @@ const END_OF_BYTES: [u8; 2] = [0, 1];
 /// Follows a zero byte that belongs to a string.
 const ESCAPE: u8 = 0xFF;
 
-/// Bytes that are no encoding of a value: the store's file is damaged.
+/// Bytes that do not encode a value: the store's files are damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Undecodable;
 

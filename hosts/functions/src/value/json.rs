@@ -11,11 +11,11 @@ use super::{
     MAX_ARRAY_ELEMENTS, MAX_FIELD_NAME_BYTES, MAX_NESTING, MAX_OBJECT_FIELDS, Object, Value,
 };
 
-/// Why JSON is no Convex value. The message names the place in it.
+/// Why JSON is not a Convex value. The message names the place in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueError {
     message: String,
-    /// Inside out: the innermost part comes first.
+    /// The innermost part comes first.
     path: Vec<Part>,
 }
 
@@ -55,11 +55,11 @@ impl fmt::Display for ValueError {
 
 impl std::error::Error for ValueError {}
 
-/// What `patch` changes: fields to set, and fields to remove (`None`).
+/// The fields that a patch sets, or removes (`None`).
 pub type Patch = std::collections::BTreeMap<String, Option<Value>>;
 
-/// The JSON of a patch: an object whose members are values or `{"$undefined": null}` for a field to
-/// be removed.
+/// Parses the JSON of a patch: an object whose members are values, or `{"$undefined": null}` to
+/// remove a field.
 pub fn patch_from_json(json: Json) -> Result<Patch, ValueError> {
     let Json::Object(members) = json else {
         return Err(ValueError::new("The value of a patch must be an object"));
@@ -78,7 +78,7 @@ pub fn patch_from_json(json: Json) -> Result<Patch, ValueError> {
         .collect()
 }
 
-/// Whether this is how a client writes `undefined` where it is allowed.
+/// Whether this is the JSON of `undefined`.
 pub(crate) fn is_undefined(json: &Json) -> bool {
     json.as_object().is_some_and(|members| members.len() == 1 && members.contains_key("$undefined"))
 }
