@@ -46,7 +46,7 @@ impl Destination for BucketDestination {
         let mut encoder = kept.unwrap_or_else(|| ObjectEncoder::new(pool.clone()));
         let object = encoder.encode(lines, plan.first_sequence, plan.count, plan.compression);
         *self.encoder() = Some(encoder);
-        let EncodedObject { payload, metadata, compression: _ } = object;
+        let EncodedObject { payload, metadata, compression: _, head: _ } = object;
         Encoded { pieces: payload.into_iter().collect(), sha256: metadata.sha256 }
     }
 
@@ -57,6 +57,7 @@ impl Destination for BucketDestination {
             payload: pieces.into_iter().collect(),
             metadata: ObjectMetadata { last_sequence, count: plan.count, sha256 },
             compression: plan.compression,
+            head: None,
         };
         let path = self.put.bucket.path(&plan.key().to_string());
         match self.put.until_certain(&path, &object).await {

@@ -11,6 +11,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 use tokio::sync::mpsc;
 
+use crate::object::key::SYSTEM;
 use crate::{Bucket, ObjectKey, Partition, is_leftover};
 
 /// Something that stands in a partition.
@@ -57,16 +58,40 @@ impl Bucket {
     ///
     /// When the store does not list it.
     pub async fn level(&self, day: Option<&Partition>) -> object_store::Result<Level> {
+        self.level_below("", day).await
+    }
+
+    /// As [`level`](Self::level), of the partitions that hold system objects. None if there are
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not list it.
+    pub async fn system_level(&self, day: Option<&Partition>) -> object_store::Result<Level> {
+        self.level_below(SYSTEM, day).await
+    }
+
+    async fn level_below(
+        &self,
+        part: &str,
+        day: Option<&Partition>,
+    ) -> object_store::Result<Level> {
         let below = |name: &str| match day {
             Some(day) => format!("{day}/{name}"),
             None => name.to_owned(),
         };
         if let Some(root) = self.as_directory() {
-            let directory = day.map_or(root.to_owned(), |day| root.join(day.to_string()));
-            let listed = blocking(move || level_of_directory(&directory)).await?;
+            let day = day.map_or_else(String::new, ToString::to_string);
+            let directory = root.join(part).join(day);
+            let may_lack = !part.is_empty();
+            let listed = blocking(move || match level_of_directory(&directory) {
+                Err(error) if may_lack && error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+                listed => listed,
+            });
+            let listed = listed.await?;
             return Ok(Level::of(listed.into_iter(), |name| below(name).parse().ok()));
         }
-        let path = self.path_of(day);
+        let path = self.path_of(part, day);
         let listed = self.store().list_with_delimiter(Some(&path)).await?;
         let directories = listed.common_prefixes.iter().map(|path| self.shown(path) + "/");
         let files = listed.objects.iter().map(|meta| self.shown(&meta.location));
@@ -79,16 +104,32 @@ impl Bucket {
     /// Whatever a key is, it is listed and what follows it too. In a directory, only files are
     /// objects: links are not followed.
     pub fn list(&self, partition: &Partition) -> BoxStream<'static, object_store::Result<Listed>> {
+        self.list_below("", partition)
+    }
+
+    /// As [`list`](Self::list), of the system objects in a partition.
+    pub fn list_system(
+        &self,
+        partition: &Partition,
+    ) -> BoxStream<'static, object_store::Result<Listed>> {
+        self.list_below(SYSTEM, partition)
+    }
+
+    fn list_below(
+        &self,
+        part: &'static str,
+        partition: &Partition,
+    ) -> BoxStream<'static, object_store::Result<Listed>> {
         let Some(root) = self.as_directory() else {
             let bucket = self.clone();
-            let listed = self.store().list(Some(&self.path_of(Some(partition))));
+            let listed = self.store().list(Some(&self.path_of(part, Some(partition))));
             return listed.map(move |meta| meta.map(|meta| bucket.recognize(meta))).boxed();
         };
         let (sender, receiver) = mpsc::channel(1_000);
         let (root, partition) = (root.to_owned(), *partition);
         let walk = async move {
             let last = sender.clone();
-            if let Err(error) = blocking(move || walk(&root, &partition, &sender)).await {
+            if let Err(error) = blocking(move || walk(&root, part, &partition, &sender)).await {
                 // Nobody may want it any more.
                 let _ = last.send(Err(error)).await;
             }
@@ -113,8 +154,11 @@ impl Bucket {
         listed.boxed()
     }
 
-    fn path_of(&self, partition: Option<&Partition>) -> Path {
-        partition.map_or(self.prefix().clone(), |partition| self.path(&partition.to_string()))
+    fn path_of(&self, part: &str, partition: Option<&Partition>) -> Path {
+        let below = partition.map_or_else(String::new, ToString::to_string);
+        let below = format!("{part}{below}");
+        let below = below.trim_end_matches('/');
+        if below.is_empty() { self.prefix().clone() } else { self.path(below) }
     }
 
     fn recognize(&self, meta: ObjectMeta) -> Listed {
@@ -178,9 +222,9 @@ fn level_of_directory(directory: &path::Path) -> io::Result<Vec<String>> {
 type Sender = mpsc::Sender<object_store::Result<Listed>>;
 
 /// Lists a partition of a directory, without any link on the way.
-fn walk(root: &path::Path, partition: &Partition, sender: &Sender) -> io::Result<()> {
+fn walk(root: &path::Path, part: &str, partition: &Partition, sender: &Sender) -> io::Result<()> {
     let mut top = root.to_owned();
-    for part in partition.to_string().split('/') {
+    for part in format!("{part}{partition}").split('/') {
         top.push(part);
         match fs::symlink_metadata(&top) {
             Ok(found) if found.is_dir() => {}
@@ -192,7 +236,9 @@ fn walk(root: &path::Path, partition: &Partition, sender: &Sender) -> io::Result
     // What is below the partition may be anybody's, and need not be readable. Not so the hours,
     // which hold the objects.
     let is_ours = |directory: &path::Path| {
-        below(root, directory).is_some_and(|name| name.parse::<Partition>().is_ok())
+        let below = below(root, directory);
+        let name = below.as_deref().and_then(|name| name.strip_prefix(part));
+        name.is_some_and(|name| name.parse::<Partition>().is_ok())
     };
     let mut directories = vec![top];
     while let Some(directory) = directories.pop() {

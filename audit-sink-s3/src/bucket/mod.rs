@@ -30,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use audit_evidence::Sidecar;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{Attributes, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload};
@@ -37,7 +38,7 @@ use object_store::{Attributes, GetOptions, ObjectStore, PutMode, PutOptions, Put
 use self::provider::Provider;
 use self::response::{Refusal, Response};
 use crate::ObjectKey;
-use crate::object::encode::{EncodedObject, says_same};
+use crate::object::encode::EncodedObject;
 use crate::panic::Panicked;
 
 /// A bucket, and the prefix in it under which a sink writes.
@@ -144,49 +145,108 @@ impl Bucket {
         Refusal::panicked(panicked, self.provider)
     }
 
-    /// Creates the object, once. `attributes` go with it if the store keeps any.
+    /// Creates the object, once, with its metadata: as the store's attributes, or where it keeps
+    /// none, evidence in a file beside it.
+    ///
+    /// A crash between the two leaves a file that no object belongs to, and the retry of the object
+    /// finds its own.
+    pub(crate) async fn create_object(
+        &self,
+        path: &Path,
+        object: &EncodedObject,
+    ) -> object_store::Result<()> {
+        let payload = object.payload.clone();
+        if let Some(created) = self.create_with(path, payload, object.attributes()).await {
+            return created;
+        }
+        if let Some((sidecar, text)) = self.sidecar(path, object) {
+            match self.store.put_opts(&sidecar, text.clone().into(), PutMode::Create.into()).await {
+                Err(object_store::Error::AlreadyExists { path, source }) => {
+                    if !self.is_stored(&sidecar, &text.into()).await? {
+                        return Err(object_store::Error::AlreadyExists { path, source });
+                    }
+                }
+                created => drop(created?),
+            }
+        }
+        self.store.put_opts(path, object.payload.clone(), PutMode::Create.into()).await.map(drop)
+    }
+
+    /// Creates an object without evidence. `attributes` go with it if the store keeps any.
     pub(crate) async fn create(
         &self,
         path: &Path,
         payload: PutPayload,
         attributes: Attributes,
     ) -> object_store::Result<()> {
-        if self.attributes.load(Ordering::Relaxed) {
-            let options = PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
-            match self.store.put_opts(path, payload.clone(), options).await {
-                // The local file system keeps no attributes and says so before it writes anything.
-                Err(object_store::Error::NotImplemented { .. }) => {
-                    self.attributes.store(false, Ordering::Relaxed)
-                }
-                result => return result.map(drop),
-            }
+        if let Some(created) = self.create_with(path, payload.clone(), attributes).await {
+            return created;
         }
         self.store.put_opts(path, payload, PutMode::Create.into()).await.map(drop)
     }
 
-    /// Whether what stands under the path is this object: by the hash in its metadata, or where it
-    /// has none by its bytes.
+    /// Creates an object with attributes. `None` if the store keeps none: nothing was created then.
+    async fn create_with(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        attributes: Attributes,
+    ) -> Option<object_store::Result<()>> {
+        if !self.attributes.load(Ordering::Relaxed) {
+            return None;
+        }
+        let options = PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
+        match self.store.put_opts(path, payload, options).await {
+            // The local file system keeps no attributes and says so before it writes anything.
+            Err(object_store::Error::NotImplemented { .. }) => {
+                self.attributes.store(false, Ordering::Relaxed);
+                None
+            }
+            result => Some(result.map(drop)),
+        }
+    }
+
+    /// Where an object's evidence stands in a store that keeps no attributes, and as what.
+    fn sidecar(&self, path: &Path, object: &EncodedObject) -> Option<(Path, String)> {
+        let (head, key) = (object.head.as_ref()?, self.below_prefix(path)?);
+        Some((self.path(&Sidecar::key_of(&key)), Sidecar::text(head)))
+    }
+
+    /// Whether what stands under the path is this object: by the hashes in its metadata, or where
+    /// it has none by its bytes.
     pub(crate) async fn holds(
         &self,
         path: &Path,
         object: &EncodedObject,
     ) -> object_store::Result<bool> {
         let head = self.store.get_opts(path, GetOptions::new().with_head(true)).await?;
-        if let Some(same) = says_same(&head.attributes, &object.metadata.sha256) {
+        if let Some(same) = object.is_said_by(&head.attributes) {
             return Ok(same);
         }
-        if head.meta.size != object.payload.content_length() as u64 {
+        if head.meta.size != object.payload.content_length() as u64
+            || !self.is_stored(path, &object.payload).await?
+        {
             return Ok(false);
         }
+        let Some((sidecar, text)) = self.sidecar(path, object) else { return Ok(true) };
+        match self.is_stored(&sidecar, &text.into()).await {
+            // It is written before its object: this one was made by somebody else.
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            is_stored => is_stored,
+        }
+    }
+
+    /// Whether these bytes stand under the path, and durably.
+    async fn is_stored(&self, path: &Path, payload: &PutPayload) -> object_store::Result<bool> {
         let found = self.store.get_opts(path, GetOptions::new()).await?.bytes().await?;
-        if !same_bytes(&found, &object.payload) {
+        if !same_bytes(&found, payload) {
             return Ok(false);
         }
         // The write that put it there may not have come to its fsync yet, or have been given up
         // before it.
         if let Some(directory) = &self.directory {
-            let file = directory.join(path.as_ref());
-            let synced = tokio::task::spawn_blocking(move || sync(&file))
+            let (root, file) = (directory.clone(), directory.join(path.as_ref()));
+            let synced = tokio::task::spawn_blocking(move || sync(&root, &file))
                 .await
                 .map_err(io::Error::other)
                 .flatten();
@@ -222,11 +282,9 @@ fn same_bytes(found: &Bytes, payload: &PutPayload) -> bool {
     }) && rest.is_empty()
 }
 
-/// The file and the name of it.
-fn sync(file: &std::path::Path) -> io::Result<()> {
+/// The file, and its name: in each directory from its own up to that of the bucket.
+fn sync(root: &std::path::Path, file: &std::path::Path) -> io::Result<()> {
     std::fs::File::open(file)?.sync_all()?;
-    let directories =
-        file.ancestors().skip(1).take_while(|directory| !directory.as_os_str().is_empty());
-    // The directories of a key: the hour, the day, and what the day stands in.
-    directories.take(3).try_for_each(directory::sync)
+    let mut directories = file.ancestors().skip(1).take_while(|parent| parent.starts_with(root));
+    directories.try_for_each(directory::sync)
 }

@@ -114,7 +114,7 @@ impl Put {
             Response::Exists | Response::Contention => {}
             Response::Unknown | Response::Blocked(_) => return Err(refusal),
         }
-        match timeout(limit, catch_in(self.bucket.holds(path, object))).await {
+        match timeout(limit, catch_in(Box::pin(self.bucket.holds(path, object)))).await {
             Ok(Err(panicked)) => {
                 self.health.panicked();
                 Err(self.bucket.refusal_of_panic(&panicked))
@@ -148,7 +148,7 @@ impl Put {
     ) -> Result<(), Refusal> {
         let create = || async {
             let began = Instant::now();
-            let create = self.bucket.create(path, object.payload.clone(), object.attributes());
+            let create = Box::pin(self.bucket.create_object(path, object));
             let response = request(limit, &self.bucket, create).await;
             match &response {
                 Ok(()) => self.response_times().add(began.elapsed()),

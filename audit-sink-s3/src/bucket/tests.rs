@@ -96,14 +96,83 @@ async fn a_directory_holds_what_was_created_and_refuses_it_again() {
         encoder.encode(line, 0, 1, Compression::None)
     };
     let (ours, other, longer) = (object(b"{}\n"), object(b"[]\n"), object(b"{ }\n"));
-    bucket.create(&path, ours.payload.clone(), ours.attributes()).await.unwrap();
-    let again = bucket.create(&path, other.payload.clone(), other.attributes()).await;
+    bucket.create_object(&path, &ours).await.unwrap();
+    let again = bucket.create_object(&path, &other).await;
     assert!(matches!(again, Err(object_store::Error::AlreadyExists { .. })), "{again:?}");
     assert!(bucket.holds(&path, &ours).await.unwrap());
     assert!(!bucket.holds(&path, &other).await.unwrap());
     assert!(!bucket.holds(&path, &longer).await.unwrap());
     let missing = bucket.holds(&bucket.path("absent"), &ours).await;
     assert!(matches!(missing, Err(object_store::Error::NotFound { .. })), "{missing:?}");
+}
+
+#[tokio::test]
+async fn evidence_stands_beside_objects_in_a_directory() {
+    use audit_evidence::{CompactRange, KeyKind, ObjectHasher, SignerKey, StreamSigner};
+
+    let root = tempfile::tempdir().unwrap();
+    let url = Url::from_directory_path(root.path().join("new/logs")).unwrap();
+    let bucket = Bucket::open(url.as_str()).unwrap();
+    let key = "dt=2023-11-14/hour=22/a.ndjson";
+    let path = bucket.path(key);
+    let host = SignerKey::from_seed("api", KeyKind::Ed25519, &[1; 32]).unwrap();
+    let signer = StreamSigner::new(&host, "s", &[2; 32]).unwrap();
+    let object = |seed| {
+        let (hasher, mut encoder) =
+            (ObjectHasher::new(key, 0, 0, seed), ObjectEncoder::new(pieces()));
+        let (payload, hashed) = encoder.encode_unsealed(b"{}\n", hasher, Compression::None);
+        let (head, _) = signer.seal(CompactRange::default(), &hashed);
+        EncodedObject::sealed(payload, Compression::None, head)
+    };
+    let (ours, other) = (object([3; 32]), object([4; 32]));
+    let sidecar = root.path().join(format!("new/logs/_audit/heads/{key}.head"));
+    // A crash after the evidence and before the object: the retry goes on.
+    let (beside, text) = bucket.sidecar(&path, &ours).unwrap();
+    bucket.store().put_opts(&beside, text.clone().into(), PutMode::Create.into()).await.unwrap();
+    bucket.create_object(&path, &ours).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&sidecar).unwrap(), text);
+    for object in [&ours, &other] {
+        let again = bucket.create_object(&path, object).await;
+        assert!(matches!(again, Err(object_store::Error::AlreadyExists { .. })), "{again:?}");
+    }
+    assert!(bucket.holds(&path, &ours).await.unwrap());
+    assert!(!bucket.holds(&path, &other).await.unwrap(), "the same lines, sealed otherwise");
+    std::fs::remove_file(&sidecar).unwrap();
+    assert!(!bucket.holds(&path, &ours).await.unwrap(), "nobody's evidence");
+}
+
+#[tokio::test]
+async fn system_objects_are_listed_by_themselves() {
+    use crate::{Listed, ListedObject, ObjectKey, Partition};
+    use futures::TryStreamExt;
+
+    let root = tempfile::tempdir().unwrap();
+    let url = Url::from_directory_path(root.path()).unwrap();
+    let memory = Arc::new(object_store::memory::InMemory::new()) as Arc<dyn ObjectStore>;
+    let buckets = [Bucket::open(url.as_str()).unwrap(), Bucket::from_store(memory, "some/prefix")];
+    let stream = audit_core::UniqueId::from_bits(7);
+    let system = ObjectKey::system(1_700_000_000_000, stream, 0);
+    let data = ObjectKey::new(1_700_000_000_000, stream, 1, Compression::None);
+    for bucket in buckets {
+        assert_eq!(bucket.system_level(None).await.unwrap().partitions, []);
+        let hour = data.partition();
+        let day = Partition::day_of(1_700_000_000_000);
+        for key in [system, data] {
+            let path = bucket.path(&key.to_string());
+            bucket.create(&path, "{}\n".into(), Attributes::new()).await.unwrap();
+        }
+        let level = bucket.level(None).await.unwrap();
+        assert_eq!((level.partitions, &level.others[..]), (vec![day], &["_audit/".to_owned()][..]));
+        assert_eq!(bucket.system_level(None).await.unwrap().partitions, [day]);
+        assert_eq!(bucket.system_level(Some(&day)).await.unwrap().partitions, [hour]);
+        for (listed, expected) in [(bucket.list(&hour), data), (bucket.list_system(&day), system)] {
+            let listed: Vec<_> = listed.try_collect().await.unwrap();
+            let [Listed::Object(ListedObject { key, .. })] = listed[..] else {
+                panic!("{listed:?}")
+            };
+            assert_eq!(key, expected);
+        }
+    }
 }
 
 #[cfg(feature = "aws")]

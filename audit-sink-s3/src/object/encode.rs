@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::Write;
 
 use audit_core::BufferPool;
+use audit_evidence::{HashedObject, ObjectHasher, ObjectHead};
 use bytes::Bytes;
 use flate2::GzBuilder;
 use object_store::{Attribute, AttributeValue, Attributes, PutPayload};
@@ -60,11 +61,11 @@ impl Compression {
     }
 }
 
-/// What an object says about itself in its metadata.
+/// What an object says about itself in its metadata, with evidence and without.
 ///
 /// The names of its members there (`format`, `lastsequence`, `count`, `sha256`) are letters and
 /// digits only: Azure takes nothing but identifiers, and some gateways drop headers with an
-/// underscore.
+/// underscore. The members that are evidence are those of [`ObjectHead`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectMetadata {
     /// The number of the last record. The first one's is in the key.
@@ -75,7 +76,8 @@ pub struct ObjectMetadata {
     pub sha256: [u8; 32],
 }
 
-/// The version of the layout: keys, lines, metadata.
+/// The version of the layout: keys, lines, metadata. Objects with evidence say 2, see
+/// [`ObjectHead::FORMAT`].
 pub const FORMAT_VERSION: u32 = 1;
 
 const FORMAT: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("format"));
@@ -84,9 +86,11 @@ const COUNT: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("count")
 const SHA256: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("sha256"));
 
 impl ObjectMetadata {
-    /// Reads the metadata of an object. `None` if it has none, or of another [`FORMAT_VERSION`].
+    /// Reads the metadata of an object. `None` if it has none, or of a version of the layout that
+    /// is unknown.
     pub fn from_attributes(attributes: &Attributes) -> Option<ObjectMetadata> {
-        if number(attributes, &FORMAT)? != u64::from(FORMAT_VERSION) {
+        let format = attributes.get(&FORMAT)?;
+        if **format != FORMAT_VERSION.to_string() && **format != *ObjectHead::FORMAT {
             return None;
         }
         Some(ObjectMetadata {
@@ -108,12 +112,6 @@ impl ObjectMetadata {
         .into_iter()
         .collect()
     }
-}
-
-/// Whether an object with these attributes holds the lines with this hash; `None` if they do not
-/// say.
-pub(crate) fn says_same(attributes: &Attributes, sha256: &[u8; 32]) -> Option<bool> {
-    attributes.get(&SHA256).map(|found| from_hex(found).as_ref() == Some(sha256))
 }
 
 fn number(attributes: &Attributes, name: &Attribute) -> Option<u64> {
@@ -150,15 +148,54 @@ pub(crate) struct EncodedObject {
     pub(crate) payload: PutPayload,
     pub(crate) metadata: ObjectMetadata,
     pub(crate) compression: Compression,
+    /// Its evidence, in a stream that has some.
+    pub(crate) head: Option<Box<ObjectHead>>,
 }
 
 impl EncodedObject {
+    #[cfg_attr(not(test), expect(dead_code, reason = "the sink does not write evidence yet"))]
+    pub(crate) fn sealed(payload: PutPayload, compression: Compression, head: ObjectHead) -> Self {
+        let ObjectHead { count, sha256, .. } = head;
+        let metadata = ObjectMetadata { last_sequence: head.end() - 1, count, sha256 };
+        EncodedObject { payload, metadata, compression, head: Some(Box::new(head)) }
+    }
+
     pub(crate) fn attributes(&self) -> Attributes {
-        let mut attributes = self.metadata.to_attributes();
+        let mut attributes = match &self.head {
+            None => self.metadata.to_attributes(),
+            Some(head) => head
+                .to_metadata()
+                .into_iter()
+                // Not every store takes an empty value.
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(name, value)| {
+                    (Attribute::Metadata(name.into()), AttributeValue::from(value))
+                })
+                .collect(),
+        };
         attributes.insert(Attribute::ContentType, self.compression.content_type().into());
         attributes
     }
+
+    /// Whether what has these attributes is this object: it holds the same lines, and was sealed
+    /// in the same way. `None` if the attributes do not say.
+    pub(crate) fn is_said_by(&self, attributes: &Attributes) -> Option<bool> {
+        let found = attributes.get(&SHA256)?;
+        let same_lines = from_hex(found).as_ref() == Some(&self.metadata.sha256);
+        let same_seal = self.head.as_ref().is_none_or(|head| {
+            head.to_metadata().into_iter().filter(|(name, _)| SEAL.contains(name)).all(
+                |(name, value)| {
+                    let found = attributes.get(&Attribute::Metadata(name.into()));
+                    found.is_some_and(|found| **found == *value)
+                },
+            )
+        });
+        Some(same_lines && same_seal)
+    }
 }
+
+/// What tells two seals of the same lines apart: a stream that was forked, by a copy of its key.
+const SEAL: [&str; 2] = ["root", "sig"];
 
 /// From so many bytes on, lines are hashed on another thread while they are compressed: hashing
 /// takes about half as long as that does, and a thread much less.
@@ -198,18 +235,44 @@ impl ObjectEncoder {
         compression: Compression,
     ) -> EncodedObject {
         let hash = || Sha256::digest(lines);
-        let (sha256, pieces) = if lines.len() < MIN_HASH_BESIDE {
-            (hash(), self.compress(lines, compression))
+        let (payload, sha256) = self.compress_and(lines, compression, hash);
+        let last_sequence = first_sequence + (count - 1);
+        let metadata = ObjectMetadata { last_sequence, count, sha256: sha256.into() };
+        EncodedObject { payload, metadata, compression, head: None }
+    }
+
+    /// As [`encode`](Self::encode), for a stream with evidence. The object is whole once it was
+    /// sealed behind those before it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the sink does not write evidence yet"))]
+    pub(crate) fn encode_unsealed(
+        &mut self,
+        lines: &[u8],
+        mut hasher: ObjectHasher,
+        compression: Compression,
+    ) -> (PutPayload, HashedObject) {
+        let hash = move || {
+            hasher.lines(lines);
+            hasher.finish()
+        };
+        self.compress_and(lines, compression, hash)
+    }
+
+    fn compress_and<H: Send>(
+        &mut self,
+        lines: &[u8],
+        compression: Compression,
+        hash: impl FnOnce() -> H + Send,
+    ) -> (PutPayload, H) {
+        let (pieces, hashed) = if lines.len() < MIN_HASH_BESIDE {
+            (self.compress(lines, compression), hash())
         } else {
             std::thread::scope(|scope| {
                 let hash = scope.spawn(hash);
                 let pieces = self.compress(lines, compression);
-                (hash.join().expect("hashing does not panic"), pieces)
+                (pieces, hash.join().expect("hashing does not panic"))
             })
         };
-        let last_sequence = first_sequence + (count - 1);
-        let metadata = ObjectMetadata { last_sequence, count, sha256: sha256.into() };
-        EncodedObject { payload: pieces.into_iter().collect(), metadata, compression }
+        (pieces.into_iter().collect(), hashed)
     }
 
     fn compress(&mut self, lines: &[u8], compression: Compression) -> Vec<Bytes> {
@@ -292,8 +355,10 @@ mod tests {
                 let expected = ObjectMetadata { last_sequence: first + count - 1, count, sha256 };
                 let attributes = object.attributes();
                 prop_assert_eq!(ObjectMetadata::from_attributes(&attributes), Some(expected));
-                prop_assert_eq!(says_same(&attributes, &sha256), Some(true));
-                prop_assert_eq!(says_same(&attributes, &[7; 32]), Some(false));
+                prop_assert_eq!(object.is_said_by(&attributes), Some(true));
+                let mut other = object.clone();
+                other.metadata.sha256 = [7; 32];
+                prop_assert_eq!(other.is_said_by(&attributes), Some(false));
                 let again = encoder.encode(&whole, first, count, compression);
                 prop_assert_eq!(Bytes::from(again.payload), Bytes::from(object.payload));
             }
@@ -343,10 +408,36 @@ mod tests {
     #[test]
     fn attributes_of_others_are_not_ours() {
         assert_eq!(ObjectMetadata::from_attributes(&Attributes::new()), None);
-        assert_eq!(says_same(&Attributes::new(), &[0; 32]), None);
+        let object = encoder().encode(b"{}\n", 5, 1, Compression::Gzip);
+        assert_eq!(object.is_said_by(&Attributes::new()), None);
         let mut attributes =
             ObjectMetadata { last_sequence: 0, count: 1, sha256: [1; 32] }.to_attributes();
-        attributes.insert(FORMAT, "2".into());
+        attributes.insert(FORMAT, "3".into());
         assert_eq!(ObjectMetadata::from_attributes(&attributes), None);
+    }
+
+    #[test]
+    fn an_object_with_evidence_is_itself_by_its_seal() {
+        use audit_evidence::{CompactRange, KeyKind, SignerKey, StreamSigner};
+        let host = SignerKey::from_seed("api", KeyKind::Ed25519, &[1; 32]).unwrap();
+        let signer = StreamSigner::new(&host, "s", &[2; 32]).unwrap();
+        let encode = |seed, compression| {
+            let hasher = ObjectHasher::new("key", 0, 0, seed);
+            let (payload, hashed) = encoder().encode_unsealed(b"{}\n{}\n", hasher, compression);
+            let (head, _) = signer.seal(CompactRange::default(), &hashed);
+            EncodedObject::sealed(payload, compression, head)
+        };
+        for compression in [Compression::Zstd, Compression::Gzip, Compression::None] {
+            let object = encode([3; 32], compression);
+            let plain = encoder().encode(b"{}\n{}\n", 0, 2, compression);
+            assert_eq!(decoded(&object), b"{}\n{}\n");
+            assert_eq!(object.metadata, plain.metadata);
+            let attributes = object.attributes();
+            assert_eq!(ObjectMetadata::from_attributes(&attributes), Some(plain.metadata.clone()));
+            assert_eq!(object.is_said_by(&attributes), Some(true));
+            let other = encode([4; 32], compression);
+            assert_eq!(object.is_said_by(&other.attributes()), Some(false), "the lines alone");
+            assert_eq!(object.is_said_by(&plain.attributes()), Some(false), "without evidence");
+        }
     }
 }

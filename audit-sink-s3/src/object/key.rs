@@ -19,8 +19,14 @@ use crate::Compression;
 ///
 /// A stream and a first sequence number name one object for ever: a key is never used for other
 /// bytes.
+///
+/// What a host says about a stream itself, see [`system`](Self::system), stands beside that in
+/// `_audit/dt=YYYY-MM-DD/hour=HH/<stream>-<sequence>.system`. Query engines skip names that begin
+/// with an underscore, and no pattern for objects matches the suffix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
+    /// System objects come first in the order of their text.
+    is_data: bool,
     /// Hours since the Unix epoch, within the years 1 to 9999.
     hour: i64,
     stream: UniqueId,
@@ -45,7 +51,20 @@ impl ObjectKey {
         first_sequence: u64,
         compression: Compression,
     ) -> ObjectKey {
-        ObjectKey { hour: hour_of(time_ms), stream, first_sequence, compression }
+        ObjectKey { is_data: true, hour: hour_of(time_ms), stream, first_sequence, compression }
+    }
+
+    /// The key of the object that holds one system record: what a host says about the stream. It is
+    /// not compressed.
+    pub fn system(time_ms: i64, stream: UniqueId, sequence: u64) -> ObjectKey {
+        let hour = hour_of(time_ms);
+        let compression = Compression::None;
+        ObjectKey { is_data: false, hour, stream, first_sequence: sequence, compression }
+    }
+
+    /// Whether the object holds a system record, and no record of anybody else.
+    pub fn is_system(&self) -> bool {
+        !self.is_data
     }
 
     /// The beginning of the hour the object is filed under, in milliseconds since the Unix epoch.
@@ -73,6 +92,12 @@ impl ObjectKey {
         self.compression
     }
 }
+
+/// The directory of what is the engine's own, below the prefix.
+pub(crate) const SYSTEM: &str = "_audit/";
+
+/// What follows the number in the key of a system object.
+const SYSTEM_SUFFIX: &str = ".system";
 
 /// Where a sink on a directory writes an object before it gives it its name: below the prefix.
 pub(crate) const UNFINISHED: &str = "_audit/unfinished";
@@ -204,10 +229,18 @@ fn date_time(hour: i64) -> NaiveDateTime {
 
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ObjectKey { hour, stream, first_sequence, compression } = self;
+        let ObjectKey { is_data, hour, stream, first_sequence, compression } = self;
         let time = date_time(*hour);
-        let (date, hour, suffix) = (time.date(), time.hour(), compression.suffix());
-        write!(f, "dt={date}/hour={hour:02}/{stream}-{first_sequence:012}.ndjson{suffix}")
+        let (date, hour) = (time.date(), time.hour());
+        if !is_data {
+            f.write_str(SYSTEM)?;
+        }
+        write!(f, "dt={date}/hour={hour:02}/{stream}-{first_sequence:012}")?;
+        if *is_data {
+            write!(f, ".ndjson{}", compression.suffix())
+        } else {
+            f.write_str(SYSTEM_SUFFIX)
+        }
     }
 }
 
@@ -238,15 +271,24 @@ impl FromStr for ObjectKey {
 
 /// Reads more than is valid; the caller compares.
 fn parse(text: &str) -> Option<ObjectKey> {
+    let (text, is_data) = match text.strip_prefix(SYSTEM) {
+        Some(text) => (text, false),
+        None => (text, true),
+    };
     let (date, rest) = text.strip_prefix("dt=")?.split_once("/hour=")?;
     let (hour, name) = rest.split_once('/')?;
     let time: NaiveDateTime =
         date.parse::<NaiveDate>().ok()?.and_hms_opt(hour.parse().ok()?, 0, 0)?;
-    let (numbers, suffix) = name.split_once(".ndjson")?;
+    let ends_as = if is_data { ".ndjson" } else { SYSTEM_SUFFIX };
+    let (numbers, suffix) = name.split_once(ends_as)?;
     let (stream, first_sequence) = numbers.split_once('-')?;
     let time_ms = time.and_utc().timestamp_millis();
+    let (stream, first_sequence) = (stream.parse().ok()?, first_sequence.parse().ok()?);
+    if !is_data {
+        return suffix.is_empty().then(|| ObjectKey::system(time_ms, stream, first_sequence));
+    }
     let compression = Compression::of_suffix(suffix)?;
-    Some(ObjectKey::new(time_ms, stream.parse().ok()?, first_sequence.parse().ok()?, compression))
+    Some(ObjectKey::new(time_ms, stream, first_sequence, compression))
 }
 
 #[cfg(test)]
@@ -261,8 +303,16 @@ mod tests {
     proptest! {
         #[test]
         fn a_key_reads_back(time_ms: i64, stream: u128, first: u64, compression in compressions()) {
-            let key = ObjectKey::new(time_ms, UniqueId::from_bits(stream), first, compression);
-            prop_assert_eq!(key.to_string().parse(), Ok(key));
+            let stream = UniqueId::from_bits(stream);
+            let (data, system) = (
+                ObjectKey::new(time_ms, stream, first, compression),
+                ObjectKey::system(time_ms, stream, first),
+            );
+            for key in [data, system] {
+                prop_assert_eq!(key.to_string().parse(), Ok(key));
+            }
+            prop_assert!(system.is_system() && !data.is_system());
+            prop_assert_eq!(system.to_string().cmp(&data.to_string()), system.cmp(&data));
         }
 
         #[test]
@@ -278,7 +328,7 @@ mod tests {
 
         #[test]
         fn any_text_is_the_one_name_of_a_key_or_refused(
-            text in "(dt=)?[0-9+-]{0,12}/hour=[0-9+]{1,3}/[0-9A-Z]{26}-[0-9+]{0,14}.ndjson(.zst|.gz|.bz2)?",
+            text in "(_audit/)?(dt=)?[0-9+-]{0,12}/hour=[0-9+]{1,3}/[0-9A-Z]{26}-[0-9+]{0,14}.(ndjson|system)(.zst|.gz|.bz2)?",
         ) {
             if let Ok(key) = text.parse::<ObjectKey>() {
                 prop_assert_eq!(key.to_string(), text);
@@ -330,6 +380,10 @@ mod tests {
             name(i64::MIN, 1, Compression::None),
             format!("dt=0001-01-01/hour=00/{id}-000000000001.ndjson")
         );
+        assert_eq!(
+            ObjectKey::system(1_700_000_000_000, stream, 42).to_string(),
+            format!("_audit/dt=2023-11-14/hour=22/{id}-000000000042.system")
+        );
     }
 
     #[test]
@@ -357,6 +411,9 @@ mod tests {
             "dt=2023-02-30/hour=22/0000000000000000000000002D-000000000042.ndjson.zst",
             "dt=2023-11-14/hour=22/0000000000000000000000002D-000000000042.ndjson.zst.part",
             "prefix/dt=2023-11-14/hour=22/0000000000000000000000002D-000000000042.ndjson.zst",
+            "_audit/dt=2023-11-14/hour=22/0000000000000000000000002D-000000000042.ndjson.zst",
+            "_audit/dt=2023-11-14/hour=22/0000000000000000000000002D-000000000042.system.zst",
+            "dt=2023-11-14/hour=22/0000000000000000000000002D-000000000042.system",
         ] {
             assert_eq!(text.parse::<ObjectKey>(), Err(InvalidKey), "{text}");
         }
