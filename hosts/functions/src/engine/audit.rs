@@ -1,9 +1,8 @@
 //! The body of `log.audit` as JSON text.
 //!
 //! One walk over the JavaScript value, by the rules of `JSON.stringify`, with variables in place of
-//! their symbols. It is done in Rust because it is faster there than a copy with sentinels and
-//! `JSON.stringify` after it, and because nothing that a function does to `JSON` or to prototypes
-//! reaches it.
+//! their symbols. In Rust it is faster than copying the value with sentinels and calling
+//! `JSON.stringify`, and beyond the reach of functions that change `JSON` or prototypes.
 
 use std::borrow::Cow;
 
@@ -17,51 +16,51 @@ use rquickjs::{
 
 use super::stopwatch::Stopwatch;
 
-/// How deep a body can nest. The runtime refuses what nests deeper than `audit_runtime::MAX_DEPTH`;
-/// here it is what ends a walk.
+/// The deepest nesting that a walk follows. The runtime refuses bodies deeper than
+/// `audit_runtime::MAX_DEPTH`.
 const MAX_DEPTH: usize = 100;
 
-/// Where a walk over a body ends that cannot be a log any more. Far above the largest log of the
-/// contract, 1,000,000 bytes; a function whose memory is bounded can refer to one long string any
-/// number of times.
+/// The size at which a walk stops, in bytes. It is far above the contract's largest log of
+/// 1,000,000 bytes. A bound is needed because a function within its memory limit can refer to one
+/// long string any number of times.
 const MAX_TEXT_BYTES: usize = 8 << 20;
 
-/// How much a walk does between two looks at the clock: a value is one step, an object many, since
-/// it can have any number of members that are not seen, and a key one more for each 64 bytes.
+/// The steps between two checks of the clock. A value is one step, an object many, since it can
+/// have any number of members that are not enumerable, and a key one more for each 64 bytes.
 const STEPS_BETWEEN_LOOKS: usize = 1024;
 const STEPS_OF_AN_OBJECT: usize = 32;
 
-/// What a walk needs to know, from the prelude. A function of Rust must not keep values of an
-/// engine for itself: the engine would not see them.
+/// Values that a walk needs, from the prelude. Rust closures must not keep values of an engine,
+/// since its garbage collector would not see them.
 pub(super) struct Rules<'a, 'js> {
     /// The symbols of `log.vars`.
     pub(super) symbols: Array<'js>,
     /// Their names.
     pub(super) names: &'a [String],
-    /// What most objects have for a prototype.
+    /// The usual prototype of objects.
     pub(super) plain: Value<'js>,
-    /// What arrays have for one.
+    /// The usual prototype of arrays.
     pub(super) arrays: Object<'js>,
-    /// `(name, value, key) => …`: functions for what is rare, see `js/audit.js`.
+    /// `(name, value, key) => …`: functions for rare cases, see `js/audit.js`.
     pub(super) rare: Function<'js>,
     pub(super) stopwatch: &'a Stopwatch,
 }
 
-/// A body as the arguments of the operation.
+/// The arguments of the operation, with the body in them.
 pub(super) struct Written {
     /// `{"body":…}`.
     pub(super) args: String,
-    /// Members whose content JSON does not show: their path, and the class of what they hold.
+    /// Members whose content JSON does not show: their paths, and the classes of their values.
     pub(super) hollow: Vec<(String, String)>,
 }
 
 /// A body that was refused.
 pub(super) enum Refused<'js> {
-    /// It breaks a rule: why, and where.
+    /// It breaks a rule: which, and where.
     Because(String),
-    /// Something in it threw this: where.
+    /// Something in it threw, and where.
     Thrown(Value<'js>, String),
-    /// The function's time is over, or the engine failed. Nobody has to be told.
+    /// The function's time is over, or the engine failed.
     Stopped(rquickjs::Error),
 }
 
@@ -139,8 +138,8 @@ pub(super) fn write<'js>(
             let message = "the function's time is over";
             Err(Refused::Stopped(Exception::throw_message(ctx, message)))
         }
-        // The host is the one that fails a function for a log that is too large, so that catching
-        // the error does not help.
+        // The host fails a function for a log that is too large, so that catching the error does
+        // not help.
         Err(End(Ended::TooLarge, _)) => {
             let args = format!("{{\"body\":{{\"\":\"{}\"}}}}", " ".repeat(MAX_TEXT_BYTES));
             Ok(Written { args, hollow: Vec::new() })
@@ -148,7 +147,7 @@ pub(super) fn write<'js>(
     }
 }
 
-/// A path for people: `a.b[1].c`.
+/// A path as people write it: `a.b[1].c`.
 fn place(mut upwards: Vec<String>) -> String {
     upwards.reverse();
     upwards.join(".").replace(".[", "[")
@@ -158,19 +157,19 @@ struct Walk<'a, 'js> {
     ctx: &'a Ctx<'js>,
     rules: &'a Rules<'a, 'js>,
     text: Vec<u8>,
-    /// The objects that the walk is in.
+    /// The objects around the current value.
     around: Vec<Value<'js>>,
     /// Classes of objects whose content is not shown, and the keys on the way to them, innermost
     /// first.
     hollow: Vec<(String, Vec<String>)>,
-    /// Since the last look at the clock.
+    /// Steps since the last check of the clock.
     steps: usize,
     /// The symbols of `log.vars`, from the first of them in the body on.
     symbols: Vec<Value<'js>>,
 }
 
 impl<'js> Walk<'_, 'js> {
-    /// Writes a value; false if it is one that JSON leaves out. `key` is what `toJSON` is told.
+    /// Writes a value. False if JSON omits it. `key` is the argument of `toJSON`.
     fn value(&mut self, value: Value<'js>, key: &str) -> Result<bool, End> {
         self.steps += 1;
         if self.steps > STEPS_BETWEEN_LOOKS {
@@ -179,7 +178,7 @@ impl<'js> Walk<'_, 'js> {
                 return Err(End(Ended::OutOfTime, Vec::new()));
             }
         }
-        // Telling the type of an object takes the engine a while.
+        // Finding the type of an object is slow in the engine.
         let kind = value.type_of();
         match kind {
             Type::Null => self.text.extend_from_slice(b"null"),
@@ -190,7 +189,7 @@ impl<'js> Walk<'_, 'js> {
             Type::String => self.string(&value)?,
             Type::Symbol => self.variable(&value)?,
             Type::Undefined | Type::Uninitialized => return Ok(false),
-            // Its prototype is the language's, so that no `toJSON` on it counts.
+            // Its prototype is the language's, on which no `toJSON` counts.
             Type::BigInt => return Err(End::because("BigInt value can't be serialized in JSON")),
             Type::Object
             | Type::Array
@@ -246,8 +245,8 @@ impl<'js> Walk<'_, 'js> {
         Ok(())
     }
 
-    /// A text as JSON. Half a surrogate pair has no UTF-8, and JSON has an escape for it: the
-    /// runtime is the one that refuses it, with its path.
+    /// A string as JSON. A lone surrogate has no UTF-8, but JSON has an escape for it. The runtime
+    /// refuses it, with its path.
     fn escaped(&self, text: Value<'js>) -> Result<String, End> {
         self.ctx.catch();
         let quoted = self.ctx.json_stringify(text)?;
@@ -275,13 +274,13 @@ impl<'js> Walk<'_, 'js> {
         }
     }
 
-    /// Asks JavaScript about what is rare.
+    /// Calls the prelude's function for a rare case.
     fn rare<R: FromJs<'js>>(&self, args: impl IntoArgs<'js>) -> Result<R, End> {
         Ok(self.rules.rare.call(args)?)
     }
 
-    /// The `toJSON` of an object: its own or its class's. One that was put on a prototype of the
-    /// language does not count.
+    /// The `toJSON` of an object: its own or its class's. One on a prototype of the language does
+    /// not count.
     fn to_json(&self, object: &Object<'js>, kind: Type) -> Result<Option<Function<'js>>, End> {
         if kind == Type::Proxy {
             let found: Value<'js> = object.get(PredefinedAtom::ToJSON)?;
@@ -296,7 +295,7 @@ impl<'js> Walk<'_, 'js> {
         Ok(None)
     }
 
-    /// What a proxy without traps of its author's stands for; everything else is itself.
+    /// The target of a proxy without traps. Everything else is itself.
     fn revealed(&self, mut value: Value<'js>, mut kind: Type) -> Result<(Value<'js>, Type), End> {
         while kind == Type::Proxy {
             let Some(proxy) = value.as_proxy() else { break };
@@ -324,7 +323,7 @@ impl<'js> Walk<'_, 'js> {
         self.members(object, kind, key)
     }
 
-    /// An object that is not asked for `toJSON` any more.
+    /// An object, after `toJSON`.
     fn members(&mut self, object: &Object<'js>, kind: Type, key: &str) -> Result<bool, End> {
         let value = object.as_value();
         if !matches!(kind, Type::Object | Type::Array) && value.is_function() {
@@ -339,7 +338,7 @@ impl<'js> Walk<'_, 'js> {
             )));
         }
         let is_array = kind == Type::Array || kind == Type::Proxy && is_array(value)?;
-        // A proxy is not asked: it has traps of its author's.
+        // A proxy is not asked, since it has traps.
         let may_inherit = !is_array && kind != Type::Proxy;
         let prototype = if may_inherit { object.get_prototype() } else { None };
         let is_plain = is_array || kind == Type::Object && self.is_plain(prototype.as_ref());
@@ -383,7 +382,7 @@ impl<'js> Walk<'_, 'js> {
             if index > 0 {
                 self.text.push(b',');
             }
-            // More elements than fit into 32 bits are larger than any log before that.
+            // The walk ends for size long before 2^32 elements.
             let key = Atom::from_u32(self.ctx.clone(), index as u32)?;
             let element = if is_trapped || self.may_have(object, prototype, &key)? {
                 object.get(key).map_err(End::from)
@@ -391,7 +390,7 @@ impl<'js> Walk<'_, 'js> {
                 Ok(Value::new_undefined(self.ctx.clone()))
             };
             let hollow = self.hollow.len();
-            // Only `toJSON` is told the index, and seldom is there one.
+            // Only `toJSON` needs the index, and few elements have one.
             let written = element.and_then(|element| self.value(element, ""));
             if !self.inside(written, hollow, || format!("[{index}]"))? {
                 self.text.extend_from_slice(b"null");
@@ -402,9 +401,9 @@ impl<'js> Walk<'_, 'js> {
         Ok(())
     }
 
-    /// Whether the object itself has the member, or nothing that it inherits from has. Otherwise
-    /// the engine would read a prototype that a function may have changed. `prototype` is none
-    /// where the prototypes are not the language's own, so that one of them may be a proxy.
+    /// Whether the object itself has the member, or none of its prototypes has. Otherwise the
+    /// engine would read a prototype that a function may have changed. `prototype` is none unless
+    /// all prototypes are the language's, since one of them may be a proxy.
     fn may_have(
         &self,
         object: &Object<'js>,
@@ -418,7 +417,7 @@ impl<'js> Walk<'_, 'js> {
         Ok(!is_inherited || self.rare(("hasOwn", object.clone(), key.to_value()?))?)
     }
 
-    /// `prototype` is none for an object that inherits nothing, and for a proxy.
+    /// `prototype` is none for an object without a prototype, and for a proxy.
     fn properties(
         &mut self,
         object: &Object<'js>,
@@ -454,7 +453,7 @@ impl<'js> Walk<'_, 'js> {
             };
             self.text.push(b':');
             let hollow = self.hollow.len();
-            // A getter may have deleted a member that comes after it.
+            // A getter may have deleted a later member.
             let is_there = prototype.is_none() || self.may_have(object, usual, &atom)?;
             let written = if is_there {
                 object.get(atom).map_err(End::from).and_then(|value| self.value(value, &key))
@@ -471,8 +470,8 @@ impl<'js> Walk<'_, 'js> {
         Ok(())
     }
 
-    /// Adds a key to the way to what was refused, and to what was found hollow since there were
-    /// `hollow` of them.
+    /// Adds a key to the path of a refusal, and to the paths of the hollow members found since
+    /// there were `hollow` of them.
     fn inside<T>(
         &mut self,
         written: Result<T, End>,
@@ -497,12 +496,12 @@ impl<'js> Walk<'_, 'js> {
     }
 }
 
-/// A text of the engine, if it is UTF-8: half a surrogate pair has no such form.
+/// A string of the engine, if it has no lone surrogate.
 fn utf8<'t>(text: &'t CString<'_>) -> Option<&'t str> {
     std::str::from_utf8(text.as_ref()).ok()
 }
 
-/// Whether a value is an array, or stands for one.
+/// Whether a value is an array or a proxy of one.
 fn is_array(value: &Value<'_>) -> rquickjs::Result<bool> {
     let mut value = value.clone();
     while let Some(proxy) = value.as_proxy() {

@@ -1,5 +1,4 @@
-//! The modules that are part of this host, in JavaScript of its own. They are compiled once for the
-//! process.
+//! The host's own JavaScript modules, compiled once for the process.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -9,7 +8,7 @@ use rquickjs::{Ctx, Error, Object, String as Text};
 use super::Bytecode;
 use super::bytecode::Keep;
 
-/// What a module imports, as it is written there, and the module that it is.
+/// The specifier of an import, and the module that it resolves to.
 type Import = (&'static str, &'static str);
 
 struct BuiltIn {
@@ -18,7 +17,7 @@ struct BuiltIn {
     imports: &'static [Import],
 }
 
-/// Under every module: the globals, and the engine's side of a call.
+/// The module beneath every other: the globals, and the engine's side of a call.
 pub(super) const PRELUDE: &str = "convex:prelude";
 
 const BUILT_IN: [BuiltIn; 11] = [
@@ -75,7 +74,7 @@ const BUILT_IN: [BuiltIn; 11] = [
     },
 ];
 
-/// Nobody sees the source or the lines of these modules.
+/// Source and lines of these modules never appear in a stack trace.
 static COMPILED: LazyLock<[Option<Bytecode>; BUILT_IN.len()]> = LazyLock::new(|| {
     BUILT_IN.map(|module| Bytecode::compile(module.name, module.source, Keep::Nothing).ok())
 });
@@ -106,14 +105,14 @@ pub(crate) fn replacing(file: &Path) -> Option<&'static str> {
     file.ends_with("convex/dist/esm/server/log.js").then_some("convex:log")
 }
 
-/// What the module `base` means by `specifier`, if it is one of these.
+/// Resolves an import of the module `base` to one of these.
 pub(crate) fn import(base: &str, specifier: &str) -> Option<&'static str> {
     let module = BUILT_IN.iter().find(|module| module.name == base)?;
     module.imports.iter().find(|(written, _)| *written == specifier).map(|(_, module)| *module)
 }
 
-/// What an engine must be able to allocate before it reads one of these modules. It does not
-/// survive running out of memory while it reads.
+/// The memory, in bytes, that an engine must have free before it reads one of these modules. It
+/// does not survive running out of memory while it reads.
 const HEADROOM_BYTES: usize = 1 << 20;
 
 /// Reads and evaluates a module that was not needed before.

@@ -1,4 +1,4 @@
-//! Modules compiled once, for every engine that is to come.
+//! Modules compiled once, for all later engines.
 //!
 //! The one place in this crate with `unsafe`. An engine trusts the bytecode that it reads as it
 //! trusts its own machine code, so reading it is safe only if an engine of the same build wrote it.
@@ -16,7 +16,7 @@ use rquickjs::{Context, Ctx, Module, Runtime};
 #[derive(Clone)]
 pub(crate) struct Bytecode(Arc<[u8]>);
 
-/// What of a module's text goes with it.
+/// The part of a module's source that its bytecode keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keep {
     /// The text of functions, and lines and columns for stack traces.
@@ -32,7 +32,7 @@ impl Bytecode {
     ///
     /// # Errors
     ///
-    /// What the engine says about its syntax.
+    /// The engine's syntax error.
     pub(crate) fn compile(name: &str, source: &str, keep: Keep) -> Result<Bytecode, String> {
         let runtime = Runtime::new().map_err(|error| error.to_string())?;
         runtime.set_loader(Unknown, Unknown);
@@ -70,8 +70,8 @@ impl fmt::Debug for Bytecode {
     }
 }
 
-/// The modules that a module imports while it is compiled: the engine asks for them, and does not
-/// look into them.
+/// Stand-ins for the imports of a module while it is compiled. The engine requires them but does
+/// not evaluate them.
 struct Unknown;
 
 impl Resolver for Unknown {

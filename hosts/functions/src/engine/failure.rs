@@ -1,4 +1,4 @@
-//! What people read when a function fails.
+//! The messages of failed functions.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use serde::Deserialize;
 
 use super::{Failure, FailureKind, Limits};
 
-/// The longest text of a failure, in bytes: a function can throw what it likes.
+/// The longest message of a failure, in bytes.
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
 
-/// What the prelude's `explain` says.
+/// The result of the prelude's `explain`.
 #[derive(Deserialize)]
 struct Explained {
     text: String,
@@ -19,7 +19,7 @@ struct Explained {
 }
 
 impl Failure {
-    /// A failure that no value stands for.
+    /// A failure without a thrown value.
     pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
         Failure { message: message.into(), data: None, kind }
     }
@@ -44,7 +44,7 @@ impl Failure {
         Failure::new(FailureKind::MemoryLimit, message)
     }
 
-    /// What to say about a value that nobody caught. `explain` is the prelude's.
+    /// The failure of an uncaught value. `explain` is the prelude's.
     pub(crate) fn thrown<'js>(
         ctx: &Ctx<'js>,
         explain: &Function<'js>,
@@ -52,7 +52,7 @@ impl Failure {
         limits: &Limits,
     ) -> Failure {
         if matches!(value.type_of(), Type::Null | Type::Uninitialized) {
-            // An engine that has no memory left for an error throws null, and so can a function.
+            // An engine without memory for an error throws null. So can a function.
             let mib = limits.memory_bytes >> 20;
             let message = format!(
                 "Uncaught null: the function threw it, or ran out of memory (maximum memory usage: {mib} MiB)"
@@ -98,8 +98,8 @@ pub(crate) fn text_of(ctx: &Ctx<'_>, error: &Error) -> String {
     }
 }
 
-/// Frames of the engine, and of the modules that every function runs under, tell the user nothing.
-/// Those of this host are compiled without their names.
+/// Frames of the engine and of the built-in modules are left out: they tell the author nothing. The
+/// host's own modules are compiled without names.
 fn is_of_user(frame: &str) -> bool {
     frame.starts_with("at ")
         && !frame.ends_with("(native)")

@@ -1,4 +1,4 @@
-//! What an engine's JavaScript can ask of Rust.
+//! The functions of Rust that JavaScript can call.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashSet;
@@ -19,19 +19,19 @@ use super::{Answer, Asking, Completion, Later, SyscallError, Syscalls};
 use crate::chance::{Chance, ChanceSeed};
 
 scoped_thread_local! {
-    /// Who answers the operations of the call that runs on this thread. A nested call has its own,
-    /// and then the outer one's is back: the functions of an engine live as long as the engine and
-    /// cannot borrow it themselves.
+    /// The handler of the operations of the call that runs on this thread. A nested call has its
+    /// own, after which the outer one is restored. It is kept here since the functions of an engine
+    /// live as long as the engine and cannot borrow it.
     pub(super) static mut HOST: for<'a> &'a mut (dyn Syscalls + 'a)
 }
 
-/// How many lines one call can write to the console.
+/// The most lines that one call can write to the console.
 const MAX_LOG_LINES: usize = 256;
 
-/// How many bytes all those lines can have.
+/// The most bytes of all those lines.
 const MAX_LOG_BYTES: usize = 256 << 10;
 
-/// What a call wrote to the console.
+/// The console output of a call.
 #[derive(Debug, Default)]
 pub(super) struct LogLines {
     lines: Vec<String>,
@@ -60,14 +60,14 @@ impl LogLines {
     }
 }
 
-/// What the functions of one engine share.
+/// The state that the functions of one engine share.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) stopwatch: Rc<Stopwatch>,
     pub(super) lines: Rc<RefCell<LogLines>>,
-    /// The operations that are to be completed later.
+    /// The pending operations.
     pub(super) pending: Rc<RefCell<HashSet<u32>>>,
-    /// Members of audit logs that the call was warned about.
+    /// The members of audit logs that the call was warned about.
     pub(super) hollow: Rc<RefCell<HashSet<String>>>,
     pub(super) asking: Arc<Asking>,
     pub(super) sender: Sender<Completion>,
@@ -131,9 +131,9 @@ impl Shared {
         }
     }
 
-    /// Says once that a member's content is not logged.
+    /// Warns once that a member's content is not logged.
     fn warn_of_hollow(&self, path: &str, class: &str) {
-        // The elements of an array are one member.
+        // The elements of an array count as one member.
         let elements =
             path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest));
         let member = elements.collect::<Vec<_>>().join("[]");
@@ -145,7 +145,7 @@ impl Shared {
     }
 }
 
-/// The functions that the prelude is given.
+/// The functions passed to the prelude.
 pub(super) fn natives<'js>(
     ctx: &Ctx<'js>,
     shared: &Shared,
@@ -205,7 +205,7 @@ pub(super) fn natives<'js>(
     let stopwatch = Rc::clone(&shared.stopwatch);
     natives.set("isOver", Function::new(ctx.clone(), move || stopwatch.is_over())?)?;
 
-    // Without those that stand for one: their length is whatever they say.
+    // Without proxies, which can report any length.
     let is_array = |value: Value<'js>| value.is_array();
     natives.set("isArray", Function::new(ctx.clone(), is_array)?)?;
 
@@ -263,7 +263,7 @@ fn url(href: String, base: Opt<Option<String>>) -> Option<String> {
     Some(parts.to_string())
 }
 
-/// Asks the host, while the stopwatch stands.
+/// Calls the host while the stopwatch is stopped.
 fn asked<T>(
     stopwatch: &Stopwatch,
     ask: impl FnOnce(&mut dyn Syscalls) -> Result<T, SyscallError>,
@@ -279,7 +279,7 @@ fn asked<T>(
     stopwatch.pause(|| HOST.with(|host| ask(host)))
 }
 
-/// Throws what failed as an `Error`, with the data where `convex/server` looks for it.
+/// Throws a failed operation as an `Error`, with its data where `convex/server` looks for it.
 fn throw(ctx: &Ctx<'_>, error: &SyscallError) -> rquickjs::Error {
     let thrown = || {
         let exception = Exception::from_message(ctx.clone(), &error.message)?;

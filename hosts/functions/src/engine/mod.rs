@@ -1,8 +1,8 @@
 //! One call of one function, in one JavaScript engine of its own.
 //!
 //! Every call has a fresh engine: nothing that a call does to its globals, its modules or its
-//! memory reaches another call, and the memory limit is exact. What makes that affordable is that
-//! modules come compiled (see `bytecode.rs`).
+//! memory reaches another call, and the memory limit is exact. Precompiled modules make that
+//! affordable (see `bytecode.rs`).
 //!
 //! A function reaches the host through the three operations of Convex's function ABI,
 //! `Convex.syscall`, `Convex.asyncSyscall` and `Convex.jsSyscall`. The first two go to the
@@ -36,10 +36,10 @@ use crate::chance::ChanceSeed;
 use crate::program::{Function, Program};
 use crate::value::ComponentPath;
 
-/// A function and what it is called with.
+/// A function and its arguments.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
-    /// Where the function's modules are.
+    /// The program's modules.
     pub program: &'a Program,
     /// The component that it belongs to.
     pub component: &'a ComponentPath,
@@ -47,16 +47,16 @@ pub struct Call<'a> {
     pub function: &'a Function,
     /// The arguments as the text of a JSON array, such as `[{"id":"…"}]`.
     pub args: &'a str,
-    /// What an action hands back to the host with some operations.
+    /// A token that an action passes back with some operations.
     pub request_id: &'a str,
 }
 
-/// What one call may use. Each limit fails its call alone.
+/// The limits of one call. Exceeding one fails that call alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// JavaScript that runs. The time that the host takes to answer operations does not count.
+    /// Running time of JavaScript. The time that the host takes for operations does not count.
     pub time: Duration,
-    /// From the beginning to the end of the call, waiting included.
+    /// Time from the beginning to the end of the call, waiting included.
     pub wall: Duration,
     /// The heap of the engine, in bytes, everything that the engine itself needs included (about
     /// 400 KB).
@@ -77,17 +77,17 @@ impl Default for Limits {
     }
 }
 
-/// What a call is to take for chance and time. The same seed gives the same run.
+/// The randomness and time of a call. The same seed gives the same run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Seed {
-    /// What `Math.random` and `crypto` draw from.
+    /// The seed of `Math.random` and `crypto`.
     pub random: ChanceSeed,
     /// `Date.now()`, in milliseconds since the Unix epoch. In a query and a mutation the clock
     /// stands still; in an action it goes on from here.
     pub now_ms: f64,
 }
 
-/// What answers the operations of one call.
+/// The handler of the operations of one call.
 pub trait Syscalls {
     /// `Convex.syscall(op, args)`. JSON text in, JSON text out.
     fn syscall(&mut self, op: &str, args: &str) -> Result<String, SyscallError>;
@@ -95,19 +95,19 @@ pub trait Syscalls {
     /// `Convex.asyncSyscall(op, args)`, answered now, or by [`Later`] from any thread.
     fn async_syscall(&mut self, op: &str, args: &str, later: Later) -> Answer;
 
-    /// The body of an audit log was refused before it was JSON: the function must fail, whatever it
-    /// does about the error. Gives what the function sees.
+    /// The body of an audit log has no JSON. The function must fail, whatever it does about the
+    /// error. Returns the error that it sees.
     fn refuse_audit(&mut self, reason: &str) -> SyscallError {
         SyscallError::new(reason)
     }
 }
 
-/// How an asynchronous operation is answered.
+/// The answer to an asynchronous operation.
 #[derive(Debug)]
 pub enum Answer {
-    /// At once. The [`Later`] of the operation has no meaning then.
+    /// Now. The [`Later`] of the operation is ignored.
     Now(Result<String, SyscallError>),
-    /// By [`Later::complete`].
+    /// Later, by [`Later::complete`].
     Later,
 }
 
@@ -119,7 +119,7 @@ pub struct Later {
     sender: Option<Sender<Completion>>,
 }
 
-/// The number of an operation, and its answer unless the host gave up on it.
+/// The number of an operation, and its answer unless the host dropped it.
 type Completion = (u32, Option<Result<String, SyscallError>>);
 
 impl Later {
@@ -130,7 +130,7 @@ impl Later {
 
     fn send(&mut self, answer: Option<Result<String, SyscallError>>) {
         if let Some(sender) = self.sender.take() {
-            // An engine that is gone has nobody who waits.
+            // The engine may be gone.
             let _ = sender.send((self.id, answer));
         }
     }
@@ -138,8 +138,8 @@ impl Later {
 
 impl Drop for Later {
     fn drop(&mut self) {
-        // While the host is being asked its answer says what this means; most operations are
-        // answered at once.
+        // During the host's call its return value decides, since most operations are answered at
+        // once.
         if self.sender.is_some() && !self.asking.given_up(self.id) {
             self.send(None);
         }
@@ -152,7 +152,7 @@ impl fmt::Debug for Later {
     }
 }
 
-/// The operation that the host is being asked about, if any. Operations are numbered from 1.
+/// The operation that the host is handling now, if any. Operations are numbered from 1.
 #[derive(Debug, Default)]
 struct Asking(AtomicU32);
 
@@ -164,12 +164,12 @@ impl Asking {
         self.0.store(id, Ordering::Release);
     }
 
-    /// The host has answered. True if it gave up on the operation before it did.
+    /// Ends the host's call. True if the host dropped the operation's [`Later`] meanwhile.
     fn end(&self) -> bool {
         self.0.swap(Self::NOTHING, Ordering::AcqRel) == Self::GIVEN_UP
     }
 
-    /// Notes that the host gave up on `id`; false if it is not being asked about it any more.
+    /// Records that the host dropped the [`Later`] of `id`. False if it is not handling `id` now.
     fn given_up(&self, id: u32) -> bool {
         self.0.compare_exchange(id, Self::GIVEN_UP, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
@@ -185,7 +185,7 @@ pub struct SyscallError {
 }
 
 impl SyscallError {
-    /// What a function sees of an operation that nobody will answer.
+    /// The error of an operation that was never answered.
     fn given_up() -> SyscallError {
         SyscallError::new("the host gave up on this operation")
     }
@@ -203,15 +203,14 @@ pub struct Ran {
     pub result: Result<String, Failure>,
     /// What it wrote to the console, such as `[LOG] 'text'`.
     pub log_lines: Vec<String>,
-    /// How long its JavaScript ran, the engine's own start included.
+    /// How long its JavaScript ran, the start of the engine included.
     pub js_time: Duration,
 }
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// For people: `Uncaught Error: boom`, and the lines of the stack trace that are the user's
-    /// own.
+    /// The message for people: `Uncaught Error: boom`, and the author's lines of the stack trace.
     pub message: String,
     /// The JSON text of the data, if a `ConvexError` was thrown.
     pub data: Option<String>,
@@ -228,9 +227,9 @@ pub enum FailureKind {
     TimeLimit,
     /// It needed too much memory.
     MemoryLimit,
-    /// It called itself too deeply. It could have caught that.
+    /// Its calls nested too deeply. It could have caught that.
     StackOverflow,
-    /// It awaits what nothing will settle.
+    /// It awaits a promise that nothing will settle.
     NeverResolves,
     /// A module could not be evaluated, or does not hold the function.
     Load,

@@ -11,19 +11,19 @@ use rquickjs::{Ctx, Error, Module};
 
 use super::{Bytecode, built_in};
 
-/// What a module is called in stack traces, and by which it is found: `../convex/messages.ts`.
+/// The name of a module, as in stack traces: `../convex/messages.ts`.
 pub(crate) type ModuleName = Arc<str>;
 
-/// All modules of a program, compiled, and what their imports mean.
+/// All modules of a program, compiled, with their imports resolved.
 #[derive(Debug, Default)]
 pub(crate) struct Modules {
     pub(crate) compiled: HashMap<ModuleName, Bytecode>,
-    /// For each module what it imports, as it is written there, and which module that is.
+    /// For each module its specifiers and the modules that they resolve to.
     pub(crate) imports: HashMap<ModuleName, HashMap<String, ModuleName>>,
 }
 
 impl Modules {
-    /// All modules that `module` can reach, by imports of either kind, itself first.
+    /// All modules that `module` can reach, by static and dynamic imports, itself first.
     fn reachable(&self, module: &str) -> Vec<&ModuleName> {
         let mut found: Vec<&ModuleName> =
             self.compiled.get_key_value(module).map(|(name, _)| name).into_iter().collect();
@@ -38,11 +38,10 @@ impl Modules {
         found
     }
 
-    /// Puts a module and all that it can reach into an engine, without running any of it.
+    /// Declares a module and all that it can reach in an engine, without running any.
     ///
-    /// An engine that runs out of memory while it reads a module does not survive that. So modules
-    /// are read before the function's memory is limited, those of `import()` too, and none is read
-    /// afterwards.
+    /// An engine does not survive running out of memory while it reads a module. So all modules are
+    /// read before the function's memory is limited, those of `import()` too.
     pub(crate) fn declare(
         &self,
         ctx: &Ctx<'_>,
@@ -50,7 +49,7 @@ impl Modules {
         loaded: &Loaded,
     ) -> rquickjs::Result<()> {
         for name in self.reachable(module) {
-            // Reading a module reads what it imports.
+            // Reading a module reads its imports.
             if loaded.is_new(name)
                 && let Some(bytecode) = self.compiled.get(name)
             {
@@ -61,11 +60,11 @@ impl Modules {
     }
 }
 
-/// What an engine's imports go through.
+/// The resolver and loader of an engine.
 #[derive(Debug, Clone)]
 pub(crate) struct Loaded {
     modules: Arc<Modules>,
-    /// What the engine has read.
+    /// The modules that the engine has read.
     read: Rc<RefCell<HashSet<String>>>,
 }
 

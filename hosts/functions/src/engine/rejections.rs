@@ -1,4 +1,4 @@
-//! Promises that were rejected and that nothing handles.
+//! Unhandled rejections.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -7,17 +7,17 @@ use std::rc::Rc;
 
 use rquickjs::{Ctx, Persistent, Runtime, Value};
 
-/// What a runtime's rejected promises are, until they are handled.
+/// The rejected promises of a runtime that are not handled yet.
 ///
 /// It holds values of the engine, so it must be dropped before the engine.
 pub(super) struct Rejections(Rc<RefCell<Unhandled>>);
 
 #[derive(Default)]
 struct Unhandled {
-    /// By the order in which they were rejected: the promise, which keeps its identity from being
-    /// used again, and the reason.
+    /// In the order of rejection: the promise, which is kept so that its address is not reused, and
+    /// the reason.
     promises: BTreeMap<u64, [Persistent<Value<'static>>; 2]>,
-    /// The place of each promise in that order.
+    /// The position of each promise in that order.
     order: HashMap<u64, u64>,
     next: u64,
 }
@@ -33,7 +33,7 @@ impl Rejections {
         Rejections(unhandled)
     }
 
-    /// Why the first of them was rejected, if there is one.
+    /// The reason of the first one.
     pub(super) fn first<'js>(&self, ctx: &Ctx<'js>) -> Option<Value<'js>> {
         let unhandled = self.0.borrow();
         let [_, reason] = unhandled.promises.values().next()?;
@@ -48,7 +48,7 @@ impl Drop for Rejections {
     }
 }
 
-/// A promise was rejected with nothing to handle it, or is handled after all.
+/// Called when a promise is rejected without a handler, and when it gets one after all.
 fn note<'js>(
     unhandled: &RefCell<Unhandled>,
     ctx: &Ctx<'js>,
@@ -72,7 +72,7 @@ fn note<'js>(
     drop(freed);
 }
 
-/// What tells a value from all others that there are at the same time.
+/// The identity of a value, unique among those alive.
 fn identity(value: &Value<'_>) -> u64 {
     struct Bits(u64);
     impl Hasher for Bits {

@@ -26,8 +26,8 @@ use super::{
 };
 use crate::program::Env;
 
-/// What a context has. Left out: a clock that goes on (`performance`; the prelude has one that
-/// keeps to the seed) and references that tell when garbage is collected.
+/// The intrinsics of a context. Left out are `performance`, whose clock advances (the prelude has
+/// one that follows the seed), and weak references, which reveal garbage collection.
 type Intrinsics = (
     intrinsic::Date,
     intrinsic::Eval,
@@ -41,11 +41,12 @@ type Intrinsics = (
     intrinsic::DOMException,
 );
 
-/// The heap at which garbage is collected for the first time is a sixteenth of its limit: most
-/// calls end before. It is not less than this, the engine's own default.
+/// The first garbage collection comes at a sixteenth of the heap's limit, before which most calls
+/// end. It is at least this, the engine's default.
 const MIN_GC_THRESHOLD_BYTES: usize = 256 << 10;
 
-/// What an engine can still allocate if it was not for want of memory that it came to a standstill.
+/// The memory, in bytes, that a stalled engine can still allocate unless it stalled for want of
+/// memory.
 const ENOUGH_MEMORY_BYTES: usize = 64 << 10;
 
 /// See [`super::run`].
@@ -62,14 +63,14 @@ pub(super) fn run(call: &Call<'_>, seed: &Seed, limits: &Limits, host: &mut dyn 
     HOST.set(host, || started.engine(loaded.clone(), declare, |engine| engine.call(call)))
 }
 
-/// What a module holds.
+/// The exports of a module.
 #[derive(Debug, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Described {
     pub(crate) functions: Vec<DescribedFunction>,
-    /// What the default export's `export()` gave: a schema, crons, a component's definition.
+    /// The result of the default export's `export()`: a schema, crons, a component's definition.
     pub(crate) exported: Option<serde_json::Value>,
-    /// How many HTTP routes its default export has.
+    /// The number of HTTP routes of its default export.
     pub(crate) routes: usize,
     /// The default export itself, if it is plain data.
     pub(crate) plain: Option<serde_json::Value>,
@@ -86,7 +87,7 @@ pub(crate) struct DescribedFunction {
     pub(crate) returns: serde_json::Value,
 }
 
-/// Evaluates a module and says what it holds. Its imports come from `resolver` and `loader`.
+/// Evaluates a module and lists its exports. Its imports come from `resolver` and `loader`.
 pub(crate) fn describe<M>(module: &str, modules: M, env: &Env) -> Result<Described, Failure>
 where
     M: Resolver + Loader + Clone + 'static,
@@ -106,9 +107,9 @@ where
     serde_json::from_str(&text).map_err(|error| Failure::new(FailureKind::Load, error.to_string()))
 }
 
-/// What an engine starts with.
+/// The configuration of an engine.
 struct Start<'a> {
-    /// No kind: only to learn what modules hold.
+    /// No kind: the engine only lists the exports of modules.
     kind: Option<FunctionKind>,
     seed: Seed,
     limits: Limits,
@@ -152,7 +153,7 @@ impl Start<'_> {
     where
         M: Resolver + Loader + Clone + 'static,
     {
-        // What can go wrong here before a function runs.
+        // A failure before the function runs.
         let out_of_memory = |_| {
             let is_over = shared.stopwatch.is_over();
             if is_over {
@@ -175,8 +176,8 @@ impl Start<'_> {
                 .map_err(|error| Failure::new(FailureKind::Load, failure::text_of(&ctx, &error)))?;
             Ok(control)
         })?;
-        // What was allocated so far counts, but does not fail: the making of a context does not
-        // survive that, nor does the reading of a module.
+        // Allocations so far count but cannot fail, since neither creating a context nor reading a
+        // module survives that.
         runtime.set_memory_limit(self.limits.memory_bytes);
         context.with(|ctx| {
             let engine = control
@@ -186,7 +187,7 @@ impl Start<'_> {
         })
     }
 
-    /// Evaluates the prelude. Gives what it has for the engine's side of a call.
+    /// Evaluates the prelude and returns its functions for the engine's side of a call.
     fn install<'js>(
         &self,
         ctx: &Ctx<'js>,
@@ -232,7 +233,7 @@ impl Start<'_> {
     }
 }
 
-/// An engine that runs.
+/// A running engine.
 struct Engine<'js, 'a> {
     ctx: Ctx<'js>,
     limits: Limits,
@@ -285,7 +286,7 @@ impl<'js> Engine<'js, '_> {
         self.settled(promise).map_err(load)
     }
 
-    /// What a step gave, or what it threw.
+    /// The result of a step, or the exception that it threw.
     fn attempt<T>(&self, step: rquickjs::Result<T>) -> Result<T, Failure> {
         step.map_err(|error| self.failure(&error))
     }
@@ -300,7 +301,7 @@ impl<'js> Engine<'js, '_> {
         }
         if error.is_exception() {
             let failure = Failure::thrown(&self.ctx, &self.explain, thrown, &self.limits);
-            // What was thrown can have getters.
+            // The thrown value can have getters.
             return if self.shared.stopwatch.is_over() {
                 Failure::time_limit(self.limits.time)
             } else {
@@ -310,7 +311,7 @@ impl<'js> Engine<'js, '_> {
         Failure::new(FailureKind::Thrown, format!("Uncaught {error}"))
     }
 
-    /// Runs what there is to run until the promise is settled.
+    /// Runs jobs until the promise is settled.
     fn settled<T: FromJs<'js>>(&self, promise: Promise<'js>) -> Result<T, Failure> {
         loop {
             if self.shared.stopwatch.is_over() {
@@ -327,8 +328,8 @@ impl<'js> Engine<'js, '_> {
         }
     }
 
-    /// Runs what the function began and did not await, as far as it goes without waiting: a log
-    /// that it emits, or fails to emit, counts.
+    /// Runs calls that the function did not await, as far as they go without waiting. A log that
+    /// they emit or fail to emit counts.
     fn finish_jobs(&self) -> Result<(), Failure> {
         loop {
             if self.shared.stopwatch.is_over() {
@@ -341,7 +342,7 @@ impl<'js> Engine<'js, '_> {
         }
     }
 
-    /// Fails a function that leaves a rejected promise to nobody.
+    /// Fails a function that leaves a rejection unhandled.
     fn check_rejections(&self) -> Result<(), Failure> {
         let Some(reason) = self.rejections.first(&self.ctx) else { return Ok(()) };
         let mut failure = Failure::thrown(&self.ctx, &self.explain, reason, &self.limits);
@@ -360,7 +361,7 @@ impl<'js> Engine<'js, '_> {
             Some(FunctionKind::Query | FunctionKind::Mutation) | None => -1.0,
         };
         if pending.borrow().is_empty() && timer_ms < 0.0 {
-            // An engine that has no memory for a promise's next step leaves it out.
+            // An engine without memory for a promise's next step skips it.
             if rquickjs::String::from_str(self.ctx.clone(), &" ".repeat(ENOUGH_MEMORY_BYTES))
                 .is_err()
             {
@@ -377,7 +378,8 @@ impl<'js> Engine<'js, '_> {
         let wait = until_timer.map_or(left, |until_timer| until_timer.min(left));
         match stopwatch.pause(|| self.completions.recv_timeout(wait)) {
             Ok((id, answer)) => {
-                // What was answered at once is not waited for, whatever else the host does with it.
+                // An operation that was answered at once is not pending, whatever else the host
+                // does with it.
                 if !pending.borrow_mut().remove(&id) {
                     return Ok(());
                 }

@@ -1,19 +1,19 @@
-//! How long JavaScript has run.
+//! The running time of JavaScript.
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Measures the time in which JavaScript runs: it stands while the host answers an operation or the
-/// engine waits for one.
+/// Measures the running time of JavaScript. It is stopped while the host handles an operation or
+/// the engine waits for one.
 #[derive(Debug)]
 pub(crate) struct Stopwatch {
     limit: Duration,
     spent: Cell<Duration>,
-    /// When it was started, unless it stands.
+    /// When it was started, unless it is stopped.
     since: Cell<Option<Instant>>,
-    /// Set once the limit was passed, and for good: from then on no JavaScript runs any more.
+    /// Set once the limit is exceeded, for good: no JavaScript runs afterwards.
     over: Cell<bool>,
 }
 
@@ -31,7 +31,7 @@ impl Stopwatch {
         self.spent.get() + self.since.get().map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Whether the limit is passed.
+    /// Whether the limit is exceeded.
     pub(crate) fn is_over(&self) -> bool {
         if !self.over.get() && self.spent() > self.limit {
             self.over.set(true);
