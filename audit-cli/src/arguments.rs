@@ -1,22 +1,28 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 
 use audit_core::UniqueId;
+use audit_evidence::VerifierKey;
 use audit_sink_s3::{Bucket, Settings};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::keys;
 use crate::query::{Condition, Pointer};
 use crate::units::{Moment, shown};
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0         done, and nothing is wrong
-  1         done, and something is wrong: a gap, a duplicate, a damaged object, no streams (stats), a failed check, records left undelivered
+  1         done, and something is wrong: a gap, a duplicate, a damaged object, no streams (stats), a failed check, records left undelivered, tampering (verify), a proof that does not hold (check)
   2         the command line is wrong
   3         could not be done: the bucket is out of reach or refuses, a file cannot be read
+  4         verify: nothing is tampered with, and something can be neither proven nor refuted
+  5         verify: the rest is well, and a host's sign of life is overdue
+  6         verify: the rest is well, and the beginning of a stream has expired
   130, 143  stopped by Ctrl-C, by SIGTERM
 
 Credentials, regions and endpoints come from the provider's usual environment variables (AWS_*, GOOGLE_*, AZURE_*).";
@@ -71,6 +77,17 @@ pub(crate) enum Command {
     Tail(Tail),
     /// Count logs and metered usage, and find gaps, duplicates and damage
     Stats(Stats),
+    /// Prove, with the public keys of hosts alone, that nothing was altered, invented, moved or
+    /// taken since they wrote it
+    Verify(Verify),
+    /// Write proofs of records, to be checked by whoever has the host's public key
+    Prove(Prove),
+    /// Check a proof of a record, offline
+    Check(Check),
+    /// Show the verifier key of a key file, or make one
+    Key(Key),
+    /// Cosign the checkpoints of hosts, so that none can show two histories
+    Witness(Witness),
     /// Look at the journal of a host, or deliver that of a host that is gone
     Journal {
         #[command(subcommand)]
@@ -237,6 +254,138 @@ pub(crate) struct Stats {
     pub(crate) time: Option<Pointer>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// The verifier key of a host, as `audit key` prints it, or a file that holds it. May be given
+    /// several times
+    #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::verifier, required_unless_present = "policy")]
+    pub(crate) keys: Vec<VerifierKey>,
+
+    /// Whom to believe, as a tlog-policy file: its logs are hosts, and its quorum must have
+    /// cosigned each stream
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+
+    /// List objects, ask for their metadata, and read the hosts' own records alone. Sees what was
+    /// moved, stripped or taken, and not what was altered in a record
+    #[arg(long)]
+    pub(crate) heads: bool,
+
+    /// Compare with how streams were when they were last seen, and remember how they are now. Sees
+    /// a tail that was cut, a stream that was removed, an old copy of the bucket. The file is made
+    /// where it is missing
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// Look only at what may have changed: at the days from the first stream on that had not ended
+    /// when it was last seen
+    #[arg(long, requires = "state")]
+    pub(crate) incremental: bool,
+
+    /// What was written from this time on must be there and have evidence; what is older is not
+    /// looked at: 2026-11-23, 2026-11-23T14:30Z, or an age: 90s, 30m, 6h, 7d. Without it, records
+    /// missing at the beginning of a stream count as expired
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<Moment>,
+
+    /// Places of records that were acknowledged: lines of stream,sequence,count or of JSON objects
+    /// with these members
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipts: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("which").required(true).args(["sequence", "execution"])))]
+pub(crate) struct Prove {
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// The stream of the record; or only look there for those of an execution
+    #[arg(long, value_name = "ID")]
+    pub(crate) stream: Option<UniqueId>,
+
+    /// The record of this number in the stream
+    #[arg(long, value_name = "NUMBER", requires = "stream")]
+    pub(crate) sequence: Option<u64>,
+
+    /// All records of this execution, which stands in them with provenance switched on
+    #[arg(long, value_name = "ID")]
+    pub(crate) execution: Option<String>,
+
+    /// Look for the execution only from this time on: 2026-11-23, 2026-11-23T14:30Z, or an age:
+    /// 90s, 30m, 6h, 7d
+    #[arg(long, value_name = "TIME", requires = "execution")]
+    pub(crate) since: Option<Moment>,
+
+    /// Look for the execution only before this time
+    #[arg(long, value_name = "TIME", requires = "execution")]
+    pub(crate) until: Option<Moment>,
+
+    /// The directory to write to: for each record <stream>-<number>.tlog-proof, and the record
+    /// itself as .json
+    #[arg(long, short, value_name = "DIRECTORY", default_value = ".")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The proof: a file that ends in .tlog-proof
+    pub(crate) proof: PathBuf,
+
+    /// The record: a file with its line, or - for standard input
+    pub(crate) record: PathBuf,
+
+    /// The verifier key of the host, as `audit key` prints it, or a file that holds it. May be given
+    /// several times
+    #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::verifier, required_unless_present = "policy")]
+    pub(crate) keys: Vec<VerifierKey>,
+
+    /// Whom to believe, as a tlog-policy file: its logs are hosts, and its quorum must have
+    /// cosigned the proof's checkpoint
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Key {
+    /// The file with the private key
+    pub(crate) file: PathBuf,
+
+    /// Make the file, with a new key of this name. A name such as example.com/api, of at most 64
+    /// characters without blanks and +, is what the host's records are verified under
+    #[arg(long, value_name = "NAME")]
+    pub(crate) make: Option<String>,
+
+    /// Make the key of a witness, which cosigns, and not that of a host
+    #[arg(long, requires = "make")]
+    pub(crate) witness: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Witness {
+    /// The file with the witness's key: see `audit key FILE --make NAME --witness`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
+
+    /// The verifier key of a host whose streams are cosigned, or a file that holds it. May be given
+    /// several times
+    #[arg(long = "host", value_name = "KEY", value_parser = keys::verifier, required = true)]
+    pub(crate) hosts: Vec<VerifierKey>,
+
+    /// The directory that remembers what was cosigned. Who loses it, or starts with an older copy,
+    /// must make a new key: this one could cosign two histories
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) state: PathBuf,
+
+    /// The address to serve at. Anybody who reaches it can ask; nobody but the hosts gets a
+    /// cosignature
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8430")]
+    pub(crate) listen: SocketAddr,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
     /// Say what is in a journal and what of it is not known to be in the bucket. Changes nothing,
@@ -380,6 +529,11 @@ impl Arguments {
             Command::Cat(cat) => &cat.selection,
             Command::Stats(stats) => &stats.selection,
             Command::Tail(_)
+            | Command::Verify(_)
+            | Command::Prove(_)
+            | Command::Check(_)
+            | Command::Key(_)
+            | Command::Witness(_)
             | Command::Journal { .. }
             | Command::Doctor(_)
             | Command::Policy { .. }

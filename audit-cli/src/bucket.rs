@@ -12,6 +12,7 @@ pub(crate) use audit_sink_s3::ListedObject as Listed;
 use audit_sink_s3::{Bucket, Level, Listed as Found, Partition};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
+use object_store::path::Path;
 use tokio::sync::mpsc;
 
 use crate::arguments::{Common, Selection, Source};
@@ -135,6 +136,22 @@ impl Reader {
             parallel: usize::from(common.parallel),
             passed: Arc::default(),
         })
+    }
+
+    /// The part of a bucket that is the engine's own, which holds the records that hosts write about
+    /// their streams. `None` for a directory without it.
+    pub(crate) fn open_system(source: &Source, common: &Common) -> Result<Option<Reader>, Failure> {
+        let url = format!("{}/_audit", to_url(&source.bucket)?.trim_end_matches('/'));
+        let directory = url::Url::parse(&url).ok().and_then(|url| url.to_file_path().ok());
+        if url.starts_with("file:") && directory.is_some_and(|directory| !directory.is_dir()) {
+            return Ok(None);
+        }
+        Reader::open(&Source { bucket: url }, common).map(Some)
+    }
+
+    /// Where in the store an object of this key is.
+    pub(crate) fn location(&self, key: &str) -> Path {
+        self.bucket.path(key)
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {

@@ -11,11 +11,28 @@ pub(crate) enum Outcome {
     Well,
     /// Something is wrong, and was said.
     Wrong,
+    /// Something can be neither proven nor refuted.
+    Unproven,
+    /// A sign of life is overdue.
+    Late,
+    /// Something has expired.
+    Expired,
 }
 
 impl Outcome {
     pub(crate) fn wrong_if(wrong: bool) -> Outcome {
         if wrong { Outcome::Wrong } else { Outcome::Well }
+    }
+
+    /// The exit code. 2 and 3 are those of commands that could not be carried out.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Outcome::Well => 0,
+            Outcome::Wrong => 1,
+            Outcome::Unproven => 4,
+            Outcome::Late => 5,
+            Outcome::Expired => 6,
+        }
     }
 }
 

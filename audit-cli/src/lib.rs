@@ -1,6 +1,10 @@
 //! The `audit` command: for whoever owns a bucket of audit logs, or a host that writes to one.
 //!
 //! - `audit ls`, `cat`, `tail`, `stats` read a bucket, with no right but to list and to get.
+//! - `audit verify` proves with hosts' public keys what stands in a bucket, and names what was
+//!   altered or taken.
+//! - `audit prove` writes proofs of single records, `audit check` checks one offline, `audit key`
+//!   shows and makes keys, and `audit witness` cosigns what hosts say of their streams.
 //! - `audit journal` reads the journal of a host, and delivers that of a host that is gone, also
 //!   what was delivered and has been deleted from the bucket.
 //! - `audit doctor` tries, with a host's own credentials, what must work and what must not.
@@ -14,26 +18,34 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done, and nothing is wrong; also when the reader of the output has gone |
-//! | 1 | done, and something is wrong: a gap, a duplicate, a damaged object, no streams (`stats`), a check of `doctor` that failed, records left undelivered, something else under the key of an object |
+//! | 1 | done, and something is wrong: a gap, a duplicate, a damaged object, no streams (`stats`), a check of `doctor` that failed, records left undelivered, something else under the key of an object, tampering (`verify`), a proof that does not hold (`check`) |
 //! | 2 | the command line is wrong |
 //! | 3 | could not be done: the bucket is out of reach or refuses, a file cannot be read |
+//! | 4 | `verify`: nothing is tampered with, and something can be neither proven nor refuted |
+//! | 5 | `verify`: the rest is well, and a host's sign of life is overdue |
+//! | 6 | `verify`: the rest is well, and the beginning of a stream has expired |
 //! | 130, 143 | stopped by Ctrl-C, by SIGTERM |
 
 mod arguments;
 mod bucket;
 mod cat;
+mod check;
 mod decimal;
 mod doctor;
+mod durable;
 mod escape;
 mod failure;
 mod follow;
 mod in_order;
 mod journal;
+mod key;
+mod keys;
 mod ls;
 mod man;
 mod object;
 mod output;
 mod progress;
+mod prove;
 mod query;
 mod ranges;
 mod signals;
@@ -41,6 +53,8 @@ mod stats;
 mod tail;
 mod units;
 mod usage;
+mod verify;
+mod witness;
 
 /// The snippets of `docs/HOSTS.md`, which are run as any example is.
 #[cfg(doctest)]
@@ -71,8 +85,7 @@ pub fn main() -> ExitCode {
         tokio::select! {
             biased;
             outcome = run(arguments, &output) => match outcome {
-                Ok(Outcome::Well) => ExitCode::SUCCESS,
-                Ok(Outcome::Wrong) => ExitCode::from(1),
+                Ok(outcome) => ExitCode::from(outcome.code()),
                 Err(failure) => output.failed(&failure),
             },
             code = stopped => ExitCode::from(code),
@@ -90,6 +103,11 @@ async fn run(arguments: Arguments, output: &Output) -> Result<Outcome, Failure> 
         Command::Cat(arguments) => cat::run(&arguments, &common, output).await,
         Command::Tail(arguments) => tail::run(&arguments, &common, output).await,
         Command::Stats(arguments) => stats::run(&arguments, &common, output).await,
+        Command::Verify(arguments) => verify::run(&arguments, &common, output).await,
+        Command::Prove(arguments) => prove::run(&arguments, &common, output).await,
+        Command::Check(arguments) => check::run(&arguments, output),
+        Command::Key(arguments) => key::run(&arguments, output),
+        Command::Witness(arguments) => witness::run(&arguments, output).await,
         Command::Journal { command } => journal::run(&command, &common, output).await,
         Command::Doctor(arguments) => doctor::run(&arguments, &common, output).await,
         Command::Policy { policy, source } => doctor::print_policy(policy, &source.bucket, output),

@@ -120,6 +120,15 @@ impl From<DecodeError> for ReadError {
 }
 
 impl ReadError {
+    /// What went wrong, or what was refused before.
+    pub(crate) fn said(self, refused: Option<String>) -> String {
+        refused.unwrap_or(match self {
+            ReadError::Damaged(said) | ReadError::Refused(said) | ReadError::Store(said) => said,
+            ReadError::Gone => "was removed after it was listed".to_owned(),
+            ReadError::Unwanted => "is not wanted".to_owned(),
+        })
+    }
+
     pub(crate) fn of(reader: &Reader, error: &object_store::Error) -> ReadError {
         if matches!(error, object_store::Error::NotFound { .. }) {
             return ReadError::Gone;
@@ -216,10 +225,10 @@ pub(crate) fn ended_well(
 
 /// Objects up to this many bytes are read at once: their bytes are memory, but each piece of a file
 /// costs a thread's time.
-const WHOLE_BYTES: u64 = 1 << 20;
+pub(crate) const WHOLE_BYTES: u64 = 1 << 20;
 
 /// How many bytes of an object are decoded before what came of them is handed on.
-const PIECE_BYTES: usize = 16 << 10;
+pub(crate) const PIECE_BYTES: usize = 16 << 10;
 
 /// What is handed on at once, in bytes.
 const CHUNK_BYTES: usize = 128 << 10;

@@ -78,6 +78,11 @@ impl Policy {
         &self.witnesses
     }
 
+    /// Whether witnesses must have cosigned a checkpoint.
+    pub fn has_quorum(&self) -> bool {
+        self.quorum.is_some()
+    }
+
     /// Checks that one of the logs signed the note in its own name, and a quorum cosigned it.
     ///
     /// # Errors

@@ -64,6 +64,11 @@ impl AddCheckpoint {
         &self.checkpoint
     }
 
+    /// The checkpoint with its signatures.
+    pub fn note(&self) -> &Note {
+        &self.note
+    }
+
     /// Whether a witness may cosign the checkpoint: `log` is the key it trusts for the origin, and
     /// `latest` what it last cosigned for that.
     ///

@@ -11,7 +11,7 @@
 //!   [`exit`]; a second signal ends the process at once.
 //!
 //! The hosts in `hosts/` are built on it. Of the workspace it depends on `audit-core` alone, and
-//! nothing but hosts depends on it.
+//! nothing depends on it but hosts and the command, whose witness is a server too.
 //!
 //! # Example
 //!

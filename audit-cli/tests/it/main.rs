@@ -4,6 +4,7 @@
 mod commands_end_as_documented;
 mod doctor_names_what_is_wrong;
 mod documents_say_what_is_so;
+mod evidence;
 mod hostile_keys_stop_nothing;
 mod invalid_lines_are_damage;
 mod journals_are_read_and_delivered;

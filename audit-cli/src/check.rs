@@ -1,0 +1,114 @@
+//! `audit check`: whether a proof holds for a record, with a public key and nothing else.
+
+use std::io::Read;
+use std::path::Path;
+
+use audit_evidence::{Certificate, Hash, Policy, Proof, VerifierKey};
+use serde::Serialize;
+
+use crate::arguments::Check;
+use crate::failure::{Failure, Outcome};
+use crate::output::Output;
+use crate::verify;
+
+/// Longer files are no proof, and no record.
+const MAX_BYTES: u64 = 64 << 20;
+
+#[derive(Serialize)]
+struct Line {
+    proven: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    origin: String,
+    record: u64,
+    size: u64,
+    root: String,
+}
+
+pub(crate) fn run(arguments: &Check, output: &Output) -> Result<Outcome, Failure> {
+    let policy = arguments.policy.as_deref().map(verify::read_policy).transpose()?;
+    let keys = arguments.keys.iter().chain(policy.iter().flat_map(Policy::logs));
+    let file = arguments.proof.display();
+    let text = String::from_utf8(read(&arguments.proof)?)
+        .map_err(|error| Failure::new(format!("{file} is not a proof")).because(error))?;
+    let proof = Proof::parse(&text)
+        .map_err(|error| Failure::new(format!("{file} is not a proof")).because(error))?;
+    let record = read(&arguments.record)?;
+    let record = record.strip_suffix(b"\n").unwrap_or(&record);
+
+    let proven = check(&proof, record, keys, policy.as_ref());
+    let checkpoint = proof.checkpoint();
+    let line = Line {
+        proven: proven.is_ok(),
+        why: proven.as_ref().err().cloned(),
+        key: proven.as_ref().ok().map(ToString::to_string),
+        origin: checkpoint.origin().to_owned(),
+        record: proof.index(),
+        size: checkpoint.size(),
+        root: checkpoint.root().to_string(),
+    };
+    if output.is_json() {
+        output.json(&line)?;
+    } else {
+        let Line { origin, record, size, .. } = &line;
+        let style = output.style();
+        output.line(&match &proven {
+            Ok(key) => style.good(&format!(
+                "proven: this is record {record} of {origin}, which had {size} records, by {key}"
+            )),
+            Err(why) => style.bad(&format!("not proven: {why}")),
+        })?;
+    }
+    Ok(Outcome::wrong_if(proven.is_err()))
+}
+
+/// The key by which the record is proven.
+fn check<'a>(
+    proof: &Proof,
+    record: &[u8],
+    keys: impl Iterator<Item = &'a VerifierKey>,
+    policy: Option<&Policy>,
+) -> Result<&'a VerifierKey, String> {
+    let note = proof.note();
+    let salt = proof.extra().ok_or("the proof has no salt: it is not one of an audit log")?;
+    proof.verify_path(&Hash::leaf(&[salt, record])).map_err(
+        |_| "the record is not the one that the proof was made for, or one of them was altered",
+    )?;
+    let origin = proof.checkpoint().origin();
+    let mut signer = None;
+    for key in keys {
+        // A host's key certifies that of the stream; or it is the stream's itself.
+        let certificate = Certificate::find(note, key);
+        let stream_key = match &certificate {
+            Some(certificate) => certificate.stream_key(),
+            None if key.name() == origin => key,
+            None => continue,
+        };
+        if note.verify(stream_key).map_err(|error| error.to_string())? {
+            signer = Some(key);
+        }
+    }
+    let signer = signer.ok_or_else(|| {
+        format!("the checkpoint of {origin} is signed by none of the keys that were given")
+    })?;
+    if let Some(policy) = policy {
+        policy.check_quorum(note).map_err(|error| error.to_string())?;
+    }
+    Ok(signer)
+}
+
+/// A file, or standard input for `-`.
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().take(MAX_BYTES).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(file).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes))
+    };
+    read.map_err(|error| {
+        Failure::new(format!("{} cannot be read", file.display())).because(error)
+    })?;
+    Ok(bytes)
+}

@@ -1,0 +1,50 @@
+//! Files that are there whole or not at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Puts a file in the place of the one at `path`, so that whoever looks finds the old one or the
+/// new one, also after a power cut: the new one is synced before it gets the name, and the name
+/// is synced before this returns. It is for its owner alone.
+///
+/// One writer at a time: two would share the file beside it.
+///
+/// # Errors
+///
+/// When it cannot be written. The old one then stands, or the new one.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    let mut file = private().create(true).truncate(true).open(beside)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(beside, path)?;
+    sync_directory_of(path)
+}
+
+/// Writes a file where none is.
+///
+/// # Errors
+///
+/// When there is one, or it cannot be written.
+pub(crate) fn create(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = private().create_new(true).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    sync_directory_of(path)
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}

@@ -1,0 +1,232 @@
+//! `audit prove`: files by which anybody who has a host's public key can check a record.
+
+use std::ops::Range;
+use std::path::Path;
+
+use audit_core::UniqueId;
+use audit_evidence::{ObjectHead, Proof, Salts};
+use audit_sink_s3::LineDecoder;
+use futures::StreamExt;
+use object_store::{GetOptions, ObjectStore};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::arguments::{Common, Prove};
+use crate::bucket::{Listed, Reader, Wanted};
+use crate::durable;
+use crate::failure::{Failure, Outcome};
+use crate::in_order::in_order;
+use crate::object::{ReadError, read};
+use crate::output::Output;
+use crate::progress::PartitionProgress;
+use crate::query::Pointer;
+use crate::units::HOUR_MS;
+use crate::verify::inventory::{Entry, Inventory};
+use crate::verify::look::Parts;
+
+/// A stream's objects are filed under the hours from its opening on, for a day at most; and an
+/// hour on either side, for clocks.
+const HOURS: Range<i64> = -1..27;
+
+#[derive(Serialize)]
+struct Line {
+    stream: String,
+    sequence: u64,
+    proof: String,
+    record: String,
+}
+
+pub(crate) async fn run(
+    arguments: &Prove,
+    common: &Common,
+    output: &Output,
+) -> Result<Outcome, Failure> {
+    let data = Reader::open(&arguments.source, common)?;
+    let system = Reader::open_system(&arguments.source, common)?;
+    let parts = Parts { data, system };
+    std::fs::create_dir_all(&arguments.output).map_err(|error| {
+        let directory = arguments.output.display();
+        Failure::new(format!("the directory {directory} cannot be made")).because(error)
+    })?;
+    let found = match (arguments.stream, arguments.sequence, &arguments.execution) {
+        (Some(stream), Some(sequence), _) => {
+            vec![(stream, find(&parts, common, stream, sequence).await?, vec![sequence])]
+        }
+        (_, _, Some(execution)) => of_execution(&parts, arguments, common, execution).await?,
+        (_, _, None) => Vec::new(),
+    };
+    let mut count = 0;
+    for (stream, entry, sequences) in found {
+        for (sequence, proof, record) in prove(&parts, stream, &entry, &sequences).await? {
+            let name = format!("{stream}-{sequence:012}");
+            let file = |suffix: &str| arguments.output.join(format!("{name}.{suffix}"));
+            let line = Line {
+                stream: stream.to_string(),
+                sequence,
+                proof: write(&file("tlog-proof"), proof.to_string().as_bytes())?,
+                record: write(&file("json"), &[&record[..], b"\n"].concat())?,
+            };
+            count += 1;
+            if output.is_json() {
+                output.json(&line)?;
+            } else {
+                output.line(&format!("{}  {}", line.proof, line.record))?;
+            }
+        }
+    }
+    if count == 0 {
+        output.note("no record of that execution was found");
+    }
+    Ok(Outcome::wrong_if(count == 0))
+}
+
+fn write(file: &Path, content: &[u8]) -> Result<String, Failure> {
+    durable::replace(file, content).map_err(|error| {
+        Failure::new(format!("{} cannot be written", file.display())).because(error)
+    })?;
+    Ok(file.display().to_string())
+}
+
+/// The object that a record is in.
+async fn find(
+    parts: &Parts,
+    common: &Common,
+    stream: UniqueId,
+    sequence: u64,
+) -> Result<Entry, Failure> {
+    let opened = i64::try_from(stream.time_ms()).unwrap_or(i64::MAX);
+    let at = |hours: i64| opened.saturating_add(hours * HOUR_MS);
+    // What was filed elsewhere, by a host whose clock was wrong, is found too.
+    for times_ms in [at(HOURS.start)..at(HOURS.end), i64::MIN..i64::MAX] {
+        let wanted = Wanted { times_ms, stream: Some(stream) };
+        let inventory = Inventory::list(parts, &wanted, common).await?;
+        let entries = inventory.streams.get(&stream).map(Vec::as_slice).unwrap_or_default();
+        let at = entries.partition_point(|entry| entry.first <= sequence);
+        for entry in entries[..at].iter().rev().take(1) {
+            let (head, _) = head(parts, stream, entry, true).await?;
+            if (head.first..head.end()).contains(&sequence) {
+                return Ok(*entry);
+            }
+        }
+    }
+    Err(Failure::new(format!("no object holds record {sequence} of stream {stream}")))
+}
+
+/// What an object says, and its body unless that is not wanted.
+async fn head(
+    parts: &Parts,
+    stream: UniqueId,
+    entry: &Entry,
+    alone: bool,
+) -> Result<(ObjectHead, object_store::GetResult), Failure> {
+    let key = entry.key(stream).to_string();
+    let (reader, name) =
+        parts.of(entry.is_system(), &key).ok_or_else(|| Failure::new("no system records"))?;
+    let failed =
+        |error: ReadError| Failure::new(format!("cannot read {name}")).because(error.said(None));
+    let options = GetOptions::new().with_head(alone);
+    let found = reader.store().get_opts(&reader.location(&key), options).await;
+    let found = found.map_err(|error| failed(ReadError::of(reader, &error)))?;
+    let metadata = parts.metadata(&name, found.attributes.clone()).await.map_err(failed)?;
+    let head = ObjectHead::from_metadata(&stream.to_string(), |name| metadata.get(name))
+        .map_err(|error| Failure::new(format!("{name} proves nothing")).because(error))?;
+    Ok((head, found))
+}
+
+/// Proves records of one object, and gives their lines.
+async fn prove(
+    parts: &Parts,
+    stream: UniqueId,
+    entry: &Entry,
+    sequences: &[u64],
+) -> Result<Vec<(u64, Proof, Vec<u8>)>, Failure> {
+    let (head, found) = head(parts, stream, entry, false).await?;
+    let key = entry.key(stream);
+    let name = if entry.is_system() { format!("_audit/{key}") } else { key.to_string() };
+    let failed = |what: &str| Failure::new(format!("{name} proves nothing: {what}"));
+    let bytes = found.bytes().await.map_err(|error| failed(&parts.data.describe(&error)))?;
+    let mut lines = Vec::new();
+    let mut decoder = LineDecoder::new(key.compression());
+    decoder
+        .push(&bytes, |line| lines.push(line.to_vec()))
+        .and_then(|()| decoder.finish())
+        .map_err(|error| failed("it cannot be read to its end").because(error))?;
+    let tree = head
+        .tree(&name, lines.iter().map(Vec::as_slice))
+        .map_err(|error| failed("it was tampered with").because(error))?;
+    let mut note = head.note();
+    if note.verify(head.certificate.stream_key()) != Ok(true) {
+        return Err(failed("the stream's key did not sign its root"));
+    }
+    note.add(head.certificate.to_note_signature());
+    let salts = Salts::new(&name, head.stable, &head.seed);
+    let proofs = sequences.iter().map(|&sequence| {
+        let path = tree.inclusion(sequence).ok_or_else(|| failed("it lacks the record"))?;
+        let proof = Proof::new(Some(&salts.salt(sequence)), sequence, path, note.clone())
+            .map_err(|error| failed("its checkpoint is none").because(error))?;
+        let at = usize::try_from(sequence - head.first).map_err(|_| failed("it is too large"))?;
+        Ok((sequence, proof, lines[at].clone()))
+    });
+    proofs.collect()
+}
+
+type Found = (UniqueId, Entry, Vec<u64>);
+
+/// The records of an execution, by object.
+async fn of_execution(
+    parts: &Parts,
+    arguments: &Prove,
+    common: &Common,
+    execution: &str,
+) -> Result<Vec<Found>, Failure> {
+    let at = |moment: Option<crate::units::Moment>, or| moment.map_or(or, |moment| moment.0);
+    let times_ms = at(arguments.since, i64::MIN)..at(arguments.until, i64::MAX);
+    let wanted = Wanted { times_ms, stream: arguments.stream };
+    let partitions = parts.data.partitions(&wanted).await?;
+    let mut progress = PartitionProgress::new(common, partitions.clone());
+    let objects = parts.data.objects_in(partitions, wanted.stream);
+    let (reader, execution) = (parts.data.clone(), execution.to_owned());
+    type Scanned = Result<(Listed, Vec<u64>), Failure>;
+    let work = move |object: Result<Listed, Failure>, sender: mpsc::Sender<Scanned>| {
+        let (reader, execution) = (reader.clone(), execution.clone());
+        async move {
+            let scanned = match object {
+                Ok(object) => scan(&reader, &object, &execution).await.map(|found| (object, found)),
+                Err(failure) => Err(failure),
+            };
+            // Nobody may want it any more.
+            let _ = sender.send(scanned).await;
+        }
+    };
+    let mut results = std::pin::pin!(in_order(objects, parts.data.parallel, 1, work));
+    let mut found = Vec::new();
+    while let Some(scanned) = results.next().await.transpose()? {
+        let (object, sequences) = scanned;
+        progress.object(&object.key);
+        if !sequences.is_empty() {
+            found.push((object.key.stream(), Entry::new(&object.key, true), sequences));
+        }
+    }
+    Ok(found)
+}
+
+/// The numbers of the object's records that belong to the execution.
+async fn scan(reader: &Reader, object: &Listed, execution: &str) -> Result<Vec<u64>, Failure> {
+    let pointer: Pointer = "/$audit/execution".parse().map_err(Failure::new)?;
+    let finder = memchr::memmem::Finder::new(execution);
+    let mut found = Vec::new();
+    let content = read(reader, object, None, |sequence, line, _| {
+        let is_of_it = finder.find(line).is_some()
+            && pointer.find(line).is_some_and(|value| {
+                serde_json::from_str::<&str>(value.get()).is_ok_and(|text| text == execution)
+            });
+        if is_of_it {
+            found.push(sequence);
+        }
+    });
+    let failed = |error: ReadError| {
+        Failure::new(format!("cannot read {}", object.location)).because(error.said(None))
+    };
+    content.await.map_err(failed)?;
+    Ok(found)
+}

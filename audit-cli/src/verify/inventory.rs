@@ -1,0 +1,118 @@
+//! What is listed of a bucket, by stream.
+
+use std::collections::BTreeMap;
+
+use audit_core::UniqueId;
+use audit_sink_s3::{Compression, ObjectKey};
+use futures::StreamExt;
+
+use super::look::Parts;
+use crate::arguments::Common;
+use crate::bucket::Wanted;
+use crate::failure::Failure;
+use crate::progress::PartitionProgress;
+use crate::units::HOUR_MS;
+
+/// An object of a stream, in 16 bytes: a bucket has millions.
+///
+/// The order is that of the first record and then of the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Entry {
+    pub(crate) first: u64,
+    is_data: bool,
+    /// Since the Unix epoch.
+    hour: i32,
+    suffix: u8,
+}
+
+/// In the order of their suffixes as text.
+const SUFFIXES: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
+
+impl Entry {
+    pub(crate) fn new(key: &ObjectKey, is_data: bool) -> Entry {
+        let suffix = SUFFIXES.iter().position(|suffix| *suffix == key.compression());
+        Entry {
+            first: key.first_sequence(),
+            is_data,
+            hour: i32::try_from(key.hour_ms() / HOUR_MS).expect("years have four digits"),
+            suffix: suffix.map_or(0, |at| at as u8),
+        }
+    }
+
+    pub(crate) fn key(&self, stream: UniqueId) -> ObjectKey {
+        let compression = SUFFIXES[usize::from(self.suffix)];
+        ObjectKey::new(i64::from(self.hour) * HOUR_MS, stream, self.first, compression)
+    }
+
+    /// Whether it holds the host's own records.
+    pub(crate) fn is_system(&self) -> bool {
+        !self.is_data
+    }
+}
+
+/// Every object that was listed.
+#[derive(Debug, Default)]
+pub(crate) struct Inventory {
+    /// Each in the order of its records.
+    pub(crate) streams: BTreeMap<UniqueId, Vec<Entry>>,
+    pub(crate) objects: u64,
+}
+
+impl Inventory {
+    /// Lists what is wanted of a bucket.
+    pub(crate) async fn list(
+        parts: &Parts,
+        wanted: &Wanted,
+        common: &Common,
+    ) -> Result<Inventory, Failure> {
+        let mut inventory = Inventory::default();
+        for (reader, is_data) in [(Some(&parts.data), true), (parts.system.as_ref(), false)] {
+            let Some(reader) = reader else { continue };
+            let partitions = reader.partitions(wanted).await?;
+            let mut progress = PartitionProgress::new(common, partitions.clone());
+            let mut objects = std::pin::pin!(reader.objects_in(partitions, wanted.stream));
+            while let Some(object) = objects.next().await.transpose()? {
+                progress.object(&object.key);
+                let entries = inventory.streams.entry(object.key.stream()).or_default();
+                entries.push(Entry::new(&object.key, is_data));
+                inventory.objects += 1;
+            }
+        }
+        inventory.streams.values_mut().for_each(|entries| entries.sort_unstable());
+        Ok(inventory)
+    }
+
+    /// Leaves out the other streams.
+    pub(crate) fn retain(&mut self, is_wanted: impl Fn(&UniqueId) -> bool) {
+        self.streams.retain(|stream, _| is_wanted(stream));
+        self.objects = self.streams.values().map(|entries| entries.len() as u64).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_sort_as_their_records_and_keys_do() {
+        let stream = UniqueId::from_bits(77);
+        let mut entries = Vec::new();
+        for first in [0, 7, 1_000_000_000_000] {
+            for hour in [-5, 0, 490_000] {
+                for compression in SUFFIXES {
+                    let key = ObjectKey::new(hour * HOUR_MS, stream, first, compression);
+                    for is_data in [false, true] {
+                        let entry = Entry::new(&key, is_data);
+                        assert_eq!(entry.key(stream), key);
+                        let system = if is_data { "" } else { "_audit/" };
+                        entries.push((entry, format!("{system}{key}")));
+                    }
+                }
+            }
+        }
+        entries.sort_by(|one, other| (one.0.first, &one.1).cmp(&(other.0.first, &other.1)));
+        // Before 1970 included: years have four digits, so that text sorts as time.
+        assert!(entries.is_sorted_by_key(|(entry, _)| *entry));
+        assert_eq!(size_of::<Entry>(), 16);
+    }
+}

@@ -1,0 +1,347 @@
+//! `audit verify`: whether what stands in a bucket is what hosts wrote, with their public keys
+//! alone.
+
+pub(crate) mod inventory;
+pub(crate) mod look;
+mod receipts;
+mod summary;
+mod witnesses;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use audit_core::UniqueId;
+use audit_evidence::{
+    Alarm, BucketReport, Fault, Finding, Known, Policy, State, StreamReport, StreamVerifier, Trust,
+    VerifierKey,
+};
+use futures::StreamExt;
+use tokio::sync::mpsc;
+
+use crate::arguments::{Common, Verify};
+use crate::bucket::{Reader, Wanted};
+use crate::durable;
+use crate::failure::{Failure, Outcome};
+use crate::in_order::in_order;
+use crate::output::Output;
+use crate::progress::Progress;
+use crate::units::{HOUR_MS, now_ms};
+
+use inventory::{Entry, Inventory};
+use look::{Looked, Parts};
+use receipts::Receipts;
+use summary::Summary;
+use witnesses::Witnessing;
+
+/// A stream ends at the latest after a day; its first object is filed so much before its last one
+/// at most, with an hour for clocks.
+const LONGEST_STREAM_MS: i64 = 25 * HOUR_MS;
+
+/// What was found out.
+struct Verified {
+    report: BucketReport,
+    /// How many records of each stream a quorum has cosigned.
+    witnessed: BTreeMap<String, u64>,
+    stored_bytes: u64,
+    /// Objects whose lines the store did not give, and what it said of one of them.
+    unread: (u64, Option<String>),
+}
+
+pub(crate) async fn run(
+    arguments: &Verify,
+    common: &Common,
+    output: &Output,
+) -> Result<Outcome, Failure> {
+    let policy = arguments.policy.as_deref().map(read_policy).transpose()?;
+    let keys = arguments.keys.iter().chain(policy.iter().flat_map(Policy::logs)).cloned();
+    let keys: Vec<VerifierKey> = keys.collect();
+    let receipts = match &arguments.receipts {
+        Some(file) => receipts::parse(&read_text(file, "the receipts")?)?,
+        None => Receipts::new(),
+    };
+    let remembered = arguments.state.as_deref().map(read_state).transpose()?.unwrap_or_default();
+    let begin = Begin::new(arguments, &remembered);
+
+    let data = Reader::open(&arguments.source, common)?;
+    let system = Reader::open_system(&arguments.source, common)?;
+    let parts = Parts { data, system };
+    let look = Look {
+        trust: Arc::new(Trust::new(keys.iter().cloned())),
+        heads: arguments.heads,
+        policy: policy.as_ref().filter(|policy| policy.has_quorum()),
+        state: remembered.only(|stream| begin.is_examined(stream)),
+        receipts,
+        begin,
+    };
+    let list = async |begin_ms| {
+        let wanted = Wanted { times_ms: begin_ms..i64::MAX, stream: None };
+        let mut inventory = Inventory::list(&parts, &wanted, common).await?;
+        inventory.retain(|stream| look.begin.is_examined(&stream.to_string()));
+        Ok::<Inventory, Failure>(inventory)
+    };
+    let inventory = list(look.begin.list_ms).await?;
+    let begin_ms = look.begin.list_ms;
+    if inventory.objects == 0 && look.state == State::default() && look.receipts.is_empty() {
+        let why = parts.data.why_nothing(&Wanted::all()).await;
+        output.note(&format!("there is nothing to verify: {why}"));
+    }
+    let mut verified = look.examine(&parts, inventory, common, output).await?;
+    if look.begin.list_ms > i64::MIN && verified.misses_records() {
+        // Hosts may file records under any hour: what is missing may stand under an older one.
+        let inventory = list(i64::MIN).await?;
+        verified = look.examine(&parts, inventory, common, output).await?;
+    }
+    let explained = look.begin.explain(&mut verified.report);
+    if let Some(file) = &arguments.state {
+        let mut state = remembered;
+        state.update(&verified.report);
+        durable::replace(file, state.to_string().as_bytes()).map_err(|error| {
+            Failure::new(format!("the state {} cannot be written", file.display())).because(error)
+        })?;
+    }
+    let now = parts.data.store_time_ms().unwrap_or_else(now_ms);
+    Summary::new(&parts.data, arguments, &keys, &verified, explained, now).print(output)?;
+    if let (count @ 1.., said) = verified.unread {
+        let failure = Failure::new(format!("{count} objects could not be read"));
+        return Err(failure.because(said.unwrap_or_default()));
+    }
+    if verified.report.streams.is_empty() && verified.report.findings.is_empty() {
+        return Ok(if begin_ms > i64::MIN { Outcome::Well } else { Outcome::Unproven });
+    }
+    // The most serious kind decides.
+    let worst = verified.report.findings.iter().map(Finding::alarm).min();
+    Ok(match worst {
+        None => Outcome::Well,
+        Some(Alarm::Tampered) => Outcome::Wrong,
+        Some(Alarm::Unproven) => Outcome::Unproven,
+        Some(Alarm::Late) => Outcome::Late,
+        Some(Alarm::Expired) => Outcome::Expired,
+    })
+}
+
+impl Verified {
+    fn misses_records(&self) -> bool {
+        self.report.findings.iter().any(|finding| {
+            matches!(
+                finding.fault,
+                Fault::Deleted
+                    | Fault::Expired
+                    | Fault::Truncated(_)
+                    | Fault::Unacknowledged
+                    | Fault::Vanished
+            )
+        })
+    }
+}
+
+/// From when on a bucket is looked at.
+struct Begin {
+    /// Streams that were opened before are not examined, in milliseconds since the Unix epoch; and
+    /// earlier hours are not listed, unless something is missing.
+    list_ms: i64,
+    /// What was written from then on must be there, and have evidence.
+    since_ms: Option<i64>,
+}
+
+impl Begin {
+    fn new(arguments: &Verify, state: &State) -> Begin {
+        let since_ms = arguments.since.map(|since| since.0);
+        let by_since = since_ms.map(|since| since.saturating_sub(LONGEST_STREAM_MS));
+        let by_state = arguments.incremental.then(|| oldest_open_ms(state)).flatten();
+        Begin { list_ms: by_since.max(by_state).unwrap_or(i64::MIN), since_ms }
+    }
+
+    /// Whether the stream is examined.
+    fn is_examined(&self, stream: &str) -> bool {
+        opened_ms(stream).is_none_or(|opened| opened >= self.list_ms)
+    }
+
+    /// What must stand, for the verifier.
+    fn retained_since(&self) -> Option<u64> {
+        self.since_ms.and_then(|since| u64::try_from(since).ok())
+    }
+
+    /// Takes out what is no alarm, since it is older than what was asked for, and says how many
+    /// streams there are of each.
+    fn explain(&self, report: &mut BucketReport) -> BTreeMap<&'static str, u64> {
+        let mut explained = BTreeMap::new();
+        report.findings.retain(|finding| {
+            let opened = opened_ms(&finding.stream).unwrap_or(i64::MIN);
+            let is_before = self.since_ms.is_some_and(|since| opened < since);
+            let is_explained = is_before && finding.fault == Fault::NoEvidence
+                || (is_before || opened < self.list_ms) && finding.fault == Fault::Expired;
+            if is_explained {
+                *explained.entry(finding.fault.code()).or_default() += 1;
+            }
+            !is_explained
+        });
+        explained
+    }
+}
+
+/// When the first stream was opened that had not ended when it was last seen; or the last one, if
+/// all had.
+fn oldest_open_ms(state: &State) -> Option<i64> {
+    let open = state.streams().find(|(_, seen)| !seen.has_ended);
+    let (stream, _) = open.or_else(|| state.streams().last())?;
+    Some(opened_ms(stream)?.saturating_sub(HOUR_MS))
+}
+
+fn opened_ms(stream: &str) -> Option<i64> {
+    let stream: UniqueId = stream.parse().ok()?;
+    i64::try_from(stream.time_ms()).ok()
+}
+
+/// What a bucket is compared with.
+struct Look<'a> {
+    trust: Arc<Trust>,
+    heads: bool,
+    policy: Option<&'a Policy>,
+    /// Of the streams that are listed.
+    state: State,
+    receipts: Receipts,
+    begin: Begin,
+}
+
+/// The stream whose objects are being put together.
+struct Current<'a> {
+    id: UniqueId,
+    verifier: StreamVerifier,
+    witnessing: Option<Witnessing<'a>>,
+}
+
+impl Look<'_> {
+    async fn examine(
+        &self,
+        parts: &Parts,
+        inventory: Inventory,
+        common: &Common,
+        output: &Output,
+    ) -> Result<Verified, Failure> {
+        let progress = Progress::new(common, inventory.objects);
+        let mut verified = Verified {
+            report: BucketReport::default(),
+            witnessed: BTreeMap::new(),
+            stored_bytes: 0,
+            unread: (0, None),
+        };
+        let mut streams: Vec<StreamReport> = Vec::new();
+        let mut of_witnesses: Vec<Finding> = Vec::new();
+        let mut finish = |current: Option<Current<'_>>, witnessed: &mut BTreeMap<String, u64>| {
+            let Some(Current { id, verifier, witnessing }) = current else { return };
+            let report = verifier.finish();
+            if let Some(witnessing) = witnessing.filter(|_| report.host.is_some()) {
+                of_witnesses.extend(witnessing.finish(&id.to_string()));
+                witnessed.insert(id.to_string(), witnessing.size);
+            }
+            streams.push(report);
+        };
+        let without_objects = self.receipts.keys().filter(|stream| {
+            !inventory.streams.contains_key(stream) && self.begin.is_examined(&stream.to_string())
+        });
+        for &stream in without_objects {
+            finish(Some(self.begin_stream(stream)), &mut verified.witnessed);
+        }
+
+        let entries = inventory
+            .streams
+            .into_iter()
+            .flat_map(|(stream, entries)| entries.into_iter().map(move |entry| (stream, entry)));
+        let sizes = self.state.clone();
+        let (of, trust, heads) = (parts.clone(), Arc::clone(&self.trust), self.heads);
+        type LookedAt = Result<Option<Looked>, Failure>;
+        let work = move |(stream, entry): (UniqueId, Entry),
+                         sender: mpsc::Sender<(UniqueId, LookedAt)>| {
+            let seen = sizes.get(&stream.to_string()).map(|seen| seen.size);
+            let (parts, trust) = (of.clone(), Arc::clone(&trust));
+            async move {
+                let wants_lines = !heads || entry.is_system();
+                let sizes = seen.as_slice();
+                let looked = parts.look(&trust, stream, &entry, wants_lines, sizes).await;
+                // Nobody may want it any more.
+                let _ = sender.send((stream, looked)).await;
+            }
+        };
+        let entries = futures::stream::iter(entries);
+        let mut results = std::pin::pin!(in_order(entries, parts.data.parallel, 1, work));
+        let mut current: Option<Current<'_>> = None;
+        let mut done = 0;
+        while let Some((stream, looked)) = results.next().await {
+            done += 1;
+            progress.at(done, "objects");
+            if current.as_ref().is_none_or(|current| current.id != stream) {
+                let next = self.begin_stream(stream);
+                finish(current.replace(next), &mut verified.witnessed);
+            }
+            let (Some(current), Some(looked)) = (&mut current, looked?) else { continue };
+            verified.stored_bytes += looked.bytes;
+            if let Some(said) = looked.refused {
+                if verified.unread.0 == 0 {
+                    output.note(&format!("cannot read {}: {said}", looked.checked.key()));
+                }
+                verified.unread = (verified.unread.0 + 1, Some(said));
+            }
+            if let Some(witnessing) = &mut current.witnessing {
+                witnessing.add(&looked.checked);
+            }
+            current.verifier.add(looked.checked);
+        }
+        finish(current, &mut verified.witnessed);
+        drop(progress);
+
+        // What a stream says of one that is not looked at is no alarm.
+        let listed_since = u64::try_from(self.begin.list_ms).ok();
+        let retained_since = self.begin.retained_since().max(listed_since);
+        let now = parts.data.store_time_ms().unwrap_or_else(now_ms);
+        let now = u64::try_from(now).unwrap_or_default();
+        let mut report = BucketReport::new(streams, &self.state, retained_since, now);
+        report.findings.extend(of_witnesses);
+        report.findings.sort_by_cached_key(|finding| {
+            let first = finding.records.as_ref().map_or(0, |records| records.start);
+            (finding.stream.clone(), first)
+        });
+        Ok(Verified { report, ..verified })
+    }
+
+    fn begin_stream(&self, stream: UniqueId) -> Current<'_> {
+        let known = Known {
+            seen: self.state.get(&stream.to_string()),
+            acknowledged: self.receipts.get(&stream).cloned().unwrap_or_default(),
+            retained_since: self.begin.retained_since(),
+        };
+        Current {
+            id: stream,
+            verifier: StreamVerifier::new(&stream.to_string(), known),
+            witnessing: self.policy.map(Witnessing::new),
+        }
+    }
+}
+
+pub(crate) fn read_policy(file: &Path) -> Result<Policy, Failure> {
+    let text = read_text(file, "the policy")?;
+    Policy::parse(text.as_bytes()).map_err(|error| {
+        Failure::new(format!("the policy {} cannot be used", file.display())).because(error)
+    })
+}
+
+/// The state, empty if there is no file yet.
+fn read_state(file: &Path) -> Result<State, Failure> {
+    let text = match std::fs::read_to_string(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
+        Err(error) => return Err(unreadable(file, "the state", error)),
+        Ok(text) => text,
+    };
+    State::parse(&text).map_err(|error| {
+        Failure::new(format!("the state {} is not one", file.display())).because(error)
+    })
+}
+
+fn read_text(file: &Path, what: &str) -> Result<String, Failure> {
+    std::fs::read_to_string(file).map_err(|error| unreadable(file, what, error))
+}
+
+fn unreadable(file: &Path, what: &str, error: io::Error) -> Failure {
+    Failure::new(format!("{what} {} cannot be read", file.display())).because(error)
+}

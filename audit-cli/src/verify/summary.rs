@@ -1,0 +1,320 @@
+//! What `audit verify` prints: findings, and a summary that can be filed.
+
+use std::collections::BTreeMap;
+
+use audit_evidence::{Alarm, Fault, Finding, StreamReport, VerifierKey};
+use serde::Serialize;
+
+use super::{Verified, opened_ms};
+use crate::arguments::Verify;
+use crate::bucket::Reader;
+use crate::failure::Failure;
+use crate::output::{Output, Style};
+use crate::units::{Count, Size, shown};
+
+/// The four kinds, the most serious first.
+const ALARMS: [(Alarm, &str); 4] = [
+    (Alarm::Tampered, "tampered"),
+    (Alarm::Unproven, "unproven"),
+    (Alarm::Late, "late"),
+    (Alarm::Expired, "expired"),
+];
+
+fn name(alarm: Alarm) -> &'static str {
+    ALARMS.iter().find(|(other, _)| *other == alarm).map_or("", |(_, name)| name)
+}
+
+#[derive(Serialize)]
+struct FindingLine<'a> {
+    finding: &'static str,
+    alarm: &'static str,
+    stream: &'a str,
+    object: Option<&'a str>,
+    first: Option<u64>,
+    count: Option<u64>,
+    what: String,
+}
+
+impl<'a> FindingLine<'a> {
+    fn new(finding: &'a Finding) -> FindingLine<'a> {
+        FindingLine {
+            finding: finding.fault.code(),
+            alarm: name(finding.alarm()),
+            stream: &finding.stream,
+            object: finding.object.as_deref(),
+            first: finding.records.as_ref().map(|records| records.start),
+            count: finding.records.as_ref().map(|records| records.end - records.start),
+            what: what(finding),
+        }
+    }
+}
+
+/// What it is, with times as people read them.
+fn what(finding: &Finding) -> String {
+    if let Fault::Overdue(at) = finding.fault {
+        let at = shown(i64::try_from(at).unwrap_or(i64::MAX));
+        return format!("a sign of life was promised for before {at}");
+    }
+    finding.fault.to_string()
+}
+
+#[derive(Serialize)]
+struct StreamLine<'a> {
+    stream: &'a str,
+    host: Option<&'a str>,
+    size: u64,
+    root: Option<String>,
+    records: u64,
+    objects: u64,
+    opened: Option<String>,
+    latest: Option<String>,
+    has_ended: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    witnessed: Option<u64>,
+}
+
+/// What was looked at of one host.
+#[derive(Debug, Default, Serialize)]
+struct Population {
+    streams: u64,
+    objects: u64,
+    /// Those of the host itself included.
+    records: u64,
+    from: Option<String>,
+    to: Option<String>,
+    #[serde(skip)]
+    range_ms: Option<(i64, i64)>,
+}
+
+impl Population {
+    fn add(&mut self, stream: &StreamReport) {
+        self.streams += 1;
+        self.objects += stream.objects;
+        self.records += stream.records;
+        let ms = |time: u64| i64::try_from(time).unwrap_or(i64::MAX);
+        let opened = stream.opened.as_ref().map(|opened| ms(opened.at()));
+        let Some(opened) = opened.or_else(|| opened_ms(&stream.stream)) else { return };
+        let latest = stream.latest.map_or(opened, ms);
+        let (from, to) = self.range_ms.unwrap_or((opened, latest));
+        let (from, to) = (from.min(opened), to.max(latest));
+        self.range_ms = Some((from, to));
+        (self.from, self.to) = (Some(shown(from)), Some(shown(to)));
+    }
+}
+
+#[derive(Serialize)]
+struct Totals<'a> {
+    verified: String,
+    bucket: String,
+    software: String,
+    depth: &'static str,
+    since: Option<String>,
+    keys: Vec<String>,
+    hosts: &'a BTreeMap<String, Population>,
+    without_evidence: &'a Population,
+    stored_bytes: u64,
+    other_objects: u64,
+    unread_objects: u64,
+    /// Streams that are older than what was asked for, by what was found of them.
+    before_since: &'a BTreeMap<&'static str, u64>,
+    /// Records that are not there, by why.
+    gaps: &'a BTreeMap<&'static str, u64>,
+    tampered: u64,
+    unproven: u64,
+    late: u64,
+    expired: u64,
+}
+
+/// Everything that was found.
+pub(super) struct Summary<'a> {
+    verified: &'a Verified,
+    keys: &'a [VerifierKey],
+    depth: &'static str,
+    since: Option<String>,
+    bucket: String,
+    at: String,
+    hosts: BTreeMap<String, Population>,
+    without_evidence: Population,
+    before_since: BTreeMap<&'static str, u64>,
+    gaps: BTreeMap<&'static str, u64>,
+    alarms: [u64; 4],
+    others: Option<String>,
+    other_objects: u64,
+}
+
+impl<'a> Summary<'a> {
+    pub(super) fn new(
+        reader: &Reader,
+        arguments: &Verify,
+        keys: &'a [VerifierKey],
+        verified: &'a Verified,
+        before_since: BTreeMap<&'static str, u64>,
+        now: i64,
+    ) -> Summary<'a> {
+        let mut hosts: BTreeMap<String, Population> = BTreeMap::new();
+        let mut without_evidence = Population::default();
+        for stream in &verified.report.streams {
+            match &stream.host {
+                Some(host) => hosts.entry(host.clone()).or_default().add(stream),
+                None => without_evidence.add(stream),
+            }
+        }
+        let findings = &verified.report.findings;
+        let mut gaps = BTreeMap::new();
+        for finding in findings.iter().filter(|finding| finding.object.is_none()) {
+            let (code, records) = (finding.fault.code(), finding.records.as_ref());
+            let is_gap = ["deleted", "expired", "unacknowledged", "set-aside", "truncated"];
+            if let Some(records) = records.filter(|_| is_gap.contains(&code)) {
+                *gaps.entry(code).or_default() += records.end - records.start;
+            }
+        }
+        let count =
+            |alarm| findings.iter().filter(|finding| finding.alarm() == alarm).count() as u64;
+        Summary {
+            verified,
+            keys,
+            depth: if arguments.heads { "heads" } else { "full" },
+            since: arguments.since.map(|since| shown(since.0)),
+            bucket: reader.name(),
+            at: shown(now - now.rem_euclid(1_000)),
+            hosts,
+            without_evidence,
+            before_since,
+            gaps,
+            alarms: ALARMS.map(|(alarm, _)| count(alarm)),
+            others: reader.others().map(|others| others.to_string()),
+            other_objects: reader.others().map_or(0, |others| others.count),
+        }
+    }
+
+    pub(super) fn print(&self, output: &Output) -> Result<(), Failure> {
+        if output.is_json() { self.print_json(output) } else { self.print_text(output) }
+    }
+
+    fn print_json(&self, output: &Output) -> Result<(), Failure> {
+        let Verified { report, witnessed, stored_bytes, unread } = self.verified;
+        for finding in &report.findings {
+            output.json(&FindingLine::new(finding))?;
+        }
+        let time = |time: u64| shown(i64::try_from(time).unwrap_or(i64::MAX));
+        for stream in &report.streams {
+            output.json(&StreamLine {
+                stream: &stream.stream,
+                host: stream.host.as_deref(),
+                size: stream.size,
+                root: stream.root.map(|root| root.to_string()),
+                records: stream.records,
+                objects: stream.objects,
+                opened: stream.opened.as_ref().map(|opened| time(opened.at())),
+                latest: stream.latest.map(time),
+                has_ended: stream.has_ended(),
+                witnessed: witnessed.get(&stream.stream).copied(),
+            })?;
+        }
+        let [tampered, unproven, late, expired] = self.alarms;
+        output.json(&Totals {
+            verified: self.at.clone(),
+            bucket: self.bucket.clone(),
+            software: software(),
+            depth: self.depth,
+            since: self.since.clone(),
+            keys: self.keys.iter().map(ToString::to_string).collect(),
+            hosts: &self.hosts,
+            without_evidence: &self.without_evidence,
+            stored_bytes: *stored_bytes,
+            other_objects: self.other_objects,
+            unread_objects: unread.0,
+            before_since: &self.before_since,
+            gaps: &self.gaps,
+            tampered,
+            unproven,
+            late,
+            expired,
+        })
+    }
+
+    fn print_text(&self, output: &Output) -> Result<(), Failure> {
+        let style = output.style();
+        for finding in &self.verified.report.findings {
+            output.line(&text(finding, style))?;
+        }
+        let row = |title: &str, value: &str| output.line(&format!("{title:9} {value}"));
+        row("bucket", &self.bucket)?;
+        let since = self.since.as_ref().map(|since| format!(", since {since}")).unwrap_or_default();
+        row("verified", &format!("{}, {}{since}, by {}", self.at, self.depth, software()))?;
+        for key in self.keys {
+            row("key", &key.to_string())?;
+        }
+        for (host, population) in &self.hosts {
+            row("host", &format!("{host}: {}", described(population)))?;
+        }
+        if self.without_evidence.streams > 0 {
+            let Population { streams, objects, .. } = self.without_evidence;
+            let (streams, objects) = (counted(streams, "stream"), counted(objects, "object"));
+            row("without", &format!("{streams} without evidence that counts, {objects}"))?;
+        }
+        row("stored", &Size(self.verified.stored_bytes).to_string())?;
+        if let Some(others) = &self.others {
+            row("others", others)?;
+        }
+        for (code, streams) in &self.before_since {
+            let streams = counted(*streams, "stream");
+            row("before", &format!("{streams} from before that: {code}"))?;
+        }
+        for (code, records) in &self.gaps {
+            row("missing", &format!("{}: {code}", counted(*records, "record")))?;
+        }
+        if !self.verified.witnessed.is_empty() {
+            let sizes = self.verified.witnessed.values();
+            let records = counted(sizes.sum(), "record");
+            row("witnessed", &format!("{records} by a quorum of the policy"))?;
+        }
+        let found =
+            ALARMS.iter().zip(self.alarms).map(|((_, name), count)| format!("{count} {name}"));
+        row("findings", &found.collect::<Vec<_>>().join(", "))?;
+        let [tampered, unproven, late, expired] = self.alarms;
+        let is_empty = self.verified.report.streams.is_empty();
+        let verdict = match (tampered, unproven + late + expired) {
+            (0, 0) if is_empty => style.doubtful("there was nothing to examine"),
+            (0, 0) => style.good("what was examined is what was written"),
+            (0, _) => style.doubtful("nothing was tampered with, and not all is proven"),
+            (_, _) => style.bad("tampered with"),
+        };
+        output.line(&verdict)
+    }
+}
+
+fn software() -> String {
+    format!("audit {}", env!("CARGO_PKG_VERSION"))
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", Count(count), if count == 1 { "" } else { "s" })
+}
+
+fn described(population: &Population) -> String {
+    let Population { streams, objects, records, from, to, .. } = population;
+    let range = match (from, to) {
+        (Some(from), Some(to)) => format!(", {from} to {to}"),
+        (_, _) => String::new(),
+    };
+    let (streams, objects) = (counted(*streams, "stream"), counted(*objects, "object"));
+    format!("{streams}, {objects}, {}{range}", counted(*records, "record"))
+}
+
+fn text(finding: &Finding, style: Style) -> String {
+    let alarm = name(finding.alarm());
+    let alarm = match finding.alarm() {
+        Alarm::Tampered => style.bad(alarm),
+        Alarm::Unproven | Alarm::Late | Alarm::Expired => style.doubtful(alarm),
+    };
+    let place = finding.object.clone().unwrap_or_else(|| format!("stream {}", finding.stream));
+    let records = match &finding.records {
+        Some(records) if records.end - records.start > 1 => {
+            format!(", records {} to {}", records.start, records.end - 1)
+        }
+        Some(records) => format!(", record {}", records.start),
+        None => String::new(),
+    };
+    format!("{alarm}: {place}{records}: {}", what(finding))
+}

@@ -1,0 +1,109 @@
+//! What a witness has cosigned, in a directory.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use audit_core::UniqueId;
+use audit_evidence::{Checkpoint, Hash, Refusal, Witnessed};
+
+use super::Declined;
+use crate::durable;
+use crate::failure::Failure;
+
+/// The directory of one witness: a file for each stream, with the checkpoint that was cosigned last
+/// and the stream's key.
+pub(super) struct Memory {
+    directory: Mutex<PathBuf>,
+    /// Locked while the witness runs.
+    _lock: File,
+}
+
+/// A stream's key, and what was cosigned last.
+pub(super) type Latest = ([u8; 32], Witnessed);
+
+impl Memory {
+    /// Opens the directory, which is made where it is missing.
+    pub(super) fn open(directory: &Path) -> Result<Memory, Failure> {
+        let failed = |error: io::Error| {
+            let directory = directory.display();
+            Failure::new(format!("the state {directory} cannot be opened")).because(error)
+        };
+        fs::create_dir_all(directory).map_err(failed)?;
+        let lock = File::create(directory.join("LOCK")).map_err(failed)?;
+        if lock.try_lock().is_err() {
+            let what = "is in use by another witness";
+            return Err(Failure::new(format!("the state {} {what}", directory.display())));
+        }
+        Ok(Memory { directory: Mutex::new(directory.to_owned()), _lock: lock })
+    }
+
+    pub(super) fn lock(&self) -> Locked<'_> {
+        Locked(self.directory.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The memory, for one decision.
+pub(super) struct Locked<'a>(MutexGuard<'a, PathBuf>);
+
+impl Locked<'_> {
+    /// A name may hold anything, so that its hash names the directory.
+    fn file(&self, origin: &str) -> Result<PathBuf, Refusal> {
+        let (name, stream) = origin.rsplit_once('/').ok_or(Refusal::UnknownOrigin)?;
+        let stream: UniqueId = stream.parse().map_err(|_| Refusal::UnknownOrigin)?;
+        let hash = Hash::leaf(&[name.as_bytes()]);
+        let hash: String = hash.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(self.0.join(hash).join(stream.to_string()))
+    }
+
+    /// What was cosigned last of this origin.
+    pub(super) fn latest(&self, origin: &str) -> Result<Option<Latest>, Declined> {
+        let file = self.file(origin)?;
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(&file, "read", error).into()),
+        };
+        // Nothing is cosigned rather than a second history.
+        let latest = parse(&text, origin)
+            .ok_or_else(|| Failure::new(format!("the state {} is damaged", file.display())))?;
+        Ok(Some(latest))
+    }
+
+    /// Makes durable what is to be cosigned.
+    pub(super) fn remember(
+        &mut self,
+        origin: &str,
+        key: &[u8; 32],
+        witnessed: &Witnessed,
+    ) -> Result<(), Declined> {
+        let file = self.file(origin)?;
+        let checkpoint = Checkpoint::new(origin, witnessed.size, witnessed.root)
+            .map_err(|_| Refusal::UnknownOrigin)?;
+        let text = format!("{checkpoint}{}\n", Hash::from_bytes(*key));
+        let written = file.parent().map_or(Ok(()), |directory| {
+            if directory.is_dir() {
+                return Ok(());
+            }
+            fs::create_dir_all(directory)?;
+            File::open(&*self.0)?.sync_all()
+        });
+        let written = written.and_then(|()| durable::replace(&file, text.as_bytes()));
+        written.map_err(|error| failed(&file, "written", error).into())
+    }
+}
+
+fn failed(file: &Path, what: &str, error: io::Error) -> Failure {
+    Failure::new(format!("the state {} cannot be {what}", file.display())).because(error)
+}
+
+/// A checkpoint of the origin, and a line with the stream's key.
+fn parse(text: &str, origin: &str) -> Option<Latest> {
+    let lines = text.strip_suffix('\n')?;
+    let (checkpoint, key) = lines.rsplit_once('\n')?;
+    let checkpoint = Checkpoint::parse(&format!("{checkpoint}\n")).ok()?;
+    let key = Hash::from_base64(key).ok()?;
+    let witnessed = Witnessed { size: checkpoint.size(), root: *checkpoint.root() };
+    (checkpoint.origin() == origin).then_some((*key.as_bytes(), witnessed))
+}

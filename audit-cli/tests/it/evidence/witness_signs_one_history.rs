@@ -1,0 +1,163 @@
+//! `audit witness` cosigns streams of its hosts, each in one history, also after it was killed.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use audit_evidence::{
+    AddCheckpoint, Certificate, Checkpoint, CompactRange, Hash, KeyKind, Note, NoteSignature,
+    SignerKey, VerifierKey, origin,
+};
+
+use crate::support::{audit, command};
+
+const HOST: &str = "example.com/api";
+const STREAM: &str = "01M86YQH3BN92MTRKE2RS1CKJ5";
+
+struct Witness {
+    process: Child,
+    address: String,
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        // A kill is how it ends at worst, and so in every test.
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Witness {
+    fn start(directory: &Path, host: &VerifierKey) -> Witness {
+        let mut command = command();
+        command.args(["witness", "--listen", "127.0.0.1:0", "--host", &host.to_string()]);
+        command.arg("--key").arg(directory.join("key"));
+        command.arg("--state").arg(directory.join("state"));
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let line = lines.next().unwrap().unwrap();
+        let address = line.strip_prefix("listening on http://").unwrap().to_owned();
+        Witness { process, address }
+    }
+
+    fn post(&self, path: &str, body: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let (length, address) = (body.len(), &self.address);
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+             content-length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        // It may be refused before all of it is read.
+        let _ = stream.write_all(body.as_bytes());
+        let mut response = Vec::new();
+        let _ = stream.read_to_end(&mut response);
+        let response = String::from_utf8(response).unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), body.to_owned())
+    }
+
+    fn ask(&self, request: &AddCheckpoint) -> (u16, String) {
+        self.post("/add-checkpoint", &request.to_string())
+    }
+}
+
+struct Log {
+    host: SignerKey,
+    key: SignerKey,
+}
+
+impl Log {
+    fn new(key_seed: u8) -> Log {
+        let host = SignerKey::from_seed(HOST, KeyKind::Ed25519, &[1; 32]).unwrap();
+        let origin = origin(HOST, STREAM);
+        let key = SignerKey::from_seed(&origin, KeyKind::Ed25519, &[key_seed; 32]).unwrap();
+        Log { host, key }
+    }
+
+    fn note(&self, size: u64, root: Hash) -> Note {
+        let mut note = Checkpoint::new(self.key.verifier().name(), size, root).unwrap().to_note();
+        note.sign(&self.key);
+        note
+    }
+
+    /// From one size to another; with `salt`, of another history.
+    fn request(&self, old: u64, size: u64, salt: &str) -> AddCheckpoint {
+        let range = |begin, end| {
+            let mut range = CompactRange::new(begin);
+            let leaf = |n: u64| Hash::leaf(&[format!("{salt}{n}").as_bytes()]);
+            (begin..end).for_each(|n| range.push(leaf(n)));
+            range
+        };
+        let mut note = self.note(size, range(0, size).root().unwrap());
+        note.add(Certificate::issue(&self.host, self.key.verifier()).to_note_signature());
+        let path = range(0, old).consistency(&range(old, size)).unwrap();
+        AddCheckpoint::new(old, path, note).unwrap()
+    }
+}
+
+async fn witness_key(directory: &Path) -> VerifierKey {
+    let file: PathBuf = directory.join("key");
+    let file = file.to_str().unwrap();
+    let ran = audit(&[], &["key", file, "--make", "witness.example", "--witness"]).await;
+    VerifierKey::parse(ran.lines()[0]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_is_cosigned_and_survives_kills() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = witness_key(directory.path()).await;
+    let log = Log::new(2);
+    let mut latest = 0;
+    for size in [3, 7, 8, 20] {
+        // A new process each time: what it knows is what it made durable.
+        let witness = Witness::start(directory.path(), log.host.verifier());
+        if latest > 0 {
+            let fork = log.request(latest, size, "other");
+            assert_eq!(witness.ask(&fork).0, 422, "an other history of {size}");
+            assert_eq!(witness.ask(&log.request(0, size, "")), (409, format!("{latest}\n")));
+            let same_size = log.request(latest, latest, "other");
+            assert_eq!(witness.ask(&same_size), (409, format!("{latest}\n")));
+        }
+        for request in [log.request(latest, size, ""), log.request(size, size, "")] {
+            let (status, line) = witness.ask(&request);
+            assert_eq!(status, 200, "{line}");
+            let mut note = request.note().clone();
+            note.add(NoteSignature::parse(line.trim_end()).unwrap());
+            assert_eq!(note.verify(&key), Ok(true));
+        }
+        latest = size;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_else_gets_no_cosignature() {
+    let directory = tempfile::tempdir().unwrap();
+    witness_key(directory.path()).await;
+    let log = Log::new(2);
+    let witness = Witness::start(directory.path(), log.host.verifier());
+    assert_eq!(witness.ask(&log.request(0, 3, "")).0, 200);
+    // A thief of the host's key makes another key for the stream.
+    assert_eq!(witness.ask(&Log::new(3).request(3, 5, "")).0, 403);
+    // No certificate, and one of another host.
+    let bare = AddCheckpoint::new(3, Vec::new(), log.note(3, Hash::empty())).unwrap();
+    assert_eq!(witness.ask(&bare).0, 403);
+    let other = SignerKey::from_seed("example.com/other", KeyKind::Ed25519, &[1; 32]).unwrap();
+    let origin = origin(other.verifier().name(), STREAM);
+    let key = SignerKey::from_seed(&origin, KeyKind::Ed25519, &[2; 32]).unwrap();
+    assert_eq!(witness.ask(&Log { host: other, key }.request(0, 3, "")).0, 404);
+    // What is no request.
+    assert_eq!(witness.post("/add-checkpoint", "old 3\n").0, 400);
+    assert_eq!(witness.post("/add-checkpoint", &"x".repeat(70_000)).0, 413);
+    assert_eq!(witness.post("/elsewhere", "").0, 404);
+    // The state has one witness.
+    let mut second = command();
+    second.args(["witness", "--listen", "127.0.0.1:0"]);
+    second.args(["--host", &log.host.verifier().to_string()]);
+    second.arg("--key").arg(directory.path().join("key"));
+    second.arg("--state").arg(directory.path().join("state"));
+    let output = second.output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("in use"), "{output:?}");
+}
