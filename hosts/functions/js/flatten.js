@@ -5,7 +5,7 @@
 import { captured } from "convex:prelude";
 
 const { apply, arraySlice, defineProperty, getOwnPropertyDescriptor, isArray, iteratorPrototype, RealObject, RealTypeError, trunc } = captured;
-const { get, has, set, deleteProperty, isConcatSpreadable, MAX_SAFE_INTEGER } = captured;
+const { asyncIterator, construct, get, has, iterator, set, deleteProperty, isConcatSpreadable, MAX_SAFE_INTEGER, RealArray } = captured;
 
 /// An object behind traps: each access is a call of JavaScript, so that a loop of the engine over it is one that the clock ends,
 /// however long the object says that it is, and whenever it says so.
@@ -139,4 +139,37 @@ export function withSet(original, self, args) {
 
 function pacedKeys(iterator) {
   return isObject(iterator) ? paced(iterator) : iterator;
+}
+
+/// An array of the kind that `type` makes, if it is one that makes any.
+function arrayOf(type, ...length) {
+  try {
+    construct(RealObject, [], type);
+  } catch {
+    return construct(RealArray, length);
+  }
+  return construct(type, length);
+}
+
+/// `Array.fromAsync`.
+export async function fromAsync(type, items, map, self) {
+  if (map !== undefined && typeof map !== "function") throw new RealTypeError("Array.fromAsync(): its second argument is not a function");
+  const element = async (value, i) => (map === undefined ? value : await apply(map, self, [value, i]));
+  const isNone = (method) => method === undefined || method === null;
+  let target;
+  let at = 0;
+  if (isNone(items[asyncIterator]) && isNone(items[iterator])) {
+    const source = RealObject(items);
+    const length = lengthOf(source);
+    target = arrayOf(type, length);
+    for (; at < length; at++) put(target, at, await element(await source[at], at));
+  } else {
+    target = arrayOf(type);
+    for await (const value of items) {
+      put(target, at, await element(value, at));
+      at++;
+    }
+  }
+  target.length = at;
+  return target;
 }

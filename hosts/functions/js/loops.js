@@ -116,6 +116,17 @@ export function boundLoops(native, load) {
 
   // Iterators of the language are not called by its own methods, but followed without a look at the clock.
   bound(Iterator.prototype, ["drop", "includes", "join"], (original, self, args) => load().follow(original, self, args));
+  // The engine reads these three when they are first touched. It loses count of its values where the clock ends that, and would
+  // end the process with the call.
+  delete Iterator.zip;
+  delete Iterator.zipKeyed;
+  delete Array.fromAsync;
+  Object.defineProperty(Array, "fromAsync", {
+    value: { fromAsync(items, ...more) { return load().fromAsync(this, items, more[0], more[1]); } }.fromAsync,
+    writable: true,
+    configurable: true,
+    enumerable: false,
+  });
   const sets = ["difference", "intersection", "isDisjointFrom", "isSubsetOf", "isSupersetOf", "symmetricDifference", "union"];
   bound(Set.prototype, sets, (original, self, args) => load().withSet(original, self, args));
 }

@@ -10,6 +10,7 @@ const { apply } = Reflect;
 const { defineProperty, freeze } = Object;
 const RealDate = Date;
 const RealError = Error;
+const RealEvalError = EvalError;
 const RealPromise = Promise;
 const RealString = String;
 const plainPrototype = Object.prototype;
@@ -25,6 +26,7 @@ export const captured = {
   arraySlice: Array.prototype.slice, defineProperty: Reflect.defineProperty, deleteProperty: Reflect.deleteProperty, get: Reflect.get,
   has: Reflect.has, isArray: Array.isArray, isConcatSpreadable: Symbol.isConcatSpreadable, iteratorPrototype: Iterator.prototype,
   MAX_SAFE_INTEGER: Number.MAX_SAFE_INTEGER, RealObject: Object, set: Reflect.set, trunc: Math.trunc,
+  asyncIterator: Symbol.asyncIterator, iterator: Symbol.iterator, RealArray: Array,
   RealDate, RealError, RealMap: Map, RealPromise, RealString, RealTypeError: TypeError, plainPrototype, apply, mapDelete, mapGet, mapSet,
   construct: Reflect.construct, ownKeys: Reflect.ownKeys, parse, push: Array.prototype.push, stringify,
   getOwnPropertyDescriptor: Reflect.getOwnPropertyDescriptor, getPrototypeOf: Reflect.getPrototypeOf, hasOwn: Object.hasOwn,
@@ -78,6 +80,7 @@ export function install(natives, settings) {
   hidden(globalThis, "console", makeConsole());
   hidden(globalThis, "performance", { now: () => (kind === "action" ? native.elapsedMs() : 0), timeOrigin: nowMs });
   hidden(globalThis, "fetch", fetch);
+  for (const name of ["self", "global"]) hidden(globalThis, name, globalThis);
   lazily("process", () => ({ env: freeze(parse(env)) }));
   for (const name of ["setTimeout", "setInterval", "clearTimeout", "clearInterval"]) lazily(name, () => rarely().timers(kind)[name]);
   const browsers = ["TextEncoder", "TextDecoder", "atob", "btoa", "structuredClone", "URL", "URLSearchParams", "crypto"];
@@ -85,6 +88,7 @@ export function install(natives, settings) {
   lazily("Date", () => rarely().makeDate(kind, nowMs));
   boundLoops(native, () => load("convex:flatten"));
   guardErrors();
+  refuseCode();
   hidden(Math, "random", () => native.random());
   return {
     invoke,
@@ -113,6 +117,21 @@ function guardErrors() {
   };
   only("function", "prepareStackTrace");
   only("number", "stackTraceLimit");
+}
+
+/// The engine is given code when the program is loaded, and none while a function runs.
+function refuseCode() {
+  const refuse = () => {
+    throw new RealEvalError("Code generation from strings disallowed for this context");
+  };
+  hidden(globalThis, "eval", { eval: (code) => (typeof code === "string" ? refuse() : code) }.eval);
+  const { prototype } = Function;
+  // How packages ask for the global object.
+  const isThis = (code, more) => code === "return this" && more.length === 0;
+  const Refusing = { Function: function (code, ...more) { return isThis(code, more) ? () => globalThis : refuse(); } }.Function;
+  defineProperty(Refusing, "prototype", { value: prototype, writable: false });
+  hidden(prototype, "constructor", Refusing);
+  hidden(globalThis, "Function", Refusing);
 }
 
 /// A global that is made when it is first used. Most calls use few of them.

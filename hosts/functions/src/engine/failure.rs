@@ -5,6 +5,7 @@ use std::time::Duration;
 use rquickjs::{Ctx, Error, Function, Type, Value};
 use serde::Deserialize;
 
+use super::stopwatch::Stopwatch;
 use super::{Failure, FailureKind, Limits};
 
 /// The longest message of a failure, in bytes.
@@ -22,6 +23,15 @@ impl Failure {
     /// A failure without a thrown value.
     pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
         Failure { message: message.into(), data: None, kind }
+    }
+
+    /// Of a call whose stopwatch is over.
+    pub(super) fn over(stopwatch: &Stopwatch, limits: &Limits) -> Failure {
+        if stopwatch.is_out_of_memory() {
+            Failure::memory_limit(limits)
+        } else {
+            Failure::time_limit(limits.time)
+        }
     }
 
     pub(crate) fn time_limit(limit: Duration) -> Failure {

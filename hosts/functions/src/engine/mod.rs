@@ -12,6 +12,7 @@ mod audit;
 mod built_in;
 mod bytecode;
 mod failure;
+mod heap;
 mod host;
 mod modules;
 mod rejections;
@@ -59,7 +60,8 @@ pub struct Limits {
     /// Time from the beginning to the end of the call, waiting included.
     pub wall: Duration,
     /// The heap of the engine, in bytes, everything that the engine itself needs included (about
-    /// 400 KB).
+    /// 400 KB). A call that goes beyond it is ended soon after, so that the engine can have 32 MiB
+    /// more for a moment.
     pub memory_bytes: usize,
     /// The stack, in bytes.
     pub stack_bytes: usize,

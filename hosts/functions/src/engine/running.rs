@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::built_in::{self, PRELUDE};
 use super::failure;
+use super::heap::{Heap, Usage};
 use super::host::{HOST, LogLines, Shared, natives};
 use super::rejections::Rejections;
 use super::stopwatch::Stopwatch;
@@ -27,10 +28,10 @@ use super::{
 use crate::program::Env;
 
 /// The intrinsics of a context. Left out are `performance`, whose clock advances (the prelude has
-/// one that follows the seed), and weak references, which reveal garbage collection.
+/// one that follows the seed), weak references, which reveal garbage collection, and `eval`: an
+/// engine that runs out of memory while it compiles reads and writes memory that is not its own.
 type Intrinsics = (
     intrinsic::Date,
-    intrinsic::Eval,
     intrinsic::RegExpCompiler,
     intrinsic::RegExp,
     intrinsic::Json,
@@ -128,8 +129,9 @@ impl Start<'_> {
         M: Resolver + Loader + Clone + 'static,
     {
         let (sender, completions) = channel();
+        let usage = Rc::new(Usage::unlimited());
         let shared = Shared {
-            stopwatch: Rc::new(Stopwatch::started(self.limits.time)),
+            stopwatch: Rc::new(Stopwatch::started(self.limits.time, Rc::clone(&usage))),
             lines: Rc::new(RefCell::new(LogLines::default())),
             pending: Rc::new(RefCell::new(HashSet::new())),
             hollow: Rc::default(),
@@ -137,7 +139,7 @@ impl Start<'_> {
             sender,
             started: Instant::now(),
         };
-        let result = self.run_in(modules, declare, &shared, &completions, work);
+        let result = self.run_in(modules, declare, &usage, &shared, &completions, work);
         let log_lines = shared.lines.borrow_mut().take();
         Ran { result, log_lines, js_time: shared.stopwatch.spent() }
     }
@@ -146,6 +148,7 @@ impl Start<'_> {
         &self,
         modules: M,
         declare: impl Fn(&Ctx<'_>) -> rquickjs::Result<()>,
+        usage: &Rc<Usage>,
         shared: &Shared,
         completions: &Receiver<Completion>,
         work: impl for<'js, 'a> FnOnce(&Engine<'js, 'a>) -> Result<String, Failure>,
@@ -155,14 +158,14 @@ impl Start<'_> {
     {
         // A failure before the function runs.
         let out_of_memory = |_| {
-            let is_over = shared.stopwatch.is_over();
-            if is_over {
-                Failure::time_limit(self.limits.time)
+            if shared.stopwatch.is_over() {
+                Failure::over(&shared.stopwatch, &self.limits)
             } else {
                 Failure::memory_limit(&self.limits)
             }
         };
-        let runtime = Runtime::new().map_err(out_of_memory)?;
+        let heap = Heap::new(Rc::clone(usage));
+        let runtime = Runtime::new_with_alloc(heap).map_err(out_of_memory)?;
         runtime.set_max_stack_size(self.limits.stack_bytes);
         runtime.set_gc_threshold((self.limits.memory_bytes / 16).max(MIN_GC_THRESHOLD_BYTES));
         let stopwatch = Rc::clone(&shared.stopwatch);
@@ -178,7 +181,7 @@ impl Start<'_> {
         })?;
         // Allocations so far count but cannot fail, since neither creating a context nor reading a
         // module survives that.
-        runtime.set_memory_limit(self.limits.memory_bytes);
+        usage.limit(self.limits.memory_bytes);
         context.with(|ctx| {
             let engine = control
                 .restore(&ctx)
@@ -294,7 +297,7 @@ impl<'js> Engine<'js, '_> {
     fn failure(&self, error: &rquickjs::Error) -> Failure {
         let thrown = self.ctx.catch();
         if self.shared.stopwatch.is_over() {
-            return Failure::time_limit(self.limits.time);
+            return Failure::over(&self.shared.stopwatch, &self.limits);
         }
         if matches!(error, rquickjs::Error::Allocation) {
             return Failure::memory_limit(&self.limits);
@@ -303,7 +306,7 @@ impl<'js> Engine<'js, '_> {
             let failure = Failure::thrown(&self.ctx, &self.explain, thrown, &self.limits);
             // The thrown value can have getters.
             return if self.shared.stopwatch.is_over() {
-                Failure::time_limit(self.limits.time)
+                Failure::over(&self.shared.stopwatch, &self.limits)
             } else {
                 failure
             };
@@ -316,7 +319,7 @@ impl<'js> Engine<'js, '_> {
         loop {
             if self.shared.stopwatch.is_over() {
                 self.ctx.catch();
-                return Err(Failure::time_limit(self.limits.time));
+                return Err(Failure::over(&self.shared.stopwatch, &self.limits));
             }
             if promise.state() != PromiseState::Pending {
                 let Some(result) = promise.result() else { continue };
@@ -334,7 +337,7 @@ impl<'js> Engine<'js, '_> {
         loop {
             if self.shared.stopwatch.is_over() {
                 self.ctx.catch();
-                return Err(Failure::time_limit(self.limits.time));
+                return Err(Failure::over(&self.shared.stopwatch, &self.limits));
             }
             if !self.ctx.execute_pending_job() {
                 return Ok(());

@@ -426,3 +426,71 @@ fn arguments_may_be_named_like_members_of_objects() {
         assert_eq!(fixture.value("messages:same", &format!("[{args}]")), args);
     }
 }
+
+#[test]
+fn code_is_not_made_from_text() {
+    let fixture = fixture(
+        "const made: Record<string, () => unknown> = {
+           eval: () => eval('1'), indirect: () => (0, eval)('1'), function: () => new Function('return 1')(), called: () => Function('1'),
+           method: () => (() => {}).constructor('1'), parameter: () => new Function('a = 1', ''), empty: () => new Function(),
+           derived: () => new (class extends Function {})('1'), async: () => (async () => {}).constructor('1'),
+           generator: () => (function* () {}).constructor('1'), both: () => (async function* () {}).constructor('1'),
+           reflected: () => Reflect.construct(Object.getPrototypeOf((function* () {}).constructor), ['1']),
+         };
+         export const all = query(async () => Object.keys(made).map((name) => {
+           try { made[name](); return name; } catch (e) { return e instanceof EvalError || e instanceof TypeError; }
+         }));
+         export const found = query(async () => [Function('return this')(), new Function('return this')(), self, global].every(
+           (value) => value === globalThis));
+         export const kept = query(async () => [eval(1 as any), Function.name, Function.length, (() => {}) instanceof Function,
+           Function.prototype === Object.getPrototypeOf(() => {}), (() => {}).constructor === Function]);",
+    );
+    let expected = ["true"; 12].join(",");
+    assert_eq!(fixture.value("messages:all", "[{}]"), format!("[{expected}]"));
+    assert_eq!(fixture.value("messages:found", "[{}]"), "true");
+    assert_eq!(fixture.value("messages:kept", "[{}]"), "[1,\"Function\",1,true,true,true]");
+}
+
+/// The engine would read these from bytecode when they are touched, and end the process if the
+/// function's time was over then.
+#[test]
+fn no_function_is_read_when_it_is_touched() {
+    let fixture = fixture(
+        "const of = (Array as any).fromAsync;
+         async function* later() { yield 1; yield 2; }
+         const failed = async (promise: Promise<unknown>) => { try { await promise; return 'none'; } catch (e) { return (e as Error).name; } };
+         export const left = query(async () => ['zip', 'zipKeyed'].filter((name) => name in Iterator));
+         export const made = query(async () => {
+           class Own extends Array { own = true; }
+           const own = await of.call(Own, [1, 2]);
+           return [
+             await of.call(Array, [1, Promise.resolve(2)]), await of.call(Array, later()), await of.call(Array, { length: 2, 0: 1, 1: 2 }),
+             await of.call(Array, new Set([1]), (n: number, i: number) => n + i), await of.call(undefined, 'ab'),
+             await of.call(Array, [1, 2], async function (this: number, n: number) { return n * this; }, 3),
+             [own instanceof Own, own.length], [of.name, of.length],
+             await failed(of.call(Array, null)), await failed(of.call(Array, [1], 1)), await failed(of.call(Array, [Promise.reject(new RangeError())])),
+           ];
+         });",
+    );
+    assert_eq!(fixture.value("messages:left", "[{}]"), "[]");
+    assert_eq!(
+        fixture.value("messages:made", "[{}]"),
+        "[[1,2],[1,2],[1,2],[1],[\"a\",\"b\"],[3,6],[true,2],[\"fromAsync\",1],\
+         \"TypeError\",\"TypeError\",\"RangeError\"]"
+    );
+}
+
+#[test]
+fn small_objects_beyond_the_limit_end_the_call_for_good() {
+    let fixture = fixture(
+        "export const objects = query(async () => { try { const all = []; for (;;) all.push(new Array(100).fill(0)); } catch {} return 1; });
+         export const awaited = query(async () => { let last: any; for (;;) { try { last = { last, text: await `${'x'.repeat(500)}` }; } catch {} } });
+         export const bound = query(async () => { let f: any = () => 1; for (;;) { try { f = f.bind(null, f); } catch {} } });
+         export const fine = query(async () => 1);",
+    );
+    for name in ["objects", "awaited", "bound"] {
+        let failure = fixture.failure(&format!("messages:{name}"));
+        assert_eq!(failure.kind, FailureKind::MemoryLimit, "{name}: {}", failure.message);
+    }
+    assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
+}
