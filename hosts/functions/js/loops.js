@@ -4,7 +4,12 @@
 // This module is evaluated in every engine before any module of a user, so it is small: what is rare is in flatten.js.
 
 const { apply } = Reflect;
+const { defineProperty } = Object;
+const { max, min, trunc } = Math;
+const { MAX_SAFE_INTEGER } = Number;
 const RealError = Error;
+const RealObject = Object;
+const RealTypeError = TypeError;
 const RealProxy = Proxy;
 const RealRangeError = RangeError;
 const typedArrays = Reflect.getPrototypeOf(Int8Array).prototype;
@@ -84,6 +89,30 @@ export function boundLoops(native, load) {
   bound(arrays, ["concat"], concat);
   bound(arrays, ["flat", "flatMap"], flat);
 
+  // The engine frees an element twice where the clock ends its own. It may be an array that only says that it has a length.
+  const find = (name, isLast, isIndex) => {
+    const method = {
+      [name](test, self) {
+        if (this === null || this === undefined) throw new RealTypeError(`Array.prototype.${name}(): there is no array`);
+        const source = RealObject(this);
+        const length = min(max(trunc(+source.length) || 0, 0), MAX_SAFE_INTEGER);
+        if (typeof test !== "function") throw new RealTypeError(`Array.prototype.${name}(): its first argument is not a function`);
+        for (let n = 0; n < length; n++) {
+          const i = isLast ? length - 1 - n : n;
+          const value = source[i];
+          if (apply(test, self, [value, i, source])) return isIndex ? i : value;
+        }
+        return isIndex ? -1 : undefined;
+      },
+    }[name];
+    defineProperty(method, "length", { __proto__: null, value: 1 });
+    arrays[name] = method;
+  };
+  find("find", false, false);
+  find("findIndex", false, true);
+  find("findLast", true, false);
+  find("findLastIndex", true, true);
+
   // A typed array fits into the function's memory. One call over it ends; many must not go unseen.
   const typed = (original, self, args) => {
     if (apply(typedLength, self, []) > LONG_LENGTH) look();
@@ -121,7 +150,7 @@ export function boundLoops(native, load) {
   delete Iterator.zip;
   delete Iterator.zipKeyed;
   delete Array.fromAsync;
-  Object.defineProperty(Array, "fromAsync", {
+  defineProperty(Array, "fromAsync", {
     value: { fromAsync(items, ...more) { return load().fromAsync(this, items, more[0], more[1]); } }.fromAsync,
     writable: true,
     configurable: true,

@@ -494,3 +494,40 @@ fn small_objects_beyond_the_limit_end_the_call_for_good() {
     }
     assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
 }
+
+/// The engine's own free an element twice where the clock ends them.
+#[test]
+fn a_search_that_the_clock_ends_leaves_the_engine_whole() {
+    let fixture = fixture(
+        "export const search = query(async (_ctx, { name, steps }: { name: string, steps: number }) => {
+           const members: any = {};
+           for (let i = 0; i < 100; i++) members[`member ${i} of the object`] = {};
+           const all: any = [Object.keys(members), Object.values(members)].flat();
+           // The engine looks at the clock every so many steps, so that these decide where it does.
+           for (let i = 0; i < steps; i++) {}
+           for (;;) all[name]((value: any, i: number) => i === -1);
+         });
+         export const found = query(async () => [
+           [5, 6, 7].find((n) => n > 5), [5, 6, 7].findIndex((n) => n > 5), [5, 6, 7].findLast((n) => n > 5), [5, 6, 7].findLastIndex((n) => n > 5),
+           [1].find(() => false) === undefined, [1].findIndex(() => false), [, 1].findIndex((n) => n === undefined),
+           Array.prototype.findIndex.call('abc', (c) => c === 'b'), Array.prototype.find.call({ length: 2, 1: 'x' }, (x) => x === 'x'),
+           [1].find(function (this: any) { return this.a; }, { a: 1 }), Array.prototype.findLast.length, Array.prototype.findLast.name,
+           Object.keys(Array.prototype).length,
+         ]);
+         export const fine = query(async () => 1);",
+    );
+    assert_eq!(
+        fixture.value("messages:found", "[{}]"),
+        "[6,1,7,2,true,-1,0,1,\"x\",1,1,\"findLast\",0]"
+    );
+    let limits = Limits { time: Duration::from_millis(5), ..Limits::default() };
+    let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("null".to_owned()) };
+    for name in ["find", "findIndex", "findLast", "findLastIndex"] {
+        for steps in 0..20 {
+            let args = format!("[{{\"name\":\"{name}\",\"steps\":{steps}}}]");
+            let ran = fixture.run_with("messages:search", &args, &SEED, &limits, &mut host);
+            assert_eq!(ran.result.unwrap_err().kind, FailureKind::TimeLimit, "{name}");
+        }
+    }
+    assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
+}
