@@ -338,8 +338,8 @@ pub(crate) struct Check {
     /// The record: a file with its line, or - for standard input
     pub(crate) record: PathBuf,
 
-    /// The verifier key of the host, as `audit key` prints it, or a file that holds it. May be given
-    /// several times
+    /// The verifier key of the host, as `audit key` prints it, or a file that holds it. May be
+    /// given several times
     #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::verifier, required_unless_present = "policy")]
     pub(crate) keys: Vec<VerifierKey>,
 

@@ -27,6 +27,8 @@ pub(crate) struct Reader {
     /// Whether the store lists in the order of the keys. A directory does not.
     lists_in_order: bool,
     pub(crate) parallel: usize,
+    /// Whether the hosts' own records are listed and no others.
+    is_system: bool,
     passed: Arc<Passed>,
 }
 
@@ -134,19 +136,14 @@ impl Reader {
             bucket,
             lists_in_order,
             parallel: usize::from(common.parallel),
+            is_system: false,
             passed: Arc::default(),
         })
     }
 
-    /// The part of a bucket that is the engine's own, which holds the records that hosts write about
-    /// their streams. `None` for a directory without it.
-    pub(crate) fn open_system(source: &Source, common: &Common) -> Result<Option<Reader>, Failure> {
-        let url = format!("{}/_audit", to_url(&source.bucket)?.trim_end_matches('/'));
-        let directory = url::Url::parse(&url).ok().and_then(|url| url.to_file_path().ok());
-        if url.starts_with("file:") && directory.is_some_and(|directory| !directory.is_dir()) {
-            return Ok(None);
-        }
-        Reader::open(&Source { bucket: url }, common).map(Some)
+    /// The part of the bucket in which hosts write about their streams.
+    pub(crate) fn system(&self) -> Reader {
+        Reader { is_system: true, passed: Arc::default(), ..self.clone() }
     }
 
     /// Where in the store an object of this key is.
@@ -209,7 +206,11 @@ impl Reader {
     }
 
     async fn level(&self, day: Option<&Partition>) -> Result<Level, Failure> {
-        self.bucket.level(day).await.map_err(|error| self.cannot_list(error))
+        let level = match self.is_system {
+            false => self.bucket.level(day).await,
+            true => self.bucket.system_level(day).await,
+        };
+        level.map_err(|error| self.cannot_list(error))
     }
 
     /// The objects of these partitions, of one stream if not of all, in the order of their keys
@@ -246,7 +247,11 @@ impl Reader {
         partition: &Partition,
     ) -> impl Stream<Item = Result<Listed, Failure>> + use<> {
         let reader = self.clone();
-        let listed = self.bucket.list(partition).filter_map(move |listed| {
+        let listed = match self.is_system {
+            false => self.bucket.list(partition),
+            true => self.bucket.list_system(partition),
+        };
+        let listed = listed.filter_map(move |listed| {
             std::future::ready(match listed {
                 Ok(Found::Object(object)) => Some(Ok(object)),
                 Ok(Found::Other { name, is_leftover }) => {

@@ -22,7 +22,7 @@ use crate::progress::PartitionProgress;
 use crate::query::Pointer;
 use crate::units::HOUR_MS;
 use crate::verify::inventory::{Entry, Inventory};
-use crate::verify::look::Parts;
+use crate::verify::look::metadata;
 
 /// A stream's objects are filed under the hours from its opening on, for a day at most; and an
 /// hour on either side, for clocks.
@@ -41,23 +41,21 @@ pub(crate) async fn run(
     common: &Common,
     output: &Output,
 ) -> Result<Outcome, Failure> {
-    let data = Reader::open(&arguments.source, common)?;
-    let system = Reader::open_system(&arguments.source, common)?;
-    let parts = Parts { data, system };
+    let reader = Reader::open(&arguments.source, common)?;
     std::fs::create_dir_all(&arguments.output).map_err(|error| {
         let directory = arguments.output.display();
         Failure::new(format!("the directory {directory} cannot be made")).because(error)
     })?;
     let found = match (arguments.stream, arguments.sequence, &arguments.execution) {
         (Some(stream), Some(sequence), _) => {
-            vec![(stream, find(&parts, common, stream, sequence).await?, vec![sequence])]
+            vec![(stream, find(&reader, common, stream, sequence).await?, vec![sequence])]
         }
-        (_, _, Some(execution)) => of_execution(&parts, arguments, common, execution).await?,
+        (_, _, Some(execution)) => of_execution(&reader, arguments, common, execution).await?,
         (_, _, None) => Vec::new(),
     };
     let mut count = 0;
     for (stream, entry, sequences) in found {
-        for (sequence, proof, record) in prove(&parts, stream, &entry, &sequences).await? {
+        for (sequence, proof, record) in prove(&reader, stream, &entry, &sequences).await? {
             let name = format!("{stream}-{sequence:012}");
             let file = |suffix: &str| arguments.output.join(format!("{name}.{suffix}"));
             let line = Line {
@@ -89,7 +87,7 @@ fn write(file: &Path, content: &[u8]) -> Result<String, Failure> {
 
 /// The object that a record is in.
 async fn find(
-    parts: &Parts,
+    reader: &Reader,
     common: &Common,
     stream: UniqueId,
     sequence: u64,
@@ -99,11 +97,11 @@ async fn find(
     // What was filed elsewhere, by a host whose clock was wrong, is found too.
     for times_ms in [at(HOURS.start)..at(HOURS.end), i64::MIN..i64::MAX] {
         let wanted = Wanted { times_ms, stream: Some(stream) };
-        let inventory = Inventory::list(parts, &wanted, common).await?;
+        let inventory = Inventory::list(reader, &wanted, common).await?;
         let entries = inventory.streams.get(&stream).map(Vec::as_slice).unwrap_or_default();
         let at = entries.partition_point(|entry| entry.first <= sequence);
         for entry in entries[..at].iter().rev().take(1) {
-            let (head, _) = head(parts, stream, entry, true).await?;
+            let (head, _) = head(reader, stream, entry, true).await?;
             if (head.first..head.end()).contains(&sequence) {
                 return Ok(*entry);
             }
@@ -114,20 +112,18 @@ async fn find(
 
 /// What an object says, and its body unless that is not wanted.
 async fn head(
-    parts: &Parts,
+    reader: &Reader,
     stream: UniqueId,
     entry: &Entry,
     alone: bool,
 ) -> Result<(ObjectHead, object_store::GetResult), Failure> {
-    let key = entry.key(stream).to_string();
-    let (reader, name) =
-        parts.of(entry.is_system(), &key).ok_or_else(|| Failure::new("no system records"))?;
+    let name = entry.key(stream).to_string();
     let failed =
         |error: ReadError| Failure::new(format!("cannot read {name}")).because(error.said(None));
     let options = GetOptions::new().with_head(alone);
-    let found = reader.store().get_opts(&reader.location(&key), options).await;
+    let found = reader.store().get_opts(&reader.location(&name), options).await;
     let found = found.map_err(|error| failed(ReadError::of(reader, &error)))?;
-    let metadata = parts.metadata(&name, found.attributes.clone()).await.map_err(failed)?;
+    let metadata = metadata(reader, &name, found.attributes.clone()).await.map_err(failed)?;
     let head = ObjectHead::from_metadata(&stream.to_string(), |name| metadata.get(name))
         .map_err(|error| Failure::new(format!("{name} proves nothing")).because(error))?;
     Ok((head, found))
@@ -135,16 +131,16 @@ async fn head(
 
 /// Proves records of one object, and gives their lines.
 async fn prove(
-    parts: &Parts,
+    reader: &Reader,
     stream: UniqueId,
     entry: &Entry,
     sequences: &[u64],
 ) -> Result<Vec<(u64, Proof, Vec<u8>)>, Failure> {
-    let (head, found) = head(parts, stream, entry, false).await?;
+    let (head, found) = head(reader, stream, entry, false).await?;
     let key = entry.key(stream);
-    let name = if entry.is_system() { format!("_audit/{key}") } else { key.to_string() };
+    let name = key.to_string();
     let failed = |what: &str| Failure::new(format!("{name} proves nothing: {what}"));
-    let bytes = found.bytes().await.map_err(|error| failed(&parts.data.describe(&error)))?;
+    let bytes = found.bytes().await.map_err(|error| failed(&reader.describe(&error)))?;
     let mut lines = Vec::new();
     let mut decoder = LineDecoder::new(key.compression());
     decoder
@@ -174,7 +170,7 @@ type Found = (UniqueId, Entry, Vec<u64>);
 
 /// The records of an execution, by object.
 async fn of_execution(
-    parts: &Parts,
+    reader: &Reader,
     arguments: &Prove,
     common: &Common,
     execution: &str,
@@ -182,13 +178,13 @@ async fn of_execution(
     let at = |moment: Option<crate::units::Moment>, or| moment.map_or(or, |moment| moment.0);
     let times_ms = at(arguments.since, i64::MIN)..at(arguments.until, i64::MAX);
     let wanted = Wanted { times_ms, stream: arguments.stream };
-    let partitions = parts.data.partitions(&wanted).await?;
+    let partitions = reader.partitions(&wanted).await?;
     let mut progress = PartitionProgress::new(common, partitions.clone());
-    let objects = parts.data.objects_in(partitions, wanted.stream);
-    let (reader, execution) = (parts.data.clone(), execution.to_owned());
+    let objects = reader.objects_in(partitions, wanted.stream);
+    let (from, execution) = (reader.clone(), execution.to_owned());
     type Scanned = Result<(Listed, Vec<u64>), Failure>;
     let work = move |object: Result<Listed, Failure>, sender: mpsc::Sender<Scanned>| {
-        let (reader, execution) = (reader.clone(), execution.clone());
+        let (reader, execution) = (from.clone(), execution.clone());
         async move {
             let scanned = match object {
                 Ok(object) => scan(&reader, &object, &execution).await.map(|found| (object, found)),
@@ -198,13 +194,13 @@ async fn of_execution(
             let _ = sender.send(scanned).await;
         }
     };
-    let mut results = std::pin::pin!(in_order(objects, parts.data.parallel, 1, work));
+    let mut results = std::pin::pin!(in_order(objects, reader.parallel, 1, work));
     let mut found = Vec::new();
     while let Some(scanned) = results.next().await.transpose()? {
         let (object, sequences) = scanned;
         progress.object(&object.key);
         if !sequences.is_empty() {
-            found.push((object.key.stream(), Entry::new(&object.key, true), sequences));
+            found.push((object.key.stream(), Entry::new(&object.key), sequences));
         }
     }
     Ok(found)

@@ -36,7 +36,11 @@ pub(crate) async fn run(
     let wanted = Wanted::new(&arguments.selection);
     let partitions = reader.partitions(&wanted).await?;
     let mut progress = PartitionProgress::new(common, partitions.clone());
+    // What hosts say about their streams comes behind the logs: it fills gaps between them.
+    let system = reader.system();
+    let of_hosts = system.partitions(&wanted).await?;
     let objects = reader.objects_in(partitions, wanted.stream);
+    let objects = objects.chain(system.objects_in(of_hosts, wanted.stream));
     let (heads, time) = (arguments.heads, Arc::new(arguments.time.clone()));
     let from = reader.clone();
     type Looked = Result<(Listed, Result<Seen, ReadError>), Failure>;
@@ -70,6 +74,7 @@ pub(crate) async fn run(
         progress.object(&object.key);
         let damaged = |what: String| Finding::Damaged { key: object.location.to_string(), what };
         match seen {
+            Ok(seen) if object.key.is_system() => tally.add_system(&seen),
             Ok(seen) => {
                 refused.given();
                 for finding in tally.add(&seen) {

@@ -93,6 +93,16 @@ impl Tally {
         findings
     }
 
+    /// An object with what a host says about its stream: its numbers are no gap.
+    pub(super) fn add_system(&mut self, seen: &Seen) {
+        let (key, count) = (seen.object.key, seen.count);
+        let records = key.first_sequence()..key.first_sequence().saturating_add(count);
+        // Of a stream without other records nothing is counted.
+        if let Some(ranges) = self.streams.get_mut(&key.stream()) {
+            ranges.add(records);
+        }
+    }
+
     /// What is missing, once all was seen. `from_the_beginning` says whether the first records of
     /// each stream must be there.
     pub(super) fn gaps(&self, from_the_beginning: bool) -> Vec<Finding> {

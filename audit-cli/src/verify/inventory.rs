@@ -6,9 +6,8 @@ use audit_core::UniqueId;
 use audit_sink_s3::{Compression, ObjectKey};
 use futures::StreamExt;
 
-use super::look::Parts;
 use crate::arguments::Common;
-use crate::bucket::Wanted;
+use crate::bucket::{Reader, Wanted};
 use crate::failure::Failure;
 use crate::progress::PartitionProgress;
 use crate::units::HOUR_MS;
@@ -29,19 +28,22 @@ pub(crate) struct Entry {
 const SUFFIXES: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
 
 impl Entry {
-    pub(crate) fn new(key: &ObjectKey, is_data: bool) -> Entry {
+    pub(crate) fn new(key: &ObjectKey) -> Entry {
         let suffix = SUFFIXES.iter().position(|suffix| *suffix == key.compression());
         Entry {
             first: key.first_sequence(),
-            is_data,
+            is_data: !key.is_system(),
             hour: i32::try_from(key.hour_ms() / HOUR_MS).expect("years have four digits"),
             suffix: suffix.map_or(0, |at| at as u8),
         }
     }
 
     pub(crate) fn key(&self, stream: UniqueId) -> ObjectKey {
-        let compression = SUFFIXES[usize::from(self.suffix)];
-        ObjectKey::new(i64::from(self.hour) * HOUR_MS, stream, self.first, compression)
+        let hour_ms = i64::from(self.hour) * HOUR_MS;
+        if !self.is_data {
+            return ObjectKey::system(hour_ms, stream, self.first);
+        }
+        ObjectKey::new(hour_ms, stream, self.first, SUFFIXES[usize::from(self.suffix)])
     }
 
     /// Whether it holds the host's own records.
@@ -61,20 +63,19 @@ pub(crate) struct Inventory {
 impl Inventory {
     /// Lists what is wanted of a bucket.
     pub(crate) async fn list(
-        parts: &Parts,
+        reader: &Reader,
         wanted: &Wanted,
         common: &Common,
     ) -> Result<Inventory, Failure> {
         let mut inventory = Inventory::default();
-        for (reader, is_data) in [(Some(&parts.data), true), (parts.system.as_ref(), false)] {
-            let Some(reader) = reader else { continue };
+        for reader in [reader.clone(), reader.system()] {
             let partitions = reader.partitions(wanted).await?;
             let mut progress = PartitionProgress::new(common, partitions.clone());
             let mut objects = std::pin::pin!(reader.objects_in(partitions, wanted.stream));
             while let Some(object) = objects.next().await.transpose()? {
                 progress.object(&object.key);
                 let entries = inventory.streams.entry(object.key.stream()).or_default();
-                entries.push(Entry::new(&object.key, is_data));
+                entries.push(Entry::new(&object.key));
                 inventory.objects += 1;
             }
         }
@@ -99,14 +100,14 @@ mod tests {
         let mut entries = Vec::new();
         for first in [0, 7, 1_000_000_000_000] {
             for hour in [-5, 0, 490_000] {
-                for compression in SUFFIXES {
-                    let key = ObjectKey::new(hour * HOUR_MS, stream, first, compression);
-                    for is_data in [false, true] {
-                        let entry = Entry::new(&key, is_data);
-                        assert_eq!(entry.key(stream), key);
-                        let system = if is_data { "" } else { "_audit/" };
-                        entries.push((entry, format!("{system}{key}")));
-                    }
+                let keys =
+                    SUFFIXES.map(|suffix| ObjectKey::new(hour * HOUR_MS, stream, first, suffix));
+                for key in
+                    keys.into_iter().chain([ObjectKey::system(hour * HOUR_MS, stream, first)])
+                {
+                    let entry = Entry::new(&key);
+                    assert_eq!(entry.key(stream), key);
+                    entries.push((entry, key.to_string()));
                 }
             }
         }

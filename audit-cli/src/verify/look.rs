@@ -12,14 +12,6 @@ use crate::bucket::Reader;
 use crate::failure::Failure;
 use crate::object::{PIECE_BYTES, ReadError, WHOLE_BYTES};
 
-/// The two parts of a bucket.
-#[derive(Debug, Clone)]
-pub(crate) struct Parts {
-    pub(crate) data: Reader,
-    /// What is below `_audit/`. `None` in a directory that has none.
-    pub(crate) system: Option<Reader>,
-}
-
 /// An object that stands.
 #[derive(Debug)]
 pub(super) struct Looked {
@@ -49,88 +41,75 @@ impl Metadata {
     }
 }
 
-impl Parts {
-    /// Where an object is read, and its name below the bucket's prefix.
-    pub(crate) fn of(&self, is_system: bool, key: &str) -> Option<(&Reader, String)> {
-        match is_system {
-            true => Some((self.system.as_ref()?, format!("_audit/{key}"))),
-            false => Some((&self.data, key.to_owned())),
-        }
+/// The metadata of the object of this name, of which the store gave these attributes.
+pub(crate) async fn metadata(
+    reader: &Reader,
+    name: &str,
+    attributes: Attributes,
+) -> Result<Metadata, ReadError> {
+    if !reader.is_directory() {
+        return Ok(Metadata::Attributes(attributes));
     }
+    let location = reader.location(&Sidecar::key_of(name));
+    let found = match reader.store().get_opts(&location, GetOptions::new()).await {
+        Ok(found) if found.meta.size <= Sidecar::MAX_BYTES => found.bytes().await,
+        Ok(_too_long) => return Ok(Metadata::Sidecar(None)),
+        Err(error) => Err(error),
+    };
+    match found {
+        Ok(bytes) => Ok(Metadata::Sidecar(Sidecar::parse(&bytes))),
+        Err(object_store::Error::NotFound { .. }) => Ok(Metadata::Sidecar(None)),
+        Err(error) => Err(ReadError::of(reader, &error)),
+    }
+}
 
-    /// The metadata of an object, of which the store gave these attributes.
-    pub(crate) async fn metadata(
-        &self,
-        name: &str,
-        attributes: Attributes,
-    ) -> Result<Metadata, ReadError> {
-        if !self.data.is_directory() {
-            return Ok(Metadata::Attributes(attributes));
-        }
-        let location = self.data.location(&Sidecar::key_of(name));
-        let found = match self.data.store().get_opts(&location, GetOptions::new()).await {
-            Ok(found) if found.meta.size <= Sidecar::MAX_BYTES => found.bytes().await,
-            Ok(_too_long) => return Ok(Metadata::Sidecar(None)),
-            Err(error) => Err(error),
-        };
-        match found {
-            Ok(bytes) => Ok(Metadata::Sidecar(Sidecar::parse(&bytes))),
-            Err(object_store::Error::NotFound { .. }) => Ok(Metadata::Sidecar(None)),
-            Err(error) => Err(ReadError::of(&self.data, &error)),
-        }
+/// Checks an object. `None` if it was removed since it was listed.
+pub(super) async fn look(
+    reader: &Reader,
+    trust: &Trust,
+    stream: UniqueId,
+    entry: &Entry,
+    wants_lines: bool,
+    sizes: &[u64],
+) -> Result<Option<Looked>, Failure> {
+    let key = entry.key(stream);
+    let name = key.to_string();
+    let location = reader.location(&name);
+    let get = |options| reader.store().get_opts(&location, options);
+    let failed = |said: String| Failure::new(format!("cannot read {name}")).because(said);
+    let mut refused = None;
+    let found = match get(GetOptions::new().with_head(!wants_lines)).await {
+        Ok(found) => Ok(found),
+        Err(error) if wants_lines => match ReadError::of(reader, &error) {
+            // It is archived, or encrypted for somebody else: what it says is read all the
+            // same.
+            ReadError::Refused(said) => {
+                refused = Some(said);
+                get(GetOptions::new().with_head(true)).await
+            }
+            ReadError::Damaged(_) | ReadError::Gone | ReadError::Store(_) | ReadError::Unwanted => {
+                Err(error)
+            }
+        },
+        Err(error) => Err(error),
+    };
+    let found = match found.map_err(|error| ReadError::of(reader, &error)) {
+        Ok(found) => found,
+        Err(ReadError::Gone) => return Ok(None),
+        Err(error) => return Err(failed(error.said(refused))),
+    };
+    let bytes = found.meta.size;
+    let metadata = metadata(reader, &name, found.attributes.clone()).await;
+    let metadata = metadata.map_err(|error| failed(error.said(None)))?;
+    let head = CheckedObject::head(trust, &name, &stream.to_string(), entry.first, |name| {
+        metadata.get(name)
+    });
+    if !wants_lines || refused.is_some() || head.evidence().is_none() {
+        return Ok(Some(Looked { checked: head, bytes, refused }));
     }
-
-    /// Checks an object. `None` if it was removed since it was listed.
-    pub(super) async fn look(
-        &self,
-        trust: &Trust,
-        stream: UniqueId,
-        entry: &Entry,
-        wants_lines: bool,
-        sizes: &[u64],
-    ) -> Result<Option<Looked>, Failure> {
-        let key = entry.key(stream);
-        let Some((reader, name)) = self.of(entry.is_system(), &key.to_string()) else {
-            return Ok(None);
-        };
-        let location = reader.location(&key.to_string());
-        let get = |options| reader.store().get_opts(&location, options);
-        let failed = |said: String| Failure::new(format!("cannot read {name}")).because(said);
-        let mut refused = None;
-        let found = match get(GetOptions::new().with_head(!wants_lines)).await {
-            Ok(found) => Ok(found),
-            Err(error) if wants_lines => match ReadError::of(reader, &error) {
-                // It is archived, or encrypted for somebody else: what it says is read all the
-                // same.
-                ReadError::Refused(said) => {
-                    refused = Some(said);
-                    get(GetOptions::new().with_head(true)).await
-                }
-                ReadError::Damaged(_)
-                | ReadError::Gone
-                | ReadError::Store(_)
-                | ReadError::Unwanted => Err(error),
-            },
-            Err(error) => Err(error),
-        };
-        let found = match found.map_err(|error| ReadError::of(reader, &error)) {
-            Ok(found) => found,
-            Err(ReadError::Gone) => return Ok(None),
-            Err(error) => return Err(failed(error.said(refused))),
-        };
-        let bytes = found.meta.size;
-        let metadata = self.metadata(&name, found.attributes.clone()).await;
-        let metadata = metadata.map_err(|error| failed(error.said(None)))?;
-        let head = CheckedObject::head(trust, &name, &stream.to_string(), entry.first, |name| {
-            metadata.get(name)
-        });
-        if !wants_lines || refused.is_some() || head.evidence().is_none() {
-            return Ok(Some(Looked { checked: head, bytes, refused }));
-        }
-        let check = read_lines(reader, found, key.compression(), head.check_lines(sizes)).await;
-        let checked = check.map_err(|error| failed(error.said(None)))?;
-        Ok(Some(Looked { checked, bytes, refused }))
-    }
+    let check = read_lines(reader, found, key.compression(), head.check_lines(sizes)).await;
+    let checked = check.map_err(|error| failed(error.said(None)))?;
+    Ok(Some(Looked { checked, bytes, refused }))
 }
 
 async fn read_lines(

@@ -30,7 +30,7 @@ use crate::progress::Progress;
 use crate::units::{HOUR_MS, now_ms};
 
 use inventory::{Entry, Inventory};
-use look::{Looked, Parts};
+use look::Looked;
 use receipts::Receipts;
 use summary::Summary;
 use witnesses::Witnessing;
@@ -64,9 +64,7 @@ pub(crate) async fn run(
     let remembered = arguments.state.as_deref().map(read_state).transpose()?.unwrap_or_default();
     let begin = Begin::new(arguments, &remembered);
 
-    let data = Reader::open(&arguments.source, common)?;
-    let system = Reader::open_system(&arguments.source, common)?;
-    let parts = Parts { data, system };
+    let reader = Reader::open(&arguments.source, common)?;
     let look = Look {
         trust: Arc::new(Trust::new(keys.iter().cloned())),
         heads: arguments.heads,
@@ -77,21 +75,21 @@ pub(crate) async fn run(
     };
     let list = async |begin_ms| {
         let wanted = Wanted { times_ms: begin_ms..i64::MAX, stream: None };
-        let mut inventory = Inventory::list(&parts, &wanted, common).await?;
+        let mut inventory = Inventory::list(&reader, &wanted, common).await?;
         inventory.retain(|stream| look.begin.is_examined(&stream.to_string()));
         Ok::<Inventory, Failure>(inventory)
     };
     let inventory = list(look.begin.list_ms).await?;
     let begin_ms = look.begin.list_ms;
     if inventory.objects == 0 && look.state == State::default() && look.receipts.is_empty() {
-        let why = parts.data.why_nothing(&Wanted::all()).await;
+        let why = reader.why_nothing(&Wanted::all()).await;
         output.note(&format!("there is nothing to verify: {why}"));
     }
-    let mut verified = look.examine(&parts, inventory, common, output).await?;
+    let mut verified = look.examine(&reader, inventory, common, output).await?;
     if look.begin.list_ms > i64::MIN && verified.misses_records() {
         // Hosts may file records under any hour: what is missing may stand under an older one.
         let inventory = list(i64::MIN).await?;
-        verified = look.examine(&parts, inventory, common, output).await?;
+        verified = look.examine(&reader, inventory, common, output).await?;
     }
     let explained = look.begin.explain(&mut verified.report);
     if let Some(file) = &arguments.state {
@@ -101,8 +99,8 @@ pub(crate) async fn run(
             Failure::new(format!("the state {} cannot be written", file.display())).because(error)
         })?;
     }
-    let now = parts.data.store_time_ms().unwrap_or_else(now_ms);
-    Summary::new(&parts.data, arguments, &keys, &verified, explained, now).print(output)?;
+    let now = reader.store_time_ms().unwrap_or_else(now_ms);
+    Summary::new(&reader, arguments, &keys, &verified, explained, now).print(output)?;
     if let (count @ 1.., said) = verified.unread {
         let failure = Failure::new(format!("{count} objects could not be read"));
         return Err(failure.because(said.unwrap_or_default()));
@@ -215,7 +213,7 @@ struct Current<'a> {
 impl Look<'_> {
     async fn examine(
         &self,
-        parts: &Parts,
+        reader: &Reader,
         inventory: Inventory,
         common: &Common,
         output: &Output,
@@ -250,22 +248,22 @@ impl Look<'_> {
             .into_iter()
             .flat_map(|(stream, entries)| entries.into_iter().map(move |entry| (stream, entry)));
         let sizes = self.state.clone();
-        let (of, trust, heads) = (parts.clone(), Arc::clone(&self.trust), self.heads);
+        let (of, trust, heads) = (reader.clone(), Arc::clone(&self.trust), self.heads);
         type LookedAt = Result<Option<Looked>, Failure>;
         let work = move |(stream, entry): (UniqueId, Entry),
                          sender: mpsc::Sender<(UniqueId, LookedAt)>| {
             let seen = sizes.get(&stream.to_string()).map(|seen| seen.size);
-            let (parts, trust) = (of.clone(), Arc::clone(&trust));
+            let (reader, trust) = (of.clone(), Arc::clone(&trust));
             async move {
                 let wants_lines = !heads || entry.is_system();
                 let sizes = seen.as_slice();
-                let looked = parts.look(&trust, stream, &entry, wants_lines, sizes).await;
+                let looked = look::look(&reader, &trust, stream, &entry, wants_lines, sizes).await;
                 // Nobody may want it any more.
                 let _ = sender.send((stream, looked)).await;
             }
         };
         let entries = futures::stream::iter(entries);
-        let mut results = std::pin::pin!(in_order(entries, parts.data.parallel, 1, work));
+        let mut results = std::pin::pin!(in_order(entries, reader.parallel, 1, work));
         let mut current: Option<Current<'_>> = None;
         let mut done = 0;
         while let Some((stream, looked)) = results.next().await {
@@ -294,7 +292,7 @@ impl Look<'_> {
         // What a stream says of one that is not looked at is no alarm.
         let listed_since = u64::try_from(self.begin.list_ms).ok();
         let retained_since = self.begin.retained_since().max(listed_since);
-        let now = parts.data.store_time_ms().unwrap_or_else(now_ms);
+        let now = reader.store_time_ms().unwrap_or_else(now_ms);
         let now = u64::try_from(now).unwrap_or_default();
         let mut report = BucketReport::new(streams, &self.state, retained_since, now);
         report.findings.extend(of_witnesses);

@@ -3,6 +3,7 @@
 
 mod model;
 mod mutations;
+mod second_verifier;
 
 use audit_evidence::{Alarm, Fault, State, StreamEnd, SystemRecord};
 use model::{Bucket, Chance, Look};

@@ -68,6 +68,7 @@ impl Object {
 
     pub(super) fn under(&self, day: u64, suffix: &str) -> String {
         let system = if self.is_system() { "_audit/" } else { "" };
+        let suffix = if self.is_system() { ".system" } else { suffix };
         format!("{system}dt=2025-11-{day:02}/hour=16/{}-{:012}{suffix}", self.stream, self.first)
     }
 }
@@ -97,9 +98,9 @@ impl Writer {
         seed: [u8; 32],
     ) -> Object {
         let first = self.range.end();
-        let system = if system { "_audit/" } else { "" };
+        let (system, suffix) = if system { ("_audit/", "system") } else { ("", "ndjson") };
         let Writer { stream, day, .. } = self;
-        let key = format!("{system}dt=2025-11-{day}/hour=16/{stream}-{first:012}.ndjson");
+        let key = format!("{system}dt=2025-11-{day}/hour=16/{stream}-{first:012}.{suffix}");
         let salts = Salts::new(&key, stable, &seed);
         let before = self.range.clone();
         let mut digest = Sha256::new();
@@ -172,6 +173,11 @@ impl Look {
 }
 
 impl Bucket {
+    /// These objects, in the order of a listing.
+    pub(super) fn of(objects: Vec<Object>, trust: Vec<VerifierKey>) -> Bucket {
+        Bucket { objects, trust, writers: Vec::new(), known: Vec::new(), host_seed: [0; 32] }
+    }
+
     /// One to three streams: by way of a journal, so that each says how the one before it ended,
     /// or direct, so that a host that was killed leaves gaps.
     pub(super) fn generate(chance: &mut Chance) -> Bucket {

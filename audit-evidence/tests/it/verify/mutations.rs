@@ -354,12 +354,12 @@ mutations! {
     },
     "an object is moved among the system's" => |bucket, chance| {
         let at = pick(bucket, chance)?;
-        let key = format!("_audit/{}", bucket.objects[at].key);
+        let key = format!("_audit/{}", bucket.objects[at].key).replace(".ndjson", ".system");
         Some(move_to(bucket, at, key))
     },
     "a system object is moved among the records" => |bucket, chance| {
         let at = chance.below(bucket.objects.len());
-        let key = bucket.objects[at].key.strip_prefix("_audit/")?.to_owned();
+        let key = bucket.objects[at].key.strip_prefix("_audit/")?.replace(".system", ".ndjson");
         let line = &bucket.objects[at].lines[0];
         // What it says is not believed any more.
         let is_missed = line.contains("void") || line.contains("previous\":");

@@ -1,0 +1,163 @@
+//! Another verifier, `docs-tests/second_verifier.py`, judges buckets as this one does: those that it
+//! made, in `tests/vectors/buckets.json`, and those of the model, which are written where
+//! `AUDIT_EVIDENCE_CASES` says, for it to judge.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use audit_evidence::{Alarm, BucketReport, Finding, State, VerifierKey};
+use serde::{Deserialize, Serialize};
+
+use super::model::{Bucket, Chance, Look, Object};
+use super::mutations;
+
+#[derive(Deserialize, Serialize)]
+struct Cases {
+    /// What cases refer to by place.
+    objects: Vec<Stored>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Case {
+    name: String,
+    keys: Vec<String>,
+    now: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<u64>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    state: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    receipts: BTreeMap<String, Vec<(u64, u64)>>,
+    objects: Vec<Place>,
+    findings: Vec<Named>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+enum Place {
+    Shared(usize),
+    Here(Stored),
+}
+
+#[derive(Clone, Deserialize, Serialize)]
+struct Stored {
+    key: String,
+    metadata: BTreeMap<String, String>,
+    lines: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Deserialize, Serialize)]
+struct Named {
+    finding: String,
+    alarm: String,
+    stream: String,
+    object: Option<String>,
+    first: Option<u64>,
+    count: Option<u64>,
+}
+
+fn named(report: &BucketReport) -> Vec<Named> {
+    let named = |finding: &Finding| Named {
+        finding: finding.fault.code().to_owned(),
+        alarm: match finding.alarm() {
+            Alarm::Tampered => "tampered",
+            Alarm::Unproven => "unproven",
+            Alarm::Late => "late",
+            Alarm::Expired => "expired",
+        }
+        .to_owned(),
+        stream: finding.stream.clone(),
+        object: finding.object.clone(),
+        first: finding.records.as_ref().map(|records| records.start),
+        count: finding.records.as_ref().map(|records| records.end - records.start),
+    };
+    report.findings.iter().map(named).collect()
+}
+
+impl Case {
+    fn new(name: &str, bucket: &Bucket, look: &Look) -> Case {
+        let mut receipts = BTreeMap::<_, Vec<_>>::new();
+        for (stream, records) in &look.receipts {
+            receipts.entry(stream.clone()).or_default().push((records.start, records.end));
+        }
+        let is_known = look.state != State::default();
+        let objects = bucket.objects.iter().map(|object| {
+            let Object { key, metadata, lines, .. } = object.clone();
+            Place::Here(Stored { key, metadata, lines })
+        });
+        Case {
+            name: name.to_owned(),
+            keys: bucket.trust.iter().map(VerifierKey::to_string).collect(),
+            now: look.now,
+            since: look.retained_since,
+            state: if is_known { look.state.to_string() } else { String::new() },
+            receipts,
+            objects: objects.collect(),
+            findings: named(&bucket.look(look)),
+        }
+    }
+
+    fn look(&self) -> Look {
+        let ranges = |(stream, ranges): (&String, &Vec<(u64, u64)>)| {
+            let ranges =
+                ranges.iter().map(|&(first, end)| (stream.clone(), Range { start: first, end }));
+            ranges.collect::<Vec<_>>()
+        };
+        let is_known = !self.state.is_empty();
+        Look {
+            reads_lines: true,
+            state: is_known.then(|| State::parse(&self.state).unwrap()).unwrap_or_default(),
+            receipts: self.receipts.iter().flat_map(ranges).collect(),
+            retained_since: self.since,
+            now: self.now,
+        }
+    }
+}
+
+impl Stored {
+    fn object(&self) -> Object {
+        let (_, name) = self.key.rsplit_once('/').unwrap();
+        let (stream, first) = name.split_once('.').unwrap().0.split_once('-').unwrap();
+        let Stored { key, metadata, lines } = self.clone();
+        let first = first.parse().unwrap();
+        let count = lines.len() as u64;
+        Object { key, stream: stream.to_owned(), first, metadata, lines, count }
+    }
+}
+
+#[test]
+fn its_buckets_are_judged_as_it_judges_them() {
+    let cases: Cases = serde_json::from_str(include_str!("../../vectors/buckets.json")).unwrap();
+    assert!(cases.cases.len() > 50);
+    for case in &cases.cases {
+        let objects = case.objects.iter().map(|place| match place {
+            Place::Shared(at) => cases.objects[*at].object(),
+            Place::Here(stored) => stored.object(),
+        });
+        let keys = case.keys.iter().map(|key| VerifierKey::parse(key).unwrap());
+        let bucket = Bucket::of(objects.collect(), keys.collect());
+        assert_eq!(named(&bucket.look(&case.look())), case.findings, "{}", case.name);
+    }
+}
+
+/// Writes what the gate has the other verifier judge.
+#[test]
+fn buckets_are_written_for_it_to_judge() {
+    let Ok(file) = std::env::var("AUDIT_EVIDENCE_CASES") else { return };
+    let mut cases = Vec::new();
+    for (seed, bucket) in super::buckets().enumerate() {
+        cases.push(Case::new("nothing is changed", &bucket, &Look::full()));
+        for mutation in mutations::ALL {
+            let mut changed = bucket.clone();
+            let chance = &mut Chance::new(seed as u64 ^ 0x5eed);
+            let Some(expected) = (mutation.change)(&mut changed, chance) else { continue };
+            // The other one reads everything.
+            if expected.look.reads_lines {
+                cases.push(Case::new(mutation.name, &changed, &expected.look));
+            }
+        }
+    }
+    let cases = Cases { objects: Vec::new(), cases };
+    std::fs::write(file, serde_json::to_string(&cases).unwrap()).unwrap();
+}

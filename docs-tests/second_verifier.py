@@ -1,0 +1,805 @@
+#!/usr/bin/env python3
+"""Verifies a bucket and proofs by docs/FORMAT.md alone.
+
+    second_verifier.py verify DIRECTORY KEY [--since MS] [--now MS]
+    second_verifier.py check PROOF RECORD KEY
+    second_verifier.py cases FILE
+    second_verifier.py make FILE
+    second_verifier.py write FILE DIRECTORY
+
+`verify` prints what it finds as `audit verify --json` does, and ends with 1 if that is tampering.
+`cases` verifies the buckets of a file and compares with what the file says of them; `make` writes
+such a file, of buckets that it makes itself; `write` puts the shared objects of one into a
+directory. Needs `pip install cryptography zstandard`.
+"""
+
+import base64
+import gzip
+import hashlib
+import io
+import json
+import pathlib
+import re
+import struct
+import sys
+
+import zstandard
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+ULID = r"[0-7][0-9A-HJKMNP-TV-Z]{25}"
+KEY = re.compile(
+    rf"(?:dt=\d{{4}}-\d\d-\d\d/hour=\d\d/({ULID})-(\d{{12,}})\.ndjson(\.zst|\.gz|)"
+    rf"|_audit/dt=\d{{4}}-\d\d-\d\d/hour=\d\d/({ULID})-(\d{{12,}})\.system)"
+)
+MAX_RECORDS = 1 << 28
+FIELDS = "format lastsequence count sha256 stable left name streamkey seed root sig cert".split()
+ALARMS = {
+    "expired": "expired",
+    "overdue": "late",
+    "no-evidence": "unproven",
+    "unknown-host": "unproven",
+    "unacknowledged": "unproven",
+    "set-aside": "unproven",
+}
+
+
+def sha(*parts):
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def b64(data):
+    return base64.b64encode(data).decode()
+
+
+# Invalid text raises ValueError, wherever it is found.
+
+
+def unb64(text, length=None):
+    data = base64.b64decode(text, validate=True)
+    if b64(data) != text or length not in (None, len(data)):
+        raise ValueError(text)
+    return data
+
+
+def decimal(text):
+    if not re.fullmatch("0|[1-9][0-9]*", text) or int(text) >= 1 << 64:
+        raise ValueError(text)
+    return int(text)
+
+
+P = 2**255 - 19
+D = -121665 * pow(121666, -1, P) % P
+# Of the points of small order, without the sign of x.
+SMALL_ORDER = [
+    0,
+    1,
+    P - 1,
+    int("7a03ac9277fdc74ec6cc392cfa53202a0f67100d760b3cba4fd83d3d706a17c7", 16),
+    int("05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826", 16),
+]
+
+
+def public_key(data):
+    """Checked: a point of the curve, and not one of small order."""
+    y = int.from_bytes(data, "little") & (1 << 255) - 1
+    square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    is_point = square == 0 or pow(square, (P - 1) // 2, P) == 1
+    if not is_point or y % P in SMALL_ORDER:
+        raise ValueError("a public key")
+    return data
+
+
+def is_signed(key, signature, message):
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+        return True
+    except InvalidSignature:
+        return False
+
+
+def key_id(name, kind, key):
+    return sha(name.encode(), b"\n", bytes([kind]), key)[:4]
+
+
+def verifier_key(text):
+    """Name and public key."""
+    name, identity, data = text.split("+", 2)
+    data = unb64(data, 33)
+    if identity != key_id(name, data[0], data[1:]).hex():
+        raise ValueError(text)
+    return name, public_key(data[1:])
+
+
+# Trees. A frontier is a list of (level, hash), the largest first.
+
+
+def node(left, right):
+    return sha(b"\1", left, right)
+
+
+def append(frontier, leaf):
+    level, top = 0, leaf
+    while frontier and frontier[-1][0] == level:
+        top = node(frontier.pop()[1], top)
+        level += 1
+    frontier.append((level, top))
+
+
+def root(frontier):
+    hashes = [one for _, one in frontier]
+    if not hashes:
+        return sha()
+    top = hashes.pop()
+    while hashes:
+        top = node(hashes.pop(), top)
+    return top
+
+
+def subtrees(frontier):
+    """Each subtree by where it begins and how high it is."""
+    found, start = {}, 0
+    for level, top in frontier:
+        found[start, level] = top
+        start += 1 << level
+    return found
+
+
+def frontier_of(size, data):
+    levels = [level for level in range(63, -1, -1) if size >> level & 1]
+    if len(data) != 32 * len(levels):
+        raise ValueError("left")
+    return [(level, data[32 * i : 32 * i + 32]) for i, level in enumerate(levels)]
+
+
+def checkpoint(origin, size, top):
+    return f"{origin}\n{size}\n{b64(top)}\n".encode()
+
+
+class Object:
+    """Its key, what it says, and what it holds (None if it cannot be read)."""
+
+    def __init__(self, key, metadata, lines):
+        self.key, self.metadata, self.lines = key, metadata, lines
+        match = KEY.fullmatch(key)
+        self.stream = match[1] or match[4]
+        self.first = int(match[2] or match[5])
+        self.is_data = match[1] is not None
+        self.unusable, self.fault, self.records, self.roots = None, None, [], {}
+
+    def check(self, hosts):
+        try:
+            self.read_head(hosts)
+        except Unusable as why:
+            self.unusable = why.args
+        else:
+            self.fault = self.read_lines()
+        return self
+
+    def read_head(self, hosts):
+        metadata = self.metadata
+        if metadata.get("format", "1") == "1":
+            raise Unusable("no-evidence")
+        head = {}
+        for name in FIELDS:
+            text = metadata.get(name)
+            if text is None and name == "left" and head["first"] == 0:
+                text = ""
+            if text is None:
+                raise Unusable("metadata-missing")
+            try:
+                self.read_field(head, name, text)
+            except ValueError:
+                raise Unusable("metadata-malformed") from None
+        self.head = head
+        self.end, self.head_first = head["lastsequence"] + 1, head["first"]
+        keys = [key for name, key in hosts if name == head["name"]]
+        if not keys:
+            raise Unusable("unknown-host", head["name"])
+        origin = f"{head['name']}/{self.stream}"
+        message = f"audit-stream/v1\n{origin}\n{b64(head['streamkey'])}\n".encode()
+        if not any(is_signed(key, head["cert"], message) for key in keys):
+            raise Unusable("certificate")
+        text = checkpoint(origin, self.end, head["root"])
+        if not is_signed(head["streamkey"], head["sig"], text):
+            raise Unusable("signature")
+        if head["first"] != self.first:
+            raise Unusable("misplaced")
+
+    def read_field(self, head, name, text):
+        if name == "format":
+            if text != "2":
+                raise ValueError(text)
+        elif name == "lastsequence":
+            head[name] = decimal(text)
+            if head[name] >= MAX_RECORDS:
+                raise ValueError(text)
+        elif name == "count":
+            head["first"] = head["lastsequence"] + 1 - decimal(text)
+            if not 0 <= head["first"] <= head["lastsequence"]:
+                raise ValueError(text)
+        elif name == "sha256":
+            if not re.fullmatch("[0-9a-f]{64}", text):
+                raise ValueError(text)
+            head[name] = bytes.fromhex(text)
+        elif name == "stable":
+            head[name] = decimal(text)
+        elif name == "left":
+            head[name] = frontier_of(head["first"], unb64(text))
+        elif name == "name":
+            if not re.fullmatch("[!-*,-~]{1,64}", text):
+                raise ValueError(text)
+            head[name] = text
+        else:
+            head[name] = unb64(text, 64 if name in ("sig", "cert") else 32)
+            if name == "streamkey":
+                public_key(head[name])
+
+    def read_lines(self):
+        if self.lines is None:
+            return "damaged"
+        head, number = self.head, self.first
+        salts = f"audit-object/v1\n{self.key}\n{head['stable']}\n".encode()
+        key = sha(salts, head["seed"])
+        frontier = list(head["left"])
+        for line in self.lines:
+            append(frontier, sha(b"\0", sha(key, struct.pack(">Q", number)), line))
+            number += 1
+            self.roots[number] = root(frontier)
+        self.after = frontier
+        if number != self.end:
+            return "count"
+        if root(frontier) != head["root"]:
+            return "root"
+        if sha(*(line + b"\n" for line in self.lines)) != head["sha256"]:
+            return "digest"
+        if not self.is_data:
+            try:
+                self.records = [system_record(line) for line in self.lines]
+            except (ValueError, KeyError, TypeError, AttributeError):
+                return "system-record"
+        return None
+
+
+class Unusable(Exception):
+    pass
+
+
+def system_record(line):
+    whole = json.loads(line)
+    record = whole.pop("$audit")
+    numbers = ["at"]
+    if record["event"] in ("opened", "heartbeat"):
+        numbers.append("next")
+    elif record["event"] == "void":
+        numbers += ["first", "count"]
+        record["reason"] + ""
+    elif record["event"] != "closed":
+        raise ValueError(line)
+    if record["event"] == "opened":
+        record["host"] + record["software"] + record["key"]
+    if whole or not all(type(record[name]) is int and record[name] >= 0 for name in numbers):
+        raise ValueError(line)
+    return record
+
+
+class Stream:
+    def __init__(self, name, seen, receipts, since):
+        self.name, self.seen, self.receipts, self.since = name, seen, receipts, since
+        self.found, self.expected, self.is_open, self.last = [], 0, False, None
+        self.has_data, self.key, self.stable, self.latest = False, None, 0, None
+        self.gaps, self.unconfirmed, self.voids, self.unusable = [], [], [], []
+        self.size, self.root, self.closed, self.promise = 0, None, None, None
+        self.previous, self.has_ended, self.is_settled = [], False, False
+
+    def find(self, code, key=None, records=None):
+        self.found.append(finding(code, self.name, key, records))
+
+    def add(self, one):
+        if self.closed is not None and one.first >= self.closed:
+            return self.find("after-end", one.key)
+        if one.unusable:
+            self.unusable.append(one)
+            self.occupy(one.first)
+            self.has_data |= one.is_data
+            return
+        records = (one.first, one.end)
+        self.key = self.key or one.head["streamkey"]
+        if self.key != one.head["streamkey"]:
+            self.find("other-key", one.key, records)
+            return self.occupy(one.first)
+        if not self.is_open and one.first < self.expected:
+            return self.overlap(one, records)
+        self.accept(one, records)
+        self.has_data |= one.is_data
+        self.take_records(one)
+
+    def gap(self, first):
+        if not self.is_open and first > self.expected:
+            return [(self.expected, first, not self.has_data, self.latest)]
+        return []
+
+    def occupy(self, first):
+        if first >= self.expected:
+            self.unconfirmed += self.gap(first)
+            self.expected, self.is_open = first, True
+
+    def overlap(self, one, records):
+        if one.fault:
+            return self.find(one.fault, one.key, records)
+        if self.last and self.last.head == one.head:
+            if self.last.fault:
+                self.last.fault = None
+                return
+            return self.find("copy", one.key, records)
+        self.find("fork", one.key, records)
+
+    def accept(self, one, records):
+        confirmed = [gap for gap in self.unconfirmed if gap[0] < one.first]
+        self.gaps += confirmed + self.gap(one.first)
+        self.unconfirmed = []
+        is_linked = True
+        if self.last and self.last.end == one.first:
+            is_linked = root(one.head["left"]) == self.last.head["root"]
+        elif self.last and self.last.is_whole:
+            before, here = subtrees(self.last.after), subtrees(one.head["left"])
+            is_linked = all(here.get(place, top) == top for place, top in before.items())
+        if one.fault:
+            self.find(one.fault, one.key, records)
+        elif not is_linked:
+            self.find("unlinked", one.key, records)
+        self.compare_with_seen(one)
+        if not one.fault:
+            self.stable = max(self.stable, one.head["stable"])
+        one.is_whole = is_linked and not one.fault
+        self.expected = self.size = one.end
+        self.is_open, self.root, self.last = False, one.head["root"], one
+
+    def compare_with_seen(self, one):
+        if not self.seen or self.is_settled or not one.first < self.seen[0] <= one.end:
+            return
+        self.is_settled = True
+        size, top = self.seen
+        if size == one.end:
+            is_same = one.head["root"] == top
+        else:
+            is_same = bool(one.fault) or one.roots[size] == top
+        if not is_same:
+            self.find("rewritten", one.key, (0, size))
+
+    def take_records(self, one):
+        for number, record in enumerate(one.records, one.first):
+            event = record["event"]
+            is_misplaced = event == "opened" and number != 0
+            if is_misplaced or event == "closed" and number + 1 != one.first + len(one.records):
+                self.find("system-record", one.key, (number, number + 1))
+                continue
+            self.latest = record["at"]
+            self.promise = record.get("next", self.promise)
+            if record.get("previous"):
+                self.previous.append(record["previous"])
+            if event == "void":
+                self.voids.append((record["first"], record["first"] + record["count"]))
+            elif event == "closed":
+                self.closed = number + 1
+
+    def finish(self):
+        self.judge_unusable()
+        for void in self.voids:
+            pieces = []
+            for start, end, *rest in self.gaps:
+                for piece in ((start, min(end, void[0])), (max(start, void[1]), end)):
+                    if piece[0] < piece[1]:
+                        pieces.append((*piece, *rest))
+            self.gaps = pieces
+            self.find("set-aside", None, void)
+        for gap in self.gaps:
+            self.judge_gap(*gap)
+        if not self.is_open:
+            receipts = max((end for _, end in self.receipts), default=0)
+            if self.seen and self.seen[0] > self.size:
+                self.find("truncated", None, (self.size, self.seen[0]))
+            elif receipts > self.size:
+                self.find("deleted", None, (self.size, receipts))
+
+    def judge_unusable(self):
+        has_evidence, is_said = self.key is not None, False
+        for one in self.unusable:
+            code, records = one.unusable[0], (one.first, one.first + 1)
+            if code == "misplaced":
+                low, high = one.head_first, one.end
+                self.gaps = [gap for gap in self.gaps if not low <= gap[0] <= gap[1] <= high]
+                self.find("place", one.key, (low, high))
+            elif any(first == one.first for first, _ in self.voids):
+                pass
+            elif code not in ("no-evidence", "unknown-host"):
+                self.find(code, one.key, records)
+            elif has_evidence:
+                code = {"no-evidence": "stripped", "unknown-host": "other-key"}[code]
+                self.find(code, one.key, records)
+            elif not is_said:
+                is_said = True
+                self.find(code)
+
+    def judge_gap(self, start, end, is_prefix, after):
+        after = opened(self.name) if after is None else after
+        may_expire = is_prefix and (self.since is None or after < self.since)
+        cuts = {self.stable, *(bound for receipt in self.receipts for bound in receipt)}
+        cuts = [start, *sorted(cut for cut in cuts if start < cut < end), end]
+        pieces = []
+        for low, high in zip(cuts, cuts[1:]):
+            in_receipt = any(first <= low < last for first, last in self.receipts)
+            if low < self.stable or in_receipt:
+                code = "expired" if may_expire else "deleted"
+            else:
+                code = "unacknowledged"
+            if pieces and pieces[-1][0] == code:
+                pieces[-1][2] = high
+            else:
+                pieces.append([code, low, high])
+        for code, low, high in pieces:
+            self.find(code, None, (low, high))
+
+
+def finding(code, stream, key=None, records=None):
+    first, end = records or (None, None)
+    count = None if first is None else end - first
+    line = {"finding": code, "alarm": ALARMS.get(code, "tampered"), "stream": stream}
+    return line | {"object": key, "first": first, "count": count}
+
+
+def opened(stream):
+    digits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+    ms = 0
+    for digit in stream[:10]:
+        ms = ms << 5 | digits.index(digit)
+    return ms
+
+
+def verify(objects, hosts, state={}, receipts={}, since=None, now=0):
+    """What is found, in the order in which `audit verify` says it."""
+    streams = {}
+    for one in sorted(objects, key=lambda one: (one.first, one.key.encode())):
+        streams.setdefault(one.stream, []).append(one.check(hosts))
+    for name in receipts:
+        streams.setdefault(name, [])
+    verified = {}
+    for name in sorted(streams):
+        stream = Stream(name, state.get(name), receipts.get(name, []), since)
+        for one in streams[name]:
+            stream.add(one)
+        stream.finish()
+        verified[name] = stream
+    found, named = [], set()
+    for stream in verified.values():
+        for previous in stream.previous:
+            compare(stream.name, previous, verified, named, since, found)
+    said = {line["stream"] for line in found}
+    for name in sorted(state.keys() - verified.keys() - said):
+        found.append(vanished(name, state[name][0], since))
+    for stream in verified.values():
+        has_ended = stream.closed is not None or stream.has_ended
+        if not has_ended and stream.promise is not None and stream.promise < now:
+            found.append(finding("overdue", stream.name, None, (stream.size, stream.size)))
+    for stream in verified.values():
+        found += sorted(stream.found, key=lambda line: line["first"] or 0)
+    return sorted(found, key=lambda line: (line["stream"], line["first"] or 0))
+
+
+def vanished(name, size, since):
+    code = "expired" if since is not None and opened(name) < since else "vanished"
+    return finding(code, name, None, (0, size))
+
+
+def compare(later, previous, verified, named, since, found):
+    name, size, top = previous["stream"], previous["size"], unb64(previous["root"], 32)
+    if name in named:
+        return found.append(finding("two-successors", later))
+    named.add(name)
+    stream = verified.get(name)
+    if stream is None:
+        return found.append(vanished(name, size, since))
+    stream.has_ended = True
+    said = {line["finding"] for line in stream.found}
+    if stream.is_open or said & {"truncated", "rewritten"}:
+        return None
+    if stream.size < size:
+        found.append(finding("truncated", name, None, (stream.size, size)))
+    elif stream.size > size:
+        found.append(finding("after-end", name, None, (size, stream.size)))
+    elif stream.root != top:
+        found.append(finding("rewritten", name, None, (0, size)))
+
+
+def read_directory(directory):
+    for path in sorted(directory.rglob("*")):
+        key = path.relative_to(directory).as_posix()
+        if not path.is_file() or not KEY.fullmatch(key):
+            continue
+        sidecar = directory / f"_audit/heads/{key}.head"
+        metadata = read_sidecar(sidecar.read_bytes()) if sidecar.is_file() else {}
+        yield Object(key, metadata, lines_of(key, path.read_bytes()))
+
+
+def read_sidecar(data):
+    try:
+        lines = data.decode()
+    except UnicodeDecodeError:
+        return {}
+    members = [line.split(" ", 1) for line in lines.removesuffix("\n").split("\n")]
+    is_one = lines.endswith("\n") and all(len(member) == 2 for member in members)
+    names = {member[0] for member in members}
+    return dict(members) if is_one and len(names) == len(members) and len(data) <= 4096 else {}
+
+
+def lines_of(key, stored):
+    """None if the object cannot be read."""
+    try:
+        if key.endswith(".zst"):
+            decoder = zstandard.ZstdDecompressor()
+            data = decoder.stream_reader(io.BytesIO(stored), read_across_frames=True).read()
+        else:
+            data = gzip.decompress(stored) if key.endswith(".gz") else stored
+    except (zstandard.ZstdError, OSError, EOFError):
+        return None
+    return data[:-1].split(b"\n") if data.endswith(b"\n") else None
+
+
+def check_proof(text, record, key):
+    """Why the proof does not hold; None if it does."""
+    name, host = key
+    head, note = text.split("\n\n", 1)
+    signed, signatures = note.split("\n\n", 1)
+    signed += "\n"
+    header, extra, index, *path = head.split("\n")
+    origin, size, top = signed.split("\n")[:3]
+    size, top, index = decimal(size), unb64(top, 32), decimal(index.removeprefix("index "))
+    if header != "c2sp.org/tlog-proof@v1" or not extra.startswith("extra "):
+        return "not a proof"
+    leaf = sha(b"\0", unb64(extra.removeprefix("extra ")), record)
+    if not leads_to(leaf, index, size, top, [unb64(line, 32) for line in path]):
+        return "the path does not lead to the root"
+    lines = [line.split(" ") for line in signatures.removesuffix("\n").split("\n")]
+    lines = [(by, unb64(data)) for dash, by, data in lines if dash == "—"]
+    kind = sha(name.encode(), b"\n\xffaudit-stream/v1")[:4]
+    for by, data in lines:
+        if by != name or data[:4] != kind or len(data) != 4 + 32 + 64:
+            continue
+        stream_key, certificate = public_key(data[4:36]), data[36:]
+        message = f"audit-stream/v1\n{origin}\n{b64(stream_key)}\n".encode()
+        if origin.startswith(f"{name}/") and is_signed(host, certificate, message):
+            break
+    else:
+        return "no certificate by the host"
+    identity = key_id(origin, 1, stream_key)
+    ours = [data[4:] for by, data in lines if (by, data[:4]) == (origin, identity)]
+    if not ours or not all(is_signed(stream_key, one, signed.encode()) for one in ours):
+        return "the stream did not sign the checkpoint"
+    return None
+
+
+def leads_to(leaf, index, size, top, path):
+    if index >= size:
+        return False
+    at, last, hash_ = index, size - 1, leaf
+    for sibling in path:
+        if last == 0:
+            return False
+        if at & 1 or at == last:
+            hash_ = node(sibling, hash_)
+            while not at & 1 and at:
+                at, last = at >> 1, last >> 1
+        else:
+            hash_ = node(hash_, sibling)
+        at, last = at >> 1, last >> 1
+    return last == 0 and hash_ == top
+
+
+# Buckets in files, and making some.
+
+
+def run_case(case, shared):
+    objects = [shared[one] if isinstance(one, int) else one for one in case["objects"]]
+    objects = [
+        Object(one["key"], one["metadata"], [line.encode() for line in one["lines"]])
+        for one in objects
+    ]
+    state = {}
+    for line in case.get("state", "").split("\n")[1:-1]:
+        stream, size, top, _ = line.split(" ")
+        state[stream] = (decimal(size), unb64(top, 32))
+    hosts = [verifier_key(key) for key in case["keys"]]
+    receipts = {
+        stream: [(first, end) for first, end in ranges]
+        for stream, ranges in case.get("receipts", {}).items()
+    }
+    return verify(objects, hosts, state, receipts, case.get("since"), case["now"])
+
+
+def run_cases(file):
+    content = json.loads(pathlib.Path(file).read_text())
+    cases = content["cases"]
+    for case in cases:
+        found = run_case(case, content["objects"])
+        if found != case["findings"]:
+            sys.exit(f"{case['name']}: found {found}\nand not {case['findings']}")
+    print(f"{file}: {len(cases)} buckets are judged alike")
+
+
+class Writer:
+    """A host that writes one stream."""
+
+    def __init__(self, stream, host="example.com/api", host_seed=b"\1" * 32, seed=b"\2" * 32):
+        self.stream, self.host, self.frontier, self.size = stream, host, [], 0
+        self.origin = f"{host}/{stream}"
+        self.key = Ed25519PrivateKey.from_private_bytes(seed)
+        self.public = self.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        message = f"audit-stream/v1\n{self.origin}\n{b64(self.public)}\n".encode()
+        self.certificate = Ed25519PrivateKey.from_private_bytes(host_seed).sign(message)
+
+    def write(self, lines, stable=0, system=False, day="dt=2025-11-24"):
+        part, suffix = ("_audit/", ".system") if system else ("", ".ndjson")
+        key = f"{part}{day}/hour=16/{self.stream}-{self.size:012}{suffix}"
+        seed = sha(key.encode())
+        salts = sha(f"audit-object/v1\n{key}\n{stable}\n".encode(), seed)
+        left = b"".join(top for _, top in self.frontier)
+        for line in lines:
+            salt = sha(salts, struct.pack(">Q", self.size))
+            append(self.frontier, sha(b"\0", salt, line.encode()))
+            self.size += 1
+        top = root(self.frontier)
+        metadata = {
+            "format": "2",
+            "lastsequence": str(self.size - 1),
+            "count": str(len(lines)),
+            "sha256": hashlib.sha256("".join(line + "\n" for line in lines).encode()).hexdigest(),
+            "stable": str(stable),
+            "seed": b64(seed),
+            "left": b64(left),
+            "root": b64(top),
+            "sig": b64(self.key.sign(checkpoint(self.origin, self.size, top))),
+            "name": self.host,
+            "streamkey": b64(self.public),
+            "cert": b64(self.certificate),
+        }
+        return {"key": key, "metadata": metadata, "lines": lines}
+
+    def say(self, event, stable=0, **members):
+        record = {"$audit": {"event": event, "at": NOW - 10} | members}
+        return self.write([json.dumps(record, separators=(",", ":"))], stable, system=True)
+
+
+NOW = 1_764_000_000_000
+STREAMS = [f"01KAVX{number}0000123456789ABCDEF" for number in range(3)]
+
+
+def whole_bucket():
+    """A stream that a crash ended, what the next one says of it, and one that goes on."""
+    host = Ed25519PrivateKey.from_private_bytes(b"\1" * 32).public_key()
+    public = host.public_bytes(Encoding.Raw, PublicFormat.Raw)
+    key = f"example.com/api+{key_id('example.com/api', 1, public).hex()}+{b64(b'%c' % 1 + public)}"
+    objects, previous = [], {}
+    for number, stream in enumerate(STREAMS):
+        writer = Writer(stream, seed=bytes([number + 2]) * 32)
+        opened_with = {"host": "example.com/api", "software": "second", "key": key}
+        objects.append(writer.say("opened", next=NOW + 10, **opened_with, **previous))
+        for count in (1, 4, 3):
+            lines = [f'{{"record":{writer.size + i}}}' for i in range(count)]
+            objects.append(writer.write(lines, stable=writer.size))
+        objects.append(writer.say("heartbeat", stable=writer.size, next=NOW + 10))
+        if number == 1:
+            objects.append(writer.say("closed", stable=writer.size))
+        end = {"stream": stream, "size": writer.size, "root": b64(root(writer.frontier))}
+        previous = {"previous": end}
+    return key, objects
+
+
+def make(file):
+    key, whole = whole_bucket()
+    middle = whole[2]
+    cases = []
+
+    def case(name, change, **look):
+        objects = json.loads(json.dumps(whole))
+        at = {one["key"]: one for one in objects}
+        changed = change(objects, at[middle["key"]])
+        changed = changed if isinstance(changed, list) else objects
+        # An object that is as it was is written as its place.
+        changed = [whole.index(one) if one in whole else one for one in changed]
+        one = {"name": name, "keys": [key], "now": NOW} | look | {"objects": changed}
+        cases.append(one | {"findings": run_case(one, whole)})
+
+    def of(objects, stream):
+        return [one for one in objects if STREAMS[stream] in one["key"]]
+
+    def set_to(field, value):
+        def change(objects, one):
+            one["metadata"][field] = value
+
+        return change
+
+    case("nothing is changed", lambda objects, one: None)
+    case("the host is silent", lambda objects, one: None, now=NOW + 20)
+    case("a byte is altered", lambda objects, one: one["lines"].__setitem__(1, "{}"))
+    case("a record is dropped", lambda objects, one: one["lines"].pop())
+    case("an object is deleted", lambda objects, one: objects.remove(one))
+    case("an object is stripped", lambda objects, one: one["metadata"].clear())
+    for field in FIELDS:
+        case(f"{field} is missing", lambda objects, one: one["metadata"].pop(field) and None)
+        case(f"{field} is another", set_to(field, middle["metadata"][field][:-1] + "1"))
+        other = whole[3]["metadata"][field]
+        case(f"{field} is a neighbour's", set_to(field, other))
+    others = [one for one in whole if STREAMS[1] not in one["key"]]
+    case("a stream is gone", lambda objects, one: others)
+    case("a tail is cut", lambda objects, one: objects.remove(of(objects, 0)[-1]))
+    last = of(whole, 2)[-1]["metadata"]
+    state = f"audit state 1\n{STREAMS[2]} {int(last['lastsequence']) + 1} {last['root']} open\n"
+    case("a tail is cut that is known", lambda o, one: o.remove(of(o, 2)[-1]), state=state)
+    other = state.replace(last["root"], middle["metadata"]["root"])
+    case("a known stream is another", lambda objects, one: None, state=other)
+    receipts = {STREAMS[2]: [[8, 12]]}
+    case("a receipt is for more", lambda objects, one: None, receipts=receipts)
+    case("the first records are gone", lambda o, one: o.remove(of(o, 0)[1]))
+    case("and should not be", lambda o, one: o.remove(of(o, 0)[1]), since=1)
+    case("all is by a stranger", lambda objects, one: None, keys=[])
+
+    def put(**members):
+        def change(objects, one):
+            objects.append(one | members)
+
+        return change
+
+    day = middle["key"].replace("11-24", "11-25")
+    case("an object is copied", put(key=day))
+    fork = Writer(STREAMS[0])
+    fork.say("opened", next=NOW + 10, host="example.com/api", software="second", key=key)
+    fork.write(['{"record":1}'])
+    forked = fork.write(['{"record":"other"}'] * 4)
+    case("the host signs other records", lambda objects, one: one.update(forked))
+    day = forked["key"].replace("11-24", "11-25")
+    elsewhere = Writer(STREAMS[0])
+    elsewhere.frontier, elsewhere.size = frontier_of(2, unb64(middle["metadata"]["left"])), 2
+    case("the host signs two histories", put(**elsewhere.write(["{}"] * 4, day=day[:13])))
+    objects = ",\n".join(json.dumps(one, separators=(",", ":")) for one in whole)
+    lines = ",\n".join(json.dumps(one, separators=(",", ":")) for one in cases)
+    pathlib.Path(file).write_text(f'{{"objects":[\n{objects}\n],"cases":[\n{lines}\n]}}\n')
+
+
+def write(file, directory):
+    for one in json.loads(pathlib.Path(file).read_text())["objects"]:
+        members = [f"{name} {value}\n" for name, value in one["metadata"].items()]
+        sidecar = f"_audit/heads/{one['key']}.head"
+        lines = [f"{line}\n" for line in one["lines"]]
+        for key, content in ((sidecar, members), (one["key"], lines)):
+            path = pathlib.Path(directory, key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(content))
+
+
+def main():
+    command, *arguments = sys.argv[1:]
+    if command == "cases":
+        return run_cases(*arguments)
+    if command == "make":
+        return make(*arguments)
+    if command == "write":
+        return write(*arguments)
+    if command == "check":
+        proof, record, key = arguments
+        record = pathlib.Path(record).read_bytes().removesuffix(b"\n")
+        why = check_proof(pathlib.Path(proof).read_text(), record, verifier_key(key))
+        print(why or "proven")
+        return why and 1
+    directory, key, *options = arguments
+    options = dict(zip(options[::2], map(int, options[1::2])))
+    since, now = options.get("--since"), options.get("--now", 0)
+    objects = list(read_directory(pathlib.Path(directory)))
+    found = verify(objects, [verifier_key(key)], since=since, now=now)
+    for line in found:
+        print(json.dumps(line, separators=(",", ":")))
+    return any(line["alarm"] == "tampered" for line in found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
