@@ -104,10 +104,13 @@ impl Case {
                 ranges.iter().map(|&(first, end)| (stream.clone(), Range { start: first, end }));
             ranges.collect::<Vec<_>>()
         };
-        let is_known = !self.state.is_empty();
+        let state = match &*self.state {
+            "" => State::default(),
+            text => State::parse(text).unwrap(),
+        };
         Look {
             reads_lines: true,
-            state: is_known.then(|| State::parse(&self.state).unwrap()).unwrap_or_default(),
+            state,
             receipts: self.receipts.iter().flat_map(ranges).collect(),
             retained_since: self.since,
             now: self.now,
