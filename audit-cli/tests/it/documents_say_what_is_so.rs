@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::support::{HOUR_MS, bucket, object_for_each_batch, write};
 
 const CONFIGURATION: &str = include_str!("../../../docs/CONFIGURATION.md");
+const EVIDENCE: &str = include_str!("../../../docs/EVIDENCE.md");
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
 /// Where metrics are described: of the sink, and of the runtime.
 const METRICS: [&str; 2] = [
@@ -143,6 +144,48 @@ async fn console_blocks_show_what_the_commands_print() {
         let ours = command.split(['>', '#']).next().unwrap();
         serde_json::from_str::<Value>(&run(ours)).unwrap();
     }
+}
+
+#[test]
+fn the_auditors_session_prints_what_is_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let vectors = include_str!("../../../audit-evidence/tests/vectors/buckets.json");
+    let vectors: Value = serde_json::from_str(vectors).unwrap();
+    for object in vectors["objects"].as_array().unwrap() {
+        let key = object["key"].as_str().unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let lines = object["lines"].as_array().unwrap().iter();
+        let members = object["metadata"].as_object().unwrap().iter();
+        for (key, content) in [
+            (key.to_owned(), lines.map(|line| text(line) + "\n").collect::<String>()),
+            (
+                audit_evidence::Sidecar::key_of(key),
+                members.map(|(name, value)| format!("{name} {}\n", text(value))).collect(),
+            ),
+        ] {
+            let file = root.join("bucket").join(key);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, content).unwrap();
+        }
+    }
+    let key = vectors["cases"][0]["keys"][0].as_str().unwrap();
+    std::fs::write(root.join("host.pub"), key).unwrap();
+    let binaries = Path::new(env!("CARGO_BIN_EXE_audit")).parent().unwrap().to_str().unwrap();
+    let path = format!("{binaries}:{}", std::env::var("PATH").unwrap());
+    let mut count = 0;
+    for step in blocks(EVIDENCE, "console").iter().flat_map(|block| block.split("$ ")).skip(1) {
+        let (command, shown) = step.split_once('\n').unwrap_or((step, ""));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", command]).current_dir(root).env_clear().env("PATH", &path);
+        let output = shell.output().unwrap();
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        let found = String::from_utf8(output.stdout).unwrap();
+        let (shown, lines): (Vec<_>, Vec<_>) = (shown.lines().collect(), found.lines().collect());
+        assert!(matches(&shown, &lines), "$ {command}\n{found}\nand not\n{}", shown.join("\n"));
+        count += 1;
+    }
+    assert_eq!(count, 8, "commands that are shown");
 }
 
 #[test]

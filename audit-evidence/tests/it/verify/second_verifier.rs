@@ -1,5 +1,5 @@
-//! Another verifier, `docs-tests/second_verifier.py`, judges buckets as this one does: those that it
-//! made, in `tests/vectors/buckets.json`, and those of the model, which are written where
+//! Another verifier, `docs-tests/second_verifier.py`, judges buckets as this one does: those that
+//! it made, in `tests/vectors/buckets.json`, and those of the model, which are written where
 //! `AUDIT_EVIDENCE_CASES` says, for it to judge.
 
 use std::collections::BTreeMap;
