@@ -26,8 +26,10 @@ pub(super) struct Job {
     pub(super) at_ms: f64,
 }
 
-/// The latest time that a function can be scheduled for, in milliseconds from now: five years.
-const MAX_AHEAD_MS: f64 = 5.0 * 365.0 * 24.0 * 3_600.0 * 1_000.0;
+/// How far from now a function can be scheduled, in milliseconds: five years, ahead or in the past,
+/// as at Convex. A time in the past means at once; one so long ago is a mistake, such as a time in
+/// seconds.
+const MAX_DISTANCE_MS: f64 = 5.0 * 365.0 * 24.0 * 3_600.0 * 1_000.0;
 
 impl Job {
     /// Parses the arguments of `1.0/schedule`: `{ts, args}`, with `ts` in seconds since the Unix
@@ -49,12 +51,17 @@ impl Job {
         }
         let seconds = request.get("ts").and_then(Json::as_f64).filter(|ts| ts.is_finite());
         let at_ms = seconds.ok_or("the time of a scheduled function must be a number")? * 1_000.0;
-        if at_ms > now_ms as f64 + MAX_AHEAD_MS {
-            return Err("functions can be scheduled at most five years ahead".to_owned());
+        let ahead_ms = at_ms - now_ms as f64;
+        if ahead_ms.abs() > MAX_DISTANCE_MS {
+            let direction = if ahead_ms > 0.0 { "ahead" } else { "in the past" };
+            return Err(format!(
+                "functions can be scheduled at most five years {direction}, in milliseconds since \
+                 1970, but got {at_ms}"
+            ));
         }
         let args = request.get("args").cloned().unwrap_or_else(|| json!({}));
         Value::from_json(args.clone())
-            .map_err(|error| format!("the arguments are no value: {error}"))?;
+            .map_err(|error| format!("the arguments are not a Convex value: {error}"))?;
         let (component, function) = (target.component.clone(), target.function.name.clone());
         Ok(Job { component, function, args, at_ms })
     }

@@ -94,6 +94,8 @@ pub(super) struct InTransaction<'a> {
     chance: Chance,
     depth: u32,
     streams: BTreeSet<u32>,
+    /// Whether the function has read a page.
+    has_paginated: bool,
 }
 
 /// Runs a function in a transaction. Its arguments and its value are validated; its writes stay in
@@ -153,6 +155,7 @@ fn run_at(
         chance,
         depth,
         streams: BTreeSet::new(),
+        has_paginated: false,
     };
     let ran = facts.pulse.in_engine(|| engine::run(&call, &engine_seed, &limits, &mut host));
     for stream in std::mem::take(&mut host.streams) {
@@ -401,7 +404,25 @@ impl InTransaction<'_> {
     }
 
     fn page(&mut self, args: &Json) -> Result<Json, SyscallError> {
-        let number = |name: &str| args.get(name).and_then(Json::as_f64).map(|number| number as u64);
+        if !self.target.component.is_root() {
+            return Err(failed(
+                "paginate() is not supported in a component: pages could not end where they ended \
+                 before; read an index range with take(), or paginate with convex-helpers",
+            ));
+        }
+        // The journal is that of one page.
+        if std::mem::replace(&mut self.has_paginated, true) {
+            return Err(failed(
+                "a function can call paginate() once: its pages are followed by one cursor",
+            ));
+        }
+        let number = |name: &str| match args.get(name) {
+            None | Some(Json::Null) => Ok(None),
+            Some(number) => match number.as_f64() {
+                Some(number) if number >= 1.0 && number.fract() == 0.0 => Ok(Some(number as u64)),
+                _ => Err(failed(format!("{name} must be a whole number from 1, but got {number}"))),
+            },
+        };
         let cursor = |name: &str| args.get(name).and_then(Json::as_str);
         // The pages of a reactive query end where they ended before, so that they neither overlap
         // nor leave a gap.
@@ -412,9 +433,9 @@ impl InTransaction<'_> {
             cursor: cursor("cursor"),
             end_cursor: cursor("endCursor"),
             journal: journal.as_deref(),
-            page_size: number("pageSize").ok_or_else(|| failed("pageSize must be a number"))?,
-            maximum_rows_read: number("maximumRowsRead"),
-            maximum_bytes_read: number("maximumBytesRead"),
+            page_size: number("pageSize")?.ok_or_else(|| failed("pageSize must be a number"))?,
+            maximum_rows_read: number("maximumRowsRead")?,
+            maximum_bytes_read: number("maximumBytesRead")?,
         };
         let page = self.tx.page(&self.target.component, &request);
         let Page { page, is_done, continue_cursor, journal, split_cursor, page_status } =

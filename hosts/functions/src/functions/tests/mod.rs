@@ -2,6 +2,7 @@
 
 mod a_shared_query_waits_for_nobody;
 mod actions_are_given_up;
+mod arguments_are_checked_as_at_convex;
 mod every_way_out_is_sealed;
 mod randomness_is_independent;
 mod refused_logs_fail_their_function;
@@ -39,7 +40,15 @@ impl Host {
     ) -> Host {
         let modules = tempfile::tempdir().unwrap();
         std::fs::write(modules.path().join(name), text).unwrap();
-        let program = Program::load(modules.path(), &Env::default()).unwrap();
+        Host::with_program(modules.path(), settings, random).await
+    }
+
+    async fn with_program(
+        modules: &std::path::Path,
+        settings: FunctionSettings,
+        random: impl Random,
+    ) -> Host {
+        let program = Program::load(modules, &Env::default()).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let sink = Arc::new(MemorySink::new());
         let runtime = AuditRuntime::builder(Arc::clone(&sink) as _);
