@@ -6,6 +6,10 @@
 //! at most one job of each other lane comes before its own. The host's own work (scheduled
 //! functions and crons) stands apart and gets at least a quarter of the time, however many callers
 //! there are.
+//!
+//! A job that arrives at an idle lane, of a caller whose jobs have been short, is **prompt**. Those
+//! have a thread kept for them, so that they need not wait for the rest of a long job of another
+//! caller.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -51,6 +55,9 @@ const LEAST: Duration = Duration::from_millis(1);
 /// The host's own work is charged three times its time, so that a quarter of it is its share.
 const HOST_WEIGHT: u32 = 3;
 
+/// A lane is prompt as long as its jobs take no longer than this.
+const PROMPT: Duration = Duration::from_millis(5);
+
 /// Idle lanes are forgotten once there are more of them than this.
 const MAX_IDLE: usize = 1_024;
 
@@ -60,6 +67,8 @@ pub(super) struct Turns<J> {
     lanes: HashMap<Lane, Waiting<J>>,
     /// The callers' lanes with waiting jobs, the one that goes next first.
     ready: BTreeSet<(Duration, u64, Lane)>,
+    /// The lanes whose first job is prompt, the one that has waited longest first.
+    prompt: BTreeSet<(u64, Lane)>,
     /// What the last lane had used when it had its turn. No lane is behind it.
     floor: Duration,
     /// What all callers together have used, and the host itself by its weight.
@@ -85,6 +94,8 @@ struct Waiting<J> {
     least: Duration,
     serial: u64,
     running: usize,
+    /// The number under which the lane stands in `prompt`, if it does.
+    prompt: Option<u64>,
     /// What a job of this lane took lately: it is charged when the job begins, and set right when
     /// it ends, so that a lane does not begin many long jobs before the first has ended.
     expected: Duration,
@@ -102,6 +113,7 @@ impl<J> Default for Turns<J> {
         Turns {
             lanes: HashMap::new(),
             ready: BTreeSet::new(),
+            prompt: BTreeSet::new(),
             floor: Duration::ZERO,
             clients: Used::default(),
             host: Used::default(),
@@ -132,6 +144,7 @@ impl<J> Turns<J> {
             least: floor,
             serial,
             running: 0,
+            prompt: None,
             expected: LEAST,
         });
         if waiting.jobs.is_empty() {
@@ -139,9 +152,21 @@ impl<J> Turns<J> {
             waiting.used = waiting.used.max(floor);
             if lane != Lane::HOST {
                 self.ready.insert((waiting.used, serial, lane));
+                if waiting.running == 0 && waiting.expected <= PROMPT {
+                    waiting.prompt = Some(serial);
+                    self.prompt.insert((serial, lane));
+                }
             }
         }
         waiting.jobs.push_back(job);
+    }
+
+    /// The prompt job that has waited longest.
+    pub(super) fn pop_prompt(&mut self) -> Option<(J, Turn)> {
+        let (_, lane) = self.prompt.first().copied()?;
+        let waiting = self.lanes.get(&lane)?;
+        self.ready.remove(&(waiting.used, waiting.serial, lane));
+        self.take(lane)
     }
 
     /// The job whose turn it is.
@@ -157,7 +182,15 @@ impl<J> Turns<J> {
             _ if host_waits => Lane::HOST,
             Some(_) | None => return None,
         };
+        self.take(lane)
+    }
+
+    /// Begins the first job of a lane that is not among the ready ones.
+    fn take(&mut self, lane: Lane) -> Option<(J, Turn)> {
         let waiting = self.lanes.get_mut(&lane)?;
+        if let Some(serial) = waiting.prompt.take() {
+            self.prompt.remove(&(serial, lane));
+        }
         let job = waiting.jobs.pop_front()?;
         self.waiting -= 1;
         let charged = waiting.expected;
@@ -211,12 +244,20 @@ impl<J> Turns<J> {
         class.jobs -= removed;
         if waiting.jobs.is_empty() {
             self.ready.remove(&(waiting.used, waiting.serial, lane));
+            if let Some(serial) = waiting.prompt.take() {
+                self.prompt.remove(&(serial, lane));
+            }
         }
     }
 
     /// How many jobs wait.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// Whether the first job of this lane is prompt.
+    pub(super) fn is_prompt(&self, lane: Lane) -> bool {
+        self.lanes.get(&lane).is_some_and(|waiting| waiting.prompt.is_some())
     }
 
     /// How many jobs of this lane wait.
@@ -309,6 +350,33 @@ mod tests {
     }
 
     #[test]
+    fn prompt_jobs_are_those_of_idle_callers_with_short_jobs() {
+        let mut turns = Turns::default();
+        let (flood, long, quiet) = (Lane::connection(), Lane::connection(), Lane::connection());
+        for _ in 0..20 {
+            turns.push(long, "long");
+            let (_, turn) = turns.pop().unwrap();
+            turns.end(turn, Some(SECOND));
+        }
+        for _ in 0..3 {
+            turns.push(flood, "flood");
+        }
+        let (_, first) = turns.pop().unwrap();
+        turns.push(long, "long");
+        turns.push(Lane::HOST, "host");
+        assert!(turns.pop_prompt().is_none(), "neither queued, nor long, nor the host's jobs");
+        turns.push(quiet, "quiet");
+        turns.push(quiet, "next");
+        let (job, turn) = turns.pop_prompt().unwrap();
+        assert_eq!(job, "quiet");
+        assert!(turns.pop_prompt().is_none(), "one at a time");
+        turns.end(turn, Some(LEAST));
+        turns.end(first, Some(LEAST));
+        let rest: Vec<_> = std::iter::from_fn(|| turns.pop()).map(|(job, _)| job).collect();
+        assert_eq!(rest.len(), 5, "{rest:?}");
+    }
+
+    #[test]
     fn lanes_that_are_idle_are_forgotten() {
         let mut turns = Turns::default();
         for _ in 0..10 * MAX_IDLE {
@@ -335,6 +403,7 @@ mod tests {
     enum Event {
         Push(usize),
         Pop { is_wanted: bool },
+        PopPrompt,
         End { which: usize, took_ms: u64 },
         Cancel { lane: usize, number: usize },
     }
@@ -343,6 +412,7 @@ mod tests {
         prop_oneof![
             4 => (0..6usize).prop_map(Event::Push),
             3 => prop::bool::weighted(0.8).prop_map(|is_wanted| Event::Pop { is_wanted }),
+            1 => Just(Event::PopPrompt),
             3 => (any::<usize>(), 0..3_000u64)
                 .prop_map(|(which, took_ms)| Event::End { which, took_ms }),
             1 => (0..6usize, 0..200usize).prop_map(|(lane, number)| Event::Cancel { lane, number }),
@@ -391,6 +461,16 @@ mod tests {
                         began.values_mut().for_each(|others| others[lane] += 1);
                         let most = began.values().flatten().max();
                         prop_assert!(most.is_none_or(|most| *most <= 1), "{:?}", began);
+                        running.push(turn);
+                    }
+                    // Another thread takes it, so it holds nobody up.
+                    Event::PopPrompt => {
+                        let Some((number, turn)) = turns.pop_prompt() else { continue };
+                        let lane = lanes.iter().position(|lane| *lane == turn.lane).unwrap();
+                        prop_assert_eq!(queues[lane].pop_front(), Some(number));
+                        let is_alone = running.iter().all(|other: &Turn| other.lane != turn.lane);
+                        prop_assert!(is_alone);
+                        began.remove(&lane);
                         running.push(turn);
                     }
                     Event::End { .. } if running.is_empty() => {}

@@ -59,7 +59,10 @@ impl fmt::Display for Broken {
 }
 
 /// Threads on which queries and mutations run to their end, one at a time each. They wait for
-/// nothing but the processor, so more threads than processors would not make them faster.
+/// nothing but the processor, so more threads than processors would not make them faster. One more
+/// is kept for [prompt](Turns) jobs: a running job is not interrupted, but the system divides a
+/// processor between threads, so that a caller with a short job now and then does not wait for the
+/// rest of another caller's long one.
 ///
 /// Callers take [turns](Turns). A job whose caller went away is not begun. A job that overruns its
 /// time is given up: its caller is answered, its thread is left to itself and another one started.
@@ -72,6 +75,8 @@ struct Shared {
     state: Mutex<State>,
     /// Told when a job was added, or the pool ends.
     work: Condvar,
+    /// Told when a prompt job was added that no other thread is free for, or the pool ends.
+    prompt: Condvar,
     /// Told when a job begins, or the pool ends.
     began: Condvar,
     exhausted: watch::Sender<bool>,
@@ -93,7 +98,16 @@ struct Job {
     since: Instant,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Takes every job.
+    Any,
+    /// Takes prompt jobs.
+    Prompt,
+}
+
 struct Running {
+    role: Role,
     task: Arc<dyn Task>,
     turn: Turn,
     began: Instant,
@@ -189,13 +203,15 @@ impl Workers {
                 has_ended: false,
             }),
             work: Condvar::new(),
+            prompt: Condvar::new(),
             began: Condvar::new(),
             exhausted: watch::Sender::new(false),
         });
         let workers = Workers { shared };
         for _ in 0..settings.threads {
-            workers.shared.start_thread(&mut workers.shared.state())?;
+            workers.shared.start_thread(&mut workers.shared.state(), Role::Any)?;
         }
+        workers.shared.start_thread(&mut workers.shared.state(), Role::Prompt)?;
         let shared = Arc::clone(&workers.shared);
         let watchdog = std::thread::Builder::new().name("functions-watchdog".to_owned());
         watchdog.spawn(move || shared.watch())?;
@@ -226,9 +242,10 @@ impl Workers {
         answered.await.unwrap_or(Err(Broken::NotBegun))
     }
 
+    /// How many jobs can run at once, the prompt one included.
     #[cfg(test)]
     pub(super) fn threads(&self) -> usize {
-        self.shared.settings.threads
+        self.shared.settings.threads + 1
     }
 
     /// Gives up all that runs now, as if its time were over.
@@ -264,6 +281,7 @@ impl Drop for Workers {
     fn drop(&mut self) {
         self.shared.state().has_ended = true;
         self.shared.work.notify_all();
+        self.shared.prompt.notify_all();
         self.shared.began.notify_all();
     }
 }
@@ -287,24 +305,28 @@ impl Shared {
             state.turns.retain(lane, |job| job.task.is_wanted());
         }
         show_waiting(&state);
+        let needs_prompt = state.turns.is_prompt(lane) && state.exceeds(self.settings.threads);
         drop(state);
         self.work.notify_one();
+        if needs_prompt {
+            self.prompt.notify_one();
+        }
     }
 
     /// Starts one more thread. It ends with the pool, or once it was given up.
-    fn start_thread(self: &Arc<Self>, state: &mut State) -> std::io::Result<()> {
+    fn start_thread(self: &Arc<Self>, state: &mut State, role: Role) -> std::io::Result<()> {
         let number = state.next_thread;
         let shared = Arc::clone(self);
         std::thread::Builder::new()
             .name(format!("functions-{number}"))
             .stack_size(STACK_BYTES)
-            .spawn(move || shared.work(number))?;
+            .spawn(move || shared.work(number, role))?;
         state.next_thread += 1;
         Ok(())
     }
 
-    fn work(&self, number: u64) {
-        while let Some((task, pulse)) = self.begin(number) {
+    fn work(&self, number: u64, role: Role) {
+        while let Some((task, pulse)) = self.begin(number, role) {
             task.run(&pulse);
             drop(task);
             let mut state = self.state();
@@ -318,14 +340,21 @@ impl Shared {
     }
 
     /// Waits for a job whose caller is still there. `None`: the pool has ended.
-    fn begin(&self, number: u64) -> Option<(Arc<dyn Task>, Arc<Pulse>)> {
+    fn begin(&self, number: u64, role: Role) -> Option<(Arc<dyn Task>, Arc<Pulse>)> {
         let mut state = self.state();
         loop {
             if state.has_ended {
                 return None;
             }
-            let Some((job, turn)) = state.turns.pop() else {
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let (next, added) = match role {
+                Role::Any => (state.turns.pop(), &self.work),
+                Role::Prompt if state.exceeds(self.settings.threads) => {
+                    (state.turns.pop_prompt(), &self.prompt)
+                }
+                Role::Prompt => (None, &self.prompt),
+            };
+            let Some((job, turn)) = next else {
+                state = added.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             show_waiting(&state);
@@ -336,8 +365,13 @@ impl Shared {
             }
             metrics::histogram!("functions_workers_wait_seconds").record(job.since.elapsed());
             let (task, pulse) = (Arc::clone(&job.task), Arc::<Pulse>::default());
-            let running =
-                Running { task: job.task, turn, began: Instant::now(), pulse: Arc::clone(&pulse) };
+            let running = Running {
+                role,
+                task: job.task,
+                turn,
+                began: Instant::now(),
+                pulse: Arc::clone(&pulse),
+            };
             state.running.insert(number, running);
             drop(state);
             self.began.notify_one();
@@ -371,11 +405,11 @@ impl Shared {
             overran(running).map(|limit| limits.insert(*number, limit)).is_some()
         };
         let over: Vec<_> = state.running.extract_if(is_over).collect();
-        for (number, Running { task, turn, began, .. }) in over {
+        for (number, Running { role, task, turn, began, .. }) in over {
             let limit = limits[&number];
             state.turns.end(turn, Some(began.elapsed()));
             self.lose_thread(state, limit);
-            if let Err(error) = self.start_thread(state) {
+            if let Err(error) = self.start_thread(state, role) {
                 tracing::error!(%error, "no thread can be started in the place of one given up");
                 self.exhausted.send_replace(true);
             }
@@ -399,6 +433,12 @@ impl Shared {
 }
 
 impl State {
+    /// Whether there are more jobs than this many threads for any job can take at once.
+    fn exceeds(&self, threads: usize) -> bool {
+        let busy = self.running.values().filter(|running| running.role == Role::Any).count();
+        self.turns.waiting() + busy > threads
+    }
+
     fn count_stuck(&mut self, change: isize) {
         self.stuck = self.stuck.saturating_add_signed(change);
         metrics::gauge!("functions_workers_stuck").set(self.stuck as f64);
@@ -425,7 +465,8 @@ mod tests {
 
     const NEVER: Duration = Duration::from_secs(100_000);
 
-    /// Keeps a thread until the sender is dropped. Returns once it has begun.
+    /// Keeps a thread until the sender is dropped. Returns once it has begun. The last of the pool
+    /// that it keeps is that for prompt jobs.
     async fn block(workers: &Arc<Workers>) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
         let (release, held) = mpsc::channel::<()>();
         let (begin, begun) = oneshot::channel();
@@ -445,6 +486,7 @@ mod tests {
     async fn a_client_goes_before_the_next_round_of_those_who_flood() {
         let workers = Arc::new(start(1, NEVER, 1));
         let (release, blocked) = block(&workers).await;
+        let (_prompt, _) = block(&workers).await;
         let order = Arc::new(Mutex::new(Vec::new()));
         let job = |lane, name: &'static str| {
             let order = Arc::clone(&order);
@@ -463,9 +505,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_prompt_job_does_not_wait_for_a_long_one() {
+        let workers = Arc::new(start(2, NEVER, 1));
+        let (first, one) = block(&workers).await;
+        let (second, two) = block(&workers).await;
+        let prompt = Lane::connection();
+        assert_eq!(workers.run(prompt, Presence::default(), |_| 7).await, Ok(7));
+        assert_eq!(workers.run(prompt, Presence::default(), |_| 8).await, Ok(8));
+        drop((first, second));
+        one.await.unwrap();
+        two.await.unwrap();
+    }
+
+    #[tokio::test]
     async fn work_whose_caller_went_away_is_not_begun() {
         let workers = Arc::new(start(1, NEVER, 1));
         let (release, blocked) = block(&workers).await;
+        let (_prompt, _) = block(&workers).await;
         let began = Arc::new(Mutex::new(Vec::new()));
         let lane = Lane::connection();
         let job = |number: usize| {
