@@ -49,6 +49,14 @@ impl Failure {
         Failure { message: message.into(), source: None, closed_pipe: false }
     }
 
+    fn of(error: &dyn Error) -> Failure {
+        let failure = Failure::new(error.to_string());
+        match error.source() {
+            Some(source) => failure.because(source.to_string()),
+            None => failure,
+        }
+    }
+
     pub(crate) fn because(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
         Failure { source: Some(source.into()), ..self }
     }
@@ -79,10 +87,12 @@ impl Error for Failure {
 
 impl From<audit_sink_s3::OpenError> for Failure {
     fn from(error: audit_sink_s3::OpenError) -> Failure {
-        let message = error.to_string();
-        match error.source() {
-            Some(source) => Failure::new(message).because(source.to_string()),
-            None => Failure::new(message),
-        }
+        Failure::of(&error)
+    }
+}
+
+impl From<audit_journal::JournalError> for Failure {
+    fn from(error: audit_journal::JournalError) -> Failure {
+        Failure::of(&error)
     }
 }

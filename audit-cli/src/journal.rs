@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use audit_sink_s3::{
-    Bucket, ForeignObject, GoneRecords, Health, HealthState, JournalBatch, JournalDelivered,
-    JournalDelivering, JournalReader, JournalRecords, JournalRedelivered, JournalState,
-    JournalStream, OpenErrorKind, OrphanedJournal, PlannedObject, Settings,
+use audit_core::{Health, HealthState};
+use audit_journal::{
+    JournalBatch, JournalDelivered, JournalDelivering, JournalErrorKind, JournalReader,
+    JournalRecords, JournalState, JournalStream, OrphanedJournal, Plan, PlannedObject,
 };
+use audit_sink_s3::rescue::{self, ForeignObject, GoneRecords, JournalRedelivered};
+use audit_sink_s3::{Bucket, ObjectKey, Settings};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -38,7 +40,7 @@ pub(crate) async fn run(
 fn read(directory: &JournalDirectory, output: &Output) -> Result<Option<JournalReader>, Failure> {
     match JournalReader::open(&directory.directory) {
         Ok(reader) => Ok(Some(reader)),
-        Err(error) if error.kind() == OpenErrorKind::Damaged => {
+        Err(error) if error.kind() == JournalErrorKind::Damaged => {
             let what =
                 std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
             if output.is_json() {
@@ -116,9 +118,9 @@ fn print_state(
             Stream { stream: stream.to_string(), delivered_to, next_sequence }
         };
         let object = |object: &PlannedObject| {
-            let PlannedObject { key, count, set_aside, file } = object;
+            let PlannedObject { plan, set_aside, file } = object;
             let file = file.display().to_string();
-            Object { key: key.to_string(), count: *count, conflict: *set_aside, file }
+            Object { key: destined(plan), count: plan.count, conflict: *set_aside, file }
         };
         return output.json(&State {
             in_use: *in_use,
@@ -140,8 +142,8 @@ fn print_state(
             "stream {stream}: {next_sequence} records, {undelivered} not known to be in the bucket"
         ))?;
     }
-    for PlannedObject { key, count, set_aside, file } in objects {
-        let (key, file) = (key.to_string(), file.display());
+    for PlannedObject { plan, set_aside, file } in objects {
+        let (key, count, file) = (destined(plan), plan.count, file.display());
         output.line(&if *set_aside {
             style.bad(&format!(
                 "conflict: another object stands at {key}; the {count} records are in {file}"
@@ -165,6 +167,14 @@ fn print_state(
         }
     };
     output.line(&verdict)
+}
+
+/// Where an object goes: in a bucket its key.
+fn destined(plan: &Plan) -> String {
+    match ObjectKey::of_plan(plan) {
+        Some(key) => key.to_string(),
+        None => format!("{}-{:012}.{}", plan.stream, plan.first_sequence, plan.encoding),
+    }
 }
 
 fn cat(arguments: &JournalCat, output: &Output) -> Result<Outcome, Failure> {
@@ -254,7 +264,7 @@ async fn deliver(
     };
     let journal = match OrphanedJournal::open(&directory.directory).await {
         Ok(journal) => journal,
-        Err(error) if error.kind() == OpenErrorKind::Damaged => {
+        Err(error) if error.kind() == JournalErrorKind::Damaged => {
             read(directory, output)?;
             return Ok(Outcome::Wrong);
         }
@@ -270,7 +280,7 @@ async fn deliver(
         end: timeout.and_then(|timeout| Instant::now().checked_add(Duration::from_secs(timeout))),
     };
     let redelivered = if *again {
-        let delivering = journal.deliver_again(bucket.clone(), settings.clone()).await?;
+        let delivering = rescue::deliver_again(&journal, bucket.clone(), settings.clone()).await?;
         if !waiting.until_finished(&delivering, None).await {
             let delivered = delivering.health().records_delivered;
             return Err(too_late(
@@ -287,7 +297,7 @@ async fn deliver(
     // What was not delivered again for an object in the way is in the segments alone.
     let is_free = redelivered.as_ref().is_none_or(|again| again.conflicts.is_empty());
     let journal = journal.remove_delivered(*remove && is_free);
-    let delivering = journal.deliver(bucket, settings).await?;
+    let delivering = rescue::deliver(journal, bucket, settings).await?;
     if !waiting.until_finished(&delivering, Some(undelivered)).await {
         let delivered = delivering.health().records_delivered;
         return Err(too_late(

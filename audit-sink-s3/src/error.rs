@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use audit_journal::{JournalError, JournalErrorKind};
+
 /// A bucket or a sink could not be opened.
 ///
 /// [`kind`](Self::kind) says what its reader can do. The message holds no credential.
@@ -52,6 +54,19 @@ impl OpenError {
     /// What to do.
     pub fn kind(&self) -> OpenErrorKind {
         self.kind
+    }
+}
+
+impl From<JournalError> for OpenError {
+    fn from(error: JournalError) -> OpenError {
+        let kind = match error.kind() {
+            JournalErrorKind::Configuration => OpenErrorKind::Configuration,
+            JournalErrorKind::Blocked => OpenErrorKind::Blocked,
+            JournalErrorKind::Damaged => OpenErrorKind::Damaged,
+            JournalErrorKind::Unavailable => OpenErrorKind::Unavailable,
+        };
+        let (message, source) = error.into_parts();
+        OpenError { kind, message, source }
     }
 }
 

@@ -19,8 +19,7 @@
 //!   host made.
 //! - [`Settings`]: how it groups, sends and waits; every default has its reason there.
 //! - [`JournalSettings`]: where the journal is, how much it may take, how soon it is delivered.
-//! - [`JournalReader`], [`OrphanedJournal`]: what is in a journal, read from outside; and the
-//!   delivery of one whose host is gone.
+//! - [`rescue`]: the delivery of a journal whose host is gone.
 //! - [`Health`]: how it is doing, and why. The same goes to the `metrics` facade, under names that
 //!   begin with `audit_`.
 //! - [`ObjectKey`], [`ObjectMetadata`], [`Compression`]: how objects are called, what they say
@@ -28,7 +27,7 @@
 //!   need not be listed, [`Listed`] for what is there, and [`LineDecoder`] for what is in an
 //!   object.
 //!
-//! It depends on `audit-core` alone. Hosts open a sink and hand it to their runtime.
+//! It rests on `audit-core` and `audit-journal`. Hosts open a sink and hand it to their runtime.
 //!
 //! # Example
 //!
@@ -149,40 +148,30 @@
 #[cfg(feature = "bench_internals")]
 #[doc(hidden)]
 pub mod bench_internals;
-mod bounds;
 mod bucket;
 mod destination;
 mod direct;
 mod error;
-mod health;
-mod journal;
-mod metrics;
 mod object;
-mod one_line;
-mod panic;
-mod rescue;
+pub mod rescue;
 #[cfg(test)]
 mod scale;
 mod settings;
+#[cfg(test)]
+mod simulation;
 mod sink;
-mod take_once;
 
 pub use audit_core::{Commits, Health, HealthState};
-pub use bounds::InvalidSettings;
+pub(crate) use audit_journal::health;
+pub use audit_journal::{InvalidSettings, JournalSettings};
+// Shared with the journal.
+pub(crate) use audit_journal::shared::{bounds, executor, one_line, panic, take_once};
 pub use bucket::Bucket;
 pub use bucket::listing::{Level, Listed, ListedObject};
 pub use bucket::response::{describe, status};
 pub use error::{OpenError, OpenErrorKind};
-pub use journal::settings::JournalSettings;
-pub use journal::{
-    JournalBatch, JournalReader, JournalRecords, JournalState, JournalStream, PlannedObject,
-};
 pub use object::decode::{DecodeError, DecodedLines, LineDecoder};
 pub use object::encode::{Compression, FORMAT_VERSION, ObjectMetadata};
 pub use object::key::{InvalidKey, InvalidPartition, ObjectKey, Partition, is_leftover};
-pub use rescue::{
-    ForeignObject, GoneRecords, JournalDelivered, JournalDelivering, JournalRedelivered,
-    OrphanedJournal,
-};
 pub use settings::Settings;
 pub use sink::{S3Sink, S3SinkBuilder};

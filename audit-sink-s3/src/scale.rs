@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use audit_core::testing::{ManualClock, SeededRandom};
 use audit_core::{AuditSink, Batch, Clock, UniqueId, async_trait};
+use audit_journal::simulation::scale::{Journal, Parts};
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{
@@ -29,7 +30,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::bucket::put::Put;
 use crate::destination::BucketDestination;
 use crate::health::HealthBoard;
-use crate::journal::scale::{Journal, Parts};
 use crate::{Bucket, Compression, JournalSettings, ObjectKey, ObjectMetadata, S3Sink, Settings};
 
 /// What a small PUT to a bucket in the same region takes.

@@ -6,9 +6,8 @@ use audit_core::MAX_BATCH_BYTES;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use crate::Compression;
 use crate::bounds::{InvalidSettings, MAX_IN_FLIGHT, MAX_TIME_MS, within};
-use crate::journal::settings::JournalSettings;
+use crate::{Compression, JournalSettings};
 
 /// How an [`S3Sink`](crate::S3Sink) groups, sends and waits. Plain values, with defaults that suit
 /// a service which writes to a bucket in its own region; what opens the sink

@@ -8,14 +8,14 @@ use audit_core::{
     AuditSink, Batch, Clock, Random, Receipt, SinkError, SystemClock, SystemRandom, UniqueId,
     async_trait,
 };
+use audit_journal::{Bounds, Journal, Opening};
 
 use crate::bucket::probe::{Probe, probe};
 use crate::bucket::put::Put;
 use crate::destination::BucketDestination;
 use crate::direct::Direct;
+use crate::executor::BlockingThreads;
 use crate::health::HealthBoard;
-use crate::journal::executor::BlockingThreads;
-use crate::journal::{Bounds, JournaledWriter, Opening};
 use crate::{Bucket, Health, OpenError, Settings};
 
 /// Delivers batches to a bucket; see the [crate's documentation](crate).
@@ -34,7 +34,7 @@ pub struct S3Sink {
 #[derive(Debug)]
 enum Mode {
     Direct(Direct),
-    Journaled(JournaledWriter),
+    Journaled(Journal),
 }
 
 impl Mode {
@@ -224,7 +224,10 @@ impl fmt::Display for S3Sink {
 
 #[cfg(test)]
 mod tests {
+    use audit_core::{Commits, Outcome, SinkErrorKind};
+
     use super::*;
+    use crate::JournalSettings;
 
     #[test]
     fn everything_crosses_threads() {
@@ -236,5 +239,29 @@ mod tests {
         crosses::<S3SinkBuilder>();
         crosses::<OpenError>();
         drop(is_send(S3Sink::open("memory:///", Settings::default())));
+    }
+
+    /// A runtime that ends takes the tasks of a sink with it. A handle on another one must not go on.
+    #[test]
+    fn tasks_that_vanish_with_their_runtime_stop_the_sink() {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        for journal in [None, Some(JournalSettings::new(directory.path()))] {
+            let settings = Settings { journal, ..Settings::default() };
+            let (first, second) = (runtime(), runtime());
+            let bucket = Bucket::open("memory:///").unwrap();
+            let sink =
+                first.block_on(S3Sink::builder(bucket).with_settings(settings).open()).unwrap();
+            drop(first);
+            let Commits::Stopped { reason } = sink.health().commits else { panic!("{sink:?}") };
+            assert_eq!(second.block_on(sink.stopped()), reason);
+            assert!(reason.contains("ended with its runtime"), "{reason}");
+            let batch = Batch::from_lines(0, "{}\n".into()).unwrap();
+            let error = second.block_on(sink.persist(batch)).unwrap_err();
+            assert_eq!(
+                (error.kind(), error.outcome()),
+                (SinkErrorKind::Closed, Outcome::NotPersisted)
+            );
+        }
     }
 }

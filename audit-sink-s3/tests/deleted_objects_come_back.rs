@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::{AuditSink, Batch};
-use audit_sink_s3::{
-    Bucket, Compression, JournalDelivering, JournalRedelivered, JournalSettings, OpenErrorKind,
-    OrphanedJournal, S3Sink, Settings,
-};
+use audit_journal::{JournalDelivering, JournalErrorKind, OrphanedJournal};
+use audit_sink_s3::rescue::{self, JournalRedelivered};
+use audit_sink_s3::{Bucket, Compression, JournalSettings, S3Sink, Settings};
 use bytes::Bytes;
 use object_store::path::Path as Key;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutOptions};
@@ -156,13 +155,13 @@ impl Delivered {
             match OrphanedJournal::open(&directory).await {
                 Ok(journal) => break journal,
                 // A task that was stopped ends a little later, and its lock with it.
-                Err(error) if error.kind() == OpenErrorKind::Configuration => {
+                Err(error) if error.kind() == JournalErrorKind::Configuration => {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 Err(error) => panic!("{error:?}"),
             }
         };
-        journal.deliver_again(self.bucket(), self.settings.clone()).await.unwrap()
+        rescue::deliver_again(&journal, self.bucket(), self.settings.clone()).await.unwrap()
     }
 
     async fn again(&self) -> JournalRedelivered {

@@ -19,7 +19,7 @@ use audit_benches::rivals::{RawLog, SqliteLog};
 use audit_benches::stages::commit::{CALLERS, all_commit, batch};
 use audit_benches::stages::release::{open_undelivered, tokio_runtime};
 use audit_core::AuditSink;
-use audit_sink_s3::bench_internals::{Appender, encode_batch};
+use audit_journal::bench_internals::{Appender, encode_batch};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn directory() -> tempfile::TempDir {

@@ -2,22 +2,19 @@
 //! and no record comes from what is no group.
 #![no_main]
 
-#[path = "../journal.rs"]
-mod journal;
-
-use journal::format::{BLOCK_BYTES, GROUP_MARK, SegmentHeader};
+use audit_journal::simulation::fuzz::{BLOCK_BYTES, GROUP_MARK, read_segment, segment_header};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let has_mark = bytes.windows(GROUP_MARK.len()).any(|window| window == GROUP_MARK.as_bytes());
-    let groups = journal::read_segment(bytes.to_vec());
+    let groups = read_segment(bytes.to_vec());
     assert!(groups.is_empty() || has_mark);
 
-    let len = BLOCK_BYTES as usize + bytes.len().next_multiple_of(BLOCK_BYTES as usize);
-    let mut file = SegmentHeader { ordinal: 1, salt: 7, bytes: len as u64 }.encode();
-    file.resize(BLOCK_BYTES as usize, 0);
+    let len = BLOCK_BYTES + bytes.len().next_multiple_of(BLOCK_BYTES);
+    let mut file = segment_header(7, len as u64);
+    file.resize(BLOCK_BYTES, 0);
     file.extend_from_slice(bytes);
     file.resize(len, 0);
-    let groups = journal::read_segment(file);
+    let groups = read_segment(file);
     assert!(groups.is_empty() || has_mark);
 });

@@ -2,10 +2,7 @@
 //! read without a panic, within its segment.
 #![no_main]
 
-#[path = "../journal.rs"]
-mod journal;
-
-use journal::format::{BLOCK_BYTES, SegmentHeader, seal};
+use audit_journal::simulation::fuzz::{BLOCK_BYTES, read_segment, seal, segment_header};
 use libfuzzer_sys::fuzz_target;
 
 /// First sequence, count, batches, bytes of payload, durable ordinal and offset, payload; and
@@ -14,7 +11,7 @@ type Group = (u64, u32, u32, u32, u32, u64, Vec<u8>, bool);
 
 fuzz_target!(|input: (u32, Vec<Group>)| {
     let (salt, groups) = input;
-    let block = BLOCK_BYTES as usize;
+    let block = BLOCK_BYTES;
     let mut file = vec![0; block];
     let (mut sequence, mut end) = (0, (0, 0));
     for (first, count, batches, bytes, ordinal, offset, lines, fits) in groups {
@@ -41,7 +38,7 @@ fuzz_target!(|input: (u32, Vec<Group>)| {
         sequence = first.wrapping_add(u64::from(count));
         end = (1, file.len() as u64);
     }
-    let header = SegmentHeader { ordinal: 1, salt, bytes: file.len() as u64 }.encode();
+    let header = segment_header(salt, file.len() as u64);
     file[..header.len()].copy_from_slice(&header);
-    journal::read_segment(file);
+    read_segment(file);
 });

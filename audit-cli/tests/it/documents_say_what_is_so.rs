@@ -8,7 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use audit_core::{AuditSink, Batch};
-use audit_sink_s3::{Bucket, JournalReader, JournalSettings, S3Sink, Settings};
+use audit_journal::{JournalReader, JournalSettings};
+use audit_sink_s3::{Bucket, S3Sink, Settings};
 use s3_testserver::{ErrorAnswer, Fault, RequestInfo, S3TestServer};
 use serde_json::Value;
 
@@ -19,7 +20,7 @@ const EVIDENCE: &str = include_str!("../../../docs/EVIDENCE.md");
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
 /// Where metrics are described: of the sink, and of the runtime.
 const METRICS: [&str; 2] = [
-    include_str!("../../../audit-sink-s3/src/metrics.rs"),
+    include_str!("../../../audit-journal/src/health/metrics.rs"),
     include_str!("../../../audit-runtime/src/metrics.rs"),
 ];
 const RULES: &str = include_str!("../../../deploy/prometheus/audit.rules.yml");

@@ -9,8 +9,8 @@ use tokio::time::{Duration, sleep};
 
 use super::queue::{Pending, Ticket};
 use crate::bucket::put::{Put, PutOutcome};
+use crate::executor::{Executor, execute};
 use crate::health::{Trouble, Watch};
-use crate::journal::executor::{Executor, execute};
 use crate::object::encode::{EncodedObject, ObjectEncoder};
 use crate::object::pieces::pieces;
 use crate::panic::{Panicked, catch, catch_in};

@@ -19,8 +19,8 @@ use tokio::time::{Instant, timeout_at};
 use self::queue::{Command, Pending, Queue, Queued};
 use crate::Settings;
 use crate::bucket::put::Put;
+use crate::executor::Executor;
 use crate::health::HealthBoard;
-use crate::journal::executor::Executor;
 use crate::panic::catch_in;
 use crate::take_once::TakeOnce;
 

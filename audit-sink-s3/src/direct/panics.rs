@@ -21,7 +21,7 @@ use object_store::{
 
 use super::group::MAX_ENCODE_INLINE_BYTES;
 use super::*;
-use crate::journal::executor::{BlockingThreads, Work};
+use crate::executor::{BlockingThreads, Work};
 use crate::{Bucket, Compression, HealthState, ObjectKey};
 
 /// Counts the steps of a delivery, and panics at some of them.

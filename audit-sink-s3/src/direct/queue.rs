@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep_until};
 use super::group::{Group, Waiter};
 use crate::Settings;
 use crate::bucket::put::Put;
+use crate::executor::Executor;
 use crate::health::HealthBoard;
-use crate::journal::executor::Executor;
 use crate::take_once::TakeOnce;
 
 /// How many commands the task takes before it looks around again.
@@ -246,7 +246,7 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::Bucket;
-    use crate::journal::executor::BlockingThreads;
+    use crate::executor::BlockingThreads;
     use audit_core::testing::SeededRandom;
 
     #[test]

@@ -4,4 +4,5 @@
 pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod key;
-pub(crate) mod pieces;
+
+pub(crate) use audit_journal::shared::pieces;

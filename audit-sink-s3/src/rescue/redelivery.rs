@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::{SinkError, SinkErrorKind, UniqueId};
+use audit_journal::{KeptJournal, KeptStream, Plan};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::GetOptions;
 use sha2::{Digest, Sha256};
@@ -28,11 +29,7 @@ use tokio::time::sleep;
 
 use crate::bucket::put::{Put, PutOutcome, longer, request};
 use crate::bucket::response::Response;
-use crate::journal::destination::Plan;
-use crate::journal::disk::Disk;
-use crate::journal::kept::KeptStream;
-use crate::journal::plan;
-use crate::journal::recovery::RecoveredSegment;
+use crate::destination::{compression, encoding, key};
 use crate::object::encode::ObjectEncoder;
 use crate::object::pieces::pieces;
 use crate::{Compression, LineDecoder, Listed, ListedObject, ObjectKey, ObjectMetadata, Settings};
@@ -66,7 +63,7 @@ impl JournalRedelivered {
                 Ok(())
             }
             Some(Ok((plan, PutOutcome::Conflict))) => {
-                self.conflicts.push(ForeignObject { key: plan.key(), records: plan.count });
+                self.conflicts.push(ForeignObject { key: key(&plan), records: plan.count });
                 Ok(())
             }
             Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -125,10 +122,7 @@ const SLACK_MS: i64 = 24 * 60 * 60 * 1_000;
 /// The work on one journal.
 pub(crate) struct Redelivery {
     /// Locked as long as this lasts.
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) segments: Vec<RecoveredSegment>,
-    /// Up to before which record each stream is delivered.
-    pub(crate) delivered: BTreeMap<UniqueId, u64>,
+    pub(crate) journal: KeptJournal,
     pub(crate) put: Arc<Put>,
     pub(crate) settings: Settings,
 }
@@ -155,20 +149,10 @@ struct Present {
 
 impl Redelivery {
     pub(crate) async fn run(self) -> Result<JournalRedelivered, SinkError> {
-        let Redelivery { disk, segments, delivered, put, settings } = self;
-        let (read, plans) = blocking(move || {
-            let plans = plan::conflicts(&*disk)?;
-            Ok((KeptStream::all(&segments)?, (disk, plans)))
-        })
-        .await?;
-        let (_lock, plans) = plans;
-        let kept: Vec<_> = read
-            .into_iter()
-            .filter_map(|kept| {
-                let to = delivered.get(&kept.stream).copied().unwrap_or(0).min(kept.records.end);
-                (kept.records.start < to).then(|| (Arc::new(kept), to))
-            })
-            .collect();
+        let Redelivery { journal, put, settings } = self;
+        let (kept, plans, _lock) =
+            blocking(move || Ok((journal.streams()?, journal.conflicts()?, journal))).await?;
+        let kept: Vec<_> = kept.into_iter().map(|(kept, to)| (Arc::new(kept), to)).collect();
         let work = Work { put, settings, plans };
         let mut listed = work.list(&kept).await?;
         let mut result = JournalRedelivered::default();
@@ -403,7 +387,7 @@ impl Work {
         let parts = bounds.windows(2).map(|bounds| {
             let part = bounds[0]..bounds[1];
             let plan = plans().find(|plan| plan.first_sequence == part.start);
-            let planned = plan.map(|plan| plan.compression);
+            let planned = plan.and_then(|plan| compression(plan.encoding));
             let compression = planned.or(neighbour).unwrap_or(self.settings.compression);
             (part, compression)
         });
@@ -438,7 +422,7 @@ impl Work {
                 at = plan.next_sequence();
                 let put = Arc::clone(&self.put);
                 requests.spawn(async move {
-                    let path = put.bucket.path(&plan.key().to_string());
+                    let path = put.bucket.path(&key(&plan).to_string());
                     (plan, put.until_certain(&path, &object).await)
                 });
             }
@@ -504,7 +488,7 @@ fn cut(
             first_sequence: batch.first_sequence,
             count: 0,
             time_ms: batch.time_ms,
-            compression,
+            encoding: encoding(compression),
         });
         plan.count += batch.count;
         true

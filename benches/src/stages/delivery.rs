@@ -4,7 +4,8 @@ use std::hint::black_box;
 use std::path::Path;
 
 use audit_core::Batch;
-use audit_sink_s3::bench_internals::{Appender, ObjectEncoder, encode_batch};
+use audit_journal::bench_internals::{Appender, encode_batch};
+use audit_sink_s3::bench_internals::ObjectEncoder;
 use bytes::Bytes;
 
 use crate::contest::{Contest, Side, Target};

@@ -1,0 +1,137 @@
+//! Where a journal delivers to.
+
+use std::fmt::{self, Debug};
+use std::time::Duration;
+
+use audit_core::{BufferPool, UniqueId, async_trait};
+use bytes::Bytes;
+
+/// How a destination has written the bytes of an object: a tag of its own choice, which is durable
+/// with the bytes, so that a later process knows what they are.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Encoding([u8; Encoding::BYTES]);
+
+impl Encoding {
+    pub(crate) const BYTES: usize = 4;
+
+    /// A tag.
+    ///
+    /// # Panics
+    ///
+    /// If it is not of lower-case letters and digits.
+    pub const fn new(tag: [u8; Encoding::BYTES]) -> Encoding {
+        let mut n = 0;
+        while n < tag.len() {
+            assert!(
+                tag[n].is_ascii_lowercase() || tag[n].is_ascii_digit(),
+                "a tag has lower-case letters and digits"
+            );
+            n += 1;
+        }
+        Encoding(tag)
+    }
+
+    /// A tag that was read. `None` if it is invalid.
+    pub(crate) fn read(tag: &str) -> Option<Encoding> {
+        let is_valid = tag.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        Some(Encoding(tag.as_bytes().try_into().ok().filter(|_| is_valid)?))
+    }
+
+    /// The tag.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("letters and digits")
+    }
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Encoding({self})")
+    }
+}
+
+/// An object that is to be delivered: which records it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// The stream of the records.
+    pub stream: UniqueId,
+    /// The number of the first record.
+    pub first_sequence: u64,
+    /// How many records, at least one.
+    pub count: u64,
+    /// When the first record was made, in milliseconds since the Unix epoch.
+    pub time_ms: i64,
+    /// How its bytes are written.
+    pub encoding: Encoding,
+}
+
+impl Plan {
+    /// The number after that of the last record.
+    pub fn next_sequence(&self) -> u64 {
+        self.first_sequence + self.count
+    }
+}
+
+/// The bytes of an object, as they are sent by every attempt.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    /// In pieces of the pool that they were encoded with.
+    pub pieces: Vec<Bytes>,
+    /// SHA-256 of the lines.
+    pub sha256: [u8; 32],
+}
+
+impl Encoded {
+    /// How many bytes.
+    pub fn bytes(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
+    }
+}
+
+/// How the delivery of an object ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// The object is where it was to go.
+    Delivered,
+    /// It is not, and will not be: another one stands in its place.
+    Conflict,
+}
+
+/// Where a journal delivers to.
+///
+/// # Contract
+///
+/// - [`encode`](Self::encode) gives the same bytes for the same plan and lines.
+/// - [`send`](Self::send) returns when the outcome is certain. It may be called again for the same
+///   plan and bytes, by this process or a later one, also after an outcome that got lost: the
+///   object MUST then be there once.
+/// - Either may panic, and `send` may be dropped: the outcome is then unknown, and the journal
+///   retries from what is durable.
+#[async_trait]
+pub trait Destination: Debug + Send + Sync + 'static {
+    /// How new objects are to be written.
+    fn encoding(&self) -> Encoding;
+
+    /// Whether it can send objects that were written so, by this process or an earlier one. A
+    /// journal that holds others cannot be opened with it.
+    fn accepts(&self, encoding: Encoding) -> bool;
+
+    /// Encodes the lines of an object, in pieces of this pool. CPU-bound: it is called on a thread
+    /// for blocking work.
+    fn encode(&self, plan: &Plan, lines: &[u8], pool: &BufferPool) -> Encoded;
+
+    /// Sends an object until its outcome is certain. The journal made its bytes durable before the
+    /// first call.
+    async fn send(&self, plan: &Plan, object: Encoded) -> Delivery;
+
+    /// How long to wait after a panic before the retry, after so many retries.
+    fn backoff_after_panic(&self, retries: u32) -> Duration;
+
+    /// Releases memory that only the next object needs.
+    fn trim(&self);
+}

@@ -1,0 +1,245 @@
+//! The directory of a journal, as the few operations that a journal needs.
+//!
+//! Everything that the journal and its delivery do to a disk goes through these traits, so that a
+//! simulation can lose what was not synced, fail any call, and stop at any point.
+
+use std::fmt::Debug;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+/// One directory without directories below it.
+///
+/// # Durability
+///
+/// A name that was made, changed or removed is certain to be so after a power cut once
+/// `sync_directory` returned. What was written to a file, once `sync_data` or `sync_all` of that
+/// file returned. A call that failed may have had any part of its effect.
+pub(crate) trait Disk: Debug + Send + Sync + 'static {
+    /// The names of the files, in no order.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Makes a file that did not exist, open for reading and writing.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Opens a file for reading and writing.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Gives a file another name, in the place of what had that name.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes the names durable.
+    fn sync_directory(&self) -> io::Result<()>;
+    /// Says that a file will be read whole, soon. A hint: nothing may come of it.
+    fn read_ahead(&self, _name: &str) {}
+}
+
+/// An open file. Writes to different places may come from different threads.
+pub(crate) trait DiskFile: Debug + Send + Sync + 'static {
+    /// Writes all bytes at this offset.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Fills the buffer from this offset on.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// How many bytes it has.
+    fn len(&self) -> io::Result<u64>;
+    /// Makes what was written durable, and its length if that is needed to read it. After an error
+    /// nothing is known of what was written before: the kernel may have dropped it and say later
+    /// that all is well.
+    fn sync_data(&self) -> io::Result<()>;
+    /// As `sync_data`, with all else that is known of the file.
+    fn sync_all(&self) -> io::Result<()>;
+}
+
+/// Removes a file that may have been removed before, by a call that failed or for somebody else.
+pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
+    match disk.remove(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// The bytes of a small file.
+pub(crate) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
+    let file = disk.open(name)?;
+    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Puts a file of these parts in its place, whole: a crash leaves what was there before, or this.
+pub(crate) fn write_durably<'a>(
+    disk: &dyn Disk,
+    name: &str,
+    parts: impl IntoIterator<Item = &'a [u8]>,
+) -> io::Result<()> {
+    let preparing = format!("{name}.preparing");
+    // Of an earlier process, or a try that failed, if it is there.
+    let _ = disk.remove(&preparing);
+    let put = (|| {
+        let file = disk.create(&preparing)?;
+        let mut at = 0;
+        for part in parts {
+            file.write_all_at(part, at)?;
+            at += part.len() as u64;
+        }
+        file.sync_all()?;
+        disk.rename(&preparing, name)?;
+        disk.sync_directory()
+    })();
+    if put.is_err() {
+        // Room may be what there was not enough of.
+        let _ = disk.remove(&preparing);
+    }
+    put
+}
+
+/// Whether the disk refused for lack of room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Reads a file on a thread of its own, so that whoever reads it later finds it in the system's
+/// memory.
+///
+/// A disk that is asked for several files at once gives more in each second than one that is asked
+/// for one after the other, and the system's own hints (`posix_fadvise`) reach no further than a
+/// MiB or so.
+pub(crate) fn read_ahead(path: PathBuf) {
+    const PIECE_BYTES: usize = 256 << 10;
+    let read = move || {
+        let mut memory = vec![0; PIECE_BYTES];
+        // Whoever needs the bytes hears of errors.
+        let Ok(mut file) = File::open(path) else { return };
+        while file.read(&mut memory).is_ok_and(|read| read > 0) {}
+    };
+    // Without a thread for it, it is read when it is needed.
+    let _ = thread::Builder::new().name("audit-read".to_owned()).spawn(read);
+}
+
+/// A directory of the operating system, locked against other processes while this lives.
+#[derive(Debug)]
+pub(crate) struct LocalDisk {
+    path: PathBuf,
+    /// Held open: closing it lets go of the lock.
+    _lock: File,
+}
+
+/// The name of the file that is locked.
+pub(crate) const LOCK: &str = "LOCK";
+
+impl LocalDisk {
+    /// Opens a directory, making it if it does not exist: for its owner alone, since it holds what
+    /// functions logged.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] when another process has it open.
+    pub(crate) fn open(path: &Path) -> io::Result<LocalDisk> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(path)?;
+        let path = path.canonicalize()?;
+        let lock = options().create(true).truncate(false).open(path.join(LOCK))?;
+        lock.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => {
+                io::Error::new(io::ErrorKind::WouldBlock, "another process has this journal open")
+            }
+            fs::TryLockError::Error(error) => error,
+        })?;
+        Ok(LocalDisk { path, _lock: lock })
+    }
+}
+
+/// Files are for their owner alone.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+impl Disk for LocalDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let entries = fs::read_dir(&self.path)?;
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(options().create_new(true).open(self.path.join(name))?))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(options().open(self.path.join(name))?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+
+    fn read_ahead(&self, name: &str) {
+        read_ahead(self.path.join(name));
+    }
+}
+
+#[cfg(unix)]
+impl DiskFile for File {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(self, bytes, offset)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(self, buffer, offset)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        File::sync_all(self)
+    }
+}
+
+/// A file that says it was synced and was not: for a simulation that must notice, and for measuring
+/// what is not the disk.
+#[cfg(any(test, feature = "simulation", feature = "bench_internals"))]
+#[derive(Debug)]
+pub(crate) struct UnsyncedFile(pub(crate) Arc<dyn DiskFile>);
+
+#[cfg(any(test, feature = "simulation", feature = "bench_internals"))]
+impl DiskFile for UnsyncedFile {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        Ok(())
+    }
+}

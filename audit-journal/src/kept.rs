@@ -1,0 +1,212 @@
+//! Reads the records that segments still hold by their numbers, delivered or not.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use audit_core::UniqueId;
+use sha2::{Digest, Sha256};
+
+use crate::Plan;
+use crate::disk::Disk;
+use crate::format::{FIRST_GROUP, Found};
+use crate::plan::{self, Decided};
+use crate::recovery::{Recovered, RecoveredSegment};
+use crate::segment::{Segment, SegmentReader, Window};
+
+/// What the segments of a journal still hold. The journal is locked while this lives.
+///
+/// Its methods wait for the disk: call them where that is allowed.
+#[derive(Debug)]
+pub struct KeptJournal {
+    disk: Arc<dyn Disk>,
+    segments: Vec<RecoveredSegment>,
+    /// The first undelivered record of each stream.
+    delivered: BTreeMap<UniqueId, u64>,
+}
+
+impl KeptJournal {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        recovered: &Recovered,
+        decided: &Decided,
+    ) -> KeptJournal {
+        let delivered = decided.delivered.iter().copied().collect();
+        KeptJournal { disk, segments: recovered.segments.clone(), delivered }
+    }
+
+    /// The streams of which records are here that were delivered, each with its first undelivered
+    /// record.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read.
+    pub fn streams(&self) -> io::Result<Vec<(KeptStream, u64)>> {
+        let streams = KeptStream::all(&self.segments)?.into_iter().filter_map(|kept| {
+            let next = self.delivered.get(&kept.stream).copied().unwrap_or(0);
+            let next = next.min(kept.records.end);
+            (kept.records.start < next).then_some((kept, next))
+        });
+        Ok(streams.collect())
+    }
+
+    /// The objects that met a conflict, whenever that was: their files stay until an operator
+    /// removes them.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read.
+    pub fn conflicts(&self) -> io::Result<Vec<Plan>> {
+        plan::conflicts(&*self.disk)
+    }
+}
+
+/// The records of one stream that the segments hold. Their numbers have no gap.
+#[derive(Debug)]
+pub struct KeptStream {
+    /// The stream.
+    pub stream: UniqueId,
+    /// The numbers of the records.
+    pub records: Range<u64>,
+    /// The earliest time of a batch, in milliseconds since the Unix epoch.
+    pub oldest_ms: i64,
+    /// In order. An index by group is small beside the segments: a group takes at least a block.
+    groups: Vec<KeptGroup>,
+}
+
+#[derive(Debug)]
+struct KeptGroup {
+    records: Range<u64>,
+    segment: Segment,
+    offset: u64,
+    /// Where the last group of its segment ends.
+    limit: u64,
+}
+
+/// Records of one batch.
+#[derive(Debug)]
+pub struct KeptRecords<'a> {
+    /// The number of the first one.
+    pub first_sequence: u64,
+    /// How many.
+    pub count: u64,
+    /// Of the batch, in milliseconds since the Unix epoch.
+    pub time_ms: i64,
+    /// Each with its line feed.
+    pub lines: &'a [u8],
+}
+
+impl KeptStream {
+    /// Reads which records these segments hold, by stream.
+    pub(crate) fn all(segments: &[RecoveredSegment]) -> io::Result<Vec<KeptStream>> {
+        let mut streams: Vec<KeptStream> = Vec::new();
+        let mut window = Window::default();
+        for RecoveredSegment { segment, stream, first_sequence: _, next_sequence: _, end } in
+            segments
+        {
+            let mut reader = SegmentReader::new(segment.clone(), FIRST_GROUP, window);
+            reader.limit(*end);
+            while reader.position().offset < *end {
+                let Found::Group(header) = reader.look()? else { return Err(not_there(&reader)) };
+                let first = header.first_sequence;
+                let group = KeptGroup {
+                    records: first..first + u64::from(header.count),
+                    segment: segment.clone(),
+                    offset: reader.position().offset,
+                    limit: *end,
+                };
+                let (places, _) = reader.batches(&header)?;
+                let oldest_ms = places.iter().map(|place| place.time_ms).min().unwrap_or(i64::MAX);
+                match streams.last_mut().filter(|last| last.stream == *stream) {
+                    Some(last) => {
+                        last.records.end = group.records.end;
+                        last.oldest_ms = last.oldest_ms.min(oldest_ms);
+                        last.groups.push(group);
+                    }
+                    None => streams.push(KeptStream {
+                        stream: *stream,
+                        records: group.records.clone(),
+                        oldest_ms,
+                        groups: vec![group],
+                    }),
+                }
+                reader.step_over(&header);
+            }
+            window = reader.into_window();
+        }
+        Ok(streams)
+    }
+
+    /// Gives these records in order, those of one batch at a time. `take` says whether to go on.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read.
+    pub fn read(
+        &self,
+        records: Range<u64>,
+        mut take: impl FnMut(KeptRecords<'_>) -> bool,
+    ) -> io::Result<()> {
+        let begin = self.groups.partition_point(|group| group.records.end <= records.start);
+        let mut window = Window::default();
+        for group in &self.groups[begin..] {
+            if group.records.start >= records.end {
+                break;
+            }
+            let mut reader = SegmentReader::new(group.segment.clone(), group.offset, window);
+            reader.limit(group.limit);
+            let Found::Group(header) = reader.look()? else { return Err(not_there(&reader)) };
+            let (places, payload) = reader.batches(&header)?;
+            let mut next = header.first_sequence;
+            for place in places {
+                let batch = next..next + u64::from(place.count);
+                next = batch.end;
+                let part = batch.start.max(records.start)..batch.end.min(records.end);
+                if part.is_empty() {
+                    continue;
+                }
+                let lines = &payload[place.lines];
+                let from = lines_end(lines, part.start - batch.start);
+                let lines = &lines[from..][..lines_end(&lines[from..], part.end - part.start)];
+                let kept = KeptRecords {
+                    first_sequence: part.start,
+                    count: part.end - part.start,
+                    time_ms: place.time_ms,
+                    lines,
+                };
+                if !take(kept) {
+                    return Ok(());
+                }
+            }
+            window = reader.into_window();
+        }
+        Ok(())
+    }
+
+    /// SHA-256 of these records, line feeds included.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read.
+    pub fn sha256(&self, records: Range<u64>) -> io::Result<[u8; 32]> {
+        let mut hash = Sha256::new();
+        self.read(records, |kept| {
+            hash.update(kept.lines);
+            true
+        })?;
+        Ok(hash.finalize().into())
+    }
+}
+
+/// Where the first `count` lines end.
+fn lines_end(lines: &[u8], count: u64) -> usize {
+    let Some(last) = count.checked_sub(1) else { return 0 };
+    let last = usize::try_from(last).unwrap_or(usize::MAX);
+    memchr::memchr_iter(b'\n', lines).nth(last).map_or(lines.len(), |end| end + 1)
+}
+
+fn not_there(reader: &SegmentReader) -> io::Error {
+    let what = format!("a group is not there any more, at {}", reader.position());
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}

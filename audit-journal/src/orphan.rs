@@ -1,0 +1,211 @@
+//! A journal that no process has open, and will not: its host is gone.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use audit_core::{Health, SinkError, SinkErrorKind};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::Instant;
+
+use crate::delivery::{self, JournalDelivery};
+use crate::destination::Destination;
+use crate::disk::{Disk, LocalDisk};
+use crate::health::HealthBoard;
+use crate::kept::KeptJournal;
+use crate::plan::Decided;
+use crate::reader::{self, JournalState};
+use crate::recovery::Recovered;
+use crate::segments::LiveSegments;
+use crate::shared::executor::BlockingThreads;
+use crate::startup::{can_be_sent, cannot_open, cannot_recover, read_whole};
+use crate::{JournalError, JournalSettings};
+
+/// The journal of a host that is gone, locked by this process and recovered: as if the host had
+/// started again, but for that nothing new is written to it.
+#[derive(Debug)]
+pub struct OrphanedJournal {
+    directory: PathBuf,
+    disk: Arc<dyn Disk>,
+    recovered: Recovered,
+    decided: Decided,
+    state: JournalState,
+    remove_delivered: bool,
+}
+
+impl OrphanedJournal {
+    /// Locks and recovers a journal.
+    ///
+    /// A crash from here on, of this process or its host, leaves a journal that can be opened
+    /// again, by this or by a sink.
+    ///
+    /// # Errors
+    ///
+    /// When there is none; when a process has it open; and as
+    /// [`Damaged`](crate::JournalErrorKind::Damaged) when acknowledged records are damaged or
+    /// missing, in which case nothing was changed.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub async fn open(directory: impl AsRef<Path>) -> Result<OrphanedJournal, JournalError> {
+        let directory = directory.as_ref().to_owned();
+        let opened = spawn_blocking(move || {
+            // Opening would make it.
+            reader::exists(&directory)?;
+            let disk =
+                LocalDisk::open(&directory).map_err(|error| cannot_open(&directory, error))?;
+            let (recovered, decided) =
+                read_whole(&disk).map_err(|error| cannot_recover(&directory, error))?;
+            let state = reader::state(&directory, &disk, false, &recovered, &decided)
+                .map_err(|error| cannot_open(&directory, error))?;
+            let disk: Arc<dyn Disk> = Arc::new(disk);
+            Ok(OrphanedJournal {
+                directory,
+                disk,
+                recovered,
+                decided,
+                state,
+                remove_delivered: false,
+            })
+        });
+        match opened.await {
+            Ok(opened) => opened,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// What it holds.
+    pub fn state(&self) -> &JournalState {
+        &self.state
+    }
+
+    /// Removes segments once all of them is delivered, instead of keeping them for whoever wants to
+    /// compare. Objects that met a conflict stay.
+    #[must_use]
+    pub fn remove_delivered(self, remove_delivered: bool) -> OrphanedJournal {
+        OrphanedJournal { remove_delivered, ..self }
+    }
+
+    /// Begins to bring to the destination what is not known to be there, each record under the
+    /// stream and number that its receipt named: objects that were planned byte by byte as they
+    /// were, and what was not cut into objects yet. `max_object_bytes` is when such an object is
+    /// full, in bytes of its lines.
+    ///
+    /// # Errors
+    ///
+    /// When the journal holds objects that the destination cannot send.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn deliver(
+        self,
+        destination: Arc<dyn Destination>,
+        max_object_bytes: usize,
+        health: Arc<HealthBoard>,
+    ) -> Result<JournalDelivering, JournalError> {
+        let OrphanedJournal { directory, disk, recovered, decided, state: _, remove_delivered } =
+            self;
+        can_be_sent(&directory, &decided, &*destination)?;
+        // Nothing is committed: the channels end at once, and delivery with what is there.
+        let (_, durable) = watch::channel(recovered.end);
+        let (_, commands) = mpsc::unbounded_channel();
+        let journal = JournalSettings {
+            retention_ms: if remove_delivered { 0 } else { u64::MAX },
+            max_bytes: u64::MAX,
+            ..JournalSettings::new(directory)
+        };
+        let delivery = JournalDelivery::new(delivery::Parts {
+            disk,
+            executor: Arc::new(BlockingThreads),
+            live: Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now())),
+            destination,
+            health: Arc::clone(&health),
+            max_object_bytes,
+            journal,
+            own_stream: None,
+            durable,
+            commands,
+            decided,
+        });
+        let board = Arc::clone(&health);
+        let task = tokio::spawn(async move {
+            delivery.run().await;
+            let Health {
+                objects_delivered: objects, records_delivered: records, conflicts, ..
+            } = board.health(0);
+            Ok(JournalDelivered { objects, records, conflicts })
+        });
+        Ok(JournalDelivering::new(health, task))
+    }
+
+    /// What its segments still hold of records that were delivered, for whoever compares them with
+    /// the destination. The journal stays locked while that lives.
+    pub fn kept(&self) -> KeptJournal {
+        KeptJournal::new(Arc::clone(&self.disk), &self.recovered, &self.decided)
+    }
+}
+
+/// A journal on its way to its destination. Dropping it stops the delivery, and loses nothing.
+#[derive(Debug)]
+#[must_use]
+pub struct JournalDelivering<T = JournalDelivered> {
+    health: Arc<HealthBoard>,
+    task: JoinHandle<Result<T, SinkError>>,
+}
+
+/// What came of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalDelivered {
+    /// Objects that are at the destination now; those that were found there too.
+    pub objects: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Objects that were set aside, since another one stands in their place.
+    pub conflicts: u64,
+}
+
+impl<T> JournalDelivering<T> {
+    /// Follows a task that reports to `health`.
+    pub fn new(
+        health: Arc<HealthBoard>,
+        task: JoinHandle<Result<T, SinkError>>,
+    ) -> JournalDelivering<T> {
+        JournalDelivering { health, task }
+    }
+
+    /// How it is doing.
+    pub fn health(&self) -> Health {
+        self.health.health(0)
+    }
+
+    /// Whether there is nothing to wait for any more.
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Waits until everything is at the destination or set aside, however long that is away.
+    /// Dropping the future stops the delivery.
+    ///
+    /// # Errors
+    ///
+    /// When the delivery ended without an outcome; of a delivery that has other reasons to end,
+    /// also for these.
+    pub async fn finished(mut self) -> Result<T, SinkError> {
+        match (&mut self.task).await {
+            Ok(done) => done,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(SinkError::not_persisted(
+                SinkErrorKind::Closed,
+                "the delivery of the journal ended without an outcome: begin it anew",
+            )),
+        }
+    }
+}
+
+impl<T> Drop for JournalDelivering<T> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

@@ -1,0 +1,330 @@
+//! Looks at a journal from outside, and changes nothing: neither in it nor for the process that has
+//! it open.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use audit_core::UniqueId;
+use bytes::Bytes;
+
+use crate::disk::{Disk, DiskFile, LOCK, read_ahead};
+use crate::format::{FIRST_GROUP, Found};
+use crate::plan::{self, Decided, DecidedObject};
+use crate::recovery::Recovered;
+use crate::segment::{SegmentReader, Window, ordinal_of};
+use crate::startup::{cannot_open, cannot_recover, read_whole};
+use crate::{JournalError, JournalErrorKind, Plan};
+
+/// What a journal holds, as a recovery would find it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalState {
+    /// Whether a process has it open. What it holds may then change at any time.
+    pub in_use: bool,
+    /// How many segment files there are.
+    pub segments: u64,
+    /// Bytes of the disk that they take.
+    pub bytes: u64,
+    /// The streams of which anything is there, in the order in which they began.
+    pub streams: Vec<JournalStream>,
+    /// The objects that were planned and are not known to be in the bucket, and those that were set
+    /// aside after that.
+    pub objects: Vec<PlannedObject>,
+}
+
+impl JournalState {
+    /// How many records are not known to be in the bucket.
+    pub fn undelivered(&self) -> u64 {
+        self.streams.iter().map(JournalStream::undelivered).sum()
+    }
+}
+
+/// The records of one stream in a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalStream {
+    /// Its name.
+    pub stream: UniqueId,
+    /// Records below this number are in the bucket, or were set aside after a conflict.
+    pub delivered_to: u64,
+    /// The number after that of the last record.
+    pub next_sequence: u64,
+}
+
+impl JournalStream {
+    /// How many records are not known to be in the bucket.
+    pub fn undelivered(&self) -> u64 {
+        self.next_sequence.saturating_sub(self.delivered_to)
+    }
+}
+
+/// An object whose bytes are durable in the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedObject {
+    /// Which records it holds.
+    pub plan: Plan,
+    /// Whether another object was found in its place, so that it will not be sent.
+    pub set_aside: bool,
+    /// The file that holds it.
+    pub file: PathBuf,
+}
+
+/// A batch in a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalBatch {
+    /// The stream of its records.
+    pub stream: UniqueId,
+    /// The number of the first one.
+    pub first_sequence: u64,
+    /// When it was made, in milliseconds since the Unix epoch.
+    pub time_ms: i64,
+    /// The records, each followed by one line feed.
+    pub lines: Bytes,
+}
+
+/// Which records of a journal are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalRecords {
+    /// Those that are not known to be in the bucket.
+    Undelivered,
+    /// Those that were delivered, or set aside after a conflict, and are still here.
+    Delivered,
+    /// Both.
+    All,
+}
+
+/// Reads a journal without opening it: no lock is held, nothing is repaired or removed, and a
+/// process that has it open is not disturbed. The lock is looked at for an instant; a host that
+/// starts within it may have to be started again.
+///
+/// Its methods wait for the disk: call them where that is allowed.
+#[derive(Debug)]
+pub struct JournalReader {
+    state: JournalState,
+    recovered: Recovered,
+}
+
+/// How often a journal is read again that its process has changed meanwhile.
+const TRIES: u32 = 10;
+
+impl JournalReader {
+    /// Reads what is there now.
+    ///
+    /// # Errors
+    ///
+    /// When there is no journal, when it cannot be read, as
+    /// [`Unavailable`](JournalErrorKind::Unavailable) when a process changes it faster than it is
+    /// read, and as [`Damaged`](JournalErrorKind::Damaged) when acknowledged records are damaged or
+    /// missing.
+    pub fn open(directory: &Path) -> Result<JournalReader, JournalError> {
+        exists(directory)?;
+        let disk = ReadOnlyDisk { path: directory.to_owned() };
+        let mut tries = 0;
+        loop {
+            let in_use = in_use(directory).map_err(|error| cannot_open(directory, error))?;
+            tries += 1;
+            let read = read_whole(&disk).and_then(|(recovered, decided)| {
+                let state = state(directory, &disk, in_use, &recovered, &decided)?;
+                Ok(JournalReader { state, recovered })
+            });
+            match read {
+                Ok(reader) => return Ok(reader),
+                // While it was read, a segment was removed or a group was written behind the end
+                // that was found.
+                Err(_) if in_use && tries < TRIES => {}
+                Err(error) if in_use => {
+                    let message = format!(
+                        "the journal in {} could not be read while a process writes to it: try again",
+                        directory.display()
+                    );
+                    return Err(JournalError::new(JournalErrorKind::Unavailable, message)
+                        .with_source(error));
+                }
+                Err(error) => return Err(cannot_recover(directory, error)),
+            }
+        }
+    }
+
+    /// What it holds.
+    pub fn state(&self) -> &JournalState {
+        &self.state
+    }
+
+    /// Gives the batches of these records in order, one at a time from the disk. `take` says
+    /// whether to go on.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read; also if the process that has it open removed the file, since it
+    /// was delivered.
+    pub fn batches(
+        &self,
+        records: JournalRecords,
+        mut take: impl FnMut(JournalBatch) -> bool,
+    ) -> io::Result<()> {
+        let mut window = Window::default();
+        for recovered in &self.recovered.segments {
+            let known = self.state.streams.iter().find(|known| known.stream == recovered.stream);
+            let delivered_to = known.map_or(0, |known| known.delivered_to);
+            let (from, to) = match records {
+                JournalRecords::Undelivered => (delivered_to, u64::MAX),
+                JournalRecords::Delivered => (0, delivered_to),
+                JournalRecords::All => (0, u64::MAX),
+            };
+            if recovered.next_sequence <= from || to <= recovered.first_sequence {
+                continue;
+            }
+            let mut reader = SegmentReader::new(recovered.segment.clone(), FIRST_GROUP, window);
+            reader.limit(recovered.end);
+            while reader.position().offset < recovered.end {
+                let Found::Group(header) = reader.look()? else {
+                    let what = format!("a group is not there any more, at {}", reader.position());
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+                };
+                let (places, payload) = reader.batches(&header)?;
+                let mut first_sequence = header.first_sequence;
+                for place in places {
+                    let next = first_sequence + u64::from(place.count);
+                    if next > from && first_sequence < to {
+                        let lines = Bytes::copy_from_slice(&payload[place.lines]);
+                        let (stream, time_ms) = (header.stream, place.time_ms);
+                        if !take(JournalBatch { stream, first_sequence, time_ms, lines }) {
+                            return Ok(());
+                        }
+                    }
+                    first_sequence = next;
+                }
+                reader.step_over(&header);
+            }
+            window = reader.into_window();
+        }
+        Ok(())
+    }
+}
+
+/// Whether anything of a journal is there.
+pub(crate) fn exists(directory: &Path) -> Result<(), JournalError> {
+    let names = fs::read_dir(directory).map_err(|error| cannot_open(directory, error))?;
+    let mut names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    if names.any(|name| name == LOCK || ordinal_of(&name).is_some()) {
+        return Ok(());
+    }
+    let message = format!("there is no journal in {}", directory.display());
+    Err(JournalError::new(JournalErrorKind::Configuration, message))
+}
+
+/// Whether a process has it open.
+fn in_use(directory: &Path) -> io::Result<bool> {
+    match File::open(directory.join(LOCK)) {
+        Ok(lock) => match lock.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(fs::TryLockError::WouldBlock) => Ok(true),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        },
+        // It was copied from elsewhere, without the file.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) fn state(
+    directory: &Path,
+    disk: &dyn Disk,
+    in_use: bool,
+    recovered: &Recovered,
+    decided: &Decided,
+) -> io::Result<JournalState> {
+    let mut streams: BTreeMap<UniqueId, JournalStream> = BTreeMap::new();
+    for (stream, delivered_to) in &decided.delivered {
+        let (stream, delivered_to) = (*stream, *delivered_to);
+        streams.insert(stream, JournalStream { stream, delivered_to, next_sequence: delivered_to });
+    }
+    for segment in &recovered.segments {
+        if let Some(known) = streams.get_mut(&segment.stream) {
+            known.next_sequence = known.next_sequence.max(segment.next_sequence);
+        }
+    }
+    let planned = decided.objects.iter().filter(|object| !object.set_aside);
+    let planned = planned.map(|DecidedObject { plan, .. }| (*plan, false));
+    let conflicts = plan::conflicts(disk)?.into_iter().map(|plan| (plan, true));
+    let objects = conflicts.chain(planned).map(|(plan, set_aside)| {
+        let name = if set_aside { plan.conflict_name() } else { plan.file_name() };
+        PlannedObject { plan, set_aside, file: directory.join(name) }
+    });
+    Ok(JournalState {
+        in_use,
+        segments: recovered.segments.len() as u64,
+        bytes: recovered.segments.iter().map(|segment| segment.segment.header.bytes).sum(),
+        // A stream that began and has nothing is of no interest, unless it is all there is.
+        streams: streams.into_values().filter(|stream| stream.next_sequence > 0).collect(),
+        objects: objects.collect(),
+    })
+}
+
+/// A directory in which nothing that is written takes place. A recovery writes only what it has
+/// read, so that what it finds is what it would find.
+#[derive(Debug)]
+struct ReadOnlyDisk {
+    path: PathBuf,
+}
+
+/// A file that is only read, or that would have been made.
+#[derive(Debug)]
+struct ReadOnlyFile(Option<File>);
+
+impl Disk for ReadOnlyDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let entries = fs::read_dir(&self.path)?;
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn create(&self, _: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(ReadOnlyFile(None)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(ReadOnlyFile(Some(File::open(self.path.join(name))?))))
+    }
+
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn read_ahead(&self, name: &str) {
+        read_ahead(self.path.join(name));
+    }
+}
+
+impl DiskFile for ReadOnlyFile {
+    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        match &self.0 {
+            Some(file) => DiskFile::read_exact_at(file, buffer, offset),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.as_ref().map_or(Ok(0), DiskFile::len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,291 @@
+//! What a journal was left with: read whole, or refused where acknowledged records are damaged.
+//!
+//! Each group says up to where the journal was durable when it was written, which is where the
+//! group before it ended. So what was acknowledged is a chain, and a link that is missing in the
+//! middle of it shows. At the end of the chain stands at most one group that was not acknowledged;
+//! if the power was cut while it was written, pieces of it are zero.
+//!
+//! One more kind of group was not acknowledged: one for which there was no space. It is the last of
+//! its segment, whole or torn, and the group after it, in a later segment, names the same end
+//! before it. So it is no link of the chain, and is left out. A segment in which that was the only
+//! group holds no records, and later ones do.
+
+use std::io;
+
+use audit_core::UniqueId;
+
+use crate::begin::{BEGIN, read_begin};
+use crate::disk::Disk;
+use crate::format::{FIRST_GROUP, Found, GroupHeader, Position, look};
+use crate::recovery_error::RecoveryError;
+use crate::segment::{Segment, SegmentReader, Window, file_name, ordinal_of};
+
+/// A journal that was read whole.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    /// The segments that hold records, in order.
+    pub(crate) segments: Vec<RecoveredSegment>,
+    /// Where the last group ends. What was acknowledged is before this.
+    pub(crate) end: Position,
+    /// The ordinal of the next segment to be made.
+    pub(crate) next_ordinal: u32,
+}
+
+/// A segment that holds records, all of one stream.
+#[derive(Debug, Clone)]
+pub(crate) struct RecoveredSegment {
+    pub(crate) segment: Segment,
+    pub(crate) stream: UniqueId,
+    /// The number of its first record.
+    pub(crate) first_sequence: u64,
+    /// The number after that of its last record.
+    pub(crate) next_sequence: u64,
+    /// Where its last group ends.
+    pub(crate) end: u64,
+}
+
+fn damaged(position: Position, what: impl Into<String>) -> RecoveryError {
+    let file = file_name(position.ordinal);
+    RecoveryError::Damaged { file, offset: position.offset, what: what.into() }
+}
+
+const FIRST_ORDINAL: u32 = 1;
+
+/// So many segments are read ahead of the one that is being looked at: enough to keep a disk busy,
+/// and little beside the memory of a host that has room for a journal.
+const SEGMENTS_AHEAD: usize = 3;
+
+/// Reads a journal, and removes what was being prepared in it.
+///
+/// Names and contents are synced before they are believed: they may be in the kernel's memory
+/// alone, and another power cut would take back what this decided by. The last group is also
+/// [written again](write_again).
+///
+/// A crash in here changes nothing that the next recovery would read otherwise: what is removed
+/// holds no records, and goes from the end on, one by one, so that no gap is left.
+pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
+    disk.sync_directory()?;
+    let mut ordinals = Vec::new();
+    let mut begin = FIRST_ORDINAL;
+    for name in disk.list()? {
+        if name.ends_with(".preparing") {
+            disk.remove(&name)?;
+        } else if name == BEGIN {
+            begin = read_begin(disk)?;
+        } else if let Some(ordinal) = ordinal_of(&name) {
+            ordinals.push(ordinal);
+        }
+    }
+    ordinals.sort_unstable();
+    // What was to be removed, and is durably noted to be: the directory was synced above.
+    let removed = ordinals.partition_point(|ordinal| *ordinal < begin);
+    for ordinal in ordinals.drain(..removed) {
+        disk.remove(&file_name(ordinal))?;
+    }
+    if let Some((_, missing)) =
+        ordinals.iter().zip(begin..).find(|(ordinal, expected)| *ordinal != expected)
+    {
+        return Err(damaged(Position { ordinal: missing, offset: 0 }, "the segment is missing"));
+    }
+
+    let mut segments: Vec<RecoveredSegment> = Vec::new();
+    let mut chain = Chain { begin, last: None, before: None };
+    // Without a whole group, so far.
+    let mut empty: Vec<Segment> = Vec::new();
+    let mut window = Window::default();
+    let mut ahead = ordinals.iter();
+    ahead.by_ref().take(SEGMENTS_AHEAD).for_each(|ordinal| disk.read_ahead(&file_name(*ordinal)));
+    for ordinal in &ordinals {
+        if let Some(ordinal) = ahead.next() {
+            disk.read_ahead(&file_name(*ordinal));
+        }
+        let segment = match Segment::open(disk, *ordinal)? {
+            Ok(segment) => segment,
+            Err(what) => return Err(damaged(Position { ordinal: *ordinal, offset: 0 }, what)),
+        };
+        let recovered;
+        let last_segment = segments.last_mut();
+        (recovered, window) = read_segment(segment.clone(), &mut chain, last_segment, window)?;
+        let Some(recovered) = recovered else {
+            empty.push(segment);
+            continue;
+        };
+        // The chain goes on behind them, so nothing that was acknowledged stood in them.
+        segments.extend(empty.drain(..).map(|segment| RecoveredSegment {
+            segment,
+            stream: recovered.stream,
+            first_sequence: recovered.first_sequence,
+            next_sequence: recovered.first_sequence,
+            end: FIRST_GROUP,
+        }));
+        segments.push(recovered);
+    }
+    let last = chain.last;
+
+    // Segments without a whole group are made anew: nothing in them was acknowledged, and none is
+    // then older than the opening that writes to it.
+    let empty_from = empty.first().map(|segment| segment.header.ordinal);
+    let next_ordinal = empty_from.or_else(|| Some(ordinals.last()? + 1)).unwrap_or(begin);
+    for ordinal in ordinals.iter().rev().filter(|ordinal| **ordinal >= next_ordinal) {
+        disk.remove(&file_name(*ordinal))?;
+        disk.sync_directory()?;
+    }
+    if let Some(last) = &last {
+        write_again(last)?;
+    }
+    let end = last.map_or(Position { ordinal: 0, offset: 0 }, |last| last.end);
+    Ok(Recovered { segments, end, next_ordinal })
+}
+
+/// The end of the chain of groups, as far as it was read.
+struct Chain {
+    /// Segments before this one were delivered and removed.
+    begin: u32,
+    /// Unknown before the first group.
+    last: Option<LastGroup>,
+    /// The one before the last, if that is not known to be acknowledged.
+    before: Option<LastGroup>,
+}
+
+/// The last group that was read.
+#[derive(Clone)]
+struct LastGroup {
+    segment: Segment,
+    offset: u64,
+    header: GroupHeader,
+    end: Position,
+}
+
+impl Chain {
+    /// Leaves out the last group if the first one of a later segment, whose header this is, says
+    /// that it was given up. Gives it.
+    fn leave_out(&mut self, header: &GroupHeader) -> Option<LastGroup> {
+        let GroupHeader { stream, first_sequence, durable, .. } = header;
+        let last = self.last.take_if(|last| {
+            (last.header.durable, last.header.stream, last.header.first_sequence)
+                == (*durable, *stream, *first_sequence)
+        })?;
+        self.last = self.before.take();
+        Some(last)
+    }
+
+    /// Whether a group with this header, at `here`, follows the last one.
+    fn check(&self, header: &GroupHeader, here: Position) -> Result<(), RecoveryError> {
+        match self.last.as_ref().map(|last| last.end) {
+            Some(end) if header.durable > end => {
+                let what = format!("what was acknowledged up to {} is not there", header.durable);
+                Err(damaged(end, what))
+            }
+            Some(end) if header.durable < end => {
+                let what = format!("a group that followed {} stands behind {end}", header.durable);
+                Err(damaged(here, what))
+            }
+            None if header.durable.ordinal >= self.begin => {
+                let what = "a group that was acknowledged before this one is not there";
+                Err(damaged(here, what))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Makes the last group durable if it is not.
+///
+/// If its sync failed and only the process ended, the kernel may have it in memory, marked as
+/// clean: it can be read, no sync writes it, and a power cut takes it away, when it was already
+/// delivered and groups that follow it are acknowledged. Bytes that are written again are not
+/// clean. Only the last group can be so: after a sync that failed nothing is committed.
+///
+/// A crash in here: the group was durable, and each of its sectors is what it was before or the
+/// same; or it was not, so that nobody was told of it, and it is whole or torn.
+fn write_again(last: &LastGroup) -> io::Result<()> {
+    let LastGroup { segment, offset, header, end: _ } = last;
+    let len = usize::try_from(header.group_bytes()).map_err(io::Error::other)?;
+    let mut group = vec![0; len];
+    segment.file.read_exact_at(&mut group, *offset)?;
+    // The kernel may have read it anew from the disk.
+    match look(&group, segment.header.salt) {
+        Found::Group(found) if found == *header => {}
+        Found::Group(_) | Found::Nothing | Found::Torn | Found::Damaged(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a group changed while it was read",
+            ));
+        }
+    }
+    segment.file.write_all_at(&group, *offset)?;
+    segment.file.sync_data()
+}
+
+/// Reads one segment, up to its last group. `None` if it has none. `before` is the one before it
+/// that has any.
+fn read_segment(
+    segment: Segment,
+    chain: &mut Chain,
+    mut before: Option<&mut RecoveredSegment>,
+    window: Window,
+) -> Result<(Option<RecoveredSegment>, Window), RecoveryError> {
+    let mut reader = SegmentReader::new(segment.clone(), FIRST_GROUP, window);
+    let mut recovered: Option<RecoveredSegment> = None;
+    loop {
+        let here = reader.position();
+        if here.offset >= segment.header.bytes {
+            return Ok((recovered, reader.into_window()));
+        }
+        let header = match reader.look()? {
+            Found::Group(header) => header,
+            Found::Damaged(what) => return Err(damaged(here, what)),
+            // Each group was written when the one before it was durable.
+            Found::Nothing | Found::Torn if reader.has_group_behind()? => {
+                return Err(damaged(
+                    here,
+                    "a group that was acknowledged is not there, and later ones are",
+                ));
+            }
+            Found::Nothing | Found::Torn => return Ok((recovered, reader.into_window())),
+        };
+        if recovered.is_none()
+            && let Some(before) = &mut before
+            && let Some(LastGroup { offset, header, .. }) = chain.leave_out(&header)
+        {
+            (before.next_sequence, before.end) = (header.first_sequence, offset);
+        }
+        chain.check(&header, here)?;
+        match &mut recovered {
+            None => {
+                recovered = Some(RecoveredSegment {
+                    segment: segment.clone(),
+                    stream: header.stream,
+                    first_sequence: header.first_sequence,
+                    next_sequence: header.first_sequence,
+                    end: here.offset,
+                });
+            }
+            Some(recovered) if recovered.stream != header.stream => {
+                return Err(damaged(here, "a group of another stream stands in the segment"));
+            }
+            Some(_) => {}
+        }
+        reader.step_over(&header);
+        if let Some(recovered) = &mut recovered {
+            if recovered.next_sequence != header.first_sequence {
+                let expected = recovered.next_sequence;
+                return Err(damaged(
+                    here,
+                    format!(
+                        "record {} stands where record {expected} should",
+                        header.first_sequence
+                    ),
+                ));
+            }
+            recovered.next_sequence = header
+                .first_sequence
+                .checked_add(u64::from(header.count))
+                .ok_or_else(|| damaged(here, "the numbers of its records are too large"))?;
+            recovered.end = reader.position().offset;
+        }
+        let end = reader.position();
+        let group = LastGroup { segment: segment.clone(), offset: here.offset, header, end };
+        chain.before = chain.last.replace(group);
+    }
+}

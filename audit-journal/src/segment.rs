@@ -1,0 +1,237 @@
+//! Segments: files of one size, prepared before they are needed, and read group by group.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::disk::{Disk, DiskFile};
+use crate::format::{
+    BLOCK_BYTES, BatchPlace, FIRST_GROUP, Found, GROUP_HEADER_BYTES, GROUP_MARK, GroupHeader,
+    Position, SEGMENT_HEADER_BYTES, SegmentHeader, batches, look,
+};
+
+/// The name of a segment's file.
+pub(crate) fn file_name(ordinal: u32) -> String {
+    format!("{ordinal:08x}.journal")
+}
+
+/// The ordinal of the segment of this name, if it is one's.
+pub(crate) fn ordinal_of(name: &str) -> Option<u32> {
+    let ordinal = u32::from_str_radix(name.strip_suffix(".journal")?, 16).ok()?;
+    (file_name(ordinal) == name).then_some(ordinal)
+}
+
+/// The name of a file that is to become a segment. One that is found when a journal is opened was
+/// not finished.
+pub(crate) fn preparing_name(ordinal: u32) -> String {
+    format!("{ordinal:08x}.preparing")
+}
+
+/// A segment that can be written to or read.
+#[derive(Debug, Clone)]
+pub(crate) struct Segment {
+    pub(crate) header: SegmentHeader,
+    pub(crate) file: Arc<dyn DiskFile>,
+}
+
+/// Zeros are written this many bytes at a time.
+const ZEROS: usize = 1 << 20;
+
+impl Segment {
+    /// Makes a segment in which nothing but the header is written, and which a commit can write to
+    /// without changing anything that is known of the file: its space is allocated and its bytes
+    /// are zero.
+    ///
+    /// A crash before the rename leaves a file that recovery removes. After it, an empty segment,
+    /// which recovery removes too. Its name is durable when this returns, so that what is synced
+    /// into it can be found.
+    pub(crate) fn prepare(
+        disk: &dyn Disk,
+        ordinal: u32,
+        bytes: u64,
+        salt: u32,
+    ) -> io::Result<Segment> {
+        let preparing = preparing_name(ordinal);
+        let header = SegmentHeader { ordinal, salt, bytes };
+        // Of a try that panicked, if it is there.
+        let _ = disk.remove(&preparing);
+        let made = (|| {
+            let file = disk.create(&preparing)?;
+            file.write_all_at(&header.encode(), 0)?;
+            let zeros = vec![0; ZEROS];
+            let mut at = SEGMENT_HEADER_BYTES as u64;
+            while at < bytes {
+                let len = (bytes - at).min(ZEROS as u64);
+                file.write_all_at(&zeros[..usize::try_from(len).expect("at most ZEROS")], at)?;
+                at += len;
+            }
+            file.sync_all()?;
+            disk.rename(&preparing, &file_name(ordinal))?;
+            disk.sync_directory()?;
+            Ok(Segment { header, file })
+        })();
+        if made.is_err() {
+            // Whatever of these is there is in the way of the next try. What cannot be removed now,
+            // that finds again.
+            let _ = disk.remove(&preparing);
+            let _ = disk.remove(&file_name(ordinal));
+        }
+        made
+    }
+
+    /// Opens a segment that a journal was left with.
+    pub(crate) fn open(disk: &dyn Disk, ordinal: u32) -> io::Result<Result<Segment, &'static str>> {
+        let file = disk.open(&file_name(ordinal))?;
+        // What is read is acted on, so it must not be in the kernel's memory alone.
+        file.sync_all()?;
+        let len = file.len()?;
+        let mut head = [0; SEGMENT_HEADER_BYTES];
+        if len < FIRST_GROUP {
+            return Ok(Err("the file was cut off"));
+        }
+        file.read_exact_at(&mut head, 0)?;
+        let Some(header) = SegmentHeader::decode(&head) else {
+            return Ok(Err("the header of the segment does not match its checksum"));
+        };
+        if header.ordinal != ordinal {
+            return Ok(Err("the file is another segment's, under this one's name"));
+        }
+        if header.bytes != len {
+            return Ok(Err("the file does not have the length that it was made with"));
+        }
+        Ok(Ok(Segment { header, file }))
+    }
+
+    pub(crate) fn position(&self, offset: u64) -> Position {
+        Position { ordinal: self.header.ordinal, offset }
+    }
+}
+
+/// Reads the groups of a segment, one after the other, within a window of memory.
+#[derive(Debug)]
+pub(crate) struct SegmentReader {
+    segment: Segment,
+    /// Where the next group begins.
+    offset: u64,
+    /// Nothing is read from here on.
+    limit: u64,
+    window: Window,
+}
+
+/// What was read of a file, and memory to read the next piece into.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    memory: Vec<u8>,
+    /// Where in the file it begins.
+    at: u64,
+    /// How much of the memory was read.
+    filled: usize,
+}
+
+/// How much is read at once, unless a group is larger.
+const WINDOW_BYTES: u64 = 1 << 20;
+
+/// How much memory a window keeps: most groups are smaller. What one larger group takes is let go
+/// of after it.
+const MAX_KEPT_BYTES: u64 = 5 << 20;
+
+impl SegmentReader {
+    /// Reads from `offset` on, where a group begins, into the memory of this window.
+    pub(crate) fn new(segment: Segment, offset: u64, window: Window) -> SegmentReader {
+        let limit = segment.header.bytes;
+        SegmentReader { segment, offset, limit, window: Window { filled: 0, ..window } }
+    }
+
+    /// The window, for the reader of another segment.
+    pub(crate) fn into_window(self) -> Window {
+        self.window
+    }
+
+    /// Lets go of the memory of the window.
+    pub(crate) fn trim(&mut self) {
+        self.window = Window::default();
+    }
+
+    /// Reads up to `limit` and not beyond: a commit may be writing there, and what is read ahead
+    /// would not show it later.
+    pub(crate) fn limit(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// Where the next group begins, if there is one.
+    pub(crate) fn position(&self) -> Position {
+        self.segment.position(self.offset)
+    }
+
+    /// What stands at the reader's position. It stays there.
+    pub(crate) fn look(&mut self) -> io::Result<Found> {
+        let (salt, left) = (self.segment.header.salt, self.limit - self.offset);
+        let head = self.at(self.offset, left.min(BLOCK_BYTES))?;
+        let Some(header) =
+            head.get(..GROUP_HEADER_BYTES).and_then(|head| GroupHeader::decode(head, salt))
+        else {
+            return Ok(look(head, salt));
+        };
+        let group = self.at(self.offset, left.min(header.group_bytes()))?;
+        Ok(look(group, salt))
+    }
+
+    /// Steps over a group that [`look`](Self::look) found.
+    pub(crate) fn step_over(&mut self, header: &GroupHeader) {
+        self.offset = header.end(self.offset).min(self.segment.header.bytes);
+    }
+
+    /// The batches of a group that [`look`](Self::look) found here, and the bytes that they are in.
+    pub(crate) fn batches(&mut self, header: &GroupHeader) -> io::Result<(Vec<BatchPlace>, &[u8])> {
+        let salt = self.segment.header.salt;
+        let offset = self.offset;
+        let group = self.at(offset, header.group_bytes())?;
+        let payload = &group[GROUP_HEADER_BYTES..];
+        let places = batches(header, payload, salt).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "a group changed while it was read")
+        })?;
+        Ok((places, payload))
+    }
+
+    /// Whether a group stands anywhere behind the reader's position.
+    pub(crate) fn has_group_behind(&mut self) -> io::Result<bool> {
+        let salt = self.segment.header.salt;
+        let mut offset = self.offset + BLOCK_BYTES;
+        while offset + (GROUP_HEADER_BYTES as u64) <= self.segment.header.bytes {
+            let head = self.at(offset, GROUP_HEADER_BYTES as u64)?;
+            if head.starts_with(GROUP_MARK.as_bytes()) && GroupHeader::decode(head, salt).is_some()
+            {
+                return Ok(true);
+            }
+            offset += BLOCK_BYTES;
+        }
+        Ok(false)
+    }
+
+    /// These bytes of the file, read with what follows them.
+    fn at(&mut self, offset: u64, len: u64) -> io::Result<&[u8]> {
+        let Window { memory, at, filled } = &mut self.window;
+        if offset < *at || offset + len > *at + *filled as u64 {
+            let read = len.max(WINDOW_BYTES).min(self.limit - offset);
+            let most = usize::try_from(read.max(MAX_KEPT_BYTES)).map_err(io::Error::other)?;
+            let read = usize::try_from(read).map_err(io::Error::other)?;
+            if memory.len() > most {
+                memory.truncate(most);
+                memory.shrink_to_fit();
+            }
+            if memory.len() < read {
+                // Not grown with what it holds, since that is read over.
+                *memory = Vec::new();
+                *memory = vec![0; read];
+            }
+            *filled = 0;
+            self.segment.file.read_exact_at(&mut memory[..read], offset)?;
+            (*at, *filled) = (offset, read);
+        }
+        let from = usize::try_from(offset - *at).map_err(io::Error::other)?;
+        Ok(&memory[from..from + usize::try_from(len).map_err(io::Error::other)?])
+    }
+}

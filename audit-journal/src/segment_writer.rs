@@ -1,0 +1,206 @@
+//! Commits groups of batches: one write and one sync each.
+
+use std::io;
+use std::sync::Arc;
+
+use audit_core::UniqueId;
+
+use crate::disk::{DiskFile, is_full};
+use crate::format::{
+    BLOCK_BYTES, EncodedBatch, FIRST_GROUP, GROUP_HEADER_BYTES, Position, group_header, parts,
+    space,
+};
+use crate::segment::Segment;
+
+/// The end of the journal, where groups are added. One for each opening, and so for each stream.
+#[derive(Debug)]
+pub(crate) struct SegmentWriter {
+    stream: UniqueId,
+    next_sequence: u64,
+    /// The segment that is written to, and where in it the next group begins.
+    open: Option<(Segment, u64)>,
+    /// Where the last durable group ends.
+    durable: Position,
+    /// Parts of a group that are written together. Kept for its memory.
+    buffer: Vec<u8>,
+    /// Parts from this size on, in bytes, are written from where they are.
+    own_write_from: usize,
+    failed: Option<Arc<io::Error>>,
+}
+
+/// A group that is durable.
+#[derive(Debug, Clone)]
+pub(crate) struct Committed {
+    /// The number of its first record.
+    pub(crate) first_sequence: u64,
+    /// The segment that it is in.
+    pub(crate) segment: Segment,
+    /// Where it begins.
+    pub(crate) offset: u64,
+    /// Where the next one begins.
+    pub(crate) end: u64,
+}
+
+/// A group that is not known to be durable.
+#[derive(Debug)]
+pub(crate) enum CommitError {
+    /// There is no segment to write it to. Nothing was written; once there is one, the same may be
+    /// tried again.
+    NoSegment,
+    /// There was no space to write it. It may be in the journal whole: if the process ends before
+    /// another group is durable, recovery may find it. The next group goes into another segment,
+    /// and once that is durable this one is not there any more.
+    NoSpace {
+        error: Arc<io::Error>,
+        /// Nothing more is written to it.
+        sealed: Segment,
+        /// The number that the next record will have.
+        next_sequence: u64,
+    },
+    /// This write or sync failed: whether the group is durable is not known, and neither is what
+    /// the kernel will say of the file from now on. The journal takes nothing more.
+    Failed(Arc<io::Error>),
+    /// An earlier one failed. Nothing was written.
+    Stopped(Arc<io::Error>),
+}
+
+impl SegmentWriter {
+    /// The end of a journal that was recovered up to `durable`, with no records of `stream` in it.
+    /// Parts of a group from `own_write_from` bytes on are not copied together with others before
+    /// they are written: [`OWN_WRITE_FROM`].
+    pub(crate) fn new(stream: UniqueId, durable: Position, own_write_from: usize) -> SegmentWriter {
+        SegmentWriter {
+            stream,
+            next_sequence: 0,
+            open: None,
+            durable,
+            buffer: Vec::new(),
+            own_write_from,
+            failed: None,
+        }
+    }
+
+    /// Whether a group of batches of so many bytes, headers included, fits into the segment that is
+    /// open.
+    pub(crate) fn has_room(&self, payload_bytes: u64) -> bool {
+        let space = (GROUP_HEADER_BYTES as u64 + payload_bytes).next_multiple_of(BLOCK_BYTES);
+        self.open.as_ref().is_some_and(|(segment, offset)| offset + space <= segment.header.bytes)
+    }
+
+    /// Whether a group of these batches needs another segment than the one that is open.
+    pub(crate) fn needs_segment(&self, batches: &[EncodedBatch]) -> bool {
+        self.open
+            .as_ref()
+            .is_none_or(|(segment, offset)| offset + space(batches) > segment.header.bytes)
+    }
+
+    /// Makes the batches durable, in this order, next to each other. `next_segment` is asked for a
+    /// prepared one when the open one is full.
+    ///
+    /// A crash before this returns: the group may be there whole, and then it will be delivered, or
+    /// it is torn, and then recovery leaves it out. Nobody was told of it. Once this has returned,
+    /// the group is found by every recovery.
+    ///
+    /// # Panics
+    ///
+    /// If the batches do not fit into a segment of their own.
+    pub(crate) fn commit(
+        &mut self,
+        batches: &[EncodedBatch],
+        next_segment: impl FnOnce() -> Option<Segment>,
+    ) -> Result<Committed, CommitError> {
+        if let Some(error) = &self.failed {
+            return Err(CommitError::Stopped(Arc::clone(error)));
+        }
+        if self.needs_segment(batches) {
+            let segment = next_segment().ok_or(CommitError::NoSegment)?;
+            let fits = FIRST_GROUP + space(batches) <= segment.header.bytes;
+            assert!(
+                fits,
+                "{} bytes do not fit into a segment of {}",
+                space(batches),
+                segment.header.bytes
+            );
+            self.open = Some((segment, FIRST_GROUP));
+        }
+        let (segment, offset) = self.open.as_mut().expect("opened above");
+        let salt = segment.header.salt;
+        let (header, text) =
+            group_header(salt, self.stream, self.next_sequence, self.durable, batches);
+        let parts = std::iter::once(&text[..]).chain(parts(batches));
+        let file = &*segment.file;
+        let written = write_parts(file, *offset, &mut self.buffer, self.own_write_from, parts);
+        if let Err(error) = written {
+            return Err(self.cannot_write(error));
+        }
+        if let Err(error) = segment.file.sync_data() {
+            // It may have dropped what it could not write, and the next sync would say that all is
+            // well. So there is no next one: what was acknowledged is durable, this group is not
+            // known to be, and only a recovery can tell.
+            return Err(self.stop(error));
+        }
+        let begin = *offset;
+        let end = header.end(begin);
+        *offset = end;
+        let segment = segment.clone();
+        self.durable = segment.position(end);
+        let first_sequence = self.next_sequence;
+        self.next_sequence += u64::from(header.count);
+        Ok(Committed { first_sequence, segment, offset: begin, end })
+    }
+
+    /// A write failed, and nothing was synced after it: all that was acknowledged is as durable as
+    /// before.
+    ///
+    /// Without space the journal goes on, but never in this segment: what was written of the group
+    /// may reach the disk at any time, and a group behind it would stand behind a hole. The next
+    /// group stands in another segment and names the same end before it as this one, which tells a
+    /// recovery that this one was given up. Until then a crash may leave this group whole, and it
+    /// is delivered. An error of another kind is the disk's: it stops the journal.
+    fn cannot_write(&mut self, error: io::Error) -> CommitError {
+        if !is_full(&error) {
+            return self.stop(error);
+        }
+        let (sealed, _) = self.open.take().expect("a segment was written to");
+        let next_sequence = self.next_sequence;
+        CommitError::NoSpace { error: Arc::new(error), sealed, next_sequence }
+    }
+
+    fn stop(&mut self, error: io::Error) -> CommitError {
+        let error = Arc::new(error);
+        self.failed = Some(Arc::clone(&error));
+        CommitError::Failed(error)
+    }
+}
+
+/// Parts from this size on, in bytes, are written from where they are. Smaller ones are copied
+/// together, which takes less time than a call for each.
+pub(crate) const OWN_WRITE_FROM: usize = 128 << 10;
+
+/// Writes these parts one behind the other, in as few calls as that is worth.
+fn write_parts<'a>(
+    file: &dyn DiskFile,
+    mut offset: u64,
+    buffer: &mut Vec<u8>,
+    own_write_from: usize,
+    parts: impl Iterator<Item = &'a [u8]>,
+) -> io::Result<()> {
+    buffer.clear();
+    let mut write = |bytes: &[u8]| {
+        file.write_all_at(bytes, offset)?;
+        offset += bytes.len() as u64;
+        Ok(())
+    };
+    for part in parts {
+        if part.len() < own_write_from {
+            buffer.extend_from_slice(part);
+            continue;
+        }
+        if !buffer.is_empty() {
+            write(buffer)?;
+            buffer.clear();
+        }
+        write(part)?;
+    }
+    if buffer.is_empty() { Ok(()) } else { write(buffer) }
+}

@@ -1,0 +1,224 @@
+//! The segments that exist now: written by the commits, read by the delivery, removed once they are
+//! delivered.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use audit_core::UniqueId;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::begin::note_begin;
+use crate::disk::{Disk, is_full, remove_if_there};
+use crate::format::{FIRST_GROUP, Position};
+use crate::recovery::RecoveredSegment;
+use crate::segment::{Segment, file_name};
+use crate::segment_writer::Committed;
+
+/// All segments that hold records or are prepared to, by ordinal.
+#[derive(Debug)]
+pub(crate) struct LiveSegments {
+    state: Mutex<State>,
+    /// Told of each removal: whoever prepares segments may have waited for room.
+    removed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    segments: BTreeMap<u32, LiveSegment>,
+    /// Bytes of all files, prepared ones included.
+    bytes: u64,
+    /// The disk had no room for another, when that was tried last.
+    lacks_room: bool,
+}
+
+/// A segment that holds records, as far as it is durable.
+#[derive(Debug, Clone)]
+pub(crate) struct LiveSegment {
+    pub(crate) segment: Segment,
+    pub(crate) stream: UniqueId,
+    /// The number after that of its last durable record.
+    pub(crate) next_sequence: u64,
+    /// Where its last durable group ends.
+    pub(crate) end: u64,
+    /// When it was clear that nothing more would be written to it. Not wall time, which may jump by
+    /// years in both directions.
+    pub(crate) sealed_at: Option<Instant>,
+}
+
+/// Tells of what one stream has made durable.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    live: Arc<LiveSegments>,
+    stream: UniqueId,
+    durable: watch::Sender<Position>,
+}
+
+impl Publisher {
+    /// Where the last durable group ends is sent to `durable`, which is closed when this is
+    /// dropped: then nothing more will be committed.
+    pub(crate) fn new(
+        live: Arc<LiveSegments>,
+        stream: UniqueId,
+        durable: watch::Sender<Position>,
+    ) -> Publisher {
+        Publisher { live, stream, durable }
+    }
+
+    /// Tells of a group of `count` records, before anybody has a receipt for it: whoever has one
+    /// and flushes must wait for this group too.
+    pub(crate) fn publish(&self, group: &Committed, count: u32) {
+        self.live.committed(group, self.stream, count, Instant::now());
+        self.durable.send_replace(group.segment.position(group.end));
+    }
+
+    /// Tells that nothing more will be written to a segment, though it is not full; the next record
+    /// will have the number `next_sequence`.
+    pub(crate) fn seal(&self, segment: &Segment, next_sequence: u64) {
+        self.live.sealed(segment, self.stream, next_sequence, Instant::now());
+    }
+
+    /// The stream.
+    pub(crate) fn stream(&self) -> UniqueId {
+        self.stream
+    }
+}
+
+impl LiveSegments {
+    /// Those that a recovery found. Nothing more is written to them.
+    pub(crate) fn recovered(segments: &[RecoveredSegment], now: Instant) -> LiveSegments {
+        let mut state = State::default();
+        for recovered in segments {
+            let RecoveredSegment { segment, stream, first_sequence: _, next_sequence, end } =
+                recovered;
+            state.bytes += segment.header.bytes;
+            let live = LiveSegment {
+                segment: segment.clone(),
+                stream: *stream,
+                next_sequence: *next_sequence,
+                end: *end,
+                sealed_at: Some(now),
+            };
+            state.segments.insert(segment.header.ordinal, live);
+        }
+        LiveSegments { state: Mutex::new(state), removed: Condvar::new() }
+    }
+
+    /// Counts a group that was made durable, of `count` records.
+    fn committed(&self, group: &Committed, stream: UniqueId, count: u32, now: Instant) {
+        let ordinal = group.segment.header.ordinal;
+        let mut state = self.state();
+        if !state.segments.contains_key(&ordinal) {
+            // The one before it is full.
+            if let Some((_, last)) = state.segments.iter_mut().next_back() {
+                last.sealed_at.get_or_insert(now);
+            }
+        }
+        let live = state.segments.entry(ordinal).or_insert_with(|| LiveSegment {
+            segment: group.segment.clone(),
+            stream,
+            next_sequence: group.first_sequence,
+            end: group.offset,
+            sealed_at: None,
+        });
+        live.next_sequence = group.first_sequence + u64::from(count);
+        live.end = group.end;
+    }
+
+    /// Notes that nothing more will be written to this segment, nor to any before it. It may hold
+    /// no durable group, and is removed in its turn all the same.
+    fn sealed(&self, segment: &Segment, stream: UniqueId, next_sequence: u64, now: Instant) {
+        let mut state = self.state();
+        // Its disk had no space.
+        state.lacks_room = true;
+        state.segments.entry(segment.header.ordinal).or_insert_with(|| LiveSegment {
+            segment: segment.clone(),
+            stream,
+            next_sequence,
+            end: FIRST_GROUP,
+            sealed_at: None,
+        });
+        for live in state.segments.values_mut() {
+            live.sealed_at.get_or_insert(now);
+        }
+    }
+
+    /// The first segment from this ordinal on.
+    pub(crate) fn from(&self, ordinal: u32) -> Option<LiveSegment> {
+        self.state().segments.range(ordinal..).next().map(|(_, live)| live.clone())
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.state().bytes
+    }
+
+    /// Prepares a segment, and counts it.
+    pub(crate) fn prepare(
+        &self,
+        disk: &dyn Disk,
+        ordinal: u32,
+        bytes: u64,
+        salt: u32,
+    ) -> io::Result<Segment> {
+        let prepared = Segment::prepare(disk, ordinal, bytes, salt);
+        let mut state = self.state();
+        state.lacks_room = prepared.as_ref().is_err_and(is_full);
+        if prepared.is_ok() {
+            state.bytes += bytes;
+        }
+        prepared
+    }
+
+    /// Whether the disk lacks the room for another.
+    pub(crate) fn lacks_room(&self) -> bool {
+        self.state().lacks_room
+    }
+
+    /// Waits until there is room for `bytes` more within `max_bytes`, or for `patience`. Says
+    /// whether there is.
+    pub(crate) fn wait_for_room(&self, bytes: u64, max_bytes: u64, patience: Duration) -> bool {
+        let full = |state: &mut State| state.bytes + bytes > max_bytes;
+        let waited = self.removed.wait_timeout_while(self.state(), patience, full);
+        let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        drop(state);
+        !timeout.timed_out()
+    }
+
+    /// Removes the oldest segments as long as `may_go` says so.
+    ///
+    /// A crash in here leaves a segment or removes it; what it held is in the bucket. It was noted
+    /// before that the journal begins behind it, so that recovery removes what is left of it, and
+    /// misses any other.
+    pub(crate) fn remove_while(
+        &self,
+        disk: &dyn Disk,
+        may_go: impl Fn(&LiveSegment) -> bool,
+    ) -> io::Result<()> {
+        while let Some(oldest) =
+            self.from(0).filter(|oldest| oldest.sealed_at.is_some() && may_go(oldest))
+        {
+            let ordinal = oldest.segment.header.ordinal;
+            note_begin(disk, ordinal + 1)?;
+            remove_if_there(disk, &file_name(ordinal))?;
+            disk.sync_directory()?;
+            let mut state = self.state();
+            state.segments.remove(&ordinal);
+            state.bytes -= oldest.segment.header.bytes;
+            drop(state);
+            self.removed.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Whether any segment holds records of this stream.
+    pub(crate) fn has(&self, stream: UniqueId) -> bool {
+        self.state().segments.values().any(|live| live.stream == stream)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,42 @@
+//! The bounds of settings.
+
+use std::fmt;
+
+/// The longest time that can be set, in milliseconds: one day.
+pub const MAX_TIME_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// The most objects that can be sent at once. Each is a connection.
+pub const MAX_IN_FLIGHT: usize = 1_024;
+
+/// Whether a value is within its bounds.
+pub fn within(
+    name: &'static str,
+    actual: u64,
+    least: u64,
+    most: u64,
+) -> Result<(), InvalidSettings> {
+    if (least..=most).contains(&actual) {
+        Ok(())
+    } else {
+        Err(InvalidSettings { name, actual, least, most })
+    }
+}
+
+/// A value that a sink cannot work with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidSettings {
+    /// The setting.
+    pub name: &'static str,
+    actual: u64,
+    least: u64,
+    most: u64,
+}
+
+impl fmt::Display for InvalidSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let InvalidSettings { name, actual, least, most } = self;
+        write!(f, "{name} is {actual}, and must be at least {least} and at most {most}")
+    }
+}
+
+impl std::error::Error for InvalidSettings {}

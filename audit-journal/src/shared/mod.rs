@@ -1,0 +1,10 @@
+//! Small parts that the sinks of this workspace share with the journal. No part of what the crate
+//! offers to others.
+#![allow(missing_docs, reason = "hidden")]
+
+pub mod bounds;
+pub mod executor;
+pub mod one_line;
+pub mod panic;
+pub mod pieces;
+pub mod take_once;

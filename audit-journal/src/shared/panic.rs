@@ -1,0 +1,31 @@
+//! A panic of one part of a sink, as the other parts see it: an outcome that is unknown.
+
+use std::any::Any;
+
+use futures::FutureExt;
+
+use super::one_line::scrub;
+
+/// What a panic said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Panicked(pub String);
+
+impl Panicked {
+    pub fn of(payload: &(dyn Any + Send)) -> Panicked {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        Panicked(scrub(text.unwrap_or("no message")))
+    }
+}
+
+/// Runs `work`. What it has changed when it panics must be of no more use, or right at any point.
+pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .map_err(|payload| Panicked::of(&*payload))
+}
+
+/// As [`catch`], for a future.
+pub async fn catch_in<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
+    let caught = std::panic::AssertUnwindSafe(work).catch_unwind().await;
+    caught.map_err(|payload| Panicked::of(&*payload))
+}

@@ -1,0 +1,34 @@
+//! A thing that is taken once: by the one who works on it, or by the caller who gives up and takes
+//! it back.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Holds a thing until somebody takes it.
+#[derive(Debug)]
+pub struct TakeOnce<T>(Mutex<Option<T>>);
+
+impl<T> TakeOnce<T> {
+    pub fn new(thing: T) -> TakeOnce<T> {
+        TakeOnce(Mutex::new(Some(thing)))
+    }
+
+    /// The thing, for whoever comes first.
+    pub fn take(&self) -> Option<T> {
+        self.lock().take()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// From which the thing was taken already.
+impl<T> Default for TakeOnce<T> {
+    fn default() -> TakeOnce<T> {
+        TakeOnce(Mutex::new(None))
+    }
+}

@@ -1,0 +1,79 @@
+//! Reads what stayed in a journal's directory of its delivery as the format describes it, and shares
+//! no code with what writes it.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// An object whose records have a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectReading {
+    pub first: u64,
+    /// With their line feeds.
+    pub lines: Vec<Vec<u8>>,
+    pub set_aside: bool,
+}
+
+/// What became of the records: for each stream its objects, by the number of their first record.
+pub type Reading = BTreeMap<String, Vec<Rc<ObjectReading>>>;
+
+/// What an object holds, as its destination writes it: its bytes, and how they are written.
+pub type LinesOf = fn(&[u8], &str) -> Result<Vec<Vec<u8>>, String>;
+
+/// Adds the objects that were set aside.
+pub fn add_set_aside(
+    reading: &mut Reading,
+    files: &BTreeMap<String, Vec<u8>>,
+    lines_of: LinesOf,
+) -> Result<(), String> {
+    const HEADER: usize = 242;
+    for (name, bytes) in files {
+        let Some(stem) = name.strip_suffix(".conflict") else { continue };
+        let wrong = || format!("{name} does not hold an object");
+        let (header, payload) = bytes.split_at_checked(HEADER).ok_or_else(wrong)?;
+        let header = std::str::from_utf8(header).map_err(|_| wrong())?;
+        let words: Vec<_> = header.split_ascii_whitespace().collect();
+        let [
+            "audit",
+            "object",
+            "1",
+            "stream",
+            stream,
+            "first",
+            first,
+            "count",
+            count,
+            "time",
+            _,
+            "as",
+            kind,
+            rest @ ..,
+        ] = &words[..]
+        else {
+            return Err(wrong());
+        };
+        let first = u64::from_str_radix(first, 16).map_err(|_| wrong())?;
+        if stem != format!("{stream}-{first:012}") || !matches!(rest, ["bytes", ..]) {
+            return Err(wrong());
+        }
+        let lines = lines_of(payload, kind).map_err(|what| format!("{name}: {what}"))?;
+        if u64::from_str_radix(count, 16) != Ok(lines.len() as u64) {
+            return Err(wrong());
+        }
+        let object = Rc::new(ObjectReading { first, lines, set_aside: true });
+        reading.entry((*stream).to_owned()).or_default().push(object);
+    }
+    Ok(())
+}
+
+/// How far each stream is said to be delivered.
+pub fn delivered(files: &BTreeMap<String, Vec<u8>>) -> Result<BTreeMap<String, u64>, String> {
+    let mut delivered = BTreeMap::new();
+    for (name, bytes) in files {
+        let Some(stream) = name.strip_suffix(".delivered") else { continue };
+        let next = std::str::from_utf8(bytes).ok().and_then(|text| {
+            u64::from_str_radix(text.strip_prefix("audit delivered 1 next ")?.get(..16)?, 16).ok()
+        });
+        delivered.insert(stream.to_owned(), next.ok_or_else(|| format!("{name} cannot be read"))?);
+    }
+    Ok(delivered)
+}

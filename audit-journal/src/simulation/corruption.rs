@@ -1,0 +1,552 @@
+//! Damage to a journal, of every kind that a disk or a person does, one at a time: what was
+//! acknowledged is read whole, or the journal is refused with the file and the offset.
+//!
+//! # What cannot be told from a journal that is well
+//!
+//! The journal knows of an acknowledged group by the groups behind it, which say up to where all
+//! was durable. So these go unnoticed:
+//!
+//! - The newest group, if two of its bytes or more are zero, or its first bytes up to its header's
+//!   end are: it then looks like a group that was being written when the power was cut. A flipped
+//!   bit in it is noticed, and so is any byte that became another than zero in a group without
+//!   zeros.
+//! - The newest group replaced by zeros beside the pieces of one that was torn behind it, if the
+//!   header of that one is missing.
+//! - The newest segments with records, if all segments from some ordinal on are gone, the one that
+//!   was prepared too: or replaced by their state of an earlier time, all of them together.
+//! - Bytes that no group was written to: what follows the header of a segment in its block, and a
+//!   group in its last one. Nothing is read there.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::needless_range_loop, reason = "offsets are what these tests are about")]
+
+use std::collections::BTreeMap;
+
+use audit_core::{Batch, UniqueId};
+use proptest::prelude::*;
+
+use crate::format::{
+    BLOCK_BYTES, EncodedBatch, FIRST_GROUP, Found, GROUP_HEADER_BYTES, SEGMENT_HEADER_BYTES,
+    SegmentHeader, look,
+};
+use crate::recovery_error::RecoveryError;
+use crate::segment::{Segment, SegmentReader, Window, file_name};
+use crate::segment_writer::SegmentWriter;
+use crate::simulation::disk::{Dice, SimulatedDisk};
+use crate::startup;
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// A record, with its stream and its number.
+type Records = Vec<(UniqueId, u64, Vec<u8>)>;
+
+const BLOCK: usize = BLOCK_BYTES as usize;
+const SEGMENT_BLOCKS: usize = 4;
+
+/// A journal that was written by the journal's own code, and what was acknowledged.
+struct Written {
+    disk: SimulatedDisk,
+    records: Records,
+    /// How many of them are in the last group.
+    last: usize,
+}
+
+/// Streams that each have groups of so many records. A long one takes two blocks.
+fn write(seed: u64, streams: &[&[usize]], prepares_ahead: bool) -> Written {
+    let disk = SimulatedDisk::new(seed);
+    let mut dice = Dice::new(seed);
+    let (mut records, mut last) = (Records::new(), 0);
+    for (n, groups) in streams.iter().enumerate() {
+        let stream = UniqueId::from_bits((n as u128 + 1) << 64);
+        let (recovered, _) = startup::read(&disk, stream).unwrap();
+        let mut writer = SegmentWriter::new(stream, recovered.end, 1_000);
+        let mut ordinal = recovered.next_ordinal;
+        let mut prepare = || {
+            let salt = u32::try_from(dice.next() >> 32).unwrap();
+            let segment =
+                Segment::prepare(&disk, ordinal, (SEGMENT_BLOCKS * BLOCK) as u64, salt).unwrap();
+            ordinal += 1;
+            segment
+        };
+        let mut next = None;
+        let mut sequence = 0;
+        for count in *groups {
+            let lines: Vec<_> = (0..*count as u64)
+                .map(|record| {
+                    format!("{{\"n\":{},\"@\":\"a b\"}}\n", sequence + record).into_bytes()
+                })
+                .collect();
+            // Two batches, if there are records for two.
+            let batches: Vec<_> = lines
+                .chunks(count.div_ceil(2))
+                .map(|lines| {
+                    EncodedBatch::new(Batch::from_lines(7, lines.concat().into()).unwrap())
+                })
+                .collect();
+            let committed =
+                writer.commit(&batches, || Some(next.take().unwrap_or_else(&mut prepare))).unwrap();
+            assert_eq!(committed.first_sequence, sequence);
+            if prepares_ahead && next.is_none() {
+                next = Some(prepare());
+            }
+            for line in lines {
+                records.push((stream, sequence, line));
+                sequence += 1;
+            }
+            last = *count;
+        }
+    }
+    disk.crash();
+    Written { disk, records, last }
+}
+
+/// All records, as the delivery reads them, or why the journal is refused.
+fn read(disk: &SimulatedDisk) -> Result<Records, RecoveryError> {
+    let (recovered, _) = startup::read(disk, UniqueId::from_bits(9999))?;
+    let mut records = Records::new();
+    for segment in recovered.segments {
+        let mut reader =
+            SegmentReader::new(segment.segment.clone(), FIRST_GROUP, Window::default());
+        while reader.position().offset < segment.end {
+            let Found::Group(header) = reader.look()? else { panic!("recovery saw a group here") };
+            let (places, payload) = reader.batches(&header)?;
+            let mut sequence = header.first_sequence;
+            for place in places {
+                for line in payload[place.lines].split_inclusive(|byte| *byte == b'\n') {
+                    records.push((header.stream, sequence, line.to_vec()));
+                    sequence += 1;
+                }
+            }
+            reader.step_over(&header);
+        }
+    }
+    Ok(records)
+}
+
+/// Recoveries that trust too much, to try whether these tests notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    AsItIs,
+    /// The first place without a whole group is the end of a segment.
+    StopsAtDamage,
+    /// A place without a whole group is stepped over.
+    AcceptsHoles,
+    /// Segments are taken for what their headers say, whatever their names are, and each group is
+    /// read where it is.
+    AcceptsAnyName,
+}
+
+impl Reader {
+    fn read(self, disk: &SimulatedDisk) -> Result<Records, RecoveryError> {
+        if self == Reader::AsItIs {
+            return read(disk);
+        }
+        let mut records = Records::new();
+        for (name, bytes) in disk.files().iter().filter(|(name, _)| name.ends_with(".journal")) {
+            let refused =
+                || RecoveryError::Damaged { file: name.clone(), offset: 0, what: String::new() };
+            let header =
+                SegmentHeader::decode(bytes).filter(|header| header.bytes == bytes.len() as u64);
+            let SegmentHeader { salt, ordinal, .. } = header.ok_or_else(refused)?;
+            if file_name(ordinal) != *name && self != Reader::AcceptsAnyName {
+                return Err(refused());
+            }
+            let mut at = BLOCK;
+            while at < bytes.len() {
+                let header = match look(&bytes[at..], salt) {
+                    Found::Group(header) => header,
+                    Found::Damaged(_) if self == Reader::AcceptsAnyName => return Err(refused()),
+                    Found::Nothing | Found::Torn | Found::Damaged(_)
+                        if self == Reader::AcceptsHoles =>
+                    {
+                        at += BLOCK;
+                        continue;
+                    }
+                    Found::Nothing | Found::Torn | Found::Damaged(_) => break,
+                };
+                let end = usize::try_from(at as u64 + header.group_bytes()).unwrap();
+                let payload = &bytes[at + GROUP_HEADER_BYTES..end];
+                let places = crate::format::batches(&header, payload, salt).unwrap();
+                let lines = places.iter().flat_map(|place| {
+                    payload[place.lines.clone()].split_inclusive(|byte| *byte == b'\n')
+                });
+                let numbered = (header.first_sequence..).zip(lines);
+                records.extend(numbered.map(|(n, line)| (header.stream, n, line.to_vec())));
+                at = usize::try_from(header.end(at as u64)).unwrap();
+            }
+        }
+        Ok(records)
+    }
+}
+
+/// The stream of the first group of a segment.
+fn stream_of(segment: &[u8]) -> Option<UniqueId> {
+    match look(&segment[BLOCK..], SegmentHeader::decode(segment)?.salt) {
+        Found::Group(header) => Some(header.stream),
+        Found::Nothing | Found::Torn | Found::Damaged(_) => None,
+    }
+}
+
+/// Whether what was acknowledged is read, or refused with a place that exists. Says which file and
+/// offset.
+fn check(
+    what: &str,
+    result: Result<Records, RecoveryError>,
+    acknowledged: &[(UniqueId, u64, Vec<u8>)],
+) -> Result<Option<(String, u64)>, String> {
+    match result {
+        Ok(records) if records == acknowledged => Ok(None),
+        Ok(records) => Err(format!(
+            "{what}: {} records are read, {} were acknowledged",
+            records.len(),
+            acknowledged.len()
+        )),
+        Err(RecoveryError::Damaged { file, offset, .. }) => {
+            if offset > (SEGMENT_BLOCKS * BLOCK) as u64 {
+                return Err(format!("{what}: refused at byte {offset} of {file}"));
+            }
+            Ok(Some((file, offset)))
+        }
+        Err(RecoveryError::Io(error)) => Err(format!("{what}: {error}")),
+    }
+}
+
+#[test]
+fn any_flipped_bit_is_harmless_or_noticed() {
+    let Written { disk, records, .. } = write(1, &[&[3, 1], &[2]], false);
+    assert!(matches!(check("whole", read(&disk), &records), Ok(None)));
+    let segments = disk.files().into_iter().filter(|(name, _)| name.ends_with(".journal"));
+    let (mut harmless, mut noticed) = (0, 0);
+    for (name, bytes) in segments {
+        for at in 0..bytes.len() {
+            // Between the groups nothing is read but what looks like the header of one, so one bit
+            // of each byte will do.
+            let written = bytes[at] != 0 || at % BLOCK < GROUP_HEADER_BYTES;
+            let bits = if written { 0..8 } else { at % 8..at % 8 + 1 };
+            for bit in bits {
+                let flip = |bytes: &mut Vec<u8>| bytes[at] ^= 1 << bit;
+                disk.alter(&name, flip);
+                match check(&format!("bit {bit} of byte {at} of {name}"), read(&disk), &records) {
+                    Ok(None) => {
+                        assert!(bytes[at] == 0, "bit {bit} of byte {at} of {name} is not noticed");
+                        harmless += 1;
+                    }
+                    Ok(Some((file, offset))) => {
+                        assert!(
+                            file == name && offset <= at as u64,
+                            "byte {at} of {name}: {file} {offset}"
+                        );
+                        noticed += 1;
+                    }
+                    Err(what) => panic!("{what}"),
+                }
+                disk.alter(&name, flip);
+            }
+        }
+    }
+    println!("{harmless} bits are harmless, {noticed} are noticed");
+    assert!(matches!(check("whole again", read(&disk), &records), Ok(None)));
+}
+
+/// What may be missing unnoticed after some damage: see the beginning of this file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hides {
+    Nothing,
+    LastGroup,
+    NewestSegment,
+}
+
+/// One thing that is done to a journal.
+struct Damage {
+    what: String,
+    files: Files,
+    hides: Hides,
+    /// It must be noticed, since it changes what was written.
+    must_be_noticed: bool,
+}
+
+fn damages(written: &Written) -> Vec<Damage> {
+    let files = written.disk.files();
+    let segments: Vec<_> =
+        files.keys().filter(|name| name.ends_with(".journal")).cloned().collect();
+    let used =
+        |bytes: &[u8], block: usize| bytes[block * BLOCK..][..BLOCK].iter().any(|byte| *byte != 0);
+    let last_used = segments.iter().rev().find(|name| used(&files[*name], 1)).unwrap();
+    let last_group = {
+        let salt = SegmentHeader::decode(&files[last_used]).unwrap().salt;
+        let groups = (1..SEGMENT_BLOCKS).filter(|block| {
+            matches!(look(&files[last_used][block * BLOCK..], salt), Found::Group(_))
+        });
+        groups.max().unwrap()
+    };
+    let mut damages = Vec::new();
+    let mut add =
+        |what: String, hides: Hides, must_be_noticed: bool, change: &dyn Fn(&mut Files)| {
+            let mut files = files.clone();
+            change(&mut files);
+            damages.push(Damage { what, files, hides, must_be_noticed });
+        };
+    let streams: Vec<_> = segments.iter().map(|name| stream_of(&files[name])).collect();
+    for (n, name) in segments.iter().enumerate() {
+        for len in (0..SEGMENT_BLOCKS).map(|block| block * BLOCK).chain([
+            79,
+            5000,
+            SEGMENT_BLOCKS * BLOCK - 1,
+        ]) {
+            add(format!("{name} cut off at {len}"), Hides::Nothing, true, &|files| {
+                files.get_mut(name).unwrap().truncate(len)
+            });
+        }
+        add(format!("{name} made longer"), Hides::Nothing, true, &|files| {
+            files.get_mut(name).unwrap().push(0)
+        });
+        let hides = match streams[n] {
+            None => Hides::Nothing,
+            Some(_) if n + 1 == segments.len() => Hides::NewestSegment,
+            Some(_) => Hides::Nothing,
+        };
+        let must_be_noticed = streams[n].is_some() && hides == Hides::Nothing;
+        add(format!("{name} missing"), hides, must_be_noticed, &|files| {
+            files.remove(name);
+        });
+        for other in &segments[n + 1..] {
+            add(format!("{name} and {other} swapped"), Hides::Nothing, true, &|files| {
+                let (one, two) = (files[name].clone(), files[other].clone());
+                files.insert(name.clone(), two);
+                files.insert(other.clone(), one);
+            });
+            add(format!("{name} under the name of {other}"), Hides::Nothing, true, &|files| {
+                let bytes = files[name].clone();
+                files.insert(other.clone(), bytes);
+            });
+        }
+        add(format!("{name} twice"), Hides::Nothing, true, &|files| {
+            let bytes = files[name].clone();
+            files.insert(file_name(u32::try_from(segments.len()).unwrap() + 1), bytes);
+        });
+        for block in 0..SEGMENT_BLOCKS {
+            let written = used(&files[name], block);
+            let in_last = name == last_used && block >= last_group;
+            let hides = if in_last { Hides::LastGroup } else { Hides::Nothing };
+            add(format!("{name} block {block} zero"), hides, written && !in_last, &|files| {
+                files.get_mut(name).unwrap()[block * BLOCK..][..BLOCK].fill(0);
+            });
+            for other in segments.iter().filter(|other| *other != name) {
+                let same =
+                    files[name][block * BLOCK..][..BLOCK] == files[other][block * BLOCK..][..BLOCK];
+                add(
+                    format!("{name} block {block} from {other}"),
+                    hides,
+                    written && !same && !in_last,
+                    &|files| {
+                        let bytes = files[other][block * BLOCK..][..BLOCK].to_vec();
+                        files.get_mut(name).unwrap()[block * BLOCK..][..BLOCK]
+                            .copy_from_slice(&bytes);
+                    },
+                );
+            }
+            for other in block + 1..SEGMENT_BLOCKS {
+                add(
+                    format!("{name} blocks {block} and {other} swapped"),
+                    hides,
+                    written && !in_last,
+                    &|files| {
+                        let bytes = files.get_mut(name).unwrap();
+                        let (one, two) = bytes.split_at_mut(other * BLOCK);
+                        one[block * BLOCK..][..BLOCK].swap_with_slice(&mut two[..BLOCK]);
+                    },
+                );
+            }
+        }
+    }
+    damages
+}
+
+/// Damages journals in all ways. `Err` says which one was not noticed.
+fn damage_all(reader: Reader) -> Result<(usize, usize), String> {
+    let (mut read_well, mut refused) = (0, 0);
+    // Groups of 200 records take two blocks.
+    let journals: [(&[&[usize]], bool); 5] = [
+        (&[&[2]], false),
+        (&[&[3, 1, 2, 200, 4], &[5, 1]], false),
+        (&[&[3, 1, 2, 200, 4], &[5, 1]], true),
+        (&[&[1, 200], &[], &[200, 1, 1, 2, 1]], true),
+        (&[&[1, 1, 1, 1, 1, 1, 1, 200]], true),
+    ];
+    for (n, (streams, prepares_ahead)) in journals.iter().enumerate() {
+        let written = write(n as u64, streams, *prepares_ahead);
+        let all = &written.records[..];
+        check("whole", reader.read(&written.disk), all)?;
+        let but_last = &all[..all.len() - written.last];
+        let own_segments = |name: &str| written.disk.files().contains_key(name);
+        for Damage { what, files, hides, must_be_noticed } in damages(&written) {
+            let result = reader.read(&SimulatedDisk::with_files(0, &files));
+            let what = format!("journal {n}, {what}");
+            let may_read = |records: &[(UniqueId, u64, Vec<u8>)]| match hides {
+                Hides::Nothing => false,
+                Hides::LastGroup => records == but_last,
+                Hides::NewestSegment => all.starts_with(records),
+            };
+            match result {
+                Ok(records) if may_read(&records) => {}
+                result => match check(&what, result, all)? {
+                    None if must_be_noticed => return Err(format!("{what}: not noticed")),
+                    None => read_well += 1,
+                    Some((file, _)) => {
+                        assert!(own_segments(&file) || what.contains("twice"), "{what}: {file}");
+                        refused += 1;
+                    }
+                },
+            }
+        }
+    }
+    Ok((read_well, refused))
+}
+
+#[test]
+fn what_was_acknowledged_is_read_or_refused_with_its_place() {
+    let (read_well, refused) = damage_all(Reader::AsItIs).unwrap();
+    println!("{read_well} damaged journals are read well, {refused} refused");
+    assert!(read_well > 0 && refused > 300, "{read_well} {refused}");
+}
+
+#[test]
+fn a_recovery_that_trusts_too_much_is_caught() {
+    for reader in [Reader::StopsAtDamage, Reader::AcceptsHoles, Reader::AcceptsAnyName] {
+        println!("{reader:?}: {}", damage_all(reader).unwrap_err());
+    }
+}
+
+/// Journals that a power cut left, with a torn group or without.
+#[test]
+fn damage_after_a_crash_is_noticed_too() {
+    let (mut torn, mut refused) = (0, 0);
+    for seed in 0..150 {
+        let Written { disk, records, .. } = write(seed, &[&[3, 1, 2], &[2, 1]], false);
+        let stream = UniqueId::from_bits(1 << 100);
+        let (recovered, _) = startup::read(&disk, stream).unwrap();
+        let mut writer = SegmentWriter::new(stream, recovered.end, 1_000);
+        let bytes = (8 * BLOCK) as u64;
+        let segment = Segment::prepare(&disk, recovered.next_ordinal, bytes, 77).unwrap();
+        let group = |first: u64, count: u64| -> (Records, Vec<EncodedBatch>) {
+            let record = |n| (stream, n, format!("{{\"n\":{n},\"@\":\"a b\"}}\n").into_bytes());
+            let records: Records = (first..first + count).map(record).collect();
+            let lines: Vec<u8> = records.iter().flat_map(|record| record.2.clone()).collect();
+            (records, vec![EncodedBatch::new(Batch::from_lines(7, lines.into()).unwrap())])
+        };
+        // Two groups are acknowledged, and the third one is cut short.
+        let (one, two, three) = (group(0, 2), group(2, 200), group(202, 250));
+        let mut all = records;
+        writer.commit(&one.1, || Some(segment)).unwrap();
+        assert_eq!(writer.commit(&two.1, || None).unwrap().end, 4 * BLOCK_BYTES);
+        all.extend(one.0.into_iter().chain(two.0));
+        disk.stop_at(disk.operation() + 1);
+        writer.commit(&three.1, || None).unwrap_err();
+        disk.crash();
+        let with_third: Records = all.iter().cloned().chain(three.0).collect();
+        let is_well = |records: &Records| *records == all || *records == with_third;
+        let name = file_name(recovered.next_ordinal);
+        let image = disk.files();
+        let whole = read(&SimulatedDisk::with_files(0, &image)).unwrap();
+        assert!(is_well(&whole), "seed {seed}");
+        torn +=
+            usize::from(whole == all && image[&name][4 * BLOCK..].iter().any(|byte| *byte != 0));
+
+        let mut dice = Dice::new(seed);
+        let mut refuses = |what: &str, must_be_noticed: bool, change: &dyn Fn(&mut Vec<u8>)| {
+            let mut files = image.clone();
+            change(files.get_mut(&name).unwrap());
+            match read(&SimulatedDisk::with_files(0, &files)) {
+                Ok(records) => {
+                    assert!(!must_be_noticed, "seed {seed}, {what} is not noticed");
+                    assert!(is_well(&records), "seed {seed}, {what}: {} records", records.len());
+                }
+                Err(RecoveryError::Damaged { file, offset, .. }) => {
+                    assert!(file == name && offset < bytes, "seed {seed}, {what}: {file} {offset}");
+                    refused += 1;
+                }
+                Err(RecoveryError::Io(error)) => panic!("seed {seed}, {what}: {error}"),
+            }
+        };
+        for _ in 0..10 {
+            let (at, bit) = (dice.below(8 * BLOCK), dice.below(8));
+            let acknowledged = at < 4 * BLOCK && image[&name][at] != 0;
+            refuses(&format!("bit {bit} of byte {at}"), acknowledged, &|bytes| {
+                bytes[at] ^= 1 << bit
+            });
+        }
+        refuses("the first group zero", true, &|bytes| bytes[BLOCK..2 * BLOCK].fill(0));
+        refuses("the header of the segment zero", true, &|bytes| bytes[..BLOCK].fill(0));
+        refuses("cut off behind what was acknowledged", true, &|bytes| bytes.truncate(4 * BLOCK));
+    }
+    println!("{torn} torn groups, {refused} refused");
+    assert!(torn > 50 && refused > 450, "{torn} {refused}");
+}
+
+/// A segment of the file name's ordinal, with these bytes behind its header.
+fn segment_file(salt: u32, rest: &[u8]) -> Files {
+    let bytes = (BLOCK + rest.len().next_multiple_of(BLOCK)) as u64;
+    let mut file = SegmentHeader { ordinal: 1, salt, bytes }.encode();
+    assert_eq!(file.len(), SEGMENT_HEADER_BYTES);
+    file.resize(BLOCK, 0);
+    file.extend_from_slice(rest);
+    file.resize(usize::try_from(bytes).unwrap(), 0);
+    Files::from([(file_name(1), file)])
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_no_segment(bytes: Vec<u8>) {
+        let disk = SimulatedDisk::with_files(0, &Files::from([(file_name(1), bytes)]));
+        prop_assert!(read(&disk).is_err());
+    }
+
+    /// Bytes behind a header, whatever they are, give no record.
+    #[test]
+    fn any_bytes_are_no_group(salt: u32, bytes in prop::collection::vec(any::<u8>(), 0..9000)) {
+        let records = read(&SimulatedDisk::with_files(0, &segment_file(salt, &bytes)));
+        prop_assert!(records.map_or(true, |records| records.is_empty()));
+    }
+
+    /// However pieces of a journal's files are moved, overwritten and cut, what is read was
+    /// written, in its place.
+    #[test]
+    fn what_is_read_was_written(
+        edits in prop::collection::vec((any::<u64>(), 0usize..5), 1..6), seed in 0u64..20,
+    ) {
+        let Written { disk, records, .. } = write(seed, &[&[3, 1, 2, 200, 4], &[5, 1]], seed % 2 == 0);
+        let mut files = disk.files();
+        let names: Vec<_> = files.keys().cloned().collect();
+        for (seed, kind) in edits {
+            let mut dice = Dice::new(seed);
+            let name = names[dice.below(names.len())].clone();
+            let from = files[&names[dice.below(names.len())]].clone();
+            let into = files.get_mut(&name).unwrap();
+            if into.is_empty() || from.is_empty() {
+                continue;
+            }
+            let at = dice.below(into.len());
+            match kind {
+                0 => into[at] = u8::try_from(dice.below(256)).unwrap(),
+                1 => into.truncate(at),
+                2 => {
+                    let end = (at + dice.below(5000)).min(into.len());
+                    into[at..end].fill(0);
+                }
+                3 => {
+                    // A block of another file, or of this one.
+                    let (to, from_at) = (at / BLOCK * BLOCK, dice.below(from.len()) / BLOCK * BLOCK);
+                    let len = BLOCK.min(into.len() - to).min(from.len() - from_at);
+                    into[to..to + len].copy_from_slice(&from[from_at..from_at + len]);
+                }
+                _ => *into = from,
+            }
+        }
+        if let Ok(read) = read(&SimulatedDisk::with_files(0, &files)) {
+            for record in &read {
+                prop_assert!(records.contains(record), "{record:?} was never written");
+            }
+            prop_assert!(read.windows(2).all(|pair| (pair[0].0, pair[0].1) < (pair[1].0, pair[1].1)));
+        }
+    }
+}

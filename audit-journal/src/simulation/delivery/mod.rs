@@ -1,0 +1,545 @@
+//! The journal, its delivery and a destination together, on a disk and with requests that fail in
+//! every way, from seed to seed.
+//!
+//! Each seed is a few openings of one journal, one after the other. In each, groups are committed
+//! while the real delivery brings them to the bucket; time passes, segments are removed, requests
+//! get lost, the disk refuses; and then the process ends in order, or dies at any operation of its
+//! disk or any request to the bucket, with the power or without. The last opening meets no faults
+//! and ends in order.
+//!
+//! What must hold is checked by code that reads the bucket for itself:
+//!
+//! - Every record whose commit returned is in the bucket exactly once, with the number that it was
+//!   given; where another's object stands under its key, it is in one file that was set aside, and
+//!   nowhere in the bucket. No object divides a batch, and nothing is invented.
+//! - Whatever is sent for a key is always the same bytes, and its plan is durable before the first
+//!   of it.
+//! - A stream is never said to be delivered beyond what is there, a flush is never answered before,
+//!   and always in the end.
+//! - A panic of the bucket's client, of any call of the disk, of what is done on other threads, or
+//!   of a request changes none of that.
+//! - Neither does a cancellation: callers drop the future of their `persist` while it waits for
+//!   room, while its batch is queued, written, or acknowledged; tasks of requests are aborted
+//!   wherever they are, and so is the task of the delivery. Each caller that waits hears of its own
+//!   batch, and what the others had of the queue's room is free again.
+//! - An opening never refuses what was left, and an orderly end comes to its end.
+//!
+//! `cargo test -p audit-journal --lib simulation::delivery` runs 20,000 seeds with the simulation's
+//! own destination; `audit-sink-s3` runs the same with its bucket. More, and others:
+//!
+//! ```text
+//! AUDIT_SIMULATION_FIRST_SEED=1000000 AUDIT_SIMULATION_SEEDS=2000000 \
+//!     cargo test --release -p audit-journal --lib simulation::delivery::tests::acknowledged -- --nocapture
+//! ```
+
+mod check;
+mod scenarios;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod trouble;
+mod variants;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use audit_core::testing::{ManualClock, SeededRandom};
+use audit_core::{Random, Receipt, SinkError, UniqueId};
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use self::trouble::{PanickyRandom, SimulatedExecutor, Trouble};
+use self::variants::{BadDisk, Variant};
+use super::bucket::{Believes, Manners, SimulatedBucket};
+use super::checkers::journal as journal_checker;
+use super::destination::{Endpoint, Known, Sending};
+use super::disk::faulty::{FaultyDisk, Injected};
+use super::disk::{Dice, Fault, SimulatedDisk};
+use super::number;
+use crate::JournalSettings;
+use crate::commit::{self, Bounds, Committer, Journal};
+use crate::delivery::{Command, JournalDelivery, Parts};
+use crate::disk::Disk;
+use crate::format::Position;
+use crate::health::HealthBoard;
+use crate::plan::{Decided, DecidedObject};
+use crate::recovery::Recovered;
+use crate::recovery_error::RecoveryError;
+use crate::segment::Segment;
+use crate::segment_writer::SegmentWriter;
+use crate::segments::{LiveSegments, Publisher};
+use crate::startup;
+
+/// Batches that were to be committed together.
+#[derive(Debug)]
+struct Group {
+    /// The lines of each batch.
+    batches: Vec<Vec<Vec<u8>>>,
+}
+
+impl Group {
+    fn records(&self) -> u64 {
+        self.batches.iter().map(|batch| batch.len() as u64).sum()
+    }
+}
+
+/// What one opening acknowledged.
+#[derive(Debug)]
+struct Stream {
+    id: UniqueId,
+    /// Their commit returned, or a recovery has found them.
+    groups: Vec<Group>,
+    /// Their commit did not return. One of them may be in the journal behind the others.
+    unknown: Vec<Group>,
+}
+
+impl Stream {
+    fn new(id: UniqueId) -> Stream {
+        Stream { id, groups: Vec::new(), unknown: Vec::new() }
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.groups.iter().map(Group::records).sum()
+    }
+}
+
+/// What happened in a seed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Figures {
+    /// Records.
+    acknowledged: u64,
+    /// Callers that dropped the future of their `persist`.
+    left: u64,
+    /// Tasks of requests that were aborted before they had ended.
+    aborted: u64,
+}
+
+/// How the journal is set in one opening.
+#[derive(Debug, Clone)]
+struct Config {
+    /// Of what a destination is asked to send.
+    packs: bool,
+    max_object_bytes: usize,
+    max_pending_bytes: usize,
+    journal: JournalSettings,
+}
+
+/// One opening.
+struct Process {
+    sink: Arc<Journal>,
+    callers: Vec<Caller>,
+    committer: Committer,
+    live: Arc<LiveSegments>,
+    durable: watch::Receiver<Position>,
+    commands: mpsc::UnboundedSender<Command>,
+    delivery: JoinHandle<()>,
+    prepared: VecDeque<Segment>,
+    next_ordinal: u32,
+    flushes: Vec<Flush>,
+    health: Arc<HealthBoard>,
+    disk: Arc<dyn Disk>,
+    /// The thread that commits has panicked.
+    is_stopped: bool,
+}
+
+/// Somebody waits until this batch is durable.
+struct Caller {
+    persist: BoxFuture<'static, Result<Receipt, SinkError>>,
+    lines: Vec<Vec<u8>>,
+}
+
+/// Somebody waits until these records are in the bucket.
+struct Flush {
+    answer: oneshot::Receiver<()>,
+    records: BTreeMap<String, u64>,
+}
+
+/// How an opening ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    InOrder,
+    Died,
+}
+
+struct Simulation<E> {
+    endpoint: PhantomData<E>,
+    disk: SimulatedDisk,
+    bucket: SimulatedBucket,
+    manners: Manners,
+    trouble: Arc<Trouble>,
+    panics: u64,
+    dice: Dice,
+    clock: Arc<ManualClock>,
+    random: Arc<SeededRandom>,
+    variant: Variant,
+    streams: Vec<Stream>,
+    records: u64,
+    known: Known,
+    /// The longest pause between requests for one object.
+    retry_cap_ms: u64,
+    /// How long delivered segments are kept, if that is not for the dice to say.
+    retention: Option<Duration>,
+    /// Of 100 callers, how many leave at each step of theirs; and of 100 steps, at how many a
+    /// request is aborted.
+    cancels: usize,
+    left: u64,
+    aborted: u64,
+    /// The first object of each stream whose request was aborted in the last opening.
+    aborted_from: BTreeMap<UniqueId, u64>,
+}
+
+/// 2026-01-01.
+const NOW_MS: i64 = 1_767_225_600_000;
+
+impl<E: Endpoint> Simulation<E> {
+    fn new(seed: u64, variant: Variant) -> Simulation<E> {
+        let mut dice = Dice::new(seed);
+        let disk = SimulatedDisk::new(dice.next());
+        let looks = !matches!(
+            variant,
+            Variant::PlansAfterSending
+                | Variant::PlansWithoutFileSync
+                | Variant::PlansWithoutDirectorySync
+        );
+        let believes = if variant == Variant::BelievesSilence {
+            Believes::Silence
+        } else if variant == Variant::BelievesExists {
+            Believes::Exists
+        } else if variant == Variant::DropsPanicked {
+            Believes::Panics
+        } else {
+            Believes::Nothing
+        };
+        let manners = Manners {
+            faults: [0, 10, 30, 60][dice.below(4)],
+            panics: [0, 0, 5, 25][dice.below(4)],
+            foreign: [0, 0, 0, 15][dice.below(4)],
+            overwrites: dice.chance(1, 6),
+            attributes: dice.chance(5, 6),
+            believes,
+            wants_plans: looks,
+        };
+        let bucket = SimulatedBucket::new(dice.next(), manners, disk.clone());
+        let cancels = [0, 3, 15, 40][dice.below(4)];
+        Simulation {
+            endpoint: PhantomData,
+            disk,
+            bucket,
+            manners,
+            trouble: Arc::new(Trouble::new(&mut dice)),
+            panics: 0,
+            clock: Arc::new(ManualClock::at(NOW_MS)),
+            random: Arc::new(SeededRandom::new(dice.next())),
+            dice,
+            variant,
+            streams: Vec::new(),
+            records: 0,
+            known: Known::default(),
+            retry_cap_ms: 500,
+            retention: None,
+            cancels,
+            left: 0,
+            aborted: 0,
+            aborted_from: BTreeMap::new(),
+        }
+    }
+
+    async fn run(mut self) -> Result<Figures, String> {
+        for _ in 0..self.dice.within(1..5) {
+            self.plan_trouble();
+            let ended = match self.open()? {
+                Some(process) => self.work(process).await?,
+                None => Ended::Died,
+            };
+            if self.dice.chance(6, 10) {
+                self.disk.crash()
+            } else {
+                self.disk.kill()
+            }
+            self.check(ended == Ended::InOrder)?;
+        }
+        self.bucket.set_faults(0);
+        self.bucket.stop_at(None);
+        self.trouble.panics.store(0, Ordering::Relaxed);
+        self.cancels = 0;
+        let mut process = self.open()?.ok_or("a journal cannot be opened on a disk that works")?;
+        self.commit(&mut process)?;
+        self.flush(&mut process);
+        if self.end(process).await? != Ended::InOrder {
+            return Err("a process died of nothing".to_owned());
+        }
+        self.disk.crash();
+        self.check(true)?;
+        let (_, decided) =
+            startup::read(&self.disk, self.new_stream()).map_err(|error| error.to_string())?;
+        if let Some(object) = decided.objects.first() {
+            return Err(format!("{} is still to be sent", object.plan.file_name()));
+        }
+        let acknowledged = self.streams.iter().map(Stream::acknowledged).sum();
+        Ok(Figures { acknowledged, left: self.left, aborted: self.aborted })
+    }
+
+    fn plan_trouble(&mut self) {
+        let now = self.disk.operation();
+        let ahead = |dice: &mut Dice| {
+            let most = [20, 60, 200][dice.below(3)];
+            dice.below(most) as u64
+        };
+        if self.dice.chance(1, 2) {
+            let at = now + ahead(&mut self.dice);
+            self.disk.stop_at(at);
+        }
+        let at =
+            self.dice.chance(1, 4).then(|| self.bucket.requests() + 1 + self.dice.below(12) as u64);
+        self.bucket.stop_at(at);
+        for _ in 0..self.dice.below(3) {
+            let from = now + ahead(&mut self.dice);
+            let calls = if self.dice.chance(2, 3) { 1 } else { self.dice.within(1..6) as u64 };
+            self.disk.fail(from..from + calls, Fault::any(&mut self.dice));
+        }
+        if self.dice.chance(1, 5) {
+            let from = now + ahead(&mut self.dice);
+            let calls = [1, 4, 30][self.dice.below(3)];
+            self.disk.lack_space(from..from + calls);
+        }
+    }
+
+    fn config(&mut self) -> Config {
+        let dice = &mut self.dice;
+        // Setting up zstd takes most of the time.
+        let packs = dice.chance(1, 6);
+        let max_object_bytes = dice.within(1..600);
+        // Callers wait for each other's room, and each batch has room.
+        let max_pending_bytes = [1 << 20, 6_000][dice.below(2)];
+        let journal = JournalSettings {
+            segment_bytes: dice.within(3..8) as u64 * 4096,
+            // What is full lets go of segments at once.
+            max_bytes: [u64::MAX, 40 * 4096, 0][dice.below(3)],
+            cut_after_ms: [0, 100, 5_000][dice.below(3)],
+            retention_ms: [0, 100, 90_000][dice.below(3)],
+            max_in_flight: dice.within(1..5),
+            ..JournalSettings::new("")
+        };
+        let journal = match self.retention {
+            Some(retention) => JournalSettings {
+                max_bytes: u64::MAX,
+                retention_ms: u64::try_from(retention.as_millis()).unwrap(),
+                ..journal
+            },
+            None => journal,
+        };
+        Config { packs, max_object_bytes, max_pending_bytes, journal }
+    }
+
+    fn new_stream(&self) -> UniqueId {
+        UniqueId::generate(&*self.clock, &*self.random)
+    }
+
+    /// Opens the journal, again where the disk fails. `None` if the process died.
+    fn open(&mut self) -> Result<Option<Process>, String> {
+        let disk: Arc<dyn Disk> = if self.variant == Variant::AsItIs {
+            Arc::new(self.disk.clone())
+        } else {
+            Arc::new(BadDisk::new(self.disk.clone(), self.variant))
+        };
+        for _ in 0..100 {
+            let stream = self.new_stream();
+            match startup::read(&*disk, stream) {
+                Ok((recovered, decided)) => {
+                    self.settle()?;
+                    return Ok(Some(self.start(disk, stream, &recovered, decided)));
+                }
+                Err(RecoveryError::Io(_)) if self.disk.is_stopped() => return Ok(None),
+                Err(RecoveryError::Io(_)) => {}
+                Err(error @ RecoveryError::Damaged { .. }) => {
+                    return Err(format!("opening refuses: {error}"));
+                }
+            }
+        }
+        Err("a journal cannot be opened".to_owned())
+    }
+
+    fn start(
+        &mut self,
+        disk: Arc<dyn Disk>,
+        stream: UniqueId,
+        recovered: &Recovered,
+        mut decided: Decided,
+    ) -> Process {
+        let Config { packs, max_object_bytes, max_pending_bytes, journal } = self.config();
+        if self.variant == Variant::ForgetsPlans {
+            decided.objects.clear();
+        }
+        let aborted_from = std::mem::take(&mut self.aborted_from);
+        if self.variant == Variant::TakesAbortedAsUnsent {
+            decided.objects.retain(|DecidedObject { plan, .. }| {
+                aborted_from.get(&plan.stream).is_none_or(|from| plan.first_sequence < *from)
+            });
+        }
+        let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
+        let (durable, committed) = watch::channel(recovered.end);
+        let (commands, received) = mpsc::unbounded_channel();
+        // While it is opened it is read by one who hears of a panic.
+        let trouble = Arc::clone(&self.trouble);
+        let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(disk, move |_, _| {
+            trouble.panics().map(|carried_out| Injected::Panics { carried_out })
+        }));
+        let random = SeededRandom::new(self.dice.next());
+        let random: Arc<dyn Random> = Arc::new(PanickyRandom(random, Arc::clone(&self.trouble)));
+        let health = HealthBoard::new(String::new());
+        let bounds = Bounds { max_pending_bytes, persist_timeout: Duration::from_secs(20) };
+        let sending = Sending {
+            packs,
+            put_timeout_ms: 1_000,
+            retry_base_ms: 10,
+            retry_cap_ms: self.retry_cap_ms,
+            blocked_retry_cap_ms: 5_000,
+            random,
+            health: Arc::clone(&health),
+        };
+        let destination = E::destination(&self.bucket, sending);
+        let delivery = JournalDelivery::new(Parts {
+            disk: Arc::clone(&disk),
+            live: Arc::clone(&live),
+            executor: Arc::new(SimulatedExecutor(Arc::clone(&self.trouble))),
+            destination,
+            health: Arc::clone(&health),
+            max_object_bytes,
+            journal: journal.clone(),
+            own_stream: Some(stream),
+            durable: committed,
+            commands: received,
+            decided,
+        });
+        self.streams.push(Stream::new(stream));
+        self.trouble.requests.lock().unwrap().clear();
+        let watching = durable.subscribe();
+        let (sink, committer, ..) = Journal::connect(commit::Parts {
+            disk: Arc::clone(&disk),
+            writer: SegmentWriter::new(stream, recovered.end, 1_000),
+            live: Arc::clone(&live),
+            next_ordinal: recovered.next_ordinal,
+            random: Arc::clone(&self.random) as Arc<dyn Random>,
+            stream,
+            durable,
+            delivery: commands.clone(),
+            ended: watch::channel(false).1,
+            health: Arc::clone(&health),
+            bounds,
+            journal,
+        });
+        Process {
+            sink: Arc::new(sink),
+            callers: Vec::new(),
+            committer,
+            durable: watching,
+            live,
+            commands,
+            delivery: tokio::spawn(delivery.run()),
+            prepared: VecDeque::new(),
+            next_ordinal: recovered.next_ordinal,
+            flushes: Vec::new(),
+            health,
+            disk,
+            is_stopped: false,
+        }
+    }
+
+    /// What a recovery has decided stays so.
+    fn settle(&mut self) -> Result<(), String> {
+        let reading = journal_checker::read(&self.disk.files())?;
+        for stream in &mut self.streams {
+            let id = stream.id.to_string();
+            let unknown = std::mem::take(&mut stream.unknown);
+            let Some(there) = reading.streams.iter().find(|there| there.stream == id) else {
+                continue;
+            };
+            let must = stream.acknowledged().saturating_sub(there.first);
+            let behind = there.records.get(usize::try_from(must).unwrap()..).unwrap_or_default();
+            let is_found = |group: &Group| group.batches.iter().flatten().eq(behind);
+            match unknown.into_iter().find(is_found) {
+                None if !behind.is_empty() => {
+                    return Err(format!("records of {id} are found that nobody wrote"));
+                }
+                found => stream.groups.extend(found),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Process {
+    /// Nothing more will be committed.
+    fn stop(&mut self) {
+        self.is_stopped = true;
+        let nothing = watch::channel(Position { ordinal: 0, offset: 0 }).0;
+        let stream = self.committer.publisher.stream();
+        self.committer.publisher = Publisher::new(Arc::clone(&self.live), stream, nothing);
+    }
+}
+
+async fn died(process: Process) -> Result<Ended, String> {
+    process.delivery.abort();
+    match process.delivery.await {
+        Err(error) if error.is_panic() => Err(format!("the delivery panicked: {error}")),
+        Ok(()) | Err(_) => Ok(Ended::Died),
+    }
+}
+
+pub use self::scenarios::{
+    a_day_without_the_destination, a_disk_without_room, clock_jumps_backwards, refusals_that_end,
+};
+
+/// Runs one seed; a panic is a failure too.
+fn run<E: Endpoint>(seed: u64, variant: Variant) -> Result<Figures, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let simulation = Simulation::<E>::new(seed, variant);
+    catch_unwind(AssertUnwindSafe(|| runtime.block_on(simulation.run()))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        Err(text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned())
+    })
+}
+
+/// Runs so many seeds, unless the environment says otherwise. `how` says how to replay one.
+pub fn acknowledged_records_arrive_once<E: Endpoint>(seeds: u64, how: &str) {
+    let first = number("AUDIT_SIMULATION_FIRST_SEED", 0);
+    let seeds = number("AUDIT_SIMULATION_SEEDS", seeds);
+    let Figures { mut acknowledged, mut left, mut aborted } = Figures::default();
+    for seed in first..first + seeds {
+        match run::<E>(seed, Variant::AsItIs) {
+            Ok(figures) => {
+                acknowledged += figures.acknowledged;
+                left += figures.left;
+                aborted += figures.aborted;
+            }
+            Err(what) => panic!(
+                "seed {seed}: {what}\nto replay: AUDIT_SIMULATION_FIRST_SEED={seed} \
+                 AUDIT_SIMULATION_SEEDS=1 cargo test {how}"
+            ),
+        }
+    }
+    println!(
+        "{seeds} seeds, {acknowledged} records acknowledged, {left} callers left, {aborted} requests aborted"
+    );
+    let much = acknowledged > seeds && (seeds < 100 || (left > seeds && aborted > seeds / 10));
+    assert!(much, "a simulation in which little happens shows little");
+}
+
+/// Finds a seed for each delivery that must not be.
+pub fn bad_deliveries_are_caught<E: Endpoint>() {
+    for variant in Variant::BAD {
+        let caught = (0..2_000).find_map(|seed| Some((seed, run::<E>(seed, variant).err()?)));
+        let (seed, what) = caught.unwrap_or_else(|| panic!("{variant:?} is not caught"));
+        println!("{variant:?}: seed {seed}: {what}");
+    }
+}

@@ -1,0 +1,164 @@
+//! What a host lives through in days, and no fault that was not asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_core::HealthState;
+use tokio::time::{Instant, sleep};
+
+use super::trouble::Trouble;
+use super::variants::Variant;
+use super::{Ended, Process, Simulation, died};
+use crate::simulation::bucket::{Manners, Refuses, SimulatedBucket};
+use crate::simulation::destination::{Endpoint, Known};
+
+/// A simulation in which nothing fails but what a test lets fail.
+fn quiet<E: Endpoint>(seed: u64) -> Simulation<E> {
+    let mut simulation = Simulation::new(seed, Variant::AsItIs);
+    simulation.manners =
+        Manners { faults: 0, panics: 0, foreign: 0, overwrites: false, ..simulation.manners };
+    simulation.trouble = Arc::new(Trouble::none());
+    simulation.cancels = 0;
+    simulation.bucket = SimulatedBucket::new(seed, simulation.manners, simulation.disk.clone());
+    simulation
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl<E: Endpoint> Simulation<E> {
+    fn files(&self, suffix: &str) -> usize {
+        self.disk.files().keys().filter(|name| name.ends_with(suffix)).count()
+    }
+
+    /// Commits a group each minute.
+    async fn commit_for(&mut self, process: &mut Process, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.commit(process).unwrap();
+            sleep(MINUTE).await;
+            self.clock.advance(60_000);
+        }
+    }
+}
+
+/// A day without the destination costs disk, and nothing else.
+pub async fn a_day_without_the_destination<E: Endpoint>() {
+    for seed in 0..3 {
+        let mut simulation = quiet::<E>(seed);
+        simulation.retry_cap_ms = 60_000;
+        let mut process = simulation.open().unwrap().unwrap();
+        simulation.commit_for(&mut process, 5 * MINUTE).await;
+        simulation.bucket.refuse(Refuses::OutOfReach, DAY);
+        let mut most = 0;
+        for _ in 0..24 * 4 {
+            simulation.commit_for(&mut process, 15 * MINUTE).await;
+            most = most.max(simulation.files(".object"));
+        }
+        // Each object that is in memory has its file, and is sent at most twice at once.
+        assert!((1..=4).contains(&most), "{most} objects are in memory");
+        assert!(
+            simulation.bucket.most_under_way() <= 2 * most,
+            "{}",
+            simulation.bucket.most_under_way()
+        );
+        assert!(simulation.files(".journal") > 20, "{} segments", simulation.files(".journal"));
+        assert!(simulation.records > 2_000);
+        // It ended while nobody looked.
+        simulation.flush(&mut process);
+        sleep(10 * MINUTE).await;
+        simulation.answered(&mut process).unwrap();
+        assert!(process.flushes.is_empty(), "drained");
+        assert_eq!(simulation.files(".object"), 0);
+        assert_eq!(simulation.end(process).await.unwrap(), Ended::InOrder);
+        simulation.check(true).unwrap();
+        assert!(
+            simulation.files(".journal") <= 12,
+            "{} segments are left",
+            simulation.files(".journal")
+        );
+    }
+}
+
+/// The journal may have more than there is, so that only the disk itself says that it is full.
+pub async fn a_disk_without_room<E: Endpoint>() {
+    for seed in 0..3 {
+        let mut simulation = quiet::<E>(seed);
+        simulation.retention = Some(DAY);
+        let mut process = simulation.open().unwrap().unwrap();
+        simulation.commit_for(&mut process, 60 * MINUTE).await;
+        let kept = simulation.files(".journal");
+        assert!(kept > 5, "{kept} segments are kept for their age");
+
+        // Enough to note something, and neither for a segment nor for the plan of an object.
+        let used: usize = simulation.disk.files().values().map(Vec::len).sum();
+        simulation.disk.set_room(used as u64 + 200);
+        simulation.bucket.refuse(Refuses::OutOfReach, 5 * MINUTE);
+        let before = simulation.acknowledged();
+        simulation.commit_for(&mut process, 20 * MINUTE).await;
+        assert!(simulation.files(".journal") < kept, "{kept} segments are still there");
+        assert_ne!(simulation.acknowledged(), before, "commits go on");
+        simulation.flush(&mut process);
+        sleep(10 * MINUTE).await;
+        simulation.answered(&mut process).unwrap();
+        assert!(process.flushes.is_empty(), "delivered without a restart, and without more room");
+        assert_eq!(process.health.health(0).state, HealthState::Ok);
+        assert_eq!(simulation.end(process).await.unwrap(), Ended::InOrder);
+        simulation.check(true).unwrap();
+    }
+}
+
+/// Credentials that expire and come back, and other refusals: nothing is restarted.
+pub async fn refusals_that_end<E: Endpoint>() {
+    let mut simulation = quiet::<E>(7);
+    let mut process = simulation.open().unwrap().unwrap();
+    simulation.commit_for(&mut process, 2 * MINUTE).await;
+    for how in [Refuses::ExpiredCredentials, Refuses::Permission, Refuses::NoBucket] {
+        simulation.bucket.refuse(how, 60 * MINUTE);
+        simulation.commit_for(&mut process, 50 * MINUTE).await;
+        let HealthState::Blocked { reason } = process.health.health(0).state else {
+            panic!("{:?}", process.health.health(0));
+        };
+        assert!(reason.contains(E::advice(how)), "{reason}");
+        simulation.flush(&mut process);
+        sleep(20 * MINUTE).await;
+        simulation.answered(&mut process).unwrap();
+        assert!(process.flushes.is_empty(), "drained without a restart");
+        assert_eq!(process.health.health(0).state, HealthState::Ok);
+    }
+    assert_eq!(simulation.end(process).await.unwrap(), Ended::InOrder);
+    simulation.check(true).unwrap();
+}
+
+/// Streams come to stand before earlier ones.
+pub async fn clock_jumps_backwards<E: Endpoint>() {
+    for seed in 0..4 {
+        let mut simulation = quiet::<E>(seed);
+        let year = 365 * 24 * 60 * 60 * 1000;
+        // Streams that are named later, and come to stand before the others.
+        for _ in 0..3 {
+            let mut process = simulation.open().unwrap().unwrap();
+            simulation.commit_for(&mut process, 20 * MINUTE).await;
+            simulation.bucket.refuse(Refuses::OutOfReach, 60 * MINUTE);
+            simulation.clock.advance(-year);
+            simulation.commit_for(&mut process, 20 * MINUTE).await;
+            assert_eq!(died(process).await.unwrap(), Ended::Died);
+            simulation.disk.crash();
+            simulation.clock.advance(-year);
+        }
+        let mut process = simulation.open().unwrap().unwrap();
+        simulation.commit_for(&mut process, 60 * MINUTE).await;
+        simulation.clock.advance(-year);
+        simulation.commit_for(&mut process, 60 * MINUTE).await;
+        sleep(5 * MINUTE).await;
+        assert!(
+            simulation.files(".journal") <= 12,
+            "{} segments are kept",
+            simulation.files(".journal")
+        );
+        assert_eq!(simulation.end(process).await.unwrap(), Ended::InOrder);
+        simulation.check(true).unwrap();
+        let streams = E::read(&mut Known::default(), &simulation.bucket.objects(), false).unwrap();
+        assert_eq!(streams.len(), 4);
+    }
+}

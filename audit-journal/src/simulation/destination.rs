@@ -1,0 +1,242 @@
+//! The simulation's own destination: what a destination must do, and no more.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_core::{BufferPool, Random, async_trait};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::time::{sleep, timeout};
+
+use super::bucket::{Refused, Refuses, SimulatedBucket, Stored};
+use super::checkers::delivery::{ObjectReading, Reading};
+use crate::health::{DeliveryTrouble, HealthBoard, Trouble};
+use crate::shared::panic::catch_in;
+use crate::shared::pieces::Pieces;
+use crate::{Delivery, Destination, Encoded, Encoding, Plan};
+
+/// What is delivered to, and how what arrived there is read: without the code that wrote it.
+pub trait Endpoint: Send + 'static {
+    /// The destination of one process.
+    fn destination(bucket: &SimulatedBucket, sending: Sending) -> Arc<dyn Destination>;
+
+    /// Reads the objects of a bucket, but those of others.
+    fn read(
+        known: &mut Known,
+        objects: &BTreeMap<String, Stored>,
+        metadata: bool,
+    ) -> Result<Reading, String>;
+
+    /// The lines in the bytes of an object that are written so.
+    fn lines_of(bytes: &[u8], encoding: &str) -> Result<Vec<Vec<u8>>, String>;
+
+    /// What an operator is told of a bucket that refuses so.
+    fn advice(how: Refuses) -> &'static str;
+}
+
+/// What was read before: bytes that are the same are not read again.
+#[derive(Debug, Default)]
+pub struct Known(pub BTreeMap<String, (Bytes, Rc<ObjectReading>)>);
+
+/// How a destination sends.
+#[derive(Debug, Clone)]
+pub struct Sending {
+    /// Whether it writes objects in another way than as they are.
+    pub packs: bool,
+    pub put_timeout_ms: u64,
+    pub retry_base_ms: u64,
+    pub retry_cap_ms: u64,
+    pub blocked_retry_cap_ms: u64,
+    pub random: Arc<dyn Random>,
+    pub health: Arc<HealthBoard>,
+}
+
+const AS_IT_IS: Encoding = Encoding::new(*b"none");
+const BACKWARDS: Encoding = Encoding::new(*b"back");
+
+/// The place of the simulation itself.
+#[derive(Debug)]
+pub struct Own;
+
+impl Endpoint for Own {
+    fn destination(bucket: &SimulatedBucket, sending: Sending) -> Arc<dyn Destination> {
+        Arc::new(SimulatedDestination { bucket: bucket.clone(), sending })
+    }
+
+    fn read(
+        known: &mut Known,
+        objects: &BTreeMap<String, Stored>,
+        metadata: bool,
+    ) -> Result<Reading, String> {
+        let mut reading = Reading::new();
+        for (key, Stored { bytes, attributes, foreign }) in objects {
+            if *foreign {
+                continue;
+            }
+            let wrong = || format!("{key} is no key of an object");
+            let (name, encoding) = key.split_once('.').ok_or_else(wrong)?;
+            let (stream, first) = name.split_once('-').ok_or_else(wrong)?;
+            let before = known.0.get(key).filter(|(before, _)| before == bytes);
+            let object = match before {
+                Some((_, object)) => Rc::clone(object),
+                None => {
+                    let lines = Own::lines_of(bytes, encoding)?;
+                    if metadata && attributes.get("sha256") != Some(&hex(&lines.concat())) {
+                        return Err(format!("{key} says it has other lines: {attributes:?}"));
+                    }
+                    let first = first.parse().map_err(|_| wrong())?;
+                    let object = Rc::new(ObjectReading { first, lines, set_aside: false });
+                    known.0.insert(key.clone(), (bytes.clone(), Rc::clone(&object)));
+                    object
+                }
+            };
+            reading.entry(stream.to_owned()).or_default().push(object);
+        }
+        Ok(reading)
+    }
+
+    fn lines_of(bytes: &[u8], encoding: &str) -> Result<Vec<Vec<u8>>, String> {
+        let mut text = bytes.to_vec();
+        match encoding {
+            "none" => {}
+            "back" => text.reverse(),
+            _ => return Err(format!("{encoding} is no encoding")),
+        }
+        if text.last() != Some(&b'\n') {
+            return Err("the last line has no end".to_owned());
+        }
+        Ok(text.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect())
+    }
+
+    fn advice(how: Refuses) -> &'static str {
+        match how {
+            Refuses::Permission => "All(Permission)",
+            Refuses::ExpiredCredentials => "All(ExpiredCredentials)",
+            Refuses::NoBucket => "All(NoBucket)",
+            Refuses::OutOfReach => "All(OutOfReach)",
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[derive(Debug)]
+struct SimulatedDestination {
+    bucket: SimulatedBucket,
+    sending: Sending,
+}
+
+impl SimulatedDestination {
+    async fn attempt(&self, key: &str, stored: &Stored) -> Result<Delivery, DeliveryTrouble> {
+        let limit = Duration::from_millis(self.sending.put_timeout_ms);
+        let refused = match timeout(limit, catch_in(self.bucket.put(key, stored.clone()))).await {
+            Ok(Ok(Ok(()))) => return Ok(Delivery::Delivered),
+            Ok(Ok(Err(refused))) => refused,
+            Ok(Err(_panicked)) => return Err(self.panicked()),
+            Err(_elapsed) => return Err(unknown("no answer")),
+        };
+        match refused {
+            Refused::Exists | Refused::Contention => {}
+            Refused::All(how) if how != Refuses::OutOfReach => {
+                let (reason, blocked_by) = (format!("{refused:?}"), Some(format!("{how:?}")));
+                return Err(DeliveryTrouble { reason, blocked_by });
+            }
+            Refused::All(_)
+            | Refused::SlowDown
+            | Refused::InternalError
+            | Refused::Reset
+            | Refused::NotFound
+            | Refused::NoAttributes => return Err(unknown(&format!("{refused:?}"))),
+        }
+        let found = match timeout(limit, catch_in(self.bucket.get(key))).await {
+            Ok(Ok(Ok(found))) => found,
+            Ok(Ok(Err(refused))) => return Err(unknown(&format!("{refused:?}"))),
+            Ok(Err(_panicked)) => return Err(self.panicked()),
+            Err(_elapsed) => return Err(unknown("no answer")),
+        };
+        let is_ours = match found.attributes.get("sha256") {
+            Some(_) => found.attributes == stored.attributes,
+            None => found.bytes == stored.bytes,
+        };
+        Ok(if is_ours { Delivery::Delivered } else { Delivery::Conflict })
+    }
+
+    fn panicked(&self) -> DeliveryTrouble {
+        self.sending.health.panicked();
+        let blocked_by = Some("Panic".to_owned());
+        DeliveryTrouble { reason: "a request panicked".to_owned(), blocked_by }
+    }
+
+    fn backoff(&self, is_blocked: bool, retries: u32) -> Duration {
+        let Sending { retry_base_ms, retry_cap_ms, blocked_retry_cap_ms, random, .. } =
+            &self.sending;
+        let cap = if is_blocked { *blocked_retry_cap_ms } else { *retry_cap_ms };
+        let longest = retry_base_ms.saturating_mul(1 << retries.min(20)).min(cap);
+        Duration::from_millis(random.next_u64() % (longest + 1))
+    }
+}
+
+fn unknown(reason: &str) -> DeliveryTrouble {
+    DeliveryTrouble { reason: reason.to_owned(), blocked_by: None }
+}
+
+#[async_trait]
+impl Destination for SimulatedDestination {
+    fn encoding(&self) -> Encoding {
+        if self.sending.packs { BACKWARDS } else { AS_IT_IS }
+    }
+
+    fn accepts(&self, encoding: Encoding) -> bool {
+        [AS_IT_IS, BACKWARDS].contains(&encoding)
+    }
+
+    fn encode(&self, plan: &Plan, lines: &[u8], pool: &BufferPool) -> Encoded {
+        let mut bytes = lines.to_vec();
+        if plan.encoding == BACKWARDS {
+            bytes.reverse();
+        }
+        let mut pieces = Pieces::new(pool);
+        pieces.extend(&bytes);
+        Encoded { pieces: pieces.into_bytes(), sha256: Sha256::digest(lines).into() }
+    }
+
+    async fn send(&self, plan: &Plan, object: Encoded) -> Delivery {
+        let key = format!("{}-{:012}.{}", plan.stream, plan.first_sequence, plan.encoding);
+        let mut attributes = BTreeMap::new();
+        if self.bucket.keeps_attributes() {
+            let sha256 = object.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+            attributes.insert("sha256".to_owned(), sha256);
+        }
+        let stored = Stored { bytes: object.pieces.concat().into(), attributes, foreign: false };
+        let health = &self.sending.health;
+        let watch = health.watch();
+        let mut retries = 0;
+        loop {
+            let trouble = match self.attempt(&key, &stored).await {
+                Ok(delivery) => {
+                    match delivery {
+                        Delivery::Delivered => health.delivered(plan.count),
+                        Delivery::Conflict => health.conflict(&key),
+                    }
+                    watch.over();
+                    return delivery;
+                }
+                Err(trouble) => trouble,
+            };
+            let backoff = self.backoff(trouble.blocked_by.is_some(), retries);
+            watch.report(Trouble::Delivery(trouble));
+            sleep(backoff).await;
+            retries += 1;
+        }
+    }
+
+    fn backoff_after_panic(&self, retries: u32) -> Duration {
+        self.backoff(true, retries)
+    }
+
+    fn trim(&self) {}
+}

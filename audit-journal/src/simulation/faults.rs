@@ -1,0 +1,243 @@
+//! Every call that an open journal makes of its disk fails in every way, or panics: nothing that
+//! was acknowledged is lost or doubled, and either the journal goes on by itself or its health says
+//! that the process must be restarted.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use audit_core::testing::SeededRandom;
+use audit_core::{Batch, Commits, HealthState, Outcome, Random, SinkErrorKind, UniqueId};
+use tokio::task::JoinSet;
+use tokio::time::{Duration, sleep};
+
+use super::bucket::{Believes, Manners, SimulatedBucket};
+use super::destination::{Endpoint, Known, Own, Sending};
+use super::disk::SimulatedDisk;
+use super::disk::faulty::{Call, FaultyDisk, Injected};
+use crate::disk::{Disk, LocalDisk};
+use crate::health::HealthBoard;
+use crate::{Bounds, Journal, JournalSettings, Opening};
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+const EDQUOT: i32 = 122;
+
+/// What follows from a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Behaviour {
+    /// Batches may fail, and are taken again without a restart.
+    GoesOn,
+    /// Nothing more is taken before a restart.
+    Stops,
+}
+
+/// What an open journal asks of its disk, by the end of the file's name.
+const CALLS: [(Call, &str); 19] = [
+    (Call::Write, ".journal"),
+    (Call::SyncData, ".journal"),
+    (Call::Read, ".journal"),
+    (Call::Create, ".preparing"),
+    (Call::Write, ".preparing"),
+    (Call::SyncAll, ".preparing"),
+    (Call::Rename, ".journal"),
+    (Call::Create, ".object.preparing"),
+    (Call::Write, ".object.preparing"),
+    (Call::SyncAll, ".object.preparing"),
+    (Call::Rename, ".object"),
+    (Call::Remove, ".object"),
+    (Call::Write, ".delivered.preparing"),
+    (Call::SyncAll, ".delivered.preparing"),
+    (Call::Rename, ".delivered"),
+    (Call::Write, "begin.preparing"),
+    (Call::Rename, "begin"),
+    (Call::Remove, ".journal"),
+    (Call::SyncDirectory, ""),
+];
+
+const INJECTED: [Injected; 5] = [
+    Injected::Fails(ENOSPC),
+    Injected::Fails(EDQUOT),
+    Injected::Fails(EIO),
+    Injected::Panics { carried_out: false },
+    Injected::Panics { carried_out: true },
+];
+
+/// The table. What is written to segments and synced there is the commit's.
+fn behaviour(call: Call, file: &str, injected: Injected) -> Behaviour {
+    match (call, file, injected) {
+        (Call::Write, ".journal", Injected::Fails(ENOSPC | EDQUOT)) => Behaviour::GoesOn,
+        (Call::Write | Call::SyncData, ".journal", _) => Behaviour::Stops,
+        _ => Behaviour::GoesOn,
+    }
+}
+
+/// A journal in this directory, and what tells of it.
+async fn open(
+    directory: &Path,
+    bucket: &SimulatedBucket,
+    stream: u128,
+    disk: Arc<dyn Disk>,
+) -> (Journal, Arc<HealthBoard>) {
+    let journal = JournalSettings {
+        segment_bytes: 16 * 4096,
+        max_bytes: 5 * 16 * 4096,
+        cut_after_ms: 0,
+        retention_ms: 0,
+        ..JournalSettings::new(directory)
+    };
+    let random = Arc::new(SeededRandom::new(7));
+    let health = HealthBoard::new(String::new());
+    let bounds = Bounds { max_pending_bytes: 64 << 20, persist_timeout: Duration::from_secs(20) };
+    let max_object_bytes = 8 << 20;
+    let sending = Sending {
+        packs: false,
+        put_timeout_ms: 10_000,
+        retry_base_ms: 1,
+        retry_cap_ms: 20,
+        blocked_retry_cap_ms: 20,
+        random: Arc::clone(&random) as Arc<dyn Random>,
+        health: Arc::clone(&health),
+    };
+    let destination = Own::destination(bucket, sending);
+    let stream = UniqueId::from_bits(stream);
+    let board = Arc::clone(&health);
+    let opening =
+        Opening { journal, bounds, max_object_bytes, stream, destination, health: board, random };
+    (opening.open_on(disk).await.unwrap(), health)
+}
+
+/// How often each line is in the bucket.
+fn lines(bucket: &SimulatedBucket) -> BTreeMap<String, u32> {
+    let mut lines = BTreeMap::new();
+    let reading = Own::read(&mut Known::default(), &bucket.objects(), true).unwrap();
+    for line in reading.values().flatten().flat_map(|object| &object.lines) {
+        let line = std::str::from_utf8(line).unwrap().trim_end().to_owned();
+        *lines.entry(line).or_default() += 1;
+    }
+    lines
+}
+
+/// A bucket that works.
+fn bucket() -> SimulatedBucket {
+    let manners = Manners {
+        faults: 0,
+        foreign: 0,
+        panics: 0,
+        overwrites: false,
+        attributes: true,
+        believes: Believes::Nothing,
+        // The journal is on another disk.
+        wants_plans: false,
+    };
+    SimulatedBucket::new(7, manners, SimulatedDisk::new(7))
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..6_000 {
+        if done() {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what} in a minute");
+}
+
+async fn try_one(call: Call, file: &'static str, injected: Injected) {
+    let what = format!("{call:?} of *{file}, which {injected:?}");
+    let expected = behaviour(call, file, injected);
+    let directory = tempfile::tempdir().unwrap();
+    let bucket = bucket();
+    // Faults that are left. None before the journal is open.
+    let left = Arc::new(AtomicU64::new(0));
+    let met = Arc::new(AtomicU64::new(0));
+    let (faults, hits) = (Arc::clone(&left), Arc::clone(&met));
+    let disk = Arc::new(LocalDisk::open(directory.path()).unwrap());
+    let disk = FaultyDisk::new(disk, move |called, name| {
+        let is_it = called == call && name.ends_with(file);
+        let fewer = |left: u64| left.checked_sub(1);
+        if is_it && faults.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer).is_ok() {
+            hits.fetch_add(1, Ordering::AcqRel);
+            return Some(injected);
+        }
+        None
+    });
+    let (journal, health) = open(directory.path(), &bucket, 1, Arc::new(disk)).await;
+    let mut acknowledged = Vec::new();
+    let mut failed = 0;
+    for n in 0..2_000 {
+        if n == 3 {
+            left.store(2, Ordering::Release);
+        }
+        let line = format!("{{\"n\":{n}}}");
+        let batch = Batch::from_lines(n, format!("{line}\n").into()).unwrap();
+        match journal.persist(batch).await {
+            Ok(_) => acknowledged.push(line),
+            Err(error) => {
+                failed += 1;
+                let refused = (error.kind(), error.outcome());
+                assert!(
+                    refused == (SinkErrorKind::Unavailable, Outcome::Indeterminate)
+                        || refused == (SinkErrorKind::Closed, Outcome::Indeterminate)
+                        || error.outcome() == Outcome::NotPersisted,
+                    "{what}: {error:?}"
+                );
+                if expected == Behaviour::Stops {
+                    break;
+                }
+            }
+        }
+        let is_over = left.load(Ordering::Acquire) == 0 && n > 50;
+        if is_over && met.load(Ordering::Acquire) > 0 {
+            break;
+        }
+    }
+    // The rest happens without another commit.
+    if expected == Behaviour::Stops {
+        until(&format!("{what}: does not stop"), || {
+            matches!(health.health(0).commits, Commits::Stopped { .. })
+        })
+        .await;
+        let Commits::Stopped { reason } = health.health(0).commits else { unreachable!() };
+        assert!(reason.contains("restart this process"), "{what}: {reason}");
+        assert!(health.when_stopped().borrow().is_some());
+        let error =
+            journal.persist(Batch::from_lines(0, "{}\n".into()).unwrap()).await.unwrap_err();
+        let refused = (error.kind(), error.outcome());
+        assert_eq!(refused, (SinkErrorKind::Closed, Outcome::NotPersisted), "{what}: {error}");
+    }
+    journal.close().await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!(met.load(Ordering::Acquire) > 0, "{what}: never met");
+    let panics = matches!(injected, Injected::Panics { .. });
+    assert_eq!(health.health(0).panics > 0, panics, "{what}: {:?}", health.health(0));
+    if expected == Behaviour::GoesOn {
+        assert_eq!(health.health(0).state, HealthState::Ok, "{what}");
+    }
+    drop(journal);
+    // What a commit left unknown, the next opening decides.
+    let disk = Arc::new(LocalDisk::open(directory.path()).unwrap());
+    let (journal, _) = open(directory.path(), &bucket, 2, disk).await;
+    journal.close().await.unwrap();
+    let stored = lines(&bucket);
+    for line in &acknowledged {
+        assert_eq!(stored.get(line), Some(&1), "{what}: {line}");
+    }
+    assert!(stored.values().all(|times| *times == 1), "{what}: {stored:?}");
+    assert!(stored.len() <= acknowledged.len() + failed, "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failing_calls_of_the_disk_lose_nothing() {
+    let mut cases = JoinSet::new();
+    for (call, file) in CALLS {
+        for injected in INJECTED {
+            cases.spawn(try_one(call, file, injected));
+        }
+    }
+    while let Some(case) = cases.join_next().await {
+        case.unwrap();
+    }
+}

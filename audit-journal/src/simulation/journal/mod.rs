@@ -1,0 +1,652 @@
+//! The journal on a disk that loses and fails, from seed to seed: whatever happens, what was
+//! acknowledged is there, once, in order.
+//!
+//! Each seed is a few openings of one journal, one after the other: recover, commit groups with
+//! faults, stop anywhere, lose power or just the process. Before each opening the checker, which
+//! shares no code with the journal, reads what is left. What must hold:
+//!
+//! - Every record whose commit returned is there, once, in its place; nothing else is, but perhaps
+//!   the last group, whole, of an opening whose last commit did not return. A commit that found no
+//!   space has not returned either, until a later one does.
+//! - What a recovery once decided about such a group stays so: it may be in the bucket by then, or
+//!   be taken as lost.
+//! - Recovery never refuses such a journal, and reads what the checker reads.
+//!
+//! `cargo test -p audit-journal --lib simulation::journal` runs 20,000 seeds. More, and others:
+//!
+//! ```text
+//! AUDIT_SIMULATION_FIRST_SEED=1000000 AUDIT_SIMULATION_SEEDS=2000000 \
+//!     cargo test --release -p audit-journal --lib simulation::journal::what_was_acknowledged -- --nocapture
+//! ```
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "most variants differ in one place from the journal as it is"
+)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use audit_core::{Batch, UniqueId};
+
+use crate::begin::note_begin;
+use crate::disk::Disk;
+use crate::format::{
+    EncodedBatch, FIRST_GROUP, Position, SegmentHeader, group_header, parts, space,
+};
+use crate::recovery::{Recovered, recover};
+use crate::recovery_error::RecoveryError;
+use crate::segment::{Segment, file_name, preparing_name};
+use crate::segment_writer::{CommitError, SegmentWriter};
+use crate::simulation::checkers::journal::{Reading, StreamReading, read};
+use crate::simulation::disk::{Calls, Dice, Fault, Mischief, SimulatedDisk};
+use crate::simulation::number;
+
+/// The journal as it is, or one of those that it must not be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Variant {
+    AsItIs,
+    /// A commit returns when the group is written.
+    CommitDoesNotSync,
+    /// A commit returns before its sync is done.
+    AcknowledgesBeforeSync,
+    /// A sync that failed is called again.
+    RetriesFailedSync,
+    /// The name of a new segment is not made durable.
+    PreparesWithoutDirectorySync,
+    /// A segment gets its name before its header is durable.
+    PreparesWithoutFileSync,
+    /// A segment gets the bytes of an old one in the place of zeros, and its salt.
+    RecyclesSegments,
+    /// The names that recovery decided by, and those that it removed, are not made durable.
+    RecoversWithoutDirectorySync,
+    /// The last group is not written again.
+    RecoversWithoutWritingAgain,
+    /// An opening goes on behind the last group, in its stream, where a torn one may stand.
+    AppendsAfterTear,
+    /// A commit that failed does not stop the journal: the next group is written behind.
+    GoesOnAfterFailure,
+    /// A commit that found no space is written over by the next one.
+    OverwritesAfterNoSpace,
+    /// A commit that found no space is taken for one that is there, by the next one.
+    CountsAfterNoSpace,
+}
+
+/// The lines of a group.
+type Lines = Vec<Vec<u8>>;
+
+/// What one opening did.
+#[derive(Debug)]
+struct Stream {
+    id: UniqueId,
+    /// Groups whose commit returned, or that a recovery has found.
+    groups: Vec<Lines>,
+    /// Groups whose commit did not return. One of them may be there behind the others.
+    unknown: Vec<Lines>,
+    /// Records before this were in a segment that was removed.
+    delivered: u64,
+}
+
+impl Stream {
+    fn next_sequence(&self) -> u64 {
+        self.groups.iter().map(|group| group.len() as u64).sum()
+    }
+
+    /// Which group stands behind those that must be there, if any does.
+    fn found(&self, there: Option<&StreamReading>) -> Result<Option<&Lines>, String> {
+        let Stream { id, groups, unknown, delivered } = self;
+        let must = self.next_sequence();
+        let Some(there) = there else {
+            if must > *delivered {
+                return Err(format!("stream {id} is lost: {must} records were acknowledged"));
+            }
+            return Ok(None);
+        };
+        if there.first > *delivered {
+            return Err(format!("stream {id} begins with {}, not {delivered}", there.first));
+        }
+        let skipped = usize::try_from(there.first).unwrap();
+        let acknowledged = groups.iter().flatten().skip(skipped);
+        let left = acknowledged.clone().count();
+        if there.records.len() < left {
+            let end = there.first + there.records.len() as u64;
+            return Err(format!("stream {id} ends at {end}; {must} records were acknowledged"));
+        }
+        let (records, behind) = there.records.split_at(left);
+        if let Some(at) = acknowledged.zip(records).position(|(line, record)| line != record) {
+            return Err(format!("stream {id}: record {} is not what was written", at + skipped));
+        }
+        match unknown.iter().find(|group| *group == behind) {
+            None if !behind.is_empty() => {
+                Err(format!("stream {id}: {} records behind {must} are there", behind.len()))
+            }
+            found => Ok(found),
+        }
+    }
+}
+
+/// What happened in a seed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Figures {
+    /// Records.
+    acknowledged: u64,
+    /// Groups for which there was no space.
+    without_space: u64,
+}
+
+struct Simulation {
+    disk: SimulatedDisk,
+    dice: Dice,
+    variant: Variant,
+    streams: Vec<Stream>,
+    records: u64,
+    acknowledged: u64,
+    /// Groups for which there was no space.
+    without_space: u64,
+    segment_bytes: u64,
+}
+
+impl Simulation {
+    fn new(seed: u64, variant: Variant) -> Simulation {
+        let mut dice = Dice::new(seed);
+        let disk = SimulatedDisk::new(dice.next());
+        let honest = Mischief::default();
+        match variant {
+            Variant::CommitDoesNotSync => {
+                disk.set_mischief(Mischief { no_sync_data: true, ..honest })
+            }
+            Variant::AcknowledgesBeforeSync => {
+                disk.set_mischief(Mischief { late_sync_data: true, ..honest })
+            }
+            Variant::RetriesFailedSync => {
+                disk.set_mischief(Mischief { retry_sync_data: true, ..honest })
+            }
+            _ => {}
+        }
+        let segment_bytes = dice.within(5..17) as u64 * 4096;
+        Simulation {
+            disk,
+            dice,
+            variant,
+            streams: Vec::new(),
+            records: 0,
+            acknowledged: 0,
+            without_space: 0,
+            segment_bytes,
+        }
+    }
+
+    fn run(mut self) -> Result<Figures, String> {
+        for _ in 0..self.dice.within(2..6) {
+            self.plan_trouble();
+            if let Some(recovered) = self.open()? {
+                self.work(&recovered)?;
+            }
+            if self.dice.chance(7, 10) { self.disk.crash() } else { self.disk.kill() }
+        }
+        self.disk.crash();
+        self.open()?.ok_or("recovery does not succeed on a disk that works")?;
+        Ok(Figures { acknowledged: self.acknowledged, without_space: self.without_space })
+    }
+
+    fn plan_trouble(&mut self) {
+        let now = self.disk.operation();
+        let ahead = |dice: &mut Dice| {
+            let most = [12, 40, 90][dice.below(3)];
+            now + dice.below(most) as u64
+        };
+        let tears = self.variant == Variant::AppendsAfterTear;
+        if tears || self.dice.chance(1, 2) {
+            let at = ahead(&mut self.dice);
+            self.disk.stop_at(at);
+        }
+        if self.dice.chance(2, 5) {
+            let from = ahead(&mut self.dice);
+            let calls = if self.dice.chance(2, 3) { 1 } else { self.dice.within(1..6) as u64 };
+            self.disk.fail(from..from + calls, Fault::any(&mut self.dice));
+        }
+        if !tears && self.dice.chance(1, 4) {
+            let from = ahead(&mut self.dice);
+            let calls = [1, 4, 20][self.dice.below(3)];
+            self.disk.lack_space(from..from + calls);
+        }
+    }
+
+    /// Runs `body` on a system that breaks its word.
+    fn with_mischief<T>(
+        &self,
+        variant: Variant,
+        mischief: Mischief,
+        body: impl FnOnce() -> T,
+    ) -> T {
+        let kept = self.disk.mischief();
+        if self.variant == variant {
+            self.disk.set_mischief(mischief);
+        }
+        let result = body();
+        self.disk.set_mischief(kept);
+        result
+    }
+
+    /// Recovers, and tries again where the disk fails. `None` if the process died.
+    fn open(&mut self) -> Result<Option<Recovered>, String> {
+        loop {
+            let reading = read(&self.disk.files())?;
+            self.compare(&reading)?;
+            let (no_names, no_writing) = (
+                Mischief { no_sync_directory: true, ..Mischief::default() },
+                Mischief { no_sync_data: true, ..Mischief::default() },
+            );
+            let recovered =
+                self.with_mischief(Variant::RecoversWithoutDirectorySync, no_names, || {
+                    self.with_mischief(Variant::RecoversWithoutWritingAgain, no_writing, || {
+                        recover(&self.disk)
+                    })
+                });
+            match recovered {
+                Ok(recovered) => {
+                    agrees(&recovered, &reading)?;
+                    let names = self.disk.files();
+                    let taken = names.keys().any(|name| {
+                        name.ends_with(".journal") && *name >= file_name(recovered.next_ordinal)
+                    });
+                    if taken {
+                        return Err(format!(
+                            "{:?} are left, next is {}",
+                            names.keys(),
+                            recovered.next_ordinal
+                        ));
+                    }
+                    self.settle(&reading);
+                    return Ok(Some(recovered));
+                }
+                Err(RecoveryError::Io(_)) if self.disk.is_stopped() => return Ok(None),
+                Err(RecoveryError::Io(_)) => {}
+                Err(error @ RecoveryError::Damaged { .. }) => {
+                    return Err(format!("recovery refuses: {error}"));
+                }
+            }
+        }
+    }
+
+    /// Whether what is there is what was acknowledged.
+    fn compare(&self, reading: &Reading) -> Result<(), String> {
+        let mut found = reading.streams.iter().peekable();
+        for stream in &self.streams {
+            let id = stream.id.to_string();
+            stream.found(found.next_if(|there| there.stream == id))?;
+        }
+        match found.next() {
+            Some(there) => Err(format!("stream {} was never written, or not there", there.stream)),
+            None => Ok(()),
+        }
+    }
+
+    /// What a recovery has decided stays so.
+    fn settle(&mut self, reading: &Reading) {
+        for stream in &mut self.streams {
+            let id = stream.id.to_string();
+            let there = reading.streams.iter().find(|there| there.stream == id);
+            let found = stream.found(there).expect("compared before").cloned();
+            stream.groups.extend(found);
+            stream.unknown.clear();
+        }
+    }
+
+    /// One opening: commits until something ends it.
+    fn work(&mut self, recovered: &Recovered) -> Result<(), String> {
+        let id =
+            UniqueId::from_bits(u128::from(self.dice.next()) << 64 | self.streams.len() as u128);
+        let mut writer = Writer::new(self.variant, id, recovered);
+        if let Writer::Bad(BadWriter { open: Some(_), stream, .. }) = &writer {
+            let at = self.streams.iter().position(|known| known.id == *stream).unwrap();
+            self.streams.truncate(at + 1);
+        } else {
+            let (groups, unknown) = (Vec::new(), Vec::new());
+            self.streams.push(Stream { id, groups, unknown, delivered: 0 });
+        }
+        let mut next_ordinal = recovered.next_ordinal;
+        let mut prepared = VecDeque::new();
+        let mut oldest = recovered.segments.iter();
+        let mut removes = self.dice.chance(1, 3) && self.variant != Variant::AppendsAfterTear;
+        for _ in 0..self.dice.within(1..14) {
+            if removes && self.dice.chance(1, 4) {
+                removes = oldest.next().is_some_and(|segment| {
+                    let stream =
+                        self.streams.iter_mut().find(|stream| stream.id == segment.stream).unwrap();
+                    stream.delivered = segment.next_sequence;
+                    let ordinal = segment.segment.header.ordinal;
+                    let noted = note_begin(&self.disk, ordinal + 1);
+                    noted.and_then(|()| self.disk.remove(&file_name(ordinal))).is_ok()
+                });
+            }
+            let batches = self.batches();
+            let ahead = prepared.len() < 2 && self.dice.chance(1, 4);
+            if ahead || (prepared.is_empty() && writer.needs_segment(&batches)) {
+                if let Ok(segment) = self.prepare(next_ordinal) {
+                    next_ordinal += 1;
+                    prepared.push_back(segment);
+                }
+                if self.disk.is_stopped() {
+                    return Ok(());
+                }
+            }
+            let before = self.disk.calls();
+            let result = writer.commit(&batches, || prepared.pop_front());
+            let lines = batches.iter().flat_map(|batch| {
+                batch
+                    .batch()
+                    .records()
+                    .map(|record| [&record[..], b"\n"].concat())
+                    .collect::<Vec<_>>()
+            });
+            let stream = self.streams.last_mut().unwrap();
+            match result {
+                Ok(first_sequence) => {
+                    let after = self.disk.calls();
+                    // Large batches are written from where they are.
+                    let most = 1 + 2
+                        * batches.iter().filter(|batch| batch.bytes() >= 1_000).count() as u64;
+                    let expected =
+                        Calls { data_syncs: before.data_syncs + 1, writes: after.writes, ..before };
+                    if after != expected || !(1..=most).contains(&(after.writes - before.writes)) {
+                        return Err(
+                            "a commit is one write, or few, and one sync of data".to_owned()
+                        );
+                    }
+                    if first_sequence != stream.next_sequence() {
+                        return Err(format!(
+                            "{first_sequence} where {} is next",
+                            stream.next_sequence()
+                        ));
+                    }
+                    stream.groups.push(lines.collect());
+                    stream.unknown.clear();
+                    self.acknowledged +=
+                        u64::from(batches.iter().map(|batch| batch.batch().count()).sum::<u32>());
+                }
+                Err(CommitError::NoSegment) => {}
+                Err(CommitError::NoSpace { .. }) => {
+                    if self.disk.calls().data_syncs != before.data_syncs {
+                        return Err("what found no space is synced".to_owned());
+                    }
+                    stream.unknown.push(lines.collect());
+                    self.without_space += 1;
+                }
+                Err(CommitError::Failed(_)) => {
+                    if self.variant == Variant::GoesOnAfterFailure && !self.disk.is_stopped() {
+                        continue;
+                    }
+                    stream.unknown.push(lines.collect());
+                    if matches!(writer, Writer::Bad(_)) {
+                        return Ok(());
+                    }
+                    let before = self.disk.calls();
+                    let again = writer.commit(&batches, || None);
+                    if !matches!(again, Err(CommitError::Stopped(_))) || self.disk.calls() != before
+                    {
+                        return Err("a journal went on after a commit that failed".to_owned());
+                    }
+                    return Ok(());
+                }
+                Err(CommitError::Stopped(_)) => {
+                    return Err("a journal stopped on its own".to_owned());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// From 1 to 20 records.
+    fn batches(&mut self) -> Vec<EncodedBatch> {
+        let batches = self.dice.within(1..5);
+        let mut batches: Vec<_> = (0..batches)
+            .map(|_| {
+                let mut lines = Vec::new();
+                for _ in 0..self.dice.within(1..6) {
+                    // Some groups are of several blocks, and more of several sectors.
+                    let most = if self.dice.chance(1, 30) {
+                        3000
+                    } else {
+                        [20, 20, 20, 20, 200][self.dice.below(5)]
+                    };
+                    let padding = self.dice.below(most);
+                    lines.extend_from_slice(
+                        format!("{{\"id\":{},\"@\":\"", self.records).as_bytes(),
+                    );
+                    lines.extend_from_slice(&[b' '; 3000][..padding]);
+                    lines.extend_from_slice(b"\"}\n");
+                    self.records += 1;
+                }
+                EncodedBatch::new(
+                    Batch::from_lines(self.records.cast_signed(), lines.into()).unwrap(),
+                )
+            })
+            .collect();
+        // Any of them alone fits.
+        while FIRST_GROUP + space(&batches) > self.segment_bytes {
+            batches.pop();
+        }
+        batches
+    }
+
+    fn prepare(&mut self, ordinal: u32) -> io::Result<Segment> {
+        let salt = u32::try_from(self.dice.next() >> 32).unwrap();
+        let bytes = self.segment_bytes;
+        if self.variant == Variant::RecyclesSegments
+            && let Some((_, old)) =
+                self.disk.files().iter().find(|(name, _)| name.ends_with(".journal"))
+            && let Some(header) = SegmentHeader::decode(old)
+        {
+            let file = self.disk.create(&preparing_name(ordinal))?;
+            file.write_all_at(old, 0)?;
+            let header = SegmentHeader { ordinal, ..header };
+            file.write_all_at(&header.encode(), 0)?;
+            file.sync_all()?;
+            self.disk.rename(&preparing_name(ordinal), &file_name(ordinal))?;
+            self.disk.sync_directory()?;
+            return Ok(Segment { header, file });
+        }
+        let (no_names, no_bytes) = (
+            Mischief { no_sync_directory: true, ..Mischief::default() },
+            Mischief { no_sync_all: true, ..Mischief::default() },
+        );
+        self.with_mischief(Variant::PreparesWithoutDirectorySync, no_names, || {
+            self.with_mischief(Variant::PreparesWithoutFileSync, no_bytes, || {
+                Segment::prepare(&self.disk, ordinal, bytes, salt)
+            })
+        })
+    }
+}
+
+/// Whether recovery says what the checker says.
+fn agrees(recovered: &Recovered, reading: &Reading) -> Result<(), String> {
+    let Position { ordinal, offset } = recovered.end;
+    if (ordinal, offset) != reading.end {
+        return Err(format!(
+            "recovery ends at {:?}, the checker at {:?}",
+            recovered.end, reading.end
+        ));
+    }
+    if recovered.segments.len() != reading.segments.len() {
+        return Err(format!(
+            "recovery reads {:?}, the checker {:?}",
+            recovered.segments, reading.segments
+        ));
+    }
+    for (ours, theirs) in recovered.segments.iter().zip(&reading.segments) {
+        let same = ours.segment.header.ordinal == theirs.ordinal
+            && ours.stream.to_string() == theirs.stream
+            && (ours.first_sequence..ours.next_sequence) == theirs.sequences
+            && ours.end == theirs.end;
+        if !same {
+            return Err(format!("recovery reads {ours:?}, the checker {theirs:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// The writer as it is, or a bad one.
+enum Writer {
+    AsItIs(SegmentWriter),
+    Bad(BadWriter),
+}
+
+/// Writes what the real one writes, where or when it should not.
+struct BadWriter {
+    variant: Variant,
+    stream: UniqueId,
+    next_sequence: u64,
+    /// The segment that is written to, and where.
+    open: Option<(Segment, u64)>,
+    durable: Position,
+}
+
+impl Writer {
+    fn new(variant: Variant, stream: UniqueId, recovered: &Recovered) -> Writer {
+        let durable = recovered.end;
+        match variant {
+            Variant::AppendsAfterTear => {
+                let last = recovered.segments.last();
+                let (stream, next_sequence) =
+                    last.map_or((stream, 0), |last| (last.stream, last.next_sequence));
+                let open = last.map(|last| (last.segment.clone(), last.end));
+                Writer::Bad(BadWriter { variant, stream, next_sequence, open, durable })
+            }
+            Variant::GoesOnAfterFailure
+            | Variant::OverwritesAfterNoSpace
+            | Variant::CountsAfterNoSpace => {
+                Writer::Bad(BadWriter { variant, stream, next_sequence: 0, open: None, durable })
+            }
+            _ => Writer::AsItIs(SegmentWriter::new(stream, durable, 1_000)),
+        }
+    }
+
+    fn needs_segment(&self, batches: &[EncodedBatch]) -> bool {
+        match self {
+            Writer::AsItIs(writer) => writer.needs_segment(batches),
+            Writer::Bad(writer) => writer.needs_segment(batches),
+        }
+    }
+
+    /// The number of the first record.
+    fn commit(
+        &mut self,
+        batches: &[EncodedBatch],
+        next_segment: impl FnOnce() -> Option<Segment>,
+    ) -> Result<u64, CommitError> {
+        match self {
+            Writer::AsItIs(writer) => Ok(writer.commit(batches, next_segment)?.first_sequence),
+            Writer::Bad(writer) => writer.commit(batches, next_segment),
+        }
+    }
+}
+
+impl BadWriter {
+    fn needs_segment(&self, batches: &[EncodedBatch]) -> bool {
+        self.open
+            .as_ref()
+            .is_none_or(|(segment, offset)| offset + space(batches) > segment.header.bytes)
+    }
+
+    fn commit(
+        &mut self,
+        batches: &[EncodedBatch],
+        next_segment: impl FnOnce() -> Option<Segment>,
+    ) -> Result<u64, CommitError> {
+        if self.needs_segment(batches) {
+            self.open = Some((next_segment().ok_or(CommitError::NoSegment)?, FIRST_GROUP));
+        }
+        let (segment, offset) = self.open.as_mut().unwrap();
+        let first = self.next_sequence;
+        let (header, text) =
+            group_header(segment.header.salt, self.stream, first, self.durable, batches);
+        let bytes = std::iter::once(&text[..]).chain(parts(batches)).collect::<Vec<_>>().concat();
+        let begin = *offset;
+        *offset = header.end(begin);
+        let written = segment.file.write_all_at(&bytes, begin);
+        if let Err(error) = written.as_ref().map_err(io::Error::kind)
+            && error == io::ErrorKind::StorageFull
+        {
+            let error = Arc::new(io::Error::from(error));
+            let (sealed, next_sequence) = (segment.clone(), first);
+            match self.variant {
+                Variant::OverwritesAfterNoSpace => *offset = begin,
+                Variant::CountsAfterNoSpace => {
+                    self.durable = segment.position(*offset);
+                    self.open = None;
+                }
+                _ => return Err(CommitError::Failed(error)),
+            }
+            return Err(CommitError::NoSpace { error, sealed, next_sequence });
+        }
+        let written = written.and_then(|()| segment.file.sync_data());
+        written.map_err(|error| CommitError::Failed(Arc::new(error)))?;
+        self.durable = segment.position(*offset);
+        self.next_sequence += u64::from(header.count);
+        Ok(first)
+    }
+}
+
+/// Runs one seed; a panic is a failure too.
+fn run(seed: u64, variant: Variant) -> Result<Figures, String> {
+    let simulation = Simulation::new(seed, variant);
+    catch_unwind(AssertUnwindSafe(|| simulation.run())).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        Err(text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned())
+    })
+}
+
+#[test]
+fn what_was_acknowledged_is_there_once_and_in_order() {
+    let first = number("AUDIT_SIMULATION_FIRST_SEED", 0);
+    let seeds = number("AUDIT_SIMULATION_SEEDS", 20_000);
+    let Figures { mut acknowledged, mut without_space } = Figures::default();
+    for seed in first..first + seeds {
+        match run(seed, Variant::AsItIs) {
+            Ok(figures) => {
+                acknowledged += figures.acknowledged;
+                without_space += figures.without_space;
+            }
+            Err(what) => panic!(
+                "seed {seed}: {what}\nto replay: AUDIT_SIMULATION_FIRST_SEED={seed} AUDIT_SIMULATION_SEEDS=1 \
+                 cargo test -p audit-journal --lib simulation::journal::what_was_acknowledged"
+            ),
+        }
+    }
+    println!(
+        "{seeds} seeds, {acknowledged} records acknowledged, {without_space} groups without space"
+    );
+    let much = acknowledged > seeds && (seeds < 100 || without_space > seeds / 10);
+    assert!(much, "a simulation in which little happens shows little");
+}
+
+/// How many seeds each bad journal may take to be caught. The simulation can be believed as far as
+/// it catches them.
+#[test]
+fn every_journal_that_breaks_its_word_is_caught() {
+    let bad = [
+        (Variant::CommitDoesNotSync, 100),
+        (Variant::AcknowledgesBeforeSync, 100),
+        (Variant::RetriesFailedSync, 2_000),
+        (Variant::GoesOnAfterFailure, 2_000),
+        (Variant::PreparesWithoutDirectorySync, 100),
+        (Variant::PreparesWithoutFileSync, 100),
+        (Variant::RecyclesSegments, 100),
+        (Variant::RecoversWithoutDirectorySync, 4_000),
+        (Variant::RecoversWithoutWritingAgain, 4_000),
+        (Variant::AppendsAfterTear, 4_000),
+        (Variant::OverwritesAfterNoSpace, 2_000),
+        (Variant::CountsAfterNoSpace, 2_000),
+    ];
+    for (variant, seeds) in bad {
+        let caught = (0..seeds).find_map(|seed| Some((seed, run(seed, variant).err()?)));
+        let Some((seed, what)) = caught else {
+            panic!("{variant:?} is not caught in {seeds} seeds")
+        };
+        println!("{variant:?} is caught by seed {seed}: {what}");
+    }
+}

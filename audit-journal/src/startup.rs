@@ -1,0 +1,218 @@
+//! Opens a journal: reads what was left, and starts what goes on from there.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use audit_core::{Random, UniqueId};
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+use crate::commit::{self, Bounds, Journal};
+use crate::delivery::{self, JournalDelivery};
+use crate::destination::Destination;
+use crate::disk::{Disk, LocalDisk};
+use crate::health::HealthBoard;
+use crate::plan::{self, Decided};
+use crate::recovery::{self, Recovered};
+use crate::recovery_error::RecoveryError;
+use crate::segment_writer::{OWN_WRITE_FROM, SegmentWriter};
+use crate::segments::LiveSegments;
+use crate::settings::JournalSettings;
+use crate::shared::executor::BlockingThreads;
+use crate::{JournalError, JournalErrorKind};
+
+/// What a journal is opened with.
+#[derive(Debug)]
+pub struct Opening {
+    /// Where it is, and how much it may take.
+    pub journal: JournalSettings,
+    /// What callers may queue.
+    pub bounds: Bounds,
+    /// When an object is full, in bytes of its lines.
+    pub max_object_bytes: usize,
+    /// The stream of the records that are to be committed. It is new.
+    pub stream: UniqueId,
+    /// Where they are delivered to.
+    pub destination: Arc<dyn Destination>,
+    /// Where the journal reports to.
+    pub health: Arc<HealthBoard>,
+    /// For the checksums of segments.
+    pub random: Arc<dyn Random>,
+}
+
+impl Opening {
+    /// Reads the journal, and starts its threads and its task.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be used, a process has it open, acknowledged records are damaged
+    /// or missing, or it holds objects that the destination cannot send.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub async fn open(self) -> Result<Journal, JournalError> {
+        let directory = self.journal.directory.clone();
+        let failed = |error| cannot_open(&directory, error);
+        let path = self.journal.directory.clone();
+        let disk = spawn_blocking(move || LocalDisk::open(&path))
+            .await
+            .map_err(io::Error::other)
+            .flatten();
+        self.open_on(Arc::new(disk.map_err(failed)?)).await
+    }
+
+    /// As [`open`](Self::open), on this disk.
+    pub(crate) async fn open_on(self, disk: Arc<dyn Disk>) -> Result<Journal, JournalError> {
+        let directory = self.journal.directory.clone();
+        let failed = |error| cannot_open(&directory, error);
+        let (from, stream) = (Arc::clone(&disk), self.stream);
+        let read = spawn_blocking(move || read(&*from, stream))
+            .await
+            .map_err(io::Error::other)
+            .map_err(failed)?;
+        let (recovered, decided) = read.map_err(|error| cannot_recover(&directory, error))?;
+        can_be_sent(&directory, &decided, &*self.destination)?;
+        self.start(disk, recovered, decided).map_err(failed)
+    }
+
+    fn start(
+        self,
+        disk: Arc<dyn Disk>,
+        recovered: Recovered,
+        decided: Decided,
+    ) -> io::Result<Journal> {
+        let Opening { journal, bounds, max_object_bytes, stream, destination, health, random } =
+            self;
+        let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
+        let (durable, committed) = watch::channel(recovered.end);
+        let (commands, received) = mpsc::unbounded_channel();
+        let (end, ended) = watch::channel(false);
+        let delivery = JournalDelivery::new(delivery::Parts {
+            disk: Arc::clone(&disk),
+            live: Arc::clone(&live),
+            executor: Arc::new(BlockingThreads),
+            destination,
+            health: Arc::clone(&health),
+            max_object_bytes,
+            journal: journal.clone(),
+            own_stream: Some(stream),
+            durable: committed,
+            commands: received,
+            decided,
+        });
+        let writer = Journal::start(commit::Parts {
+            disk,
+            writer: SegmentWriter::new(stream, recovered.end, OWN_WRITE_FROM),
+            live,
+            next_ordinal: recovered.next_ordinal,
+            random,
+            stream,
+            durable,
+            delivery: commands,
+            ended,
+            health: Arc::clone(&health),
+            bounds,
+            journal,
+        })?;
+        let must_end = health.must_end("the delivery of the journal");
+        tokio::spawn(async move {
+            delivery.run().await;
+            must_end.ended();
+            end.send_replace(true);
+        });
+        Ok(writer)
+    }
+}
+
+/// Whether the destination can send the objects that were planned.
+pub(crate) fn can_be_sent(
+    directory: &Path,
+    decided: &Decided,
+    destination: &dyn Destination,
+) -> Result<(), JournalError> {
+    let planned = decided.objects.iter().map(|object| object.plan);
+    let Some(unknown) = planned.into_iter().find(|plan| !destination.accepts(plan.encoding)) else {
+        return Ok(());
+    };
+    let message = format!(
+        "the journal in {} holds an object that is written as {}, which this version cannot send: \
+         use the version that wrote it",
+        directory.display(),
+        unknown.encoding
+    );
+    Err(JournalError::new(JournalErrorKind::Configuration, message))
+}
+
+/// The directory could not be used.
+pub(crate) fn cannot_open(directory: &Path, error: io::Error) -> JournalError {
+    let in_use = error.kind() == io::ErrorKind::WouldBlock;
+    let kind = if in_use { JournalErrorKind::Configuration } else { JournalErrorKind::Blocked };
+    let message = format!("the journal in {} cannot be opened", directory.display());
+    JournalError::new(kind, message).with_source(error)
+}
+
+/// What is in it could not be read.
+pub(crate) fn cannot_recover(directory: &Path, error: RecoveryError) -> JournalError {
+    match error {
+        RecoveryError::Io(error) => cannot_open(directory, error),
+        error @ RecoveryError::Damaged { .. } => {
+            let message = format!(
+                "the journal in {} is damaged: keep it, and see what is left of it before another is begun",
+                directory.display()
+            );
+            JournalError::new(JournalErrorKind::Damaged, message).with_source(error)
+        }
+    }
+}
+
+/// As [`read_whole`], for an opening that will commit to `stream`.
+///
+/// The new stream is noted as delivered up to its beginning, durably, before anything is committed
+/// to it: a stream without that note was damaged.
+pub(crate) fn read(
+    disk: &dyn Disk,
+    stream: UniqueId,
+) -> Result<(Recovered, Decided), RecoveryError> {
+    let read = read_whole(disk)?;
+    plan::write_delivered(disk, stream, 0)?;
+    Ok(read)
+}
+
+/// Reads segments and plans, and makes sure that they tell one story.
+pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), RecoveryError> {
+    let recovered = recovery::recover(disk)?;
+    let has_segments = |stream| recovered.segments.iter().any(|segment| segment.stream == stream);
+    let decided = plan::recover(disk, has_segments)?;
+    for (n, segment) in recovered.segments.iter().enumerate() {
+        let damaged = |what: String| RecoveryError::Damaged {
+            file: crate::segment::file_name(segment.segment.header.ordinal),
+            offset: 0,
+            what,
+        };
+        let Some((_, next)) = decided.delivered.iter().find(|(known, _)| *known == segment.stream)
+        else {
+            return Err(damaged(format!(
+                "nothing says how far stream {} is delivered",
+                segment.stream
+            )));
+        };
+        let before =
+            n.checked_sub(1).map(|n| &recovered.segments[n]).filter(|b| b.stream == segment.stream);
+        let expected = before.map_or(*next, |before| before.next_sequence);
+        let is_whole = match before {
+            // Segments before it may have been delivered and removed.
+            None => segment.first_sequence <= expected,
+            Some(_) => segment.first_sequence == expected,
+        };
+        if !is_whole {
+            let first = segment.first_sequence;
+            return Err(damaged(format!(
+                "it begins with record {first}, and those from {expected} on are missing"
+            )));
+        }
+    }
+    Ok((recovered, decided))
+}

@@ -1,0 +1,89 @@
+//! The journal's simulation with a bucket as its destination: what `audit-journal` checks with a
+//! destination of its own, from seed to seed, holds for the requests that this crate makes and for
+//! what it reads from responses.
+
+mod reading;
+mod store;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use audit_journal::Destination;
+use audit_journal::simulation::bucket::{Refuses, SimulatedBucket, Stored};
+use audit_journal::simulation::checkers::delivery::Reading;
+use audit_journal::simulation::delivery;
+use audit_journal::simulation::destination::{Endpoint, Known, Sending};
+
+use self::store::SimulatedStore;
+use crate::bucket::put::Put;
+use crate::destination::BucketDestination;
+use crate::{Bucket, Compression, Settings};
+
+/// A bucket behind a store.
+struct InBucket;
+
+impl Endpoint for InBucket {
+    fn destination(bucket: &SimulatedBucket, sending: Sending) -> Arc<dyn Destination> {
+        let Sending {
+            packs,
+            put_timeout_ms,
+            retry_base_ms,
+            retry_cap_ms,
+            blocked_retry_cap_ms,
+            random,
+            health,
+        } = sending;
+        let settings = Settings {
+            compression: if packs { Compression::Zstd } else { Compression::None },
+            put_timeout_ms,
+            retry_base_ms,
+            retry_cap_ms,
+            blocked_retry_cap_ms,
+            ..Settings::default()
+        };
+        let bucket = Bucket::from_store(Arc::new(SimulatedStore(bucket.clone())), "");
+        Arc::new(BucketDestination::new(Put::new(bucket, health, random, settings)))
+    }
+
+    fn read(
+        known: &mut Known,
+        objects: &BTreeMap<String, Stored>,
+        metadata: bool,
+    ) -> Result<Reading, String> {
+        reading::read(known, objects, metadata)
+    }
+
+    fn lines_of(bytes: &[u8], encoding: &str) -> Result<Vec<Vec<u8>>, String> {
+        reading::lines_of(bytes, encoding == "zstd")
+    }
+
+    fn advice(how: Refuses) -> &'static str {
+        match how {
+            Refuses::ExpiredCredentials => "renew or correct the credentials",
+            Refuses::Permission => "allow the credentials to put",
+            Refuses::NoBucket => "create the bucket",
+            Refuses::OutOfReach => "connection refused",
+        }
+    }
+}
+
+#[test]
+fn acknowledged_records_arrive_once() {
+    let how = "-p audit-sink-s3 --lib simulation::acknowledged";
+    delivery::acknowledged_records_arrive_once::<InBucket>(10_000, how);
+}
+
+#[test]
+fn bad_deliveries_are_caught() {
+    delivery::bad_deliveries_are_caught::<InBucket>();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_day_without_the_bucket_costs_disk_alone() {
+    delivery::a_day_without_the_destination::<InBucket>().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_that_end_need_no_restart() {
+    delivery::refusals_that_end::<InBucket>().await;
+}

@@ -1,0 +1,165 @@
+//! A store in memory that answers a request with every line of the answer table, from a seed: what
+//! becomes of a request is the simulated bucket's, and here it is put as a store's client puts it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use audit_core::async_trait;
+use audit_journal::simulation::bucket::{Refused, Refuses, SimulatedBucket, Stored};
+use bytes::Bytes;
+use chrono::DateTime;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
+use object_store::path::Path;
+use object_store::{
+    Attribute, Attributes, CopyOptions, Error, Extensions, GetOptions, GetResult, GetResultPayload,
+    ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, Result,
+};
+
+/// The store of a bucket.
+#[derive(Debug, Clone)]
+pub(crate) struct SimulatedStore(pub(crate) SimulatedBucket);
+
+impl fmt::Display for SimulatedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SimulatedStore")
+    }
+}
+
+/// The name of the content type among the metadata.
+const CONTENT_TYPE: &str = "content-type";
+
+fn from_attributes(attributes: &Attributes) -> BTreeMap<String, String> {
+    let named = attributes.iter().map(|(attribute, value)| {
+        let name = match attribute {
+            Attribute::Metadata(name) => name.to_string(),
+            Attribute::ContentType => CONTENT_TYPE.to_owned(),
+            other => panic!("an object has no {other:?}"),
+        };
+        (name, value.to_string())
+    });
+    named.collect()
+}
+
+fn to_attributes(attributes: &BTreeMap<String, String>) -> Attributes {
+    let named = attributes.iter().map(|(name, value)| {
+        let attribute = match name.as_str() {
+            CONTENT_TYPE => Attribute::ContentType,
+            _ => Attribute::Metadata(name.clone().into()),
+        };
+        (attribute, value.clone())
+    });
+    named.collect()
+}
+
+/// As a client says it.
+fn error(refused: Refused, key: &str) -> Error {
+    let path = key.to_owned();
+    let exists = |status, code| Error::AlreadyExists {
+        path: key.to_owned(),
+        source: text(status, code).into(),
+    };
+    match refused {
+        Refused::SlowDown => generic("503 Service Unavailable", "SlowDown"),
+        Refused::InternalError => generic("500 Internal Server Error", "InternalError"),
+        Refused::Reset => {
+            let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+            Error::Generic { store: "S3", source: reset.into() }
+        }
+        Refused::Exists => exists("412 Precondition Failed", "PreconditionFailed"),
+        Refused::Contention => exists("409 Conflict", "ConditionalRequestConflict"),
+        Refused::NotFound => {
+            Error::NotFound { path, source: text("404 Not Found", "NoSuchKey").into() }
+        }
+        Refused::NoAttributes => {
+            let (operation, implementer) = ("attributes".to_owned(), "SimulatedStore".to_owned());
+            Error::NotImplemented { operation, implementer }
+        }
+        Refused::All(Refuses::Permission) => {
+            let source = text("403 Forbidden", "AccessDenied").into();
+            Error::PermissionDenied { path, source }
+        }
+        Refused::All(Refuses::ExpiredCredentials) => generic("400 Bad Request", "ExpiredToken"),
+        Refused::All(Refuses::NoBucket) => {
+            Error::NotFound { path, source: text("404 Not Found", "NoSuchBucket").into() }
+        }
+        Refused::All(Refuses::OutOfReach) => {
+            Error::Generic { store: "S3", source: "connection refused".into() }
+        }
+    }
+}
+
+fn text(status: &str, code: &str) -> String {
+    format!("Server returned non-2xx status code: {status}: <Error><Code>{code}</Code></Error>")
+}
+
+fn generic(status: &str, code: &str) -> Error {
+    Error::Generic { store: "S3", source: text(status, code).into() }
+}
+
+#[async_trait]
+impl ObjectStore for SimulatedStore {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        assert_eq!(options.mode, PutMode::Create, "an object is created, and nothing else");
+        let (key, attributes) = (location.to_string(), from_attributes(&options.attributes));
+        let stored = Stored { bytes: payload.into(), attributes, foreign: false };
+        self.0.put(&key, stored).await.map_err(|refused| error(refused, &key))?;
+        Ok(PutResult { e_tag: None, version: None, extensions: Extensions::default() })
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let key = location.to_string();
+        let found = self.0.get(&key).await.map_err(|refused| error(refused, &key))?;
+        let Stored { bytes, attributes, foreign: _ } = found;
+        let size = bytes.len() as u64;
+        let meta = ObjectMeta {
+            location: location.clone(),
+            last_modified: DateTime::UNIX_EPOCH,
+            size,
+            e_tag: None,
+            version: None,
+        };
+        let bytes = if options.head { Bytes::new() } else { bytes };
+        let payload = GetResultPayload::Stream(async move { Ok(bytes) }.into_stream().boxed());
+        Ok(GetResult {
+            payload,
+            meta,
+            range: 0..size,
+            attributes: to_attributes(&attributes),
+            extensions: Extensions::default(),
+        })
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        _: &Path,
+        _: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        unreachable!("the sink writes an object with one put")
+    }
+
+    fn delete_stream(
+        &self,
+        _: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        unreachable!("the sink deletes nothing")
+    }
+
+    fn list(&self, _: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        stream::empty().boxed()
+    }
+
+    async fn list_with_delimiter(&self, _: Option<&Path>) -> Result<ListResult> {
+        unreachable!("the sink lists nothing")
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        unreachable!("the sink copies nothing")
+    }
+}
