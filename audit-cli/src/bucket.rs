@@ -1,4 +1,4 @@
-//! A bucket that is read: what is listed of it, and in which order.
+//! Reading a bucket: its listings, and their order.
 
 use std::fmt;
 use std::ops::Range;
@@ -32,10 +32,10 @@ pub(crate) struct Reader {
     passed: Arc<Passed>,
 }
 
-/// What was listed and is not read.
+/// Listed objects that hold no records.
 #[derive(Debug, Default)]
 struct Passed {
-    /// Objects of sinks that are of other streams.
+    /// Objects of other streams.
     of_other_streams: AtomicU64,
     others: AtomicU64,
     leftovers: AtomicU64,
@@ -44,20 +44,20 @@ struct Passed {
     top: Mutex<Top>,
 }
 
-/// What stands directly below the prefix.
+/// The entries directly below the prefix.
 #[derive(Debug, Clone, Default)]
 struct Top {
     /// The first day and the last.
     ends: Option<(Partition, Partition)>,
-    /// What is no day.
+    /// Entries that are not days.
     beside: Vec<String>,
 }
 
-/// Objects among the partitions that hold no records.
+/// Objects among the partitions that are not ours.
 #[derive(Debug)]
 pub(crate) struct Others {
     pub(crate) count: u64,
-    /// How many of them writers left that died.
+    /// The leftovers of dead writers among them.
     pub(crate) leftovers: u64,
     /// One of them.
     pub(crate) example: String,
@@ -74,7 +74,7 @@ impl fmt::Display for Others {
     }
 }
 
-/// The times that are asked for, and one stream if not all.
+/// The selected range of times, and the selected stream, if any.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     pub(crate) times_ms: Range<i64>,
@@ -100,7 +100,7 @@ impl Wanted {
     }
 }
 
-/// How many names are shown of what is near a place without days.
+/// The most names shown of the surroundings of a place without days.
 const NEARBY_SHOWN: usize = 8;
 
 impl Passed {
@@ -116,7 +116,7 @@ impl Passed {
     }
 }
 
-/// How many listed objects a partition may be ahead of its reader: a page of S3.
+/// The most listed objects by which a partition is ahead of its reader: a page of S3.
 const PAGE: usize = 1_000;
 
 impl Reader {
@@ -164,7 +164,7 @@ impl Reader {
         !self.lists_in_order
     }
 
-    /// What the store said, without the XML and the queries of URLs, which may hold signatures.
+    /// The store's message, without XML and without the queries of URLs, which may hold signatures.
     pub(crate) fn describe(&self, error: &object_store::Error) -> String {
         self.bucket.describe(error)
     }
@@ -173,8 +173,8 @@ impl Reader {
         self.bucket.to_string()
     }
 
-    /// The partitions that may hold what is wanted, in order. Days that are wanted whole are not
-    /// asked for their hours, unless what is in them would not come in order.
+    /// The partitions that may hold selected records, in order. Whole days are not divided into
+    /// hours, unless their objects would not come in order.
     pub(crate) async fn partitions(&self, wanted: &Wanted) -> Result<Vec<Partition>, Failure> {
         let split = self.days(wanted).await?.into_iter().map(|day| async move {
             if self.lists_in_order && wanted.covers(&day) {
@@ -187,7 +187,7 @@ impl Reader {
         Ok(split.into_iter().flatten().filter(|partition| wanted.overlaps(partition)).collect())
     }
 
-    /// The days that may hold what is wanted, in order.
+    /// The days that may hold selected records, in order.
     pub(crate) async fn days(&self, wanted: &Wanted) -> Result<Vec<Partition>, Failure> {
         let Level { partitions, others } = self.level(None).await?;
         let days: Vec<Partition> = partitions.into_iter().filter(Partition::is_day).collect();
@@ -258,7 +258,7 @@ impl Reader {
                     reader.passed.other(name, is_leftover);
                     None
                 }
-                // A later version may list what this one does not know.
+                // A later version may write objects that this one does not know.
                 Ok(_) => None,
                 Err(error) => Some(Err(reader.cannot_list(error))),
             })
@@ -271,7 +271,7 @@ impl Reader {
         stream::iter(objects).right_stream()
     }
 
-    /// What was listed and holds no records, if anything was.
+    /// The listed objects that hold no records, if there are any.
     pub(crate) fn others(&self) -> Option<Others> {
         let Passed { others, leftovers, example, .. } = &*self.passed;
         let example = example.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
@@ -279,7 +279,7 @@ impl Reader {
         Some(Others { count, leftovers: leftovers.load(Ordering::Relaxed), example })
     }
 
-    /// Why there was no object that is wanted, as far as that can be told.
+    /// Why no object was found, as far as that can be told.
     pub(crate) async fn why_nothing(&self, wanted: &Wanted) -> String {
         let of_other_streams = self.passed.of_other_streams.load(Ordering::Relaxed);
         if let (Some(stream), 1..) = (wanted.stream, of_other_streams) {
@@ -310,7 +310,7 @@ impl Reader {
         format!("no days dt=YYYY-MM-DD are in {name}: is it mistyped?{nearby}")
     }
 
-    /// What stands one level above the prefix, if that may be listed.
+    /// The entries one level above the prefix, if they may be listed.
     async fn beside_prefix(&self) -> Vec<String> {
         let Some(parent) = self.bucket.prefix().parent() else { return Vec::new() };
         let Ok(listed) = self.store().list_with_delimiter(Some(&parent)).await else {
@@ -325,7 +325,7 @@ impl Reader {
     }
 }
 
-/// A URL as it is, and a path as the URL of a directory.
+/// A URL unchanged, a path as the URL of a directory.
 pub(crate) fn to_url(bucket: &str) -> Result<String, Failure> {
     if bucket.contains("://") {
         return Ok(bucket.to_owned());

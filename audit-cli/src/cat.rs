@@ -21,11 +21,11 @@ use crate::progress::PartitionProgress;
 use crate::query::{Condition, Pointer, Time};
 use crate::units::Count;
 
-/// Which records are printed, and how. Shared by those who read objects.
+/// Which records are printed, and how. Shared by the readers of objects.
 #[derive(Debug)]
 pub(crate) struct Printer {
     conditions: Vec<Condition>,
-    /// Whether any record had what each condition names.
+    /// For each condition, whether any record has the member that it names.
     named: Vec<AtomicBool>,
     time: Option<Pointer>,
     times_ms: Range<i64>,
@@ -37,7 +37,7 @@ pub(crate) struct Printer {
     untimed: Untimed,
 }
 
-/// Records that a range of times left out for want of a time.
+/// Records outside of a range of times because they have no readable time.
 #[derive(Debug, Default)]
 struct Untimed {
     missing: AtomicU64,
@@ -45,16 +45,16 @@ struct Untimed {
     in_other_units: [AtomicU64; UNITS.len()],
 }
 
-/// Units that times are mistaken for milliseconds in, and how many of each are in a second.
+/// Units that may be mistaken for milliseconds, and how many of each are in a second.
 const UNITS: [(&str, i64); 3] =
     [("seconds", 1), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000)];
 
-/// 2000 to 2100, in seconds since 1970. As milliseconds, all other units of these years are times
-/// that no log has.
+/// 2000 to 2100, in seconds since 1970. Read as milliseconds, values of these years in other units
+/// are times that no log has.
 const LIKELY_S: Range<i64> = 946_684_800..4_102_444_800;
 
 impl Untimed {
-    /// Counts it if the record has no time, or one outside of the range for its unit.
+    /// Counts the record if it has no time, or one that is likely in another unit.
     fn add(&self, time: Time) {
         let counter = match time {
             Time::Missing => Some(&self.missing),
@@ -98,9 +98,9 @@ impl Untimed {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// As they are.
+    /// Unchanged.
     Lines,
-    /// With their place, in one line.
+    /// With their stream and number, in one line.
     Placed,
     Pretty(Style),
 }
@@ -144,7 +144,7 @@ impl Printer {
         self.seen.fetch_add(1, Relaxed);
         let mut all = true;
         for (condition, named) in self.conditions.iter().zip(&self.named) {
-            // Until one has it; after that, most records can be passed over without parsing them.
+            // Until one has it. After that, most records can be skipped without parsing.
             if !named.load(Relaxed) && condition.pointer().find(line).is_some() {
                 named.store(true, Relaxed);
             }
@@ -154,7 +154,7 @@ impl Printer {
         all
     }
 
-    /// What somebody who expected more should know of the records that were passed over.
+    /// The note on skipped records, for readers that expected more.
     pub(crate) fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> =
             self.time.iter().filter_map(|pointer| self.untimed.note(pointer)).collect();
@@ -171,7 +171,7 @@ impl Printer {
         notes
     }
 
-    /// Writes a record to the chunk if it is one of those that are wanted.
+    /// Writes a record to the chunk if it is selected.
     pub(crate) fn print(&self, stream: UniqueId, sequence: u64, line: &[u8], chunk: &mut Chunk) {
         if !self.is_wanted(line) {
             return;
@@ -199,7 +199,7 @@ impl Printer {
     }
 }
 
-/// Writes a line of JSON over several, with every token as it is.
+/// Lays out a line of JSON over several lines, with every token unchanged.
 fn pretty(line: &[u8], style: Style, out: &mut Vec<u8>) {
     let mut depth = 0;
     let mut rest = line;
@@ -248,7 +248,7 @@ fn pretty(line: &[u8], style: Style, out: &mut Vec<u8>) {
     }
 }
 
-/// Bytes of the string, number or word that stands here.
+/// The length in bytes of the string, number or word that begins here.
 fn token_len(text: &[u8]) -> usize {
     if text.first() != Some(&b'"') {
         let ends = |byte: &u8| {
@@ -265,7 +265,7 @@ fn token_len(text: &[u8]) -> usize {
     end.map_or(text.len(), |end| end + 2)
 }
 
-/// How many chunks each object may be ahead of whoever prints.
+/// The most chunks by which an object is ahead of the printer.
 const CHUNKS_AHEAD: usize = 4;
 
 pub(crate) async fn run(
@@ -299,7 +299,7 @@ pub(crate) async fn run(
                 }
                 Err(failure) => Err(failure),
             };
-            // Nobody may want it any more.
+            // The reader may have gone.
             let _ = sender.send(read).await;
         }
     };

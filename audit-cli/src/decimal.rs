@@ -1,4 +1,4 @@
-//! Numbers of JSON by their value, however long they are and however they are spelled.
+//! Exact values of JSON numbers of any length and spelling.
 
 /// A number: `0.DIGITS` times ten to the power of `exponent`, in its one spelling.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub(crate) struct Decimal {
 }
 
 impl Decimal {
-    /// Reads a number of JSON. `None` if it is none, or its exponent has more than 36 digits.
+    /// Parses a JSON number. `None` if it is not one, or its exponent has more than 36 digits.
     pub(crate) fn read(text: &str) -> Option<Decimal> {
         let (negative, unsigned) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),

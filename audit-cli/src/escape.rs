@@ -1,14 +1,14 @@
-//! Foreign text, so that a terminal shows it and does nothing else.
+//! Escapes foreign text for terminals.
 //!
-//! Records, keys, file names and what stores answer come from anybody. A control character can make
-//! a terminal do things; a change of direction or an invisible character makes text look like
-//! another. Everything of that kind that `audit` prints passes through here: records on a terminal,
-//! notes and errors wherever they go.
+//! Anyone may have written records, keys, file names and the answers of stores. A control character
+//! can command a terminal; a change of direction or an invisible character disguises text. All such
+//! text that `audit` prints passes through here: records on a terminal, notes and errors wherever
+//! they go.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Text for people: `\u{1b}` in the place of an escape.
+/// Text for people, with escapes written as `\u{1b}`.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     if !text.contains(is_hazardous) {
         return Cow::Borrowed(text);
@@ -24,7 +24,7 @@ pub(crate) fn text(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// A line of valid JSON as another spelling of it.
+/// Another spelling of a line of valid JSON.
 pub(crate) fn json(line: &[u8]) -> Cow<'_, [u8]> {
     if line.iter().all(|byte| (0x20..0x7f).contains(byte)) {
         return Cow::Borrowed(line);
@@ -33,7 +33,7 @@ pub(crate) fn json(line: &[u8]) -> Cow<'_, [u8]> {
     let mut escaped = String::with_capacity(line.len() + 16);
     for char in line.chars() {
         if char < ' ' {
-            // In a string it would be invalid, so that it is a blank between tokens.
+            // It would be invalid in a string, so it is a blank between tokens.
             escaped.push(' ');
         } else if is_hazardous(char) {
             for unit in char.encode_utf16(&mut [0; 2]) {
@@ -46,8 +46,8 @@ pub(crate) fn json(line: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(escaped.into_bytes())
 }
 
-/// Controls, changes of direction, line separators, what takes no space (Unicode's
-/// `Default_Ignorable_Code_Point`), and what is no character.
+/// Controls, changes of direction, line separators, invisible characters (Unicode's
+/// `Default_Ignorable_Code_Point`), and noncharacters.
 fn is_hazardous(char: char) -> bool {
     matches!(char,
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{34f}' | '\u{61c}'

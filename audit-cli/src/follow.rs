@@ -1,9 +1,9 @@
-//! What arrives in a bucket, under whatever hour, at a bounded number of listings.
+//! New objects of a bucket, under any hour, at a bounded number of listings.
 //!
-//! Most objects arrive under the last hours, which are listed at each look. A host whose clock is
-//! wrong, or that brings what it kept during an outage, puts them under any hour: for those, a walk
-//! goes over all days again and again, a few listings after each look, near days before far ones.
-//! An hour in which the walk found something is listed at each look for a while.
+//! Most objects arrive under the last hours, which are listed at each poll. A host whose clock is
+//! wrong, or that delivers a backlog after an outage, stores them under other hours. For those, a
+//! walk visits all days repeatedly, a few listings after each poll, near days before far ones. An
+//! hour in which the walk found something is listed at each poll for a while.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -17,66 +17,64 @@ use crate::bucket::{Listed, Reader, Wanted};
 use crate::failure::Failure;
 use crate::units::{DAY_MS, HOUR_MS, now_ms};
 
-/// How many objects come with one listing of a store.
+/// The objects in one page of a store's listing.
 const PAGE: usize = 1_000;
 
-/// How many hours are listed at each look since the walk found something in them, and at how many
-/// looks more after the last object.
+/// The most hours that are listed at each poll because the walk found something in them, and for
+/// how many polls after their last object.
 const MAX_BUSY_HOURS: usize = 8;
 const BUSY_LOOKS: u32 = 150;
 
-/// How many days of a directory the walk lists after each look. A directory's listings cost nothing
-/// but the time of this host.
+/// The days of a directory that the walk lists after each poll. A directory's listings cost only
+/// local time.
 const DIRECTORY_STEPS: u64 = 32;
 
-/// Days as near as this to now are walked over as often as all others together.
+/// Days this near to now are visited as often as all others together.
 const NEAR_MS: i64 = 3 * DAY_MS;
 
-/// How much earlier than the walk found it an object may say that it was taken: the clock of a
-/// store, which a signed request allows to differ by as much; and of a directory, the time between
-/// writing a file and naming it.
+/// How far an object's time may lie before the walk found it: the skew of a store's clock that
+/// signed requests allow, or in a directory the time between writing a file and naming it.
 const STORE_SKEW_MS: i64 = 15 * 60 * 1_000;
 const DIRECTORY_SKEW_MS: i64 = 60 * 1_000;
 
-/// Gives each object that arrives, once.
+/// Yields each new object once.
 pub(crate) struct Follow {
     hours: u16,
     interval: Duration,
     /// `None` for a directory.
     lists_per_minute: Option<u32>,
     skew_ms: i64,
-    /// Objects that were there at the beginning were taken before this, by the store's clock. Of a
-    /// directory all that was there is known: what a file says of its time may lie before the
-    /// moment in which it got its name.
+    /// Objects that existed at the start are older than this, by the store's clock. In a directory
+    /// all existing files are remembered instead, since a file's time may lie before it got its
+    /// name.
     begin_ms: i64,
-    /// Older objects than this are none that arrive.
+    /// Objects older than this are not new.
     since_ms: i64,
-    /// What stood under the last hours at the last look.
+    /// The objects under the last hours at the last poll.
     recent: HashSet<ObjectKey>,
-    /// What was given, or was there at the beginning, and when it was taken. Nothing older than
-    /// `since_ms`.
+    /// The yielded and the initial objects, with their times. None is older than `since_ms`.
     known: HashMap<ObjectKey, i64>,
     busy: VecDeque<(Partition, u32)>,
     /// Over the near days, and over the others.
     walks: [Walk; 2],
     steps: u64,
-    /// Listings that the walk may still ask for.
+    /// The listings that the walk may still make.
     credit: f64,
 }
 
-/// A way over days, again and again.
+/// A repeated walk over days.
 #[derive(Default)]
 struct Walk {
     days: VecDeque<Partition>,
     day: Option<BoxStream<'static, Result<Listed, Failure>>>,
-    /// When the round began that is under way.
+    /// When the current round began.
     begin_ms: Option<i64>,
-    /// When the last round began that came to its end.
+    /// When the last completed round began.
     covered_ms: Option<i64>,
 }
 
 impl Follow {
-    /// From what is there now.
+    /// Starts with the current objects.
     pub(crate) async fn begin(reader: &Reader, arguments: &Tail) -> Result<Follow, Failure> {
         let now = now_ms();
         let is_directory = reader.is_directory();
@@ -112,14 +110,14 @@ impl Follow {
         Ok(follow)
     }
 
-    /// Takes an object for one that is known.
+    /// Remembers an object as known.
     pub(crate) fn add(&mut self, object: &Listed) {
         if object.modified_ms >= self.since_ms {
             self.known.insert(object.key, object.modified_ms);
         }
     }
 
-    /// Waits, looks, and gives what arrived, in the order in which the store took it.
+    /// Waits, polls, and yields new objects in the order in which the store received them.
     pub(crate) async fn next(&mut self, reader: &Reader) -> Result<Vec<Listed>, Failure> {
         let hours = u64::from(self.hours) + 2 + self.busy.len() as u64;
         let pages = (self.recent.len() / PAGE) as u64;
@@ -133,7 +131,7 @@ impl Follow {
         while self.credit >= 1.0 {
             self.credit -= 1.0;
             if self.step(reader, &mut objects).await? {
-                // One walk came to its end: the next look is due before it begins anew.
+                // The walk completed a round. The next poll comes before the next round.
                 break;
             }
         }
@@ -142,14 +140,14 @@ impl Follow {
         Ok(objects)
     }
 
-    /// How long to wait before a look that takes so many listings: three quarters of all.
+    /// How long to wait before a poll of this many listings. Polls may use three quarters of all.
     fn pause(&self, lists: u64) -> Duration {
         let Some(per_minute) = self.lists_per_minute else { return self.interval };
         self.interval.max(time_for(per_minute, lists))
     }
 
-    /// Lists the last hours, and those in which something arrived. Gives what is new, and how many
-    /// listings that took.
+    /// Lists the last hours, and those with recent arrivals. Returns the new objects and the number
+    /// of listings made.
     async fn look(&mut self, reader: &Reader) -> Result<(Vec<Listed>, u64), Failure> {
         let now = now_ms();
         let first = now - i64::from(self.hours) * HOUR_MS;
@@ -169,7 +167,7 @@ impl Follow {
             let mut objects = std::pin::pin!(reader.objects_of(&hour).await);
             while let Some(object) = objects.next().await.transpose()? {
                 count += 1;
-                // Of the last hours it does not matter what time a file says.
+                // Under the last hours a file's time does not matter.
                 let is_new = match is_recent {
                     true => {
                         found.insert(object.key);
@@ -199,7 +197,7 @@ impl Follow {
         object.modified_ms >= self.since_ms && !self.known.contains_key(&object.key)
     }
 
-    /// One listing of the walk. Says whether it came to its end.
+    /// Makes one listing of the walk. Returns whether the round is complete.
     async fn step(&mut self, reader: &Reader, arrived: &mut Vec<Listed>) -> Result<bool, Failure> {
         let which = (self.steps % 2) as usize;
         self.steps += 1;
@@ -225,7 +223,7 @@ impl Follow {
         for object in page.into_iter().filter(|object| self.has_arrived(object)).collect::<Vec<_>>()
         {
             self.known.insert(object.key, object.modified_ms);
-            // On its first way, the walk also comes by what was there before.
+            // In its first round, the walk also meets initial objects.
             if self.walks[which].covered_ms.is_none() && object.modified_ms < self.begin_ms {
                 continue;
             }
@@ -250,7 +248,7 @@ impl Follow {
         walk.covered_ms = walk.begin_ms.replace(now);
         let ended = walk.covered_ms.is_some();
         if let [Some(near), Some(far)] = self.walks.each_ref().map(|walk| walk.covered_ms) {
-            // What was there when these rounds began is known, or was too old.
+            // Objects from before these rounds are known or too old.
             self.since_ms = self.since_ms.max(near.min(far) - self.skew_ms);
             let since_ms = self.since_ms;
             self.known.retain(|_, taken_ms| *taken_ms >= since_ms);
@@ -259,7 +257,7 @@ impl Follow {
     }
 }
 
-/// In how much time so many listings are three quarters of those that are allowed.
+/// The time in which this many listings are three quarters of those allowed.
 fn time_for(per_minute: u32, lists: u64) -> Duration {
     let share = f64::from(per_minute) * 0.75;
     Duration::from_secs_f64(60.0 * lists as f64 / share)

@@ -1,4 +1,4 @@
-//! Work on many things at once, whose results come in the order of the things.
+//! Concurrent work on many items, with results in the order of the items.
 
 use std::panic::resume_unwind;
 
@@ -6,8 +6,8 @@ use futures::stream::{self, Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Starts `work` for each item, for up to `parallel` at once, and gives what they send: all of the
-/// first, then all of the second. Each may be ahead of the reader by `capacity` results and then
+/// Runs `work` for each item, up to `parallel` at once, and yields what they send: all of the first
+/// item, then all of the second. Each may be ahead of the reader by `capacity` results and then
 /// waits, so that memory is bounded by `parallel` times that.
 ///
 /// Dropping the stream ends the work at its next result.
@@ -26,7 +26,7 @@ where
         let task = tokio::spawn(work(item, sender));
         std::future::ready(results(receiver, task))
     });
-    // The one that is read from is not among those that are buffered.
+    // The current item is not among the buffered ones.
     started.buffered(parallel.saturating_sub(1).max(1)).flatten()
 }
 
@@ -35,7 +35,7 @@ fn results<T>(receiver: mpsc::Receiver<T>, task: JoinHandle<()>) -> impl Stream<
         if let Some(result) = receiver.recv().await {
             return Some((result, (receiver, task)));
         }
-        // A task that panicked must not look like one that had no more.
+        // A task that panicked must not look like one that is done.
         if let Err(error) = task.take()?.await
             && error.is_panic()
         {

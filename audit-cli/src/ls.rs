@@ -1,4 +1,4 @@
-//! `audit ls`: what is in a bucket, without reading it.
+//! `audit ls`: the contents of a bucket, from listings alone.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::output::Output;
 use crate::progress::PartitionProgress;
 use crate::units::{Size, shown};
 
-/// What is known of a stream from the names of its objects.
+/// A stream, as the names of its objects show it.
 #[derive(Debug)]
 struct Summary {
     objects: u64,

@@ -15,15 +15,15 @@ use crate::output::Output;
 /// An object that was read to its end.
 #[derive(Debug)]
 pub(crate) struct Content {
-    /// What its lines came to.
+    /// The count, size and hash of its lines.
     pub(crate) lines: DecodedLines,
-    /// What it says about itself; a directory keeps nothing.
+    /// Its metadata. A directory keeps none.
     pub(crate) metadata: Option<ObjectMetadata>,
-    /// The lines that are no records.
+    /// The lines that are not records.
     pub(crate) invalid: Option<InvalidLines>,
 }
 
-/// Lines that are no JSON objects. No sink writes one.
+/// Lines that are not JSON objects. No sink writes such.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InvalidLines {
     /// The number of the first of them, from 1.
@@ -33,7 +33,7 @@ pub(crate) struct InvalidLines {
 }
 
 impl Content {
-    /// What is wrong with it, if anything is.
+    /// Its damage, if it is damaged.
     pub(crate) fn contradiction(&self, object: &Listed) -> Option<String> {
         let invalid = self.invalid.as_ref().map(|InvalidLines { line, what, count }| match count {
             1 => format!("line {line} {what}"),
@@ -53,7 +53,7 @@ impl Content {
     }
 }
 
-/// Why a line is no record, if it is none.
+/// Why a line is not a record, or `None` if it is one.
 fn no_record(line: &[u8]) -> Option<Cow<'static, str>> {
     if line.is_empty() {
         return Some("is empty".into());
@@ -72,12 +72,12 @@ fn no_record(line: &[u8]) -> Option<Cow<'static, str>> {
     }
     let error = serde_json::from_str::<serde::de::IgnoredAny>(text).err()?;
     let why = error.to_string();
-    // It is the one line that the parser saw.
+    // The parser saw this one line.
     let why = why.split(" at line ").next().unwrap_or(&why);
     Some(format!("is no JSON object: {why} near byte {}", error.column()).into())
 }
 
-/// In what an object's lines and key differ from its metadata.
+/// The differences between an object's lines and key and its metadata.
 fn contradiction(found: &ObjectMetadata, said: &ObjectMetadata) -> Option<String> {
     if found == said {
         return None;
@@ -98,15 +98,15 @@ fn contradiction(found: &ObjectMetadata, said: &ObjectMetadata) -> Option<String
 /// An object that could not be read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
-    /// It holds something else than a sink wrote.
+    /// Its content is not what a sink wrote.
     Damaged(String),
-    /// It was listed and is not there any more.
+    /// It was listed and no longer exists.
     Gone,
-    /// The store has it and does not give it, though it answers.
+    /// The store answers but refuses it.
     Refused(String),
     /// The store did not answer.
     Store(String),
-    /// Whoever wanted it wants no more.
+    /// The reader has gone.
     Unwanted,
 }
 
@@ -135,7 +135,7 @@ impl ReadError {
         }
         let said = reader.describe(error);
         match audit_sink_s3::status(error) {
-            // Another answer may come next time.
+            // The next answer may differ.
             Some(408 | 429) | None => ReadError::Store(said),
             Some(400..500) => ReadError::Refused(said),
             Some(_) => ReadError::Store(said),
@@ -143,19 +143,19 @@ impl ReadError {
     }
 }
 
-/// Objects that the store did not give, though it answers: one that is archived, or encrypted for
-/// somebody else, must not hide those after it.
+/// Objects that the store refused. One that is archived, or encrypted with another key, must not
+/// hide those after it.
 #[derive(Debug, Default)]
 pub(crate) struct Refused {
     count: u64,
     in_a_row: u64,
 }
 
-/// So many refused objects in a row are no exception.
+/// With this many refusals in a row the store refuses everything.
 const MAX_REFUSED_IN_A_ROW: u64 = 10;
 
 impl Refused {
-    /// Says so.
+    /// Reports a refused object.
     ///
     /// # Errors
     ///
@@ -181,7 +181,7 @@ impl Refused {
         self.in_a_row = 0;
     }
 
-    /// Fails if any was refused: what was printed is then not all.
+    /// Fails if any was refused, since the output is incomplete then.
     pub(crate) fn end(self) -> Result<(), Failure> {
         match self.count {
             0 => Ok(()),
@@ -190,11 +190,11 @@ impl Refused {
     }
 }
 
-/// Says what is wrong with an object that was read, and whether nothing is.
+/// Reports the damage of an object. Returns whether it is undamaged.
 ///
 /// # Errors
 ///
-/// When the store did not give it: what was printed is then not all.
+/// When the store did not return it, since the output is incomplete then.
 pub(crate) fn ended_well(
     object: &Listed,
     content: &Result<Content, ReadError>,
@@ -223,17 +223,16 @@ pub(crate) fn ended_well(
     Ok(wrong.is_none())
 }
 
-/// Objects up to this many bytes are read at once: their bytes are memory, but each piece of a file
-/// costs a thread's time.
+/// Objects up to this many bytes are read whole, since each piece of a file costs a thread's time.
 pub(crate) const WHOLE_BYTES: u64 = 1 << 20;
 
-/// How many bytes of an object are decoded before what came of them is handed on.
+/// The bytes of an object that are decoded before the results are passed on.
 pub(crate) const PIECE_BYTES: usize = 16 << 10;
 
-/// What is handed on at once, in bytes.
+/// The size of a chunk, in bytes.
 const CHUNK_BYTES: usize = 128 << 10;
 
-/// Whole records, as they are printed.
+/// Whole records, ready to print.
 #[derive(Debug, Default)]
 pub(crate) struct Chunk {
     pub(crate) bytes: Vec<u8>,
@@ -242,23 +241,22 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
-    /// The first records, if there are so many.
+    /// The first `n` records, if there are that many.
     pub(crate) fn first(&self, records: u64) -> Option<&[u8]> {
         let last = usize::try_from(records.checked_sub(1)?).ok()?;
         Some(&self.bytes[..*self.ends.get(last)?])
     }
 }
 
-/// What comes of reading an object: chunks, and at last how it ended.
+/// The results of reading an object: chunks, then the outcome.
 #[derive(Debug)]
 pub(crate) enum Read {
     Chunk(Chunk),
     Ended(Box<Listed>, Result<Content, ReadError>),
 }
 
-/// Reads an object. `take` is given each line that is a record, with its number, and writes what
-/// shall be handed on to the chunk, which is sent when it is large enough. Without a `sender`,
-/// `take` keeps what it wants itself.
+/// Reads an object. `take` gets each record, with its number, and writes output to the chunk, which
+/// is sent when it is large enough. Without a `sender`, `take` keeps what it needs itself.
 pub(crate) async fn read(
     reader: &Reader,
     object: &Listed,

@@ -1,4 +1,4 @@
-//! What is written to standard output and standard error.
+//! Standard output and standard error.
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
@@ -14,7 +14,7 @@ use crate::failure::Failure;
 /// Whole lines are gathered up to this many bytes before they are written.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Standard output, as it was asked for.
+/// Standard output, in the selected form.
 #[derive(Debug)]
 pub(crate) struct Output {
     buffer: Mutex<Vec<u8>>,
@@ -23,7 +23,7 @@ pub(crate) struct Output {
     is_terminal: bool,
 }
 
-/// How text is made to stand out, if it is.
+/// The styles of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Style {
     colored: bool,
@@ -62,7 +62,7 @@ impl Style {
         self.paint(FAINT, text)
     }
 
-    /// A line without anything that a terminal obeys but these colours.
+    /// A line without control sequences other than these colours.
     fn escape(self, line: &str) -> String {
         let mut escaped = String::with_capacity(line.len());
         let mut rest = line;
@@ -106,7 +106,7 @@ impl Output {
         self.style
     }
 
-    /// Whether somebody looks at it, so that records must be escaped.
+    /// Whether it is a terminal, so that records must be escaped.
     pub(crate) fn is_terminal(&self) -> bool {
         self.is_terminal
     }
@@ -141,12 +141,12 @@ impl Output {
         write_out(&mut self.lock())
     }
 
-    /// Something that is not what was asked for, and should be known all the same.
+    /// A note: it is not output, but the user should know it.
     pub(crate) fn note(&self, text: &str) {
         note(text);
     }
 
-    /// Says why the command could not be carried out.
+    /// Reports why the command was not carried out.
     pub(crate) fn failed(&self, failure: &Failure) -> ExitCode {
         if failure.is_closed_pipe() {
             return ExitCode::SUCCESS;

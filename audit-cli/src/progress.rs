@@ -1,4 +1,4 @@
-//! What a long command says of how far it is, on standard error, if that is a terminal.
+//! The progress of long commands, on standard error if that is a terminal.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use audit_sink_s3::{ObjectKey, Partition};
 
 use crate::arguments::Common;
 
-/// A bar that shows itself once a command takes longer than somebody notices.
+/// A bar that appears once a command takes noticeably long.
 #[derive(Debug)]
 pub(crate) struct Progress(ProgressBar);
 
@@ -33,7 +33,7 @@ impl Progress {
         self.0.is_hidden()
     }
 
-    /// How many steps are done, and what there is to say.
+    /// Sets the number of completed steps and the message.
     pub(crate) fn at(&self, steps: u64, message: &str) {
         self.0.set_position(steps);
         self.0.set_message(message.to_owned());

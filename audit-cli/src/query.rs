@@ -1,4 +1,4 @@
-//! What a record must say to be shown.
+//! The conditions on records.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,8 +38,8 @@ impl fmt::Display for Pointer {
 }
 
 impl Pointer {
-    /// What it points to in a line of JSON; `None` if there is nothing, or the line is no JSON. The
-    /// rest of the line is read over.
+    /// The value that it points to in a line of JSON. `None` if there is none, or the line is not
+    /// JSON. The rest of the line is skipped.
     pub(crate) fn find<'a>(&self, line: &'a [u8]) -> Option<&'a RawValue> {
         let mut deserializer = serde_json::Deserializer::from_slice(line);
         let found = Seek(&self.parts).deserialize(&mut deserializer).ok()?;
@@ -58,7 +58,7 @@ impl Pointer {
         if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
             return if text == "null" { Time::Missing } else { Time::Unreadable };
         }
-        // Of a part of a millisecond nobody asks; what is beyond the range of times is its end.
+        // Fractions of a millisecond are dropped; times out of range are clamped.
         match text.parse().or_else(|_| text.parse().map(|ms: f64| ms as i64)) {
             Ok(ms) => Time::Ms(ms),
             Err(_) => Time::Unreadable,
@@ -66,14 +66,14 @@ impl Pointer {
     }
 }
 
-/// What stands where a record has its time.
+/// The value at the place of a record's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Time {
     /// Milliseconds since the Unix epoch.
     Ms(i64),
     /// Nothing, or null.
     Missing,
-    /// Something that is no time.
+    /// A value that is not a time.
     Unreadable,
 }
 
@@ -86,7 +86,7 @@ impl Time {
     }
 }
 
-/// Reads a value and keeps what a path in it leads to.
+/// Parses a value and keeps the one at a path in it.
 struct Seek<'a>(&'a [String]);
 
 impl<'de> DeserializeSeed<'de> for Seek<'_> {
@@ -100,7 +100,7 @@ impl<'de> DeserializeSeed<'de> for Seek<'_> {
     }
 }
 
-/// Anything but an object and an array has nothing in it.
+/// Only objects and arrays have members.
 macro_rules! nothing_in {
     ($($visit:ident: $type:ty),*) => {
         $(fn $visit<E>(self, _: $type) -> Result<Self::Value, E> {
@@ -127,7 +127,7 @@ impl<'de> Visitor<'de> for Seek<'_> {
         let mut found = None;
         while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
             if key == first.as_str() {
-                // Of two members of one name the last counts, as for most readers.
+                // The last of several members of one name counts, as for most readers.
                 found = map.next_value_seed(Seek(rest))?;
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -154,13 +154,13 @@ impl<'de> Visitor<'de> for Seek<'_> {
     }
 }
 
-/// A pointer and the value that must be there: `/user=ada`.
+/// A pointer and the required value: `/user=ada`.
 #[derive(Debug, Clone)]
 pub(crate) struct Condition {
     pointer: Pointer,
     /// As text.
     text: String,
-    /// As JSON, if it is any: 7 is the number as well as the text.
+    /// As JSON, if it is valid: 7 matches the number and the text.
     json: Option<Box<RawValue>>,
 }
 
@@ -178,8 +178,8 @@ impl FromStr for Condition {
 
 impl Condition {
     pub(crate) fn holds(&self, line: &[u8]) -> bool {
-        // Most records are not the ones that are looked for. A text that is not in the line as it
-        // is can be there only with escapes; a number may be written in several ways.
+        // Most records do not match. A text that does not occur in the line verbatim can occur only
+        // with escapes; a number may be written in several ways.
         let is_text = self.json.is_none();
         if is_text
             && memchr::memmem::find(line, self.text.as_bytes()).is_none()
@@ -205,10 +205,10 @@ impl fmt::Display for Condition {
     }
 }
 
-/// Whether two values are the same: numbers by their value, texts by their characters, objects
-/// without regard to order.
+/// Whether two values are equal: numbers by value, strings by characters, objects without regard to
+/// order.
 ///
-/// It goes as deep as `wanted` does, which was typed.
+/// It recurses as deep as `wanted`, which the user typed.
 fn same(found: &RawValue, wanted: &RawValue) -> bool {
     let (found, wanted) = (found.get(), wanted.get());
     if found == wanted {

@@ -1,4 +1,4 @@
-//! Which numbers of a stream were seen.
+//! The seen numbers of a stream.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use std::ops::Range;
 pub(crate) struct Ranges(Vec<Range<u64>>);
 
 impl Ranges {
-    /// Adds a range, and gives the parts of it that were there already.
+    /// Adds a range. Returns the parts of it that were in the set already.
     pub(crate) fn add(&mut self, new: Range<u64>) -> Vec<Range<u64>> {
         if new.is_empty() {
             return Vec::new();
@@ -25,7 +25,7 @@ impl Ranges {
         overlaps
     }
 
-    /// What is missing between the first number and the last.
+    /// The gaps between the first number and the last.
     pub(crate) fn gaps(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.0.windows(2).map(|pair| pair[0].end..pair[1].start)
     }

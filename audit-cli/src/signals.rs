@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-/// How long a command may take to end by itself. One that waits for whoever reads its output would
-/// never.
+/// How long a command may take to end by itself. One whose output is not read would never end.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Resolves, with the exit code for it, when the process is asked to stop. A second later the

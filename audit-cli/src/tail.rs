@@ -1,4 +1,4 @@
-//! `audit tail`: the last records of a bucket, and those that come.
+//! `audit tail`: the last records of a bucket, and new ones.
 
 use std::collections::VecDeque;
 
@@ -20,7 +20,7 @@ pub(crate) async fn run(
     let reader = Reader::open(&arguments.source, common)?;
     let printer = Printer::new(&arguments.filter, i64::MIN..i64::MAX, arguments.pretty, output);
     let (mut wrong, mut refused) = (false, Refused::default());
-    // What is there before the last records are looked for must not be printed as new.
+    // Objects that exist before the search for the last records must not be printed as new.
     let mut follow = match arguments.follow {
         true => Some(Follow::begin(&reader, arguments).await?),
         false => None,
@@ -33,7 +33,7 @@ pub(crate) async fn run(
         wrong |= !well;
         last.extend(records);
         last.drain(..last.len().saturating_sub(arguments.lines));
-        // It may have come since.
+        // It may have arrived since.
         if let Some(follow) = &mut follow {
             follow.add(&object);
         }
@@ -52,7 +52,7 @@ pub(crate) async fn run(
     loop {
         output.flush()?;
         for object in follow.next(&reader).await? {
-            // What is wrong with it is said, and the exit code will be that of Ctrl-C.
+            // Its damage is reported; the exit code will be that of Ctrl-C.
             let (records, _well) =
                 records_of(&reader, &object, &printer, &mut refused, output).await?;
             for record in records {
@@ -63,10 +63,9 @@ pub(crate) async fn run(
     }
 }
 
-/// The objects that came last, the last one at the end: enough for so many records if each object
-/// has one.
+/// The newest objects, in order: enough for `n` records even if each object has one.
 ///
-/// Hours are looked at from the last one on, so that little is listed of a large bucket.
+/// Hours are listed from the last one backwards, so that little of a large bucket is listed.
 async fn last_objects(reader: &Reader, records: usize) -> Result<Vec<Listed>, Failure> {
     let mut last: Vec<Listed> = Vec::new();
     if records == 0 {
@@ -78,7 +77,7 @@ async fn last_objects(reader: &Reader, records: usize) -> Result<Vec<Listed>, Fa
             let mut of_hour: Vec<Listed> = Vec::new();
             while let Some(object) = objects.next().await.transpose()? {
                 of_hour.push(object);
-                // Of an hour with many objects the last ones suffice.
+                // The last objects of an hour suffice.
                 if of_hour.len() >= 2 * records.max(1_000) {
                     keep_last(&mut of_hour, records);
                 }
@@ -95,13 +94,13 @@ async fn last_objects(reader: &Reader, records: usize) -> Result<Vec<Listed>, Fa
     Ok(last)
 }
 
-/// Keeps those that the store took last, in that order.
+/// Keeps the newest objects, in the order in which the store received them.
 fn keep_last(objects: &mut Vec<Listed>, count: usize) {
     objects.sort_by_key(|object| (object.modified_ms, object.key));
     objects.drain(..objects.len().saturating_sub(count));
 }
 
-/// The records of an object, as they are printed, and whether nothing is wrong with it.
+/// The printed records of an object, and whether it is undamaged.
 async fn records_of(
     reader: &Reader,
     object: &Listed,

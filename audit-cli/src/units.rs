@@ -6,7 +6,7 @@ use std::str::FromStr;
 use audit_core::{Clock, SystemClock};
 use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat};
 
-/// A point in time that somebody named, in milliseconds since the Unix epoch.
+/// A point in time from the command line, in milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(pub(crate) i64);
 
@@ -53,7 +53,7 @@ pub(crate) fn date_time_ms(text: &str) -> Option<i64> {
     let naive = if let Ok(date) = text.parse::<NaiveDate>() {
         date.and_hms_opt(0, 0, 0)?
     } else {
-        // An hour alone is no time to chrono.
+        // Chrono rejects an hour without minutes.
         let whole = [text.to_owned(), format!("{text}:00"), format!("{text}:00:00")];
         whole.iter().find_map(|text| text.parse::<NaiveDateTime>().ok())?
     };
@@ -72,7 +72,7 @@ pub(crate) fn shown(ms: i64) -> String {
     }
 }
 
-/// How long, in the two largest units.
+/// A duration in its two largest units.
 pub(crate) struct Span(pub(crate) i64);
 
 impl fmt::Display for Span {
@@ -93,7 +93,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// How many, for people: 12,000.
+/// A count for people: 12,000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Count(pub(crate) u64);
 
@@ -106,7 +106,7 @@ impl fmt::Display for Count {
     }
 }
 
-/// How many bytes, for people.
+/// A number of bytes for people.
 pub(crate) struct Size(pub(crate) u64);
 
 impl fmt::Display for Size {

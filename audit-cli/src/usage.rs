@@ -1,4 +1,4 @@
-//! Reads the command line, and says what is wrong with one.
+//! Parses the command line, and explains errors in it.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -21,9 +21,9 @@ pub(crate) fn read() -> Result<Arguments, ExitCode> {
     Ok(arguments)
 }
 
-/// Clap quotes arguments as they are, and they may be foreign: the name of a file, an identifier
-/// that somebody pasted. So an error is made once more, without colours and of escaped arguments;
-/// what variables of the environment add to it is escaped here.
+/// Clap quotes arguments unescaped, and they may be foreign: the name of a file, a pasted
+/// identifier. So an error is made again, without colours and with escaped arguments. What
+/// environment variables add to it is escaped here.
 fn print(error: &clap::Error) -> ExitCode {
     use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
     let kinds = [DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion];

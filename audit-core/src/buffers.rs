@@ -47,7 +47,7 @@ impl BufferPool {
         self.shared.buffer_bytes
     }
 
-    /// Lets go of the memory that nobody needs.
+    /// Frees unused memory.
     pub fn trim(&self) {
         drop(std::mem::take(&mut *self.shared.free()));
     }

@@ -1,10 +1,10 @@
-//! What a sink says when it could not persist.
+//! The error of a sink.
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
-/// A sink could not do what it was asked.
+/// A sink's operation failed.
 ///
 /// The two questions of its reader are answered where the error is born:
 /// [`outcome`](Self::outcome), may the batch have been persisted; [`kind`](Self::kind), what to do.
@@ -18,7 +18,7 @@ struct Inner {
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// What the reader of a [`SinkError`] can do.
+/// The remedy for a [`SinkError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SinkErrorKind {
     /// The destination is out of reach or overloaded. Fail the function; a later one may succeed.

@@ -1,4 +1,4 @@
-//! What one execution may emit, and the budget that counts towards it.
+//! The limits of one execution, and the budget that counts towards them.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! A sink that tells what it has made durable.
+//! A sink that reports what it has made durable.
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,9 +10,9 @@ use crate::{AuditSink, Batch, Health, Place, Receipt, SinkError};
 /// Hands everything to another sink, and shows an observer each batch that this one gave a place,
 /// after it is durable.
 ///
-/// For hosts that show audit logs to whoever looks on, or count them. Nothing depends on the
-/// observer: the batch is durable whatever it does, and its caller waits for it, so it must be
-/// quick. If the future of `persist` is dropped the observer may miss a batch that became durable.
+/// For hosts that show or count audit logs. Nothing depends on the observer: the batch is durable
+/// whatever it does, and its caller waits for it, so it must be quick. If the future of `persist`
+/// is dropped the observer may miss a batch that became durable.
 pub struct Observed<S> {
     sink: S,
     observe: Box<Observer>,

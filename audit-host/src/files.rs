@@ -1,8 +1,8 @@
-//! Who may read what a host writes.
+//! Permissions of the files that a host writes.
 
-/// From here on whatever the process creates is for its owner alone: files are 0600 and directories
-/// 0700, in whose code ever they are made (the database's too). What exists stays as it is. Call it
-/// first: it is the process's umask.
+/// Makes all files that the process creates from now on private to its owner: files 0600,
+/// directories 0700, in all code of the process (the database's too). Existing files stay as they
+/// are. It sets the process's umask, so call it first.
 ///
 /// Does nothing where there is no umask.
 pub fn private_files() {

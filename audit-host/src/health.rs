@@ -1,4 +1,4 @@
-//! What probes are answered: liveness and readiness apart.
+//! Answers to probes: liveness and readiness.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use audit_core::{AuditSink, Commits, Health, HealthState};
 use serde_json::{Value as Json, json};
 
-/// What a host answers to probes. Cheap to clone.
+/// A host's answers to probes. Cheap to clone.
 ///
 /// - [Alive](Probe::live) until only a restart helps: for whoever restarts the process.
 /// - [Ready](Probe::ready) as long as calls can succeed: for whoever sends it requests. With a
@@ -30,17 +30,17 @@ struct Inner {
 pub struct Answer {
     /// Whether it is 200, and not 503.
     pub is_ok: bool,
-    /// What is known. Names of files and buckets may be in it: it is for operators.
+    /// The details. They may name files and buckets, so they are for operators.
     pub body: Json,
 }
 
 impl Probe {
-    /// Of a host with this sink, or with no bucket.
+    /// The probe of a host with this sink, or without a bucket.
     pub fn new(sink: Option<Arc<dyn AuditSink>>) -> Probe {
         Probe { inner: Arc::new(Inner { sink, stopping: AtomicBool::new(false) }) }
     }
 
-    /// From here on the host is not ready: it is told to stop, and takes no new requests.
+    /// Makes the host not ready: it is stopping, and takes no new requests.
     pub fn stopping(&self) {
         self.inner.stopping.store(true, Ordering::Release);
     }
@@ -55,7 +55,7 @@ impl Probe {
         ready(self.health().as_ref(), self.inner.stopping.load(Ordering::Acquire))
     }
 
-    /// As [`ready`](Self::ready), with all that is known of the sink.
+    /// As [`ready`](Self::ready), with all details of the sink.
     pub fn verbose(&self) -> Answer {
         let health = self.health();
         let mut answer = ready(health.as_ref(), self.inner.stopping.load(Ordering::Acquire));
@@ -114,7 +114,7 @@ impl Answer {
     }
 }
 
-/// Every number that a sink gives of itself.
+/// All numbers of a sink's health.
 fn details(health: &Health) -> Json {
     let state = match health.state {
         HealthState::Ok => "ok",

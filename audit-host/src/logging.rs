@@ -6,9 +6,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::Output;
 
-/// Logs to standard error, without ever waiting for who reads it: what `RUST_LOG` says, or
-/// `default_filter` where it says nothing. A panic is an event of the log too, since the standard
-/// library's own message would wait for the reader.
+/// Logs to standard error without ever waiting for its reader. The filter is `RUST_LOG`, or
+/// `default_filter` if that is unset. Panics are logged as events too, since the standard library's
+/// own message would wait for the reader.
 ///
 /// The output is for the host's last words: [`Output::finish`] it before the process ends.
 ///

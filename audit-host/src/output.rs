@@ -1,20 +1,19 @@
-//! Lines for a reader that may not read.
+//! Output that never blocks its writer.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How many bytes wait for a reader, at most. A pipe in Linux holds 64 KiB; this is room for a
-/// burst of a few thousand lines, and little enough to be kept for ever by a host whose reader
-/// has stopped.
+/// The most bytes that wait for a reader. A pipe in Linux holds 64 KiB; this has room for a burst
+/// of a few thousand lines, and is small enough for a host whose reader has stopped for good.
 pub(crate) const MAX_WAITING_BYTES: usize = 1 << 20;
 
-/// Where lines go that nothing may wait for. Cheap to clone.
+/// Output that never blocks its writer. Cheap to clone.
 ///
-/// A thread of its own writes. Whoever has a line puts it into a buffer of 1 MiB and goes on. What
-/// does not fit is left out and counted, and once the reader reads again it is told how many lines
-/// are missing. When the reader is gone (a closed pipe), all further lines are dropped.
+/// A thread of its own writes. Callers put lines into a buffer of 1 MiB and go on. Lines that do
+/// not fit are dropped and counted, and once the reader reads again it is told how many are
+/// missing. When the reader is gone (a closed pipe), all further lines are dropped.
 ///
 /// As [`io::Write`] each `write` is taken as a whole, so that it is never cut in two: this is how
 /// `tracing` writes its events.
@@ -32,7 +31,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     waiting: Vec<u8>,
-    /// Lines that did not fit, since the reader was last told.
+    /// Dropped lines since the reader was last told.
     left_out: u64,
     is_writing: bool,
     is_gone: bool,
@@ -63,7 +62,7 @@ impl Output {
         output
     }
 
-    /// Whether a person looks at it, and not a file or another program.
+    /// Whether it is a terminal.
     pub fn is_terminal(&self) -> bool {
         self.shared.is_terminal
     }
@@ -78,7 +77,7 @@ impl Output {
         self.take(&[line.as_bytes(), b"\n"]);
     }
 
-    /// Waits until everything is written, or the reader is gone, or this time is over.
+    /// Waits until everything is written, the reader is gone, or the time is over.
     pub fn finish(&self, at_most: Duration) {
         let is_left = |state: &mut State| {
             !state.is_gone && (state.is_writing || state.left_out > 0 || !state.waiting.is_empty())
@@ -92,7 +91,7 @@ impl Output {
             return;
         }
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        // Nothing is shown before the reader knows that something is missing.
+        // The reader learns of missing lines before it gets further ones.
         if state.left_out > 0 || state.waiting.len() + bytes > MAX_WAITING_BYTES {
             state.left_out += 1;
         } else {
@@ -109,9 +108,9 @@ impl Shared {
     }
 }
 
-/// Writes whatever comes, for as long as there is a reader.
+/// Writes all lines as long as there is a reader.
 fn write_all(shared: &Shared, mut writer: impl Write) {
-    // Swapped with what waits: the two together are all the memory that this takes.
+    // Swapped with the waiting buffer. The two are all the memory used.
     let mut taken = Vec::new();
     loop {
         let mut state = shared.lock();
@@ -123,7 +122,7 @@ fn write_all(shared: &Shared, mut writer: impl Write) {
         taken.clear();
         std::mem::swap(&mut taken, &mut state.waiting);
         if taken.is_empty() {
-            // All that had waited is written: the reader reads again.
+            // The waiting lines are written, so the reader reads again.
             let left_out = std::mem::take(&mut state.left_out);
             taken.extend_from_slice(
                 format!("… {left_out} lines are left out: nobody read them\n").as_bytes(),

@@ -1,4 +1,4 @@
-//! What all variables stand for in one request.
+//! The values of all variables in one request.
 
 use std::fmt;
 

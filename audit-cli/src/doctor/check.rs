@@ -1,11 +1,11 @@
-//! A check, and how it came out.
+//! A check and its result.
 
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
@@ -14,7 +14,7 @@ pub(super) enum Verdict {
     Warning,
     /// Something that must work does not, or something works that must not.
     Problem,
-    /// It could not be tried, or there is nothing to try here.
+    /// It could not be tried, or does not apply here.
     Unknown,
 }
 
@@ -22,7 +22,7 @@ pub(super) enum Verdict {
 pub(super) struct Check {
     pub(super) check: &'static str,
     pub(super) verdict: Verdict,
-    /// What was seen.
+    /// What was observed.
     pub(super) said: String,
     /// What to change.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! One look at a bucket: which checks are made, and the first of them.
+//! One examination of a bucket: the list of checks, and the first of them.
 
 use audit_core::{SystemClock, SystemRandom, UniqueId};
 use audit_sink_s3::Bucket;
@@ -14,11 +14,11 @@ use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::units::Span;
 
-/// A difference of clocks that is worth a word, and the one from which S3 refuses.
+/// The clock skew that is worth a warning, and the one at which S3 refuses requests.
 const NOTABLE_SKEW_MS: i64 = 60_000;
 const REFUSED_SKEW_MS: i64 = 15 * 60_000;
 
-/// One look at a bucket.
+/// One examination of a bucket.
 pub(super) struct Examination {
     pub(super) bucket: Bucket,
     pub(super) is_directory: bool,
@@ -96,12 +96,12 @@ impl Examination {
         }
     }
 
-    /// Whether anybody answers, by which clock, and over what.
+    /// Whether the store answers, with which clock, and over which protocol.
     async fn reach(&mut self) -> bool {
         let head = self.store().get_opts(&self.path, GetOptions::new().with_head(true));
         let answered = match limited(head).await {
             Ok(_) | Err(Error::NotFound { .. }) => Ok("the store answers".to_owned()),
-            // A refusal is an answer; what it is about shows below.
+            // A refusal is an answer; later checks show its cause.
             Err(error) if is_answer(&error) => Ok("the store answers".to_owned()),
             Err(error) => Err(error),
         };
@@ -109,7 +109,7 @@ impl Examination {
             Ok(said) => self.say("reach", Verdict::Ok, said, None),
             Err(error) => {
                 let advice = "see that this host can reach the store: name, network, proxy, and for S3 region and endpoint";
-                // What is refused says itself what to do.
+                // A refusal carries its own remedy.
                 let advice = Some(advice).filter(|_| !self.bucket.is_blocked(&error));
                 self.say("reach", Verdict::Problem, self.describe(&error), advice);
                 return false;

@@ -1,4 +1,4 @@
-//! What writers that died left in a directory.
+//! Leftovers of dead writers in a directory.
 
 use audit_sink_s3::{Listed, Partition};
 use futures::TryStreamExt;
@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use super::check::Verdict;
 use super::examination::Examination;
 
-/// Files that are no objects, since a writer died before it finished them.
+/// Files of writers that died before they finished an object.
 #[derive(Debug, Default)]
 struct Leftovers {
     count: u64,
@@ -15,7 +15,7 @@ struct Leftovers {
 }
 
 impl Examination {
-    /// In a directory alone: a store takes an object whole or not at all.
+    /// Only directories have them: a store takes an object whole or not at all.
     ///
     /// A sink removes what its own writers left when it opens a directory, since a lock that nobody
     /// holds proves that the writer is dead. Files named `<key>#<digits>`, of other programs and of

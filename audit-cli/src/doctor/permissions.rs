@@ -1,13 +1,13 @@
-//! What each provider calls what a host or a reader needs, and how it refuses the rest.
+//! Each provider's names for the permissions of hosts and readers, and for its protections.
 
-/// What a provider calls the permissions that a host or a reader needs.
+/// A provider's names for the permissions of hosts and readers.
 pub(super) struct Permissions {
     pub(super) put: &'static str,
     pub(super) get: &'static str,
     pub(super) list: &'static str,
-    /// How overwriting is refused.
+    /// How to forbid overwriting.
     pub(super) overwriting: &'static str,
-    /// How deleting is refused.
+    /// How to forbid deleting.
     pub(super) deleting: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! What credentials may list and read, and what stands there.
+//! Checks of listing and reading.
 
 use futures::TryStreamExt;
 use object_store::{Attribute, Attributes, GetOptions};
@@ -81,7 +81,7 @@ impl Examination {
         }
     }
 
-    /// Reads whatever is there.
+    /// Reads any object.
     pub(super) async fn read_any(&mut self) {
         let prefix = self.bucket.prefix().clone();
         let found = limited(async {

@@ -1,4 +1,4 @@
-//! What a store said, and whether it refused.
+//! The answers of a store, and whether they are refusals.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::wire::Answer;
 /// How long one request may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What came of a request that must be refused.
+/// The outcome of a request that must be refused.
 pub(super) enum Refusal {
     Refused(String),
     CarriedOut,
@@ -40,12 +40,12 @@ pub(super) async fn limited<T>(
     }
 }
 
-/// Whether the store said something, whatever it was.
+/// Whether the store answered at all.
 pub(super) fn is_answer(error: &Error) -> bool {
     is_refusal(error) || status(error).is_some()
 }
 
-/// Whether the store said that it may not be done.
+/// Whether the store refused.
 fn is_refusal(error: &Error) -> bool {
     let known = matches!(
         error,
@@ -54,7 +54,7 @@ fn is_refusal(error: &Error) -> bool {
             | Error::AlreadyExists { .. }
             | Error::Precondition { .. }
     );
-    // Listings are told by their text alone.
+    // Listings are recognized by their text alone.
     known || status(error).is_some_and(|status| matches!(status, 401 | 403 | 405))
 }
 

@@ -1,5 +1,5 @@
-//! S3 as it is on the wire: for what `object_store` does not show, such as the store's clock,
-//! versions and retention.
+//! Plain S3 requests, for what `object_store` does not show: the store's clock, versions,
+//! retention.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,18 +24,18 @@ pub(crate) struct Wire {
     store: AmazonS3,
     client: HttpClient,
     region: String,
-    /// Where requests go, if not to AWS.
+    /// The endpoint, if it is not AWS.
     endpoint: Option<url::Url>,
 }
 
-/// What the store said.
+/// The answer of the store.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     /// The code of an error.
     pub(crate) code: Option<String>,
-    /// How far the store's clock is ahead of this host's, to a second or the time that the answer
-    /// took.
+    /// How far the store's clock is ahead of this host's, within a second or the duration of the
+    /// request.
     pub(crate) skew_ms: Option<i64>,
     pub(crate) version_id: Option<String>,
     pub(crate) lock_mode: Option<String>,
@@ -109,15 +109,14 @@ impl Wire {
         .await
     }
 
-    /// Creates an object whose body is signed as it is, and whose checksum is that of something
-    /// else.
+    /// Creates an object with a correct signature and the checksum of another body.
     pub(crate) async fn put_with_wrong_checksum(
         &self,
         path: &Path,
         body: &'static str,
     ) -> Result<Answer, String> {
         let mut headers = HeaderMap::new();
-        // Of no bytes at all, in base 64.
+        // The checksum of no bytes, in base 64.
         let of_nothing = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
         headers.insert("x-amz-checksum-sha256", http::HeaderValue::from_static(of_nothing));
         headers.insert(http::header::IF_NONE_MATCH, http::HeaderValue::from_static("*"));
@@ -132,8 +131,7 @@ impl Wire {
         headers: HeaderMap,
         body: HttpRequestBody,
     ) -> Result<Answer, String> {
-        // The one way in which the store says what URL a key has, with style and endpoint as they
-        // were set.
+        // The store alone knows the URL of a key, with the configured style and endpoint.
         let signed = self.store.signed_url(Method::GET, path, Duration::from_secs(1)).await;
         let mut url = signed.map_err(|error| self.bucket.describe(&error))?;
         url.set_query(query);
@@ -157,7 +155,7 @@ impl Wire {
         let (parts, body) = response.into_parts();
         let header = |name: &str| Some(parts.headers.get(name)?.to_str().ok()?.to_owned());
         let date = header("date").and_then(|date| DateTime::parse_from_rfc2822(&date).ok());
-        // The store made it somewhere between, and cut it to a second.
+        // The store took its time in between, and truncated it to a second.
         let skew_ms = date.map(|date| {
             let date_ms = date.timestamp_millis();
             let latest = date_ms + 999 - sent_ms;

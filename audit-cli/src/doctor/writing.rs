@@ -1,4 +1,4 @@
-//! What credentials may write, overwrite and remove.
+//! Checks of writing, overwriting and removing.
 
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, Error, ObjectStoreExt, PutMode, PutOptions};
@@ -55,7 +55,7 @@ impl Examination {
     }
 
     pub(super) async fn overwrite(&mut self) {
-        // With the same bytes: if it is carried out, nothing has changed.
+        // With the same bytes, so that nothing changes if it succeeds.
         let advice = self.permissions.overwriting;
         match self.of_refusal(self.put(PutMode::Overwrite).await) {
             Refusal::Refused(_) => {
@@ -170,8 +170,8 @@ impl Examination {
 
     pub(super) async fn delete(&mut self) {
         let advice = self.permissions.deleting;
-        // A reader asks for something that does not exist, which those who may delete are granted
-        // all the same.
+        // A reader deletes something that does not exist: whoever may delete is allowed to all the
+        // same.
         let deleted = match &self.wire {
             // A client may ask for several to be deleted at once, whose answer is another one.
             Some(wire) => of_answer(wire.delete(&self.path, None).await),

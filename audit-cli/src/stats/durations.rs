@@ -1,4 +1,4 @@
-//! How late objects came.
+//! The delays of objects.
 
 use serde::Serialize;
 
@@ -8,11 +8,11 @@ pub(super) struct Lag {
     pub(super) p50_ms: i64,
     pub(super) p99_ms: i64,
     pub(super) max_ms: i64,
-    /// What it is counted from.
+    /// The start of the delay.
     pub(super) from: &'static str,
 }
 
-/// Durations, as counts of about one in eight of their size.
+/// A histogram of durations, in buckets an eighth as wide as their values.
 #[derive(Debug)]
 pub(super) struct Durations {
     buckets: Vec<u64>,
@@ -43,7 +43,7 @@ impl Durations {
         }
     }
 
-    /// The most that a value in this bucket can be.
+    /// The largest value of this bucket.
     fn most(bucket: usize) -> u64 {
         if bucket < 8 {
             return bucket as u64;
@@ -52,7 +52,7 @@ impl Durations {
         ((8 + eighth + 1) << (log - 3)).wrapping_sub(1)
     }
 
-    /// `None` if there is none. `from` says what they are counted from.
+    /// `None` if there are no values. `from` names the start of the delay.
     pub(super) fn lag(&self, from: &'static str) -> Option<Lag> {
         (self.count > 0).then(|| Lag {
             p50_ms: self.quantile(0.5),
@@ -62,7 +62,7 @@ impl Durations {
         })
     }
 
-    /// What a share of the values does not exceed.
+    /// The quantile of the values.
     fn quantile(&self, share: f64) -> i64 {
         let rank = (self.count as f64 * share).ceil() as u64;
         let mut below = 0;

@@ -1,17 +1,17 @@
-//! What is not as it should be.
+//! Findings.
 
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// Something that is not as it should be.
+/// A finding.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub(super) enum Finding {
-    /// Records of a stream that are nowhere.
+    /// Missing records of a stream.
     Gap { stream: String, first_sequence: u64, last_sequence: u64 },
-    /// Records that stand in two objects.
+    /// Records that are in two objects.
     Duplicate {
         stream: String,
         first_sequence: u64,
@@ -19,12 +19,11 @@ pub(super) enum Finding {
         key: String,
         also: Option<String>,
     },
-    /// An object with the lines of another one of another stream. Two hosts may have logged the
-    /// same.
+    /// An object with the same lines as one of another stream. Two hosts may have logged the same.
     SameLines { key: String, also: String },
-    /// An object that is not what a sink wrote.
+    /// A damaged object.
     Damaged { key: String, what: String },
-    /// Nothing was there to be checked.
+    /// There was nothing to check.
     NoStreams { why: String },
 }
 

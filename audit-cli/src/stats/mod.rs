@@ -1,4 +1,4 @@
-//! `audit stats`: how much there is, and whether anything is missing, double or damaged.
+//! `audit stats`: totals, and whether anything is missing, duplicated or damaged.
 
 mod durations;
 mod finding;
@@ -24,7 +24,7 @@ use finding::Finding;
 use seen::{Seen, look};
 use tally::Tally;
 
-/// How many objects with the lines of others are named. All are counted.
+/// The most possible copies that are named. All are counted.
 const SAME_LINES_SHOWN: u64 = 20;
 
 pub(crate) async fn run(
@@ -54,7 +54,7 @@ pub(crate) async fn run(
                 }
                 Err(failure) => Err(failure),
             };
-            // Nobody may want it any more.
+            // The reader may have gone.
             let _ = sender.send(looked).await;
         }
     };
@@ -65,7 +65,7 @@ pub(crate) async fn run(
     let mut report = |tally: &mut Tally, finding: Finding| {
         wrong |= finding.is_certain();
         tally.count(&finding);
-        // Hosts that log the same again and again would fill the screen.
+        // Hosts that repeat the same logs would fill the screen.
         let shown = finding.is_certain() || tally.same_lines <= SAME_LINES_SHOWN;
         if shown { finding::print(&finding, output) } else { Ok(()) }
     };
@@ -103,7 +103,7 @@ pub(crate) async fn run(
         output
             .note(&format!("no time was found at {time} in the first record of {untimed} objects"));
     }
-    // Of a part of the time, streams may have begun before.
+    // With a range of times, streams may have begun before it.
     for gap in tally.gaps(arguments.selection.since.is_none()) {
         report(&mut tally, gap)?;
     }

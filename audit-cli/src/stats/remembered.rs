@@ -1,15 +1,15 @@
-//! The objects that were read last, by the hash of their lines.
+//! Recently read objects, by the hash of their lines.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
 use audit_sink_s3::ObjectKey;
 
-/// How many objects are remembered by the hash of their lines, so that a copy under another stream
-/// is seen. It bounds memory: about 100 bytes each.
+/// The most objects that are remembered, to find copies under other streams. It bounds memory:
+/// about 100 bytes each.
 const REMEMBERED: usize = 1 << 20;
 
-/// The objects that were read last.
+/// Recently read objects.
 #[derive(Default)]
 pub(super) struct Remembered {
     order: VecDeque<(u64, ObjectKey, u64)>,
@@ -17,7 +17,7 @@ pub(super) struct Remembered {
 }
 
 impl Remembered {
-    /// Remembers an object, and gives one of another stream with the same lines.
+    /// Remembers an object. Returns one of another stream with the same lines.
     pub(super) fn add(
         &mut self,
         sha256: &[u8; 32],

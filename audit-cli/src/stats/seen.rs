@@ -1,4 +1,4 @@
-//! One object, read or asked for its metadata.
+//! One object, read whole or by its metadata.
 
 use audit_core::Usage;
 use audit_sink_s3::ObjectMetadata;

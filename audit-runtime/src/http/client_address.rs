@@ -1,4 +1,4 @@
-//! Who sent a request, behind proxies.
+//! The client's address of a request, behind proxies.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,7 +8,7 @@ use http::HeaderName;
 use http::header::FORWARDED;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// The proxies whose word is taken for whom they forward.
+/// The proxies that are trusted to name the client.
 ///
 /// A proxy appends the address of whoever connected to it to a header; what stands to the left of
 /// that was sent by that party, and is believed only as far as that party is a trusted proxy

@@ -1,4 +1,4 @@
-//! What a request's headers say of its sender, as far as they are believed.
+//! The trusted part of a request's headers about its sender.
 
 use std::fmt;
 use std::net::IpAddr;
