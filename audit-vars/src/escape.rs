@@ -4,6 +4,9 @@
 /// a few vector instructions.
 const CHUNK: usize = 32;
 
+/// How many words are looked at one by one before whole chunks are.
+const WORDS: u32 = 4;
+
 const ONES: u64 = u64::MAX / 255;
 /// The highest bit of each of eight bytes.
 const HIGHEST: u64 = ONES << 7;
@@ -40,55 +43,42 @@ fn stop_bits<S: Stops>(word: u64) -> u64 {
     (if S::PASSES_WIDE { special & !word } else { special | word }) & HIGHEST
 }
 
-/// Where a search stopped.
-#[derive(Clone, Copy)]
-struct Stop {
-    /// The index of the byte, or the length.
-    at: usize,
-    /// What was passed has its highest bit set in a byte if a byte of it may be wide.
-    passed: u64,
-}
-
 /// Index of the first byte from `from` on that is special (a control character, a quote or a
 /// backslash), or the length.
 #[inline(always)]
 pub(crate) fn find_special(bytes: &[u8], from: usize) -> usize {
-    find::<Special>(bytes, from).at
+    find::<Special>(bytes, from)
 }
 
 /// The same for a byte that is special or wide, which is of 128 and more.
 #[inline(always)]
 pub(crate) fn find_special_or_wide(bytes: &[u8], from: usize) -> usize {
-    find::<SpecialOrWide>(bytes, from).at
+    find::<SpecialOrWide>(bytes, from)
 }
 
 // Most strings are a word or two long: a call would be a tenth of compiling.
 #[inline(always)]
-fn find<S: Stops>(bytes: &[u8], from: usize) -> Stop {
-    let mut passed = 0;
-    let mut at = from;
-    while let Some(word) = bytes[at..].first_chunk() {
-        let word = u64::from_le_bytes(*word);
-        passed |= word;
-        let bits = stop_bits::<S>(word);
+fn find<S: Stops>(bytes: &[u8], from: usize) -> usize {
+    let mut rest = &bytes[from..];
+    let mut words = 0u32;
+    while let Some((word, behind)) = rest.split_first_chunk() {
+        let bits = stop_bits::<S>(u64::from_le_bytes(*word));
         if bits != 0 {
-            return Stop { at: at + bits.trailing_zeros() as usize / 8, passed };
+            return bytes.len() - rest.len() + bits.trailing_zeros() as usize / 8;
         }
-        at += size_of::<u64>();
+        rest = behind;
+        words += 1;
         // Text that went on for so long often goes on.
-        if (at - from).is_multiple_of(CHUNK) {
-            let chunks = bytes[at..].chunks_exact(CHUNK).take_while(|chunk| is_passed::<S>(chunk));
-            let end = at + CHUNK * chunks.count();
-            if S::PASSES_WIDE && !bytes[at..end].is_ascii() {
-                passed = HIGHEST;
-            }
-            at = end;
+        if words == WORDS {
+            words = 0;
+            let (chunks, _) = rest.as_chunks::<CHUNK>();
+            let passed = chunks.iter().take_while(|chunk| is_passed::<S, CHUNK>(chunk)).count();
+            rest = &rest[CHUNK * passed..];
         }
     }
-    let rest = &bytes[at..];
     let left = rest.len();
     if left == 0 {
-        return Stop { at, passed };
+        return bytes.len();
     }
     let last = match bytes.last_chunk() {
         // The last eight bytes, without those that were looked at.
@@ -104,12 +94,13 @@ fn find<S: Stops>(bytes: &[u8], from: usize) -> Stop {
     };
     // The zeros behind what is left are special.
     let bits = stop_bits::<S>(last);
-    Stop { at: at + left.min(bits.trailing_zeros() as usize / 8), passed: passed | last }
+    bytes.len() - left + left.min(bits.trailing_zeros() as usize / 8)
 }
 
 /// Whether a search stops nowhere in this chunk. Without an early exit, so that it can be
 /// vectorized.
-fn is_passed<S: Stops>(chunk: &[u8]) -> bool {
+#[inline(always)]
+fn is_passed<S: Stops, const N: usize>(chunk: &[u8; N]) -> bool {
     !chunk.iter().fold(false, |any, byte| {
         let is_special = ((*byte ^ 2) < 0x21) | (*byte == b'\\');
         any | is_special | (!S::PASSES_WIDE & !byte.is_ascii())
@@ -118,39 +109,80 @@ fn is_passed<S: Stops>(chunk: &[u8]) -> bool {
 
 /// Appends a few bytes. Two chunks that overlap take less time than a call of the one who copies.
 #[inline(always)]
-fn append_short(out: &mut Vec<u8>, bytes: &[u8]) {
-    /// Between `N` and `2 * N` bytes.
-    #[inline(always)]
-    fn twice<const N: usize>(out: &mut Vec<u8>, bytes: &[u8]) -> bool {
-        let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) else {
-            return false;
-        };
-        let end = out.len() + bytes.len();
-        out.extend_from_slice(first);
-        out.truncate(end - N);
-        out.extend_from_slice(last);
-        true
-    }
-    match bytes.len() {
-        8..=16 => twice::<8>(out, bytes),
-        17..=32 => twice::<16>(out, bytes),
-        33..=64 => twice::<32>(out, bytes),
-        4..8 => twice::<4>(out, bytes),
+pub(crate) fn append_short(out: &mut Vec<u8>, bytes: &[u8]) {
+    let is_copied = match bytes.len() {
+        8..=16 => append_twice::<8>(out, bytes),
+        17..=32 => append_twice::<16>(out, bytes),
+        33..=64 => append_twice::<32>(out, bytes),
+        4..8 => append_twice::<4>(out, bytes),
         0..4 => {
-            bytes.iter().for_each(|byte| out.push(*byte));
+            if let [first, .., last] | [first @ last] = bytes {
+                append_part(out, &[*first, bytes[bytes.len() / 2], *last], bytes.len());
+            }
             true
         }
-        _ => {
-            out.extend_from_slice(bytes);
-            true
-        }
+        _ => false,
     };
+    if !is_copied {
+        out.extend_from_slice(bytes);
+    }
+}
+
+/// Appends between `N` and `2 * N` bytes. False if there are fewer.
+#[inline(always)]
+fn append_twice<const N: usize>(out: &mut Vec<u8>, bytes: &[u8]) -> bool {
+    let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) else {
+        return false;
+    };
+    let end = out.len() + bytes.len();
+    out.extend_from_slice(first);
+    out.truncate(end - N);
+    out.extend_from_slice(last);
+    true
+}
+
+/// Appends the first `len` of these bytes.
+#[inline(always)]
+fn append_part<const N: usize>(out: &mut Vec<u8>, bytes: &[u8; N], len: usize) {
+    let end = out.len() + len;
+    out.extend_from_slice(bytes);
+    out.truncate(end);
 }
 
 /// Appends `text` escaped, without quotes.
 #[inline]
 pub(crate) fn escape_into(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
+    // Most strings are short and plain: two looks at chunks that overlap, and the same two copied.
+    let is_copied = match bytes.len() {
+        8..=16 => append_if_plain::<8>(out, bytes),
+        17..=32 => append_if_plain::<16>(out, bytes),
+        33..=64 => append_if_plain::<32>(out, bytes),
+        _ => false,
+    };
+    if !is_copied {
+        escape_any(out, bytes);
+    }
+}
+
+/// Appends between `N` and `2 * N` bytes, if none of them is special or wide.
+#[inline(always)]
+fn append_if_plain<const N: usize>(out: &mut Vec<u8>, bytes: &[u8]) -> bool {
+    let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) else {
+        return false;
+    };
+    let is_plain = match (first.as_chunks().0, last.as_chunks().0) {
+        ([first], [last]) => {
+            let stops = |word: &[u8; 8]| stop_bits::<SpecialOrWide>(u64::from_le_bytes(*word));
+            stops(first) | stops(last) == 0
+        }
+        _ => is_passed::<SpecialOrWide, N>(first) & is_passed::<SpecialOrWide, N>(last),
+    };
+    is_plain && append_twice::<N>(out, bytes)
+}
+
+/// Appends text escaped.
+fn escape_any(out: &mut Vec<u8>, bytes: &[u8]) {
     let end = find_special_or_wide(bytes, 0);
     append_short(out, &bytes[..end]);
     if end < bytes.len() {
@@ -158,10 +190,13 @@ pub(crate) fn escape_into(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Appends what begins with a byte that is special or wide, escaped.
-fn escape_from(out: &mut Vec<u8>, bytes: &[u8], mut at: usize) {
-    while let Some(byte) = bytes.get(at) {
-        let short = match byte {
+/// What a byte of a string is: plain, wide, or escaped as a backslash and this letter, which for
+/// most control characters is `u` with their number behind it.
+const ESCAPES: [u8; 256] = {
+    let mut escapes = [0; 256];
+    let mut byte = 0;
+    while byte < escapes.len() {
+        escapes[byte] = match byte as u8 {
             b'"' => b'"',
             b'\\' => b'\\',
             0x08 => b'b',
@@ -169,26 +204,117 @@ fn escape_from(out: &mut Vec<u8>, bytes: &[u8], mut at: usize) {
             0x0a => b'n',
             0x0c => b'f',
             0x0d => b'r',
-            _ => 0,
+            0..0x20 => b'u',
+            0x80.. => WIDE,
+            _ => PLAIN,
         };
-        let mut from = at + 1;
-        if short != 0 {
-            out.extend_from_slice(&[b'\\', short]);
-        } else if byte.is_ascii() {
-            const HEX: &[u8; 16] = b"0123456789abcdef";
-            let digit = |bits: u8| HEX[usize::from(bits & 15)];
-            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(*byte)]);
-        } else {
-            from = at;
+        byte += 1;
+    }
+    escapes
+};
+const PLAIN: u8 = 0;
+const WIDE: u8 = 1;
+
+/// Where escapes stand so close together, the bytes between them are taken one by one.
+const CLOSE: usize = 4;
+
+/// Appends what begins with a byte that is special or wide, escaped.
+fn escape_from(out: &mut Vec<u8>, bytes: &[u8], from: usize) {
+    let mut at = from;
+    // Whether wide bytes are plain: there is no separator among them.
+    let mut passes_wide = false;
+    let mut is_close = false;
+    while let Some(byte) = bytes.get(at) {
+        match ESCAPES[usize::from(*byte)] {
+            PLAIN => {}
+            WIDE => {
+                if !passes_wide && may_end_separator(&bytes[at..]) {
+                    return escape_with_separators(out, bytes, at);
+                }
+                passes_wide = true;
+            }
+            escape => {
+                append_escape(out, *byte, escape);
+                at += 1;
+            }
         }
-        let stop = find::<Special>(bytes, from);
-        at = stop.at;
-        let plain = &bytes[from..at];
-        if stop.passed & HIGHEST != 0 && may_end_separator(plain) {
-            append_without_separators(out, plain);
-        } else {
-            append_short(out, plain);
+        let start = at;
+        let is_plain = |byte: u8| match ESCAPES[usize::from(byte)] {
+            PLAIN => true,
+            WIDE => passes_wide,
+            _ => false,
+        };
+        if is_close {
+            let few = append_plain(out, &bytes[at..], CLOSE, is_plain);
+            at += few;
+            if few < CLOSE {
+                continue;
+            }
         }
+        let mut words = 0;
+        while let Some(word) = bytes[at..].first_chunk()
+            && words < WORDS
+        {
+            let word_bits = u64::from_le_bytes(*word);
+            let bits = match passes_wide {
+                true => stop_bits::<Special>(word_bits),
+                false => stop_bits::<SpecialOrWide>(word_bits),
+            };
+            let len = bits.trailing_zeros() as usize / 8;
+            append_part(out, word, len);
+            at += len;
+            if len < size_of::<u64>() {
+                break;
+            }
+            words += 1;
+        }
+        if words == WORDS {
+            let end = match passes_wide {
+                true => find_special(bytes, at),
+                false => find_special_or_wide(bytes, at),
+            };
+            append_short(out, &bytes[at..end]);
+            at = end;
+        } else if bytes.len() - at < size_of::<u64>() {
+            at += append_plain(out, &bytes[at..], size_of::<u64>(), is_plain);
+        }
+        is_close = at - start < CLOSE;
+    }
+}
+
+/// Appends the first bytes that are plain, one by one, and so many at most. Gives how many.
+#[inline(always)]
+fn append_plain(
+    out: &mut Vec<u8>,
+    bytes: &[u8],
+    most: usize,
+    is_plain: impl Fn(u8) -> bool,
+) -> usize {
+    let plain = bytes.iter().take(most).take_while(|byte| is_plain(**byte));
+    plain.map(|byte| out.push(*byte)).count()
+}
+
+/// Appends the escape of a byte.
+#[inline(always)]
+fn append_escape(out: &mut Vec<u8>, byte: u8, escape: u8) {
+    if escape == b'u' {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let digit = |bits: u8| HEX[usize::from(bits & 15)];
+        out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte)]);
+    } else {
+        out.extend_from_slice(&[b'\\', escape]);
+    }
+}
+
+/// The same of text that may have separators.
+#[inline(never)]
+fn escape_with_separators(out: &mut Vec<u8>, bytes: &[u8], mut at: usize) {
+    loop {
+        let end = find_special(bytes, at);
+        append_without_separators(out, &bytes[at..end]);
+        let Some(byte) = bytes.get(end) else { return };
+        append_escape(out, *byte, ESCAPES[usize::from(*byte)]);
+        at = end + 1;
     }
 }
 

@@ -105,6 +105,14 @@ impl BodyError {
         BodyError::new(BodyProblem::ReservedKey { key: escaped.to_owned() }).below_key(escaped)
     }
 
+    /// The same of a key that was not written yet.
+    #[cold]
+    pub(super) fn reserved_name(name: &str) -> BodyError {
+        let mut escaped = Vec::new();
+        escape_into(&mut escaped, name);
+        BodyError::reserved_key(&String::from_utf8_lossy(&escaped))
+    }
+
     /// A name that two members of an object have. `escaped` is what stands between its quotes.
     #[cold]
     pub(super) fn duplicate_key(escaped: String) -> BodyError {

@@ -88,20 +88,22 @@ impl<'t> Parser<'t, '_, '_> {
         self.compiler.check_size(self.at - self.copied)
     }
 
-    /// Recursion is bounded by the compiler's depth.
+    /// Recursion is bounded by the compiler's depth. Inlined into objects and arrays, which are not:
+    /// a string costs no more than its own call.
+    #[inline(always)]
     fn value(&mut self) -> Result<(), BodyError> {
         self.white_space();
         match self.peek() {
-            Some(b'{') if self.is_at_sentinel() => self.sentinel(),
-            Some(b'{') => self.object(),
-            Some(b'[') => self.array(),
-            Some(b'"') => self.string(),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b't') => self.literal("true"),
-            Some(b'f') => self.literal("false"),
-            Some(b'n') => self.literal("null"),
-            Some(_) | None => Err(self.syntax("expected a value")),
+            Some(b'"') => return self.string(),
+            Some(b'{') => return self.object(),
+            Some(b'[') => return self.array(),
+            Some(b'-' | b'0'..=b'9') => self.number()?,
+            Some(b't') => self.literal("true")?,
+            Some(b'f') => self.literal("false")?,
+            Some(b'n') => self.literal("null")?,
+            Some(_) | None => return Err(self.syntax("expected a value")),
         }
+        self.check_size()
     }
 
     fn literal(&mut self, word: &str) -> Result<(), BodyError> {
@@ -112,6 +114,7 @@ impl<'t> Parser<'t, '_, '_> {
         Ok(())
     }
 
+    #[inline(never)]
     fn array(&mut self) -> Result<(), BodyError> {
         self.compiler.descend()?;
         self.at += 1;
@@ -122,9 +125,7 @@ impl<'t> Parser<'t, '_, '_> {
             return Ok(());
         }
         for index in 0.. {
-            self.value()
-                .and_then(|()| self.check_size())
-                .map_err(|error| error.below_index(index))?;
+            self.value().map_err(|error| error.below_index(index))?;
             self.white_space();
             match self.peek() {
                 Some(b',') => self.at += 1,
@@ -137,7 +138,11 @@ impl<'t> Parser<'t, '_, '_> {
         Ok(())
     }
 
+    #[inline(never)]
     fn object(&mut self) -> Result<(), BodyError> {
+        if self.is_at_sentinel() {
+            return self.sentinel();
+        }
         self.compiler.descend()?;
         let mut names = Names::at(self.at);
         self.at += 1;
@@ -148,7 +153,6 @@ impl<'t> Parser<'t, '_, '_> {
             return Ok(());
         }
         loop {
-            self.white_space();
             if self.peek() != Some(b'"') {
                 return Err(self.syntax("expected a key in quotes"));
             }
@@ -171,14 +175,14 @@ impl<'t> Parser<'t, '_, '_> {
                 names.add_escaped();
             }
             self.at += 1;
-            let value = self.value().and_then(|()| self.check_size());
-            value.map_err(|error| error.below_key(&self.text[key]))?;
+            self.value().map_err(|error| error.below_key(&self.text[key]))?;
             self.white_space();
             match self.peek() {
                 Some(b',') => self.at += 1,
                 Some(b'}') => break,
                 Some(_) | None => return Err(self.syntax("expected ',' or '}'")),
             }
+            self.white_space();
         }
         if let Some(twice) = names.duplicate(self.bytes, self.at) {
             return Err(BodyError::duplicate_key(twice));
@@ -233,8 +237,9 @@ impl<'t> Parser<'t, '_, '_> {
 
     /// A string in quotes (RFC 8259, section 7).
     fn string(&mut self) -> Result<(), BodyError> {
-        self.at = find_special_or_wide(self.bytes, self.at + 1);
-        if self.peek() != Some(b'"') {
+        let at = find_special_or_wide(self.bytes, self.at + 1);
+        self.at = at;
+        if self.bytes.get(at) != Some(&b'"') {
             self.rest_of_string()?;
         }
         self.at += 1;

@@ -5,7 +5,6 @@ use std::fmt::Display;
 use serde::ser::{Impossible, Serialize, Serializer};
 
 use super::{BodyError, BodyProblem, Compiler};
-use crate::escape::string_between;
 
 /// Methods of a serializer that refuses these kinds of value.
 macro_rules! refuse {
@@ -98,41 +97,23 @@ macro_rules! refuse_compounds {
     };
 }
 
-/// Appends the key of a member in quotes. Takes what `serde_json` takes: strings, and numbers,
-/// booleans and unit variants as strings.
+/// Appends the key of a member in quotes, with the comma before and the colon behind it. Takes what
+/// `serde_json` takes: strings, and numbers, booleans and unit variants as strings.
 pub(super) struct KeySerializer<'c, 'v> {
     pub(super) compiler: &'c mut Compiler<'v>,
+    pub(super) is_first: bool,
 }
 
 impl KeySerializer<'_, '_> {
     fn refusal() -> BodyError {
         BodyError::new(BodyProblem::KeyNotAString)
     }
-
-    /// Checks the key that was written last, from `start` on, without quotes.
-    fn check_reserved(&self, start: usize) -> Result<(), BodyError> {
-        let text = &self.compiler.text;
-        if text.get(start) == Some(&b'$') {
-            return Err(BodyError::reserved_key(&String::from_utf8_lossy(
-                &text[start..text.len() - 1],
-            )));
-        }
-        Ok(())
-    }
-
-    fn quoted(self, text: &str) -> Result<(), BodyError> {
-        let out = &mut self.compiler.text;
-        out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
-        out.push(b'"');
-        Ok(())
-    }
 }
 
 macro_rules! integer_keys {
     ($($method:ident($type:ty);)*) => {
         $(fn $method(self, value: $type) -> Result<(), BodyError> {
-            self.quoted(itoa::Buffer::new().format(value))
+            self.serialize_str(itoa::Buffer::new().format(value))
         })*
     };
 }
@@ -143,7 +124,7 @@ macro_rules! float_keys {
             if !value.is_finite() {
                 return Err(Self::refusal());
             }
-            self.quoted(zmij::Buffer::new().format_finite(value))
+            self.serialize_str(zmij::Buffer::new().format_finite(value))
         })*
     };
 }
@@ -152,10 +133,7 @@ impl Serializer for KeySerializer<'_, '_> {
     refuse_compounds!();
 
     fn serialize_str(self, key: &str) -> Result<(), BodyError> {
-        self.compiler.check_size(key.len())?;
-        let start = self.compiler.text.len() + 1;
-        string_between(&mut self.compiler.text, b"\"", key, b"\"");
-        self.check_reserved(start)
+        self.compiler.key(key, self.is_first)
     }
 
     fn serialize_char(self, key: char) -> Result<(), BodyError> {
@@ -163,7 +141,7 @@ impl Serializer for KeySerializer<'_, '_> {
     }
 
     fn serialize_bool(self, key: bool) -> Result<(), BodyError> {
-        self.quoted(if key { "true" } else { "false" })
+        self.serialize_str(if key { "true" } else { "false" })
     }
 
     integer_keys! {
@@ -202,9 +180,19 @@ impl Serializer for KeySerializer<'_, '_> {
     }
 
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<(), BodyError> {
-        let start = self.compiler.text.len() + 1;
-        (&mut *self.compiler).collect_str(value)?;
-        self.check_reserved(start)
+        let KeySerializer { compiler, is_first } = self;
+        if !is_first {
+            compiler.text.push(b',');
+        }
+        let start = compiler.text.len() + 1;
+        (&mut *compiler).collect_str(value)?;
+        let text = &mut compiler.text;
+        if text.get(start) == Some(&b'$') {
+            let escaped = String::from_utf8_lossy(&text[start..text.len() - 1]);
+            return Err(BodyError::reserved_key(&escaped));
+        }
+        text.push(b':');
+        Ok(())
     }
 }
 

@@ -33,17 +33,15 @@ impl Compiler<'_> {
     fn enter_variant(&mut self, variant: &'static str) -> Result<(), BodyError> {
         self.descend()?;
         self.text.push(b'{');
-        self.field_key(variant, true)
+        self.key(variant, true)
     }
 
-    /// `"key":`, of a field or variant.
+    /// `"key":`, of a member, field or variant.
     #[inline]
-    fn field_key(&mut self, key: &'static str, is_first: bool) -> Result<(), BodyError> {
+    pub(super) fn key(&mut self, key: &str, is_first: bool) -> Result<(), BodyError> {
         self.check_size(key.len())?;
         if key.starts_with('$') {
-            let mut escaped = Vec::new();
-            escape_into(&mut escaped, key);
-            return Err(BodyError::reserved_key(&String::from_utf8_lossy(&escaped)));
+            return Err(BodyError::reserved_name(key));
         }
         let text = &mut self.text;
         if is_first {
@@ -108,7 +106,8 @@ impl<'c, 'v> Serializer for &'c mut Compiler<'v> {
 
     #[inline]
     fn serialize_bool(self, value: bool) -> Result<(), BodyError> {
-        self.plain(if value { "true" } else { "false" })
+        // Each of a length that the compiler knows.
+        if value { self.plain("true") } else { self.plain("false") }
     }
 
     fn serialize_char(self, value: char) -> Result<(), BodyError> {
@@ -359,15 +358,13 @@ impl Members<'_, '_> {
     /// Gives where it stands, without quotes.
     #[inline(always)]
     fn write_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<Range<usize>, BodyError> {
-        if !mem::take(&mut self.first) {
-            self.compiler.text.push(b',');
-        }
-        let start = self.compiler.text.len() + 1;
-        let written = key.serialize(KeySerializer { compiler: &mut *self.compiler });
+        let is_first = mem::take(&mut self.first);
+        let before = if is_first { "\"" } else { ",\"" };
+        let start = self.compiler.text.len() + before.len();
+        let written = key.serialize(KeySerializer { compiler: &mut *self.compiler, is_first });
         written.map_err(|error| self.compiler.failed(error))?;
-        let key = start..self.compiler.text.len() - 1;
+        let key = start..self.compiler.text.len() - "\":".len();
         self.names.add(&self.compiler.text, key.clone());
-        self.compiler.text.push(b':');
         Ok(key)
     }
 
@@ -466,7 +463,7 @@ impl Fields<'_, '_> {
             Form::Object { first, variant, names } => {
                 names.add_place(place);
                 let (is_first, variant) = (mem::take(first), *variant);
-                let written = self.compiler.field_key(key, is_first);
+                let written = self.compiler.key(key, is_first);
                 written.map_err(|error| self.compiler.failed(below_variant(error, variant)))?;
                 let written = value.serialize(&mut *self.compiler);
                 let written = written.and_then(|()| self.compiler.check_size(0));
