@@ -20,10 +20,15 @@ struct BuiltIn {
 /// The module beneath every other: the globals, and the engine's side of a call.
 pub(super) const PRELUDE: &str = "convex:prelude";
 
-const BUILT_IN: [BuiltIn; 11] = [
+const BUILT_IN: [BuiltIn; 12] = [
     BuiltIn {
         name: "convex:audit",
         source: include_str!("../../js/audit.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:common-js",
+        source: include_str!("../../js/common_js.js"),
         imports: &[("convex:prelude", PRELUDE)],
     },
     BuiltIn {

@@ -115,6 +115,7 @@ fn is_of_user(frame: &str) -> bool {
         && !frame.ends_with("(native)")
         && !frame.contains("<null>")
         && !frame.contains("node_modules/convex/dist/")
+        && !frame.starts_with("at $commonJs ")
 }
 
 /// Cut to [`MAX_MESSAGE_BYTES`] at a character boundary.

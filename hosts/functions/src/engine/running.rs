@@ -50,6 +50,9 @@ const MIN_GC_THRESHOLD_BYTES: usize = 256 << 10;
 /// memory.
 const ENOUGH_MEMORY_BYTES: usize = 64 << 10;
 
+/// How long the modules that a module needs may take while a program is loaded.
+const LOAD_TIME: Duration = Duration::from_secs(5);
+
 /// See [`super::run`].
 pub(super) fn run(call: &Call<'_>, seed: &Seed, limits: &Limits, host: &mut dyn Syscalls) -> Ran {
     let started = Start {
@@ -93,7 +96,7 @@ pub(crate) fn describe<M>(module: &str, modules: M, env: &Env) -> Result<Describ
 where
     M: Resolver + Loader + Clone + 'static,
 {
-    let limits = Limits::default();
+    let limits = Limits { time: LOAD_TIME, ..Limits::default() };
     let seed = Seed { random: 0.into(), now_ms: 0.0 };
     let start = Start { kind: None, seed, limits, env };
     let ran = start.engine(

@@ -16,7 +16,7 @@ use super::deployed::Deployed;
 use super::jobs::{self, Job};
 use super::operations::{function_metadata, request_metadata, unknown};
 use super::pulse::{Pulse, longest_stretch};
-use super::reference::{Target, resolve};
+use super::reference::{Target, for_later, resolve};
 use super::workers::{Broken, STACK_BYTES, panic_message};
 use super::{Functions, key_of};
 use crate::engine::{self, Answer, Call, Failure, Later, Limits, Seed, SyscallError, Syscalls};
@@ -205,8 +205,8 @@ impl InAction<'_> {
                 caller.identity.as_ref().map_or(Json::Null, |identity| identity.claims().clone())
             }
             "1.0/createFunctionHandle" => {
-                let target =
-                    resolve(&deployed.program, &self.target.component, args).map_err(failed)?;
+                let (target, _) =
+                    for_later(&deployed.program, &self.target.component, args).map_err(failed)?;
                 json!(target.handle())
             }
             "1.0/getDeploymentMetadata" => functions.inner.settings.deployment.to_json(),
@@ -262,10 +262,9 @@ impl InAction<'_> {
                 });
             }
             "1.0/actions/schedule" => {
-                let target = resolve(&self.running.deployed.program, &self.target.component, args)
-                    .map_err(failed)?;
-                let job =
-                    Job::from_json(&target, args, functions.inner.now_ms()).map_err(failed)?;
+                let program = &self.running.deployed.program;
+                let target = for_later(program, &self.target.component, args).map_err(failed)?;
+                let job = Job::from_json(target, args, functions.inner.now_ms()).map_err(failed)?;
                 let from = self.target.component.clone();
                 tasks.spawn_blocking(move || {
                     let written = functions.inner.write(|tx| jobs::schedule(tx, &from, &job));

@@ -58,6 +58,8 @@ impl Deployed {
                             cron.function
                         )));
                     }
+                    // It says so when it is due.
+                    None if component.is_for_node(&cron.function) => {}
                     None => {
                         return Err(complain(format!("there is no function {}", cron.function)));
                     }

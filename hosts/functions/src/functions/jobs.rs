@@ -5,9 +5,10 @@
 //! whatever crashes. An action is recorded as begun before it begins, so that it runs at most once:
 //! its effects outside cannot be undone.
 
+use audit_runtime::FunctionKind;
 use serde_json::{Value as Json, json};
 
-use super::reference::Target;
+use super::reference::{Named, full_name};
 use crate::store::{StoreError, Tx};
 use crate::value::{ComponentPath, Value, patch_from_json};
 
@@ -35,17 +36,16 @@ impl Job {
     /// Parses the arguments of `1.0/schedule`: `{ts, args}`, with `ts` in seconds since the Unix
     /// epoch.
     pub(super) fn from_json(
-        target: &Target<'_>,
+        (target, kind): (Named, Option<FunctionKind>),
         request: &Json,
         now_ms: i64,
     ) -> Result<Job, String> {
-        use audit_runtime::FunctionKind;
-        match target.function.kind {
-            FunctionKind::Mutation | FunctionKind::Action => {}
-            FunctionKind::Query => {
+        match kind {
+            Some(FunctionKind::Mutation | FunctionKind::Action) | None => {}
+            Some(FunctionKind::Query) => {
                 return Err(format!(
                     "{} is a query: only mutations and actions can be scheduled",
-                    target.full_name()
+                    full_name(&target.component, &target.function)
                 ));
             }
         }
@@ -62,7 +62,7 @@ impl Job {
         let args = request.get("args").cloned().unwrap_or_else(|| json!({}));
         Value::from_json(args.clone())
             .map_err(|error| format!("the arguments are not a Convex value: {error}"))?;
-        let (component, function) = (target.component.clone(), target.function.name.clone());
+        let Named { component, function } = target;
         Ok(Job { component, function, args, at_ms })
     }
 

@@ -19,7 +19,7 @@ use super::faults::Faults;
 use super::held::Log;
 use super::jobs::{self, Job};
 use super::pulse::Pulse;
-use super::reference::{Target, resolve};
+use super::reference::{Target, for_later, resolve};
 use super::validate::Validators;
 use crate::chance::Chance;
 use crate::engine::{
@@ -336,8 +336,8 @@ impl InTransaction<'_> {
                 Ok(self.facts.identity.map_or(Json::Null, |identity| identity.claims().clone()))
             }
             "1.0/createFunctionHandle" => {
-                let target =
-                    resolve(self.facts.program, &self.target.component, &args).map_err(failed)?;
+                let (target, _) =
+                    for_later(self.facts.program, &self.target.component, &args).map_err(failed)?;
                 Ok(json!(target.handle()))
             }
             "1.0/getDeploymentMetadata" => Ok(self.facts.deployment.to_json()),
@@ -453,8 +453,8 @@ impl InTransaction<'_> {
     }
 
     fn schedule(&mut self, args: &Json) -> Result<Json, SyscallError> {
-        let target = resolve(self.facts.program, &self.target.component, args).map_err(failed)?;
-        let job = Job::from_json(&target, args, self.facts.now_ms).map_err(failed)?;
+        let target = for_later(self.facts.program, &self.target.component, args).map_err(failed)?;
+        let job = Job::from_json(target, args, self.facts.now_ms).map_err(failed)?;
         self.gathered.scheduled += 1;
         self.gathered.scheduled_bytes += job.args_bytes();
         let Gathered { scheduled, scheduled_bytes, .. } = *self.gathered;

@@ -5,13 +5,19 @@
 //! program does not change; a host that watches its directory loads it anew when
 //! [`Program::has_changed`].
 
+mod common_js;
+mod directory;
+mod fence;
+mod graph;
 mod layout;
+mod links;
 mod load;
+mod nesting;
 mod resolve;
 mod source;
 mod stamp;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -38,7 +44,7 @@ impl Env {
         variables: BTreeMap<String, String>,
         audit_vars: impl IntoIterator<Item = String>,
     ) -> Env {
-        let variables_json = serde_json::to_string(&variables).unwrap_or_else(|_| "{}".to_owned());
+        let variables_json = json_of(&variables);
         let of_the_contract = ["requestId", "ip", "userAgent", "now"].map(str::to_owned);
         Env {
             variables,
@@ -58,13 +64,20 @@ impl Env {
 
     /// The same with other variables in `process.env`.
     pub(crate) fn with_variables(&self, variables: BTreeMap<String, String>) -> Env {
-        let variables_json = serde_json::to_string(&variables).unwrap_or_else(|_| "{}".to_owned());
+        let variables_json = json_of(&variables);
         Env { variables, variables_json, audit_vars: self.audit_vars.clone() }
     }
 
     pub(crate) fn variables(&self) -> &BTreeMap<String, String> {
         &self.variables
     }
+}
+
+/// `process.env` as JSON. Packages ask whether they are in production, and are, as with Convex.
+fn json_of(variables: &BTreeMap<String, String>) -> String {
+    let mut all = BTreeMap::from([("NODE_ENV", "production")]);
+    all.extend(variables.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    serde_json::to_string(&all).unwrap_or_else(|_| "{}".to_owned())
 }
 
 impl Default for Env {
@@ -143,6 +156,8 @@ pub struct Component {
     /// What `auth.config` exports, if there is one.
     pub auth: Option<Value>,
     functions: HashMap<String, Function>,
+    /// The modules with `"use node"`, as functions are named by them.
+    node_modules: BTreeSet<String>,
     env: Env,
 }
 
@@ -155,6 +170,13 @@ impl Component {
         let (module, export) = name.split_once(':').unwrap_or((name, "default"));
         let module = module.strip_suffix(".js").unwrap_or(module);
         self.functions.get(&format!("{module}:{export}"))
+    }
+
+    /// Whether the function `name` is, or would be, in a module with `"use node"`, of which this host
+    /// knows no more than that.
+    pub fn is_for_node(&self, name: &str) -> bool {
+        let module = name.split_once(':').map_or(name, |(module, _)| module);
+        self.node_modules.contains(module.strip_suffix(".js").unwrap_or(module))
     }
 
     /// Every function, in no order.
@@ -223,16 +245,8 @@ impl LoadError {
         LoadError::new(path.display().to_string(), message.to_string())
     }
 
-    /// The same error, of the engine's parser, for a file that can have JSX: the parser knows none.
-    pub(crate) fn about_jsx(self, path: &Path) -> LoadError {
-        if path.extension().is_some_and(|extension| extension == "tsx") {
-            let message = format!(
-                "JSX is not supported ({}); move it out of the functions' directory",
-                self.message
-            );
-            return LoadError { message, ..self };
-        }
-        self
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 }
 
@@ -244,6 +258,12 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
+#[cfg(test)]
+mod common_js_tests;
+#[cfg(test)]
+mod nesting_tests;
+#[cfg(test)]
+mod resolution_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

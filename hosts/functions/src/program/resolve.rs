@@ -1,38 +1,235 @@
-//! Where imports lead.
+//! Where imports lead: as Convex's bundler has it, which is esbuild with the conditions `convex` and
+//! `module`, for a browser.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::{Component as Part, Path, PathBuf};
+use std::sync::Arc;
 
+use oxc_resolver::{
+    ResolveContext, ResolveError, ResolveOptions, ResolverGeneric, TsConfig, TsconfigDiscovery,
+    TsconfigOptions, TsconfigReferences,
+};
 use serde_json::Value;
 
-use super::LoadError;
+use super::fence::Fence;
 
-/// What a relative specifier may be written without.
-const EXTENSIONS: [&str; 6] = ["ts", "tsx", "mts", "js", "mjs", "json"];
-
-/// The conditions under which a package's `exports` are read, the one that is preferred first.
-const CONDITIONS: [&str; 4] = ["convex", "import", "module", "default"];
-
-/// The file that `./x` or `../x` means in a module of `directory`.
-pub(crate) fn relative(directory: &Path, specifier: &str) -> Option<PathBuf> {
-    file_at(&normal(&directory.join(specifier)))
+/// Whether a module is imported, `import()` included, or required.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Manner {
+    Import,
+    Require,
 }
 
-/// The file itself, with an extension added or exchanged, or the index of a directory.
-fn file_at(path: &Path) -> Option<PathBuf> {
-    if path.is_file() {
-        return Some(path.to_owned());
+/// What a specifier means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A file, by its real path.
+    File(PathBuf),
+    /// Nothing: a package has no such module for browsers.
+    Nothing,
+    /// A module of Node.js, by its name without `node:`.
+    Node(String),
+    /// There is none, and why.
+    Missing(String),
+}
+
+/// What a specifier may be written without, the one that is preferred first. In packages what was
+/// compiled goes before its source.
+const EXTENSIONS: [&str; 8] = [".tsx", ".ts", ".mts", ".jsx", ".js", ".mjs", ".cjs", ".json"];
+const EXTENSIONS_IN_PACKAGES: [&str; 8] =
+    [".jsx", ".js", ".mjs", ".cjs", ".tsx", ".ts", ".mts", ".json"];
+
+/// The condition for the sources of a component whose package was not built.
+const SOURCES: &str = "@convex-dev/component-source";
+
+type Resolver = ResolverGeneric<Fence>;
+
+/// Resolves the imports of one program.
+pub(crate) struct Finder {
+    fence: Fence,
+    import: Resolver,
+    require: Resolver,
+    /// In what is installed.
+    import_in_package: Resolver,
+    require_in_package: Resolver,
+    sources: Resolver,
+    built_in: Resolver,
+    tsconfigs: RefCell<HashMap<PathBuf, Option<Arc<TsConfig>>>>,
+    /// Whether the files of a directory are ES modules, whatever they look like.
+    module_directories: RefCell<HashMap<PathBuf, bool>>,
+    warnings: RefCell<Vec<(PathBuf, String)>>,
+}
+
+impl Finder {
+    pub(crate) fn new(fence: Fence) -> Finder {
+        let strings = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let options = |manner: &str, extensions: &[&str], mains: &[&str]| ResolveOptions {
+            condition_names: strings(&["convex", "module", "browser", manner, "default"]),
+            alias_fields: vec![strings(&["browser"])],
+            main_fields: strings(mains),
+            extensions: strings(extensions),
+            // TypeScript has its authors write the `.js` that a `.ts` will become.
+            extension_alias: [
+                (".js", &[".js", ".ts", ".tsx"][..]),
+                (".jsx", &[".jsx", ".tsx"]),
+                (".mjs", &[".mjs", ".mts"]),
+                (".cjs", &[".cjs", ".cts"]),
+            ]
+            .map(|(written, meant)| (written.to_owned(), strings(meant)))
+            .into(),
+            node_path: false,
+            // The file is named for each import, and not this one.
+            tsconfig: Some(TsconfigDiscovery::Manual(TsconfigOptions {
+                config_file: PathBuf::new(),
+                references: TsconfigReferences::Disabled,
+            })),
+            ..ResolveOptions::default()
+        };
+        let imported = options("import", &EXTENSIONS, &["browser", "module", "main"]);
+        // A package's `module` is for those who import it.
+        let required = options("require", &EXTENSIONS, &["browser", "main", "module"]);
+        let in_package = |options: &ResolveOptions| ResolveOptions {
+            extensions: strings(&EXTENSIONS_IN_PACKAGES),
+            ..options.clone()
+        };
+        let mut of_sources = imported.clone();
+        of_sources.condition_names.push(SOURCES.to_owned());
+        let import = Resolver::new_with_file_system(fence.clone(), imported.clone());
+        Finder {
+            fence,
+            import_in_package: import.clone_with_options(in_package(&imported)),
+            require_in_package: import.clone_with_options(in_package(&required)),
+            require: import.clone_with_options(required),
+            sources: import.clone_with_options(of_sources),
+            built_in: import
+                .clone_with_options(ResolveOptions { builtin_modules: true, ..imported }),
+            import,
+            tsconfigs: RefCell::default(),
+            module_directories: RefCell::default(),
+            warnings: RefCell::default(),
+        }
     }
-    let name = path.file_name()?.to_str()?;
-    let with = |stem: &str, extension: &str| path.with_file_name(format!("{stem}.{extension}"));
-    // TypeScript has its users write the `.js` that a `.ts` will become.
-    let written = name.strip_suffix(".js").or_else(|| name.strip_suffix(".mjs"));
-    let stems = [Some(name), written];
-    let beside = stems
-        .into_iter()
-        .flatten()
-        .flat_map(|stem| EXTENSIONS.map(|extension| with(stem, extension)));
-    let within = EXTENSIONS.map(|extension| path.join(format!("index.{extension}")));
-    beside.chain(within).find(|file| file.is_file())
+
+    /// What `specifier` means in the file `from`.
+    pub(crate) fn find(&self, from: &Path, specifier: &str, manner: Manner) -> Found {
+        let Some(directory) = from.parent() else {
+            return Found::Missing("the importer is no file".to_owned());
+        };
+        if let Some(name) = specifier.strip_prefix("node:") {
+            return Found::Node(name.to_owned());
+        }
+        let resolver = match (manner, is_in_package(from)) {
+            (Manner::Import, false) => &self.import,
+            (Manner::Import, true) => &self.import_in_package,
+            (Manner::Require, false) => &self.require,
+            (Manner::Require, true) => &self.require_in_package,
+        };
+        let tsconfig = self.tsconfig(directory);
+        let resolved = |resolver: &Resolver| {
+            let mut context = ResolveContext::default();
+            resolver.resolve_with_context(directory, specifier, tsconfig.as_deref(), &mut context)
+        };
+        let error = match resolved(resolver) {
+            Ok(resolution) => return Found::File(resolution.path().to_owned()),
+            Err(ResolveError::Ignored(_)) => return Found::Nothing,
+            Err(error) => error,
+        };
+        if let Err(ResolveError::Builtin { resolved, .. }) = resolved(&self.built_in) {
+            return Found::Node(resolved.trim_start_matches("node:").to_owned());
+        }
+        match resolved(&self.sources) {
+            Ok(resolution) => Found::File(resolution.path().to_owned()),
+            Err(_) => Found::Missing(self.why(directory, specifier, &error)),
+        }
+    }
+
+    fn why(&self, directory: &Path, specifier: &str, error: &ResolveError) -> String {
+        if is_relative(specifier) || specifier.starts_with('/') {
+            let path = normal(&directory.join(specifier));
+            return match self.fence.read(&path) {
+                Err(refused) if path.exists() => {
+                    format!("{specifier:?} is imported, and cannot be read: {}", refused.message())
+                }
+                _ => format!("{specifier:?} is imported, and there is no such file"),
+            };
+        }
+        let parts = if specifier.starts_with('@') { 2 } else { 1 };
+        let name = specifier.split('/').take(parts).collect::<Vec<_>>().join("/");
+        let package = directory
+            .ancestors()
+            .map(|up| up.join("node_modules").join(&name))
+            .find(|package| package.is_dir());
+        match (package, error) {
+            (None, _) => format!(
+                "{specifier:?} is imported, and is not installed; npm install it where the functions are"
+            ),
+            (Some(_), ResolveError::PackagePathNotExported { .. }) => {
+                format!("the package does not export {specifier:?} to what imports it here")
+            }
+            (Some(_), _) => format!(
+                "{specifier:?} is imported, and its package has no such file; was it built?"
+            ),
+        }
+    }
+
+    /// The nearest `tsconfig.json`, whose `paths` count.
+    fn tsconfig(&self, directory: &Path) -> Option<Arc<TsConfig>> {
+        if is_in_package(&directory.join("x")) {
+            return None;
+        }
+        if let Some(known) = self.tsconfigs.borrow().get(directory) {
+            return known.clone();
+        }
+        let file = ["tsconfig.json", "jsconfig.json"]
+            .map(|name| directory.join(name))
+            .into_iter()
+            .find(|file| self.fence.has(file));
+        let found = match file {
+            Some(file) => match self.import.resolve_tsconfig(&file) {
+                Ok(tsconfig) => Some(tsconfig),
+                Err(error) => {
+                    let warning = format!("its `paths` are not used: {error}");
+                    self.warnings.borrow_mut().push((file, warning));
+                    None
+                }
+            },
+            None => directory.parent().and_then(|parent| self.tsconfig(parent)),
+        };
+        self.tsconfigs.borrow_mut().insert(directory.to_owned(), found.clone());
+        found
+    }
+
+    /// Whether the package of a file says that its files are ES modules.
+    pub(crate) fn is_of_modules(&self, directory: &Path) -> bool {
+        if let Some(known) = self.module_directories.borrow().get(directory) {
+            return *known;
+        }
+        let manifest = directory.join("package.json");
+        let found = if self.fence.has(&manifest) {
+            let text = self.fence.read(&manifest).unwrap_or_default();
+            let manifest: Value = serde_json::from_str(&text).unwrap_or_default();
+            manifest.get("type").and_then(Value::as_str) == Some("module")
+        } else {
+            directory.parent().is_some_and(|parent| self.is_of_modules(parent))
+        };
+        self.module_directories.borrow_mut().insert(directory.to_owned(), found);
+        found
+    }
+
+    /// What was wrong with files beside modules.
+    pub(crate) fn take_warnings(&self) -> Vec<(PathBuf, String)> {
+        self.warnings.take()
+    }
+}
+
+/// Whether a file belongs to what is installed.
+pub(crate) fn is_in_package(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == "node_modules")
+}
+
+pub(crate) fn is_relative(specifier: &str) -> bool {
+    specifier.starts_with("./") || specifier.starts_with("../") || matches!(specifier, "." | "..")
 }
 
 /// `a/./b/../c` as `a/c`, without asking the file system.
@@ -48,73 +245,4 @@ pub(crate) fn normal(path: &Path) -> PathBuf {
         }
     }
     normal
-}
-
-/// The file that `package` or `package/sub` means in a module of `directory`: in the `node_modules`
-/// there or further up. None if no such package is installed.
-pub(crate) fn package(directory: &Path, specifier: &str) -> Result<Option<PathBuf>, LoadError> {
-    let parts = if specifier.starts_with('@') { 2 } else { 1 };
-    let mut split = specifier.splitn(parts + 1, '/');
-    let name = split.by_ref().take(parts).collect::<Vec<_>>().join("/");
-    let subpath = split.next().unwrap_or_default();
-    let installed = directory
-        .ancestors()
-        .map(|up| up.join("node_modules").join(&name))
-        .find(|package| package.is_dir());
-    let Some(package) = installed else { return Ok(None) };
-    let manifest_path = package.join("package.json");
-    let manifest = match std::fs::read(&manifest_path) {
-        Ok(text) => serde_json::from_slice::<Value>(&text)
-            .map_err(|error| LoadError::at(&manifest_path, error))?,
-        Err(_) => Value::Null,
-    };
-    let file = match manifest.get("exports") {
-        Some(exports) => exported(exports, subpath).map(|target| normal(&package.join(target))),
-        None if subpath.is_empty() => {
-            let main =
-                manifest.get("module").or_else(|| manifest.get("main")).and_then(Value::as_str);
-            file_at(&normal(&package.join(main.unwrap_or("index"))))
-        }
-        None => file_at(&normal(&package.join(subpath))),
-    };
-    match file.filter(|file| file.is_file()) {
-        Some(file) => Ok(Some(file)),
-        None => Err(LoadError::at(
-            &package,
-            format!("the package does not export {specifier:?} as an ES module"),
-        )),
-    }
-}
-
-/// The target of `subpath` in a package's `exports`.
-fn exported(exports: &Value, subpath: &str) -> Option<String> {
-    let is_map = exports.as_object().is_some_and(|map| map.keys().any(|key| key.starts_with('.')));
-    if !is_map {
-        return subpath.is_empty().then(|| target(exports))?;
-    }
-    let wanted = if subpath.is_empty() { ".".to_owned() } else { format!("./{subpath}") };
-    let map = exports.as_object()?;
-    if let Some(entry) = map.get(&wanted) {
-        return target(entry);
-    }
-    // The longest pattern that fits, as in Node.
-    let fitting = map.iter().filter_map(|(pattern, entry)| {
-        let (before, after) = pattern.split_once('*')?;
-        let middle = wanted.strip_prefix(before)?.strip_suffix(after)?;
-        Some((before.len(), middle, entry))
-    });
-    let (_, middle, entry) = fitting.max_by_key(|(length, ..)| *length)?;
-    target(entry).map(|target| target.replace('*', middle))
-}
-
-/// What an entry means under our conditions.
-fn target(entry: &Value) -> Option<String> {
-    match entry {
-        Value::String(target) => Some(target.clone()),
-        Value::Object(conditions) => {
-            CONDITIONS.iter().find_map(|condition| conditions.get(*condition).and_then(target))
-        }
-        Value::Array(entries) => entries.iter().find_map(target),
-        Value::Null | Value::Bool(_) | Value::Number(_) => None,
-    }
 }

@@ -45,28 +45,27 @@ pub(crate) struct Exports {
     pub(crate) all_of: Vec<String>,
 }
 
-/// Whether a file is TypeScript.
-pub(crate) fn is_typescript(path: &Path) -> bool {
-    matches!(extension(path), "ts" | "mts" | "tsx")
+/// Whether a file has to be compiled: it is TypeScript, or has JSX.
+pub(crate) fn is_compiled(path: &Path) -> bool {
+    matches!(extension(path), "ts" | "mts" | "cts" | "tsx" | "jsx")
 }
 
-fn extension(path: &Path) -> &str {
+pub(crate) fn extension(path: &Path) -> &str {
     path.extension().and_then(|extension| extension.to_str()).unwrap_or_default()
 }
 
 /// Reads a source file. Of TypeScript, types are removed, with the imports that are used as types
-/// alone, and with what it exports of other modules that is in `types`; enums, namespaces and
-/// parameter properties are written out. Lines and columns stay those that the user sees.
+/// alone, and with what it exports of other modules that is in `types`; enums, namespaces,
+/// parameter properties and JSX are written out. Lines and columns stay those that the user sees.
 pub(crate) fn read(
     path: &Path,
     text: String,
     types: &HashSet<Imported>,
 ) -> Result<Source, LoadError> {
-    if is_typescript(path) {
+    if is_compiled(path) {
         return on_a_large_stack(path, || compiled(path, &text, types));
     }
-    let code = if extension(path) == "json" { format!("export default {text};") } else { text };
-    Ok(Source { code, exports: Exports::default() })
+    Ok(Source { code: text, exports: Exports::default() })
 }
 
 /// What a file of JavaScript exports. None if it cannot be read.
@@ -84,7 +83,7 @@ pub(crate) fn exports_of_javascript(path: &Path, text: &str) -> Option<Exports> 
 /// of brackets in one another. It is address space; memory is taken as it is used.
 const STACK_BYTES: usize = 1 << 30;
 
-fn on_a_large_stack<T: Send>(
+pub(crate) fn on_a_large_stack<T: Send>(
     path: &Path,
     work: impl FnOnce() -> Result<T, LoadError> + Send,
 ) -> Result<T, LoadError> {
@@ -92,16 +91,18 @@ fn on_a_large_stack<T: Send>(
         let thread = std::thread::Builder::new().name("functions-load".to_owned());
         let thread = thread.stack_size(STACK_BYTES).spawn_scoped(scope, work);
         let thread = thread.map_err(|error| LoadError::at(path, error))?;
-        thread
-            .join()
-            .unwrap_or_else(|_| Err(LoadError::at(path, "the TypeScript compiler panicked")))
+        thread.join().unwrap_or_else(|_| Err(LoadError::at(path, "the compiler panicked")))
     })
 }
 
 fn compiled(path: &Path, text: &str, types: &HashSet<Imported>) -> Result<Source, LoadError> {
     let lines = Lines::new(text);
     let allocator = Allocator::default();
-    let kind = if extension(path) == "tsx" { SourceType::tsx() } else { SourceType::ts() };
+    let kind = match extension(path) {
+        "tsx" => SourceType::tsx(),
+        "jsx" => SourceType::jsx(),
+        _ => SourceType::ts(),
+    };
     let parsed = Parser::new(&allocator, text, kind).parse();
     first_of(parsed.diagnostics.into_vec(), path, &lines)?;
     let mut program = parsed.program;
@@ -115,7 +116,7 @@ fn compiled(path: &Path, text: &str, types: &HashSet<Imported>) -> Result<Source
     first_of(semantic.diagnostics.into_vec(), path, &lines)?;
     let mut options = TransformOptions::default();
     options.env.module = Module::Esm;
-    options.jsx.jsx_plugin = false;
+    options.jsx.development = false;
     let transformed = Transformer::new(&allocator, path, &options)
         .build_with_scoping(semantic.semantic.into_scoping(), &mut program);
     first_of(transformed.diagnostics.into_vec(), path, &lines)?;

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::load;
+use super::directory::modules_of;
 
 /// What a program was made from.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ impl Stamps {
 
     pub(crate) fn have_changed(&self) -> bool {
         let directory_changed =
-            |(path, modules): (&PathBuf, &BTreeSet<PathBuf>)| match load::modules_of(path) {
+            |(path, modules): (&PathBuf, &BTreeSet<PathBuf>)| match modules_of(path) {
                 Ok(found) => found.into_iter().collect::<BTreeSet<_>>() != *modules,
                 Err(_) => true,
             };

@@ -1,0 +1,62 @@
+//! The files of a directory that are modules of functions.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use super::LoadError;
+
+/// The modules of a directory whose exports are functions, and those that Convex has names for.
+pub(super) fn modules_of(directory: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let mut files = Vec::new();
+    walk(directory, directory, &mut HashSet::new(), &mut files)?;
+    files.sort();
+    Ok(files)
+}
+
+fn walk(
+    root: &Path,
+    directory: &Path,
+    seen: &mut HashSet<PathBuf>,
+    files: &mut Vec<PathBuf>,
+) -> Result<(), LoadError> {
+    let failed = |error| LoadError::at(directory, error);
+    // Links can lead back to where they are.
+    if !seen.insert(std::fs::canonicalize(directory).map_err(failed)?) {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let Some(name) = path.file_name().and_then(OsStr::to_str) else {
+            return Err(LoadError::at(&path, "the name is not UTF-8"));
+        };
+        // As Convex does, which leaves out names with spaces too.
+        if name.starts_with(['.', '#']) || name.contains(' ') {
+            continue;
+        }
+        if path.is_dir() {
+            if name != "_generated" && name != "node_modules" && config_of(&path).is_none() {
+                walk(root, &path, seen, files)?;
+            }
+            continue;
+        }
+        if let Some((stem, "ts" | "mts" | "cts" | "tsx" | "js" | "mjs" | "cjs" | "jsx")) =
+            name.rsplit_once('.')
+        {
+            // Tests, declarations and settings of tools have a second dot.
+            let is_special = directory == root && matches!(stem, "auth.config" | "convex.config");
+            if !stem.contains('.') || is_special {
+                files.push(path);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The `convex.config` of a directory.
+fn config_of(directory: &Path) -> Option<PathBuf> {
+    ["ts", "js"]
+        .map(|extension| directory.join(format!("convex.config.{extension}")))
+        .into_iter()
+        .find(|file| file.is_file())
+}

@@ -1,0 +1,259 @@
+//! What the text of a module says of other modules.
+
+// Of the syntax of a language, few kinds are about modules.
+#![allow(clippy::wildcard_enum_match_arm)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use oxc::allocator::Allocator;
+use oxc::ast::ast::{
+    AssignmentExpression, AssignmentTarget, BindingIdentifier, CallExpression, Expression,
+    IdentifierReference, ImportDeclarationSpecifier, ImportExpression, ObjectExpression,
+    ObjectPropertyKind, Statement, TryStatement,
+};
+use oxc::ast_visit::{Visit, walk};
+use oxc::parser::{ParseOptions, Parser};
+use oxc::span::{SourceType, Span};
+use oxc::syntax::module_record::ExportExportName;
+
+use super::source::on_a_large_stack;
+
+/// What a module of JavaScript needs of others, and how it says so.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    /// Whether it has the syntax of ES modules.
+    pub(crate) is_module: bool,
+    /// Whether it names `module`, `exports` or `require`.
+    pub(crate) is_common_js: bool,
+    /// The names that it exports as an ES module, but for those of `export * from`.
+    pub(crate) own: BTreeSet<String>,
+    /// What it imports, by specifier.
+    pub(crate) imports: BTreeMap<String, Imports>,
+    /// `import("…")`: the specifiers, and where the expressions end.
+    pub(crate) dynamic: Vec<(String, u32)>,
+    /// `require("…")`: the specifiers, and whether all calls are in a `try`.
+    pub(crate) requires: BTreeMap<String, bool>,
+    /// Whether it has a `require` of its own.
+    pub(crate) declares_require: bool,
+    /// The names that it gives to members of `exports`, as far as they can be seen.
+    pub(crate) exported: BTreeSet<String>,
+    /// The modules whose exports are its own.
+    pub(crate) re_exported: BTreeSet<String>,
+}
+
+/// What a module imports of one other.
+#[derive(Debug, Default)]
+pub(crate) struct Imports {
+    pub(crate) names: BTreeSet<String>,
+    /// Where it exports everything anew, from `export` to the specifier.
+    pub(crate) stars: Vec<Span>,
+    /// Where it asks for the namespace, and what is to stand there if that is one value of the
+    /// other module.
+    pub(crate) namespaces: Vec<(Span, String)>,
+}
+
+/// The name of the export that holds what a CommonJS module exports.
+pub(crate) const ALL: &str = "$all";
+
+impl Links {
+    /// Of a text of JavaScript. If it has no syntax that can be read, the engine is to say so.
+    pub(crate) fn of(path: &Path, text: &str) -> Links {
+        let links = on_a_large_stack(path, || Ok(read(text)));
+        let looks_like_one =
+            || text.lines().any(|line| line.starts_with("import ") || line.starts_with("export "));
+        links.ok().flatten().unwrap_or_else(|| Links {
+            is_module: looks_like_one(),
+            is_common_js: true,
+            ..Links::default()
+        })
+    }
+}
+
+fn read(text: &str) -> Option<Links> {
+    let allocator = Allocator::default();
+    let options = ParseOptions { allow_return_outside_function: true, ..ParseOptions::default() };
+    let parsed = Parser::new(&allocator, text, SourceType::mjs()).with_options(options).parse();
+    if parsed.panicked {
+        return None;
+    }
+    let record = &parsed.module_record;
+    let is_module = record.has_module_syntax || !record.import_metas.is_empty();
+    let mut links = Links { is_module, ..Links::default() };
+    let exports = record.local_export_entries.iter().chain(&record.indirect_export_entries);
+    links.own.extend(exports.filter_map(|export| match &export.export_name {
+        ExportExportName::Name(name) => Some(name.name.to_string()),
+        ExportExportName::Default(_) | ExportExportName::Null => None,
+    }));
+    for statement in &parsed.program.body {
+        links.add(text, statement);
+    }
+    let mut visitor = Uses { links, tries: 0 };
+    visitor.visit_program(&parsed.program);
+    Some(visitor.links)
+}
+
+impl Links {
+    fn add(&mut self, text: &str, statement: &Statement<'_>) {
+        match statement {
+            Statement::ImportDeclaration(import) => {
+                let imports = self.imports.entry(import.source.value.to_string()).or_default();
+                for specifier in import.specifiers.iter().flatten() {
+                    match specifier {
+                        ImportDeclarationSpecifier::ImportSpecifier(one) => {
+                            imports.names.insert(one.imported.name().to_string());
+                        }
+                        ImportDeclarationSpecifier::ImportDefaultSpecifier(_) => {
+                            imports.names.insert("default".to_owned());
+                        }
+                        ImportDeclarationSpecifier::ImportNamespaceSpecifier(all) => {
+                            let instead = format!("{{{ALL} as {}}}", all.local.name);
+                            imports.namespaces.push((all.span, instead));
+                        }
+                    }
+                }
+            }
+            Statement::ExportFromDeclaration(export) => {
+                let imports = self.imports.entry(export.source.value.to_string()).or_default();
+                let names = export.specifiers.iter().map(|one| one.local.name().to_string());
+                imports.names.extend(names);
+            }
+            Statement::ExportAllDeclaration(export) => {
+                let imports = self.imports.entry(export.source.value.to_string()).or_default();
+                let span = Span::new(export.span.start, export.source.span.start);
+                match &export.exported {
+                    Some(name) => {
+                        let before = &text[span.start as usize..span.end as usize];
+                        let lines = "\n".repeat(before.matches('\n').count());
+                        let instead = format!("export{{{ALL} as {name}}}{lines}from");
+                        imports.namespaces.push((span, instead));
+                    }
+                    None => imports.stars.push(span),
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+struct Uses {
+    links: Links,
+    /// How many `try` are around.
+    tries: usize,
+}
+
+/// The text of an expression that is a literal.
+fn literal(expression: Option<&Expression<'_>>) -> Option<String> {
+    match expression? {
+        Expression::StringLiteral(text) => Some(text.value.to_string()),
+        Expression::TemplateLiteral(template) if template.expressions.is_empty() => {
+            Some(template.quasis.first()?.value.cooked?.to_string())
+        }
+        _ => None,
+    }
+}
+
+fn is_exports(expression: &Expression<'_>) -> bool {
+    match expression {
+        Expression::Identifier(name) => name.name == "exports",
+        Expression::StaticMemberExpression(member) => {
+            member.property.name == "exports" && is_named(&member.object, "module")
+        }
+        _ => false,
+    }
+}
+
+fn is_named(expression: &Expression<'_>, name: &str) -> bool {
+    matches!(expression, Expression::Identifier(identifier) if identifier.name == name)
+}
+
+fn required(expression: &Expression<'_>) -> Option<String> {
+    match expression {
+        Expression::CallExpression(call) if is_named(&call.callee, "require") => {
+            literal(call.arguments.first()?.as_expression())
+        }
+        _ => None,
+    }
+}
+
+impl Uses {
+    fn add_members(&mut self, object: &ObjectExpression<'_>) {
+        for property in &object.properties {
+            match property {
+                ObjectPropertyKind::ObjectProperty(property) => {
+                    self.links.exported.extend(property.key.static_name().map(String::from));
+                }
+                ObjectPropertyKind::SpreadProperty(spread) => {
+                    self.links.re_exported.extend(required(&spread.argument));
+                }
+            }
+        }
+    }
+}
+
+impl<'a> Visit<'a> for Uses {
+    fn visit_identifier_reference(&mut self, identifier: &IdentifierReference<'a>) {
+        self.links.is_common_js |=
+            matches!(identifier.name.as_str(), "module" | "exports" | "require");
+    }
+
+    fn visit_binding_identifier(&mut self, identifier: &BindingIdentifier<'a>) {
+        self.links.declares_require |= identifier.name == "require";
+    }
+
+    fn visit_try_statement(&mut self, statement: &TryStatement<'a>) {
+        self.tries += 1;
+        walk::walk_block_statement(self, &statement.block);
+        self.tries -= 1;
+        if let Some(handler) = &statement.handler {
+            walk::walk_catch_clause(self, handler);
+        }
+        if let Some(last) = &statement.finalizer {
+            walk::walk_block_statement(self, last);
+        }
+    }
+
+    fn visit_import_expression(&mut self, import: &ImportExpression<'a>) {
+        if let Some(specifier) = literal(Some(&import.source)) {
+            self.links.dynamic.push((specifier, import.span.end));
+        }
+        walk::walk_import_expression(self, import);
+    }
+
+    fn visit_assignment_expression(&mut self, assignment: &AssignmentExpression<'a>) {
+        if let AssignmentTarget::StaticMemberExpression(member) = &assignment.left {
+            if is_exports(&member.object) {
+                self.links.exported.insert(member.property.name.to_string());
+            } else if member.property.name == "exports" && is_named(&member.object, "module") {
+                self.links.re_exported.extend(required(&assignment.right));
+                if let Expression::ObjectExpression(object) = &assignment.right {
+                    self.add_members(object);
+                }
+            }
+        }
+        walk::walk_assignment_expression(self, assignment);
+    }
+
+    fn visit_call_expression(&mut self, call: &CallExpression<'a>) {
+        let argument = |at: usize| call.arguments.get(at).and_then(|one| one.as_expression());
+        if let Expression::Identifier(callee) = &call.callee
+            && callee.name == "require"
+            && let Some(specifier) = literal(argument(0))
+        {
+            let is_tried = self.links.requires.entry(specifier).or_insert(true);
+            *is_tried &= self.tries > 0;
+        }
+        if argument(0).is_some_and(is_exports) {
+            // `Object.defineProperty(exports, "name", …)`, and what bundlers call the like.
+            self.links.exported.extend(literal(argument(1)));
+            if let Some(Expression::ObjectExpression(object)) = argument(1) {
+                self.add_members(object);
+            }
+        }
+        // `__exportStar(require("…"), exports)`.
+        if argument(1).is_some_and(is_exports) {
+            self.links.re_exported.extend(argument(0).and_then(required));
+        }
+        walk::walk_call_expression(self, call);
+    }
+}
