@@ -48,8 +48,8 @@ pub struct JournalSettings {
     pub cut_after_ms: u64,
 
     /// How long segments are kept after they are full and delivered, in milliseconds. Default: one
-    /// hour. Less if there is no room. What they hold can be
-    /// compared with the bucket, and delivered again: see [`OrphanedJournal`](crate::OrphanedJournal).
+    /// hour. Less if there is no room. What they hold can be compared with the destination, and
+    /// delivered again: see [`OrphanedJournal`](crate::OrphanedJournal).
     #[serde(default = "default_retention_ms")]
     pub retention_ms: u64,
 

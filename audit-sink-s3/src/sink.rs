@@ -241,7 +241,8 @@ mod tests {
         drop(is_send(S3Sink::open("memory:///", Settings::default())));
     }
 
-    /// A runtime that ends takes the tasks of a sink with it. A handle on another one must not go on.
+    /// A runtime that ends takes the tasks of a sink with it. A handle on another one must not go
+    /// on.
     #[test]
     fn tasks_that_vanish_with_their_runtime_stop_the_sink() {
         let directory = tempfile::tempdir().unwrap();
@@ -250,8 +251,8 @@ mod tests {
             let settings = Settings { journal, ..Settings::default() };
             let (first, second) = (runtime(), runtime());
             let bucket = Bucket::open("memory:///").unwrap();
-            let sink =
-                first.block_on(S3Sink::builder(bucket).with_settings(settings).open()).unwrap();
+            let open = S3Sink::builder(bucket).with_settings(settings).open();
+            let sink = first.block_on(open).unwrap();
             drop(first);
             let Commits::Stopped { reason } = sink.health().commits else { panic!("{sink:?}") };
             assert_eq!(second.block_on(sink.stopped()), reason);

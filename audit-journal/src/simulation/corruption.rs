@@ -62,7 +62,7 @@ fn write(seed: u64, streams: &[&[usize]], prepares_ahead: bool) -> Written {
         let mut writer = SegmentWriter::new(stream, recovered.end, 1_000);
         let mut ordinal = recovered.next_ordinal;
         let mut prepare = || {
-            let salt = u32::try_from(dice.next() >> 32).unwrap();
+            let salt = u32::try_from(dice.draw() >> 32).unwrap();
             let segment =
                 Segment::prepare(&disk, ordinal, (SEGMENT_BLOCKS * BLOCK) as u64, salt).unwrap();
             ordinal += 1;

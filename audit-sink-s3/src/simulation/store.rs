@@ -32,10 +32,11 @@ const CONTENT_TYPE: &str = "content-type";
 
 fn from_attributes(attributes: &Attributes) -> BTreeMap<String, String> {
     let named = attributes.iter().map(|(attribute, value)| {
-        let name = match attribute {
-            Attribute::Metadata(name) => name.to_string(),
-            Attribute::ContentType => CONTENT_TYPE.to_owned(),
-            other => panic!("an object has no {other:?}"),
+        let name = if let Attribute::Metadata(name) = attribute {
+            name.to_string()
+        } else {
+            assert_eq!(*attribute, Attribute::ContentType, "an object has no other");
+            CONTENT_TYPE.to_owned()
         };
         (name, value.to_string())
     });

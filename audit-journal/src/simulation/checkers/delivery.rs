@@ -1,5 +1,5 @@
-//! Reads what stayed in a journal's directory of its delivery as the format describes it, and shares
-//! no code with what writes it.
+//! Reads what stayed of a delivery in a journal's directory as the format describes it, and
+//! shares no code with what writes it.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

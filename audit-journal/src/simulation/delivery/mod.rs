@@ -200,7 +200,7 @@ const NOW_MS: i64 = 1_767_225_600_000;
 impl<E: Endpoint> Simulation<E> {
     fn new(seed: u64, variant: Variant) -> Simulation<E> {
         let mut dice = Dice::new(seed);
-        let disk = SimulatedDisk::new(dice.next());
+        let disk = SimulatedDisk::new(dice.draw());
         let looks = !matches!(
             variant,
             Variant::PlansAfterSending
@@ -225,7 +225,7 @@ impl<E: Endpoint> Simulation<E> {
             believes,
             wants_plans: looks,
         };
-        let bucket = SimulatedBucket::new(dice.next(), manners, disk.clone());
+        let bucket = SimulatedBucket::new(dice.draw(), manners, disk.clone());
         let cancels = [0, 3, 15, 40][dice.below(4)];
         Simulation {
             endpoint: PhantomData,
@@ -235,7 +235,7 @@ impl<E: Endpoint> Simulation<E> {
             trouble: Arc::new(Trouble::new(&mut dice)),
             panics: 0,
             clock: Arc::new(ManualClock::at(NOW_MS)),
-            random: Arc::new(SeededRandom::new(dice.next())),
+            random: Arc::new(SeededRandom::new(dice.draw())),
             dice,
             variant,
             streams: Vec::new(),
@@ -390,7 +390,7 @@ impl<E: Endpoint> Simulation<E> {
         let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(disk, move |_, _| {
             trouble.panics().map(|carried_out| Injected::Panics { carried_out })
         }));
-        let random = SeededRandom::new(self.dice.next());
+        let random = SeededRandom::new(self.dice.draw());
         let random: Arc<dyn Random> = Arc::new(PanickyRandom(random, Arc::clone(&self.trouble)));
         let health = HealthBoard::new(String::new());
         let bounds = Bounds { max_pending_bytes, persist_timeout: Duration::from_secs(20) };

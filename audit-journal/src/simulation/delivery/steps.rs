@@ -116,7 +116,7 @@ impl<E: Endpoint> Simulation<E> {
         let needs = process.committer.writer.needs_segment(&taken.batches);
         let has_none = process.prepared.is_empty() && process.committer.next.is_none();
         if ahead || has_none && needs {
-            let salt = u32::try_from(self.dice.next() >> 32).unwrap();
+            let salt = u32::try_from(self.dice.draw() >> 32).unwrap();
             let bytes = self.dice.within(3..8) as u64 * 4096;
             let prepared =
                 catch(|| process.live.prepare(&*process.disk, process.next_ordinal, bytes, salt));

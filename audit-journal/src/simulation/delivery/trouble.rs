@@ -32,7 +32,7 @@ impl Trouble {
         let requests = Mutex::default();
         Trouble {
             requests,
-            dice: Mutex::new(Dice::new(dice.next())),
+            dice: Mutex::new(Dice::new(dice.draw())),
             panics: panics.into(),
             delays,
         }

@@ -40,11 +40,11 @@ pub struct Dice(u64);
 impl Dice {
     pub fn new(seed: u64) -> Dice {
         let mut dice = Dice(seed.wrapping_mul(0xd134_2543_de82_ef95));
-        dice.next();
+        dice.draw();
         dice
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -53,7 +53,7 @@ impl Dice {
 
     /// Below `bound`, which is not 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).expect("below a usize")
+        usize::try_from(self.draw() % bound as u64).expect("below a usize")
     }
 
     pub fn within(&mut self, range: Range<usize>) -> usize {

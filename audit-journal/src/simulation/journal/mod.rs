@@ -152,7 +152,7 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64, variant: Variant) -> Simulation {
         let mut dice = Dice::new(seed);
-        let disk = SimulatedDisk::new(dice.next());
+        let disk = SimulatedDisk::new(dice.draw());
         let honest = Mischief::default();
         match variant {
             Variant::CommitDoesNotSync => {
@@ -299,7 +299,7 @@ impl Simulation {
     /// One opening: commits until something ends it.
     fn work(&mut self, recovered: &Recovered) -> Result<(), String> {
         let id =
-            UniqueId::from_bits(u128::from(self.dice.next()) << 64 | self.streams.len() as u128);
+            UniqueId::from_bits(u128::from(self.dice.draw()) << 64 | self.streams.len() as u128);
         let mut writer = Writer::new(self.variant, id, recovered);
         if let Writer::Bad(BadWriter { open: Some(_), stream, .. }) = &writer {
             let at = self.streams.iter().position(|known| known.id == *stream).unwrap();
@@ -434,7 +434,7 @@ impl Simulation {
     }
 
     fn prepare(&mut self, ordinal: u32) -> io::Result<Segment> {
-        let salt = u32::try_from(self.dice.next() >> 32).unwrap();
+        let salt = u32::try_from(self.dice.draw() >> 32).unwrap();
         let bytes = self.segment_bytes;
         if self.variant == Variant::RecyclesSegments
             && let Some((_, old)) =
