@@ -1,0 +1,44 @@
+//! What functions learn of their deployment.
+
+use clap::ValueEnum;
+use serde::Deserialize;
+
+/// What functions learn of their deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// Its name.
+    pub name: String,
+    /// Its region, if it has one.
+    pub region: Option<String>,
+    /// Its class.
+    pub class: DeploymentClass,
+}
+
+impl Default for Deployment {
+    fn default() -> Deployment {
+        Deployment { name: "local".to_owned(), region: None, class: DeploymentClass::S16 }
+    }
+}
+
+/// The classes of deployments that Convex names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "their meaning is Convex's")]
+pub enum DeploymentClass {
+    S16,
+    S256,
+    D1024,
+    D2048,
+}
+
+impl DeploymentClass {
+    /// As functions see it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DeploymentClass::S16 => "s16",
+            DeploymentClass::S256 => "s256",
+            DeploymentClass::D1024 => "d1024",
+            DeploymentClass::D2048 => "d2048",
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Settings: by flags, by the environment, by a file, in this order of precedence.
+
+mod command_line;
+mod deployment;
+mod destination;
+mod env;
+mod file;
+mod limits;
+mod options;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use audit_runtime::http::TrustedProxies;
+use serde::Deserialize;
+
+use crate::server::NetworkLimits;
+
+pub use self::command_line::{Command, CommandLine, Serve};
+pub use self::deployment::{Deployment, DeploymentClass};
+pub use self::destination::{CompressionName, Destination};
+pub use self::env::{EnvVar, FunctionEnv};
+pub use self::limits::FunctionLimits;
+pub use self::options::Options;
+
+/// Some ten thousand results of usual size, and no more than four functions may take.
+const DEFAULT_QUERY_CACHE_MIB: usize = 256;
+
+/// With the 10 seconds for calls it fits into the 30 that Kubernetes allows by default.
+const DEFAULT_CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The file that is read when none is named, if it exists.
+const DEFAULT_FILE: &str = "functions-host.toml";
+
+/// Where Convex's own local backend listens, so that examples for it work as they are.
+const DEFAULT_PORT: u16 = 3210;
+
+const OPERATORS_PORT: u16 = 3211;
+
+/// All settings, with their defaults.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The directory of the functions.
+    pub directory: PathBuf,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where operators look, if they may.
+    pub operators_listen: Option<SocketAddr>,
+    /// Whether audit logs are shown. By default on a terminal.
+    pub show_logs: Option<bool>,
+    /// What clients may take.
+    pub network: NetworkLimits,
+    /// How long logs have to arrive in the bucket at the end.
+    pub close_timeout: Duration,
+    /// Where documents are, and what has no other place.
+    pub data_dir: PathBuf,
+    /// Where the audit logs go.
+    pub destination: Destination,
+    /// Whose forwarded headers are believed.
+    pub trusted_proxies: TrustedProxies,
+    /// How long a call waits for its logs to be durable: what the sink itself waits.
+    pub persist_timeout: Duration,
+    /// Whether each log says where it comes from.
+    pub provenance: bool,
+    /// What functions may use.
+    pub limits: FunctionLimits,
+    /// What the cache of queries' results may hold, in bytes.
+    pub query_cache_bytes: usize,
+    /// Whether to end when audit logs cannot be made durable before a restart.
+    pub exit_when_stopped: bool,
+    /// What functions learn of their deployment.
+    pub deployment: Deployment,
+    /// What functions find in `process.env`.
+    pub env: FunctionEnv,
+    /// Whose tokens are believed.
+    pub auth: Vec<AuthSettings>,
+}
+
+/// One issuer of tokens, and what its tokens are verified with: exactly one of the three files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthSettings {
+    /// What `iss` must be.
+    pub issuer: String,
+    /// What must be in `aud`.
+    pub audience: String,
+    /// A JSON Web Key Set with public keys, for RS256, ES256 or EdDSA.
+    #[serde(default)]
+    pub jwks: Option<PathBuf>,
+    /// A PEM file with one public key, for RS256, ES256 or EdDSA.
+    #[serde(default)]
+    pub public_key: Option<PathBuf>,
+    /// A file with a shared secret, for HS256.
+    #[serde(default)]
+    pub secret_file: Option<PathBuf>,
+}
+
+impl Serve {
+    /// All settings: of the flags and the environment, then of the file, then the defaults. Makes
+    /// the directory of a bucket that is one by default.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, has a member that does not exist, or a value that makes no
+    /// sense.
+    pub fn settings(self) -> Result<Settings, Box<dyn Error>> {
+        let Serve { directory, config, options } = self;
+        let file =
+            config.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()));
+        let options = match file {
+            Some(file) => options.or(Options::read(&file)?),
+            None => options,
+        };
+        Settings::new(directory, options)
+    }
+}
+
+impl Settings {
+    fn new(directory: PathBuf, options: Options) -> Result<Settings, Box<dyn Error>> {
+        let data_dir = options.data_dir.clone().unwrap_or_else(|| PathBuf::from("audit-data"));
+        let destination = Destination::new(&options, &data_dir)?;
+        let limits = FunctionLimits::new(&options)?;
+        let network = limits::network(&options)?;
+        let close_timeout = limits::positive_ms("close_timeout_ms", options.close_timeout_ms)?
+            .unwrap_or(DEFAULT_CLOSE_TIMEOUT);
+        let deployment = Deployment::default();
+        let deployment = Deployment {
+            name: options.deployment_name.unwrap_or(deployment.name),
+            region: options.deployment_region,
+            class: options.deployment_class.unwrap_or(deployment.class),
+        };
+        let listen =
+            options.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)));
+        let operators_listen = operators_listen(options.operators_listen.as_deref(), listen)?;
+        let variables = options.env_table.into_iter().chain(options.env);
+        Ok(Settings {
+            directory,
+            listen,
+            operators_listen,
+            show_logs: options.show_logs,
+            network,
+            close_timeout,
+            data_dir,
+            destination,
+            trusted_proxies: options
+                .trusted_proxies
+                .unwrap_or_else(TrustedProxies::none)
+                .with_header(options.client_address_header.unwrap_or_default()),
+            persist_timeout: Duration::from_millis(destination::persist_timeout_ms(
+                options.persist_timeout_ms,
+            )),
+            provenance: options.provenance.unwrap_or(false),
+            limits,
+            query_cache_bytes: options
+                .query_cache_mib
+                .unwrap_or(DEFAULT_QUERY_CACHE_MIB)
+                .saturating_mul(1 << 20),
+            exit_when_stopped: options.exit_when_stopped.unwrap_or(false),
+            deployment,
+            env: FunctionEnv(variables.map(|EnvVar { name, value }| (name, value)).collect()),
+            auth: options.auth,
+        })
+    }
+}
+
+fn operators_listen(set: Option<&str>, listen: SocketAddr) -> Result<Option<SocketAddr>, String> {
+    match set {
+        Some("none") => Ok(None),
+        Some(address) => address
+            .parse()
+            .map(Some)
+            .map_err(|_| "operators_listen is no address with a port, nor `none`".to_owned()),
+        // A free port beside a free port: two hosts never meet.
+        None => {
+            let port = if listen.port() == 0 { 0 } else { OPERATORS_PORT };
+            Ok(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
+        }
+    }
+}

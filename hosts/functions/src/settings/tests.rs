@@ -1,0 +1,232 @@
+use std::time::Duration;
+
+use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
+use audit_sink_s3::Compression;
+use clap::{CommandFactory, Parser};
+
+use super::*;
+
+/// Settings of a command line, with a data directory and, if there is one, a file.
+fn settings(file: Option<&str>, flags: &[&str]) -> Result<Settings, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let mut line = vec!["functions-host", "serve", "convex"];
+    line.extend(flags);
+    let path = directory.path().join("set.toml");
+    if let Some(file) = file {
+        std::fs::write(&path, file).unwrap();
+        line.extend(["--config", path.to_str().unwrap()]);
+    }
+    if !file.is_some_and(|file| file.contains("data_dir")) {
+        line.extend(["--data-dir", data.to_str().unwrap()]);
+    }
+    let CommandLine { command } = CommandLine::read(line).map_err(|error| error.to_string())?;
+    let Command::Serve(serve) = command else { panic!("that was serve") };
+    serve.settings().map_err(|error| error.to_string())
+}
+
+fn bucket(settings: &Settings) -> (&str, &audit_sink_s3::Settings) {
+    match &settings.destination {
+        Destination::Bucket { url, settings } => (url, settings),
+        Destination::None => panic!("no bucket"),
+    }
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    CommandLine::command().debug_assert();
+}
+
+#[test]
+fn nothing_need_be_set() {
+    let settings = settings(None, &[]).unwrap();
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:3210");
+    assert_eq!(settings.limits, FunctionLimits::default());
+    assert_eq!(settings.deployment, Deployment::default());
+    assert!(!settings.provenance && settings.auth.is_empty() && settings.env.0.is_empty());
+    let (url, sink) = bucket(&settings);
+    assert!(url.starts_with("file:///") && url.ends_with("/data/bucket"), "{url}");
+    assert!(sink.journal.as_ref().unwrap().directory.ends_with("data/journal"));
+    assert_eq!((sink.linger_ms, sink.persist_timeout_ms), (0, 10_000));
+}
+
+#[test]
+fn flags_go_before_the_file_and_the_file_before_defaults() {
+    let file = r#"
+        listen = "0.0.0.0:80"
+        bucket = "memory:///"
+        journal = "none"
+        compression = "gzip"
+        trusted_proxies = "10.0.0.0/8"
+        client_address_header = "Forwarded"
+        provenance = true
+        function_timeout_ms = 5
+        function_memory_mib = 2
+        query_cache_mib = 3
+        drain_timeout_ms = 4
+        close_timeout_ms = 5
+        deployment_name = "file"
+        deployment_class = "s256"
+        [env]
+        A = "file"
+        B = "file"
+    "#;
+    let flags = [
+        "--listen=127.0.0.1:81",
+        "--provenance=false",
+        "--drain-timeout-ms=6",
+        "--env",
+        "B=flag",
+        "--env",
+        "C=a=b",
+    ];
+    let settings = settings(Some(file), &flags).unwrap();
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:81");
+    let proxies: TrustedProxies = "10.0.0.0/8".parse().unwrap();
+    let proxies = proxies.with_header(ClientAddressHeader::Forwarded);
+    assert_eq!(settings.trusted_proxies, proxies);
+    assert!(!settings.provenance);
+    assert_eq!(settings.limits.time, Duration::from_millis(5));
+    assert_eq!(settings.limits.memory_bytes, 2 << 20);
+    assert_eq!(settings.query_cache_bytes, 3 << 20);
+    assert_eq!(settings.network.drain_timeout, Duration::from_millis(6));
+    assert_eq!(settings.close_timeout, Duration::from_millis(5));
+    assert_eq!(settings.deployment.name, "file");
+    assert_eq!(settings.deployment.class, DeploymentClass::S256);
+    let env: Vec<_> =
+        settings.env.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(env, ["A=file", "B=flag", "C=a=b"]);
+    let (url, sink) = bucket(&settings);
+    assert_eq!(url, "memory:///");
+    assert_eq!((sink.compression, &sink.journal), (Compression::Gzip, &None));
+}
+
+#[test]
+fn no_bucket_can_be_asked_for() {
+    let settings = settings(None, &["--bucket", "none"]).unwrap();
+    assert!(matches!(settings.destination, Destination::None));
+}
+
+#[test]
+fn paths_in_the_file_begin_at_the_file() {
+    let file = r#"
+        data_dir = "kept"
+        journal = "journal"
+        bucket = "memory:///"
+        [[auth]]
+        issuer = "https://issuer"
+        audience = "app"
+        jwks = "keys.json"
+    "#;
+    let settings = settings(Some(file), &[]).unwrap();
+    let (_, sink) = bucket(&settings);
+    let jwks = settings.auth[0].jwks.clone().unwrap();
+    for path in [settings.data_dir.clone(), sink.journal.clone().unwrap().directory, jwks] {
+        assert!(path.is_absolute(), "{path:?}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_by_name() {
+    let refused = |file: &str, flags: &[&str], says: &str| {
+        let error = settings(Some(file), flags).unwrap_err();
+        assert!(error.contains(says), "{error}");
+    };
+    refused("lisen = '127.0.0.1:1'", &[], "unknown field `lisen`");
+    refused("[[auth]]\nissuer = 'a'\naudience = 'b'\njwk = 'c'", &[], "unknown field `jwk`");
+    refused("trusted_proxies = 'nowhere'", &[], "line 1: trusted_proxies: a list of networks");
+    refused("compression = 'lz4'", &[], "line 1: compression: a value is invalid, expected one of");
+    refused("[env]\n1A = 'x'", &[], "the name of a variable");
+    refused(
+        "client_address_header = 'a b'",
+        &[],
+        "line 1: client_address_header: the name of a header",
+    );
+    refused("", &["--env", "novalue"], "NAME=VALUE");
+    refused("function_timeout_ms = 0", &[], "function_timeout_ms is 0");
+    refused("function_memory_mib = 0", &[], "function_memory_mib is 0");
+    refused("persist_timeout_ms = 0", &[], "persist_timeout_ms");
+    let missing = CommandLine::try_parse_from([
+        "functions-host",
+        "serve",
+        "x",
+        "--config",
+        "/nowhere/set.toml",
+    ]);
+    let Command::Serve(serve) = missing.unwrap().command else { panic!("that was serve") };
+    assert!(serve.settings().unwrap_err().to_string().contains("/nowhere/set.toml"));
+}
+
+#[test]
+fn values_of_variables_are_not_shown() {
+    let settings = settings(Some("[env]\nA = 'hidden'"), &["--env", "B=hidden"]).unwrap();
+    assert!(!format!("{settings:?}").contains("hidden"));
+    let line =
+        CommandLine::try_parse_from(["functions-host", "serve", "x", "--env", "B=hidden"]).unwrap();
+    assert!(!format!("{line:?}").contains("hidden"));
+}
+
+#[test]
+fn no_error_shows_a_value() {
+    const SECRET: &str = "hunter2-marker";
+    let of_every_type = |value: &str| {
+        let mut files: Vec<_> = CommandLine::command()
+            .find_subcommand("serve")
+            .unwrap()
+            .get_arguments()
+            .map(|argument| format!("{} = {value}", argument.get_id()))
+            .collect();
+        files.extend([
+            format!("unknown = {value}"),
+            format!("[env]\nA = {value}"),
+            format!("[env]\nA = 'x'\nA = {value}"),
+            format!("[env]\nA.B = {value}"),
+            format!("env = {value}"),
+            format!("[[auth]]\nissuer = {value}"),
+            format!("[[auth]]\nissuer = 'a'\naudience = 'b'\nunknown = {value}"),
+            format!("auth = {value}"),
+        ]);
+        files
+    };
+    let values = [
+        format!("\"{SECRET}\""),
+        format!("\"\"\"\nlisten = {SECRET}\n\"\"\""),
+        format!("[\"{SECRET}\"]"),
+        format!("{{ {SECRET} = \"{SECRET}\", b = \"{SECRET}\" }}"),
+        SECRET.to_owned(),
+        format!("\"{SECRET}"),
+        format!("\"{SECRET}\\q\""),
+        format!("\"{SECRET}\" \"{SECRET}\""),
+    ];
+    let mut refused = 0;
+    for file in values.iter().flat_map(|value| of_every_type(value)) {
+        if let Err(error) = settings(Some(&file), &[]) {
+            // The name of a field that is unknown is shown, and is no value.
+            let shown = error.replace(&format!("unknown field `{SECRET}`"), "");
+            assert!(!shown.contains(SECRET), "{file}\n{error}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 150, "{refused}");
+    let arguments = CommandLine::command();
+    let arguments = arguments.find_subcommand("serve").unwrap().get_arguments();
+    let flags = arguments.filter_map(|argument| argument.get_long());
+    let mut lines: Vec<Vec<String>> = flags
+        .filter(|flag| !matches!(*flag, "config" | "bucket" | "journal" | "data-dir"))
+        .map(|flag| vec!["serve".into(), "x".into(), format!("--{flag}={SECRET}")])
+        .collect();
+    lines.push(vec!["serve".into(), "x".into(), SECRET.into()]);
+    lines.push(vec![SECRET.into()]);
+    lines.push(vec!["serve".into(), "x".into(), format!("--unknown={SECRET}")]);
+    for line in lines {
+        let all = ["functions-host".to_owned()].into_iter().chain(line.clone());
+        let read = CommandLine::read(all).map_err(|error| error.to_string());
+        let settings = read.and_then(|line| match line.command {
+            Command::Serve(serve) => serve.settings().map_err(|error| error.to_string()),
+            Command::Demo => Err(String::new()),
+        });
+        if let Err(error) = settings {
+            assert!(!error.contains(SECRET), "{line:?}\n{error}");
+        }
+    }
+}
