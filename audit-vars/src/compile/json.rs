@@ -88,8 +88,8 @@ impl<'t> Parser<'t, '_, '_> {
         self.compiler.check_size(self.at - self.copied)
     }
 
-    /// Recursion is bounded by the compiler's depth. Inlined into objects and arrays, which are not:
-    /// a string costs no more than its own call.
+    /// Recursion is bounded by the compiler's depth. Inlined into objects and arrays, which are
+    /// not: a string costs no more than its own call.
     #[inline(always)]
     fn value(&mut self) -> Result<(), BodyError> {
         self.white_space();
@@ -153,6 +153,7 @@ impl<'t> Parser<'t, '_, '_> {
             return Ok(());
         }
         loop {
+            self.white_space();
             if self.peek() != Some(b'"') {
                 return Err(self.syntax("expected a key in quotes"));
             }
@@ -182,7 +183,6 @@ impl<'t> Parser<'t, '_, '_> {
                 Some(b'}') => break,
                 Some(_) | None => return Err(self.syntax("expected ',' or '}'")),
             }
-            self.white_space();
         }
         if let Some(twice) = names.duplicate(self.bytes, self.at) {
             return Err(BodyError::duplicate_key(twice));

@@ -543,8 +543,8 @@ impl Reached {
         }
     }
 
-    /// The names that `from` imports of a CommonJS module, and whether Node.js would take `from` for
-    /// an ES module.
+    /// The names that `from` imports of a CommonJS module, and whether Node.js would take `from`
+    /// for an ES module.
     fn wanted(
         &mut self,
         from: &Path,

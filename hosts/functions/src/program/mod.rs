@@ -172,8 +172,8 @@ impl Component {
         self.functions.get(&format!("{module}:{export}"))
     }
 
-    /// Whether the function `name` is, or would be, in a module with `"use node"`, of which this host
-    /// knows no more than that.
+    /// Whether the function `name` is, or would be, in a module with `"use node"`, whose exports
+    /// are unknown.
     pub fn is_for_node(&self, name: &str) -> bool {
         let module = name.split_once(':').map_or(name, |(module, _)| module);
         self.node_modules.contains(module.strip_suffix(".js").unwrap_or(module))

@@ -1,5 +1,5 @@
-//! Where imports lead: as Convex's bundler has it, which is esbuild with the conditions `convex` and
-//! `module`, for a browser.
+//! Resolves imports as Convex's bundler does: esbuild for a browser, with the conditions `convex`
+//! and `module`.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
