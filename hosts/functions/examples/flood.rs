@@ -7,9 +7,9 @@
 //!
 //! One client asks a quick query again and again, each time with other arguments, so that none is
 //! answered from the cache. Three others, at addresses of their own, have 64 calls in flight each:
-//! as short as that query, or of 20 ms. A call that runs is not interrupted, so the quick one waits
-//! for what is left of a long one. Quiet and flooded rounds take turns. Linux only: other systems
-//! have no 127.0.0.2.
+//! as short as that query, or of 20 ms. A call that runs is not interrupted, but a thread is kept
+//! for callers such as the quick one. Quiet and flooded rounds take turns. Linux only: other
+//! systems have no 127.0.0.2.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
