@@ -60,7 +60,7 @@ async fn the_log_hears_of_each_change_once() {
     server.faults().none();
     sink.flush().await.unwrap();
     let alarms =
-        log.count("ERROR audit_sink_s3::health: audit delivery is blocked until an operator acts");
-    let endings = log.count("INFO audit_sink_s3::health: audit logs are delivered again");
+        log.count("ERROR audit_journal::health: audit delivery is blocked until an operator acts");
+    let endings = log.count("INFO audit_journal::health: audit logs are delivered again");
     assert_eq!((alarms, endings), (1, 1), "{}", String::from_utf8_lossy(&log.0.lock().unwrap()));
 }
