@@ -44,6 +44,25 @@ fn private() -> OpenOptions {
     options
 }
 
+/// Makes a directory, and those above it that are missing. All of their names are on stable storage
+/// when this returns, also those that an earlier call made before it was interrupted: without that,
+/// a power cut could take the directory with synced files in it.
+///
+/// # Errors
+///
+/// When a directory cannot be made or synced. Call it again then.
+pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    // Absolute, so that every directory above it has a name.
+    let path = path.canonicalize()?;
+    path.ancestors().skip(1).try_for_each(|above| match File::open(above) {
+        Ok(directory) => directory.sync_all(),
+        // It may only be passed through, so it is none that this made.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
+    })
+}
+
 fn sync_directory_of(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()

@@ -159,7 +159,7 @@ async fn prove(
     let proofs = sequences.iter().map(|&sequence| {
         let path = tree.inclusion(sequence).ok_or_else(|| failed("it lacks the record"))?;
         let proof = Proof::new(Some(&salts.salt(sequence)), sequence, path, note.clone())
-            .map_err(|error| failed("its checkpoint is none").because(error))?;
+            .map_err(|error| failed("its checkpoint is invalid").because(error))?;
         let at = usize::try_from(sequence - head.first).map_err(|_| failed("it is too large"))?;
         Ok((sequence, proof, lines[at].clone()))
     });
@@ -190,7 +190,7 @@ async fn of_execution(
                 Ok(object) => scan(&reader, &object, &execution).await.map(|found| (object, found)),
                 Err(failure) => Err(failure),
             };
-            // Nobody may want it any more.
+            // The reader may have gone.
             let _ = sender.send(scanned).await;
         }
     };

@@ -41,9 +41,9 @@ impl OrphanedJournal {
     ///
     /// # Errors
     ///
-    /// When there is none; when a process has it open; and as
-    /// [`Damaged`](crate::JournalErrorKind::Damaged) when acknowledged records are damaged or
-    /// missing, in which case nothing was changed.
+    /// There is no journal in the directory, a process has it open, or acknowledged records are
+    /// damaged or missing ([`Damaged`](crate::JournalErrorKind::Damaged)). In the last case nothing
+    /// was changed.
     ///
     /// # Panics
     ///
@@ -87,10 +87,9 @@ impl OrphanedJournal {
         OrphanedJournal { remove_delivered, ..self }
     }
 
-    /// Begins to bring to the destination what is not known to be there, each record under the
-    /// stream and number that its receipt named: objects that were planned byte by byte as they
-    /// were, and what was not cut into objects yet. `max_object_bytes` is when such an object is
-    /// full, in bytes of its lines.
+    /// Begins to deliver the undelivered records, each under the stream and number that its receipt
+    /// named: planned objects with the very same bytes, and records that were not cut into objects
+    /// yet. `max_object_bytes` is the size of the latter objects, in bytes of their lines.
     ///
     /// # Errors
     ///

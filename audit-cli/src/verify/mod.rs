@@ -258,7 +258,7 @@ impl Look<'_> {
                 let wants_lines = !heads || entry.is_system();
                 let sizes = seen.as_slice();
                 let looked = look::look(&reader, &trust, stream, &entry, wants_lines, sizes).await;
-                // Nobody may want it any more.
+                // The reader may have gone.
                 let _ = sender.send((stream, looked)).await;
             }
         };

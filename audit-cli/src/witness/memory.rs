@@ -30,7 +30,7 @@ impl Memory {
             let directory = directory.display();
             Failure::new(format!("the state {directory} cannot be opened")).because(error)
         };
-        fs::create_dir_all(directory).map_err(failed)?;
+        durable::create_directory(directory).map_err(failed)?;
         let lock = File::create(directory.join("LOCK")).map_err(failed)?;
         if lock.try_lock().is_err() {
             let what = "is in use by another witness";
@@ -82,13 +82,11 @@ impl Locked<'_> {
         let checkpoint = Checkpoint::new(origin, witnessed.size, witnessed.root)
             .map_err(|_| Refusal::UnknownOrigin)?;
         let text = format!("{checkpoint}{}\n", Hash::from_bytes(*key));
-        let written = file.parent().map_or(Ok(()), |directory| {
-            if directory.is_dir() {
-                return Ok(());
-            }
-            fs::create_dir_all(directory)?;
-            File::open(&*self.0)?.sync_all()
-        });
+        // A crash before this returns: nothing was cosigned, and what was cosigned before stands. A
+        // stream without a file may have a directory whose name an earlier call did not sync: were
+        // it lost after the answer, another history could be cosigned.
+        let directory = file.parent().filter(|_| !file.exists());
+        let written = directory.map_or(Ok(()), durable::create_directory);
         let written = written.and_then(|()| durable::replace(&file, text.as_bytes()));
         written.map_err(|error| failed(&file, "written", error).into())
     }

@@ -12,10 +12,10 @@ mod proofs_are_checked_offline;
 mod verify_names_what_changed;
 mod witness_signs_one_history;
 
-#[allow(dead_code, reason = "it is another crate's")]
+#[allow(dead_code, reason = "audit-evidence's tests use all of it")]
 #[path = "../../../../audit-evidence/tests/it/verify/model.rs"]
 mod model;
-#[allow(dead_code, reason = "it is another crate's")]
+#[allow(dead_code, reason = "audit-evidence's tests use all of it")]
 #[path = "../../../../audit-evidence/tests/it/verify/mutations.rs"]
 mod mutations;
 

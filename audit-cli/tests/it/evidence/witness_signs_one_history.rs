@@ -105,7 +105,7 @@ async fn witness_key(directory: &Path) -> VerifierKey {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_follows_is_cosigned_and_survives_kills() {
+async fn consistent_checkpoints_are_cosigned_across_kills() {
     let directory = tempfile::tempdir().unwrap();
     let key = witness_key(directory.path()).await;
     let log = Log::new(2);
@@ -132,7 +132,7 @@ async fn what_follows_is_cosigned_and_survives_kills() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_else_gets_no_cosignature() {
+async fn strangers_get_no_cosignature() {
     let directory = tempfile::tempdir().unwrap();
     witness_key(directory.path()).await;
     let log = Log::new(2);
