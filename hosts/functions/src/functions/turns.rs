@@ -55,7 +55,7 @@ const LEAST: Duration = Duration::from_millis(1);
 /// The host's own work is charged three times its time, so that a quarter of it is its share.
 const HOST_WEIGHT: u32 = 3;
 
-/// A lane is prompt as long as its jobs take no longer than this.
+/// A lane is prompt as long as its jobs take no longer than this, and long beyond it.
 const PROMPT: Duration = Duration::from_millis(5);
 
 /// Idle lanes are forgotten once there are more of them than this.
@@ -106,6 +106,13 @@ struct Waiting<J> {
 pub(super) struct Turn {
     lane: Lane,
     charged: Duration,
+}
+
+impl Turn {
+    /// Whether the jobs of its lane have been too long for prompt ones to wait for.
+    pub(super) fn is_long(&self) -> bool {
+        self.charged > PROMPT
+    }
 }
 
 impl<J> Default for Turns<J> {

@@ -60,9 +60,10 @@ impl fmt::Display for Broken {
 
 /// Threads on which queries and mutations run to their end, one at a time each. They wait for
 /// nothing but the processor, so more threads than processors would not make them faster. One more
-/// is kept for [prompt](Turns) jobs: a running job is not interrupted, but the system divides a
-/// processor between threads, so that a caller with a short job now and then does not wait for the
-/// rest of another caller's long one.
+/// is kept for [prompt](Turns) jobs, and used while all others run long ones: a running job is not
+/// interrupted, but the system divides a processor between threads, so that a caller with a short
+/// job now and then does not wait for the rest of another caller's long one. Where the running jobs
+/// are short too, waiting for one of them takes less time than sharing a processor with all.
 ///
 /// Callers take [turns](Turns). A job whose caller went away is not begun. A job that overruns its
 /// time is given up: its caller is answered, its thread is left to itself and another one started.
@@ -242,10 +243,9 @@ impl Workers {
         answered.await.unwrap_or(Err(Broken::NotBegun))
     }
 
-    /// How many jobs can run at once, the prompt one included.
     #[cfg(test)]
     pub(super) fn threads(&self) -> usize {
-        self.shared.settings.threads + 1
+        self.shared.settings.threads
     }
 
     /// Gives up all that runs now, as if its time were over.
@@ -305,7 +305,7 @@ impl Shared {
             state.turns.retain(lane, |job| job.task.is_wanted());
         }
         show_waiting(&state);
-        let needs_prompt = state.turns.is_prompt(lane) && state.exceeds(self.settings.threads);
+        let needs_prompt = state.turns.is_prompt(lane) && state.is_held_up(self.settings.threads);
         drop(state);
         self.work.notify_one();
         if needs_prompt {
@@ -348,7 +348,7 @@ impl Shared {
             }
             let (next, added) = match role {
                 Role::Any => (state.turns.pop(), &self.work),
-                Role::Prompt if state.exceeds(self.settings.threads) => {
+                Role::Prompt if state.is_held_up(self.settings.threads) => {
                     (state.turns.pop_prompt(), &self.prompt)
                 }
                 Role::Prompt => (None, &self.prompt),
@@ -433,10 +433,11 @@ impl Shared {
 }
 
 impl State {
-    /// Whether there are more jobs than this many threads for any job can take at once.
-    fn exceeds(&self, threads: usize) -> bool {
-        let busy = self.running.values().filter(|running| running.role == Role::Any).count();
-        self.turns.waiting() + busy > threads
+    /// Whether a prompt job is to begin beside the others: all of the other threads run long jobs.
+    fn is_held_up(&self, threads: usize) -> bool {
+        let running = self.running.values();
+        let long = running.filter(|running| running.role == Role::Any && running.turn.is_long());
+        long.count() == threads
     }
 
     fn count_stuck(&mut self, change: isize) {
@@ -465,9 +466,15 @@ mod tests {
 
     const NEVER: Duration = Duration::from_secs(100_000);
 
-    /// Keeps a thread until the sender is dropped. Returns once it has begun. The last of the pool
-    /// that it keeps is that for prompt jobs.
+    /// Keeps a thread until the sender is dropped. Returns once it has begun.
     async fn block(workers: &Arc<Workers>) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
+        block_in(workers, Lane::connection()).await
+    }
+
+    async fn block_in(
+        workers: &Arc<Workers>,
+        lane: Lane,
+    ) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
         let (release, held) = mpsc::channel::<()>();
         let (begin, begun) = oneshot::channel();
         let workers = Arc::clone(workers);
@@ -476,7 +483,7 @@ mod tests {
                 begin.send(()).unwrap();
                 held.recv().unwrap_err();
             };
-            workers.run(Lane::connection(), Presence::default(), work).await.unwrap();
+            workers.run(lane, Presence::default(), work).await.unwrap();
         });
         begun.await.unwrap();
         (release, blocked)
@@ -486,7 +493,6 @@ mod tests {
     async fn a_client_goes_before_the_next_round_of_those_who_flood() {
         let workers = Arc::new(start(1, NEVER, 1));
         let (release, blocked) = block(&workers).await;
-        let (_prompt, _) = block(&workers).await;
         let order = Arc::new(Mutex::new(Vec::new()));
         let job = |lane, name: &'static str| {
             let order = Arc::clone(&order);
@@ -507,8 +513,14 @@ mod tests {
     #[tokio::test]
     async fn a_prompt_job_does_not_wait_for_a_long_one() {
         let workers = Arc::new(start(2, NEVER, 1));
-        let (first, one) = block(&workers).await;
-        let (second, two) = block(&workers).await;
+        let (long, other) = (Lane::connection(), Lane::connection());
+        for lane in [long, other] {
+            // Far longer than a prompt job, so that the lane is known for it.
+            let work = |_: &Pulse| std::thread::sleep(Duration::from_millis(50));
+            workers.run(lane, Presence::default(), work).await.unwrap();
+        }
+        let (first, one) = block_in(&workers, long).await;
+        let (second, two) = block_in(&workers, other).await;
         let prompt = Lane::connection();
         assert_eq!(workers.run(prompt, Presence::default(), |_| 7).await, Ok(7));
         assert_eq!(workers.run(prompt, Presence::default(), |_| 8).await, Ok(8));
@@ -521,7 +533,6 @@ mod tests {
     async fn work_whose_caller_went_away_is_not_begun() {
         let workers = Arc::new(start(1, NEVER, 1));
         let (release, blocked) = block(&workers).await;
-        let (_prompt, _) = block(&workers).await;
         let began = Arc::new(Mutex::new(Vec::new()));
         let lane = Lane::connection();
         let job = |number: usize| {
