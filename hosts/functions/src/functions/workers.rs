@@ -516,7 +516,12 @@ mod tests {
         let (long, other) = (Lane::connection(), Lane::connection());
         for lane in [long, other] {
             // Far longer than a prompt job, so that the lane is known for it.
-            let work = |_: &Pulse| std::thread::sleep(Duration::from_millis(50));
+            let work = |_: &Pulse| {
+                let began = Instant::now();
+                while began.elapsed() < Duration::from_millis(50) {
+                    std::hint::spin_loop();
+                }
+            };
             workers.run(lane, Presence::default(), work).await.unwrap();
         }
         let (first, one) = block_in(&workers, long).await;
