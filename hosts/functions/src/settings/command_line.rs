@@ -8,11 +8,11 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::Options;
 
-/// What the command line says.
+/// The command line.
 #[derive(Debug, Parser)]
 #[command(name = "functions-host", version, about = ABOUT, after_help = AFTER_HELP)]
 pub struct CommandLine {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -24,10 +24,10 @@ const AFTER_HELP: &str = "Begin with `functions-host demo`. Then `functions-host
     `convex` on http://127.0.0.1:3210, to which ConvexHttpClient, ConvexClient and curl can talk:\n\n  \
     curl http://127.0.0.1:3210/api/query -d '{\"path\":\"messages:list\",\"args\":{}}'";
 
-/// What to do.
+/// The command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Play clients against a host of its own, and show in its audit logs that each promise holds
+    /// Run clients against a host of its own and show from its audit logs that each promise holds
     Demo,
     /// Serve the functions in a directory, over HTTP and WebSocket, until stopped
     Serve(Box<Serve>),
@@ -46,33 +46,33 @@ pub struct Serve {
     #[arg(long, value_name = "FILE", env = "FUNCTIONS_HOST_CONFIG")]
     pub config: Option<PathBuf>,
 
-    /// What else is set.
+    /// Further settings.
     #[command(flatten)]
     pub options: Options,
 }
 
 const SERVE_AFTER_HELP: &str = "\
-The file has the same settings, with `_` for `-`, and what is too long or too secret for a command line. Flags go before the environment,
-the environment before the file. Paths in it begin at the file.
+The file has the same settings, with `_` for `-`, and those too long or too secret for a command line. Flags override the environment,
+the environment overrides the file. Paths in the file are relative to it.
 
   listen = \"0.0.0.0:3210\"
   bucket = \"s3://my-audit-logs/production\"
   trusted_proxies = \"10.0.0.0/8\"
 
-  [env]                               # what functions find in process.env
+  [env]                               # process.env of functions
   MAIL_KEY = \"...\"
 
-  [[auth]]                            # whose tokens are believed; more than one may be
+  [[auth]]                            # an issuer whose tokens are accepted; may be repeated
   issuer = \"https://auth.example.com\"
   audience = \"my-app\"
   jwks = \"jwks.json\"                  # or public_key = \"key.pem\", or secret_file = \"hs256.secret\"";
 
 impl CommandLine {
-    /// Reads a command line. No value stands in an error or in the help: it may be a secret.
+    /// Parses a command line. Errors and help never show values, which may be secrets.
     ///
     /// # Errors
     ///
-    /// If it cannot be understood, or asks for help.
+    /// If it is invalid or requests help.
     pub fn read(
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<CommandLine, clap::Error> {
@@ -83,7 +83,7 @@ impl CommandLine {
         CommandLine::from_arg_matches(&matches).map_err(without_values)
     }
 
-    /// The variables of the environment that are read.
+    /// The environment variables that are read.
     pub fn variables() -> Vec<OsString> {
         let command = CommandLine::command();
         let arguments =
@@ -99,7 +99,7 @@ fn without_values(mut error: clap::Error) -> clap::Error {
             error.insert(kind, hidden());
         }
     }
-    // An argument that stands for itself; one that begins with a dash is a name.
+    // Names begin with a dash or `<`; anything else may be a value.
     let is_name = |value: &ContextValue| matches!(value, ContextValue::String(name) if name.starts_with('-') || name.starts_with('<'));
     if error
         .get(ContextKind::InvalidArg)

@@ -1,9 +1,9 @@
-//! What functions learn of their deployment.
+//! Deployment metadata for functions.
 
 use clap::ValueEnum;
 use serde::Deserialize;
 
-/// What functions learn of their deployment.
+/// Deployment metadata for functions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
     /// Its name.
@@ -20,7 +20,7 @@ impl Default for Deployment {
     }
 }
 
-/// The classes of deployments that Convex names.
+/// The deployment classes of Convex.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "their meaning is Convex's")]
@@ -32,7 +32,7 @@ pub enum DeploymentClass {
 }
 
 impl DeploymentClass {
-    /// As functions see it.
+    /// The name that functions see.
     pub fn as_str(self) -> &'static str {
         match self {
             DeploymentClass::S16 => "s16",

@@ -76,7 +76,7 @@ pub(super) fn persist_timeout_ms(set: Option<u64>) -> u64 {
     set.unwrap_or(10_000)
 }
 
-/// The absolute path of a directory, which exists when this returns.
+/// The absolute path of a directory, created if it does not exist.
 fn made(directory: &Path) -> Result<String, Box<dyn Error>> {
     let failed = |error| format!("the directory {} cannot be used: {error}", directory.display());
     crate::serve::make_private(directory).map_err(failed)?;

@@ -1,10 +1,10 @@
-//! Variables that functions find in `process.env`.
+//! Variables for functions, in `process.env`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// A variable for functions. Its value is nobody else's business.
+/// A variable for functions. Its value is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EnvVar {
     pub(super) name: String,
@@ -17,7 +17,7 @@ impl EnvVar {
         let begins =
             letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
         if !begins || !letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_') {
-            // What stands there may be a value by mistake.
+            // Not quoted: it may be a value by mistake.
             return Err(
                 "the name of a variable has letters, digits and `_`, and no digit first".to_owned()
             );
@@ -41,7 +41,7 @@ impl fmt::Debug for EnvVar {
     }
 }
 
-/// Variables for functions. Shows their names only.
+/// Variables for functions. `Debug` shows their names only.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct FunctionEnv(pub BTreeMap<String, String>);
 

@@ -1,4 +1,4 @@
-//! The settings file. No error shows a value of it: any may be a secret.
+//! The settings file. Errors never show values, which may be secrets.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -12,7 +12,7 @@ use serde::de::{Deserializer, Error as _};
 use super::{AuthSettings, CommandLine, EnvVar, Options, options};
 
 impl Options {
-    /// What a file says.
+    /// Reads a file.
     pub(super) fn read(path: &Path) -> Result<Options, Box<dyn Error>> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             format!("the settings file {} cannot be read: {error}", path.display())
@@ -37,7 +37,7 @@ impl Options {
     }
 }
 
-/// Where a file cannot be understood, and why, without the values that stand there.
+/// The line and reason of an error, without the values in the file.
 fn without_values(text: &str, error: &toml::de::Error) -> String {
     let message = error.message();
     let expected = message.rsplit_once(", expected ").map(|(_, expected)| expected);
@@ -50,7 +50,7 @@ fn without_values(text: &str, error: &toml::de::Error) -> String {
     let Some(span) = error.span() else { return message };
     let before = text.get(..span.start).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    // The name of a setting, if the line begins with one: nothing else of the file is shown.
+    // The setting's name, if the line begins with one; nothing else of the file is shown.
     let begin = before.rfind('\n').map_or(0, |at| at + 1);
     let name = text[begin..].split(['=', '\n']).next().unwrap_or_default().trim();
     let is_setting = CommandLine::command().find_subcommand("serve").is_some_and(|serve| {

@@ -1,18 +1,18 @@
-//! What clients and functions may take.
+//! Limits on clients and functions.
 
 use std::time::Duration;
 
 use super::Options;
 use crate::server::NetworkLimits;
 
-/// What one function may use.
+/// Limits on one function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FunctionLimits {
-    /// How long the JavaScript of a query or mutation runs.
+    /// How long the JavaScript of a query or mutation may run.
     pub time: Duration,
-    /// How long that of an action runs.
+    /// How long the JavaScript of an action may run.
     pub action_time: Duration,
-    /// Its memory, in bytes.
+    /// How much memory it may use, in bytes.
     pub memory_bytes: usize,
 }
 
@@ -84,7 +84,7 @@ pub(super) fn network(options: &Options) -> Result<NetworkLimits, String> {
     })
 }
 
-/// 4 GiB is what an engine of 32-bit offsets can make use of.
+/// 4 GiB: the engine has 32-bit offsets.
 const MAX_FUNCTION_MEMORY_MIB: usize = 4_096;
 
 /// One day.

@@ -27,10 +27,10 @@ pub use self::env::{EnvVar, FunctionEnv};
 pub use self::limits::FunctionLimits;
 pub use self::options::Options;
 
-/// Some ten thousand results of usual size, and no more than four functions may take.
+/// Some ten thousand results of typical size; as much memory as four functions may use.
 const DEFAULT_QUERY_CACHE_MIB: usize = 256;
 
-/// With the 10 seconds for calls it fits into the 30 that Kubernetes allows by default.
+/// Together with 10 seconds for calls it fits into the 30 that Kubernetes allows by default.
 const DEFAULT_CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The file that is read when none is named, if it exists.
@@ -48,45 +48,45 @@ pub struct Settings {
     pub directory: PathBuf,
     /// Where to listen.
     pub listen: SocketAddr,
-    /// Where operators look, if they may.
+    /// The address for operators, if any.
     pub operators_listen: Option<SocketAddr>,
-    /// Whether audit logs are shown. By default on a terminal.
+    /// Whether audit logs are shown on standard output. By default on a terminal only.
     pub show_logs: Option<bool>,
-    /// What clients may take.
+    /// Limits on connections and requests.
     pub network: NetworkLimits,
-    /// How long logs have to arrive in the bucket at the end.
+    /// How long delivery to the bucket may take at shutdown.
     pub close_timeout: Duration,
-    /// Where documents are, and what has no other place.
+    /// The directory for documents, and for the journal and bucket by default.
     pub data_dir: PathBuf,
     /// Where the audit logs go.
     pub destination: Destination,
-    /// Whose forwarded headers are believed.
+    /// Proxies whose forwarded headers are trusted.
     pub trusted_proxies: TrustedProxies,
-    /// How long a call waits for its logs to be durable: what the sink itself waits.
+    /// How long the sink waits for logs to become durable before a call fails.
     pub persist_timeout: Duration,
-    /// Whether each log says where it comes from.
+    /// Whether each log names its function and execution.
     pub provenance: bool,
-    /// What functions may use.
+    /// Limits on one function.
     pub limits: FunctionLimits,
-    /// What the cache of queries' results may hold, in bytes.
+    /// The size of the query result cache, in bytes.
     pub query_cache_bytes: usize,
     /// Whether to end when audit logs cannot be made durable before a restart.
     pub exit_when_stopped: bool,
-    /// What functions learn of their deployment.
+    /// Deployment metadata for functions.
     pub deployment: Deployment,
-    /// What functions find in `process.env`.
+    /// Variables for functions.
     pub env: FunctionEnv,
-    /// Whose tokens are believed.
+    /// Issuers whose tokens are accepted.
     pub auth: Vec<AuthSettings>,
 }
 
-/// One issuer of tokens, and what its tokens are verified with: exactly one of the three files.
+/// An issuer of tokens and its key, in exactly one of the three files.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthSettings {
-    /// What `iss` must be.
+    /// The required `iss`.
     pub issuer: String,
-    /// What must be in `aud`.
+    /// The required `aud`.
     pub audience: String,
     /// A JSON Web Key Set with public keys, for RS256, ES256 or EdDSA.
     #[serde(default)]
@@ -100,13 +100,12 @@ pub struct AuthSettings {
 }
 
 impl Serve {
-    /// All settings: of the flags and the environment, then of the file, then the defaults. Makes
-    /// the directory of a bucket that is one by default.
+    /// All settings, from flags and the environment, then the file, then the defaults. Creates the
+    /// default bucket directory if it is used.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, has a member that does not exist, or a value that makes no
-    /// sense.
+    /// If the file cannot be read, or has an unknown member or an invalid value.
     pub fn settings(self) -> Result<Settings, Box<dyn Error>> {
         let Serve { directory, config, options } = self;
         let file =
@@ -174,7 +173,7 @@ fn operators_listen(set: Option<&str>, listen: SocketAddr) -> Result<Option<Sock
             .parse()
             .map(Some)
             .map_err(|_| "operators_listen is no address with a port, nor `none`".to_owned()),
-        // A free port beside a free port: two hosts never meet.
+        // A free port if `listen` takes one, so that two hosts never collide.
         None => {
             let port = if listen.port() == 0 { 0 } else { OPERATORS_PORT };
             Ok(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))

@@ -1,4 +1,4 @@
-//! Each setting as it is given: by a flag, a variable of the environment, or a member of the file.
+//! Options: settings as given by flags, environment variables or the file.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{AuthSettings, CompressionName, DeploymentClass, EnvVar, file};
 
-/// What can be set by a flag, a variable of the environment or a member of the file, each of the
+/// Settings that a flag, an environment variable or a member of the file can give, each under the
 /// same name.
 #[derive(Debug, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -18,8 +18,8 @@ pub struct Options {
     #[arg(long, env = "LISTEN", value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
 
-    /// Where operators look: /livez, /readyz, /healthz, /healthz?verbose and /metrics; or `none`.
-    /// They tell paths and addresses, so give it an address that clients cannot reach. [default:
+    /// Where operators find /livez, /readyz, /healthz, /healthz?verbose and /metrics; or `none`.
+    /// They show paths and addresses, so clients should not reach this address. [default:
     /// 127.0.0.1:3211, or a free port where `listen` takes one]
     #[arg(long, env = "OPERATORS_LISTEN", value_name = "ADDRESS")]
     pub operators_listen: Option<String>,
@@ -58,12 +58,12 @@ pub struct Options {
     #[arg(long, env = "BODY_TIMEOUT_MS", value_name = "MS")]
     pub body_timeout_ms: Option<u64>,
 
-    /// How long a WebSocket may say nothing at first, in milliseconds. [default: 10000]
+    /// How long a WebSocket may take to send its first message, in milliseconds. [default: 10000]
     #[arg(long, env = "FIRST_MESSAGE_TIMEOUT_MS", value_name = "MS")]
     pub first_message_timeout_ms: Option<u64>,
 
-    /// How long a client may give no sign of life, in milliseconds: answers to pings count, and
-    /// that it takes what it is sent. [default: 60000]
+    /// How long a client may be silent, in milliseconds. Answers to pings and reading what it is
+    /// sent count as activity. [default: 60000]
     #[arg(long, env = "IDLE_TIMEOUT_MS", value_name = "MS")]
     pub idle_timeout_ms: Option<u64>,
 
@@ -72,7 +72,7 @@ pub struct Options {
     #[arg(long, env = "DRAIN_TIMEOUT_MS", value_name = "MS")]
     pub drain_timeout_ms: Option<u64>,
 
-    /// How long logs then have to arrive in the bucket before the process ends, with the code 3, in
+    /// How long delivery to the bucket may take after that before the process exits with code 3, in
     /// milliseconds. [default: 15000]
     #[arg(long, env = "CLOSE_TIMEOUT_MS", value_name = "MS")]
     pub close_timeout_ms: Option<u64>,
@@ -83,19 +83,19 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
 
     /// Where the audit logs go: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix,
-    /// file:///path, or `none`: then they are checked and thrown away. Credentials and regions come
+    /// file:///path, or `none`, which checks and discards them. Credentials and regions come
     /// from the provider's usual environment variables. [default: the directory `bucket` in the
     /// data directory]
     #[arg(long, env = "AUDIT_BUCKET", value_name = "URL")]
     pub bucket: Option<String>,
 
-    /// The directory of the journal, in which logs are durable before they are on their way to the
+    /// The directory of the journal, where logs become durable before they are delivered to the
     /// bucket; or `none`, and each call waits for the bucket itself. [default: the directory
     /// `journal` in the data directory]
     #[arg(long, env = "AUDIT_JOURNAL", value_name = "DIR")]
     pub journal: Option<String>,
 
-    /// Networks of the proxies whose X-Forwarded-For and X-Request-Id are believed, for example
+    /// Networks of proxies whose X-Forwarded-For and X-Request-Id are trusted, for example
     /// 10.0.0.0/8. [default: none]
     #[arg(long, env = "TRUSTED_PROXIES", value_name = "NETWORKS", value_parser = networks)]
     #[serde(deserialize_with = "file::networks")]
@@ -171,17 +171,17 @@ pub struct Options {
     #[serde(skip)]
     pub env: Vec<EnvVar>,
 
-    /// The table `env` of the file.
+    /// The file's table `env`.
     #[arg(skip)]
     #[serde(rename = "env", deserialize_with = "file::env_table")]
     pub env_table: Vec<EnvVar>,
 
-    /// Whose tokens are believed.
+    /// Issuers whose tokens are accepted.
     #[arg(skip)]
     pub auth: Vec<AuthSettings>,
 }
 
-/// Names no part of the text: a setting may hold anything by mistake.
+/// The error never quotes the value: a secret may have been pasted there by mistake.
 pub(super) fn networks(text: &str) -> Result<TrustedProxies, String> {
     text.parse()
         .map_err(|_| "a list of networks is expected, such as 10.0.0.0/8,192.0.2.1".to_owned())
@@ -192,7 +192,7 @@ pub(super) fn header(text: &str) -> Result<ClientAddressHeader, String> {
 }
 
 impl Options {
-    /// These, and what `other` says where these say nothing.
+    /// These options, with unset ones taken from `other`.
     pub(super) fn or(self, other: Options) -> Options {
         let mut env_table = other.env_table;
         env_table.extend(other.env);

@@ -33,12 +33,12 @@ fn bucket(settings: &Settings) -> (&str, &audit_sink_s3::Settings) {
 }
 
 #[test]
-fn the_command_line_is_sound() {
+fn the_command_line_definition_is_valid() {
     CommandLine::command().debug_assert();
 }
 
 #[test]
-fn nothing_need_be_set() {
+fn every_setting_has_a_default() {
     let settings = settings(None, &[]).unwrap();
     assert_eq!(settings.listen.to_string(), "127.0.0.1:3210");
     assert_eq!(settings.limits, FunctionLimits::default());
@@ -51,7 +51,7 @@ fn nothing_need_be_set() {
 }
 
 #[test]
-fn flags_go_before_the_file_and_the_file_before_defaults() {
+fn flags_override_the_file_and_the_file_overrides_defaults() {
     let file = r#"
         listen = "0.0.0.0:80"
         bucket = "memory:///"
@@ -102,13 +102,13 @@ fn flags_go_before_the_file_and_the_file_before_defaults() {
 }
 
 #[test]
-fn no_bucket_can_be_asked_for() {
+fn the_bucket_none_means_no_bucket() {
     let settings = settings(None, &["--bucket", "none"]).unwrap();
     assert!(matches!(settings.destination, Destination::None));
 }
 
 #[test]
-fn paths_in_the_file_begin_at_the_file() {
+fn paths_in_the_file_are_relative_to_it() {
     let file = r#"
         data_dir = "kept"
         journal = "journal"
@@ -127,25 +127,29 @@ fn paths_in_the_file_begin_at_the_file() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_by_name() {
-    let refused = |file: &str, flags: &[&str], says: &str| {
+fn invalid_settings_are_rejected_by_name() {
+    let rejected = |file: &str, flags: &[&str], says: &str| {
         let error = settings(Some(file), flags).unwrap_err();
         assert!(error.contains(says), "{error}");
     };
-    refused("lisen = '127.0.0.1:1'", &[], "unknown field `lisen`");
-    refused("[[auth]]\nissuer = 'a'\naudience = 'b'\njwk = 'c'", &[], "unknown field `jwk`");
-    refused("trusted_proxies = 'nowhere'", &[], "line 1: trusted_proxies: a list of networks");
-    refused("compression = 'lz4'", &[], "line 1: compression: a value is invalid, expected one of");
-    refused("[env]\n1A = 'x'", &[], "the name of a variable");
-    refused(
+    rejected("lisen = '127.0.0.1:1'", &[], "unknown field `lisen`");
+    rejected("[[auth]]\nissuer = 'a'\naudience = 'b'\njwk = 'c'", &[], "unknown field `jwk`");
+    rejected("trusted_proxies = 'nowhere'", &[], "line 1: trusted_proxies: a list of networks");
+    rejected(
+        "compression = 'lz4'",
+        &[],
+        "line 1: compression: a value is invalid, expected one of",
+    );
+    rejected("[env]\n1A = 'x'", &[], "the name of a variable");
+    rejected(
         "client_address_header = 'a b'",
         &[],
         "line 1: client_address_header: the name of a header",
     );
-    refused("", &["--env", "novalue"], "NAME=VALUE");
-    refused("function_timeout_ms = 0", &[], "function_timeout_ms is 0");
-    refused("function_memory_mib = 0", &[], "function_memory_mib is 0");
-    refused("persist_timeout_ms = 0", &[], "persist_timeout_ms");
+    rejected("", &["--env", "novalue"], "NAME=VALUE");
+    rejected("function_timeout_ms = 0", &[], "function_timeout_ms is 0");
+    rejected("function_memory_mib = 0", &[], "function_memory_mib is 0");
+    rejected("persist_timeout_ms = 0", &[], "persist_timeout_ms");
     let missing = CommandLine::try_parse_from([
         "functions-host",
         "serve",
@@ -158,7 +162,7 @@ fn what_makes_no_sense_is_refused_by_name() {
 }
 
 #[test]
-fn values_of_variables_are_not_shown() {
+fn debug_output_hides_values_of_variables() {
     let settings = settings(Some("[env]\nA = 'hidden'"), &["--env", "B=hidden"]).unwrap();
     assert!(!format!("{settings:?}").contains("hidden"));
     let line =
@@ -169,7 +173,7 @@ fn values_of_variables_are_not_shown() {
 #[test]
 fn no_error_shows_a_value() {
     const SECRET: &str = "hunter2-marker";
-    let of_every_type = |value: &str| {
+    let files_with = |value: &str| {
         let mut files: Vec<_> = CommandLine::command()
             .find_subcommand("serve")
             .unwrap()
@@ -198,16 +202,16 @@ fn no_error_shows_a_value() {
         format!("\"{SECRET}\\q\""),
         format!("\"{SECRET}\" \"{SECRET}\""),
     ];
-    let mut refused = 0;
-    for file in values.iter().flat_map(|value| of_every_type(value)) {
+    let mut rejected = 0;
+    for file in values.iter().flat_map(|value| files_with(value)) {
         if let Err(error) = settings(Some(&file), &[]) {
             // The name of a field that is unknown is shown, and is no value.
             let shown = error.replace(&format!("unknown field `{SECRET}`"), "");
             assert!(!shown.contains(SECRET), "{file}\n{error}");
-            refused += 1;
+            rejected += 1;
         }
     }
-    assert!(refused > 150, "{refused}");
+    assert!(rejected > 150, "{rejected}");
     let arguments = CommandLine::command();
     let arguments = arguments.find_subcommand("serve").unwrap().get_arguments();
     let flags = arguments.filter_map(|argument| argument.get_long());
