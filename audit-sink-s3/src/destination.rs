@@ -77,7 +77,7 @@ impl Destination for BucketDestination {
         let compression = key(plan).compression();
         let object = encoder.encode(lines, plan.first_sequence, plan.count, compression);
         *self.encoder() = Some(encoder);
-        let EncodedObject { payload, metadata, compression: _, head: _ } = object;
+        let EncodedObject { payload, metadata, compression: _, head: _, logs: _ } = object;
         Encoded { pieces: payload.into_iter().collect(), sha256: metadata.sha256 }
     }
 
@@ -89,6 +89,7 @@ impl Destination for BucketDestination {
             metadata: ObjectMetadata { last_sequence, count: plan.count, sha256 },
             compression: key(plan).compression(),
             head: None,
+            logs: plan.count,
         };
         let path = self.put.bucket.path(&key(plan).to_string());
         match self.put.until_certain(&path, &object).await {

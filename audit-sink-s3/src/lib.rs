@@ -18,6 +18,7 @@
 //! - [`Bucket`]: a store and a prefix, from a URL and the environment, or from a store that the
 //!   host made.
 //! - [`Settings`]: how it groups, sends and waits; every default has its reason there.
+//! - [`EvidenceSettings`]: under which name and with which key it signs what it writes.
 //! - [`JournalSettings`]: where the journal is, how much it may take, how soon it is delivered.
 //! - [`rescue`]: the delivery of a journal whose host is gone.
 //! - [`Health`]: how it is doing, and why. The same goes to the `metrics` facade, under names that
@@ -129,6 +130,24 @@
 //! The files are text but for what is compressed, and are described in the project's
 //! `ARCHITECTURE.md`.
 //!
+//! # Evidence
+//!
+//! In direct mode and with [`evidence`](Settings::evidence), each object carries in its metadata
+//! (`format` 2) the signed root of a Merkle tree over all records of its stream, so that whoever
+//! has the host's [public key](S3Sink::verifier_key) can prove what was logged. In a directory it
+//! stands in a file beside the object, which is written first. The host says in records of its own,
+//! in `_audit/dt=…/hour=…/<stream>-<number>.system`, when a stream began, that it lives, which
+//! records met a conflict, and that the stream ended: they have numbers of the stream, so that its
+//! first batch begins at 1.
+//!
+//! A process that dies may leave out records before ones that arrived; none of them was
+//! acknowledged, and each object says below which number all were. So such a gap is *unproven* to
+//! an auditor, and never *tampered with*. After a day at most, another stream begins, and the
+//! private key of the one before is gone.
+//!
+//! With a journal evidence is refused: the journal does not keep what a stream's next signature
+//! depends on, so that a crash could leave two histories signed.
+//!
 //! # What the bucket must allow
 //!
 //! To put and to get objects under the prefix: on AWS `s3:PutObject` and `s3:GetObject` (HEAD needs
@@ -152,6 +171,7 @@ mod bucket;
 mod destination;
 mod direct;
 mod error;
+mod evidence;
 mod object;
 pub mod rescue;
 #[cfg(test)]
@@ -170,6 +190,7 @@ pub use bucket::Bucket;
 pub use bucket::listing::{Level, Listed, ListedObject};
 pub use bucket::response::{describe, status};
 pub use error::{OpenError, OpenErrorKind};
+pub use evidence::settings::EvidenceSettings;
 pub use object::decode::{DecodeError, DecodedLines, LineDecoder};
 pub use object::encode::{Compression, FORMAT_VERSION, ObjectMetadata};
 pub use object::key::{InvalidKey, InvalidPartition, ObjectKey, Partition, is_leftover};

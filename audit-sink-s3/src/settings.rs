@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use crate::bounds::{InvalidSettings, MAX_IN_FLIGHT, MAX_TIME_MS, within};
+use crate::evidence::settings::EvidenceSettings;
 use crate::{Compression, JournalSettings};
 
 /// How an [`S3Sink`](crate::S3Sink) groups, sends and waits. Plain values, with defaults that suit
@@ -82,6 +83,10 @@ pub struct Settings {
     /// The journal on this host's disk, with which `persist` waits for one sync instead of a PUT.
     /// Default: none, which is direct mode.
     pub journal: Option<JournalSettings>,
+
+    /// Evidence: signatures with which whoever has the host's public key can prove what was logged.
+    /// Default: none, since it needs a name for the host and a place for its key.
+    pub evidence: Option<EvidenceSettings>,
 }
 
 impl Default for Settings {
@@ -99,6 +104,7 @@ impl Default for Settings {
             retry_cap_ms: 5_000,
             blocked_retry_cap_ms: 30_000,
             journal: None,
+            evidence: None,
         }
     }
 }
@@ -123,6 +129,7 @@ impl Settings {
             retry_cap_ms,
             blocked_retry_cap_ms,
             ref journal,
+            ref evidence,
         } = *self;
         within("persist_timeout_ms", persist_timeout_ms, 1, MAX_TIME_MS)?;
         // A linger beyond the deadline would let every lonely batch fail.
@@ -140,7 +147,8 @@ impl Settings {
         within("retry_base_ms", retry_base_ms, 1, MAX_TIME_MS)?;
         within("retry_cap_ms", retry_cap_ms, retry_base_ms, MAX_TIME_MS)?;
         within("blocked_retry_cap_ms", blocked_retry_cap_ms, retry_base_ms, MAX_TIME_MS)?;
-        journal.as_ref().map_or(Ok(()), JournalSettings::check)
+        journal.as_ref().map_or(Ok(()), JournalSettings::check)?;
+        evidence.as_ref().map_or(Ok(()), EvidenceSettings::check)
     }
 
     pub(crate) fn linger(&self) -> Duration {

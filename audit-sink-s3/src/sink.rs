@@ -8,12 +8,14 @@ use audit_core::{
     AuditSink, Batch, Clock, Random, Receipt, SinkError, SystemClock, SystemRandom, UniqueId,
     async_trait,
 };
+use audit_evidence::VerifierKey;
 use audit_journal::{Bounds, Journal, Opening};
 
 use crate::bucket::probe::{Probe, probe};
 use crate::bucket::put::Put;
 use crate::destination::BucketDestination;
-use crate::direct::Direct;
+use crate::direct::{Direct, Parts};
+use crate::evidence::Evidence;
 use crate::executor::BlockingThreads;
 use crate::health::HealthBoard;
 use crate::{Bucket, Health, OpenError, Settings};
@@ -26,6 +28,7 @@ use crate::{Bucket, Health, OpenError, Settings};
 pub struct S3Sink {
     bucket: Bucket,
     stream: UniqueId,
+    verifier_key: Option<VerifierKey>,
     health: Arc<HealthBoard>,
     mode: Mode,
 }
@@ -81,9 +84,15 @@ impl S3Sink {
         &self.bucket
     }
 
-    /// The stream of this opening: part of the key of every object it writes.
+    /// The stream of this opening: part of the key of every object it writes. With evidence, the
+    /// first of its streams: receipts say in which stream a record is.
     pub fn stream(&self) -> UniqueId {
         self.stream
+    }
+
+    /// The public key with which its evidence can be verified. `None` if it writes none.
+    pub fn verifier_key(&self) -> Option<&VerifierKey> {
+        self.verifier_key.as_ref()
     }
 
     /// See [`AuditSink::stopped`].
@@ -120,13 +129,15 @@ impl S3SinkBuilder {
         S3SinkBuilder { settings, ..self }
     }
 
-    /// With this clock instead of the system's. It is read once, for the name of the stream.
+    /// With this clock instead of the system's: for the name of the stream, and with evidence for
+    /// what the sink says of it and when.
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> S3SinkBuilder {
         S3SinkBuilder { clock, ..self }
     }
 
     /// With this randomness instead of the system's: for the name of the stream, which must be
-    /// unique in the bucket, and for the pauses between repetitions.
+    /// unique in the bucket, for the backoff between attempts, and with evidence for private keys.
+    /// Whoever can guess it can sign in the host's name.
     pub fn with_random(self, random: Arc<dyn Random>) -> S3SinkBuilder {
         S3SinkBuilder { random, ..self }
     }
@@ -146,6 +157,18 @@ impl S3SinkBuilder {
             OpenError::configuration("the settings of the audit sink are not valid")
                 .with_source(error)
         })?;
+        let evidence = match settings.evidence.clone() {
+            None => None,
+            // The journal does not keep a stream's key and frontier: after a crash, two histories of
+            // one stream could be signed.
+            Some(_) if settings.journal.is_some() => {
+                return Err(OpenError::configuration(
+                    "evidence is not written by way of a journal yet: leave out one of the two",
+                ));
+            }
+            Some(settings) => Some(Arc::new(Evidence::open(settings, &bucket, &*random).await?)),
+        };
+        let verifier_key = evidence.as_ref().map(|evidence| evidence.verifier().clone());
         let health = HealthBoard::new(bucket.to_string());
         health.create_only(match probe(&bucket, &settings, &*random).await? {
             Probe::CreateOnly => Some(true),
@@ -158,7 +181,8 @@ impl S3SinkBuilder {
         let mode = match settings.journal.clone() {
             None => {
                 let executor = Arc::new(BlockingThreads);
-                Mode::Direct(Direct::start(stream, put, executor, settings))
+                let parts = Parts { stream, evidence, clock, random, put, executor, settings };
+                Mode::Direct(Direct::start(parts))
             }
             Some(journal) => {
                 let bounds = Bounds {
@@ -180,7 +204,7 @@ impl S3SinkBuilder {
                 Mode::Journaled(opening.open().await?)
             }
         };
-        Ok(S3Sink { bucket, stream, health, mode })
+        Ok(S3Sink { bucket, stream, verifier_key, health, mode })
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use audit_core::{AuditSink, Batch};
 use audit_journal::{JournalReader, JournalSettings};
-use audit_sink_s3::{Bucket, S3Sink, Settings};
+use audit_sink_s3::{Bucket, EvidenceSettings, S3Sink, Settings};
 use s3_testserver::{ErrorAnswer, Fault, RequestInfo, S3TestServer};
 use serde_json::Value;
 
@@ -222,6 +222,7 @@ fn every_setting_is_in_the_documents_with_its_default() {
     };
     check("The sink", serde_json::to_value(Settings::default()).unwrap(), "");
     check("The journal", serde_json::to_value(JournalSettings::new("x")).unwrap(), "directory");
+    check("Evidence", serde_json::to_value(EvidenceSettings::new("x")).unwrap(), "name");
 }
 
 #[test]

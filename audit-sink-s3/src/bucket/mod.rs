@@ -11,7 +11,7 @@
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 mod configuration;
 mod credentials;
-mod directory;
+pub(crate) mod directory;
 pub(crate) mod listing;
 mod open;
 pub(crate) mod probe;

@@ -81,7 +81,7 @@ impl Put {
             let refusal = match self.attempt(path, object, limit).await {
                 Ok(outcome) => {
                     match outcome {
-                        PutOutcome::Stored => self.health.delivered(object.metadata.count),
+                        PutOutcome::Stored => self.health.delivered(object.logs),
                         PutOutcome::Conflict => self.health.conflict(path.as_ref()),
                     }
                     watch.over();

@@ -113,7 +113,8 @@ async fn evidence_stands_beside_objects_in_a_directory() {
     let root = tempfile::tempdir().unwrap();
     let url = Url::from_directory_path(root.path().join("new/logs")).unwrap();
     let bucket = Bucket::open(url.as_str()).unwrap();
-    let key = "dt=2023-11-14/hour=22/a.ndjson";
+    let of = crate::ObjectKey::new(0, audit_core::UniqueId::from_bits(1), 0, Compression::None);
+    let key = &of.to_string();
     let path = bucket.path(key);
     let host = SignerKey::from_seed("api", KeyKind::Ed25519, &[1; 32]).unwrap();
     let signer = StreamSigner::new(&host, "s", &[2; 32]).unwrap();
@@ -122,7 +123,7 @@ async fn evidence_stands_beside_objects_in_a_directory() {
             (ObjectHasher::new(key, 0, 0, seed), ObjectEncoder::new(pieces()));
         let (payload, hashed) = encoder.encode_unsealed(b"{}\n", hasher, Compression::None);
         let (head, _) = signer.seal(CompactRange::default(), &hashed);
-        EncodedObject::sealed(payload, Compression::None, head)
+        EncodedObject::sealed(payload, of, head)
     };
     let (ours, other) = (object([3; 32]), object([4; 32]));
     let sidecar = root.path().join(format!("new/logs/_audit/heads/{key}.head"));

@@ -2,19 +2,23 @@
 
 use std::sync::Arc;
 
-use audit_core::{Durability, Place, Receipt, SinkError, SinkErrorKind, UniqueId};
+use audit_core::{Durability, Place, Receipt, SinkError, SinkErrorKind};
+use audit_evidence::{CompactRange, HashedObject, ObjectHasher};
 use bytes::Bytes;
+use object_store::PutPayload;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, sleep};
 
 use super::queue::{Pending, Ticket};
+use super::stream::Seal;
+use crate::ObjectKey;
 use crate::bucket::put::{Put, PutOutcome};
+use crate::evidence::seed;
 use crate::executor::{Executor, execute};
 use crate::health::{Trouble, Watch};
 use crate::object::encode::{EncodedObject, ObjectEncoder};
 use crate::object::pieces::pieces;
 use crate::panic::{Panicked, catch, catch_in};
-use crate::{Compression, ObjectKey};
 
 /// Above this many bytes of lines an object is encoded on a thread for blocking work: by then
 /// compressing takes longer than a runtime's thread should be held up (about 0.2 ms), and far
@@ -24,13 +28,21 @@ pub(super) const MAX_ENCODE_INLINE_BYTES: usize = 64 << 10;
 /// The batches of one object.
 pub(super) struct Group {
     pub(super) first_ticket: Ticket,
-    pub(super) stream: UniqueId,
-    pub(super) first_sequence: u64,
-    pub(super) time_ms: i64,
+    pub(super) key: ObjectKey,
     pub(super) count: u64,
     pub(super) bytes: usize,
     pub(super) lines: Vec<Bytes>,
     pub(super) waiters: Vec<Waiter>,
+    /// In a stream with evidence.
+    pub(super) seal: Option<Seal>,
+}
+
+/// How the delivery of an object ended.
+pub(super) struct Ended {
+    pub(super) key: ObjectKey,
+    pub(super) count: u64,
+    /// Where another object stands, if one does.
+    pub(super) conflict: Option<String>,
 }
 
 /// Who waits for a batch of the object.
@@ -45,51 +57,44 @@ impl Group {
     /// Delivers the object until that is certain, and then tells the callers. A panic leaves the
     /// outcome unknown and the records in memory, so delivery is retried like after any other
     /// failure; that no copy is stored is the key's matter, as for every retry.
-    pub(super) async fn deliver(
-        self,
-        put: Arc<Put>,
-        executor: Arc<dyn Executor>,
-        compression: Compression,
-    ) {
-        let Group {
-            first_ticket: _,
-            stream,
-            first_sequence,
-            time_ms,
-            count,
-            bytes,
-            lines,
-            waiters,
-        } = self;
-        let key = ObjectKey::new(time_ms, stream, first_sequence, compression);
+    pub(super) async fn deliver(self, put: Arc<Put>, executor: Arc<dyn Executor>) -> Option<Ended> {
+        let Group { first_ticket: _, key, count, bytes, lines, waiters, mut seal } = self;
         let path = put.bucket.path(&key.to_string());
-        let encode = || {
-            let lines = lines.clone();
-            let encode = move || {
-                let lines = lines.concat();
-                ObjectEncoder::new(pieces()).encode(&lines, first_sequence, count, compression)
-            };
-            let executor = &*executor;
-            async move {
-                if bytes > MAX_ENCODE_INLINE_BYTES {
-                    execute(executor, encode).await
-                } else {
-                    encode()
-                }
-            }
-        };
+        let mut object_seed = None;
         let mut object: Option<EncodedObject> = None;
         let mut panics: Option<(Watch, u32)> = None;
         let outcome = loop {
             let attempt = async {
-                let object = match &mut object {
-                    Some(object) => object,
-                    none => none.insert(encode().await),
-                };
-                put.until_certain(&path, object).await
+                if object.is_none() {
+                    let hasher = seal.as_ref().map(|seal| {
+                        // The same for each attempt, so that all of them make the same object.
+                        let seed = *object_seed.get_or_insert_with(|| seed(&*seal.random));
+                        let first = key.first_sequence();
+                        ObjectHasher::new(&key.to_string(), first, seal.stable, seed)
+                    });
+                    let lines = lines.clone();
+                    let encode = move || encode(&lines, key, count, hasher);
+                    let encoded = if bytes > MAX_ENCODE_INLINE_BYTES {
+                        execute(&*executor, encode).await
+                    } else {
+                        encode()
+                    };
+                    object = Some(match (encoded, &mut seal) {
+                        (Encoded::Whole(object), _) => object,
+                        (Encoded::Unsealed(payload, hashed), Some(seal)) => {
+                            seal_behind(payload, &hashed, key, seal).await?
+                        }
+                        (Encoded::Unsealed(..), None) => {
+                            unreachable!("hashed in order to be sealed")
+                        }
+                    });
+                }
+                Some(put.until_certain(&path, object.as_ref()?).await)
             };
-            match catch_in(attempt).await {
-                Ok(outcome) => break outcome,
+            match catch_in(Box::pin(attempt)).await {
+                Ok(Some(outcome)) => break outcome,
+                // The object before it went with its runtime, and so does this one.
+                Ok(None) => return None,
                 Err(panicked) => {
                     // What counts and what draws the backoff may be what panics.
                     let backoff = catch(|| backoff_after(&panicked, &mut panics, &put));
@@ -119,7 +124,45 @@ impl Group {
                 drop(pending);
             });
         }
+        let conflict = match outcome {
+            PutOutcome::Stored => None,
+            PutOutcome::Conflict => Some(path.to_string()),
+        };
+        Some(Ended { key, count, conflict })
     }
+}
+
+enum Encoded {
+    Whole(EncodedObject),
+    Unsealed(PutPayload, HashedObject),
+}
+
+fn encode(lines: &[Bytes], key: ObjectKey, count: u64, hasher: Option<ObjectHasher>) -> Encoded {
+    let (lines, mut encoder) = (lines.concat(), ObjectEncoder::new(pieces()));
+    let compression = key.compression();
+    match hasher {
+        None => Encoded::Whole(encoder.encode(&lines, key.first_sequence(), count, compression)),
+        Some(hasher) => {
+            let (payload, hashed) = encoder.encode_unsealed(&lines, hasher, compression);
+            Encoded::Unsealed(payload, hashed)
+        }
+    }
+}
+
+/// Seals an object behind the one before it, once that is hashed, and lets the next one go on.
+/// `None` if the one before it is gone for good.
+///
+/// Each object is encoded by itself, in parallel with others: only their hashes are put in order.
+async fn seal_behind(
+    payload: PutPayload,
+    hashed: &HashedObject,
+    key: ObjectKey,
+    seal: &mut Seal,
+) -> Option<EncodedObject> {
+    let before: CompactRange = seal.before.wait_for(Option::is_some).await.ok()?.clone()?;
+    let (head, after) = seal.signer.seal(before, hashed);
+    seal.after.send_replace(Some(after));
+    Some(EncodedObject::sealed(payload, key, head))
 }
 
 /// How long delivery waits after a panic when the backoff itself cannot be drawn.

@@ -2,24 +2,25 @@
 //! bucket.
 //!
 //! One task owns the queue, cuts it into objects and numbers the records (`queue`); a task for each
-//! object encodes and delivers it, and tells its callers (`group`).
+//! object encodes and delivers it, and tells its callers (`group`). What the task knows of a stream
+//! that has evidence is in `stream`.
 
 mod group;
 #[cfg(test)]
 mod panics;
 mod queue;
+mod stream;
 
 use std::fmt;
 use std::sync::Arc;
 
-use audit_core::{Batch, Receipt, SinkError, SinkErrorKind, UniqueId};
+use audit_core::{Batch, Receipt, SinkError, SinkErrorKind};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
+pub(crate) use self::queue::Parts;
 use self::queue::{Command, Pending, Queue, Queued};
 use crate::Settings;
-use crate::bucket::put::Put;
-use crate::executor::Executor;
 use crate::health::HealthBoard;
 use crate::panic::catch_in;
 use crate::take_once::TakeOnce;
@@ -38,18 +39,14 @@ pub(crate) struct Direct {
 }
 
 impl Direct {
-    /// Starts the task, in the current tokio runtime. `settings` were checked.
-    pub(crate) fn start(
-        stream: UniqueId,
-        put: Put,
-        executor: Arc<dyn Executor>,
-        settings: Settings,
-    ) -> Direct {
+    /// Starts the task, in the current tokio runtime. The settings were checked.
+    pub(crate) fn start(parts: Parts) -> Direct {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(false);
+        let settings = parts.settings.clone();
         let room = Arc::new(Semaphore::new(settings.max_pending_bytes));
-        let health = Arc::clone(&put.health);
-        let queue = Queue::new(stream, put, executor, settings.clone(), receiver);
+        let health = Arc::clone(&parts.put.health);
+        let queue = Queue::new(parts, receiver);
         let must_end = health.must_end("the task that writes audit logs");
         tokio::spawn(async move {
             match catch_in(queue.run()).await {

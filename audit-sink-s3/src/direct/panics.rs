@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 
 use audit_core::testing::SeededRandom;
-use audit_core::{Durability, Place, Random, async_trait};
+use audit_core::{Durability, Place, Random, SystemClock, UniqueId, async_trait};
+use audit_evidence::ObjectHead;
 use futures::stream::BoxStream;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 use object_store::memory::InMemory;
@@ -21,8 +22,10 @@ use object_store::{
 
 use super::group::MAX_ENCODE_INLINE_BYTES;
 use super::*;
-use crate::executor::{BlockingThreads, Work};
-use crate::{Bucket, Compression, HealthState, ObjectKey};
+use crate::bucket::put::Put;
+use crate::evidence::Evidence;
+use crate::executor::{BlockingThreads, Executor, Work};
+use crate::{Bucket, Compression, EvidenceSettings, HealthState, ObjectKey};
 
 /// Counts the steps of a delivery, and panics at some of them.
 #[derive(Debug, Default)]
@@ -194,7 +197,10 @@ impl ObjectStore for LossyStore {
 }
 
 /// A writer to a store in memory, all of whose parts count their steps.
-fn start(steps: &Arc<Steps>) -> (Direct, Arc<HealthBoard>, Arc<InMemory>) {
+fn start(
+    steps: &Arc<Steps>,
+    evidence: Option<Arc<Evidence>>,
+) -> (Direct, Arc<HealthBoard>, Arc<InMemory>) {
     let settings = Settings {
         compression: Compression::None,
         persist_timeout_ms: 24 * 60 * 60 * 1_000,
@@ -209,7 +215,16 @@ fn start(steps: &Arc<Steps>) -> (Direct, Arc<HealthBoard>, Arc<InMemory>) {
     let bucket = Bucket::from_store(Arc::new(store), "");
     let put = Put::new(bucket, Arc::clone(&health), random, settings.clone());
     let executor = Arc::new(Stepping(Arc::clone(steps), BlockingThreads));
-    (Direct::start(stream(), put, executor, settings), health, inner)
+    let parts = Parts {
+        stream: stream(),
+        evidence,
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SeededRandom::new(2)),
+        put,
+        executor,
+        settings,
+    };
+    (Direct::start(parts), health, inner)
 }
 
 fn stream() -> UniqueId {
@@ -223,25 +238,38 @@ fn batches() -> [Batch; 2] {
 }
 
 /// Delivers two batches, with panics at these steps. Says how many steps were taken.
-async fn deliver(panics_at: Vec<usize>) -> usize {
+async fn deliver(panics_at: Vec<usize>, evidence: Option<&Arc<Evidence>>) -> usize {
     let what = format!("panics at {panics_at:?}");
     let panics = panics_at.len();
     let steps = Arc::new(Steps { panics_at: Mutex::new(panics_at), ..Steps::default() });
-    let (writer, health, store) = start(&steps);
+    let (writer, health, store) = start(&steps, evidence.cloned());
+    // The record that opens the stream is before them.
+    let first = u64::from(evidence.is_some());
     let _log = tracing::subscriber::set_default(Stepping(Arc::clone(&steps), ()));
     let batches = batches();
-    let [first, second] = batches.each_ref().map(|batch| writer.persist(batch.clone()));
-    let (first, second) = tokio::join!(first, second);
-    for (first_sequence, receipt) in [(0, first), (1, second)] {
+    let [one, two] = batches.each_ref().map(|batch| writer.persist(batch.clone()));
+    let (one, two) = tokio::join!(one, two);
+    for (first_sequence, receipt) in [(first, one), (first + 1, two)] {
         let receipt = receipt.unwrap_or_else(|error| panic!("{what}: {error}"));
         let place = Place { stream: stream(), first_sequence, count: 1 };
         assert_eq!((receipt.durability, receipt.place), (Durability::Delivered, Some(place)));
     }
     writer.close().await.unwrap();
-    let key = ObjectKey::new(0, stream(), 0, Compression::None).to_string();
-    let stored = store.get(&Path::from(key)).await.unwrap().bytes().await.unwrap();
+    let key = ObjectKey::new(0, stream(), first, Compression::None).to_string();
+    let stored = store.get(&Path::from(&*key)).await.unwrap();
+    let attributes = stored.attributes.clone();
     let lines = batches.each_ref().map(|batch| batch.lines().clone()).concat();
-    assert!(stored == lines, "{what}: other bytes");
+    assert!(stored.bytes().await.unwrap() == lines, "{what}: other bytes");
+    if let Some(evidence) = evidence {
+        let get = |name: &str| {
+            let name = object_store::Attribute::Metadata(name.to_owned().into());
+            attributes.get(&name).map(|value| &**value)
+        };
+        let head = ObjectHead::from_metadata(&stream().to_string(), get).unwrap();
+        assert_eq!(head.verify(evidence.verifier()), Ok(()), "{what}");
+        let lines = lines.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n');
+        assert!(head.tree(&key, lines).is_ok(), "{what}: sealed otherwise");
+    }
     let health = health.health(0);
     assert_eq!((health.pending_batches, health.conflicts), (0, 0), "{what}");
     assert_eq!(health.state, HealthState::Ok, "{what}");
@@ -251,16 +279,31 @@ async fn deliver(panics_at: Vec<usize>) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn a_delivery_that_panics_at_any_step_is_retried() {
-    let steps = deliver(Vec::new()).await;
+    let steps = deliver(Vec::new(), None).await;
     // The executor, two puts, the question whose object it is, the backoff, counters, the log.
     assert!(steps >= 14, "{steps} steps");
     for step in 0..steps {
-        deliver(vec![step]).await;
+        deliver(vec![step], None).await;
         // What comes after a panic panics too: reporting it, the backoff, the retry.
         for other in step + 1..step + 12 {
-            deliver(vec![step, other]).await;
+            deliver(vec![step, other], None).await;
         }
-        deliver((step..step + 12).collect()).await;
+        deliver((step..step + 12).collect(), None).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_with_evidence_that_panics_is_retried() {
+    let root = tempfile::tempdir().unwrap();
+    let key_file = Some(root.path().join("key"));
+    let settings = EvidenceSettings { key_file, ..EvidenceSettings::new("api") };
+    let bucket = Bucket::open("memory:///").unwrap();
+    let evidence = Evidence::open(settings, &bucket, &SeededRandom::new(3)).await.unwrap();
+    let evidence = Some(&Arc::new(evidence));
+    let steps = deliver(Vec::new(), evidence).await;
+    for step in 0..steps {
+        deliver(vec![step], evidence).await;
+        deliver((step..step + 12).collect(), evidence).await;
     }
 }
 
@@ -275,7 +318,7 @@ impl Wake for PanickyWaker {
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_panics_costs_no_other_its_receipt() {
-    let (writer, _, _) = start(&Arc::new(Steps::default()));
+    let (writer, _, _) = start(&Arc::new(Steps::default()), None);
     let [first, second] = batches().map(|batch| writer.persist(batch));
     let mut first = pin!(first);
     let waker = Waker::from(Arc::new(PanickyWaker));

@@ -4,17 +4,21 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use audit_core::{Batch, Place, Receipt, SinkError, UniqueId};
+use audit_core::{Batch, Clock, Place, Random, Receipt, SinkError, UniqueId};
+use audit_evidence::SystemRecord;
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{self, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
 
-use super::group::{Group, Waiter};
-use crate::Settings;
+use super::group::{Ended, Group, Waiter};
+use super::stream::Stream;
 use crate::bucket::put::Put;
+use crate::evidence::Evidence;
 use crate::executor::Executor;
 use crate::health::HealthBoard;
 use crate::take_once::TakeOnce;
+use crate::{ObjectKey, Settings};
 
 /// How many commands the task takes before it looks around again.
 const MAX_COMMANDS: usize = 256;
@@ -57,9 +61,11 @@ impl Drop for Pending {
 
 /// The task that owns the queue.
 pub(super) struct Queue {
-    stream: UniqueId,
-    /// The number of the next record.
-    next_sequence: u64,
+    /// The streams of which something may be under way. The last one takes what comes.
+    streams: VecDeque<Stream>,
+    evidence: Option<Arc<Evidence>>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     put: Arc<Put>,
     executor: Arc<dyn Executor>,
     settings: Settings,
@@ -73,9 +79,9 @@ pub(super) struct Queue {
     /// it.
     sweep_at: usize,
     next_ticket: Ticket,
-    deliveries: JoinSet<()>,
-    /// The first ticket of each object under way.
-    in_flight: HashMap<task::Id, Ticket>,
+    deliveries: JoinSet<Option<Ended>>,
+    /// The first ticket of each object under way, and its stream.
+    in_flight: HashMap<task::Id, (Ticket, UniqueId)>,
     /// Each waits until every ticket below its own is certain. In the order of their tickets.
     flushes: VecDeque<(Ticket, oneshot::Sender<()>)>,
 }
@@ -85,17 +91,29 @@ pub(super) type Ticket = u64;
 
 const MIN_SWEEP: usize = 1_024;
 
+/// How often the clock is looked at, at least: it may be set, and a host may sleep.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// What a queue writes, and with what.
+pub(crate) struct Parts {
+    /// The first stream.
+    pub(crate) stream: UniqueId,
+    pub(crate) evidence: Option<Arc<Evidence>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) put: Put,
+    pub(crate) executor: Arc<dyn Executor>,
+    pub(crate) settings: Settings,
+}
+
 impl Queue {
-    pub(super) fn new(
-        stream: UniqueId,
-        put: Put,
-        executor: Arc<dyn Executor>,
-        settings: Settings,
-        commands: mpsc::UnboundedReceiver<Command>,
-    ) -> Queue {
+    pub(super) fn new(parts: Parts, commands: mpsc::UnboundedReceiver<Command>) -> Queue {
+        let Parts { stream, evidence, clock, random, put, executor, settings } = parts;
         Queue {
-            stream,
-            next_sequence: 0,
+            streams: VecDeque::from([Stream::new(stream, evidence.clone(), &*random)]),
+            evidence,
+            clock,
+            random,
             put: Arc::new(put),
             executor,
             settings,
@@ -116,13 +134,15 @@ impl Queue {
         let mut received = Vec::with_capacity(MAX_COMMANDS);
         loop {
             self.cut_what_is_due();
+            self.write_system_records();
             self.answer_flushes();
-            if self.drained && self.batches.is_empty() && self.in_flight.is_empty() {
+            if self.is_ending() && self.in_flight.is_empty() {
                 return;
             }
             // While every object is under way there is nothing to cut, due or not.
             let due =
                 self.batches.front().filter(|_| self.has_slot()).map(|(_, queued)| queued.due);
+            let wait = self.system_record_due();
             tokio::select! {
                 count = self.commands.recv_many(&mut received, MAX_COMMANDS), if !self.drained => {
                     self.drained = count == 0;
@@ -130,9 +150,10 @@ impl Queue {
                 }
                 Some(ended) = self.deliveries.join_next_with_id(), if !self.deliveries.is_empty() => {
                     // A delivery that is gone without an outcome went with its runtime.
-                    let id = ended.map_or_else(|gone| gone.id(), |(id, ())| id);
-                    self.in_flight.remove(&id);
+                    let (id, ended) = ended.unwrap_or_else(|gone| (gone.id(), None));
+                    self.take_note(id, ended);
                 }
+                () = sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
         }
@@ -168,7 +189,7 @@ impl Queue {
     }
 
     fn answer_flushes(&mut self) {
-        let unfinished = self.in_flight.values().copied().min();
+        let unfinished = self.in_flight.values().map(|(ticket, _)| *ticket).min();
         let queued = self.batches.front().map(|(ticket, _)| *ticket);
         let oldest = unfinished.or(queued).unwrap_or(self.next_ticket);
         while let Some((_, reply)) = self.flushes.pop_front_if(|(ticket, _)| *ticket <= oldest) {
@@ -179,17 +200,87 @@ impl Queue {
 
     fn cut_what_is_due(&mut self) {
         while self.has_slot() && self.is_due() {
+            self.change_stream_if_due();
             if let Some(group) = self.cut() {
-                let ticket = group.first_ticket;
-                let deliver = group.deliver(
-                    Arc::clone(&self.put),
-                    Arc::clone(&self.executor),
-                    self.settings.compression,
-                );
-                let id = self.deliveries.spawn(deliver).id();
-                self.in_flight.insert(id, ticket);
+                self.deliver(group);
             }
         }
+    }
+
+    fn deliver(&mut self, group: Group) {
+        let of = (group.first_ticket, group.key.stream());
+        let deliver = group.deliver(Arc::clone(&self.put), Arc::clone(&self.executor));
+        let id = self.deliveries.spawn(deliver).id();
+        self.in_flight.insert(id, of);
+    }
+
+    /// Takes note of a delivery that ended.
+    fn take_note(&mut self, id: task::Id, ended: Option<Ended>) {
+        let Some((_, stream)) = self.in_flight.remove(&id) else { return };
+        let Some(stream) = self.streams.iter_mut().find(|known| known.id == stream) else { return };
+        match ended {
+            Some(Ended { key, count, conflict }) => {
+                stream.ended(key.first_sequence(), count, conflict);
+            }
+            None => stream.vanished(),
+        }
+    }
+
+    /// Whether no further batch will be cut.
+    fn is_ending(&self) -> bool {
+        self.drained && self.batches.is_empty()
+    }
+
+    /// Goes on with another stream when the current one has ended.
+    fn change_stream_if_due(&mut self) {
+        let now_ms = self.clock.now_ms();
+        if self.streams.back().is_some_and(|stream| stream.is_over(now_ms)) {
+            let id = UniqueId::generate(&*self.clock, &*self.random);
+            self.streams.push_back(Stream::new(id, self.evidence.clone(), &*self.random));
+        }
+    }
+
+    /// How long until a system record may be due, or a stream is over.
+    fn system_record_due(&self) -> Option<Duration> {
+        let now_ms = self.clock.now_ms();
+        let current = self.streams.len() - 1;
+        let streams = self.streams.iter().enumerate();
+        let due = streams.filter_map(|(n, stream)| stream.due_in_ms(now_ms, n == current)).min()?;
+        Some(Duration::from_millis(due).min(MAX_WAIT))
+    }
+
+    /// Writes what the host has to say about its streams, and forgets those that it has said
+    /// everything about.
+    fn write_system_records(&mut self) {
+        self.change_stream_if_due();
+        let now_ms = self.clock.now_ms();
+        let last = self.streams.len() - 1;
+        for n in 0..=last {
+            let is_ending = n < last || self.is_ending();
+            while let Some(record) = self.streams[n].due_record(now_ms, is_ending) {
+                self.write_system_record(n, now_ms, &record);
+            }
+        }
+        while self.streams.len() > 1 && self.streams.front().is_some_and(Stream::is_done) {
+            self.streams.pop_front();
+        }
+    }
+
+    fn write_system_record(&mut self, n: usize, now_ms: i64, record: &SystemRecord) {
+        let stream = &mut self.streams[n];
+        let (sequence, seal) = stream.number(1, &self.random);
+        let line = Bytes::from(record.to_line() + "\n");
+        let group = Group {
+            // Nobody who flushed before waits for it.
+            first_ticket: self.next_ticket,
+            key: ObjectKey::system(now_ms, stream.id, sequence),
+            count: 1,
+            bytes: line.len(),
+            lines: vec![line],
+            waiters: Vec::new(),
+            seal,
+        };
+        self.deliver(group);
     }
 
     /// Whether the batch at the front need not wait for others any more.
@@ -205,40 +296,43 @@ impl Queue {
     /// Takes one object's batches from the front and numbers their records. `None` if all were
     /// taken back.
     fn cut(&mut self) -> Option<Group> {
-        let mut group: Option<Group> = None;
+        let mut bytes = 0;
+        let mut taken: Vec<(Ticket, oneshot::Sender<_>, Batch, Pending)> = Vec::new();
+        let (current, mut count) = (self.streams.len() - 1, 0);
         while let Some((_, next)) = self.batches.front() {
-            let bytes = group.as_ref().map_or(0, |group| group.bytes);
-            if bytes > 0 && bytes + next.bytes > self.settings.max_object_bytes {
+            let is_full = bytes > 0 && bytes + next.bytes > self.settings.max_object_bytes;
+            if is_full || self.streams[current].is_full_after(count) {
                 break;
             }
-            let Some((ticket, Queued { slot, reply, bytes, due: _ })) = self.batches.pop_front()
+            let Some((ticket, Queued { slot, reply, bytes: queued, due: _ })) =
+                self.batches.pop_front()
             else {
                 break;
             };
-            self.queued_bytes -= bytes;
+            self.queued_bytes -= queued;
             let Some((batch, pending)) = slot.take() else { continue };
-            let group = group.get_or_insert_with(|| Group {
-                first_ticket: ticket,
-                stream: self.stream,
-                first_sequence: self.next_sequence,
-                time_ms: batch.time_ms(),
-                count: 0,
-                bytes: 0,
-                lines: Vec::new(),
-                waiters: Vec::new(),
-            });
-            let place = Place {
-                stream: self.stream,
-                first_sequence: self.next_sequence,
-                count: batch.count(),
-            };
-            self.next_sequence += u64::from(batch.count());
-            group.count += u64::from(batch.count());
-            group.bytes += bytes;
-            group.lines.push(batch.lines().clone());
-            group.waiters.push(Waiter { reply, place, pending });
+            bytes += queued;
+            count += u64::from(batch.count());
+            taken.push((ticket, reply, batch, pending));
         }
-        group
+        let &(first_ticket, _, ref first, _) = taken.first()?;
+        let time_ms = first.time_ms();
+        let now_ms = self.clock.now_ms();
+        if let Some(opened) = self.streams[current].open(now_ms) {
+            self.write_system_record(current, now_ms, &opened);
+        }
+        let stream = &mut self.streams[current];
+        let (first_sequence, seal) = stream.number(count, &self.random);
+        let (stream, mut sequence) = (stream.id, first_sequence);
+        let (mut lines, mut waiters) = (Vec::new(), Vec::new());
+        for (_, reply, batch, pending) in taken {
+            let place = Place { stream, first_sequence: sequence, count: batch.count() };
+            sequence += u64::from(batch.count());
+            lines.push(batch.lines().clone());
+            waiters.push(Waiter { reply, place, pending });
+        }
+        let key = ObjectKey::new(time_ms, stream, first_sequence, self.settings.compression);
+        Some(Group { first_ticket, key, count, bytes, lines, waiters, seal })
     }
 }
 
@@ -256,7 +350,16 @@ mod tests {
         let put = Put::new(bucket, health, Arc::new(SeededRandom::new(1)), settings.clone());
         let (_commands, receiver) = mpsc::unbounded_channel();
         let executor = Arc::new(BlockingThreads);
-        let mut queue = Queue::new(UniqueId::from_bits(1), put, executor, settings, receiver);
+        let parts = Parts {
+            stream: UniqueId::from_bits(1),
+            evidence: None,
+            clock: Arc::new(audit_core::SystemClock),
+            random: Arc::new(SeededRandom::new(2)),
+            put,
+            executor,
+            settings,
+        };
+        let mut queue = Queue::new(parts, receiver);
         for _ in 0..100 * MIN_SWEEP {
             let slot = Arc::default();
             let (reply, _) = oneshot::channel();

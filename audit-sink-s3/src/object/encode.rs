@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use zstd::zstd_safe::{CCtx, CParameter};
 
 use super::pieces::Pieces;
+use crate::ObjectKey;
 
 /// How the lines in an object are compressed.
 #[derive(
@@ -150,14 +151,18 @@ pub(crate) struct EncodedObject {
     pub(crate) compression: Compression,
     /// Its evidence, in a stream that has some.
     pub(crate) head: Option<Box<ObjectHead>>,
+    /// How many of its records somebody logged: none of a system object's.
+    pub(crate) logs: u64,
 }
 
 impl EncodedObject {
-    #[cfg_attr(not(test), expect(dead_code, reason = "the sink does not write evidence yet"))]
-    pub(crate) fn sealed(payload: PutPayload, compression: Compression, head: ObjectHead) -> Self {
+    /// An object with evidence.
+    pub(crate) fn sealed(payload: PutPayload, key: ObjectKey, head: ObjectHead) -> EncodedObject {
         let ObjectHead { count, sha256, .. } = head;
         let metadata = ObjectMetadata { last_sequence: head.end() - 1, count, sha256 };
-        EncodedObject { payload, metadata, compression, head: Some(Box::new(head)) }
+        let logs = if key.is_system() { 0 } else { count };
+        let (compression, head) = (key.compression(), Some(Box::new(head)));
+        EncodedObject { payload, metadata, compression, head, logs }
     }
 
     pub(crate) fn attributes(&self) -> Attributes {
@@ -238,12 +243,11 @@ impl ObjectEncoder {
         let (payload, sha256) = self.compress_and(lines, compression, hash);
         let last_sequence = first_sequence + (count - 1);
         let metadata = ObjectMetadata { last_sequence, count, sha256: sha256.into() };
-        EncodedObject { payload, metadata, compression, head: None }
+        EncodedObject { payload, metadata, compression, head: None, logs: count }
     }
 
     /// As [`encode`](Self::encode), for a stream with evidence. The object is whole once it was
     /// sealed behind those before it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the sink does not write evidence yet"))]
     pub(crate) fn encode_unsealed(
         &mut self,
         lines: &[u8],
@@ -423,9 +427,10 @@ mod tests {
         let signer = StreamSigner::new(&host, "s", &[2; 32]).unwrap();
         let encode = |seed, compression| {
             let hasher = ObjectHasher::new("key", 0, 0, seed);
+            let key = ObjectKey::new(0, audit_core::UniqueId::from_bits(1), 0, compression);
             let (payload, hashed) = encoder().encode_unsealed(b"{}\n{}\n", hasher, compression);
             let (head, _) = signer.seal(CompactRange::default(), &hashed);
-            EncodedObject::sealed(payload, compression, head)
+            EncodedObject::sealed(payload, key, head)
         };
         for compression in [Compression::Zstd, Compression::Gzip, Compression::None] {
             let object = encode([3; 32], compression);

@@ -9,6 +9,7 @@ use audit_evidence::Sidecar;
 use s3_testserver::{S3TestServer, StoredObject};
 
 mod proofs_are_checked_offline;
+mod sinks_satisfy_verify;
 mod verify_names_what_changed;
 mod witness_signs_one_history;
 

@@ -1,0 +1,67 @@
+//! What the sink writes with evidence, `audit verify` accepts, and the other commands read as if it
+//! were not there.
+
+use audit_core::AuditSink;
+use audit_sink_s3::{Bucket, EvidenceSettings, S3Sink, Settings};
+use s3_testserver::S3TestServer;
+
+use crate::support::{DAY, audit, batch, bucket, environment, url};
+
+/// Writes three objects of two logs each. Gives the public key.
+async fn write(bucket: Bucket) -> String {
+    let keys = tempfile::tempdir().unwrap();
+    let key_file = Some(keys.path().join("host.key"));
+    let evidence = Some(EvidenceSettings { key_file, ..EvidenceSettings::new("example.com/api") });
+    let settings = Settings { linger_ms: 0, evidence, ..Settings::default() };
+    let sink = S3Sink::builder(bucket).with_settings(settings).open().await.unwrap();
+    for user in ["ada", "bob", "eve"] {
+        sink.persist(batch(DAY, user, 2)).await.unwrap();
+    }
+    sink.close().await.unwrap();
+    sink.verifier_key().unwrap().to_string()
+}
+
+async fn assert_sound(environment: &[(&'static str, String)], url: &str, key: &str) {
+    for depth in [&["--heads"][..], &[]] {
+        let verify = [&["verify", url, "--key", key][..], depth].concat();
+        let verified = audit(environment, &verify).await;
+        assert_eq!(verified.code, Some(0), "{verified:?}");
+    }
+    let logs = audit(environment, &["cat", url]).await;
+    assert_eq!(logs.lines().len(), 6, "{logs:?}");
+    let stats = audit(environment, &["stats", url, "--json"]).await;
+    assert_eq!(stats.code, Some(0), "{stats:?}");
+    let summary = stats.json().pop().unwrap();
+    let counts = ["objects", "logs", "gaps", "damaged", "other_objects"];
+    assert_eq!(counts.map(|name| summary[name].as_u64()), [3, 6, 0, 0, 0].map(Some), "{summary}");
+}
+
+#[tokio::test]
+async fn buckets_of_a_sink_are_sound_until_altered() {
+    let server = S3TestServer::start().await;
+    let key = write(bucket(&server)).await;
+    let (environment, url) = (environment(&server), url(&server));
+    assert_sound(&environment, &url, &key).await;
+    let is_second =
+        |key: &&String| key.contains("dt=2023-11-14/") && key.contains("-000000000003.");
+    let objects = server.objects();
+    let second = objects.keys().find(is_second).unwrap();
+    let mut altered = objects[second].clone();
+    altered.metadata.insert("stable".to_owned(), "0".to_owned());
+    server.put_object(second, altered);
+    let verified = audit(&environment, &["verify", &url, "--key", &key]).await;
+    assert_eq!(verified.code, Some(1), "{verified:?}");
+}
+
+#[tokio::test]
+async fn directories_of_a_sink_are_sound_until_altered() {
+    let root = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", root.path().display());
+    let key = write(Bucket::open(&url).unwrap()).await;
+    assert_sound(&[], &url, &key).await;
+    let heads = root.path().join("_audit/heads/dt=2023-11-14/hour=00");
+    let head = std::fs::read_dir(heads).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_file(head).unwrap();
+    let verified = audit(&[], &["verify", &url, "--key", &key]).await;
+    assert_eq!(verified.code, Some(1), "{verified:?}");
+}

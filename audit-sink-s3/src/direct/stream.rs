@@ -1,0 +1,214 @@
+//! A stream while it is written in direct mode: its numbers, and its evidence.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use audit_core::{MAX_BATCH_BYTES, Random, UniqueId};
+use audit_evidence::{CompactRange, MAX_STREAM_RECORDS, StreamSigner, SystemRecord};
+use tokio::sync::watch;
+
+use crate::evidence::{Aside, Evidence, Heartbeats, time};
+
+/// A stream that is written, or of which something is still under way.
+pub(super) struct Stream {
+    pub(super) id: UniqueId,
+    /// The number of the next record.
+    pub(super) next_sequence: u64,
+    evidence: Option<StreamEvidence>,
+}
+
+/// What is known of the records of a stream in order to vouch for them.
+struct StreamEvidence {
+    evidence: Arc<Evidence>,
+    signer: Arc<StreamSigner>,
+    /// All records that have a number, once the last of them is hashed.
+    frontier: watch::Receiver<Option<CompactRange>>,
+    /// The first numbers of objects whose outcome is not certain, and of those that met a conflict
+    /// until that is said in the bucket. All records below them are acknowledged.
+    uncertain: BTreeSet<u64>,
+    /// What is still to be said of conflicts.
+    asides: VecDeque<Aside>,
+    /// The records that say so, under way, by their number.
+    voids: BTreeMap<u64, Aside>,
+    /// From the first record on.
+    opened: Option<Opened>,
+    /// The heartbeat under way. There is one at most, however long the bucket is away.
+    heartbeat: Option<u64>,
+    ending: Ending,
+    /// A delivery vanished without an outcome, so that nobody can say that nothing is missing.
+    is_lost: bool,
+}
+
+struct Opened {
+    at_ms: i64,
+    heartbeats: Heartbeats,
+}
+
+#[derive(PartialEq, Eq)]
+enum Ending {
+    No,
+    /// The last record is under way, under this number.
+    Closing(u64),
+    Closed,
+}
+
+/// What an object needs to be sealed. The one before it sends what is before it.
+pub(super) struct Seal {
+    pub(super) signer: Arc<StreamSigner>,
+    pub(super) stable: u64,
+    pub(super) before: watch::Receiver<Option<CompactRange>>,
+    pub(super) after: watch::Sender<Option<CompactRange>>,
+    pub(super) random: Arc<dyn Random>,
+}
+
+/// A stream has room for any batch below this number, and for what the host has to say of it.
+const FULL: u64 = MAX_STREAM_RECORDS - (MAX_BATCH_BYTES as u64) - 1_024;
+
+impl Stream {
+    /// A new stream. It costs nothing until it has a record.
+    pub(super) fn new(
+        id: UniqueId,
+        evidence: Option<Arc<Evidence>>,
+        random: &dyn Random,
+    ) -> Stream {
+        let evidence = evidence.map(|evidence| StreamEvidence {
+            signer: Arc::new(evidence.signer(id, random)),
+            evidence,
+            frontier: watch::channel(Some(CompactRange::default())).1,
+            uncertain: BTreeSet::new(),
+            asides: VecDeque::new(),
+            voids: BTreeMap::new(),
+            opened: None,
+            heartbeat: None,
+            ending: Ending::No,
+            is_lost: false,
+        });
+        Stream { id, next_sequence: 0, evidence }
+    }
+
+    /// Whether the next object belongs into another stream.
+    pub(super) fn is_over(&self, now_ms: i64) -> bool {
+        self.is_full_after(0) || self.over_in_ms(now_ms) == Some(0)
+    }
+
+    /// Whether no batch fits behind `count` more records.
+    pub(super) fn is_full_after(&self, count: u64) -> bool {
+        self.evidence.is_some() && self.next_sequence + count > FULL
+    }
+
+    /// How long the stream may still go on, in milliseconds.
+    fn over_in_ms(&self, now_ms: i64) -> Option<u64> {
+        let StreamEvidence { evidence, opened: Some(opened), .. } = self.evidence.as_ref()? else {
+            return None;
+        };
+        let age = u64::try_from(now_ms.saturating_sub(opened.at_ms)).unwrap_or(0);
+        Some(evidence.settings().max_stream_ms.saturating_sub(age))
+    }
+
+    /// How long until something is to be done without a new record, in milliseconds: a heartbeat,
+    /// or another stream after the current one.
+    pub(super) fn due_in_ms(&self, now_ms: i64, is_current: bool) -> Option<u64> {
+        let StreamEvidence { opened, heartbeat, ending, is_lost, .. } = self.evidence.as_ref()?;
+        let may_beat = *ending == Ending::No && heartbeat.is_none() && !is_lost;
+        let heartbeats = opened.as_ref().filter(|_| may_beat);
+        let heartbeat = heartbeats.map(|opened| opened.heartbeats.due_in_ms(now_ms));
+        let over = self.over_in_ms(now_ms).filter(|_| is_current);
+        heartbeat.into_iter().chain(over).min()
+    }
+
+    /// Gives the next `count` records their numbers, and says the first, with what the object that
+    /// holds them needs to be sealed.
+    pub(super) fn number(&mut self, count: u64, random: &Arc<dyn Random>) -> (u64, Option<Seal>) {
+        let first = self.next_sequence;
+        self.next_sequence += count;
+        let seal = self.evidence.as_mut().map(|evidence| {
+            let (after, frontier) = watch::channel(None);
+            let before = std::mem::replace(&mut evidence.frontier, frontier);
+            evidence.uncertain.insert(first);
+            let stable = evidence.uncertain.first().copied().unwrap_or(first);
+            let signer = Arc::clone(&evidence.signer);
+            Seal { signer, stable, before, after, random: Arc::clone(random) }
+        });
+        (first, seal)
+    }
+
+    /// The record that opens the stream, if it is to be written before those that come now.
+    pub(super) fn open(&mut self, now_ms: i64) -> Option<SystemRecord> {
+        let StreamEvidence { evidence, opened, .. } = self.evidence.as_mut()?;
+        if let Some(opened) = opened {
+            opened.heartbeats.record(now_ms);
+            return None;
+        }
+        let heartbeats = Heartbeats::opened(now_ms, evidence.settings());
+        *opened = Some(Opened { at_ms: now_ms, heartbeats });
+        Some(evidence.opened(now_ms, None))
+    }
+
+    /// The next record that the host has to write about the stream, under the next number.
+    /// `is_ending` says that it gets no other records.
+    pub(super) fn due_record(&mut self, now_ms: i64, is_ending: bool) -> Option<SystemRecord> {
+        let number = self.next_sequence;
+        let evidence = self.evidence.as_mut()?;
+        let opened = evidence.opened.as_mut()?;
+        if let Some(aside) = evidence.asides.pop_front() {
+            let void = aside.void(now_ms);
+            evidence.voids.insert(number, aside);
+            return Some(void);
+        }
+        if evidence.ending != Ending::No || evidence.is_lost {
+            return None;
+        }
+        // Nothing may be missing before the record that says so.
+        if is_ending && evidence.uncertain.is_empty() {
+            evidence.ending = Ending::Closing(number);
+            return Some(SystemRecord::Closed { at: time(now_ms) });
+        }
+        if evidence.heartbeat.is_none() && opened.heartbeats.due_in_ms(now_ms) == 0 {
+            evidence.heartbeat = Some(number);
+            return Some(opened.heartbeats.beat(now_ms));
+        }
+        None
+    }
+
+    /// Takes note of an object whose outcome is certain: it is in the bucket, or met a conflict.
+    pub(super) fn ended(&mut self, first: u64, count: u64, conflict: Option<String>) {
+        let Some(evidence) = &mut self.evidence else { return };
+        let is_closing = evidence.ending == Ending::Closing(first);
+        evidence.heartbeat.take_if(|heartbeat| *heartbeat == first);
+        let declared = evidence.voids.remove(&first);
+        match conflict {
+            None => {
+                evidence.uncertain.remove(&first);
+                if let Some(aside) = declared {
+                    evidence.uncertain.remove(&aside.first);
+                }
+                if is_closing {
+                    evidence.ending = Ending::Closed;
+                }
+            }
+            // It stays uncertain until the bucket says that it is missing: otherwise it would count
+            // as deleted.
+            Some(key) => {
+                evidence.asides.extend(declared);
+                evidence.asides.push_back(Aside { first, count, key });
+                if is_closing {
+                    evidence.ending = Ending::No;
+                }
+            }
+        }
+    }
+
+    /// Takes note of an object of which nobody will hear.
+    pub(super) fn vanished(&mut self) {
+        if let Some(evidence) = &mut self.evidence {
+            evidence.is_lost = true;
+        }
+    }
+
+    /// Whether nothing is left to be written about the stream, if it gets no other records.
+    pub(super) fn is_done(&self) -> bool {
+        self.evidence.as_ref().is_none_or(|evidence| {
+            evidence.opened.is_none() || evidence.ending == Ending::Closed || evidence.is_lost
+        })
+    }
+}

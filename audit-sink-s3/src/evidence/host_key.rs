@@ -1,0 +1,173 @@
+//! The host's private key: in a file, or in the environment.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+use audit_evidence::{KeyKind, SignerKey};
+
+use super::settings::EvidenceSettings;
+use crate::bucket::directory;
+use crate::{OpenError, OpenErrorKind};
+
+/// The key that the environment holds.
+pub(super) fn from_environment(name: &str) -> Result<SignerKey, OpenError> {
+    let variable = EvidenceSettings::KEY_VARIABLE;
+    match std::env::var(variable) {
+        Ok(text) => parse(&text, name, variable),
+        Err(_) => Err(OpenError::configuration(format!(
+            "evidence has no key: name a key file, or set {variable}"
+        ))),
+    }
+}
+
+/// The key in `file`, which is made of `seed` if there is none.
+pub(super) fn read_or_make(
+    file: &Path,
+    name: &str,
+    seed: &[u8; 32],
+) -> Result<SignerKey, OpenError> {
+    let failed = |done: &str, error: io::Error| {
+        let message = format!("the evidence key in {} cannot be {done}", file.display());
+        OpenError::new(OpenErrorKind::Configuration, message).with_source(error)
+    };
+    let text = match std::fs::read_to_string(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = SignerKey::from_seed(name, KeyKind::Ed25519, seed)
+                .expect("the name was checked to be a host's");
+            make(file, &format!("{}\n", key.to_secret_text()))
+                .map_err(|error| failed("made", error))?;
+            // Another process may have been first.
+            std::fs::read_to_string(file)
+        }
+        read => read,
+    };
+    let text = text.map_err(|error| failed("read", error))?;
+    check_permissions(file).map_err(|error| failed("used", error))?;
+    parse(&text, name, &file.display().to_string())
+}
+
+fn parse(text: &str, name: &str, source: &str) -> Result<SignerKey, OpenError> {
+    let key = SignerKey::parse(text.trim_end()).map_err(|error| {
+        OpenError::configuration(format!("{source} does not hold a private key")).with_source(error)
+    })?;
+    let verifier = key.verifier();
+    if verifier.kind() != KeyKind::Ed25519 {
+        let message = format!("the key in {source} is a witness's, and signs no streams");
+        return Err(OpenError::configuration(message));
+    }
+    if verifier.name() != name {
+        let message = format!(
+            "the key in {source} is named {:?}, and evidence is to be written as {name:?}",
+            verifier.name()
+        );
+        return Err(OpenError::configuration(message));
+    }
+    Ok(key)
+}
+
+/// Writes the file whole or not at all, for its owner alone. One that is there stays as it is.
+///
+/// A crash before it has its name leaves a file beside it that nobody reads.
+fn make(file: &Path, text: &str) -> io::Result<()> {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    directory::create_directories(parent)?;
+    let mut name = file.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let unfinished = parent.join(name);
+    let written = write_new(&unfinished, text).and_then(|()| std::fs::hard_link(&unfinished, file));
+    let _ = std::fs::remove_file(&unfinished);
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && file.exists() => {}
+        written => written?,
+    }
+    directory::sync(parent)
+}
+
+fn write_new(file: &Path, text: &str) -> io::Result<()> {
+    // What a process of the same number left when it died.
+    let _ = std::fs::remove_file(file);
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file: File = options.open(file)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(unix)]
+fn check_permissions(file: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = file.metadata()?.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let message = format!("others may use it (mode {mode:03o}): chmod 600 it");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+}
+
+#[cfg(not(unix))]
+fn check_permissions(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+
+    #[test]
+    fn a_key_is_made_once_and_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("keys/host.key");
+        let made = read_or_make(&file, "example.com/api", &[1; 32]).unwrap();
+        let read = read_or_make(&file, "example.com/api", &[2; 32]).unwrap();
+        assert_eq!(made.verifier(), read.verifier());
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(text, format!("{}\n", made.to_secret_text()));
+        let left: Vec<_> = std::fs::read_dir(file.parent().unwrap()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        let error = read_or_make(&file, "other", &[1; 32]).unwrap_err().to_string();
+        assert!(error.contains("\"example.com/api\"") && error.contains("\"other\""), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("host.key");
+        read_or_make(&file, "api", &[1; 32]).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&file), 0o600);
+        for shared in [0o640, 0o604, 0o644] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(shared)).unwrap();
+            let error = read_or_make(&file, "api", &[1; 32]).unwrap_err();
+            assert!(error.source().unwrap().to_string().contains("chmod 600"));
+        }
+    }
+
+    #[test]
+    fn whatever_is_no_key_is_refused_and_not_shown() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("host.key");
+        let made = read_or_make(&file, "api", &[1; 32]).unwrap();
+        let text = made.to_secret_text();
+        let secret = text.rsplit('+').next().unwrap();
+        for end in [0, 7, text.len() - 1] {
+            std::fs::write(&file, &text[..end]).unwrap();
+            let error = read_or_make(&file, "api", &[1; 32]).unwrap_err();
+            let shown = format!("{error} {error:?} {:?}", error.source().unwrap().to_string());
+            assert!(!shown.contains(&secret[..20]), "{shown}");
+        }
+        // A public key is no private one.
+        std::fs::write(&file, made.verifier().to_string()).unwrap();
+        read_or_make(&file, "api", &[1; 32]).unwrap_err();
+        let witness = SignerKey::from_seed("api", KeyKind::Cosignature, &[1; 32]).unwrap();
+        std::fs::write(&file, witness.to_secret_text()).unwrap();
+        let error = read_or_make(&file, "api", &[1; 32]).unwrap_err();
+        assert!(error.to_string().contains("witness"), "{error}");
+    }
+}

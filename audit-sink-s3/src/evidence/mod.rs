@@ -1,0 +1,206 @@
+//! What a sink needs in order to write evidence: the host's key, the streams' keys, and what it says
+//! about its streams.
+
+mod host_key;
+pub(crate) mod settings;
+
+use std::fmt;
+
+use audit_core::{Random, UniqueId};
+use audit_evidence::{SignerKey, StreamEnd, StreamSigner, SystemRecord, VerifierKey, is_host_name};
+
+use self::settings::EvidenceSettings;
+use crate::{Bucket, OpenError};
+
+/// Certifies streams, and makes the records in which the host speaks of them.
+#[derive(Debug)]
+pub(crate) struct Evidence {
+    host: SignerKey,
+    settings: EvidenceSettings,
+    bucket: String,
+}
+
+impl Evidence {
+    /// Reads the host's key, or makes it.
+    ///
+    /// # Errors
+    ///
+    /// When the name or the key is wrong, or its file cannot be read or made.
+    pub(crate) async fn open(
+        settings: EvidenceSettings,
+        bucket: &Bucket,
+        random: &dyn Random,
+    ) -> Result<Evidence, OpenError> {
+        let EvidenceSettings { name, key_file, .. } = &settings;
+        if !is_host_name(name) {
+            return Err(OpenError::configuration(format!(
+                "evidence cannot be written under the name {name:?}: a name is 1 to 64 visible \
+                 ASCII characters without \"+\""
+            )));
+        }
+        let host = match key_file {
+            Some(file) => {
+                let (file, name, seed) = (file.clone(), name.clone(), seed(random));
+                let read = move || host_key::read_or_make(&file, &name, &seed);
+                tokio::task::spawn_blocking(read).await.map_err(|error| {
+                    OpenError::configuration("the host's key cannot be read").with_source(error)
+                })??
+            }
+            None => host_key::from_environment(name)?,
+        };
+        Ok(Evidence { host, settings, bucket: bucket.to_string() })
+    }
+
+    /// The host's public key.
+    pub(crate) fn verifier(&self) -> &VerifierKey {
+        self.host.verifier()
+    }
+
+    pub(crate) fn settings(&self) -> &EvidenceSettings {
+        &self.settings
+    }
+
+    /// A key of its own for a stream, which lives as long as the signer does.
+    pub(crate) fn signer(&self, stream: UniqueId, random: &dyn Random) -> StreamSigner {
+        StreamSigner::new(&self.host, &stream.to_string(), &seed(random))
+            .expect("the host's name was checked, and a stream's name is letters and digits")
+    }
+
+    /// The first record of a stream, written at `now_ms`.
+    pub(crate) fn opened(&self, now_ms: i64, previous: Option<StreamEnd>) -> SystemRecord {
+        SystemRecord::Opened {
+            at: time(now_ms),
+            host: self.verifier().name().to_owned(),
+            software: concat!("audit-sink-s3 ", env!("CARGO_PKG_VERSION")).to_owned(),
+            key: self.verifier().to_string(),
+            next: time(now_ms.saturating_add_unsigned(self.settings.heartbeat_ms)),
+            bucket: Some(self.bucket.clone()),
+            previous,
+        }
+    }
+}
+
+/// A time as system records have it. Before 1970, clocks are wrong anyway.
+pub(crate) fn time(ms: i64) -> u64 {
+    u64::try_from(ms).unwrap_or(0)
+}
+
+/// 32 random bytes.
+pub(crate) fn seed(random: &dyn Random) -> [u8; 32] {
+    let mut seed = [0; 32];
+    for bytes in seed.as_chunks_mut::<8>().0 {
+        *bytes = random.next_u64().to_le_bytes();
+    }
+    seed
+}
+
+/// Says when system records are due: what was promised, and before when it is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heartbeats {
+    /// The next one is due then, in milliseconds since the Unix epoch.
+    due_ms: i64,
+    /// Records came since the last one.
+    is_active: bool,
+    busy_ms: u64,
+    idle_ms: u64,
+}
+
+impl Heartbeats {
+    /// From the record that opens a stream, which promises the next one as soon as records do.
+    pub(crate) fn opened(now_ms: i64, settings: &EvidenceSettings) -> Heartbeats {
+        let EvidenceSettings { heartbeat_ms, idle_heartbeat_ms, .. } = *settings;
+        let due_ms = now_ms.saturating_add_unsigned(before(heartbeat_ms));
+        Heartbeats { due_ms, is_active: true, busy_ms: heartbeat_ms, idle_ms: idle_heartbeat_ms }
+    }
+
+    /// Records come: the next one is due sooner than an idle stream's.
+    pub(crate) fn record(&mut self, now_ms: i64) {
+        self.is_active = true;
+        self.due_ms = self.due_ms.min(now_ms.saturating_add_unsigned(before(self.busy_ms)));
+    }
+
+    /// How long until the next one is due, in milliseconds.
+    ///
+    /// A clock that was set back by more than the longest promise leaves nothing to wait for.
+    pub(crate) fn due_in_ms(&self, now_ms: i64) -> u64 {
+        let left = u64::try_from(self.due_ms.saturating_sub(now_ms)).unwrap_or(0);
+        if left > self.idle_ms { 0 } else { left }
+    }
+
+    /// The heartbeat that is written now.
+    pub(crate) fn beat(&mut self, now_ms: i64) -> SystemRecord {
+        let promise = if self.is_active { self.busy_ms } else { self.idle_ms };
+        self.due_ms = now_ms.saturating_add_unsigned(before(promise));
+        self.is_active = false;
+        SystemRecord::Heartbeat {
+            at: time(now_ms),
+            next: time(now_ms.saturating_add_unsigned(promise)),
+            clock_offset: None,
+            cosigned: Vec::new(),
+            previous: None,
+        }
+    }
+}
+
+/// When what is promised after so many milliseconds is written: early enough for the bucket to take
+/// a while.
+fn before(promise_ms: u64) -> u64 {
+    promise_ms - promise_ms / 4
+}
+
+/// A range of records that is in no object of the stream, since another one stands under its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Aside {
+    pub(crate) first: u64,
+    pub(crate) count: u64,
+    /// Where it should have stood.
+    pub(crate) key: String,
+}
+
+impl Aside {
+    /// The record that says so.
+    pub(crate) fn void(&self, now_ms: i64) -> SystemRecord {
+        SystemRecord::Void {
+            at: time(now_ms),
+            first: self.first,
+            count: self.count,
+            reason: self.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Aside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "another object stands at {}", self.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_come_before_what_was_promised() {
+        let settings = EvidenceSettings::new("api");
+        let (busy, idle) = (settings.heartbeat_ms, settings.idle_heartbeat_ms);
+        let mut beats = Heartbeats::opened(0, &settings);
+        let mut now = 0;
+        let mut promised = busy;
+        // Busy, busy, idle, idle, then a record after a minute, and idle again.
+        for (records, promise) in [(true, busy), (true, busy), (false, idle), (false, idle)] {
+            if records {
+                beats.record(now);
+            }
+            now += i64::try_from(beats.due_in_ms(now)).unwrap();
+            assert!(time(now) < promised, "at {now}, and {promised} was promised");
+            let beat = beats.beat(now);
+            promised = beat.next().unwrap();
+            assert_eq!(promised - time(now), promise);
+        }
+        now += 60_000;
+        beats.record(now);
+        assert!(beats.due_in_ms(now) < busy, "as soon as records come");
+        // An hour or more before what was due: the clock was set back.
+        assert_eq!(beats.due_in_ms(now - 2 * i64::try_from(idle).unwrap()), 0);
+    }
+}

@@ -1,0 +1,112 @@
+//! How evidence is written.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bounds::{InvalidSettings, MAX_TIME_MS, within};
+
+/// How a sink writes evidence: with it, whoever has the host's public key can prove what was logged.
+/// Plain values, without anything secret; the key itself is in a file or in the environment.
+///
+/// In a settings file every member but `name` may be left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvidenceSettings {
+    /// The name that the host signs under, which is part of its public key: for example
+    /// `example.com/api`. 1 to 64 visible ASCII characters without `+`. Hosts that write with the
+    /// same key may share it.
+    pub name: String,
+
+    /// The file of the host's private key. Where there is none it is made, for its owner alone
+    /// (0600). Default: none, and the key is in the environment, in
+    /// [`KEY_VARIABLE`](Self::KEY_VARIABLE).
+    ///
+    /// Keep it away from the bucket, and from whoever delivers a journal in the host's place.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+
+    /// How soon after each system record the next one is promised while records come, in
+    /// milliseconds. Default: 300,000 (5 minutes). At most a day.
+    ///
+    /// It is how long the end of a stream could be cut off unnoticed. Each costs one PUT: at five
+    /// minutes $0.04 a month.
+    #[serde(default = "EvidenceSettings::default_heartbeat_ms")]
+    pub heartbeat_ms: u64,
+
+    /// The same while no records come. Default: 3,600,000 (an hour). At most a day.
+    #[serde(default = "EvidenceSettings::default_idle_heartbeat_ms")]
+    pub idle_heartbeat_ms: u64,
+
+    /// How long after its first record a stream ends and another one begins, in milliseconds.
+    /// Default: 86,400,000, a day, which is the most.
+    ///
+    /// A stream's key exists as long as the stream is written. What was signed before, nobody who
+    /// steals the host's keys can sign again.
+    #[serde(default = "EvidenceSettings::default_max_stream_ms")]
+    pub max_stream_ms: u64,
+}
+
+impl EvidenceSettings {
+    /// The environment variable of the host's private key, where no file is named.
+    pub const KEY_VARIABLE: &'static str = "AUDIT_EVIDENCE_KEY";
+
+    /// The defaults, under this name.
+    pub fn new(name: impl Into<String>) -> EvidenceSettings {
+        EvidenceSettings {
+            name: name.into(),
+            key_file: None,
+            heartbeat_ms: Self::default_heartbeat_ms(),
+            idle_heartbeat_ms: Self::default_idle_heartbeat_ms(),
+            max_stream_ms: Self::default_max_stream_ms(),
+        }
+    }
+
+    const fn default_heartbeat_ms() -> u64 {
+        5 * 60 * 1_000
+    }
+
+    const fn default_idle_heartbeat_ms() -> u64 {
+        60 * 60 * 1_000
+    }
+
+    const fn default_max_stream_ms() -> u64 {
+        MAX_TIME_MS
+    }
+
+    pub(crate) fn check(&self) -> Result<(), InvalidSettings> {
+        let EvidenceSettings {
+            name: _,
+            key_file: _,
+            heartbeat_ms,
+            idle_heartbeat_ms,
+            max_stream_ms,
+        } = *self;
+        within("evidence.heartbeat_ms", heartbeat_ms, 1_000, MAX_TIME_MS)?;
+        within("evidence.idle_heartbeat_ms", idle_heartbeat_ms, heartbeat_ms, MAX_TIME_MS)?;
+        within("evidence.max_stream_ms", max_stream_ms, 60_000, MAX_TIME_MS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_enough_and_every_bound_holds() {
+        let settings: EvidenceSettings = serde_json::from_str(r#"{"name":"api"}"#).unwrap();
+        assert_eq!(settings, EvidenceSettings::new("api"));
+        assert_eq!(settings.check(), Ok(()));
+        assert!(serde_json::from_str::<EvidenceSettings>("{}").is_err());
+        assert!(serde_json::from_str::<EvidenceSettings>(r#"{"name":"api","key":"x"}"#).is_err());
+        let refused = |change: fn(&mut EvidenceSettings)| {
+            let mut settings = EvidenceSettings::new("api");
+            change(&mut settings);
+            settings.check().unwrap_err().to_string()
+        };
+        assert!(refused(|s| s.heartbeat_ms = 999).starts_with("evidence.heartbeat_ms is 999"));
+        assert!(refused(|s| s.idle_heartbeat_ms = 1_000).contains("idle_heartbeat_ms"));
+        assert!(refused(|s| s.max_stream_ms = MAX_TIME_MS + 1).contains("max_stream_ms"));
+        assert!(refused(|s| s.max_stream_ms = 59_999).contains("max_stream_ms"));
+    }
+}

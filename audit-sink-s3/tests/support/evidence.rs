@@ -1,0 +1,74 @@
+//! An auditor who has the host's public key, and what stands in the bucket.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use audit_evidence::{
+    Alarm, BucketReport, CheckedObject, Known, Sidecar, State, StreamVerifier, Trust, VerifierKey,
+};
+use audit_sink_s3::ObjectKey;
+
+use super::{Objects, Stored, lines_of};
+
+/// Records that somebody has a receipt for, by stream.
+pub type Acknowledged = Vec<(String, std::ops::Range<u64>)>;
+
+/// Reads every object below `prefix` and says what is wrong, at the time `now` in milliseconds since
+/// the Unix epoch. Whatever was written is still retained.
+pub fn verify(
+    prefix: &str,
+    objects: &Objects,
+    host: &VerifierKey,
+    acknowledged: &Acknowledged,
+    now: u64,
+) -> BucketReport {
+    let trust = Trust::new([host.clone()]);
+    let mut streams = BTreeMap::<String, Vec<(u64, &str, &Stored)>>::new();
+    for (path, stored) in objects {
+        let key = path.strip_prefix(prefix).unwrap();
+        let Ok(parsed) = key.parse::<ObjectKey>() else {
+            assert!(key.starts_with("_audit/"), "{path} is foreign");
+            continue;
+        };
+        let objects = streams.entry(parsed.stream().to_string()).or_default();
+        objects.push((parsed.first_sequence(), key, stored));
+    }
+    let reports = streams.into_iter().map(|(stream, mut list)| {
+        list.sort_by_key(|(first, key, _)| (*first, *key));
+        let receipts = acknowledged.iter().filter(|(of, _)| *of == stream);
+        let receipts = receipts.map(|(_, records)| records.clone()).collect();
+        let known = Known { acknowledged: receipts, retained_since: Some(0), seen: None };
+        let mut verifier = StreamVerifier::new(&stream, known);
+        for (first, key, stored) in list {
+            let sidecar = match &stored.metadata {
+                Some(_) => None,
+                None => objects
+                    .get(&format!("{prefix}{}", Sidecar::key_of(key)))
+                    .and_then(|sidecar| Sidecar::parse(&sidecar.bytes)),
+            };
+            let get = |name: &str| match &stored.metadata {
+                Some(metadata) => metadata.get(name).map(String::as_str),
+                None => sidecar.as_ref().and_then(|sidecar| sidecar.get(name)),
+            };
+            let checked = CheckedObject::head(&trust, key, &stream, first, get);
+            // What is not the host's need not be an object at all.
+            if checked.evidence().is_none() {
+                verifier.add(checked);
+                continue;
+            }
+            let lines = lines_of(key, stored).unwrap();
+            let lines = lines.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n');
+            verifier.add(checked.lines(lines, &[]));
+        }
+        verifier.finish()
+    });
+    BucketReport::new(reports.collect(), &State::default(), Some(0), now)
+}
+
+/// What is found that a crash does not excuse, but for objects that are foreign.
+pub fn tampered(report: &BucketReport, foreign: &BTreeSet<String>) -> Vec<String> {
+    let is_foreign = |object: &String| foreign.contains(object);
+    let findings = report.findings.iter().filter(|finding| {
+        finding.alarm() == Alarm::Tampered && !finding.object.as_ref().is_some_and(is_foreign)
+    });
+    findings.map(|finding| format!("{finding:?}")).collect()
+}
