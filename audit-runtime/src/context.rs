@@ -7,6 +7,7 @@ use audit_core::{AuditSink, BufferPool, Clock, Limits, Random, UniqueId, Usage};
 use audit_vars::Vars;
 
 use crate::metrics::Metrics;
+use crate::outcomes::Outcomes;
 use crate::retry_policy::RetryPolicy;
 
 /// How long a function waits for its logs to become durable, unless a host sets another time: long
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) persist_timeout: Duration,
     pub(crate) retry_policy: RetryPolicy,
     pub(crate) provenance: bool,
+    pub(crate) outcomes: Option<Outcomes>,
     pub(crate) usage: Mutex<Usage>,
     pub(crate) metrics: Metrics,
     pub(crate) batch_buffers: BufferPool,
@@ -70,6 +72,11 @@ impl Context {
 
     pub(crate) fn has_provenance(&self) -> bool {
         self.0.provenance
+    }
+
+    /// Where the outcomes of attempts go, if they are recorded.
+    pub(crate) fn outcomes(&self) -> Option<&Outcomes> {
+        self.0.outcomes.as_ref()
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

@@ -165,11 +165,12 @@ pub enum MutationError<E> {
         /// What the last one ran into.
         source: E,
     },
-    /// The attempt returned a transaction that an execution other than its own had sealed: a fault
-    /// of the host. It was rolled back, and the logs of the attempt are durable.
+    /// The attempt returned a transaction that an execution other than its own had sealed, or the
+    /// attempt had ended before: a fault of the host. It was rolled back, and the logs of the
+    /// attempt are durable.
     ForeignExecution,
-    /// The logs are durable, and the commit failed with this. Whether it took effect is for the
-    /// database's error to say.
+    /// The logs are durable, and the commit failed with this, or keeping the receipt before it.
+    /// Whether it took effect is for the database's error to say.
     Commit(E),
 }
 

@@ -132,6 +132,11 @@ impl AttemptLogs {
         state.ended = true;
         self.0.seal(&mut state, ()).into_parts()
     }
+
+    /// The call's id, if one was made. The next attempt has the same.
+    pub(crate) fn call(&self) -> Option<UniqueId> {
+        self.0.state().execution
+    }
 }
 
 impl PartialEq for AttemptLogs {
@@ -158,7 +163,9 @@ fn warn_of_loss(function: &FunctionName, kind: FunctionKind, logs: usize) {
 }
 
 struct State {
-    identity: Identity,
+    /// Made when it is first needed, unless the call has one already.
+    execution: Option<UniqueId>,
+    attempt: u32,
     budget: Budget,
     /// The first refusal of a log, and whose. The execution has failed for good.
     refused: Option<Box<(Refusal, Origin)>>,
@@ -251,10 +258,22 @@ impl Inner {
         state.refused = Some(Box::new((refusal, origin)));
     }
 
+    fn execution_id(&self, state: &mut State) -> UniqueId {
+        *state.execution.get_or_insert_with(|| self.context.new_id())
+    }
+
     fn seal<T>(&self, state: &mut State, value: T) -> Audited<T> {
+        let is_owed = !state.emissions.is_empty() || state.refused.is_some();
+        let seals = state.sealed.is_none() && is_owed;
+        // Receipts of mutations show the id, and provenance does. Nothing else does.
+        let has_id = self.kind == FunctionKind::Mutation || self.context.has_provenance();
+        let identity = seals.then(|| {
+            let none = UniqueId::from_bits(0);
+            let execution = if has_id { self.execution_id(state) } else { none };
+            Identity { execution, attempt: state.attempt }
+        });
         let refused = state.refused.as_deref();
-        let is_owed = !state.emissions.is_empty() || refused.is_some();
-        if state.sealed.is_none() && is_owed {
+        if let Some(identity) = identity {
             let emissions = std::mem::take(&mut state.emissions);
             let nested = std::mem::take(&mut state.nested);
             let origins: Vec<Origin> = [self.root()].into_iter().chain(nested).collect();
@@ -263,7 +282,7 @@ impl Inner {
                 emissions,
                 &origins,
                 refused.map(|(refusal, origin)| (refusal, origin)),
-                state.identity,
+                identity,
                 self.now_ms,
             )));
         }
@@ -314,7 +333,8 @@ impl<K: Audits> Execution<K> {
         let now_ms = context.clock().now_ms();
         let budget = Budget::new(*context.limits());
         let state = Mutex::new(State {
-            identity: Identity { execution: None, attempt: 1 },
+            execution: None,
+            attempt: 1,
             budget,
             refused: None,
             emissions: Vec::new(),
@@ -332,7 +352,14 @@ impl<K: Audits> Execution<K> {
     /// attempts at it have the same id, which [`AuditRuntime::new_id`](crate::AuditRuntime::new_id)
     /// makes. Provenance shows both.
     pub fn with_attempt(self, call: UniqueId, attempt: u32) -> Execution<K> {
-        self.inner.state().identity = Identity { execution: Some(call), attempt };
+        self.with_attempt_of(Some(call), attempt)
+    }
+
+    /// The same for a call that may have no id yet.
+    pub(crate) fn with_attempt_of(self, call: Option<UniqueId>, attempt: u32) -> Execution<K> {
+        let mut state = self.inner.state();
+        (state.execution, state.attempt) = (call, attempt);
+        drop(state);
         self
     }
 
@@ -367,6 +394,11 @@ impl Execution<Mutation> {
         &self.kind.request
     }
 
+    /// The call's id, as [`AuditLog::execution_id`].
+    pub fn execution_id(&self) -> UniqueId {
+        self.inner.execution_id(&mut self.inner.state())
+    }
+
     /// For the one who runs the attempts: the execution, and its logs, whatever becomes of it.
     pub(crate) fn attended(self) -> (Execution<Mutation>, AttemptLogs) {
         let Execution { inner, kind } = self;
@@ -392,7 +424,7 @@ impl<K: Audits + fmt::Debug> fmt::Debug for Execution<K> {
         f.debug_struct("Execution")
             .field("function", &self.inner.function)
             .field("kind", &self.kind)
-            .field("attempt", &self.inner.state().identity.attempt)
+            .field("attempt", &self.inner.state().attempt)
             .field("logs", &self.inner.state().emissions.len())
             .finish_non_exhaustive()
     }
@@ -467,6 +499,12 @@ impl<'e> AuditLog<'e, Mutation> {
     /// back its writes and not its logs.
     pub fn nested_mutation(&self, function: impl Into<FunctionName>) -> AuditLog<'e, Mutation> {
         self.nested(self.kind, function.into())
+    }
+
+    /// The id of this call: all attempts at it have the same, and provenance shows it. A row that
+    /// keeps it leads to the records of its change, and these to the row.
+    pub fn execution_id(&self) -> UniqueId {
+        self.inner.execution_id(&mut self.inner.state())
     }
 
     /// The request that called the mutation.

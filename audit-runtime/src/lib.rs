@@ -74,6 +74,16 @@
 //! A host with its own loop, or with functions in another language, calls
 //! [`AuditRuntime::mutation`] and [`Execution::seal_transaction`] itself.
 //!
+//! # What became of it
+//!
+//! A log is durable before its commit, and cannot say whether that came. Two things say it:
+//!
+//! - [`Transaction::keep_receipt`] is handed where the logs stand ([`LogReceipt`]), before the
+//!   commit, and writes it in the transaction itself. A row that keeps
+//!   [`AuditLog::execution_id`] leads to its records by that, and a record to its row.
+//! - [`with_outcomes`](AuditRuntimeBuilder::with_outcomes) emits a record for each attempt, after
+//!   its end: `committed`, `rolled back`, `conflict` or `failed`. A missing one means *unknown*.
+//!
 //! # Nested calls and actions
 //!
 //! A query or mutation that a function calls writes to the log that [`AuditLog::nested_query`] or
@@ -159,15 +169,18 @@
 //! # Metrics
 //!
 //! Through the `metrics` facade, to the recorder that is installed when the runtime is built:
-//! `audit_functions_refused_total` with `reason` `body`, `limit` or `not_durable`, and
-//! `audit_persists_failed_total` with `outcome` `not_persisted` or `indeterminate`.
+//! `audit_functions_refused_total` with `reason` `body`, `limit` or `not_durable`,
+//! `audit_persists_failed_total` with `outcome` `not_persisted` or `indeterminate`, and
+//! `audit_outcomes_lost_total` with `reason` `full`, `closed` or `indeterminate`.
 //!
-//! The runtime needs tokio's timer. It spawns nothing, and starts no thread.
+//! The runtime needs tokio's timer. It starts no thread, and spawns tasks only where outcomes are
+//! switched on.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod audited;
 mod context;
+mod ending;
 mod error;
 mod execution;
 #[cfg(feature = "http")]
@@ -175,6 +188,7 @@ pub mod http;
 mod metrics;
 mod mutation;
 mod ordering;
+mod outcomes;
 mod provenance;
 mod request;
 mod retry_policy;
@@ -192,8 +206,8 @@ pub mod prelude {
 }
 
 pub use audit_core::{
-    AuditSink, Clock, Limit, LimitExceeded, Limits, Outcome, Random, SinkError, SinkErrorKind,
-    UniqueId, Usage,
+    AuditSink, Clock, Limit, LimitExceeded, Limits, Outcome, Place, Random, SinkError,
+    SinkErrorKind, UniqueId, Usage,
 };
 pub use audit_vars::{
     BodyError, BodyProblem, HostValue, RequestId, Template, UserAgent, Var, Vars, body,
@@ -206,4 +220,4 @@ pub use request::RequestContext;
 pub use retry_policy::RetryPolicy;
 pub use runtime::{AuditRuntime, AuditRuntimeBuilder};
 pub use tee::Tee;
-pub use transaction::{Attempt, AuditedTransaction, FunctionError, Transaction};
+pub use transaction::{Attempt, AuditedTransaction, FunctionError, LogReceipt, Transaction};

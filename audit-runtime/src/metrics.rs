@@ -5,13 +5,29 @@ use metrics::{Counter, counter, describe_counter};
 
 use crate::error::Refusal;
 
+/// Why an outcome reaches no bucket, or nobody knows whether it does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Loss {
+    /// The queue was full.
+    Full,
+    /// The sink is closed.
+    Closed,
+    /// The sink did not say whether it has them. It is not asked again, since it would then have
+    /// them twice.
+    Indeterminate,
+}
+
 /// The handles of one runtime. They go to the recorder that is installed when it is built.
+#[derive(Clone)]
 pub(crate) struct Metrics {
     refused_for_a_body: Counter,
     refused_for_a_limit: Counter,
     refused_for_durability: Counter,
     not_persisted: Counter,
     indeterminate: Counter,
+    outcomes_without_room: Counter,
+    outcomes_after_close: Counter,
+    outcomes_indeterminate: Counter,
 }
 
 impl Metrics {
@@ -24,6 +40,11 @@ impl Metrics {
             "audit_persists_failed_total",
             "Releases whose logs the sink did not make durable, by outcome: not_persisted, indeterminate (they may be durable all the same)"
         );
+        describe_counter!(
+            "audit_outcomes_lost_total",
+            "Outcomes of mutations that are in no bucket, by reason: full (too many waited for the sink), closed (the sink was), indeterminate (the sink did not say whether it has them)"
+        );
+        let lost = |reason| counter!("audit_outcomes_lost_total", "reason" => reason);
         let refused = |reason| counter!("audit_functions_refused_total", "reason" => reason);
         let failed = |outcome| counter!("audit_persists_failed_total", "outcome" => outcome);
         Metrics {
@@ -32,6 +53,9 @@ impl Metrics {
             refused_for_durability: refused("not_durable"),
             not_persisted: failed("not_persisted"),
             indeterminate: failed("indeterminate"),
+            outcomes_without_room: lost("full"),
+            outcomes_after_close: lost("closed"),
+            outcomes_indeterminate: lost("indeterminate"),
         }
     }
 
@@ -40,6 +64,15 @@ impl Metrics {
         match refusal {
             Refusal::Body(_) => self.refused_for_a_body.increment(1),
             Refusal::Limit(_) => self.refused_for_a_limit.increment(1),
+        }
+    }
+
+    /// So many outcomes are lost, or may be.
+    pub(crate) fn outcomes_lost(&self, why: Loss, count: u64) {
+        match why {
+            Loss::Full => self.outcomes_without_room.increment(count),
+            Loss::Closed => self.outcomes_after_close.increment(count),
+            Loss::Indeterminate => self.outcomes_indeterminate.increment(count),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 
-use audit_core::UniqueId;
 use futures::FutureExt;
 
 use crate::context::Context;
@@ -28,12 +27,11 @@ where
 {
     let policy = context.retry_policy();
     let mut number = 1;
-    // Nobody sees the id if there is no provenance.
-    let call = if context.has_provenance() { context.new_id() } else { UniqueId::from_bits(0) };
+    let mut call = None;
     loop {
         let kind = Mutation::new(request.clone());
-        let execution =
-            Execution::begin(context.clone(), kind, function.clone()).with_attempt(call, number);
+        let execution = Execution::begin(context.clone(), kind, function.clone());
+        let execution = execution.with_attempt_of(call, number);
         let (execution, logs) = execution.attended();
         // What `attempt` does before it gives its future is part of the attempt.
         let attempt = async { attempt(execution).await };
@@ -53,6 +51,6 @@ where
             return Err(MutationError::Conflict { attempts: number, source: conflict });
         }
         tokio::time::sleep(policy.backoff(number, context.random().next_u64())).await;
-        number += 1;
+        (call, number) = (logs.call(), number + 1);
     }
 }

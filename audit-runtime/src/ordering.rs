@@ -5,19 +5,25 @@
 //! come between any two of them.
 
 use std::error::Error;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
-use audit_core::{Durability, SinkError, SinkErrorKind};
+use audit_core::{Durability, Place, SinkError, SinkErrorKind};
 use futures::{StreamExt, TryStreamExt, stream};
+use tracing::Instrument;
 
 use crate::audited::Audited;
 use crate::context::Context;
+use crate::ending::Ending;
 use crate::error::{MutationError, Refusal, ReleaseError};
 use crate::execution::AttemptLogs;
-use crate::provenance::FunctionName;
+use crate::outcomes::AttemptOutcome;
+use crate::provenance::{FunctionName, Identity};
 use crate::request::RequestContext;
 use crate::sealed_logs::{BATCHES_AT_ONCE, Rendered, SealedLogs};
-use crate::transaction::{Attempt, AuditedTransaction, FunctionError, Transaction, is_conflict};
+use crate::transaction::{
+    Attempt, AuditedTransaction, FunctionError, LogReceipt, Transaction, is_conflict,
+};
 
 impl<T> Audited<T> {
     /// Makes the logs durable, resolved for this request, then hands out the value.
@@ -77,15 +83,25 @@ impl<Tx: Transaction, T, E: FunctionError<Tx::Error>> AuditedTransaction<Tx, T, 
     /// Makes the logs durable, then commits; or rolls back and makes the logs durable, if the
     /// function failed or one of its logs was refused.
     ///
+    /// An attempt ends once: if its logs were released as those of an attempt that has ended, the
+    /// transaction is rolled back.
+    ///
     /// # Errors
     ///
-    /// [`MutationError::Function`], [`Release`](MutationError::Release) and
-    /// [`Commit`](MutationError::Commit).
+    /// [`MutationError::Function`], [`Release`](MutationError::Release),
+    /// [`Commit`](MutationError::Commit) and
+    /// [`ForeignExecution`](MutationError::ForeignExecution).
     ///
     /// # Cancellation
     ///
     /// Dropping the future before it commits rolls back; the logs may be durable or become so.
     /// Dropping it while it commits leaves the commit to the database; the logs are durable then.
+    /// With [outcomes](crate::AuditRuntimeBuilder::with_outcomes) the commit goes on without its
+    /// caller.
+    ///
+    /// # Panics
+    ///
+    /// If the database's adapter panics. With outcomes also if the executor ends during the commit.
     pub async fn settle(self) -> Result<Attempt<T, E>, MutationError<E>> {
         let (transaction, outcome, request) = self.into_parts();
         settle(transaction, outcome, &request).await
@@ -105,21 +121,21 @@ async fn release<V>(
     Ok(value?)
 }
 
-/// Returns once the logs are durable, as those of these requests. The caller has handed out nothing
-/// before that.
+/// Makes the logs durable, as those of these requests. Returns where they stand, if they are one
+/// batch and the sink keeps it. The caller has handed out nothing before this returns.
 ///
 /// A crash in here: some batches may be durable and the others not. No effect has taken place, so
-/// logs may speak of results that nobody got; never the other way round.
+/// logs may tell of results that nobody got; never the other way round.
 ///
-/// Dropped in here: the same, and what the sink has accepted it goes on to persist.
+/// Dropped in here: the same, and the sink goes on to persist what it has accepted.
 async fn make_durable(
     logs: Option<&SealedLogs>,
     requests: &[RequestContext],
-) -> Result<(), ReleaseError> {
-    let Some(logs) = logs else { return Ok(()) };
+) -> Result<Option<Place>, ReleaseError> {
+    let Some(logs) = logs else { return Ok(None) };
     let context = logs.context();
     let mut batches = logs.batches(requests);
-    let Some(first) = batches.next() else { return Ok(()) };
+    let Some(first) = batches.next() else { return Ok(None) };
     let all = async {
         match batches.next() {
             None => persist(context, first).await,
@@ -127,8 +143,9 @@ async fn make_durable(
                 let all = stream::iter([first, second].into_iter().chain(batches));
                 all.map(|rendered| persist(context, rendered))
                     .buffer_unordered(BATCHES_AT_ONCE)
-                    .try_for_each(|()| async { Ok(()) })
+                    .try_for_each(|_place| async { Ok(()) })
                     .await
+                    .map(|()| None)
             }
         }
     };
@@ -142,9 +159,9 @@ async fn make_durable(
         )),
     };
     match in_time {
-        Ok(()) => {
+        Ok(place) => {
             logs.set_durable();
-            Ok(())
+            Ok(place)
         }
         Err(error) => {
             context.metrics().not_durable(error.outcome());
@@ -153,60 +170,144 @@ async fn make_durable(
     }
 }
 
-async fn persist(context: &Context, Rendered { batch, usage }: Rendered) -> Result<(), SinkError> {
+async fn persist(
+    context: &Context,
+    Rendered { batch, usage }: Rendered,
+) -> Result<Option<Place>, SinkError> {
     let receipt = context.sink().persist(batch).await?;
     match receipt.durability {
         // Nothing was emitted, so nothing is metered.
         Durability::Discarded => {}
         Durability::Journaled | Durability::Delivered => context.meter(usage),
     }
-    Ok(())
+    Ok(receipt.place)
 }
 
 /// Ends one attempt at a mutation: its logs become durable, and it commits if it may.
 ///
 /// Dropped in here before the commit: the transaction is dropped with it, and so rolled back.
 async fn settle<Tx: Transaction, T, E: FunctionError<Tx::Error>>(
-    transaction: Tx,
-    outcome: Audited<Result<T, E>>,
+    mut transaction: Tx,
+    result: Audited<Result<T, E>>,
     request: &RequestContext,
 ) -> Result<Attempt<T, E>, MutationError<E>> {
-    let (outcome, logs) = outcome.into_parts();
-    let logs = logs.as_deref();
-    let requests = std::slice::from_ref(request);
-    match outcome {
-        Ok(Ok(value)) => {
-            // A crash before this line returns: nothing is committed. The logs may be durable and
-            // then tell of an attempt without a result. They must not become durable after the
-            // commit: a crash in between would leave a change that nobody can be held to account
-            // for.
-            if let Err(error) = make_durable(logs, requests).await {
-                roll_back(transaction).await;
-                return Err(MutationError::Release(error));
-            }
-            // A crash from here on: the logs are durable, and whether the change is there is the
-            // database's to say.
-            match transaction.commit().await {
-                Ok(()) => Ok(Attempt::Committed(value)),
-                Err(error) if Tx::is_conflict(&error) => Ok(Attempt::Conflict(error.into())),
-                Err(error) => Err(MutationError::Commit(error.into())),
-            }
-        }
+    let (result, logs) = result.into_parts();
+    let (logs, requests) = (logs.as_ref(), std::slice::from_ref(request));
+    let value = match result {
+        Ok(Ok(value)) => value,
         Ok(Err(error)) => {
             // Rolling back first releases the database's locks while the sink works. A crash in
             // between: no effect, no answer to the caller, and no logs, as if the function had not
             // come this far.
+            let ending = Ending::new(logs, failure::<Tx, E>(&error));
             roll_back(transaction).await;
-            make_durable(logs, requests).await.map_err(MutationError::Release)?;
-            failed::<Tx, T, E>(error)
+            end_without_effect(ending, logs, requests).await?;
+            return failed::<Tx, T, E>(error);
         }
         Err(refusal) => {
             // The function may have caught the error of `audit` and succeeded; it fails all the
             // same, and what it had emitted before is durable before anyone hears of that.
+            let ending = Ending::new(logs, AttemptOutcome::Failed);
             roll_back(transaction).await;
-            make_durable(logs, requests).await.map_err(MutationError::Release)?;
-            Err(MutationError::Release(refusal.into()))
+            end_without_effect(ending, logs, requests).await?;
+            return Err(MutationError::Release(refusal.into()));
         }
+    };
+    let mut ending = Ending::new(logs, AttemptOutcome::RolledBack);
+    if !ending.may_commit() {
+        // An outcome was told for this attempt, or is about to be. A commit would prove it wrong.
+        roll_back(transaction).await;
+        return Err(MutationError::ForeignExecution);
+    }
+    // A crash before this line returns: nothing is committed. The logs may be durable and then tell
+    // of an attempt without a result. They must not become durable after the commit: a crash in
+    // between would leave a change that nobody can be held to account for.
+    let place = match make_durable(logs.map(Arc::as_ref), requests).await {
+        Ok(place) => place,
+        Err(error) => {
+            ending.note_undurable(&error);
+            roll_back(transaction).await;
+            return Err(MutationError::Release(error));
+        }
+    };
+    if let (Some(logs), Some(place)) = (logs, place) {
+        let Identity { execution, attempt } = logs.identity();
+        let receipt = LogReceipt { execution, attempt, place };
+        // A crash in here: nothing is committed, so no receipt is kept.
+        if let Err(error) = transaction.keep_receipt(&receipt).await {
+            let is_conflict = Tx::is_conflict(&error);
+            if is_conflict {
+                ending.set(Some(AttemptOutcome::Conflict));
+            }
+            roll_back(transaction).await;
+            return uncommitted(is_conflict, error);
+        }
+    }
+    match commit(transaction, ending).await {
+        Ok(()) => Ok(Attempt::Committed(value)),
+        Err(error) => uncommitted(Tx::is_conflict(&error), error),
+    }
+}
+
+/// Commits a transaction whose logs are durable, and records what became of it.
+///
+/// A crash in here: the logs are durable, and only the database knows whether the change is there.
+/// An outcome that was not durable yet is lost, so a missing one never means that nothing was
+/// committed.
+async fn commit<Tx: Transaction>(transaction: Tx, mut ending: Ending) -> Result<(), Tx::Error> {
+    let Some(outcomes) = ending.outcomes() else { return transaction.commit().await };
+    let under_way = outcomes.commit_begins();
+    let committing = async move {
+        // From here on only the database's answer says what became of the attempt.
+        ending.set(None);
+        let result = transaction.commit().await;
+        ending.set(match &result {
+            Ok(()) => Some(AttemptOutcome::Committed),
+            Err(error) if Tx::is_conflict(error) => Some(AttemptOutcome::Conflict),
+            Err(error) if Tx::is_rolled_back(error) => Some(AttemptOutcome::RolledBack),
+            Err(_) => None,
+        });
+        // The outcome is queued before a drain hears that the commit is over.
+        drop(ending);
+        drop(under_way);
+        result
+    };
+    // In a task of its own: a caller that goes away would take the outcome with it.
+    let task = tokio::spawn(committing.in_current_span());
+    match task.await.map_err(|error| error.try_into_panic()) {
+        Ok(result) => result,
+        Err(Ok(panic)) => resume_unwind(panic),
+        Err(Err(_)) => panic!("the executor ended while a transaction was committing"),
+    }
+}
+
+/// The outcome of an attempt whose function failed with this error.
+fn failure<Tx: Transaction, E: FunctionError<Tx::Error>>(error: &E) -> AttemptOutcome {
+    if is_conflict::<Tx, E>(error) { AttemptOutcome::Conflict } else { AttemptOutcome::Failed }
+}
+
+/// Makes the logs of an attempt durable whose transaction is rolled back.
+async fn end_without_effect<E>(
+    mut ending: Ending,
+    logs: Option<&Arc<SealedLogs>>,
+    requests: &[RequestContext],
+) -> Result<(), MutationError<E>> {
+    let durable = make_durable(logs.map(Arc::as_ref), requests).await;
+    durable.map(drop).map_err(|error| {
+        ending.note_undurable(&error);
+        MutationError::Release(error)
+    })
+}
+
+/// The end of an attempt that did not commit for an error of the database.
+fn uncommitted<T, D, E: From<D>>(
+    is_conflict: bool,
+    error: D,
+) -> Result<Attempt<T, E>, MutationError<E>> {
+    if is_conflict {
+        Ok(Attempt::Conflict(error.into()))
+    } else {
+        Err(MutationError::Commit(error.into()))
     }
 }
 
@@ -234,42 +335,50 @@ pub(crate) async fn end_attempt<Tx: Transaction, T, E: FunctionError<Tx::Error>>
         // was sealed. It commits nothing, and whatever either of them logged becomes durable.
         Ok(foreign) => {
             let (transaction, logs, foreign_request) = foreign.give_up();
+            let ending = Ending::new(logs.as_ref(), AttemptOutcome::RolledBack);
             roll_back(transaction).await;
-            let released = salvage(ended, request).await;
-            let foreign = make_durable(logs.as_deref(), std::slice::from_ref(&foreign_request));
-            foreign.await.and(released).map_err(MutationError::Release)?;
+            let released = salvage(ended, AttemptOutcome::RolledBack, request).await;
+            end_without_effect(ending, logs.as_ref(), &[foreign_request]).await?;
+            released.map_err(MutationError::Release)?;
             Err(MutationError::ForeignExecution)
         }
-        // It was not sealed, or that came to nothing, and its transaction is gone. Its logs become
-        // durable before anyone hears of the failure, since a failure is a result too.
+        // It was not sealed, or was sealed and dropped, and its transaction is gone. Its logs
+        // become durable before anyone hears of the failure, since a failure is a result too.
         Err(error) => {
-            salvage(ended, request).await.map_err(MutationError::Release)?;
+            let outcome = failure::<Tx, E>(&error);
+            salvage(ended, outcome, request).await.map_err(MutationError::Release)?;
             failed::<Tx, T, E>(error)
         }
     }
 }
 
 /// The same for one that panicked. The panic is the answer whatever happens to the logs, so a loss
-/// is said aside.
+/// goes to the operator's log.
 pub(crate) async fn end_panicked(
     function: &FunctionName,
     attempt: &AttemptLogs,
     request: &RequestContext,
 ) {
-    if let Err(error @ ReleaseError::NotDurable(_)) = salvage(attempt.end(), request).await {
+    let salvaged = salvage(attempt.end(), AttemptOutcome::Failed, request).await;
+    if let Err(error @ ReleaseError::NotDurable(_)) = salvaged {
         let source = error.source().map(ToString::to_string);
         tracing::error!(%function, %error, source, "the audit logs of a function that panicked may be lost");
     }
 }
 
-/// Makes the logs of an attempt durable that has no effect, unless it did so itself. Says so if a
-/// log was refused: that is then why it failed.
+/// Makes the logs of an attempt durable that has no effect, unless a release already did. Fails if
+/// a log was refused: that is then why the attempt failed.
 async fn salvage(
-    (outcome, logs): (Result<(), Refusal>, Option<Arc<SealedLogs>>),
+    (refused, logs): (Result<(), Refusal>, Option<Arc<SealedLogs>>),
+    outcome: AttemptOutcome,
     request: &RequestContext,
 ) -> Result<(), ReleaseError> {
+    let outcome = if refused.is_err() { AttemptOutcome::Failed } else { outcome };
+    let mut ending = Ending::new(logs.as_ref(), outcome);
     let logs = logs.filter(|logs| !logs.are_durable());
-    release(outcome, logs.as_deref(), std::slice::from_ref(request)).await
+    let durable = make_durable(logs.as_deref(), std::slice::from_ref(request)).await;
+    durable.inspect_err(|error| ending.note_undurable(error))?;
+    Ok(refused?)
 }
 
 /// Undoes a transaction. If that fails there is nothing left to do: it was not committed, and the

@@ -102,16 +102,14 @@ pub(crate) struct Origin {
 /// Which execution: a call of a function, and which attempt at it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Identity {
-    /// Made when it is first needed, unless several attempts share one.
-    pub(crate) execution: Option<UniqueId>,
+    pub(crate) execution: UniqueId,
     /// Counted from 1.
     pub(crate) attempt: u32,
 }
 
 /// Turns logs into records that say where they come from.
 pub(crate) struct Provenance {
-    execution: UniqueId,
-    attempt: u32,
+    identity: Identity,
     /// For each origin the member, from its comma up to the value of `replay`.
     members: Vec<Vec<u8>>,
 }
@@ -129,7 +127,8 @@ const MAX_REST_BYTES: usize =
 const _: () = assert!(MAX_NAME_JSON_BYTES + MAX_REST_BYTES < MAX_ADDED_BYTES);
 
 impl Provenance {
-    pub(crate) fn new(execution: UniqueId, attempt: u32, origins: &[Origin]) -> Provenance {
+    pub(crate) fn new(identity: Identity, origins: &[Origin]) -> Provenance {
+        let Identity { execution, attempt } = identity;
         let member = |Origin { kind, function }: &Origin| {
             let function = bounded_json(function.as_str());
             format!(
@@ -137,7 +136,7 @@ impl Provenance {
             )
             .into_bytes()
         };
-        Provenance { execution, attempt, members: origins.iter().map(member).collect() }
+        Provenance { identity, members: origins.iter().map(member).collect() }
     }
 
     /// Adds the member to the body that stands in `record` from `start` on.
@@ -172,7 +171,8 @@ impl RefusalRecord {
         let head = format!(
             r#"{{"$audit":{{"event":"refused","function":{function},"kind":"{kind}","reason":{reason},"at":"#
         );
-        let provenance = provenance.map(|Provenance { execution, attempt, members: _ }| {
+        let provenance = provenance.map(|Provenance { identity, members: _ }| {
+            let Identity { execution, attempt } = identity;
             format!(r#","execution":"{execution}","attempt":{attempt},"replay":"#)
         });
         RefusalRecord { head, provenance }
@@ -225,7 +225,8 @@ mod tests {
             name in "(?s:.{0,600}|[\\x00-\\x1f]{0,600})", attempt: u32, id: u128, replay: bool,
         ) {
             let origin = Origin { kind: FunctionKind::Mutation, function: name.clone().into() };
-            let provenance = Provenance::new(UniqueId::from_bits(id), attempt, &[origin]);
+            let identity = Identity { execution: UniqueId::from_bits(id), attempt };
+            let provenance = Provenance::new(identity, &[origin]);
             for body in ["{}", r#"{"a":{"b":1}}"#] {
                 let mut record = b"before\n".to_vec();
                 record.extend_from_slice(body.as_bytes());

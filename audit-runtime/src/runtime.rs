@@ -12,6 +12,7 @@ use crate::error::MutationError;
 use crate::execution::{Action, Execution, Mutation, Query};
 use crate::metrics::Metrics;
 use crate::mutation;
+use crate::outcomes::Outcomes;
 use crate::provenance::FunctionName;
 use crate::request::RequestContext;
 use crate::retry_policy::RetryPolicy;
@@ -33,7 +34,7 @@ impl AuditRuntime {
 
     /// A runtime to be set up.
     pub fn builder(sink: Arc<dyn AuditSink>) -> AuditRuntimeBuilder {
-        AuditRuntimeBuilder(Shared {
+        let shared = Shared {
             sink,
             limits: Limits::default(),
             vars: Vars::new(),
@@ -42,10 +43,12 @@ impl AuditRuntime {
             persist_timeout: DEFAULT_PERSIST_TIMEOUT,
             retry_policy: RetryPolicy::default(),
             provenance: false,
+            outcomes: None,
             usage: Mutex::default(),
             metrics: Metrics::new(),
             batch_buffers: batch_buffers(),
-        })
+        };
+        AuditRuntimeBuilder { shared, outcomes: false }
     }
 
     /// Begins a query. It ends with [`Execution::seal`].
@@ -157,6 +160,21 @@ impl AuditRuntime {
         self.context.new_id()
     }
 
+    /// Returns once all [outcomes](AuditRuntimeBuilder::with_outcomes) of mutations are durable or
+    /// lost, those of commits under way included; at once where outcomes are switched off. A host
+    /// that ends calls it after its last mutation and before it closes the sink.
+    ///
+    /// It waits while the sink fails, so the caller puts a limit on it.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn drain_outcomes(&self) {
+        if let Some(outcomes) = self.context.outcomes() {
+            outcomes.drain().await;
+        }
+    }
+
     /// What was made durable through this runtime so far.
     pub fn usage(&self) -> Usage {
         self.context.usage()
@@ -195,43 +213,46 @@ impl fmt::Debug for AuditRuntime {
 }
 
 /// Sets up an [`AuditRuntime`].
-pub struct AuditRuntimeBuilder(Shared);
+pub struct AuditRuntimeBuilder {
+    shared: Shared,
+    outcomes: bool,
+}
 
 impl AuditRuntimeBuilder {
     /// What one execution may emit. The default is that of [`Limits`].
     pub fn with_limits(mut self, limits: Limits) -> AuditRuntimeBuilder {
-        self.0.limits = limits;
+        self.shared.limits = limits;
         self
     }
 
     /// The variables that bodies may use. The default is the four built-in ones.
     pub fn with_vars(mut self, vars: Vars) -> AuditRuntimeBuilder {
-        self.0.vars = vars;
+        self.shared.vars = vars;
         self
     }
 
     /// Where the time comes from. The default is the system's clock.
     pub fn with_clock(mut self, clock: impl Clock) -> AuditRuntimeBuilder {
-        self.0.clock = Arc::new(clock);
+        self.shared.clock = Arc::new(clock);
         self
     }
 
     /// Where random bits come from. The default is the operating system.
     pub fn with_random(mut self, random: impl Random) -> AuditRuntimeBuilder {
-        self.0.random = Arc::new(random);
+        self.shared.random = Arc::new(random);
         self
     }
 
     /// How long a function waits for its logs to become durable before it fails. The default is 30
     /// seconds. A sink that has a shorter limit of its own can say better what it waited for.
     pub fn with_persist_timeout(mut self, timeout: Duration) -> AuditRuntimeBuilder {
-        self.0.persist_timeout = timeout;
+        self.shared.persist_timeout = timeout;
         self
     }
 
     /// How [`run_mutation`](AuditRuntime::run_mutation) meets write conflicts.
     pub fn with_retry_policy(mut self, policy: RetryPolicy) -> AuditRuntimeBuilder {
-        self.0.retry_policy = policy;
+        self.shared.retry_policy = policy;
         self
     }
 
@@ -241,18 +262,50 @@ impl AuditRuntimeBuilder {
     /// result. It does not count towards limits or usage. The default is no: a log is the body and
     /// nothing else.
     pub fn with_provenance(mut self, provenance: bool) -> AuditRuntimeBuilder {
-        self.0.provenance = provenance;
+        self.shared.provenance = provenance;
+        self
+    }
+
+    /// Whether a record says what became of each attempt at a mutation that logged something:
+    /// `{"$audit":{"execution":"<id>","attempt":1,"outcome":"committed"}}`, or `"rolled back"`,
+    /// `"conflict"`, `"failed"`. Switches provenance on, since that names the attempt in its logs.
+    ///
+    /// The record follows the effect, with others of the same second, and no caller waits for it.
+    /// It is lost if the process dies before, so a missing one means *unknown*, never *rolled
+    /// back*. There is none where the database does not say whether it committed (see
+    /// [`Transaction::is_rolled_back`](crate::Transaction::is_rolled_back)), and none for a mutation
+    /// that is sealed without a transaction. At most 65,536 wait for the sink, 2 MiB; beyond that,
+    /// and where the sink does not say whether it has them, outcomes are lost and counted in
+    /// `audit_outcomes_lost_total`. A host that ends calls
+    /// [`drain_outcomes`](AuditRuntime::drain_outcomes) first.
+    ///
+    /// Transactions then commit in a task of their own, so that the outcome is recorded even if the
+    /// caller goes away meanwhile. Outcomes count towards no limit and no usage. The default is no.
+    pub fn with_outcomes(mut self, outcomes: bool) -> AuditRuntimeBuilder {
+        self.outcomes = outcomes;
         self
     }
 
     /// The runtime.
     pub fn build(self) -> AuditRuntime {
-        AuditRuntime { context: Context::new(self.0) }
+        let AuditRuntimeBuilder { mut shared, outcomes } = self;
+        if outcomes {
+            shared.provenance = true;
+            shared.outcomes = Some(Outcomes::new(
+                Arc::clone(&shared.sink),
+                Arc::clone(&shared.clock),
+                Arc::clone(&shared.random),
+                shared.metrics.clone(),
+            ));
+        }
+        AuditRuntime { context: Context::new(shared) }
     }
 }
 
 impl fmt::Debug for AuditRuntimeBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuditRuntimeBuilder").field("sink", &self.0.sink).finish_non_exhaustive()
+        f.debug_struct("AuditRuntimeBuilder")
+            .field("sink", &self.shared.sink)
+            .finish_non_exhaustive()
     }
 }

@@ -24,6 +24,9 @@ pub(crate) struct SealedLogs {
     /// Stands for a function that failed for a log that was refused and has emitted nothing.
     refusal: Option<RefusalRecord>,
     provenance: Option<Provenance>,
+    identity: Identity,
+    /// Whether the end of the attempt was claimed.
+    has_end: AtomicBool,
     now_ms: i64,
     /// Whether a first release was begun. From then on every release is a replay, also if that one
     /// failed: it may have been persisted all the same.
@@ -66,10 +69,7 @@ impl SealedLogs {
         identity: Identity,
         now_ms: i64,
     ) -> SealedLogs {
-        let provenance = context.has_provenance().then(|| {
-            let id = identity.execution.unwrap_or_else(|| context.new_id());
-            Provenance::new(id, identity.attempt, origins)
-        });
+        let provenance = context.has_provenance().then(|| Provenance::new(identity, origins));
         let refusal = refused.filter(|_| emissions.is_empty()).map(|(refusal, origin)| {
             RefusalRecord::new(origin, &refusal.to_string(), provenance.as_ref())
         });
@@ -82,6 +82,8 @@ impl SealedLogs {
             emissions,
             refusal,
             provenance,
+            identity,
+            has_end: AtomicBool::new(false),
             now_ms,
             released: AtomicBool::new(false),
             bound_bytes,
@@ -91,6 +93,27 @@ impl SealedLogs {
 
     pub(crate) fn context(&self) -> &Context {
         &self.context
+    }
+
+    /// Which execution they are of, and which attempt at it.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Whether the caller is the one to end the attempt: the first one is. Relaxed, since nothing
+    /// else is published with it.
+    pub(crate) fn claim_end(&self) -> bool {
+        !self.has_end.swap(true, Ordering::Relaxed)
+    }
+
+    /// Undoes [`claim_end`](Self::claim_end).
+    pub(crate) fn give_end_back(&self) {
+        self.has_end.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a release was begun: from then on the sink may have them.
+    pub(crate) fn were_released(&self) -> bool {
+        self.released.load(Ordering::Relaxed)
     }
 
     /// How many records a release to one request has.

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use audit_core::{Place, UniqueId};
+
 use crate::audited::Audited;
 use crate::execution::{AttemptLogs, Execution, Mutation};
 use crate::request::RequestContext;
@@ -15,10 +17,27 @@ use crate::sealed_logs::SealedLogs;
 /// - Nothing that was done in it is visible to others before `commit` returned `Ok`.
 /// - Dropping it without `commit` rolls it back.
 /// - `commit` that fails with a [conflict](Self::is_conflict) has committed nothing.
-pub trait Transaction: Send {
+/// - A future of these methods that is dropped leaves the transaction as dropping it does, except
+///   that nobody knows what becomes of a `commit`.
+pub trait Transaction: Send + 'static {
     /// The database's error. That of the functions which run in the transaction is their own: see
     /// [`FunctionError`].
     type Error: Error + Send + 'static;
+
+    /// Writes where the logs of this attempt stand, in the transaction itself: the receipt is
+    /// visible exactly if the changes are. So changes lead to their records, records to their
+    /// changes, and after a crash the receipts say which attempts committed.
+    ///
+    /// Called once the logs are durable, right before `commit`; not if there are none, or if the
+    /// sink discards them. After an error the transaction is rolled back. The default keeps
+    /// nothing.
+    fn keep_receipt(
+        &mut self,
+        receipt: &LogReceipt,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        let LogReceipt { .. } = receipt;
+        std::future::ready(Ok(()))
+    }
 
     /// Makes it visible and durable.
     fn commit(self) -> impl Future<Output = Result<(), Self::Error>> + Send;
@@ -30,6 +49,33 @@ pub trait Transaction: Send {
     /// changed the same data, and running the function again from the start may succeed. In
     /// PostgreSQL: SQLSTATE 40001 and 40P01.
     fn is_conflict(error: &Self::Error) -> bool;
+
+    /// Whether a `commit` that failed with this error has certainly committed nothing. Then
+    /// [outcomes](crate::AuditRuntimeBuilder::with_outcomes) record the attempt as rolled back;
+    /// otherwise they record nothing, since nobody knows. The default says so of conflicts alone.
+    fn is_rolled_back(error: &Self::Error) -> bool {
+        Self::is_conflict(error)
+    }
+}
+
+/// Where the logs of one attempt at a mutation stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogReceipt {
+    /// The id of the call, as [`AuditLog::execution_id`](crate::AuditLog::execution_id) and
+    /// provenance have it.
+    pub execution: UniqueId,
+    /// Which attempt at the call, counted from 1.
+    pub attempt: u32,
+    /// Its records: their stream, the first one's number, and how many there are.
+    pub place: Place,
+}
+
+impl LogReceipt {
+    /// A receipt, for an adapter that reads what it kept.
+    pub fn new(execution: UniqueId, attempt: u32, place: Place) -> LogReceipt {
+        LogReceipt { execution, attempt, place }
+    }
 }
 
 /// The error of a function that runs in a transaction whose database fails with `D`.

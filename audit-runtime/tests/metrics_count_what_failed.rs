@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
+use audit_core::AuditSink;
 use audit_core::testing::{MemoryFault, MemorySink};
-use audit_runtime::{AuditRuntime, body};
+use audit_runtime::{AuditRuntime, Transaction, body};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 /// Each counter with its label.
@@ -57,4 +59,55 @@ fn refused_functions_and_failed_persists_by_reason() {
         sealed.release(&request).await.unwrap();
     });
     assert_eq!(counted(), ([1, 1, 3], [1, 2]));
+}
+
+#[test]
+fn lost_outcomes_are_counted_by_reason() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let sink = Arc::new(MemorySink::new());
+    let build = || AuditRuntime::builder(Arc::clone(&sink) as _).with_outcomes(true).build();
+    let runtime = metrics::with_local_recorder(&recorder, build);
+    let counted = || {
+        let all = counters(&snapshotter);
+        ["full", "closed", "indeterminate"]
+            .map(|reason| all[&format!("audit_outcomes_lost_total {reason}")])
+    };
+    assert_eq!(counted(), [0; 3]);
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    tokio.block_on(async {
+        let mutate = async || {
+            let execution = runtime.mutation("f", runtime.new_request());
+            execution.log().audit(&body!({})).unwrap();
+            execution.seal_transaction(Tx, Ok::<_, fmt::Error>(())).settle().await.unwrap();
+        };
+        sink.script([MemoryFault::None, MemoryFault::FailAfter]);
+        mutate().await;
+        runtime.drain_outcomes().await;
+        assert_eq!(counted(), [0, 0, 1]);
+        mutate().await;
+        mutate().await;
+        sink.close().await.unwrap();
+        runtime.drain_outcomes().await;
+        assert_eq!(counted(), [0, 2, 0]);
+    });
+}
+
+/// A transaction without a database.
+struct Tx;
+
+impl Transaction for Tx {
+    type Error = fmt::Error;
+
+    async fn commit(self) -> Result<(), fmt::Error> {
+        Ok(())
+    }
+
+    async fn rollback(self) -> Result<(), fmt::Error> {
+        Ok(())
+    }
+
+    fn is_conflict(_: &fmt::Error) -> bool {
+        false
+    }
 }

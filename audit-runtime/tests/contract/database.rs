@@ -2,10 +2,11 @@
 //! many records were durable at that very moment.
 
 use std::fmt;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
 
 use audit_core::testing::MemorySink;
-use audit_runtime::{AuditError, Transaction};
+use audit_runtime::{AuditError, LogReceipt, Transaction};
 use tokio::task::yield_now;
 
 use Step::*;
@@ -35,8 +36,36 @@ struct State {
     value: i64,
     version: u64,
     history: Vec<(Step, usize)>,
-    commits_fail: bool,
+    commits: Commits,
+    receipts: Receipts,
+    /// Those of committed transactions.
+    kept: Vec<LogReceipt>,
     rollbacks_fail: bool,
+}
+
+/// How commits end that conflict with no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Commits {
+    #[default]
+    Succeed,
+    /// Nothing is committed, and the error does not say so.
+    Fail,
+    /// All is committed, and the error does not say so.
+    FailAfterwards,
+    /// Nothing is committed, and the error says so.
+    Break,
+    Panic,
+    PanicAfterwards,
+}
+
+/// How keeping a receipt ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Receipts {
+    #[default]
+    Kept,
+    Fail,
+    Conflict,
+    Panic,
 }
 
 impl Database {
@@ -50,6 +79,7 @@ impl Database {
             database: self.clone(),
             read_version: state.version,
             value: state.value,
+            receipt: None,
             open: true,
         });
         self.record(Began);
@@ -80,8 +110,17 @@ impl Database {
         self.with(|state| state.version += 1);
     }
 
-    pub(crate) fn let_commits_fail(&self, fail: bool) {
-        self.with(|state| state.commits_fail = fail);
+    pub(crate) fn let_commits(&self, commits: Commits) {
+        self.with(|state| state.commits = commits);
+    }
+
+    pub(crate) fn let_receipts(&self, receipts: Receipts) {
+        self.with(|state| state.receipts = receipts);
+    }
+
+    /// The receipts of committed transactions, in order.
+    pub(crate) fn receipts(&self) -> Vec<LogReceipt> {
+        self.with(|state| state.kept.clone())
     }
 
     pub(crate) fn let_rollbacks_fail(&self, fail: bool) {
@@ -103,6 +142,7 @@ pub(crate) struct Tx {
     database: Database,
     read_version: u64,
     value: i64,
+    receipt: Option<LogReceipt>,
     open: bool,
 }
 
@@ -118,6 +158,8 @@ impl Tx {
 pub(crate) enum DbError {
     Conflict,
     Disk,
+    /// A commit broke a rule, and was rolled back.
+    Broken,
     /// What a function fails with by itself.
     Function,
     /// What a function fails with that does not catch an error of `audit`.
@@ -138,28 +180,46 @@ impl From<AuditError> for DbError {
     }
 }
 
-/// `commit` and `rollback` wait before they act and before they answer: moments at which a caller
-/// can go away.
+/// Its methods wait before they act and before they answer: moments at which a caller can go away.
 impl Transaction for Tx {
     type Error = DbError;
+
+    async fn keep_receipt(&mut self, receipt: &LogReceipt) -> Result<(), DbError> {
+        yield_now().await;
+        self.receipt = Some(*receipt);
+        yield_now().await;
+        match self.database.with(|state| state.receipts) {
+            Receipts::Kept => Ok(()),
+            Receipts::Fail => Err(DbError::Disk),
+            Receipts::Conflict => Err(DbError::Conflict),
+            Receipts::Panic => resume_unwind(Box::new("keep_receipt")),
+        }
+    }
 
     async fn commit(mut self) -> Result<(), DbError> {
         yield_now().await;
         self.open = false;
-        let (step, result) = self.database.with(|state| {
-            if state.commits_fail {
-                return (CommitFailed, Err(DbError::Disk));
+        let (step, commits) = self.database.with(|state| {
+            if [Commits::Fail, Commits::Break, Commits::Panic].contains(&state.commits) {
+                return (CommitFailed, state.commits);
             }
             if state.version != self.read_version {
-                return (Conflicted, Err(DbError::Conflict));
+                return (Conflicted, state.commits);
             }
             state.version += 1;
             state.value = self.value;
-            (Committed, Ok(()))
+            state.kept.extend(self.receipt);
+            (Committed, state.commits)
         });
         self.database.record(step);
         yield_now().await;
-        result
+        match (step, commits) {
+            (Conflicted, _) => Err(DbError::Conflict),
+            (_, Commits::Succeed) => Ok(()),
+            (_, Commits::Fail | Commits::FailAfterwards) => Err(DbError::Disk),
+            (_, Commits::Break) => Err(DbError::Broken),
+            (_, Commits::Panic | Commits::PanicAfterwards) => resume_unwind(Box::new("commit")),
+        }
     }
 
     async fn rollback(mut self) -> Result<(), DbError> {
@@ -172,6 +232,10 @@ impl Transaction for Tx {
 
     fn is_conflict(error: &DbError) -> bool {
         *error == DbError::Conflict
+    }
+
+    fn is_rolled_back(error: &DbError) -> bool {
+        matches!(error, DbError::Conflict | DbError::Broken)
     }
 }
 

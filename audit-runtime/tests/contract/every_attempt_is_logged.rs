@@ -11,7 +11,7 @@ use futures::FutureExt;
 use serde_json::json;
 
 use crate::database::Step::*;
-use crate::database::{DbError, Tx};
+use crate::database::{Commits, DbError, Tx};
 use crate::host::*;
 
 type Sealed<T> = Result<AuditedTransaction<Tx, T>, DbError>;
@@ -111,7 +111,7 @@ async fn a_function_that_fails_is_rolled_back_logged_and_not_retried() {
 #[tokio::test]
 async fn a_commit_that_fails_for_another_reason_is_not_retried() {
     let host = host();
-    host.database.let_commits_fail(true);
+    host.database.let_commits(Commits::Fail);
     let error = host.increment().await.unwrap_err();
     assert!(matches!(error, MutationError::Commit(DbError::Disk)), "{error:?}");
     assert_eq!(host.database.history(), [(Began, 0), (CommitFailed, 1)]);

@@ -5,7 +5,7 @@ use std::fmt;
 
 use audit_runtime::{AuditError, Execution, FunctionError, Mutation, MutationError, body};
 
-use crate::database::{DbError, Step, Tx};
+use crate::database::{Commits, DbError, Step, Tx};
 use crate::host::{Host, alice};
 
 #[derive(Debug)]
@@ -87,11 +87,11 @@ async fn another_error_is_the_answer() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_commit_is_turned_into_it() {
     let host = Host::new();
-    host.database.let_commits_fail(true);
+    host.database.let_commits(Commits::Fail);
     let error = run(&host, |tx| Ok(tx.add(1))).await.unwrap_err();
     let disk = matches!(error, MutationError::Commit(RenameError::Database(DbError::Disk)));
     assert!(disk, "{error:?}");
-    host.database.let_commits_fail(false);
+    host.database.let_commits(Commits::Succeed);
 
     let interfered = |tx: &mut Tx| {
         host.database.interfere();

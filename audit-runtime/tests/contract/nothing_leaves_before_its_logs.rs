@@ -12,8 +12,8 @@ use audit_runtime::{
 use futures::FutureExt;
 use tokio::time::Instant;
 
-use crate::database::DbError;
 use crate::database::Step::*;
+use crate::database::{Commits, DbError};
 use crate::host::*;
 
 const PERSIST_TIMEOUT: Duration = Duration::from_secs(3);
@@ -179,7 +179,7 @@ async fn a_failure_releases_its_locks_then_logs_then_answers() {
 #[tokio::test]
 async fn a_failure_that_is_answered_has_its_logs_in_the_sink() {
     let host = host();
-    host.database.let_commits_fail(true);
+    host.database.let_commits(Commits::Fail);
     assert!(matches!(host.increment().await, Err(MutationError::Commit(DbError::Disk))));
     let attempt = async |execution: Execution<Mutation>| {
         execution.log().audit(&body!({}))?;

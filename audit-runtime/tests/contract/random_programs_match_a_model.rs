@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::database::{DbError, Step as DbStep};
+use crate::database::{Commits, DbError, Step as DbStep};
 use crate::host::*;
 use crate::program::*;
 
@@ -278,7 +278,7 @@ impl Failure {
             DbError::Function => Failure::Function,
             DbError::Conflict => Failure::Conflict,
             DbError::Audit(_) => Failure::Audit,
-            DbError::Disk => panic!("a function does not fail with that"),
+            DbError::Disk | DbError::Broken => panic!("a function does not fail with that"),
         }
     }
 }
@@ -304,7 +304,10 @@ impl MutationPlan {
             if plan.commit == CommitPlan::Conflicts {
                 host.database.interfere();
             }
-            host.database.let_commits_fail(plan.commit == CommitPlan::Fails);
+            host.database.let_commits(match plan.commit {
+                CommitPlan::Fails => Commits::Fail,
+                CommitPlan::Succeeds | CommitPlan::Conflicts => Commits::Succeed,
+            });
             host.database.let_rollbacks_fail(plan.rollbacks_fail);
             match (plan.way, result) {
                 (Way::Early, Err(error)) => Err(error),
