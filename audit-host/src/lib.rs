@@ -42,5 +42,5 @@ pub use output::Output;
 pub use serve::{ServeLimits, serve};
 pub use shown::Shown;
 pub use shutdown::{
-    CloseError, EXIT_STOPPED, EXIT_UNDELIVERED, Shutdown, StoppedError, close, exit,
+    CloseError, EXIT_STOPPED, EXIT_UNDELIVERED, Shutdown, StoppedError, close, close_after, exit,
 };

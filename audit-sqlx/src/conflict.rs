@@ -1,9 +1,12 @@
-//! Which errors of a database are conflicts.
+//! Which errors of a database are conflicts, and which say that nothing was committed.
 
 /// `SQLITE_BUSY` and `SQLITE_LOCKED`, of which extended result codes have the low byte.
 /// <https://www.sqlite.org/rescode.html>
 const SQLITE_BUSY: u32 = 5;
 const SQLITE_LOCKED: u32 = 6;
+
+/// `SQLITE_CONSTRAINT`: a deferred one is checked by the commit.
+const SQLITE_CONSTRAINT: u32 = 19;
 
 /// Whether another transaction was the reason for this error, so that running the mutation again
 /// from its start may succeed.
@@ -19,12 +22,33 @@ pub fn is_conflict(error: &sqlx::Error) -> bool {
 fn is_conflict_code(code: &str) -> bool {
     match code {
         "40001" | "40P01" => true,
-        // Of PostgreSQL, whose codes have five characters, and none of them is a number of SQLite.
-        code if code.len() == 5 => false,
-        code => code
-            .parse::<u32>()
-            .is_ok_and(|code| [SQLITE_BUSY, SQLITE_LOCKED].contains(&(code & 0xff))),
+        code => is_of_sqlite(code, &[SQLITE_BUSY, SQLITE_LOCKED]),
     }
+}
+
+/// Whether a commit that failed with this error has certainly committed nothing: conflicts, broken
+/// constraints, and in PostgreSQL a transaction in which a statement failed. Not so after a
+/// connection was lost, or the server was told to end: it may have committed before.
+pub(crate) fn is_rolled_back(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| is_rolled_back_code(&code))
+}
+
+fn is_rolled_back_code(code: &str) -> bool {
+    match code {
+        // in_failed_sql_transaction, transaction_integrity_constraint_violation; of class 40 not
+        // 40003, which says that it is unknown.
+        "25P02" | "40002" => true,
+        // integrity_constraint_violation.
+        code if code.len() == 5 && code.starts_with("23") => true,
+        code => is_conflict_code(code) || is_of_sqlite(code, &[SQLITE_CONSTRAINT]),
+    }
+}
+
+/// Whether this is one of these primary result codes of SQLite, or an extended one of them.
+fn is_of_sqlite(code: &str, primary: &[u32]) -> bool {
+    // Codes of PostgreSQL have five characters, and none of them is a number of SQLite.
+    code.len() != 5 && code.parse::<u32>().is_ok_and(|code| primary.contains(&(code & 0xff)))
 }
 
 #[cfg(test)]
@@ -42,5 +66,20 @@ mod tests {
             assert!(!is_conflict_code(code), "{code}");
         }
         assert!(!is_conflict(&sqlx::Error::RowNotFound));
+    }
+
+    #[test]
+    fn commits_that_certainly_failed_are_told_by_their_codes() {
+        // SQLITE_CONSTRAINT, _FOREIGNKEY, _PRIMARYKEY, _UNIQUE.
+        let constraints =
+            ["23505", "23503", "23P01", "25P02", "40002", "19", "787", "1555", "2067"];
+        for code in constraints.into_iter().chain(["40001", "40P01", "5", "6", "517"]) {
+            assert!(is_rolled_back_code(code), "{code}");
+        }
+        // Unknown by its name; the end of the server; a lost connection; input and output; full.
+        for code in ["40003", "57P01", "08006", "XX000", "53100", "10", "778", "13", "", "x"] {
+            assert!(!is_rolled_back_code(code), "{code}");
+        }
+        assert!(!is_rolled_back(&sqlx::Error::WorkerCrashed));
     }
 }

@@ -1,6 +1,9 @@
 //! The databases that there are transactions for.
 
+use audit_runtime::LogReceipt;
 use sqlx::{Database, Error, Pool};
+
+use crate::receipts::{Row, Wanted};
 
 /// A database of sqlx that [`Tx`](crate::Tx) exists for: `Sqlite`, `Postgres`, and `Any` for one of
 /// these, each with its feature. It cannot be implemented elsewhere.
@@ -14,6 +17,18 @@ pub trait AuditedDatabase: Database + sealed::Sealed {
     fn check(
         connection: &mut Self::Connection,
     ) -> impl Future<Output = Result<(), Error>> + Send + '_;
+
+    #[doc(hidden)]
+    fn insert_receipt(
+        connection: &mut Self::Connection,
+        receipt: &LogReceipt,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    #[doc(hidden)]
+    fn find_receipt(
+        pool: &Pool<Self>,
+        wanted: Wanted,
+    ) -> impl Future<Output = Result<Option<Row>, Error>> + Send;
 }
 
 mod sealed {
@@ -44,6 +59,8 @@ mod sqlite {
         async fn check(_: &mut sqlx::SqliteConnection) -> Result<(), Error> {
             Ok(())
         }
+
+        crate::receipts::receipts!(Sqlite);
     }
 }
 
@@ -63,6 +80,8 @@ mod postgres {
         async fn check(connection: &mut sqlx::PgConnection) -> Result<(), Error> {
             connection.execute("SELECT 1").await.map(drop)
         }
+
+        crate::receipts::receipts!(Postgres);
     }
 }
 
@@ -88,5 +107,7 @@ mod any {
                 _ => connection.execute("SELECT 1").await.map(drop),
             }
         }
+
+        crate::receipts::receipts!(Any);
     }
 }

@@ -57,6 +57,51 @@
 //!   such a commit fails.
 //! - **Conflicts**: [`is_conflict`] says which errors are worth another attempt.
 //!
+//! # Receipts
+//!
+//! [`Tx::with_receipts`] writes where the mutation's records stand into a table, in the same
+//! transaction: so a row of the table is there exactly if the change is. [`receipt_of_execution`]
+//! leads from a row that keeps the call's id to its records, [`receipt_of_record`] from a record to
+//! the call that committed. After a crash this says what no outcome says:
+//!
+//! | a record of a mutation | means |
+//! |---|---|
+//! | has a receipt | its attempt committed |
+//! | has none, and no transaction from before the crash is open | its attempt committed nothing |
+//!
+//! The table is the input of `audit verify --receipts`, too:
+//! `SELECT stream, sequence, count FROM audit_receipts`, as CSV.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use audit_core::testing::MemorySink;
+//! # use audit_runtime::{AuditRuntime, body};
+//! # use sqlx::{Executor, SqlitePool};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let runtime = AuditRuntime::new(Arc::new(MemorySink::new()));
+//! # let request = runtime.new_request();
+//! # let directory = tempfile::tempdir()?;
+//! # let pool = SqlitePool::connect(&format!("sqlite://{}/db?mode=rwc", directory.path().display())).await?;
+//! pool.execute("CREATE TABLE users (name TEXT PRIMARY KEY, changed_by TEXT)").await?;
+//! audit_sqlx::create_receipts(&pool).await?;
+//! let id = runtime
+//!     .run_mutation("users:add", &request, async |execution| {
+//!         let mut tx = audit_sqlx::begin(&pool).await?.with_receipts();
+//!         let (log, id) = (execution.log(), execution.execution_id());
+//!         log.audit(&body!({ "action": "users.add", "name": "ada" })).map_err(sqlx::Error::decode)?;
+//!         let insert = sqlx::query("INSERT INTO users VALUES ('ada', $1)").bind(id.to_string());
+//!         let result = insert.execute(&mut *tx).await.map(|_| id);
+//!         Ok(execution.seal_transaction(tx, result))
+//!     })
+//!     .await?;
+//! let receipt = audit_sqlx::receipt_of_execution(&pool, id).await?.expect("it committed");
+//! let (stream, first) = (receipt.place.stream, receipt.place.first_sequence);
+//! assert_eq!(audit_sqlx::receipt_of_record(&pool, stream, first).await?, Some(receipt));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Advice
 //!
 //! - A `UNIQUE` violation is no conflict: it may be there for good. A mutation that found no row
@@ -74,8 +119,10 @@
 
 mod conflict;
 mod database;
+mod receipts;
 mod transaction;
 
 pub use conflict::is_conflict;
 pub use database::AuditedDatabase;
+pub use receipts::{RECEIPTS_SCHEMA, create_receipts, receipt_of_execution, receipt_of_record};
 pub use transaction::{Tx, begin, begin_with};

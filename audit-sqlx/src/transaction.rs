@@ -3,9 +3,10 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use audit_runtime::Transaction;
+use audit_runtime::{LogReceipt, Transaction};
 use sqlx::{Error, Pool, SqlSafeStr};
 
+use crate::conflict::is_rolled_back;
 use crate::{AuditedDatabase, is_conflict};
 
 /// A transaction that the audit runtime commits, on a connection of a pool.
@@ -14,7 +15,10 @@ use crate::{AuditedDatabase, is_conflict};
 /// executes on. `begin` of that connection makes a savepoint, for a part that may be rolled back.
 ///
 /// Dropped, it is rolled back before anybody else gets the connection.
-pub struct Tx<DB: AuditedDatabase>(sqlx::Transaction<'static, DB>);
+pub struct Tx<DB: AuditedDatabase> {
+    transaction: sqlx::Transaction<'static, DB>,
+    keeps_receipts: bool,
+}
 
 /// Begins a serializable transaction, as the audit runtime's contract wants it: what a mutation
 /// read is what it would read at its commit, or the commit is a conflict.
@@ -51,25 +55,49 @@ pub async fn begin_with<DB: AuditedDatabase>(
     let statement = Some(statement.into_sql_str());
     let begun = tokio::spawn(sqlx::Transaction::begin(connection, statement)).await;
     // A task that panicked, or was aborted at the end of the process.
-    Ok(Tx(begun.map_err(|error| Error::Protocol(error.to_string()))??))
+    let transaction = begun.map_err(|error| Error::Protocol(error.to_string()))??;
+    Ok(Tx { transaction, keeps_receipts: false })
+}
+
+impl<DB: AuditedDatabase> Tx<DB> {
+    /// Keeps a receipt of the mutation's logs in the table that
+    /// [`create_receipts`](crate::create_receipts) makes: one `INSERT` in this transaction, after
+    /// the logs are durable and before the commit. Without it, no table is needed.
+    #[must_use]
+    pub fn with_receipts(mut self) -> Tx<DB> {
+        self.keeps_receipts = true;
+        self
+    }
 }
 
 impl<DB: AuditedDatabase> Transaction for Tx<DB> {
     type Error = Error;
 
+    async fn keep_receipt(&mut self, receipt: &LogReceipt) -> Result<(), Error> {
+        if self.keeps_receipts {
+            DB::insert_receipt(&mut self.transaction, receipt).await
+        } else {
+            Ok(())
+        }
+    }
+
     async fn commit(mut self) -> Result<(), Error> {
         // A crash before the second line is done: nothing is committed. The check is not part of
         // the commit, and a transaction that passed it may still meet a conflict there.
-        DB::check(&mut self.0).await?;
-        self.0.commit().await
+        DB::check(&mut self.transaction).await?;
+        self.transaction.commit().await
     }
 
     async fn rollback(self) -> Result<(), Error> {
-        self.0.rollback().await
+        self.transaction.rollback().await
     }
 
     fn is_conflict(error: &Error) -> bool {
         is_conflict(error)
+    }
+
+    fn is_rolled_back(error: &Error) -> bool {
+        is_rolled_back(error)
     }
 }
 
@@ -77,13 +105,13 @@ impl<DB: AuditedDatabase> Deref for Tx<DB> {
     type Target = DB::Connection;
 
     fn deref(&self) -> &DB::Connection {
-        &self.0
+        &self.transaction
     }
 }
 
 impl<DB: AuditedDatabase> DerefMut for Tx<DB> {
     fn deref_mut(&mut self) -> &mut DB::Connection {
-        &mut self.0
+        &mut self.transaction
     }
 }
 

@@ -6,3 +6,4 @@ mod cancelled_beginnings_leave_nothing;
 mod commits_are_what_they_say;
 mod conflicts_are_retried;
 mod database;
+mod receipts_lead_both_ways;

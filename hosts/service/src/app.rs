@@ -152,7 +152,7 @@ async fn update(
     Json(change): Json<Change>,
 ) -> Result<Json<Document>, Unanswered> {
     let updated = app.runtime.run_mutation("documents:update", &request, async |execution| {
-        let mut tx = audit_sqlx::begin(app.database.pool()).await?;
+        let mut tx = audit_sqlx::begin(app.database.pool()).await?.with_receipts();
         let result = documents::update(&execution.log(), app.user, &mut tx, &id, &change).await;
         Ok(execution.seal_transaction(tx, result))
     });
@@ -171,7 +171,7 @@ impl IntoResponse for Unanswered {
     }
 }
 
-fn answer(status: StatusCode, message: &str) -> Response {
+pub(crate) fn answer(status: StatusCode, message: &str) -> Response {
     #[derive(Serialize)]
     struct Body<'a> {
         message: &'a str,

@@ -1,4 +1,4 @@
-//! The database and its table.
+//! The database and its tables.
 
 use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyPool, Executor};
@@ -7,8 +7,18 @@ use sqlx::{AnyPool, Executor};
 #[derive(Debug, Clone)]
 pub(crate) struct Database(AnyPool);
 
+/// Documents, and which call of a mutation made each of their revisions. Receipts have a table of
+/// their own.
+const TABLES: [&str; 2] = [
+    "CREATE TABLE IF NOT EXISTS documents \
+     (id TEXT PRIMARY KEY, revision BIGINT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS document_changes \
+     (document TEXT NOT NULL, revision BIGINT NOT NULL, execution TEXT NOT NULL UNIQUE, \
+     PRIMARY KEY (document, revision))",
+];
+
 impl Database {
-    /// Connects, and makes the table if it does not exist.
+    /// Connects, and makes the tables that do not exist.
     pub(crate) async fn open(url: &str) -> Result<Database, sqlx::Error> {
         sqlx::any::install_default_drivers();
         let is_sqlite = url.starts_with("sqlite:");
@@ -28,14 +38,15 @@ impl Database {
             })
             .connect(url)
             .await?;
-        let table = "CREATE TABLE IF NOT EXISTS documents \
-                     (id TEXT PRIMARY KEY, revision BIGINT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL)";
-        // Of several services that start together on a new PostgreSQL database, one makes the
-        // table; to the others it may look as if it existed already under another name, until the
-        // one is done.
-        if let Err(first) = pool.execute(table).await {
-            pool.execute(table).await.map_err(|_again| first)?;
+        for table in TABLES {
+            // Of several services that start together on a new PostgreSQL database, one makes a
+            // table; to the others it may look as if it existed already under another name, until
+            // the one is done.
+            if let Err(first) = pool.execute(table).await {
+                pool.execute(table).await.map_err(|_second| first)?;
+            }
         }
+        audit_sqlx::create_receipts(&pool).await?;
         Ok(Database(pool))
     }
 

@@ -122,6 +122,10 @@ pub(crate) async fn update(
     let statement =
         sqlx::query(statement).bind(id).bind(revision).bind(&change.title).bind(&change.text);
     statement.execute(&mut **tx).await?;
+    // The call's id leads from this revision to its records.
+    let made = "INSERT INTO document_changes (document, revision, execution) VALUES ($1, $2, $3)";
+    let made = sqlx::query(made).bind(id).bind(revision).bind(log.execution_id().to_string());
+    made.execute(&mut **tx).await?;
     Ok(Document {
         id: id.to_owned(),
         revision,
@@ -167,6 +171,33 @@ pub(crate) async fn revision(
     let row = sqlx::query("SELECT revision FROM documents WHERE id = $1").bind(id);
     let row = row.fetch_optional(database).await?;
     Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+/// A revision of a document, as a call made it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Changed {
+    document: String,
+    revision: i64,
+}
+
+/// The call that made a document this revision.
+pub(crate) async fn execution_of(
+    database: impl sqlx::Executor<'_, Database = Any>,
+    document: &str,
+    revision: i64,
+) -> Result<Option<String>, sqlx::Error> {
+    let execution = "SELECT execution FROM document_changes WHERE document = $1 AND revision = $2";
+    sqlx::query_scalar(execution).bind(document).bind(revision).fetch_optional(database).await
+}
+
+/// What a call changed, if it committed.
+pub(crate) async fn changed_by(
+    database: impl sqlx::Executor<'_, Database = Any>,
+    execution: &str,
+) -> Result<Option<Changed>, sqlx::Error> {
+    let changed = "SELECT document, revision FROM document_changes WHERE execution = $1";
+    let changed = sqlx::query_as(changed).bind(execution).fetch_optional(database).await?;
+    Ok(changed.map(|(document, revision)| Changed { document, revision }))
 }
 
 async fn find(

@@ -2,13 +2,15 @@
 //!
 //! Users view and change documents. No view leaves and no change commits before its audit log is in
 //! the bucket. Read it in this order: `documents.rs`, what the functions do and log; `app.rs`, how
-//! a request becomes a function call; `database.rs`; `cache.rs`; and this file, which puts them
-//! together. Transactions are those of the crate `audit-sqlx`.
+//! a request becomes a function call; `database.rs`; `cache.rs`; `receipts.rs`, how changes and
+//! records lead to each other; and this file, which puts them together. Transactions are those of
+//! the crate `audit-sqlx`.
 
 mod app;
 mod cache;
 mod database;
 mod documents;
+mod receipts;
 mod settings;
 
 use std::error::Error;
@@ -16,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use audit_core::Observed;
-use audit_host::{Output, Probe, Shown, Shutdown, StoppedError, close, exit, log_to_stderr};
+use audit_host::{Output, Probe, Shown, Shutdown, StoppedError, close_after, exit, log_to_stderr};
 use audit_runtime::{AuditRuntime, AuditSink, RetryPolicy, Vars};
 use audit_sink_null::NullSink;
 use audit_sink_s3::S3Sink;
@@ -76,10 +78,17 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
         .with_persist_timeout(Duration::from_millis(settings.persist_timeout_ms) + PERSIST_GRACE)
         .with_retry_policy(RETRY_POLICY)
         .with_provenance(settings.provenance)
+        .with_outcomes(settings.outcomes)
         .build();
 
     let database = Database::open(&settings.database_url()?).await?;
-    let app = App::new(runtime, database, user, Duration::from_millis(settings.request_timeout_ms));
+    let receipts = receipts::router(database.clone());
+    let app = App::new(
+        runtime.clone(),
+        database,
+        user,
+        Duration::from_millis(settings.request_timeout_ms),
+    );
     let proxies = settings.trusted_proxies.clone();
     let proxies = proxies.with_header(settings.client_address_header.clone());
     let stopped = settings.exit_when_stopped.then(|| sink.stopped());
@@ -102,7 +111,7 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
         let listener = listen(address).await?;
         out.line(&format!("probes are answered on http://{}", listener.local_addr()?));
         // To the end of the process.
-        let operators = probes(probe.clone(), |answer| answer);
+        let operators = probes(probe.clone(), |answer| answer).merge(receipts);
         tokio::spawn(audit_host::serve(listener, operators, limits, std::future::pending()));
     }
     let listener = listen(settings.listen).await?;
@@ -124,7 +133,8 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
         stopping.stopping();
     };
     audit_host::serve(listener, app.router(proxies, probe.clone()), limits, told).await;
-    let closed = close(&*sink, Duration::from_millis(settings.close_timeout_ms)).await;
+    let close_timeout = Duration::from_millis(settings.close_timeout_ms);
+    let closed = close_after(runtime.drain_outcomes(), &*sink, close_timeout).await;
     match why.get() {
         Some(reason) => Err(StoppedError(reason.clone()).into()),
         None => Ok(closed?),

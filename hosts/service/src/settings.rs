@@ -78,6 +78,12 @@ pub(crate) struct Settings {
     #[arg(long, env = "AUDIT_PROVENANCE")]
     pub(crate) provenance: bool,
 
+    /// Records what became of each attempt at a change: committed, conflict, rolled back, failed. The
+    /// record follows the effect within a second; a missing one means unknown. Switches
+    /// --provenance on.
+    #[arg(long, env = "AUDIT_OUTCOMES")]
+    pub(crate) outcomes: bool,
+
     /// Shows each log on standard output once it is durable. [default: on a terminal only, since
     /// logs hold personal data]
     #[arg(long, env = "AUDIT_SHOW_LOGS", num_args = 0..=1, default_missing_value = "true", require_equals = true)]

@@ -1,9 +1,10 @@
 //! Killed under load and started again: what was answered is in the bucket, and so is whatever
-//! committed.
+//! committed. Each record leads to its change if that committed, and no outcome says otherwise.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process::{Service, change, new_id, records_after_crash};
@@ -28,7 +29,7 @@ async fn no_change_is_without_its_log(start: Start) {
     let ids: Vec<String> = (0..CLIENTS).map(|_| new_id("crash")).collect();
     let mut answered = BTreeSet::new();
     for round in 0..ROUNDS {
-        let mut service = start(&directory, &[], &[]);
+        let mut service = start(&directory, &["--outcomes"], &[]);
         // Each client changes its own document until its connection breaks; the kill comes after a
         // number of answers that differs from round to round.
         let (answers, mut answer) = tokio::sync::mpsc::unbounded_channel();
@@ -66,11 +67,8 @@ async fn no_change_is_without_its_log(start: Start) {
     }
     // Whatever was on its way arrives before the process ends.
     service.stop();
-    let logs: BTreeSet<(String, i64)> = records_after_crash(&directory)
-        .values()
-        .filter(|log| log["outcome"] == "to be committed")
-        .map(|log| (log["document"].as_str().unwrap().to_owned(), log["to"].as_i64().unwrap()))
-        .collect();
+    let records = records_after_crash(&directory);
+    let logs: BTreeSet<(String, i64)> = records.values().filter_map(changed).collect();
     assert!(answered.len() > ROUNDS * 20);
     assert!(answered.is_subset(&committed), "an answered change is there");
     assert!(
@@ -78,4 +76,38 @@ async fn no_change_is_without_its_log(start: Start) {
         "a committed change has its log: {:?}",
         committed.difference(&logs)
     );
+
+    let service = start(&directory, &[], &[]);
+    let attempt = |audit: &Value| (audit["execution"].to_string(), audit["attempt"].to_string());
+    let outcomes: BTreeMap<_, _> = records
+        .values()
+        .filter_map(|record| {
+            let audit = &record["$audit"];
+            Some((attempt(audit), audit["outcome"].as_str()?.to_owned()))
+        })
+        .collect();
+    let (mut with_receipts, mut unknown) = (BTreeSet::new(), 0);
+    for ((stream, sequence), record) in &records {
+        let Some(change) = changed(record) else { continue };
+        let receipt = service.receipt(&format!("stream={stream}&sequence={sequence}")).await;
+        if let Some(receipt) = &receipt {
+            assert_eq!(
+                (&receipt["document"], &receipt["revision"]),
+                (&record["document"], &record["to"])
+            );
+            assert!(with_receipts.insert(change), "one receipt for each revision");
+        }
+        match outcomes.get(&attempt(&record["$audit"])) {
+            Some(outcome) => assert_eq!(outcome == "committed", receipt.is_some(), "{record}"),
+            None => unknown += 1,
+        }
+    }
+    assert_eq!(with_receipts, committed, "the receipts are those of what committed");
+    assert!(unknown > 0, "the kills took outcomes, and the receipts tell them");
+}
+
+/// The document and the revision of a change that was to be committed.
+fn changed(log: &Value) -> Option<(String, i64)> {
+    (log["outcome"] == "to be committed").then_some(())?;
+    Some((log["document"].as_str()?.to_owned(), log["to"].as_i64()?))
 }

@@ -92,6 +92,16 @@ impl Service {
         [self.probe(&self.url, path).await, self.probe(&self.operators, path).await]
     }
 
+    /// What operators are told of a committed change.
+    pub(crate) async fn receipt(&self, query: &str) -> Option<Value> {
+        let (status, text) = self.probe(&self.operators, &format!("/receipts?{query}")).await;
+        match status {
+            200 => Some(serde_json::from_str(&text).unwrap()),
+            404 => None,
+            _ => panic!("{status} {text}"),
+        }
+    }
+
     async fn probe(&self, url: &str, path: &str) -> (u16, String) {
         let response = self.client.get(format!("{url}{path}")).send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())

@@ -193,6 +193,39 @@ async fn conflicting_changes_are_retried_and_each_attempt_is_logged() {
 }
 
 #[tokio::test]
+async fn changes_and_their_records_lead_to_each_other() {
+    let directory = TempDir::new().unwrap();
+    let service = Service::start(&directory, &["--outcomes"], &[]);
+    let id = new_id("plan");
+    for revision in 1..=3 {
+        assert_eq!(service.update(&id, change("x"), &[]).await.0, 200);
+        let receipt = service.receipt(&format!("document={id}&revision={revision}")).await.unwrap();
+        assert_eq!((&receipt["document"], &receipt["revision"]), (&json!(id), &json!(revision)));
+        let (stream, sequence) = (receipt["stream"].as_str().unwrap(), &receipt["sequence"]);
+        let by_record = service.receipt(&format!("stream={stream}&sequence={sequence}")).await;
+        assert_eq!(by_record.as_ref(), Some(&receipt));
+        let execution = receipt["execution"].as_str().unwrap();
+        assert_eq!(service.receipt(&format!("execution={execution}")).await, Some(receipt));
+    }
+    let stale = json!({ "title": "", "text": "", "expected_revision": 9 });
+    assert_eq!(service.update(&id, stale, &[]).await.0, 409);
+    for nothing in
+        [format!("document={id}&revision=4"), "execution=x".into(), "stream=x&sequence=0".into()]
+    {
+        assert_eq!(service.receipt(&nothing).await, None, "{nothing}");
+    }
+    service.stop();
+    let records = records(&directory);
+    let outcomes: Vec<_> = records
+        .iter()
+        .filter(|record| record["$audit"]["outcome"].is_string())
+        .map(|record| record["$audit"]["outcome"].as_str().unwrap())
+        .collect();
+    assert_eq!(outcomes, ["committed", "committed", "committed", "failed"]);
+    assert_eq!(records.len(), 8, "a log and an outcome of each attempt");
+}
+
+#[tokio::test]
 async fn two_services_on_one_database_show_each_others_changes() {
     let shared = TempDir::new().unwrap();
     let url = format!("sqlite://{}/documents.db?mode=rwc", shared.path().display());
