@@ -1,5 +1,7 @@
 //! Permissions of the files that a host writes.
 
+use std::path::Path;
+
 /// Makes all files that the process creates from now on private to its owner: files 0600,
 /// directories 0700, in all code of the process (the database's too). Existing files stay as they
 /// are. It sets the process's umask, so call it first.
@@ -8,4 +10,18 @@
 pub fn private_files() {
     #[cfg(unix)]
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+}
+
+/// Creates a directory with its parents, accessible to its owner alone (0700) whatever the
+/// process's umask. An existing directory keeps its permissions.
+///
+/// # Errors
+///
+/// If it cannot be created.
+pub fn make_private_directory(directory: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
 }

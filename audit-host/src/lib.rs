@@ -5,13 +5,14 @@
 //! - [`log_to_stderr`]: the host's own log, over such an output.
 //! - [`Shown`]: audit logs shown to whoever looks on, once they are durable.
 //! - [`Probe`]: what liveness and readiness probes are answered.
-//! - [`private_files`]: what a host writes is for its owner.
+//! - [`private_files`], [`make_private_directory`]: what a host writes is for its owner.
 //! - [`serve`]: connections within [`ServeLimits`].
 //! - [`Shutdown`]: stop accepting, drain within a limit, [`close`] the sink within its own, and
 //!   [`exit`]; a second signal ends the process at once.
 //!
-//! The hosts in `hosts/` are built on it. Of the workspace it depends on `audit-core` alone, and
-//! nothing depends on it but hosts and the command, whose witness is a server too.
+//! `functions/host` and `hosts/service` are built on it. Of the workspace it depends on
+//! `audit-core` alone, and nothing depends on it but hosts and the command, whose witness is a
+//! server too.
 //!
 //! # Example
 //!
@@ -35,7 +36,7 @@ mod serve;
 mod shown;
 mod shutdown;
 
-pub use files::private_files;
+pub use files::{make_private_directory, private_files};
 pub use health::{Answer, Probe};
 pub use logging::log_to_stderr;
 pub use output::Output;

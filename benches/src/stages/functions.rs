@@ -12,13 +12,13 @@ use audit_runtime::http::TrustedProxies;
 use audit_runtime::{AuditRuntime, Execution, Query, Vars};
 use audit_sink_null::NullSink;
 use audit_sink_s3::{Bucket, JournalSettings, S3Sink, Settings};
-use functions_host::engine::{self, Answer, Call, Later, Limits, Seed, SyscallError, Syscalls};
-use functions_host::functions::{FunctionSettings, Functions, audit_body};
-use functions_host::program::{Env, Program};
-use functions_host::server::auth::Authenticator;
-use functions_host::server::{NetworkLimits, Server, ServerParts};
-use functions_host::store::Store;
-use functions_host::value::ComponentPath;
+use functions_calls::{FunctionSettings, Functions, audit_body};
+use functions_engine::{Answer, Later, Limits, Seed, SyscallError, Syscalls};
+use functions_program::{Env, Program};
+use functions_server::auth::Authenticator;
+use functions_server::{NetworkLimits, Server, ServerParts};
+use functions_store::Store;
+use functions_value::ComponentPath;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -102,10 +102,10 @@ impl Syscalls for Host<'_> {
 fn one_audit(program: &Program, auditing: Option<&AuditRuntime>) -> Duration {
     let root = ComponentPath::root();
     let function = program.function(&root, "bench:run").expect("the function");
-    let call = Call { program, component: &root, function, args: "[{}]", request_id: "" };
+    let call = program.call(&root, function, "[{}]", "");
     let execution = auditing.map(|runtime| runtime.query("bench:run"));
     let mut host = Host { log: execution.as_ref(), first: None, last: None, calls: 0 };
-    let ran = engine::run(
+    let ran = functions_engine::run(
         &call,
         &Seed { random: 1_u64.into(), now_ms: 1.7e12 },
         &Limits::default(),

@@ -1,0 +1,508 @@
+//! The cache of sealed query results.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use functions_store::Timestamp;
+use functions_value::ComponentPath;
+use quick_cache::unsync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
+use tokio::sync::watch;
+
+use super::cached::CachedQuery;
+use super::call::Identity;
+use super::reference::full_name;
+use super::turns::Lane;
+
+/// The overhead of an entry, in bytes: its slots in maps and its allocations.
+const ENTRY_BYTES: usize = 512;
+
+/// About how large an entry is. The cache remembers as many keys that it evicted as half of these
+/// would be, to know what is used often.
+const USUAL_BYTES: usize = 4 << 10;
+
+/// The key of a result: a query, its arguments, and an identity.
+#[derive(Debug, Clone)]
+pub struct QueryKey {
+    pub(super) component: ComponentPath,
+    pub(super) name: Arc<str>,
+    /// As JSON in Convex's encoding, members in order: equal arguments are equal text.
+    pub(super) args: Arc<str>,
+    pub(super) identity: Option<Arc<Identity>>,
+    /// Where the client's pages end.
+    pub(super) journal: Option<Arc<str>>,
+    /// The lane that waits for a thread if the result must be computed. Any caller may get the
+    /// result.
+    pub(super) lane: Lane,
+}
+
+/// The slot of a result.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Slot {
+    component: ComponentPath,
+    name: Arc<str>,
+    args: Arc<str>,
+    journal: Option<Arc<str>>,
+    identity: Whose,
+}
+
+/// The identity that a result is for. Results of queries that never read the identity are for
+/// everyone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Whose {
+    Everyone,
+    Anonymous,
+    Identity(Arc<str>),
+}
+
+/// The required freshness of a result.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted {
+    /// As of now.
+    Fresh,
+    /// As of that time.
+    At(Timestamp),
+}
+
+#[derive(Debug)]
+pub(super) struct QueryCache {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    entries: Entries,
+    /// The functions that have read the identity.
+    personal: HashSet<(ComponentPath, Arc<str>)>,
+    /// Waiting and running computations, which callers with the same key share.
+    flights: HashMap<Slot, Arc<Flight>>,
+}
+
+type Entries = Cache<Slot, Entry, Bytes, DefaultHashBuilder, Evicted>;
+
+#[derive(Debug, Clone)]
+struct Entry {
+    result: Arc<CachedQuery>,
+    /// Its size in bytes, the slot included.
+    weight: u64,
+}
+
+/// Entries count by their bytes.
+#[derive(Debug, Clone)]
+struct Bytes;
+
+impl Weighter<Slot, Entry> for Bytes {
+    fn weight(&self, _slot: &Slot, entry: &Entry) -> u64 {
+        entry.weight
+    }
+}
+
+/// Collects evicted entries, to drop them after the lock is released.
+#[derive(Debug, Clone)]
+struct Evicted;
+
+impl Lifecycle<Slot, Entry> for Evicted {
+    type RequestState = Vec<(Slot, Entry)>;
+
+    fn begin_request(&self) -> Self::RequestState {
+        Vec::new()
+    }
+
+    fn on_evict(&self, evicted: &mut Self::RequestState, slot: Slot, entry: Entry) {
+        evicted.push((slot, entry));
+    }
+}
+
+impl Slot {
+    fn bytes(&self) -> usize {
+        let Slot { component, name, args, journal, identity } = self;
+        let identity = match identity {
+            Whose::Everyone | Whose::Anonymous => 0,
+            Whose::Identity(key) => key.len(),
+        };
+        let journal = journal.as_ref().map_or(0, |journal| journal.len());
+        component.to_string().len() + name.len() + args.len() + journal + identity
+    }
+}
+
+impl QueryKey {
+    fn slot(&self, identity: Whose) -> Slot {
+        let QueryKey { component, name, args, identity: _, journal, lane: _ } = self;
+        let (component, name) = (component.clone(), Arc::clone(name));
+        Slot { component, name, args: Arc::clone(args), journal: journal.clone(), identity }
+    }
+
+    pub(super) fn full_name(&self) -> String {
+        full_name(&self.component, &self.name)
+    }
+
+    fn function(&self) -> (ComponentPath, Arc<str>) {
+        (self.component.clone(), Arc::clone(&self.name))
+    }
+
+    fn whose(&self) -> Whose {
+        self.identity
+            .as_ref()
+            .map_or(Whose::Anonymous, |identity| Whose::Identity(identity.key().into()))
+    }
+}
+
+/// A computation that callers with the same key share. Each waits for a thread in its own lane, and
+/// the first to get one computes for all, so that no caller waits behind the other jobs of another.
+#[derive(Debug)]
+pub(super) struct Flight {
+    slot: Slot,
+    lanes: Mutex<HashSet<Lane>>,
+    is_claimed: AtomicBool,
+    has_landed: watch::Sender<bool>,
+}
+
+/// The most callers that each wait for a thread to compute one result. Further ones wait for these.
+const MAX_LANES: usize = 64;
+
+impl Flight {
+    fn of(slot: Slot) -> Flight {
+        Flight {
+            slot,
+            lanes: Mutex::default(),
+            is_claimed: AtomicBool::new(false),
+            has_landed: watch::Sender::new(false),
+        }
+    }
+
+    /// Whether a caller of this lane should wait for a thread itself.
+    pub(super) fn boards(&self, lane: Lane) -> bool {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.is_claimed.load(Ordering::Acquire) && lanes.len() < MAX_LANES && lanes.insert(lane)
+    }
+
+    /// Whether the caller computes the result.
+    pub(super) fn claim(&self) -> bool {
+        !self.is_claimed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Returns once the computation has ended, whether or not the cache has a result.
+    pub(super) async fn landed(&self) {
+        // The sender is in here.
+        drop(self.has_landed.subscribe().wait_for(|has_landed| *has_landed).await);
+    }
+}
+
+impl QueryCache {
+    /// A cache that holds at most so many bytes: of results, of the arguments and identities that
+    /// they are found by, of their sealed logs, and of what they read.
+    pub(super) fn new(max_bytes: usize) -> QueryCache {
+        let options = OptionsBuilder::new()
+            .weight_capacity(max_bytes as u64)
+            .estimated_items_capacity(max_bytes / USUAL_BYTES)
+            .build()
+            .expect("both capacities are given");
+        let entries = Entries::with_options(options, Bytes, DefaultHashBuilder::default(), Evicted);
+        let (personal, flights) = (HashSet::new(), HashMap::new());
+        QueryCache { state: Mutex::new(State { entries, personal, flights }) }
+    }
+
+    pub(super) fn get(&self, key: &QueryKey, wanted: Wanted) -> Option<Arc<CachedQuery>> {
+        let mut outdated = Vec::new();
+        let mut state = self.state();
+        let found = [Whose::Everyone, key.whose()].into_iter().find_map(|whose| {
+            let slot = key.slot(whose);
+            let entry = state.entries.get(&slot)?;
+            let serves = match wanted {
+                Wanted::Fresh => entry.result.is_fresh(),
+                Wanted::At(time) => entry.result.holds_at(time),
+            };
+            if serves {
+                return Some(Arc::clone(&entry.result));
+            }
+            if !entry.result.is_fresh() {
+                outdated.extend(state.entries.remove(&slot));
+            }
+            None
+        });
+        state.show();
+        drop(state);
+        drop(outdated);
+        found
+    }
+
+    /// The pending computation of a key, or a new one.
+    pub(super) fn join(&self, key: &QueryKey) -> Arc<Flight> {
+        let mut state = self.state();
+        let is_personal = state.personal.contains(&key.function());
+        let slot = key.slot(if is_personal { key.whose() } else { Whose::Everyone });
+        let flight = || Arc::new(Flight::of(slot.clone()));
+        Arc::clone(state.flights.entry(slot.clone()).or_insert_with(flight))
+    }
+
+    /// Ends a computation, whatever its outcome. Callers then look into the cache, and begin
+    /// another if they miss.
+    pub(super) fn land(&self, flight: &Arc<Flight>) {
+        let mut state = self.state();
+        if state.flights.get(&flight.slot).is_some_and(|other| Arc::ptr_eq(other, flight)) {
+            state.flights.remove(&flight.slot);
+        }
+        drop(state);
+        flight.has_landed.send_replace(true);
+    }
+
+    pub(super) fn insert(&self, key: &QueryKey, result: &Arc<CachedQuery>) {
+        let is_personal = result.is_personal();
+        let mut state = self.state();
+        if is_personal {
+            state.personal.insert(key.function());
+        }
+        if !result.may_be_kept() {
+            return;
+        }
+        let slot = key.slot(if is_personal { key.whose() } else { Whose::Everyone });
+        // A read at an earlier time may end later. The newer entry stays.
+        if state.entries.peek(&slot).is_some_and(|there| there.result.at() > result.at()) {
+            return;
+        }
+        let weight = (ENTRY_BYTES + slot.bytes() + result.bytes()) as u64;
+        let entry = Entry { result: Arc::clone(result), weight };
+        let evicted = state.entries.insert_with_lifecycle(slot, entry);
+        metrics::counter!("functions_query_cache_evictions_total").increment(evicted.len() as u64);
+        state.show();
+        drop(state);
+        drop(evicted);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn show(&self) {
+        metrics::gauge!("functions_query_cache_bytes").set(self.entries.weight() as f64);
+        metrics::gauge!("functions_query_cache_entries").set(self.entries.len() as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use audit_core::testing::MemorySink;
+    use audit_runtime::AuditRuntime;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::cached::Facts;
+    use super::super::call::Answered;
+    use super::*;
+    use functions_store::{ReadSet, Snapshot, Store, Tx};
+    use functions_value::Value;
+
+    struct Host {
+        store: Store,
+        runtime: AuditRuntime,
+        id: String,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Host {
+        /// A store of one document, which is a number.
+        fn new() -> Host {
+            let directory = tempfile::tempdir().unwrap();
+            let store = Store::open(directory.path()).unwrap();
+            let runtime = AuditRuntime::new(Arc::new(MemorySink::new()));
+            let mut tx = store.begin(&store.latest(), 1);
+            let value = Value::from_json(json!({ "number": 0.0 })).unwrap();
+            let id = tx.insert(&ComponentPath::root(), "cells", value).unwrap();
+            tx.commit().unwrap();
+            Host { store, runtime, id, _directory: directory }
+        }
+
+        fn read(&self, tx: &mut Tx) -> f64 {
+            let cell = tx.get(&ComponentPath::root(), None, &self.id).unwrap().unwrap();
+            cell.to_json()["number"].as_f64().unwrap()
+        }
+
+        fn write(&self, number: f64) {
+            let mut tx = self.store.begin(&self.store.latest(), 1);
+            let value = Value::from_json(json!({ "number": number })).unwrap();
+            tx.replace(&ComponentPath::root(), None, &self.id, value).unwrap();
+            tx.commit().unwrap();
+        }
+
+        /// The document, as a query gives it.
+        fn query(&self, at: &Snapshot) -> Arc<CachedQuery> {
+            let mut tx = self.store.begin(at, 0);
+            let number = self.read(&mut tx).to_string();
+            self.cached(at, tx.take_reads(), &number, &[])
+        }
+
+        fn cached(
+            &self,
+            at: &Snapshot,
+            reads: ReadSet,
+            result: &str,
+            logs: &[String],
+        ) -> Arc<CachedQuery> {
+            let execution = self.runtime.query("cells:get");
+            for log in logs {
+                execution.log().audit(&json!({ "log": log })).unwrap();
+            }
+            let answered = Answered { result: Ok(result.into()), log_lines: Vec::new() };
+            let facts = Facts {
+                digest: Some([0; 32]),
+                bytes: result.len(),
+                at: at.ts(),
+                watch: self.store.watch(Arc::new(reads), at.ts()),
+                journal: None,
+                is_personal: false,
+                may_be_kept: true,
+            };
+            Arc::new(CachedQuery::new(execution.seal(Ok(Arc::new(answered))), facts))
+        }
+    }
+
+    fn key(args: &str) -> QueryKey {
+        QueryKey {
+            component: ComponentPath::root(),
+            name: "cells:get".into(),
+            args: args.into(),
+            identity: None,
+            journal: None,
+            lane: Lane::HOST,
+        }
+    }
+
+    #[test]
+    fn all_that_an_entry_holds_counts_and_the_sum_is_bounded() {
+        let host = Host::new();
+        let at = host.store.latest();
+        let large = "x".repeat(250_000);
+        let mut reads = ReadSet::default();
+        for number in 0..1_000 {
+            let mut tx = host.store.begin(&at, 0);
+            drop(tx.query(&ComponentPath::root(), &json!({ "source": { "type": "FullTableScan", "tableName": format!("t{number}"), "order": "asc" }, "operators": [] })));
+            reads.extend(tx.reads());
+        }
+        let small = host.cached(&at, ReadSet::default(), "1", &[]).bytes();
+        let with = |reads: &ReadSet, result: &str, logs: &[String]| {
+            host.cached(&at, reads.clone(), result, logs).bytes() - small
+        };
+        assert!(with(&ReadSet::default(), &large, &[]) >= large.len() - 1);
+        assert!(with(&ReadSet::default(), "1", std::slice::from_ref(&large)) >= large.len());
+        assert!(with(&reads, "1", &[]) >= 1_000 * 50);
+
+        let cache = QueryCache::new(16 << 20);
+        for number in 0..200 {
+            let result = host.cached(&at, ReadSet::default(), "1", std::slice::from_ref(&large));
+            let asked = key(&format!("{number}{large}"));
+            cache.insert(&asked, &result);
+            // Entries hold the only references but for this test's own.
+            drop(result);
+            let state = cache.state();
+            let held: usize = state
+                .entries
+                .iter()
+                .map(|(slot, entry)| slot.args.len() + entry.result.bytes())
+                .sum();
+            assert!(held <= 16 << 20, "{held} bytes are held");
+            assert!(state.entries.weight() <= 16 << 20);
+            assert!(number < 40 || held > 14 << 20, "{held} bytes are held");
+        }
+        // One that is too large by itself is not kept, and nothing else goes for it.
+        let before = cache.state().entries.len();
+        let huge = host.cached(&at, ReadSet::default(), &"x".repeat(17 << 20), &[]);
+        cache.insert(&key("huge"), &huge);
+        assert!(cache.get(&key("huge"), Wanted::Fresh).is_none());
+        assert_eq!(cache.state().entries.len(), before);
+    }
+
+    #[test]
+    fn used_entries_stay_cached() {
+        let host = Host::new();
+        let at = host.store.latest();
+        let cache = QueryCache::new(1 << 20);
+        for number in 0..2_000 {
+            let asked = key(&number.to_string());
+            cache.insert(&asked, &host.cached(&at, ReadSet::default(), &"x".repeat(5_000), &[]));
+            cache.get(&key("0"), Wanted::Fresh);
+        }
+        assert!(cache.get(&key("0"), Wanted::Fresh).is_some(), "it was used all the time");
+        let is_there = |number: &u32| cache.get(&key(&number.to_string()), Wanted::Fresh).is_some();
+        assert!((1..2_000).filter(is_there).count() < 200, "others went");
+    }
+
+    #[derive(Debug, Clone)]
+    enum Event {
+        Write,
+        /// A client keeps the time of now, to read at it later.
+        Keep,
+        /// A query begins to run at one of the times kept.
+        Run(usize),
+        /// One of those that run ends, and its result is inserted.
+        Insert(usize),
+        GetFresh,
+        GetAt(usize),
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_newer_result_is_never_replaced_by_an_older_one(events in prop::collection::vec(prop_oneof![
+            1 => Just(Event::Write),
+            2 => Just(Event::Keep),
+            3 => any::<usize>().prop_map(Event::Run),
+            4 => any::<usize>().prop_map(Event::Insert),
+            2 => Just(Event::GetFresh),
+            2 => any::<usize>().prop_map(Event::GetAt),
+        ], 1..40)) {
+            let host = Host::new();
+            let (cache, asked) = (QueryCache::new(1 << 20), key("{}"));
+            let mut kept = vec![host.store.latest()];
+            let mut running = Vec::new();
+            // The newest that was inserted, unless it was found out of date since.
+            let mut newest: Option<(f64, Arc<CachedQuery>)> = None;
+            let value_at = |at: &Snapshot| host.read(&mut host.store.begin(at, 0));
+            for (number, event) in events.into_iter().enumerate() {
+                let (wanted, at) = match event {
+                    Event::Write => {
+                        host.write(number as f64);
+                        continue;
+                    }
+                    Event::Keep => {
+                        kept.push(host.store.latest());
+                        continue;
+                    }
+                    Event::Run(which) => {
+                        let at = &kept[which % kept.len()];
+                        running.push((value_at(at), host.query(at)));
+                        continue;
+                    }
+                    Event::Insert(_) if running.is_empty() => continue,
+                    Event::Insert(which) => {
+                        let (value, result) = running.swap_remove(which % running.len());
+                        cache.insert(&asked, &result);
+                        if newest.as_ref().is_none_or(|(_, there)| there.at() <= result.at()) {
+                            newest = Some((value, result));
+                        }
+                        continue;
+                    }
+                    Event::GetFresh => (Wanted::Fresh, host.store.latest()),
+                    Event::GetAt(which) => {
+                        let at = kept[which % kept.len()].clone();
+                        (Wanted::At(at.ts()), at)
+                    }
+                };
+                let found = cache.get(&asked, wanted);
+                let expected = newest.take_if(|(_, newest)| !newest.is_fresh());
+                let expected = expected.or_else(|| newest.clone());
+                let expected = expected.filter(|(_, newest)| newest.holds_at(at.ts()));
+                prop_assert_eq!(found.is_some(), expected.is_some());
+                if let Some((found, (value, expected))) = found.zip(expected) {
+                    prop_assert_eq!(found.at(), expected.at());
+                    prop_assert_eq!(value, value_at(&at));
+                    // It served, so it stays.
+                    newest = Some((value, expected));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The sealed result of a query: what the cache holds, and whose logs every hand-out makes durable.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use audit_runtime::{Audited, RequestContext};
+use functions_store::{Timestamp, Watch};
+use tokio::sync::oneshot;
+
+use super::call::{Answered, CallError, Caller, unreleased};
+
+/// The sealed result of a query at one time. Only [`release`](CachedQuery::release) hands it out.
+pub struct CachedQuery {
+    sealed: Audited<Result<Arc<Answered>, CallError>>,
+    /// The hash of the result, if there is one. It only tells whether a subscriber has this result.
+    digest: Option<[u8; 32]>,
+    /// An upper estimate of its memory, in bytes, which the cache counts.
+    bytes: usize,
+    at: Timestamp,
+    watch: Watch,
+    journal: Option<String>,
+    is_personal: bool,
+    may_be_kept: bool,
+    releases: Mutex<Releases>,
+}
+
+/// The metadata of a result.
+pub(super) struct Facts {
+    pub(super) digest: Option<[u8; 32]>,
+    /// Of the result, in bytes.
+    pub(super) bytes: usize,
+    pub(super) at: Timestamp,
+    pub(super) watch: Watch,
+    pub(super) journal: Option<String>,
+    /// Whether the result is for one identity alone.
+    pub(super) is_personal: bool,
+    pub(super) may_be_kept: bool,
+}
+
+/// Callers that arrive while a hand-out is made durable. They share the next write.
+#[derive(Default)]
+struct Releases {
+    under_way: bool,
+    waiting: Vec<(RequestContext, oneshot::Sender<HandedOut>)>,
+}
+
+type HandedOut = Result<Arc<Answered>, CallError>;
+
+/// The most hand-outs that share a write. It bounds how long the first waits for the last.
+const MAX_RELEASED_TOGETHER: usize = 4_096;
+
+impl CachedQuery {
+    pub(super) fn new(
+        sealed: Audited<Result<Arc<Answered>, CallError>>,
+        facts: Facts,
+    ) -> CachedQuery {
+        let Facts { digest, bytes, at, watch, journal, is_personal, may_be_kept } = facts;
+        let bytes = bytes
+            + sealed.held_bytes()
+            + watch.reads().bytes()
+            + journal.as_ref().map_or(0, String::len)
+            + size_of::<CachedQuery>()
+            + size_of::<Answered>();
+        CachedQuery {
+            sealed,
+            digest,
+            bytes,
+            at,
+            watch,
+            journal,
+            is_personal,
+            may_be_kept,
+            releases: Mutex::default(),
+        }
+    }
+
+    /// Whether both have the same result.
+    pub fn same_result(&self, other: &CachedQuery) -> bool {
+        self.digest.is_some() && self.digest == other.digest
+    }
+
+    /// The watch on what the query read.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Where the query's pages ended. Passed to the next run, they end there again.
+    pub fn journal(&self) -> Option<&str> {
+        self.journal.as_deref()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn is_personal(&self) -> bool {
+        self.is_personal
+    }
+
+    pub(super) fn may_be_kept(&self) -> bool {
+        self.may_be_kept
+    }
+
+    /// The time of the snapshot that it read.
+    pub(super) fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// Whether nothing that it read has changed since it was computed.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.watch.invalid_since().is_none()
+    }
+
+    /// Whether it is the query's result at that time.
+    pub(super) fn holds_at(&self, time: Timestamp) -> bool {
+        self.at <= time && self.watch.invalid_since().is_none_or(|since| time < since)
+    }
+
+    /// Makes the logs of one hand-out durable, then hands out. Callers that arrive while others are
+    /// served share one write.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::NotDurable`]: nothing was handed out. Others: the query has no result, and what
+    /// it logged is durable.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future hands out nothing to this caller. Its logs may become durable all the
+    /// same.
+    pub async fn release(self: &Arc<Self>, caller: &Caller) -> Result<Arc<Answered>, CallError> {
+        let (answer, answered) = oneshot::channel();
+        let begin = {
+            let mut releases = self.releases();
+            releases.waiting.push((caller.request.clone(), answer));
+            !std::mem::replace(&mut releases.under_way, true)
+        };
+        if begin {
+            // In a task of its own: if the first caller goes away, the others must still be served.
+            tokio::spawn(Arc::clone(self).release_waiting());
+        }
+        answered.await.unwrap_or_else(|_| Err(CallError::internal("the host is stopping")))
+    }
+
+    async fn release_waiting(self: Arc<Self>) {
+        loop {
+            let (requests, answers): (Vec<_>, Vec<_>) = {
+                let mut releases = self.releases();
+                if releases.waiting.is_empty() {
+                    releases.under_way = false;
+                    return;
+                }
+                let together = releases.waiting.len().min(MAX_RELEASED_TOGETHER);
+                releases.waiting.drain(..together).unzip()
+            };
+            let released = match self.sealed.release_all(&requests).await {
+                Ok(outcome) => outcome.expect("somebody waits").clone(),
+                Err(error) => unreleased(&error).map(Arc::new),
+            };
+            for answer in answers {
+                // A caller that went away is not told.
+                drop(answer.send(released.clone()));
+            }
+        }
+    }
+
+    fn releases(&self) -> MutexGuard<'_, Releases> {
+        self.releases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for CachedQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedQuery")
+            .field("sealed", &self.sealed)
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}

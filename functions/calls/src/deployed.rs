@@ -1,0 +1,132 @@
+//! The served program, and how a new one replaces it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use audit_runtime::FunctionKind;
+use functions_program::Program;
+use functions_store::{CommitError, Store, StoreError};
+use functions_value::{ComponentPath, Value};
+use serde_json::{Value as Json, json};
+
+use super::call::{CallError, chain};
+use super::reference::{self, Target};
+use super::validate::Validators;
+use super::{Inner, jobs, schedule};
+
+/// The system table of the document that every function reads.
+pub(super) const DEPLOYMENT: &str = "_deployment";
+
+/// A served program and what was derived from it.
+pub(super) struct Deployed {
+    pub(super) program: Program,
+    pub(super) validators: Validators,
+}
+
+/// A program that cannot be served.
+#[derive(Debug)]
+pub struct DeployError(pub(super) String);
+
+impl fmt::Display for DeployError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for DeployError {}
+
+impl Deployed {
+    pub(super) fn new(program: Program) -> Result<Deployed, DeployError> {
+        let validators = Validators::of(&program).map_err(DeployError)?;
+        for (path, component) in program.components() {
+            for cron in &component.crons {
+                let complain = |problem: String| {
+                    let whose = if path.is_root() {
+                        String::new()
+                    } else {
+                        format!(" of component {path}")
+                    };
+                    DeployError(format!("cron {:?}{whose}: {problem}", cron.name))
+                };
+                schedule::Schedule::from_json(&cron.schedule).map_err(complain)?;
+                let function = component.function(&cron.function);
+                match function.map(|function| function.kind) {
+                    Some(FunctionKind::Mutation | FunctionKind::Action) => {}
+                    Some(FunctionKind::Query) => {
+                        return Err(complain(format!(
+                            "{} is a query, and only mutations and actions can run",
+                            cron.function
+                        )));
+                    }
+                    // It says so when it is due.
+                    None if component.is_for_node(&cron.function) => {}
+                    None => {
+                        return Err(complain(format!("there is no function {}", cron.function)));
+                    }
+                }
+            }
+        }
+        Ok(Deployed { program, validators })
+    }
+
+    pub(super) fn apply_schema(&self, store: &Store) -> Result<(), DeployError> {
+        let schemas: BTreeMap<_, _> = self
+            .program
+            .components()
+            .map(|(path, component)| (path.clone(), component.schema.clone()))
+            .collect();
+        store.set_schema(&schemas).map_err(|error| DeployError(chain(&error)))
+    }
+
+    pub(super) fn public(&self, path: &str, kind: FunctionKind) -> Result<Target<'_>, CallError> {
+        let target = reference::public(&self.program, path).map_err(CallError::NotFound)?;
+        target.expect(kind).map_err(CallError::Invalid)?;
+        Ok(target)
+    }
+
+    pub(super) fn target(
+        &self,
+        component: &ComponentPath,
+        name: &str,
+    ) -> Result<Target<'_>, CallError> {
+        reference::resolve(&self.program, component, &json!({ "name": name }))
+            .map_err(CallError::NotFound)
+    }
+}
+
+/// The id of the document that every function reads. Made with the store's first opening.
+pub(super) fn deployment_document(store: &Store) -> Result<String, StoreError> {
+    let root = ComponentPath::root();
+    let mut tx = store.begin(&store.latest(), 0);
+    let query = json!({ "source": { "type": "FullTableScan", "tableName": DEPLOYMENT, "order": "asc" }, "operators": [] });
+    let stream = tx.query(&root, &query)?;
+    if let Some(document) = tx.query_next(stream)? {
+        let document = document.to_json();
+        if let Some(id) = document.get("_id").and_then(Json::as_str) {
+            return Ok(id.to_owned());
+        }
+    }
+    let first = Value::from_json(json!({ "count": 0.0 }))?;
+    let id = tx.as_host(|tx| tx.insert(&root, DEPLOYMENT, first))?;
+    match tx.commit() {
+        Ok(_) => Ok(id),
+        Err(CommitError::Failed(error)) => Err(error),
+        // No one else has the store yet, so this cannot conflict.
+        Err(error @ (CommitError::Conflict { .. } | CommitError::Expired)) => {
+            Err(StoreError::User(error.to_string()))
+        }
+    }
+}
+
+impl Inner {
+    /// Writes the document that every function reads.
+    pub(super) fn note_deployment(&self) -> Result<(), StoreError> {
+        let root = ComponentPath::root();
+        self.write(|tx| {
+            let document = jobs::get(tx, &root, DEPLOYMENT, &self.deployment_id)?;
+            let count =
+                document.and_then(|document| document.get("count")?.as_f64()).unwrap_or(0.0);
+            jobs::patch(tx, &root, DEPLOYMENT, &self.deployment_id, json!({ "count": count + 1.0 }))
+        })
+    }
+}

@@ -1,0 +1,167 @@
+//! Which function a call means.
+
+use audit_runtime::FunctionKind;
+use functions_program::{Function, Program};
+use functions_value::ComponentPath;
+use serde_json::Value as Json;
+
+/// What a function handle begins with.
+const HANDLE: &str = "function://";
+
+/// A function and the component that it is in.
+#[derive(Debug, Clone)]
+pub(super) struct Target<'a> {
+    pub(super) component: ComponentPath,
+    pub(super) function: &'a Function,
+}
+
+impl Target<'_> {
+    /// Whether it can be called as this.
+    pub(super) fn expect(&self, kind: FunctionKind) -> Result<(), String> {
+        let is = self.function.kind;
+        if is == kind {
+            Ok(())
+        } else {
+            Err(format!("{} is a {is} and was called as a {kind}", self.full_name()))
+        }
+    }
+
+    /// The same, to be found again in another program.
+    pub(super) fn owned(&self) -> (ComponentPath, String) {
+        (self.component.clone(), self.function.name.clone())
+    }
+
+    /// `messages:list`, or `component/messages:list`: how logs and errors name it.
+    pub(super) fn full_name(&self) -> String {
+        full_name(&self.component, &self.function.name)
+    }
+}
+
+/// `messages:list`, or `component/messages:list`.
+pub(super) fn full_name(component: &ComponentPath, name: &str) -> String {
+    if component.is_root() { name.to_owned() } else { format!("{component}/{name}") }
+}
+
+/// What a reference names, whether there is such a function or not.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub(super) component: ComponentPath,
+    pub(super) function: String,
+}
+
+impl Named {
+    /// As a string that another function can be given, and that means this one from wherever it is
+    /// called.
+    pub(super) fn handle(&self) -> String {
+        format!("{HANDLE}{};{}", self.component, self.function)
+    }
+}
+
+/// The function that a reference means, as the client library sends it, in a call from `from`: one
+/// of `{"name":"module:function"}`, in the same component;
+/// `{"reference":"_reference/childComponent/<name>/<module>/<function>"}`;
+/// `{"functionHandle":"function://<component>;<module:function>"}`.
+pub(super) fn resolve<'a>(
+    program: &'a Program,
+    from: &ComponentPath,
+    reference: &Json,
+) -> Result<Target<'a>, String> {
+    let Named { component, function } = named(program, from, reference)?;
+    find(program, &component, &function).ok_or_else(|| not_found(program, &component, &function))
+}
+
+/// What a reference means to whoever calls it later, and its kind. One in a module with
+/// `"use node"` is there until it is called: its kind is unknown.
+pub(super) fn for_later(
+    program: &Program,
+    from: &ComponentPath,
+    reference: &Json,
+) -> Result<(Named, Option<FunctionKind>), String> {
+    let Named { component, function } = named(program, from, reference)?;
+    if let Some(target) = find(program, &component, &function) {
+        let kind = target.function.kind;
+        let (component, function) = target.owned();
+        return Ok((Named { component, function }, Some(kind)));
+    }
+    if !program.component(&component).is_some_and(|component| component.is_for_node(&function)) {
+        return Err(not_found(program, &component, &function));
+    }
+    Ok((Named { component, function }, None))
+}
+
+fn named(program: &Program, from: &ComponentPath, reference: &Json) -> Result<Named, String> {
+    let member = |name: &str| reference.get(name).and_then(Json::as_str);
+    if let Some(name) = member("name") {
+        return Ok(Named { component: from.clone(), function: name.to_owned() });
+    }
+    if let Some(path) = member("reference") {
+        return named_by_path(program, from, path);
+    }
+    if let Some(handle) = member("functionHandle") {
+        let parts = handle.strip_prefix(HANDLE).and_then(|rest| rest.split_once(';'));
+        let (component, name) =
+            parts.ok_or_else(|| format!("{handle:?} is not a function handle"))?;
+        let component = ComponentPath::parse(component);
+        return Ok(Named { component, function: name.to_owned() });
+    }
+    Err("a call names no function".to_owned())
+}
+
+fn named_by_path(program: &Program, from: &ComponentPath, path: &str) -> Result<Named, String> {
+    let parts: Vec<&str> = path.split('/').collect();
+    let ["_reference", "childComponent", child, rest @ ..] = &parts[..] else {
+        return Err(format!("references like {path:?} are not supported by this host"));
+    };
+    let component = program.component(from).and_then(|component| component.children.get(*child));
+    let component = component.ok_or_else(|| {
+        let whose = if from.is_root() {
+            "the app".to_owned()
+        } else {
+            format!("component {:?}", from.to_string())
+        };
+        format!("{whose} uses no component {child:?}")
+    })?;
+    let Some((function, module)) = rest.split_last() else {
+        return Err(format!("the reference {path:?} names no function"));
+    };
+    let function = format!("{}:{function}", module.join("/"));
+    Ok(Named { component: component.clone(), function })
+}
+
+fn find<'a>(program: &'a Program, component: &ComponentPath, name: &str) -> Option<Target<'a>> {
+    let function = program.component(component)?.function(name)?;
+    Some(Target { component: component.clone(), function })
+}
+
+fn not_found(program: &Program, component: &ComponentPath, name: &str) -> String {
+    if program.component(component).is_some_and(|component| component.is_for_node(name)) {
+        return for_node(name);
+    }
+    if component.is_root() {
+        format!("Could not find function {name:?}")
+    } else {
+        format!("Could not find function {name:?} in component {:?}", component.to_string())
+    }
+}
+
+/// What is said of a function in a module with `"use node"`.
+pub(super) fn for_node(name: &str) -> String {
+    format!(
+        "Function {name:?} cannot run: its module has \"use node\", and this host has no Node.js runtime"
+    )
+}
+
+/// A function that clients may call.
+pub(super) fn public<'a>(program: &'a Program, name: &str) -> Result<Target<'a>, String> {
+    // To a caller an internal function does not exist.
+    let root = ComponentPath::root();
+    let found = find(program, &root, name).filter(|target| target.function.is_public);
+    let is_for_node = || program.component(&root).is_some_and(|app| app.is_for_node(name));
+    found.ok_or_else(|| {
+        if is_for_node() {
+            for_node(name)
+        } else {
+            format!("Could not find public function {name:?}")
+        }
+    })
+}

@@ -1,0 +1,112 @@
+//! Arguments of `paginate` and `runAt` that Convex refuses are refused here.
+
+use audit_core::SystemRandom;
+use serde_json::json;
+
+use super::Host;
+use crate::FunctionSettings;
+
+const APP: &str = r#"
+import { query, mutation } from "./_generated/server";
+import { api, components } from "./_generated/api";
+const pages = (ctx, options) => ctx.db.query("things").paginate({ cursor: null, ...options });
+export const page = query(async (ctx, { options }) => (await pages(ctx, options)).page.length);
+export const twice = query(async (ctx) => {
+  await pages(ctx, { numItems: 1 });
+  return (await pages(ctx, { numItems: 1 })).page.length;
+});
+export const nested = query(async (ctx) => {
+  await ctx.runQuery(api.app.page, { options: { numItems: 1 } });
+  return await ctx.runQuery(api.app.page, { options: { numItems: 1 } });
+});
+export const inComponent = query(async (ctx) => await ctx.runQuery(components.part.pages.page, {}));
+export const later = mutation(async (ctx, { ms }) => {
+  await ctx.scheduler.runAt(Date.now() + ms, api.app.nothing, {});
+  return null;
+});
+export const nothing = mutation(async () => null);
+"#;
+
+const COMPONENT: &str = r#"
+import { query } from "./_generated/server";
+export const page = query(async (ctx) =>
+  (await ctx.db.query("things").paginate({ cursor: null, numItems: 1 })).page.length);
+"#;
+
+const YEAR_MS: i64 = 365 * 24 * 3_600 * 1_000;
+
+async fn host() -> Host {
+    let modules = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = modules.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("app.ts", APP);
+    write(
+        "convex.config.ts",
+        r#"import { defineApp } from "convex/server";
+import part from "./part/convex.config";
+const app = defineApp();
+app.use(part);
+export default app;"#,
+    );
+    write(
+        "part/convex.config.ts",
+        r#"import { defineComponent } from "convex/server"; export default defineComponent("part");"#,
+    );
+    write("part/pages.ts", COMPONENT);
+    Host::with_program(modules.path(), FunctionSettings::default(), SystemRandom).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_are_refused_where_convex_refuses_them() {
+    let host = host().await;
+    let cases = [
+        ("app:page", json!({ "options": { "numItems": 1 } }), None),
+        ("app:page", json!({ "options": { "numItems": 1, "maximumRowsRead": 1 } }), None),
+        ("app:nested", json!({}), None),
+        ("app:page", json!({ "options": { "numItems": 0 } }), Some("whole number from 1")),
+        ("app:page", json!({ "options": { "numItems": 1.5 } }), Some("whole number from 1")),
+        (
+            "app:page",
+            json!({ "options": { "numItems": 1, "maximumRowsRead": 0 } }),
+            Some("maximumRowsRead must be a whole number from 1, but got 0"),
+        ),
+        ("app:twice", json!({}), Some("a function can call paginate() once")),
+        ("app:inComponent", json!({}), Some("not supported in a component")),
+    ];
+    for (function, args, refused) in cases {
+        let answered = host.functions.query(function, &args, &host.caller()).await.unwrap();
+        match (refused, &answered.result) {
+            (None, Ok(_)) => {}
+            (Some(refused), Err(failure)) => {
+                assert!(failure.message.contains(refused), "{function} {args}: {failure:?}");
+            }
+            (_, result) => panic!("{function} {args}: {result:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn functions_are_scheduled_within_five_years() {
+    let host = host().await;
+    let cases = [
+        (0, None),
+        (-4 * YEAR_MS, None),
+        (4 * YEAR_MS, None),
+        (-6 * YEAR_MS, Some("five years in the past")),
+        (6 * YEAR_MS, Some("five years ahead")),
+    ];
+    for (ms, refused) in cases {
+        let args = json!({ "ms": ms });
+        let committed = host.functions.mutation("app:later", &args, &host.caller()).await.unwrap();
+        match (refused, &committed.answered.result) {
+            (None, Ok(_)) => {}
+            (Some(refused), Err(failure)) => {
+                assert!(failure.message.contains(refused), "{ms}: {failure:?}");
+            }
+            (_, result) => panic!("{ms}: {result:?}"),
+        }
+    }
+}

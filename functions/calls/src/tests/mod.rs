@@ -1,0 +1,72 @@
+//! Tests that make the host itself fail.
+
+mod a_shared_query_waits_for_nobody;
+mod actions_are_given_up;
+mod arguments_are_checked_as_at_convex;
+mod every_way_out_is_sealed;
+mod randomness_is_independent;
+mod refused_logs_fail_their_function;
+mod scheduled;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use audit_core::testing::MemorySink;
+use audit_core::{Random, SystemRandom};
+use audit_runtime::AuditRuntime;
+use functions_program::{Env, Program};
+use functions_store::Store;
+use serde_json::Value as Json;
+
+use super::{Caller, FunctionSettings, Functions};
+
+/// Functions on a store in a directory of their own, and a sink in memory.
+struct Host {
+    functions: Functions,
+    sink: Arc<MemorySink>,
+    _directory: tempfile::TempDir,
+}
+
+impl Host {
+    async fn with_module(name: &str, text: &str, settings: FunctionSettings) -> Host {
+        Host::with_random(name, text, settings, SystemRandom).await
+    }
+
+    async fn with_random(
+        name: &str,
+        text: &str,
+        settings: FunctionSettings,
+        random: impl Random,
+    ) -> Host {
+        let modules = tempfile::tempdir().unwrap();
+        std::fs::write(modules.path().join(name), text).unwrap();
+        Host::with_program(modules.path(), settings, random).await
+    }
+
+    async fn with_program(
+        modules: &std::path::Path,
+        settings: FunctionSettings,
+        random: impl Random,
+    ) -> Host {
+        let program = Program::load(modules, &Env::default()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let sink = Arc::new(MemorySink::new());
+        let runtime = AuditRuntime::builder(Arc::clone(&sink) as _);
+        let runtime = runtime.with_random(random).build();
+        let store = Store::open(directory.path()).unwrap();
+        let functions = Functions::start(runtime, store, program, settings).await.unwrap();
+        Host { functions, sink, _directory: directory }
+    }
+
+    fn caller(&self) -> Caller {
+        let request = self.functions.runtime().new_request();
+        Caller::anonymous(request.with_ip(IpAddr::from([192, 0, 2, 1])))
+    }
+
+    /// How many logs there are with this mark.
+    fn logs(&self, mark: &str) -> usize {
+        let lines = self.sink.lines();
+        let logs = lines.iter().map(|line| serde_json::from_str::<Json>(line).unwrap());
+        logs.filter(|log| log["mark"] == mark).count()
+    }
+}

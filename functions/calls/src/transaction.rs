@@ -1,0 +1,99 @@
+//! The store's transactions, as the audit runtime orders them.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use audit_runtime::Transaction;
+use functions_store::{CommitError, StoreError, Timestamp, Tx};
+
+use super::call::{Answered, CallError};
+
+/// One attempt's transaction.
+pub(super) struct Attempt {
+    /// None if the function failed: then there is nothing to commit.
+    tx: Option<Tx>,
+    committed: Arc<OnceLock<Timestamp>>,
+}
+
+impl Attempt {
+    /// `committed` is told when it commits.
+    pub(super) fn new(tx: Option<Tx>, committed: Arc<OnceLock<Timestamp>>) -> Attempt {
+        Attempt { tx, committed }
+    }
+}
+
+/// Why an attempt at a mutation did not commit.
+#[derive(Debug)]
+pub(super) enum AttemptError {
+    /// The function failed.
+    Failed(Box<Answered>),
+    /// It was scheduled, and is not to run any more: it was cancelled, or has run.
+    NotDue,
+    /// The host failed while it ran, or did not begin it.
+    Broken(CallError),
+    /// The store failed.
+    Store(StoreError),
+    /// It conflicts with another transaction, or the store failed.
+    Commit(CommitError),
+}
+
+impl fmt::Display for AttemptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AttemptError::Failed(_) => f.write_str("the function failed"),
+            AttemptError::NotDue => f.write_str("the scheduled function is not to run any more"),
+            AttemptError::Broken(error) => error.fmt(f),
+            AttemptError::Store(error) => error.fmt(f),
+            AttemptError::Commit(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for AttemptError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            AttemptError::Failed(_) | AttemptError::NotDue | AttemptError::Broken(_) => None,
+            AttemptError::Store(error) => error.source(),
+            AttemptError::Commit(error) => error.source(),
+        }
+    }
+}
+
+impl From<StoreError> for AttemptError {
+    fn from(error: StoreError) -> AttemptError {
+        AttemptError::Store(error)
+    }
+}
+
+impl Transaction for Attempt {
+    type Error = AttemptError;
+
+    async fn commit(self) -> Result<(), AttemptError> {
+        let Attempt { tx, committed } = self;
+        let Some(tx) = tx else { return Ok(()) };
+        // It waits for the disk.
+        let done = tokio::task::spawn_blocking(move || tx.commit()).await;
+        // One that panicked may have come as far as the disk.
+        let done = done.unwrap_or_else(|error| Err(CommitError::Failed(StoreError::failed(error))));
+        let at = done.map_err(AttemptError::Commit)?;
+        committed.get_or_init(|| at);
+        Ok(())
+    }
+
+    async fn rollback(self) -> Result<(), AttemptError> {
+        // Its writes were in memory alone.
+        drop(self);
+        Ok(())
+    }
+
+    fn is_conflict(error: &AttemptError) -> bool {
+        match error {
+            AttemptError::Commit(error) => error.is_retryable(),
+            AttemptError::Failed(_)
+            | AttemptError::NotDue
+            | AttemptError::Broken(_)
+            | AttemptError::Store(_) => false,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Arguments and values against the validators that their function declares.
+
+use std::collections::HashMap;
+
+use functions_program::Program;
+use functions_value::{ComponentPath, Validator, Value};
+use serde_json::Value as Json;
+
+use super::reference::Target;
+
+/// The validators of all functions of a program, parsed.
+#[derive(Debug)]
+pub(super) struct Validators(HashMap<ComponentPath, HashMap<String, Declared>>);
+
+#[derive(Debug)]
+struct Declared {
+    args: Validator,
+    returns: Option<Validator>,
+}
+
+impl Validators {
+    /// # Errors
+    ///
+    /// The name of a function with an invalid validator, and what is wrong with it.
+    pub(super) fn of(program: &Program) -> Result<Validators, String> {
+        let mut all = HashMap::new();
+        for (path, component) in program.components() {
+            let mut functions = HashMap::new();
+            for function in component.functions() {
+                let parse = |json: &Json| {
+                    Validator::from_json(json)
+                        .map_err(|error| format!("{}: {error}", function.name))
+                };
+                let returns =
+                    Some(&function.returns).filter(|returns| !returns.is_null()).map(parse);
+                let declared =
+                    Declared { args: parse(&function.args)?, returns: returns.transpose()? };
+                functions.insert(function.name.clone(), declared);
+            }
+            all.insert(path.clone(), functions);
+        }
+        Ok(Validators(all))
+    }
+
+    fn of_function(&self, target: &Target<'_>) -> Option<&Declared> {
+        self.0.get(&target.component)?.get(&target.function.name)
+    }
+
+    /// Whether these are arguments of the function. `is_id` says whether a text is an id of a
+    /// table.
+    ///
+    /// # Errors
+    ///
+    /// The message for the caller.
+    pub(super) fn check_arguments(
+        &self,
+        target: &Target<'_>,
+        args: &Json,
+        is_id: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<(), String> {
+        let args = Value::from_json(args.clone())
+            .map_err(|error| format!("the arguments are no value: {error}"))?;
+        if !matches!(args, Value::Object(_)) {
+            return Err("the arguments must be an object".to_owned());
+        }
+        let Some(declared) = self.of_function(target) else { return Ok(()) };
+        declared
+            .args
+            .check(&args, is_id)
+            .map_err(|message| format!("ArgumentValidationError: {message}"))
+    }
+
+    /// Whether this is a value that the function may return, as JSON text.
+    ///
+    /// # Errors
+    ///
+    /// What the caller is told.
+    pub(super) fn check_returned(
+        &self,
+        target: &Target<'_>,
+        value: &str,
+        is_id: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<(), String> {
+        let Some(returns) = self.of_function(target).and_then(|declared| declared.returns.as_ref())
+        else {
+            return Ok(());
+        };
+        let json: Json = serde_json::from_str(value)
+            .map_err(|error| format!("the value is no JSON: {error}"))?;
+        let value =
+            Value::from_json(json).map_err(|error| format!("the value is none: {error}"))?;
+        returns.check(&value, is_id).map_err(|message| format!("ReturnsValidationError: {message}"))
+    }
+}

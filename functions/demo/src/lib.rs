@@ -1,0 +1,76 @@
+//! `functions-host demo`: clients against a host, and its audit logs as proof that each promise
+//! holds.
+//!
+//! The host is a process of its own, this very program with `serve`, so that it can be killed. The
+//! clients know nothing of it but its address: they speak HTTP and WebSocket as any client does,
+//! each with an address of its own behind a proxy that the host trusts. What is shown as proof is
+//! read back from the bucket. `promises.rs` has what is played and what must then be there, row by
+//! row.
+
+mod bucket;
+mod clients;
+mod page;
+mod process;
+mod promises;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use audit_core::{SystemClock, SystemRandom, UniqueId};
+
+use self::page::Page;
+use self::promises::Stage;
+
+/// The functions that are played with: the files of `demo/convex`.
+const FUNCTIONS: &[(&str, &str)] = &[
+    ("bodies.ts", include_str!("../convex/bodies.ts")),
+    ("convex.config.ts", include_str!("../convex/convex.config.ts")),
+    ("counters.ts", include_str!("../convex/counters.ts")),
+    ("crons.ts", include_str!("../convex/crons.ts")),
+    ("documents.ts", include_str!("../convex/documents.ts")),
+    ("limits.ts", include_str!("../convex/limits.ts")),
+    ("maintenance.ts", include_str!("../convex/maintenance.ts")),
+    ("nested.ts", include_str!("../convex/nested.ts")),
+    ("reports.ts", include_str!("../convex/reports.ts")),
+    ("schema.ts", include_str!("../convex/schema.ts")),
+    ("shares/convex.config.ts", include_str!("../convex/shares/convex.config.ts")),
+    ("shares/lib.ts", include_str!("../convex/shares/lib.ts")),
+    ("shares/schema.ts", include_str!("../convex/shares/schema.ts")),
+];
+
+/// Plays everything and shows what it found. Gives whether every promise holds.
+///
+/// The host is the program that runs: it must serve functions when it is started with `serve`, and
+/// is started without the environment's `variables`, which would set it up otherwise.
+///
+/// # Errors
+///
+/// When it could not be played: no port, no disk, no process.
+pub async fn run(variables: &[OsString]) -> Result<bool, Box<dyn Error>> {
+    let directory = PathBuf::from("audit-data")
+        .join(format!("demo-{}", UniqueId::generate(&SystemClock, &SystemRandom)));
+    fs::create_dir_all(&directory)
+        .map_err(|error| format!("{} cannot be made: {error}", directory.display()))?;
+    let directory = directory.canonicalize()?;
+    let functions = directory.join("convex");
+    write_functions(&functions)?;
+    let mut page = Page::new();
+    page.begin(&directory);
+    let stage = Stage::new(directory.clone(), functions, variables);
+    let holds = promises::play(&stage, &mut page).await?;
+    page.end(&directory, holds);
+    Ok(holds)
+}
+
+fn write_functions(directory: &Path) -> Result<(), Box<dyn Error>> {
+    for (name, text) in FUNCTIONS {
+        let path = directory.join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(path, text)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! The host's own JavaScript modules, compiled once for the process.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use rquickjs::{Ctx, Error, Object, String as Text};
+
+use super::Bytecode;
+use super::bytecode::Keep;
+
+/// The specifier of an import, and the module that it resolves to.
+type Import = (&'static str, &'static str);
+
+struct BuiltIn {
+    name: &'static str,
+    source: &'static str,
+    imports: &'static [Import],
+}
+
+/// The module beneath every other: the globals, and the engine's side of a call.
+pub(super) const PRELUDE: &str = "convex:prelude";
+
+const BUILT_IN: [BuiltIn; 12] = [
+    BuiltIn {
+        name: "convex:audit",
+        source: include_str!("../js/audit.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:common-js",
+        source: include_str!("../js/common_js.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: PRELUDE,
+        source: include_str!("../js/prelude.js"),
+        imports: &[("convex:loops", "convex:loops")],
+    },
+    BuiltIn {
+        name: "convex:flatten",
+        source: include_str!("../js/flatten.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn { name: "convex:loops", source: include_str!("../js/loops.js"), imports: &[] },
+    BuiltIn {
+        name: "convex:log",
+        source: include_str!("../js/log.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:rarely",
+        source: include_str!("../js/rarely.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:sizes",
+        source: include_str!("../js/sizes.js"),
+        imports: &[("convex/values", "convex:values")],
+    },
+    BuiltIn {
+        name: "convex:values",
+        source: include_str!("../js/values.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:server",
+        source: include_str!("../js/server.js"),
+        imports: &[("convex:prelude", PRELUDE), ("convex/values", "convex:values")],
+    },
+    BuiltIn {
+        name: "convex:definitions",
+        source: include_str!("../js/definitions.js"),
+        imports: &[("convex:server", "convex:server"), ("convex/values", "convex:values")],
+    },
+    BuiltIn {
+        name: "convex:web",
+        source: include_str!("../js/web.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+];
+
+/// Source and lines of these modules never appear in a stack trace.
+static COMPILED: LazyLock<[Option<Bytecode>; BUILT_IN.len()]> = LazyLock::new(|| {
+    BUILT_IN.map(|module| Bytecode::compile(module.name, module.source, Keep::Nothing).ok())
+});
+
+/// The module `name`, if it is one of these.
+pub fn bytecode(name: &str) -> Option<&'static Bytecode> {
+    let place = BUILT_IN.iter().position(|module| module.name == name)?;
+    COMPILED[place].as_ref()
+}
+
+/// The source of the module `name`.
+pub fn source(name: &str) -> Option<&'static str> {
+    BUILT_IN.iter().find(|module| module.name == name).map(|module| module.source)
+}
+
+/// The module that stands for `convex/server` or `convex/values` where the package is not
+/// installed.
+pub fn standing_for(specifier: &str) -> Option<&'static str> {
+    match specifier {
+        "convex/server" => Some("convex:server"),
+        "convex/values" => Some("convex:values"),
+        _ => None,
+    }
+}
+
+/// The module that stands for a file of an installed package.
+pub fn replacing(file: &Path) -> Option<&'static str> {
+    file.ends_with("convex/dist/esm/server/log.js").then_some("convex:log")
+}
+
+/// Resolves an import of the module `base` to one of these.
+pub fn import(base: &str, specifier: &str) -> Option<&'static str> {
+    let module = BUILT_IN.iter().find(|module| module.name == base)?;
+    module.imports.iter().find(|(written, _)| *written == specifier).map(|(_, module)| *module)
+}
+
+/// The memory, in bytes, that an engine must have free before it reads one of these modules. It
+/// does not survive running out of memory while it reads.
+const HEADROOM_BYTES: usize = 1 << 20;
+
+/// Reads and evaluates a module that was not needed before.
+pub(super) fn load<'js>(ctx: &Ctx<'js>, name: &str) -> rquickjs::Result<Object<'js>> {
+    Text::from_str(ctx.clone(), &" ".repeat(HEADROOM_BYTES))?;
+    let bytecode = bytecode(name).ok_or_else(|| Error::new_loading(name))?;
+    let (module, evaluated) = bytecode.declare(ctx)?.eval()?;
+    evaluated.finish::<()>()?;
+    module.namespace()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_module_of_this_host_compiles() {
+        for module in BUILT_IN {
+            assert!(bytecode(module.name).is_some(), "{}", module.name);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What functions find around them.
+
+use std::collections::BTreeMap;
+
+/// What functions find around them.
+#[derive(Debug, Clone)]
+pub struct Env {
+    variables: BTreeMap<String, String>,
+    variables_json: String,
+    audit_vars: Vec<String>,
+}
+
+impl Env {
+    /// `variables` are what `process.env` holds; `audit_vars` the names of the variables that the
+    /// host registered beside those of the contract (`ip`, `userAgent`, `requestId`, `now`).
+    pub fn new(
+        variables: BTreeMap<String, String>,
+        audit_vars: impl IntoIterator<Item = String>,
+    ) -> Env {
+        let variables_json = json_of(&variables);
+        let of_the_contract = ["requestId", "ip", "userAgent", "now"].map(str::to_owned);
+        Env {
+            variables,
+            variables_json,
+            audit_vars: of_the_contract.into_iter().chain(audit_vars).collect(),
+        }
+    }
+
+    /// `process.env` as JSON.
+    pub(crate) fn variables_json(&self) -> &str {
+        &self.variables_json
+    }
+
+    /// The names of all variables of audit logs.
+    pub(crate) fn audit_vars(&self) -> Vec<String> {
+        self.audit_vars.clone()
+    }
+
+    /// The same with other variables in `process.env`.
+    pub fn with_variables(&self, variables: BTreeMap<String, String>) -> Env {
+        let variables_json = json_of(&variables);
+        Env { variables, variables_json, audit_vars: self.audit_vars.clone() }
+    }
+
+    /// What `process.env` holds.
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.variables
+    }
+}
+
+/// `process.env` as JSON. Packages ask whether they are in production, and are, as with Convex.
+fn json_of(variables: &BTreeMap<String, String>) -> String {
+    let mut all = BTreeMap::from([("NODE_ENV", "production")]);
+    all.extend(variables.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    serde_json::to_string(&all).unwrap_or_else(|_| "{}".to_owned())
+}
+
+impl Default for Env {
+    /// No variables, and `convexActor` beside those of the contract.
+    fn default() -> Env {
+        Env::new(BTreeMap::new(), ["convexActor".to_owned()])
+    }
+}

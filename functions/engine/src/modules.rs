@@ -1,0 +1,118 @@
+//! The modules that a call can import.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rquickjs::loader::{ImportAttributes, Loader, Resolver};
+use rquickjs::module::Declared;
+use rquickjs::{Ctx, Error, Module};
+
+use super::{Bytecode, built_in};
+
+/// The name of a module, as in stack traces: `../convex/messages.ts`.
+pub type ModuleName = Arc<str>;
+
+/// All modules of a program, compiled, with their imports resolved.
+#[derive(Debug, Default)]
+pub struct Modules {
+    /// The modules.
+    pub compiled: HashMap<ModuleName, Bytecode>,
+    /// For each module its specifiers and the modules that they resolve to.
+    pub imports: HashMap<ModuleName, HashMap<String, ModuleName>>,
+}
+
+impl Modules {
+    /// All modules that `module` can reach, by static and dynamic imports, itself first.
+    fn reachable(&self, module: &str) -> Vec<&ModuleName> {
+        let mut found: Vec<&ModuleName> =
+            self.compiled.get_key_value(module).map(|(name, _)| name).into_iter().collect();
+        let mut seen: HashSet<&str> = HashSet::from([module]);
+        let mut next = 0;
+        while let Some(name) = found.get(next) {
+            let imports = self.imports.get(&***name).into_iter().flat_map(HashMap::values);
+            let new: Vec<_> = imports.filter(|import| seen.insert(import)).collect();
+            found.extend(new);
+            next += 1;
+        }
+        found
+    }
+
+    /// Declares a module and all that it can reach in an engine, without running any.
+    ///
+    /// An engine does not survive running out of memory while it reads a module. So all modules are
+    /// read before the function's memory is limited, those of `import()` too.
+    pub(crate) fn declare(
+        &self,
+        ctx: &Ctx<'_>,
+        module: &str,
+        loaded: &Loaded,
+    ) -> rquickjs::Result<()> {
+        for name in self.reachable(module) {
+            // Reading a module reads its imports.
+            if loaded.is_new(name)
+                && let Some(bytecode) = self.compiled.get(name)
+            {
+                bytecode.declare(ctx)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The resolver and loader of an engine.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    modules: Arc<Modules>,
+    /// The modules that the engine has read.
+    read: Rc<RefCell<HashSet<String>>>,
+}
+
+impl Loaded {
+    pub(crate) fn new(modules: Arc<Modules>) -> Loaded {
+        Loaded { modules, read: Rc::default() }
+    }
+
+    fn is_new(&self, name: &str) -> bool {
+        self.read.borrow_mut().insert(name.to_owned())
+    }
+}
+
+impl Resolver for Loaded {
+    fn resolve<'js>(
+        &mut self,
+        _: &Ctx<'js>,
+        base: &str,
+        name: &str,
+        _: Option<ImportAttributes<'js>>,
+    ) -> rquickjs::Result<String> {
+        if let Some(found) = built_in::import(base, name) {
+            return Ok(found.to_owned());
+        }
+        let found = self.modules.imports.get(base).and_then(|imports| imports.get(name));
+        match found {
+            Some(found) => Ok(found.to_string()),
+            None => Err(Error::new_resolving_message(
+                base,
+                name,
+                "it was not there when the program was loaded; a specifier that is put together while the function runs cannot \
+                 be followed",
+            )),
+        }
+    }
+}
+
+impl Loader for Loaded {
+    fn load<'js>(
+        &mut self,
+        ctx: &Ctx<'js>,
+        name: &str,
+        _: Option<ImportAttributes<'js>>,
+    ) -> rquickjs::Result<Module<'js, Declared>> {
+        match built_in::bytecode(name).or_else(|| self.modules.compiled.get(name)) {
+            Some(bytecode) if self.is_new(name) => bytecode.declare(ctx),
+            Some(_) | None => Err(Error::new_loading(name)),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The host as a program: `functions-host demo` and `functions-host serve DIR`.
+
+mod serve;
+mod settings;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use audit_host::{Output, exit, log_to_stderr, private_files};
+
+use self::settings::{Command, CommandLine};
+
+fn main() -> ExitCode {
+    free_large_blocks();
+    start()
+}
+
+/// Has the allocator of glibc return blocks of 128 KiB and more to the system when they are freed.
+///
+/// Otherwise it raises that threshold to the largest block that was ever freed, up to 32 MiB, and
+/// keeps what is smaller: a process that had served large requests was found to hold 130 MiB more
+/// than they took, and what it holds at most cannot be told. The variable is read before `main`, so
+/// the program starts itself anew, under the same process id. Who sets the variable decides.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn free_large_blocks() {
+    use std::os::unix::process::CommandExt;
+
+    const THRESHOLD: &str = "MALLOC_MMAP_THRESHOLD_";
+    let (mut arguments, program) = (std::env::args_os(), std::env::current_exe());
+    let (Some(name), Ok(program)) = (arguments.next(), program) else { return };
+    if std::env::var_os(THRESHOLD).is_none() {
+        let mut anew = std::process::Command::new(program);
+        anew.arg0(name).args(arguments).env(THRESHOLD, (128 << 10).to_string());
+        // This returns only if it fails, and then the host runs with the allocator as it is.
+        drop(anew.exec());
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn free_large_blocks() {}
+
+#[tokio::main]
+async fn start() -> ExitCode {
+    private_files();
+    let command = match CommandLine::read(std::env::args_os()) {
+        Ok(line) => line.command,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let (output, errors) = (Output::stdout(), log_to_stderr("warn"));
+    match run(command, &output).await {
+        Ok(true) => exit("functions-host", Ok(()), &errors, &output),
+        Ok(false) => {
+            output.finish(LAST_WORDS);
+            std::process::exit(1)
+        }
+        Err(error) => exit("functions-host", Err(error), &errors, &output),
+    }
+}
+
+/// How long the end of the process waits for whoever reads its output.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Whether all is well in the end.
+async fn run(command: Command, output: &Output) -> Result<bool, Box<dyn Error>> {
+    match command {
+        Command::Demo => functions_demo::run(&CommandLine::variables()).await,
+        Command::Serve(serve) => {
+            serve::serve(serve.settings()?, output).await?;
+            Ok(true)
+        }
+    }
+}

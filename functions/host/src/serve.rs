@@ -1,0 +1,226 @@
+//! `functions-host serve`: puts the parts together and runs them until the process is told to stop.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use audit_core::{Observed, SystemClock};
+use audit_host::{Output, Shown, Shutdown, StoppedError, close, make_private_directory};
+use audit_runtime::{AuditRuntime, AuditSink, Vars};
+use audit_sink_null::NullSink;
+use audit_sink_s3::S3Sink;
+use functions_calls::{Deployment, FunctionSettings, Functions};
+use functions_engine::Limits;
+use functions_program::{Env, Program};
+use functions_server::auth::Authenticator;
+use functions_server::{Server, ServerParts};
+use functions_store::Store;
+use futures::future::OptionFuture;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::time::interval;
+
+use crate::settings::{Destination, Settings};
+
+/// How much longer than the sink itself a call waits: the sink's error says what it waited for.
+const PERSIST_GRACE: Duration = Duration::from_secs(5);
+
+/// How often the directory of functions is looked at.
+const LOOK_PERIOD: Duration = Duration::from_millis(500);
+
+/// The variable of the host: who acts with an administrator's rights. This host has none, so that
+/// it is null; functions written for Convex name it all the same.
+const ACTOR: &str = "convexActor";
+const MAX_ACTOR_JSON_BYTES: u32 = 1_024;
+
+/// Serves functions until the process is told to stop.
+///
+/// # Errors
+///
+/// When something cannot be opened: the functions, the store, the bucket, the port.
+pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box<dyn Error>> {
+    let recorder = PrometheusBuilder::new().install_recorder()?;
+    let env = Env::new(settings.env.0.clone(), [ACTOR.to_owned()]);
+    let program = load(&settings.directory, &env)?;
+
+    let shows = Shown::is_wanted(settings.show_logs, output);
+    let (sink, bucket): (Arc<dyn AuditSink>, _) = match &settings.destination {
+        Destination::None => (Arc::new(NullSink::new()), None),
+        Destination::Bucket { url, settings } => {
+            let store = S3Sink::open(url, settings.as_ref().clone()).await?;
+            let sink: Arc<dyn AuditSink> = if shows {
+                let shown = Shown::on(output.clone());
+                Arc::new(Observed::new(store, move |batch, place| shown.show(batch, place)))
+            } else {
+                Arc::new(store)
+            };
+            (Arc::clone(&sink), Some(sink))
+        }
+    };
+    let mut vars = Vars::new();
+    vars.register(ACTOR, MAX_ACTOR_JSON_BYTES)?;
+    let runtime = AuditRuntime::builder(Arc::clone(&sink))
+        .with_vars(vars)
+        .with_persist_timeout(settings.persist_timeout + PERSIST_GRACE)
+        .with_provenance(settings.provenance)
+        .build();
+
+    make_private_directory(&settings.data_dir)?;
+    let documents = Store::open(&settings.data_dir.join("documents"))?;
+    let functions =
+        Functions::start(runtime, documents, program, function_settings(&settings)).await?;
+    let auth = Authenticator::open(&settings.auth, Arc::new(SystemClock))?;
+    let listener = tokio::net::TcpListener::bind(settings.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
+    let operators = match settings.operators_listen {
+        None => None,
+        Some(address) => Some(tokio::net::TcpListener::bind(address).await.map_err(|error| {
+            format!("cannot listen on {address} for operators (operators_listen): {error}")
+        })?),
+    };
+    let shown = if shows { ", and are shown here once they are durable" } else { "" };
+    output.line(&match &settings.destination {
+        Destination::None => "no bucket: audit logs are checked and thrown away".to_owned(),
+        Destination::Bucket { url: _, settings } => match &settings.journal {
+            None => format!("audit logs go to {sink}{shown}"),
+            Some(journal) => {
+                format!("audit logs go to {sink} by way of {}{shown}", journal.directory.display())
+            }
+        },
+    });
+    if let Some(operators) = &operators {
+        output.line(&format!("probes and metrics are on http://{}", operators.local_addr()?));
+    }
+    output.line(&format!(
+        "serving the functions in {}, listening on http://{}",
+        settings.directory.display(),
+        listener.local_addr()?
+    ));
+
+    let watching =
+        tokio::spawn(follow(functions.clone(), settings.directory.clone(), env, output.clone()));
+    let stopped = settings.exit_when_stopped.then(|| sink.stopped());
+    let stopped = OptionFuture::from(stopped);
+    let why = Arc::new(OnceLock::new());
+    let noted = Arc::clone(&why);
+    let drain_timeout = settings.network.drain_timeout;
+    let parts = ServerParts {
+        auth,
+        proxies: settings.trusted_proxies,
+        bucket,
+        metrics: Some(recorder),
+        operators,
+        limits: settings.network,
+    };
+    let is_exhausted = Arc::new(AtomicBool::new(false));
+    let (told, is_told) = tokio::sync::oneshot::channel();
+    let stop = {
+        let (functions, is_exhausted) = (functions.clone(), Arc::clone(&is_exhausted));
+        async move {
+            tokio::select! {
+                () = stop_signal() => {}
+                Some(reason) = stopped => noted.set(reason).unwrap_or_default(),
+                () = functions.exhausted() => is_exhausted.store(true, Ordering::Relaxed),
+            }
+            // Whoever waits is there, or has ended with the host.
+            let _ = told.send(());
+        }
+    };
+    // What is due from then on runs after the next start. What runs has as long as calls have: an
+    // action may take ten minutes.
+    let scheduled = async {
+        // It ends with an error if the server failed before anybody told it to stop.
+        let _ = is_told.await;
+        if tokio::time::timeout(drain_timeout, functions.stop_scheduler()).await.is_err() {
+            tracing::warn!(
+                "scheduled functions did not end within {drain_timeout:?} of being told to stop"
+            );
+        }
+    };
+    let served = Server::serve(functions.clone(), parts, listener, stop);
+    let (served, ()) = tokio::join!(served, scheduled);
+    watching.abort();
+    served?;
+
+    // Nothing that was answered waits for this. It lets what is on its way arrive, and says if it
+    // did not.
+    let closed = close(&*sink, settings.close_timeout).await;
+    if let Some(reason) = why.get() {
+        return Err(StoppedError(reason.clone()).into());
+    }
+    closed?;
+    if is_exhausted.load(Ordering::Relaxed) {
+        return Err("too many functions kept their threads for ever; start the host again".into());
+    }
+    Ok(())
+}
+
+fn load(directory: &Path, env: &Env) -> Result<Program, Box<dyn Error>> {
+    let program = Program::load(directory, env)?;
+    for warning in program.warnings() {
+        tracing::warn!("{warning}");
+    }
+    Ok(program)
+}
+
+fn function_settings(settings: &Settings) -> FunctionSettings {
+    let defaults = FunctionSettings::default();
+    let memory_bytes = settings.limits.memory_bytes;
+    let limits = Limits { time: settings.limits.time, memory_bytes, ..defaults.limits };
+    let action_limits =
+        Limits { time: settings.limits.action_time, memory_bytes, ..defaults.action_limits };
+    let crate::settings::Deployment { name, region, class } = settings.deployment.clone();
+    let deployment = Deployment { name, region, class: class.as_str().to_owned() };
+    let query_cache_bytes = settings.query_cache_bytes;
+    FunctionSettings { deployment, limits, action_limits, query_cache_bytes, ..defaults }
+}
+
+/// Serves the functions anew whenever their files change. What cannot be served is said once, and
+/// the functions before it are served on.
+async fn follow(functions: Functions, directory: PathBuf, env: Env, output: Output) {
+    let mut looks = interval(LOOK_PERIOD);
+    let mut complaint = None;
+    loop {
+        looks.tick().await;
+        let (looking, directory, env) = (functions.clone(), directory.clone(), env.clone());
+        // Loading is work for a while.
+        let loaded = tokio::task::spawn_blocking(move || {
+            looking.has_changed().then(|| Program::load(&directory, &env))
+        })
+        .await;
+        let deployed = match loaded {
+            Ok(None) => continue,
+            Ok(Some(Ok(program))) => {
+                functions.deploy(program).await.map_err(|error| error.to_string())
+            }
+            Ok(Some(Err(error))) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match deployed {
+            Ok(()) => {
+                complaint = None;
+                output.line("the functions have changed, and are served as they are now");
+            }
+            Err(problem) if complaint.as_ref() == Some(&problem) => {}
+            Err(problem) => {
+                output
+                    .line(&format!("the functions have changed, and cannot be served: {problem}"));
+                complaint = Some(problem);
+            }
+        }
+    }
+}
+
+/// Returns when the process is told to stop, by Ctrl-C or SIGTERM. A second signal ends it at once,
+/// whatever its threads do.
+async fn stop_signal() {
+    match Shutdown::on_signals() {
+        Ok(shutdown) => shutdown.told().await,
+        Err(error) => {
+            tracing::error!(%error, "the host cannot be told to stop in order");
+            std::future::pending().await
+        }
+    }
+}

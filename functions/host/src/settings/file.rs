@@ -1,0 +1,82 @@
+//! The settings file. Errors never show values, which may be secrets.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
+use clap::CommandFactory;
+use functions_server::auth::AuthSettings;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+
+use super::{CommandLine, EnvVar, Options, options};
+
+impl Options {
+    /// Reads a file.
+    pub(super) fn read(path: &Path) -> Result<Options, Box<dyn Error>> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            format!("the settings file {} cannot be read: {error}", path.display())
+        })?;
+        let mut options = toml::from_str::<Options>(&text).map_err(|error| {
+            format!("the settings file {}, {}", path.display(), without_values(&text, &error))
+        })?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        let at_file = |path: &mut PathBuf| *path = base.join(&*path);
+        options.data_dir.iter_mut().for_each(at_file);
+        for AuthSettings { issuer: _, audience: _, jwks, public_key, secret_file } in
+            &mut options.auth
+        {
+            [jwks, public_key, secret_file].into_iter().flatten().for_each(at_file);
+        }
+        if let Some(journal) = options.journal.as_mut().filter(|journal| *journal != "none") {
+            let joined = base.join(&*journal).into_os_string().into_string();
+            *journal =
+                joined.map_err(|path| format!("the path {} is not UTF-8", path.display()))?;
+        }
+        Ok(options)
+    }
+}
+
+/// The line and reason of an error, without the values in the file.
+fn without_values(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message();
+    let expected = message.rsplit_once(", expected ").map(|(_, expected)| expected);
+    let shows_value = ["invalid type", "invalid value", "invalid length", "unknown variant"];
+    let message = match (shows_value.iter().any(|prefix| message.starts_with(prefix)), expected) {
+        (true, Some(expected)) => format!("a value is invalid, expected {expected}"),
+        (true, None) => "a value is invalid".to_owned(),
+        (false, _) => message.to_owned(),
+    };
+    let Some(span) = error.span() else { return message };
+    let before = text.get(..span.start).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    // The setting's name, if the line begins with one; nothing else of the file is shown.
+    let begin = before.rfind('\n').map_or(0, |at| at + 1);
+    let name = text[begin..].split(['=', '\n']).next().unwrap_or_default().trim();
+    let is_setting = CommandLine::command().find_subcommand("serve").is_some_and(|serve| {
+        serve.get_arguments().any(|argument| argument.get_id().as_str() == name)
+    });
+    if is_setting {
+        format!("line {line}: {name}: {message}")
+    } else {
+        format!("line {line}: {message}")
+    }
+}
+
+pub(super) fn client_address_header<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<ClientAddressHeader>, D::Error> {
+    options::header(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
+}
+
+pub(super) fn networks<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<TrustedProxies>, D::Error> {
+    options::networks(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
+}
+
+pub(super) fn env_table<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<EnvVar>, D::Error> {
+    let table = BTreeMap::<String, String>::deserialize(from)?;
+    table.iter().map(|(name, value)| EnvVar::new(name, value).map_err(D::Error::custom)).collect()
+}

@@ -1,0 +1,162 @@
+//! Settings: by flags, by the environment, by a file, in this order of precedence.
+
+mod command_line;
+mod deployment;
+mod destination;
+mod env;
+mod file;
+mod limits;
+mod options;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use audit_runtime::http::TrustedProxies;
+use functions_server::NetworkLimits;
+use functions_server::auth::AuthSettings;
+
+pub(crate) use self::command_line::{Command, CommandLine, Serve};
+pub(crate) use self::deployment::{Deployment, DeploymentClass};
+pub(crate) use self::destination::{CompressionName, Destination};
+pub(crate) use self::env::{EnvVar, FunctionEnv};
+pub(crate) use self::limits::FunctionLimits;
+pub(crate) use self::options::Options;
+
+/// Some ten thousand results of typical size; as much memory as four functions may use.
+const DEFAULT_QUERY_CACHE_MIB: usize = 256;
+
+/// Together with 10 seconds for calls it fits into the 30 that Kubernetes allows by default.
+const DEFAULT_CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The file that is read when none is named, if it exists.
+const DEFAULT_FILE: &str = "functions-host.toml";
+
+/// Where Convex's own local backend listens, so that examples for it work as they are.
+const DEFAULT_PORT: u16 = 3210;
+
+const OPERATORS_PORT: u16 = 3211;
+
+/// All settings, with their defaults.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// The directory of the functions.
+    pub(crate) directory: PathBuf,
+    /// Where to listen.
+    pub(crate) listen: SocketAddr,
+    /// The address for operators, if any.
+    pub(crate) operators_listen: Option<SocketAddr>,
+    /// Whether audit logs are shown on standard output. By default on a terminal only.
+    pub(crate) show_logs: Option<bool>,
+    /// Limits on connections and requests.
+    pub(crate) network: NetworkLimits,
+    /// How long delivery to the bucket may take at shutdown.
+    pub(crate) close_timeout: Duration,
+    /// The directory for documents, and for the journal and bucket by default.
+    pub(crate) data_dir: PathBuf,
+    /// Where the audit logs go.
+    pub(crate) destination: Destination,
+    /// Proxies whose forwarded headers are trusted.
+    pub(crate) trusted_proxies: TrustedProxies,
+    /// How long the sink waits for logs to become durable before a call fails.
+    pub(crate) persist_timeout: Duration,
+    /// Whether each log names its function and execution.
+    pub(crate) provenance: bool,
+    /// Limits on one function.
+    pub(crate) limits: FunctionLimits,
+    /// The size of the query result cache, in bytes.
+    pub(crate) query_cache_bytes: usize,
+    /// Whether to end when audit logs cannot be made durable before a restart.
+    pub(crate) exit_when_stopped: bool,
+    /// Deployment metadata for functions.
+    pub(crate) deployment: Deployment,
+    /// Variables for functions.
+    pub(crate) env: FunctionEnv,
+    /// Issuers whose tokens are accepted.
+    pub(crate) auth: Vec<AuthSettings>,
+}
+
+impl Serve {
+    /// All settings, from flags and the environment, then the file, then the defaults. Creates the
+    /// default bucket directory if it is used.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or has an unknown member or an invalid value.
+    pub(crate) fn settings(self) -> Result<Settings, Box<dyn Error>> {
+        let Serve { directory, config, options } = self;
+        let file =
+            config.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()));
+        let options = match file {
+            Some(file) => options.or(Options::read(&file)?),
+            None => options,
+        };
+        Settings::new(directory, options)
+    }
+}
+
+impl Settings {
+    fn new(directory: PathBuf, options: Options) -> Result<Settings, Box<dyn Error>> {
+        let data_dir = options.data_dir.clone().unwrap_or_else(|| PathBuf::from("audit-data"));
+        let destination = Destination::new(&options, &data_dir)?;
+        let limits = FunctionLimits::new(&options)?;
+        let network = limits::network(&options)?;
+        let close_timeout = limits::positive_ms("close_timeout_ms", options.close_timeout_ms)?
+            .unwrap_or(DEFAULT_CLOSE_TIMEOUT);
+        let deployment = Deployment::default();
+        let deployment = Deployment {
+            name: options.deployment_name.unwrap_or(deployment.name),
+            region: options.deployment_region,
+            class: options.deployment_class.unwrap_or(deployment.class),
+        };
+        let listen =
+            options.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)));
+        let operators_listen = operators_listen(options.operators_listen.as_deref(), listen)?;
+        let variables = options.env_table.into_iter().chain(options.env);
+        Ok(Settings {
+            directory,
+            listen,
+            operators_listen,
+            show_logs: options.show_logs,
+            network,
+            close_timeout,
+            data_dir,
+            destination,
+            trusted_proxies: options
+                .trusted_proxies
+                .unwrap_or_else(TrustedProxies::none)
+                .with_header(options.client_address_header.unwrap_or_default()),
+            persist_timeout: Duration::from_millis(destination::persist_timeout_ms(
+                options.persist_timeout_ms,
+            )),
+            provenance: options.provenance.unwrap_or(false),
+            limits,
+            query_cache_bytes: options
+                .query_cache_mib
+                .unwrap_or(DEFAULT_QUERY_CACHE_MIB)
+                .saturating_mul(1 << 20),
+            exit_when_stopped: options.exit_when_stopped.unwrap_or(false),
+            deployment,
+            env: FunctionEnv(variables.map(|EnvVar { name, value }| (name, value)).collect()),
+            auth: options.auth,
+        })
+    }
+}
+
+fn operators_listen(set: Option<&str>, listen: SocketAddr) -> Result<Option<SocketAddr>, String> {
+    match set {
+        Some("none") => Ok(None),
+        Some(address) => address
+            .parse()
+            .map(Some)
+            .map_err(|_| "operators_listen is no address with a port, nor `none`".to_owned()),
+        // A free port if `listen` takes one, so that two hosts never collide.
+        None => {
+            let port = if listen.port() == 0 { 0 } else { OPERATORS_PORT };
+            Ok(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
+        }
+    }
+}

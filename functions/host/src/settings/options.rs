@@ -1,0 +1,242 @@
+//! Options: settings as given by flags, environment variables or the file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
+use clap::Args;
+use functions_server::auth::AuthSettings;
+use serde::Deserialize;
+
+use super::{CompressionName, DeploymentClass, EnvVar, file};
+
+/// Settings that a flag, an environment variable or a member of the file can give, each under the
+/// same name.
+#[derive(Debug, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Options {
+    /// Where to listen. Port 0 takes a free one. [default: 127.0.0.1:3210]
+    #[arg(long, env = "LISTEN", value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+
+    /// Where operators find /livez, /readyz, /healthz, /healthz?verbose and /metrics; or `none`.
+    /// They show paths and addresses, so clients should not reach this address. [default:
+    /// 127.0.0.1:3211, or a free port where `listen` takes one]
+    #[arg(long, env = "OPERATORS_LISTEN", value_name = "ADDRESS")]
+    pub(crate) operators_listen: Option<String>,
+
+    /// Show each audit log on standard output once it is durable. Bodies are personal data.
+    /// [default: whether standard output is a terminal]
+    #[arg(long, env = "AUDIT_SHOW_LOGS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) show_logs: Option<bool>,
+
+    /// How much memory all requests together may take, in MiB: what arrives, and what calls take
+    /// once they are parsed. Engines and the cache of results come on top. More is answered 503.
+    /// [default: 512]
+    #[arg(long, env = "REQUEST_MEMORY_MIB", value_name = "MIB")]
+    pub(crate) request_memory_mib: Option<usize>,
+
+    /// How many values the JSON of one request may have. More is answered 413. [default: 1000000]
+    #[arg(long, env = "MAX_REQUEST_VALUES", value_name = "COUNT")]
+    pub(crate) max_request_values: Option<usize>,
+
+    /// How many connections there may be. More are answered 503. [default: the limit of open files
+    /// less 256 (or half of it), which are kept for the journal, the bucket and the store]
+    #[arg(long, env = "MAX_CONNECTIONS", value_name = "COUNT")]
+    pub(crate) max_connections: Option<usize>,
+
+    /// How many connections there may be from one address (of IPv6, one /64) that is no trusted
+    /// proxy's. More are answered 429. [default: 256]
+    #[arg(long, env = "MAX_CONNECTIONS_PER_ADDRESS", value_name = "COUNT")]
+    pub(crate) max_connections_per_address: Option<usize>,
+
+    /// How long the headers of a request may take, and a connection be idle before them, in
+    /// milliseconds. [default: 30000]
+    #[arg(long, env = "HEADER_TIMEOUT_MS", value_name = "MS")]
+    pub(crate) header_timeout_ms: Option<u64>,
+
+    /// How long the body of a request may take to arrive, in milliseconds. [default: 60000]
+    #[arg(long, env = "BODY_TIMEOUT_MS", value_name = "MS")]
+    pub(crate) body_timeout_ms: Option<u64>,
+
+    /// How long a WebSocket may take to send its first message, in milliseconds. [default: 10000]
+    #[arg(long, env = "FIRST_MESSAGE_TIMEOUT_MS", value_name = "MS")]
+    pub(crate) first_message_timeout_ms: Option<u64>,
+
+    /// How long a client may be silent, in milliseconds. Answers to pings and reading what it is
+    /// sent count as activity. [default: 60000]
+    #[arg(long, env = "IDLE_TIMEOUT_MS", value_name = "MS")]
+    pub(crate) idle_timeout_ms: Option<u64>,
+
+    /// How long calls and sessions in flight have to end once the host is told to stop, in
+    /// milliseconds. [default: 10000]
+    #[arg(long, env = "DRAIN_TIMEOUT_MS", value_name = "MS")]
+    pub(crate) drain_timeout_ms: Option<u64>,
+
+    /// How long delivery to the bucket may take after that before the process exits with code 3, in
+    /// milliseconds. [default: 15000]
+    #[arg(long, env = "CLOSE_TIMEOUT_MS", value_name = "MS")]
+    pub(crate) close_timeout_ms: Option<u64>,
+
+    /// The directory for documents, journal and bucket, where no other place is given for them.
+    /// Made if it does not exist. [default: audit-data]
+    #[arg(long, env = "DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Where the audit logs go: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix,
+    /// file:///path, or `none`, which checks and discards them. Credentials and regions come
+    /// from the provider's usual environment variables. [default: the directory `bucket` in the
+    /// data directory]
+    #[arg(long, env = "AUDIT_BUCKET", value_name = "URL")]
+    pub(crate) bucket: Option<String>,
+
+    /// The directory of the journal, where logs become durable before they are delivered to the
+    /// bucket; or `none`, and each call waits for the bucket itself. [default: the directory
+    /// `journal` in the data directory]
+    #[arg(long, env = "AUDIT_JOURNAL", value_name = "DIR")]
+    pub(crate) journal: Option<String>,
+
+    /// Networks of proxies whose X-Forwarded-For and X-Request-Id are trusted, for example
+    /// 10.0.0.0/8. [default: none]
+    #[arg(long, env = "TRUSTED_PROXIES", value_name = "NETWORKS", value_parser = networks)]
+    #[serde(deserialize_with = "file::networks")]
+    pub(crate) trusted_proxies: Option<TrustedProxies>,
+
+    /// The header in which they write the client's address: X-Forwarded-For, Forwarded (RFC 7239),
+    /// or another that holds an address, as X-Real-IP. No other header counts. [default:
+    /// x-forwarded-for]
+    #[arg(long, env = "CLIENT_ADDRESS_HEADER", value_name = "HEADER", value_parser = header)]
+    #[serde(deserialize_with = "file::client_address_header")]
+    pub(crate) client_address_header: Option<ClientAddressHeader>,
+
+    /// With a journal: how late a log may be in the bucket, in milliseconds. [default: 5000]
+    #[arg(long, env = "AUDIT_CUT_AFTER_MS", value_name = "MS")]
+    pub(crate) cut_after_ms: Option<u64>,
+
+    /// Without a journal: how long a log waits for others to share an object with, in milliseconds.
+    /// [default: 50 for a bucket that charges for each request, 0 for a directory]
+    #[arg(long, env = "AUDIT_LINGER_MS", value_name = "MS")]
+    pub(crate) linger_ms: Option<u64>,
+
+    /// How long a call waits for its logs to be durable before it fails, in milliseconds. [default:
+    /// 10000]
+    #[arg(long, env = "AUDIT_PERSIST_TIMEOUT_MS", value_name = "MS")]
+    pub(crate) persist_timeout_ms: Option<u64>,
+
+    /// How objects are compressed. [default: zstd]
+    #[arg(long, env = "AUDIT_COMPRESSION", value_name = "KIND")]
+    pub(crate) compression: Option<CompressionName>,
+
+    /// Add to each log which execution of which function it comes from. [default: false]
+    #[arg(long, env = "AUDIT_PROVENANCE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) provenance: Option<bool>,
+
+    /// How long the JavaScript of a query or mutation may run, in milliseconds. [default: 1000]
+    #[arg(long, env = "FUNCTION_TIMEOUT_MS", value_name = "MS")]
+    pub(crate) function_timeout_ms: Option<u64>,
+
+    /// How long the JavaScript of an action may run, in milliseconds. [default: 600000]
+    #[arg(long, env = "ACTION_TIMEOUT_MS", value_name = "MS")]
+    pub(crate) action_timeout_ms: Option<u64>,
+
+    /// How much memory one function may take, in MiB. [default: 64]
+    #[arg(long, env = "FUNCTION_MEMORY_MIB", value_name = "MIB")]
+    pub(crate) function_memory_mib: Option<usize>,
+
+    /// How much memory the cache of queries' results may take, with their arguments and sealed
+    /// logs, in MiB. What is used least goes first; 0 keeps nothing. [default: 256]
+    #[arg(long, env = "QUERY_CACHE_MIB", value_name = "MIB")]
+    pub(crate) query_cache_mib: Option<usize>,
+
+    /// End the process in order, with the code 4, when audit logs cannot be made durable before a
+    /// restart, as after a failed sync of the journal: for a supervisor that starts it again.
+    /// [default: false]
+    #[arg(long, env = "AUDIT_EXIT_WHEN_STOPPED", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) exit_when_stopped: Option<bool>,
+
+    /// The name that functions find in the metadata of their deployment. [default: local]
+    #[arg(long, env = "DEPLOYMENT_NAME", value_name = "NAME")]
+    pub(crate) deployment_name: Option<String>,
+
+    /// The region that functions find there, such as aws-us-east-1. [default: null]
+    #[arg(long, env = "DEPLOYMENT_REGION", value_name = "REGION")]
+    pub(crate) deployment_region: Option<String>,
+
+    /// The class that functions find there. [default: s16]
+    #[arg(long, env = "DEPLOYMENT_CLASS", value_name = "CLASS")]
+    pub(crate) deployment_class: Option<DeploymentClass>,
+
+    /// A variable that functions find in process.env. May be given more than once. A command line
+    /// can be seen by others on the same computer: secrets belong into the file
+    #[arg(long, value_name = "NAME=VALUE")]
+    #[serde(skip)]
+    pub(crate) env: Vec<EnvVar>,
+
+    /// The file's table `env`.
+    #[arg(skip)]
+    #[serde(rename = "env", deserialize_with = "file::env_table")]
+    pub(crate) env_table: Vec<EnvVar>,
+
+    /// Issuers whose tokens are accepted.
+    #[arg(skip)]
+    pub(crate) auth: Vec<AuthSettings>,
+}
+
+/// The error never quotes the value: a secret may have been pasted there by mistake.
+pub(super) fn networks(text: &str) -> Result<TrustedProxies, String> {
+    text.parse()
+        .map_err(|_| "a list of networks is expected, such as 10.0.0.0/8,192.0.2.1".to_owned())
+}
+
+pub(super) fn header(text: &str) -> Result<ClientAddressHeader, String> {
+    text.parse().map_err(|_| "the name of a header is expected, such as forwarded".to_owned())
+}
+
+impl Options {
+    /// These options, with unset ones taken from `other`.
+    pub(super) fn or(self, other: Options) -> Options {
+        let mut env_table = other.env_table;
+        env_table.extend(other.env);
+        env_table.extend(self.env_table);
+        Options {
+            listen: self.listen.or(other.listen),
+            operators_listen: self.operators_listen.or(other.operators_listen),
+            show_logs: self.show_logs.or(other.show_logs),
+            request_memory_mib: self.request_memory_mib.or(other.request_memory_mib),
+            max_request_values: self.max_request_values.or(other.max_request_values),
+            max_connections: self.max_connections.or(other.max_connections),
+            max_connections_per_address: self
+                .max_connections_per_address
+                .or(other.max_connections_per_address),
+            header_timeout_ms: self.header_timeout_ms.or(other.header_timeout_ms),
+            body_timeout_ms: self.body_timeout_ms.or(other.body_timeout_ms),
+            first_message_timeout_ms: self
+                .first_message_timeout_ms
+                .or(other.first_message_timeout_ms),
+            idle_timeout_ms: self.idle_timeout_ms.or(other.idle_timeout_ms),
+            drain_timeout_ms: self.drain_timeout_ms.or(other.drain_timeout_ms),
+            close_timeout_ms: self.close_timeout_ms.or(other.close_timeout_ms),
+            data_dir: self.data_dir.or(other.data_dir),
+            bucket: self.bucket.or(other.bucket),
+            journal: self.journal.or(other.journal),
+            trusted_proxies: self.trusted_proxies.or(other.trusted_proxies),
+            client_address_header: self.client_address_header.or(other.client_address_header),
+            cut_after_ms: self.cut_after_ms.or(other.cut_after_ms),
+            linger_ms: self.linger_ms.or(other.linger_ms),
+            persist_timeout_ms: self.persist_timeout_ms.or(other.persist_timeout_ms),
+            compression: self.compression.or(other.compression),
+            exit_when_stopped: self.exit_when_stopped.or(other.exit_when_stopped),
+            provenance: self.provenance.or(other.provenance),
+            function_timeout_ms: self.function_timeout_ms.or(other.function_timeout_ms),
+            action_timeout_ms: self.action_timeout_ms.or(other.action_timeout_ms),
+            function_memory_mib: self.function_memory_mib.or(other.function_memory_mib),
+            query_cache_mib: self.query_cache_mib.or(other.query_cache_mib),
+            deployment_name: self.deployment_name.or(other.deployment_name),
+            deployment_region: self.deployment_region.or(other.deployment_region),
+            deployment_class: self.deployment_class.or(other.deployment_class),
+            env: self.env,
+            env_table,
+            auth: if self.auth.is_empty() { other.auth } else { self.auth },
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Nothing leaves and nothing commits whose logs are not durable.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use audit_core::testing::MemoryFault;
+use functions_calls::CallError;
+use futures::future::join_all;
+use serde_json::json;
+
+use crate::support::{Host, document, failure, value};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_durable_logs_nothing_commits_or_leaves() {
+    let host = Host::demo().await;
+    // A cron would take a fault that is meant for another.
+    host.functions.stop_scheduler().await;
+    let id = document(&host).await;
+    let view = json!({ "documentId": id });
+    host.query("documents:view", view.clone()).await.unwrap();
+    for fault in [MemoryFault::FailBefore, MemoryFault::FailAfter] {
+        host.sink.script([fault]);
+        let new = json!({ "title": "Lost", "text": "", "orgId": "acme" });
+        let error = host.mutation("documents:create", new).await.unwrap_err();
+        assert!(matches!(error, CallError::NotDurable(_)), "{error:?}");
+        // From the cache.
+        host.sink.script([fault]);
+        let error = host.query("documents:view", view.clone()).await.unwrap_err();
+        assert!(matches!(error, CallError::NotDurable(_)), "{error:?}");
+        // What an action calls fails it, if it does not catch it.
+        host.sink.script([fault]);
+        let made =
+            host.action("reports:make", json!({ "documentId": id, "name": "lost" })).await.unwrap();
+        assert!(failure(&made).contains("could not be made durable"), "{}", failure(&made));
+    }
+    let titles = host.query("documents:list", json!({ "orgId": "acme" })).await.unwrap();
+    assert_eq!(value(&titles), json!(["Plan"]));
+    let count = host.query("counters:get", json!({ "name": "lost" })).await.unwrap();
+    assert_eq!(value(&count), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conflicting_mutations_commit_once_and_log_each_attempt() {
+    let host = Host::demo().await;
+    let calls = (0..12).map(|_| host.mutation("counters:add", json!({ "name": "contended" })));
+    let mut values = Vec::new();
+    for mutated in join_all(calls).await {
+        let mutated = mutated.unwrap();
+        assert!(mutated.committed.is_some());
+        values.push(value(&mutated.answered).as_f64().unwrap());
+    }
+    values.sort_by(f64::total_cmp);
+    assert_eq!(values, (1..=12).map(f64::from).collect::<Vec<_>>());
+    // An attempt that conflicts has read what another one has changed since: each attempt of a
+    // request logs a greater value than the one before, and the last one logs what it committed.
+    let logs = host.logs("counter.added");
+    let mut last_of: BTreeMap<&str, f64> = BTreeMap::new();
+    let mut attempts = BTreeSet::new();
+    for log in &logs {
+        let (request, value) = (log["requestId"].as_str().unwrap(), log["value"].as_f64().unwrap());
+        assert!(attempts.insert((request, value as u64)), "an attempt is logged twice: {log}");
+        let last = last_of.entry(request).or_insert(value);
+        *last = last.max(value);
+    }
+    let mut committed: Vec<f64> = last_of.into_values().collect();
+    committed.sort_by(f64::total_cmp);
+    assert_eq!(committed, values, "each commit is logged, as the last attempt of its request");
+    let total = host.query("counters:get", json!({ "name": "contended" })).await.unwrap();
+    assert_eq!(value(&total), 12.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_who_ask_together_are_each_logged_once() {
+    let host = Host::demo().await;
+    let id = document(&host).await;
+    let args = json!({ "documentId": id });
+    let callers: Vec<_> = (0..200).map(|n| host.caller(&format!("198.51.100.{n}"))).collect();
+    let calls = callers.iter().map(|caller| host.functions.query("documents:view", &args, caller));
+    for answered in join_all(calls).await {
+        assert_eq!(value(&answered.unwrap())["title"], "Plan");
+    }
+    let views = host.logs("document.viewed");
+    let mut seen: Vec<_> =
+        views.iter().map(|log| log["source"]["ip"].as_str().unwrap().to_owned()).collect();
+    seen.sort();
+    let mut expected: Vec<_> = (0..200).map(|n| format!("198.51.100.{n}")).collect();
+    expected.sort();
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_that_overflows_its_log_fails_and_what_it_logged_is_kept() {
+    let host = Host::with_modules(&[(
+        "loud.ts",
+        r#"
+        import { log } from "convex/server";
+        import { query } from "./_generated/server";
+        export const shout = query(async () => {
+          await log.audit({ action: "deed", ip: log.vars.ip });
+          try {
+            for (let i = 0; i < 600; i++) await log.audit({ action: "noise", i });
+          } catch {}
+          return "as if nothing had happened";
+        });"#,
+    )])
+    .await;
+    for hand_outs in 1..=2 {
+        let answered = host.query("loud:shout", json!({})).await.unwrap();
+        assert_eq!(failure(&answered), "audit logs in one execution exceed limit of 500 logs");
+        assert_eq!(host.logs("deed").len(), hand_outs);
+        assert_eq!(host.logs("noise").len(), 499 * hand_outs);
+    }
+}

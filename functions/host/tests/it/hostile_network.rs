@@ -1,0 +1,225 @@
+//! Clients that mean harm: slow, silent, many, deep and wide.
+
+use std::time::Duration;
+
+use functions_server::NetworkLimits;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::served::{Served, Socket};
+
+/// Short for a test that waits for it, and long for what should be in time on a busy machine.
+const SHORT: Duration = Duration::from_secs(3);
+
+async fn connect(host: &Served) -> TcpStream {
+    TcpStream::connect(host.url.strip_prefix("http://").unwrap()).await.unwrap()
+}
+
+/// What a host answers until it closes the connection.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    // It may close with a reset.
+    drop(stream.read_to_end(&mut answer).await);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+async fn is_answered(host: &Served) {
+    let call = json!({ "path": "messages:count", "args": {} });
+    let (status, body) = host.post("/api/query", &call, &[]).await;
+    assert_eq!(status, 200, "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_slow_or_silent_is_ended() {
+    let limits = NetworkLimits {
+        header_timeout: SHORT,
+        body_timeout: SHORT,
+        first_message_timeout: SHORT,
+        idle_timeout: SHORT,
+        ..NetworkLimits::default()
+    };
+    let host = Served::with_limits(limits).await;
+    let mut silent = connect(&host).await;
+    let mut slow_header = connect(&host).await;
+    slow_header.write_all(b"POST /api/query HTTP/1.1\r\nhost: x\r\nx-a: ").await.unwrap();
+    let mut kept_alive = connect(&host).await;
+    kept_alive.write_all(b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut slow_body = connect(&host).await;
+    slow_body
+        .write_all(b"POST /api/query HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{\"path\"")
+        .await
+        .unwrap();
+    let mut no_connect = Socket::silent(&host.url).await;
+    // It says Connect and reads nothing after that, so its pings are not answered.
+    let half_open = Socket::connect(&host.url).await;
+
+    assert_eq!(rest(&mut silent).await, "");
+    assert!(!rest(&mut slow_header).await.contains("200 OK"));
+    assert!(rest(&mut kept_alive).await.contains("200 OK"), "and then it is closed");
+    let answer = rest(&mut slow_body).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    let end = no_connect.hear().await.unwrap_err();
+    assert_eq!(end, "1008: no Connect");
+    let sessions = "functions_sync_sessions 0";
+    while !host.metrics().contains(sessions) {
+        tokio::task::yield_now().await;
+    }
+    drop(half_open);
+    is_answered(&host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_bounded_and_come_back() {
+    let limits = NetworkLimits { max_connections: Some(5), ..NetworkLimits::default() };
+    let host = Served::with_limits(limits).await;
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        let mut stream = connect(&host).await;
+        stream.write_all(b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'H');
+        open.push(stream);
+    }
+    let refused = rest(&mut connect(&host).await).await;
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    assert!(host.metrics().contains("functions_connections_refused_total{reason=\"connections\"}"));
+    drop(open);
+    // As soon as the host has seen that they are gone.
+    while reqwest::get(format!("{}/version", host.url)).await.map_or(503, |r| r.status().as_u16())
+        != 200
+    {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A connection whose first request is answered, or what is answered instead of it.
+#[cfg(target_os = "linux")]
+async fn connect_from(host: &Served, address: [u8; 4]) -> Result<TcpStream, String> {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((std::net::Ipv4Addr::from(address), 0).into()).unwrap();
+    let to = host.url.strip_prefix("http://").unwrap().parse().unwrap();
+    let mut stream = socket.connect(to).await.unwrap();
+    drop(stream.write_all(b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n").await);
+    let mut status = [0; b"HTTP/1.1 200".len()];
+    match stream.read_exact(&mut status).await {
+        Ok(_) if status.ends_with(b"200") => Ok(stream),
+        Ok(_) => Err(String::from_utf8_lossy(&status).into_owned()),
+        // It was closed before the request was read, which resets it.
+        Err(_) => Err(String::new()),
+    }
+}
+
+/// The proxy that the host trusts is at 127.0.0.1; the rest of 127.0.0.0/8 are strangers.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_takes_no_more_than_its_connections() {
+    let limits = NetworkLimits { max_connections_per_address: 3, ..NetworkLimits::default() };
+    let host = Served::with_limits(limits).await;
+    let (greedy, other, proxy) = ([127, 0, 0, 2], [127, 0, 0, 3], [127, 0, 0, 1]);
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(connect_from(&host, greedy).await.unwrap());
+    }
+    for _ in 0..3 {
+        let answer = connect_from(&host, greedy).await.unwrap_err();
+        assert!(answer.is_empty() || answer.ends_with("429"), "{answer}");
+    }
+    let refused = "functions_connections_refused_total{reason=\"connections_of_address\"}";
+    assert!(host.metrics().contains(refused));
+    // Neither another client nor a proxy, which speaks for many, is held up by that.
+    open.push(connect_from(&host, other).await.unwrap());
+    for _ in 0..10 {
+        open.push(connect_from(&host, proxy).await.unwrap());
+    }
+    // As soon as the host has seen that they are gone.
+    drop(open);
+    while connect_from(&host, greedy).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deep_wide_and_large_requests_are_refused_by_number() {
+    let host = Served::with_limits(NetworkLimits {
+        request_memory_bytes: 64 << 20,
+        ..NetworkLimits::default()
+    })
+    .await;
+    let wide = |count: usize| format!("[{}0]", "0,".repeat(count));
+    let cases = [
+        ("[".repeat(100_000), 400),
+        (format!("{}1{}", "{\"a\":".repeat(1_000), "}".repeat(1_000)), 400),
+        (wide(1_000_001), 413),
+        (format!("[{}0]", "{\"a\":1},".repeat(100_000)), 413),
+        ("x".repeat(18 << 20), 413),
+    ];
+    for (args, expected) in &cases {
+        let body = format!("{{\"path\":\"messages:count\",\"args\":{args}}}");
+        let (status, _, answer) = host.post_text("/api/query", body, &[]).await;
+        assert_eq!(status, *expected, "{answer}");
+        is_answered(&host).await;
+    }
+    for (args, code) in [(&cases[0].0, "1009"), (&cases[2].0, "1009"), (&cases[3].0, "1009")] {
+        let mut socket = Socket::connect(&host.url).await;
+        socket
+            .say_text(format!(
+                "{{\"type\":\"Mutation\",\"requestId\":1,\"udfPath\":\"messages:send\",\"args\":[{args}]}}"
+            ))
+            .await;
+        let end = socket.hear().await.unwrap_err();
+        assert!(end.starts_with(code), "{end}");
+    }
+    let header = "x".repeat(1 << 20);
+    let mut stream = connect(&host).await;
+    let request = format!("GET /version HTTP/1.1\r\nhost: x\r\nx-long: {header}\r\n\r\n");
+    drop(stream.write_all(request.as_bytes()).await);
+    let answer = rest(&mut stream).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    is_answered(&host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_never_arrive_hold_no_more_than_their_part() {
+    let host = Served::with_limits(NetworkLimits {
+        request_memory_bytes: 64 << 20,
+        ..NetworkLimits::default()
+    })
+    .await;
+    // Each sends 4 MiB of a longer body, and stops: eight of them would take 64 MiB.
+    let mut stalled = Vec::new();
+    for _ in 0..8 {
+        let mut stream = connect(&host).await;
+        let head = "POST /api/query HTTP/1.1\r\nhost: x\r\ncontent-length: 16000000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // Those for which there is no room are answered, and closed.
+        drop(stream.write_all(&vec![b' '; 4 << 20]).await);
+        stalled.push(stream);
+    }
+    // Not all could be taken, whichever they are: those that were end after a minute.
+    let ends = stalled.iter_mut().map(|stream| Box::pin(rest(stream)));
+    let (answer, _, _) = futures::future::select_all(ends).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 503"), "{answer}");
+    is_answered(&host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_look_elsewhere_and_clients_learn_nothing() {
+    let host = Served::start().await;
+    let get = async |url: String| {
+        let response = host.http.get(url).send().await.unwrap();
+        let has_cors = response.headers().contains_key("access-control-allow-origin");
+        (response.status().as_u16(), has_cors, response.text().await.unwrap())
+    };
+    for probe in ["livez", "readyz", "healthz", "healthz?verbose"] {
+        let (status, has_cors, body) = get(format!("{}/{probe}", host.url)).await;
+        assert_eq!((status, has_cors, body.as_str()), (200, false, r#"{"message":"ok"}"#));
+        let (status, has_cors, _) = get(format!("{}/{probe}", host.operators_url)).await;
+        assert_eq!((status, has_cors), (200, false));
+    }
+    let (_, _, verbose) = get(format!("{}/healthz?verbose", host.operators_url)).await;
+    assert!(verbose.contains("\"commits\":\"accepted\""), "{verbose}");
+    assert_eq!(get(format!("{}/metrics", host.url)).await.0, 404);
+    let (status, has_cors, metrics) = get(format!("{}/metrics", host.operators_url)).await;
+    assert_eq!((status, has_cors), (200, false));
+    assert!(metrics.contains("functions_connections "), "{metrics}");
+}

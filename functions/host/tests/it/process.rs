@@ -1,0 +1,240 @@
+//! The host as a process.
+#![cfg(unix)]
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+
+use convex_sync_types::ServerMessage;
+use serde_json::json;
+use walkdir::WalkDir;
+
+use crate::served::Socket;
+
+struct Process {
+    child: Child,
+    url: String,
+    operators: String,
+    /// Read no further than to where the host listens.
+    _out: BufReader<std::process::ChildStdout>,
+    directory: tempfile::TempDir,
+}
+
+impl Process {
+    fn start(flags: &[&str]) -> Process {
+        // The most open umask there is: what the host writes is private by its own doing.
+        Process::start_with("umask 000", flags)
+    }
+
+    /// After a command of the shell's.
+    fn start_with(before: &str, flags: &[&str]) -> Process {
+        let directory = tempfile::tempdir().unwrap();
+        let functions = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/convex");
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("{before}; exec \"$0\" \"$@\"")])
+            .arg(env!("CARGO_BIN_EXE_functions-host"))
+            .args(["serve", functions, "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(directory.path().join("data"))
+            .args(flags)
+            .current_dir(directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut operators = String::new();
+        let url = loop {
+            let mut line = String::new();
+            assert!(out.read_line(&mut line).unwrap() > 0, "the host did not start");
+            if let Some(url) = line.strip_prefix("probes and metrics are on ") {
+                operators = url.trim().to_owned();
+            }
+            if let Some(at) = line.find("listening on ") {
+                break line[at + "listening on ".len()..].trim().to_owned();
+            }
+        };
+        Process { child, url, operators, _out: out, directory }
+    }
+
+    async fn create(&self, http: &reqwest::Client, text: &str) -> u16 {
+        let args = json!({ "title": "x", "text": text, "orgId": "org" });
+        let call = json!({ "path": "documents:create", "args": args });
+        let sent = http.post(format!("{}/api/mutation", self.url)).body(call.to_string()).send();
+        // 0: the connection was refused before it was answered.
+        sent.await.map_or(0, |answer| answer.status().as_u16())
+    }
+
+    fn stop(&mut self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_reading_stops_nothing() {
+    let mut host = Process::start(&["--show-logs"]);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    // More than a pipe holds, and its title is in each log that is shown.
+    for _ in 0..40 {
+        let args = json!({ "title": "t".repeat(10_000), "text": "", "orgId": "org" });
+        let call = json!({ "path": "documents:create", "args": args });
+        let sent = http.post(format!("{}/api/mutation", host.url)).body(call.to_string()).send();
+        assert_eq!(sent.await.unwrap().status().as_u16(), 200);
+    }
+    let healthz = http.get(format!("{}/healthz", host.url)).send().await.unwrap();
+    assert_eq!(healthz.status().as_u16(), 200);
+    host.stop();
+}
+
+#[tokio::test]
+async fn what_a_host_writes_is_for_its_owner_alone() {
+    let mut host = Process::start(&[]);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    assert_eq!(host.create(&http, "text").await, 200);
+    host.stop();
+    let mut files = 0;
+    for entry in WalkDir::new(host.directory.path().join("data")) {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", entry.path().display());
+        files += usize::from(entry.file_type().is_file());
+    }
+    assert!(files > 5, "{files} files: documents, journal and bucket");
+}
+
+#[tokio::test]
+async fn sockets_that_do_nothing_leave_descriptors_for_delivery() {
+    let flags = ["--header-timeout-ms", "2000", "--cut-after-ms", "10"];
+    let mut host = Process::start_with("ulimit -n 150", &flags);
+    let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(1).build().unwrap();
+    assert_eq!(host.create(&http, "before").await, 200);
+    let address = host.url.strip_prefix("http://").unwrap().to_owned();
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        idle.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    }
+    // Over the connection that is open, or once the idle ones are ended.
+    while host.create(&http, "during").await != 200 {
+        tokio::task::yield_now().await;
+    }
+    let verbose = http.get(format!("{}/healthz?verbose", host.operators)).send().await.unwrap();
+    let verbose: serde_json::Value = verbose.json().await.unwrap();
+    let sink = &verbose["sink"];
+    assert_eq!((&sink["delivery"], &sink["lastError"]), (&json!("ok"), &json!(null)), "{verbose}");
+    drop(idle);
+    host.stop();
+}
+
+/// The most memory that the process had at a time, in bytes.
+#[cfg(target_os = "linux")]
+fn most_memory(id: u32, clear: bool) -> usize {
+    if clear {
+        std::fs::write(format!("/proc/{id}/clear_refs"), "5").unwrap();
+    }
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+}
+
+/// What all requests may take together, and what the process may take beyond it: allocators and
+/// engines.
+#[cfg(target_os = "linux")]
+const BUDGET_MIB: usize = 256;
+#[cfg(target_os = "linux")]
+const BEYOND_MIB: usize = 64;
+
+/// Of 64 at once, each as expensive for its bytes as is known, none may take the host beyond its
+/// budget.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_worst_requests_take_no_more_than_their_budget() {
+    let host = Process::start(&["--request-memory-mib", &BUDGET_MIB.to_string()]);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    assert_eq!(host.create(&http, "text").await, 200);
+    let objects = |count: usize| format!("[{}0]", "{\"a\":1},".repeat(count));
+    let bodies = [
+        objects(25_000),
+        objects(50_000),
+        objects(2_000_000),
+        format!("[{}0]", "[],".repeat(300_000)),
+        format!("[{}0]", "\"a\",".repeat(300_000)),
+        format!(
+            "{{{}\"z\":0}}",
+            (0..150_000).map(|n| format!("\"k{n}\":{n},")).collect::<String>()
+        ),
+        // The longest for which the budget has room.
+        format!("\"{}\"", "x".repeat(10 << 20)),
+        format!("\"{}\"", "\\n".repeat(5 << 20)),
+        format!("\"{}\"", "\u{101}".repeat(5 << 20)),
+    ];
+    let idle = most_memory(host.child.id(), true);
+    let calls = (0..64).map(|number| {
+        let args = &bodies[number % bodies.len()];
+        let body = format!("{{\"path\":\"documents:list\",\"args\":{{\"orgId\":{args}}}}}");
+        let request = http.post(format!("{}/api/query", host.url)).body(body);
+        tokio::spawn(
+            async move { request.send().await.map_or(0, |answer| answer.status().as_u16()) },
+        )
+    });
+    let mut answers = std::collections::BTreeMap::<u16, usize>::new();
+    for call in calls.collect::<Vec<_>>() {
+        *answers.entry(call.await.unwrap()).or_default() += 1;
+    }
+    let most = most_memory(host.child.id(), false);
+    let taken = most.saturating_sub(idle) >> 20;
+    println!("idle {} MiB, {taken} MiB above it, answers {answers:?}", idle >> 20);
+    assert!(taken <= BUDGET_MIB + BEYOND_MIB, "{taken} MiB above idle; {answers:?}");
+    assert!(
+        answers.keys().all(|status| [0, 200, 400, 408, 413, 503, 560].contains(status)),
+        "{answers:?}"
+    );
+    assert_eq!(host.create(&http, "after").await, 200);
+}
+
+/// The client does not wait for answers. Each is answered, or the client is told that there is no
+/// room.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn mutations_of_one_socket_stay_within_the_budget() {
+    let host = Process::start(&["--request-memory-mib", &BUDGET_MIB.to_string()]);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    assert_eq!(host.create(&http, "text").await, 200);
+    let idle = most_memory(host.child.id(), true);
+    let mut socket = Socket::connect(&host.url).await;
+    let text = "x".repeat(3 << 20);
+    let mut sent = 0;
+    for number in 0..24 {
+        let mutation = format!(
+            "{{\"type\":\"Mutation\",\"requestId\":{number},\"udfPath\":\"documents:create\",\
+             \"args\":[{{\"title\":\"x\",\"orgId\":\"org\",\"text\":\"{text}\"}}]}}"
+        );
+        if !socket.try_say_text(mutation).await {
+            break;
+        }
+        sent += 1;
+    }
+    let mut answered = 0;
+    let end = loop {
+        match socket.hear().await {
+            Ok(ServerMessage::MutationResponse { .. }) => answered += 1,
+            Ok(_) => {}
+            Err(end) => break end,
+        }
+        if answered == 24 {
+            break "all are answered".to_owned();
+        }
+    };
+    let taken = most_memory(host.child.id(), false).saturating_sub(idle) >> 20;
+    println!("{taken} MiB above idle, {sent} sent, {answered} answered, {end}");
+    assert!(answered > 0, "{end}");
+    assert!(taken <= BUDGET_MIB + BEYOND_MIB, "{taken} MiB above idle");
+    assert_eq!(host.create(&http, "after").await, 200);
+}

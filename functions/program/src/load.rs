@@ -1,0 +1,293 @@
+//! What the modules of a directory are to a program.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use audit_runtime::FunctionKind;
+use functions_engine::{Described, ModuleName, describe};
+use functions_value::ComponentPath;
+use serde_json::Value;
+
+use super::directory::modules_of;
+use super::graph::{Graph, place};
+use super::{Component, Cron, Env, Function, LoadError, Program};
+
+/// How deep components can be mounted in one another.
+const MAX_COMPONENT_DEPTH: usize = 16;
+
+/// See [`Program::load`].
+pub(super) fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
+    let directory =
+        std::path::absolute(directory).map_err(|error| LoadError::at(directory, error))?;
+    if !directory.is_dir() {
+        return Err(LoadError::at(&directory, "there is no such directory"));
+    }
+    // Files are known by their real paths.
+    let directory =
+        std::fs::canonicalize(&directory).map_err(|error| LoadError::at(&directory, error))?;
+    let graph = Graph::new(&directory);
+    let mut loading = Loading { graph, contents: HashMap::new(), warnings: Vec::new() };
+    let mut components = BTreeMap::new();
+    loading.mount(&ComponentPath::root(), &directory, env, &mut components)?;
+    let Loading { graph, mut warnings, .. } = loading;
+    warnings.extend(graph.finish());
+    let mut reached = graph.0.borrow_mut();
+    let (modules, stamps) =
+        (std::mem::take(&mut reached.modules), std::mem::take(&mut reached.stamps));
+    Ok(Program { modules: Arc::new(modules), components, warnings, stamps, env: env.clone() })
+}
+
+/// A program that is being loaded.
+struct Loading {
+    graph: Graph,
+    /// What is in each directory of modules: a component can be mounted more than once.
+    contents: HashMap<PathBuf, Rc<Contents>>,
+    warnings: Vec<String>,
+}
+
+/// What a directory of modules has.
+#[derive(Default)]
+struct Contents {
+    functions: HashMap<String, Function>,
+    schema: Option<Value>,
+    crons: Vec<Cron>,
+    auth: Option<Value>,
+    children: Vec<Child>,
+    node_modules: BTreeSet<String>,
+}
+
+/// A component that another one mounts.
+struct Child {
+    name: String,
+    directory: PathBuf,
+    env: Vec<(String, Value)>,
+}
+
+impl Loading {
+    /// Loads the component of `directory`, and those that it mounts.
+    fn mount(
+        &mut self,
+        path: &ComponentPath,
+        directory: &Path,
+        env: &Env,
+        components: &mut BTreeMap<ComponentPath, Component>,
+    ) -> Result<(), LoadError> {
+        if path.names().len() > MAX_COMPONENT_DEPTH {
+            let message = format!(
+                "components are mounted in one another more than {MAX_COMPONENT_DEPTH} deep: {path}"
+            );
+            return Err(LoadError::at(directory, message));
+        }
+        let contents = match self.contents.get(directory) {
+            Some(contents) => Rc::clone(contents),
+            None => {
+                let contents = Rc::new(self.contents_of(directory, env)?);
+                self.contents.insert(directory.to_owned(), Rc::clone(&contents));
+                contents
+            }
+        };
+        let mut children = BTreeMap::new();
+        for child in &contents.children {
+            let child_path = path.child(&child.name);
+            if children.insert(child.name.clone(), child_path.clone()).is_some() {
+                let message = format!(
+                    "two components are mounted as {:?}; give one of them another name",
+                    child.name
+                );
+                return Err(LoadError::at(directory, message));
+            }
+            self.mount(&child_path, &child.directory, &child_env(child, env), components)?;
+        }
+        components.insert(
+            path.clone(),
+            Component {
+                children,
+                schema: contents.schema.clone(),
+                crons: contents.crons.clone(),
+                auth: contents.auth.clone(),
+                functions: contents.functions.clone(),
+                node_modules: contents.node_modules.clone(),
+                env: env.clone(),
+            },
+        );
+        Ok(())
+    }
+
+    fn contents_of(&mut self, directory: &Path, env: &Env) -> Result<Contents, LoadError> {
+        let mut contents = Contents::default();
+        let files = modules_of(directory)?;
+        self.graph.0.borrow_mut().stamps.add_directory(directory, &files);
+        for file in files {
+            let relative = file.strip_prefix(directory).unwrap_or(&file);
+            let stem = relative.with_extension("");
+            let stem = stem
+                .to_str()
+                .ok_or_else(|| LoadError::at(&file, "the name is not UTF-8"))?
+                .to_owned();
+            let Some(module) = self.graph.functions_of(&file)? else {
+                contents.node_modules.insert(stem);
+                continue;
+            };
+            let described = self.described(&module, env)?;
+            contents.add(&stem, &module, described, self)?;
+        }
+        self.follow_dynamic(env);
+        if !contents.node_modules.is_empty() {
+            let modules: Vec<&str> = contents.node_modules.iter().map(String::as_str).collect();
+            self.warnings.push(format!(
+                "{}: calls of functions of modules with \"use node\" fail, as this host has no Node.js: {}",
+                self.graph.shown(directory),
+                modules.join(", ")
+            ));
+        }
+        Ok(contents)
+    }
+
+    /// Reaches the modules of `import("…")`, which the evaluation of modules does not. One that
+    /// cannot be found or evaluated fails the function that imports it, when it does.
+    fn follow_dynamic(&self, env: &Env) {
+        loop {
+            let Some((from, specifier)) = self.graph.0.borrow_mut().dynamic.pop() else { return };
+            let found = self.graph.0.borrow_mut().import(&from, &specifier);
+            if let Ok(module) = found {
+                let _ = self.described(&module, env);
+            }
+        }
+    }
+
+    fn described(&self, module: &ModuleName, env: &Env) -> Result<Described, LoadError> {
+        describe(module, self.graph.clone(), env).map_err(|failure| {
+            let cause = self.graph.0.borrow_mut().error.take();
+            cause.unwrap_or_else(|| LoadError::new(place(module), failure.message))
+        })
+    }
+}
+
+impl Contents {
+    fn add(
+        &mut self,
+        stem: &str,
+        module: &ModuleName,
+        described: Described,
+        loading: &mut Loading,
+    ) -> Result<(), LoadError> {
+        let Described { functions, exported, routes, plain } = described;
+        match stem {
+            "schema" => {
+                let message = "the default export is not a schema; write `export default defineSchema({ … })`";
+                self.schema = Some(exported.ok_or_else(|| LoadError::new(place(module), message))?);
+                return Ok(());
+            }
+            "auth.config" => {
+                let warning = format!(
+                    "{}: is not read: name the issuers of tokens under [[auth]] in the host's settings",
+                    place(module)
+                );
+                loading.warnings.push(warning);
+                self.auth = plain;
+                return Ok(());
+            }
+            "convex.config" => {
+                self.children = children_of(exported.as_ref(), module, loading)?;
+                return Ok(());
+            }
+            "crons" => self.crons = crons_of(exported.as_ref(), module)?,
+            "http" if routes > 0 => {
+                let warning = format!(
+                    "{}: {routes} HTTP routes are not served: this host has no HTTP actions",
+                    place(module)
+                );
+                loading.warnings.push(warning);
+            }
+            _ => {}
+        }
+        for function in functions {
+            let kind = match function.kind.as_str() {
+                "query" => FunctionKind::Query,
+                "mutation" => FunctionKind::Mutation,
+                "action" => FunctionKind::Action,
+                _ => {
+                    let warning = format!(
+                        "{}: {} is an HTTP action, which this host does not serve",
+                        place(module),
+                        function.name
+                    );
+                    loading.warnings.push(warning);
+                    continue;
+                }
+            };
+            let name = format!("{stem}:{}", function.name);
+            let function = Function {
+                name: name.clone(),
+                kind,
+                is_public: function.is_public,
+                args: function.args,
+                returns: function.returns,
+                module: Arc::clone(module),
+                export: function.name,
+            };
+            self.functions.insert(name, function);
+        }
+        Ok(())
+    }
+}
+
+/// The lines of `crons.ts`.
+fn crons_of(exported: Option<&Value>, module: &ModuleName) -> Result<Vec<Cron>, LoadError> {
+    let crons = exported.and_then(Value::as_object).ok_or_else(|| {
+        LoadError::new(place(module), "the default export is not a list of crons; write `const crons = cronJobs(); …; export default crons`")
+    })?;
+    let cron = |(name, cron): (&String, &Value)| {
+        Some(Cron {
+            name: name.clone(),
+            function: cron.get("name")?.as_str()?.to_owned(),
+            args: cron.get("args")?.clone(),
+            schedule: cron.get("schedule")?.clone(),
+        })
+    };
+    let crons = crons.iter().map(|entry| {
+        cron(entry).ok_or_else(|| {
+            LoadError::new(place(module), format!("the cron {:?} is not complete", entry.0))
+        })
+    });
+    crons.collect()
+}
+
+/// The components that a `convex.config` mounts.
+fn children_of(
+    exported: Option<&Value>,
+    module: &ModuleName,
+    loading: &Loading,
+) -> Result<Vec<Child>, LoadError> {
+    let message = "the default export is not an app or a component; write `export default defineApp()` or `defineComponent(name)`";
+    let error = || LoadError::new(place(module), message);
+    let children = exported
+        .and_then(|exported| exported.get("childComponents"))
+        .and_then(Value::as_array)
+        .ok_or_else(error)?;
+    let graph = loading.graph.0.borrow();
+    let child = |child: &Value| {
+        let name = child.get("name")?.as_str()?;
+        let directory = graph.definitions.get(child.get("path")?.as_str()?)?;
+        let env = child.get("env").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let env = env
+            .iter()
+            .filter_map(|entry| Some((entry.get(0)?.as_str()?.to_owned(), entry.get(1)?.clone())));
+        Some(Child { name: name.to_owned(), directory: directory.clone(), env: env.collect() })
+    };
+    children.iter().map(|value| child(value).ok_or_else(error)).collect()
+}
+
+/// What a component finds in `process.env`: what it is mounted with.
+fn child_env(child: &Child, parent: &Env) -> Env {
+    let variables = child.env.iter().filter_map(|(name, value)| {
+        let text = match value.get("type")?.as_str()? {
+            "envVar" => parent.variables().get(value.get("name")?.as_str()?)?.clone(),
+            _ => value.get("value")?.as_str()?.to_owned(),
+        };
+        Some((name.clone(), text))
+    });
+    parent.with_variables(variables.collect())
+}

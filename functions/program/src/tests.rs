@@ -1,0 +1,401 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::*;
+
+/// A directory with files; `convex` is where the functions are.
+pub(super) struct Files(tempfile::TempDir);
+
+impl Files {
+    pub(super) fn new(files: &[(&str, &str)]) -> Files {
+        let directory = tempfile::tempdir().unwrap();
+        let files_of = Files(directory);
+        for (name, text) in files {
+            files_of.write(name, text);
+        }
+        if let Some(package) = std::env::var_os("CONVEX_NPM_PACKAGE") {
+            let modules = files_of.0.path().join("node_modules");
+            std::fs::create_dir_all(&modules).unwrap();
+            std::os::unix::fs::symlink(package, modules.join("convex")).unwrap();
+        }
+        files_of
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(super) fn write(&self, name: &str, text: &str) {
+        let path = self.0.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    pub(super) fn load(&self) -> Result<Program, LoadError> {
+        let variables = BTreeMap::from([
+            ("SECRET".to_owned(), "s".to_owned()),
+            ("REGION".to_owned(), "eu".to_owned()),
+        ]);
+        Program::load(&self.0.path().join("convex"), &Env::new(variables, []))
+    }
+
+    pub(super) fn loaded(&self) -> Program {
+        self.load().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub(super) fn error(&self) -> String {
+        match self.load() {
+            Ok(_) => panic!("the program was loaded"),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+const EMPTY: &str =
+    "import { query } from './_generated/server'; export const f = query(async () => 1);";
+
+fn names(component: &Component) -> Vec<&str> {
+    let mut names: Vec<_> = component.functions().map(|function| function.name.as_str()).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn functions_are_known_by_their_modules_and_exports() {
+    let files = Files::new(&[
+        (
+            "convex/messages.ts",
+            "import { query, mutation, internalAction, internalMutation, internalQuery, action, httpAction } from './_generated/server';
+             import { v } from 'convex/values';
+             import { paginationOptsValidator } from 'convex/server';
+             export default query(async () => 1);
+             export const list = query({ args: { n: v.number(), o: v.optional(v.id('users')) }, returns: v.array(v.string()), handler: async () => [] });
+             export const pages = query({ args: { opts: paginationOptsValidator }, handler: async () => null });
+             export const send = mutation(async () => 1);
+             export const act = action({ args: {}, handler: async () => 1 });
+             export const inner = internalMutation(async () => 1);
+             export const hidden = internalQuery(async () => 1);
+             export const job = internalAction(async () => 1);
+             export const web = httpAction(async () => new Response('x'));
+             export const helper = () => 1; export const constant = { a: 1 }; export class Some {} export const nothing = null;",
+        ),
+        ("convex/dir/deep/more.js", &EMPTY.replace("./_generated", "../../_generated")),
+        ("convex/messages.test.ts", "throw new Error('tests are not loaded');"),
+        ("convex/.hidden.ts", "throw new Error('hidden files are not loaded');"),
+        ("convex/types.d.ts", "export type T = 1;"),
+        ("convex/_generated/dataModel.d.ts", "export type Doc = 1;"),
+        ("convex/README.md", "not a module"),
+        ("convex/tsconfig.json", "{}"),
+    ]);
+    let program = files.loaded();
+    let root = ComponentPath::root();
+    let app = program.component(&root).unwrap();
+    assert_eq!(
+        names(app),
+        [
+            "dir/deep/more:f",
+            "messages:act",
+            "messages:default",
+            "messages:hidden",
+            "messages:inner",
+            "messages:job",
+            "messages:list",
+            "messages:pages",
+            "messages:send",
+        ]
+    );
+    let function = |name: &str| program.function(&root, name).unwrap();
+    let list = function("messages:list");
+    assert_eq!((list.kind, list.is_public), (FunctionKind::Query, true));
+    let optional_id =
+        json!({ "fieldType": { "type": "id", "tableName": "users" }, "optional": true });
+    let number = json!({ "fieldType": { "type": "number" }, "optional": false });
+    assert_eq!(list.args, json!({ "type": "object", "value": { "n": number, "o": optional_id } }));
+    assert_eq!(list.returns, json!({ "type": "array", "value": { "type": "string" } }));
+    assert_eq!(
+        (&function("messages:send").args, &function("messages:send").returns),
+        (&json!({ "type": "any" }), &json!(null))
+    );
+    assert_eq!(function("messages:send").kind, FunctionKind::Mutation);
+    assert_eq!(
+        (function("messages:job").kind, function("messages:job").is_public),
+        (FunctionKind::Action, false)
+    );
+    assert_eq!(function("messages"), function("messages:default"));
+    assert_eq!(function("messages.js:list"), list);
+    assert_eq!(function("messages.js"), function("messages"));
+    assert_eq!(
+        program.function(&root, "dir/deep/more:f").map(|function| function.is_public),
+        Some(true)
+    );
+    assert!(program.function(&root, "messages:helper").is_none());
+    assert_eq!(
+        program.warnings(),
+        ["convex/messages.ts: web is an HTTP action, which this host does not serve"]
+    );
+}
+
+#[test]
+fn schema_crons_and_auth_are_what_they_export() {
+    let files = Files::new(&[
+        ("convex/messages.ts", EMPTY),
+        (
+            "convex/schema.ts",
+            "import { defineSchema, defineTable } from 'convex/server'; import { v } from 'convex/values';
+             export default defineSchema({
+               messages: defineTable({ body: v.string(), author: v.union(v.id('users'), v.null()) })
+                 .index('by_author', ['author', 'body'])
+                 .searchIndex('text', { searchField: 'body' })
+                 .vectorIndex('near', { vectorField: 'v', dimensions: 3, filterFields: ['author'] }),
+               users: defineTable(v.any()),
+             }, { schemaValidation: false });",
+        ),
+        (
+            "convex/crons.ts",
+            "import { cronJobs } from 'convex/server'; import { internal } from './_generated/api';
+             const crons = cronJobs();
+             crons.interval('tick', { seconds: 30 }, internal.messages.f, { n: 1n });
+             crons.daily('daily', { hourUTC: 1, minuteUTC: 2 }, internal.messages.f);
+             crons.hourly('hourly', { minuteUTC: 5 }, internal.messages.f, {});
+             crons.weekly('weekly', { dayOfWeek: 'monday', hourUTC: 1 }, internal.messages.f);
+             crons.monthly('monthly', { day: 31, hourUTC: 1, minuteUTC: 0 }, internal.messages.f);
+             crons.cron('cron', '*/5 * * * *', internal.messages.f, { a: [1] });
+             export default crons;",
+        ),
+        ("convex/auth.config.ts", "export default { providers: [{ domain: process.env.REGION, applicationID: 'a' }] };"),
+        (
+            "convex/http.ts",
+            "import { httpRouter } from 'convex/server'; import { httpAction } from './_generated/server';
+             const http = httpRouter(); http.route({ path: '/a', method: 'GET', handler: httpAction(async () => new Response()) });
+             export default http;",
+        ),
+    ]);
+    let program = files.loaded();
+    let app = program.component(&ComponentPath::root()).unwrap();
+    let schema = app.schema.as_ref().unwrap();
+    assert_eq!(schema["schemaValidation"], json!(false));
+    let table = &schema["tables"][0];
+    assert_eq!(table["tableName"], json!("messages"));
+    assert_eq!(
+        table["indexes"],
+        json!([{ "indexDescriptor": "by_author", "fields": ["author", "body"] }])
+    );
+    assert_eq!(
+        table["searchIndexes"],
+        json!([{ "indexDescriptor": "text", "searchField": "body", "filterFields": [] }])
+    );
+    assert_eq!(table["vectorIndexes"][0]["dimensions"], json!(3));
+    assert_eq!(table["documentType"]["type"], json!("object"));
+    assert_eq!(schema["tables"][1]["documentType"], json!({ "type": "any" }));
+    let cron = |name: &str| app.crons.iter().find(|cron| cron.name == name).unwrap();
+    assert_eq!(cron("tick").function, "messages:f");
+    assert_eq!(cron("tick").args, json!([{ "n": { "$integer": "AQAAAAAAAAA=" } }]));
+    assert_eq!(cron("tick").schedule, json!({ "type": "interval", "seconds": 30 }));
+    assert_eq!(cron("daily").schedule, json!({ "type": "daily", "hourUTC": 1, "minuteUTC": 2 }));
+    assert_eq!(cron("hourly").schedule, json!({ "type": "hourly", "minuteUTC": 5 }));
+    assert_eq!(
+        cron("weekly").schedule,
+        json!({ "type": "weekly", "dayOfWeek": "monday", "hourUTC": 1 })
+    );
+    assert_eq!(
+        cron("monthly").schedule,
+        json!({ "type": "monthly", "day": 31, "hourUTC": 1, "minuteUTC": 0 })
+    );
+    assert_eq!(cron("cron").schedule, json!({ "type": "cron", "cron": "*/5 * * * *" }));
+    assert_eq!(cron("cron").args, json!([{ "a": [1] }]));
+    assert_eq!(app.auth, Some(json!({ "providers": [{ "domain": "eu", "applicationID": "a" }] })));
+    assert_eq!(
+        program.warnings(),
+        [
+            "convex/auth.config.ts: is not read: name the issuers of tokens under [[auth]] in the host's settings",
+            "convex/http.ts: 1 HTTP routes are not served: this host has no HTTP actions"
+        ]
+    );
+}
+
+#[test]
+fn components_are_mounted_under_their_names_with_modules_of_their_own() {
+    let schema =
+        "import { defineSchema, defineTable } from 'convex/server'; import { v } from 'convex/values';
+                  export default defineSchema({ blobs: defineTable({ n: v.number() }) });";
+    let files = Files::new(&[
+        (
+            "convex/convex.config.ts",
+            "import { defineApp } from 'convex/server';
+             import files from './files/convex.config';
+             import counter from 'counter/convex.config.js';
+             const app = defineApp();
+             app.use(files, { env: { REGION: 'us' } });
+             app.use(files, { name: 'archive' });
+             app.use(counter);
+             export default app;",
+        ),
+        ("convex/messages.ts", EMPTY),
+        (
+            "convex/files/convex.config.ts",
+            "import { defineComponent } from 'convex/server'; import { v } from 'convex/values';
+             import blobs from './blobs/convex.config.js';
+             const component = defineComponent('files', { env: { REGION: v.optional(v.string()) } });
+             component.use(blobs);
+             export default component;",
+        ),
+        ("convex/files/store.ts", EMPTY),
+        ("convex/files/schema.ts", schema),
+        (
+            "convex/files/blobs/convex.config.ts",
+            "import { defineComponent } from 'convex/server'; export default defineComponent('blobs');",
+        ),
+        ("convex/files/blobs/put.ts", EMPTY),
+        (
+            "node_modules/counter/package.json",
+            r#"{ "name": "counter", "type": "module", "exports": { "./convex.config.js": { "types": "./x.d.ts", "default": "./dist/component/convex.config.js" } } }"#,
+        ),
+        (
+            "node_modules/counter/dist/component/convex.config.js",
+            "import { defineComponent } from 'convex/server'; export default defineComponent('counter');",
+        ),
+        ("node_modules/counter/dist/component/public.js", EMPTY),
+    ]);
+    let program = files.loaded();
+    let root = ComponentPath::root();
+    let paths: Vec<String> = program.components().map(|(path, _)| path.to_string()).collect();
+    assert_eq!(paths, ["", "archive", "archive/blobs", "counter", "files", "files/blobs"]);
+    assert_eq!(names(program.component(&root).unwrap()), ["messages:f"]);
+    let mounted = root.child("files");
+    let component = program.component(&mounted).unwrap();
+    assert_eq!(names(component), ["store:f"]);
+    assert!(component.schema.is_some() && program.component(&root).unwrap().schema.is_none());
+    assert_eq!(component.children, BTreeMap::from([("blobs".to_owned(), mounted.child("blobs"))]));
+    assert_eq!(names(program.component(&mounted.child("blobs")).unwrap()), ["put:f"]);
+    assert_eq!(names(program.component(&root.child("counter")).unwrap()), ["public:f"]);
+    // A component sees what it was mounted with, and nothing of the app.
+    let env = |path: &ComponentPath| {
+        let variables = program.env_of(path).variables().iter();
+        variables.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+    };
+    assert_eq!(env(&mounted), ["REGION=us"]);
+    assert_eq!(env(&root.child("archive")), [""; 0]);
+    assert_eq!(env(&root), ["REGION=eu", "SECRET=s"]);
+}
+
+#[test]
+fn what_cannot_be_loaded_is_named_with_its_place() {
+    let one = |name: &str, text: &str| Files::new(&[(&format!("convex/{name}"), text)]).error();
+    let error = one("a.ts", "const x: number = 1;\nconst y = {{;\n");
+    assert!(error.starts_with("convex/a.ts:2:12: "), "{error}");
+    let error = one("a.js", "const x = 1;\nlet x = 2;\n");
+    assert!(error.starts_with("convex/a.js:2:"), "{error}");
+    let error = one("a.ts", "export const x = 1;\nexport const y = nothing.x;\n");
+    assert_eq!(
+        error,
+        "convex/a.ts: Uncaught ReferenceError: nothing is not defined\n    at <anonymous> (../convex/a.ts:2:18)"
+    );
+    let error = one("a.ts", "import { x } from './b'; x();");
+    assert_eq!(error, "convex/a.ts: \"./b\" is imported, and there is no such file");
+    let error = one("a.ts", "import x from 'left-pad'; x();");
+    assert_eq!(
+        error,
+        "convex/a.ts: \"left-pad\" is imported, and is not installed; npm install it where the functions are"
+    );
+    let error = one("a.tsx", "export const x = <div/>;");
+    assert!(
+        error.starts_with("convex/a.tsx: \"react/jsx-runtime\" is imported, and is not installed"),
+        "{error}"
+    );
+    let error = one("a.ts", "type A = 1;\nimport x = require('x'); x();");
+    assert!(error.starts_with("convex/a.ts:2:1: Import assignment cannot be used"), "{error}");
+    let error = one("a.ts", "export = 1;");
+    assert!(error.starts_with("convex/a.ts:1:1: Export assignment cannot be used"), "{error}");
+    let error = one("a.ts", "namespace N { export let x = 1; }");
+    assert!(error.starts_with("convex/a.ts:1:26: a namespace exports a variable"), "{error}");
+    let error = one("a.ts", "const one = 1;\n@two class A {}");
+    assert!(error.starts_with("convex/a.ts:2:1: "), "{error}");
+    let error = one("a.ts", "for (;;) {}");
+    assert!(error.starts_with("convex/a.ts: Function execution timed out"), "{error}");
+    let error = one("a.ts", "Convex.syscall('1.0/x', '{}');");
+    assert!(error.contains("Convex operations cannot be used while modules are loaded"), "{error}");
+    let error = one("a.ts", "import { q } from 'convex/server'; q();");
+    assert!(error.starts_with("convex/a.ts: "), "{error}");
+    let error = one("schema.ts", "export default 1;");
+    assert!(error.starts_with("convex/schema.ts: the default export is not a schema"), "{error}");
+    let error = one("crons.ts", "export const crons = 1;");
+    assert!(
+        error.starts_with("convex/crons.ts: the default export is not a list of crons"),
+        "{error}"
+    );
+    let error = one("convex.config.ts", "export default {};");
+    assert!(
+        error.starts_with(
+            "convex/convex.config.ts: the default export is not an app or a component"
+        ),
+        "{error}"
+    );
+    let error =
+        Program::load(Path::new("/nonexistent/convex"), &Env::default()).unwrap_err().to_string();
+    assert_eq!(error, "/nonexistent/convex: there is no such directory");
+}
+
+#[test]
+fn enums_namespaces_and_properties_are_written_out() {
+    let files = Files::new(&[(
+        "convex/a.ts",
+        "import { query } from './_generated/server';
+         enum Colour { Red, Green = 'g' } namespace Space { export const inner = 3; }
+         class Point { constructor(private x: number, public readonly y = 2) {} sum() { return this.x + this.y; } }
+         export const f = query(async () => [Colour.Red, Colour.Green, Space.inner, new Point(1).sum()]);",
+    )]);
+    let program = files.loaded();
+    assert_eq!(names(program.component(&ComponentPath::root()).unwrap()), ["a:f"]);
+}
+
+#[test]
+fn packages_are_found_as_node_finds_them() {
+    let files = Files::new(&[
+        (
+            "convex/a.ts",
+            "import { query } from './_generated/server'; import one from 'one'; import sub from '@scope/two/sub/x'; import m from 'main';
+             export const f = query({ args: {}, handler: async () => [one, sub, m] });
+             if (one !== 'one nested' || sub !== 'two x' || m !== 'main') throw new Error(`${one} ${sub} ${m}`);",
+        ),
+        ("node_modules/one/package.json", r#"{ "exports": { "require": "./no.cjs", "import": { "types": "./x.d.ts", "default": "./index.mjs" } } }"#),
+        ("node_modules/one/index.mjs", "import nested from 'nested'; export default `one ${nested}`;"),
+        ("node_modules/one/node_modules/nested/package.json", r#"{ "module": "./esm.js", "main": "./no.js" }"#),
+        ("node_modules/one/node_modules/nested/esm.js", "export default 'nested';"),
+        ("convex/node_modules/@scope/two/package.json", r#"{ "exports": { "./sub/*": "./lib/*.js" } }"#),
+        ("convex/node_modules/@scope/two/lib/x.js", "export default 'two x';"),
+        ("node_modules/main/package.json", r#"{ "main": "lib/index" }"#),
+        ("node_modules/main/lib/index.js", "export default 'main';"),
+    ]);
+    files.loaded();
+    files.write("convex/b.ts", "import no from 'one/internal'; no();");
+    assert!(
+        files.error().contains("the package does not export \"one/internal\""),
+        "{}",
+        files.error()
+    );
+}
+
+#[test]
+fn a_program_notices_that_its_files_changed() {
+    let files = Files::new(&[
+        ("convex/a.ts", "import { b } from '../lib/b'; export const a = b;"),
+        ("lib/b.ts", "export const b = 1;"),
+    ]);
+    let program = files.loaded();
+    assert!(!program.has_changed());
+    // Written again as it was.
+    files.write("convex/a.ts", "import { b } from '../lib/b'; export const a = b;");
+    assert!(!program.has_changed());
+    files.write("convex/notes.md", "not a module");
+    assert!(!program.has_changed());
+    files.write("lib/b.ts", "export const b = 22;");
+    assert!(program.has_changed());
+    let program = files.loaded();
+    files.write("convex/new.ts", "export const c = 1;");
+    assert!(program.has_changed());
+    let program = files.loaded();
+    std::fs::remove_file(files.0.path().join("convex/new.ts")).unwrap();
+    assert!(program.has_changed());
+}

@@ -1,0 +1,260 @@
+//! Whether a token says who calls: JSON Web Tokens (RFC 7519), verified with configured keys.
+//!
+//! A token that is not valid is refused: who sent one wanted to be somebody, and is not answered as
+//! nobody. Errors tell what is wrong and show nothing of the token but names that are no secrets,
+//! cut short.
+
+mod identity;
+mod keys;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use audit_core::Clock;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, Validation};
+use serde_json::{Map, Value as Json};
+
+use keys::Key;
+pub use keys::KeyError;
+pub use settings::AuthSettings;
+
+/// Verifies tokens. Cheap to clone.
+#[derive(Clone)]
+pub struct Authenticator {
+    providers: Arc<[Provider]>,
+    clock: Arc<dyn Clock>,
+}
+
+struct Provider {
+    issuer: String,
+    audience: String,
+    keys: Vec<Key>,
+}
+
+/// Who sent a token, once that is sure.
+#[derive(Clone, PartialEq)]
+pub struct Verified {
+    /// What `ctx.auth.getUserIdentity()` gives.
+    pub claims: Json,
+    /// Until when, in milliseconds since the Unix epoch.
+    pub expires_ms: i64,
+}
+
+/// Shows no claims: they are the user's.
+impl fmt::Debug for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verified").field("expires_ms", &self.expires_ms).finish_non_exhaustive()
+    }
+}
+
+/// How far the clock of an issuer may be from this one.
+const LEEWAY_MS: i64 = 5_000;
+
+/// Longer tokens are none: servers before this one refuse such headers.
+const MAX_TOKEN_BYTES: usize = 16 << 10;
+
+/// How much of a name from a token stands in an error.
+const MAX_SHOWN_CHARS: usize = 100;
+
+/// Why a token is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// It is none, or says too little.
+    Malformed(&'static str),
+    /// It is signed in a way that is not accepted.
+    Algorithm,
+    /// No `[[auth]]` is set.
+    NobodyConfigured,
+    /// Its issuer is not configured.
+    Issuer(String),
+    /// Its audience is not configured for its issuer.
+    Audience(String),
+    /// Its issuer has no such key.
+    UnknownKey(String),
+    /// No key of its issuer made its signature.
+    Signature,
+    /// It is over.
+    Expired {
+        /// For how long, in seconds.
+        seconds: i64,
+    },
+    /// Its time is to come.
+    NotYet {
+        /// In how many seconds.
+        seconds: i64,
+    },
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Malformed(what) => write!(f, "the token {what}"),
+            Refused::Algorithm => f.write_str("the token is not signed with RS256, ES256, EdDSA or HS256"),
+            Refused::NobodyConfigured => f.write_str(
+                "this host accepts no tokens: its settings have no [[auth]] with an issuer and keys",
+            ),
+            Refused::Issuer(issuer) => {
+                write!(f, "the token is from {issuer:?}, an issuer that is not configured")
+            }
+            Refused::Audience(issuer) => {
+                write!(f, "the token is not for an audience that is configured for its issuer {issuer:?}")
+            }
+            Refused::UnknownKey(issuer) => {
+                write!(f, "the token is signed with a key that is not among those of its issuer {issuer:?}")
+            }
+            Refused::Signature => f.write_str("the signature of the token is not valid"),
+            Refused::Expired { seconds } => write!(f, "the token expired {seconds} seconds ago"),
+            Refused::NotYet { seconds } => {
+                write!(f, "the token is not valid before {seconds} seconds from now")
+            }
+        }
+    }
+}
+
+impl Error for Refused {}
+
+impl Authenticator {
+    /// Reads the keys of each issuer.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read or has no key in it that can be used.
+    pub fn open(
+        settings: &[AuthSettings],
+        clock: Arc<dyn Clock>,
+    ) -> Result<Authenticator, KeyError> {
+        let provider = |settings: &AuthSettings| {
+            let AuthSettings { issuer, audience, .. } = settings;
+            let keys = keys::read(settings)?;
+            Ok(Provider { issuer: issuer.clone(), audience: audience.clone(), keys })
+        };
+        let providers = settings.iter().map(provider).collect::<Result<_, KeyError>>()?;
+        Ok(Authenticator { providers, clock })
+    }
+
+    /// Who sent this token.
+    ///
+    /// # Errors
+    ///
+    /// If it is not one that an issuer which is configured made for an audience which is
+    /// configured, or not valid now.
+    pub fn verify(&self, token: &str) -> Result<Verified, Refused> {
+        if self.providers.is_empty() {
+            return Err(Refused::NobodyConfigured);
+        }
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Refused::Malformed("is too long"));
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|error| {
+            // An algorithm that does not exist, or `none`.
+            let is_unknown = matches!(error.kind(), ErrorKind::Json(_));
+            if is_unknown { Refused::Algorithm } else { Refused::Malformed("is no JSON Web Token") }
+        })?;
+        // RFC 7515, section 4.1.11: what is marked so and is not understood makes the token
+        // invalid.
+        if header.crit.is_some() {
+            return Err(Refused::Malformed("has critical headers, and none is understood here"));
+        }
+        // Read to find the keys. Nothing of it is believed before the signature is verified.
+        let claimed = jsonwebtoken::dangerous::insecure_decode_claims::<Map<String, Json>>(token)
+            .map_err(|_| Refused::Malformed("is no JSON Web Token"))?;
+        let issuer = text(&claimed, "iss").ok_or(Refused::Malformed("has no issuer"))?;
+        let mut issued =
+            self.providers.iter().filter(|provider| provider.issuer == issuer).peekable();
+        if issued.peek().is_none() {
+            return Err(Refused::Issuer(shown(issuer)));
+        }
+        let mut meant = issued.filter(|provider| is_for(&claimed, &provider.audience)).peekable();
+        if meant.peek().is_none() {
+            return Err(Refused::Audience(shown(issuer)));
+        }
+        let of_name = |key: &&Key| match (&header.kid, &key.id) {
+            (Some(wanted), Some(id)) => wanted == id,
+            // A set of keys without names, or a token that does not say: any may be it.
+            (None, _) | (_, None) => true,
+        };
+        let keys = meant.flat_map(|provider| &provider.keys).filter(of_name);
+        let mut keys = keys.filter(|key| key.algorithm == header.alg).peekable();
+        if keys.peek().is_none() {
+            let accepted = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA, Algorithm::HS256];
+            let is_accepted = accepted.contains(&header.alg);
+            return Err(if is_accepted {
+                Refused::UnknownKey(shown(issuer))
+            } else {
+                Refused::Algorithm
+            });
+        }
+        let claims = keys.find_map(|key| signed(token, key)).ok_or(Refused::Signature)?;
+        self.current(issuer, &claims)
+    }
+
+    /// Whether these claims, which are the issuer's, hold now.
+    fn current(&self, issuer: &str, claims: &Map<String, Json>) -> Result<Verified, Refused> {
+        let now_ms = self.clock.now_ms();
+        let expires_ms =
+            time_ms(claims, "exp")?.ok_or(Refused::Malformed("has no time of expiry"))?;
+        let expires_ms = expires_ms.saturating_add(LEEWAY_MS);
+        if expires_ms <= now_ms {
+            return Err(Refused::Expired { seconds: now_ms.saturating_sub(expires_ms) / 1_000 });
+        }
+        if let Some(begins_ms) = time_ms(claims, "nbf")?
+            && begins_ms > now_ms.saturating_add(LEEWAY_MS)
+        {
+            return Err(Refused::NotYet { seconds: begins_ms.saturating_sub(now_ms) / 1_000 });
+        }
+        let subject = text(claims, "sub").filter(|subject| !subject.is_empty());
+        let subject = subject.ok_or(Refused::Malformed("has no subject"))?;
+        Ok(Verified { claims: identity::identity(issuer, subject, claims), expires_ms })
+    }
+
+    /// The clock that expiry is measured with.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+}
+
+impl fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.providers.iter().map(|provider| &provider.issuer)).finish()
+    }
+}
+
+/// The claims of the token, if this key signed it.
+fn signed(token: &str, key: &Key) -> Option<Map<String, Json>> {
+    // Times, issuer and audience are looked at elsewhere, with the clock that this host was given.
+    let mut validation = Validation::new(key.algorithm);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    jsonwebtoken::decode(token, &key.key, &validation).ok().map(|data| data.claims)
+}
+
+fn text<'a>(claims: &'a Map<String, Json>, name: &str) -> Option<&'a str> {
+    claims.get(name).and_then(Json::as_str)
+}
+
+/// A NumericDate (RFC 7519, section 2), in milliseconds.
+fn time_ms(claims: &Map<String, Json>, name: &str) -> Result<Option<i64>, Refused> {
+    let Some(claim) = claims.get(name) else { return Ok(None) };
+    let seconds = claim.as_f64().filter(|seconds| seconds.is_finite());
+    let seconds = seconds.ok_or(Refused::Malformed("has a time that is no number"))?;
+    // A float becomes the nearest integer that there is.
+    Ok(Some((seconds * 1_000.0) as i64))
+}
+
+fn is_for(claims: &Map<String, Json>, audience: &str) -> bool {
+    match claims.get("aud") {
+        Some(Json::String(one)) => one == audience,
+        Some(Json::Array(several)) => several.iter().any(|one| one == audience),
+        _ => false,
+    }
+}
+
+fn shown(name: &str) -> String {
+    name.chars().take(MAX_SHOWN_CHARS).collect()
+}

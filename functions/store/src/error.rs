@@ -1,0 +1,81 @@
+//! [`StoreError`].
+
+use std::{fmt, sync::Arc};
+
+use functions_value::{ValueError, encoding::Undecodable};
+
+/// Why an operation failed.
+#[derive(Debug, Clone)]
+pub enum StoreError {
+    /// The caller's error, in words for the function's author.
+    User(String),
+    /// The store cannot be read or written, or is damaged.
+    Failed(Arc<Failure>),
+}
+
+/// What failed in the store itself.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    source: Option<fjall::Error>,
+}
+
+impl StoreError {
+    pub(super) fn user(message: impl Into<String>) -> Self {
+        Self::User(message.into())
+    }
+
+    /// A failure that is not one of its files.
+    pub fn failed(what: impl fmt::Display) -> Self {
+        Self::damaged(format!("the store failed: {what}"))
+    }
+
+    pub(super) fn damaged(message: impl Into<String>) -> Self {
+        Self::Failed(Arc::new(Failure { message: message.into(), source: None }))
+    }
+}
+
+impl From<fjall::Error> for StoreError {
+    fn from(error: fjall::Error) -> Self {
+        let message = if matches!(error, fjall::Error::Locked) {
+            "another process has the store open"
+        } else if matches!(error, fjall::Error::Poisoned) {
+            "the store failed before and takes no more writes; restart to recover"
+        } else {
+            "the store's files cannot be read or written"
+        };
+        Self::Failed(Arc::new(Failure { message: message.to_owned(), source: Some(error) }))
+    }
+}
+
+impl From<Undecodable> for StoreError {
+    fn from(_: Undecodable) -> Self {
+        Self::damaged("the store holds invalid bytes: its files are damaged")
+    }
+}
+
+impl From<ValueError> for StoreError {
+    fn from(error: ValueError) -> Self {
+        Self::User(error.to_string())
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(message) => f.write_str(message),
+            Self::Failed(failure) => f.write_str(&failure.message),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::User(_) => None,
+            Self::Failed(failure) => {
+                failure.source.as_ref().map(|error| error as &(dyn std::error::Error + 'static))
+            }
+        }
+    }
+}

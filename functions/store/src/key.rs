@@ -1,0 +1,198 @@
+//! The keys of everything stored, and of what is read without being stored. All ranges of keys that
+//! a transaction can read lie in this one space, so a read set is ranges of it and a commit is keys
+//! of it.
+
+use functions_value::{ComponentPath, encoding};
+
+use super::{error::StoreError, id::ID_LENGTH};
+
+/// A key, or the bytes under it. Cheap to clone.
+pub(super) type Key = fjall::Slice;
+
+const META: u8 = 0;
+/// Tables by component and name.
+const TABLES: u8 = 1;
+/// How many documents a table has.
+const COUNTS: u8 = 2;
+/// Documents by table and id.
+const DOCUMENTS: u8 = 3;
+/// Entries of indexes, by the index and the indexed values.
+const ENTRIES: u8 = 4;
+/// Tables by number. Never stored: it is written when a table comes into being, for those who
+/// looked for one.
+const NUMBERS: u8 = 5;
+
+/// Longest key that is stored. The key-value store takes up to 65,535 bytes; what a key may begin
+/// with is far less.
+pub(super) const MAX_KEY_BYTES: usize = 32 << 10;
+
+/// Bytes of the id at the end of an index entry: its tag, its characters, its end.
+const ENCODED_ID: usize = ID_LENGTH + 3;
+
+/// The format of the store.
+pub(super) fn format() -> [u8; 2] {
+    [META, 0]
+}
+
+/// The timestamp of the last commit.
+pub(super) fn last_commit() -> [u8; 2] {
+    [META, 1]
+}
+
+/// The secret that cursors are sealed with.
+pub(super) fn cursor_secret() -> [u8; 2] {
+    [META, 2]
+}
+
+/// All tables.
+pub(super) fn tables() -> [u8; 1] {
+    [TABLES]
+}
+
+/// What is known of one table.
+pub(super) fn table(component: &ComponentPath, name: &str) -> Key {
+    let mut key = vec![TABLES];
+    encoding::encode_str(&component.to_string(), &mut key);
+    encoding::encode_str(name, &mut key);
+    key.into()
+}
+
+/// All counts.
+pub(super) fn counts() -> [u8; 1] {
+    [COUNTS]
+}
+
+/// How many documents a table has.
+pub(super) fn count(number: u32) -> Key {
+    numbered(COUNTS, number).into()
+}
+
+/// The table of a key of [`count`].
+pub(super) fn count_table(key: &[u8]) -> Result<u32, StoreError> {
+    match key {
+        [COUNTS, number @ ..] => decode_u32(number),
+        _ => Err(StoreError::damaged("the store holds a key of no known kind")),
+    }
+}
+
+/// Whether there is a table with a number.
+pub(super) fn number(number: u32) -> Key {
+    numbered(NUMBERS, number).into()
+}
+
+/// All documents of a table.
+pub(super) fn documents(number: u32) -> Vec<u8> {
+    numbered(DOCUMENTS, number)
+}
+
+/// One document.
+pub(super) fn document(number: u32, id: &str) -> Key {
+    let mut key = Vec::with_capacity(5 + ENCODED_ID);
+    key.extend_from_slice(&documents(number));
+    encoding::encode_str(id, &mut key);
+    key.into()
+}
+
+/// All entries of all indexes.
+pub(super) fn all_entries() -> [u8; 1] {
+    [ENTRIES]
+}
+
+/// All entries of an index.
+pub(super) fn entries(index: u32) -> Vec<u8> {
+    numbered(ENTRIES, index)
+}
+
+/// The index of an entry.
+pub(super) fn entry_index(key: &[u8]) -> Result<u32, StoreError> {
+    match key {
+        [ENTRIES, a, b, c, d, ..] => Ok(u32::from_be_bytes([*a, *b, *c, *d])),
+        _ => Err(StoreError::damaged("the store holds a key of no known kind")),
+    }
+}
+
+/// The document that an index's entry stands for.
+pub(super) fn entry_document(number: u32, entry: &[u8]) -> Key {
+    let mut key = documents(number);
+    key.extend_from_slice(&entry[entry.len().saturating_sub(ENCODED_ID)..]);
+    key.into()
+}
+
+/// What a key is about, for messages.
+pub(super) struct About {
+    /// The number of a table or an index.
+    pub(super) number: Option<u32>,
+    /// A table's name.
+    pub(super) name: Option<String>,
+    /// A document's id.
+    pub(super) id: Option<String>,
+}
+
+/// What a key is about.
+pub(super) fn about(key: &[u8]) -> About {
+    let (kind, rest) = key.split_first().map_or((META, &[][..]), |(kind, rest)| (*kind, rest));
+    let number = rest.first_chunk().map(|number| u32::from_be_bytes(*number));
+    let id = || {
+        let encoded = &key[key.len().saturating_sub(ENCODED_ID)..];
+        encoding::decode(encoded).ok().and_then(|id| id.as_str().map(str::to_owned))
+    };
+    match kind {
+        TABLES => {
+            let name = encoding::decode_last(rest).ok();
+            About {
+                number: None,
+                name: name.and_then(|name| name.as_str().map(str::to_owned)),
+                id: None,
+            }
+        }
+        DOCUMENTS | ENTRIES => About { number, name: None, id: id() },
+        _ => About { number, name: None, id: None },
+    }
+}
+
+fn numbered(kind: u8, number: u32) -> Vec<u8> {
+    let mut key = vec![kind];
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// The next key after this one.
+pub(super) fn after(key: &[u8]) -> Key {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    next.into()
+}
+
+/// The first key after all that begin with this prefix.
+pub(super) fn after_prefix(prefix: &[u8]) -> Key {
+    let mut next = prefix.to_vec();
+    while let Some(last) = next.pop() {
+        if last < u8::MAX {
+            next.push(last + 1);
+            break;
+        }
+    }
+    next.into()
+}
+
+/// A bound that has the same stored keys before it and after it, and is not longer than a key may
+/// be.
+pub(super) fn clamp(bound: Key) -> Key {
+    // Of the keys that may be stored only the cut-off bound itself begins with it, and that one
+    // comes before the bound.
+    if bound.len() > MAX_KEY_BYTES { after(&bound[..MAX_KEY_BYTES]) } else { bound }
+}
+
+fn decode_u32(bytes: &[u8]) -> Result<u32, StoreError> {
+    Ok(u32::from_be_bytes(
+        bytes.try_into().map_err(|_| StoreError::damaged("the store holds a cut-off number"))?,
+    ))
+}
+
+/// A number that is stored by itself.
+pub(super) fn decode_u64(bytes: &[u8]) -> Result<u64, StoreError> {
+    Ok(u64::from_be_bytes(
+        bytes.try_into().map_err(|_| StoreError::damaged("the store holds a cut-off number"))?,
+    ))
+}

@@ -1,0 +1,325 @@
+//! Documents, indexes, transactions, and the dependencies of results.
+//!
+//! A [`Store`] keeps the documents of all components in one embedded key-value store. A [`Tx`]
+//! reads a [`Snapshot`] and holds its writes back; [`Tx::commit`] succeeds exactly when no commit
+//! since the snapshot wrote into what the transaction read, so committed transactions are
+//! serializable in the order of their timestamps. Its [`ReadSet`] holds ranges of keys, no wider
+//! than what was consumed. The same read set makes a [`Watch`], which a later commit that writes
+//! into it invalidates. This one comparison, of a read set with a commit's written keys, decides
+//! conflicts, invalidates cached results, and wakes subscriptions.
+//!
+//! # Durability
+//!
+//! When [`Tx::commit`] returns, the commit is on stable storage. After a crash the store holds a
+//! prefix of the commits in the order of their timestamps, each whole. Commits that arrive while
+//! another is being synced share the next sync.
+
+mod catalog;
+mod commit;
+mod cursor;
+mod error;
+mod filter;
+mod id;
+mod intervals;
+mod key;
+mod query;
+mod reads;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod tx;
+mod watch;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use audit_core::{Clock, SystemClock};
+use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
+use functions_value::{ChanceSeed, ComponentPath};
+
+use catalog::Catalog;
+use commit::{Committer, Queue};
+use cursor::CursorKey;
+use key::Key;
+use watch::Recent;
+
+pub use commit::CommitError;
+pub use error::StoreError;
+pub use query::{Page, PageRequest, PageStatus};
+pub use reads::ReadSet;
+pub use schema::SchemaError;
+pub use tx::{
+    MAX_BYTES_READ, MAX_BYTES_WRITTEN, MAX_DATABASE_QUERIES, MAX_DOCUMENT_BYTES,
+    MAX_DOCUMENTS_READ, MAX_DOCUMENTS_WRITTEN, Tx, TxMetrics,
+};
+pub use watch::Watch;
+
+/// When a commit happened: nanoseconds since 1970 where the clock allows, and always more than the
+/// one before.
+pub type Timestamp = u64;
+
+/// The format of the stored keys and values. Any other is refused.
+const FORMAT: &[u8] = b"functions-host store 1";
+
+/// An open store. Cheap to clone; clones are the same store.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    data: Keyspace,
+    database: fjall::Database,
+    clock: Arc<dyn Clock>,
+    cursors: CursorKey,
+    /// Replaced by each group of commits, under the lock of `recent`.
+    latest: RwLock<Snapshot>,
+    /// Requests that wait for the current leader.
+    queue: Mutex<Queue>,
+    /// Held by the leader, across the sync.
+    committer: Mutex<Committer>,
+    /// Recent commits and the watches. Held briefly.
+    recent: Mutex<Recent>,
+    /// Numbers for tables and indexes that do not exist yet. Two transactions that create the same
+    /// table propose the same number; only one of them can commit.
+    proposed: Mutex<HashMap<(ComponentPath, String), u32>>,
+    next_number: AtomicU32,
+    /// The bits of the last creation time.
+    creation_time: AtomicU64,
+}
+
+/// A consistent view as of one commit. While one is held, nothing that it sees is reclaimed.
+#[derive(Clone)]
+pub struct Snapshot(Arc<SnapshotInner>);
+
+struct SnapshotInner {
+    ts: Timestamp,
+    view: fjall::Snapshot,
+    catalog: Arc<Catalog>,
+}
+
+impl Snapshot {
+    /// The last commit that it sees.
+    pub fn ts(&self) -> Timestamp {
+        self.0.ts
+    }
+
+    fn catalog(&self) -> &Catalog {
+        &self.0.catalog
+    }
+
+    fn view(&self) -> &fjall::Snapshot {
+        &self.0.view
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("ts", &self.0.ts).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("latest", &self.latest()).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store in a directory, which is made if it does not exist. One process may have it
+    /// open at a time.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be used, another process has it open, or it holds a store of another
+    /// format.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        Self::open_with_clock(directory, Arc::new(SystemClock))
+    }
+
+    /// As [`open`](Self::open), with timestamps and creation times from another clock.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_with_clock(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let private = make_private(directory);
+        private.map_err(|error| {
+            let directory = directory.display();
+            StoreError::damaged(format!("the directory {directory} cannot be used: {error}"))
+        })?;
+        let database = fjall::Database::builder(directory).open()?;
+        let data = database.keyspace("data", KeyspaceCreateOptions::default)?;
+        let last = match (data.get(key::format())?, data.get(key::last_commit())?) {
+            (Some(format), Some(last)) if &*format == FORMAT => key::decode_u64(&last)?,
+            (None, None) => {
+                let first = now_ns(&*clock).max(1);
+                let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
+                batch.insert(&data, key::format(), FORMAT);
+                batch.insert(&data, key::last_commit(), first.to_be_bytes());
+                batch.commit()?;
+                first
+            }
+            (_, _) => {
+                return Err(StoreError::damaged(format!(
+                    "the store in {} has a format that this version does not know",
+                    directory.display()
+                )));
+            }
+        };
+        // A store of an earlier version has none. If a crash comes before it is stored, no cursor
+        // was made with it.
+        let secret = match data.get(key::cursor_secret())? {
+            Some(secret) => secret,
+            None => {
+                let secret = cursor::new_secret()?;
+                let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
+                batch.insert(&data, key::cursor_secret(), secret);
+                batch.commit()?;
+                secret.into()
+            }
+        };
+        let cursors = CursorKey::new(&secret)?;
+        let view = database.snapshot();
+        let catalog = Catalog::read(&view, &data)?;
+        let mut counts = HashMap::new();
+        for guard in view.prefix(&data, key::counts()) {
+            let (key, count) = guard.into_inner()?;
+            counts.insert(key::count_table(&key)?, key::decode_u64(&count)?);
+        }
+        let next_number = AtomicU32::new(catalog.highest_number() + 1);
+        let latest =
+            Snapshot(Arc::new(SnapshotInner { ts: last, view, catalog: Arc::new(catalog) }));
+        let store = Self(Arc::new(Inner {
+            data,
+            database,
+            clock,
+            cursors,
+            latest: RwLock::new(latest),
+            queue: Mutex::default(),
+            committer: Mutex::new(Committer::new(last, counts)),
+            recent: Mutex::new(Recent::new(last)),
+            proposed: Mutex::default(),
+            next_number,
+            creation_time: AtomicU64::new(ms(last).to_bits()),
+        }));
+        store.drop_unknown_indexes()?;
+        Ok(store)
+    }
+
+    /// The view as of the last commit.
+    pub fn latest(&self) -> Snapshot {
+        self.0.latest.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Begins a transaction on a snapshot. The seed makes the ids of the documents it inserts.
+    pub fn begin(&self, snapshot: &Snapshot, seed: impl Into<ChanceSeed>) -> Tx {
+        Tx::new(self.clone(), snapshot.clone(), seed.into())
+    }
+
+    /// Registers a watch on what a transaction read at `at`. A commit since then that wrote into it
+    /// counts.
+    pub fn watch(&self, reads: Arc<ReadSet>, at: Timestamp) -> Watch {
+        Watch::new(self, reads, at)
+    }
+
+    /// Makes the tables' indexes and validators those of the schemas, in one step: every table of a
+    /// component that is named here gets what its component's schema says (`None`: no schema);
+    /// other components stay as they are. The schema is the JSON that `defineSchema(…).export()`
+    /// gives.
+    ///
+    /// Commits wait while indexes are filled. A transaction that began before and used a table that
+    /// changes conflicts.
+    ///
+    /// # Errors
+    ///
+    /// The schema cannot be read, or an existing document breaks a validator. Nothing has changed
+    /// then.
+    pub fn set_schema(
+        &self,
+        schemas: &BTreeMap<ComponentPath, Option<serde_json::Value>>,
+    ) -> Result<(), SchemaError> {
+        schema::set(self, schemas)
+    }
+
+    /// The time of a commit after `last`. It comes after the creation times of all documents, so
+    /// that those go on increasing when the store is opened again.
+    fn commit_time(&self, last: Timestamp) -> Timestamp {
+        let created =
+            f64::from_bits(self.0.creation_time.load(Ordering::Relaxed)).next_up().next_up();
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "nanoseconds since 1970"
+        )]
+        now_ns(&*self.0.clock).max(last + 1).max((created * 1e6) as u64)
+    }
+
+    /// When a document is created: milliseconds since 1970, more than any time given out before, so
+    /// that documents are in the order in which they were inserted also where the clock does not
+    /// tell them apart.
+    fn new_creation_time(&self) -> f64 {
+        let now = ms(now_ns(&*self.0.clock)).to_bits();
+        // Of positive floats the next one has the next bits.
+        let next = |last: u64| last.saturating_add(1).max(now);
+        let last =
+            self.0
+                .creation_time
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+        f64::from_bits(next(last.unwrap_or_else(|last| last)))
+    }
+
+    /// A number that no table and no index has had.
+    fn new_number(&self) -> u32 {
+        self.0.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The number for a table that does not exist yet.
+    fn propose_number(&self, component: &ComponentPath, table: &str) -> u32 {
+        *lock(&self.0.proposed)
+            .entry((component.clone(), table.to_owned()))
+            .or_insert_with(|| self.new_number())
+    }
+
+    fn cursor_key(&self) -> &CursorKey {
+        &self.0.cursors
+    }
+
+    fn get_at(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Key>, StoreError> {
+        Ok(snapshot.view().get(&self.0.data, key)?)
+    }
+
+    fn range_at(&self, snapshot: &Snapshot, range: std::ops::Range<Key>) -> fjall::Iter {
+        snapshot.view().range(&self.0.data, range)
+    }
+}
+
+/// Makes the directory, open to its owner alone: it holds documents, and the secret of cursors.
+fn make_private(directory: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Locks a mutex whose holders keep its content whole even when they panic, or mark it as failed
+/// themselves.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now_ns(clock: &dyn Clock) -> u64 {
+    u64::try_from(clock.now_ms()).unwrap_or(0).saturating_mul(1_000_000)
+}
+
+/// Milliseconds, with what a float keeps of the fraction.
+fn ms(ns: u64) -> f64 {
+    ns as f64 / 1e6
+}

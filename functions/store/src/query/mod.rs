@@ -1,0 +1,211 @@
+//! Queries: ranges of an index, read in order, filtered, limited, and read page by page.
+
+mod plan;
+mod stream;
+
+use std::sync::Arc;
+
+use functions_value::{ComponentPath, Value};
+use serde_json::Value as Json;
+
+use super::{
+    cursor::{Position, Purpose},
+    error::StoreError,
+    tx::Tx,
+};
+use plan::Operator;
+
+pub(crate) use stream::Stream;
+
+/// A page that read more documents than this is better split.
+const SPLIT_DOCUMENTS: usize = 1_000;
+
+/// One page of a query.
+#[derive(Debug, Clone)]
+pub struct PageRequest<'a> {
+    /// The calling function.
+    pub function: &'a str,
+    /// The query, as JSON of the npm package.
+    pub query: &'a Json,
+    /// Where the page begins: an earlier page's `continue_cursor`, or the start.
+    pub cursor: Option<&'a str>,
+    /// Where the page ends, whatever its number of documents. Without it the page ends after
+    /// `page_size` documents.
+    pub end_cursor: Option<&'a str>,
+    /// An earlier [`Page::journal`] of the same page, so that it ends there again. Any other is
+    /// ignored, so that a journal never widens a page.
+    pub journal: Option<&'a str>,
+    /// Most documents of the page.
+    pub page_size: u64,
+    /// The page ends early once it has read this many documents.
+    pub maximum_rows_read: Option<u64>,
+    /// The page ends early once it has read this many bytes.
+    pub maximum_bytes_read: Option<u64>,
+}
+
+/// A page of a query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page {
+    /// The documents.
+    pub page: Vec<Value>,
+    /// Whether there is nothing after it.
+    pub is_done: bool,
+    /// Where the next page begins.
+    pub continue_cursor: String,
+    /// The same place, for a client that reads the same page again.
+    pub journal: String,
+    /// A place in the middle, at which this page can be split.
+    pub split_cursor: Option<String>,
+    /// Whether it should be split.
+    pub page_status: Option<PageStatus>,
+}
+
+/// Whether a page should be split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageStatus {
+    /// It has grown large.
+    SplitRecommended,
+    /// It could not be read to its end cursor.
+    SplitRequired,
+}
+
+impl PageStatus {
+    /// The name that clients know.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SplitRecommended => "SplitRecommended",
+            Self::SplitRequired => "SplitRequired",
+        }
+    }
+}
+
+impl Tx {
+    /// Begins a query, given as JSON of the npm package. Returns its number.
+    ///
+    /// # Errors
+    ///
+    /// The query names an index that does not exist, compares its fields out of order, or uses
+    /// something that this host does not support.
+    pub fn query(&mut self, component: &ComponentPath, query: &Json) -> Result<u32, StoreError> {
+        self.count_query()?;
+        let plan = self.plan(component, query)?;
+        let number = self.next_stream;
+        self.next_stream += 1;
+        self.streams.insert(number, Stream::new(plan));
+        Ok(number)
+    }
+
+    /// The next document of a query, or `None` when there are no more.
+    ///
+    /// # Errors
+    ///
+    /// There is no such query, a filter cannot be evaluated, or the transaction has read too much.
+    pub fn query_next(&mut self, number: u32) -> Result<Option<Value>, StoreError> {
+        // Taken out while it runs, since it reads through the transaction.
+        let mut stream = self
+            .streams
+            .remove(&number)
+            .ok_or_else(|| StoreError::user(format!("No query {number} is open")))?;
+        let document = stream.next(self);
+        self.streams.insert(number, stream);
+        Ok(document?.map(|document| Value::Object(Arc::unwrap_or_clone(document))))
+    }
+
+    /// Ends a query.
+    pub fn query_close(&mut self, number: u32) {
+        self.streams.remove(&number);
+    }
+
+    /// One page of a query.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Self::query) and [`query_next`](Self::query_next), or a cursor is invalid: it
+    /// was not made by this store for this query, or the query's index is another one by now. The
+    /// message begins with `InvalidCursor`, upon which clients begin with the first page.
+    pub fn page(
+        &mut self,
+        component: &ComponentPath,
+        request: &PageRequest<'_>,
+    ) -> Result<Page, StoreError> {
+        self.count_query()?;
+        let mut plan = self.plan(component, request.query)?;
+        if plan.operators.iter().any(|operator| matches!(operator, Operator::Limit(_))) {
+            return Err(StoreError::user(
+                "A query with a limit cannot be paginated: the number of documents of a page \
+                                         is `numItems`",
+            ));
+        }
+        let (cursors, journals) =
+            (Purpose::cursor(component, request), Purpose::journal(component, request));
+        let keys = self.store.clone();
+        let keys = keys.cursor_key();
+        let decode = |cursor: &str| {
+            let position = keys.open(&cursors, cursor);
+            position.filter(|position| plan.holds(position)).ok_or_else(|| {
+                StoreError::user(
+                    "InvalidCursor: this cursor does not belong to this query, or the query or its \
+                     index has changed since; begin with the first page",
+                )
+            })
+        };
+        let begin = request.cursor.map_or(Ok(Position::Start), decode)?;
+        let end = match request.end_cursor {
+            Some(cursor) => Some(decode(cursor)?),
+            None => {
+                let end = request.journal.and_then(|journal| keys.open(&journals, journal));
+                end.filter(|end| plan.holds(end))
+            }
+        };
+        plan.begin_after(&begin);
+        if let Some(end) = &end {
+            plan.end_with(end);
+        }
+        let before = self.metrics();
+        let mut stream = Stream::new(plan);
+        let mut page = Vec::new();
+        let mut positions = Vec::new();
+        let mut status = None;
+        let last = loop {
+            let used = self.metrics();
+            let rows = used.documents_read - before.documents_read;
+            let bytes = used.bytes_read - before.bytes_read;
+            let is_over = request.maximum_rows_read.is_some_and(|most| rows >= most)
+                || request.maximum_bytes_read.is_some_and(|most| bytes >= most);
+            // At least one row, or the next page would begin where this one does.
+            let is_over = is_over && !positions.is_empty();
+            match &end {
+                // The next page begins at this end whatever happens, so the client must learn that
+                // this one is incomplete.
+                Some(end) if is_over => {
+                    status = Some(PageStatus::SplitRequired);
+                    break Some(end.clone());
+                }
+                None if is_over || page.len() as u64 >= request.page_size => break None,
+                Some(_) | None => {}
+            }
+            let Some((position, document)) = stream.next_row(self)? else {
+                break Some(end.unwrap_or(Position::End));
+            };
+            positions.push(position);
+            if stream.passes(&document)? {
+                page.push(Value::Object(Arc::unwrap_or_clone(document)));
+            }
+        };
+        if status.is_none() && positions.len() > SPLIT_DOCUMENTS {
+            status = Some(PageStatus::SplitRecommended);
+        }
+        let split = (positions.len() > 1 || status.is_some())
+            .then(|| positions.get(positions.len().saturating_sub(1) / 2).cloned())
+            .flatten();
+        let last = last.unwrap_or_else(|| positions.pop().map_or(begin, Position::After));
+        Ok(Page {
+            page,
+            is_done: last == Position::End,
+            continue_cursor: keys.seal(&cursors, &last),
+            journal: keys.seal(&journals, &last),
+            split_cursor: split.map(|key| keys.seal(&cursors, &Position::After(key))),
+            page_status: status,
+        })
+    }
+}

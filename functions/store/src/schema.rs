@@ -1,0 +1,375 @@
+//! Schemas: which indexes and validators tables have. A schema takes effect as one commit.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+use fjall::Readable as _;
+use functions_value::{ComponentPath, Object, Validator, Value};
+use serde_json::Value as Json;
+
+use super::{
+    Snapshot, Store,
+    catalog::{
+        BY_CREATION_TIME, BY_ID, Catalog, Index, Table, any_document, check_identifier, field_path,
+    },
+    commit::Exclusive,
+    error::StoreError,
+    id,
+    key::{self, Key},
+    tx::decode_document,
+};
+
+/// Most indexes that a schema gives one table.
+const MAX_INDEXES: usize = 32;
+/// Most fields of one index.
+const MAX_INDEX_FIELDS: usize = 16;
+/// Entries that are written, or removed, in one batch while indexes are filled and emptied.
+const BATCH_ENTRIES: usize = 4_096;
+
+/// Why a schema was not applied.
+#[derive(Debug)]
+pub enum SchemaError {
+    /// The schema is invalid, or existing documents break it; the message says which.
+    Refused(String),
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl fmt::Display for SchemaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(message) => f.write_str(message),
+            Self::Store(_) => f.write_str("the schema could not be stored"),
+        }
+    }
+}
+
+impl std::error::Error for SchemaError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Refused(_) => None,
+            Self::Store(error) => Some(error),
+        }
+    }
+}
+
+impl From<StoreError> for SchemaError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::User(message) => Self::Refused(message),
+            StoreError::Failed(_) => Self::Store(error),
+        }
+    }
+}
+
+/// What a schema says of one table.
+struct Wanted {
+    name: String,
+    indexes: Vec<WantedIndex>,
+    validator: Option<(Validator, Json)>,
+}
+
+/// An index's name, and the paths of its fields.
+type WantedIndex = (String, Vec<Vec<String>>);
+
+pub(super) fn set(
+    store: &Store,
+    schemas: &BTreeMap<ComponentPath, Option<Json>>,
+) -> Result<(), SchemaError> {
+    let wanted = schemas.iter().map(|(component, schema)| {
+        let tables = schema.as_ref().map_or_else(|| Ok(Vec::new()), read)?;
+        Ok((component, tables))
+    });
+    let wanted = wanted.collect::<Result<Vec<_>, SchemaError>>()?;
+    store.exclusively(|before| change(store, before, &wanted))?;
+    // Replaced indexes are removed once the change is durable. After a crash, opening the store
+    // removes them.
+    store.drop_unknown_indexes()?;
+    Ok(())
+}
+
+/// Fills new indexes. Returns the batch that puts them into use.
+fn change(
+    store: &Store,
+    before: &Snapshot,
+    wanted: &[(&ComponentPath, Vec<Wanted>)],
+) -> Result<Option<Exclusive>, SchemaError> {
+    let mut catalog = Catalog::clone(before.catalog());
+    let mut changed = Vec::new();
+    for (component, tables) in wanted {
+        let existing = before.catalog().tables_of(component).map(|table| table.name.clone());
+        let named = tables.iter().map(|table| table.name.clone());
+        for name in existing.chain(named).collect::<BTreeSet<_>>() {
+            let current = before.catalog().table(component, &name);
+            let wanted = tables.iter().find(|table| table.name == name);
+            if let Some(table) =
+                altered(store, component, &name, current.map(|table| &**table), wanted)?
+            {
+                let table = Arc::new(table);
+                catalog.insert(Arc::clone(&table));
+                changed.push((table, current.cloned()));
+            }
+        }
+    }
+    if changed.is_empty() {
+        return Ok(None);
+    }
+    for (table, before_it) in &changed {
+        check_documents(store, before, &catalog, table, before_it.as_deref())?;
+    }
+    let mut puts = BTreeMap::new();
+    let mut written = Vec::new();
+    for (table, before_it) in &changed {
+        fill(store, before, table, before_it.as_deref())?;
+        puts.insert(table.key().clone(), Some(Key::from(table.encode())));
+        written.push(table.key().clone());
+        if before_it.is_none() {
+            written.push(key::number(table.number));
+        }
+    }
+    Ok(Some(Exclusive { puts, written, catalog }))
+}
+
+/// The table that the schema asks for, if it differs from the current one.
+fn altered(
+    store: &Store,
+    component: &ComponentPath,
+    name: &str,
+    current: Option<&Table>,
+    wanted: Option<&Wanted>,
+) -> Result<Option<Table>, StoreError> {
+    let number = match current {
+        Some(table) => table.number,
+        None => store.check_number(store.propose_number(component, name))?,
+    };
+    // Built-in indexes come first, and are those of a table without a schema.
+    let mut table = Table::new((*component).clone(), name, number, || 0);
+    for (name, fields) in wanted.iter().flat_map(|wanted| &wanted.indexes) {
+        table.indexes.push(Index { name: name.clone(), number: 0, fields: fields.clone() });
+    }
+    table.validator = wanted.and_then(|wanted| wanted.validator.clone());
+    for index in &mut table.indexes {
+        let same = current
+            .into_iter()
+            .flat_map(|table| &table.indexes)
+            .find(|other| other.name == index.name && other.fields == index.fields);
+        index.number = match same {
+            Some(same) => same.number,
+            None => store.new_number(),
+        };
+    }
+    let is_same = current.is_some_and(|current| {
+        current.indexes == table.indexes && current.validator == table.validator
+    });
+    Ok((!is_same).then_some(table))
+}
+
+/// Checks all documents of a table against its new validator.
+fn check_documents(
+    store: &Store,
+    snapshot: &Snapshot,
+    catalog: &Catalog,
+    table: &Table,
+    before: Option<&Table>,
+) -> Result<(), SchemaError> {
+    let (Some((validator, _)), Some(before)) = (&table.validator, before) else { return Ok(()) };
+    if before.validator == table.validator {
+        return Ok(());
+    }
+    let is_id = |name: &str, text: &str| {
+        let table = catalog.table(&table.component, name);
+        table.is_some_and(|table| id::table_number(text) == Ok(table.number))
+    };
+    for document in documents(store, snapshot, table.number) {
+        let mut fields = Object::clone(&*document?);
+        let id = fields.remove("_id");
+        fields.remove("_creationTime");
+        validator.check(&Value::Object(fields), &is_id).map_err(|error| {
+            SchemaError::Refused(format!(
+                "Schema validation failed.\nDocument with ID \"{}\" in table \"{}\" does not match the schema: {error}",
+                id.as_ref().and_then(Value::as_str).unwrap_or_default(),
+                table.name
+            ))
+        })?;
+    }
+    Ok(())
+}
+
+/// Writes the entries of new indexes. Nothing reads them before the table names the indexes.
+fn fill(
+    store: &Store,
+    snapshot: &Snapshot,
+    table: &Table,
+    before: Option<&Table>,
+) -> Result<(), StoreError> {
+    let Some(before) = before else { return Ok(()) };
+    let new: Vec<_> =
+        table.indexes.iter().filter(|index| !before.indexes.contains(index)).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let mut puts = BTreeMap::new();
+    for document in documents(store, snapshot, table.number) {
+        let document = document?;
+        for index in &new {
+            puts.insert(index.entry(&document)?, Some(Key::from([])));
+        }
+        if puts.len() >= BATCH_ENTRIES {
+            store.write(std::mem::take(&mut puts), None)?;
+        }
+    }
+    store.write(puts, None)
+}
+
+fn documents<'a>(
+    store: &'a Store,
+    snapshot: &'a Snapshot,
+    table: u32,
+) -> impl Iterator<Item = Result<Arc<Object>, StoreError>> + 'a {
+    let all = snapshot.view().prefix(&store.0.data, key::documents(table));
+    all.map(|guard| decode_document(&guard.value()?))
+}
+
+impl Store {
+    /// Removes the entries of indexes that no table has: a schema dropped them, or a crash
+    /// interrupted filling them.
+    pub(super) fn drop_unknown_indexes(&self) -> Result<(), StoreError> {
+        self.exclusively(|latest| {
+            let known: BTreeSet<_> = latest
+                .catalog()
+                .tables()
+                .flat_map(|table| table.indexes.iter().map(|index| index.number))
+                .collect();
+            let mut from = Key::from(key::all_entries());
+            let end = key::after_prefix(&from);
+            while let Some(first) = self.range_at(latest, from.clone()..end.clone()).next() {
+                let index = key::entry_index(&first.key()?)?;
+                let prefix = key::entries(index);
+                if !known.contains(&index) {
+                    let mut removed = BTreeMap::new();
+                    for guard in latest.view().prefix(&self.0.data, &prefix) {
+                        removed.insert(guard.key()?, None);
+                        if removed.len() >= BATCH_ENTRIES {
+                            self.write(std::mem::take(&mut removed), None)?;
+                        }
+                    }
+                    self.write(removed, None)?;
+                }
+                from = key::after_prefix(&prefix);
+            }
+            Ok::<_, StoreError>(None)
+        })?;
+        Ok(())
+    }
+}
+
+/// Parses the JSON of a schema.
+fn read(schema: &Json) -> Result<Vec<Wanted>, SchemaError> {
+    let malformed = |json: &Json| SchemaError::Refused(format!("Not a schema: {json}"));
+    let is_validated = schema.get("schemaValidation").and_then(Json::as_bool).unwrap_or(true);
+    let tables = schema.get("tables").and_then(Json::as_array).ok_or_else(|| malformed(schema))?;
+    let mut names = BTreeSet::new();
+    let tables = tables.iter().map(|table| {
+        let name = table.get("tableName").and_then(Json::as_str).ok_or_else(|| malformed(table))?;
+        check_identifier("Table", name).map_err(SchemaError::Refused)?;
+        if name.starts_with('_') {
+            return Err(SchemaError::Refused(format!(
+                "Table name \"{name}\" is not allowed: names that begin with `_` are those of system tables"
+            )));
+        }
+        if !names.insert(name) {
+            return Err(SchemaError::Refused(format!("Table \"{name}\" is defined twice in the schema")));
+        }
+        let document_type = table.get("documentType").filter(|json| !json.is_null());
+        let document_type = document_type.cloned().unwrap_or_else(any_document);
+        let validator = Validator::from_json(&document_type)
+            .map_err(|error| SchemaError::Refused(format!("Table \"{name}\": {error}")))?;
+        check_document_validator(name, &validator)?;
+        let indexes = match table.get("indexes") {
+            None => Vec::new(),
+            Some(indexes) => read_indexes(name, indexes.as_array().ok_or_else(|| malformed(table))?)?,
+        };
+        Ok(Wanted {
+            name: name.to_owned(),
+            indexes,
+            validator: is_validated.then_some((validator, document_type)),
+        })
+    });
+    tables.collect()
+}
+
+/// Checks that a validator accepts documents only.
+fn check_document_validator(table: &str, validator: &Validator) -> Result<(), SchemaError> {
+    match validator {
+        Validator::Any => Ok(()),
+        Validator::Object(fields) => match fields.keys().find(|name| name.starts_with('_')) {
+            None => Ok(()),
+            Some(name) => Err(SchemaError::Refused(format!(
+                "Table \"{table}\" cannot have a field \"{name}\": names that begin with `_` are those of system fields"
+            ))),
+        },
+        Validator::Union(members) => {
+            members.iter().try_for_each(|member| check_document_validator(table, member))
+        }
+        Validator::Null
+        | Validator::Float64
+        | Validator::Int64
+        | Validator::Boolean
+        | Validator::String
+        | Validator::Bytes
+        | Validator::Id(_)
+        | Validator::Literal(_)
+        | Validator::Array(_)
+        | Validator::Record(..) => Err(SchemaError::Refused(format!(
+            "Table \"{table}\" must have documents that are objects, or a union of objects, not {validator}"
+        ))),
+    }
+}
+
+fn read_indexes(table: &str, indexes: &[Json]) -> Result<Vec<WantedIndex>, SchemaError> {
+    let refused = |what: String| SchemaError::Refused(format!("Table \"{table}\": {what}"));
+    if indexes.len() > MAX_INDEXES {
+        return Err(refused(format!("{} indexes are more than {MAX_INDEXES}", indexes.len())));
+    }
+    let mut names = BTreeSet::new();
+    let indexes = indexes.iter().map(|index| {
+        let malformed = || refused(format!("not an index: {index}"));
+        let name = index.get("indexDescriptor").and_then(Json::as_str).ok_or_else(malformed)?;
+        check_identifier("Index", name).map_err(&refused)?;
+        if [BY_ID, BY_CREATION_TIME].contains(&name) || name.starts_with('_') {
+            return Err(refused(format!("index name \"{name}\" is reserved")));
+        }
+        if !names.insert(name) {
+            return Err(refused(format!("index \"{name}\" is defined twice")));
+        }
+        let fields = index.get("fields").and_then(Json::as_array).ok_or_else(malformed)?;
+        if fields.is_empty() || fields.len() > MAX_INDEX_FIELDS {
+            return Err(refused(format!(
+                "index \"{name}\" has {} fields; it must have 1 to {MAX_INDEX_FIELDS}",
+                fields.len()
+            )));
+        }
+        let mut seen = BTreeSet::new();
+        let fields = fields.iter().map(|field| {
+            let field = field.as_str().ok_or_else(malformed)?;
+            if field.starts_with('_') {
+                return Err(refused(format!(
+                    "index \"{name}\" cannot have the field \"{field}\": every index ends with _creationTime and _id"
+                )));
+            }
+            let path = field_path(field);
+            if path.iter().any(String::is_empty) {
+                return Err(refused(format!("index \"{name}\" has the invalid field \"{field}\"")));
+            }
+            if !seen.insert(field) {
+                return Err(refused(format!("index \"{name}\" has the field \"{field}\" twice")));
+            }
+            Ok(path)
+        });
+        Ok((name.to_owned(), fields.collect::<Result<_, _>>()?))
+    });
+    indexes.collect()
+}

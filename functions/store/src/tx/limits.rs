@@ -1,0 +1,105 @@
+//! What one transaction may read and write, and what it has.
+
+use std::sync::Arc;
+
+use functions_value::Object;
+
+use super::{Access, Tx};
+use crate::error::StoreError;
+
+/// Most documents that a transaction may read.
+pub const MAX_DOCUMENTS_READ: u64 = 32_000;
+/// Most bytes of documents that a transaction may read.
+pub const MAX_BYTES_READ: u64 = 16 << 20;
+/// Most documents that a transaction may write.
+pub const MAX_DOCUMENTS_WRITTEN: u64 = 16_000;
+/// Most bytes of documents that a transaction may write.
+pub const MAX_BYTES_WRITTEN: u64 = 16 << 20;
+/// Most reads by id and queries of a transaction.
+pub const MAX_DATABASE_QUERIES: u64 = 4_096;
+/// Most bytes of one document.
+pub const MAX_DOCUMENT_BYTES: usize = 1 << 20;
+
+/// What a transaction has used so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TxMetrics {
+    /// Bytes of documents read, also of those that a filter then left out.
+    pub bytes_read: u64,
+    /// Documents read, also those that a filter then left out.
+    pub documents_read: u64,
+    /// Bytes of documents written.
+    pub bytes_written: u64,
+    /// Documents written.
+    pub documents_written: u64,
+    /// Reads by id and queries begun.
+    pub database_queries: u64,
+}
+
+impl Tx {
+    pub(crate) fn count_query(&mut self) -> Result<(), StoreError> {
+        if self.access == Access::Host {
+            return Ok(());
+        }
+        self.metrics.database_queries += 1;
+        within(self.metrics.database_queries, MAX_DATABASE_QUERIES, || {
+            format!(
+                "Too many reads in a single function execution (limit: {MAX_DATABASE_QUERIES})."
+            )
+        })
+    }
+
+    pub(crate) fn count_read(&mut self, bytes: usize) -> Result<(), StoreError> {
+        const ADVICE: &str = "Consider using smaller limits in your queries, paginating your queries, or using \
+                              indexed queries with a selective index range expressions.";
+        if self.access == Access::Host {
+            return Ok(());
+        }
+        self.metrics.documents_read += 1;
+        self.metrics.bytes_read += bytes as u64;
+        within(self.metrics.documents_read, MAX_DOCUMENTS_READ, || {
+            format!(
+                "Too many documents read in a single function execution (limit: {MAX_DOCUMENTS_READ}). {ADVICE}"
+            )
+        })?;
+        within(self.metrics.bytes_read, MAX_BYTES_READ, || {
+            format!(
+                "Too many bytes read in a single function execution (limit: {MAX_BYTES_READ} bytes). {ADVICE}"
+            )
+        })
+    }
+
+    pub(super) fn count_write(&mut self, document: &Arc<Object>) -> Result<(), StoreError> {
+        if self.access == Access::Host {
+            return Ok(());
+        }
+        let bytes = size(document);
+        if bytes > MAX_DOCUMENT_BYTES {
+            return Err(StoreError::User(format!(
+                "Value is too large ({bytes} bytes > maximum size {MAX_DOCUMENT_BYTES} bytes)"
+            )));
+        }
+        let TxMetrics { documents_written, bytes_written, .. } = self.metrics;
+        within(documents_written + 1, MAX_DOCUMENTS_WRITTEN, || {
+            format!(
+                "Too many writes in a single function execution (limit: {MAX_DOCUMENTS_WRITTEN})"
+            )
+        })?;
+        within(bytes_written + bytes as u64, MAX_BYTES_WRITTEN, || {
+            format!(
+                "Too many bytes written in a single function execution (limit: {MAX_BYTES_WRITTEN} bytes)"
+            )
+        })?;
+        self.metrics.documents_written += 1;
+        self.metrics.bytes_written += bytes as u64;
+        Ok(())
+    }
+}
+
+fn within(used: u64, limit: u64, message: impl FnOnce() -> String) -> Result<(), StoreError> {
+    if used > limit { Err(StoreError::User(message())) } else { Ok(()) }
+}
+
+/// Bytes of a document, as limits count them.
+pub(super) fn size(document: &Arc<Object>) -> usize {
+    document.iter().map(|(name, value)| name.len() + 1 + value.size()).sum::<usize>() + 2
+}

@@ -1,0 +1,320 @@
+//! [`Tx`]: one transaction.
+
+mod documents;
+mod limits;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use functions_value::{Chance, ChanceSeed, ComponentPath, Object, encoding};
+
+use super::{
+    Snapshot, Store, Timestamp,
+    catalog::Table,
+    commit::{CommitError, Request},
+    error::StoreError,
+    key::{self, Key},
+    query::Stream,
+    reads::ReadSet,
+};
+
+use limits::size;
+pub use limits::{
+    MAX_BYTES_READ, MAX_BYTES_WRITTEN, MAX_DATABASE_QUERIES, MAX_DOCUMENT_BYTES,
+    MAX_DOCUMENTS_READ, MAX_DOCUMENTS_WRITTEN, TxMetrics,
+};
+
+/// Whose operations a transaction runs now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// A function's: system tables are refused, limits are counted.
+    Function,
+    /// A function's that may use system tables: limits are counted.
+    System,
+    /// The host's own: all tables, no limits.
+    Host,
+}
+
+/// A transaction. It reads a snapshot and its own writes, which no other transaction sees before
+/// [`commit`](Self::commit).
+///
+/// Dropping it rolls it back. An operation that fails with [`StoreError::User`] changes nothing,
+/// and the transaction may go on.
+pub struct Tx {
+    pub(crate) store: Store,
+    pub(crate) snapshot: Snapshot,
+    /// The source of ids, and of no other random bits of the execution.
+    chance: Chance,
+    /// Documents written, by their keys.
+    pub(crate) documents: BTreeMap<Key, Write>,
+    /// Index entries written: whether each exists now.
+    pub(crate) entries: BTreeMap<Key, bool>,
+    created: BTreeMap<(ComponentPath, String), Arc<Table>>,
+    /// How to undo each write, the latest last.
+    undo: Vec<Undo>,
+    /// Where each open nested transaction begins in `undo`.
+    nested: Vec<usize>,
+    pub(crate) reads: ReadSet,
+    pub(crate) streams: HashMap<u32, Stream>,
+    pub(crate) next_stream: u32,
+    metrics: TxMetrics,
+    access: Access,
+}
+
+/// A document as the snapshot has it and as it is now.
+#[derive(Debug, Clone)]
+pub(crate) struct Write {
+    table: Arc<Table>,
+    base: Option<Arc<Object>>,
+    pub(crate) current: Option<Arc<Object>>,
+}
+
+enum Undo {
+    Document(Key, Option<Write>),
+    Entry(Key, Option<bool>),
+    Created((ComponentPath, String)),
+}
+
+impl std::fmt::Debug for Tx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tx")
+            .field("snapshot", &self.snapshot)
+            .field("metrics", &self.metrics)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tx {
+    pub(crate) fn new(store: Store, snapshot: Snapshot, seed: ChanceSeed) -> Self {
+        Self {
+            store,
+            snapshot,
+            chance: Chance::new(seed),
+            documents: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            created: BTreeMap::new(),
+            undo: Vec::new(),
+            nested: Vec::new(),
+            reads: ReadSet::default(),
+            streams: HashMap::new(),
+            next_stream: 0,
+            metrics: TxMetrics::default(),
+            access: Access::Function,
+        }
+    }
+
+    /// The snapshot that it reads.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Begins a nested transaction.
+    pub fn begin_nested(&mut self) {
+        self.nested.push(self.undo.len());
+    }
+
+    /// Ends the innermost nested transaction. Its writes become those of the one around it.
+    pub fn commit_nested(&mut self) {
+        self.nested.pop();
+    }
+
+    /// Ends the innermost nested transaction and undoes its writes. Its reads stay: its failure may
+    /// depend on them.
+    pub fn rollback_nested(&mut self) {
+        let begin = self.nested.pop().unwrap_or(0);
+        for undo in self.undo.drain(begin..).rev() {
+            match undo {
+                Undo::Document(key, Some(write)) => _ = self.documents.insert(key, write),
+                Undo::Document(key, None) => _ = self.documents.remove(&key),
+                Undo::Entry(key, Some(is_there)) => _ = self.entries.insert(key, is_there),
+                Undo::Entry(key, None) => _ = self.entries.remove(&key),
+                Undo::Created(name) => _ = self.created.remove(&name),
+            }
+        }
+    }
+
+    /// What was read so far.
+    pub fn reads(&self) -> &ReadSet {
+        &self.reads
+    }
+
+    /// Takes the read set out of a transaction that will not be committed.
+    pub fn take_reads(&mut self) -> ReadSet {
+        std::mem::take(&mut self.reads)
+    }
+
+    /// Runs operations on behalf of a function that may use system tables. They count towards its
+    /// limits.
+    pub fn as_system<T>(&mut self, operations: impl FnOnce(&mut Self) -> T) -> T {
+        self.with_access(Access::System, operations)
+    }
+
+    /// Runs the host's own bookkeeping, which may use system tables. It counts towards no limit,
+    /// that on the size of a document included: whether a function succeeds does not depend on
+    /// what the host notes about it.
+    pub fn as_host<T>(&mut self, bookkeeping: impl FnOnce(&mut Self) -> T) -> T {
+        self.with_access(Access::Host, bookkeeping)
+    }
+
+    fn with_access<T>(&mut self, access: Access, operations: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.access, access);
+        let done = operations(self);
+        self.access = before;
+        done
+    }
+
+    /// What was used so far.
+    pub fn metrics(&self) -> TxMetrics {
+        self.metrics
+    }
+
+    /// Whether a commit would change anything.
+    pub fn has_writes(&self) -> bool {
+        !self.created.is_empty() || self.documents.values().any(Write::is_change)
+    }
+
+    /// Commits: all writes or none, as if the transaction had run alone at the time that is
+    /// returned. With no writes it is the snapshot's. Blocks until the commit is durable.
+    ///
+    /// # Errors
+    ///
+    /// Another commit conflicts with this transaction, or the store failed.
+    pub fn commit(self) -> Result<Timestamp, CommitError> {
+        if !self.has_writes() {
+            return Ok(self.snapshot.ts());
+        }
+        let store = self.store.clone();
+        let checked = self.store.check(&self.reads, self.snapshot.ts(), self.snapshot.catalog())?;
+        let request = self.into_request(checked).map_err(CommitError::Failed)?;
+        store.commit(request)
+    }
+
+    /// The commit's request, computed before the leader takes it.
+    pub(crate) fn into_request(self, checked: Timestamp) -> Result<Request, StoreError> {
+        let mut written = Vec::new();
+        let mut puts = Vec::new();
+        let mut counts: BTreeMap<u32, i64> = BTreeMap::new();
+        for table in self.created.values() {
+            written.extend([table.key().clone(), key::number(table.number)]);
+            puts.push((table.key().clone(), Some(table.encode().into())));
+        }
+        for (key, write) in self.documents.into_iter().filter(|(_, write)| write.is_change()) {
+            let value = write.current.as_ref().map(|document| {
+                let mut bytes = Vec::new();
+                encoding::encode_object(document, &mut bytes);
+                Key::from(bytes)
+            });
+            written.push(key.clone());
+            puts.push((key, value));
+            // A document that changed in place has changed for readers of the index too.
+            for index in &write.table.indexes {
+                let before =
+                    write.base.as_ref().map(|document| index.entry(document)).transpose()?;
+                let after =
+                    write.current.as_ref().map(|document| index.entry(document)).transpose()?;
+                if before == after {
+                    written.extend(before);
+                    continue;
+                }
+                if let Some(entry) = before {
+                    written.push(entry.clone());
+                    puts.push((entry, None));
+                }
+                if let Some(entry) = after {
+                    written.push(entry.clone());
+                    puts.push((entry, Some(Key::from([]))));
+                }
+            }
+            *counts.entry(write.table.number).or_default() += write.count_change();
+        }
+        counts.retain(|_, change| *change != 0);
+        written.extend(counts.keys().map(|number| key::count(*number)));
+        Ok(Request {
+            reads: self.reads,
+            checked,
+            written,
+            puts,
+            counts: counts.into_iter().collect(),
+            created: self.created.into_values().collect(),
+        })
+    }
+
+    /// The table of a name. Its existence and its schema count as read.
+    pub(crate) fn table(&mut self, component: &ComponentPath, name: &str) -> Option<Arc<Table>> {
+        let created =
+            || self.created.iter().find(|((path, table), _)| path == component && table == name);
+        let existing = self.snapshot.catalog().table(component, name);
+        let table = existing.or_else(|| created().map(|(_, table)| table)).map(Arc::clone);
+        match &table {
+            Some(table) => self.reads.add_key(table.key()),
+            None => self.reads.add_key(&key::table(component, name)),
+        }
+        table
+    }
+
+    /// The current document. It counts as read.
+    pub(super) fn current(&mut self, key: &Key) -> Result<Option<Arc<Object>>, StoreError> {
+        self.reads.add_key(key);
+        match self.documents.get(key) {
+            Some(write) => Ok(write.current.clone()),
+            None => Ok(self.stored(key)?.map(|(document, _)| document)),
+        }
+    }
+
+    /// The document in the snapshot and its size in bytes. It does not count as read.
+    pub(crate) fn stored(&self, key: &Key) -> Result<Option<(Arc<Object>, usize)>, StoreError> {
+        match self.store.get_at(&self.snapshot, key)? {
+            Some(bytes) => Ok(Some((decode_document(&bytes)?, bytes.len()))),
+            None => Ok(None),
+        }
+    }
+
+    /// The rows of the snapshot in a range. They do not count as read.
+    pub(crate) fn stored_range(&self, range: std::ops::Range<Key>) -> fjall::Iter {
+        self.store.range_at(&self.snapshot, range)
+    }
+
+    /// The current document, read and counted towards the limits.
+    pub(super) fn read(&mut self, key: &Key) -> Result<Option<Arc<Object>>, StoreError> {
+        self.reads.add_key(key);
+        self.read_through_index(key)
+    }
+
+    /// The current document, counted towards the limits; its index entry is what was read.
+    pub(crate) fn read_through_index(
+        &mut self,
+        key: &Key,
+    ) -> Result<Option<Arc<Object>>, StoreError> {
+        let (document, bytes) = match self.documents.get(key) {
+            Some(write) => (write.current.clone(), write.current.as_ref().map_or(0, size)),
+            None => match self.stored(key)? {
+                Some((document, bytes)) => (Some(document), bytes),
+                None => (None, 0),
+            },
+        };
+        if document.is_some() {
+            self.count_read(bytes)?;
+        }
+        Ok(document)
+    }
+}
+
+impl Write {
+    fn is_change(&self) -> bool {
+        self.base != self.current
+    }
+
+    fn count_change(&self) -> i64 {
+        i64::from(self.current.is_some()) - i64::from(self.base.is_some())
+    }
+}
+
+/// Decodes a stored document.
+pub(crate) fn decode_document(bytes: &[u8]) -> Result<Arc<Object>, StoreError> {
+    let fields = encoding::decode(bytes)?.into_object();
+    fields
+        .map(Arc::new)
+        .ok_or_else(|| StoreError::damaged("the store holds a document that is not an object"))
+}

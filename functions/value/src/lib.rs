@@ -1,0 +1,169 @@
+//! Convex values: what documents, arguments and results are made of.
+//!
+//! [`Value`] has a total order over values of all types, and a [byte encoding](encoding) that keeps
+//! this order, which the store uses for index keys and for documents alike. [`Validator`] says
+//! which values a field accepts. [`ComponentPath`] names the component that a table or a function
+//! belongs to. [`Chance`] gives the random bits of one execution, of which an id is made.
+
+mod chance;
+mod component_path;
+pub mod encoding;
+mod json;
+mod size;
+#[cfg(test)]
+mod tests;
+mod validator;
+
+use std::{cmp::Ordering, collections::BTreeMap};
+
+pub use chance::{Chance, ChanceSeed};
+pub use component_path::ComponentPath;
+pub use json::{Patch, ValueError, is_undefined as is_undefined_json, patch_from_json};
+pub use validator::{Validator, ValidatorError, shown as shown_value};
+
+/// Longest name of a field, in bytes.
+pub const MAX_FIELD_NAME_BYTES: usize = 1024;
+/// How deep arrays and objects may be nested. The encoder and decoder recurse, so this bounds their
+/// stack too.
+pub const MAX_NESTING: usize = 64;
+/// Most elements of one array.
+pub const MAX_ARRAY_ELEMENTS: usize = 8192;
+/// Most fields of one object.
+pub const MAX_OBJECT_FIELDS: usize = 1024;
+
+/// Fields by name, in the order of their names' bytes.
+pub type Object = BTreeMap<String, Value>;
+
+/// A Convex value.
+///
+/// Equality and order are those of indexes and filters: values of different types are never equal
+/// and order by type (null, int64, float64, boolean, string, bytes, array, object; a missing field
+/// comes before them all); floats order by IEEE 754's total order, so that `-0` comes before `0`
+/// and `NaN` equals itself.
+#[derive(Debug, Clone)]
+pub enum Value {
+    /// `null`.
+    Null,
+    /// A JavaScript `bigint` that fits into 64 bits.
+    Int64(i64),
+    /// A JavaScript `number`.
+    Float64(f64),
+    /// `true` or `false`.
+    Boolean(bool),
+    /// Text.
+    String(String),
+    /// An `ArrayBuffer`.
+    Bytes(Vec<u8>),
+    /// An array.
+    Array(Vec<Value>),
+    /// An object, or a document.
+    Object(Object),
+}
+
+impl Value {
+    /// The type's place in the order of types.
+    fn rank(&self) -> u8 {
+        match self {
+            Value::Null => 0,
+            Value::Int64(_) => 1,
+            Value::Float64(_) => 2,
+            Value::Boolean(_) => 3,
+            Value::String(_) => 4,
+            Value::Bytes(_) => 5,
+            Value::Array(_) => 6,
+            Value::Object(_) => 7,
+        }
+    }
+
+    /// The text, if this is a string.
+    pub fn as_str(&self) -> Option<&str> {
+        if let Value::String(text) = self { Some(text) } else { None }
+    }
+
+    /// The fields, if this is an object.
+    pub fn as_object(&self) -> Option<&Object> {
+        if let Value::Object(fields) = self { Some(fields) } else { None }
+    }
+
+    /// The fields, if this is an object.
+    pub fn into_object(self) -> Option<Object> {
+        if let Value::Object(fields) = self { Some(fields) } else { None }
+    }
+
+    /// The value at a path of field names; `None` where a field is missing or something on the way
+    /// is not an object.
+    pub fn at<'a>(&'a self, path: &[impl AsRef<str>]) -> Option<&'a Value> {
+        path.iter().try_fold(self, |value, name| value.as_object()?.get(name.as_ref()))
+    }
+}
+
+impl Ord for Value {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Value::Int64(a), Value::Int64(b)) => a.cmp(b),
+            (Value::Float64(a), Value::Float64(b)) => a.total_cmp(b),
+            (Value::Boolean(a), Value::Boolean(b)) => a.cmp(b),
+            (Value::String(a), Value::String(b)) => a.cmp(b),
+            (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
+            (Value::Array(a), Value::Array(b)) => a.cmp(b),
+            (Value::Object(a), Value::Object(b)) => a.cmp(b),
+            (_, _) => self.rank().cmp(&other.rank()),
+        }
+    }
+}
+
+impl PartialOrd for Value {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Value {}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Value::String(text.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Value::String(text)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(number: f64) -> Self {
+        Value::Float64(number)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Value::Int64(number)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(boolean: bool) -> Self {
+        Value::Boolean(boolean)
+    }
+}
+
+impl From<Object> for Value {
+    fn from(fields: Object) -> Self {
+        Value::Object(fields)
+    }
+}
+
+impl From<Vec<Value>> for Value {
+    fn from(elements: Vec<Value>) -> Self {
+        Value::Array(elements)
+    }
+}

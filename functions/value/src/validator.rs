@@ -1,0 +1,416 @@
+//! [`Validator`]: which values are accepted.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde_json::Value as Json;
+
+use super::{Object, Value};
+
+/// Which values a function's arguments and results, or a table's documents, may have.
+///
+/// Displayed as the text that makes it in a schema, such as
+/// `v.object({name: v.optional(v.string())})`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Validator {
+    /// `v.any()`.
+    Any,
+    /// `v.null()`.
+    Null,
+    /// `v.number()`.
+    Float64,
+    /// `v.int64()`, and the deprecated `v.bigint()`.
+    Int64,
+    /// `v.boolean()`.
+    Boolean,
+    /// `v.string()`.
+    String,
+    /// `v.bytes()`.
+    Bytes,
+    /// `v.id(table)`.
+    Id(String),
+    /// `v.literal(value)`.
+    Literal(Value),
+    /// `v.array(element)`.
+    Array(Box<Validator>),
+    /// `v.object(fields)`: all fields and no others.
+    Object(BTreeMap<String, Field>),
+    /// `v.record(keys, values)`.
+    Record(Box<Validator>, Box<Validator>),
+    /// `v.union(members…)`.
+    Union(Vec<Validator>),
+}
+
+/// A field of an object validator.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Field {
+    /// Which values it may have.
+    pub validator: Validator,
+    /// Whether it may be missing.
+    pub optional: bool,
+}
+
+/// JSON that is no validator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidatorError(String);
+
+impl fmt::Display for ValidatorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ValidatorError {}
+
+impl Validator {
+    /// The validator that the npm package writes as this JSON (its `json`). JSON null, which stands
+    /// for "none given", is [`Validator::Any`].
+    ///
+    /// # Errors
+    ///
+    /// JSON of another shape, or a validator of a later version of the package; the message quotes
+    /// it.
+    pub fn from_json(json: &Json) -> Result<Self, ValidatorError> {
+        if json.is_null() {
+            return Ok(Self::Any);
+        }
+        let malformed = || ValidatorError(format!("not a validator: {json}"));
+        let member = |name: &str| json.get(name).ok_or_else(malformed);
+        Ok(match json.get("type").and_then(Json::as_str).ok_or_else(malformed)? {
+            "any" => Self::Any,
+            "null" => Self::Null,
+            "number" => Self::Float64,
+            // A commit timestamp is stored as an integer.
+            "bigint" | "commitTs" => Self::Int64,
+            "boolean" => Self::Boolean,
+            "string" => Self::String,
+            "bytes" => Self::Bytes,
+            "id" => Self::Id(member("tableName")?.as_str().ok_or_else(malformed)?.to_owned()),
+            "literal" => Self::Literal(
+                Value::from_json(member("value")?.clone())
+                    .map_err(|error| ValidatorError(format!("literal {json}: {error}")))?,
+            ),
+            "array" => Self::Array(Box::new(Self::from_json(member("value")?)?)),
+            "object" => {
+                let fields = member("value")?.as_object().ok_or_else(malformed)?;
+                let fields =
+                    fields.iter().map(|(name, field)| Ok((name.clone(), Field::from_json(field)?)));
+                Self::Object(fields.collect::<Result<_, ValidatorError>>()?)
+            }
+            "record" => Self::Record(
+                Box::new(Self::from_json(member("keys")?)?),
+                Box::new(Field::from_json(member("values")?)?.validator),
+            ),
+            "union" => {
+                let members = member("value")?.as_array().ok_or_else(malformed)?;
+                Self::Union(members.iter().map(Self::from_json).collect::<Result<_, _>>()?)
+            }
+            _ => return Err(malformed()),
+        })
+    }
+
+    /// Whether the value is accepted. `is_id(table, text)` says whether a text is the id of a
+    /// document in that table.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, where, with which value, and which validator says so, in the words that users
+    /// of Convex know.
+    pub fn check(&self, value: &Value, is_id: &dyn Fn(&str, &str) -> bool) -> Result<(), String> {
+        self.check_at(value, &mut Path::default(), is_id).map_err(|mismatch| mismatch.to_string())
+    }
+
+    fn check_at(
+        &self,
+        value: &Value,
+        path: &mut Path,
+        is_id: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<(), Box<Mismatch>> {
+        let mismatch = |what: String, path: &Path| {
+            Err(Box::new(Mismatch {
+                what,
+                path: path.to_string(),
+                is_object: false,
+                value: shown(value),
+                validator: self.to_string(),
+            }))
+        };
+        let accepted = match (self, value) {
+            (Self::Any, _)
+            | (Self::Null, Value::Null)
+            | (Self::Float64, Value::Float64(_))
+            | (Self::Int64, Value::Int64(_))
+            | (Self::Boolean, Value::Boolean(_))
+            | (Self::String, Value::String(_))
+            | (Self::Bytes, Value::Bytes(_)) => true,
+            (Self::Literal(literal), value) => literal == value,
+            (Self::Id(table), Value::String(text)) => {
+                if !is_id(table, text) {
+                    return mismatch(
+                        format!("Value is not the ID of a document in table `{table}`."),
+                        path,
+                    );
+                }
+                true
+            }
+            (Self::Array(element), Value::Array(elements)) => {
+                for (index, value) in elements.iter().enumerate() {
+                    path.0.push(Step::Element(index));
+                    element.check_at(value, path, is_id)?;
+                    path.0.pop();
+                }
+                true
+            }
+            (Self::Record(keys, values), Value::Object(fields)) => {
+                for (name, value) in fields {
+                    path.0.push(Step::Field(name.clone()));
+                    keys.check_at(&Value::String(name.clone()), path, is_id)?;
+                    values.check_at(value, path, is_id)?;
+                    path.0.pop();
+                }
+                true
+            }
+            (Self::Object(fields), Value::Object(object)) => {
+                return self.check_object(fields, object, path, is_id);
+            }
+            (Self::Union(members), value) => {
+                if let Some(member) = discriminated(members, value) {
+                    return member.check_at(value, path, is_id);
+                }
+                let depth = path.0.len();
+                members.iter().any(|member| {
+                    let accepted = member.check_at(value, path, is_id).is_ok();
+                    path.0.truncate(depth);
+                    accepted
+                })
+            }
+            (_, _) => false,
+        };
+        if accepted { Ok(()) } else { mismatch("Value does not match validator.".to_owned(), path) }
+    }
+
+    fn check_object(
+        &self,
+        fields: &BTreeMap<String, Field>,
+        object: &Object,
+        path: &mut Path,
+        is_id: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<(), Box<Mismatch>> {
+        let mismatch = |what: String, path: &Path| {
+            Err(Box::new(Mismatch {
+                what,
+                path: path.to_string(),
+                is_object: true,
+                value: shown(&Value::Object(object.clone())),
+                validator: self.to_string(),
+            }))
+        };
+        for (name, field) in fields {
+            match object.get(name) {
+                Some(value) => {
+                    path.0.push(Step::Field(name.clone()));
+                    field.validator.check_at(value, path, is_id)?;
+                    path.0.pop();
+                }
+                None if field.optional => {}
+                None => {
+                    return mismatch(
+                        format!(
+                            "Object is missing the required field `{name}`. Consider wrapping the field validator in \
+                             `v.optional(...)` if this is expected."
+                        ),
+                        path,
+                    );
+                }
+            }
+        }
+        match object.keys().find(|name| !fields.contains_key(*name)) {
+            Some(name) => mismatch(
+                format!("Object contains extra field `{name}` that is not in the validator."),
+                path,
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The one member of a union of objects that the value means, by a literal field that all of them
+/// have and that tells them apart, so that the error speaks of what is wrong within it.
+fn discriminated<'a>(members: &'a [Validator], value: &Value) -> Option<&'a Validator> {
+    let object = value.as_object()?;
+    let literals = |member: &'a Validator| {
+        if let Validator::Object(fields) = member { Some(fields) } else { None }
+    };
+    let first = literals(members.first()?)?;
+    let name = first.iter().find_map(|(name, field)| {
+        let mut seen = Vec::new();
+        members
+            .iter()
+            .all(|member| match literals(member).and_then(|fields| fields.get(name)) {
+                Some(Field { validator: Validator::Literal(literal), optional: false }) => {
+                    let new = !seen.contains(&literal);
+                    seen.push(literal);
+                    new
+                }
+                _ => false,
+            })
+            .then_some((name, field))
+    });
+    let (name, _) = name?;
+    let given = object.get(name)?;
+    members.iter().find(|member| {
+        literals(member).and_then(|fields| fields.get(name)).is_some_and(
+            |field| matches!(&field.validator, Validator::Literal(literal) if literal == given),
+        )
+    })
+}
+
+impl Field {
+    fn from_json(json: &Json) -> Result<Self, ValidatorError> {
+        let malformed = || ValidatorError(format!("not a field of a validator: {json}"));
+        Ok(Self {
+            validator: Validator::from_json(json.get("fieldType").ok_or_else(malformed)?)?,
+            optional: json.get("optional").and_then(Json::as_bool).ok_or_else(malformed)?,
+        })
+    }
+}
+
+impl fmt::Display for Validator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("v.any()"),
+            Self::Null => f.write_str("v.null()"),
+            Self::Float64 => f.write_str("v.float64()"),
+            Self::Int64 => f.write_str("v.int64()"),
+            Self::Boolean => f.write_str("v.boolean()"),
+            Self::String => f.write_str("v.string()"),
+            Self::Bytes => f.write_str("v.bytes()"),
+            Self::Id(table) => write!(f, "v.id(\"{table}\")"),
+            Self::Literal(value) => write!(f, "v.literal({})", shown(value)),
+            Self::Array(element) => write!(f, "v.array({element})"),
+            Self::Record(keys, values) => write!(f, "v.record({keys}, {values})"),
+            Self::Object(fields) => {
+                f.write_str("v.object({")?;
+                for (index, (name, Field { validator, optional })) in fields.iter().enumerate() {
+                    let separator = if index == 0 { "" } else { ", " };
+                    if *optional {
+                        write!(f, "{separator}{name}: v.optional({validator})")?;
+                    } else {
+                        write!(f, "{separator}{name}: {validator}")?;
+                    }
+                }
+                f.write_str("})")
+            }
+            Self::Union(members) => {
+                f.write_str("v.union(")?;
+                for (index, member) in members.iter().enumerate() {
+                    let separator = if index == 0 { "" } else { ", " };
+                    write!(f, "{separator}{member}")?;
+                }
+                f.write_str(")")
+            }
+        }
+    }
+}
+
+/// Where in a value.
+#[derive(Default)]
+struct Path(Vec<Step>);
+
+enum Step {
+    Field(String),
+    Element(usize),
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in &self.0 {
+            match step {
+                Step::Field(name) => write!(f, ".{name}")?,
+                Step::Element(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Mismatch {
+    what: String,
+    path: String,
+    is_object: bool,
+    value: String,
+    validator: String,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, path, is_object, value, validator } = self;
+        f.write_str(what)?;
+        if !path.is_empty() {
+            write!(f, "\nPath: {path}")?;
+        }
+        let label = if *is_object { "Object" } else { "Value" };
+        write!(f, "\n{label}: {value}\nValidator: {validator}")
+    }
+}
+
+/// A value as a person would write it in JavaScript, cut off after a few hundred bytes.
+pub fn shown(value: &Value) -> String {
+    const MAX_BYTES: usize = 400;
+    let mut text = String::new();
+    show(value, &mut text, MAX_BYTES);
+    if text.len() > MAX_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_BYTES));
+        text.push('…');
+    }
+    text
+}
+
+fn show(value: &Value, out: &mut String, max_bytes: usize) {
+    use std::fmt::Write as _;
+    if out.len() > max_bytes {
+        return;
+    }
+    // Writing to a string does not fail.
+    let _ = match value {
+        Value::Null => out.write_str("null"),
+        Value::Int64(number) => write!(out, "{number}n"),
+        Value::Float64(number) if number.is_nan() => out.write_str("NaN"),
+        Value::Float64(number) if number.is_infinite() => {
+            out.write_str(if *number > 0.0 { "Infinity" } else { "-Infinity" })
+        }
+        Value::Float64(number) => write!(out, "{number:?}"),
+        Value::Boolean(boolean) => write!(out, "{boolean}"),
+        Value::String(text) => {
+            let cut = &text[..text.floor_char_boundary(max_bytes)];
+            write!(out, "{}", Json::from(cut))
+        }
+        Value::Bytes(bytes) => write!(out, "ArrayBuffer({})", bytes.len()),
+        Value::Array(elements) => {
+            out.push('[');
+            for (index, element) in elements.iter().enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                show(element, out, max_bytes);
+                if out.len() > max_bytes {
+                    return;
+                }
+            }
+            out.write_char(']')
+        }
+        Value::Object(fields) => {
+            out.push('{');
+            for (index, (name, value)) in fields.iter().enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                let _ = write!(out, "{name}: ");
+                show(value, out, max_bytes);
+                if out.len() > max_bytes {
+                    return;
+                }
+            }
+            out.write_char('}')
+        }
+    };
+}
