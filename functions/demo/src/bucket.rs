@@ -8,24 +8,24 @@ use std::path::Path;
 use audit_sink_s3::{Compression, LineDecoder, ObjectKey, is_leftover};
 use serde_json::Value as Json;
 
-/// One log as it stands in the bucket.
+/// One log in the bucket.
 #[derive(Debug, Clone)]
 pub(super) struct Log {
-    /// The line, as it is.
+    /// The line, unchanged.
     pub(super) text: String,
     pub(super) json: Json,
 }
 
 impl Log {
-    /// Whether the host wrote it for a function that was refused before it had logged anything. It
-    /// holds nothing but that, and no function can write it.
+    /// Whether the host wrote it for a function that was refused before it had logged anything. Its
+    /// only member is one that no function can write.
     pub(super) fn is_of_host(&self) -> bool {
         let members = self.json.as_object().map_or(0, serde_json::Map::len);
         members == 1 && self.json.pointer("/$audit/event") == Some(&Json::from("refused"))
     }
 }
 
-/// All logs, in the order of streams and of numbers in each.
+/// All logs, ordered by stream and number.
 #[derive(Debug, Default)]
 pub(super) struct Logs {
     pub(super) all: Vec<Log>,
@@ -37,8 +37,7 @@ impl Logs {
     ///
     /// # Errors
     ///
-    /// When something there is no object of a sink, or two objects have a record of the same
-    /// number.
+    /// If a file is not an object of a sink, or two objects hold the same record.
     pub(super) fn read(directory: &Path) -> Result<Logs, Box<dyn Error>> {
         let mut objects = Vec::new();
         let mut directories = vec![directory.to_owned()];
@@ -57,7 +56,7 @@ impl Logs {
                     .to_str()
                     .ok_or("a name that is no text")?
                     .to_owned();
-                // A host that is killed may leave part of an object, which never got its name.
+                // A killed host may leave part of an object under a temporary name.
                 if name.starts_with("dt=") && !is_leftover(&name) {
                     let key: ObjectKey =
                         name.parse().map_err(|error| format!("{name}: {error}"))?;
@@ -89,7 +88,7 @@ impl Logs {
         Ok(logs)
     }
 
-    /// Those whose `action` is this and that have all of these members.
+    /// The logs with this `action` and all of these members.
     pub(super) fn find(&self, action: &str, members: &[(&str, Json)]) -> Vec<&Log> {
         let matches = |log: &&Log| {
             log.json["action"] == action

@@ -1,4 +1,4 @@
-//! Clients: over HTTP as curl would, and over WebSocket as a browser's page that follows a query.
+//! Clients: over HTTP like curl, and over WebSocket like a page that subscribes to a query.
 
 use std::error::Error;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::process::Host;
 
-/// After this time something that should have come will not, on a machine however busy.
+/// How long a client waits for a response, however busy the machine is.
 pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Someone with an address, a User-Agent and a name for each request.
+/// A client with an address and a User-Agent of its own.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     http: reqwest::Client,
@@ -27,7 +27,7 @@ pub(super) struct Client {
     user_agent: String,
 }
 
-/// What a call was answered.
+/// The response to a call.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -43,7 +43,7 @@ impl Answer {
         }
     }
 
-    /// What was said of a failure, or nothing.
+    /// The message of a failure, or an empty string.
     pub(super) fn error(&self) -> &str {
         let message = self.body.get("errorMessage").or_else(|| self.body.get("message"));
         message.and_then(Json::as_str).unwrap_or_default()
@@ -55,11 +55,11 @@ impl Answer {
 }
 
 impl Client {
-    /// Someone at this address, behind the proxy that the host trusts.
+    /// A client at this address, behind a proxy that the host trusts.
     pub(super) fn new(host: &Host, ip: impl Into<String>, user_agent: impl Into<String>) -> Client {
         let (ip, user_agent) = (ip.into(), user_agent.into());
         let (url, operators) = (host.url().to_owned(), host.operators().to_owned());
-        // A proxy that the machine's owner has set is not in between.
+        // The proxy settings of the machine do not apply.
         let http = reqwest::Client::builder().no_proxy().build().unwrap_or_default();
         Client { http, url, operators, ip, user_agent }
     }
@@ -98,7 +98,7 @@ impl Client {
         Ok(Answer { status, body, request_id })
     }
 
-    /// A number of the host's metrics, summed over its labels. 0 if there is none of the name.
+    /// The value of a metric, summed over its labels. 0 if the metric is missing.
     pub(super) async fn metric(&self, name: &str) -> Result<f64, Box<dyn Error>> {
         let text = self
             .http
@@ -116,7 +116,7 @@ impl Client {
         Ok(of_name.fold(0.0, |sum, number| sum + number))
     }
 
-    /// Follows a query: its results come one after the other.
+    /// Subscribes to a query.
     pub(super) async fn follow(&self, path: &str, args: Json) -> Result<Follower, Box<dyn Error>> {
         let mut request =
             format!("{}/api/sync", self.url.replacen("http", "ws", 1)).into_client_request()?;
@@ -135,7 +135,7 @@ impl Client {
     }
 }
 
-/// A query that is followed.
+/// A subscription to a query.
 #[derive(Debug)]
 pub(super) struct Follower {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,

@@ -1,11 +1,9 @@
-//! `functions-host demo`: clients against a host, and its audit logs as proof that each promise
-//! holds.
+//! `functions-host demo`: clients call a host, and its audit logs prove that each promise holds.
 //!
-//! The host is a process of its own, this very program with `serve`, so that it can be killed. The
-//! clients know nothing of it but its address: they speak HTTP and WebSocket as any client does,
-//! each with an address of its own behind a proxy that the host trusts. What is shown as proof is
-//! read back from the bucket. `promises.rs` has what is played and what must then be there, row by
-//! row.
+//! The host is a process of its own, this program with `serve`, so that it can be killed. The
+//! clients know only its address: they speak HTTP and WebSocket, each from an address of its own
+//! behind a proxy that the host trusts. The proof is read back from the bucket. `scene.rs` has the
+//! calls, `promises.rs` the expected logs of each promise.
 
 mod bucket;
 mod clients;
@@ -23,7 +21,7 @@ use audit_core::{SystemClock, SystemRandom, UniqueId};
 use self::page::Page;
 use self::promises::Stage;
 
-/// The functions that are played with: the files of `demo/convex`.
+/// The functions of the demonstration: the files of `convex/`.
 const FUNCTIONS: &[(&str, &str)] = &[
     ("bodies.ts", include_str!("../convex/bodies.ts")),
     ("convex.config.ts", include_str!("../convex/convex.config.ts")),
@@ -40,14 +38,14 @@ const FUNCTIONS: &[(&str, &str)] = &[
     ("shares/schema.ts", include_str!("../convex/shares/schema.ts")),
 ];
 
-/// Plays everything and shows what it found. Gives whether every promise holds.
+/// Plays all scenes and prints the proofs. Returns whether every promise holds.
 ///
-/// The host is the program that runs: it must serve functions when it is started with `serve`, and
-/// is started without the environment's `variables`, which would set it up otherwise.
+/// The host is the running program, started with `serve`. `variables` are the variables of the
+/// environment that it reads as settings: it is started without them.
 ///
 /// # Errors
 ///
-/// When it could not be played: no port, no disk, no process.
+/// If a scene cannot be played: no port, no disk, no process.
 pub async fn run(variables: &[OsString]) -> Result<bool, Box<dyn Error>> {
     let directory = PathBuf::from("audit-data")
         .join(format!("demo-{}", UniqueId::generate(&SystemClock, &SystemRandom)));

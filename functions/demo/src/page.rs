@@ -1,15 +1,15 @@
-//! What is shown: each promise with what was found of it.
+//! Prints each promise with its proof.
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
-/// Writes to standard output. A closed pipe is no reason to stop.
+/// Writes to standard output. A closed pipe does not stop it.
 #[derive(Debug)]
 pub(super) struct Page {
     colours: bool,
 }
 
-/// How long a line of proof may be: a terminal's width, about.
+/// The longest line of proof: about the width of a terminal.
 const MAX_CHARS: usize = 150;
 
 impl Page {
@@ -29,12 +29,12 @@ impl Page {
         self.line("");
     }
 
-    /// What is being played.
+    /// Announces a scene.
     pub(super) fn playing(&mut self, what: &str) {
         self.line(&self.faint(&format!("… {what}")));
     }
 
-    /// One promise, whether it holds, and what was found.
+    /// A promise, whether it holds, and its proof.
     pub(super) fn row(&mut self, name: &str, promise: &str, proof: &Result<Vec<String>, String>) {
         let (mark, colour) = if proof.is_ok() { ("holds", "32") } else { ("DOES NOT HOLD", "31") };
         self.line(&format!("{:>3}  {}  {promise}", self.bold(name), self.coloured(mark, colour)));

@@ -9,18 +9,19 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
-/// A host that runs. Dropping it kills it.
+/// A running host. Dropping it kills the process.
 #[derive(Debug)]
 pub(super) struct Host {
     child: Child,
     url: String,
     operators: String,
-    /// Reads on what the host prints, so that it never waits for a reader.
+    /// Drains the host's output, so that the host never waits for a reader.
     printed: JoinHandle<()>,
 }
 
 impl Host {
-    /// Starts this program with `serve` and waits until it listens.
+    /// Starts this program with `serve`, without the variables in `unset`, and waits until it
+    /// listens.
     pub(super) async fn start(
         functions: &Path,
         data: &Path,
@@ -41,17 +42,17 @@ impl Host {
             "--cut-after-ms",
             "200",
         ]);
-        // Nothing is slow by the demonstration's own doing: what takes its time is the machine.
+        // Long timeouts: only a busy machine is slow here.
         command.args(["--function-timeout-ms", "60000", "--idle-timeout-ms", "600000"]);
         command.args(["--header-timeout-ms", "600000", "--body-timeout-ms", "600000"]);
         if !options.contains(&"--persist-timeout-ms") {
             command.args(["--persist-timeout-ms", "120000"]);
         }
-        // A machine whose owner has set something for another host is not to mislead this one.
+        // The machine's settings for another host do not apply.
         for name in unset {
             command.env_remove(name);
         }
-        // What is made to go wrong is shown by what it comes to.
+        // The failures are deliberate, and shown by their effects.
         command.env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "off".to_owned()));
         command.args(options).current_dir(data.parent().unwrap_or(data));
         let mut child =
@@ -71,20 +72,20 @@ impl Host {
         &self.url
     }
 
-    /// Where its metrics are.
+    /// The URL of its metrics.
     pub(super) fn operators(&self) -> &str {
         &self.operators
     }
 
-    /// Ends it as the operating system ends a process that it has no room for: at once, in the
-    /// midst of whatever it does.
+    /// Kills it, as the operating system does when memory runs out: at once, in the middle of its
+    /// work.
     pub(super) async fn kill(mut self) -> Result<(), Box<dyn Error>> {
         self.child.kill().await?;
         self.printed.await?;
         Ok(())
     }
 
-    /// Asks it to end, which it does once its logs are in the bucket.
+    /// Tells it to end, which it does once its logs are in the bucket.
     pub(super) async fn stop(mut self) -> Result<(), Box<dyn Error>> {
         if let Some(id) = self.child.id() {
             let asked = Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
@@ -98,7 +99,7 @@ impl Host {
     }
 }
 
-/// Where operators look and clients call, as it says when it starts.
+/// The addresses for operators and for clients, which it prints when it starts.
 async fn addresses(
     lines: &mut Lines<BufReader<ChildStdout>>,
 ) -> Result<Option<(String, String)>, Box<dyn Error>> {

@@ -1,4 +1,4 @@
-//! What is played, and what must then be in the bucket: one function for each promise.
+//! The scenes, and the logs that must be in the bucket after them: one function for each promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -19,15 +19,15 @@ use super::clients::{Answer, Client, PATIENCE};
 use super::page::Page;
 use super::process::Host;
 
-/// How often it is looked whether something has come.
+/// The interval at which a condition is checked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 type Played<T> = Result<T, Box<dyn Error>>;
 
-/// What holds, as lines of proof, or what does not.
+/// The lines of proof, or why the promise does not hold.
 type Proof = Result<Vec<String>, String>;
 
-/// Where it is played.
+/// The directories and settings of the scenes.
 pub(super) struct Stage {
     directory: PathBuf,
     functions: PathBuf,
@@ -49,7 +49,7 @@ impl Stage {
     }
 }
 
-/// Fails with what was expected, unless it is so.
+/// Fails with a message unless the condition holds.
 fn expect(is_so: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
     if is_so { Ok(()) } else { Err(otherwise()) }
 }
@@ -58,7 +58,7 @@ fn count(found: &[&Log], expected: usize, what: &str) -> Result<(), String> {
     expect(found.len() == expected, || format!("{} {what}, not {expected}", found.len()))
 }
 
-/// Plays everything, then shows row by row. Gives whether all rows hold.
+/// Plays all scenes, then prints the promises. Returns whether all hold.
 pub(super) async fn play(stage: &Stage, page: &mut Page) -> Played<bool> {
     page.playing("clients read, follow, change, fail, and conflict with each other");
     let host = stage.host("data", &[]).await?;
@@ -125,18 +125,18 @@ pub(super) async fn play(stage: &Stage, page: &mut Page) -> Played<bool> {
     Ok(rows.iter().all(|(_, _, proof)| proof.is_ok()))
 }
 
-/// What clients did, and were answered.
+/// The calls of clients, and their responses.
 struct Scene {
-    /// The request of the body with everything in it, and what it was sent with.
+    /// The call that logs a body with all kinds of values, and its client.
     body: Answer,
     body_client: Client,
     forged: Answer,
     unknown: Answer,
     document: String,
-    /// Who viewed, and by which request.
+    /// The viewers, and their responses.
     views: Vec<(String, Answer)>,
     cache_hits: f64,
-    /// Who followed the document.
+    /// The subscribers of the document.
     followers: Vec<String>,
     update: Answer,
     update_client: Client,
@@ -156,14 +156,14 @@ struct Scene {
     metered: Metered,
 }
 
-/// What the host says that it has logged.
+/// The host's own count of its logs.
 struct Metered {
     logs: f64,
     bytes: f64,
     metered_bytes: f64,
 }
 
-/// How many follow the document, and how many conflict with each other.
+/// The numbers of subscribers and of conflicting clients.
 const FOLLOWERS: usize = 25;
 const CONTENDERS: usize = 16;
 
@@ -242,7 +242,7 @@ impl Scene {
         let shared =
             ada.mutation("nested:share", json!({ "document": document, "with": "eve" })).await?;
 
-        // The notice that the update scheduled, and the cron, which begins at once.
+        // The function that the update scheduled, and the cron, which begins at once.
         let waiting = Instant::now();
         loop {
             let done = ada
@@ -295,11 +295,11 @@ impl Scene {
         count(&found, 1, "logs of one body")?;
         let log = found[0];
         let now = &log.json["nested"]["deep"][1][0];
-        // 512 bytes of é are 256 of them.
+        // 512 bytes are 256 é.
         let user_agent = "é".repeat(256);
         let expected = format!(
             r#"{{"action":"bodies.everything","tag":"body","text":"quotes \" and \\ and {separator} and é and 😀","numbers":[0,-1,1.5,1e+21,null],"date":"1970-01-01T00:00:00.000Z","left":{{"kept":null}},"nested":{{"deep":[{{"ip":"{ip}"}},[{now},{now}]]}},"userAgent":"{user_agent}","requestId":"{id}","convexActor":null}}"#,
-            // Some readers take it for the end of a line: the same character, as its escape.
+            // Some readers take it for the end of a line, so it is escaped.
             separator = r"\u2028",
             ip = self.body_client.ip(),
             id = self.body.request_id,
@@ -507,8 +507,7 @@ impl Scene {
         let by_functions = logs.all.iter().filter(|log| !log.is_of_host());
         let counted: Usage = by_functions.map(|log| Usage::of_log(log.text.len())).sum();
         let Metered { logs: said, bytes, metered_bytes } = self.metered;
-        // What was logged between the last look and the end is in the bucket too: the looks
-        // themselves log nothing.
+        // The bucket also has the logs since the last check. The checks themselves log nothing.
         expect(said == counted.logs() as f64, || {
             format!("{said} logs metered, {} in the bucket", counted.logs())
         })?;
@@ -526,12 +525,12 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// How often a host is killed, and how many changes it has acknowledged before that.
+/// How often a host is killed, and after how many acknowledged changes.
 const KILLS: usize = 4;
 const CHANGES_BEFORE_A_KILL: usize = 60;
 
-/// Clients change documents while their host is killed; each change that was acknowledged must have
-/// its log, and each document too.
+/// Clients change documents while their host is killed. Each acknowledged change must have its log
+/// and its document.
 async fn killed_under_load(stage: &Stage) -> Played<Proof> {
     const DATA: &str = "killed";
     let mut acknowledged = BTreeSet::new();
@@ -548,9 +547,9 @@ async fn killed_under_load(stage: &Stage) -> Played<Proof> {
                     let new = json!({ "title": title, "text": "", "orgId": "load" });
                     match client.mutation("documents:create", new).await {
                         Ok(answer) if answer.is_success() => titles.push(title),
-                        // Refused: it has no effect, and the host is there.
+                        // Refused: it has no effect, and the host runs.
                         Ok(_) => continue,
-                        // The host is gone: this one may have committed or not.
+                        // The host is gone: the change may have committed or not.
                         Err(_) => break,
                     }
                     done.fetch_add(1, Ordering::Relaxed);
@@ -578,7 +577,7 @@ async fn killed_under_load(stage: &Stage) -> Played<Proof> {
     let titles = client.query("documents:list", json!({ "orgId": "load" })).await?;
     let committed: Vec<String> = serde_json::from_value(titles.value()?.clone())?;
     host.stop().await?;
-    // Reading fails if a record is there twice.
+    // Reading fails if a record is in the bucket twice.
     let logs = stage.logs(DATA)?;
     let mut logged = BTreeMap::<&str, usize>::new();
     for log in logs.find("document.created", &[]) {
@@ -612,14 +611,14 @@ async fn killed_under_load(stage: &Stage) -> Played<Proof> {
     Ok(check())
 }
 
-/// A host that writes to its bucket directly, while the bucket is gone.
+/// A host in direct mode, while its bucket is unavailable.
 async fn effects_wait_for_logs(stage: &Stage) -> Played<Proof> {
     const DATA: &str = "withheld";
     let options = ["--journal", "none", "--persist-timeout-ms", "2000"];
     let host = stage.host(DATA, &options).await?;
     let client = Client::new(&host, "192.0.2.1", "patient");
     let new = |title: &str| json!({ "title": title, "text": "", "orgId": "withheld" });
-    // A machine may be so busy that a log is late: then nothing happened, and the client retries.
+    // On a busy machine a log may be late: then nothing happened, and the client retries.
     let create = async |title: &str| {
         let waiting = Instant::now();
         loop {
@@ -635,7 +634,7 @@ async fn effects_wait_for_logs(stage: &Stage) -> Played<Proof> {
     while !client.query("documents:view", args.clone()).await?.is_success() {
         sleep(LOOK_INTERVAL).await;
     }
-    // A file in its place: nothing can be written there.
+    // A file in its place, so that writes fail.
     let (bucket, aside) =
         (stage.directory.join(DATA).join("bucket"), stage.directory.join(DATA).join("aside"));
     fs::rename(&bucket, &aside)?;

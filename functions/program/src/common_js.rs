@@ -1,58 +1,58 @@
 //! CommonJS modules, written as ES modules.
 //!
 //! A CommonJS module becomes an ES module that exports one function, [`LOAD`], which evaluates it
-//! when it is first called; so modules are evaluated when they are required, as their authors wrote
-//! them. An ES module that imports one gets a module in between, which has just the exports that it
-//! asks for. This is what esbuild does, and `js/common_js.js` has its rules.
+//! on the first call: modules are evaluated when they are required, as their authors intended. An
+//! ES module that imports one gets an adapter module, which has just the exports that it names.
+//! This is what esbuild does; the engine's `js/common_js.js` has its rules.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::links::ALL;
 
-/// The module of this host that evaluates CommonJS modules.
+/// The built-in module that evaluates CommonJS modules.
 pub(crate) const RUNTIME: &str = "convex:common-js";
 
-/// What a CommonJS module is by the module in between.
+/// The specifier of the CommonJS module in its adapter.
 pub(crate) const TARGET: &str = "common-js";
 
-/// The function that gives what a CommonJS module exports.
+/// The function that returns the exports of a CommonJS module.
 const LOAD: &str = "$commonJs";
 
-/// A specifier as it is written, for which `require` is meant.
+/// A specifier as written, marked as an argument of `require`.
 const REQUIRE: &str = "require:";
 
-/// The specifier of `require`, if the import is one that this module wrote.
+/// The argument of `require`, if the import was written by this file.
 pub(crate) fn required(specifier: &str) -> Option<&str> {
     specifier.strip_prefix(REQUIRE)
 }
 
-/// What `require` is to give for a specifier.
+/// The result of `require` for a specifier.
 pub(crate) enum Required {
-    /// What a CommonJS module exports.
+    /// The exports of a CommonJS module.
     CommonJs,
-    /// What an ES module exports.
+    /// The namespace of an ES module.
     Module,
-    /// Nothing that a browser would have.
+    /// A module that browsers do not have: empty.
     Nothing,
-    /// What stands for a module of Node.js.
+    /// The stand-in for a module of Node.js.
     Node(String),
     /// An error.
     Missing(String),
 }
 
-/// Text in JavaScript. JSON is that, since the language has all of it.
+/// A string literal of JavaScript, of which JSON is a subset.
 fn quoted(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
 }
 
-/// The imports for what is required, and a function that knows them by their specifiers.
+/// The imports of required modules, and a function that finds them by specifier.
 fn finder(requires: &[(String, Required)]) -> String {
     let (mut imports, mut cases) = (String::new(), String::new());
     for (place, (specifier, required)) in requires.iter().enumerate() {
         let name = quoted(specifier);
         let from = quoted(&format!("{REQUIRE}{specifier}"));
-        // Writing to a text does not fail.
+        // Writing to a string does not fail.
         let _ = match required {
             Required::CommonJs => {
                 write!(imports, "import{{{LOAD} as ${place}}}from{from};")
@@ -75,7 +75,7 @@ fn finder(requires: &[(String, Required)]) -> String {
     )
 }
 
-/// A CommonJS module. Its lines stay where they are.
+/// A CommonJS module. Its lines keep their numbers.
 pub(crate) fn module(text: &str, file: &str, requires: &[(String, Required)]) -> String {
     format!(
         "export function {LOAD}(){{return $evaluate({LOAD},function(exports,require,module,__filename,__dirname){{{text}\n\
@@ -90,17 +90,17 @@ pub(crate) fn broken(file: &str, why: &str) -> String {
     module(&format!("throw new SyntaxError({})", quoted(why)), file, &[])
 }
 
-/// A module of data: its text is a value.
+/// A module of data: its text is an expression.
 pub(crate) fn data(text: &str, file: &str) -> String {
     module(&format!("module.exports=\n{text}"), file, &[])
 }
 
-/// What an ES module has at its end if it uses `require`.
+/// The end of an ES module that uses `require`.
 pub(crate) fn with_require(code: &str, requires: &[(String, Required)]) -> String {
     format!("{code}\n;{}function require($){{return $requirer($find)($)}}", finder(requires))
 }
 
-/// What an ES module imports that imports `names` of a CommonJS module.
+/// The adapter for an ES module that imports `names` from a CommonJS module.
 pub(crate) fn between(names: &BTreeSet<String>, is_node: bool) -> String {
     let import = format!(
         "import{{{LOAD} as $load}}from\"{TARGET}\";import{{namespaceOf as $of}}from\"{RUNTIME}\";\
@@ -109,7 +109,7 @@ pub(crate) fn between(names: &BTreeSet<String>, is_node: bool) -> String {
     import + &exports(names)
 }
 
-/// What an ES module imports that imports `names` of a module of Node.js.
+/// The adapter for an ES module that imports `names` from a module of Node.js.
 pub(crate) fn of_node(module: &str, names: &BTreeSet<String>) -> String {
     let module = quoted(module);
     let import = format!("import{{ofNode as $of}}from\"{RUNTIME}\";const {ALL}=$of({module});");

@@ -1,8 +1,8 @@
-//! CommonJS modules, as esbuild has them.
+//! CommonJS modules behave as with esbuild.
 
 use super::tests::Files;
 
-/// Loads `a.ts` among files; it throws unless `got` is what it should be.
+/// Loads `a.ts` among files. It throws unless `got` is as expected.
 fn expect(module: &str, expected: &str, files: &[(&str, &str)]) {
     let all = Files::new(files);
     all.write(
@@ -23,7 +23,7 @@ fn exports_are_imported_as_by_the_bundler() {
         "exports.a = 1; exports.b = function () { return this === exports; }; exports['c-d'] = 3;";
     let transpiled = "Object.defineProperty(exports, '__esModule', { value: true }); exports.default = 'd'; exports.a = 1;";
     let function = "module.exports = function f() { return 'f'; }; module.exports.member = 'm';";
-    // Module, the text of the CommonJS module, what `got` is to be.
+    // The importing module, the CommonJS module, the expected value of `got`.
     let table = [
         ("import x from 'm'; const got = x.a;", plain, "1"),
         ("import { a } from 'm'; const got = a;", plain, "1"),
@@ -132,7 +132,8 @@ fn exports_are_imported_as_by_the_bundler() {
             ],
         );
     }
-    // What Node.js takes for an ES module gets `module.exports`, whatever `__esModule` says.
+    // An importer that is an ES module for Node.js gets `module.exports`, whatever `__esModule`
+    // says.
     for (name, files) in
         [("m.mjs", &[][..]), ("m.js", &[("lib/package.json", "{\"type\":\"module\"}")])]
     {

@@ -1,4 +1,4 @@
-//! The files of a directory that are modules of functions.
+//! The modules of a directory of functions.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::LoadError;
 
-/// The modules of a directory whose exports are functions, and those that Convex has names for.
+/// The modules whose exports are functions, and those with a name that Convex defines.
 pub(super) fn modules_of(directory: &Path) -> Result<Vec<PathBuf>, LoadError> {
     let mut files = Vec::new();
     walk(directory, directory, &mut HashSet::new(), &mut files)?;
@@ -21,7 +21,7 @@ fn walk(
     files: &mut Vec<PathBuf>,
 ) -> Result<(), LoadError> {
     let failed = |error| LoadError::at(directory, error);
-    // Links can lead back to where they are.
+    // A link can lead back to its own directory.
     if !seen.insert(std::fs::canonicalize(directory).map_err(failed)?) {
         return Ok(());
     }
@@ -30,7 +30,7 @@ fn walk(
         let Some(name) = path.file_name().and_then(OsStr::to_str) else {
             return Err(LoadError::at(&path, "the name is not UTF-8"));
         };
-        // As Convex does, which leaves out names with spaces too.
+        // As Convex does, which also ignores names with spaces.
         if name.starts_with(['.', '#']) || name.contains(' ') {
             continue;
         }
@@ -43,7 +43,7 @@ fn walk(
         if let Some((stem, "ts" | "mts" | "cts" | "tsx" | "js" | "mjs" | "cjs" | "jsx")) =
             name.rsplit_once('.')
         {
-            // Tests, declarations and settings of tools have a second dot.
+            // Tests, declarations and configuration of tools have a second dot.
             let is_special = directory == root && matches!(stem, "auth.config" | "convex.config");
             if !stem.contains('.') || is_special {
                 files.push(path);

@@ -1,4 +1,4 @@
-//! Which files a program may be made from.
+//! The files that a program may be made from.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -11,21 +11,21 @@ use serde_json::Value;
 
 use super::LoadError;
 
-/// The longest file that is read, in bytes: larger ones are no source, and bundles stay far below.
+/// The longest file that is read, in bytes. Bundles are far smaller.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// The directory of the app, and whatever is installed as a package. What lies elsewhere does not
-/// exist for a program, whether it is named by `..`, by an absolute path or through a link.
+/// The directory of the app, and all installed packages. Other files do not exist for a program,
+/// whether it names them by `..`, by an absolute path or through a link.
 #[derive(Debug, Clone)]
 pub(crate) struct Fence {
     root: PathBuf,
-    /// What was read through the resolver: manifests and settings of TypeScript.
+    /// The files that the resolver read: manifests and settings of TypeScript.
     manifests: Arc<Mutex<HashMap<PathBuf, Vec<u8>>>>,
 }
 
 impl Fence {
-    /// Around the app to which the functions in `directory` belong: the workspace or the repository
-    /// that it is in, otherwise the nearest package, otherwise the directory above.
+    /// Around the app of the functions in `directory`: its workspace or repository, otherwise the
+    /// nearest package, otherwise the directory above.
     pub(crate) fn around(directory: &Path) -> Fence {
         let parent = directory.parent().unwrap_or(directory);
         let is_workspace = |directory: &&Path| {
@@ -36,7 +36,7 @@ impl Fence {
                 || manifest.get("workspaces").is_some()
         };
         let is_package = |directory: &&Path| directory.join("package.json").is_file();
-        // The root of the file system is no app.
+        // The root of the file system is not an app.
         let above = || parent.ancestors().filter(|directory| directory.parent().is_some());
         let root = above().find(is_workspace).or_else(|| above().find(is_package));
         Fence { root: root.unwrap_or(parent).to_owned(), manifests: Arc::default() }
@@ -48,7 +48,7 @@ impl Fence {
             || real.components().any(|part| part.as_os_str() == OsStr::new("node_modules"))
     }
 
-    /// The real path of what may be read.
+    /// The real path of a file that may be read.
     pub(crate) fn real(&self, path: &Path) -> std::io::Result<PathBuf> {
         let real = std::fs::canonicalize(path)?;
         if self.allows(&real) {
@@ -63,7 +63,7 @@ impl Fence {
 
     fn bytes(&self, path: &Path) -> std::io::Result<Vec<u8>> {
         let real = self.real(path)?;
-        // What is no file, a pipe say, might never end.
+        // A pipe, for example, might never end.
         if !std::fs::metadata(&real)?.is_file() {
             return Err(Error::new(ErrorKind::InvalidInput, "it is not a file"));
         }
@@ -84,19 +84,19 @@ impl Fence {
         if text.starts_with('\u{feff}') {
             text.drain(..'\u{feff}'.len_utf8());
         }
-        // The engine takes the first line of a script for a command, but not that of a module.
+        // The engine accepts a `#!` line in a script, but not in a module.
         if text.starts_with("#!") {
             text.replace_range(..2, "//");
         }
         Ok(text)
     }
 
-    /// Whether there is a file that may be read.
+    /// Whether the file exists and may be read.
     pub(crate) fn has(&self, path: &Path) -> bool {
         path.is_file() && self.real(path).is_ok()
     }
 
-    /// What was read beside modules.
+    /// Takes the manifests and settings that were read.
     pub(crate) fn take_manifests(&self) -> HashMap<PathBuf, Vec<u8>> {
         std::mem::take(&mut self.manifests.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -125,7 +125,7 @@ impl FileSystem for Fence {
 
     fn symlink_metadata(&self, path: &Path) -> std::io::Result<FileMetadata> {
         let found = FileSystemOs.symlink_metadata(path)?;
-        // Directories above the app are on the way to packages.
+        // The directories above the app lead to packages.
         if found.is_file() {
             self.real(path)?;
         }

@@ -1,4 +1,4 @@
-//! The modules that a program reaches.
+//! The modules of a program, by the imports that lead to them.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -20,23 +20,23 @@ use super::source::{Exports, Imported, extension};
 use super::stamp::Stamps;
 use super::{LoadError, nesting, source};
 
-/// What stands for the files of `_generated` that a directory does not have.
+/// The stand-ins for missing files of `_generated`.
 const GENERATED: [(&str, &str); 3] = [
     ("server", include_str!("../js/generated_server.js")),
     ("api", include_str!("../js/generated_api.js")),
     ("dataModel", "export {};"),
 ];
 
-/// A module's name as its user knows it: from the directory above the functions on.
+/// The name of a module for its author: relative to the directory above the functions.
 pub(super) fn place(module: &str) -> &str {
     module.strip_prefix("../").unwrap_or(module)
 }
 
 fn compile(name: &str, source: &str) -> Result<Bytecode, LoadError> {
-    // A user's own functions can be asked for their text.
+    // `toString()` works for the app's own functions.
     let keep = if name.contains("node_modules/") { Keep::Positions } else { Keep::Everything };
     Bytecode::compile(name, source, keep).map_err(|message| {
-        // The first frame is where in the file it is.
+        // The first frame is the place of the error in the file.
         let (message, frame) = message.split_once('\n').unwrap_or((&message, ""));
         let at =
             frame.lines().next().and_then(|frame| frame.trim().strip_prefix("at ")).unwrap_or(name);
@@ -44,8 +44,8 @@ fn compile(name: &str, source: &str) -> Result<Bytecode, LoadError> {
     })
 }
 
-/// The modules that were reached so far. Engines that evaluate a module while it is loaded get its
-/// imports from here.
+/// The modules that were reached so far. An engine that evaluates a module while the program is
+/// loaded gets the module's imports from here.
 #[derive(Clone)]
 pub(super) struct Graph(pub(super) Rc<RefCell<Reached>>);
 
@@ -57,27 +57,26 @@ pub(super) struct Reached {
     fence: Fence,
     finder: Finder,
     pub(super) modules: Modules,
-    /// Where each module came from, unless it is of this host.
+    /// The file of each module, unless it is built in.
     paths: HashMap<ModuleName, PathBuf>,
     read: HashMap<PathBuf, Rc<Read>>,
     targets: HashMap<(PathBuf, String, Manner), Target>,
-    /// The modules between ES modules and others, by what they are between.
+    /// The adapters between ES modules and others, by what they adapt.
     between: HashMap<(String, BTreeSet<String>, bool), ModuleName>,
     pub(super) stamps: Stamps,
-    /// The directories of components, by what their definitions have for a path.
+    /// The directories of components, by the paths in their definitions.
     pub(super) definitions: HashMap<String, PathBuf>,
-    /// What modules export, by their files and the names of this host's modules, as far as it was
-    /// asked for.
+    /// The exports of modules that were looked up so far, by file, or by name for built-in modules.
     exports: HashMap<PathBuf, Option<Exports>>,
-    /// Imports that a module may do while it runs, not looked at yet.
+    /// Dynamic imports that were not followed yet.
     pub(super) dynamic: Vec<(ModuleName, String)>,
-    /// What went wrong in a resolver or a loader, which have errors of their own.
+    /// The first error of the resolver or loader. The engine reports only its own.
     pub(super) error: Option<LoadError>,
 }
 
-/// What a file of a program holds.
+/// A file of a program, read.
 struct Read {
-    /// Its JavaScript, or for data a value.
+    /// Its JavaScript; for data, an expression.
     code: String,
     links: Links,
     kind: Kind,
@@ -88,17 +87,17 @@ enum Kind {
     /// An ES module.
     Module,
     CommonJs,
-    /// A value, which is what the module exports.
+    /// A value, which the module exports.
     Data,
 }
 
-/// What a specifier means.
+/// The target of a specifier.
 #[derive(Debug, Clone)]
 enum Target {
     File(PathBuf),
-    /// A module of this host.
+    /// A built-in module.
     BuiltIn(ModuleName),
-    /// A file of `_generated` that is not there.
+    /// A missing file of `_generated`.
     Generated(PathBuf),
     Nothing,
     Node(String),
@@ -151,7 +150,7 @@ impl Graph {
         self.0.borrow().shown(path).display().to_string()
     }
 
-    /// Notes what was read beside modules, and gives what was wrong with it.
+    /// Stamps the manifests and settings that were read, and returns warnings about them.
     pub(super) fn finish(&self) -> Vec<String> {
         let mut reached = self.0.borrow_mut();
         for (path, bytes) in reached.fence.take_manifests() {
@@ -168,7 +167,7 @@ impl Reached {
         PathBuf::from(place(&self.name_of(path)))
     }
 
-    /// Reads a file, without compiling it for the engine.
+    /// Reads a file without compiling it for the engine.
     fn read(&mut self, path: &Path) -> Result<Rc<Read>, LoadError> {
         if let Some(known) = self.read.get(path) {
             return Ok(Rc::clone(known));
@@ -215,7 +214,7 @@ impl Reached {
             "cjs" => Kind::CommonJs,
             _ if links.is_module => Kind::Module,
             _ if self.is_of_modules(path) => Kind::Module,
-            // A module of functions that has none.
+            // A module of functions without any.
             _ if !links.is_common_js && !is_in_package(path) => Kind::Module,
             _ => Kind::CommonJs,
         }
@@ -246,7 +245,7 @@ impl Reached {
                     let code = self.linked(path, &read);
                     common_js::module(&code, shown, &self.required_by(path, &read.links))
                 };
-                // What nothing evaluates does no harm.
+                // A module that is never evaluated does no harm.
                 if let Err(error) = self.add(&name, &code) {
                     self.add(&name, &common_js::broken(shown, &error.to_string()))?;
                 }
@@ -257,8 +256,8 @@ impl Reached {
         Ok(name)
     }
 
-    /// The code of a module, in which what it imports of CommonJS modules is written as they have
-    /// it: a namespace is one value there, with whatever members it has when it is evaluated.
+    /// The code of a module, with its namespace imports of CommonJS modules rewritten: such a
+    /// namespace is one value, with the members that it has at run time.
     fn linked(&mut self, path: &Path, read: &Read) -> String {
         let mut edits: Vec<(usize, usize, String)> = Vec::new();
         let mut exported = read.links.own.clone();
@@ -303,7 +302,7 @@ impl Reached {
         code
     }
 
-    /// Whether a module between is imported.
+    /// Whether an adapter is imported.
     fn is_one_value(&mut self, from: &Path, specifier: &str) -> bool {
         match self.target(from, specifier, Manner::Import) {
             Target::File(file) => self.read(&file).is_ok_and(|read| read.kind != Kind::Module),
@@ -312,7 +311,7 @@ impl Reached {
         }
     }
 
-    /// What the `require` of a module gives.
+    /// The results of `require` in a module.
     fn required_by(&mut self, path: &Path, links: &Links) -> Vec<(String, Required)> {
         let required = |(specifier, is_tried): (&String, &bool)| {
             let required = match self.target(path, specifier, Manner::Require) {
@@ -334,7 +333,7 @@ impl Reached {
         links.requires.iter().map(required).collect()
     }
 
-    /// The names that a CommonJS module exports, as far as its text tells.
+    /// The names that a CommonJS module exports, as far as its text shows.
     fn exported_by(&mut self, path: &Path, seen: &mut HashSet<PathBuf>) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         if !seen.insert(path.to_owned()) {
@@ -350,7 +349,7 @@ impl Reached {
         names
     }
 
-    /// The JavaScript of a file, without what it exports of other modules and is a type there.
+    /// The JavaScript of a file, without its re-exports of types.
     fn javascript(&mut self, path: &Path, shown: &Path, text: String) -> Result<String, LoadError> {
         if !source::is_compiled(path) {
             return Ok(source::read(shown, text, &HashSet::new())?.code);
@@ -365,8 +364,8 @@ impl Reached {
         if types.is_empty() { Ok(read.code) } else { Ok(source::read(shown, text, &types)?.code) }
     }
 
-    /// Whether what the file `from` imports is nothing when programs run: the module is known, and
-    /// does not export the name as a value.
+    /// Whether an import of the file `from` is a type: the module is known, and does not export the
+    /// name as a value.
     fn is_type(
         &mut self,
         from: &Path,
@@ -399,8 +398,8 @@ impl Reached {
             || others.all(|specifier| self.is_type(&module, &(specifier, name.clone()), seen))
     }
 
-    /// The file, or the module of this host, that `specifier` means in the file `from`. A file that
-    /// is not there can be one of types.
+    /// The file or built-in module that `specifier` means in the file `from`. A missing file may
+    /// hold types.
     fn located(&mut self, from: &Path, specifier: &str) -> Option<PathBuf> {
         match self.target(from, specifier, Manner::Import) {
             Target::File(file) | Target::Generated(file) => Some(file),
@@ -412,7 +411,7 @@ impl Reached {
         }
     }
 
-    /// What the module of a file, or of this host, exports. None if that cannot be known.
+    /// The exports of a file or built-in module. None if they cannot be determined.
     fn exports_at(&self, module: &Path) -> Option<Exports> {
         if source::is_compiled(module) {
             let text = self.fence.read(module).ok()?;
@@ -443,7 +442,7 @@ impl Reached {
         Ok(())
     }
 
-    /// `../convex/messages.ts`: from the directory above the functions, as Convex shows it.
+    /// `../convex/messages.ts`: relative to the directory above the functions, as Convex shows it.
     fn name_of(&self, path: &Path) -> ModuleName {
         let mut ups = String::from("../");
         for base in self.base.ancestors() {
@@ -480,7 +479,7 @@ impl Reached {
             return Ok(name.into());
         }
         let Some(path) = self.paths.get(from).cloned() else {
-            // An engine asks for its first module by name.
+            // An engine imports its first module by name.
             if let Some((name, _)) = self.modules.compiled.get_key_value(specifier) {
                 return Ok(Arc::clone(name));
             }
@@ -540,8 +539,8 @@ impl Reached {
         }
     }
 
-    /// The names that `from` imports of a CommonJS module, and whether Node.js would take `from`
-    /// for an ES module.
+    /// The names that `from` imports from a CommonJS module, and whether `from` is an ES module for
+    /// Node.js.
     fn wanted(
         &mut self,
         from: &Path,
@@ -562,7 +561,7 @@ impl Reached {
         Ok((names, is_node))
     }
 
-    /// The module between ES modules and the CommonJS module of a file.
+    /// The adapter for the CommonJS module of a file.
     fn between(
         &mut self,
         file: &Path,
@@ -598,7 +597,7 @@ impl Reached {
         code: &str,
         imports: [(&str, ModuleName); N],
     ) -> Result<(), LoadError> {
-        // Its lines are nobody's.
+        // Its lines belong to no author.
         let bytecode = Bytecode::compile(name, code, Keep::Nothing)
             .map_err(|message| LoadError::new(place(name), message))?;
         self.modules.compiled.insert(Arc::clone(name), bytecode);
@@ -618,7 +617,7 @@ impl Reached {
     }
 
     fn found(&self, from: &Path, specifier: &str, manner: Manner) -> Target {
-        // What Next.js has for its own bundler.
+        // A marker for the bundler of Next.js.
         if specifier == "server-only" {
             return Target::Nothing;
         }
@@ -639,7 +638,7 @@ impl Reached {
         let path = if is_relative(specifier) {
             from.parent().map(|directory| normal(&directory.join(specifier)))
         } else {
-            // By a path of TypeScript's or the name of a package of the same repository.
+            // By a TypeScript path, or by the name of a package in the same repository.
             let stem = specifier.rsplit_once("_generated/").map(|(_, stem)| stem);
             stem.map(|stem| self.functions.join("_generated").join(stem))
         };
@@ -649,7 +648,7 @@ impl Reached {
         }
     }
 
-    /// What stands for a file of `_generated` that is not there.
+    /// The stand-in for a missing file of `_generated`.
     fn generated(&mut self, path: &Path) -> Result<ModuleName, LoadError> {
         let Some((stem, code)) = generated(path) else {
             return Err(LoadError::at(path, "there is no such file"));
@@ -663,7 +662,7 @@ impl Reached {
         Ok(name)
     }
 
-    /// The definition of a component with the path by which this host knows it again.
+    /// The definition of a component, with the path by which this host recognizes it.
     fn definition(&mut self, config: &Path) -> Result<ModuleName, LoadError> {
         let real = self.file(config)?;
         let directory = config.parent().unwrap_or(config);
@@ -688,14 +687,14 @@ impl Reached {
     }
 }
 
-/// What stands for a file of `_generated`: its name and its text.
+/// The stand-in for a file of `_generated`: its name and its text.
 fn generated(path: &Path) -> Option<(&'static str, &'static str)> {
     let stem = path.file_stem()?.to_str()?;
     path.parent()?.ends_with("_generated").then_some(())?;
     GENERATED.into_iter().find(|(name, _)| *name == stem)
 }
 
-/// Whether a module begins with the directive `"use node"`, comments and other directives aside.
+/// Whether a module begins with the directive `"use node"`, after comments and other directives.
 fn uses_node(text: &str) -> bool {
     let mut rest = text.trim_start();
     loop {
@@ -742,7 +741,7 @@ impl Loader for Graph {
         name: &str,
         _: Option<ImportAttributes<'js>>,
     ) -> rquickjs::Result<Module<'js, Declared>> {
-        // Declaring a module asks for its imports, here again.
+        // Declaring a module loads its imports, by this function again.
         let bytecode = self.0.borrow().modules.compiled.get(name).cloned();
         match bytecode.or_else(|| built_in::bytecode(name).cloned()) {
             Some(bytecode) => bytecode.declare(ctx),

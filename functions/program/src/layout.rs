@@ -1,13 +1,13 @@
-//! Printed code, laid out as its author wrote it.
+//! Lays out printed code as its author wrote it.
 
 use std::collections::{HashMap, HashSet};
 
 use oxc::codegen::CodegenReturn;
 
-/// A line and a column, from zero, the column in UTF-16 units as source maps have it.
+/// A line and a column, from zero. The column is in UTF-16 units, as in source maps.
 type Place = (u32, u32);
 
-/// Where the lines of a text begin.
+/// The offsets of the lines of a text.
 pub(super) struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,
@@ -30,7 +30,7 @@ impl<'a> Lines<'a> {
         (line, self.text.get(self.starts[line]..byte).unwrap_or_default())
     }
 
-    /// The place of a byte, by the place of one that is further on.
+    /// The place of a byte, counted back from a later place.
     fn place_before(&self, byte: usize, later: usize, (line, column): Place) -> Place {
         let between = &self.text[byte..later];
         if !between.contains(['\n', '\r', '\u{2028}', '\u{2029}']) {
@@ -41,7 +41,8 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Finds the bytes at places. Each is sought from the one before, as most places are further on.
+/// Finds the bytes at places. Each search begins at the previous place, since most places come
+/// later.
 struct Bytes<'a> {
     lines: &'a Lines<'a>,
     place: Place,
@@ -69,18 +70,18 @@ fn units(text: &str) -> u32 {
     text.encode_utf16().count() as u32
 }
 
-/// Bytes of a source that its map does not tell of.
+/// Bytes of a source that its map does not have.
 #[derive(Default)]
 pub(super) struct Marks {
-    /// Where the texts of templates begin.
+    /// The beginnings of the texts of templates.
     pub(super) quasis: HashSet<u32>,
     /// The parentheses of calls, in order.
     pub(super) calls: Vec<u32>,
-    /// The parentheses of arrow functions that are printed without them, by where their parameter
-    /// begins.
+    /// The parentheses of arrow functions that are printed without them, by the beginning of the
+    /// parameter.
     pub(super) arrows: HashMap<u32, u32>,
-    /// Where parameters of constructors begin that are properties too. They are printed as fields,
-    /// before those that their author wrote further up.
+    /// The beginnings of constructor parameters that are also properties. They are printed as
+    /// fields, before fields that the author wrote above them.
     pub(super) properties: HashSet<u32>,
 }
 
@@ -91,10 +92,10 @@ impl Marks {
     }
 }
 
-/// The code with line breaks and spaces before its tokens, so that each stands on the line and in
-/// the column of `source` that it came from. What the compiler added, and what follows it on its
-/// line, stands a little further to the right. So the engine's stack traces are the author's, and
-/// nothing has to be translated when an error is thrown.
+/// Adds line breaks and spaces to printed code, so that each token is on its line and in its column
+/// of `source`. Code that the compiler added moves the rest of its line to the right. So the
+/// engine's stack traces have the author's lines, and nothing is translated when an error is
+/// thrown.
 ///
 /// `printed` has no line breaks but those within templates.
 pub(super) fn laid_out(printed: &CodegenReturn<'_>, source: &Lines<'_>, marks: &Marks) -> String {
@@ -118,7 +119,7 @@ pub(super) fn laid_out(printed: &CodegenReturn<'_>, source: &Lines<'_>, marks: &
         }
         let byte = bytes.at(origin);
         let is_quasi = marks.quasis.contains(&(byte as u32));
-        // Some spaces are printed after what the map says is the token's place.
+        // Some spaces are printed after the place that the map has for the token.
         while !is_quasi && code[to..].starts_with(' ') {
             (to, place.1) = (to + 1, place.1 + 1);
         }
@@ -129,7 +130,7 @@ pub(super) fn laid_out(printed: &CodegenReturn<'_>, source: &Lines<'_>, marks: &
             output.push(")");
             before = &before[name..];
         }
-        // The engine says of a call where its parenthesis is, which the map does not.
+        // The engine reports a call at its parenthesis, which the map does not have.
         let calls = if is_literal { &[] } else { marks.calls_between(last, byte) };
         let (mut rest, mut calls) = (before, calls.iter());
         if rest.matches('(').count() != calls.len() && !rest.ends_with('(') {
@@ -146,7 +147,7 @@ pub(super) fn laid_out(printed: &CodegenReturn<'_>, source: &Lines<'_>, marks: &
         output.push(rest);
         is_literal = is_quasi || code[to..].starts_with(['"', '\'', '`', '/']);
         last = byte;
-        // In a template nothing may be inserted.
+        // Nothing may be inserted in a template.
         if is_quasi {
             continue;
         }
@@ -155,7 +156,7 @@ pub(super) fn laid_out(printed: &CodegenReturn<'_>, source: &Lines<'_>, marks: &
         if after_name.starts_with(';') && marks.properties.contains(&(byte as u32)) {
             continue;
         }
-        // A function is where its parenthesis is.
+        // The engine reports a function at its parenthesis.
         let arrow = marks.arrows.get(&(byte as u32)).filter(|_| after_name.starts_with("=>"));
         is_parameter = arrow.is_some();
         if let Some(arrow) = arrow {
@@ -186,10 +187,10 @@ impl Output {
         }
     }
 
-    /// Goes to a place, if it is further on.
+    /// Goes to a place, if it is later.
     ///
-    /// There are words after which no line may end before what belongs to them. An author who wrote
-    /// `return (` had the parenthesis to hold the lines together, and it is not printed.
+    /// After some keywords a line break ends the statement. The author's parenthesis of `return (`
+    /// prevented that, and it is not printed.
     fn go_to(&mut self, (line, column): Place, next: &str) {
         if line > self.line {
             let mut at = self.text.len();
@@ -212,7 +213,7 @@ impl Output {
     }
 }
 
-/// What stands before one of the words, if the text ends with one and spaces.
+/// The text before a trailing keyword and spaces.
 fn without<'a>(text: &'a str, words: [&str; 2]) -> Option<&'a str> {
     let text = text.trim_end();
     let before = words.iter().find_map(|word| text.strip_suffix(word))?;

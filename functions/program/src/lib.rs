@@ -1,9 +1,8 @@
-//! A directory of functions, loaded.
+//! Loads a directory of functions.
 //!
-//! Loading removes types, compiles every module, and evaluates each once to learn which functions
-//! it exports, with which validators, and what schema, crons and components there are. A loaded
-//! program does not change; a host that watches its directory loads it anew when
-//! [`Program::has_changed`].
+//! Loading removes types, compiles every module, and evaluates each once to learn its functions and
+//! their validators, the schema, the crons and the components. A loaded program does not change; a
+//! host that watches the directory loads it again when [`Program::has_changed`].
 
 mod common_js;
 mod directory;
@@ -46,35 +45,34 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// Whatever keeps one of its modules from being used, with the module's name and what to do
-    /// about it.
+    /// If one of its modules cannot be used. The error names the module and what to do.
     pub fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
         load::load(directory, env)
     }
 
-    /// The component at `path`, the app itself at the root.
+    /// The component at `path`. The root is the app itself.
     pub fn component(&self, path: &ComponentPath) -> Option<&Component> {
         self.components.get(path)
     }
 
-    /// The app and every component that is mounted in it, however deep.
+    /// The app and all components that are mounted in it, at any depth.
     pub fn components(&self) -> impl Iterator<Item = (&ComponentPath, &Component)> {
         self.components.iter()
     }
 
-    /// The function that a component knows as `name`: `messages:list`, `dir/module:function`, or
-    /// `messages` for what the module exports as default. The module may be written with its `.js`.
+    /// The function `name` of a component: `messages:list`, `dir/module:function`, or `messages`
+    /// for the default export. The module may have the extension `.js`.
     pub fn function(&self, component: &ComponentPath, name: &str) -> Option<&Function> {
         self.component(component)?.function(name)
     }
 
-    /// What the directory has that this host does not do.
+    /// Features that the directory uses and this host does not have.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Whether a file that the program was made from is not as it was, or a module came or went.
-    /// Looks at every file's length and time, and reads those whose time is another one.
+    /// Whether a file of the program has changed, or a module was added or removed. Checks the
+    /// length and time of every file, and reads those whose time differs.
     pub fn has_changed(&self) -> bool {
         self.stamps.have_changed()
     }
@@ -107,16 +105,16 @@ impl Program {
 /// The app, or a component that is mounted in it.
 #[derive(Debug)]
 pub struct Component {
-    /// The components that it mounts, by the names that its functions know them by.
+    /// The components that it mounts, by the names that its functions use.
     pub children: BTreeMap<String, ComponentPath>,
-    /// What `defineSchema(…).export()` gives, if it has a schema.
+    /// The result of `defineSchema(…).export()`, if it has a schema.
     pub schema: Option<Value>,
-    /// What is to be run again and again.
+    /// Its crons.
     pub crons: Vec<Cron>,
-    /// What `auth.config` exports, if there is one.
+    /// The default export of `auth.config`, if there is one.
     pub auth: Option<Value>,
     functions: HashMap<String, Function>,
-    /// The modules with `"use node"`, as functions are named by them.
+    /// The modules with `"use node"`, named as in functions' names.
     node_modules: BTreeSet<String>,
     env: Env,
 }
@@ -139,7 +137,7 @@ impl Component {
         self.node_modules.contains(module.strip_suffix(".js").unwrap_or(module))
     }
 
-    /// Every function, in no order.
+    /// All functions, in no particular order.
     pub fn functions(&self) -> impl Iterator<Item = &Function> {
         self.functions.values()
     }
@@ -148,9 +146,9 @@ impl Component {
 /// A line of `crons.ts`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cron {
-    /// What the user called it.
+    /// Its name.
     pub name: String,
-    /// The function, as the component knows it.
+    /// The function's name in the component.
     pub function: String,
     /// Its arguments, a JSON array in Convex's encoding.
     pub args: Value,
@@ -179,7 +177,7 @@ pub struct Function {
 /// Why a directory of functions cannot be used.
 #[derive(Debug)]
 pub struct LoadError {
-    /// What it is about: a file, with line and column if they are known.
+    /// The file, with line and column if they are known.
     place: String,
     message: String,
 }

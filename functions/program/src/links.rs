@@ -1,6 +1,6 @@
-//! What the text of a module says of other modules.
+//! The imports and exports in the text of a module.
 
-// Of the syntax of a language, few kinds are about modules.
+// Few kinds of syntax concern modules.
 #![allow(clippy::wildcard_enum_match_arm)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,45 +19,45 @@ use oxc::syntax::module_record::ExportExportName;
 
 use super::source::on_a_large_stack;
 
-/// What a module of JavaScript needs of others, and how it says so.
+/// The imports and exports of a JavaScript module.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
     /// Whether it has the syntax of ES modules.
     pub(crate) is_module: bool,
     /// Whether it names `module`, `exports` or `require`.
     pub(crate) is_common_js: bool,
-    /// The names that it exports as an ES module, but for those of `export * from`.
+    /// The names that it exports as an ES module, except those of `export * from`.
     pub(crate) own: BTreeSet<String>,
-    /// What it imports, by specifier.
+    /// Its imports, by specifier.
     pub(crate) imports: BTreeMap<String, Imports>,
-    /// `import("…")`: the specifiers, and where the expressions end.
+    /// `import("…")`: the specifiers, and the ends of the expressions.
     pub(crate) dynamic: Vec<(String, u32)>,
     /// `require("…")`: the specifiers, and whether all calls are in a `try`.
     pub(crate) requires: BTreeMap<String, bool>,
     /// Whether it has a `require` of its own.
     pub(crate) declares_require: bool,
-    /// The names that it gives to members of `exports`, as far as they can be seen.
+    /// The members that it adds to `exports`, as far as its text shows.
     pub(crate) exported: BTreeSet<String>,
-    /// The modules whose exports are its own.
+    /// The modules whose exports it re-exports.
     pub(crate) re_exported: BTreeSet<String>,
 }
 
-/// What a module imports of one other.
+/// The imports of a module from one other.
 #[derive(Debug, Default)]
 pub(crate) struct Imports {
     pub(crate) names: BTreeSet<String>,
-    /// Where it exports everything anew, from `export` to the specifier.
+    /// Its `export * from`, from `export` to the specifier.
     pub(crate) stars: Vec<Span>,
-    /// Where it asks for the namespace, and what is to stand there if that is one value of the
-    /// other module.
+    /// Its namespace imports, and their replacements if the namespace is one value of the other
+    /// module.
     pub(crate) namespaces: Vec<(Span, String)>,
 }
 
-/// The name of the export that holds what a CommonJS module exports.
+/// The name of the export that holds the exports of a CommonJS module.
 pub(crate) const ALL: &str = "$all";
 
 impl Links {
-    /// Of a text of JavaScript. If it has no syntax that can be read, the engine is to say so.
+    /// Reads JavaScript. Syntax errors are left for the engine to report.
     pub(crate) fn of(path: &Path, text: &str) -> Links {
         let links = on_a_large_stack(path, || Ok(read(text)));
         let looks_like_one =
@@ -138,11 +138,11 @@ impl Links {
 
 struct Uses {
     links: Links,
-    /// How many `try` are around.
+    /// The number of enclosing `try` blocks.
     tries: usize,
 }
 
-/// The text of an expression that is a literal.
+/// The text of a literal expression.
 fn literal(expression: Option<&Expression<'_>>) -> Option<String> {
     match expression? {
         Expression::StringLiteral(text) => Some(text.value.to_string()),
@@ -244,7 +244,8 @@ impl<'a> Visit<'a> for Uses {
             *is_tried &= self.tries > 0;
         }
         if argument(0).is_some_and(is_exports) {
-            // `Object.defineProperty(exports, "name", …)`, and what bundlers call the like.
+            // `Object.defineProperty(exports, "name", …)`, and the helpers of bundlers that do the
+            // same.
             self.links.exported.extend(literal(argument(1)));
             if let Some(Expression::ObjectExpression(object)) = argument(1) {
                 self.add_members(object);

@@ -1,4 +1,4 @@
-//! What the modules of a directory are to a program.
+//! Makes a program of the modules of a directory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::directory::modules_of;
 use super::graph::{Graph, place};
 use super::{Component, Cron, Env, Function, LoadError, Program};
 
-/// How deep components can be mounted in one another.
+/// The deepest nesting of components.
 const MAX_COMPONENT_DEPTH: usize = 16;
 
 /// See [`Program::load`].
@@ -42,12 +42,12 @@ pub(super) fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
 /// A program that is being loaded.
 struct Loading {
     graph: Graph,
-    /// What is in each directory of modules: a component can be mounted more than once.
+    /// The contents of each directory of modules. A component can be mounted more than once.
     contents: HashMap<PathBuf, Rc<Contents>>,
     warnings: Vec<String>,
 }
 
-/// What a directory of modules has.
+/// The contents of a directory of modules.
 #[derive(Default)]
 struct Contents {
     functions: HashMap<String, Function>,
@@ -58,7 +58,7 @@ struct Contents {
     node_modules: BTreeSet<String>,
 }
 
-/// A component that another one mounts.
+/// A mounted component.
 struct Child {
     name: String,
     directory: PathBuf,
@@ -66,7 +66,7 @@ struct Child {
 }
 
 impl Loading {
-    /// Loads the component of `directory`, and those that it mounts.
+    /// Loads the component of `directory`, and the components that it mounts.
     fn mount(
         &mut self,
         path: &ComponentPath,
@@ -145,8 +145,8 @@ impl Loading {
         Ok(contents)
     }
 
-    /// Reaches the modules of `import("…")`, which the evaluation of modules does not. One that
-    /// cannot be found or evaluated fails the function that imports it, when it does.
+    /// Follows `import("…")`, which evaluating modules does not. A module that cannot be found or
+    /// evaluated fails the function that imports it, when it runs.
     fn follow_dynamic(&self, env: &Env) {
         loop {
             let Some((from, specifier)) = self.graph.0.borrow_mut().dynamic.pop() else { return };
@@ -234,7 +234,7 @@ impl Contents {
     }
 }
 
-/// The lines of `crons.ts`.
+/// The crons of `crons.ts`.
 fn crons_of(exported: Option<&Value>, module: &ModuleName) -> Result<Vec<Cron>, LoadError> {
     let crons = exported.and_then(Value::as_object).ok_or_else(|| {
         LoadError::new(place(module), "the default export is not a list of crons; write `const crons = cronJobs(); …; export default crons`")
@@ -280,7 +280,7 @@ fn children_of(
     children.iter().map(|value| child(value).ok_or_else(error)).collect()
 }
 
-/// What a component finds in `process.env`: what it is mounted with.
+/// The `process.env` of a component: the variables that it is mounted with.
 fn child_env(child: &Child, parent: &Env) -> Env {
     let variables = child.env.iter().filter_map(|(name, value)| {
         let text = match value.get("type")?.as_str()? {

@@ -1,25 +1,24 @@
-//! How deep a text can be nested, before anything parses it.
+//! Bounds the nesting of a text before it is parsed.
 //!
-//! Parsers and what walks over their trees call themselves for each level, and a stack that
-//! overflows ends the process. No text is deeper than it has tokens from which a level can come, so
-//! this counts them, without knowing the language: what is too deep by this count, and would not
-//! have been, is no program that anybody writes.
+//! Parsers and tree walks recurse for each level, and a stack overflow ends the process. A text is
+//! at most as deep as it has tokens that can begin a level. This counts those tokens without
+//! knowing the language: the count may be too high, but not for code that people write.
 
 use std::path::Path;
 
 use super::LoadError;
 
-/// The most brackets in one another. The engine itself takes fewer.
+/// The deepest nesting of brackets. The engine itself accepts less.
 const MAX_BRACKETS: usize = 5_000;
 
-/// The most tokens between one bracket, comma or semicolon and the next, with those of the brackets
-/// around: what operators, arrow functions, conditions and the like can nest.
+/// The most tokens between one bracket, comma or semicolon and the next, those of the enclosing
+/// brackets included: the nesting that operators, arrow functions and conditions can cause.
 const MAX_TOKENS: usize = 100_000;
 
-/// Fails for a text that could be nested so deep that reading it would end the process.
+/// Fails for a text that could be nested too deeply to be parsed safely.
 pub(crate) fn check(path: &Path, text: &str) -> Result<(), LoadError> {
     let mut around: Vec<usize> = Vec::new();
-    // What the levels around have; what this level has.
+    // The counts of the enclosing levels; the count of this level.
     let (mut above, mut here, mut is_in_word, mut line) = (0_usize, 0_usize, false, 1_usize);
     for byte in text.bytes() {
         let was_in_word = std::mem::take(&mut is_in_word);
@@ -30,7 +29,7 @@ pub(crate) fn check(path: &Path, text: &str) -> Result<(), LoadError> {
                 here = 0;
             }
             b')' | b']' | b'}' => {
-                // What was within is one thing of the level that it is in.
+                // A closed level is one token of the level around it.
                 here = around.pop().unwrap_or(here);
                 above = above.saturating_sub(here);
             }

@@ -1,14 +1,14 @@
-//! Text nested so deep that reading it would end the process.
+//! Deeply nested text does not end the process.
 
 use super::Env;
 use super::Program;
 
-/// `open` once for each level, then `middle`, then `close` once for each.
+/// `open` for each level, then `middle`, then `close` for each level.
 fn nested(open: &str, middle: &str, close: &str, levels: usize) -> String {
     [open.repeat(levels).as_str(), middle, close.repeat(levels).as_str()].concat()
 }
 
-/// Each is a program or an error, at whatever depth, and never the end of the process.
+/// Each text is a program or an error, at any depth, and never ends the process.
 #[test]
 fn deeply_nested_text_is_an_error_or_a_program() {
     // Before, for each level, in the middle, for each level, after.
@@ -100,7 +100,7 @@ fn deeply_nested_text_is_an_error_or_a_program() {
                     let text = format!("import b from './{name}'; export const x = b;");
                     std::fs::write(convex.join("a.ts"), text).unwrap();
                 }
-                // It may take its time in a loop, or fail when it is evaluated.
+                // It may run in a loop, or fail when it is evaluated.
                 if let Err(error) = Program::load(&convex, &Env::default()) {
                     assert!(error.to_string().contains(": "), "{error}");
                 }

@@ -1,9 +1,9 @@
-//! Where imports lead.
+//! Resolution of imports.
 
 use super::tests::Files;
 use super::*;
 
-/// A program whose module `a.ts` throws unless an expression is what it should be.
+/// Loads a program whose module `a.ts` throws unless an expression has the expected value.
 fn expect(imports: &str, expression: &str, expected: &str, files: &[(&str, &str)]) {
     let module = format!(
         "{imports}\nconst got = JSON.stringify({expression});\n\
@@ -27,7 +27,7 @@ fn packages_are_resolved_as_the_bundler_does() {
         manifest("conditions", r#""exports":{"types":"./x.d.ts","convex":"./convex.js","import":"./import.js","default":"./no.js"}"#),
         says("conditions/convex.js"),
         says("conditions/import.js"),
-        // The first that holds counts, not the one that is listed first here.
+        // The first condition in the manifest that applies counts.
         manifest("order", r#""exports":{"import":"./import.js","convex":"./convex.js"}"#),
         says("order/import.js"),
         says("order/convex.js"),
@@ -119,7 +119,7 @@ fn packages_are_resolved_as_the_bundler_does() {
     );
 }
 
-/// What two components write alike is not the same module.
+/// Equal specifiers of two components are different modules.
 #[test]
 fn a_specifier_is_resolved_from_its_importer_first() {
     let config = |name: &str, uses: &str| {
@@ -140,7 +140,7 @@ fn a_specifier_is_resolved_from_its_importer_first() {
              const component = defineComponent('one'); component.use(two); export default component;"),
         ("component2/convex.config.ts", &config("two", "")),
         ("component2/convex/a.ts", "export default 'wrong';"),
-        // Named as the modules of the host and of the program are.
+        // Names that look like those of built-in modules and of the program.
         ("convex/b.ts", "import x from '../convex/c'; if (x !== 'right') throw new Error(x); export default 1;"),
         ("convex/c.ts", "export default 'right';"),
     ]);
@@ -149,7 +149,7 @@ fn a_specifier_is_resolved_from_its_importer_first() {
     assert_eq!(paths, ["", "one", "one/two"]);
 }
 
-/// However it is written, what is outside of the app does not exist for it.
+/// Files outside of the app do not exist for it, however they are named.
 #[test]
 fn nothing_outside_of_the_app_is_read() {
     use std::os::unix::fs::symlink;
@@ -220,7 +220,7 @@ fn nothing_outside_of_the_app_is_read() {
     symlink(&secret, root.join("convex/link")).unwrap();
     assert!(app.error().contains("outside of the app"), "{}", app.error());
     std::fs::remove_file(root.join("convex/link")).unwrap();
-    // A link to where it is, and a pipe.
+    // A link to its own directory, and a pipe.
     symlink(root.join("convex"), root.join("convex/again")).unwrap();
     app.loaded();
     let pipe = root.join("convex/pipe.ts");
@@ -230,7 +230,7 @@ fn nothing_outside_of_the_app_is_read() {
     app.write("tsconfig.json", &format!("{{\"extends\":\"{real}/tsconfig.json\"}}"));
     app.write("convex/a.ts", "import x from 'x'; console.log(x);");
     assert!(app.error().contains("is not installed"), "{}", app.error());
-    // Within the app, links are what they lead to.
+    // Within the app, links are followed.
     app.write("tsconfig.json", "{}");
     app.write("lib/l.ts", "export const l = {};");
     symlink(root.join("lib"), root.join("convex/lib")).unwrap();

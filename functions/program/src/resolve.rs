@@ -14,28 +14,28 @@ use serde_json::Value;
 
 use super::fence::Fence;
 
-/// Whether a module is imported, `import()` included, or required.
+/// How a module is requested. `import()` counts as an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Manner {
     Import,
     Require,
 }
 
-/// What a specifier means.
+/// The result of resolving a specifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
     /// A file, by its real path.
     File(PathBuf),
-    /// Nothing: a package has no such module for browsers.
+    /// An empty module: the package has none for browsers.
     Nothing,
     /// A module of Node.js, by its name without `node:`.
     Node(String),
-    /// There is none, and why.
+    /// No module, and the reason.
     Missing(String),
 }
 
-/// What a specifier may be written without, the one that is preferred first. In packages what was
-/// compiled goes before its source.
+/// The extensions that a specifier may omit, in order of preference. In packages compiled files
+/// come before their sources.
 const EXTENSIONS: [&str; 8] = [".tsx", ".ts", ".mts", ".jsx", ".js", ".mjs", ".cjs", ".json"];
 const EXTENSIONS_IN_PACKAGES: [&str; 8] =
     [".jsx", ".js", ".mjs", ".cjs", ".tsx", ".ts", ".mts", ".json"];
@@ -50,13 +50,13 @@ pub(crate) struct Finder {
     fence: Fence,
     import: Resolver,
     require: Resolver,
-    /// In what is installed.
+    /// For installed packages.
     import_in_package: Resolver,
     require_in_package: Resolver,
     sources: Resolver,
     built_in: Resolver,
     tsconfigs: RefCell<HashMap<PathBuf, Option<Arc<TsConfig>>>>,
-    /// Whether the files of a directory are ES modules, whatever they look like.
+    /// Whether the files of a directory are ES modules, whatever their syntax.
     module_directories: RefCell<HashMap<PathBuf, bool>>,
     warnings: RefCell<Vec<(PathBuf, String)>>,
 }
@@ -69,7 +69,7 @@ impl Finder {
             alias_fields: vec![strings(&["browser"])],
             main_fields: strings(mains),
             extensions: strings(extensions),
-            // TypeScript has its authors write the `.js` that a `.ts` will become.
+            // In TypeScript, an import of `.js` means the `.ts` that compiles to it.
             extension_alias: [
                 (".js", &[".js", ".ts", ".tsx"][..]),
                 (".jsx", &[".jsx", ".tsx"]),
@@ -79,7 +79,7 @@ impl Finder {
             .map(|(written, meant)| (written.to_owned(), strings(meant)))
             .into(),
             node_path: false,
-            // The file is named for each import, and not this one.
+            // The `tsconfig.json` is given for each import, not here.
             tsconfig: Some(TsconfigDiscovery::Manual(TsconfigOptions {
                 config_file: PathBuf::new(),
                 references: TsconfigReferences::Disabled,
@@ -87,7 +87,7 @@ impl Finder {
             ..ResolveOptions::default()
         };
         let imported = options("import", &EXTENSIONS, &["browser", "module", "main"]);
-        // A package's `module` is for those who import it.
+        // A package's `module` is for imports.
         let required = options("require", &EXTENSIONS, &["browser", "main", "module"]);
         let in_package = |options: &ResolveOptions| ResolveOptions {
             extensions: strings(&EXTENSIONS_IN_PACKAGES),
@@ -111,7 +111,7 @@ impl Finder {
         }
     }
 
-    /// What `specifier` means in the file `from`.
+    /// Resolves `specifier` in the file `from`.
     pub(crate) fn find(&self, from: &Path, specifier: &str, manner: Manner) -> Found {
         let Some(directory) = from.parent() else {
             return Found::Missing("the importer is no file".to_owned());
@@ -173,7 +173,7 @@ impl Finder {
         }
     }
 
-    /// The nearest `tsconfig.json`, whose `paths` count.
+    /// The nearest `tsconfig.json`, whose `paths` apply.
     fn tsconfig(&self, directory: &Path) -> Option<Arc<TsConfig>> {
         if is_in_package(&directory.join("x")) {
             return None;
@@ -200,7 +200,7 @@ impl Finder {
         found
     }
 
-    /// Whether the package of a file says that its files are ES modules.
+    /// Whether a package declares its files to be ES modules.
     pub(crate) fn is_of_modules(&self, directory: &Path) -> bool {
         if let Some(known) = self.module_directories.borrow().get(directory) {
             return *known;
@@ -217,13 +217,13 @@ impl Finder {
         found
     }
 
-    /// What was wrong with files beside modules.
+    /// Takes the warnings about manifests and settings.
     pub(crate) fn take_warnings(&self) -> Vec<(PathBuf, String)> {
         self.warnings.take()
     }
 }
 
-/// Whether a file belongs to what is installed.
+/// Whether a file belongs to an installed package.
 pub(crate) fn is_in_package(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str() == "node_modules")
 }
@@ -232,7 +232,7 @@ pub(crate) fn is_relative(specifier: &str) -> bool {
     specifier.starts_with("./") || specifier.starts_with("../") || matches!(specifier, "." | "..")
 }
 
-/// `a/./b/../c` as `a/c`, without asking the file system.
+/// `a/./b/../c` as `a/c`, without the file system.
 pub(crate) fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {

@@ -1,6 +1,6 @@
-//! From what a user wrote to what the engine reads.
+//! Compiles a source file to JavaScript for the engine.
 
-// Of the syntax of a language, few kinds are about modules.
+// Few kinds of syntax concern modules.
 #![allow(clippy::wildcard_enum_match_arm)]
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -33,19 +33,18 @@ pub(crate) struct Source {
     pub(crate) exports: Exports,
 }
 
-/// What a module exports that is there when it runs.
+/// The exports of a module that exist at run time.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Exports {
-    /// What it declares itself.
+    /// The names that it declares itself.
     pub(crate) own: BTreeSet<String>,
-    /// What it exports of other modules, by the name that it has here. One file does not tell
-    /// whether it is a type there.
+    /// Its re-exports, by the name here. This file does not show which of them are types.
     pub(crate) others: BTreeMap<String, Imported>,
     /// The modules of `export * from`.
     pub(crate) all_of: Vec<String>,
 }
 
-/// Whether a file has to be compiled: it is TypeScript, or has JSX.
+/// Whether a file must be compiled: TypeScript, or JSX.
 pub(crate) fn is_compiled(path: &Path) -> bool {
     matches!(extension(path), "ts" | "mts" | "cts" | "tsx" | "jsx")
 }
@@ -54,9 +53,9 @@ pub(crate) fn extension(path: &Path) -> &str {
     path.extension().and_then(|extension| extension.to_str()).unwrap_or_default()
 }
 
-/// Reads a source file. Of TypeScript, types are removed, with the imports that are used as types
-/// alone, and with what it exports of other modules that is in `types`; enums, namespaces,
-/// parameter properties and JSX are written out. Lines and columns stay those that the user sees.
+/// Compiles a source file. From TypeScript it removes types, imports that are used only as types,
+/// and the re-exports in `types`; it compiles enums, namespaces, parameter properties and JSX.
+/// Lines and columns stay those of the source.
 pub(crate) fn read(
     path: &Path,
     text: String,
@@ -68,7 +67,7 @@ pub(crate) fn read(
     Ok(Source { code: text, exports: Exports::default() })
 }
 
-/// What a file of JavaScript exports. None if it cannot be read.
+/// The exports of a JavaScript file. None if it cannot be parsed.
 pub(crate) fn exports_of_javascript(path: &Path, text: &str) -> Option<Exports> {
     let exports = on_a_large_stack(path, || {
         let allocator = Allocator::default();
@@ -78,9 +77,9 @@ pub(crate) fn exports_of_javascript(path: &Path, text: &str) -> Option<Exports> 
     exports.ok().flatten()
 }
 
-/// The stack for reading one file, in bytes. The compiler calls itself for each level of an
-/// expression or a type, and a stack that overflows ends the process: this is enough for thousands
-/// of brackets in one another. It is address space; memory is taken as it is used.
+/// The stack for compiling one file, in bytes. The compiler recurses for each level of an
+/// expression or a type, and a stack overflow ends the process; this is enough for thousands of
+/// nested brackets. It is address space: memory is allocated as it is used.
 const STACK_BYTES: usize = 1 << 30;
 
 pub(crate) fn on_a_large_stack<T: Send>(
@@ -131,8 +130,7 @@ fn compiled(path: &Path, text: &str, types: &HashSet<Imported>) -> Result<Source
     Ok(Source { code: laid_out(&printed, &lines, &marks), exports })
 }
 
-/// Fails with the first of what the compiler complains about. What it only warns of is syntax that
-/// it leaves out.
+/// Fails with the compiler's first error. A warning means syntax that it removes.
 fn first_of(
     diagnostics: Vec<OxcDiagnostic>,
     path: &Path,
@@ -154,14 +152,14 @@ fn first_of(
     Err(LoadError::new(place, format!("{}{help}", first.message)))
 }
 
-/// Notes what the map of the printed code will not tell.
+/// Collects the positions that the map of the printed code does not have.
 struct Marking<'a> {
     text: &'a str,
     marks: Marks,
 }
 
 impl Marking<'_> {
-    /// Notes the parenthesis of a call, which is the first after `from`.
+    /// Adds the parenthesis of a call, the first after `from`.
     fn call(&mut self, from: Span, call: Span) {
         let rest = self.text.get(from.end as usize..call.end as usize);
         self.marks.calls.extend(rest.and_then(|rest| Some(from.end + rest.find('(')? as u32)));
@@ -203,7 +201,7 @@ impl<'a> Visit<'a> for Marking<'_> {
     }
 }
 
-/// What a specifier of an import means: the name here, and the name in the other module.
+/// The names of an import: here, and in the other module.
 fn names_of<'a>(specifier: &'a ImportDeclarationSpecifier<'_>) -> (&'a str, String) {
     match specifier {
         ImportDeclarationSpecifier::ImportSpecifier(specifier) => {
@@ -275,7 +273,7 @@ fn exports_of(program: &Program<'_>) -> Exports {
     exports
 }
 
-/// Removes what the program exports of other modules that is a type there.
+/// Removes re-exports of types.
 fn remove(program: &mut Program<'_>, types: &HashSet<Imported>) {
     let is_type = |source: &str, name: &str| types.contains(&(source.to_owned(), name.to_owned()));
     let mut exported = HashSet::new();

@@ -1,4 +1,4 @@
-//! Whether files are still what they were.
+//! Detects changes of files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -7,12 +7,12 @@ use std::time::SystemTime;
 
 use super::directory::modules_of;
 
-/// What a program was made from.
+/// The files and directories that a program was made from.
 #[derive(Debug, Default)]
 pub(crate) struct Stamps {
-    /// Every file that was read, those of packages too.
+    /// All files that were read, those of packages included.
     files: BTreeMap<PathBuf, Stamp>,
-    /// The directories whose modules are functions, and what they had.
+    /// The directories of functions, and their modules.
     directories: BTreeMap<PathBuf, BTreeSet<PathBuf>>,
 }
 
@@ -24,7 +24,7 @@ struct Stamp {
 }
 
 impl Stamps {
-    /// Notes a file that has `text`.
+    /// Adds a file with its text.
     pub(crate) fn add_file(&mut self, path: &Path, text: &str) {
         let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         self.files.insert(
@@ -33,7 +33,7 @@ impl Stamps {
         );
     }
 
-    /// Notes a directory that has `modules`.
+    /// Adds a directory with its modules.
     pub(crate) fn add_directory(&mut self, path: &Path, modules: &[PathBuf]) {
         self.directories.insert(path.to_owned(), modules.iter().cloned().collect());
     }
@@ -58,7 +58,7 @@ impl Stamp {
         {
             return false;
         }
-        // Editors and version control write files that they do not change.
+        // Editors and version control rewrite files without changing them.
         std::fs::read(path).map_or(true, |bytes| hash(&bytes) != self.content)
     }
 }

@@ -1,4 +1,4 @@
-//! TypeScript, as it is read.
+//! Compilation of TypeScript.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -14,14 +14,14 @@ fn code(name: &str, text: &str) -> String {
     }
 }
 
-/// The code with its spaces as if no types had been there.
+/// The code with its spaces normalized.
 fn close(code: &str) -> String {
     let words: Vec<_> = code.split_whitespace().collect();
     words.join(" ").replace("{ ", "{").replace("from \"", "from\"").replace("import \"", "import\"")
 }
 
-/// As TypeScript does without `verbatimModuleSyntax`, and esbuild: what is imported and not used as
-/// a value is not imported, and a module of which nothing is left is not loaded.
+/// As TypeScript without `verbatimModuleSyntax`, and esbuild: imports that are not used as values
+/// are removed, and a module without remaining imports is not loaded.
 #[test]
 fn imports_without_a_use_as_a_value_are_dropped() {
     let table = [
@@ -45,7 +45,7 @@ fn imports_without_a_use_as_a_value_are_dropped() {
         ("import { v } from './a'; interface v {} f(v);", "import{v}from\"./a\";f(v);"),
         ("interface S {} const S = 1; export { S };", "const S = 1; export{S};"),
         ("import { s } from './a'; f({ s });", "import{s}from\"./a\";f({s});"),
-        // Said to be types.
+        // Declared as types.
         ("import type { T } from './a'; f();", "f();"),
         ("import type D from './a'; f();", "f();"),
         ("import { type T, v } from './a'; f(v);", "import{v}from\"./a\";f(v);"),
@@ -55,10 +55,10 @@ fn imports_without_a_use_as_a_value_are_dropped() {
         ("interface T {} export { T }; f();", "f();"),
         ("type T = 1; export default T; f();", "f();"),
         ("export declare const x: number; export const y = 1;", "export const y = 1;"),
-        // Loaded for what it does.
+        // Imported for its effects.
         ("import './a';", "import\"./a\";"),
         ("import {} from './a';", "import\"./a\";"),
-        // Not told apart by one file.
+        // One file does not show whether these are types.
         ("export { v } from './a';", "export{v}from\"./a\";"),
         ("export * from './a';", "export*from\"./a\";"),
         ("import { v } from './a'; export { v };", "import{v}from\"./a\";export{v};"),
@@ -72,7 +72,7 @@ fn imports_without_a_use_as_a_value_are_dropped() {
     assert_eq!(code("a.js", text), text, "JavaScript stays as it is");
 }
 
-/// Each `@` becomes a name that says where it stands, `p2_7` in line 2 and column 7.
+/// Each `@` becomes a name with its place: `p2_7` in line 2, column 7.
 fn placed(text: &str) -> String {
     let mut placed = String::new();
     for char in text.chars() {
