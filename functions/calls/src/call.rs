@@ -6,12 +6,11 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use audit_runtime::{MutationError, ReleaseError, RequestContext};
+use audit_runtime::{ReleaseError, RequestContext};
 use functions_store::{StoreError, Timestamp};
 use serde_json::Value as Json;
 use tokio::time::Instant;
 
-use super::transaction::AttemptError;
 use super::turns::Lane;
 use super::workers::Broken;
 
@@ -196,7 +195,7 @@ impl Internal {
         Internal { id: id.into(), reason: reason.into(), may_pass: true }
     }
 
-    fn logged(reason: impl fmt::Display) -> Internal {
+    pub(super) fn logged(reason: impl fmt::Display) -> Internal {
         let internal = Internal::new(reason.to_string());
         tracing::error!(failure = %internal.id, reason = internal.reason(), "a call failed");
         internal
@@ -283,28 +282,4 @@ fn not_durable(reason: String) -> CallError {
         }
     }
     CallError::NotDurable(internal)
-}
-
-impl Mutated {
-    /// A mutation that did not commit.
-    pub(super) fn uncommitted(error: MutationError<AttemptError>) -> Result<Mutated, CallError> {
-        let answered = match error {
-            MutationError::Function(AttemptError::Failed(answered)) => *answered,
-            MutationError::Function(AttemptError::Broken(error)) => return Err(error),
-            MutationError::Function(AttemptError::Store(error)) => {
-                return Err(CallError::of_store(&error));
-            }
-            MutationError::Release(error) => unreleased(&error)?,
-            error @ MutationError::Conflict { .. } => {
-                return Err(CallError::Conflict(chain(&error)));
-            }
-            error @ MutationError::Commit(_) => {
-                return Err(CallError::Unknown(Internal::logged(chain(&error))));
-            }
-            error @ (MutationError::Function(_) | _) => {
-                return Err(CallError::internal(chain(&error)));
-            }
-        };
-        Ok(Mutated { answered, committed: None })
-    }
 }

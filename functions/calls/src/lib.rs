@@ -60,7 +60,7 @@ use jobs::Due;
 use pulse::{Pulse, longest_stretch};
 use reference::Target;
 use running::MutationCall;
-use transaction::AttemptError;
+use transaction::{AttemptError, uncommitted};
 use workers::{Broken, Presence, WorkerSettings, Workers, panic_message};
 
 /// Runs functions. Cheap to clone.
@@ -527,7 +527,7 @@ impl Functions {
             Err(MutationError::Function(AttemptError::NotDue)) => {
                 Err(CallError::NotFound(AttemptError::NotDue.to_string()))
             }
-            Err(error) => Mutated::uncommitted(error),
+            Err(error) => uncommitted(error),
         }
     }
 }

@@ -4,10 +4,10 @@ use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use audit_runtime::Transaction;
+use audit_runtime::{MutationError, Transaction};
 use functions_store::{CommitError, StoreError, Timestamp, Tx};
 
-use super::call::{Answered, CallError};
+use super::call::{Answered, CallError, Internal, Mutated, chain, unreleased};
 
 /// One attempt's transaction.
 pub(super) struct Attempt {
@@ -58,6 +58,28 @@ impl Error for AttemptError {
             AttemptError::Commit(error) => error.source(),
         }
     }
+}
+
+/// The result of a mutation that did not commit.
+pub(super) fn uncommitted(error: MutationError<AttemptError>) -> Result<Mutated, CallError> {
+    let answered = match error {
+        MutationError::Function(AttemptError::Failed(answered)) => *answered,
+        MutationError::Function(AttemptError::Broken(error)) => return Err(error),
+        MutationError::Function(AttemptError::Store(error)) => {
+            return Err(CallError::of_store(&error));
+        }
+        MutationError::Release(error) => unreleased(&error)?,
+        error @ MutationError::Conflict { .. } => {
+            return Err(CallError::Conflict(chain(&error)));
+        }
+        error @ MutationError::Commit(_) => {
+            return Err(CallError::Unknown(Internal::logged(chain(&error))));
+        }
+        error @ (MutationError::Function(_) | _) => {
+            return Err(CallError::internal(chain(&error)));
+        }
+    };
+    Ok(Mutated { answered, committed: None })
 }
 
 impl From<StoreError> for AttemptError {

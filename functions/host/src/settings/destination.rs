@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 
 use audit_host::make_private_directory;
 use audit_sink_s3::{Compression, JournalSettings};
-use clap::ValueEnum;
-use serde::Deserialize;
 
-use super::Options;
+use super::options::{CompressionName, Options};
 
 /// Where the audit logs go.
 #[derive(Debug, Clone)]
@@ -22,16 +20,6 @@ pub(crate) enum Destination {
         /// How it is written to.
         settings: Box<audit_sink_s3::Settings>,
     },
-}
-
-/// How objects are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the names say it")]
-pub(crate) enum CompressionName {
-    Zstd,
-    Gzip,
-    None,
 }
 
 impl Destination {

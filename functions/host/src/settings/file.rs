@@ -1,16 +1,12 @@
 //! The settings file. Errors never show values, which may be secrets.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
 use clap::CommandFactory;
 use functions_server::auth::AuthSettings;
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
 
-use super::{CommandLine, EnvVar, Options, options};
+use super::{CommandLine, Options};
 
 impl Options {
     /// Reads a file.
@@ -62,21 +58,4 @@ fn without_values(text: &str, error: &toml::de::Error) -> String {
     } else {
         format!("line {line}: {message}")
     }
-}
-
-pub(super) fn client_address_header<'de, D: Deserializer<'de>>(
-    from: D,
-) -> Result<Option<ClientAddressHeader>, D::Error> {
-    options::header(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
-}
-
-pub(super) fn networks<'de, D: Deserializer<'de>>(
-    from: D,
-) -> Result<Option<TrustedProxies>, D::Error> {
-    options::networks(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
-}
-
-pub(super) fn env_table<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<EnvVar>, D::Error> {
-    let table = BTreeMap::<String, String>::deserialize(from)?;
-    table.iter().map(|(name, value)| EnvVar::new(name, value).map_err(D::Error::custom)).collect()
 }

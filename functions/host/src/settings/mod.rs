@@ -21,7 +21,7 @@ use functions_server::auth::AuthSettings;
 
 pub(crate) use self::command_line::{Command, CommandLine, Serve};
 pub(crate) use self::deployment::{Deployment, DeploymentClass};
-pub(crate) use self::destination::{CompressionName, Destination};
+pub(crate) use self::destination::Destination;
 pub(crate) use self::env::{EnvVar, FunctionEnv};
 pub(crate) use self::limits::FunctionLimits;
 pub(crate) use self::options::Options;

@@ -1,14 +1,16 @@
 //! Options: settings as given by flags, environment variables or the file.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use functions_server::auth::AuthSettings;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
-use super::{CompressionName, DeploymentClass, EnvVar, file};
+use super::{DeploymentClass, EnvVar};
 
 /// Settings that a flag, an environment variable or a member of the file can give, each under the
 /// same name.
@@ -99,14 +101,14 @@ pub(crate) struct Options {
     /// Networks of proxies whose X-Forwarded-For and X-Request-Id are trusted, for example
     /// 10.0.0.0/8. [default: none]
     #[arg(long, env = "TRUSTED_PROXIES", value_name = "NETWORKS", value_parser = networks)]
-    #[serde(deserialize_with = "file::networks")]
+    #[serde(deserialize_with = "networks_text")]
     pub(crate) trusted_proxies: Option<TrustedProxies>,
 
     /// The header in which they write the client's address: X-Forwarded-For, Forwarded (RFC 7239),
     /// or another that holds an address, as X-Real-IP. No other header counts. [default:
     /// x-forwarded-for]
     #[arg(long, env = "CLIENT_ADDRESS_HEADER", value_name = "HEADER", value_parser = header)]
-    #[serde(deserialize_with = "file::client_address_header")]
+    #[serde(deserialize_with = "header_text")]
     pub(crate) client_address_header: Option<ClientAddressHeader>,
 
     /// With a journal: how late a log may be in the bucket, in milliseconds. [default: 5000]
@@ -174,7 +176,7 @@ pub(crate) struct Options {
 
     /// The file's table `env`.
     #[arg(skip)]
-    #[serde(rename = "env", deserialize_with = "file::env_table")]
+    #[serde(rename = "env", deserialize_with = "env_table")]
     pub(crate) env_table: Vec<EnvVar>,
 
     /// Issuers whose tokens are accepted.
@@ -183,13 +185,38 @@ pub(crate) struct Options {
 }
 
 /// The error never quotes the value: a secret may have been pasted there by mistake.
-pub(super) fn networks(text: &str) -> Result<TrustedProxies, String> {
+fn networks(text: &str) -> Result<TrustedProxies, String> {
     text.parse()
         .map_err(|_| "a list of networks is expected, such as 10.0.0.0/8,192.0.2.1".to_owned())
 }
 
-pub(super) fn header(text: &str) -> Result<ClientAddressHeader, String> {
+fn header(text: &str) -> Result<ClientAddressHeader, String> {
     text.parse().map_err(|_| "the name of a header is expected, such as forwarded".to_owned())
+}
+
+fn header_text<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<ClientAddressHeader>, D::Error> {
+    header(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
+}
+
+fn networks_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<TrustedProxies>, D::Error> {
+    networks(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
+}
+
+fn env_table<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<EnvVar>, D::Error> {
+    let table = BTreeMap::<String, String>::deserialize(from)?;
+    table.iter().map(|(name, value)| EnvVar::new(name, value).map_err(D::Error::custom)).collect()
+}
+
+/// How objects are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub(crate) enum CompressionName {
+    Zstd,
+    Gzip,
+    None,
 }
 
 impl Options {
