@@ -2,14 +2,18 @@
 //!
 //! The host is a process of its own, this program with `serve`, so that it can be killed. The
 //! clients know only its address: they speak HTTP and WebSocket, each from an address of its own
-//! behind a proxy that the host trusts. The proof is read back from the bucket. `scene.rs` has the
-//! calls, `promises.rs` the expected logs of each promise.
+//! behind a proxy that the host trusts. The proof is read back from the bucket. `scene` has the
+//! calls and the logs that must follow, `faults.rs` and `modes.rs` those of other hosts.
 
 mod bucket;
 mod clients;
+mod faults;
+mod modes;
 mod page;
 mod process;
 mod promises;
+mod scene;
+mod stage;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -19,7 +23,7 @@ use std::path::{Path, PathBuf};
 use audit_core::{SystemClock, SystemRandom, UniqueId};
 
 use self::page::Page;
-use self::promises::Stage;
+use self::stage::Stage;
 
 /// The functions of the demonstration: the files of `convex/`.
 const FUNCTIONS: &[(&str, &str)] = &[

@@ -1,8 +1,4 @@
-//! The body of `log.audit` as JSON text.
-//!
-//! One walk over the JavaScript value, by the rules of `JSON.stringify`, with variables in place of
-//! their symbols. In Rust it is faster than copying the value with sentinels and calling
-//! `JSON.stringify`, and beyond the reach of functions that change `JSON` or prototypes.
+//! The walk over a body.
 
 use std::borrow::Cow;
 
@@ -10,11 +6,9 @@ use rquickjs::atom::PredefinedAtom;
 use rquickjs::convert::Coerced;
 use rquickjs::function::{IntoArgs, This};
 use rquickjs::object::Filter;
-use rquickjs::{
-    Array, Atom, CString, Ctx, Exception, FromJs, Function, Object, String as Text, Type, Value,
-};
+use rquickjs::{Atom, CString, Ctx, FromJs, Function, Object, String as Text, Type, Value};
 
-use super::stopwatch::Stopwatch;
+use super::Rules;
 
 /// The deepest nesting that a walk follows. The runtime refuses bodies deeper than
 /// `audit_runtime::MAX_DEPTH`.
@@ -23,49 +17,15 @@ const MAX_DEPTH: usize = 100;
 /// The size at which a walk stops, in bytes. It is far above the contract's largest log of
 /// 1,000,000 bytes. A bound is needed because a function within its memory limit can refer to one
 /// long string any number of times.
-const MAX_TEXT_BYTES: usize = 8 << 20;
+pub(super) const MAX_TEXT_BYTES: usize = 8 << 20;
 
 /// The steps between two checks of the clock. A value is one step, an object many, since it can
 /// have any number of members that are not enumerable, and a key one more for each 64 bytes.
 const STEPS_BETWEEN_LOOKS: usize = 1024;
 const STEPS_OF_AN_OBJECT: usize = 32;
 
-/// Values that a walk needs, from the prelude. Rust closures must not keep values of an engine,
-/// since its garbage collector would not see them.
-pub(super) struct Rules<'a, 'js> {
-    /// The symbols of `log.vars`.
-    pub(super) symbols: Array<'js>,
-    /// Their names.
-    pub(super) names: &'a [String],
-    /// The usual prototype of objects.
-    pub(super) plain: Value<'js>,
-    /// The usual prototype of arrays.
-    pub(super) arrays: Object<'js>,
-    /// `(name, value, key) => …`: functions for rare cases, see `js/audit.js`.
-    pub(super) rare: Function<'js>,
-    pub(super) stopwatch: &'a Stopwatch,
-}
-
-/// The arguments of the operation, with the body in them.
-pub(super) struct Written {
-    /// `{"body":…}`.
-    pub(super) args: String,
-    /// Members whose content JSON does not show: their paths, and the classes of their values.
-    pub(super) hollow: Vec<(String, String)>,
-}
-
-/// A body that was refused.
-pub(super) enum Refused<'js> {
-    /// It breaks a rule: which, and where.
-    Because(String),
-    /// Something in it threw, and where.
-    Thrown(Value<'js>, String),
-    /// The function's time is over, or the engine failed.
-    Stopped(rquickjs::Error),
-}
-
 /// Why a walk ends.
-enum Ended {
+pub(super) enum Ended {
     Because(String),
     /// Something threw, or the engine failed.
     Failed(rquickjs::Error),
@@ -75,7 +35,7 @@ enum Ended {
 }
 
 /// Where a walk ended: the keys on the way to the place come innermost first.
-struct End(Ended, Vec<String>);
+pub(super) struct End(pub(super) Ended, pub(super) Vec<String>);
 
 impl End {
     fn because(message: impl Into<String>) -> End {
@@ -89,88 +49,24 @@ impl From<rquickjs::Error> for End {
     }
 }
 
-/// Writes a body.
-pub(super) fn write<'js>(
-    ctx: &Ctx<'js>,
-    rules: &Rules<'_, 'js>,
-    body: Value<'js>,
-) -> Result<Written, Refused<'js>> {
-    let mut walk = Walk {
-        ctx,
-        rules,
-        text: Vec::with_capacity(2048),
-        around: Vec::new(),
-        hollow: Vec::new(),
-        steps: 0,
-        symbols: Vec::new(),
-    };
-    walk.text.extend_from_slice(b"{\"body\":");
-    let start = walk.text.len();
-    let what = body.type_name();
-    let is_variable = body.is_symbol();
-    match walk.value(body, "") {
-        Ok(true) if walk.text[start..].starts_with(b"{") && !is_variable => {
-            walk.text.push(b'}');
-            let hollow = walk.hollow.into_iter().map(|(class, path)| (place(path), class));
-            let hollow = hollow.filter(|(path, _)| !path.is_empty()).collect();
-            match String::from_utf8(walk.text) {
-                Ok(args) => Ok(Written { args, hollow }),
-                Err(error) => Err(Refused::Because(format!("the body is not UTF-8: {error}"))),
-            }
-        }
-        Ok(_) => Err(Refused::Because(format!(
-            "Audit log body must be an object of members as JSON, which this {what} is not"
-        ))),
-        Err(End(Ended::Because(message), path)) => {
-            let place = place(path);
-            let at = if place.is_empty() { place } else { format!(" (at {place})") };
-            Err(Refused::Because(format!("{message}{at}")))
-        }
-        Err(End(Ended::Failed(error), path)) if error.is_exception() => {
-            let thrown = ctx.catch();
-            if rules.stopwatch.is_over() {
-                return Err(Refused::Stopped(ctx.throw(thrown)));
-            }
-            Err(Refused::Thrown(thrown, place(path)))
-        }
-        Err(End(Ended::Failed(error), _)) => Err(Refused::Stopped(error)),
-        Err(End(Ended::OutOfTime, _)) => {
-            let message = "the function's time is over";
-            Err(Refused::Stopped(Exception::throw_message(ctx, message)))
-        }
-        // The host fails a function for a log that is too large, so that catching the error does
-        // not help.
-        Err(End(Ended::TooLarge, _)) => {
-            let args = format!("{{\"body\":{{\"\":\"{}\"}}}}", " ".repeat(MAX_TEXT_BYTES));
-            Ok(Written { args, hollow: Vec::new() })
-        }
-    }
-}
-
-/// A path as people write it: `a.b[1].c`.
-fn place(mut upwards: Vec<String>) -> String {
-    upwards.reverse();
-    upwards.join(".").replace(".[", "[")
-}
-
-struct Walk<'a, 'js> {
-    ctx: &'a Ctx<'js>,
-    rules: &'a Rules<'a, 'js>,
-    text: Vec<u8>,
+pub(super) struct Walk<'a, 'js> {
+    pub(super) ctx: &'a Ctx<'js>,
+    pub(super) rules: &'a Rules<'a, 'js>,
+    pub(super) text: Vec<u8>,
     /// The objects around the current value.
-    around: Vec<Value<'js>>,
+    pub(super) around: Vec<Value<'js>>,
     /// Classes of objects whose content is not shown, and the keys on the way to them, innermost
     /// first.
-    hollow: Vec<(String, Vec<String>)>,
+    pub(super) hollow: Vec<(String, Vec<String>)>,
     /// Steps since the last check of the clock.
-    steps: usize,
+    pub(super) steps: usize,
     /// The symbols of `log.vars`, from the first of them in the body on.
-    symbols: Vec<Value<'js>>,
+    pub(super) symbols: Vec<Value<'js>>,
 }
 
 impl<'js> Walk<'_, 'js> {
     /// Writes a value. False if JSON omits it. `key` is the argument of `toJSON`.
-    fn value(&mut self, value: Value<'js>, key: &str) -> Result<bool, End> {
+    pub(super) fn value(&mut self, value: Value<'js>, key: &str) -> Result<bool, End> {
         self.steps += 1;
         if self.steps > STEPS_BETWEEN_LOOKS {
             self.steps = 0;

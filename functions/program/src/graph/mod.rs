@@ -1,0 +1,364 @@
+//! The modules of a program, by the imports that lead to them.
+
+mod adapters;
+mod generated;
+mod read;
+mod types;
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use functions_engine::{Bytecode, Keep, ModuleName, Modules, built_in};
+use rquickjs::loader::{ImportAttributes, Loader, Resolver};
+use rquickjs::module::Declared;
+use rquickjs::{Ctx, Error, Module};
+
+use super::LoadError;
+use super::common_js;
+use super::fence::Fence;
+use super::resolve::{Finder, Found, Manner, is_relative, normal};
+use super::source::Exports;
+use super::stamp::Stamps;
+use generated::generated;
+use read::{Kind, Read, uses_node};
+
+/// The name of a module for its author: relative to the directory above the functions.
+pub(super) fn place(module: &str) -> &str {
+    module.strip_prefix("../").unwrap_or(module)
+}
+
+fn compile(name: &str, source: &str) -> Result<Bytecode, LoadError> {
+    // `toString()` works for the app's own functions.
+    let keep = if name.contains("node_modules/") { Keep::Positions } else { Keep::Everything };
+    Bytecode::compile(name, source, keep).map_err(|message| {
+        // The first frame is the place of the error in the file.
+        let (message, frame) = message.split_once('\n').unwrap_or((&message, ""));
+        let at =
+            frame.lines().next().and_then(|frame| frame.trim().strip_prefix("at ")).unwrap_or(name);
+        LoadError::new(place(at), message)
+    })
+}
+
+/// The modules that were reached so far. An engine that evaluates a module while the program is
+/// loaded gets the module's imports from here.
+#[derive(Clone)]
+pub(super) struct Graph(pub(super) Rc<RefCell<Reached>>);
+
+pub(super) struct Reached {
+    /// The directory of the app's functions.
+    functions: PathBuf,
+    /// The directory above it.
+    base: PathBuf,
+    fence: Fence,
+    finder: Finder,
+    pub(super) modules: Modules,
+    /// The file of each module, unless it is built in.
+    paths: HashMap<ModuleName, PathBuf>,
+    read: HashMap<PathBuf, Rc<Read>>,
+    targets: HashMap<(PathBuf, String, Manner), Target>,
+    /// The adapters between ES modules and others, by what they adapt.
+    between: HashMap<(String, BTreeSet<String>, bool), ModuleName>,
+    pub(super) stamps: Stamps,
+    /// The directories of components, by the paths in their definitions.
+    pub(super) definitions: HashMap<String, PathBuf>,
+    /// The exports of modules that were looked up so far, by file, or by name for built-in modules.
+    exports: HashMap<PathBuf, Option<Exports>>,
+    /// Dynamic imports that were not followed yet.
+    pub(super) dynamic: Vec<(ModuleName, String)>,
+    /// The first error of the resolver or loader. The engine reports only its own.
+    pub(super) error: Option<LoadError>,
+}
+
+/// The target of a specifier.
+#[derive(Debug, Clone)]
+enum Target {
+    File(PathBuf),
+    /// A built-in module.
+    BuiltIn(ModuleName),
+    /// A missing file of `_generated`.
+    Generated(PathBuf),
+    Nothing,
+    Node(String),
+    Missing(String),
+}
+
+impl Graph {
+    pub(super) fn new(directory: &Path) -> Graph {
+        let base = directory.parent().unwrap_or(directory).to_owned();
+        let fence = Fence::around(directory);
+        Graph(Rc::new(RefCell::new(Reached {
+            functions: directory.to_owned(),
+            base,
+            finder: Finder::new(fence.clone()),
+            fence,
+            modules: Modules::default(),
+            paths: HashMap::new(),
+            read: HashMap::new(),
+            targets: HashMap::new(),
+            between: HashMap::new(),
+            stamps: Stamps::default(),
+            definitions: HashMap::new(),
+            exports: HashMap::new(),
+            dynamic: Vec::new(),
+            error: None,
+        })))
+    }
+
+    /// The module of a file of functions, compiled. None if it is for Node.js.
+    pub(super) fn functions_of(&self, path: &Path) -> Result<Option<ModuleName>, LoadError> {
+        let mut reached = self.0.borrow_mut();
+        let refused = |error: &dyn Display| LoadError::at(&reached.shown(path), error);
+        let path = &reached.fence.real(path).map_err(|error| refused(&error))?;
+        let text = reached.fence.read(path).map_err(|error| refused(&error.message()))?;
+        if uses_node(&text) {
+            reached.stamps.add_file(path, &text);
+            return Ok(None);
+        }
+        let read = reached.read(path)?;
+        match read.kind {
+            Kind::Module => reached.file(path).map(Some),
+            Kind::CommonJs | Kind::Data => {
+                let names = read.links.exported.clone();
+                reached.between(path, names, false).map(Some)
+            }
+        }
+    }
+
+    pub(super) fn shown(&self, path: &Path) -> String {
+        self.0.borrow().shown(path).display().to_string()
+    }
+
+    /// Stamps the manifests and settings that were read, and returns warnings about them.
+    pub(super) fn finish(&self) -> Vec<String> {
+        let mut reached = self.0.borrow_mut();
+        for (path, bytes) in reached.fence.take_manifests() {
+            reached.stamps.add_file(&path, &String::from_utf8_lossy(&bytes));
+        }
+        let warnings = reached.finder.take_warnings().into_iter();
+        let shown = |path: &Path| place(&reached.name_of(path)).to_owned();
+        warnings.map(|(path, warning)| format!("{}: {warning}", shown(&path))).collect()
+    }
+}
+
+impl Reached {
+    fn shown(&self, path: &Path) -> PathBuf {
+        PathBuf::from(place(&self.name_of(path)))
+    }
+
+    /// The module of a file, compiled.
+    fn file(&mut self, path: &Path) -> Result<ModuleName, LoadError> {
+        let name = self.name_of(path);
+        if self.modules.compiled.contains_key(&name) {
+            return Ok(name);
+        }
+        let read = self.read(path)?;
+        self.paths.insert(Arc::clone(&name), path.to_owned());
+        let shown = place(&name);
+        match read.kind {
+            Kind::Module => {
+                let code = self.linked(path, &read);
+                self.add(&name, &code)?;
+            }
+            Kind::CommonJs | Kind::Data => {
+                let code = if read.kind == Kind::Data {
+                    common_js::data(&read.code, shown)
+                } else {
+                    let code = self.linked(path, &read);
+                    common_js::module(&code, shown, &self.required_by(path, &read.links))
+                };
+                // A module that is never evaluated does no harm.
+                if let Err(error) = self.add(&name, &code) {
+                    self.add(&name, &common_js::broken(shown, &error.to_string()))?;
+                }
+            }
+        }
+        let dynamic = read.links.dynamic.iter();
+        self.dynamic.extend(dynamic.map(|(specifier, _)| (Arc::clone(&name), specifier.clone())));
+        Ok(name)
+    }
+
+    fn add(&mut self, name: &ModuleName, code: &str) -> Result<(), LoadError> {
+        let bytecode = compile(name, code)?;
+        self.modules.compiled.insert(Arc::clone(name), bytecode);
+        Ok(())
+    }
+
+    /// `../convex/messages.ts`: relative to the directory above the functions, as Convex shows it.
+    fn name_of(&self, path: &Path) -> ModuleName {
+        let mut ups = String::from("../");
+        for base in self.base.ancestors() {
+            if let Ok(relative) = path.strip_prefix(base) {
+                return format!("{ups}{}", relative.display()).into();
+            }
+            ups.push_str("../");
+        }
+        path.display().to_string().into()
+    }
+
+    /// The module that `specifier` means in the module `from`.
+    pub(super) fn import(&mut self, from: &str, specifier: &str) -> Result<ModuleName, LoadError> {
+        let known = self.modules.imports.get(from).and_then(|imports| imports.get(specifier));
+        if let Some(known) = known {
+            return Ok(Arc::clone(known));
+        }
+        let found = self.resolved(from, specifier)?;
+        let from = self
+            .modules
+            .compiled
+            .get_key_value(from)
+            .map_or_else(|| from.into(), |(name, _)| Arc::clone(name));
+        self.modules
+            .imports
+            .entry(from)
+            .or_default()
+            .insert(specifier.to_owned(), Arc::clone(&found));
+        Ok(found)
+    }
+
+    fn resolved(&mut self, from: &str, specifier: &str) -> Result<ModuleName, LoadError> {
+        if let Some(name) = built_in::import(from, specifier) {
+            return Ok(name.into());
+        }
+        let Some(path) = self.paths.get(from).cloned() else {
+            // An engine imports its first module by name.
+            if let Some((name, _)) = self.modules.compiled.get_key_value(specifier) {
+                return Ok(Arc::clone(name));
+            }
+            return Err(LoadError::new(place(from), format!("there is no module {specifier:?}")));
+        };
+        if specifier == common_js::RUNTIME {
+            return Ok(specifier.into());
+        }
+        if let Some(specifier) = common_js::required(specifier) {
+            return match self.target(&path, specifier, Manner::Require) {
+                Target::File(file) => self.file(&file),
+                Target::BuiltIn(name) => Ok(name),
+                Target::Generated(path) => self.generated(&path),
+                Target::Nothing | Target::Node(_) | Target::Missing(_) => {
+                    Err(LoadError::new(place(from), format!("there is no module {specifier:?}")))
+                }
+            };
+        }
+        match self.target(&path, specifier, Manner::Import) {
+            Target::File(file) => {
+                let is_config =
+                    |path: &Path| path.file_stem().is_some_and(|stem| stem == "convex.config");
+                if is_config(&file) && is_config(&path) {
+                    return self.definition(&file);
+                }
+                let read = self.read(&file)?;
+                if read.kind == Kind::Module {
+                    return self.file(&file);
+                }
+                let (names, is_node) = self.wanted(&path, specifier, Some(&file))?;
+                self.between(&file, names, is_node)
+            }
+            Target::BuiltIn(name) => Ok(name),
+            Target::Generated(path) => self.generated(&path),
+            Target::Nothing => {
+                let (names, is_node) = self.wanted(&path, specifier, None)?;
+                let name: ModuleName = "(disabled)".into();
+                if !self.modules.compiled.contains_key(&name) {
+                    self.paths.insert(Arc::clone(&name), path);
+                    self.add(&name, &common_js::data("{}", "(disabled)"))?;
+                }
+                self.between_module(name, names, is_node)
+            }
+            Target::Node(module) => {
+                let (names, _) = self.wanted(&path, specifier, None)?;
+                let key = (format!("node:{module}"), names, false);
+                if let Some(known) = self.between.get(&key) {
+                    return Ok(Arc::clone(known));
+                }
+                let name: ModuleName = format!("{}#{}", key.0, self.between.len()).into();
+                let code = common_js::of_node(&module, &key.1);
+                self.add_between(&name, &code, [(common_js::RUNTIME, common_js::RUNTIME.into())])?;
+                self.between.insert(key, Arc::clone(&name));
+                Ok(name)
+            }
+            Target::Missing(why) => Err(LoadError::new(place(from), why)),
+        }
+    }
+
+    fn target(&mut self, from: &Path, specifier: &str, manner: Manner) -> Target {
+        let key = (from.to_owned(), specifier.to_owned(), manner);
+        if let Some(known) = self.targets.get(&key) {
+            return known.clone();
+        }
+        let target = self.found(from, specifier, manner);
+        self.targets.insert(key, target.clone());
+        target
+    }
+
+    fn found(&self, from: &Path, specifier: &str, manner: Manner) -> Target {
+        // A marker for the bundler of Next.js.
+        if specifier == "server-only" {
+            return Target::Nothing;
+        }
+        let why = match self.finder.find(from, specifier, manner) {
+            Found::File(file) => {
+                return match built_in::replacing(&file) {
+                    Some(name) => Target::BuiltIn(name.into()),
+                    None => Target::File(file),
+                };
+            }
+            Found::Nothing => return Target::Nothing,
+            Found::Node(name) => return Target::Node(name),
+            Found::Missing(why) => why,
+        };
+        if let Some(name) = built_in::standing_for(specifier) {
+            return Target::BuiltIn(name.into());
+        }
+        let path = if is_relative(specifier) {
+            from.parent().map(|directory| normal(&directory.join(specifier)))
+        } else {
+            // By a TypeScript path, or by the name of a package in the same repository.
+            let stem = specifier.rsplit_once("_generated/").map(|(_, stem)| stem);
+            stem.map(|stem| self.functions.join("_generated").join(stem))
+        };
+        match path.filter(|path| generated(path).is_some()) {
+            Some(path) => Target::Generated(path),
+            None => Target::Missing(why),
+        }
+    }
+}
+
+impl Resolver for Graph {
+    fn resolve<'js>(
+        &mut self,
+        _: &Ctx<'js>,
+        base: &str,
+        name: &str,
+        _: Option<ImportAttributes<'js>>,
+    ) -> rquickjs::Result<String> {
+        let mut reached = self.0.borrow_mut();
+        match reached.import(base, name) {
+            Ok(found) => Ok(found.to_string()),
+            Err(error) => {
+                let message = error.to_string();
+                reached.error.get_or_insert(error);
+                Err(Error::new_resolving_message(base, name, message))
+            }
+        }
+    }
+}
+
+impl Loader for Graph {
+    fn load<'js>(
+        &mut self,
+        ctx: &Ctx<'js>,
+        name: &str,
+        _: Option<ImportAttributes<'js>>,
+    ) -> rquickjs::Result<Module<'js, Declared>> {
+        // Declaring a module loads its imports, by this function again.
+        let bytecode = self.0.borrow().modules.compiled.get(name).cloned();
+        match bytecode.or_else(|| built_in::bytecode(name).cloned()) {
+            Some(bytecode) => bytecode.declare(ctx),
+            None => Err(Error::new_loading(name)),
+        }
+    }
+}
