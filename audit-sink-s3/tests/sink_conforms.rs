@@ -6,78 +6,235 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use audit_core::testing::StoredRecord;
 use audit_core::testing::conformance::{self, Destination};
-use audit_core::{AuditSink, Durability, async_trait};
-use audit_sink_s3::{Bucket, Compression, JournalSettings, S3Sink, Settings};
-use object_store::memory::InMemory;
-use s3_testserver::S3TestServer;
-use support::Checker;
+use audit_core::{AuditSink, Batch, Durability, Receipt, SinkError, async_trait};
+use audit_sink_s3::layout::{Compression, ObjectKey};
+use audit_sink_s3::{Bucket, JournalSettings, S3Sink, Settings};
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutPayload};
+use s3_testserver::{ErrorAnswer, Fault, S3TestServer, StoredObject};
+use support::gated_store::{Gate, GatedStore};
+use support::{Checker, Objects, TIME_MS, batch};
 
-fn settings(compression: Compression) -> Settings {
-    Settings { compression, linger_ms: 2, ..Settings::default() }
+async fn open(bucket: Bucket, compression: Compression) -> S3Sink {
+    // One object is sent at a time: while the bucket does not answer, the next one is not sent.
+    let settings = Settings {
+        compression,
+        linger_ms: 2,
+        max_in_flight: 1,
+        retry_base_ms: 1,
+        retry_cap_ms: 8,
+        blocked_retry_cap_ms: 8,
+        ..Settings::default()
+    };
+    S3Sink::builder(bucket).with_settings(settings).open().await.unwrap()
 }
 
-async fn open(bucket: Bucket, compression: Compression) -> Arc<dyn AuditSink> {
-    Arc::new(S3Sink::builder(bucket).with_settings(settings(compression)).open().await.unwrap())
+/// The sink that was opened last, and the objects that somebody else wrote under its keys.
+#[derive(Default)]
+struct Opened {
+    sink: Mutex<Option<Arc<S3Sink>>>,
+    foreign: Mutex<BTreeSet<String>>,
+    checker: Checker,
 }
 
-struct Memory(Arc<InMemory>, Compression, Checker);
+const FOREIGN: &str = "not an object of the sink";
+
+impl Opened {
+    fn set(&self, sink: S3Sink) -> Arc<S3Sink> {
+        let sink = Arc::new(sink);
+        *self.sink.lock().unwrap() = Some(Arc::clone(&sink));
+        sink
+    }
+
+    fn sink(&self) -> Arc<S3Sink> {
+        self.sink.lock().unwrap().clone().unwrap()
+    }
+
+    /// The key under which the suite's next batch belongs: the one before it has two records. What
+    /// stands there is foreign from now on.
+    fn foreign_key(&self, compression: Compression) -> String {
+        let key = ObjectKey::new(TIME_MS, self.sink().stream(), 2, compression).to_string();
+        self.foreign.lock().unwrap().insert(key.clone());
+        key
+    }
+
+    fn records(&self, prefix: &str, mut objects: Objects) -> Vec<StoredRecord> {
+        for key in &*self.foreign.lock().unwrap() {
+            let foreign = objects.remove(&format!("{prefix}{key}")).unwrap();
+            assert_eq!(foreign.bytes, FOREIGN, "a foreign object is left alone");
+        }
+        self.checker.check(prefix, &objects).unwrap()
+    }
+}
+
+/// In a store whose requests wait, while time passes as fast as it can.
+struct Memory {
+    store: Arc<GatedStore>,
+    compression: Compression,
+    /// Whether time passes as fast as it can: faults last until a deadline.
+    is_paused: bool,
+    opened: Opened,
+}
+
+/// A sink whose bucket answers again when it is closed.
+struct Recovering(Arc<S3Sink>, Arc<GatedStore>);
+
+#[async_trait]
+impl AuditSink for Recovering {
+    async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
+        self.0.persist(batch).await
+    }
+
+    async fn flush(&self) -> Result<(), SinkError> {
+        self.0.flush().await
+    }
+
+    async fn close(&self) -> Result<(), SinkError> {
+        self.1.set(Gate::Open);
+        self.0.close().await
+    }
+}
+
+impl fmt::Display for Recovering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Recovering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 #[async_trait]
 impl Destination for Memory {
     async fn open(&self) -> Arc<dyn AuditSink> {
-        open(support::bucket_in(&self.0, "logs"), self.1).await
+        let sink = open(support::bucket_in(&self.store, "logs"), self.compression).await;
+        Arc::new(Recovering(self.opened.set(sink), Arc::clone(&self.store)))
     }
 
     async fn stored(&self) -> Vec<StoredRecord> {
-        self.2.check("logs/", &support::read_store(&*self.0).await).unwrap()
+        self.opened.records("logs/", support::read_store(&**self.store.inner()).await)
     }
 
     fn durability(&self) -> Durability {
         Durability::Delivered
     }
+
+    async fn fault(&self, number: u32) -> bool {
+        match number {
+            _ if !self.is_paused => return false,
+            // *Not persisted*: another object has its key.
+            0 => {
+                let key = self.opened.foreign_key(self.compression);
+                let path = Path::from(format!("logs/{key}"));
+                self.store.inner().put(&path, PutPayload::from(FOREIGN)).await.unwrap();
+            }
+            // *Not persisted*: it was not sent in time.
+            1 => {
+                self.store.set(Gate::Closed);
+                let (sink, puts) = (self.opened.sink(), self.store.puts());
+                tokio::spawn(async move { sink.persist(batch("under way", 1)).await });
+                self.store.arrived(puts + 1).await;
+            }
+            // *Indeterminate*: it was sent, and is answered too late.
+            2 => self.store.set(Gate::Closed),
+            3 => self.store.set(Gate::Panics),
+            _ => return false,
+        }
+        true
+    }
 }
 
-fn memory(compression: Compression) -> Memory {
-    Memory(Arc::default(), compression, Checker::default())
+fn memory(compression: Compression, is_paused: bool) -> Memory {
+    Memory { store: GatedStore::detached(), compression, is_paused, opened: Opened::default() }
 }
 
-struct Directory(tempfile::TempDir, Checker);
+struct Directory(tempfile::TempDir, Opened);
+
+impl Directory {
+    const BUCKET: &str = "made/on/demand";
+}
 
 #[async_trait]
 impl Destination for Directory {
     async fn open(&self) -> Arc<dyn AuditSink> {
-        let url = url::Url::from_directory_path(self.0.path().join("made/on/demand")).unwrap();
-        Arc::new(S3Sink::open(url.as_str(), settings(Compression::Zstd)).await.unwrap())
+        let url = url::Url::from_directory_path(self.0.path().join(Directory::BUCKET)).unwrap();
+        self.1.set(open(Bucket::open(url.as_str()).unwrap(), Compression::Zstd).await)
     }
 
     async fn stored(&self) -> Vec<StoredRecord> {
-        self.1.check("made/on/demand/", &support::read_directory(self.0.path())).unwrap()
+        let objects = support::read_directory(self.0.path());
+        self.1.records(&format!("{}/", Directory::BUCKET), objects)
     }
 
     fn durability(&self) -> Durability {
         Durability::Delivered
     }
+
+    async fn fault(&self, number: u32) -> bool {
+        if number > 0 {
+            return false;
+        }
+        let bucket = self.0.path().join(Directory::BUCKET);
+        std::fs::write(bucket.join(self.1.foreign_key(Compression::Zstd)), FOREIGN).unwrap();
+        true
+    }
 }
 
-struct Server(S3TestServer, Checker);
+/// What goes wrong with one request: the sink repeats it, whatever became of the first one.
+const FAULTS: [Fault; 8] = [
+    Fault::Refused(ErrorAnswer::SLOW_DOWN),
+    Fault::Refused(ErrorAnswer::ACCESS_DENIED),
+    Fault::Refused(ErrorAnswer::CONDITIONAL_REQUEST_CONFLICT),
+    Fault::StoredThenError(ErrorAnswer::INTERNAL_ERROR),
+    Fault::StoredThenCut,
+    Fault::CutInBody,
+    Fault::CutInResponse { after_bytes: 50 },
+    Fault::Early412,
+];
+
+/// The next PUT of the server fails in this way, if there is one of this number.
+fn fail_next_put(server: &S3TestServer, number: u32) -> bool {
+    let fault = FAULTS.get(number as usize);
+    server.faults().next_puts(fault.copied());
+    fault.is_some()
+}
+
+struct Server(S3TestServer, Opened);
 
 #[async_trait]
 impl Destination for Server {
     async fn open(&self) -> Arc<dyn AuditSink> {
-        open(support::bucket_on(&self.0, "audit/logs"), Compression::Zstd).await
+        let bucket = support::bucket_on(&self.0, "audit/logs");
+        self.1.set(open(bucket, Compression::Zstd).await)
     }
 
     async fn stored(&self) -> Vec<StoredRecord> {
-        self.1.check("audit/logs/", &support::read_server(&self.0)).unwrap()
+        self.1.records("audit/logs/", support::read_server(&self.0))
     }
 
     fn durability(&self) -> Durability {
         Durability::Delivered
+    }
+
+    async fn fault(&self, number: u32) -> bool {
+        if number as usize == FAULTS.len() {
+            let key = format!("audit/logs/{}", self.1.foreign_key(Compression::Zstd));
+            let bytes = Bytes::from_static(FOREIGN.as_bytes());
+            self.0.put_object(&key, StoredObject { bytes, ..StoredObject::default() });
+            return true;
+        }
+        fail_next_put(&self.0, number)
     }
 }
 
@@ -89,7 +246,8 @@ impl Destination for Journaled {
     async fn open(&self) -> Arc<dyn AuditSink> {
         let directory = self.2.path().join(self.3.fetch_add(1, Ordering::Relaxed).to_string());
         let journal = JournalSettings { cut_after_ms: 20, ..JournalSettings::new(directory) };
-        let settings = Settings { journal: Some(journal), ..Settings::default() };
+        let settings =
+            Settings { journal: Some(journal), blocked_retry_cap_ms: 50, ..Settings::default() };
         let bucket = support::bucket_on(&self.0, "audit/logs");
         Arc::new(S3Sink::builder(bucket).with_settings(settings).open().await.unwrap())
     }
@@ -101,41 +259,49 @@ impl Destination for Journaled {
     fn durability(&self) -> Durability {
         Durability::Journaled
     }
+
+    async fn fault(&self, number: u32) -> bool {
+        fail_next_put(&self.0, number)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_journal() {
     let directory = tempfile::tempdir().unwrap();
     let server = S3TestServer::start().await;
-    conformance::run(&Journaled(server, Checker::default(), directory, AtomicU32::new(0))).await;
+    let journaled = Journaled(server, Checker::default(), directory, AtomicU32::new(0));
+    conformance::run(&journaled).await;
+    assert_eq!(journaled.0.faults().fired(), FAULTS);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn in_memory_with_zstd() {
-    conformance::run(&memory(Compression::Zstd)).await;
+    conformance::run(&memory(Compression::Zstd, true)).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn in_memory_with_gzip() {
-    conformance::run(&memory(Compression::Gzip)).await;
+    conformance::run(&memory(Compression::Gzip, true)).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn in_memory_without_compression() {
-    conformance::run(&memory(Compression::None)).await;
+    conformance::run(&memory(Compression::None, true)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_memory_on_several_threads() {
-    conformance::run(&memory(Compression::Zstd)).await;
+    conformance::run(&memory(Compression::Zstd, false)).await;
 }
 
 #[tokio::test]
 async fn in_a_directory() {
-    conformance::run(&Directory(tempfile::tempdir().unwrap(), Checker::default())).await;
+    conformance::run(&Directory(tempfile::tempdir().unwrap(), Opened::default())).await;
 }
 
 #[tokio::test]
 async fn on_a_server() {
-    conformance::run(&Server(S3TestServer::start().await, Checker::default())).await;
+    let server = Server(S3TestServer::start().await, Opened::default());
+    conformance::run(&server).await;
+    assert_eq!(server.0.faults().fired(), FAULTS);
 }
