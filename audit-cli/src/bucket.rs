@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use audit_core::UniqueId;
-pub(crate) use audit_sink_s3::ListedObject as Listed;
-use audit_sink_s3::{Bucket, Level, Listed as Found, Partition};
+use audit_sink_s3::Bucket;
+pub(crate) use audit_sink_s3::layout::ListedObject as Listed;
+use audit_sink_s3::layout::{Level, Listed as Found, Metadata, ObjectKey, Partition};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
-use object_store::ObjectStore;
 use object_store::path::Path;
+use object_store::{Attributes, ObjectStore};
 use tokio::sync::mpsc;
 
 use crate::arguments::{Common, Selection, Source};
@@ -24,22 +25,20 @@ use crate::output;
 #[derive(Debug, Clone)]
 pub(crate) struct Reader {
     bucket: Bucket,
-    /// Whether the store lists in the order of the keys. A directory does not.
-    lists_in_order: bool,
     pub(crate) parallel: usize,
     /// Whether the hosts' own records are listed and no others.
     is_system: bool,
     passed: Arc<Passed>,
 }
 
-/// Listed objects that hold no records.
+/// Listed objects that are not records, or not selected.
 #[derive(Debug, Default)]
 struct Passed {
     /// Objects of other streams.
     of_other_streams: AtomicU64,
     others: AtomicU64,
     leftovers: AtomicU64,
-    /// One of the others.
+    /// One of them.
     example: Mutex<Option<String>>,
     top: Mutex<Top>,
 }
@@ -53,7 +52,7 @@ struct Top {
     beside: Vec<String>,
 }
 
-/// Objects among the partitions that are not ours.
+/// Objects in partitions that no sink wrote.
 #[derive(Debug)]
 pub(crate) struct Others {
     pub(crate) count: u64,
@@ -100,7 +99,7 @@ impl Wanted {
     }
 }
 
-/// The most names shown of the surroundings of a place without days.
+/// The most names shown near a prefix without days.
 const NEARBY_SHOWN: usize = 8;
 
 impl Passed {
@@ -116,7 +115,7 @@ impl Passed {
     }
 }
 
-/// The most listed objects by which a partition is ahead of its reader: a page of S3.
+/// The most objects that the listing of a partition may be ahead of its reader: a page of S3.
 const PAGE: usize = 1_000;
 
 impl Reader {
@@ -131,22 +130,20 @@ impl Reader {
             }
         };
         let bucket = Bucket::open_to_read_with(&url, Duration::from_secs(seconds), on_retry)?;
-        let lists_in_order = !url.starts_with("file:");
         Ok(Reader {
             bucket,
-            lists_in_order,
             parallel: usize::from(common.parallel),
             is_system: false,
             passed: Arc::default(),
         })
     }
 
-    /// The part of the bucket in which hosts write about their streams.
+    /// The part of the bucket with hosts' records about their streams.
     pub(crate) fn system(&self) -> Reader {
         Reader { is_system: true, passed: Arc::default(), ..self.clone() }
     }
 
-    /// Where in the store an object of this key is.
+    /// The location of an object in the store.
     pub(crate) fn location(&self, key: &str) -> Path {
         self.bucket.path(key)
     }
@@ -155,13 +152,23 @@ impl Reader {
         self.bucket.store()
     }
 
+    /// The metadata of the object at `key`, of which the store returned `attributes`.
+    pub(crate) async fn metadata(
+        &self,
+        key: &ObjectKey,
+        attributes: Attributes,
+    ) -> object_store::Result<Metadata> {
+        self.bucket.metadata(key, attributes).await
+    }
+
     /// The store's own time, once it answered.
     pub(crate) fn store_time_ms(&self) -> Option<i64> {
         self.bucket.store_time_ms()
     }
 
+    /// Whether it is a directory, which is not listed in the order of the keys.
     pub(crate) fn is_directory(&self) -> bool {
-        !self.lists_in_order
+        self.bucket.is_directory()
     }
 
     /// The store's message, without XML and without the queries of URLs, which may hold signatures.
@@ -177,7 +184,7 @@ impl Reader {
     /// hours, unless their objects would not come in order.
     pub(crate) async fn partitions(&self, wanted: &Wanted) -> Result<Vec<Partition>, Failure> {
         let split = self.days(wanted).await?.into_iter().map(|day| async move {
-            if self.lists_in_order && wanted.covers(&day) {
+            if !self.is_directory() && wanted.covers(&day) {
                 return Ok(vec![day]);
             }
             self.hours(&day).await
@@ -213,8 +220,8 @@ impl Reader {
         level.map_err(|error| self.cannot_list(error))
     }
 
-    /// The objects of these partitions, of one stream if not of all, in the order of their keys
-    /// where the store lists in that order, or is a directory.
+    /// The objects of these partitions, of one stream or of all. They are in the order of their
+    /// keys if the store lists in that order or is a directory.
     pub(crate) fn objects_in(
         &self,
         partitions: Vec<Partition>,
@@ -263,7 +270,7 @@ impl Reader {
                 Err(error) => Some(Err(reader.cannot_list(error))),
             })
         });
-        if self.lists_in_order {
+        if !self.is_directory() {
             return listed.left_stream();
         }
         let mut objects: Vec<_> = listed.collect().await;
@@ -279,7 +286,7 @@ impl Reader {
         Some(Others { count, leftovers: leftovers.load(Ordering::Relaxed), example })
     }
 
-    /// Why no object was found, as far as that can be told.
+    /// Why no object was found, as far as it is known.
     pub(crate) async fn why_nothing(&self, wanted: &Wanted) -> String {
         let of_other_streams = self.passed.of_other_streams.load(Ordering::Relaxed);
         if let (Some(stream), 1..) = (wanted.stream, of_other_streams) {
@@ -325,7 +332,7 @@ impl Reader {
     }
 }
 
-/// A URL unchanged, a path as the URL of a directory.
+/// A URL unchanged, or the URL of a directory.
 pub(crate) fn to_url(bucket: &str) -> Result<String, Failure> {
     if bucket.contains("://") {
         return Ok(bucket.to_owned());

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use audit_sink_s3::{ObjectKey, Partition};
+use audit_sink_s3::layout::{ObjectKey, Partition};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
@@ -29,11 +29,11 @@ const BUSY_LOOKS: u32 = 150;
 /// local time.
 const DIRECTORY_STEPS: u64 = 32;
 
-/// Days this near to now are visited as often as all others together.
+/// Days this near to now are visited as often as all other days together.
 const NEAR_MS: i64 = 3 * DAY_MS;
 
-/// How far an object's time may lie before the walk found it: the skew of a store's clock that
-/// signed requests allow, or in a directory the time between writing a file and naming it.
+/// How old an object may be when the walk finds it: the clock skew that signed requests allow, or
+/// in a directory the time between writing a file and naming it.
 const STORE_SKEW_MS: i64 = 15 * 60 * 1_000;
 const DIRECTORY_SKEW_MS: i64 = 60 * 1_000;
 
@@ -52,7 +52,8 @@ pub(crate) struct Follow {
     since_ms: i64,
     /// The objects under the last hours at the last poll.
     recent: HashSet<ObjectKey>,
-    /// The yielded and the initial objects, with their times. None is older than `since_ms`.
+    /// The initial objects and those already yielded, with their times. None is older than
+    /// `since_ms`.
     known: HashMap<ObjectKey, i64>,
     busy: VecDeque<(Partition, u32)>,
     /// Over the near days, and over the others.

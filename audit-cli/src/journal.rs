@@ -8,8 +8,9 @@ use audit_journal::{
     JournalBatch, JournalDelivered, JournalDelivering, JournalErrorKind, JournalReader,
     JournalRecords, JournalState, JournalStream, OrphanedJournal, Plan, PlannedObject,
 };
+use audit_sink_s3::layout::ObjectKey;
 use audit_sink_s3::rescue::{self, ForeignObject, GoneRecords, JournalRedelivered};
-use audit_sink_s3::{Bucket, ObjectKey, Settings};
+use audit_sink_s3::{Bucket, Settings};
 use serde::Serialize;
 use tokio::time::Instant;
 

@@ -1,18 +1,18 @@
-//! The lines of one object.
+//! Reading the lines of an object.
 
 use std::borrow::Cow;
 
-use audit_sink_s3::{DecodeError, DecodedLines, LineDecoder, ObjectMetadata};
+use audit_sink_s3::layout::{DecodeError, DecodedLines, LineDecoder, ObjectMetadata};
 use bytes::Bytes;
-use futures::StreamExt;
-use object_store::{GetOptions, ObjectStore};
+use futures::{Stream, StreamExt};
+use object_store::{GetOptions, GetResult, ObjectStore};
 use tokio::sync::mpsc;
 
 use crate::bucket::{Listed, Reader};
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// An object that was read to its end.
+/// The content of an object that was read to its end.
 #[derive(Debug)]
 pub(crate) struct Content {
     /// The count, size and hash of its lines.
@@ -23,7 +23,7 @@ pub(crate) struct Content {
     pub(crate) invalid: Option<InvalidLines>,
 }
 
-/// Lines that are not JSON objects. No sink writes such.
+/// Lines that are not JSON objects, which no sink writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InvalidLines {
     /// The number of the first of them, from 1.
@@ -72,7 +72,7 @@ fn no_record(line: &[u8]) -> Option<Cow<'static, str>> {
     }
     let error = serde_json::from_str::<serde::de::IgnoredAny>(text).err()?;
     let why = error.to_string();
-    // The parser saw this one line.
+    // The parser saw only this line.
     let why = why.split(" at line ").next().unwrap_or(&why);
     Some(format!("is no JSON object: {why} near byte {}", error.column()).into())
 }
@@ -106,7 +106,7 @@ pub(crate) enum ReadError {
     Refused(String),
     /// The store did not answer.
     Store(String),
-    /// The reader has gone.
+    /// The reader is gone.
     Unwanted,
 }
 
@@ -120,7 +120,7 @@ impl From<DecodeError> for ReadError {
 }
 
 impl ReadError {
-    /// What went wrong, or what was refused before.
+    /// The message, or that of an earlier refusal.
     pub(crate) fn said(self, refused: Option<String>) -> String {
         refused.unwrap_or(match self {
             ReadError::Damaged(said) | ReadError::Refused(said) | ReadError::Store(said) => said,
@@ -143,15 +143,15 @@ impl ReadError {
     }
 }
 
-/// Objects that the store refused. One that is archived, or encrypted with another key, must not
-/// hide those after it.
+/// Objects that the store refused. An archived object, or one encrypted with another key, must not
+/// hide the objects after it.
 #[derive(Debug, Default)]
 pub(crate) struct Refused {
     count: u64,
     in_a_row: u64,
 }
 
-/// With this many refusals in a row the store refuses everything.
+/// After this many refusals in a row, the store is taken to refuse everything.
 const MAX_REFUSED_IN_A_ROW: u64 = 10;
 
 impl Refused {
@@ -223,10 +223,21 @@ pub(crate) fn ended_well(
     Ok(wrong.is_none())
 }
 
-/// Objects up to this many bytes are read whole, since each piece of a file costs a thread's time.
-pub(crate) const WHOLE_BYTES: u64 = 1 << 20;
+/// Objects up to this many bytes are read whole, since each chunk of a file is read by a thread.
+const WHOLE_BYTES: u64 = 1 << 20;
 
-/// The bytes of an object that are decoded before the results are passed on.
+/// The bytes of an object, as they come.
+pub(crate) async fn chunks(
+    found: GetResult,
+) -> impl Stream<Item = object_store::Result<Bytes>> + Send + Unpin {
+    if found.meta.size <= WHOLE_BYTES {
+        futures::stream::iter([found.bytes().await]).left_stream()
+    } else {
+        found.into_stream().right_stream()
+    }
+}
+
+/// How many bytes of an object are decoded before results are passed on.
 pub(crate) const PIECE_BYTES: usize = 16 << 10;
 
 /// The size of a chunk, in bytes.
@@ -236,7 +247,7 @@ const CHUNK_BYTES: usize = 128 << 10;
 #[derive(Debug, Default)]
 pub(crate) struct Chunk {
     pub(crate) bytes: Vec<u8>,
-    /// Where each record ends.
+    /// The end of each record.
     pub(crate) ends: Vec<usize>,
 }
 
@@ -255,8 +266,8 @@ pub(crate) enum Read {
     Ended(Box<Listed>, Result<Content, ReadError>),
 }
 
-/// Reads an object. `take` gets each record, with its number, and writes output to the chunk, which
-/// is sent when it is large enough. Without a `sender`, `take` keeps what it needs itself.
+/// Reads an object. `take` is called with each record and its number, and writes output to the
+/// chunk, which is sent once it is large enough. Without a `sender`, `take` keeps its own results.
 pub(crate) async fn read(
     reader: &Reader,
     object: &Listed,
@@ -272,13 +283,9 @@ pub(crate) async fn read(
     let mut sequence = first_sequence;
     let mut invalid: Option<InvalidLines> = None;
     let mut chunk = Chunk::default();
-    let mut pieces = if found.meta.size <= WHOLE_BYTES {
-        futures::stream::iter([found.bytes().await]).left_stream()
-    } else {
-        found.into_stream().right_stream()
-    };
-    while let Some(bytes) = pieces.next().await {
-        let bytes: Bytes = bytes.map_err(failed)?;
+    let mut chunks = chunks(found).await;
+    while let Some(bytes) = chunks.next().await {
+        let bytes = bytes.map_err(failed)?;
         for piece in bytes.chunks(PIECE_BYTES) {
             decoder.push(piece, |line| {
                 match no_record(line) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use audit_sink_s3::{ObjectKey, Partition};
+use audit_sink_s3::layout::{ObjectKey, Partition};
 
 use crate::arguments::Common;
 
@@ -14,7 +14,7 @@ use crate::arguments::Common;
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
-    /// Of so many steps.
+    /// A bar of this many steps.
     pub(crate) fn new(common: &Common, steps: u64) -> Progress {
         let hidden = common.quiet || !std::io::stderr().is_terminal();
         let target = if hidden {
@@ -40,7 +40,7 @@ impl Progress {
     }
 }
 
-/// Progress through partitions, which come in order.
+/// Progress through partitions, which are read in order.
 #[derive(Debug)]
 pub(crate) struct PartitionProgress {
     progress: Progress,

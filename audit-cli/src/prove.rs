@@ -1,11 +1,11 @@
-//! `audit prove`: files by which anybody who has a host's public key can check a record.
+//! `audit prove`: files with which anyone who has a host's public key can check a record.
 
 use std::ops::Range;
 use std::path::Path;
 
 use audit_core::UniqueId;
 use audit_evidence::{ObjectHead, Proof, Salts};
-use audit_sink_s3::LineDecoder;
+use audit_sink_s3::layout::LineDecoder;
 use futures::StreamExt;
 use object_store::{GetOptions, ObjectStore};
 use serde::Serialize;
@@ -22,10 +22,9 @@ use crate::progress::PartitionProgress;
 use crate::query::Pointer;
 use crate::units::HOUR_MS;
 use crate::verify::inventory::{Entry, Inventory};
-use crate::verify::look::metadata;
 
-/// A stream's objects are filed under the hours from its opening on, for a day at most; and an
-/// hour on either side, for clocks.
+/// A stream's objects are filed under the hours after its opening, for at most a day, with an hour
+/// on either side for clock skew.
 const HOURS: Range<i64> = -1..27;
 
 #[derive(Serialize)]
@@ -94,7 +93,7 @@ async fn find(
 ) -> Result<Entry, Failure> {
     let opened = i64::try_from(stream.time_ms()).unwrap_or(i64::MAX);
     let at = |hours: i64| opened.saturating_add(hours * HOUR_MS);
-    // What was filed elsewhere, by a host whose clock was wrong, is found too.
+    // A host whose clock was wrong files records elsewhere: they are found by the second search.
     for times_ms in [at(HOURS.start)..at(HOURS.end), i64::MIN..i64::MAX] {
         let wanted = Wanted { times_ms, stream: Some(stream) };
         let inventory = Inventory::list(reader, &wanted, common).await?;
@@ -110,26 +109,28 @@ async fn find(
     Err(Failure::new(format!("no object holds record {sequence} of stream {stream}")))
 }
 
-/// What an object says, and its body unless that is not wanted.
+/// An object's evidence, and the object itself unless `alone`.
 async fn head(
     reader: &Reader,
     stream: UniqueId,
     entry: &Entry,
     alone: bool,
 ) -> Result<(ObjectHead, object_store::GetResult), Failure> {
-    let name = entry.key(stream).to_string();
-    let failed =
-        |error: ReadError| Failure::new(format!("cannot read {name}")).because(error.said(None));
+    let key = entry.key(stream);
+    let name = key.to_string();
+    let failed = |error: object_store::Error| {
+        let said = ReadError::of(reader, &error).said(None);
+        Failure::new(format!("cannot read {name}")).because(said)
+    };
     let options = GetOptions::new().with_head(alone);
-    let found = reader.store().get_opts(&reader.location(&name), options).await;
-    let found = found.map_err(|error| failed(ReadError::of(reader, &error)))?;
-    let metadata = metadata(reader, &name, found.attributes.clone()).await.map_err(failed)?;
+    let found = reader.store().get_opts(&reader.location(&name), options).await.map_err(failed)?;
+    let metadata = reader.metadata(&key, found.attributes.clone()).await.map_err(failed)?;
     let head = ObjectHead::from_metadata(&stream.to_string(), |name| metadata.get(name))
         .map_err(|error| Failure::new(format!("{name} proves nothing")).because(error))?;
     Ok((head, found))
 }
 
-/// Proves records of one object, and gives their lines.
+/// Proves records of one object, and returns their lines.
 async fn prove(
     reader: &Reader,
     stream: UniqueId,
@@ -190,7 +191,7 @@ async fn of_execution(
                 Ok(object) => scan(&reader, &object, &execution).await.map(|found| (object, found)),
                 Err(failure) => Err(failure),
             };
-            // The reader may have gone.
+            // The reader may be gone.
             let _ = sender.send(scanned).await;
         }
     };

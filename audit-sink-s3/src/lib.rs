@@ -23,10 +23,7 @@
 //! - [`rescue`]: the delivery of a journal whose host is gone.
 //! - [`Health`]: how it is doing, and why. The same goes to the `metrics` facade, under names that
 //!   begin with `audit_`.
-//! - [`ObjectKey`], [`ObjectMetadata`], [`Compression`]: how objects are called, what they say
-//!   about themselves, and how they are written. Readers use them too, with [`Partition`] for what
-//!   need not be listed, [`Listed`] for what is there, and [`LineDecoder`] for what is in an
-//!   object.
+//! - [`layout`]: the keys, metadata and lines of objects, for programs that read a bucket.
 //!
 //! It rests on `audit-core` and `audit-journal`. Hosts open a sink and hand it to their runtime.
 //!
@@ -34,7 +31,8 @@
 //!
 //! ```
 //! use audit_core::{AuditSink, Batch, Durability};
-//! use audit_sink_s3::{Compression, ObjectKey, S3Sink, Settings};
+//! use audit_sink_s3::layout::{Compression, ObjectKey};
+//! use audit_sink_s3::{S3Sink, Settings};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -63,8 +61,8 @@
 //! `<prefix>/dt=YYYY-MM-DD/hour=HH/<stream>-<first sequence>.ndjson.zst`, day and hour in UTC of
 //! the first record: Hive partitions that Athena, Trino, Spark and DuckDB read as they are. In the
 //! object's metadata stand `lastsequence`, `count`, `sha256` (of the uncompressed lines) and
-//! `format` ([`FORMAT_VERSION`]); a directory keeps no metadata. Beside them lies one small object,
-//! `_audit/probe`, which engines skip for its underscore.
+//! `format` ([`FORMAT_VERSION`](layout::FORMAT_VERSION)); a directory keeps no metadata. Beside
+//! them lies one small object, `_audit/probe`, which engines skip for its underscore.
 //!
 //! # How a batch is delivered
 //!
@@ -160,9 +158,9 @@
 //!
 //! On `file://` a receipt means synced, file and directories; both are for their owner alone. An
 //! object is written under `_audit/unfinished/` until it has its name; opening the directory
-//! removes what writers that died left there ([`is_leftover`]). An error of a sync is retried like
-//! any other, though the operating system may then claim a success that is none; a directory is for
-//! development and for file systems that do not fail.
+//! removes what writers that died left there ([`is_leftover`](layout::is_leftover)). An error of a
+//! sync is retried like any other, though the operating system may then claim a success that is
+//! none; a directory is for development and for file systems that do not fail.
 
 #[cfg(feature = "bench_internals")]
 #[doc(hidden)]
@@ -172,6 +170,7 @@ mod destination;
 mod direct;
 mod error;
 mod evidence;
+pub mod layout;
 mod object;
 pub mod rescue;
 #[cfg(test)]
@@ -187,12 +186,11 @@ pub use audit_journal::{InvalidSettings, JournalSettings};
 // Shared with the journal.
 pub(crate) use audit_journal::shared::{bounds, executor, one_line, panic, take_once};
 pub use bucket::Bucket;
-pub use bucket::listing::{Level, Listed, ListedObject};
 pub use bucket::response::{describe, status};
 pub use error::{OpenError, OpenErrorKind};
 pub use evidence::settings::EvidenceSettings;
-pub use object::decode::{DecodeError, DecodedLines, LineDecoder};
-pub use object::encode::{Compression, FORMAT_VERSION, ObjectMetadata};
-pub use object::key::{InvalidKey, InvalidPartition, ObjectKey, Partition, is_leftover};
+pub use object::encode::Compression;
+pub(crate) use object::encode::ObjectMetadata;
+pub(crate) use object::key::{ObjectKey, Partition, is_leftover};
 pub use settings::Settings;
 pub use sink::{S3Sink, S3SinkBuilder};

@@ -159,8 +159,8 @@ impl S3SinkBuilder {
         })?;
         let evidence = match settings.evidence.clone() {
             None => None,
-            // The journal does not keep a stream's key and frontier: after a crash, two histories of
-            // one stream could be signed.
+            // The journal does not keep a stream's key and frontier: after a crash, two histories
+            // of one stream could be signed.
             Some(_) if settings.journal.is_some() => {
                 return Err(OpenError::configuration(
                     "evidence is not written by way of a journal yet: leave out one of the two",

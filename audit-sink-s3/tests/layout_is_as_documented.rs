@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use audit_core::testing::{ManualClock, SeededRandom};
 use audit_core::{AuditSink, Batch, Durability, Place, UniqueId};
-use audit_sink_s3::{Compression, ObjectKey, ObjectMetadata, S3Sink, Settings};
+use audit_sink_s3::layout::{Compression, ObjectKey, ObjectMetadata};
+use audit_sink_s3::{S3Sink, Settings};
 use s3_testserver::S3TestServer;
 use support::{batch, bucket_on, check, read_server};
 

@@ -10,11 +10,11 @@ use crate::output::Output;
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
     Ok,
-    /// It works, and could be safer.
+    /// It works, but could be safer.
     Warning,
     /// Something that must work does not, or something works that must not.
     Problem,
-    /// It could not be tried, or does not apply here.
+    /// It could not be checked, or does not apply.
     Unknown,
 }
 

@@ -2,6 +2,7 @@
 
 use audit_core::{SystemClock, SystemRandom, UniqueId};
 use audit_sink_s3::Bucket;
+use audit_sink_s3::layout::SYSTEM_PREFIX;
 use object_store::path::Path;
 use object_store::{Error, GetOptions, ObjectStore};
 
@@ -25,20 +26,20 @@ pub(super) struct Examination {
     pub(super) wire: Option<Wire>,
     pub(super) role: Role,
     pub(super) permissions: &'static Permissions,
-    /// Of this examination alone.
+    /// The object that this examination writes.
     pub(super) path: Path,
     pub(super) checks: Vec<Check>,
     pub(super) progress: Progress,
 }
 
-/// How many checks there are at most, for the progress.
+/// The most checks that there can be, for the progress bar.
 const CHECKS: u64 = 14;
 
 impl Examination {
     pub(super) fn new(url: &str, role: Role, common: &Common) -> Result<Examination, Failure> {
         let is_directory = url.starts_with("file:");
-        // A directory that does not exist would be created. Nothing is retried: each request is a
-        // question.
+        // `open` would create a directory that does not exist. Nothing is retried: each request is
+        // a check.
         let bucket = if is_directory {
             Bucket::open_to_read(url, Bucket::READ_RETRY)?
         } else {
@@ -46,7 +47,7 @@ impl Examination {
         };
         let wire = if url.starts_with("s3:") { Some(Wire::open(url, &bucket)?) } else { None };
         let name = UniqueId::generate(&SystemClock, &SystemRandom);
-        let path = bucket.path(&format!("_audit/doctor/{name}"));
+        let path = bucket.path(&format!("{SYSTEM_PREFIX}doctor/{name}"));
         let progress = Progress::new(common, CHECKS);
         let permissions = Permissions::of(url);
         let checks = Vec::new();
@@ -96,12 +97,12 @@ impl Examination {
         }
     }
 
-    /// Whether the store answers, with which clock, and over which protocol.
+    /// Checks the connection, the store's clock and the protocol.
     async fn reach(&mut self) -> bool {
         let head = self.store().get_opts(&self.path, GetOptions::new().with_head(true));
         let answered = match limited(head).await {
             Ok(_) | Err(Error::NotFound { .. }) => Ok("the store answers".to_owned()),
-            // A refusal is an answer; later checks show its cause.
+            // A refusal shows that the store can be reached; later checks show its cause.
             Err(error) if is_answer(&error) => Ok("the store answers".to_owned()),
             Err(error) => Err(error),
         };

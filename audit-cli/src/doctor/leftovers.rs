@@ -1,6 +1,6 @@
 //! Leftovers of dead writers in a directory.
 
-use audit_sink_s3::{Listed, Partition};
+use audit_sink_s3::layout::{Listed, Partition};
 use futures::TryStreamExt;
 
 use super::check::Verdict;
@@ -17,9 +17,9 @@ struct Leftovers {
 impl Examination {
     /// Only directories have them: a store takes an object whole or not at all.
     ///
-    /// A sink removes what its own writers left when it opens a directory, since a lock that nobody
-    /// holds proves that the writer is dead. Files named `<key>#<digits>`, of other programs and of
-    /// earlier versions, have no lock: that their writers are dead can only be told by their age.
+    /// When a sink opens a directory, it removes what its own dead writers left, since a free lock
+    /// proves that a writer is dead. Files named `<key>#<digits>`, of other programs and earlier
+    /// versions, have no lock: only their age tells whether their writers are dead.
     pub(super) async fn leftovers(&mut self) {
         if !self.is_directory {
             return;

@@ -1,4 +1,4 @@
-//! `audit doctor`: tries, with the credentials of a host or a reader, what must work and what must
+//! `audit doctor`: checks, with the credentials of a host or a reader, what must work and what must
 //! not.
 
 mod check;

@@ -55,7 +55,7 @@ impl Examination {
     }
 
     pub(super) async fn overwrite(&mut self) {
-        // With the same bytes, so that nothing changes if it succeeds.
+        // With the same bytes, so that a success changes nothing.
         let advice = self.permissions.overwriting;
         match self.of_refusal(self.put(PutMode::Overwrite).await) {
             Refusal::Refused(_) => {
@@ -170,10 +170,10 @@ impl Examination {
 
     pub(super) async fn delete(&mut self) {
         let advice = self.permissions.deleting;
-        // A reader deletes something that does not exist: whoever may delete is allowed to all the
-        // same.
+        // A reader deletes an object that does not exist: with the permission to delete, that
+        // succeeds.
         let deleted = match &self.wire {
-            // A client may ask for several to be deleted at once, whose answer is another one.
+            // A client may send a bulk deletion, whose response is different.
             Some(wire) => of_answer(wire.delete(&self.path, None).await),
             None => self.of_refusal(limited(self.store().delete(&self.path)).await),
         };

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// How late objects came.
+/// How late objects arrived.
 #[derive(Debug, Serialize)]
 pub(super) struct Lag {
     pub(super) p50_ms: i64,
@@ -12,7 +12,7 @@ pub(super) struct Lag {
     pub(super) from: &'static str,
 }
 
-/// A histogram of durations, in buckets an eighth as wide as their values.
+/// A histogram of durations, whose buckets are an eighth as wide as their values.
 #[derive(Debug)]
 pub(super) struct Durations {
     buckets: Vec<u64>,

@@ -23,12 +23,12 @@ pub(super) enum Finding {
     SameLines { key: String, also: String },
     /// A damaged object.
     Damaged { key: String, what: String },
-    /// There was nothing to check.
+    /// There was no object to check.
     NoStreams { why: String },
 }
 
 impl Finding {
-    /// Whether it is certain that something is wrong.
+    /// Whether it certainly is a problem.
     pub(super) fn is_certain(&self) -> bool {
         match self {
             Finding::Gap { .. }

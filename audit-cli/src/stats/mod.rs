@@ -24,7 +24,7 @@ use finding::Finding;
 use seen::{Seen, look};
 use tally::Tally;
 
-/// The most possible copies that are named. All are counted.
+/// The most possible copies that are listed. All are counted.
 const SAME_LINES_SHOWN: u64 = 20;
 
 pub(crate) async fn run(
@@ -36,7 +36,8 @@ pub(crate) async fn run(
     let wanted = Wanted::new(&arguments.selection);
     let partitions = reader.partitions(&wanted).await?;
     let mut progress = PartitionProgress::new(common, partitions.clone());
-    // What hosts say about their streams comes behind the logs: it fills gaps between them.
+    // Hosts' records about their streams are read after the logs, since they fill gaps between
+    // them.
     let system = reader.system();
     let of_hosts = system.partitions(&wanted).await?;
     let objects = reader.objects_in(partitions, wanted.stream);
@@ -54,7 +55,7 @@ pub(crate) async fn run(
                 }
                 Err(failure) => Err(failure),
             };
-            // The reader may have gone.
+            // The reader may be gone.
             let _ = sender.send(looked).await;
         }
     };
@@ -65,7 +66,7 @@ pub(crate) async fn run(
     let mut report = |tally: &mut Tally, finding: Finding| {
         wrong |= finding.is_certain();
         tally.count(&finding);
-        // Hosts that repeat the same logs would fill the screen.
+        // A host that repeats the same logs would fill the screen.
         let shown = finding.is_certain() || tally.same_lines <= SAME_LINES_SHOWN;
         if shown { finding::print(&finding, output) } else { Ok(()) }
     };

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
-use audit_sink_s3::ObjectKey;
+use audit_sink_s3::layout::ObjectKey;
 
-/// The most objects that are remembered, to find copies under other streams. It bounds memory:
+/// The most objects that are remembered, to find copies under other streams: it bounds memory, at
 /// about 100 bytes each.
 const REMEMBERED: usize = 1 << 20;
 

@@ -1,30 +1,30 @@
 //! One object, read whole or by its metadata.
 
 use audit_core::Usage;
-use audit_sink_s3::ObjectMetadata;
+use audit_sink_s3::layout::ObjectMetadata;
 use object_store::{GetOptions, ObjectStore};
 
 use crate::bucket::{Listed, Reader};
 use crate::object::{ReadError, read};
 use crate::query::{Pointer, Time};
 
-/// What one object came to.
+/// The totals of one object.
 pub(super) struct Seen {
     pub(super) object: Listed,
-    /// How many lines it has: numbers of its stream.
+    /// The number of its lines, each of which has a number in its stream.
     pub(super) count: u64,
-    /// How many of them are records.
+    /// The number of its records.
     pub(super) logs: u64,
-    /// Of its lines.
+    /// The hash of its lines.
     pub(super) sha256: [u8; 32],
     /// `None` if it was not read.
     pub(super) usage: Option<Usage>,
-    /// Of its first record; `None` if it was not asked for.
+    /// The time of its first record; `None` if not requested.
     pub(super) time: Option<Time>,
     pub(super) contradiction: Option<String>,
 }
 
-/// Reads an object, or asks for its metadata.
+/// Reads an object, or only its metadata.
 pub(super) async fn look(
     reader: &Reader,
     object: &Listed,

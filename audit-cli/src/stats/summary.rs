@@ -1,4 +1,4 @@
-//! The end of `audit stats`: days, totals, how late objects came, and the verdict.
+//! The end of `audit stats`: days, totals, how late objects arrived, and the verdict.
 
 use serde::Serialize;
 
@@ -30,9 +30,9 @@ struct Summary<'a> {
     duplicates: u64,
     same_lines: u64,
     damaged: u64,
-    /// That hold no records.
+    /// Objects without records.
     other_objects: u64,
-    /// How many of them writers left that died.
+    /// How many of them are leftovers of dead writers.
     leftovers: u64,
 }
 

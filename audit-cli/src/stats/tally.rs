@@ -1,9 +1,9 @@
-//! What all objects so far came to.
+//! The totals of the objects so far.
 
 use std::collections::BTreeMap;
 
 use audit_core::UniqueId;
-use audit_sink_s3::Partition;
+use audit_sink_s3::layout::Partition;
 use serde::Serialize;
 
 use super::durations::{Durations, Lag};
@@ -16,10 +16,10 @@ use crate::ranges::Ranges;
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Totals {
     pub(super) objects: u64,
-    /// As they are stored.
+    /// As stored.
     pub(super) stored_bytes: u64,
     pub(super) logs: u64,
-    /// Of the logs, without line feeds. With `--heads` not known.
+    /// The size of the logs without line feeds. Unknown with `--heads`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,7 +38,7 @@ impl Totals {
     }
 }
 
-/// What all objects so far came to.
+/// The totals of the objects so far.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) totals: Totals,
@@ -47,7 +47,7 @@ pub(super) struct Tally {
     pub(super) remembered: Remembered,
     pub(super) lag: Durations,
     pub(super) lag_from_records: bool,
-    /// Objects in whose first record no time was found.
+    /// Objects whose first record has no time.
     pub(super) untimed: u64,
     pub(super) last_arrival_ms: Option<i64>,
     pub(super) gaps: u64,
@@ -67,8 +67,8 @@ impl Tally {
         self.totals.add(seen);
         self.days.entry(Partition::day_of(key.hour_ms())).or_default().add(seen);
         self.last_arrival_ms = self.last_arrival_ms.max(Some(object.modified_ms));
-        // Of an object whose first record's time is not known, only what came after its hour is
-        // certainly late.
+        // If the time of the first record is unknown, only an arrival after its hour is certainly
+        // late.
         let from = time_ms.unwrap_or(key.partition().end_ms());
         self.lag_from_records |= time_ms.is_some();
         self.lag.add((object.modified_ms - from).max(0));
@@ -93,18 +93,18 @@ impl Tally {
         findings
     }
 
-    /// An object with what a host says about its stream: its numbers are no gap.
+    /// Adds an object with a host's records about its stream: its numbers are not a gap.
     pub(super) fn add_system(&mut self, seen: &Seen) {
         let (key, count) = (seen.object.key, seen.count);
         let records = key.first_sequence()..key.first_sequence().saturating_add(count);
-        // Of a stream without other records nothing is counted.
+        // A stream without other records is not counted.
         if let Some(ranges) = self.streams.get_mut(&key.stream()) {
             ranges.add(records);
         }
     }
 
-    /// What is missing, once all was seen. `from_the_beginning` says whether the first records of
-    /// each stream must be there.
+    /// The missing records, once all objects were added. `from_the_beginning` says whether the
+    /// first records of each stream must be there.
     pub(super) fn gaps(&self, from_the_beginning: bool) -> Vec<Finding> {
         let mut findings = Vec::new();
         for (stream, ranges) in &self.streams {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use audit_core::UniqueId;
-use audit_sink_s3::{Compression, ObjectKey};
+use audit_sink_s3::layout::{Compression, ObjectKey};
 use futures::StreamExt;
 
 use crate::arguments::Common;

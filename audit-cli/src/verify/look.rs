@@ -1,16 +1,15 @@
 //! One object of a stream, checked by itself.
 
 use audit_core::UniqueId;
-use audit_evidence::{CheckedObject, LineCheck, Sidecar, Trust};
-use audit_sink_s3::{Compression, LineDecoder};
-use bytes::Bytes;
+use audit_evidence::{CheckedObject, LineCheck, Trust};
+use audit_sink_s3::layout::{Compression, LineDecoder};
 use futures::StreamExt;
-use object_store::{Attribute, Attributes, GetOptions, GetResult, ObjectStore};
+use object_store::{GetOptions, GetResult, ObjectStore};
 
 use super::inventory::Entry;
 use crate::bucket::Reader;
 use crate::failure::Failure;
-use crate::object::{PIECE_BYTES, ReadError, WHOLE_BYTES};
+use crate::object::{PIECE_BYTES, ReadError, chunks};
 
 /// An object that stands.
 #[derive(Debug)]
@@ -20,47 +19,6 @@ pub(super) struct Looked {
     pub(super) bytes: u64,
     /// Why its lines were not read, if they should have been.
     pub(super) refused: Option<String>,
-}
-
-/// What an object says of itself.
-pub(crate) enum Metadata {
-    Attributes(Attributes),
-    /// In a directory.
-    Sidecar(Option<Sidecar>),
-}
-
-impl Metadata {
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        match self {
-            Metadata::Attributes(attributes) => {
-                let name = Attribute::Metadata(name.to_owned().into());
-                attributes.get(&name).map(AsRef::as_ref)
-            }
-            Metadata::Sidecar(sidecar) => sidecar.as_ref()?.get(name),
-        }
-    }
-}
-
-/// The metadata of the object of this name, of which the store gave these attributes.
-pub(crate) async fn metadata(
-    reader: &Reader,
-    name: &str,
-    attributes: Attributes,
-) -> Result<Metadata, ReadError> {
-    if !reader.is_directory() {
-        return Ok(Metadata::Attributes(attributes));
-    }
-    let location = reader.location(&Sidecar::key_of(name));
-    let found = match reader.store().get_opts(&location, GetOptions::new()).await {
-        Ok(found) if found.meta.size <= Sidecar::MAX_BYTES => found.bytes().await,
-        Ok(_too_long) => return Ok(Metadata::Sidecar(None)),
-        Err(error) => Err(error),
-    };
-    match found {
-        Ok(bytes) => Ok(Metadata::Sidecar(Sidecar::parse(&bytes))),
-        Err(object_store::Error::NotFound { .. }) => Ok(Metadata::Sidecar(None)),
-        Err(error) => Err(ReadError::of(reader, &error)),
-    }
 }
 
 /// Checks an object. `None` if it was removed since it was listed.
@@ -99,8 +57,8 @@ pub(super) async fn look(
         Err(error) => return Err(failed(error.said(refused))),
     };
     let bytes = found.meta.size;
-    let metadata = metadata(reader, &name, found.attributes.clone()).await;
-    let metadata = metadata.map_err(|error| failed(error.said(None)))?;
+    let metadata = reader.metadata(&key, found.attributes.clone()).await;
+    let metadata = metadata.map_err(|error| failed(ReadError::of(reader, &error).said(None)))?;
     let head = CheckedObject::head(trust, &name, &stream.to_string(), entry.first, |name| {
         metadata.get(name)
     });
@@ -119,13 +77,9 @@ async fn read_lines(
     mut check: LineCheck,
 ) -> Result<CheckedObject, ReadError> {
     let mut decoder = LineDecoder::new(compression);
-    let mut pieces = if found.meta.size <= WHOLE_BYTES {
-        futures::stream::iter([found.bytes().await]).left_stream()
-    } else {
-        found.into_stream().right_stream()
-    };
-    while let Some(bytes) = pieces.next().await {
-        let bytes: Bytes = bytes.map_err(|error| ReadError::of(reader, &error))?;
+    let mut chunks = chunks(found).await;
+    while let Some(bytes) = chunks.next().await {
+        let bytes = bytes.map_err(|error| ReadError::of(reader, &error))?;
         for piece in bytes.chunks(PIECE_BYTES) {
             if decoder.push(piece, |line| check.push(line)).is_err() {
                 return Ok(check.damaged());

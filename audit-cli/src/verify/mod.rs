@@ -2,7 +2,7 @@
 //! alone.
 
 pub(crate) mod inventory;
-pub(crate) mod look;
+mod look;
 mod receipts;
 mod summary;
 mod witnesses;

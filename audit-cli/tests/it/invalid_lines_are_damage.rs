@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use audit_core::UniqueId;
-use audit_sink_s3::{Compression, ObjectKey};
+use audit_sink_s3::layout::{Compression, ObjectKey};
 use s3_testserver::{Fault, RequestInfo, S3TestServer};
 use serde_json::json;
 

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use audit_core::UniqueId;
-use audit_sink_s3::{Bucket, ObjectKey};
+use audit_sink_s3::Bucket;
+use audit_sink_s3::layout::ObjectKey;
 use s3_testserver::S3TestServer;
 use serde_json::{Value, json};
 

@@ -11,7 +11,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 use tokio::sync::mpsc;
 
-use crate::object::key::SYSTEM;
+use crate::object::key::SYSTEM_PREFIX;
 use crate::{Bucket, ObjectKey, Partition, is_leftover};
 
 /// Something that stands in a partition.
@@ -24,7 +24,7 @@ pub enum Listed {
     Other {
         /// Its key or path, as far as it is text.
         name: String,
-        /// Whether a writer that died [left](crate::is_leftover) it.
+        /// Whether a writer that died [left](crate::layout::is_leftover) it.
         is_leftover: bool,
     },
 }
@@ -68,7 +68,7 @@ impl Bucket {
     ///
     /// When the store does not list it.
     pub async fn system_level(&self, day: Option<&Partition>) -> object_store::Result<Level> {
-        self.level_below(SYSTEM, day).await
+        self.level_below(SYSTEM_PREFIX, day).await
     }
 
     async fn level_below(
@@ -112,7 +112,7 @@ impl Bucket {
         &self,
         partition: &Partition,
     ) -> BoxStream<'static, object_store::Result<Listed>> {
-        self.list_below(SYSTEM, partition)
+        self.list_below(SYSTEM_PREFIX, partition)
     }
 
     fn list_below(

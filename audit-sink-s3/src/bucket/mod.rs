@@ -96,6 +96,11 @@ impl Bucket {
         Some(time_ms).filter(|time_ms| *time_ms > 0)
     }
 
+    /// Whether it is a directory of this host: it keeps no attributes, and is not listed in order.
+    pub fn is_directory(&self) -> bool {
+        self.directory.is_some()
+    }
+
     /// Where it is, if it is a directory of this host.
     pub(crate) fn as_directory(&self) -> Option<&std::path::Path> {
         self.directory.as_deref()

@@ -144,7 +144,7 @@ async fn evidence_stands_beside_objects_in_a_directory() {
 
 #[tokio::test]
 async fn system_objects_are_listed_by_themselves() {
-    use crate::{Listed, ListedObject, ObjectKey, Partition};
+    use crate::layout::{Listed, ListedObject, ObjectKey, Partition};
     use futures::TryStreamExt;
 
     let root = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! What a sink needs in order to write evidence: the host's key, the streams' keys, and what it says
-//! about its streams.
+//! What a sink needs in order to write evidence: the host's key, the streams' keys, and what it
+//! says about its streams.
 
 mod host_key;
 pub(crate) mod settings;

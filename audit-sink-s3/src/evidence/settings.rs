@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds::{InvalidSettings, MAX_TIME_MS, within};
 
-/// How a sink writes evidence: with it, whoever has the host's public key can prove what was logged.
-/// Plain values, without anything secret; the key itself is in a file or in the environment.
+/// How a sink writes evidence: with it, whoever has the host's public key can prove what was
+/// logged. Plain values, without anything secret; the key itself is in a file or in the
+/// environment.
 ///
 /// In a settings file every member but `name` may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

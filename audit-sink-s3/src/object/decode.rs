@@ -18,7 +18,7 @@ use crate::{Compression, ObjectMetadata};
 /// error and never fewer or more lines.
 ///
 /// ```
-/// use audit_sink_s3::{Compression, LineDecoder};
+/// use audit_sink_s3::layout::{Compression, LineDecoder};
 ///
 /// let mut decoder = LineDecoder::new(Compression::None);
 /// let mut lines = Vec::new();
@@ -27,7 +27,7 @@ use crate::{Compression, ObjectMetadata};
 /// }
 /// assert_eq!(decoder.finish()?.count, 2);
 /// assert_eq!(lines, [b"{\"a\":1}", b"{\"a\":2}"]);
-/// # Ok::<(), audit_sink_s3::DecodeError>(())
+/// # Ok::<(), audit_sink_s3::layout::DecodeError>(())
 /// ```
 pub struct LineDecoder {
     decompressor: Decompressor,

@@ -93,8 +93,9 @@ impl ObjectKey {
     }
 }
 
-/// The directory of what is the engine's own, below the prefix.
-pub(crate) const SYSTEM: &str = "_audit/";
+/// Below a bucket's prefix, the directory in which hosts keep what is not records: system objects,
+/// the metadata of objects in a directory, and what they check a bucket with.
+pub const SYSTEM_PREFIX: &str = "_audit/";
 
 /// What follows the number in the key of a system object.
 const SYSTEM_SUFFIX: &str = ".system";
@@ -110,7 +111,7 @@ pub(crate) const UNFINISHED: &str = "_audit/unfinished";
 /// `object_store` crate, as versions of this one did, leave `<key>#<digits>`.
 ///
 /// ```
-/// use audit_sink_s3::is_leftover;
+/// use audit_sink_s3::layout::is_leftover;
 ///
 /// let key = "dt=2023-11-14/hour=22/0000000000000000000000002D-000000000042.ndjson.zst";
 /// assert!(!is_leftover(key));
@@ -133,13 +134,13 @@ pub fn is_leftover(name: &str) -> bool {
 /// A reader lists partitions first, and then only those that it needs.
 ///
 /// ```
-/// use audit_sink_s3::Partition;
+/// use audit_sink_s3::layout::Partition;
 ///
 /// let day: Partition = "dt=2023-11-14".parse()?;
 /// let hour: Partition = "dt=2023-11-14/hour=22".parse()?;
 /// assert_eq!(hour, Partition::hour_of(1_700_000_000_000));
 /// assert!(day.begin_ms() < hour.begin_ms() && hour.end_ms() < day.end_ms());
-/// # Ok::<(), audit_sink_s3::InvalidPartition>(())
+/// # Ok::<(), audit_sink_s3::layout::InvalidPartition>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition {
@@ -233,7 +234,7 @@ impl fmt::Display for ObjectKey {
         let time = date_time(*hour);
         let (date, hour) = (time.date(), time.hour());
         if !is_data {
-            f.write_str(SYSTEM)?;
+            f.write_str(SYSTEM_PREFIX)?;
         }
         write!(f, "dt={date}/hour={hour:02}/{stream}-{first_sequence:012}")?;
         if *is_data {
@@ -271,7 +272,7 @@ impl FromStr for ObjectKey {
 
 /// Reads more than is valid; the caller compares.
 fn parse(text: &str) -> Option<ObjectKey> {
-    let (text, is_data) = match text.strip_prefix(SYSTEM) {
+    let (text, is_data) = match text.strip_prefix(SYSTEM_PREFIX) {
         Some(text) => (text, false),
         None => (text, true),
     };

@@ -27,12 +27,13 @@ use sha2::{Digest, Sha256};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
+use crate::Settings;
 use crate::bucket::put::{Put, PutOutcome, longer, request};
 use crate::bucket::response::Response;
 use crate::destination::{compression, encoding, key};
+use crate::layout::{Compression, LineDecoder, Listed, ListedObject, ObjectKey, ObjectMetadata};
 use crate::object::encode::ObjectEncoder;
 use crate::object::pieces::pieces;
-use crate::{Compression, LineDecoder, Listed, ListedObject, ObjectKey, ObjectMetadata, Settings};
 
 /// What came of delivering again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

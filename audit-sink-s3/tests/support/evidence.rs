@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use audit_evidence::{
     Alarm, BucketReport, CheckedObject, Known, Sidecar, State, StreamVerifier, Trust, VerifierKey,
 };
-use audit_sink_s3::ObjectKey;
+use audit_sink_s3::layout::ObjectKey;
 
 use super::{Objects, Stored, lines_of};
 
 /// Records that somebody has a receipt for, by stream.
 pub type Acknowledged = Vec<(String, std::ops::Range<u64>)>;
 
-/// Reads every object below `prefix` and says what is wrong, at the time `now` in milliseconds since
-/// the Unix epoch. Whatever was written is still retained.
+/// Reads every object below `prefix` and says what is wrong, at the time `now` in milliseconds
+/// since the Unix epoch. Whatever was written is still retained.
 pub fn verify(
     prefix: &str,
     objects: &Objects,

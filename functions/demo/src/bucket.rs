@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use audit_sink_s3::{Compression, LineDecoder, ObjectKey, is_leftover};
+use audit_sink_s3::layout::{Compression, LineDecoder, ObjectKey, is_leftover};
 use serde_json::Value as Json;
 
 /// One log in the bucket.
