@@ -1,0 +1,14 @@
+//! The example is what it says.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::process::Command;
+
+#[test]
+fn each_response_is_logged() {
+    let output = Command::new(env!("CARGO_BIN_EXE_example-tonic")).output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{shown}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(shown.matches("\n  {\"action\":\"notes.").count(), 4, "{shown}");
+    assert_eq!(shown.matches("\"ip\":\"127.0.0.1\"").count(), 4, "{shown}");
+    assert!(shown.contains("Err(NotFound)"), "{shown}");
+}
