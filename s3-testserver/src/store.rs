@@ -209,6 +209,29 @@ impl Store {
     }
 }
 
+/// What the responses to GET and HEAD say of an object.
+macro_rules! described {
+    ($output:ident, $entry:expr) => {
+        $output {
+            content_type: $entry.object.content_type.clone(),
+            content_encoding: $entry.object.content_encoding.clone(),
+            metadata: Some($entry.object.metadata.clone().into_iter().collect()),
+            e_tag: Some($entry.e_tag.clone()),
+            last_modified: Some($entry.last_modified.clone()),
+            version_id: $entry.version_id.clone(),
+            object_lock_mode: $entry
+                .retention
+                .as_ref()
+                .map(|(mode, _)| ObjectLockMode::from_static(mode.name())),
+            object_lock_retain_until_date: $entry
+                .retention
+                .as_ref()
+                .map(|(_, until)| until.clone()),
+            ..Default::default()
+        }
+    };
+}
+
 #[async_trait::async_trait]
 impl S3 for Store {
     async fn put_object(
@@ -295,18 +318,7 @@ impl S3 for Store {
             content_length: Some(length(&bytes)),
             content_range,
             body: Some(Body::from(bytes).into()),
-            content_type: entry.object.content_type.clone(),
-            content_encoding: entry.object.content_encoding.clone(),
-            metadata: Some(entry.object.metadata.clone().into_iter().collect()),
-            e_tag: Some(entry.e_tag.clone()),
-            last_modified: Some(entry.last_modified.clone()),
-            version_id: entry.version_id.clone(),
-            object_lock_mode: entry
-                .retention
-                .as_ref()
-                .map(|(mode, _)| ObjectLockMode::from_static(mode.name())),
-            object_lock_retain_until_date: entry.retention.as_ref().map(|(_, until)| until.clone()),
-            ..Default::default()
+            ..described!(GetObjectOutput, entry)
         }))
     }
 
@@ -326,18 +338,7 @@ impl S3 for Store {
         let entry = entries.get(&input.key).ok_or_else(|| s3_error!(NoSuchKey))?;
         Ok(S3Response::new(HeadObjectOutput {
             content_length: Some(entry.size()),
-            content_type: entry.object.content_type.clone(),
-            content_encoding: entry.object.content_encoding.clone(),
-            metadata: Some(entry.object.metadata.clone().into_iter().collect()),
-            e_tag: Some(entry.e_tag.clone()),
-            last_modified: Some(entry.last_modified.clone()),
-            version_id: entry.version_id.clone(),
-            object_lock_mode: entry
-                .retention
-                .as_ref()
-                .map(|(mode, _)| ObjectLockMode::from_static(mode.name())),
-            object_lock_retain_until_date: entry.retention.as_ref().map(|(_, until)| until.clone()),
-            ..Default::default()
+            ..described!(HeadObjectOutput, entry)
         }))
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use audit_core::testing::MemoryFault;
+use audit_core::testing::{MemoryFault, poll_at_most};
 use audit_runtime::{Execution, Mutation};
 
 use crate::database::DbError;
@@ -44,7 +44,7 @@ async fn dropped_at_any_await_of_a_mutation_that_commits() {
     let mut ends = Vec::new();
     for polls in 0.. {
         let host = Host::new();
-        let answer = polled(host.increment(), polls).await;
+        let answer = poll_at_most(polls, host.increment()).await;
         assert_logged_before_committed(&host);
         ends.push((host.sink.lines().len(), host.database.value(), answer.is_some()));
         if let Some(value) = answer {
@@ -74,7 +74,8 @@ async fn dropped_at_any_await_of_a_mutation_that_is_retried_or_fails() {
                 Ok(execution.seal_transaction(tx, Err(DbError::Function)))
             };
             let request = alice();
-            let answer = polled(host.runtime.run_mutation("f", &request, attempt), polls).await;
+            let answer =
+                poll_at_most(polls, host.runtime.run_mutation("f", &request, attempt)).await;
             assert_logged_before_committed(&host);
             assert_eq!(host.database.value(), 0);
             if answer.is_some() {
@@ -90,7 +91,7 @@ async fn dropped_at_any_await_of_a_release() {
     for polls in 0.. {
         let host = Host::with(|settings| settings.with_provenance(true));
         let result = host.view("page");
-        let answer = polled(result.release(&alice()), polls).await;
+        let answer = poll_at_most(polls, result.release(&alice())).await;
         let stored = host.sink.lines().len();
         assert!(answer.is_none() || stored == 1);
         // Only a release that never ran leaves the first one to another.

@@ -2,11 +2,8 @@
 //! call it.
 
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use audit_core::testing::{ManualClock, MemoryFault, MemorySink};
@@ -106,24 +103,6 @@ pub(crate) fn request(id: &str) -> RequestContext {
 pub(crate) fn not_durable(error: ReleaseError) -> SinkError {
     let ReleaseError::NotDurable(error) = error else { panic!("{error}") };
     error
-}
-
-/// Polls the future so many times, if it takes that many, then drops it.
-pub(crate) async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut left = times;
-    poll_fn(|context| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match future.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
 }
 
 /// Waits before it stores and before it answers, as real sinks do: moments at which a caller can go

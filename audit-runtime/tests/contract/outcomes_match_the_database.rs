@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
 
-use audit_core::testing::MemoryFault;
+use audit_core::testing::{MemoryFault, poll_at_most};
 use audit_runtime::{AuditedTransaction, Execution, Mutation, RetryPolicy, body};
 use futures::FutureExt;
 use serde_json::{Value, json};
@@ -112,7 +112,7 @@ impl Case {
         let kept = RefCell::default();
         let (request, attempt) = (alice(), |execution| self.attempt(&host, &kept, execution));
         let run = host.runtime.run_mutation("f", &request, attempt);
-        let answered = polled(AssertUnwindSafe(run).catch_unwind(), polls).await.is_some();
+        let answered = poll_at_most(polls, AssertUnwindSafe(run).catch_unwind()).await.is_some();
         if let Some(execution) = kept.take() {
             let sealed = execution.seal_transaction(host.database.begin(), Ok::<_, DbError>(()));
             drop(AssertUnwindSafe(sealed.settle()).catch_unwind().await);

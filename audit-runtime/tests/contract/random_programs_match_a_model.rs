@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 
-use audit_core::testing::MemoryFault;
+use audit_core::testing::{MemoryFault, poll_at_most};
 use audit_runtime::{
     Execution, FunctionKind, Limits, Mutation, MutationError, Outcome, ReleaseError, RetryPolicy,
 };
@@ -530,7 +530,7 @@ proptest! {
         in_paused_time(async {
             let (host, mut model) = (plan.settings.host(), Model::of(&plan.settings));
             let (answer, predicted) = plan.predict(&mut model);
-            match polled(plan.run(&host), polls).await {
+            match poll_at_most(polls, plan.run(&host)).await {
                 Some(answered) => assert_eq!(answered, answer),
                 None => {
                     model.assert_begins_with(&host.sink.lines(), plan.settings.provenance);

@@ -1,4 +1,5 @@
-//! A transaction is handed the place of its logs before it commits, and keeps it or does not commit.
+//! A transaction is handed the place of its logs before it commits, and keeps it or does not
+//! commit.
 
 use audit_core::testing::MemorySink;
 use audit_runtime::{

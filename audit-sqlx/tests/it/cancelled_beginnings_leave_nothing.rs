@@ -1,34 +1,17 @@
 //! Wherever the beginning of a transaction is cancelled, no connection keeps one.
 
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
-
+use audit_core::testing::poll_at_most;
 use futures::FutureExt;
 
 use crate::database::Database;
-
-/// What the future gives within so many polls; then it is dropped where it waits.
-async fn within_polls<F: Future>(polls: usize, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut left = polls;
-    poll_fn(|context| {
-        if let Poll::Ready(output) = future.as_mut().poll(context) {
-            return Poll::Ready(Some(output));
-        }
-        left -= 1;
-        if left == 0 { Poll::Ready(None) } else { Poll::Pending }
-    })
-    .await
-}
 
 #[tokio::test]
 async fn a_cancelled_beginning_leaves_no_transaction_open() {
     let database = Database::new(1).await;
     let (mut cancelled, mut begun) = (0, 0);
-    // How far so many polls lead differs: each is tried several times.
+    // How far a number of polls leads differs, so each is tried several times.
     for (round, polls) in [1, 2, 3, 4, 5, 1_000].into_iter().cycle().take(60).enumerate() {
-        match within_polls(polls, audit_sqlx::begin(&database.pool)).await {
+        match poll_at_most(polls, audit_sqlx::begin(&database.pool)).await {
             Some(tx) => {
                 drop(tx.unwrap());
                 begun += 1;

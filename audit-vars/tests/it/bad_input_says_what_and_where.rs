@@ -370,9 +370,12 @@ fn invalid_host_values_are_refused() {
     refused(&|| HostValue::new(small, &json!({ "a": [1, 2, 3, 4] })), large);
     refused(
         &|| HostValue::new(small, &body!({ "a": Var::IP })),
-        "a variable cannot stand in another one's value at /a",
+        "the value of a variable cannot contain a variable at /a",
     );
-    refused(&|| HostValue::new(small, &Var::NOW), "a variable cannot stand in another one's value");
+    refused(
+        &|| HostValue::new(small, &Var::NOW),
+        "the value of a variable cannot contain a variable",
+    );
     refused(
         &|| HostValue::new(small, &json!({ "$": 1 })),
         "audit log body keys must not start with \"$\": \"$\" at /$",

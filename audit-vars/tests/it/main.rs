@@ -3,6 +3,7 @@
 
 mod bad_input_says_what_and_where;
 mod body_macro_writes_json;
+mod duplicate_members;
 mod members_are_unique;
 mod no_rendering_exceeds_its_bound;
 mod plain_data_is_written_as_serde_json_does;

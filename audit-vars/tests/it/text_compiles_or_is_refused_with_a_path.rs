@@ -17,6 +17,7 @@ use proptest::prelude::*;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use crate::duplicate_members::has_duplicates;
 use crate::trees::{self, Request, TABLE, limits};
 
 /// What `serde_json` reads, with every member of an object that names one twice.
@@ -135,58 +136,6 @@ impl Read {
             }
         }
     }
-}
-
-/// Whether some object has two members of one name, by the plainest account.
-fn has_duplicates(text: &str) -> bool {
-    struct Unique;
-
-    impl<'de> serde::Deserialize<'de> for Unique {
-        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Unique, D::Error> {
-            from.deserialize_any(Unique)
-        }
-    }
-
-    impl<'de> serde::de::Visitor<'de> for Unique {
-        type Value = Unique;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("JSON")
-        }
-        fn visit_unit<E>(self) -> Result<Unique, E> {
-            Ok(Unique)
-        }
-        fn visit_bool<E>(self, _: bool) -> Result<Unique, E> {
-            Ok(Unique)
-        }
-        fn visit_u64<E>(self, _: u64) -> Result<Unique, E> {
-            Ok(Unique)
-        }
-        fn visit_i64<E>(self, _: i64) -> Result<Unique, E> {
-            Ok(Unique)
-        }
-        fn visit_f64<E>(self, _: f64) -> Result<Unique, E> {
-            Ok(Unique)
-        }
-        fn visit_str<E>(self, _: &str) -> Result<Unique, E> {
-            Ok(Unique)
-        }
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Unique, A::Error> {
-            while seq.next_element::<Unique>()?.is_some() {}
-            Ok(Unique)
-        }
-        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
-            let mut names = std::collections::HashSet::new();
-            while let Some((name, Unique)) = map.next_entry::<String, Unique>()? {
-                if !names.insert(name) {
-                    return Err(serde::de::Error::custom("twice"));
-                }
-            }
-            Ok(Unique)
-        }
-    }
-
-    serde_json::from_str::<Unique>(text).is_err_and(|error| error.to_string().starts_with("twice"))
 }
 
 fn check(text: &str, request: &Request) -> Result<(), TestCaseError> {

@@ -1,11 +1,7 @@
 //! No view is stale, whoever changed the document and however far that came.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
-
-use audit_core::testing::MemorySink;
+use audit_core::testing::{MemorySink, poll_at_most};
 use audit_runtime::{RetryPolicy, Vars};
 use axum::body::{Body, to_bytes};
 use serde_json::{Value, json};
@@ -68,20 +64,6 @@ impl Service {
     }
 }
 
-/// What the future gives within so many polls; then it is dropped where it waits.
-async fn within_polls<F: Future>(polls: usize, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut left = polls;
-    poll_fn(|context| {
-        if let Poll::Ready(output) = future.as_mut().poll(context) {
-            return Poll::Ready(Some(output));
-        }
-        left -= 1;
-        if left == 0 { Poll::Ready(None) } else { Poll::Pending }
-    })
-    .await
-}
-
 #[tokio::test]
 async fn no_view_is_stale_wherever_a_change_was_cancelled() {
     let directory = tempfile::TempDir::new().unwrap();
@@ -89,10 +71,11 @@ async fn no_view_is_stale_wherever_a_change_was_cancelled() {
     let service = service(&url).await;
     assert_eq!(service.update(&id, "first").await, StatusCode::OK);
     let (mut done, mut cancelled) = (0, 0);
-    // How far so many polls lead differs: each is tried several times. A thousand are enough.
+    // How far a number of polls leads differs, so each is tried several times. A thousand are
+    // enough.
     for polls in (1..=8).chain([1_000]).cycle().take(54) {
         service.view(&id).await;
-        match within_polls(polls, service.update(&id, &format!("{polls}"))).await {
+        match poll_at_most(polls, service.update(&id, &format!("{polls}"))).await {
             Some(status) => {
                 assert_eq!(status, StatusCode::OK);
                 done += 1;

@@ -59,7 +59,7 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
         Destination::None => Arc::new(NullSink::new()),
         Destination::Bucket { url, settings } => {
             let shown = Shown::on(out.clone());
-            Arc::new(Observed::new(S3Sink::open(&url, settings).await?, move |batch, place| {
+            Arc::new(Observed::new(S3Sink::open(&url, *settings).await?, move |batch, place| {
                 if shows {
                     shown.show(batch, place);
                 }

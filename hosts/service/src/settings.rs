@@ -78,8 +78,8 @@ pub(crate) struct Settings {
     #[arg(long, env = "AUDIT_PROVENANCE")]
     pub(crate) provenance: bool,
 
-    /// Records what became of each attempt at a change: committed, conflict, rolled back, failed. The
-    /// record follows the effect within a second; a missing one means unknown. Switches
+    /// Records what became of each attempt at a change: committed, conflict, rolled back, failed.
+    /// The record follows the effect within a second; a missing one means unknown. Switches
     /// --provenance on.
     #[arg(long, env = "AUDIT_OUTCOMES")]
     pub(crate) outcomes: bool,
@@ -129,7 +129,7 @@ pub(crate) enum Destination {
         /// Its URL.
         url: String,
         /// How it is written to.
-        settings: audit_sink_s3::Settings,
+        settings: Box<audit_sink_s3::Settings>,
     },
 }
 
@@ -165,7 +165,7 @@ impl Settings {
             journal,
             ..defaults
         };
-        Ok(Destination::Bucket { url, settings })
+        Ok(Destination::Bucket { url, settings: Box::new(settings) })
     }
 
     /// Where operators' probes are answered, if anywhere.
