@@ -1,10 +1,10 @@
 //! A tower layer that makes the [`RequestContext`] of each HTTP request. Behind the feature `http`.
 //!
-//! It finds the client's address, believing forwarded headers only from [`TrustedProxies`]; takes
-//! the `User-Agent` as it came; and gives the request an id, or takes over a trusted proxy's. The
-//! context is in the request's extensions, the id in the response's headers. So is the [`Origin`],
-//! which says whether a header about the client's identity may be believed; hosts without tower ask
-//! [`Origin::of`].
+//! It finds the client's address, trusting forwarded headers only from [`TrustedProxies`], takes
+//! the `User-Agent`, and gives the request an id, or takes that of a trusted proxy. The context
+//! goes into the request's extensions, and the id into the response's headers. Beside the context
+//! is the [`Origin`], which says whether a header about the client's identity can be trusted. Hosts
+//! without tower call [`Origin::of`].
 //!
 //! ```
 //! use std::net::SocketAddr;
@@ -53,7 +53,7 @@ pub use origin::Origin;
 
 use crate::{AuditRuntime, RequestContext};
 
-/// How the layer learns who is at the other end of the connection.
+/// Returns the peer's address.
 type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
 
 /// Puts a [`RequestContext`] and an [`Origin`] into the extensions of each request, and the id into
@@ -74,9 +74,8 @@ struct Settings {
 impl RequestContextLayer {
     /// A layer that trusts no proxy and echoes the id as `x-request-id`.
     ///
-    /// `peer_of` gives the address at the other end of the connection, which the server leaves in a
-    /// request's extensions; `None` where there is none, as on a Unix socket, and the context then
-    /// has no address.
+    /// `peer_of` returns the peer's address, which the server leaves in a request's extensions, or
+    /// `None` where there is none, as on a Unix socket. The context then has no address.
     pub fn new(
         runtime: AuditRuntime,
         peer_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static,
@@ -87,7 +86,7 @@ impl RequestContextLayer {
         RequestContextLayer { settings: Arc::new(settings) }
     }
 
-    /// The proxies whose word is taken for whom they forward and for the request's id.
+    /// The proxies that are trusted to name the client and the request's id.
     pub fn with_trusted_proxies(mut self, proxies: TrustedProxies) -> RequestContextLayer {
         Arc::make_mut(&mut self.settings).proxies = proxies;
         self
@@ -138,7 +137,7 @@ impl<S> Layer<S> for RequestContextLayer {
     }
 }
 
-/// The service that [`RequestContextLayer`] makes.
+/// The service of a [`RequestContextLayer`].
 #[derive(Clone)]
 pub struct RequestContextService<S> {
     inner: S,

@@ -10,15 +10,15 @@ use http::header::FORWARDED;
 
 use super::{ClientAddressHeader, TrustedProxies};
 
-/// Where a request came from: what is believed of it, behind one gate.
+/// Where a request came from, as far as its headers can be trusted.
 ///
-/// The [layer](super::RequestContextLayer) puts it into the extensions of each request. Any header
-/// that tells who somebody is must be read through [`asserted`](Self::asserted): a client can send
-/// every header that a proxy can.
+/// The [layer](super::RequestContextLayer) puts it into the extensions of each request. Read any
+/// header that identifies a user through [`asserted`](Self::asserted): a client can send every
+/// header that a proxy can.
 ///
 /// # Example
 ///
-/// For a host without tower, from whatever its headers are:
+/// For a host without tower, from headers of any type:
 ///
 /// ```
 /// use audit_runtime::http::{Origin, TrustedProxies};
@@ -53,8 +53,8 @@ impl Origin {
     /// `lines` gives the lines of the header with this name, in lower case, in the order in which
     /// they came.
     ///
-    /// Logs a warning, once for each process, where there is no peer, where a private address that
-    /// is no trusted proxy sends a header of proxies, and where a trusted proxy sends none.
+    /// Logs a warning, once for each process, if there is no peer, if a private address that is not
+    /// a trusted proxy sends a proxy's header, and if a trusted proxy sends none.
     pub fn of<'a, L>(
         peer: Option<IpAddr>,
         proxies: &TrustedProxies,
@@ -84,7 +84,7 @@ impl Origin {
         origin.is_trusted = true;
         origin.client = proxies.client(peer, lines(header.name().as_str()));
         let id = origin.asserted(lines(request_id_header));
-        // Lines of one header are one list: of several ids the proxy's is the last.
+        // The lines of a header are one list: of several ids the last is the proxy's.
         let id = id.and_then(|id| id.rsplit(|byte| *byte == b',').next());
         let id = id.and_then(|id| std::str::from_utf8(id.trim_ascii()).ok());
         origin.request_id = id.and_then(|id| RequestId::new(id).ok());
@@ -106,11 +106,10 @@ impl Origin {
         self.is_trusted
     }
 
-    /// What a trusted proxy says in a header with these lines: the last of them, since a client may
-    /// have sent others. `None` if nobody is to be believed.
+    /// The value that a trusted proxy gave a header with these lines: the last one, since a client
+    /// may have sent others. `None` if the peer is not trusted.
     ///
-    /// A proxy must write a header on which anything depends into **every** request, or remove the
-    /// client's.
+    /// A proxy must set such a header in **every** request, or remove the client's.
     pub fn asserted<'a>(&self, lines: impl IntoIterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
         if self.is_trusted { lines.into_iter().last() } else { None }
     }
@@ -133,7 +132,7 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// What was said already: a request can say it, so it is said once.
+/// The warnings logged so far. Requests cause them, so each is logged once.
 struct Warnings {
     no_peer: AtomicBool,
     unnamed_proxy: AtomicBool,

@@ -1,0 +1,220 @@
+//! The address of a request's client, behind proxies.
+
+mod elements;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+use http::HeaderName;
+use http::header::FORWARDED;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use self::elements::{elements_from_the_right, forwarded_for, node};
+
+/// The proxies that are trusted to name the client.
+///
+/// A proxy appends the address of its peer to a header. The addresses to the left of it were sent
+/// by that peer, and are trusted only if the peer is a trusted proxy itself. So the client is the
+/// rightmost address that is not a trusted proxy's. The header of a request from any other peer is
+/// ignored: the peer is the client.
+///
+/// An IPv4-mapped address or network (`::ffff:10.0.0.0/104`) is the IPv4 one (`10.0.0.0/8`),
+/// wherever it appears: in the list, in a header, as the peer on a dual-stack socket. `::/0` is
+/// every IPv6 address and no IPv4 address. Any other IPv6 network that is shorter than `/96` and
+/// holds the mapped addresses is an error: name IPv4 and IPv6 networks separately.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedProxies {
+    networks: Vec<IpNet>,
+    header: ClientAddressHeader,
+}
+
+/// The header in which the proxies write the client's address. Only one header is read: a client
+/// could set the one that its proxy does not write.
+///
+/// `FromStr` takes the header's name, in any case.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ClientAddressHeader {
+    /// `X-Forwarded-For: 192.0.2.1, 10.0.0.7`, the common one.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded: for=192.0.2.1, for="[2001:db8::7]:4711"` (RFC 7239).
+    Forwarded,
+    /// Another header that holds an address, or a list like `X-Forwarded-For`: `X-Real-IP`,
+    /// `CF-Connecting-IP`.
+    Named(HeaderName),
+}
+
+impl ClientAddressHeader {
+    pub(super) fn name(&self) -> HeaderName {
+        match self {
+            ClientAddressHeader::XForwardedFor => HeaderName::from_static("x-forwarded-for"),
+            ClientAddressHeader::Forwarded => FORWARDED,
+            ClientAddressHeader::Named(name) => name.clone(),
+        }
+    }
+}
+
+impl FromStr for ClientAddressHeader {
+    type Err = InvalidProxies;
+
+    fn from_str(name: &str) -> Result<ClientAddressHeader, InvalidProxies> {
+        let name = HeaderName::from_bytes(name.trim().as_bytes())
+            .map_err(|_| InvalidProxies::new(name, "is not the name of a header"))?;
+        Ok(match name.as_str() {
+            "x-forwarded-for" => ClientAddressHeader::XForwardedFor,
+            "forwarded" => ClientAddressHeader::Forwarded,
+            _ => ClientAddressHeader::Named(name),
+        })
+    }
+}
+
+impl TrustedProxies {
+    /// No proxies: the peer is the client.
+    pub fn none() -> TrustedProxies {
+        TrustedProxies { networks: Vec::new(), header: ClientAddressHeader::default() }
+    }
+
+    /// The proxies with an address in these networks, which write `X-Forwarded-For`. `FromStr`
+    /// parses them from a list such as `10.0.0.0/8, 2001:db8::1`.
+    ///
+    /// # Errors
+    ///
+    /// When a network mixes IPv6 with IPv4-mapped addresses; see [`TrustedProxies`].
+    pub fn new(
+        networks: impl IntoIterator<Item = IpNet>,
+    ) -> Result<TrustedProxies, InvalidProxies> {
+        let networks = networks.into_iter().map(canonical).collect::<Result<_, _>>()?;
+        Ok(TrustedProxies { networks, ..TrustedProxies::none() })
+    }
+
+    /// The header in which these proxies write.
+    #[must_use]
+    pub fn with_header(self, header: ClientAddressHeader) -> TrustedProxies {
+        TrustedProxies { header, ..self }
+    }
+
+    pub(super) fn header(&self) -> &ClientAddressHeader {
+        &self.header
+    }
+
+    /// Whether this is the address of a trusted proxy.
+    pub fn trust(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.networks.iter().any(|network| network.contains(&address))
+    }
+
+    /// The client's address of a request from `peer`, the address at the other end of the
+    /// connection. `lines` gives the lines of the header with this name, in lower case, in the
+    /// order in which they came. `None` if a trusted proxy does not know the client, or sends an
+    /// invalid address.
+    ///
+    /// For hosts that need only the address and whose headers have types of their own: actix-web,
+    /// gRPC's metadata. [`Origin::of`](super::Origin::of) gives the request's id as well, and warns
+    /// if the named proxies are not the actual ones.
+    ///
+    /// ```
+    /// use audit_runtime::http::TrustedProxies;
+    ///
+    /// let proxies: TrustedProxies = "10.0.0.0/8".parse()?;
+    /// let metadata = [("x-forwarded-for", "203.0.113.9, 192.0.2.9")];
+    /// let lines = |name: &str| {
+    ///     let name = name.to_owned();
+    ///     metadata.iter().filter(move |(of, _)| *of == name).map(|(_, line)| line.as_bytes())
+    /// };
+    /// let client = |peer: [u8; 4]| proxies.client_address(peer.into(), lines);
+    /// assert_eq!(client([10, 1, 2, 3]), Some([192, 0, 2, 9].into()));
+    /// assert_eq!(client([198, 51, 100, 1]), Some([198, 51, 100, 1].into()));
+    /// # Ok::<(), audit_runtime::http::InvalidProxies>(())
+    /// ```
+    pub fn client_address<'a, L>(
+        &self,
+        peer: IpAddr,
+        lines: impl FnOnce(&str) -> L,
+    ) -> Option<IpAddr>
+    where
+        L: IntoIterator<Item = &'a [u8]>,
+    {
+        self.client(peer, lines(self.header.name().as_str()))
+    }
+
+    /// The same with the lines of the proxies' own header.
+    pub(super) fn client<'a>(
+        &self,
+        peer: IpAddr,
+        lines: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Option<IpAddr> {
+        let mut client = peer.to_canonical();
+        if !self.trust(client) {
+            return Some(client);
+        }
+        let lines: Vec<&[u8]> = lines.into_iter().collect();
+        let mut hops = lines.into_iter().rev().flat_map(elements_from_the_right);
+        // If all are trusted, the client is the first of them.
+        while self.trust(client) {
+            let Some(hop) = hops.next() else { break };
+            client = match self.header {
+                ClientAddressHeader::XForwardedFor | ClientAddressHeader::Named(_) => node(hop)?,
+                ClientAddressHeader::Forwarded => node(forwarded_for(hop)?)?,
+            };
+        }
+        Some(client)
+    }
+}
+
+/// The network with IPv4-mapped addresses as what they stand for.
+fn canonical(network: IpNet) -> Result<IpNet, InvalidProxies> {
+    const MAPPED: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0);
+    let IpNet::V6(v6) = network else { return Ok(network) };
+    match (v6.addr().to_ipv4_mapped(), v6.prefix_len()) {
+        (Some(v4), length @ 96..) => Ok(Ipv4Net::new_assert(v4, length - 96).into()),
+        (_, 0) => Ok(Ipv6Net::default().into()),
+        (_, 1..96) if v6.contains(&MAPPED) => Err(InvalidProxies::new(
+            &network.to_string(),
+            "holds IPv4-mapped addresses among others; name the IPv4 and the IPv6 networks apart",
+        )),
+        (_, _) => Ok(network),
+    }
+}
+
+impl FromStr for TrustedProxies {
+    type Err = InvalidProxies;
+
+    /// Networks in CIDR notation or single addresses, separated by commas or white space.
+    fn from_str(list: &str) -> Result<TrustedProxies, InvalidProxies> {
+        let parts = list
+            .split(|char: char| char == ',' || char.is_ascii_whitespace())
+            .filter(|part| !part.is_empty());
+        let network = |part: &str| {
+            let network =
+                part.parse::<IpNet>().or_else(|_| part.parse::<IpAddr>().map(IpNet::from));
+            network.map_err(|_| {
+                InvalidProxies::new(part, "is neither an address nor a network such as 10.0.0.0/8")
+            })
+        };
+        TrustedProxies::new(parts.map(network).collect::<Result<Vec<_>, _>>()?)
+    }
+}
+
+/// A list of trusted proxies, or the name of their header, that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidProxies {
+    part: String,
+    problem: &'static str,
+}
+
+impl InvalidProxies {
+    fn new(part: &str, problem: &'static str) -> InvalidProxies {
+        InvalidProxies { part: part.to_owned(), problem }
+    }
+}
+
+impl fmt::Display for InvalidProxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.part, self.problem)
+    }
+}
+
+impl std::error::Error for InvalidProxies {}
