@@ -27,7 +27,7 @@ Exit codes:
 
 Credentials, regions and endpoints come from the provider's usual environment variables (AWS_*, GOOGLE_*, AZURE_*).";
 
-/// Looks into a bucket of audit logs or a journal, and says whether all is well.
+/// Inspects a bucket of audit logs or a journal, and reports what is wrong.
 #[derive(Debug, Parser)]
 #[command(name = "audit", version, after_help = EXIT_CODES, infer_subcommands = true)]
 pub(crate) struct Arguments {
@@ -51,7 +51,7 @@ pub(crate) struct Common {
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
 
-    /// How many requests are under way at once
+    /// The most requests at once
     #[arg(long, global = true, default_value_t = 16, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) parallel: u16,
 
@@ -73,14 +73,14 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Print records
     Cat(Cat),
-    /// Print the last records, and with -f those that come
+    /// Print the last records, and with -f new ones as they arrive
     Tail(Tail),
     /// Count logs and metered usage, and find gaps, duplicates and damage
     Stats(Stats),
-    /// Prove, with the public keys of hosts alone, that nothing was altered, invented, moved or
-    /// taken since they wrote it
+    /// Prove, with nothing but the public keys of hosts, that no record was altered, invented,
+    /// moved or removed since they wrote it
     Verify(Verify),
-    /// Write proofs of records, to be checked by whoever has the host's public key
+    /// Write proofs of records, which anyone with the host's public key can check
     Prove(Prove),
     /// Check a proof of a record, offline
     Check(Check),
@@ -88,24 +88,24 @@ pub(crate) enum Command {
     Key(Key),
     /// Cosign the checkpoints of hosts, so that none can show two histories
     Witness(Witness),
-    /// Look at the journal of a host, or deliver that of a host that is gone
+    /// Inspect the journal of a host, or deliver that of a host that is gone
     Journal {
         #[command(subcommand)]
         command: JournalCommand,
     },
-    /// Try, with the credentials of a host, what must work and what must not, and say what to
+    /// Check, with the credentials of a host, what must work and what must not, and say what to
     /// change
     Doctor(Doctor),
     /// Print a policy for a bucket in S3, with its names filled in
     Policy {
-        /// For whom or what
+        /// Which policy
         policy: Policy,
         #[command(flatten)]
         source: Source,
     },
     /// Print a script that completes commands in a shell
     Completions {
-        /// For which shell
+        /// Which shell
         shell: Shell,
     },
     /// Print the man page
@@ -116,7 +116,7 @@ pub(crate) enum Command {
     },
 }
 
-/// Where to read.
+/// The bucket to read.
 #[derive(Debug, Args)]
 pub(crate) struct Source {
     /// The bucket: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///path, or
@@ -125,12 +125,12 @@ pub(crate) struct Source {
     pub(crate) bucket: String,
 }
 
-/// What to read of it.
+/// The part of it to read.
 #[derive(Debug, Args)]
 pub(crate) struct Selection {
     /// Only from this time on: 2026-11-23, 2026-11-23T14:30Z, or an age: 90s, 30m, 6h, 7d. Objects
-    /// are filed under the UTC hour of their first record, so that whole hours are read unless
-    /// --time says where each record's time is
+    /// are filed under the UTC hour of their first record, so whole hours are read unless --time
+    /// says where records have their time
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<Moment>,
 
@@ -162,7 +162,7 @@ pub(crate) struct Ls {
     pub(crate) objects: bool,
 }
 
-/// Which records.
+/// The selection of records.
 #[derive(Debug, Args)]
 pub(crate) struct Filter {
     /// Only records in which this JSON pointer has this value, as in /user=ada or /client/ip=null;
@@ -189,12 +189,12 @@ pub(crate) struct Cat {
     #[arg(long, short)]
     pub(crate) pretty: bool,
 
-    /// Stop after so many records
+    /// Stop after this many records
     #[arg(long, short = 'n', value_name = "COUNT")]
     pub(crate) limit: Option<u64>,
 
-    /// End with 1 when a record was left out since --time found no time in it, or when no record
-    /// has the member that --where names. Without it a note on standard error says so
+    /// Exit with 1 if a record was left out because --time found no time in it, or if no record has
+    /// the member that --where names. Without it a note on standard error says so
     #[arg(long)]
     pub(crate) strict: bool,
 }
@@ -206,11 +206,11 @@ pub(crate) struct Tail {
     #[command(flatten)]
     pub(crate) filter: Filter,
 
-    /// Go on with records as they arrive, until Ctrl-C
+    /// Print records as they arrive, until Ctrl-C
     #[arg(long, short)]
     pub(crate) follow: bool,
 
-    /// How many records to begin with
+    /// How many of the last records to print first
     #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 10)]
     pub(crate) lines: usize,
 
@@ -218,16 +218,16 @@ pub(crate) struct Tail {
     #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
     pub(crate) interval_ms: u64,
 
-    /// How many hours back to look at each time: one listing for each, and one for the next hour,
-    /// or more where an hour has more than 1000 objects. What arrives under other hours, from a
-    /// host whose clock is wrong or after an outage, is found by a walk over all days
+    /// How many hours back to list each time: one listing for each, and one for the next hour, or
+    /// more if an hour has more than 1000 objects. Objects under other hours, from a host whose
+    /// clock is wrong or after an outage, are found by a walk over all days
     #[arg(long, value_name = "HOURS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=720))]
     pub(crate) hours: u16,
 
-    /// How many listings a store may be asked for in a minute, a quarter of them for the walk over
-    /// all days. With the defaults that finds what arrives under the last hours in two seconds, and
-    /// under other hours in half a second for each day of logs and each 1000 objects. On AWS 240 a
-    /// minute cost $0.07 an hour
+    /// The most listings in a minute, a quarter of them for the walk over all days. With the
+    /// defaults, objects under the last hours are found in two seconds, and those under other hours
+    /// in half a second for each day of logs and each 1000 objects. On AWS 240 a minute cost $0.07
+    /// an hour
     #[arg(long, value_name = "COUNT", default_value_t = 240, value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
     pub(crate) lists_per_minute: u32,
 
@@ -243,13 +243,12 @@ pub(crate) struct Stats {
     #[command(flatten)]
     pub(crate) selection: Selection,
 
-    /// Ask for the objects' metadata and do not read them: no bytes, no metered usage, no look at
-    /// the lines
+    /// Request only the objects' metadata: no bytes, no metered usage, no check of the lines
     #[arg(long)]
     pub(crate) heads: bool,
 
-    /// Where a record has its time, for how late objects come: the JSON pointer of milliseconds
-    /// since 1970, or of a date and time
+    /// Where a record has its time, to report how late objects arrive: the JSON pointer of
+    /// milliseconds since 1970, or of a date and time
     #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER", hide_env_values = true)]
     pub(crate) time: Option<Pointer>,
 }
@@ -264,30 +263,30 @@ pub(crate) struct Verify {
     #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::verifier, required_unless_present = "policy")]
     pub(crate) keys: Vec<VerifierKey>,
 
-    /// Whom to believe, as a tlog-policy file: its logs are hosts, and its quorum must have
+    /// Which keys to trust: a tlog-policy file, whose logs are hosts, and whose quorum must have
     /// cosigned each stream
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
 
-    /// List objects, ask for their metadata, and read the hosts' own records alone. Sees what was
-    /// moved, stripped or taken, and not what was altered in a record
+    /// Read only metadata and the hosts' own records. Detects objects that were moved, stripped or
+    /// removed, but not altered records
     #[arg(long)]
     pub(crate) heads: bool,
 
-    /// Compare with how streams were when they were last seen, and remember how they are now. Sees
-    /// a tail that was cut, a stream that was removed, an old copy of the bucket. The file is made
-    /// where it is missing
+    /// Compare streams with their state at the last run, and save their state now. Detects a
+    /// truncated or removed stream, and an old copy of the bucket. The file is created if it is
+    /// missing
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
 
-    /// Look only at what may have changed: at the days from the first stream on that had not ended
-    /// when it was last seen
+    /// Check only what may have changed: the days from the first stream on that had not ended at
+    /// the last run
     #[arg(long, requires = "state")]
     pub(crate) incremental: bool,
 
-    /// What was written from this time on must be there and have evidence; what is older is not
-    /// looked at: 2026-11-23, 2026-11-23T14:30Z, or an age: 90s, 30m, 6h, 7d. Without it, records
-    /// missing at the beginning of a stream count as expired
+    /// Records from this time on must be there and have evidence; older ones are not checked:
+    /// 2026-11-23, 2026-11-23T14:30Z, or an age: 90s, 30m, 6h, 7d. Without it, records missing at
+    /// the beginning of a stream count as expired
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<Moment>,
 
@@ -303,7 +302,7 @@ pub(crate) struct Prove {
     #[command(flatten)]
     pub(crate) source: Source,
 
-    /// The stream of the record; or only look there for those of an execution
+    /// The stream of the record; or the only stream to search for an execution
     #[arg(long, value_name = "ID")]
     pub(crate) stream: Option<UniqueId>,
 
@@ -311,16 +310,16 @@ pub(crate) struct Prove {
     #[arg(long, value_name = "NUMBER", requires = "stream")]
     pub(crate) sequence: Option<u64>,
 
-    /// All records of this execution, which stands in them with provenance switched on
+    /// All records of this execution, which they name if provenance is enabled
     #[arg(long, value_name = "ID")]
     pub(crate) execution: Option<String>,
 
-    /// Look for the execution only from this time on: 2026-11-23, 2026-11-23T14:30Z, or an age:
+    /// Search for the execution only from this time on: 2026-11-23, 2026-11-23T14:30Z, or an age:
     /// 90s, 30m, 6h, 7d
     #[arg(long, value_name = "TIME", requires = "execution")]
     pub(crate) since: Option<Moment>,
 
-    /// Look for the execution only before this time
+    /// Search for the execution only before this time
     #[arg(long, value_name = "TIME", requires = "execution")]
     pub(crate) until: Option<Moment>,
 
@@ -343,7 +342,7 @@ pub(crate) struct Check {
     #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::verifier, required_unless_present = "policy")]
     pub(crate) keys: Vec<VerifierKey>,
 
-    /// Whom to believe, as a tlog-policy file: its logs are hosts, and its quorum must have
+    /// Which keys to trust: a tlog-policy file, whose logs are hosts, and whose quorum must have
     /// cosigned the proof's checkpoint
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
@@ -354,12 +353,12 @@ pub(crate) struct Key {
     /// The file with the private key
     pub(crate) file: PathBuf,
 
-    /// Make the file, with a new key of this name. A name such as example.com/api, of at most 64
-    /// characters without blanks and +, is what the host's records are verified under
+    /// Create the file, with a new key of this name, under which the host's records are verified:
+    /// such as example.com/api, at most 64 characters without spaces and +
     #[arg(long, value_name = "NAME")]
     pub(crate) make: Option<String>,
 
-    /// Make the key of a witness, which cosigns, and not that of a host
+    /// Make the key of a witness instead of a host
     #[arg(long, requires = "make")]
     pub(crate) witness: bool,
 }
@@ -375,13 +374,12 @@ pub(crate) struct Witness {
     #[arg(long = "host", value_name = "KEY", value_parser = keys::verifier, required = true)]
     pub(crate) hosts: Vec<VerifierKey>,
 
-    /// The directory that remembers what was cosigned. Who loses it, or starts with an older copy,
-    /// must make a new key: this one could cosign two histories
+    /// The directory with what was cosigned. If it is lost or restored from an older copy, make a
+    /// new key: the old one could cosign two histories
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) state: PathBuf,
 
-    /// The address to serve at. Anybody who reaches it can ask; nobody but the hosts gets a
-    /// cosignature
+    /// The address to serve at. Anyone can send requests; only the hosts get cosignatures
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8430")]
     pub(crate) listen: SocketAddr,
 }
@@ -474,11 +472,11 @@ pub(crate) struct Doctor {
     #[command(flatten)]
     pub(crate) source: Source,
 
-    /// Whose credentials these are
+    /// Whose credentials to check
     #[arg(long, value_enum, default_value = "host")]
     pub(crate) role: Role,
 
-    /// End with 1 for warnings too
+    /// Exit with 1 for warnings too
     #[arg(long)]
     pub(crate) strict: bool,
 }
@@ -487,7 +485,7 @@ pub(crate) struct Doctor {
 pub(crate) enum Role {
     /// A process that writes audit logs. A small object is written below _audit/doctor
     Host,
-    /// Somebody who reads them
+    /// A reader of audit logs
     Reader,
 }
 
@@ -509,20 +507,20 @@ impl Role {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Policy {
-    /// What a host's credentials need: to put and to get
+    /// The permissions of a host: to put and to get
     Host,
-    /// What a reader's credentials need: to list and to get
+    /// The permissions of a reader: to list and to get
     Reader,
-    /// What the bucket refuses to everybody: overwriting, deleting, requests without TLS
+    /// What the bucket denies to everyone: overwriting, deleting, requests without TLS
     Bucket,
-    /// Cheaper storage after 90 days, and an end after seven years
+    /// Cheaper storage after 90 days, and expiry after seven years
     Lifecycle,
     /// Retention that nobody can shorten
     ObjectLock,
 }
 
 impl Arguments {
-    /// What clap cannot tell from one option alone.
+    /// What clap cannot check for single options.
     pub(crate) fn check(&self) -> Result<(), String> {
         let selection = match &self.command {
             Command::Ls(ls) => &ls.selection,

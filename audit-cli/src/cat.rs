@@ -21,23 +21,23 @@ use crate::progress::PartitionProgress;
 use crate::query::{Condition, Pointer, Time};
 use crate::units::Count;
 
-/// Which records are printed, and how. Shared by the readers of objects.
+/// Which records are printed, and how. Shared by the tasks that read objects.
 #[derive(Debug)]
 pub(crate) struct Printer {
     conditions: Vec<Condition>,
-    /// For each condition, whether any record has the member that it names.
+    /// For each condition, whether any record has its member.
     named: Vec<AtomicBool>,
     time: Option<Pointer>,
     times_ms: Range<i64>,
     form: Form,
-    /// Whether records go to a terminal, or are laid out for people.
+    /// Whether records are escaped for a terminal, or indented for people.
     escape: bool,
     seen: AtomicU64,
     matched: AtomicU64,
     untimed: Untimed,
 }
 
-/// Records outside of a range of times because they have no readable time.
+/// Records that a range of times leaves out because they have no valid time.
 #[derive(Debug, Default)]
 struct Untimed {
     missing: AtomicU64,
@@ -45,11 +45,11 @@ struct Untimed {
     in_other_units: [AtomicU64; UNITS.len()],
 }
 
-/// Units that may be mistaken for milliseconds, and how many of each are in a second.
+/// Units that may be mistaken for milliseconds, and their number in a second.
 const UNITS: [(&str, i64); 3] =
     [("seconds", 1), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000)];
 
-/// 2000 to 2100, in seconds since 1970. Read as milliseconds, values of these years in other units
+/// The years 2000 to 2100, in seconds since 1970. Read as milliseconds, their values in other units
 /// are times that no log has.
 const LIKELY_S: Range<i64> = 946_684_800..4_102_444_800;
 
@@ -144,7 +144,8 @@ impl Printer {
         self.seen.fetch_add(1, Relaxed);
         let mut all = true;
         for (condition, named) in self.conditions.iter().zip(&self.named) {
-            // Until one has it. After that, most records can be skipped without parsing.
+            // Until a record has the member. After that, most records can be skipped without
+            // parsing.
             if !named.load(Relaxed) && condition.pointer().find(line).is_some() {
                 named.store(true, Relaxed);
             }
@@ -265,7 +266,7 @@ fn token_len(text: &[u8]) -> usize {
     end.map_or(text.len(), |end| end + 2)
 }
 
-/// The most chunks by which an object is ahead of the printer.
+/// The most chunks that an object may be ahead of the printer.
 const CHUNKS_AHEAD: usize = 4;
 
 pub(crate) async fn run(
@@ -299,7 +300,7 @@ pub(crate) async fn run(
                 }
                 Err(failure) => Err(failure),
             };
-            // The reader may have gone.
+            // The reader may be gone.
             let _ = sender.send(read).await;
         }
     };

@@ -11,7 +11,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 use crate::verify;
 
-/// Longer files are no proof, and no record.
+/// The longest file that is read, in bytes: no proof or record is longer.
 const MAX_BYTES: u64 = 64 << 20;
 
 #[derive(Serialize)]
@@ -79,7 +79,7 @@ fn check<'a>(
     let origin = proof.checkpoint().origin();
     let mut signer = None;
     for key in keys {
-        // A host's key certifies that of the stream; or it is the stream's itself.
+        // A host's key certifies that of the stream; or the key is the stream's own.
         let certificate = Certificate::find(note, key);
         let stream_key = match &certificate {
             Some(certificate) => certificate.stream_key(),

@@ -1,6 +1,6 @@
 //! Exact values of JSON numbers of any length and spelling.
 
-/// A number: `0.DIGITS` times ten to the power of `exponent`, in its one spelling.
+/// A number: `0.DIGITS` times ten to the power of `exponent`, in canonical form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Decimal {
     negative: bool,
@@ -57,7 +57,7 @@ mod tests {
     use num_bigint::BigInt;
     use proptest::prelude::*;
 
-    /// A number as a whole number of 10^-400, by way of a big number.
+    /// The model: the number in units of 10^-400, as a big integer.
     fn scaled(text: &str) -> BigInt {
         let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
         let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));

@@ -1,18 +1,18 @@
-//! Files that are there whole or not at all.
+//! Files that are written whole or not at all.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Puts a file in the place of the one at `path`, so that whoever looks finds the old one or the
-/// new one, also after a power cut: the new one is synced before it gets the name, and the name
-/// is synced before this returns. It is for its owner alone.
+/// Replaces the file at `path`, so that readers find the old file or the new one, even after a
+/// power cut: the new file is synced before it gets its name, and the name is synced before this
+/// returns. Only its owner can read it.
 ///
-/// One writer at a time: two would share the file beside it.
+/// There must be one writer at a time: two would share the temporary file.
 ///
 /// # Errors
 ///
-/// When it cannot be written. The old one then stands, or the new one.
+/// When it cannot be written. The file is then the old one or the new one.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
@@ -24,11 +24,11 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_directory_of(path)
 }
 
-/// Writes a file where none is.
+/// Creates a file.
 ///
 /// # Errors
 ///
-/// When there is one, or it cannot be written.
+/// When the file exists, or cannot be written.
 pub(crate) fn create(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = private().create_new(true).open(path)?;
     file.write_all(content)?;
@@ -44,20 +44,20 @@ fn private() -> OpenOptions {
     options
 }
 
-/// Makes a directory, and those above it that are missing. All of their names are on stable storage
-/// when this returns, also those that an earlier call made before it was interrupted: without that,
-/// a power cut could take the directory with synced files in it.
+/// Creates a directory and its missing parents. All of their names are on stable storage when this
+/// returns, including those that an interrupted earlier call created: otherwise a power cut could
+/// remove the directory with synced files in it.
 ///
 /// # Errors
 ///
-/// When a directory cannot be made or synced. Call it again then.
+/// When a directory cannot be created or synced. Call it again then.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)?;
     // Absolute, so that every directory above it has a name.
     let path = path.canonicalize()?;
     path.ancestors().skip(1).try_for_each(|above| match File::open(above) {
         Ok(directory) => directory.sync_all(),
-        // It may only be passed through, so it is none that this made.
+        // It may only be traversed, so this did not create it.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         Err(error) => Err(error),
     })

@@ -1,9 +1,9 @@
 //! Escapes foreign text for terminals.
 //!
-//! Anyone may have written records, keys, file names and the answers of stores. A control character
+//! Records, keys, file names and the responses of stores may come from anyone. A control character
 //! can command a terminal; a change of direction or an invisible character disguises text. All such
-//! text that `audit` prints passes through here: records on a terminal, notes and errors wherever
-//! they go.
+//! text passes through this module before `audit` prints it: records on a terminal, notes and
+//! errors everywhere.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -24,7 +24,7 @@ pub(crate) fn text(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Another spelling of a line of valid JSON.
+/// A line of valid JSON, with such characters escaped.
 pub(crate) fn json(line: &[u8]) -> Cow<'_, [u8]> {
     if line.iter().all(|byte| (0x20..0x7f).contains(byte)) {
         return Cow::Borrowed(line);
@@ -33,7 +33,7 @@ pub(crate) fn json(line: &[u8]) -> Cow<'_, [u8]> {
     let mut escaped = String::with_capacity(line.len() + 16);
     for char in line.chars() {
         if char < ' ' {
-            // It would be invalid in a string, so it is a blank between tokens.
+            // In a string it would be invalid, so it is white space between tokens.
             escaped.push(' ');
         } else if is_hazardous(char) {
             for unit in char.encode_utf16(&mut [0; 2]) {

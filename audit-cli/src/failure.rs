@@ -1,21 +1,21 @@
-//! How a command ends.
+//! The outcome of a command, and its failure.
 
 use std::error::Error;
 use std::fmt;
 use std::io;
 
-/// A command that could be carried out.
+/// The outcome of a command that ran to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Nothing is wrong.
+    /// No problem was found.
     Well,
-    /// Something is wrong, and was said.
+    /// A problem was found and reported.
     Wrong,
-    /// Something can be neither proven nor refuted.
+    /// Something could be neither proven nor refuted.
     Unproven,
-    /// A sign of life is overdue.
+    /// A heartbeat is overdue.
     Late,
-    /// Something has expired.
+    /// Records have expired.
     Expired,
 }
 
@@ -24,7 +24,7 @@ impl Outcome {
         if wrong { Outcome::Wrong } else { Outcome::Well }
     }
 
-    /// The exit code. 2 and 3 are those of commands that could not be carried out.
+    /// The exit code. Commands that failed have 2 and 3.
     pub(crate) fn code(self) -> u8 {
         match self {
             Outcome::Well => 0,
@@ -36,7 +36,7 @@ impl Outcome {
     }
 }
 
-/// A command that could not be carried out.
+/// The failure of a command, with its cause.
 #[derive(Debug)]
 pub(crate) struct Failure {
     message: String,
@@ -61,13 +61,13 @@ impl Failure {
         Failure { source: Some(source.into()), ..self }
     }
 
-    /// The output could not be written.
+    /// The failure to write the output.
     pub(crate) fn of_output(error: io::Error) -> Failure {
         let closed_pipe = error.kind() == io::ErrorKind::BrokenPipe;
         Failure { closed_pipe, ..Failure::new("the output cannot be written").because(error) }
     }
 
-    /// Whoever read the output has gone: nothing is wrong, and nothing more to do.
+    /// Whether the reader of the output is gone, which is not an error.
     pub(crate) fn is_closed_pipe(&self) -> bool {
         self.closed_pipe
     }

@@ -1,10 +1,10 @@
-//! Keys, as they are named on a command line.
+//! Verifier keys on the command line.
 
 use std::path::Path;
 
 use audit_evidence::VerifierKey;
 
-/// A verifier key, or that which a file holds.
+/// A verifier key, or the key in a file.
 pub(crate) fn verifier(text: &str) -> Result<VerifierKey, String> {
     let invalid = match VerifierKey::parse(text.trim()) {
         Ok(key) => return Ok(key),

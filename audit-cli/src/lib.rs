@@ -1,17 +1,16 @@
-//! The `audit` command: for whoever owns a bucket of audit logs, or a host that writes to one.
+//! The `audit` command: for the owners of a bucket of audit logs, and the operators of hosts.
 //!
-//! - `audit ls`, `cat`, `tail`, `stats` read a bucket, with no right but to list and to get.
-//! - `audit verify` proves with hosts' public keys what stands in a bucket, and names what was
-//!   altered or taken.
+//! - `audit ls`, `cat`, `tail`, `stats` read a bucket, with the rights to list and to get.
+//! - `audit verify` proves with hosts' public keys that a bucket holds what they wrote, and names
+//!   what was altered or removed.
 //! - `audit prove` writes proofs of single records, `audit check` checks one offline, `audit key`
-//!   shows and makes keys, and `audit witness` cosigns what hosts say of their streams.
-//! - `audit journal` reads the journal of a host, and delivers that of a host that is gone, also
-//!   what was delivered and has been deleted from the bucket.
-//! - `audit doctor` tries, with a host's own credentials, what must work and what must not.
+//!   shows and makes keys, and `audit witness` cosigns hosts' checkpoints.
+//! - `audit journal` reads the journal of a host, and delivers that of a host that is gone, with
+//!   what has since been deleted from the bucket.
+//! - `audit doctor` checks, with a host's own credentials, what must work and what must not.
 //!
-//! A bucket of any size is read in bounded memory: partitions that are not asked for are not
-//! listed, objects are read in pieces and several at once, and what comes out has the order of the
-//! keys.
+//! A bucket of any size is read in bounded memory: only the selected partitions are listed, objects
+//! are read in pieces and several at once, and the output has the order of the keys.
 //!
 //! # Exit codes
 //!
@@ -56,7 +55,7 @@ mod usage;
 mod verify;
 mod witness;
 
-/// The snippets of `docs/HOSTS.md`, which are run as any example is.
+/// The examples in `docs/HOSTS.md`, which run as doc tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/HOSTS.md")]
 mod hosts {}
@@ -91,7 +90,7 @@ pub fn main() -> ExitCode {
             code = stopped => ExitCode::from(code),
         }
     });
-    // What is still being read need not be waited for.
+    // Do not wait for reads in progress.
     runtime.shutdown_background();
     code
 }

@@ -1,4 +1,4 @@
-//! Man pages and completions, made from the command line's own description.
+//! Man pages and completions, generated from the definition of the command line.
 
 use std::path::Path;
 

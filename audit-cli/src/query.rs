@@ -38,8 +38,8 @@ impl fmt::Display for Pointer {
 }
 
 impl Pointer {
-    /// The value that it points to in a line of JSON. `None` if there is none, or the line is not
-    /// JSON. The rest of the line is skipped.
+    /// The value that the pointer selects in a line of JSON. `None` if there is none, or the line
+    /// is not JSON. The rest of the line is not parsed.
     pub(crate) fn find<'a>(&self, line: &'a [u8]) -> Option<&'a RawValue> {
         let mut deserializer = serde_json::Deserializer::from_slice(line);
         let found = Seek(&self.parts).deserialize(&mut deserializer).ok()?;
@@ -47,7 +47,7 @@ impl Pointer {
         found
     }
 
-    /// The time that it points to.
+    /// The time that the pointer selects.
     pub(crate) fn find_time(&self, line: &[u8]) -> Time {
         let Some(found) = self.find(line) else { return Time::Missing };
         let text = found.get();
@@ -66,12 +66,12 @@ impl Pointer {
     }
 }
 
-/// The value at the place of a record's time.
+/// The value of a record's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Time {
     /// Milliseconds since the Unix epoch.
     Ms(i64),
-    /// Nothing, or null.
+    /// A missing value, or null.
     Missing,
     /// A value that is not a time.
     Unreadable,
@@ -86,7 +86,7 @@ impl Time {
     }
 }
 
-/// Parses a value and keeps the one at a path in it.
+/// Parses a value and keeps the part at a path in it.
 struct Seek<'a>(&'a [String]);
 
 impl<'de> DeserializeSeed<'de> for Seek<'_> {
@@ -127,7 +127,7 @@ impl<'de> Visitor<'de> for Seek<'_> {
         let mut found = None;
         while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
             if key == first.as_str() {
-                // The last of several members of one name counts, as for most readers.
+                // Of several members of one name the last counts, as for most readers.
                 found = map.next_value_seed(Seek(rest))?;
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -178,7 +178,7 @@ impl FromStr for Condition {
 
 impl Condition {
     pub(crate) fn holds(&self, line: &[u8]) -> bool {
-        // Most records do not match. A text that does not occur in the line verbatim can occur only
+        // Most records do not match. Text that does not occur verbatim in the line can occur only
         // with escapes; a number may be written in several ways.
         let is_text = self.json.is_none();
         if is_text
@@ -229,7 +229,7 @@ fn same(found: &RawValue, wanted: &RawValue) -> bool {
 
 type Members<'a> = BTreeMap<String, &'a RawValue>;
 
-/// Whether two texts of JSON are of this kind and the same.
+/// Whether two texts of JSON have the same value of this type.
 fn both<'a, T: serde::Deserialize<'a>>(
     found: &'a str,
     wanted: &'a str,

@@ -1,18 +1,18 @@
-//! The seen numbers of a stream.
+//! The record numbers of a stream that were seen.
 
 use std::ops::Range;
 
-/// Disjoint ranges of numbers, in order. As many as there are gaps between them.
+/// Disjoint ranges of numbers, in order. Memory grows with the number of gaps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Ranges(Vec<Range<u64>>);
 
 impl Ranges {
-    /// Adds a range. Returns the parts of it that were in the set already.
+    /// Adds a range. Returns the parts that were already in the set.
     pub(crate) fn add(&mut self, new: Range<u64>) -> Vec<Range<u64>> {
         if new.is_empty() {
             return Vec::new();
         }
-        // The first that touches it, and the first beyond.
+        // The first range that touches it, and the first range beyond it.
         let from = self.0.partition_point(|range| range.end < new.start);
         let to = self.0.partition_point(|range| range.start <= new.end);
         let touched = &self.0[from..to];
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn ranges_are_a_set_of_numbers() {
-        // Against the set itself, with a few hundred ranges of a simple generator.
+        // The model is a set of numbers.
         let mut state = 7u64;
         let mut next = |below: u64| {
             state = state

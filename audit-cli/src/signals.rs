@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-/// How long a command may take to end by itself. One whose output is not read would never end.
+/// How long a command may take to end by itself: if its output is not read, it would never end.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Resolves, with the exit code for it, when the process is asked to stop. A second later the
 /// process ends in any case.
 pub(crate) async fn stopped() -> u8 {
     let (tell, told) = oneshot::channel();
-    // On a task of its own: the command may be keeping its thread waiting.
+    // In a task of its own, since the command may block its thread.
     tokio::spawn(async move {
         let code = signal().await;
         let _ = tell.send(code);

@@ -1,4 +1,4 @@
-//! Times as people write and read them.
+//! Times, durations and sizes for people.
 
 use std::fmt;
 use std::str::FromStr;
@@ -39,7 +39,7 @@ fn moment(text: &str, now_ms: i64) -> Option<i64> {
     date_time_ms(text)
 }
 
-/// A date, or a date and a time, with `T` or a blank between them. Without an offset it is UTC.
+/// A date, or a date and a time separated by `T` or a space. Without an offset it is UTC.
 pub(crate) fn date_time_ms(text: &str) -> Option<i64> {
     let with_t = match (text.get(..DATE), text.get(DATE..DATE + 1), text.get(DATE + 1..)) {
         (Some(date), Some(" " | "t"), Some(time)) => Some(format!("{date}T{time}")),
@@ -63,7 +63,7 @@ pub(crate) fn date_time_ms(text: &str) -> Option<i64> {
 /// Bytes of a date.
 const DATE: usize = "2023-11-14".len();
 
-/// RFC 3339, in UTC, to the second, or to the millisecond where there is part of a second.
+/// RFC 3339 in UTC, to the second, or to the millisecond if there is a fraction.
 pub(crate) fn shown(ms: i64) -> String {
     match DateTime::from_timestamp_millis(ms) {
         Some(time) if ms % SECOND_MS == 0 => time.to_rfc3339_opts(SecondsFormat::Secs, true),

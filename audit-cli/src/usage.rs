@@ -21,9 +21,9 @@ pub(crate) fn read() -> Result<Arguments, ExitCode> {
     Ok(arguments)
 }
 
-/// Clap quotes arguments unescaped, and they may be foreign: the name of a file, a pasted
-/// identifier. So an error is made again, without colours and with escaped arguments. What
-/// environment variables add to it is escaped here.
+/// Clap quotes arguments unescaped, and they may be foreign: a file name, a pasted identifier. So
+/// the error is made again from escaped arguments and without colours, and what environment
+/// variables add to it is escaped.
 fn print(error: &clap::Error) -> ExitCode {
     use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
     let kinds = [DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion];

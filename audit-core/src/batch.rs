@@ -8,12 +8,12 @@ use crate::{Buffer, Limits};
 
 /// The largest batch, in bytes, line breaks included: 32 MiB.
 ///
-/// It is room for an execution at the [highest limits](Limits) with [`MAX_ADDED_BYTES`] more for
-/// each log.
+/// It holds an execution at the [highest limits](Limits), with [`MAX_ADDED_BYTES`] more for each
+/// log.
 pub const MAX_BATCH_BYTES: usize = 32 << 20;
 
-/// What a host may add to each log on its way into a batch, in bytes: the line break and, where it
-/// is switched on, provenance.
+/// The most that a host adds to each log in a batch, in bytes: the line break and, if enabled,
+/// provenance.
 pub const MAX_ADDED_BYTES: usize = 1_024;
 
 const _: () = assert!(
@@ -39,9 +39,9 @@ impl Batch {
     ///
     /// # Errors
     ///
-    /// When there is no line, one is empty or holds a zero byte, the last does not end, or they are
-    /// more than [`MAX_BATCH_BYTES`]. Sinks count on JSON having no zero bytes: that is how they
-    /// see what a torn write left out.
+    /// When there is no line, a line is empty or holds a zero byte, the last line has no line feed,
+    /// or the lines exceed [`MAX_BATCH_BYTES`]. Sinks rely on JSON having no zero bytes to detect
+    /// torn writes.
     pub fn from_lines(time_ms: i64, lines: Bytes) -> Result<Batch, InvalidBatch> {
         if lines.len() > MAX_BATCH_BYTES {
             return Err(InvalidBatch::TooLarge { actual: lines.len() });
@@ -71,7 +71,7 @@ impl Batch {
         &self.lines
     }
 
-    /// How many records: at least one.
+    /// The number of records, at least one.
     pub fn count(&self) -> u32 {
         self.count
     }
@@ -104,7 +104,7 @@ impl fmt::Debug for Batch {
 pub enum InvalidBatch {
     /// More than [`MAX_BATCH_BYTES`].
     TooLarge {
-        /// How many bytes.
+        /// Its size, in bytes.
         actual: usize,
     },
     /// The last line has no line feed, or there is no line.
@@ -155,8 +155,8 @@ impl BatchBuilder {
         BatchBuilder::in_buffer(Buffer::with_capacity(bytes))
     }
 
-    /// Writes into this buffer, which is empty. It is free again when the last clone of the batch
-    /// is dropped.
+    /// Writes into this empty buffer. It returns to its pool when the last clone of the batch is
+    /// dropped.
     #[doc(hidden)]
     pub fn in_buffer(buffer: Buffer) -> BatchBuilder {
         BatchBuilder { lines: buffer, count: 0 }
@@ -196,7 +196,7 @@ impl BatchBuilder {
     ///
     /// # Panics
     ///
-    /// If they are more than [`MAX_BATCH_BYTES`]; the one who writes knows the sizes beforehand.
+    /// If they exceed [`MAX_BATCH_BYTES`]: callers know the sizes beforehand.
     pub fn build(self, time_ms: i64) -> Option<Batch> {
         assert!(self.lines.len() <= MAX_BATCH_BYTES, "batch of {} bytes", self.lines.len());
         let BatchBuilder { lines, count } = self;

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-/// Buffers of one size that are handed out, and come back by themselves.
+/// A pool of buffers of one size, which return to it when they are dropped.
 ///
-/// For megabytes that one thread fills repeatedly and another one drops. An allocator gives such
-/// memory back to the system, which clears every page before it hands it out anew; or it keeps what
-/// each thread dropped, so that the process grows to several times what is held at once. Clones are
-/// the same pool.
+/// For buffers of megabytes that one thread fills repeatedly and another drops. An allocator either
+/// returns such memory to the system, which then clears every page before it is used again, or
+/// keeps what each thread dropped, so that the process grows to several times what it holds at
+/// once. Clones share the pool.
 #[derive(Clone)]
 pub struct BufferPool {
     shared: Arc<Shared>,
@@ -29,8 +29,8 @@ impl Shared {
 }
 
 impl BufferPool {
-    /// A pool of buffers with room for `buffer_bytes` bytes each, which keeps up to `max_free` of
-    /// them while nobody needs them.
+    /// A pool of buffers with a capacity of `buffer_bytes` each, which keeps at most `max_free`
+    /// unused ones.
     pub fn new(buffer_bytes: usize, max_free: usize) -> BufferPool {
         BufferPool { shared: Arc::new(Shared { buffer_bytes, max_free, free: Mutex::default() }) }
     }
@@ -42,12 +42,12 @@ impl BufferPool {
         Buffer { bytes, pool: Some(self.clone()) }
     }
 
-    /// How many bytes a buffer has room for.
+    /// The capacity of a buffer, in bytes.
     pub fn buffer_bytes(&self) -> usize {
         self.shared.buffer_bytes
     }
 
-    /// Frees unused memory.
+    /// Frees the unused buffers.
     pub fn trim(&self) {
         drop(std::mem::take(&mut *self.shared.free()));
     }
@@ -62,8 +62,8 @@ impl fmt::Debug for BufferPool {
     }
 }
 
-/// Bytes to be written to, of a pool or of nobody. Back in its pool when it is dropped, or the last
-/// of the [`Bytes`] that it became.
+/// A growable buffer. One from a pool returns to it when it is dropped, or when the last of the
+/// [`Bytes`] made from it is.
 #[derive(Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
@@ -71,12 +71,12 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// One of no pool, with room for so many bytes.
+    /// A buffer of this capacity, in bytes, that belongs to no pool.
     pub fn with_capacity(bytes: usize) -> Buffer {
         Buffer { bytes: Vec::with_capacity(bytes), pool: None }
     }
 
-    /// What was written, to be read and shared.
+    /// The content, to be read and shared.
     pub fn freeze(mut self) -> Bytes {
         if self.pool.is_some() {
             Bytes::from_owner(self)
@@ -117,7 +117,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let Some(BufferPool { shared }) = self.pool.take() else { return };
         let mut bytes = std::mem::take(&mut self.bytes);
-        // One that grew is not of the pool's size any more.
+        // A buffer that grew no longer has the pool's size.
         if bytes.capacity() == shared.buffer_bytes {
             bytes.clear();
             let mut free = shared.free();

@@ -1,4 +1,4 @@
-//! Wall time, as something a host is given and a test can hold.
+//! Wall time, injected so that tests control it.
 
 use std::fmt::Debug;
 use std::sync::Arc;

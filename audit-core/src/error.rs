@@ -6,9 +6,9 @@ use std::fmt;
 
 /// A sink's operation failed.
 ///
-/// The two questions of its reader are answered where the error is born:
-/// [`outcome`](Self::outcome), may the batch have been persisted; [`kind`](Self::kind), what to do.
-/// What lies beneath is [`source`](Error::source), and does not stand in the message again.
+/// Where the error occurs it is decided whether the batch may have been persisted
+/// ([`outcome`](Self::outcome)) and what to do ([`kind`](Self::kind)). The cause is the
+/// [`source`](Error::source), and is not repeated in the message.
 pub struct SinkError(Box<Inner>);
 
 struct Inner {
@@ -18,13 +18,13 @@ struct Inner {
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// The remedy for a [`SinkError`].
+/// What to do about a [`SinkError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SinkErrorKind {
     /// The destination is out of reach or overloaded. Fail the function; a later one may succeed.
     Unavailable,
-    /// Nothing will work until an operator acts: credentials, a missing bucket, a full disk, an
-    /// object in the way.
+    /// Every attempt fails until an operator acts: on credentials, a missing bucket, a full disk, a
+    /// conflicting object.
     Blocked,
     /// The sink was closed, or stopped for good because it cannot trust its storage. Open a new
     /// one.
@@ -34,16 +34,16 @@ pub enum SinkErrorKind {
 /// Whether a batch whose `persist` failed may reach the destination nevertheless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// It will not: certain.
+    /// It certainly will not.
     NotPersisted,
-    /// It may have been persisted or yet be. Persisting the same logs again may then put them there
-    /// twice.
+    /// It may have been persisted, or may still be. Persisting the same logs again may then store
+    /// them twice.
     Indeterminate,
 }
 
 impl SinkError {
-    /// A batch that is certain not to reach the destination. `message` in lower case, with numbers
-    /// and units, without a full stop.
+    /// The batch will certainly not reach the destination. `message` is in lower case, with numbers
+    /// and units, and without a full stop.
     pub fn not_persisted(kind: SinkErrorKind, message: impl Into<Cow<'static, str>>) -> SinkError {
         SinkError(Box::new(Inner {
             kind,
@@ -53,8 +53,7 @@ impl SinkError {
         }))
     }
 
-    /// A batch that may reach the destination. `message` as in
-    /// [`not_persisted`](Self::not_persisted).
+    /// The batch may reach the destination. `message` as in [`not_persisted`](Self::not_persisted).
     pub fn indeterminate(kind: SinkErrorKind, message: impl Into<Cow<'static, str>>) -> SinkError {
         let SinkError(mut inner) = SinkError::not_persisted(kind, message);
         inner.outcome = Outcome::Indeterminate;
@@ -66,7 +65,7 @@ impl SinkError {
         SinkError::not_persisted(SinkErrorKind::Closed, "the audit sink is closed")
     }
 
-    /// Adds what lies beneath. It must hold no credential.
+    /// Adds the cause, which must not contain credentials.
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> SinkError {
         self.0.source = Some(source.into());
         self

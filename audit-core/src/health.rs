@@ -4,16 +4,16 @@ use std::fmt;
 
 /// How a sink is doing, at one moment.
 ///
-/// The default is a sink of which nothing is known to be wrong, and that counts nothing.
+/// The default describes a sink with no known problem, and counters of zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
-    /// Whether it can deliver.
+    /// Whether the sink can deliver.
     pub state: HealthState,
-    /// Whether a batch that it is given now can become durable.
+    /// Whether a batch persisted now can become durable.
     pub commits: Commits,
-    /// Batches accepted and not yet certain.
+    /// Batches that were accepted and whose outcome is not yet certain.
     pub pending_batches: u64,
-    /// Bytes of their lines, which the sink's settings bound.
+    /// The bytes of their lines, which the sink's settings limit.
     pub pending_bytes: u64,
     /// Objects delivered since the sink was opened.
     pub objects_delivered: u64,
@@ -21,39 +21,39 @@ pub struct Health {
     pub records_delivered: u64,
     /// Requests to the destination that were retried since the sink was opened.
     pub retries: u64,
-    /// Objects that were not delivered since another one stood under their key.
+    /// Objects that were not delivered because another object had their key.
     pub conflicts: u64,
     /// Panics of the sink's tasks and threads, and of the destination's client, since it was
-    /// opened. What was under way then is retried, or the sink takes nothing more: see
+    /// opened. The work in progress is retried, or the sink accepts nothing more: see
     /// [`commits`](Self::commits).
     pub panics: u64,
     /// Whether the destination refuses to overwrite objects. `None` where that is unknown.
     pub create_only: Option<bool>,
     /// Disk that the segments of the journal take, in bytes. `None` without a journal.
     pub journal_bytes: Option<u64>,
-    /// When the oldest record was made that is in the journal and not delivered, as far as delivery
-    /// has read, in milliseconds since the Unix epoch. `None` if there is none.
+    /// When the oldest undelivered record in the journal was made, as far as delivery has read, in
+    /// milliseconds since the Unix epoch. `None` if all are delivered.
     pub oldest_undelivered_ms: Option<i64>,
-    /// The last trouble, though it may be over.
+    /// The most recent problem, which may be over.
     pub last_error: Option<String>,
 }
 
 /// Whether a sink can deliver.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum HealthState {
-    /// Nothing is known to be wrong.
+    /// There is no known problem.
     #[default]
     Ok,
     /// Requests are retried: the destination or the service that issues credentials is out of reach
     /// or overloaded, or its responses get lost. No operator is needed.
     Retrying {
-        /// Who failed, and why.
+        /// What failed, and why.
         reason: String,
     },
-    /// Something refuses until an operator acts: the destination, the service that issues
-    /// credentials, TLS, this host's disk. Requests are retried slowly.
+    /// The destination, the service that issues credentials, TLS or this host's disk refuses until
+    /// an operator acts. Requests are retried slowly.
     Blocked {
-        /// Who refused, why, and what to do.
+        /// What refused, why, and what to do.
         reason: String,
     },
 }
@@ -68,15 +68,16 @@ impl fmt::Display for HealthState {
     }
 }
 
-/// Whether a batch that a sink is given now can become durable, which is what a readiness probe
-/// asks. With a journal that is up to the journal, which commits while the destination is away;
-/// without one it is up to the destination.
+/// Whether a batch persisted now can become durable, which is what a readiness probe asks. With a
+/// journal this depends on the journal, which commits while the destination is unreachable; without
+/// one, on the destination.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Commits {
-    /// Nothing is known to prevent it.
+    /// It can, as far as is known.
     #[default]
     Accepted,
-    /// Batches fail until that passes or an operator acts. The process then goes on by itself.
+    /// Batches fail until the problem passes or an operator acts. The process then recovers by
+    /// itself.
     Refused {
         /// What prevents it, and what to do.
         reason: String,

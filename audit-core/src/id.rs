@@ -7,19 +7,20 @@ use ulid::Ulid;
 
 use crate::{Clock, Random};
 
-/// A 128-bit identifier: 48 bits of milliseconds since the Unix epoch, then 80 random bits. It is
-/// written as 26 characters of Crockford's base 32 (a [ULID](https://github.com/ulid/spec)), so
-/// that text order is time order to the millisecond.
+/// A 128-bit identifier: 48 bits of milliseconds since the Unix epoch, then 80 random bits. Its
+/// text is 26 characters of Crockford's base 32 (a [ULID](https://github.com/ulid/spec)), so that
+/// text order is time order to the millisecond.
 ///
-/// Names streams, executions and, where no proxy gave one, requests.
+/// Identifies streams, executions and, unless a proxy gave them an id, requests.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UniqueId(Ulid);
 
 impl UniqueId {
-    /// Length of the written form, in bytes.
+    /// The length of the text, in bytes.
     pub const TEXT_BYTES: usize = ulid::ULID_LEN;
 
-    /// A new identifier of this millisecond. Times before the Unix epoch count as the epoch.
+    /// A new identifier for the current millisecond. Times before the Unix epoch count as the
+    /// epoch.
     pub fn generate(clock: &dyn Clock, random: &dyn Random) -> UniqueId {
         let ms = u64::try_from(clock.now_ms()).unwrap_or(0);
         let bits = u128::from(random.next_u64()) << 64 | u128::from(random.next_u64());
@@ -76,8 +77,8 @@ impl std::error::Error for InvalidId {}
 impl FromStr for UniqueId {
     type Err = InvalidId;
 
-    /// Reads the canonical form: what [`Display`](fmt::Display) wrote, and nothing else, so that
-    /// one identifier has one name in a bucket.
+    /// Parses the canonical form that [`Display`](fmt::Display) writes and no other, so that an
+    /// identifier has one name in a bucket.
     fn from_str(text: &str) -> Result<UniqueId, InvalidId> {
         let id = UniqueId(Ulid::from_string(text).map_err(|_| InvalidId)?);
         if id.encode(&mut [0; UniqueId::TEXT_BYTES]) == text { Ok(id) } else { Err(InvalidId) }

@@ -1,8 +1,8 @@
 //! The nouns of the audit log engine, and the contract between a runtime and the place where logs
 //! go.
 //!
-//! A function's effects are held back until its audit logs are durable. This crate holds what
-//! everything else agrees on to make that so:
+//! A function's effects are held back until its audit logs are durable. This crate defines the
+//! types and the contract that make this possible:
 //!
 //! - [`Batch`]: resolved logs of one execution, the unit that is persisted whole or not at all.
 //! - [`AuditSink`]: makes batches durable; its documentation is the contract. A [`Receipt`] says
@@ -10,10 +10,9 @@
 //!   and what to do.
 //! - [`Health`]: how a sink is doing, for probes and for operators.
 //! - [`Limits`] and the [`Budget`] that counts against them; [`Usage`], what logs are metered as.
-//! - [`Clock`], [`Random`] and the [`UniqueId`]s made from them, so that a test holds time and
-//!   chance in its hand.
+//! - [`Clock`], [`Random`] and the [`UniqueId`]s made from them: tests control time and randomness.
 //!
-//! [`Observed`] shows what a sink makes durable to whoever looks on.
+//! [`Observed`] reports what a sink makes durable to an observer.
 //!
 //! Sinks (`audit-sink-s3`, `audit-sink-null`) depend on this crate alone. `audit-runtime` takes any
 //! sink. Functions and hosts usually meet these nouns through `audit-runtime`, which re-exports

@@ -1,4 +1,4 @@
-//! The limits of one execution, and the budget that counts towards them.
+//! The limits of one execution, and the budget that enforces them.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 /// How much one execution, with everything it calls, may emit.
 ///
 /// The defaults are those of Convex's `log.audit`, which are those of one AWS Firehose
-/// `PutRecordBatch`: 500 records, 1,000 KB each, 4 MB in all. Sizes are those of a log's JSON,
-/// without the line break, on the largest size it could have once its variables are filled in.
+/// `PutRecordBatch`: 500 records, 1,000 KB each, 4 MB in all. The size of a log is that of its JSON
+/// without the line break, with each variable at its largest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "LimitsForm", into = "LimitsForm")]
 pub struct Limits {
@@ -18,19 +18,19 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Logs of one execution, unless a host sets another number.
+    /// The default for [`max_logs`](Self::max_logs).
     pub const DEFAULT_MAX_LOGS: u32 = 500;
-    /// Bytes of all logs of one execution together, unless a host sets another number.
+    /// The default for [`max_total_bytes`](Self::max_total_bytes).
     pub const DEFAULT_MAX_TOTAL_BYTES: u32 = 4_000_000;
-    /// Bytes of one log, unless a host sets another number.
+    /// The default for [`max_log_bytes`](Self::max_log_bytes).
     pub const DEFAULT_MAX_LOG_BYTES: u32 = 1_000_000;
 
-    /// The most that [`max_logs`](Self::max_logs) can be set to.
+    /// The highest value of [`max_logs`](Self::max_logs).
     pub const HIGHEST_MAX_LOGS: u32 = 10_000;
-    /// The most that [`max_total_bytes`](Self::max_total_bytes) can be set to: 16 MiB.
+    /// The highest value of [`max_total_bytes`](Self::max_total_bytes): 16 MiB.
     pub const HIGHEST_MAX_TOTAL_BYTES: u32 = 16 << 20;
 
-    /// Checks and makes limits: logs in one execution, bytes of them together, bytes of one.
+    /// Limits for one execution: the number of logs, their bytes in total, the bytes of one log.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ const _: () = assert!(Limits::DEFAULT_MAX_LOGS <= Limits::HIGHEST_MAX_LOGS);
 const _: () = assert!(Limits::DEFAULT_MAX_TOTAL_BYTES <= Limits::HIGHEST_MAX_TOTAL_BYTES);
 const _: () = assert!(Limits::DEFAULT_MAX_LOG_BYTES <= Limits::DEFAULT_MAX_TOTAL_BYTES);
 
-/// What stands in a settings file.
+/// The form in a settings file.
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct LimitsForm {
@@ -115,19 +115,19 @@ impl TryFrom<LimitsForm> for Limits {
     }
 }
 
-/// These limits contradict each other, or are beyond what the engine can hold.
+/// The limits contradict each other, or exceed what the engine supports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InvalidLimits {
-    /// One limit is beyond the highest that can be set.
+    /// A limit exceeds the highest value.
     TooHigh {
         /// Which one.
         name: &'static str,
-        /// What was asked for.
+        /// Its value.
         actual: u32,
-        /// The highest it can be.
+        /// The highest value.
         highest: u32,
     },
-    /// One log could be larger than all of them together.
+    /// One log could be larger than all logs together.
     LogOverTotal {
         /// Bytes of one log.
         max_log_bytes: u32,
@@ -154,7 +154,7 @@ impl fmt::Display for InvalidLimits {
 
 impl std::error::Error for InvalidLimits {}
 
-/// Which limit an execution went over.
+/// The limit that an execution exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// [`Limits::max_logs`].
@@ -165,11 +165,11 @@ pub enum Limit {
     LogBytes,
 }
 
-/// An execution emitted more than it may. The execution has failed, even when the function catches
-/// this.
+/// An execution exceeded a limit. It has failed, even if the function catches this error.
 ///
-/// Its text may go to a client and says the limit alone: with the [actual](Self::actual) number a
-/// client could measure data that it may not see. That is for the operator's log.
+/// Its text may go to a client, so it names the limit alone: from the [actual](Self::actual) number
+/// a client could compute the size of data that it may not see. That number is for the operator's
+/// log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitExceeded {
     limit: Limit,
@@ -190,7 +190,7 @@ impl LimitExceeded {
         }
     }
 
-    /// The same, where counting was given up at `at_least` bytes.
+    /// As `log_bytes`, where counting stopped at `at_least` bytes.
     #[doc(hidden)]
     pub fn log_bytes_at_least(at_least: u64, limits: &Limits) -> LimitExceeded {
         LimitExceeded { stopped_early: true, ..LimitExceeded::log_bytes(at_least, limits) }
@@ -201,8 +201,8 @@ impl LimitExceeded {
         self.limit
     }
 
-    /// The number that was too high: logs or bytes. For [`Limit::LogBytes`] a lower bound where the
-    /// log was too large to be worth counting to its end.
+    /// The number that was too high: logs or bytes. For [`Limit::LogBytes`] it is a lower bound if
+    /// counting stopped early.
     pub fn actual(&self) -> u64 {
         self.actual
     }
@@ -230,8 +230,8 @@ impl std::error::Error for LimitExceeded {}
 
 /// Counts what one execution emits against its [`Limits`].
 ///
-/// Once a limit is exceeded every further charge fails with that same error: an execution cannot go
-/// on after it, and cannot hide it.
+/// Once a limit is exceeded, every further charge fails with the same error, so that the execution
+/// can neither continue nor hide it.
 #[derive(Debug, Clone)]
 pub struct Budget {
     limits: Limits,
@@ -241,7 +241,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of which nothing is spent.
+    /// A budget with nothing spent.
     pub const fn new(limits: Limits) -> Budget {
         Budget { limits, logs: 0, bytes: 0, exceeded: None }
     }
@@ -255,7 +255,7 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// When this log, or an earlier one, went over a limit. Nothing is spent then.
+    /// When this log or an earlier one exceeds a limit. Nothing is spent then.
     pub fn charge(&mut self, bound_bytes: u64) -> Result<(), LimitExceeded> {
         if let Some(exceeded) = self.exceeded {
             return Err(exceeded);
@@ -290,7 +290,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Against the plainest possible account: a list of what was accepted.
+        /// The model is a list of the logs that were accepted.
         #[test]
         fn a_budget_accepts_exactly_what_fits(
             charges in prop::collection::vec(1u64..60, 0..40),

@@ -7,12 +7,12 @@ use async_trait::async_trait;
 
 use crate::{AuditSink, Batch, Health, Place, Receipt, SinkError};
 
-/// Hands everything to another sink, and shows an observer each batch that this one gave a place,
-/// after it is durable.
+/// Forwards to another sink, and calls an observer with each batch and its place once the batch is
+/// durable.
 ///
-/// For hosts that show or count audit logs. Nothing depends on the observer: the batch is durable
-/// whatever it does, and its caller waits for it, so it must be quick. If the future of `persist`
-/// is dropped the observer may miss a batch that became durable.
+/// For hosts that show or count audit logs. The batch is durable whatever the observer does. The
+/// caller of `persist` waits for the observer, so it must be quick. If the future of `persist` is
+/// dropped, the observer may miss a batch that became durable.
 pub struct Observed<S> {
     sink: S,
     observe: Box<Observer>,
@@ -21,7 +21,7 @@ pub struct Observed<S> {
 type Observer = dyn Fn(&Batch, Place) + Send + Sync;
 
 impl<S: AuditSink> Observed<S> {
-    /// Shows `observe` what `sink` makes durable.
+    /// Calls `observe` with what `sink` makes durable.
     pub fn new(sink: S, observe: impl Fn(&Batch, Place) + Send + Sync + 'static) -> Observed<S> {
         Observed { sink, observe: Box::new(observe) }
     }
@@ -30,7 +30,7 @@ impl<S: AuditSink> Observed<S> {
 #[async_trait]
 impl<S: AuditSink> AuditSink for Observed<S> {
     async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
-        // A batch shares its bytes: this copies none of them.
+        // Clones of a batch share its bytes.
         let receipt = self.sink.persist(batch.clone()).await?;
         if let Some(place) = receipt.place {
             (self.observe)(&batch, place);

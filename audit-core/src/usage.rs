@@ -2,7 +2,7 @@
 
 use std::ops::{Add, AddAssign};
 
-/// What was logged, and what it counts as.
+/// How much was logged, and how much of it is metered.
 ///
 /// Each log counts its bytes rounded up to the next [`STEP_BYTES`](Usage::STEP_BYTES), the
 /// granularity by which AWS Firehose bills ingestion, and with it Convex.
@@ -14,7 +14,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// One log counts as a whole number of these: 5,000 bytes.
+    /// The granularity of metering: 5,000 bytes.
     pub const STEP_BYTES: u64 = 5_000;
 
     /// The usage of one log whose JSON has `bytes` bytes.
@@ -23,17 +23,17 @@ impl Usage {
         Usage { logs: 1, bytes, metered_bytes: bytes.div_ceil(Self::STEP_BYTES) * Self::STEP_BYTES }
     }
 
-    /// How many logs.
+    /// The number of logs.
     pub fn logs(&self) -> u64 {
         self.logs
     }
 
-    /// Their JSON together, in bytes, with variables filled in, without line breaks.
+    /// The total size of their JSON in bytes, with variables filled in and without line breaks.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// What they count as: each log's bytes rounded up to the next
+    /// The metered size in bytes: that of each log, rounded up to the next
     /// [`STEP_BYTES`](Usage::STEP_BYTES).
     pub fn metered_bytes(&self) -> u64 {
         self.metered_bytes

@@ -1,4 +1,4 @@
-//! Answers to probes: liveness and readiness.
+//! Responses to liveness and readiness probes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use serde_json::{Value as Json, json};
 
 /// A host's answers to probes. Cheap to clone.
 ///
-/// - [Alive](Probe::live) until only a restart helps: for whoever restarts the process.
-/// - [Ready](Probe::ready) as long as calls can succeed: for whoever sends it requests. With a
-///   journal that does not depend on the bucket, and trouble with delivery is in the body only.
+/// - [Alive](Probe::live) until only a restart helps: for the supervisor that restarts the process.
+/// - [Ready](Probe::ready) as long as calls can succeed: for the load balancer. With a journal it
+///   does not depend on the bucket, and trouble with delivery is in the body only.
 ///
-/// A [public answer](Answer::public) is for clients' addresses: it says that a host is ready or
-/// not, and nothing of why.
+/// A [public answer](Answer::public) is for listeners that clients reach: it says whether the host
+/// is ready, and not why.
 #[derive(Clone)]
 pub struct Probe {
     inner: Arc<Inner>,
@@ -35,7 +35,7 @@ pub struct Answer {
 }
 
 impl Probe {
-    /// The probe of a host with this sink, or without a bucket.
+    /// The probe of a host with this sink, or without one.
     pub fn new(sink: Option<Arc<dyn AuditSink>>) -> Probe {
         Probe { inner: Arc::new(Inner { sink, stopping: AtomicBool::new(false) }) }
     }
@@ -74,7 +74,7 @@ impl Answer {
         if self.is_ok { 200 } else { 503 }
     }
 
-    /// The same, without a reason.
+    /// The answer without its reason.
     pub fn public(self) -> Answer {
         let message = if self.is_ok { "ok" } else { "unavailable" };
         Answer { is_ok: self.is_ok, body: json!({ "message": message }) }

@@ -1,11 +1,11 @@
-//! What every host of the audit crates needs around them, and none should write for itself.
+//! What every host of the audit crates needs around them.
 //!
-//! - [`Output`]: standard output and standard error that never block who writes: a reader that
-//!   stops reading must not stop a host.
-//! - [`log_to_stderr`]: the host's own log, over such an output.
-//! - [`Shown`]: audit logs shown to whoever looks on, once they are durable.
-//! - [`Probe`]: what liveness and readiness probes are answered.
-//! - [`private_files`], [`make_private_directory`]: what a host writes is for its owner.
+//! - [`Output`]: standard output and standard error that never block the writer, so that a reader
+//!   which stops reading does not stop the host.
+//! - [`log_to_stderr`]: the host's own log, on such an output.
+//! - [`Shown`]: audit logs on a terminal, once they are durable.
+//! - [`Probe`]: responses to liveness and readiness probes.
+//! - [`private_files`], [`make_private_directory`]: files and directories for their owner alone.
 //! - [`serve`]: connections within [`ServeLimits`].
 //! - [`Shutdown`]: stop accepting, drain within a limit, [`close`] the sink within its own, and
 //!   [`exit`]; a second signal ends the process at once.
@@ -23,7 +23,7 @@
 //! let output = Output::stdout();
 //! output.line("listening on http://127.0.0.1:8080");
 //!
-//! // At the end of the process: what is written by then is written, whoever reads it.
+//! // At the end of the process: wait for readers, but not for long.
 //! output.finish(std::time::Duration::from_secs(1));
 //! errors.finish(std::time::Duration::from_secs(1));
 //! ```

@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The most bytes that wait for a reader. A pipe in Linux holds 64 KiB; this has room for a burst
-/// of a few thousand lines, and is small enough for a host whose reader has stopped for good.
+/// The most bytes that wait for a reader. A pipe in Linux holds 64 KiB; this holds a burst of a few
+/// thousand lines, and is small enough for a host whose reader has stopped for good.
 pub(crate) const MAX_WAITING_BYTES: usize = 1 << 20;
 
 /// Output that never blocks its writer. Cheap to clone.
@@ -163,7 +163,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A reader that reads when it is told to.
+    /// A reader that reads when told to.
     pub(crate) struct Pipe {
         may_read: mpsc::Receiver<()>,
         read: mpsc::Sender<Vec<u8>>,
@@ -193,7 +193,7 @@ pub(crate) mod tests {
     fn a_reader_that_stops_blocks_nobody_and_learns_what_it_missed() {
         let (output, go, received) = piped(false);
         let line = "x".repeat(99);
-        // The first is in the hands of the thread, which waits for the reader.
+        // The thread has the first line, and waits for the reader.
         output.line(&line);
         while !output.shared.lock().is_writing {
             std::thread::yield_now();
@@ -211,7 +211,7 @@ pub(crate) mod tests {
         let told = String::from_utf8(received.recv().unwrap()).unwrap();
         assert_eq!(told, "… 7 lines are left out: nobody read them\n");
         output.finish(LONG);
-        // From here on all is shown again.
+        // From here on all lines are shown again.
         output.line("after");
         go.send(()).unwrap();
         assert_eq!(received.recv().unwrap(), b"after\n");

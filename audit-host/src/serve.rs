@@ -21,13 +21,13 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower_service::Service;
 
-/// How long a listener rests that cannot accept, for want of descriptors for example.
+/// How long a listener waits after it failed to accept, for example for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long cut-off connections have to drop what they hold.
+/// How long connections that were cut off get to drop what they hold.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What one listener's connections may take.
+/// The limits on a listener's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServeLimits {
     /// From accepting a connection to the end of its first request's header. 10 seconds: a header
@@ -37,9 +37,9 @@ pub struct ServeLimits {
     /// balancers keep an idle connection (60 seconds by default on AWS), so that they never send a
     /// request into one that is about to be closed.
     pub idle_timeout: Duration,
-    /// How many connections there are at once; others wait in the operating system's queue. 512:
-    /// half of the 1,024 descriptors that a process usually has, so that the other half is there
-    /// for the database, the journal and the bucket.
+    /// The most connections at once; others wait in the operating system's queue. 512: half of the
+    /// 1,024 descriptors that a process usually has, which leaves the other half to the database,
+    /// the journal and the bucket.
     pub max_connections: usize,
     /// How long requests in flight have to be answered once the host is told to stop. 10 seconds:
     /// together with 15 seconds for the sink it fits into the 30 that Kubernetes allows by default.
@@ -62,9 +62,9 @@ impl Default for ServeLimits {
 /// [`drain_timeout`](ServeLimits::drain_timeout). What is left then is cut off, with its requests
 /// dropped where they wait. Returns the number of connections that were cut off.
 ///
-/// The address at the other end is in each request's extensions, as [`ConnectInfo<SocketAddr>`].
-/// A connection that was upgraded, as for a WebSocket, is no longer this function's: whoever took
-/// it over ends it.
+/// The peer's address is in each request's extensions, as [`ConnectInfo<SocketAddr>`]. This
+/// function no longer controls an upgraded connection, such as a WebSocket's: whoever took it over
+/// ends it.
 ///
 /// # Cancellation
 ///
@@ -108,7 +108,7 @@ pub async fn serve(
         limits.drain_timeout
     );
     connections.abort_all();
-    // One that computes without end does not notice; the process ends in spite of it.
+    // A request that computes without end does not notice; the process ends nevertheless.
     drop(timeout(ABORT_TIMEOUT, all_ended(&mut connections)).await);
     cut_off
 }

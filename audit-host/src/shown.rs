@@ -1,4 +1,4 @@
-//! Audit logs for whoever looks on.
+//! Audit logs shown to a person.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -9,26 +9,26 @@ use crate::Output;
 
 /// Shows records once they are durable. For [`Observed`](audit_core::Observed).
 ///
-/// Bodies are personal data, so a host shows them where a person asked for it, and by default on a
-/// terminal only: see [`Shown::is_wanted`].
+/// Bodies are personal data, so a host shows them only if it is set to, or on a terminal: see
+/// [`Shown::is_wanted`].
 #[derive(Debug, Clone)]
 pub struct Shown {
     output: Output,
 }
 
 impl Shown {
-    /// On this output.
+    /// Shows records on this output.
     pub fn on(output: Output) -> Shown {
         Shown { output }
     }
 
-    /// Whether records are to be shown: as a setting says, or on a terminal if it says nothing.
+    /// Whether to show records: as set, and by default on a terminal only.
     pub fn is_wanted(set: Option<bool>, output: &Output) -> bool {
         set.unwrap_or(output.is_terminal())
     }
 
     /// Shows the records of a batch that is durable, a line `durable #<sequence> <record>` for
-    /// each. Returns at once, whoever reads.
+    /// each. Returns at once, even if nothing reads the output.
     pub fn show(&self, batch: &Batch, place: Place) {
         let (faint, plain) =
             if self.output.has_colours() { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
@@ -40,9 +40,9 @@ impl Shown {
     }
 }
 
-/// JSON in which nothing can act on a terminal: what a function's caller sent may be in it. Control
-/// characters, and those that turn the direction of text, stand in strings only, where their
-/// escapes mean the same.
+/// JSON that is safe on a terminal, though it may contain what a caller sent. Control characters,
+/// and those that change the direction of text, occur in strings only, where their escapes mean the
+/// same.
 fn for_a_terminal(json: &str) -> Cow<'_, str> {
     let is_plain = |c: char| !(c.is_control() || turns_text(c));
     if json.chars().all(is_plain) {

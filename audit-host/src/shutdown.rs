@@ -1,4 +1,4 @@
-//! The end of a host: told to stop once it ends in order, told twice it ends at once.
+//! The end of a host: in order at the first signal, at once at the second.
 
 use std::error::Error;
 use std::fmt;
@@ -10,15 +10,14 @@ use tokio::sync::watch;
 
 use crate::Output;
 
-/// How long the last lines wait for whoever reads them.
+/// How long the last lines wait for their readers.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The exit code of a host that stopped in order, except that not all of its logs were delivered
-/// in time.
+/// The exit code of a host that stopped in order before all of its logs were delivered.
 pub const EXIT_UNDELIVERED: i32 = 3;
 
-/// The exit code of a host whose sink takes nothing more before a restart, and which ends itself
-/// for that: see [`StoppedError`].
+/// The exit code of a host that ends because its sink accepts nothing more before a restart: see
+/// [`StoppedError`].
 pub const EXIT_STOPPED: i32 = 4;
 
 /// Tells a host that it is to stop. Cheap to clone.
@@ -58,7 +57,7 @@ impl Shutdown {
     pub fn on_signals() -> io::Result<Shutdown> {
         let (tell, told) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        // Before this returns, so that no signal meets the default action from here on.
+        // Before this returns, so that from here on no signal has its default action.
         let mut signals = {
             let _guard = runtime.enter();
             Signals::new()?
@@ -79,7 +78,7 @@ impl Shutdown {
         let mut told = self.told.clone();
         async move {
             if told.wait_for(|told| *told).await.is_err() {
-                // The thread is gone, so nobody can tell any more.
+                // The thread is gone, so no signal can arrive any more.
                 std::future::pending::<()>().await;
             }
         }
@@ -127,13 +126,12 @@ impl Signals {
     }
 }
 
-/// Closes the sink, within a limit: what is on its way arrives. No answer waits for it.
+/// Closes the sink within a limit, so that batches on their way arrive. No response waits for it.
 ///
 /// # Errors
 ///
-/// If the sink fails, or does not close within the limit. Nothing that was acknowledged is lost by
-/// that: without a journal it is in the bucket, and with one it is on disk and is delivered after
-/// the next start.
+/// If the sink fails, or does not close within the limit. No acknowledged log is lost: without a
+/// journal it is in the bucket, and with one it is on disk and is delivered after the next start.
 ///
 /// # Cancellation
 ///
@@ -205,8 +203,9 @@ impl Error for CloseError {
     }
 }
 
-/// The end of a host whose sink takes nothing more until the process is restarted, with the reason:
-/// a sync of the journal failed, say. Only a new process can tell what is on the disk.
+/// The error of a host whose sink accepts nothing more until the process is restarted, with the
+/// reason: a sync of the journal failed, for example. Only a new process can tell what is on the
+/// disk.
 #[derive(Debug)]
 pub struct StoppedError(pub String);
 
@@ -221,8 +220,8 @@ impl Error for StoppedError {}
 /// Ends the process: writes what went wrong, with its causes, to `errors`, waits a second at most
 /// for the readers of both outputs, and exits.
 ///
-/// It does not wait for threads. A `main` that returns does, and one that is stuck in a disk or a
-/// destination would then keep the process for ever.
+/// It does not wait for threads, as a `main` that returns does: one that is stuck in a disk or a
+/// destination would keep the process for ever.
 ///
 /// The code is 0 if all went well, [`EXIT_UNDELIVERED`] for a [`CloseError`], [`EXIT_STOPPED`] for
 /// a [`StoppedError`] and 1 for any other error.

@@ -1,7 +1,6 @@
 //! Whatever a client does, its connection is served within limits and ends when the host stops.
 //!
-//! A limit that must not be what ends a connection is an hour: a test that waits for it fails by
-//! never ending.
+//! A limit that must not end a connection is an hour, so that a test that waits for it never ends.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;

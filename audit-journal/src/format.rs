@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn written_groups_are_read() {
         let (bytes, header) = group(7);
         let Found::Group(found) = look(&bytes, 7) else { panic!("{:?}", look(&bytes, 7)) };
         assert_eq!(found, header);

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use crate::error::Refusal;
 use crate::sealed_logs::SealedLogs;
 
-/// A result whose audit logs are not durable yet: the only way to the value is to make them so, for
-/// a request.
+/// A result whose audit logs are not durable yet. The only way to the value is a release, which
+/// makes them durable for a request.
 ///
-/// A cache holds these and not bare values, so that every hand-out is logged, cache hits included.
-/// Cloning shares the logs and clones the value: wrap a large one in an [`Arc`] before sealing it.
+/// A cache holds these instead of bare values, so that every release is logged, cache hits
+/// included. Cloning shares the logs and clones the value: wrap a large one in an [`Arc`] before
+/// sealing it.
 ///
 /// Failures are results too: seal the `Result`, and an error's logs are released like those of a
 /// value.
-#[must_use = "the value and its logs reach nobody until it is released"]
+#[must_use = "the value and its logs are lost unless it is released"]
 pub struct Audited<T> {
     value: Result<T, Refusal>,
     logs: Option<Arc<SealedLogs>>,
@@ -30,8 +31,8 @@ impl<T> Audited<T> {
         (self.value, self.logs)
     }
 
-    /// How much memory the logs take, in bytes, and rather more than less: for a cache that bounds
-    /// what it holds. The value does not count.
+    /// An upper estimate of the memory that the logs take, in bytes, for a cache with a memory
+    /// limit. The value is not counted.
     pub fn held_bytes(&self) -> usize {
         self.logs.as_ref().map_or(0, |logs| logs.held_bytes())
     }

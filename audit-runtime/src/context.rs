@@ -1,4 +1,5 @@
-//! What the executions of one runtime share: the sink, the limits, the variables, the clock.
+//! The state that the executions of one runtime share: the sink, the limits, the variables, the
+//! clock.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,11 +11,11 @@ use crate::metrics::Metrics;
 use crate::outcomes::Outcomes;
 use crate::retry_policy::RetryPolicy;
 
-/// How long a function waits for its logs to become durable, unless a host sets another time: long
-/// enough for a bucket that answers slowly, short enough that a caller still hears of it.
+/// How long a function waits by default for its logs to become durable: long enough for a slow
+/// bucket, and shorter than most callers wait for a response.
 pub(crate) const DEFAULT_PERSIST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A handle on what is shared. Cheap to clone.
+/// A handle on the shared state. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Context(Arc<Shared>);
 

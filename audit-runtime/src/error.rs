@@ -6,7 +6,7 @@ use std::fmt;
 use audit_core::{LimitExceeded, SinkError, SinkErrorKind};
 use audit_vars::BodyError;
 
-/// `audit` did not take a log. The function has failed, even if it catches this.
+/// `audit` refused a log. The function has failed, even if it catches this error.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AuditError {
@@ -14,8 +14,8 @@ pub enum AuditError {
     Body(BodyError),
     /// The execution emitted more than it may.
     Limit(LimitExceeded),
-    /// `audit` was called in an action. Rust hosts cannot write that; a host for another language
-    /// answers with this.
+    /// `audit` was called in an action. In Rust that does not compile; hosts for other languages
+    /// return this.
     InAction,
 }
 
@@ -29,7 +29,7 @@ impl fmt::Display for AuditError {
     }
 }
 
-/// The message is that of what lies beneath, so nothing is left for a source to say.
+/// The message is that of the inner error, so there is no source.
 impl Error for AuditError {}
 
 impl AuditError {
@@ -48,7 +48,7 @@ impl AuditError {
     }
 }
 
-/// Why an execution has failed whatever its function does: `audit` refused a log.
+/// The refusal of a log, which makes the execution fail whatever its function does.
 #[derive(Debug, Clone)]
 pub(crate) enum Refusal {
     Body(BodyError),
@@ -91,7 +91,7 @@ impl From<Refusal> for ReleaseError {
     }
 }
 
-/// A result is not handed out.
+/// A result was not released.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReleaseError {
@@ -101,7 +101,7 @@ pub enum ReleaseError {
     /// The function emitted more than it may, so it failed. What it had emitted within the limits
     /// is durable.
     Limit(LimitExceeded),
-    /// Its logs could not be made durable, or nobody knows whether they are.
+    /// Its logs could not be made durable, or it is unknown whether they are.
     NotDurable(SinkError),
 }
 
@@ -127,9 +127,9 @@ impl Error for ReleaseError {
 }
 
 impl ReleaseError {
-    /// Whether the same call may succeed later without anybody's doing: the sink is unavailable.
-    /// After an [indeterminate](audit_core::Outcome::Indeterminate) failure a second call may log
-    /// the first one's logs a second time.
+    /// Whether the same call may succeed later without an operator: the sink is unavailable. After
+    /// an [indeterminate](audit_core::Outcome::Indeterminate) failure, a second call may persist
+    /// the same logs a second time.
     pub fn is_retryable(&self) -> bool {
         match self {
             ReleaseError::Body(_) | ReleaseError::Limit(_) => false,

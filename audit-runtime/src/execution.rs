@@ -15,13 +15,13 @@ use crate::provenance::{FunctionKind, FunctionName, Identity, Origin};
 use crate::request::RequestContext;
 use crate::sealed_logs::{Emission, SealedLogs};
 
-/// A query: it reads, and its result may be cached. It knows no request, since the result serves
-/// many.
+/// A query: it reads, and its result may be cached. It cannot see its request, since the result may
+/// serve many.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Query;
 
-/// A mutation: it writes, for one request that it can look at.
+/// A mutation: it writes, for one request, which it can read.
 #[derive(Debug, Clone)]
 pub struct Mutation {
     request: RequestContext,
@@ -34,9 +34,9 @@ pub struct Action {
     request: RequestContext,
 }
 
-/// The kinds of function that have an audit log.
+/// A kind of function that has an audit log.
 pub trait Audits: sealed::Sealed + Send + Sync + 'static {
-    /// The kind, as provenance shows it.
+    /// The kind, for provenance.
     const KIND: FunctionKind;
 }
 
@@ -71,7 +71,7 @@ impl Action {
         Action { request }
     }
 
-    /// The request that called it, to read and to hand to the queries and mutations it calls.
+    /// The request that called it, which it may pass to the queries and mutations that it calls.
     pub fn request(&self) -> &RequestContext {
         &self.request
     }
@@ -79,17 +79,17 @@ impl Action {
 
 /// A query or mutation while it runs, with everything that it calls.
 ///
-/// [`log`](Self::log) is what the function writes to; [`seal`](Self::seal) ends it. One that is
-/// dropped instead, because it panicked or its caller went away, had no effect, and its logs reach
-/// nobody; that is said in a warning. Creating one, sealing it and releasing the result does no I/O
-/// and no allocation as long as nothing is logged.
+/// [`log`](Self::log) is what the function writes to; [`seal`](Self::seal) ends it. An execution
+/// that is dropped instead, because it panicked or its caller is gone, has no effect, and its logs
+/// are dropped with a warning. An execution that logs nothing does no I/O and allocates nothing,
+/// from its beginning to the release of its result.
 #[must_use = "a function's logs are held until the execution is sealed and released"]
 pub struct Execution<K: Audits> {
     inner: Held,
     kind: K,
 }
 
-/// What does not depend on the kind.
+/// The part that does not depend on the kind.
 struct Inner {
     context: Context,
     kind: FunctionKind,
@@ -98,12 +98,12 @@ struct Inner {
     state: Mutex<State>,
 }
 
-/// Who has it.
+/// Who owns the logs.
 #[allow(clippy::large_enum_variant, reason = "an execution that logs nothing allocates nothing")]
 enum Held {
     Alone(Inner),
-    /// The one who runs the attempts has it too, so that nothing that becomes of the execution
-    /// takes its logs away.
+    /// Shared with the loop that runs the attempts, so that the logs survive whatever happens to
+    /// the execution.
     Attended(Arc<Inner>),
 }
 
@@ -118,15 +118,15 @@ impl Deref for Held {
     }
 }
 
-/// The logs of one attempt at a mutation, for the one who runs the attempts: they are released
-/// whatever the attempt did with its execution, be it sealed, dropped, kept for later or lost. It
-/// also tells whose execution sealed a transaction.
+/// The logs of one attempt at a mutation, for the loop that runs the attempts: they are released
+/// whether the attempt sealed its execution, dropped it, kept it or leaked it. They also tell which
+/// execution sealed a transaction.
 #[derive(Clone)]
 pub(crate) struct AttemptLogs(Arc<Inner>);
 
 impl AttemptLogs {
-    /// Ends the attempt: its execution takes no more logs. Gives what it had emitted, and why it
-    /// has failed if a log of it was refused.
+    /// Ends the attempt: its execution accepts no more logs. Returns what it had emitted, and the
+    /// refusal if one of its logs was refused.
     pub(crate) fn end(&self) -> (Result<(), Refusal>, Option<Arc<SealedLogs>>) {
         let mut state = self.0.state();
         state.ended = true;
@@ -167,14 +167,15 @@ struct State {
     execution: Option<UniqueId>,
     attempt: u32,
     budget: Budget,
-    /// The first refusal of a log, and whose. The execution has failed for good.
+    /// The first refusal of a log, and the function that emitted the log. The execution has failed
+    /// for good.
     refused: Option<Box<(Refusal, Origin)>>,
     emissions: Vec<Emission>,
     /// The functions that were called by this one and emitted something.
     nested: Vec<Origin>,
     /// What was emitted, since it was sealed first.
     sealed: Option<Arc<SealedLogs>>,
-    /// Somebody has taken its logs, to release them.
+    /// Its logs were taken, to be released.
     ended: bool,
 }
 
@@ -203,7 +204,7 @@ impl Inner {
         origin: Option<&Origin>,
         compile: impl FnOnce() -> Result<Template, BodyError>,
     ) -> Result<(), AuditError> {
-        // A function that goes on after a refusal must not cost more than that.
+        // Once a log was refused, further ones are not compiled: they must cost nothing.
         self.state().check_unrefused()?;
         let panicking = RefusesPanics { inner: self, origin };
         let compiled = compile();
@@ -238,8 +239,8 @@ impl Inner {
         Ok(())
     }
 
-    /// The first log that is refused. The actual size is told here and nowhere else: whoever hears
-    /// it can measure data that he may not see.
+    /// Reports the first log that is refused. The actual size goes to the operator's log and
+    /// nowhere else: from it, a client could compute the size of data that it may not see.
     #[cold]
     fn refuse(&self, state: &mut State, refusal: Refusal, origin: Option<&Origin>) {
         let origin = origin.cloned().unwrap_or_else(|| self.root());
@@ -294,8 +295,8 @@ impl Inner {
     }
 }
 
-/// While a body is compiled: one whose `Serialize` implementation panics is refused too, since the
-/// function may catch the panic.
+/// Held while a body is compiled: a body whose `Serialize` implementation panics is refused too,
+/// since the function may catch the panic.
 struct RefusesPanics<'a> {
     inner: &'a Inner,
     origin: Option<&'a Origin>,
@@ -321,7 +322,7 @@ impl Drop for Inner {
         let logs = match &state.sealed {
             Some(sealed) if sealed.are_durable() => 0,
             Some(sealed) => sealed.count(),
-            // One whose first log was refused owes one record.
+            // A function whose first log was refused leaves one record.
             None => state.emissions.len().max(usize::from(state.refused.is_some())),
         };
         warn_of_loss(&self.function, self.kind, logs);
@@ -348,9 +349,9 @@ impl<K: Audits> Execution<K> {
         }
     }
 
-    /// Says that this is the attempt of this number, counted from 1, at one call of a function: all
-    /// attempts at it have the same id, which [`AuditRuntime::new_id`](crate::AuditRuntime::new_id)
-    /// makes. Provenance shows both.
+    /// Sets the id of the call and the number of this attempt at it, counted from 1, for
+    /// provenance. All attempts at a call share the id, which
+    /// [`AuditRuntime::new_id`](crate::AuditRuntime::new_id) makes.
     pub fn with_attempt(self, call: UniqueId, attempt: u32) -> Execution<K> {
         self.with_attempt_of(Some(call), attempt)
     }
@@ -363,26 +364,26 @@ impl<K: Audits> Execution<K> {
         self
     }
 
-    /// When the function runs, in milliseconds since the Unix epoch: what the variable `now` stands
-    /// for in the logs of its first hand-out. A host whose functions see a clock shows them this
-    /// one.
+    /// When the function runs, in milliseconds since the Unix epoch: the value of the variable
+    /// `now` in the logs of its first release. A host whose functions can read a clock gives them
+    /// this time.
     pub fn now_ms(&self) -> i64 {
         self.inner.now_ms
     }
 
-    /// What the function writes its audit log to.
+    /// The audit log that the function writes to.
     pub fn log(&self) -> AuditLog<'_, K> {
         AuditLog { inner: &self.inner, kind: &self.kind, origin: None }
     }
 
-    /// Ends the function with its result, be it a value or an error: nobody gets it before its logs
-    /// are durable.
+    /// Ends the function with its result, a value or an error, which cannot be reached before its
+    /// logs are durable.
     ///
     /// If a log of the function was refused, for its body or a limit, the value is dropped here,
-    /// and releasing what is left fails.
+    /// and each release fails.
     pub fn seal<T>(self, value: T) -> Audited<T> {
         let mut state = self.inner.state();
-        // From here on its logs are for the host to release, unless someone runs the attempts.
+        // From here on the host releases the logs, or the loop that runs the attempts does.
         state.ended |= matches!(self.inner, Held::Alone(_));
         self.inner.seal(&mut state, value)
     }
@@ -399,7 +400,7 @@ impl Execution<Mutation> {
         self.inner.execution_id(&mut self.inner.state())
     }
 
-    /// For the one who runs the attempts: the execution, and its logs, whatever becomes of it.
+    /// For the loop that runs the attempts: the execution, and a second handle on its logs.
     pub(crate) fn attended(self) -> (Execution<Mutation>, AttemptLogs) {
         let Execution { inner, kind } = self;
         let inner = match inner {
@@ -410,7 +411,7 @@ impl Execution<Mutation> {
         (Execution { inner: Held::Attended(inner), kind }, logs)
     }
 
-    /// The attempt that it belongs to, if someone runs the attempts.
+    /// The attempt that it belongs to, if a loop runs the attempts.
     pub(crate) fn attempt(&self) -> Option<AttemptLogs> {
         match &self.inner {
             Held::Alone(_) => None,
@@ -430,12 +431,12 @@ impl<K: Audits + fmt::Debug> fmt::Debug for Execution<K> {
     }
 }
 
-/// What a function writes its audit log to. Cheap to clone; usable from several tasks at once.
+/// The audit log of a function. Cheap to clone; usable from several tasks at once.
 #[derive(Clone)]
 pub struct AuditLog<'e, K: Audits> {
     inner: &'e Inner,
     kind: &'e K,
-    /// The function that was called by the one that the execution began with, if it is one.
+    /// `None` for the function that the execution began with.
     origin: Option<Origin>,
 }
 
@@ -443,13 +444,13 @@ impl<'e, K: Audits> AuditLog<'e, K> {
     /// Emits one log: any JSON-serializable object, with [`Var`](crate::Var)s in it or not. See
     /// [`body!`](crate::body).
     ///
-    /// It is held in memory until the function's result is released. What reaches the bucket is the
-    /// body as JSON, variables replaced, nothing else changed.
+    /// The log is held in memory until the function's result is released. The bucket gets the body
+    /// as JSON with variables replaced and nothing else changed.
     ///
     /// # Errors
     ///
     /// [`AuditError::Body`] says what is wrong with the body and where, [`AuditError::Limit`] which
-    /// limit it exceeds. Either way the function has failed, even if it catches this: sealing it
+    /// limit it exceeds. Either way the function has failed, even if it catches the error: sealing
     /// drops its value. What it emitted before is still made durable.
     pub fn audit<T: Serialize + ?Sized>(&self, body: &T) -> Result<(), AuditError> {
         let context = &self.inner.context;
@@ -470,10 +471,10 @@ impl<'e, K: Audits> AuditLog<'e, K> {
         })
     }
 
-    /// Refuses a log that a host for another language could not even write as JSON, just as
-    /// [`audit`](Self::audit) refuses a body: the function has failed. `reason` says what is wrong
-    /// and where, to the function's author. Gives back the error that the function has failed
-    /// with, which is that of its first log that was refused.
+    /// Refuses a log that a host for another language cannot write as JSON, as
+    /// [`audit`](Self::audit) refuses a body: the function has failed. `reason` tells the
+    /// function's author what is wrong and where. Returns the error that the function failed with:
+    /// that of its first refused log.
     pub fn refuse(&self, reason: impl Into<String>) -> AuditError {
         let refused = || Err(BodyError::refused(reason));
         match self.inner.audit(self.origin.as_ref(), refused) {
@@ -482,7 +483,7 @@ impl<'e, K: Audits> AuditLog<'e, K> {
         }
     }
 
-    /// The log of a query that this function calls. It counts towards the limits of this one and is
+    /// The log of a query that this function calls. It counts towards this function's limits and is
     /// sealed with it.
     pub fn nested_query(&self, function: impl Into<FunctionName>) -> AuditLog<'e, Query> {
         self.nested(&Query, function.into())
@@ -494,9 +495,9 @@ impl<'e, K: Audits> AuditLog<'e, K> {
 }
 
 impl<'e> AuditLog<'e, Mutation> {
-    /// The log of a mutation that this one calls, in a sub-transaction of the host. It counts
-    /// towards the limits of this one and is sealed with it: rolling back the sub-transaction takes
-    /// back its writes and not its logs.
+    /// The log of a mutation that this one calls in a sub-transaction of the host. It counts
+    /// towards this function's limits and is sealed with it: rolling back the sub-transaction
+    /// undoes its writes and keeps its logs.
     pub fn nested_mutation(&self, function: impl Into<FunctionName>) -> AuditLog<'e, Mutation> {
         self.nested(self.kind, function.into())
     }

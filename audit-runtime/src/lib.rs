@@ -1,20 +1,20 @@
 //! Executions whose effects are held back until their audit logs are durable.
 //!
-//! A backend must be able to prove who looked at what. Here a function says what it does with
+//! A backend must be able to prove who looked at what. A function says what it does with
 //! `log.audit(body)`, and its effect (a query's result, a mutation's commit) waits until that log
-//! is durable. The waiting is in the types: a result comes as an [`Audited`] value, and the only
-//! way to what is inside makes its logs durable first.
+//! is durable. The types enforce the order: a result comes as an [`Audited`] value, and the only
+//! way to the value inside is to make its logs durable first.
 //!
 //! This page is a guide to writing a host: the program that runs functions for its users. The
 //! nouns:
 //!
 //! - [`AuditRuntime`]: a sink, limits and variables. A host has one for each bucket.
-//! - [`Execution`]: a query or mutation while it runs. [`AuditLog`] is what the function writes to.
+//! - [`Execution`]: a query or mutation while it runs. The function writes to its [`AuditLog`].
 //! - [`Audited`]: a sealed result. [`AuditedTransaction`]: a sealed result and the transaction that
 //!   it wrote in.
-//! - [`RequestContext`]: whose request it is; what the variables of its logs stand for.
-//! - [`Transaction`]: what a host, or an adapter crate, implements for its database. A function
-//!   fails with an error of its own: [`FunctionError`].
+//! - [`RequestContext`]: whose request it is. It gives variables their values.
+//! - [`Transaction`]: implemented by a host, or an adapter crate, for its database. Functions fail
+//!   with an error of their own: [`FunctionError`].
 //!
 //! # A query
 //!
@@ -24,7 +24,7 @@
 //! use audit_core::testing::MemorySink; // in production: audit_sink_s3::S3Sink
 //! use audit_runtime::prelude::*;
 //!
-//! // What the function's author writes. It knows no request: its result may be handed to many.
+//! // What the function's author writes. It sees no request: its result may be released for many.
 //! fn page(log: &AuditLog<'_, Query>, id: &str) -> Result<String, AuditError> {
 //!     log.audit(&body!({ "action": "view", "document": id, "ip": Var::IP, "at": Var::NOW }))?;
 //!     Ok(format!("document {id}"))
@@ -40,7 +40,7 @@
 //! let result = page(&query.log(), "d1");
 //! let sealed = query.seal(result);
 //!
-//! // A cache keeps `sealed`. Each hand-out, the first and every later one, is logged as its own request's.
+//! // A cache keeps `sealed`. Each release, the first and every later one, is logged for its own request.
 //! for ip in [[192, 0, 2, 1], [192, 0, 2, 2]] {
 //!     let request = runtime.new_request().with_ip(ip.into());
 //!     let page = sealed.release(&request).await?;
@@ -59,8 +59,7 @@
 //! # A mutation
 //!
 //! Implement [`Transaction`] for your database's transactions and let
-//! [`AuditRuntime::run_mutation`] run the attempts. Its example is the whole of it. What it
-//! guarantees:
+//! [`AuditRuntime::run_mutation`] run the attempts: its example is complete. It guarantees:
 //!
 //! | the attempt | its transaction | its logs | then |
 //! |---|---|---|---|
@@ -101,8 +100,8 @@
 //! # }
 //! ```
 //!
-//! A host for another language answers with [`AuditError::InAction`]. Neither can a query look at
-//! its request, because its result outlives it:
+//! A host for another language answers with [`AuditError::InAction`]. Nor can a query read its
+//! request, because its result outlives the request:
 //!
 //! ```compile_fail,E0599
 //! # fn query(log: &audit_runtime::AuditLog<'_, audit_runtime::Query>) {
@@ -110,9 +109,9 @@
 //! # }
 //! ```
 //!
-//! Mutations and actions can, and may pass it on as an argument to what they schedule. Crons and
-//! scheduled functions run with
-//! [`AuditRuntime::new_request`]: a request id, no address, no User-Agent.
+//! Mutations and actions can, and may pass it to what they schedule as an argument. Crons and
+//! scheduled functions run with [`AuditRuntime::new_request`]: a request id, no address, no
+//! User-Agent.
 //!
 //! # Requests
 //!
@@ -121,12 +120,12 @@
 //! of your own, say the user, is registered once with [`Vars::register`], stands in bodies as the
 //! [`Var`] that this returns, and gets its value with [`RequestContext::with_host_value`].
 //!
-//! Hosts of other frameworks ask `http::Origin::of` or `TrustedProxies::client_address` with the
-//! peer and a function over their headers.
+//! Hosts on other frameworks call `http::Origin::of` or `TrustedProxies::client_address` with the
+//! peer's address and a function over their headers.
 //!
 //! # Several sinks
 //!
-//! [`Tee`] is a sink that persists in several: all must, or some may fail.
+//! [`Tee`] is a sink that persists to several others, required and optional ones.
 //!
 //! # Limits and refused bodies
 //!
@@ -139,32 +138,31 @@
 //! error does not save it: its value is dropped when it is sealed, its transaction is rolled back,
 //! and each release fails with [`ReleaseError::Limit`] or [`ReleaseError::Body`]. What it had
 //! emitted before is made durable. Where that is nothing, one record says so in its place:
-//! `{"$audit":{"event":"refused","function":"f","kind":"query","reason":"…","at":0}}`. So nobody
+//! `{"$audit":{"event":"refused","function":"f","kind":"query","reason":"…","at":0}}`. So no client
 //! can silence the log by overflowing it, or by sending data that no body can hold.
 //!
-//! The text of these errors may go to a client: it says the limit, or the path in the body, and
-//! never a size or a value. What the actual size was stands in the operator's log, by `tracing`.
+//! The text of these errors may go to a client: it names the limit or the path in the body, and
+//! never a size or a value. The actual size is in the operator's log (`tracing`).
 //!
-//! A host for another language that cannot even write a body as JSON tells the runtime with
-//! [`AuditLog::refuse`].
+//! A host for another language that cannot write a body as JSON calls [`AuditLog::refuse`].
 //!
 //! # What can go wrong
 //!
 //! - **The sink is slow or hangs.** A release fails after
-//!   [`with_persist_timeout`](AuditRuntimeBuilder::with_persist_timeout), with nothing handed out.
-//!   Its [`SinkError`] says whether the logs may still arrive.
+//!   [`with_persist_timeout`](AuditRuntimeBuilder::with_persist_timeout), and its value is not
+//!   returned. Its [`SinkError`] says whether the logs may still arrive.
 //!   [`is_retryable`](ReleaseError::is_retryable) says whether another call may succeed,
 //!   [`http_status`](ReleaseError::http_status) how an HTTP host may answer.
-//! - **The caller goes away** and its future is dropped. Nothing is handed out, and nothing commits
-//!   that was not committing already; logs that were on their way stay on their way. See the notes
-//!   on cancellation at each method.
-//! - **An execution is dropped unsealed.** It had no effect; its logs reach nobody, and a warning
-//!   says so. An attempt of [`run_mutation`](AuditRuntime::run_mutation) that returns early or
-//!   panics is no such case: its logs are released.
+//! - **The caller is gone** and its future is dropped. No result is released, and nothing commits
+//!   that was not committing already; logs that were being persisted still may be. See the notes on
+//!   cancellation at each method.
+//! - **An execution is dropped unsealed.** It had no effect; its logs are dropped, with a warning.
+//!   An attempt of [`run_mutation`](AuditRuntime::run_mutation) that returns early or panics is no
+//!   such case: its logs are released.
 //! - **A query panics.** Its execution is dropped unsealed. A host that wants those logs catches
 //!   the panic and seals.
-//! - **The process dies.** Logs may be durable whose effect never came; no effect is there without
-//!   its logs. The file `ordering.rs` says so step by step.
+//! - **The process dies.** Logs may be durable whose effect never happened; no effect happens
+//!   without its logs. `ordering.rs` says so step by step.
 //!
 //! # Metrics
 //!

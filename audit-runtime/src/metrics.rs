@@ -1,23 +1,23 @@
-//! What a runtime counts, through the `metrics` facade.
+//! The counters of a runtime, through the `metrics` facade.
 
 use audit_core::Outcome;
 use metrics::{Counter, counter, describe_counter};
 
 use crate::error::Refusal;
 
-/// Why an outcome reaches no bucket, or nobody knows whether it does.
+/// Why an outcome does not reach the bucket, or may not.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Loss {
     /// The queue was full.
     Full,
     /// The sink is closed.
     Closed,
-    /// The sink did not say whether it has them. It is not asked again, since it would then have
-    /// them twice.
+    /// The sink may have them: they are not persisted again, since the bucket could then have them
+    /// twice.
     Indeterminate,
 }
 
-/// The handles of one runtime. They go to the recorder that is installed when it is built.
+/// The counters of one runtime, in the recorder that is installed when the runtime is built.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     refused_for_a_body: Counter,
@@ -59,7 +59,7 @@ impl Metrics {
         }
     }
 
-    /// A function has failed for a log that was refused.
+    /// A function has failed because one of its logs was refused.
     pub(crate) fn refused(&self, refusal: &Refusal) {
         match refusal {
             Refusal::Body(_) => self.refused_for_a_body.increment(1),

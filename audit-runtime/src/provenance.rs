@@ -1,4 +1,4 @@
-//! Where a log comes from, in the one member of a body that no function can write.
+//! Where a log comes from: the member `$audit`, which no function can write.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use audit_core::{MAX_ADDED_BYTES, UniqueId};
 use audit_vars::Now;
 
-/// What kind of function runs.
+/// The kind of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FunctionKind {
     /// Reads. Its result may be cached and handed to many requests.
@@ -34,7 +34,7 @@ impl fmt::Display for FunctionKind {
     }
 }
 
-/// The name of a function, as its host calls it: `documents:update`.
+/// The name of a function, such as `documents:update`.
 #[derive(Clone)]
 pub struct FunctionName(Name);
 
@@ -92,14 +92,15 @@ impl fmt::Display for FunctionName {
     }
 }
 
-/// The function that emitted a log: the one that was called, or one that it called.
+/// The function that emitted a log: the function that the execution began with, or one that it
+/// called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) kind: FunctionKind,
     pub(crate) function: FunctionName,
 }
 
-/// Which execution: a call of a function, and which attempt at it.
+/// The identity of an execution: the call of a function, and the attempt at it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Identity {
     pub(crate) execution: UniqueId,
@@ -107,17 +108,17 @@ pub(crate) struct Identity {
     pub(crate) attempt: u32,
 }
 
-/// Turns logs into records that say where they come from.
+/// Adds provenance to records.
 pub(crate) struct Provenance {
     identity: Identity,
-    /// For each origin the member, from its comma up to the value of `replay`.
+    /// For each origin, the text of the member from its comma up to the value of `replay`.
     members: Vec<Vec<u8>>,
 }
 
-/// A longer name is cut, in bytes as JSON, so that provenance is bounded.
+/// The longest name as JSON, in bytes. Longer ones are cut, so that provenance is bounded.
 const MAX_NAME_JSON_BYTES: usize = 512;
 
-/// The rest of the member: punctuation, names, and numbers at their longest.
+/// The length of the rest of the member, with its numbers at their longest.
 const MAX_REST_BYTES: usize =
     r#","$audit":{"execution":"","attempt":4294967295,"function":"","kind":"mutation","replay":false}}"#
         .len()
@@ -139,21 +140,21 @@ impl Provenance {
         Provenance { identity, members: origins.iter().map(member).collect() }
     }
 
-    /// Adds the member to the body that stands in `record` from `start` on.
+    /// Adds the member to the body in `record` that begins at `start`.
     pub(crate) fn append(&self, record: &mut Vec<u8>, start: usize, origin: usize, replay: bool) {
         let brace = record.pop();
         debug_assert_eq!(brace, Some(b'}'), "a body is an object");
         let member = &self.members[origin];
-        // An empty body has no member that a comma could follow.
+        // In an empty body no comma precedes the member.
         let comma = usize::from(record.len() == start + 1);
         record.extend_from_slice(&member[comma..]);
         record.extend_from_slice(if replay { b"true}}" } else { b"false}}" });
     }
 }
 
-/// The record of a function that failed for a log that was refused, and emitted nothing before:
-/// `{"$audit":{"event":"refused","function":"f","kind":"query","reason":"…","at":0}}`. Where
-/// provenance is switched on, its members follow.
+/// The record of a function that failed because its first log was refused:
+/// `{"$audit":{"event":"refused","function":"f","kind":"query","reason":"…","at":0}}`. With
+/// provenance enabled, its members follow.
 pub(crate) struct RefusalRecord {
     /// Up to the value of `at`.
     head: String,
@@ -178,7 +179,7 @@ impl RefusalRecord {
         RefusalRecord { head, provenance }
     }
 
-    /// The most bytes that it can have, with its line feed.
+    /// The largest size of the record in bytes, line feed included.
     pub(crate) fn bound_bytes(&self) -> usize {
         let provenance = self.provenance.as_ref().map_or(0, |members| members.len() + 5);
         self.head.len() + Now::MAX_JSON_BYTES as usize + provenance + 3
@@ -195,8 +196,8 @@ impl RefusalRecord {
     }
 }
 
-/// The text as a JSON string, with as many characters as fit. Without what ends a line for some
-/// readers, as in all that is rendered.
+/// The text as a JSON string, cut to the limit. Characters that end a line for some readers are
+/// escaped, as in every record.
 fn bounded_json(name: &str) -> String {
     let json = |name: &str| {
         let text = serde_json::Value::from(name).to_string();

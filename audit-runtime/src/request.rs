@@ -1,14 +1,13 @@
-//! The request that a result is handed to.
+//! The request for which a result is released.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use audit_vars::{ClientIp, HostValue, Now, RequestId, UserAgent, Values, Var, Vars};
 
-/// What is known of the request that a result is handed to: what the variables of its logs stand
-/// for.
+/// The request for which a result is released: it gives the variables of the logs their values.
 ///
-/// A host makes one for each request, or has the layer behind the feature `http` make it. Cheap to
+/// A host makes one for each request, or leaves that to the layer of the feature `http`. Cheap to
 /// clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestContext {
@@ -19,8 +18,8 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
-    /// A request with nobody behind it: no address, no User-Agent. This is the context of crons and
-    /// of scheduled functions.
+    /// A request without a client: no address and no User-Agent, as for crons and scheduled
+    /// functions.
     pub fn new(request_id: RequestId) -> RequestContext {
         RequestContext { request_id, ip: None, user_agent: None, host: Arc::default() }
     }

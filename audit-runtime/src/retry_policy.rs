@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How many attempts a mutation has that runs into write conflicts, and the backoff between them.
+/// How many attempts a mutation with write conflicts gets, and the backoff between them.
 ///
 /// Before attempt n + 1 it waits a random time between 0 and
 /// `min(max_backoff_ms, base_backoff_ms * 2^(n-1))`: full jitter, as in the AWS Architecture Blog,

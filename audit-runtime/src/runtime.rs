@@ -19,8 +19,8 @@ use crate::retry_policy::RetryPolicy;
 use crate::sealed_logs::batch_buffers;
 use crate::transaction::{AuditedTransaction, FunctionError, Transaction};
 
-/// Runs functions whose effects are held back until their logs are in the sink. One for each sink;
-/// cheap to clone.
+/// Runs functions whose effects are held back until their logs are durable in the sink. A host has
+/// one for each sink. Cheap to clone.
 #[derive(Clone)]
 pub struct AuditRuntime {
     context: Context,
@@ -32,7 +32,7 @@ impl AuditRuntime {
         AuditRuntime::builder(sink).build()
     }
 
-    /// A runtime to be set up.
+    /// A builder for a runtime with other settings than the defaults.
     pub fn builder(sink: Arc<dyn AuditSink>) -> AuditRuntimeBuilder {
         let shared = Shared {
             sink,
@@ -67,7 +67,7 @@ impl AuditRuntime {
         Execution::begin(self.context.clone(), Mutation::new(request), function.into())
     }
 
-    /// Begins an action: something that can read its request, and that has no audit log.
+    /// Begins an action, which can read its request and has no audit log.
     pub fn action(&self, request: RequestContext) -> Action {
         Action::new(request)
     }
@@ -107,32 +107,32 @@ impl AuditRuntime {
     /// # }
     /// ```
     ///
-    /// The logs of an attempt are made durable before its commit; those of an attempt that failed
-    /// or met a conflict are made durable too, also when `attempt` returns early with an error or
-    /// panics. The answer comes after that.
+    /// The logs of an attempt become durable before its commit. Those of an attempt that fails or
+    /// conflicts become durable too, even if `attempt` returns early with an error or panics. Then
+    /// this method returns.
     ///
-    /// What `attempt` returns must have been sealed by the very execution that it was given. What
-    /// another execution sealed is rolled back, since the function may have logged to this one; so
-    /// is what the execution of an earlier attempt sealed. An execution that outlives its attempt
-    /// takes no more logs.
+    /// `attempt` must return what the execution that it was given sealed. A transaction that
+    /// another execution sealed, that of an earlier attempt included, is rolled back, since the
+    /// function may have logged to this one. An execution that outlives its attempt accepts no more
+    /// logs.
     ///
     /// # Errors
     ///
-    /// [`MutationError`]; nothing is committed, except where [`MutationError::Commit`] leaves that
+    /// [`MutationError`]. Nothing is committed, except where [`MutationError::Commit`] leaves that
     /// open.
     ///
-    /// `attempt` is called again while nothing of the call before is left, so an `async` closure
-    /// may not change what it captures: count in a `Cell` or an atomic.
+    /// An `async` closure may not change what it captures, since it is called several times: count
+    /// in a `Cell` or an atomic.
     ///
     /// # Panics
     ///
     /// If `attempt` panics: the transaction is dropped, the logs are made durable, and the panic
-    /// goes on.
+    /// continues.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future ends the attempt as a dropped [`AuditedTransaction::settle`] does, and
-    /// there is no further one.
+    /// Dropping the future ends the attempt as dropping [`AuditedTransaction::settle`] does, and no
+    /// further attempt is made.
     pub async fn run_mutation<Tx, T, E, F, Fut>(
         &self,
         function: impl Into<FunctionName>,
@@ -148,13 +148,13 @@ impl AuditRuntime {
         mutation::run(&self.context, function.into(), request, attempt).await
     }
 
-    /// A context with a new request id and nobody behind it: for crons, scheduled functions, and as
-    /// the beginning of the context of a request that came without an id.
+    /// A context with a new request id and no client: for crons and scheduled functions, and to
+    /// build that of a request that came without an id.
     pub fn new_request(&self) -> RequestContext {
         RequestContext::new(RequestId::generate(self.clock(), self.random()))
     }
 
-    /// A new identifier, for a call of a function whose attempts are to share one. See
+    /// A new identifier for a call of a function, which its attempts share: see
     /// [`Execution::with_attempt`].
     pub fn new_id(&self) -> UniqueId {
         self.context.new_id()
@@ -162,9 +162,9 @@ impl AuditRuntime {
 
     /// Returns once all [outcomes](AuditRuntimeBuilder::with_outcomes) of mutations are durable or
     /// lost, those of commits under way included; at once where outcomes are switched off. A host
-    /// that ends calls it after its last mutation and before it closes the sink.
+    /// calls it after its last mutation and before it closes the sink.
     ///
-    /// It waits while the sink fails, so the caller puts a limit on it.
+    /// It waits while the sink fails, so the caller limits it.
     ///
     /// # Cancellation
     ///
@@ -175,7 +175,7 @@ impl AuditRuntime {
         }
     }
 
-    /// What was made durable through this runtime so far.
+    /// The usage of the logs that this runtime has made durable so far.
     pub fn usage(&self) -> Usage {
         self.context.usage()
     }
@@ -185,7 +185,7 @@ impl AuditRuntime {
         self.context.sink()
     }
 
-    /// What one execution may emit.
+    /// The limits of one execution.
     pub fn limits(&self) -> &Limits {
         self.context.limits()
     }
@@ -195,12 +195,12 @@ impl AuditRuntime {
         self.context.vars()
     }
 
-    /// Where the time comes from.
+    /// The source of the time.
     pub fn clock(&self) -> &dyn Clock {
         self.context.clock()
     }
 
-    /// The source of random bits that identifiers are made from.
+    /// The source of random bits for identifiers.
     pub fn random(&self) -> &dyn Random {
         self.context.random()
     }
@@ -219,7 +219,7 @@ pub struct AuditRuntimeBuilder {
 }
 
 impl AuditRuntimeBuilder {
-    /// What one execution may emit. The default is that of [`Limits`].
+    /// The limits of one execution. The default is that of [`Limits`].
     pub fn with_limits(mut self, limits: Limits) -> AuditRuntimeBuilder {
         self.shared.limits = limits;
         self
@@ -231,35 +231,35 @@ impl AuditRuntimeBuilder {
         self
     }
 
-    /// Where the time comes from. The default is the system's clock.
+    /// The source of the time. The default is the system's clock.
     pub fn with_clock(mut self, clock: impl Clock) -> AuditRuntimeBuilder {
         self.shared.clock = Arc::new(clock);
         self
     }
 
-    /// Where random bits come from. The default is the operating system.
+    /// The source of random bits. The default is the operating system.
     pub fn with_random(mut self, random: impl Random) -> AuditRuntimeBuilder {
         self.shared.random = Arc::new(random);
         self
     }
 
     /// How long a function waits for its logs to become durable before it fails. The default is 30
-    /// seconds. A sink that has a shorter limit of its own can say better what it waited for.
+    /// seconds. A sink with a shorter limit of its own says more precisely what it waited for.
     pub fn with_persist_timeout(mut self, timeout: Duration) -> AuditRuntimeBuilder {
         self.shared.persist_timeout = timeout;
         self
     }
 
-    /// How [`run_mutation`](AuditRuntime::run_mutation) meets write conflicts.
+    /// How [`run_mutation`](AuditRuntime::run_mutation) retries after write conflicts.
     pub fn with_retry_policy(mut self, policy: RetryPolicy) -> AuditRuntimeBuilder {
         self.shared.retry_policy = policy;
         self
     }
 
-    /// Whether each log says where it comes from, in a last member that no body can write:
+    /// Whether each log says where it comes from, in its last member, which no function can write:
     /// `"$audit":{"execution":"<id>","attempt":1,"function":"<name>","kind":"query","replay":false}`.
-    /// The id is that of the call: all attempts at a mutation have it, and all releases of a
-    /// result. It does not count towards limits or usage. The default is no: a log is the body and
+    /// The id is that of the call: all attempts at a mutation share it, and all releases of a
+    /// result. The member does not count towards limits or usage. By default a log is the body and
     /// nothing else.
     pub fn with_provenance(mut self, provenance: bool) -> AuditRuntimeBuilder {
         self.shared.provenance = provenance;
@@ -273,10 +273,10 @@ impl AuditRuntimeBuilder {
     /// The record follows the effect, with others of the same second, and no caller waits for it.
     /// It is lost if the process dies before, so a missing one means *unknown*, never *rolled
     /// back*. There is none where the database does not say whether it committed (see
-    /// [`Transaction::is_rolled_back`](crate::Transaction::is_rolled_back)), and none for a mutation
-    /// that is sealed without a transaction. At most 65,536 wait for the sink, 2 MiB; beyond that,
-    /// and where the sink does not say whether it has them, outcomes are lost and counted in
-    /// `audit_outcomes_lost_total`. A host that ends calls
+    /// [`Transaction::is_rolled_back`](crate::Transaction::is_rolled_back)), and none for a
+    /// mutation that is sealed without a transaction. At most 65,536 wait for the sink, 2 MiB;
+    /// beyond that, and where the sink does not say whether it has them, outcomes are lost and
+    /// counted in `audit_outcomes_lost_total`. A host that ends calls
     /// [`drain_outcomes`](AuditRuntime::drain_outcomes) first.
     ///
     /// Transactions then commit in a task of their own, so that the outcome is recorded even if the

@@ -13,7 +13,7 @@ use crate::request::RequestContext;
 /// One log as it was emitted.
 pub(crate) struct Emission {
     pub(crate) template: Template,
-    /// Which function: 0 is the one that was called, others were called by it.
+    /// The index of the function that emitted it: 0 is the one that was called.
     pub(crate) origin: usize,
 }
 
@@ -21,39 +21,38 @@ pub(crate) struct Emission {
 pub(crate) struct SealedLogs {
     context: Context,
     emissions: Vec<Emission>,
-    /// Stands for a function that failed for a log that was refused and has emitted nothing.
+    /// In place of the logs of a function that failed because its first log was refused.
     refusal: Option<RefusalRecord>,
     provenance: Option<Provenance>,
     identity: Identity,
     /// Whether the end of the attempt was claimed.
     has_end: AtomicBool,
     now_ms: i64,
-    /// Whether a first release was begun. From then on every release is a replay, also if that one
-    /// failed: it may have been persisted all the same.
+    /// Whether a first release was begun. From then on every release is a replay, even if the first
+    /// one failed: it may have been persisted nevertheless.
     released: AtomicBool,
-    /// The most bytes that the records for one request can have, line feeds and provenance
-    /// included.
+    /// The largest total size of the records for one request, in bytes, with line feeds and
+    /// provenance.
     bound_bytes: usize,
     /// Whether a release of them succeeded.
     durable: AtomicBool,
 }
 
-/// Records that are ready for the sink, and what they are metered as.
+/// Records that are ready for the sink, and their usage.
 pub(crate) struct Rendered {
     pub(crate) batch: Batch,
     pub(crate) usage: Usage,
 }
 
-/// How many batches of one release are with the sink at once. Bounds the memory of a release to
-/// many requests.
+/// How many batches of one release are being persisted at once. It bounds the memory of a release
+/// to many requests.
 pub(crate) const BATCHES_AT_ONCE: usize = 8;
 
-/// Logs of many requests are handed to the sink in batches of about this size, so that memory stays
-/// bounded however many requests there are, and is reused while it is still in the processor's
-/// cache.
+/// The approximate size of a batch in a release to many requests, in bytes: memory stays bounded
+/// for any number of requests, and is reused while it is still in the processor's cache.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// The memory of such batches, which releases to many requests use again.
+/// The buffers of such batches, which are reused.
 pub(crate) fn batch_buffers() -> BufferPool {
     BufferPool::new(BATCH_BYTES + Template::SPARE_BYTES, BATCHES_AT_ONCE)
 }
@@ -95,13 +94,13 @@ impl SealedLogs {
         &self.context
     }
 
-    /// Which execution they are of, and which attempt at it.
+    /// The execution that emitted them, and the attempt at it.
     pub(crate) fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// Whether the caller is the one to end the attempt: the first one is. Relaxed, since nothing
-    /// else is published with it.
+    /// Claims the end of the attempt. True for the first caller, which then ends it. Relaxed, since
+    /// nothing else is published with it.
     pub(crate) fn claim_end(&self) -> bool {
         !self.has_end.swap(true, Ordering::Relaxed)
     }
@@ -111,17 +110,17 @@ impl SealedLogs {
         self.has_end.store(false, Ordering::Relaxed);
     }
 
-    /// Whether a release was begun: from then on the sink may have them.
+    /// Whether a release was begun, so that the sink may have them.
     pub(crate) fn were_released(&self) -> bool {
         self.released.load(Ordering::Relaxed)
     }
 
-    /// How many records a release to one request has.
+    /// The number of records of a release to one request.
     pub(crate) fn count(&self) -> usize {
         self.emissions.len() + usize::from(self.refusal.is_some())
     }
 
-    /// How much memory they take, in bytes, and rather more than less.
+    /// An upper estimate of the memory they take, in bytes.
     pub(crate) fn held_bytes(&self) -> usize {
         size_of::<SealedLogs>() + self.bound_bytes + self.emissions.len() * size_of::<Emission>()
     }
@@ -135,13 +134,13 @@ impl SealedLogs {
         self.durable.store(true, Ordering::Relaxed);
     }
 
-    /// The records of a release to these requests, rendered as they are asked for.
+    /// The records of a release to these requests, rendered lazily.
     pub(crate) fn batches<'a>(
         &'a self,
         requests: &'a [RequestContext],
     ) -> impl Iterator<Item = Rendered> + 'a {
         let mut requests = requests.iter().peekable();
-        // Without a request nothing is released, so the first release is still to come.
+        // Without requests nothing is released, and this is not the first release.
         let mut replay = requests.peek().is_none() || self.released.swap(true, Ordering::Relaxed);
         let mut now = Now::at_ms(if replay { self.context.clock().now_ms() } else { self.now_ms });
         std::iter::from_fn(move || {
@@ -161,7 +160,7 @@ impl SealedLogs {
                 let Some(request) = requests.next() else { break };
                 usage += self.render(request, &now, replay, &mut builder);
                 if !replay {
-                    // The first hand-out carries the time of the execution, all others that of the
+                    // The first release has the time of the execution, every later one that of the
                     // replay.
                     replay = true;
                     now = Now::at_ms(self.context.clock().now_ms());

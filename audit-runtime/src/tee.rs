@@ -1,4 +1,4 @@
-//! A sink that persists in several.
+//! A sink that persists to several others.
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,11 +12,11 @@ use audit_core::{
 use futures::FutureExt;
 use futures::future::{join, join_all, select_all};
 
-/// A sink that persists every batch in several others: in all that must, and in those that may.
+/// A sink that persists every batch to several others, which are required or optional.
 ///
-/// The receipt is that of the first sink, and so are the durability and the places it names. A
-/// batch is durable once every sink that *must* have it does; what a sink that *may* have it
-/// answers changes nothing, and a failure of it is said in a warning.
+/// The receipt, with its durability and place, is that of the first sink. A batch is durable once
+/// all *required* sinks have it. An *optional* sink changes nothing about that; its failures are
+/// logged as warnings.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -30,9 +30,9 @@ use futures::future::{join, join_all, select_all};
 ///
 /// # Failures
 ///
-/// Where a required sink fails, the batch is *not persisted* only if every sink says so; it is
-/// indeterminate as soon as one has it or may have it. A retry may then put it into the others a
-/// second time.
+/// When a required sink fails, the batch is *not persisted* only if every sink says so; otherwise
+/// it is indeterminate, since some sink has it or may have it. A retry may then persist it in the
+/// others a second time.
 #[derive(Debug)]
 pub struct Tee {
     first: Arc<dyn AuditSink>,
@@ -42,12 +42,12 @@ pub struct Tee {
     is_closed: AtomicBool,
 }
 
-/// How long a batch that is durable where it must be waits for a sink that may have it: longer than
+/// How long a batch that is durable in the required sinks waits for the optional ones: longer than
 /// a bucket usually takes, short enough for a caller.
 const DEFAULT_OPTIONAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Tee {
-    /// A tee with one sink, which every batch must reach and whose receipts it gives.
+    /// A tee with one required sink, whose receipts it returns.
     pub fn new(first: Arc<dyn AuditSink>) -> Tee {
         Tee {
             first,
@@ -58,14 +58,14 @@ impl Tee {
         }
     }
 
-    /// Adds a sink that every batch must reach too.
+    /// Adds a required sink.
     pub fn with_required(mut self, sink: Arc<dyn AuditSink>) -> Tee {
         self.required.push(sink);
         self
     }
 
-    /// Adds a sink that a batch may miss. It loses what it does not take in time, and what comes
-    /// while it fails.
+    /// Adds an optional sink. It misses batches that it does not persist in time, and those that
+    /// arrive while it fails.
     pub fn with_optional(mut self, sink: Arc<dyn AuditSink>) -> Tee {
         self.optional.push(sink);
         self
@@ -81,7 +81,7 @@ impl Tee {
         std::iter::once(&self.first).chain(&self.required)
     }
 
-    /// Asks every sink, and gives the first error of a required one.
+    /// Calls every sink, and returns the first error of a required one.
     async fn of_each<F: Future<Output = Result<(), SinkError>>>(
         &self,
         ask: impl Fn(Arc<dyn AuditSink>) -> F,
@@ -108,7 +108,7 @@ fn severity(commits: &Commits) -> u8 {
     }
 }
 
-/// The state, saying whose it is.
+/// The state, with the name of its sink.
 fn named(sink: &Arc<dyn AuditSink>, state: HealthState) -> HealthState {
     match state {
         HealthState::Ok => HealthState::Ok,
@@ -121,7 +121,7 @@ fn named(sink: &Arc<dyn AuditSink>, state: HealthState) -> HealthState {
     }
 }
 
-/// Adds another sink's health, but for whether it accepts batches.
+/// Adds another sink's health, except whether it accepts batches.
 fn add(all: &mut Health, sink: &Arc<dyn AuditSink>, other: Health) {
     let Health {
         state,
@@ -164,7 +164,7 @@ fn add(all: &mut Health, sink: &Arc<dyn AuditSink>, other: Health) {
     all.last_error = all.last_error.take().or(last_error);
 }
 
-/// What an optional sink failed with.
+/// The error of an optional sink.
 fn problem<T>(answer: Result<Result<T, SinkError>, tokio::time::error::Elapsed>) -> Option<String> {
     match answer {
         Ok(Ok(_)) => None,
@@ -222,8 +222,8 @@ impl AuditSink for Tee {
         self.of_each(|sink| async move { sink.flush().await }).await
     }
 
-    /// Batches are accepted while all required sinks accept them. The state is the worst one, be it
-    /// of a sink that may miss batches; amounts are sums.
+    /// Batches are accepted while all required sinks accept them. The state is the worst of all
+    /// sinks, optional ones included; amounts are sums.
     fn health(&self) -> Health {
         let mut all = self.first.health();
         all.state = named(&self.first, all.state);
@@ -244,7 +244,7 @@ impl AuditSink for Tee {
     }
 
     async fn close(&self) -> Result<(), SinkError> {
-        // An optional sink that does not close in time would go on taking batches.
+        // An optional sink that does not close in time would continue to accept batches.
         self.is_closed.store(true, Ordering::Relaxed);
         self.of_each(|sink| async move { sink.close().await }).await
     }

@@ -1,4 +1,4 @@
-//! Transactions of the host's database, and what an attempt at a mutation leaves.
+//! Transactions of the host's database, and the result of an attempt at a mutation.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::sealed_logs::SealedLogs;
 /// - Nothing that was done in it is visible to others before `commit` returned `Ok`.
 /// - Dropping it without `commit` rolls it back.
 /// - `commit` that fails with a [conflict](Self::is_conflict) has committed nothing.
-/// - A future of these methods that is dropped leaves the transaction as dropping it does, except
-///   that nobody knows what becomes of a `commit`.
+/// - Dropping a future of these methods has the effect of dropping the transaction, except that the
+///   outcome of a `commit` is then unknown.
 pub trait Transaction: Send + 'static {
-    /// The database's error. That of the functions which run in the transaction is their own: see
+    /// The database's error. Functions that run in the transaction have an error of their own: see
     /// [`FunctionError`].
     type Error: Error + Send + 'static;
 
-    /// Writes where the logs of this attempt stand, in the transaction itself: the receipt is
-    /// visible exactly if the changes are. So changes lead to their records, records to their
-    /// changes, and after a crash the receipts say which attempts committed.
+    /// Writes the place of this attempt's logs in the transaction itself: the receipt is visible
+    /// exactly if the changes are. So changes lead to their records and records to their changes,
+    /// and after a crash the receipts tell which attempts committed.
     ///
     /// Called once the logs are durable, right before `commit`; not if there are none, or if the
     /// sink discards them. After an error the transaction is rolled back. The default keeps
@@ -39,15 +39,15 @@ pub trait Transaction: Send + 'static {
         std::future::ready(Ok(()))
     }
 
-    /// Makes it visible and durable.
+    /// Commits the transaction: makes its writes visible and durable.
     fn commit(self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Undoes it.
+    /// Rolls the transaction back.
     fn rollback(self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Whether this error, of `commit` or of a statement, is a write conflict: another transaction
-    /// changed the same data, and running the function again from the start may succeed. In
-    /// PostgreSQL: SQLSTATE 40001 and 40P01.
+    /// changed the same data, and another attempt may succeed. In PostgreSQL: SQLSTATE 40001 and
+    /// 40P01.
     fn is_conflict(error: &Self::Error) -> bool;
 
     /// Whether a `commit` that failed with this error has certainly committed nothing. Then
@@ -82,8 +82,8 @@ impl LogReceipt {
 ///
 /// `From<D>` lets the function use `?` on the database's errors;
 /// [`database_error`](Self::database_error) lets the runtime see whether one of them is a write
-/// conflict, after which the function runs again. The database's error itself is such an error, for
-/// functions that fail with nothing else.
+/// conflict, after which the function runs again. The database's own error implements it, for
+/// functions that fail in no other way.
 ///
 /// ```
 /// # use std::{error::Error, fmt};
@@ -116,7 +116,7 @@ impl LogReceipt {
 /// # impl Error for RenameError {}
 /// ```
 pub trait FunctionError<D>: Error + From<D> + Send + 'static {
-    /// The error of the database with which the function failed; `None` if it failed by itself.
+    /// The database's error that made the function fail; `None` if it failed for another reason.
     fn database_error(&self) -> Option<&D>;
 }
 
@@ -126,17 +126,17 @@ impl<D: Error + Send + 'static> FunctionError<D> for D {
     }
 }
 
-/// Whether the function is to run again.
+/// Whether the function failed with a write conflict.
 pub(crate) fn is_conflict<Tx: Transaction, E: FunctionError<Tx::Error>>(error: &E) -> bool {
     error.database_error().is_some_and(Tx::is_conflict)
 }
 
-/// One attempt at a mutation that ran: its transaction, its result and its logs.
-/// [`settle`](Self::settle) is the only way on.
+/// An attempt at a mutation that ran: its transaction, its result and its logs.
+/// [`settle`](Self::settle) ends it.
 ///
 /// Most hosts let [`AuditRuntime::run_mutation`](crate::AuditRuntime::run_mutation) do this; a host
 /// with a loop of its own uses it directly.
-#[must_use = "it is rolled back, and its logs reach nobody, unless it is settled"]
+#[must_use = "it is rolled back, and its logs are lost, unless it is settled"]
 #[derive(Debug)]
 pub struct AuditedTransaction<Tx: Transaction, T, E = <Tx as Transaction>::Error> {
     transaction: Tx,
@@ -175,13 +175,14 @@ impl<Tx: Transaction, T, E> AuditedTransaction<Tx, T, E> {
         self.attempt.as_ref() == Some(attempt)
     }
 
-    /// Its transaction and its result, for whoever settles it.
+    /// Its transaction and its result, to be settled.
     pub(crate) fn into_parts(self) -> (Tx, Audited<Result<T, E>>, RequestContext) {
         (self.transaction, self.outcome, self.request)
     }
 
-    /// Gives it up: the transaction, which may not commit, and the logs that nobody else releases,
-    /// with their request. What another attempt logged, the one who runs that attempt releases.
+    /// Abandons the attempt: returns the transaction, which may not commit, and the logs that
+    /// nothing else releases, with their request. The logs of another attempt are released by
+    /// whoever runs that attempt.
     pub(crate) fn give_up(self) -> (Tx, Option<Arc<SealedLogs>>, RequestContext) {
         let AuditedTransaction { transaction, outcome, request, attempt } = self;
         let logs = attempt.is_none().then(|| outcome.into_parts().1).flatten();

@@ -8,12 +8,12 @@ const SQLITE_LOCKED: u32 = 6;
 /// `SQLITE_CONSTRAINT`: a deferred one is checked by the commit.
 const SQLITE_CONSTRAINT: u32 = 19;
 
-/// Whether another transaction was the reason for this error, so that running the mutation again
-/// from its start may succeed.
+/// Whether another transaction caused this error, so that another attempt at the mutation may
+/// succeed.
 ///
 /// - PostgreSQL: `serialization_failure` (40001) and `deadlock_detected` (40P01).
-/// - SQLite: `SQLITE_BUSY` with all its kinds, of which `SQLITE_BUSY_SNAPSHOT` is the usual one;
-///   and `SQLITE_LOCKED`, which connections get that share a cache.
+/// - SQLite: `SQLITE_BUSY` in all its kinds, most often `SQLITE_BUSY_SNAPSHOT`; and
+///   `SQLITE_LOCKED`, between connections that share a cache.
 pub fn is_conflict(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| is_conflict_code(&code))

@@ -1,12 +1,12 @@
-//! The databases that there are transactions for.
+//! The databases with transactions for the runtime.
 
 use audit_runtime::LogReceipt;
 use sqlx::{Database, Error, Pool};
 
 use crate::receipts::{Row, Wanted};
 
-/// A database of sqlx that [`Tx`](crate::Tx) exists for: `Sqlite`, `Postgres`, and `Any` for one of
-/// these, each with its feature. It cannot be implemented elsewhere.
+/// A database of sqlx that [`Tx`](crate::Tx) supports: `Sqlite`, `Postgres`, and `Any` for either,
+/// each with its feature. It cannot be implemented elsewhere.
 pub trait AuditedDatabase: Database + sealed::Sealed {
     /// The statement that begins a serializable transaction on a connection of this pool.
     #[doc(hidden)]

@@ -47,13 +47,13 @@
 //!
 //! # What it takes care of
 //!
-//! - **A beginning that is cancelled.** sqlx leaves a PostgreSQL transaction open whose beginning
-//!   is dropped: the connection goes back into the pool with it, later statements on that
-//!   connection are part of it, and reads are as old as it is. [`begin`] goes on in a task of its
-//!   own, which rolls back if nobody waits for it any more.
-//! - **A commit that is none.** PostgreSQL answers the `COMMIT` of a transaction in which a
-//!   statement failed with a rollback, and sqlx calls that a success. A function that catches a
-//!   statement's error and returns a value would be reported as committed. [`Tx`] asks first, and
+//! - **A cancelled `begin`.** If its future is dropped, sqlx leaves a PostgreSQL transaction open:
+//!   the connection goes back into the pool with it, later statements on that connection become
+//!   part of it, and reads are as old as it is. [`begin`] runs in a task of its own, which rolls
+//!   back if its caller is gone.
+//! - **A commit that rolls back.** PostgreSQL answers the `COMMIT` of a transaction in which a
+//!   statement failed with a rollback, which sqlx reports as a success. A function that catches a
+//!   statement's error and returns a value would be reported as committed. [`Tx`] checks first, and
 //!   such a commit fails.
 //! - **Conflicts**: [`is_conflict`] says which errors are worth another attempt.
 //!
@@ -104,16 +104,16 @@
 //!
 //! # Advice
 //!
-//! - A `UNIQUE` violation is no conflict: it may be there for good. A mutation that found no row
-//!   and then inserts one writes `INSERT … ON CONFLICT DO NOTHING`: if another transaction inserted
-//!   the row meanwhile, PostgreSQL then reports a serialization failure, which is retried.
+//! - A `UNIQUE` violation is not a conflict: it may be permanent. A mutation that found no row and
+//!   then inserts one writes `INSERT … ON CONFLICT DO NOTHING`: if another transaction inserted the
+//!   row meanwhile, PostgreSQL then reports a serialization failure, which is retried.
 //! - On SQLite use WAL mode and a `busy_timeout`. A transaction that read what another one changed
-//!   meanwhile cannot write (`SQLITE_BUSY_SNAPSHOT`), and is retried at once. A mutation that is
-//!   sure to write avoids that with [`begin_with`]`(pool, "BEGIN IMMEDIATE")`, and waits for others
-//!   there.
+//!   meanwhile cannot write (`SQLITE_BUSY_SNAPSHOT`), and is retried at once. A mutation that
+//!   always writes avoids that with [`begin_with`]`(pool, "BEGIN IMMEDIATE")`, and waits for other
+//!   writers there.
 //! - The transaction stays open while the logs become durable. On SQLite, with its one writer, the
 //!   sink's latency is the pace of commits.
-//! - Commit nowhere else: a `COMMIT` that a function executes itself waits for no log.
+//! - Do not commit in functions: a `COMMIT` that a function executes waits for no log.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -14,14 +14,14 @@ use crate::{AuditedDatabase, is_conflict};
 /// It dereferences to the connection: `&mut *tx`, or `&mut **tx` behind a reference, is what sqlx
 /// executes on. `begin` of that connection makes a savepoint, for a part that may be rolled back.
 ///
-/// Dropped, it is rolled back before anybody else gets the connection.
+/// If dropped, it is rolled back before the connection is used again.
 pub struct Tx<DB: AuditedDatabase> {
     transaction: sqlx::Transaction<'static, DB>,
     keeps_receipts: bool,
 }
 
-/// Begins a serializable transaction, as the audit runtime's contract wants it: what a mutation
-/// read is what it would read at its commit, or the commit is a conflict.
+/// Begins a serializable transaction, as the audit runtime's contract requires: at its commit a
+/// mutation would read what it has read, or the commit is a conflict.
 ///
 /// # Errors
 ///
@@ -38,9 +38,9 @@ pub async fn begin<DB: AuditedDatabase>(pool: &Pool<DB>) -> Result<Tx<DB>, Error
     begin_with(pool, DB::serializable(pool)).await
 }
 
-/// Begins a transaction with a statement of your own, such as `BEGIN IMMEDIATE` on SQLite. An
-/// isolation level below serializable is for those who know that their mutations can bear it: the
-/// runtime retries what the database reports as a conflict, and nothing else.
+/// Begins a transaction with a statement of your own, such as `BEGIN IMMEDIATE` on SQLite. Use an
+/// isolation level below serializable only if the mutations tolerate it: the runtime retries what
+/// the database reports as a conflict, and nothing else.
 ///
 /// Errors, cancellation and panics are those of [`begin`].
 pub async fn begin_with<DB: AuditedDatabase>(
@@ -50,8 +50,8 @@ pub async fn begin_with<DB: AuditedDatabase>(
     // Waiting for a connection ends when the caller goes.
     let connection = pool.acquire().await?;
     // sqlx 0.9 does not roll back a PostgreSQL transaction if the future is dropped that begins it.
-    // This task ends all the same, and what it began is dropped whole, if nobody takes it. The
-    // function is hidden in sqlx's documentation; it alone takes a connection by value.
+    // This task always ends, and the transaction is dropped if its caller is gone. The function is
+    // hidden in sqlx's documentation; only it takes a connection by value.
     let statement = Some(statement.into_sql_str());
     let begun = tokio::spawn(sqlx::Transaction::begin(connection, statement)).await;
     // A task that panicked, or was aborted at the end of the process.
@@ -82,8 +82,8 @@ impl<DB: AuditedDatabase> Transaction for Tx<DB> {
     }
 
     async fn commit(mut self) -> Result<(), Error> {
-        // A crash before the second line is done: nothing is committed. The check is not part of
-        // the commit, and a transaction that passed it may still meet a conflict there.
+        // A crash before the second line ends: nothing is committed. The check is not part of the
+        // commit: a transaction that passed it may still conflict there.
         DB::check(&mut self.transaction).await?;
         self.transaction.commit().await
     }

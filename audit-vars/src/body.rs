@@ -1,14 +1,13 @@
-//! `body!`: a body written as JSON is.
+//! `body!`: bodies in the syntax of JSON.
 
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
-/// A body, written as one writes JSON, with Rust expressions for values and [`Var`](crate::Var)s
-/// among them.
+/// A body in the syntax of JSON, with Rust expressions as values, [`Var`](crate::Var)s among them.
 ///
 /// Values are borrowed. Keys are literals, names (of constants, say), or expressions in
-/// parentheses. The result is something that serializes: nothing is copied until
-/// [`Template::compile`](crate::Template::compile) or `audit` takes it. For more than a hundred
-/// members in one object the compiler asks for a higher `recursion_limit`.
+/// parentheses. The result implements `Serialize`: nothing is copied before
+/// [`Template::compile`](crate::Template::compile) or `audit`. An object of more than a hundred
+/// members needs a higher `recursion_limit`.
 ///
 /// ```
 /// use audit_vars::{Template, Values, Var, Vars, body};
@@ -59,8 +58,7 @@ macro_rules! body {
     (@elements $value:expr $(, $($rest:tt)*)?) => { (&$value, $crate::body!(@elements $($($rest)*)?)) };
 }
 
-/// What [`body!`](crate::body) makes of `{ … }`: pairs of key and value, each followed by those
-/// after it.
+/// What [`body!`](crate::body) makes of `{ … }`: a list of pairs of key and value.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy)]
 pub struct Object<M> {
@@ -76,13 +74,13 @@ pub struct Array<E> {
     pub elements: E,
 }
 
-/// The members of an object, one after the other.
+/// A list of the members of an object.
 #[doc(hidden)]
 pub trait Members {
-    /// How many.
+    /// The number of members.
     const COUNT: usize;
 
-    /// Writes them.
+    /// Writes the members.
     fn write<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error>;
 }
 
@@ -114,13 +112,13 @@ impl<M: Members> Serialize for Object<M> {
     }
 }
 
-/// The elements of an array, one after the other.
+/// A list of the elements of an array.
 #[doc(hidden)]
 pub trait Elements {
-    /// How many.
+    /// The number of elements.
     const COUNT: usize;
 
-    /// Writes them.
+    /// Writes the elements.
     fn write<S: SerializeSeq>(&self, sequence: &mut S) -> Result<(), S::Error>;
 }
 

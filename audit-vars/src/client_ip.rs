@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use crate::padding::{Piece, SHORT_CHUNK};
 
-/// A client's address. An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`, as a dual-stack
-/// listener sees it) is the IPv4 address.
+/// A client's address. An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`, from a dual-stack listener)
+/// becomes the IPv4 address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ClientIp {
     addr: IpAddr,

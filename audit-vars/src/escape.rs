@@ -1,20 +1,20 @@
 //! JSON strings: escaping, as `serde_json` and `JSON.stringify` do it.
 
-/// Bytes looked at together where text is long. The compiler turns the check of a whole chunk into
-/// a few vector instructions.
+/// The size of a chunk in which long text is searched, in bytes. The compiler turns the check of a
+/// whole chunk into a few vector instructions.
 const CHUNK: usize = 32;
 
-/// How many words are looked at one by one before whole chunks are.
+/// How many words are searched one by one before whole chunks are.
 const WORDS: u32 = 4;
 
 const ONES: u64 = u64::MAX / 255;
 /// The highest bit of each of eight bytes.
 const HIGHEST: u64 = ONES << 7;
 
-/// Which bytes a search stops at. Both stop at what cannot stand in a JSON string as it is (RFC
-/// 8259, section 7): control characters, quotes and backslashes.
+/// Which bytes a search stops at. Both kinds stop at bytes that must be escaped in a JSON string
+/// (RFC 8259, section 7): control characters, quotes and backslashes.
 trait Stops {
-    /// Whether bytes of 128 and more are passed, the parts of longer characters.
+    /// Whether bytes of 128 and above, parts of longer characters, are passed over.
     const PASSES_WIDE: bool;
 }
 
@@ -29,16 +29,16 @@ impl Stops for SpecialOrWide {
     const PASSES_WIDE: bool = false;
 }
 
-/// Of eight bytes, the first the lowest: has the highest bit of the first one that the search stops
-/// at, and no bit before it. What it has after that bit means nothing.
+/// For eight bytes, the first the lowest: sets the highest bit of the first byte that the search
+/// stops at, and no bit before it. Bits after it are meaningless.
 #[inline(always)]
 fn stop_bits<S: Stops>(word: u64) -> u64 {
-    // Subtracting sets the highest bit of each byte that is less than what is subtracted, which is
-    // at most 128, and perhaps of some after the first of them, since it borrows from those. With
-    // 0x20 and 0x22 changing places, a quote is just below the control characters' end.
+    // Subtracting a number of at most 128 sets the highest bit of each byte that is less, and
+    // perhaps of some after the first such byte, because of borrows. With 0x20 and 0x22 swapped, a
+    // quote is just below the end of the control characters.
     let control_or_quote = (word ^ (ONES * (0x20 ^ u64::from(b'"')))).wrapping_sub(ONES * 0x21);
     let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
-    // For bytes of 128 and more neither comparison means anything.
+    // Neither comparison is valid for bytes of 128 and above.
     let special = control_or_quote | backslash;
     (if S::PASSES_WIDE { special & !word } else { special | word }) & HIGHEST
 }
@@ -50,7 +50,7 @@ pub(crate) fn find_special(bytes: &[u8], from: usize) -> usize {
     find::<Special>(bytes, from)
 }
 
-/// The same for a byte that is special or wide, which is of 128 and more.
+/// As [`find_special`], and stops at wide bytes too: those of 128 and above.
 #[inline(always)]
 pub(crate) fn find_special_or_wide(bytes: &[u8], from: usize) -> usize {
     find::<SpecialOrWide>(bytes, from)
@@ -68,7 +68,7 @@ fn find<S: Stops>(bytes: &[u8], from: usize) -> usize {
         }
         rest = behind;
         words += 1;
-        // Text that went on for so long often goes on.
+        // Text without special bytes so far often has none for longer.
         if words == WORDS {
             words = 0;
             let (chunks, _) = rest.as_chunks::<CHUNK>();
@@ -81,10 +81,10 @@ fn find<S: Stops>(bytes: &[u8], from: usize) -> usize {
         return bytes.len();
     }
     let last = match bytes.last_chunk() {
-        // The last eight bytes, without those that were looked at.
+        // The last eight bytes, less those already searched.
         Some(word) => u64::from_le_bytes(*word) >> (8 * (size_of::<u64>() - left)),
         None => match (rest.first_chunk(), rest.last_chunk()) {
-            // They overlap, and are alike where they do.
+            // They overlap, and are equal where they do.
             (Some(first), Some(last)) => {
                 let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
                 u64::from(first) | u64::from(last) << (8 * (left - size_of::<u32>()))
@@ -92,7 +92,7 @@ fn find<S: Stops>(bytes: &[u8], from: usize) -> usize {
             _ => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
         },
     };
-    // The zeros behind what is left are special.
+    // The zeros behind the remaining bytes are special.
     let bits = stop_bits::<S>(last);
     bytes.len() - left + left.min(bits.trailing_zeros() as usize / 8)
 }
@@ -107,7 +107,7 @@ fn is_passed<S: Stops, const N: usize>(chunk: &[u8; N]) -> bool {
     })
 }
 
-/// Appends a few bytes. Two chunks that overlap take less time than a call of the one who copies.
+/// Appends a few bytes. Copying two overlapping chunks is faster than a call of memcpy.
 #[inline(always)]
 pub(crate) fn append_short(out: &mut Vec<u8>, bytes: &[u8]) {
     let is_copied = match bytes.len() {
@@ -153,7 +153,8 @@ fn append_part<const N: usize>(out: &mut Vec<u8>, bytes: &[u8; N], len: usize) {
 #[inline]
 pub(crate) fn escape_into(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
-    // Most strings are short and plain: two looks at chunks that overlap, and the same two copied.
+    // Most strings are short and plain: two overlapping chunks are checked, and the same two
+    // copied.
     let is_copied = match bytes.len() {
         8..=16 => append_if_plain::<8>(out, bytes),
         17..=32 => append_if_plain::<16>(out, bytes),
@@ -190,8 +191,8 @@ fn escape_any(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// What a byte of a string is: plain, wide, or escaped as a backslash and this letter, which for
-/// most control characters is `u` with their number behind it.
+/// The class of each byte of a string: plain, wide, or escaped with a backslash and this letter,
+/// which is `u` for control characters that are escaped by number.
 const ESCAPES: [u8; 256] = {
     let mut escapes = [0; 256];
     let mut byte = 0;
@@ -215,13 +216,13 @@ const ESCAPES: [u8; 256] = {
 const PLAIN: u8 = 0;
 const WIDE: u8 = 1;
 
-/// Where escapes stand so close together, the bytes between them are taken one by one.
+/// Where escapes are closer together than this, the bytes between them are copied one by one.
 const CLOSE: usize = 4;
 
-/// Appends what begins with a byte that is special or wide, escaped.
+/// Appends text that begins with a special or wide byte, escaped.
 fn escape_from(out: &mut Vec<u8>, bytes: &[u8], from: usize) {
     let mut at = from;
-    // Whether wide bytes are plain: there is no separator among them.
+    // Whether wide bytes are plain, since no separator is among them.
     let mut passes_wide = false;
     let mut is_close = false;
     while let Some(byte) = bytes.get(at) {
@@ -282,7 +283,7 @@ fn escape_from(out: &mut Vec<u8>, bytes: &[u8], from: usize) {
     }
 }
 
-/// Appends the first bytes that are plain, one by one, and so many at most. Gives how many.
+/// Appends the leading plain bytes one by one, up to this number. Returns how many.
 #[inline(always)]
 fn append_plain(
     out: &mut Vec<u8>,
@@ -306,7 +307,7 @@ fn append_escape(out: &mut Vec<u8>, byte: u8, escape: u8) {
     }
 }
 
-/// The same of text that may have separators.
+/// Appends text that may have separators, escaped.
 #[inline(never)]
 fn escape_with_separators(out: &mut Vec<u8>, bytes: &[u8], mut at: usize) {
     loop {
@@ -323,7 +324,7 @@ pub(crate) fn string_into(out: &mut Vec<u8>, text: &str) {
     string_between(out, b"\"", text, b"\"");
 }
 
-/// The same, with the quotes and what stands before and behind them.
+/// Appends `text` as a JSON string, between two other pieces of text.
 #[inline(always)]
 pub(crate) fn string_between<const A: usize, const B: usize>(
     out: &mut Vec<u8>,
@@ -357,7 +358,7 @@ pub(crate) fn separators(bytes: &[u8]) -> impl Iterator<Item = Separator> {
     })
 }
 
-/// Whether a byte in here is the last of a separator. Their first bytes would do as well, but more
+/// Whether a byte may be the last of a separator. Their first bytes would serve as well, but more
 /// characters begin with those.
 #[inline]
 fn may_end_separator(bytes: &[u8]) -> bool {
@@ -415,7 +416,7 @@ mod tests {
             for at in 0..=len {
                 for from in [0, at.saturating_sub(3), at] {
                     for byte in 0..=255u8 {
-                        // Before `from` everything is special, and so is all that follows.
+                        // Everything before `from` is special, and so is everything that follows.
                         let mut bytes = vec![b'"'; len];
                         bytes[from..at].fill(b'~');
                         bytes[at..].fill(byte);
@@ -424,7 +425,7 @@ mod tests {
                         let case = format!("{byte:#x} at {at} of {len} from {from}");
                         let found = find_special_or_wide(&bytes, from);
                         assert_eq!(found, expected(is_special || byte >= 0x80), "{case}");
-                        // What is wide is passed wherever it stands.
+                        // Wide bytes are passed over wherever they are.
                         for passed in [b'~', 0x80, 0xff] {
                             bytes[from..at].fill(passed);
                             assert_eq!(find_special(&bytes, from), expected(is_special), "{case}");

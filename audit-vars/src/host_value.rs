@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::var::Var;
 
-/// What one request gives for a variable of the host.
+/// The value of a host's variable in one request.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HostValue {
     var: Var,
@@ -13,7 +13,7 @@ pub struct HostValue {
 }
 
 impl HostValue {
-    /// How deep its objects and arrays may nest.
+    /// The most levels of objects and arrays.
     pub const MAX_DEPTH: u32 = 16;
 
     /// Its JSON was compiled under the rules for `var`.

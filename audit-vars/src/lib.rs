@@ -1,18 +1,17 @@
 //! Audit log bodies with variables: compiled once, rendered by copying slices.
 //!
-//! A function says what it did in a body, any JSON object. Some of what belongs in there is not
-//! known when the function runs, since its result may be cached and handed out again: whose request
-//! it is. In the place of that stands a variable, and each hand-out fills in its own values. The
-//! nouns:
+//! A function says what it did in a body, any JSON object. Some of it, such as whose request it is,
+//! is unknown while the function runs, since its result may be cached and released for other
+//! requests. There the body has variables, and each release fills in its own values. The nouns:
 //!
-//! - [`body!`] writes a body as one writes JSON; any `T: Serialize` is one too.
+//! - [`body!`] makes a body in the syntax of JSON; any `T: Serialize` is one too.
 //! - [`Var`], a variable: `ip`, `userAgent`, `requestId`, `now`, and what a host registers in its
 //!   [`Vars`].
-//! - [`Template`], a compiled body. Its [bound](Template::bound_bytes) is the largest size a
-//!   rendering can have, whatever comes in: that is what limits are checked against, so that a
-//!   replay can never fail for a longer User-Agent.
-//! - [`Values`], what the variables stand for in one request, made of types that guarantee their
-//!   longest form: [`ClientIp`], [`UserAgent`], [`RequestId`], [`Now`], [`HostValue`].
+//! - [`Template`], a compiled body. Its [bound](Template::bound_bytes) is the largest size of a
+//!   rendering with any values. Limits are checked against it, so that a replay can never fail for
+//!   a longer User-Agent.
+//! - [`Values`], the values of the variables in one request, whose types guarantee their longest
+//!   form: [`ClientIp`], [`UserAgent`], [`RequestId`], [`Now`], [`HostValue`].
 //! - [`BodyError`], what is wrong with a body and where in it.
 //!
 //! This crate does no I/O. `audit-runtime` compiles what functions emit and renders it at each

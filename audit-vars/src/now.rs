@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::padding::{Piece, SHORT_CHUNK};
 
-/// A moment, as the variable `now` shows it.
+/// A point in time, as the value of the variable `now`.
 #[derive(Clone, Copy)]
 pub struct Now {
     ms: i64,

@@ -1,15 +1,15 @@
-//! Short pieces of text that are copied as chunks of a fixed size.
+//! Copying short pieces of text as chunks of a fixed size.
 //!
-//! A call of memcpy for 20 bytes costs more than the 20 bytes. So texts of templates and values
-//! have bytes to spare behind their end, which mean nothing: a short piece is copied together with
-//! what is behind it, and the output is cut off at the piece's end.
+//! A call of memcpy for 20 bytes costs more than copying them. So the texts of templates and values
+//! are padded: a short piece is copied with the bytes behind it, as a chunk of a fixed size, and
+//! the output is truncated to the piece's end.
 
 use std::sync::Arc;
 
-/// What one variable stands for, as it is copied.
+/// The value of a variable, to be copied.
 #[derive(Clone, Copy)]
 pub(crate) struct Piece<'a> {
-    /// Begins with it. What may follow means nothing.
+    /// Begins with the value; what follows is padding.
     pub(crate) padded: &'a [u8],
     pub(crate) len: usize,
 }
@@ -29,21 +29,21 @@ pub(crate) const NULL: Piece<'static> = Piece {
     len: 4,
 };
 
-/// JSON with spaces behind it, so that it can be copied as a chunk.
+/// JSON padded with spaces, so that it can be copied as a chunk.
 pub(crate) fn padded(mut json: Vec<u8>) -> Arc<str> {
     json.resize(json.len().max(SHORT_CHUNK), b' ');
     String::from_utf8(json).expect("made of text").into()
 }
 
-/// Most pieces between variables, and most values, are not longer than this.
+/// Most pieces between variables, and most values, are at most this long.
 pub(crate) const SHORT_CHUNK: usize = 64;
 
-/// Beyond this, copying a chunk takes longer than a call of memcpy.
+/// Beyond this size, copying a chunk is slower than a call of memcpy.
 pub(crate) const LONGEST_CHUNK: usize = 128;
 
-/// Appends the first `len` of these bytes. Where there are enough behind them, they are copied as a
-/// chunk whose size the compiler knows, and what is too much is cut off: a few instructions
-/// instead of a call. The smallest chunk that will do, since it is the stores that take the time.
+/// Appends the first `len` of these bytes. If enough bytes follow them, they are copied as a chunk
+/// whose size the compiler knows, and the excess is truncated: a few instructions instead of a
+/// call. It takes the smallest chunk that suffices, since the stores take the time.
 #[inline(always)]
 pub(crate) fn append(out: &mut Vec<u8>, padded: &[u8], len: usize) {
     let is_copied = match len {
@@ -58,7 +58,7 @@ pub(crate) fn append(out: &mut Vec<u8>, padded: &[u8], len: usize) {
     }
 }
 
-/// False if there are no `N` bytes.
+/// False if there are fewer than `N` bytes.
 #[inline(always)]
 fn append_chunk<const N: usize>(out: &mut Vec<u8>, padded: &[u8], len: usize) -> bool {
     let Some(chunk) = padded.first_chunk::<N>() else { return false };

@@ -7,8 +7,8 @@ use audit_core::{Clock, Random, UniqueId};
 
 use crate::padding::{Piece, padded};
 
-/// The identifier of one request: 1 to 128 ASCII letters, digits or `-_.:/+=@~`, so that it needs
-/// no escapes anywhere.
+/// The identifier of a request: 1 to 128 ASCII letters, digits or `-_.:/+=@~`, so that it never
+/// needs escapes.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RequestId {
     /// In quotes, and padded with spaces.
@@ -17,13 +17,13 @@ pub struct RequestId {
 }
 
 impl RequestId {
-    /// The longest one, in bytes.
+    /// The longest id, in bytes.
     pub const MAX_BYTES: usize = 128;
 
     /// The text and two quotes.
     pub const MAX_JSON_BYTES: u32 = Self::MAX_BYTES as u32 + 2;
 
-    /// Takes one that another system made.
+    /// An id that another system made.
     ///
     /// # Errors
     ///
@@ -36,7 +36,7 @@ impl RequestId {
         Ok(RequestId::quoted(format!("\"{text}\"")))
     }
 
-    /// A new one that no other request has.
+    /// A new, unique id.
     pub fn generate(clock: &dyn Clock, random: &dyn Random) -> RequestId {
         RequestId::quoted(format!("\"{}\"", UniqueId::generate(clock, random)))
     }

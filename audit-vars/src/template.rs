@@ -5,30 +5,30 @@ use std::fmt;
 use crate::padding::{LONGEST_CHUNK, append};
 use crate::values::Values;
 
-/// A body that was serialized once: its JSON, and the places where variables go.
+/// A body that was serialized once: its JSON, and the places of its variables.
 ///
-/// Rendering copies slices of the one between the values of the other: no tree, no allocation for
-/// each value, no second serialization. It cannot fail, and what it writes is one JSON object
-/// without a line break.
+/// Rendering copies slices of the JSON between the values of the variables: no tree, no allocation
+/// for each value, no second serialization. It cannot fail, and it writes one JSON object without a
+/// line break.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Template {
-    /// With [`SPARE_BYTES`](Template::SPARE_BYTES) behind its end, so that a short piece of it can
-    /// be copied as a long one.
+    /// Padded with [`SPARE_BYTES`](Template::SPARE_BYTES), so that a short piece can be copied as a
+    /// longer chunk.
     padded: Vec<u8>,
     cuts: Vec<Cut>,
     bound_bytes: u32,
 }
 
-/// Here stands a variable.
+/// The place of a variable.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cut {
-    /// Bytes of text before it.
+    /// The number of bytes of text before it.
     pub(crate) at: u32,
     pub(crate) slot: u8,
 }
 
 impl Template {
-    /// How many bytes more than its bound a rendering has reserved while it writes.
+    /// How many bytes beyond its bound a rendering reserves while it writes.
     #[doc(hidden)]
     pub const SPARE_BYTES: usize = LONGEST_CHUNK;
 
@@ -39,14 +39,14 @@ impl Template {
         Template { padded, cuts: cuts.to_vec(), bound_bytes }
     }
 
-    /// The largest size that a rendering can have, in bytes, whatever the variables stand for. This
-    /// is what counts against the [`Limits`](audit_core::Limits).
+    /// The largest size of a rendering in bytes, with any values. This size counts against the
+    /// [`Limits`](audit_core::Limits).
     pub fn bound_bytes(&self) -> u32 {
         self.bound_bytes
     }
 
-    /// Appends the JSON with these values to `out`. The values must be of the same table of
-    /// variables that the template was compiled with.
+    /// Appends the JSON with these values to `out`. They must belong to the table of variables that
+    /// the template was compiled with.
     pub fn render(&self, values: &Values<'_>, out: &mut Vec<u8>) {
         out.reserve(self.bound_bytes as usize + Template::SPARE_BYTES);
         let mut from = 0;

@@ -1,15 +1,13 @@
-//! The plain way: a tree, walked and serialized anew for each rendering. Behind the feature
-//! `test-util`.
+//! The simple implementation: a tree that is walked and serialized for each rendering. Behind the
+//! feature `test-util`.
 //!
-//! It is what templates are compared with: in property tests for the same output, in benchmarks for
-//! speed.
+//! Templates are compared with it: in property tests for equal output, in benchmarks for speed.
 
 use serde_json::Value;
 
 use crate::var::SENTINEL_KEY;
 
-/// Clones `body`, puts what `lookup` gives in the place of each sentinel, and serializes the
-/// result.
+/// Clones `body`, replaces each sentinel by what `lookup` returns, and serializes the result.
 pub fn tree_walk(body: &Value, lookup: &dyn Fn(&str) -> Value) -> Vec<u8> {
     let mut body = body.clone();
     substitute(&mut body, lookup);

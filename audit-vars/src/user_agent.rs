@@ -6,27 +6,26 @@ use std::sync::Arc;
 use crate::escape::string_into;
 use crate::padding::{Piece, padded};
 
-/// A `User-Agent` header, fit to stand in a log: no control characters, at most 512 bytes.
+/// A `User-Agent` header that is safe in a log: no control characters, at most 512 bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UserAgent {
     /// Padded with spaces.
     json: Arc<str>,
     json_bytes: u16,
-    /// Only where it differs from what stands between the quotes of `json`.
+    /// `None` if it equals the text between the quotes of `json`.
     unescaped: Option<Arc<str>>,
 }
 
 impl UserAgent {
-    /// The longest text, in bytes of UTF-8. What is longer is cut at a character boundary.
+    /// The longest text, in bytes of UTF-8. Longer text is cut at a character boundary.
     pub const MAX_BYTES: usize = 512;
 
-    /// Every byte escaped by one backslash, and two quotes. Without control characters no byte
-    /// takes more: U+2028 and U+2029 have three, and six as `\u2028`.
+    /// Every byte escaped with one backslash, and two quotes. Without control characters no byte
+    /// takes more: U+2028 and U+2029 have three bytes, and six as `\u2028`.
     pub const MAX_JSON_BYTES: u32 = 2 * Self::MAX_BYTES as u32 + 2;
 
-    /// Takes header bytes as they came. What is not UTF-8, and each control character, becomes
-    /// U+FFFD, so that it shows that something stood there; then the text is cut to
-    /// [`MAX_BYTES`](Self::MAX_BYTES).
+    /// From the bytes of a header. Invalid UTF-8, and each control character, becomes U+FFFD; then
+    /// the text is cut to [`MAX_BYTES`](Self::MAX_BYTES).
     pub fn from_bytes(bytes: &[u8]) -> UserAgent {
         // Four times the limit holds every character that can be kept: none is shorter than a
         // quarter of what replaces it.

@@ -12,8 +12,7 @@ use crate::var::{Var, Vars};
 
 /// The values of all variables for one request at one moment, ready to be copied into logs.
 ///
-/// Each is at most as long as its [`Var::max_bytes`], because each comes from a type that
-/// guarantees it.
+/// Each value is at most as long as its [`Var::max_bytes`]: its type guarantees it.
 #[derive(Clone, Copy)]
 pub struct Values<'a> {
     built_in: [Piece<'a>; Var::BUILT_IN.len()],
@@ -46,12 +45,12 @@ impl<'a> Values<'a> {
         self.with(Var::NOW, now.piece())
     }
 
-    /// Sets all variables of the host, in the place of those that were set before. They stand in
-    /// the table `vars`; of two values of one variable the first counts.
+    /// Sets all variables of the host, which are in the table `vars`, and replaces those set
+    /// before. Of two values of one variable the first counts.
     ///
     /// # Panics
     ///
-    /// If a variable is of another table: its place may belong to another variable here.
+    /// If a variable belongs to another table, in which its place may be another variable's.
     pub fn with_host_values(self, vars: &Vars, host: &'a [HostValue]) -> Values<'a> {
         for value in host {
             let (var, bytes) = (value.var(), value.as_json().len());

@@ -1,4 +1,4 @@
-//! Variables, and the table of those that a runtime knows.
+//! Variables, and the table of the variables that a runtime knows.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -14,9 +14,9 @@ use crate::user_agent::UserAgent;
 
 /// A variable in a body: a value that is filled in when the log is released to one request.
 ///
-/// It stands wherever a value may stand, any number of times. The four that every runtime knows are
-/// the constants here; a host makes more with [`Vars::register`]. As a typed value it cannot be
-/// confused with data: a string or an object that a user sent never becomes a variable.
+/// It can be used wherever a value can, any number of times. The four that every runtime knows are
+/// constants; a host adds its own with [`Vars::register`]. Being typed, it cannot be confused with
+/// data: a string or an object that a user sent never becomes a variable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Var {
     name: &'static str,
@@ -39,12 +39,12 @@ impl Var {
 
     pub(crate) const BUILT_IN: [Var; 4] = [Var::IP, Var::USER_AGENT, Var::REQUEST_ID, Var::NOW];
 
-    /// The name it has on the wire and in error messages.
+    /// Its name on the wire and in error messages.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The most bytes that its value can have as JSON, quotes and escapes included.
+    /// The largest size of its value as JSON in bytes, quotes and escapes included.
     pub fn max_bytes(&self) -> u32 {
         self.max_bytes
     }
@@ -60,15 +60,15 @@ impl fmt::Debug for Var {
     }
 }
 
-/// How our serializer tells a variable from an enum that looks like it. No data reaches this: it
-/// stands in the type.
+/// The name by which the serializer recognizes a variable among enums. It is in the type, which no
+/// data can name.
 pub(crate) const VAR_TYPE: &str = "$audit_vars::Var";
 /// The one member of an object that stands for a variable, in JSON text.
 pub(crate) const SENTINEL_KEY: &str = "$var";
 
 impl Serialize for Var {
-    /// Becomes a variable in a body. Any other serializer gets the wire form, `{"$var":"<name>"}`,
-    /// which a body built from it refuses.
+    /// In a body it becomes a variable. Any other serializer gets the wire form,
+    /// `{"$var":"<name>"}`, which is refused in a body.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_newtype_variant(VAR_TYPE, 0, SENTINEL_KEY, self.name)
     }
@@ -81,14 +81,14 @@ pub struct Vars {
 }
 
 impl Vars {
-    /// How many variables there can be, the four built-in ones included.
+    /// The most variables in a table, the four built-in ones included.
     pub const MAX_VARS: usize = 32;
 
     /// The longest name, in bytes.
     pub const MAX_NAME_BYTES: usize = 64;
 
-    /// The highest `max_bytes` that can be declared: 65,536 bytes. Every log that uses the variable
-    /// is charged that much.
+    /// The highest `max_bytes`: 65,536 bytes. Each use of the variable in a log is charged at its
+    /// `max_bytes`.
     pub const MAX_VAR_BYTES: u32 = 65_536;
 
     /// The table of the four built-in variables.
@@ -96,12 +96,11 @@ impl Vars {
         Vars { known: Var::BUILT_IN.to_vec() }
     }
 
-    /// Adds a variable of the host, say `convexActor` or a trace id. Its value as JSON may have up
-    /// to `max_bytes` bytes; that many are charged for each use of it in a log. A request that
-    /// gives it no value has `null`.
+    /// Adds a variable of the host, such as a user or a trace id. Its value as JSON may have up to
+    /// `max_bytes` bytes, and each use of it in a log is charged at that size. Without a value in a
+    /// request it is `null`.
     ///
-    /// The name may come from settings. The process keeps it until its end: once, however many
-    /// tables have it.
+    /// The name may come from settings. Each name is leaked once, however many tables have it.
     ///
     /// # Errors
     ///
@@ -144,13 +143,13 @@ impl Vars {
         self.known.iter().copied()
     }
 
-    /// Whether this very variable is in this table, and not one of the same place in another.
+    /// Whether this very variable is in this table, not only one with its place.
     pub(crate) fn knows(&self, var: Var) -> bool {
         self.known.get(usize::from(var.slot)) == Some(&var)
     }
 }
 
-/// The name for as long as the process lives, so that a [`Var`] can be copied.
+/// Leaks a name, so that a [`Var`] can be copied.
 fn kept(name: Cow<'static, str>) -> &'static str {
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     match name {

@@ -1,4 +1,4 @@
-//! What a witness has cosigned, in a directory.
+//! The state of a witness: what it has cosigned, in a directory.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,19 +12,19 @@ use super::Declined;
 use crate::durable;
 use crate::failure::Failure;
 
-/// The directory of one witness: a file for each stream, with the checkpoint that was cosigned last
-/// and the stream's key.
+/// The directory of one witness: a file for each stream, with the last cosigned checkpoint and the
+/// stream's key.
 pub(super) struct Memory {
     directory: Mutex<PathBuf>,
     /// Locked while the witness runs.
     _lock: File,
 }
 
-/// A stream's key, and what was cosigned last.
+/// A stream's key, and its last cosigned checkpoint.
 pub(super) type Latest = ([u8; 32], Witnessed);
 
 impl Memory {
-    /// Opens the directory, which is made where it is missing.
+    /// Opens the directory, and creates it if it is missing.
     pub(super) fn open(directory: &Path) -> Result<Memory, Failure> {
         let failed = |error: io::Error| {
             let directory = directory.display();
@@ -44,11 +44,11 @@ impl Memory {
     }
 }
 
-/// The memory, for one decision.
+/// The state, locked for one decision.
 pub(super) struct Locked<'a>(MutexGuard<'a, PathBuf>);
 
 impl Locked<'_> {
-    /// A name may hold anything, so that its hash names the directory.
+    /// A name may have any characters, so the directory is named for its hash.
     fn file(&self, origin: &str) -> Result<PathBuf, Refusal> {
         let (name, stream) = origin.rsplit_once('/').ok_or(Refusal::UnknownOrigin)?;
         let stream: UniqueId = stream.parse().map_err(|_| Refusal::UnknownOrigin)?;
@@ -57,7 +57,7 @@ impl Locked<'_> {
         Ok(self.0.join(hash).join(stream.to_string()))
     }
 
-    /// What was cosigned last of this origin.
+    /// The last cosigned checkpoint of this origin.
     pub(super) fn latest(&self, origin: &str) -> Result<Option<Latest>, Declined> {
         let file = self.file(origin)?;
         let text = match fs::read_to_string(&file) {
@@ -65,13 +65,13 @@ impl Locked<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(&file, "read", error).into()),
         };
-        // Nothing is cosigned rather than a second history.
+        // Cosign nothing rather than a second history.
         let latest = parse(&text, origin)
             .ok_or_else(|| Failure::new(format!("the state {} is damaged", file.display())))?;
         Ok(Some(latest))
     }
 
-    /// Makes durable what is to be cosigned.
+    /// Makes durable what will be cosigned.
     pub(super) fn remember(
         &mut self,
         origin: &str,
@@ -82,9 +82,9 @@ impl Locked<'_> {
         let checkpoint = Checkpoint::new(origin, witnessed.size, witnessed.root)
             .map_err(|_| Refusal::UnknownOrigin)?;
         let text = format!("{checkpoint}{}\n", Hash::from_bytes(*key));
-        // A crash before this returns: nothing was cosigned, and what was cosigned before stands. A
-        // stream without a file may have a directory whose name an earlier call did not sync: were
-        // it lost after the answer, another history could be cosigned.
+        // A crash before this returns: nothing was cosigned, and the earlier checkpoint is still
+        // there. A stream without a file may have a directory whose name an earlier call did not
+        // sync: if it were lost after the response, another history could be cosigned.
         let directory = file.parent().filter(|_| !file.exists());
         let written = directory.map_or(Ok(()), durable::create_directory);
         let written = written.and_then(|()| durable::replace(&file, text.as_bytes()));

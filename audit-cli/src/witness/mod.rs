@@ -64,7 +64,7 @@ pub(crate) async fn run(arguments: &Witness, output: &Output) -> Result<Outcome,
     let router =
         Router::new().route("/add-checkpoint", post(add_checkpoint)).with_state(Arc::new(cosigner));
     let limits = ServeLimits { max_connections: MAX_CONNECTIONS, ..ServeLimits::default() };
-    // The command ends with a signal. What was answered is durable, and nothing else counts.
+    // The command ends with a signal. Every cosignature that was returned is durable.
     audit_host::serve(listener, router, limits, std::future::pending()).await;
     Ok(Outcome::Well)
 }
@@ -109,7 +109,7 @@ impl From<Failure> for Declined {
 
 fn refused(refusal: &Refusal) -> Response {
     let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    // So that the log can begin its proof there.
+    // The log can begin its proof there.
     if let Refusal::OtherSize { latest: size } | Refusal::Fork { size } = refusal {
         let kind = [(header::CONTENT_TYPE, "text/x.tlog.size")];
         return (status, kind, Body::from(format!("{size}\n"))).into_response();
@@ -118,13 +118,13 @@ fn refused(refusal: &Refusal) -> Response {
 }
 
 impl Cosigner {
-    /// The line of a cosignature, once it is durable that it was made.
+    /// The line of a cosignature, once its checkpoint is durable.
     fn decide(&self, body: &[u8]) -> Result<String, Declined> {
         let text = std::str::from_utf8(body)
             .map_err(|_| Refusal::Malformed("the request is not UTF-8"))?;
         let request = AddCheckpoint::parse(text)?;
         let origin = request.checkpoint().origin();
-        // Of a stream of one of the hosts: the certificate says whose key the stream's is.
+        // The stream must be one of a known host: the certificate says whose key the stream's is.
         let mut hosts = self.hosts.iter();
         let certificate = hosts.find_map(|host| Certificate::find(request.note(), host));
         let stream_key = certificate.as_ref().map(Certificate::stream_key);
@@ -135,7 +135,7 @@ impl Cosigner {
         if stream_key.is_none() && is_known {
             return Err(Refusal::Unsigned.into());
         }
-        // One decision at a time: the check and what follows from it are one step.
+        // One decision at a time: check and update are one step.
         let mut memory = self.memory.lock();
         let latest = memory.latest(origin)?;
         let (pinned, latest) = latest.unzip();
@@ -145,7 +145,7 @@ impl Cosigner {
         }
         let witnessed = request.check(stream_key, latest)?;
         if let Some(key) = stream_key.filter(|_| latest != Some(witnessed)) {
-            // A crash from here on has promised nothing, or has signed what is remembered.
+            // A crash from here on has promised nothing, or has signed what is durable.
             memory.remember(origin, &key.to_bytes(), &witnessed)?;
         }
         let time = u64::try_from(SystemClock.now_ms() / 1_000).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The suite that every sink must pass: the contract of [`AuditSink`], property by property.
 //!
-//! A sink's test hands [`run`] a [`Destination`]: how to open the sink, and how to read what
-//! arrived, by a way that does not go through the sink.
+//! A sink's test calls [`run`] with a [`Destination`], which opens the sink and reads what arrived
+//! without going through the sink.
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -24,17 +24,17 @@ pub trait Destination: Send + Sync {
     /// still be open.
     async fn open(&self) -> Arc<dyn AuditSink>;
 
-    /// Every record that is at the destination now, in any order. Records that stand there twice
-    /// are given twice.
+    /// Every record at the destination now, in any order. A record that is there twice is returned
+    /// twice.
     async fn stored(&self) -> Vec<StoredRecord>;
 
-    /// What the receipts of this sink must promise.
+    /// The durability that this sink's receipts must promise.
     fn durability(&self) -> Durability;
 
-    /// Makes the next `persist` of the sink that was opened last go wrong in the way of this
-    /// number, counted from 0: fail, be refused, lose its answer, but answer in the end. Gives
-    /// false if there is no such way, which the default says of all numbers. What the sink then
-    /// says is compared with what is stored.
+    /// Injects the fault of this number, counted from 0, into the next `persist` of the sink that
+    /// was opened last: the write fails, is refused, or succeeds with its response lost. `persist`
+    /// must still return, and the suite compares what it returns with what is stored. Returns false
+    /// if there is no fault of this number; the default has none.
     async fn fault(&self, number: u32) -> bool {
         let _ = number;
         false
@@ -65,7 +65,7 @@ fn batch(tag: &str, count: u32) -> Batch {
     Batch::from_lines(1_700_000_000_000, lines.into()).expect("lines are a batch")
 }
 
-/// What the destination holds of the batches whose tag begins with `tag`, by place.
+/// The stored records of the batches whose tag begins with `tag`, by place.
 async fn stored(destination: &dyn Destination, tag: &str) -> BTreeMap<(UniqueId, u64), Bytes> {
     let prefix = format!("{{\"t\":\"{tag}");
     let mut found = BTreeMap::new();
@@ -189,8 +189,8 @@ async fn a_dropped_persist_is_whole_or_absent(destination: &dyn Destination) {
     }
 }
 
-/// Whether the batch is there at all. A batch of which nobody knows is there whole, in order, or
-/// not at all.
+/// Whether the batch is stored. A batch of unknown outcome is stored whole and in order, or not at
+/// all.
 fn is_whole_or_absent(found: &BTreeMap<(UniqueId, u64), Bytes>, batch: &Batch) -> bool {
     let lines: Vec<_> = batch.records().collect();
     let places: Vec<_> = found
@@ -200,13 +200,13 @@ fn is_whole_or_absent(found: &BTreeMap<(UniqueId, u64), Bytes>, batch: &Batch) -
         .collect();
     let Some((first, _)) = places.first() else { return false };
     let whole: Vec<_> = (*first..).zip(lines).collect();
-    assert_eq!(places, whole, "a batch of which nobody knows is whole, in order, or absent");
+    assert_eq!(places, whole, "a batch of unknown outcome is whole, in order, or absent");
     true
 }
 
 async fn a_failed_batch_is_where_its_error_says(destination: &dyn Destination) {
     for number in 0.. {
-        // A fault may end the sink for good.
+        // A new sink for each fault: some faults end a sink for good.
         let sink = destination.open().await;
         let before = batch(&format!("before-fault-{number}-"), 2);
         let receipt = sink.persist(before.clone()).await.expect("persist before the fault");
@@ -221,7 +221,7 @@ async fn a_failed_batch_is_where_its_error_says(destination: &dyn Destination) {
         if let Ok(receipt) = sink.persist(after.clone()).await {
             all.extend(expected(&after, &receipt));
         }
-        // What it waits for may be gone for good: its error is no matter here.
+        // The fault may keep the sink from closing in order, which is not tested here.
         drop(sink.close().await);
 
         let found = stored(destination, &format!("fault-{number}-")).await;

@@ -1,4 +1,4 @@
-//! A sink in memory, and everything that can go wrong with it.
+//! A sink in memory, with faults.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::{
     SystemRandom, UniqueId,
 };
 
-/// A sink that keeps batches in memory, and fails when and how it is told to.
+/// A sink that keeps batches in memory, and fails as scripted.
 pub struct MemorySink {
     stream: UniqueId,
     state: Mutex<State>,
@@ -33,7 +33,7 @@ struct State {
 /// How one call of `persist` goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryFault {
-    /// It does not: the batch is stored and a receipt given. For scripts in which a later call
+    /// No fault: the batch is stored and a receipt returned. For scripts in which a later call
     /// fails.
     None,
     /// Fails, and nothing is stored.
@@ -46,7 +46,7 @@ pub enum MemoryFault {
     HangAfter,
 }
 
-/// A record where it ended up.
+/// A record and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRecord {
     /// The stream it belongs to.
@@ -79,7 +79,7 @@ impl MemorySink {
         MemorySink { stream, ..MemorySink::new() }
     }
 
-    /// The next calls of `persist` go wrong in these ways, in this order. Those after them succeed.
+    /// The next calls of `persist` have these faults, in this order. Later calls succeed.
     pub fn script(&self, faults: impl IntoIterator<Item = MemoryFault>) {
         self.state().faults.extend(faults);
     }
@@ -109,8 +109,7 @@ impl MemorySink {
         self.records().into_iter().map(|record| text(record.line)).collect()
     }
 
-    /// Returns once `calls` calls of `persist`, counted from the beginning, have come to a point
-    /// where they hang.
+    /// Returns once `calls` calls of `persist` in total hang.
     pub async fn hanging(&self, calls: u64) {
         let reached = self.hanging.subscribe().wait_for(|count| *count >= calls).await.is_ok();
         assert!(reached, "the sender lives as long as self");

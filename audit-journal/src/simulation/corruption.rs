@@ -404,7 +404,7 @@ fn damage_all(reader: Reader) -> Result<(usize, usize), String> {
 }
 
 #[test]
-fn what_was_acknowledged_is_read_or_refused_with_its_place() {
+fn acknowledged_batches_are_read_or_refused_with_a_place() {
     let (read_well, refused) = damage_all(Reader::AsItIs).unwrap();
     println!("{read_well} damaged journals are read well, {refused} refused");
     assert!(read_well > 0 && refused > 300, "{read_well} {refused}");

@@ -1,4 +1,4 @@
-//! Why something is not a body, and where in it.
+//! Why a body is invalid, and where.
 
 use std::fmt;
 
@@ -7,83 +7,83 @@ use audit_core::LimitExceeded;
 use crate::escape::escape_into;
 use crate::var::Vars;
 
-/// This is not a body, or is too large to be one. It says where: [`path`](Self::path).
+/// A body is invalid or too large. [`path`](Self::path) says where.
 ///
-/// Its text may go to a client: it has keys of the body and a limit, but no value, no size and no
-/// offset, with which a client could measure data that it may not see. Those are in
-/// [`problem`](Self::problem), for the operator's log. A host whose bodies have keys that are
-/// secret themselves must not show the text.
+/// Its text may go to a client: it has keys of the body and a limit, but no value, size or offset
+/// from which a client could compute the size of data that it may not see. Those are in
+/// [`problem`](Self::problem), for the operator's log. A host whose bodies have secret keys must
+/// not show the text.
 #[derive(Clone)]
 pub struct BodyError(Box<Inner>);
 
 #[derive(Clone)]
 struct Inner {
     problem: BodyProblem,
-    /// The way from the place of the problem up to the body.
+    /// The path from the problem up to the body.
     upwards: Vec<Step>,
 }
 
 #[derive(Clone)]
 enum Step {
-    /// As it stands between the quotes.
+    /// As in JSON, without the quotes.
     Key(String),
     Index(u64),
 }
 
-/// What is wrong with a body.
+/// Why a body is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BodyProblem {
     /// It is JSON, but not an object.
     NotAnObject,
-    /// A key begins with `$`. Such keys are reserved: for variables, and for what a host adds.
+    /// A key begins with `$`. Such keys are reserved for variables and for what a host adds.
     ReservedKey {
-        /// The key, as it stands in JSON between the quotes.
+        /// The key as in JSON, without the quotes.
         key: String,
     },
     /// Two members of one object have this name.
     DuplicateKey {
-        /// The key, as it stands in JSON between the quotes.
+        /// The key as in JSON, without the quotes.
         key: String,
     },
     /// A variable that the runtime does not know.
     UnknownVariable {
-        /// The name it was given.
+        /// Its name.
         name: String,
     },
-    /// A variable where none can be: in the value of another one.
+    /// A variable in the value of another variable.
     MisplacedVariable,
     /// Objects and arrays nest deeper than this.
     TooDeep {
-        /// The most levels there can be.
+        /// The most levels allowed.
         max: u32,
     },
-    /// One log is larger than one may be, counting each variable at its largest.
+    /// The log is too large, counting each variable at its largest.
     TooLarge(LimitExceeded),
-    /// The value of a host's variable is larger than was declared.
+    /// The value of a host's variable exceeds its declared size.
     ValueTooLarge {
-        /// The size in bytes, or as much of it as was counted.
+        /// The size in bytes, or a lower bound if counting stopped early.
         at_least: u64,
-        /// What was declared, in bytes.
+        /// The declared size, in bytes.
         max: u32,
     },
-    /// The key of a map is neither a string nor something that JSON writers commonly turn into one.
+    /// The key of a map is neither a string nor a value that JSON writers commonly turn into one.
     KeyNotAString,
-    /// The text is not JSON that every reader takes.
+    /// The text is not JSON that every reader accepts.
     Syntax {
         /// What was expected or is wrong.
         reason: &'static str,
-        /// Where, in bytes from the start of the text.
+        /// The place, in bytes from the start of the text.
         offset: usize,
     },
-    /// The `Serialize` implementation of the value failed, and said this.
+    /// The `Serialize` implementation of the value failed.
     Serialize {
         /// Its message.
         message: String,
     },
-    /// The host refused it before it was JSON.
+    /// The host could not write it as JSON.
     Refused {
-        /// Why, and where in the body.
+        /// The reason, and the place in the body.
         reason: String,
     },
 }
@@ -93,19 +93,19 @@ impl BodyError {
         BodyError(Box::new(Inner { problem, upwards: Vec::new() }))
     }
 
-    /// A body that the host of another language could not write as JSON. `reason` says why and
-    /// where, in words for the function's author.
+    /// A body that a host for another language cannot write as JSON. `reason` tells the function's
+    /// author why, and where.
     pub fn refused(reason: impl Into<String>) -> BodyError {
         BodyError::new(BodyProblem::Refused { reason: reason.into() })
     }
 
-    /// A key that begins with `$`. `escaped` is what stands between its quotes.
+    /// A key that begins with `$`. `escaped` is the key as in JSON, without the quotes.
     #[cold]
     pub(super) fn reserved_key(escaped: &str) -> BodyError {
         BodyError::new(BodyProblem::ReservedKey { key: escaped.to_owned() }).below_key(escaped)
     }
 
-    /// The same of a key that was not written yet.
+    /// A key that begins with `$` and is not escaped yet.
     #[cold]
     pub(super) fn reserved_name(name: &str) -> BodyError {
         let mut escaped = Vec::new();
@@ -113,20 +113,21 @@ impl BodyError {
         BodyError::reserved_key(&String::from_utf8_lossy(&escaped))
     }
 
-    /// A name that two members of an object have. `escaped` is what stands between its quotes.
+    /// A name that two members of an object have. `escaped` is the name as in JSON, without the
+    /// quotes.
     #[cold]
     pub(super) fn duplicate_key(escaped: String) -> BodyError {
         BodyError::new(BodyProblem::DuplicateKey { key: escaped.clone() }).below_key(escaped)
     }
 
-    /// The problem lies at or below this key. `escaped` is what stands between the quotes.
+    /// The problem is at or below this key. `escaped` is the key as in JSON, without the quotes.
     #[cold]
     pub(super) fn below_key(mut self, escaped: impl Into<String>) -> BodyError {
         self.0.upwards.push(Step::Key(escaped.into()));
         self
     }
 
-    /// The problem lies at or below this field or variant.
+    /// The problem is at or below this field or variant.
     #[cold]
     pub(super) fn below_name(self, name: &str) -> BodyError {
         let mut escaped = Vec::new();
@@ -134,7 +135,7 @@ impl BodyError {
         self.below_key(String::from_utf8_lossy(&escaped))
     }
 
-    /// The problem lies at or below this element.
+    /// The problem is at or below this element.
     #[cold]
     pub(super) fn below_index(mut self, index: u64) -> BodyError {
         self.0.upwards.push(Step::Index(index));
@@ -151,8 +152,8 @@ impl BodyError {
         if let BodyProblem::TooLarge(exceeded) = self.0.problem { Some(exceeded) } else { None }
     }
 
-    /// Where, as a JSON Pointer (RFC 6901): empty for the body itself. Long paths and keys are
-    /// shortened with `…`; in keys, what needs an escape in JSON stays escaped.
+    /// The place as a JSON Pointer (RFC 6901), which is empty for the body itself. Long paths and
+    /// keys are shortened with `…`; keys keep their JSON escapes.
     pub fn path(&self) -> String {
         const MAX_KEY_CHARS: usize = 64;
         const MAX_STEPS: usize = 16;
@@ -204,7 +205,7 @@ impl fmt::Display for BodyError {
                 write!(f, "unknown audit variable {shown:?}")?;
             }
             BodyProblem::MisplacedVariable => {
-                f.write_str("a variable cannot stand in another one's value")?
+                f.write_str("the value of a variable cannot contain a variable")?
             }
             BodyProblem::TooDeep { max } => {
                 write!(f, "objects and arrays nest deeper than limit of {max} levels")?;
@@ -220,7 +221,7 @@ impl fmt::Display for BodyError {
             }
             BodyProblem::Refused { reason } => f.write_str(reason)?,
         }
-        // How much fits before the place where a limit ran out is a size too.
+        // The place at which a limit ran out would tell a size too.
         if let BodyProblem::TooLarge(_) | BodyProblem::ValueTooLarge { .. } = self.0.problem {
             return Ok(());
         }

@@ -1,5 +1,4 @@
-//! JSON text into a template: one pass that checks the grammar and copies runs of text between
-//! variables.
+//! From JSON text to a template: one pass checks the grammar and copies the text between variables.
 
 use std::ops::Range;
 
@@ -8,12 +7,12 @@ use super::{BodyError, BodyProblem, Compiler};
 use crate::escape::{find_special, find_special_or_wide, separators};
 use crate::var::SENTINEL_KEY;
 
-/// What `{"$var":…}` is in this text.
+/// The meaning of `{"$var":…}` in the text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sentinels {
     /// A variable: the text is the wire form of a body.
     Variables,
-    /// A reserved key like any other: the text is data.
+    /// An object with a reserved key: the text is data.
     Data,
 }
 
@@ -36,14 +35,14 @@ pub(super) fn compile(
 
 struct Parser<'t, 'c, 'v> {
     text: &'t str,
-    /// The same.
+    /// As [`append_value`], for the parser.
     bytes: &'t [u8],
     at: usize,
-    /// Everything before this is in the compiler's text, or was white space or a sentinel.
+    /// Everything before this index is in the compiler's text, or was white space or a sentinel.
     copied: usize,
     compiler: &'c mut Compiler<'v>,
     sentinels: Sentinels,
-    /// How many escapes there were in strings so far.
+    /// The number of escapes in strings so far.
     escapes: usize,
 }
 
@@ -57,7 +56,7 @@ impl<'t> Parser<'t, '_, '_> {
         self.bytes.get(self.at).copied()
     }
 
-    /// Hands everything up to `end` to the compiler.
+    /// Appends everything up to `end` to the compiler's text.
     fn copy_to(&mut self, end: usize) {
         self.compiler.text.extend_from_slice(&self.bytes[self.copied..end]);
         self.copied = end;
@@ -71,11 +70,11 @@ impl<'t> Parser<'t, '_, '_> {
         from + blanks.count()
     }
 
-    /// Steps over white space. It is left out, so what stands before it is copied first.
+    /// Skips white space. It is left out, so the text before it is copied first.
     #[inline]
     fn white_space(&mut self) {
-        // One comparison for the usual case: no blank is more than a space, and what else is not
-        // more is refused later.
+        // One comparison for the usual case: white space is at most a space, and other bytes that
+        // are at most a space are refused later.
         if self.peek().is_some_and(|byte| byte <= b' ') {
             self.copy_to(self.at);
             self.at = self.after_blanks(self.at);
@@ -83,13 +82,13 @@ impl<'t> Parser<'t, '_, '_> {
         }
     }
 
-    /// Stops if what was read so far is already too large.
+    /// Fails if the text read so far is already too large.
     fn check_size(&self) -> Result<(), BodyError> {
         self.compiler.check_size(self.at - self.copied)
     }
 
-    /// Recursion is bounded by the compiler's depth. Inlined into objects and arrays, which are
-    /// not: a string costs no more than its own call.
+    /// Recursion is bounded by the compiler's depth. This is inlined into the functions for objects
+    /// and arrays, which are not, so that a string costs one call.
     #[inline(always)]
     fn value(&mut self) -> Result<(), BodyError> {
         self.white_space();
@@ -192,7 +191,7 @@ impl<'t> Parser<'t, '_, '_> {
         Ok(())
     }
 
-    /// Whether the object that begins here begins as a sentinel does.
+    /// Whether the object that begins here starts like a sentinel.
     fn is_at_sentinel(&self) -> bool {
         let key = &self.bytes[self.after_blanks(self.at + 1)..];
         self.sentinels == Sentinels::Variables
@@ -202,8 +201,8 @@ impl<'t> Parser<'t, '_, '_> {
                 .is_some_and(|key| key.starts_with(b"\""))
     }
 
-    /// `{"$var":"<name>"}`: a variable. With anything else in it, an object with a key that may not
-    /// be. It is no level of nesting, since no rendering has it.
+    /// `{"$var":"<name>"}`: a variable. With other members it is an object with a reserved key. It
+    /// is not a level of nesting, since no rendering has it.
     fn sentinel(&mut self) -> Result<(), BodyError> {
         self.copy_to(self.at);
         self.at = self.after_blanks(self.at + 1);
@@ -243,11 +242,11 @@ impl<'t> Parser<'t, '_, '_> {
             self.rest_of_string()?;
         }
         self.at += 1;
-        // Before anything of it is copied.
+        // Before any part of it is copied.
         self.check_size()
     }
 
-    /// Of a string that is not plain ASCII, up to the quote.
+    /// The rest of a string that is not plain ASCII, up to the quote.
     #[inline(never)]
     fn rest_of_string(&mut self) -> Result<(), BodyError> {
         loop {
@@ -262,14 +261,14 @@ impl<'t> Parser<'t, '_, '_> {
         }
     }
 
-    /// The same. Gives back where it stands between the quotes.
+    /// As [`string`](Self::string). Returns its range, without the quotes.
     fn string_range(&mut self) -> Result<Range<usize>, BodyError> {
         let start = self.at + 1;
         self.string()?;
         Ok(start..self.at - 1)
     }
 
-    /// Bytes of which some are not ASCII. Escapes the separators among them.
+    /// Text that is not all ASCII. Escapes its separators.
     fn wide(&mut self) -> Result<(), BodyError> {
         let start = self.at;
         self.at = find_special(self.bytes, start);

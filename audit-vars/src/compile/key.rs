@@ -1,4 +1,4 @@
-//! Serializers that take one kind of value: the key of a member, or a string.
+//! Serializers that accept one kind of value: the key of a member, or a string.
 
 use std::fmt::Display;
 
@@ -13,7 +13,7 @@ macro_rules! refuse {
     };
 }
 
-/// What both serializers refuse: everything with parts.
+/// The kinds that both serializers refuse: everything with parts.
 macro_rules! refuse_compounds {
     () => {
         type Ok = ();
@@ -97,8 +97,8 @@ macro_rules! refuse_compounds {
     };
 }
 
-/// Appends the key of a member in quotes, with the comma before and the colon behind it. Takes what
-/// `serde_json` takes: strings, and numbers, booleans and unit variants as strings.
+/// Appends the key of a member in quotes, with the comma before it and the colon after it. Accepts
+/// what `serde_json` does: strings, and numbers, booleans and unit variants as strings.
 pub(super) struct KeySerializer<'c, 'v> {
     pub(super) compiler: &'c mut Compiler<'v>,
     pub(super) is_first: bool,
@@ -196,7 +196,7 @@ impl Serializer for KeySerializer<'_, '_> {
     }
 }
 
-/// Takes one string and hands it on.
+/// Accepts one string, and passes it on.
 pub(super) struct StringTaker<F>(pub(super) F);
 
 impl<F> StringTaker<F> {

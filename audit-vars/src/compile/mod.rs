@@ -1,4 +1,4 @@
-//! From a body to the text of a template: one pass that copies and checks.
+//! From a body to the text of a template, in one pass that copies and checks.
 
 mod error;
 mod json;
@@ -23,17 +23,17 @@ pub const MAX_DEPTH: u32 = 64;
 
 const _: () = assert!(MAX_DEPTH + HostValue::MAX_DEPTH < 128);
 
-/// The text so far, and what it is checked against.
+/// The text so far, and the limits it is checked against.
 struct Compiler<'v> {
     text: Vec<u8>,
     cuts: Vec<Cut>,
-    /// The largest sizes of the variables so far, together.
+    /// The total of the largest sizes of the variables so far.
     variable_bytes: u64,
-    /// The largest that the text may become beside them, in bytes.
+    /// The largest size of the text beside them, in bytes.
     room: usize,
     depth: u32,
-    /// Part of a value was refused, so the text is not whole. Remembered for `Serialize`
-    /// implementations that go on nevertheless.
+    /// Part of a value was refused, so the text is incomplete. It is remembered because a
+    /// `Serialize` implementation may ignore the error.
     is_broken: bool,
     rules: Rules<'v>,
 }
@@ -62,7 +62,7 @@ impl<'v> Compiler<'v> {
         self.text.len() as u64 + self.variable_bytes
     }
 
-    /// Stops if the text so far, with `more` bytes, is already too large.
+    /// Fails if the text so far, with `more` bytes, is too large.
     #[inline]
     fn check_size(&self, more: usize) -> Result<(), BodyError> {
         if self.text.len() + more > self.room { Err(self.too_large(more)) } else { Ok(()) }
@@ -86,7 +86,7 @@ impl<'v> Compiler<'v> {
         error
     }
 
-    /// Refuses what its `Serialize` implementation called done after an error in a part of it.
+    /// Fails if the `Serialize` implementation succeeded after an error in a part of the value.
     fn check_whole(&self) -> Result<(), BodyError> {
         if self.is_broken {
             return Err(ser::Error::custom("its Serialize implementation went on after an error"));
@@ -113,7 +113,7 @@ impl<'v> Compiler<'v> {
         self.depth -= 1;
     }
 
-    /// Puts the variable of this name here.
+    /// Adds the variable of this name.
     fn variable(&mut self, name: &str) -> Result<(), BodyError> {
         let Rules::Body(vars, _) = self.rules else {
             return Err(BodyError::new(BodyProblem::MisplacedVariable));
@@ -131,7 +131,7 @@ impl<'v> Compiler<'v> {
 
     fn finish_body(&mut self, limits: &Limits) -> Result<Template, BodyError> {
         self.check_whole()?;
-        // A variable in the place of the body leaves no text, or none that begins with a brace.
+        // A variable instead of a body leaves no text, or none that begins with a brace.
         if self.text.first() != Some(&b'{') || self.cuts.first().is_some_and(|cut| cut.at == 0) {
             return Err(BodyError::new(BodyProblem::NotAnObject));
         }
@@ -147,11 +147,12 @@ impl<'v> Compiler<'v> {
     }
 }
 
-/// How much memory a thread keeps to compile bodies in: most are much smaller. In bytes.
+/// The memory that a thread keeps for compiling bodies, in bytes: most bodies are much smaller.
 const MAX_KEPT_BYTES: usize = 64 << 10;
 
 thread_local! {
-    /// Bodies are compiled in here, so that a template is allocated once and in its size.
+    /// Bodies are compiled in this buffer, so that a template is allocated once, with its exact
+    /// size.
     static MEMORY: Cell<(Vec<u8>, Vec<Cut>)> = const { Cell::new((Vec::new(), Vec::new())) };
 }
 
@@ -160,7 +161,8 @@ fn template(
     limits: &Limits,
     compile: impl FnOnce(&mut Compiler<'_>) -> Result<(), BodyError>,
 ) -> Result<Template, BodyError> {
-    // A `Serialize` implementation that compiles a body itself finds none, and takes its own.
+    // A `Serialize` implementation that itself compiles a body finds the buffer taken, and
+    // allocates its own.
     let (mut text, mut cuts) = MEMORY.take();
     text.clear();
     cuts.clear();
@@ -173,19 +175,19 @@ fn template(
 }
 
 impl Template {
-    /// Compiles anything that serializes: a [`body!`](crate::body), a struct or a map with
-    /// [`Var`](crate::Var)s in it.
+    /// Compiles a value that implements `Serialize`: a [`body!`](crate::body), or a struct or map
+    /// with [`Var`](crate::Var)s in it.
     ///
-    /// It is written as `serde_json` would, in one pass that also makes all checks. Data is never a
-    /// variable, whatever it looks like: an object with a member `$var` is refused like any key
-    /// that begins with `$`.
+    /// The text is that of `serde_json`, written in one pass that also makes all checks. Data is
+    /// never a variable, whatever it looks like: an object with a member `$var` is refused, as is
+    /// any key that begins with `$`.
     ///
     /// # Errors
     ///
-    /// [`BodyError`] says what is wrong and where: not an object, a reserved key, a key that stands
-    /// twice in an object (as written, however it was spelled or made), an unknown variable,
-    /// nesting beyond [`MAX_DEPTH`](crate::MAX_DEPTH), larger than [`Limits::max_log_bytes`] once
-    /// variables are at their largest.
+    /// [`BodyError`] says what is wrong and where: not an object, a reserved key, a key that occurs
+    /// twice in an object (in any spelling), an unknown variable, nesting beyond
+    /// [`MAX_DEPTH`](crate::MAX_DEPTH), larger than [`Limits::max_log_bytes`] once variables are at
+    /// their largest.
     pub fn compile<T: Serialize + ?Sized>(
         vars: &Vars,
         limits: &Limits,
@@ -197,12 +199,12 @@ impl Template {
     /// Compiles JSON text in which an object of exactly one member, `{"$var":"<name>"}`, stands for
     /// a variable.
     ///
-    /// For hosts whose functions are written in another language: whoever makes the text must have
-    /// told variables from data already, as Convex's `log.audit` does with Symbols. White space
-    /// between values is left out and what ends a line for some readers is escaped (U+0085, U+2028,
-    /// U+2029: the same string, as JSON); everything else stays as it was written: numbers,
-    /// escapes, the order of members. A sentinel's key and name are taken literally: written with
-    /// escapes (`\u0024var`) the key is a reserved one.
+    /// For hosts whose functions are written in another language: the producer of the text must
+    /// have told variables from data, as Convex's `log.audit` does with Symbols. White space
+    /// between values is left out, and characters that end a line for some readers (U+0085, U+2028,
+    /// U+2029) are escaped, which is the same string as JSON. Everything else stays as it was
+    /// written: numbers, escapes, the order of members. A sentinel's key and name are taken
+    /// literally: written with escapes (`\u0024var`) the key is a reserved one.
     ///
     /// # Errors
     ///
@@ -217,8 +219,8 @@ impl Template {
 }
 
 impl HostValue {
-    /// The value that `var` has: anything that serializes to JSON, under the same rules as a body
-    /// (no key begins with `$`), but without variables.
+    /// A value for `var`: anything that serializes to JSON, under the same rules as a body (no key
+    /// begins with `$`), but without variables.
     ///
     /// # Errors
     ///

@@ -1,19 +1,18 @@
-//! Members that stand twice in one object.
+//! Detection of members that occur twice in an object.
 //!
 //! Readers disagree about such an object: some take the first, some the last, some fail (RFC 7493
-//! forbids it). Whoever could put a second member into a log could forge what the first one says.
+//! forbids it). An attacker who could add a second member to a log could forge the first.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::escape::find_special;
 
-/// Watches the names of one object while it is written.
+/// The names of one object, checked while it is written.
 ///
-/// Most objects are seen to have no duplicates by a few instructions for each name: the names
-/// ascend, as those of a sorted map do, or a small filter has seen none of them twice. Where both
-/// leave a doubt, all names are read again at the object's end, and sorted: no choice of names
-/// makes that quadratic.
+/// Most objects are cleared by a few instructions for each name: the names ascend, as in a sorted
+/// map, or a small filter has seen none of them before. Otherwise all names are read again at the
+/// object's end and sorted, so that no choice of names makes the check quadratic.
 pub(super) struct Names {
     /// Where the object begins.
     start: usize,
@@ -33,11 +32,11 @@ struct Ascent {
     count: usize,
     last: Words,
     last_start: usize,
-    /// The first ones: names in any other order seldom ascend for longer.
+    /// The first names: unordered ones seldom ascend for longer.
     first: [NamePlace; 8],
 }
 
-/// Which of 256 places were taken.
+/// A filter with 256 places.
 #[derive(Default)]
 struct Filter {
     taken: [u64; 4],
@@ -45,7 +44,7 @@ struct Filter {
     hits: u64,
 }
 
-/// The place of a name in the filter: a constant where the name is one.
+/// The place of a name in the filter: a constant if the name is one.
 #[derive(Clone, Copy)]
 pub(super) struct NamePlace(u8);
 
@@ -66,7 +65,7 @@ impl Filter {
 }
 
 impl Names {
-    /// Of an object that begins at this byte of a text.
+    /// The names of an object that begins at this byte of a text.
     #[inline]
     pub(super) fn at(start: usize) -> Names {
         // Less than any name but the empty one.
@@ -75,19 +74,19 @@ impl Names {
         Names { start, order: Order::Ascending(ascent), filter: Filter::default() }
     }
 
-    /// The same for one whose names are not expected to ascend.
+    /// As [`at`](Self::at), for an object whose names are not expected to ascend.
     #[inline]
     pub(super) fn unordered_at(start: usize) -> Names {
         Names { start, order: Order::Any, filter: Filter::default() }
     }
 
-    /// A name whose spelling is not the only one: compared when the object ends.
+    /// A name with other spellings: it is compared at the object's end.
     #[inline]
     pub(super) fn add_escaped(&mut self) {
         (self.order, self.filter.hits) = (Order::Any, 1);
     }
 
-    /// The next name, which stands here in `text`, without quotes and spelled in the only way.
+    /// The next name, at this range of `text`, without quotes and without other spellings.
     #[inline]
     pub(super) fn add(&mut self, text: &[u8], name: Range<usize>) {
         let words = Words::of(&text[name.clone()]);
@@ -119,14 +118,14 @@ impl Names {
         self.filter.add(place);
     }
 
-    /// At the object's end. Gives a name that stands twice, as it is spelled there.
+    /// The object's end. Returns a name that occurs twice, as it is spelled there.
     #[inline]
     pub(super) fn duplicate(&self, text: &[u8], end: usize) -> Option<String> {
         if self.filter.hits == 0 { None } else { duplicate(&text[self.start..end]) }
     }
 }
 
-/// As much of a name as tells most names apart.
+/// Enough of a name to tell most names apart.
 #[derive(Clone, Copy)]
 struct Words {
     /// Its first eight bytes, the first the highest; zeros behind a shorter one.
@@ -146,7 +145,7 @@ impl Words {
         }
         let first = if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
             let (first, last) = (u32::from_be_bytes(*first), u32::from_be_bytes(*last));
-            // They overlap, and are alike where they do.
+            // They overlap, and are equal where they do.
             u64::from(first) << 32 | u64::from(last) << (64 - 8 * len)
         } else {
             let byte = |(n, byte): (usize, &u8)| u64::from(*byte) << (56 - 8 * n);
@@ -155,20 +154,20 @@ impl Words {
         Words { first, last: 0, len }
     }
 
-    /// Whether this name is the lesser, where the words tell. Names have no zero byte.
+    /// Whether this name is less, as far as the words decide. Names have no zero byte.
     #[inline]
     fn is_less(&self, other: &Words) -> Option<bool> {
         if self.first != other.first {
             Some(self.first < other.first)
         } else if self.len == other.len && self.len <= 16 {
-            // The last words hold all that is left.
+            // The last words hold the rest of both.
             Some(self.last < other.last)
         } else {
             None
         }
     }
 
-    /// Where the name lies in the filter.
+    /// The name's place in the filter.
     #[inline(always)]
     fn place(&self) -> NamePlace {
         let word = self.first ^ self.last.rotate_left(29) ^ self.len as u64;
@@ -228,7 +227,7 @@ fn names(object: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// What stands between the quotes of a JSON string, without escapes. They are known to be right.
+/// The content of a JSON string, without escapes, which are known to be valid.
 fn unescaped(spelled: &[u8]) -> Cow<'_, [u8]> {
     if !spelled.contains(&b'\\') {
         return Cow::Borrowed(spelled);
@@ -281,7 +280,7 @@ mod tests {
                 Words::of(a).is_less(&Words::of(b)).is_none_or(|less| less == (a < b))
             };
             prop_assert!(is_less(a.as_bytes(), b.as_bytes()));
-            // Of one length, and alike up to some place.
+            // Of equal length, and equal up to some place.
             let mut c = a.clone().into_bytes();
             if let Some(byte) = c.get_mut(usize::from(same) % a.len().max(1)) {
                 *byte ^= 3;

@@ -1,7 +1,7 @@
 //! The serializer that writes a template's text.
 //!
-//! It writes what `serde_json` writes. What differs: a [`Var`](crate::Var) leaves a cut, keys may
-//! not begin with `$`, depth and size are bounded, and errors know their path.
+//! It writes what `serde_json` does, except that a [`Var`](crate::Var) leaves a cut, keys may not
+//! begin with `$`, depth and size are bounded, and errors have a path.
 
 use std::ops::Range;
 use std::{fmt, mem};
@@ -14,12 +14,12 @@ use super::{BodyError, Compiler, json};
 use crate::escape::{escape_into, string_between, string_into};
 use crate::var::VAR_TYPE;
 
-/// How `serde_json` hands over JSON text that is ready (`RawValue`), and numbers kept as text (its
-/// feature `arbitrary_precision`): as structs with these names.
+/// The names of the structs by which `serde_json` passes finished JSON text (`RawValue`) and
+/// numbers as text (its feature `arbitrary_precision`).
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
 const NUMBER: &str = "$serde_json::private::Number";
 
-/// A struct of such a name has something else in it.
+/// The error of a struct of such a name with other content.
 const NOT_ONE_FIELD: &str = "expected one field of JSON text";
 
 impl Compiler<'_> {
@@ -68,7 +68,7 @@ macro_rules! integers {
 
 macro_rules! floats {
     ($($method:ident($type:ty);)*) => {
-        /// What is not finite is `null`, as in `serde_json` and `JSON.stringify`.
+        /// Numbers that are not finite become `null`, as in `serde_json` and `JSON.stringify`.
         $(#[inline] fn $method(self, value: $type) -> Result<(), BodyError> {
             if value.is_finite() { self.plain(zmij::Buffer::new().format_finite(value)) } else { self.plain("null") }
         })*
@@ -106,7 +106,7 @@ impl<'c, 'v> Serializer for &'c mut Compiler<'v> {
 
     #[inline]
     fn serialize_bool(self, value: bool) -> Result<(), BodyError> {
-        // Each of a length that the compiler knows.
+        // Each has a length that the compiler knows.
         if value { self.plain("true") } else { self.plain("false") }
     }
 
@@ -349,13 +349,13 @@ elements! {
 pub(super) struct Members<'c, 'v> {
     compiler: &'c mut Compiler<'v>,
     first: bool,
-    /// Where the key stands, without quotes, that waits for its value.
+    /// The range of the key that waits for its value, without quotes.
     key: Option<Range<usize>>,
     names: Names,
 }
 
 impl Members<'_, '_> {
-    /// Gives where it stands, without quotes.
+    /// Returns its range, without quotes.
     #[inline(always)]
     fn write_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<Range<usize>, BodyError> {
         let is_first = mem::take(&mut self.first);
@@ -404,7 +404,7 @@ impl ser::SerializeMap for Members<'_, '_> {
         self.write_value(key, value)
     }
 
-    /// The same for both at once: the key need not wait.
+    /// Key and value at once: the key need not wait.
     #[inline]
     fn serialize_entry<K: Serialize + ?Sized, V: Serialize + ?Sized>(
         &mut self,

@@ -669,7 +669,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_synced_survives_and_what_is_not_may_go() {
+    fn synced_bytes_survive_and_others_may_be_lost() {
         let (mut lost, mut kept, mut torn, mut nameless) = (0, 0, 0, 0);
         for seed in 0..200 {
             let disk = SimulatedDisk::new(seed);

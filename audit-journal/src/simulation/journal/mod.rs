@@ -601,7 +601,7 @@ fn run(seed: u64, variant: Variant) -> Result<Figures, String> {
 }
 
 #[test]
-fn what_was_acknowledged_is_there_once_and_in_order() {
+fn acknowledged_batches_are_there_once_and_in_order() {
     let first = number("AUDIT_SIMULATION_FIRST_SEED", 0);
     let seeds = number("AUDIT_SIMULATION_SEEDS", 20_000);
     let Figures { mut acknowledged, mut without_space } = Figures::default();
