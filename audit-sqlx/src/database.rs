@@ -3,7 +3,7 @@
 use audit_runtime::LogReceipt;
 use sqlx::{Database, Error, Pool};
 
-use crate::receipts::{Row, Wanted};
+use crate::receipt_statements::{Row, Wanted};
 
 /// A database of sqlx that [`Tx`](crate::Tx) supports: `Sqlite`, `Postgres`, and `Any` for either,
 /// each with its feature. It cannot be implemented elsewhere.
@@ -60,7 +60,7 @@ mod sqlite {
             Ok(())
         }
 
-        crate::receipts::receipts!(Sqlite);
+        crate::receipt_statements::receipts!(Sqlite);
     }
 }
 
@@ -81,7 +81,7 @@ mod postgres {
             connection.execute("SELECT 1").await.map(drop)
         }
 
-        crate::receipts::receipts!(Postgres);
+        crate::receipt_statements::receipts!(Postgres);
     }
 }
 
@@ -108,6 +108,6 @@ mod any {
             }
         }
 
-        crate::receipts::receipts!(Any);
+        crate::receipt_statements::receipts!(Any);
     }
 }

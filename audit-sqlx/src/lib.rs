@@ -119,6 +119,7 @@
 
 mod conflict;
 mod database;
+mod receipt_statements;
 mod receipts;
 mod transaction;
 
