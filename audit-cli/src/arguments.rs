@@ -189,6 +189,13 @@ pub(crate) struct Cat {
     #[arg(long, short)]
     pub(crate) pretty: bool,
 
+    /// Print each record of a mutation once its outcome is read, and with it:
+    /// "outcome":"committed", "conflict", "rolled back" or "failed" in the record's "$audit", or
+    /// "unknown" if nothing says what became of it. For hosts that record outcomes. Holds 64 MiB of
+    /// records at most
+    #[arg(long)]
+    pub(crate) outcomes: bool,
+
     /// Stop after this many records
     #[arg(long, short = 'n', value_name = "COUNT")]
     pub(crate) limit: Option<u64>,
@@ -205,6 +212,13 @@ pub(crate) struct Tail {
     pub(crate) source: Source,
     #[command(flatten)]
     pub(crate) filter: Filter,
+
+    /// Print each record of a mutation once its outcome is read, and with it:
+    /// "outcome":"committed", "conflict", "rolled back" or "failed" in the record's "$audit", or
+    /// "unknown" if nothing says what became of it. For hosts that record outcomes. Holds 64 MiB of
+    /// records at most
+    #[arg(long)]
+    pub(crate) outcomes: bool,
 
     /// Print records as they arrive, until Ctrl-C
     #[arg(long, short)]
@@ -476,9 +490,28 @@ pub(crate) struct Doctor {
     #[arg(long, value_enum, default_value = "host")]
     pub(crate) role: Role,
 
+    /// Also look whether the bucket's configuration shows what a rule asks of it: how long records
+    /// are kept, whether somebody can shorten that, and whether they are at hand. It needs
+    /// s3:GetBucketVersioning, s3:GetBucketObjectLockConfiguration and s3:GetLifecycleConfiguration
+    #[arg(long, value_enum)]
+    pub(crate) profile: Option<Profile>,
+
     /// Exit with 1 for warnings too
     #[arg(long)]
     pub(crate) strict: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    /// PCI DSS 4.0.1, requirement 10.5.1
+    Pci,
+    /// HIPAA, 45 CFR 164.316(b)(2)(i)
+    Hipaa,
+    /// SEC, 17 CFR 240.17a-4
+    #[value(name = "sec17a4")]
+    Sec17a4,
+    /// DORA, Delegated Regulation (EU) 2024/1774, article 12
+    Dora,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -18,10 +18,10 @@ use crate::arguments::{
     Common, Compression, JournalCat, JournalCommand, JournalDeliver, JournalDirectory,
 };
 use crate::bucket::to_url;
-use crate::cat::Printer;
 use crate::failure::{Failure, Outcome};
 use crate::object::Chunk;
 use crate::output::Output;
+use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::units::{Size, Span, now_ms, shown};
 

@@ -252,6 +252,12 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
+    /// Its records, with their line feeds.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+    }
+
     /// The first `n` records, if there are that many.
     pub(crate) fn first(&self, records: u64) -> Option<&[u8]> {
         let last = usize::try_from(records.checked_sub(1)?).ok()?;

@@ -1,16 +1,19 @@
 //! `audit tail`: the last records of a bucket, and new ones.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use futures::StreamExt;
+use tokio::time::Instant;
 
 use crate::arguments::{Common, Tail};
 use crate::bucket::{Listed, Reader, Wanted};
-use crate::cat::Printer;
 use crate::failure::{Failure, Outcome};
 use crate::follow::Follow;
 use crate::object::{Chunk, Refused, ended_well, read};
+use crate::outcomes::Outcomes;
 use crate::output::Output;
+use crate::printer::Printer;
 
 pub(crate) async fn run(
     arguments: &Tail,
@@ -19,6 +22,7 @@ pub(crate) async fn run(
 ) -> Result<Outcome, Failure> {
     let reader = Reader::open(&arguments.source, common)?;
     let printer = Printer::new(&arguments.filter, i64::MIN..i64::MAX, arguments.pretty, output);
+    let mut joined = arguments.outcomes.then(Outcomes::new);
     let (mut wrong, mut refused) = (false, Refused::default());
     // Objects that exist before the search for the last records must not be printed as new.
     let mut follow = match arguments.follow {
@@ -26,17 +30,28 @@ pub(crate) async fn run(
         false => None,
     };
     let mut last = VecDeque::new();
-    let objects = last_objects(&reader, arguments.lines).await?;
+    // Outcomes may be in objects of their own, one for each of those with records.
+    let count = if arguments.outcomes { 2 * arguments.lines } else { arguments.lines };
+    let objects = last_objects(&reader, count).await?;
     let empty = objects.is_empty();
-    for object in objects {
-        let (records, well) = records_of(&reader, &object, &printer, &mut refused, output).await?;
-        wrong |= !well;
-        last.extend(records);
+    let keep_last = |last: &mut VecDeque<Vec<u8>>, chunk: &Chunk| {
+        last.extend(chunk.records().map(<[u8]>::to_vec));
         last.drain(..last.len().saturating_sub(arguments.lines));
+    };
+    for object in objects {
+        let (records, well) =
+            records_of(&reader, &object, &printer, &mut joined, &mut refused, output).await?;
+        wrong |= !well;
+        keep_last(&mut last, &records);
         // It may have arrived since.
         if let Some(follow) = &mut follow {
             follow.add(&object);
         }
+    }
+    if let (Some(joined), None) = (&mut joined, &follow) {
+        let mut chunk = Chunk::default();
+        joined.end(&printer, &mut chunk);
+        keep_last(&mut last, &chunk);
     }
     for record in &last {
         output.write(&[record])?;
@@ -46,22 +61,35 @@ pub(crate) async fn run(
             output.note(&reader.why_nothing(&Wanted::all()).await);
         }
         printer.notes().iter().for_each(|note| output.note(note));
+        joined.iter().flat_map(Outcomes::notes).for_each(|note| output.note(&note));
         refused.end()?;
         return Ok(Outcome::wrong_if(wrong));
     };
+    // What is held, and since when.
+    let mut marks: VecDeque<(Instant, u64)> = VecDeque::new();
     loop {
         output.flush()?;
         for object in follow.next(&reader).await? {
             // Its damage is reported; the exit code will be that of Ctrl-C.
             let (records, _well) =
-                records_of(&reader, &object, &printer, &mut refused, output).await?;
-            for record in records {
-                output.write(&[&record])?;
-            }
+                records_of(&reader, &object, &printer, &mut joined, &mut refused, output).await?;
+            output.write(&[&records.bytes])?;
             output.flush()?;
+        }
+        if let Some(joined) = &mut joined {
+            marks.push_back((Instant::now(), joined.mark()));
+            while let Some((_, mark)) = marks.pop_front_if(|(at, _)| at.elapsed() >= OUTCOME_WAIT) {
+                let mut chunk = Chunk::default();
+                joined.give_up_before(mark, &printer, &mut chunk);
+                output.write(&[&chunk.bytes])?;
+            }
         }
     }
 }
+
+/// How long `tail -f` waits for the outcome of an attempt whose records it read: a host writes it
+/// within a second, and a journal delivers it five seconds later, unless it is set otherwise.
+const OUTCOME_WAIT: Duration = Duration::from_secs(30);
 
 /// The newest objects, in order: enough for `n` records even if each object has one.
 ///
@@ -105,18 +133,19 @@ async fn records_of(
     reader: &Reader,
     object: &Listed,
     printer: &Printer,
+    joined: &mut Option<Outcomes>,
     refused: &mut Refused,
     output: &Output,
-) -> Result<(Vec<Vec<u8>>, bool), Failure> {
-    let mut records = Vec::new();
-    let content = read(reader, object, None, |sequence, line, _| {
-        let mut record = Chunk::default();
-        printer.print(object.key.stream(), sequence, line, &mut record);
-        if !record.ends.is_empty() {
-            records.push(record.bytes);
-        }
+) -> Result<(Chunk, bool), Failure> {
+    let (stream, mut records) = (object.key.stream(), Chunk::default());
+    let content = read(reader, object, None, |sequence, line, _| match joined {
+        None => printer.print(stream, sequence, line, &mut records),
+        Some(joined) => joined.take_record(stream, sequence, line, printer, &mut records),
     })
     .await;
+    if let Some(joined) = joined {
+        joined.end_group(printer, &mut records);
+    }
     let well = ended_well(object, &content, refused, output)?;
     Ok((records, well))
 }

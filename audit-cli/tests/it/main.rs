@@ -9,6 +9,7 @@ mod hostile_keys_stop_nothing;
 mod invalid_lines_are_damage;
 mod journals_are_read_and_delivered;
 mod omissions_are_reported;
+mod outcomes_are_joined;
 mod reads_are_bounded_by_the_request;
 mod records_are_printed;
 mod stats_find_what_is_wrong;

@@ -1,0 +1,390 @@
+//! What became of each attempt at a mutation, beside its records.
+//!
+//! A host that records outcomes writes one after the records of an attempt, usually within a
+//! second, and later if its bucket was away. So records of attempts are held until their outcome is
+//! read, and then printed with it; all others are printed at once. Memory is bounded: when more is
+//! held than [`MAX_HELD_BYTES`], the oldest attempt is printed as unknown. Its outcome, if it comes
+//! after all, is printed as the record that it is, so nothing is left out.
+
+use std::collections::{BTreeMap, HashMap};
+
+use audit_core::UniqueId;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::object::Chunk;
+use crate::printer::Printer;
+use crate::units::Count;
+
+/// The most that is held of records whose outcomes are not read yet, in bytes: at 1,000 bytes each,
+/// 67,000 records.
+const MAX_HELD_BYTES: usize = 64 << 20;
+
+/// What a held record takes besides its line, in bytes, rather more than less.
+const HELD_OVERHEAD_BYTES: usize = 128;
+
+/// The call and the attempt at it.
+type Attempt = (UniqueId, u32);
+
+/// A record whose outcome is not read yet.
+#[derive(Debug)]
+struct Held {
+    stream: UniqueId,
+    sequence: u64,
+    line: Vec<u8>,
+}
+
+/// What the engine adds to a record.
+#[derive(Deserialize)]
+struct Added<'a> {
+    #[serde(borrow, rename = "$audit")]
+    audit: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Provenance<'a> {
+    execution: &'a str,
+    attempt: u32,
+    kind: Option<&'a str>,
+    outcome: Option<&'a str>,
+}
+
+/// Joins records with their outcomes.
+#[derive(Debug)]
+pub(crate) struct Outcomes {
+    max_held_bytes: usize,
+    /// The last records, which have one attempt, and whether one of them is of a mutation: its
+    /// queries are not told from others by themselves.
+    group: Option<(Attempt, Vec<Held>, bool)>,
+    /// With the number by which it stands in `order`.
+    held: HashMap<Attempt, (u64, Vec<Held>)>,
+    /// What is held, the oldest first.
+    order: BTreeMap<u64, Attempt>,
+    next: u64,
+    held_bytes: usize,
+    unknown: u64,
+    evicted: u64,
+    apart: u64,
+}
+
+/// How a record is framed in a chunk on its way here: its stream, its number, its line.
+const STREAM_BYTES: usize = 16;
+const FRAME_BYTES: usize = STREAM_BYTES + 8;
+
+/// Adds a record to a chunk, for [`Outcomes::take`].
+pub(crate) fn frame(stream: UniqueId, sequence: u64, line: &[u8], chunk: &mut Chunk) {
+    chunk.bytes.extend_from_slice(&stream.to_bits().to_be_bytes());
+    chunk.bytes.extend_from_slice(&sequence.to_be_bytes());
+    chunk.bytes.extend_from_slice(line);
+    chunk.ends.push(chunk.bytes.len());
+}
+
+/// Whether a line says what became of an attempt.
+pub(crate) fn is_outcome(line: &[u8]) -> bool {
+    provenance(line).is_some_and(|(_, _, provenance)| provenance.outcome.is_some())
+}
+
+/// The attempt of a record, where in its line the member of the engine ends, and the member.
+fn provenance(line: &[u8]) -> Option<(Attempt, usize, Provenance<'_>)> {
+    let added: Added<'_> = serde_json::from_slice(line).ok()?;
+    let raw = added.audit?.get();
+    let provenance: Provenance<'_> = serde_json::from_str(raw).ok()?;
+    let execution = provenance.execution.parse().ok()?;
+    // Both are of the same memory.
+    let end = raw.as_ptr() as usize - line.as_ptr() as usize + raw.len();
+    Some(((execution, provenance.attempt), end, provenance))
+}
+
+impl Outcomes {
+    pub(crate) fn new() -> Outcomes {
+        Outcomes {
+            max_held_bytes: MAX_HELD_BYTES,
+            group: None,
+            held: HashMap::new(),
+            order: BTreeMap::new(),
+            next: 0,
+            held_bytes: 0,
+            unknown: 0,
+            evicted: 0,
+            apart: 0,
+        }
+    }
+
+    /// Takes the records of a chunk, and prints those that are decided.
+    pub(crate) fn take(&mut self, framed: &Chunk, printer: &Printer, out: &mut Chunk) {
+        let mut start = 0;
+        for end in &framed.ends {
+            let (head, line) = framed.bytes[start..*end].split_at(FRAME_BYTES);
+            let (stream, sequence) = head.split_at(STREAM_BYTES);
+            let stream = u128::from_be_bytes(stream.try_into().expect("it has 16 bytes"));
+            let sequence = u64::from_be_bytes(sequence.try_into().expect("it has 8 bytes"));
+            self.take_record(UniqueId::from_bits(stream), sequence, line, printer, out);
+            start = *end;
+        }
+    }
+
+    /// Takes one record, and prints what it decides.
+    pub(crate) fn take_record(
+        &mut self,
+        stream: UniqueId,
+        sequence: u64,
+        line: &[u8],
+        printer: &Printer,
+        out: &mut Chunk,
+    ) {
+        let Some((attempt, _, provenance)) = provenance(line) else {
+            self.end_group(printer, out);
+            return printer.print(stream, sequence, line, out);
+        };
+        if let Some(outcome) = provenance.outcome {
+            self.end_group(printer, out);
+            match self.held.remove(&attempt) {
+                Some((number, records)) => {
+                    self.order.remove(&number);
+                    self.decide(records, outcome, printer, out);
+                }
+                None => {
+                    self.apart += 1;
+                    printer.print(stream, sequence, line, out);
+                }
+            }
+            return;
+        }
+        let is_mutation = provenance.kind == Some("mutation");
+        if self.group.as_ref().is_some_and(|(of, ..)| *of != attempt) {
+            self.end_group(printer, out);
+        }
+        let (_, records, of_mutation) = self.group.get_or_insert((attempt, Vec::new(), false));
+        records.push(Held { stream, sequence, line: line.to_vec() });
+        *of_mutation |= is_mutation;
+    }
+
+    /// An attempt's records are next to each other and in one object, which ends here.
+    pub(crate) fn end_group(&mut self, printer: &Printer, out: &mut Chunk) {
+        let Some((attempt, records, of_mutation)) = self.group.take() else { return };
+        if !of_mutation {
+            for Held { stream, sequence, line } in records {
+                printer.print(stream, sequence, &line, out);
+            }
+            return;
+        }
+        self.held_bytes += bytes(&records);
+        // A release that was repeated may have written an attempt's records twice.
+        let (_, held) = self.held.entry(attempt).or_insert_with(|| {
+            self.order.insert(self.next, attempt);
+            self.next += 1;
+            (self.next - 1, Vec::new())
+        });
+        held.extend(records);
+        while self.held_bytes > self.max_held_bytes && self.give_up_oldest(printer, out) {
+            self.evicted += 1;
+        }
+    }
+
+    /// Prints the oldest attempt that is held as unknown, if there is one.
+    fn give_up_oldest(&mut self, printer: &Printer, out: &mut Chunk) -> bool {
+        let Some((_, oldest)) = self.order.pop_first() else { return false };
+        if let Some((_, records)) = self.held.remove(&oldest) {
+            self.decide(records, UNKNOWN, printer, out);
+        }
+        true
+    }
+
+    /// Prints an attempt's records with what became of it.
+    fn decide(&mut self, records: Vec<Held>, outcome: &str, printer: &Printer, out: &mut Chunk) {
+        self.held_bytes -= bytes(&records);
+        self.unknown += u64::from(outcome == UNKNOWN);
+        for Held { stream, sequence, mut line } in records {
+            if let Some((_, end, _)) = provenance(&line) {
+                // The word is one of ours, or an object's that was altered: as JSON in any case.
+                let outcome = serde_json::Value::from(outcome);
+                line.splice(end - 1..end - 1, format!(",\"outcome\":{outcome}").into_bytes());
+            }
+            printer.print(stream, sequence, &line, out);
+        }
+    }
+
+    /// Prints what is still held: nothing says what became of it.
+    pub(crate) fn end(&mut self, printer: &Printer, out: &mut Chunk) {
+        self.end_group(printer, out);
+        while self.give_up_oldest(printer, out) {}
+    }
+
+    /// Prints as unknown what was held before [`mark`](Self::mark) gave this.
+    pub(crate) fn give_up_before(&mut self, mark: u64, printer: &Printer, out: &mut Chunk) {
+        while self.order.first_key_value().is_some_and(|(number, _)| *number < mark) {
+            self.give_up_oldest(printer, out);
+        }
+    }
+
+    /// What comes to be held from now on comes after this.
+    pub(crate) fn mark(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether no attempt is held.
+    pub(crate) fn holds_nothing(&self) -> bool {
+        self.held.is_empty() && self.group.is_none()
+    }
+
+    /// Notes for readers that may expect more.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let Outcomes { unknown, evicted, apart, .. } = self;
+        let mut notes = Vec::new();
+        if *unknown > 0 {
+            notes.push(format!(
+                "--outcomes: of {} attempts nothing here says what became of them",
+                Count(*unknown)
+            ));
+        }
+        if *evicted > 0 {
+            notes.push(format!(
+                "--outcomes: {} of these were printed before all was read, since more than {} MiB \
+                 would have been held",
+                Count(*evicted),
+                MAX_HELD_BYTES >> 20
+            ));
+        }
+        if *apart > 0 {
+            notes.push(format!(
+                "--outcomes: {} outcomes are of attempts whose records were not read or were \
+                 printed before",
+                Count(*apart)
+            ));
+        }
+        notes
+    }
+}
+
+/// The outcome of an attempt of which nothing says what became.
+const UNKNOWN: &str = "unknown";
+
+fn bytes(records: &[Held]) -> usize {
+    records.iter().map(|held| held.line.capacity() + HELD_OVERHEAD_BYTES).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use audit_core::testing::SeededRandom;
+    use audit_core::{Random, UniqueId};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::arguments::{Color, Filter};
+    use crate::output::Output;
+
+    fn printer() -> Printer {
+        let filter = Filter { conditions: Vec::new(), time: None };
+        Printer::new(&filter, i64::MIN..i64::MAX, false, &Output::new(Color::Never, false))
+    }
+
+    fn id(n: u64) -> UniqueId {
+        UniqueId::from_bits(n.into())
+    }
+
+    fn log(attempt: u64, kind: &str) -> String {
+        let execution = id(attempt / 2);
+        let number = attempt % 2 + 1;
+        format!(
+            r#"{{"a":{attempt},"$audit":{{"execution":"{execution}","attempt":{number},"function":"f","kind":"{kind}","replay":false}}}}"#
+        )
+    }
+
+    fn outcome(attempt: u64, outcome: &str) -> String {
+        let execution = id(attempt / 2);
+        let number = attempt % 2 + 1;
+        format!(
+            r#"{{"$audit":{{"execution":"{execution}","attempt":{number},"outcome":"{outcome}"}}}}"#
+        )
+    }
+
+    fn printed(outcomes: &mut Outcomes, lines: &[String]) -> Vec<String> {
+        let (printer, mut framed, mut out) = (printer(), Chunk::default(), Chunk::default());
+        for (sequence, line) in (0..).zip(lines) {
+            frame(id(9), sequence, line.as_bytes(), &mut framed);
+        }
+        outcomes.take(&framed, &printer, &mut out);
+        outcomes.end(&printer, &mut out);
+        assert_eq!(outcomes.held_bytes, 0);
+        String::from_utf8(out.bytes).unwrap().lines().map(ToOwned::to_owned).collect()
+    }
+
+    fn with(attempt: u64, kind: &str, outcome: &str) -> String {
+        let log = log(attempt, kind);
+        format!("{},\"outcome\":\"{outcome}\"}}}}", log.strip_suffix("}}").unwrap())
+    }
+
+    #[test]
+    fn records_are_printed_with_their_outcome_as_they_were_otherwise() {
+        let plain = r#"{"a":1.50}"#.to_owned();
+        let lines = [
+            log(1, "query"),
+            log(1, "mutation"),
+            plain.clone(),
+            log(2, "query"),
+            log(3, "mutation"),
+            outcome(1, "conflict"),
+            outcome(7, "failed"),
+        ];
+        let mut outcomes = Outcomes::new();
+        let expected = [
+            plain,
+            log(2, "query"),
+            with(1, "query", "conflict"),
+            with(1, "mutation", "conflict"),
+            outcome(7, "failed"),
+            with(3, "mutation", "unknown"),
+        ];
+        assert_eq!(printed(&mut outcomes, &lines), expected);
+        assert_eq!(outcomes.notes().len(), 2);
+    }
+
+    #[test]
+    fn what_is_held_is_bounded_and_late_outcomes_are_printed_apart() {
+        let mut outcomes = Outcomes { max_held_bytes: 10_000, ..Outcomes::new() };
+        let mut lines: Vec<_> = (0..100).map(|n| log(n, "mutation")).collect();
+        lines.extend((0..100).map(|n| outcome(n, "committed")));
+        let printed = printed(&mut outcomes, &lines);
+        let of = |word: &str| {
+            printed.iter().filter(|line| line.contains("\"a\":") && line.contains(word)).count()
+        };
+        let (unknown, committed) = (of("unknown"), of("committed"));
+        assert!(
+            unknown > 50 && committed > 20 && unknown + committed == 100,
+            "{unknown} {committed}"
+        );
+        assert_eq!(printed.len(), 100 + unknown, "the outcomes of those are printed apart");
+        assert_eq!(outcomes.notes().len(), 3);
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order: each record once, and with its outcome if one follows.
+        #[test]
+        fn each_record_is_printed_once(attempts in 1u64..40, seed: u64) {
+            let random = SeededRandom::new(seed);
+            let mut lines: Vec<(u64, String)> = (0..attempts)
+                .flat_map(|n| {
+                    let at = random.next_u64() % 1_000;
+                    let after = at + random.next_u64() % 1_000;
+                    let outcome = (n % 3 > 0).then(|| (after, outcome(n, "committed")));
+                    [Some((at, log(n, "mutation"))), outcome]
+                })
+                .flatten()
+                .collect();
+            lines.sort_by_key(|(at, _)| *at);
+            let lines: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
+            let mut printed = printed(&mut Outcomes::new(), &lines);
+            printed.sort();
+            let mut expected: Vec<String> = (0..attempts)
+                .map(|n| with(n, "mutation", if n % 3 > 0 { "committed" } else { "unknown" }))
+                .collect();
+            expected.sort();
+            prop_assert_eq!(printed, expected);
+        }
+
+        #[test]
+        fn any_line_is_printed(lines in prop::collection::vec("\\{.{0,40}", 0..8)) {
+            prop_assert_eq!(printed(&mut Outcomes::new(), &lines).len(), lines.len());
+        }
+    }
+}
