@@ -94,7 +94,13 @@ impl Asked {
         let key = percent_decode_str(key).decode_utf8_lossy();
         let query = parts.uri.query().unwrap_or_default();
         let of_version = query.split('&').any(|parameter| parameter.starts_with("versionId="));
+        let asks = |name: &str| {
+            query.split('&').any(|parameter| parameter.split('=').next() == Some(name))
+        };
         let action = match (&parts.method, key.is_empty(), of_version) {
+            (&Method::GET, true, _) if asks("versioning") => "s3:GetBucketVersioning",
+            (&Method::GET, true, _) if asks("object-lock") => "s3:GetBucketObjectLockConfiguration",
+            (&Method::GET, true, _) if asks("lifecycle") => "s3:GetLifecycleConfiguration",
             (&Method::PUT, false, _) => "s3:PutObject",
             (&Method::GET | &Method::HEAD, false, false) => "s3:GetObject",
             (&Method::GET | &Method::HEAD, false, true) => "s3:GetObjectVersion",
@@ -104,7 +110,7 @@ impl Asked {
             _ => "s3:Other",
         };
         let resource = match action {
-            "s3:ListBucket" => format!("arn:aws:s3:::{bucket}"),
+            _ if key.is_empty() => format!("arn:aws:s3:::{bucket}"),
             _ => format!("arn:aws:s3:::{bucket}/{key}"),
         };
         let prefix = query.split('&').find_map(|parameter| parameter.strip_prefix("prefix="));

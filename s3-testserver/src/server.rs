@@ -159,6 +159,22 @@ impl S3TestServer {
         self.store.set_object_lock(mode);
     }
 
+    /// How long the default retention keeps what is written from now on, in days. 1 at the start.
+    pub fn set_retention_days(&self, days: u32) {
+        self.store.set_retention_days(days);
+    }
+
+    /// The lifecycle configuration that the bucket shows, in the form that the `aws` command takes.
+    /// None at the start. The server does nothing by it.
+    ///
+    /// # Panics
+    ///
+    /// When the document is no lifecycle configuration, or says something that this server does not
+    /// know.
+    pub fn set_lifecycle(&self, document: Option<&str>) {
+        self.store.set_lifecycle(document);
+    }
+
     /// What the policies of the bucket and of the credentials allow, in IAM's language. `None`, as
     /// at the start, allows everything.
     ///

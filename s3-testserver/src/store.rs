@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
@@ -81,8 +81,10 @@ impl Entry {
     }
 }
 
-/// How long the default retention keeps an object: a day.
-const RETENTION_S: u64 = 24 * 60 * 60;
+/// How long the default retention keeps an object, unless it is set: a day.
+const RETENTION_DAYS: u32 = 1;
+
+const DAY_S: u64 = 24 * 60 * 60;
 
 /// A handle on the bucket; clones share it.
 #[derive(Debug, Clone)]
@@ -98,6 +100,8 @@ struct Inner {
     versions: AtomicU64,
     clock_offset_s: AtomicI64,
     retention: Mutex<Option<RetentionMode>>,
+    retention_days: AtomicU32,
+    lifecycle: Mutex<Option<LifecycleRules>>,
     /// Hidden by a delete or a later version, by key and version.
     hidden: Mutex<BTreeMap<(String, String), Entry>>,
     entries: Mutex<BTreeMap<String, Entry>>,
@@ -114,6 +118,8 @@ impl Store {
             versions: AtomicU64::new(0),
             clock_offset_s: AtomicI64::new(0),
             retention: Mutex::default(),
+            retention_days: AtomicU32::new(RETENTION_DAYS),
+            lifecycle: Mutex::default(),
             hidden: Mutex::default(),
             entries: Mutex::default(),
         }))
@@ -129,6 +135,18 @@ impl Store {
 
     pub(crate) fn set_object_lock(&self, mode: Option<RetentionMode>) {
         *self.0.retention.lock().expect("no panic under this lock") = mode;
+    }
+
+    pub(crate) fn set_retention_days(&self, days: u32) {
+        self.0.retention_days.store(days, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_lifecycle(&self, document: Option<&str>) {
+        *self.0.lifecycle.lock().expect("no panic under this lock") = document.map(lifecycle);
+    }
+
+    fn retention(&self) -> Option<RetentionMode> {
+        *self.0.retention.lock().expect("no panic under this lock")
     }
 
     pub(crate) fn set_clock_offset(&self, seconds: i64) {
@@ -262,8 +280,8 @@ impl S3 for Store {
         if self.0.versioned.load(Ordering::Relaxed) {
             entry.version_id =
                 Some(format!("v{}", self.0.versions.fetch_add(1, Ordering::Relaxed)));
-            let mode = *self.0.retention.lock().expect("no panic under this lock");
-            entry.retention = mode.map(|mode| (mode, self.in_seconds(RETENTION_S)));
+            let (mode, days) = (self.retention(), self.0.retention_days.load(Ordering::Relaxed));
+            entry.retention = mode.map(|mode| (mode, self.in_seconds(u64::from(days) * DAY_S)));
         }
         let output = PutObjectOutput {
             e_tag: Some(entry.e_tag.clone()),
@@ -339,6 +357,56 @@ impl S3 for Store {
         Ok(S3Response::new(HeadObjectOutput {
             content_length: Some(entry.size()),
             ..described!(HeadObjectOutput, entry)
+        }))
+    }
+
+    async fn get_bucket_versioning(
+        &self,
+        request: S3Request<GetBucketVersioningInput>,
+    ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
+        self.check_bucket(&request.input.bucket)?;
+        let is_versioned = self.0.versioned.load(Ordering::Relaxed);
+        let enabled = BucketVersioningStatus::from_static(BucketVersioningStatus::ENABLED);
+        let status = is_versioned.then_some(enabled);
+        Ok(S3Response::new(GetBucketVersioningOutput { status, ..Default::default() }))
+    }
+
+    async fn get_object_lock_configuration(
+        &self,
+        request: S3Request<GetObjectLockConfigurationInput>,
+    ) -> S3Result<S3Response<GetObjectLockConfigurationOutput>> {
+        self.check_bucket(&request.input.bucket)?;
+        let mode = self.retention().ok_or_else(|| {
+            s3_error!(ObjectLockConfigurationNotFoundError, "the bucket has no Object Lock")
+        })?;
+        let days = self.0.retention_days.load(Ordering::Relaxed);
+        let default_retention = Some(DefaultRetention {
+            days: i32::try_from(days).ok(),
+            mode: Some(ObjectLockRetentionMode::from_static(mode.name())),
+            years: None,
+        });
+        Ok(S3Response::new(GetObjectLockConfigurationOutput {
+            object_lock_configuration: Some(ObjectLockConfiguration {
+                object_lock_enabled: Some(ObjectLockEnabled::from_static(
+                    ObjectLockEnabled::ENABLED,
+                )),
+                rule: Some(ObjectLockRule { default_retention }),
+            }),
+        }))
+    }
+
+    async fn get_bucket_lifecycle_configuration(
+        &self,
+        request: S3Request<GetBucketLifecycleConfigurationInput>,
+    ) -> S3Result<S3Response<GetBucketLifecycleConfigurationOutput>> {
+        self.check_bucket(&request.input.bucket)?;
+        let rules = self.0.lifecycle.lock().expect("no panic under this lock").clone();
+        let rules = rules.ok_or_else(|| {
+            s3_error!(NoSuchLifecycleConfiguration, "the bucket has no lifecycle configuration")
+        })?;
+        Ok(S3Response::new(GetBucketLifecycleConfigurationOutput {
+            rules: Some(rules),
+            ..Default::default()
         }))
     }
 
@@ -460,6 +528,54 @@ impl S3 for Store {
             ..Default::default()
         }))
     }
+}
+
+/// Reads a lifecycle configuration in the form that the `aws` command takes. It is shown, and
+/// nothing is done by it.
+///
+/// # Panics
+///
+/// When it is none, or says something that is not understood here.
+fn lifecycle(text: &str) -> LifecycleRules {
+    let document: serde_json::Value = serde_json::from_str(text).expect("a lifecycle is JSON");
+    let days = |value: &serde_json::Value| value.as_i64().and_then(|days| i32::try_from(days).ok());
+    let owned = |value: &serde_json::Value| value.as_str().map(ToOwned::to_owned);
+    let rule = |rule: &serde_json::Value| {
+        let known =
+            ["ID", "Status", "Filter", "Transitions", "Expiration", "NoncurrentVersionExpiration"];
+        let members = rule.as_object().expect("a rule is an object");
+        assert!(members.keys().all(|name| known.contains(&name.as_str())), "{rule}");
+        let transition = |transition: &serde_json::Value| Transition {
+            date: None,
+            days: days(&transition["Days"]),
+            storage_class: owned(&transition["StorageClass"]).map(TransitionStorageClass::from),
+        };
+        let of = |name: &str| Some(&rule[name]).filter(|value| !value.is_null());
+        LifecycleRule {
+            abort_incomplete_multipart_upload: None,
+            expiration: of("Expiration").map(|expiration| LifecycleExpiration {
+                days: days(&expiration["Days"]),
+                ..Default::default()
+            }),
+            filter: of("Filter").map(|filter| LifecycleRuleFilter {
+                prefix: owned(&filter["Prefix"]),
+                ..Default::default()
+            }),
+            id: owned(&rule["ID"]),
+            noncurrent_version_expiration: of("NoncurrentVersionExpiration").map(|expiration| {
+                NoncurrentVersionExpiration {
+                    newer_noncurrent_versions: None,
+                    noncurrent_days: days(&expiration["NoncurrentDays"]),
+                }
+            }),
+            noncurrent_version_transitions: None,
+            prefix: None,
+            status: ExpirationStatus::from(owned(&rule["Status"]).expect("a rule has a status")),
+            transitions: of("Transitions")
+                .map(|all| all.as_array().into_iter().flatten().map(transition).collect()),
+        }
+    };
+    document["Rules"].as_array().expect("a lifecycle has rules").iter().map(rule).collect()
 }
 
 fn length(bytes: &Bytes) -> i64 {

@@ -10,7 +10,7 @@ use super::check::{Check, Verdict};
 use super::permissions::Permissions;
 use super::refusal::{is_answer, limited};
 use super::wire::{Answer, Wire};
-use crate::arguments::{Common, Role};
+use crate::arguments::{Common, Profile, Role};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::units::Span;
@@ -33,7 +33,7 @@ pub(super) struct Examination {
 }
 
 /// The most checks that there can be, for the progress bar.
-const CHECKS: u64 = 14;
+const CHECKS: u64 = 17;
 
 impl Examination {
     pub(super) fn new(url: &str, role: Role, common: &Common) -> Result<Examination, Failure> {
@@ -70,7 +70,7 @@ impl Examination {
         &**self.bucket.store()
     }
 
-    pub(super) async fn run(&mut self) {
+    pub(super) async fn run(&mut self, profile: Option<Profile>) {
         if !self.reach().await {
             return;
         }
@@ -94,6 +94,9 @@ impl Examination {
                 self.delete().await;
                 self.leftovers().await;
             }
+        }
+        if let Some(profile) = profile {
+            self.profile(profile).await;
         }
     }
 

@@ -6,6 +6,7 @@ mod examination;
 mod leftovers;
 mod permissions;
 mod policy;
+mod profile;
 mod reading;
 mod refusal;
 mod wire;
@@ -38,7 +39,7 @@ pub(crate) async fn run(
 ) -> Result<Outcome, Failure> {
     let url = to_url(&arguments.source.bucket)?;
     let mut examination = Examination::new(&url, arguments.role, common)?;
-    examination.run().await;
+    examination.run(arguments.profile).await;
     let Examination { checks, bucket, progress, .. } = examination;
     drop(progress);
     for check in &checks {

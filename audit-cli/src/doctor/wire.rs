@@ -85,7 +85,15 @@ impl Wire {
     }
 
     pub(crate) async fn head(&self, path: &Path) -> Result<Answer, String> {
-        self.send(Method::HEAD, path, None, HeaderMap::new(), HttpRequestBody::empty()).await
+        let empty = HttpRequestBody::empty();
+        let sent = self.send(Method::HEAD, path, None, HeaderMap::new(), empty).await;
+        sent.map(|(answer, _body)| answer)
+    }
+
+    /// A part of the bucket's configuration, such as `lifecycle`, and its document.
+    pub(crate) async fn get_of_bucket(&self, part: &str) -> Result<(Answer, String), String> {
+        let empty = HttpRequestBody::empty();
+        self.send(Method::GET, &Path::ROOT, Some(part), HeaderMap::new(), empty).await
     }
 
     /// Deletes an object, or one version of it.
@@ -99,14 +107,9 @@ impl Wire {
                 .append_pair("versionId", version)
                 .finish()
         });
-        self.send(
-            Method::DELETE,
-            path,
-            query.as_deref(),
-            HeaderMap::new(),
-            HttpRequestBody::empty(),
-        )
-        .await
+        let empty = HttpRequestBody::empty();
+        let sent = self.send(Method::DELETE, path, query.as_deref(), HeaderMap::new(), empty);
+        sent.await.map(|(answer, _body)| answer)
     }
 
     /// Creates an object with a correct signature and the checksum of another body.
@@ -120,7 +123,8 @@ impl Wire {
         let of_nothing = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
         headers.insert("x-amz-checksum-sha256", http::HeaderValue::from_static(of_nothing));
         headers.insert(http::header::IF_NONE_MATCH, http::HeaderValue::from_static("*"));
-        self.send(Method::PUT, path, None, headers, body.to_owned().into()).await
+        let sent = self.send(Method::PUT, path, None, headers, body.to_owned().into()).await;
+        sent.map(|(answer, _body)| answer)
     }
 
     async fn send(
@@ -130,7 +134,7 @@ impl Wire {
         query: Option<&str>,
         headers: HeaderMap,
         body: HttpRequestBody,
-    ) -> Result<Answer, String> {
+    ) -> Result<(Answer, String), String> {
         // The store alone knows the URL of a key, with the configured style and endpoint.
         let signed = self.store.signed_url(Method::GET, path, Duration::from_secs(1)).await;
         let mut url = signed.map_err(|error| self.bucket.describe(&error))?;
@@ -163,18 +167,19 @@ impl Wire {
             if earliest > 0 { earliest } else { latest.min(0) }
         });
         let body = body.bytes().await.unwrap_or_default();
-        let text = String::from_utf8_lossy(&body);
+        let text = String::from_utf8_lossy(&body).into_owned();
         let code = text
             .split_once("<Code>")
             .and_then(|(_, rest)| rest.split_once("</Code>"))
             .map(|(code, _)| code.to_owned());
-        Ok(Answer {
+        let answer = Answer {
             status: parts.status.as_u16(),
             code,
             skew_ms,
             version_id: header("x-amz-version-id").filter(|version| version != "null"),
             lock_mode: header("x-amz-object-lock-mode"),
             retain_until: header("x-amz-object-lock-retain-until-date"),
-        })
+        };
+        Ok((answer, text))
     }
 }

@@ -362,3 +362,106 @@ fn glob(directory: &Path, levels: u32) -> Vec<PathBuf> {
         _ => entries.flat_map(|path| glob(&path, levels - 1)).collect(),
     }
 }
+
+/// The checks of a profile, each with its verdict.
+async fn profile(server: &S3TestServer, name: &str) -> Vec<(String, String)> {
+    let report = doctor(server, &["--role", "reader", "--profile", name]).await;
+    let of_profile = ["bucket-versions", "retention", "expiry"];
+    let text = |check: &Value, name: &str| check[name].as_str().unwrap().to_owned();
+    let checks = report.checks.iter().map(|check| (text(check, "check"), text(check, "verdict")));
+    checks.filter(|(check, _)| of_profile.contains(&check.as_str())).collect()
+}
+
+fn verdicts(all: [&str; 3]) -> Vec<(String, String)> {
+    let checks = ["bucket-versions", "retention", "expiry"].into_iter().zip(all);
+    checks.map(|(check, verdict)| (check.to_owned(), verdict.to_owned())).collect()
+}
+
+const PROFILES: [&str; 4] = ["pci", "hipaa", "sec17a4", "dora"];
+
+/// What a reader and an auditor may do.
+async fn auditor(server: &S3TestServer) -> Vec<String> {
+    let allowed = r#"["s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration", "s3:GetLifecycleConfiguration"]"#;
+    let more = format!(
+        r#"{{"Version": "2012-10-17", "Statement": [{{"Effect": "Allow", "Action": {allowed}, "Resource": "*"}}]}}"#
+    );
+    vec![policy(server, "reader").await, policy(server, "bucket").await, more]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_as_shipped_shows_what_every_profile_asks() {
+    let (server, _) = well().await;
+    write(bucket(&server), object_for_each_batch(), vec![batch(DAY, "ada", 1)]).await;
+    let lock: Value = serde_json::from_str(&policy(&server, "object-lock").await).unwrap();
+    let days = lock["Rule"]["DefaultRetention"]["Days"].as_u64().unwrap();
+    server.set_retention_days(u32::try_from(days).unwrap());
+    server.set_lifecycle(Some(&policy(&server, "lifecycle").await));
+    set(&server, &auditor(&server).await);
+    for name in PROFILES {
+        assert_eq!(profile(&server, name).await, verdicts(["ok"; 3]), "{name}");
+    }
+    // Without the permissions nothing is shown, and that is no problem of the bucket.
+    set(&server, &[policy(&server, "reader").await, policy_text(&server).await]);
+    for name in PROFILES {
+        assert_eq!(profile(&server, name).await, verdicts(["unknown"; 3]), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_shortfall_of_a_profile_is_named() {
+    let (server, _) = well().await;
+    write(bucket(&server), object_for_each_batch(), vec![batch(DAY, "ada", 1)]).await;
+    set(&server, &auditor(&server).await);
+    let all = async || {
+        let mut found = Vec::new();
+        for name in PROFILES {
+            let verdicts: Vec<String> =
+                profile(&server, name).await.into_iter().map(|(_, verdict)| verdict).collect();
+            found.push(verdicts.join(" "));
+        }
+        found
+    };
+    // A day in mode COMPLIANCE.
+    let (ok, short) = ("ok ok ok", "ok problem ok");
+    assert_eq!(all().await, [short, short, short, ok]);
+    server.set_retention_days(400);
+    assert_eq!(all().await, [ok, short, short, ok]);
+    // Whoever has the permission can shorten it.
+    server.set_retention_days(2_192);
+    server.set_object_lock(Some(RetentionMode::Governance));
+    let warned = "ok warning ok";
+    assert_eq!(all().await, [warned, warned, short, warned]);
+    server.set_object_lock(None);
+    server.set_versioning(false);
+    let bare = "warning warning ok";
+    assert_eq!(all().await, [bare, bare, "problem problem ok", bare]);
+
+    server.set_versioning(true);
+    server.set_object_lock(Some(RetentionMode::Compliance));
+    let rule = |prefix: &str, members: &str| {
+        format!(
+            r#"{{"Rules": [{{"ID": "r", "Status": "Enabled", "Filter": {{"Prefix": "{prefix}"}}, {members}}}]}}"#
+        )
+    };
+    let early = "ok ok problem";
+    let expires = r#""Expiration": {"Days": 400}"#;
+    server.set_lifecycle(Some(&rule("logs/", expires)));
+    assert_eq!(all().await, [ok, early, early, ok]);
+    server.set_lifecycle(Some(&rule("logs/", expires).replace("Enabled", "Disabled")));
+    assert_eq!(all().await, [ok; 4]);
+    server.set_lifecycle(Some(&rule("elsewhere/", expires)));
+    assert_eq!(all().await, [ok; 4]);
+    // Moved where it takes hours to read them.
+    let moves = r#""Transitions": [{"Days": 90, "StorageClass": "DEEP_ARCHIVE"}]"#;
+    server.set_lifecycle(Some(&rule("", moves)));
+    assert_eq!(all().await, [early, ok, early, ok]);
+    server.set_lifecycle(Some(&rule("", &moves.replace("90", "800"))));
+    assert_eq!(all().await, [ok; 4]);
+    // A lock keeps what somebody deleted. Without one it is gone after a day.
+    let noncurrent = r#""NoncurrentVersionExpiration": {"NoncurrentDays": 1}"#;
+    server.set_lifecycle(Some(&rule("logs/dt=", noncurrent)));
+    assert_eq!(all().await, [ok; 4]);
+    server.set_object_lock(None);
+    let gone = "ok warning problem";
+    assert_eq!(all().await, [gone, gone, "ok problem problem", "ok warning ok"]);
+}

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::support::{HOUR_MS, bucket, object_for_each_batch, write};
 
+const COMPLIANCE: &str = include_str!("../../../docs/COMPLIANCE.md");
 const CONFIGURATION: &str = include_str!("../../../docs/CONFIGURATION.md");
 const EVIDENCE: &str = include_str!("../../../docs/EVIDENCE.md");
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
@@ -234,6 +235,55 @@ fn every_flag_of_the_service_is_in_the_documents() {
     for variable in variables {
         assert!(CONFIGURATION.contains(&format!("| `{variable}` |")), "{variable}");
     }
+}
+
+/// A test and the file that it is in, as a document links them: [`name`](../path.rs).
+fn named_tests(document: &str) -> Vec<(&str, &str)> {
+    let links = document.split("[`").skip(1).filter_map(|rest| {
+        let (name, rest) = rest.split_once("`](../")?;
+        let (path, _) = rest.split_once(')')?;
+        path.ends_with(".rs").then_some((name, path))
+    });
+    links.collect()
+}
+
+/// Whether this source has a test of this name.
+fn has_test(source: &str, name: &str) -> bool {
+    let mut is_test = false;
+    for line in source.lines().map(str::trim) {
+        let of = |attribute: &str| line.starts_with(attribute);
+        if of("#[test]") || of("#[tokio::test") {
+            is_test = true;
+        } else if is_test && (of("fn ") || of("async fn ")) {
+            if line.contains(&format!("fn {name}(")) {
+                return true;
+            }
+            is_test = false;
+        }
+    }
+    false
+}
+
+#[test]
+fn every_test_that_compliance_rests_on_exists() {
+    let tests = named_tests(COMPLIANCE);
+    assert!(tests.len() > 20, "{tests:?}");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for (name, path) in tests {
+        let source = std::fs::read_to_string(root.join(path)).expect(path);
+        assert!(has_test(&source, name), "{path} has no test {name}");
+    }
+    // Each rule names a test, another rule that does, or a document.
+    let rules: Vec<_> = COMPLIANCE.lines().filter(|line| line.starts_with("| **")).collect();
+    assert_eq!(rules.len(), 17);
+    for rule in rules {
+        let cells: Vec<_> = rule.trim_matches('|').split(" | ").collect();
+        let [_, met, yours] = cells[..] else { panic!("{rule}") };
+        let rests = !named_tests(met).is_empty() || met.contains("as 10.");
+        assert!(rests && yours.trim().len() > 20, "{rule}");
+    }
+    let helper = "#[test]\nfn a() {\n}\nfn b() {}\n";
+    assert!(has_test(helper, "a") && !has_test(helper, "b") && !has_test(helper, "c"));
 }
 
 /// Names of metrics in a text.

@@ -1,6 +1,8 @@
 //! The evidence of an object fails for every change to its metadata, its records and its key.
 
-use audit_evidence::{Certificate, HeadError, KeyKind, Note, ObjectHead, Sidecar, SignerKey};
+use audit_evidence::{
+    Certificate, HeadError, KeyKind, Note, ObjectHead, Salts, Sidecar, SignerKey,
+};
 
 use crate::vectors::{ObjectVector, Vectors};
 
@@ -164,4 +166,23 @@ fn certificates_below_notes_name_their_host() {
     let moved = note.to_string().replace(&vectors.stream, "01M86YQH3BN92MTRKE2RS1CKJ6");
     assert_eq!(Certificate::find(&Note::parse(&moved).unwrap(), &host), None);
     assert_eq!(Certificate::find(&head.note(), &host), None);
+}
+
+/// Whoever has a hash and not the object can't try which record it is of.
+#[test]
+fn hashes_of_equal_records_differ_with_the_seed() {
+    let leaf = |key, stable, seed: [u8; 32], number| {
+        Salts::new(key, stable, &seed).leaf(number, b"{\"user\":\"ada\"}")
+    };
+    let leaves = [
+        leaf("a", 0, [1; 32], 0),
+        leaf("a", 0, [2; 32], 0),
+        leaf("b", 0, [1; 32], 0),
+        leaf("a", 1, [1; 32], 0),
+        leaf("a", 0, [1; 32], 1),
+    ];
+    for (n, one) in leaves.iter().enumerate() {
+        assert!(leaves[n + 1..].iter().all(|other| other != one));
+    }
+    assert_eq!(leaf("a", 0, [1; 32], 0), leaves[0]);
 }
