@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use super::{
     error::StoreError,
     key::{self, Key},
-    query::PageRequest,
+    tx::PageRequest,
 };
 
 /// Bytes of the store's key for cursors.

@@ -22,7 +22,6 @@ mod filter;
 mod id;
 mod intervals;
 mod key;
-mod query;
 mod reads;
 mod schema;
 #[cfg(test)]
@@ -51,12 +50,11 @@ use watch::Recent;
 
 pub use commit::CommitError;
 pub use error::StoreError;
-pub use query::{Page, PageRequest, PageStatus};
 pub use reads::ReadSet;
 pub use schema::SchemaError;
 pub use tx::{
     MAX_BYTES_READ, MAX_BYTES_WRITTEN, MAX_DATABASE_QUERIES, MAX_DOCUMENT_BYTES,
-    MAX_DOCUMENTS_READ, MAX_DOCUMENTS_WRITTEN, Tx, TxMetrics,
+    MAX_DOCUMENTS_READ, MAX_DOCUMENTS_WRITTEN, Page, PageRequest, PageStatus, Tx, TxMetrics,
 };
 pub use watch::Watch;
 

@@ -2,6 +2,7 @@
 
 mod documents;
 mod limits;
+mod query;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,15 +17,17 @@ use super::{
     commit::{CommitError, Request},
     error::StoreError,
     key::{self, Key},
-    query::Stream,
     reads::ReadSet,
 };
 
 use limits::size;
+use query::Stream;
+
 pub use limits::{
     MAX_BYTES_READ, MAX_BYTES_WRITTEN, MAX_DATABASE_QUERIES, MAX_DOCUMENT_BYTES,
     MAX_DOCUMENTS_READ, MAX_DOCUMENTS_WRITTEN, TxMetrics,
 };
+pub use query::{Page, PageRequest, PageStatus};
 
 /// Whose operations a transaction runs now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,17 +51,17 @@ pub struct Tx {
     /// The source of ids, and of no other random bits of the execution.
     chance: Chance,
     /// Documents written, by their keys.
-    pub(crate) documents: BTreeMap<Key, Write>,
+    documents: BTreeMap<Key, Write>,
     /// Index entries written: whether each exists now.
-    pub(crate) entries: BTreeMap<Key, bool>,
+    entries: BTreeMap<Key, bool>,
     created: BTreeMap<(ComponentPath, String), Arc<Table>>,
     /// How to undo each write, the latest last.
     undo: Vec<Undo>,
     /// Where each open nested transaction begins in `undo`.
     nested: Vec<usize>,
-    pub(crate) reads: ReadSet,
-    pub(crate) streams: HashMap<u32, Stream>,
-    pub(crate) next_stream: u32,
+    reads: ReadSet,
+    streams: HashMap<u32, Stream>,
+    next_stream: u32,
     metrics: TxMetrics,
     access: Access,
 }
@@ -68,7 +71,7 @@ pub struct Tx {
 pub(crate) struct Write {
     table: Arc<Table>,
     base: Option<Arc<Object>>,
-    pub(crate) current: Option<Arc<Object>>,
+    current: Option<Arc<Object>>,
 }
 
 enum Undo {

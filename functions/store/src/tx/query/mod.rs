@@ -9,15 +9,13 @@ use std::sync::Arc;
 use functions_value::{ComponentPath, Value};
 use serde_json::Value as Json;
 
-use super::{
-    cursor::{Position, Purpose},
-    error::StoreError,
-    tx::Tx,
-};
+use super::Tx;
+use crate::cursor::{Position, Purpose};
+use crate::error::StoreError;
 use plan::Operator;
 
 pub use page::{Page, PageRequest, PageStatus};
-pub(crate) use stream::Stream;
+pub(super) use stream::Stream;
 
 /// A page that read more documents than this is better split.
 const SPLIT_DOCUMENTS: usize = 1_000;
