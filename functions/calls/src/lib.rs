@@ -1,67 +1,56 @@
 //! Calls of functions, from a client's request to a running function and back.
 //!
-//! No query's result and no mutation's commit leaves this module before its audit logs are durable:
+//! No query's result and no mutation's commit leaves this crate before its audit logs are durable:
 //! results come sealed from [`audit_runtime`], a cache holds them sealed, and every hand-out
-//! releases them for its own caller. Read it in this order: this file, what can be called;
-//! `turns.rs` and `workers.rs`, when and where it runs; `running.rs` and `held.rs`, one run, sealed
-//! whatever way it ends; `transaction.rs` and `cached.rs`, how its effects wait for logs;
+//! releases them for its own caller. Read it in this order: this file, the calls; `turns.rs` and
+//! `workers.rs`, when and where they run; `audited`, every seal, release and settlement;
 //! `operations.rs`, what a function can ask for; `action.rs`; `scheduler.rs`; `deployed.rs`, how
 //! one program takes another's place.
 
 mod action;
+mod audited;
 mod cache;
-mod cached;
 mod call;
 mod deployed;
 mod faults;
-mod held;
 mod jobs;
 mod operations;
 mod pulse;
 mod reference;
-mod running;
 mod schedule;
 mod scheduler;
+mod settings;
 #[cfg(test)]
 mod tests;
-mod transaction;
 mod turns;
 mod validate;
 mod workers;
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
-use audit_runtime::{AuditRuntime, Execution, FunctionKind, Mutation, MutationError};
-use functions_engine::Limits;
+use audit_runtime::{AuditRuntime, FunctionKind};
 use functions_program::Program;
 use functions_store::{CommitError, Snapshot, Store, StoreError, Tx};
-use functions_value::{Chance, ChanceSeed, ComponentPath, Value};
-use serde_json::{Value as Json, json};
+use functions_value::{Chance, ChanceSeed, Value};
+use serde_json::Value as Json;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 
+pub use audited::CachedQuery;
 pub use cache::QueryKey;
-pub use cached::CachedQuery;
 pub use call::{Answered, CallError, Caller, Failed, Identity, Internal, Mutated};
 pub use deployed::DeployError;
 pub use operations::audit_body;
+pub use settings::{Deployment, FunctionSettings};
 pub use turns::Lane;
 
-use cache::{Flight, QueryCache, Wanted};
+use cache::QueryCache;
 use deployed::{Deployed, deployment_document};
 use faults::Faults;
-use held::{Held, Unsealed};
-use jobs::Due;
-use pulse::{Pulse, longest_stretch};
+use pulse::longest_stretch;
 use reference::Target;
-use running::MutationCall;
-use transaction::{AttemptError, uncommitted};
-use workers::{Broken, Presence, WorkerSettings, Workers, panic_message};
+use workers::{WorkerSettings, Workers};
 
 /// Runs functions. Cheap to clone.
 #[derive(Clone)]
@@ -85,72 +74,6 @@ struct Inner {
     rescheduled: Arc<Notify>,
     stopping: watch::Sender<bool>,
     scheduler: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// The limits of functions, and what they can read about where they run.
-#[derive(Debug, Clone)]
-pub struct FunctionSettings {
-    /// The result of `ctx.meta.getDeploymentMetadata()`.
-    pub deployment: Deployment,
-    /// The limits of one query or mutation and all functions that it calls.
-    pub limits: Limits,
-    /// The limits of one action's JavaScript.
-    pub action_limits: Limits,
-    /// How many actions may run at once. Each has a thread of its own, since it waits for others.
-    pub max_actions: usize,
-    /// How long one query or mutation may keep its thread, all that the host does for it included:
-    /// then it is given up, and its thread replaced. The default is 60 seconds, far more than the
-    /// limits on JavaScript, reads and writes allow on a slow disk. JavaScript that its engine does
-    /// not stop, since it is in native code, is given up earlier: after ten times its limit, or a
-    /// minute more than its limit if that is less, and a second.
-    pub overrun_after: Duration,
-    /// With as many threads that did not come back, [`Functions::exhausted`] completes. Each takes
-    /// a processor and up to the memory of one function. The default is 8.
-    pub max_stuck_threads: usize,
-    /// How many bytes the cache of queries' results may hold: of results, of the arguments and
-    /// identities that they are found by, of their sealed logs, and of what they read. What is used
-    /// least goes first. The default is 256 MiB: some ten thousand results of usual size, and no
-    /// more than four functions may take by default.
-    pub query_cache_bytes: usize,
-}
-
-impl Default for FunctionSettings {
-    fn default() -> FunctionSettings {
-        let limits = Limits::default();
-        FunctionSettings {
-            deployment: Deployment::default(),
-            limits,
-            action_limits: Limits { time: Duration::from_secs(600), ..limits },
-            max_actions: 64,
-            overrun_after: Duration::from_secs(60),
-            max_stuck_threads: 8,
-            query_cache_bytes: 256 << 20,
-        }
-    }
-}
-
-/// Where functions run, as they can read it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deployment {
-    /// Its name, `local` by default.
-    pub name: String,
-    /// The region that it is in, if it has one.
-    pub region: Option<String>,
-    /// How large it is, in Convex's classes: `s16` by default.
-    pub class: String,
-}
-
-impl Default for Deployment {
-    fn default() -> Deployment {
-        Deployment { name: "local".to_owned(), region: None, class: "s16".to_owned() }
-    }
-}
-
-impl Deployment {
-    fn to_json(&self) -> Json {
-        let Deployment { name, region, class } = self;
-        json!({ "name": name, "region": region, "class": class })
-    }
 }
 
 impl Functions {
@@ -396,157 +319,6 @@ impl Functions {
     ) -> Result<Arc<Answered>, CallError> {
         let sealed = self.sealed(key, None).await;
         sealed.release(caller).await
-    }
-
-    async fn sealed(&self, key: &QueryKey, at: Option<&Snapshot>) -> Arc<CachedQuery> {
-        let cache = &self.inner.cache;
-        let wanted = at.map_or(Wanted::Fresh, |at| Wanted::At(at.ts()));
-        loop {
-            if let Some(hit) = cache.get(key, wanted) {
-                metrics::counter!("functions_query_cache_hits_total").increment(1);
-                return hit;
-            }
-            let flight = cache.join(key);
-            if flight.boards(key.lane) {
-                let is_mine = Arc::new(AtomicBool::new(false));
-                let mut computing =
-                    pin!(self.compute(key, &flight, at.cloned(), Arc::clone(&is_mine)));
-                let computed = tokio::select! {
-                    biased;
-                    () = flight.landed() => match is_mine.load(Ordering::Acquire) {
-                        // A query that has begun is sealed, even if its caller has gone.
-                        true => computing.await,
-                        false => continue,
-                    },
-                    computed = &mut computing => computed,
-                };
-                if let Some(result) = computed {
-                    return result;
-                }
-            }
-            // Another caller computes it. A computation whose thread never returns, and whose
-            // caller is gone too, is abandoned.
-            let patience = self.inner.settings.overrun_after;
-            if tokio::time::timeout(patience, flight.landed()).await.is_err() {
-                cache.land(&flight);
-            }
-        }
-    }
-
-    /// Computes a result once a thread is free. `None` if another caller computes it.
-    async fn compute(
-        &self,
-        key: &QueryKey,
-        flight: &Arc<Flight>,
-        at: Option<Snapshot>,
-        is_mine: Arc<AtomicBool>,
-    ) -> Option<Arc<CachedQuery>> {
-        let execution = Unsealed::new();
-        let work = {
-            let (inner, held, key) = (Arc::clone(&self.inner), execution.held(), key.clone());
-            let flight = Arc::clone(flight);
-            move |pulse: &Pulse| {
-                let landing = Landing::claim(&inner, flight)?;
-                is_mine.store(true, Ordering::Release);
-                let at = at.unwrap_or_else(|| inner.store.latest());
-                // The landing outlives a panic, so that callers look for a result after it was
-                // sealed.
-                let run = AssertUnwindSafe(|| inner.run_query(held, pulse, &key, &at));
-                let ran = catch_unwind(run);
-                Some((landing, ran.map_err(|panic| Broken::Panicked(panic_message(&*panic)))))
-            }
-        };
-        let ran = self.inner.workers.run(key.lane, Presence::default(), work).await;
-        let (landing, ran) = match ran {
-            Ok(None) => return None,
-            Ok(Some((landing, ran))) => (Some(landing), ran),
-            Err(broken) => (None, Err(broken)),
-        };
-        metrics::counter!("functions_query_cache_misses_total").increment(1);
-        let result = Arc::new(self.inner.seal_query(execution, key, ran));
-        self.inner.cache.insert(key, &result);
-        drop(landing);
-        // A computation that was given up holds its landing as long as it is stuck.
-        self.inner.cache.land(flight);
-        Some(result)
-    }
-
-    /// Runs a mutation until it commits, fails, or has met too many write conflicts. `due` is what
-    /// made it run, if nobody called it.
-    async fn mutate(
-        &self,
-        component: ComponentPath,
-        name: String,
-        args: &Json,
-        caller: &Caller,
-        due: Option<Due>,
-    ) -> Result<Mutated, CallError> {
-        let scheduled = due.as_ref().and_then(Due::scheduled_id).map(str::to_owned);
-        self.run_mutation(MutationCall::new(component, name, args, caller, scheduled, due)).await
-    }
-
-    /// Runs a mutation that an action calls. `scheduled` is the id of what scheduled the action.
-    async fn mutate_within(
-        &self,
-        component: ComponentPath,
-        name: String,
-        args: &Json,
-        caller: &Caller,
-        scheduled: Option<String>,
-    ) -> Result<Mutated, CallError> {
-        self.run_mutation(MutationCall::new(component, name, args, caller, scheduled, None)).await
-    }
-
-    async fn run_mutation(&self, call: MutationCall) -> Result<Mutated, CallError> {
-        // In a task of its own: a mutation that has begun runs to its end when its caller goes
-        // away, so that its logs match an outcome. One that has not begun is not begun.
-        let present = Arc::new(());
-        let (functions, caller) = (self.clone(), Presence::of(&present));
-        let running = tokio::spawn(async move { functions.attempts(call, caller).await });
-        let ran = running.await;
-        drop(present);
-        ran.unwrap_or_else(|error| Err(CallError::internal(error)))
-    }
-
-    async fn attempts(self, call: MutationCall, caller: Presence) -> Result<Mutated, CallError> {
-        let call = Arc::new(call);
-        let full_name = call.full_name();
-        let inner = &self.inner;
-        let attempt = async |execution: Execution<Mutation>| {
-            let now_ms = execution.now_ms();
-            let execution = Held::new(execution);
-            // Each attempt reads the newest snapshot.
-            let (running, held, called) = (Arc::clone(inner), execution.share(), Arc::clone(&call));
-            let work = move |pulse: &Pulse| running.attempt(held, pulse, now_ms, &called);
-            let ran = inner.workers.run(call.caller.lane, caller.clone(), work).await;
-            let execution = execution.take().expect("nobody else takes it");
-            Ok(Inner::seal_attempt(execution, &call, ran))
-        };
-        match inner.runtime.run_mutation(full_name, &call.caller.request, attempt).await {
-            Ok(answered) => Ok(Mutated { answered, committed: call.committed.get().copied() }),
-            Err(MutationError::Function(AttemptError::NotDue)) => {
-                Err(CallError::NotFound(AttemptError::NotDue.to_string()))
-            }
-            Err(error) => uncommitted(error),
-        }
-    }
-}
-
-/// Ends a computation when it is dropped: after its result was sealed, or when it was abandoned.
-struct Landing {
-    inner: Arc<Inner>,
-    flight: Arc<Flight>,
-}
-
-impl Landing {
-    fn claim(inner: &Arc<Inner>, flight: Arc<Flight>) -> Option<Landing> {
-        flight.claim().then(|| Landing { inner: Arc::clone(inner), flight })
-    }
-}
-
-impl Drop for Landing {
-    fn drop(&mut self) {
-        self.inner.cache.land(&self.flight);
     }
 }
 

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::testing::MemoryFault;
+use functions_value::ComponentPath;
 use serde_json::{Value as Json, json};
 use tokio::sync::Notify;
 
+use super::super::FunctionSettings;
 use super::super::faults::Fault;
 use super::super::jobs::{self, Job};
-use super::super::{ComponentPath, FunctionSettings};
 use super::Host;
 
 const MODULE: &str = r#"

@@ -7,7 +7,7 @@ use audit_runtime::{Audited, RequestContext};
 use functions_store::{Timestamp, Watch};
 use tokio::sync::oneshot;
 
-use super::call::{Answered, CallError, Caller, unreleased};
+use crate::call::{Answered, CallError, Caller, unreleased};
 
 /// The sealed result of a query at one time. Only [`release`](CachedQuery::release) hands it out.
 pub struct CachedQuery {
@@ -25,16 +25,16 @@ pub struct CachedQuery {
 }
 
 /// The metadata of a result.
-pub(super) struct Facts {
-    pub(super) digest: Option<[u8; 32]>,
+pub(crate) struct Facts {
+    pub(crate) digest: Option<[u8; 32]>,
     /// Of the result, in bytes.
-    pub(super) bytes: usize,
-    pub(super) at: Timestamp,
-    pub(super) watch: Watch,
-    pub(super) journal: Option<String>,
+    pub(crate) bytes: usize,
+    pub(crate) at: Timestamp,
+    pub(crate) watch: Watch,
+    pub(crate) journal: Option<String>,
     /// Whether the result is for one identity alone.
-    pub(super) is_personal: bool,
-    pub(super) may_be_kept: bool,
+    pub(crate) is_personal: bool,
+    pub(crate) may_be_kept: bool,
 }
 
 /// Callers that arrive while a hand-out is made durable. They share the next write.
@@ -50,7 +50,7 @@ type HandedOut = Result<Arc<Answered>, CallError>;
 const MAX_RELEASED_TOGETHER: usize = 4_096;
 
 impl CachedQuery {
-    pub(super) fn new(
+    pub(crate) fn new(
         sealed: Audited<Result<Arc<Answered>, CallError>>,
         facts: Facts,
     ) -> CachedQuery {
@@ -89,30 +89,30 @@ impl CachedQuery {
         self.journal.as_deref()
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn is_personal(&self) -> bool {
+    pub(crate) fn is_personal(&self) -> bool {
         self.is_personal
     }
 
-    pub(super) fn may_be_kept(&self) -> bool {
+    pub(crate) fn may_be_kept(&self) -> bool {
         self.may_be_kept
     }
 
     /// The time of the snapshot that it read.
-    pub(super) fn at(&self) -> Timestamp {
+    pub(crate) fn at(&self) -> Timestamp {
         self.at
     }
 
     /// Whether nothing that it read has changed since it was computed.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(crate) fn is_fresh(&self) -> bool {
         self.watch.invalid_since().is_none()
     }
 
     /// Whether it is the query's result at that time.
-    pub(super) fn holds_at(&self, time: Timestamp) -> bool {
+    pub(crate) fn holds_at(&self, time: Timestamp) -> bool {
         self.at <= time && self.watch.invalid_since().is_none_or(|since| time < since)
     }
 

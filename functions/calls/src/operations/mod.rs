@@ -2,6 +2,10 @@
 //!
 //! All of them run synchronously, on the function's thread.
 
+mod arguments;
+mod reads;
+mod writes;
+
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -13,56 +17,54 @@ use functions_engine::{Answer, Failure, FailureKind, Later, Limits, Seed, Syscal
 use functions_program::Program;
 use functions_store::{
     MAX_BYTES_READ, MAX_BYTES_WRITTEN, MAX_DATABASE_QUERIES, MAX_DOCUMENTS_READ,
-    MAX_DOCUMENTS_WRITTEN, Page, PageRequest, PageStatus, StoreError, Tx, TxMetrics,
+    MAX_DOCUMENTS_WRITTEN, StoreError, Tx, TxMetrics,
 };
-use functions_value::{Chance, Value, patch_from_json};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use functions_value::{Chance, Value};
 use serde_json::{Value as Json, json};
 
-use super::Deployment;
-use super::call::{Answered, Failed, Identity};
-use super::faults::Faults;
-use super::held::Log;
-use super::jobs::{self, Job};
-use super::pulse::Pulse;
-use super::reference::{Target, for_later, resolve};
-use super::validate::Validators;
+use crate::Deployment;
+use crate::audited::Log;
+use crate::call::{Answered, Failed, Identity};
+use crate::faults::Faults;
+use crate::pulse::Pulse;
+use crate::reference::{Target, for_later, resolve};
+use crate::validate::Validators;
+use arguments::{failed, given_up, not_in_query, parse, text};
+use writes::{MAX_SCHEDULED, MAX_SCHEDULED_BYTES};
+
+pub use arguments::audit_body;
+pub(crate) use arguments::unknown;
 
 /// The deepest nesting of calls.
 const MAX_DEPTH: u32 = 8;
 
-/// The most functions that one mutation may schedule, and the most bytes of their arguments.
-const MAX_SCHEDULED: u64 = 1_000;
-const MAX_SCHEDULED_BYTES: u64 = 8 << 20;
-
 /// What a function and all functions that it calls share.
-pub(super) struct Facts<'a> {
-    pub(super) program: &'a Program,
-    pub(super) validators: &'a Validators,
-    pub(super) deployment: &'a Deployment,
-    pub(super) identity: Option<&'a Identity>,
+pub(crate) struct Facts<'a> {
+    pub(crate) program: &'a Program,
+    pub(crate) validators: &'a Validators,
+    pub(crate) deployment: &'a Deployment,
+    pub(crate) identity: Option<&'a Identity>,
     /// The request of a mutation. Queries have none.
-    pub(super) request: Option<&'a RequestContext>,
+    pub(crate) request: Option<&'a RequestContext>,
     /// The id of the document that scheduled it, if one did.
-    pub(super) scheduled: Option<&'a str>,
-    pub(super) now_ms: i64,
-    pub(super) limits: Limits,
-    pub(super) faults: &'a Faults,
-    pub(super) pulse: &'a Pulse,
+    pub(crate) scheduled: Option<&'a str>,
+    pub(crate) now_ms: i64,
+    pub(crate) limits: Limits,
+    pub(crate) faults: &'a Faults,
+    pub(crate) pulse: &'a Pulse,
 }
 
 /// What is collected while a function and those that it calls run.
 #[derive(Default)]
-pub(super) struct Gathered {
+pub(crate) struct Gathered {
     /// Whether the identity was read. The result is for that identity alone then.
-    pub(super) asked_identity: bool,
+    pub(crate) asked_identity: bool,
     /// Where the first page of a reactive query should end, and where it ended.
-    pub(super) journal: Option<String>,
-    pub(super) ended: Option<String>,
-    pub(super) log_lines: Vec<String>,
+    pub(crate) journal: Option<String>,
+    pub(crate) ended: Option<String>,
+    pub(crate) log_lines: Vec<String>,
     /// Whether it failed for a reason that may not recur, such as its time limit.
-    pub(super) by_chance: bool,
+    pub(crate) by_chance: bool,
     /// The failure of the store, if it failed. The function fails with it, whatever it catches.
     failure: Option<StoreError>,
     /// The panic of an operation, if one panicked. The engine would show it to the function as an
@@ -75,13 +77,13 @@ pub(super) struct Gathered {
 
 impl Gathered {
     /// For a query whose pages should end where they ended before.
-    pub(super) fn following(journal: Option<&str>) -> Gathered {
+    pub(crate) fn following(journal: Option<&str>) -> Gathered {
         Gathered { journal: journal.map(str::to_owned), ..Gathered::default() }
     }
 }
 
 /// A function in a transaction.
-pub(super) struct InTransaction<'a> {
+pub(crate) struct InTransaction<'a> {
     facts: &'a Facts<'a>,
     target: &'a Target<'a>,
     log: Log,
@@ -97,7 +99,7 @@ pub(super) struct InTransaction<'a> {
 
 /// Runs a function in a transaction. Its arguments and its value are validated; its writes stay in
 /// `tx`.
-pub(super) fn run(
+pub(crate) fn run(
     facts: &Facts<'_>,
     target: &Target<'_>,
     log: Log,
@@ -179,74 +181,6 @@ fn run_at(
     Ok(Answered { result, log_lines: Vec::new() })
 }
 
-fn failed(message: impl Into<String>) -> SyscallError {
-    SyscallError { message: message.into(), data: None }
-}
-
-fn given_up() -> SyscallError {
-    failed("the function was given up")
-}
-
-/// Operations that are not supported, and their names.
-fn left_out(op: &str) -> Option<&'static str> {
-    Some(match op {
-        "1.0/storageGetUrl"
-        | "1.0/storageGetMetadata"
-        | "1.0/storageGenerateUploadUrl"
-        | "1.0/storageDelete"
-        | "1.0/storageGet"
-        | "1.0/storageStore" => "file storage",
-        "1.0/actions/vectorSearch" => "vector search",
-        "1.0/signJwt" => "signing tokens",
-        "1.0/createServiceToken" | "1.0/getServiceUrl" => "services",
-        _ => return None,
-    })
-}
-
-/// The error for an operation that does not exist in this kind of function.
-pub(super) fn unknown(op: &str, kind: FunctionKind) -> SyscallError {
-    match left_out(op) {
-        Some(what) => failed(format!("{what} is not supported by this host ({op})")),
-        None => failed(format!("Unknown async operation {op} in a {kind}")),
-    }
-}
-
-/// The arguments of an audit log: its body as it was written, and what else the client library
-/// sends.
-#[derive(Deserialize)]
-struct AuditArgs<'a> {
-    #[serde(borrow)]
-    body: &'a RawValue,
-}
-
-/// The text of the body in the arguments of `1.0/auditLog`, as it was written.
-///
-/// # Errors
-///
-/// When there is none.
-pub fn audit_body(args: &str) -> Result<&str, SyscallError> {
-    let AuditArgs { body } =
-        serde_json::from_str(args).map_err(|error| failed(format!("no audit log: {error}")))?;
-    Ok(body.get())
-}
-
-fn parse(args: &str) -> Result<Json, SyscallError> {
-    serde_json::from_str(args).map_err(|error| failed(format!("not JSON: {error}")))
-}
-
-fn text<'a>(args: &'a Json, name: &str) -> Result<&'a str, SyscallError> {
-    args.get(name).and_then(Json::as_str).ok_or_else(|| failed(format!("{name} must be a string")))
-}
-
-fn table(args: &Json) -> Option<&str> {
-    args.get("table").and_then(Json::as_str)
-}
-
-fn value(args: &mut Json, name: &str) -> Result<Value, SyscallError> {
-    let json = args.get_mut(name).ok_or_else(|| failed(format!("{name} is missing")))?;
-    Value::from_json(json.take()).map_err(|error| failed(error.to_string()))
-}
-
 impl InTransaction<'_> {
     /// Turns an error of the store into one for the function. If the store itself failed, the
     /// function fails with it, whatever it catches.
@@ -292,13 +226,6 @@ impl InTransaction<'_> {
         }
     }
 
-    fn stream(&self, args: &Json) -> Option<u32> {
-        let stream =
-            args.get("queryId").and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok())?;
-        // A function sees its own streams and not those of its caller.
-        self.streams.contains(&stream).then_some(stream)
-    }
-
     fn do_async(&mut self, op: &str, args: &str) -> Result<String, SyscallError> {
         if op == "1.0/auditLog" {
             let body = match audit_body(args) {
@@ -341,127 +268,6 @@ impl InTransaction<'_> {
             },
         };
         done.map(|json| json.to_string())
-    }
-
-    fn do_in_mutation(&mut self, op: &str, args: &mut Json) -> Result<Json, SyscallError> {
-        let component = &self.target.component;
-        match op {
-            "1.0/insert" => {
-                let value = value(args, "value")?;
-                let inserted = self.tx.insert(component, text(args, "table")?, value);
-                Ok(json!({ "_id": self.stored(inserted)? }))
-            }
-            "1.0/shallowMerge" => {
-                let patch = args.get_mut("value").map_or(Json::Null, Json::take);
-                let patch = patch_from_json(patch).map_err(|error| failed(error.to_string()))?;
-                let done = self.tx.patch(component, table(args), text(args, "id")?, patch);
-                self.stored(done).map(|()| Json::Null)
-            }
-            "1.0/replace" => {
-                let value = value(args, "value")?;
-                let done = self.tx.replace(component, table(args), text(args, "id")?, value);
-                self.stored(done).map(|()| Json::Null)
-            }
-            "1.0/remove" => {
-                let done = self.tx.remove(component, table(args), text(args, "id")?);
-                self.stored(done).map(|_removed| Json::Null)
-            }
-            "1.0/schedule" => self.schedule(args),
-            "1.0/cancel_job" => {
-                let done = jobs::cancel(self.tx, component, text(args, "id")?, self.facts.now_ms);
-                self.stored(done).map(|()| Json::Null)
-            }
-            "1.0/getRequestMetadata" => {
-                Ok(request_metadata(self.facts.request, self.facts.scheduled, self.facts.identity))
-            }
-            _ => Err(unknown(op, FunctionKind::Mutation)),
-        }
-    }
-
-    fn get(&mut self, args: &Json) -> Result<Json, SyscallError> {
-        let (component, table, id) = (&self.target.component, table(args), text(args, "id")?);
-        let found = match args.get("isSystem").and_then(Json::as_bool) {
-            Some(true) => self.tx.as_system(|tx| tx.get(component, table, id)),
-            Some(false) | None => self.tx.get(component, table, id),
-        };
-        Ok(self.stored(found)?.map_or(Json::Null, |document| document.to_json()))
-    }
-
-    fn next(&mut self, args: &Json) -> Result<Json, SyscallError> {
-        let stream = self.stream(args).ok_or_else(|| failed("the query is closed"))?;
-        let next = self.tx.query_next(stream);
-        let next = self.stored(next)?;
-        let done = next.is_none();
-        Ok(json!({ "value": next.map_or(Json::Null, |document| document.to_json()), "done": done }))
-    }
-
-    fn page(&mut self, args: &Json) -> Result<Json, SyscallError> {
-        if !self.target.component.is_root() {
-            return Err(failed(
-                "paginate() is not supported in a component: pages could not end where they ended \
-                 before; read an index range with take(), or paginate with convex-helpers",
-            ));
-        }
-        // The journal is that of one page.
-        if std::mem::replace(&mut self.has_paginated, true) {
-            return Err(failed(
-                "a function can call paginate() once: its pages are followed by one cursor",
-            ));
-        }
-        let number = |name: &str| match args.get(name) {
-            None | Some(Json::Null) => Ok(None),
-            Some(number) => match number.as_f64() {
-                Some(number) if number >= 1.0 && number.fract() == 0.0 => Ok(Some(number as u64)),
-                _ => Err(failed(format!("{name} must be a whole number from 1, but got {number}"))),
-            },
-        };
-        let cursor = |name: &str| args.get(name).and_then(Json::as_str);
-        // The pages of a reactive query end where they ended before, so that they neither overlap
-        // nor leave a gap.
-        let journal = if self.depth == 0 { self.gathered.journal.take() } else { None };
-        let request = PageRequest {
-            function: &self.target.function.name,
-            query: args.get("query").unwrap_or(&Json::Null),
-            cursor: cursor("cursor"),
-            end_cursor: cursor("endCursor"),
-            journal: journal.as_deref(),
-            page_size: number("pageSize")?.ok_or_else(|| failed("pageSize must be a number"))?,
-            maximum_rows_read: number("maximumRowsRead")?,
-            maximum_bytes_read: number("maximumBytesRead")?,
-        };
-        let page = self.tx.page(&self.target.component, &request);
-        let Page { page, is_done, continue_cursor, journal, split_cursor, page_status } =
-            self.stored(page)?;
-        if self.depth == 0 && self.gathered.ended.is_none() {
-            self.gathered.ended = Some(journal);
-        }
-        Ok(json!({
-            "page": page.iter().map(Value::to_json).collect::<Vec<_>>(),
-            "isDone": is_done,
-            "continueCursor": continue_cursor,
-            "splitCursor": split_cursor,
-            "pageStatus": page_status.map(PageStatus::as_str),
-        }))
-    }
-
-    fn schedule(&mut self, args: &Json) -> Result<Json, SyscallError> {
-        let target = for_later(self.facts.program, &self.target.component, args).map_err(failed)?;
-        let job = Job::from_json(target, args, self.facts.now_ms).map_err(failed)?;
-        self.gathered.scheduled += 1;
-        self.gathered.scheduled_bytes += job.args_bytes();
-        let Gathered { scheduled, scheduled_bytes, .. } = *self.gathered;
-        if scheduled > MAX_SCHEDULED {
-            return Err(failed(format!(
-                "one mutation schedules {scheduled} functions, more than {MAX_SCHEDULED}"
-            )));
-        }
-        if scheduled_bytes > MAX_SCHEDULED_BYTES {
-            return Err(failed(format!(
-                "one mutation schedules functions with {scheduled_bytes} bytes of arguments, more than {MAX_SCHEDULED_BYTES}"
-            )));
-        }
-        let id = jobs::schedule(self.tx, &self.target.component, &job);
-        Ok(json!(self.stored(id)?))
     }
 
     /// Calls a query or mutation. A mutation is a nested transaction: if it fails, its writes are
@@ -525,23 +331,11 @@ impl InTransaction<'_> {
     }
 }
 
-/// Operations that queries may not use, and why.
-fn not_in_query(op: &str) -> SyscallError {
-    match op {
-        "1.0/insert" | "1.0/shallowMerge" | "1.0/replace" | "1.0/remove" | "1.0/schedule"
-        | "1.0/cancel_job" => failed("a query cannot write: only mutations can"),
-        "1.0/getRequestMetadata" => failed(
-            "a query cannot read the request's metadata, since its result is cached: use log.vars in audit logs",
-        ),
-        _ => unknown(op, FunctionKind::Query),
-    }
-}
-
-pub(super) fn function_metadata(target: &Target<'_>) -> Json {
+pub(crate) fn function_metadata(target: &Target<'_>) -> Json {
     json!({ "name": target.function.name, "componentPath": target.component.to_string() })
 }
 
-pub(super) fn request_metadata(
+pub(crate) fn request_metadata(
     request: Option<&RequestContext>,
     scheduled: Option<&str>,
     identity: Option<&Identity>,

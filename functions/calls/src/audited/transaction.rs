@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use audit_runtime::{MutationError, Transaction};
 use functions_store::{CommitError, StoreError, Timestamp, Tx};
 
-use super::call::{Answered, CallError, Internal, Mutated, chain, unreleased};
+use crate::call::{Answered, CallError, Internal, Mutated, chain, unreleased};
 
 /// One attempt's transaction.
 pub(super) struct Attempt {

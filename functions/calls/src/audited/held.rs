@@ -103,7 +103,7 @@ impl Drop for Unsealed {
 }
 
 /// Where a function logs: to the execution itself, or to a call nested in it.
-pub(super) struct Log {
+pub(crate) struct Log {
     execution: Shared,
     /// The function that was called by the one that the execution began with, if it is one.
     nested: Option<(FunctionKind, FunctionName)>,
@@ -123,7 +123,7 @@ impl Log {
         Log { execution: Shared::Mutation(execution), nested: None }
     }
 
-    pub(super) fn kind(&self) -> FunctionKind {
+    pub(crate) fn kind(&self) -> FunctionKind {
         match (&self.nested, &self.execution) {
             (Some((kind, _)), _) => *kind,
             (None, Shared::Query(_)) => FunctionKind::Query,
@@ -132,7 +132,7 @@ impl Log {
     }
 
     /// Emits a log. `None` if the execution has ended: the function was given up.
-    pub(super) fn audit_json(&self, text: &str) -> Option<Result<(), AuditError>> {
+    pub(crate) fn audit_json(&self, text: &str) -> Option<Result<(), AuditError>> {
         match &self.execution {
             Shared::Query(held) => {
                 let state = held.state();
@@ -159,7 +159,7 @@ impl Log {
     }
 
     /// Refuses a log that has no JSON, which fails the function. `None` if the execution has ended.
-    pub(super) fn refuse(&self, reason: &str) -> Option<AuditError> {
+    pub(crate) fn refuse(&self, reason: &str) -> Option<AuditError> {
         match &self.execution {
             Shared::Query(held) => Some(held.state().execution()?.log().refuse(reason)),
             Shared::Mutation(held) => Some(held.state().execution()?.log().refuse(reason)),
@@ -171,7 +171,7 @@ impl Log {
     /// # Errors
     ///
     /// The message for the function, if it may not call one of this kind.
-    pub(super) fn nested(&self, kind: FunctionKind, name: String) -> Result<Log, String> {
+    pub(crate) fn nested(&self, kind: FunctionKind, name: String) -> Result<Log, String> {
         match (self.kind(), kind) {
             (FunctionKind::Query, FunctionKind::Mutation) => {
                 return Err("a query cannot call a mutation".to_owned());

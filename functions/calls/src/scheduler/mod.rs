@@ -4,136 +4,38 @@
 //! second list could differ from the first. These functions have no client, so their logs have no
 //! address and no User-Agent.
 
-use std::collections::HashMap;
+mod crons;
+mod records;
+mod taken_up;
+
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use audit_runtime::FunctionKind;
-use functions_store::{StoreError, Tx, Watch};
-use functions_value::{ComponentPath, Value};
+use functions_store::{StoreError, Tx};
+use functions_value::ComponentPath;
 use futures::FutureExt;
-use serde_json::{Value as Json, json};
-use tokio::sync::{Notify, Semaphore, watch};
+use serde_json::Value as Json;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::call::{Answered, CallError, Caller, Failed, Mutated, chain};
-use super::jobs::{self, CRONS, Due, SCHEDULED};
-use super::reference::full_name;
-use super::schedule::Schedule;
-use super::workers::{Broken, panic_message};
-use super::{Functions, Inner, action};
+use crate::call::{Answered, CallError, Caller, Failed, Mutated, chain};
+use crate::jobs::Due;
+use crate::reference::full_name;
+use crate::workers::{Broken, panic_message};
+use crate::{Functions, Inner, action};
+use records::Looked;
+use taken_up::{FIRST_BACKOFF, Job, MAX_AT_ONCE_PERMITS, MAX_BACKOFF, TakenUp, Task, key};
 
-/// The most mutations that the scheduler runs at once, and the most actions, which may take
-/// minutes.
-const MAX_AT_ONCE_PERMITS: u32 = 16;
-const MAX_AT_ONCE: usize = MAX_AT_ONCE_PERMITS as usize;
-
-/// The most functions of one component that run or wait for a permit at once, the earliest first.
-const MAX_LOOKED_AT: usize = 64;
-
-/// The most functions that wait for another attempt after the host could not run them. Beyond it no
-/// others are begun: the fault is the host's, and they would likely fail too.
-const MAX_RESTING: usize = 1_024;
-
-/// The least and the greatest backoff before another attempt at a function that the host could not
-/// run. It doubles in between.
-const FIRST_BACKOFF: Duration = Duration::from_millis(500);
-const MAX_BACKOFF: Duration = Duration::from_secs(60);
+pub(crate) use crons::write_down_crons;
 
 /// The longest sleep, in case the clock was set.
 const LONGEST_SLEEP_MS: f64 = 60_000.0;
 
-/// How long the record of an ended function is kept.
-const KEPT_MS: f64 = 7.0 * 24.0 * 3_600.0 * 1_000.0;
-
 /// How often older records are removed.
 const CLEANING_PERIOD: Duration = Duration::from_secs(3_600);
-
-/// A due function.
-#[derive(Clone)]
-struct Task {
-    due: Due,
-    component: ComponentPath,
-    function: String,
-    args: Json,
-}
-
-/// The document of a due function.
-type Key = (ComponentPath, String);
-
-/// The functions that the scheduler has begun. They outlive a panic of the scheduler.
-#[derive(Clone)]
-struct TakenUp {
-    jobs: Arc<Mutex<HashMap<Key, Job>>>,
-    mutations: Arc<Semaphore>,
-    actions: Arc<Semaphore>,
-}
-
-/// The state of a begun function.
-#[derive(Debug, Clone, Copy)]
-enum Job {
-    /// Running, or waiting for a permit.
-    Active,
-    /// Waiting for another attempt. Nothing else of it is held.
-    Resting { until: Instant, backoff: Duration },
-}
-
-impl TakenUp {
-    fn new() -> TakenUp {
-        TakenUp {
-            jobs: Arc::default(),
-            mutations: Arc::new(Semaphore::new(MAX_AT_ONCE)),
-            actions: Arc::new(Semaphore::new(MAX_AT_ONCE)),
-        }
-    }
-
-    fn jobs(&self) -> MutexGuard<'_, HashMap<Key, Job>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How many more functions of a component may be begun.
-    fn room(&self, component: &ComponentPath) -> usize {
-        let (jobs, now) = (self.jobs(), Instant::now());
-        let is_resting = |job: &&Job| matches!(job, Job::Resting { until, .. } if *until > now);
-        if jobs.values().filter(is_resting).count() >= MAX_RESTING {
-            return 0;
-        }
-        let of_component = jobs.iter().filter(|((of, _), _)| of == component);
-        let active = of_component.filter(|(_, job)| matches!(job, Job::Active)).count();
-        MAX_LOOKED_AT.saturating_sub(active)
-    }
-
-    /// Whether a due function may be begun now.
-    fn is_free(&self, key: &Key) -> bool {
-        match self.jobs().get(key) {
-            None => true,
-            Some(Job::Active) => false,
-            Some(Job::Resting { until, .. }) => *until <= Instant::now(),
-        }
-    }
-
-    /// Begins it. Returns its backoff in case the host cannot run it.
-    fn take_up(&self, key: &Key) -> Duration {
-        match self.jobs().insert(key.clone(), Job::Active) {
-            Some(Job::Resting { backoff, .. }) => (backoff * 2).min(MAX_BACKOFF),
-            Some(Job::Active) | None => FIRST_BACKOFF,
-        }
-    }
-
-    /// When the next backoff ends, of those that had not ended when the store was read. The others
-    /// have been begun by now, or there was no room, or they are no longer due.
-    fn next(&self, looked: Instant) -> Option<Instant> {
-        let mut jobs = self.jobs();
-        let until = |job: &Job| match job {
-            Job::Active => None,
-            Job::Resting { until, .. } => Some(*until),
-        };
-        jobs.retain(|_, job| until(job).is_none_or(|until| until + MAX_BACKOFF > looked));
-        jobs.values().filter_map(until).filter(|until| *until > looked).min()
-    }
-}
 
 /// The outcome of running a due function.
 enum Ran {
@@ -156,7 +58,7 @@ enum Note {
 
 /// Picks up what an earlier process left, and runs in the background until it is stopped or the
 /// last [`Functions`] is dropped.
-pub(super) async fn start(functions: &Functions) -> Result<JoinHandle<()>, StoreError> {
+pub(crate) async fn start(functions: &Functions) -> Result<JoinHandle<()>, StoreError> {
     let inner = Arc::clone(&functions.inner);
     tokio::task::spawn_blocking(move || inner.note_what_was_cut_short())
         .await
@@ -235,14 +137,6 @@ async fn run(
             () = wake.notified() => {}
             () = sleep_until(until) => {}
             _ = stopping.changed() => {}
-        }
-    }
-}
-
-fn key(due: &Due) -> Key {
-    match due {
-        Due::Scheduled { component, id } | Due::Cron { component, id, .. } => {
-            (component.clone(), id.clone())
         }
     }
 }
@@ -402,160 +296,4 @@ impl Functions {
         let written = tokio::task::spawn_blocking(move || inner.write(work)).await;
         written.unwrap_or_else(|error| Err(StoreError::failed(error)))
     }
-}
-
-/// What was read from the store.
-struct Looked {
-    due: Vec<Task>,
-    /// When the next one is due, in milliseconds since the Unix epoch.
-    until_ms: f64,
-    /// Watches on what was read.
-    watches: Vec<Watch>,
-}
-
-impl Inner {
-    fn look(&self, taken_up: &TakenUp) -> Result<Looked, StoreError> {
-        self.faults.meet("look")?;
-        let deployed = self.deployed();
-        let now_ms = self.now_ms() as f64;
-        let at = self.store.latest();
-        let mut looked = Looked { due: Vec::new(), until_ms: f64::MAX, watches: Vec::new() };
-        for (path, component) in deployed.program.components() {
-            let mut tx = self.store.begin(&at, 0);
-            let room = taken_up.room(path);
-            let is_free = |id: &str| taken_up.is_free(&(path.clone(), id.to_owned()));
-            // Without room the next one is read all the same, for its due time.
-            let jobs = jobs::in_state(&mut tx, path, "pending", room.max(1), now_ms, &is_free)?;
-            for (id, job) in jobs {
-                if job.at_ms > now_ms {
-                    looked.until_ms = looked.until_ms.min(job.at_ms);
-                    continue;
-                }
-                if room == 0 {
-                    // Its end wakes the scheduler.
-                    break;
-                }
-                let due = Due::Scheduled { component: path.clone(), id };
-                looked.due.push(Task {
-                    due,
-                    component: job.component,
-                    function: job.function,
-                    args: job.args,
-                });
-            }
-            for state in jobs::crons(&mut tx, path)? {
-                if state.next_ms > now_ms {
-                    looked.until_ms = looked.until_ms.min(state.next_ms);
-                    continue;
-                }
-                let cron = component.crons.iter().find(|cron| cron.name == state.name);
-                let Some(cron) = cron else { continue };
-                // It was checked when the program was deployed.
-                let Ok(schedule) = Schedule::from_json(&cron.schedule) else { continue };
-                let next_ms = schedule.next_ms(state.next_ms, now_ms);
-                let due = Due::Cron {
-                    component: path.clone(),
-                    id: state.id,
-                    at_ms: state.next_ms,
-                    next_ms,
-                };
-                if !taken_up.is_free(&key(&due)) {
-                    continue;
-                }
-                let (function, args) =
-                    (cron.function.clone(), cron.args.get(0).cloned().unwrap_or_else(|| json!({})));
-                looked.due.push(Task { due, component: path.clone(), function, args });
-            }
-            looked.watches.push(self.store.watch(Arc::new(tx.take_reads()), at.ts()));
-        }
-        Ok(looked)
-    }
-
-    /// Fails the actions that had begun when an earlier process ended. How far they came is
-    /// unknown, so they are not begun again.
-    fn note_what_was_cut_short(&self) -> Result<(), StoreError> {
-        let deployed = self.deployed();
-        let now_ms = self.now_ms();
-        for (path, _) in deployed.program.components() {
-            // In batches, since each may have arguments of up to a whole document.
-            let some = |tx: &mut Tx| {
-                let jobs =
-                    jobs::in_state(tx, path, "inProgress", MAX_LOOKED_AT, f64::MAX, &|_| true)?;
-                for (id, _) in &jobs {
-                    let due = Due::Scheduled { component: path.clone(), id: id.clone() };
-                    due.ended(tx, Some("the host ended while the action ran"), now_ms)?;
-                }
-                Ok(jobs.len())
-            };
-            while self.write(some)? > 0 {}
-        }
-        Ok(())
-    }
-
-    fn remove_old_jobs(&self) -> Result<(), StoreError> {
-        let deployed = self.deployed();
-        let before_ms = self.now_ms() as f64 - KEPT_MS;
-        for (path, _) in deployed.program.components() {
-            loop {
-                let removed = self.write(|tx| {
-                    let ids = jobs::ended_before(tx, path, before_ms, MAX_LOOKED_AT)?;
-                    tx.as_host(|tx| {
-                        let mut ids = ids.iter();
-                        ids.try_for_each(|id| tx.remove(path, Some(SCHEDULED), id).map(drop))
-                    })?;
-                    Ok(ids.len())
-                })?;
-                if removed == 0 {
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Brings the stored crons in line with the program. A cron whose schedule is unchanged keeps its
-/// next time.
-pub(super) async fn write_down_crons(inner: &Arc<Inner>) -> Result<(), StoreError> {
-    let inner = Arc::clone(inner);
-    let written = tokio::task::spawn_blocking(move || {
-        let deployed = inner.deployed();
-        let now_ms = inner.now_ms() as f64;
-        for (path, component) in deployed.program.components() {
-            inner.write(|tx| {
-                let known = jobs::crons(tx, path)?;
-                for gone in known
-                    .iter()
-                    .filter(|state| component.crons.iter().all(|cron| cron.name != state.name))
-                {
-                    tx.as_host(|tx| tx.remove(path, Some(CRONS), &gone.id))?;
-                }
-                for cron in &component.crons {
-                    let schedule = cron.schedule.to_string();
-                    let state = known.iter().find(|state| state.name == cron.name);
-                    if state.is_some_and(|state| state.schedule == schedule) {
-                        continue;
-                    }
-                    // It was checked when the program was deployed.
-                    let Ok(parsed) = Schedule::from_json(&cron.schedule) else { continue };
-                    let next = parsed.first_ms(now_ms);
-                    match state {
-                        Some(state) => {
-                            let members = json!({ "schedule": schedule, "next": next });
-                            jobs::patch(tx, path, CRONS, &state.id, members)?;
-                        }
-                        None => {
-                            let document = Value::from_json(
-                                json!({ "name": cron.name, "schedule": schedule, "next": next }),
-                            )?;
-                            tx.as_host(|tx| tx.insert(path, CRONS, document))?;
-                        }
-                    }
-                }
-                Ok(())
-            })?;
-        }
-        Ok(())
-    });
-    written.await.unwrap_or_else(|error| Err(StoreError::failed(error)))
 }

@@ -1,0 +1,36 @@
+//! From an execution to a hand-out: every seal, release and settlement.
+//!
+//! A run is two functions. The first runs on a worker thread and may return early, panic, or never
+//! return. The second takes its outcome, whatever that is, and seals it.
+
+mod cached;
+mod held;
+mod mutation;
+mod query;
+mod transaction;
+
+use std::sync::Arc;
+
+use functions_store::{Snapshot, StoreError, Tx};
+use functions_value::{ChanceSeed, ComponentPath};
+
+use crate::Inner;
+use crate::deployed::{DEPLOYMENT, Deployed};
+use crate::jobs;
+
+pub use cached::CachedQuery;
+#[cfg(test)]
+pub(crate) use cached::Facts;
+pub(crate) use held::Log;
+
+impl Inner {
+    /// A transaction for a function, with the program to run it from.
+    fn begin(&self, at: &Snapshot, seed: ChanceSeed) -> Result<(Tx, Arc<Deployed>), StoreError> {
+        self.faults.meet("begin")?;
+        let mut tx = self.store.begin(at, seed);
+        // A program that is deployed from here on conflicts with this transaction, and invalidates
+        // its result.
+        jobs::get(&mut tx, &ComponentPath::root(), DEPLOYMENT, &self.deployment_id)?;
+        Ok((tx, self.deployed()))
+    }
+}

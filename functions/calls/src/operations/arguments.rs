@@ -1,0 +1,88 @@
+//! The arguments of operations, and the errors that functions see.
+
+use audit_runtime::FunctionKind;
+use functions_engine::SyscallError;
+use functions_value::Value;
+use serde::Deserialize;
+use serde_json::Value as Json;
+use serde_json::value::RawValue;
+
+pub(super) fn failed(message: impl Into<String>) -> SyscallError {
+    SyscallError { message: message.into(), data: None }
+}
+
+pub(super) fn given_up() -> SyscallError {
+    failed("the function was given up")
+}
+
+/// Operations that are not supported, and their names.
+pub(super) fn left_out(op: &str) -> Option<&'static str> {
+    Some(match op {
+        "1.0/storageGetUrl"
+        | "1.0/storageGetMetadata"
+        | "1.0/storageGenerateUploadUrl"
+        | "1.0/storageDelete"
+        | "1.0/storageGet"
+        | "1.0/storageStore" => "file storage",
+        "1.0/actions/vectorSearch" => "vector search",
+        "1.0/signJwt" => "signing tokens",
+        "1.0/createServiceToken" | "1.0/getServiceUrl" => "services",
+        _ => return None,
+    })
+}
+
+/// The error for an operation that does not exist in this kind of function.
+pub(crate) fn unknown(op: &str, kind: FunctionKind) -> SyscallError {
+    match left_out(op) {
+        Some(what) => failed(format!("{what} is not supported by this host ({op})")),
+        None => failed(format!("Unknown async operation {op} in a {kind}")),
+    }
+}
+
+/// Operations that queries may not use, and why.
+pub(super) fn not_in_query(op: &str) -> SyscallError {
+    match op {
+        "1.0/insert" | "1.0/shallowMerge" | "1.0/replace" | "1.0/remove" | "1.0/schedule"
+        | "1.0/cancel_job" => failed("a query cannot write: only mutations can"),
+        "1.0/getRequestMetadata" => failed(
+            "a query cannot read the request's metadata, since its result is cached: use log.vars in audit logs",
+        ),
+        _ => unknown(op, FunctionKind::Query),
+    }
+}
+
+/// The arguments of an audit log: its body as it was written, and what else the client library
+/// sends.
+#[derive(Deserialize)]
+struct AuditArgs<'a> {
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
+/// The text of the body in the arguments of `1.0/auditLog`, as it was written.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn audit_body(args: &str) -> Result<&str, SyscallError> {
+    let AuditArgs { body } =
+        serde_json::from_str(args).map_err(|error| failed(format!("no audit log: {error}")))?;
+    Ok(body.get())
+}
+
+pub(super) fn parse(args: &str) -> Result<Json, SyscallError> {
+    serde_json::from_str(args).map_err(|error| failed(format!("not JSON: {error}")))
+}
+
+pub(super) fn text<'a>(args: &'a Json, name: &str) -> Result<&'a str, SyscallError> {
+    args.get(name).and_then(Json::as_str).ok_or_else(|| failed(format!("{name} must be a string")))
+}
+
+pub(super) fn table(args: &Json) -> Option<&str> {
+    args.get("table").and_then(Json::as_str)
+}
+
+pub(super) fn value(args: &mut Json, name: &str) -> Result<Value, SyscallError> {
+    let json = args.get_mut(name).ok_or_else(|| failed(format!("{name} is missing")))?;
+    Value::from_json(json.take()).map_err(|error| failed(error.to_string()))
+}
