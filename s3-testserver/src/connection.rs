@@ -21,9 +21,11 @@ use tokio::net::TcpStream;
 
 use crate::policy::Policies;
 use crate::requests::RequestLog;
-use crate::server::BUCKET;
 use crate::store::Store;
 use crate::{ErrorAnswer, Fault, Faults};
+
+/// The name of the bucket.
+pub(crate) const BUCKET: &str = "audit-test";
 
 /// What all connections share.
 #[derive(Debug)]

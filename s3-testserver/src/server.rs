@@ -11,13 +11,12 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::connection::{self, Backend};
+use crate::connection::{self, BUCKET, Backend};
 use crate::policy::Policies;
 use crate::requests::RequestLog;
 use crate::store::Store;
 use crate::{Faults, RequestInfo, RetentionMode, StoredObject};
 
-pub(crate) const BUCKET: &str = "audit-test";
 const ACCESS_KEY: &str = "AUDITTESTACCESSKEY";
 const SECRET_KEY: &str = "audit-test-secret-key";
 

@@ -8,7 +8,7 @@ use object_store::{Error, GetOptions, ObjectStore};
 
 use super::check::{Check, Verdict};
 use super::permissions::Permissions;
-use super::refusal::{is_answer, limited};
+use super::refusal::{Refusal, is_answer, is_refusal, limited};
 use super::wire::{Answer, Wire};
 use crate::arguments::{Common, Profile, Role};
 use crate::failure::Failure;
@@ -168,5 +168,14 @@ impl Examination {
 
     pub(super) fn describe(&self, error: &Error) -> String {
         self.bucket.describe(error)
+    }
+
+    /// The outcome of a request that must be refused.
+    pub(super) fn of_refusal(&self, result: object_store::Result<()>) -> Refusal {
+        match result {
+            Ok(()) => Refusal::CarriedOut,
+            Err(error) if is_refusal(&error) => Refusal::Refused(self.describe(&error)),
+            Err(error) => Refusal::Unclear(self.describe(&error)),
+        }
     }
 }

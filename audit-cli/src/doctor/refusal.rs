@@ -1,31 +1,15 @@
 //! The answers of a store, and whether they are refusals.
 
-use std::time::Duration;
-
 use audit_sink_s3::status;
 use object_store::Error;
 
-use super::examination::Examination;
-use super::wire::Answer;
-
-/// How long one request may take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+use super::wire::{Answer, PATIENCE};
 
 /// The outcome of a request that must be refused.
 pub(super) enum Refusal {
     Refused(String),
     CarriedOut,
     Unclear(String),
-}
-
-impl Examination {
-    pub(super) fn of_refusal(&self, result: object_store::Result<()>) -> Refusal {
-        match result {
-            Ok(()) => Refusal::CarriedOut,
-            Err(error) if is_refusal(&error) => Refusal::Refused(self.describe(&error)),
-            Err(error) => Refusal::Unclear(self.describe(&error)),
-        }
-    }
 }
 
 pub(super) async fn limited<T>(
@@ -46,7 +30,7 @@ pub(super) fn is_answer(error: &Error) -> bool {
 }
 
 /// Whether the store refused.
-fn is_refusal(error: &Error) -> bool {
+pub(super) fn is_refusal(error: &Error) -> bool {
     let known = matches!(
         error,
         Error::PermissionDenied { .. }

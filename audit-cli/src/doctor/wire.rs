@@ -14,9 +14,11 @@ use object_store::client::{HttpClient, HttpConnector, HttpRequestBody, ReqwestCo
 use object_store::path::Path;
 use object_store::signer::Signer;
 
-use super::refusal::PATIENCE;
 use crate::failure::Failure;
 use crate::units::now_ms;
+
+/// How long one request may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Sends single requests, signed with the credentials of the environment.
 pub(crate) struct Wire {
