@@ -43,7 +43,7 @@ impl UniqueId {
     }
 
     /// Writes the text form into `buffer` without allocating.
-    pub fn encode(self, buffer: &mut [u8; UniqueId::TEXT_BYTES]) -> &str {
+    fn encode(self, buffer: &mut [u8; UniqueId::TEXT_BYTES]) -> &str {
         self.0.array_to_str(buffer)
     }
 }

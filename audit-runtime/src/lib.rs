@@ -207,9 +207,7 @@ pub use audit_core::{
     AuditSink, Clock, Limit, LimitExceeded, Limits, Outcome, Place, Random, SinkError,
     SinkErrorKind, UniqueId, Usage,
 };
-pub use audit_vars::{
-    BodyError, BodyProblem, HostValue, RequestId, Template, UserAgent, Var, Vars, body,
-};
+pub use audit_vars::{BodyError, BodyProblem, HostValue, RequestId, UserAgent, Var, Vars, body};
 pub use audited::Audited;
 pub use error::{AuditError, MutationError, ReleaseError};
 pub use execution::{Action, AuditLog, Audits, Execution, Mutation, Query};

@@ -47,8 +47,9 @@ use object_store::{Attribute, Attributes, GetOptions, ObjectStore};
 use crate::Bucket;
 
 pub use crate::bucket::listing::{Level, Listed, ListedObject};
+pub use crate::object::compression::Compression;
 pub use crate::object::decode::{DecodeError, DecodedLines, LineDecoder};
-pub use crate::object::encode::{Compression, FORMAT_VERSION, ObjectMetadata};
+pub use crate::object::encode::ObjectMetadata;
 pub use crate::object::key::{
     InvalidKey, InvalidPartition, ObjectKey, Partition, SYSTEM_PREFIX, is_leftover,
 };

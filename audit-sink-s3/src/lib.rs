@@ -61,7 +61,7 @@
 //! `<prefix>/dt=YYYY-MM-DD/hour=HH/<stream>-<first sequence>.ndjson.zst`, day and hour in UTC of
 //! the first record: Hive partitions that Athena, Trino, Spark and DuckDB read as they are. In the
 //! object's metadata stand `lastsequence`, `count`, `sha256` (of the uncompressed lines) and
-//! `format` ([`FORMAT_VERSION`](layout::FORMAT_VERSION)); a directory keeps no metadata. Beside
+//! `format` (the version of the layout); a directory keeps no metadata. Beside
 //! them lies one small object, `_audit/probe`, which engines skip for its underscore.
 //!
 //! # How a batch is delivered
@@ -186,10 +186,10 @@ pub use audit_journal::{InvalidSettings, JournalSettings};
 // Shared with the journal.
 pub(crate) use audit_journal::shared::{bounds, executor, one_line, panic, take_once};
 pub use bucket::Bucket;
-pub use bucket::response::{describe, status};
+pub use bucket::response::status;
 pub use error::{OpenError, OpenErrorKind};
 pub use evidence::settings::EvidenceSettings;
-pub use object::encode::Compression;
+pub use object::compression::Compression;
 pub(crate) use object::encode::ObjectMetadata;
 pub(crate) use object::key::{ObjectKey, Partition, is_leftover};
 pub use settings::Settings;

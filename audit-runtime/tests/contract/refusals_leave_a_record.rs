@@ -172,7 +172,7 @@ async fn no_error_tells_the_size_of_what_was_refused() {
     // Where in a text a fault lies says how long the text before it is.
     let text = format!(r#"{{"secret":"{}","sent":?}}"#, "x".repeat(1_230));
     let error: BodyError =
-        audit_runtime::Template::from_json(&Vars::new(), &Limits::default(), &text).unwrap_err();
+        audit_vars::Template::from_json(&Vars::new(), &Limits::default(), &text).unwrap_err();
     assert!(!tells(&error), "{error}");
     assert!(format!("{error:?}").contains("offset: 1250"), "{error:?}");
     let mut vars = Vars::new();

@@ -117,13 +117,13 @@ impl Bucket {
     }
 
     /// What follows the prefix in the path of an object; `None` if it is not below the prefix.
-    pub fn below_prefix(&self, location: &Path) -> Option<String> {
+    pub(crate) fn below_prefix(&self, location: &Path) -> Option<String> {
         let parts: Vec<_> = location.prefix_match(&self.prefix)?.collect();
         Some(parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/"))
     }
 
     /// The key of the object at this path. `None` if no sink writes objects there.
-    pub fn key(&self, location: &Path) -> Option<ObjectKey> {
+    pub(crate) fn key(&self, location: &Path) -> Option<ObjectKey> {
         self.below_prefix(location)?.parse().ok()
     }
 

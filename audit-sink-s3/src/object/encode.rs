@@ -8,59 +8,14 @@ use audit_evidence::{HashedObject, ObjectHasher, ObjectHead};
 use bytes::Bytes;
 use flate2::GzBuilder;
 use object_store::{Attribute, AttributeValue, Attributes, PutPayload};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zstd::zstd_safe::{CCtx, CParameter};
 
 use super::pieces::Pieces;
-use crate::ObjectKey;
-
-/// How the lines in an object are compressed.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// One zstd frame with its checksum and its content's size. Level 3: beyond it, audit records
-    /// shrink little more.
-    #[default]
-    Zstd,
-    /// One gzip member, without a time or a name in it.
-    Gzip,
-    /// The lines as they are.
-    None,
-}
+use crate::{Compression, ObjectKey};
 
 const ZSTD_LEVEL: i32 = 3;
 const GZIP_LEVEL: u32 = 6;
-
-impl Compression {
-    /// What follows `.ndjson` in a key.
-    pub fn suffix(self) -> &'static str {
-        match self {
-            Compression::Zstd => ".zst",
-            Compression::Gzip => ".gz",
-            Compression::None => "",
-        }
-    }
-
-    pub(crate) fn of_suffix(suffix: &str) -> Option<Compression> {
-        [Compression::Zstd, Compression::Gzip, Compression::None]
-            .into_iter()
-            .find(|c| c.suffix() == suffix)
-    }
-
-    /// The object's content type. The compression is part of the object and no transport encoding,
-    /// so there is no `Content-Encoding`: a client that undid it would hand engines something else
-    /// than the suffix says.
-    pub fn content_type(self) -> &'static str {
-        match self {
-            Compression::Zstd => "application/zstd",
-            Compression::Gzip => "application/gzip",
-            Compression::None => "application/x-ndjson",
-        }
-    }
-}
 
 /// What an object says about itself in its metadata, with evidence and without.
 ///
@@ -79,7 +34,7 @@ pub struct ObjectMetadata {
 
 /// The version of the layout: keys, lines, metadata. Objects with evidence say 2, see
 /// [`ObjectHead::FORMAT`].
-pub const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 1;
 
 const FORMAT: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("format"));
 const LAST_SEQUENCE: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("lastsequence"));
@@ -102,7 +57,7 @@ impl ObjectMetadata {
     }
 
     /// The metadata as a store takes it.
-    pub fn to_attributes(&self) -> Attributes {
+    pub(crate) fn to_attributes(&self) -> Attributes {
         let ObjectMetadata { last_sequence, count, sha256 } = self;
         [
             (FORMAT, AttributeValue::from(FORMAT_VERSION.to_string())),

@@ -171,12 +171,6 @@ impl Refusal {
     }
 }
 
-/// What a store said to one who reads, where its [`Bucket`](crate::Bucket) is not at hand: see
-/// [`Bucket::describe`](crate::Bucket::describe).
-pub fn describe(error: &object_store::Error) -> String {
-    Refusal::of(error, Provider::Other).for_reader(Provider::Other).to_string()
-}
-
 /// The number of the HTTP status that a store refused a request with.
 pub fn status(error: &object_store::Error) -> Option<u16> {
     let failure = causes(error).any(|cause| cause.is::<CredentialFailure>());
