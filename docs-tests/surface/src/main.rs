@@ -1,6 +1,7 @@
 //! Compares what each crate makes public with its listing in `docs-tests/surface`, or renews the
 //! listings. Called by `.ci/surface`.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
 use std::path::Path;
@@ -30,14 +31,18 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::from(u8::from(differs)))
 }
 
-/// An item a line, without what follows from derives and blanket implementations.
+/// An item a line, each once, without what follows from derives, blanket implementations and the
+/// implementation of `Debug` or `Display`.
 fn listed(json: &Path) -> public_api::Result<String> {
     let api: PublicApi = Builder::from_rustdoc_json(json)
         .omit_blanket_impls(true)
         .omit_auto_trait_impls(true)
         .omit_auto_derived_impls(true)
         .build()?;
-    Ok(api.items().map(|item| format!("{item}\n")).collect())
+    let mut listed = BTreeSet::new();
+    let lines = api.items().map(|item| format!("{item}\n"));
+    let lines = lines.filter(|line| !line.contains("&mut core::fmt::Formatter"));
+    Ok(lines.filter(|line| listed.insert(line.clone())).collect())
 }
 
 /// Prints the lines that only one of them has.

@@ -148,10 +148,11 @@ impl Notes for Host {
             let result = write(&execution.log(), &mut tx, &note);
             Ok(execution.seal_transaction(tx, result))
         });
-        let bytes = run.await.map_err(|error| match error {
-            MutationError::Function(failure) => failure.into(),
-            error => status(error.http_status(), &error),
-        })?;
+        let bytes = match run.await {
+            Ok(bytes) => bytes,
+            Err(MutationError::Function(failure)) => return Err(failure.into()),
+            Err(error) => return Err(status(error.http_status(), &error)),
+        };
         Ok(Response::new(Written { bytes: bytes as u64 }))
     }
 
