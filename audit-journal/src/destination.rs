@@ -6,6 +6,10 @@ use std::time::Duration;
 use audit_core::{BufferPool, UniqueId, async_trait};
 use bytes::Bytes;
 
+pub use crate::vouching::{
+    LastRecord, Link, NewStream, Seal, StreamEnd, StreamSecret, SystemRecords,
+};
+
 /// How a destination has written the bytes of an object: a tag of its own choice, which is durable
 /// with the bytes, so that a later process knows what they are.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,6 +88,8 @@ pub struct Encoded {
     pub pieces: Vec<Bytes>,
     /// SHA-256 of the lines.
     pub sha256: [u8; 32],
+    /// What binds it to the objects before it, in a stream that the destination vouches for.
+    pub seal: Option<Seal>,
 }
 
 impl Encoded {
@@ -106,7 +112,11 @@ pub enum Delivery {
 ///
 /// # Contract
 ///
-/// - [`encode`](Self::encode) gives the same bytes for the same plan and lines.
+/// - [`encode`](Self::encode) may give other bytes for the same plan and lines when it is called
+///   again: that happens only while nothing that it gave before was sent.
+/// - A destination may *vouch* for streams: with a [`Link`], [`encode`](Self::encode) MUST give a
+///   [`Seal`], and without one it MUST NOT. The links of a stream's objects are a chain, in the
+///   order of their records. Whoever has a stream's secret can go on with it.
 /// - [`send`](Self::send) returns when the outcome is certain. It may be called again for the same
 ///   plan and bytes, by this process or a later one, also after an outcome that got lost: the
 ///   object MUST then be there once.
@@ -122,12 +132,25 @@ pub trait Destination: Debug + Send + Sync + 'static {
     fn accepts(&self, encoding: Encoding) -> bool;
 
     /// Encodes the lines of an object, in pieces of this pool. CPU-bound: it is called on a thread
-    /// for blocking work.
-    fn encode(&self, plan: &Plan, lines: &[u8], pool: &BufferPool) -> Encoded;
+    /// for blocking work. `link` says where the object stands in a stream that is vouched for.
+    fn encode(&self, plan: &Plan, link: Option<&Link>, lines: &[u8], pool: &BufferPool) -> Encoded;
 
     /// Sends an object until its outcome is certain. The journal made its bytes durable before the
     /// first call.
     async fn send(&self, plan: &Plan, object: Encoded) -> Delivery;
+
+    /// What is needed to vouch for a stream that is about to begin. `None` if this destination
+    /// vouches for none.
+    fn begin_stream(&self, stream: UniqueId) -> Option<NewStream>;
+
+    /// Whether it can go on with a stream of this secret.
+    fn understands(&self, stream: UniqueId, secret: &StreamSecret) -> bool;
+
+    /// How objects that hold a record of the host's own are to be written.
+    fn system_encoding(&self) -> Encoding;
+
+    /// A record for a stream that nobody commits to any more, as a line without its line feed.
+    fn last_record(&self, now_ms: i64, record: &LastRecord) -> String;
 
     /// How long to wait after a panic before the retry, after so many retries.
     fn backoff_after_panic(&self, retries: u32) -> Duration;

@@ -169,10 +169,21 @@ pub(crate) struct EncodedBatch {
 
 pub(crate) const BATCH_HEADER_BYTES: usize = 80;
 
+/// What a batch holds: records that somebody logged, or one of the host's own.
+const LOGGED: u32 = 0;
+const SYSTEM: u32 = 1;
+
 impl EncodedBatch {
     pub(crate) fn new(batch: Batch) -> EncodedBatch {
-        // One journal may come to serve several destinations; this one has number 0.
-        let destination = 0u32;
+        EncodedBatch::of_kind(batch, LOGGED)
+    }
+
+    /// A record of the host's own, which is delivered as an object of its own.
+    pub(crate) fn system(batch: Batch) -> EncodedBatch {
+        EncodedBatch::of_kind(batch, SYSTEM)
+    }
+
+    fn of_kind(batch: Batch, kind: u32) -> EncodedBatch {
         let time_ms = batch.time_ms().cast_unsigned();
         let bytes =
             u32::try_from(batch.lines().len()).expect("a batch has at most MAX_BATCH_BYTES");
@@ -180,7 +191,7 @@ impl EncodedBatch {
         // the checksum.
         let mut header =
             *b"batch 00000000 time 0000000000000000 count 00000000 bytes 00000000 sum 00000000\n";
-        put_hex(&mut header[6..14], destination.into());
+        put_hex(&mut header[6..14], kind.into());
         put_hex(&mut header[20..36], time_ms);
         put_hex(&mut header[43..51], batch.count().into());
         put_hex(&mut header[58..66], bytes.into());
@@ -311,7 +322,11 @@ pub(crate) fn batches(header: &GroupHeader, payload: &[u8], salt: u32) -> Option
         sum = crc32c::crc32c_append(sum, head);
         let mut fields = Fields { rest: head };
         fields.literal("batch ")?;
-        let _destination = fields.hex32()?;
+        let is_system = match fields.hex32()? {
+            LOGGED => false,
+            SYSTEM => true,
+            _ => return None,
+        };
         fields.literal(" time ")?;
         let time_ms = fields.hex64()?.cast_signed();
         fields.literal(" count ")?;
@@ -331,7 +346,7 @@ pub(crate) fn batches(header: &GroupHeader, payload: &[u8], salt: u32) -> Option
         }
         records = records.checked_add(count)?;
         at = lines.end;
-        places.push(BatchPlace { time_ms, count, lines });
+        places.push(BatchPlace { time_ms, count, is_system, lines });
     }
     let whole = at == payload.len() && sum == header.batch_sum && records == header.count;
     whole.then_some(places)
@@ -342,6 +357,8 @@ pub(crate) fn batches(header: &GroupHeader, payload: &[u8], salt: u32) -> Option
 pub(crate) struct BatchPlace {
     pub(crate) time_ms: i64,
     pub(crate) count: u32,
+    /// It is the host's own.
+    pub(crate) is_system: bool,
     pub(crate) lines: std::ops::Range<usize>,
 }
 

@@ -32,7 +32,8 @@ impl KeptJournal {
         recovered: &Recovered,
         decided: &Decided,
     ) -> KeptJournal {
-        let delivered = decided.delivered.iter().copied().collect();
+        let delivered = decided.delivered.iter();
+        let delivered = delivered.map(|(stream, progress)| (*stream, progress.next)).collect();
         KeptJournal { disk, segments: recovered.segments.clone(), delivered }
     }
 
@@ -71,6 +72,8 @@ pub struct KeptStream {
     pub records: Range<u64>,
     /// The earliest time of a batch, in milliseconds since the Unix epoch.
     pub oldest_ms: i64,
+    /// The numbers of the host's own records.
+    system: Vec<u64>,
     /// In order. An index by group is small beside the segments: a group takes at least a block.
     groups: Vec<KeptGroup>,
 }
@@ -117,17 +120,26 @@ impl KeptStream {
                     limit: *end,
                 };
                 let (places, _) = reader.batches(&header)?;
+                let firsts = places.iter().scan(first, |next, place| {
+                    let first = *next;
+                    *next += u64::from(place.count);
+                    Some((first, place.is_system))
+                });
+                let system: Vec<u64> =
+                    firsts.filter_map(|(first, is_system)| is_system.then_some(first)).collect();
                 let oldest_ms = places.iter().map(|place| place.time_ms).min().unwrap_or(i64::MAX);
                 match streams.last_mut().filter(|last| last.stream == *stream) {
                     Some(last) => {
                         last.records.end = group.records.end;
                         last.oldest_ms = last.oldest_ms.min(oldest_ms);
+                        last.system.extend(system);
                         last.groups.push(group);
                     }
                     None => streams.push(KeptStream {
                         stream: *stream,
                         records: group.records.clone(),
                         oldest_ms,
+                        system,
                         groups: vec![group],
                     }),
                 }
@@ -136,6 +148,11 @@ impl KeptStream {
             window = reader.into_window();
         }
         Ok(streams)
+    }
+
+    /// The numbers of the host's own records, each as a range.
+    pub fn system_records(&self) -> impl Iterator<Item = Range<u64>> {
+        self.system.iter().map(|number| *number..number + 1)
     }
 
     /// Gives these records in order, those of one batch at a time. `take` says whether to go on.

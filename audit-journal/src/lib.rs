@@ -8,6 +8,9 @@
 //!   sends that until the outcome is certain.
 //! - [`Plan`]: which records an object holds. It is durable, with the object's bytes, before the
 //!   first request, so that every later request sends the same bytes to the same place.
+//! - [`SystemRecords`], [`Link`], [`Seal`]: for a destination that vouches for streams: what it
+//!   writes into them, and what binds an object to those before it. The journal keeps all of it
+//!   durable with the objects, and knows nothing of what it means.
 //! - [`JournalReader`], [`OrphanedJournal`]: what is in a journal, read from outside; and a journal
 //!   whose host is gone, to be delivered by a rescuer.
 //! - [`health::HealthBoard`]: where the journal and its destination report how they are doing.
@@ -20,7 +23,8 @@
 //!   metadata.
 //! - `<stream>-<first sequence>.object`: an object, whole, with its plan; `.conflict` once another
 //!   one was found in its place.
-//! - `<stream>.delivered`: the first undelivered record of a stream.
+//! - `<stream>.delivered`: how far a stream is delivered.
+//! - `<stream>.secret`: what is needed to vouch for a stream, until it is delivered.
 //! - `begin`: the first segment that is needed.
 //!
 //! The project's `docs/FORMAT.md` describes them byte by byte, and `docs/JOURNAL.md` what a crash
@@ -42,9 +46,11 @@ pub mod health;
 mod kept;
 mod orphan;
 mod plan;
+mod progress;
 mod reader;
 mod recovery;
 mod recovery_error;
+mod secret;
 mod segment;
 mod segment_writer;
 mod segments;
@@ -55,9 +61,14 @@ pub mod shared;
 #[doc(hidden)]
 pub mod simulation;
 mod startup;
+mod streams;
+mod vouching;
 
 pub use commit::{Bounds, Journal};
-pub use destination::{Delivery, Destination, Encoded, Encoding, Plan};
+pub use destination::{
+    Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, Seal, StreamEnd,
+    StreamSecret, SystemRecords,
+};
 pub use error::{JournalError, JournalErrorKind};
 pub use kept::{KeptJournal, KeptRecords, KeptStream};
 pub use orphan::{JournalDelivered, JournalDelivering, OrphanedJournal};

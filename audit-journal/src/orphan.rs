@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use audit_core::{Health, SinkError, SinkErrorKind};
+use audit_core::{Health, SinkError, SinkErrorKind, SystemClock};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use crate::recovery::Recovered;
 use crate::segments::LiveSegments;
 use crate::shared::executor::BlockingThreads;
 use crate::startup::{can_be_sent, cannot_open, cannot_recover, read_whole};
+use crate::streams::Streams;
 use crate::{JournalError, JournalSettings};
 
 /// The journal of a host that is gone, locked by this process and recovered: as if the host had
@@ -89,7 +90,7 @@ impl OrphanedJournal {
 
     /// Begins to deliver the undelivered records, each under the stream and number that its receipt
     /// named: planned objects with the very same bytes, and records that were not cut into objects
-    /// yet. `max_object_bytes` is the size of the latter objects, in bytes of their lines.
+    /// yet. Streams that the destination vouches for are closed, with their secrets. `max_object_bytes` is the size of the latter objects, in bytes of their lines.
     ///
     /// # Errors
     ///
@@ -123,7 +124,8 @@ impl OrphanedJournal {
             health: Arc::clone(&health),
             max_object_bytes,
             journal,
-            own_stream: None,
+            clock: Arc::new(SystemClock),
+            streams: Arc::new(Streams::recovered(&decided)),
             durable,
             commands,
             decided,

@@ -1,20 +1,26 @@
 //! What is decided about delivery, durable before it is acted on.
 //!
-//! - An *object file* holds an object as it is to be put, with all that its key and metadata say.
-//!   It is durable before the first request for it is sent, so that every later request, by
-//!   whatever process, sends the same bytes to the same key.
-//! - A *delivered file* says up to which record a stream is delivered. There is one for each stream
-//!   from before its first record on.
+//! - An *object file* holds an object as it is to be sent, with all that its destination needs to
+//!   know. It is durable before the first request for it is sent, so that every later request, by
+//!   whatever process, sends the same bytes to the same place.
+//! - A *delivered file* says how far a stream is delivered (`progress`). There is one for each
+//!   stream from before its first record on.
+//! - A *secret file* holds what is needed to vouch for a stream (`secret`).
 
+use std::collections::BTreeMap;
 use std::io;
 
 use audit_core::{BufferPool, UniqueId};
+use bytes::Bytes;
 
 use crate::destination::{Encoded, Encoding, Plan};
-use crate::disk::{Disk, read_whole, remove_if_there, write_durably};
+use crate::disk::{Disk, DiskFile, read_whole, remove_if_there, write_durably};
 use crate::format::{Fields, seal};
+use crate::progress::{self, Progress, read_progress, write_progress};
 use crate::recovery_error::RecoveryError;
+use crate::secret::{self, read_secret};
 use crate::shared::pieces::{Pieces, pieces};
+use crate::vouching::{Seal, StreamSecret};
 
 impl Plan {
     pub(crate) fn file_name(&self) -> String {
@@ -22,26 +28,69 @@ impl Plan {
     }
 
     /// The name under which an object is kept that cannot be delivered, since another one stands
-    /// under its key.
+    /// in its place.
     pub(crate) fn conflict_name(&self) -> String {
         format!("{}-{:012}.conflict", self.stream, self.first_sequence)
     }
 }
 
-const OBJECT_HEADER_BYTES: usize = 242;
+/// What an object is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It holds records that were committed.
+    Records,
+    /// It says that the first records of its stream that were set aside are missing.
+    Void,
+    /// It is the last of its stream.
+    Closed,
+}
+
+impl Role {
+    const ALL: [Role; 3] = [Role::Records, Role::Void, Role::Closed];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Role::Records => "r",
+            Role::Void => "v",
+            Role::Closed => "c",
+        }
+    }
+}
+
+/// Of an object that nothing binds to others: version 1.
+const HEADER_BYTES: usize = 242;
+
+/// Of one that is bound to those before it: version 2.
+const SEALED_HEADER_BYTES: usize = HEADER_BYTES + 56;
 
 /// Writes an object file. It is durable when this returns.
 ///
 /// A crash before that: nothing was sent. Recovery finds the file whole or not at all, and the
 /// records are cut anew in the second case.
-pub(crate) fn write_object(disk: &dyn Disk, plan: &Plan, object: &Encoded) -> io::Result<()> {
-    write_object_as(disk, &plan.file_name(), plan, object)
+pub(crate) fn write_object(
+    disk: &dyn Disk,
+    plan: &Plan,
+    role: Role,
+    object: &Encoded,
+) -> io::Result<()> {
+    write_object_as(disk, &plan.file_name(), plan, role, object)
 }
 
-fn write_object_as(disk: &dyn Disk, name: &str, plan: &Plan, object: &Encoded) -> io::Result<()> {
-    let header = object_header(plan, object);
-    let pieces = object.pieces.iter().map(|piece| &piece[..]);
-    write_durably(disk, name, [&header[..]].into_iter().chain(pieces))
+fn write_object_as(
+    disk: &dyn Disk,
+    name: &str,
+    plan: &Plan,
+    role: Role,
+    object: &Encoded,
+) -> io::Result<()> {
+    let header = object_header(plan, role, object);
+    write_durably(disk, name, [&header[..]].into_iter().chain(body(object)))
+}
+
+/// What follows the header: what binds the object to others, and its bytes.
+fn body(object: &Encoded) -> impl Iterator<Item = &[u8]> {
+    let seal = object.seal.iter().flat_map(|seal| [&seal.before, &seal.after, &seal.metadata]);
+    seal.chain(&object.pieces).map(|piece| &piece[..])
 }
 
 /// Keeps an object that will not be sent again under the name of its conflict, durably. The file by
@@ -52,46 +101,76 @@ pub(crate) fn set_aside(disk: &dyn Disk, plan: &Plan) -> io::Result<()> {
     write_durably(disk, &plan.conflict_name(), [&read_whole(disk, &plan.file_name())?[..]])
 }
 
-fn object_header(plan: &Plan, object: &Encoded) -> Vec<u8> {
+fn object_header(plan: &Plan, role: Role, object: &Encoded) -> Vec<u8> {
     let Plan { stream, first_sequence, count, time_ms, encoding } = plan;
-    let sum = object.pieces.iter().fold(0, |sum, piece| crc32c::crc32c_append(sum, piece));
+    let sum = body(object).fold(0, crc32c::crc32c_append);
+    let version = if object.seal.is_some() { 2 } else { 1 };
     let mut header = format!(
-        "audit object 1 stream {stream} first {first_sequence:016x} count {count:016x} time {:016x} as {encoding} bytes {:016x} \
-         sum {sum:08x} sha256 ",
+        "audit object {version} stream {stream} first {first_sequence:016x} count {count:016x} \
+         time {:016x} as {encoding} bytes {:016x} sum {sum:08x} sha256 ",
         time_ms.cast_unsigned(),
         object.bytes(),
-    )
-    .into_bytes();
-    for byte in object.sha256 {
-        header.extend_from_slice(format!("{byte:02x}").as_bytes());
+    );
+    header.extend(object.sha256.iter().map(|byte| format!("{byte:02x}")));
+    header.push(' ');
+    if let Some(Seal { before, after, metadata }) = &object.seal {
+        header += &format!(
+            "role {} before {:08x} after {:08x} metadata {:08x} ",
+            role.as_str(),
+            before.len(),
+            after.len(),
+            metadata.len()
+        );
     }
-    header.push(b' ');
+    let mut header = header.into_bytes();
     seal(&mut header, 0);
-    debug_assert_eq!(header.len(), OBJECT_HEADER_BYTES);
+    debug_assert_eq!(header.len(), [HEADER_BYTES, SEALED_HEADER_BYTES][version - 1]);
     header
 }
+
+/// An object in its file.
+pub(crate) type PlannedObject = (Plan, Role, Encoded);
 
 /// Reads an object file, the object in pieces of this pool. The inner error says what is damaged.
 pub(crate) fn read_object(
     disk: &dyn Disk,
     name: &str,
     pool: &BufferPool,
-) -> io::Result<Result<(Plan, Encoded), &'static str>> {
+) -> io::Result<Result<PlannedObject, &'static str>> {
     let file = disk.open(name)?;
     let len = file.len()?;
-    let mut header = [0; OBJECT_HEADER_BYTES];
+    let mut header = vec![0; HEADER_BYTES];
     if len < header.len() as u64 {
         return Ok(Err("the file was cut off"));
     }
     file.read_exact_at(&mut header, 0)?;
+    if header.starts_with(b"audit object 2 ") {
+        header.resize(SEALED_HEADER_BYTES, 0);
+        if len < header.len() as u64 {
+            return Ok(Err("the file was cut off"));
+        }
+        file.read_exact_at(&mut header, 0)?;
+    }
     let Some(fields) = Fields::of(&header, 0) else {
         return Ok(Err("the header of the object does not match its checksum"));
     };
-    let Some((plan, bytes, sum, sha256)) = read_object_header(fields) else {
+    let Some(ObjectHeader { plan, role, bytes, sum, sha256, seal }) = ObjectHeader::read(fields)
+    else {
         return Ok(Err("the header of the object cannot be read"));
     };
-    let mut pieces = Pieces::new(pool);
+    let sealed_bytes: u64 = seal.iter().flatten().map(|part| u64::from(*part)).sum();
+    if bytes.checked_add(sealed_bytes) != Some(len - header.len() as u64) {
+        return Ok(Err("the bytes of the object do not match their checksum"));
+    }
     let mut at = header.len() as u64;
+    let seal = match seal {
+        None => None,
+        Some([before, after, metadata]) => {
+            let mut part = |bytes| read_part(&*file, &mut at, bytes);
+            Some(Seal { before: part(before)?, after: part(after)?, metadata: part(metadata)? })
+        }
+    };
+    let mut pieces = Pieces::new(pool);
     while at < len {
         at += pieces.fill(|piece| {
             let filled = piece.len();
@@ -101,97 +180,110 @@ pub(crate) fn read_object(
             file.read_exact_at(&mut piece[filled..], at).map(|()| read)
         })?;
     }
-    let pieces = pieces.into_bytes();
-    let found = pieces.iter().fold(0, |sum, piece| crc32c::crc32c_append(sum, piece));
-    if len - header.len() as u64 != bytes || found != sum {
+    let object = Encoded { pieces: pieces.into_bytes(), sha256, seal };
+    if body(&object).fold(0, crc32c::crc32c_append) != sum {
         return Ok(Err("the bytes of the object do not match their checksum"));
     }
-    Ok(Ok((plan, Encoded { pieces, sha256 })))
+    Ok(Ok((plan, role, object)))
 }
 
-fn read_object_header(mut fields: Fields<'_>) -> Option<(Plan, u64, u32, [u8; 32])> {
-    fields.literal("audit object 1 stream ")?;
-    let stream = fields.text(UniqueId::TEXT_BYTES)?.parse().ok()?;
-    fields.literal(" first ")?;
-    let first_sequence = fields.hex64()?;
-    fields.literal(" count ")?;
-    let count = fields.hex64().filter(|count| *count > 0)?;
-    fields.literal(" time ")?;
-    let time_ms = fields.hex64()?.cast_signed();
-    fields.literal(" as ")?;
-    let encoding = Encoding::read(fields.text(Encoding::BYTES)?)?;
-    fields.literal(" bytes ")?;
-    let len = fields.hex64()?;
-    fields.literal(" sum ")?;
-    let sum = fields.hex32()?;
-    fields.literal(" sha256 ")?;
-    let mut sha256 = [0; 32];
-    for byte in &mut sha256 {
-        *byte = u8::try_from(fields.hex(2)?).ok()?;
+fn read_part(file: &dyn DiskFile, at: &mut u64, bytes: u32) -> io::Result<Bytes> {
+    let mut part = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
+    file.read_exact_at(&mut part, *at)?;
+    *at += u64::from(bytes);
+    Ok(part.into())
+}
+
+struct ObjectHeader {
+    plan: Plan,
+    role: Role,
+    /// Of the object alone.
+    bytes: u64,
+    /// Of all that follows the header.
+    sum: u32,
+    sha256: [u8; 32],
+    /// How long the parts of its seal are.
+    seal: Option<[u32; 3]>,
+}
+
+impl ObjectHeader {
+    fn read(mut fields: Fields<'_>) -> Option<ObjectHeader> {
+        fields.literal("audit object ")?;
+        let version = fields.text(1)?;
+        fields.literal(" stream ")?;
+        let stream = fields.text(UniqueId::TEXT_BYTES)?.parse().ok()?;
+        fields.literal(" first ")?;
+        let first_sequence = fields.hex64()?;
+        fields.literal(" count ")?;
+        let count = fields.hex64().filter(|count| *count > 0)?;
+        fields.literal(" time ")?;
+        let time_ms = fields.hex64()?.cast_signed();
+        fields.literal(" as ")?;
+        let encoding = Encoding::read(fields.text(Encoding::BYTES)?)?;
+        fields.literal(" bytes ")?;
+        let bytes = fields.hex64()?;
+        fields.literal(" sum ")?;
+        let sum = fields.hex32()?;
+        fields.literal(" sha256 ")?;
+        let mut sha256 = [0; 32];
+        for byte in &mut sha256 {
+            *byte = u8::try_from(fields.hex(2)?).ok()?;
+        }
+        fields.literal(" ")?;
+        let plan = Plan { stream, first_sequence, count, time_ms, encoding };
+        let (role, seal) = match version {
+            "1" => (Role::Records, None),
+            "2" => {
+                fields.literal("role ")?;
+                let role = fields.text(1)?;
+                let role = Role::ALL.into_iter().find(|known| known.as_str() == role)?;
+                fields.literal(" before ")?;
+                let before = fields.hex32()?;
+                fields.literal(" after ")?;
+                let after = fields.hex32()?;
+                fields.literal(" metadata ")?;
+                let metadata = fields.hex32()?;
+                (role, Some([before, after, metadata]))
+            }
+            _ => return None,
+        };
+        Some(ObjectHeader { plan, role, bytes, sum, sha256, seal })
     }
-    Some((Plan { stream, first_sequence, count, time_ms, encoding }, len, sum, sha256))
-}
-
-fn delivered_name(stream: UniqueId) -> String {
-    format!("{stream}.delivered")
-}
-
-/// Says, durably, that a stream is delivered up to before record `next_sequence`.
-///
-/// A crash before that: the object is in the bucket and nobody here knows. It is sent again, and
-/// found there.
-pub(crate) fn write_delivered(
-    disk: &dyn Disk,
-    stream: UniqueId,
-    next_sequence: u64,
-) -> io::Result<()> {
-    let mut file = format!("audit delivered 1 next {next_sequence:016x} ").into_bytes();
-    seal(&mut file, 0);
-    write_durably(disk, &delivered_name(stream), [&file[..]])
-}
-
-/// Forgets a stream of which no segment is left here.
-pub(crate) fn remove_delivered(disk: &dyn Disk, stream: UniqueId) -> io::Result<()> {
-    remove_if_there(disk, &delivered_name(stream))
-}
-
-fn read_delivered(disk: &dyn Disk, name: &str) -> io::Result<Option<u64>> {
-    let file = read_whole(disk, name)?;
-    let next = Fields::of(&file, 0).and_then(|mut fields| {
-        fields.literal("audit delivered 1 next ")?;
-        fields.hex64()
-    });
-    Ok(next)
 }
 
 /// What was decided about delivery before the process that decided it ended.
 #[derive(Debug, Default)]
 pub(crate) struct Decided {
-    /// Up to before which record each stream is delivered.
-    pub(crate) delivered: Vec<(UniqueId, u64)>,
+    /// How far each stream is delivered.
+    pub(crate) delivered: Vec<(UniqueId, Progress)>,
     /// The objects behind that, in order within each stream.
     pub(crate) objects: Vec<DecidedObject>,
+    /// The secrets of streams that are vouched for.
+    pub(crate) secrets: BTreeMap<UniqueId, StreamSecret>,
 }
 
 /// An object that was planned.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct DecidedObject {
     pub(crate) plan: Plan,
+    pub(crate) role: Role,
+    /// The destination's state behind it, in a stream that is vouched for.
+    pub(crate) after: Option<Bytes>,
     /// It met a conflict and will not be sent again.
     pub(crate) set_aside: bool,
 }
 
-/// Reads all plans, and removes those that are done. `has_segments` says whether the journal holds
+/// Reads all plans, and removes those that are done. `has_records` says whether the segments hold
 /// records of a stream.
 ///
 /// What is read is acted on, so it is made durable first: if the sync of the directory failed when
 /// a file got its name, and only the process ended, the name may be in the kernel's memory alone.
 ///
 /// A crash in here changes nothing that the next recovery would read otherwise: files are replaced
-/// by the same, and what is removed is in the bucket.
+/// by the same, and what is removed is at its destination.
 pub(crate) fn recover(
     disk: &dyn Disk,
-    has_segments: impl Fn(UniqueId) -> bool,
+    has_records: impl Fn(UniqueId) -> bool,
 ) -> Result<Decided, RecoveryError> {
     let damaged = |file: &str, what: &str| RecoveryError::Damaged {
         file: file.to_owned(),
@@ -203,21 +295,20 @@ pub(crate) fn recover(
     let mut names = disk.list()?;
     names.sort_unstable();
     for name in &names {
-        let Some(stream) = name.strip_suffix(".delivered").and_then(|stream| stream.parse().ok())
-        else {
-            continue;
-        };
-        let next = read_delivered(disk, name)?;
-        let next = next.ok_or_else(|| damaged(name, "the file does not match its checksum"))?;
-        write_delivered(disk, stream, next)?;
-        decided.delivered.push((stream, next));
+        let Some(stream) = progress::stream_of(name) else { continue };
+        let progress = read_progress(disk, name)?;
+        let progress =
+            progress.ok_or_else(|| damaged(name, "the file does not match its checksum"))?;
+        write_progress(disk, stream, &progress)?;
+        decided.delivered.push((stream, progress));
     }
     for name in &names {
         let Some((stream, first_sequence, set_aside)) = object_of(name) else { continue };
         let known = decided.delivered.iter().find(|(known, _)| *known == stream);
+        let known = known.map(|(_, progress)| progress);
         let next = match known {
-            Some((_, next)) => *next,
-            None if has_segments(stream) => {
+            Some(progress) => progress.next,
+            None if has_records(stream) => {
                 return Err(damaged(
                     name,
                     "nothing says how far the stream of this object is delivered",
@@ -233,7 +324,8 @@ pub(crate) fn recover(
             }
             continue;
         }
-        let (plan, object) = read_object(disk, name, &pool)?.map_err(|what| damaged(name, what))?;
+        let (plan, role, object) =
+            read_object(disk, name, &pool)?.map_err(|what| damaged(name, what))?;
         if (plan.stream, plan.first_sequence) != (stream, first_sequence) {
             return Err(damaged(name, "the file is another object's, under this one's name"));
         }
@@ -246,8 +338,35 @@ pub(crate) fn recover(
         if plan.first_sequence != expected {
             return Err(damaged(name, "the object before this one is missing"));
         }
-        write_object_as(disk, name, &plan, &object)?;
-        decided.objects.push(DecidedObject { plan, set_aside });
+        // Two of one number would be two histories of one stream.
+        let chain = known.and_then(|progress| progress.chain.as_ref());
+        let state = match before {
+            Some(before) => before.after.as_ref(),
+            None => chain.map(|chain| &chain.state),
+        };
+        if object.seal.as_ref().map(|seal| &seal.before) != state {
+            return Err(damaged(name, "the object is not bound to those before it"));
+        }
+        write_object_as(disk, name, &plan, role, &object)?;
+        let after = object.seal.map(|seal| seal.after);
+        decided.objects.push(DecidedObject { plan, role, after, set_aside });
+    }
+    for (stream, progress) in &decided.delivered {
+        let Some(chain) = &progress.chain else { continue };
+        let name = secret::file_name(*stream);
+        if names.binary_search(&name).is_ok() {
+            let secret = read_secret(disk, &name)?;
+            let secret =
+                secret.ok_or_else(|| damaged(&name, "the file does not match its checksum"))?;
+            decided.secrets.insert(*stream, secret);
+        } else if !chain.is_closed && (progress.next > 0 || has_records(*stream)) {
+            return Err(damaged(&name, "the secret of a stream that is not closed is missing"));
+        }
+    }
+    // Of streams that never began, or were forgotten before a crash.
+    let is_known = |stream| decided.secrets.contains_key(&stream);
+    for name in names.iter().filter(|name| secret::stream_of(name).is_some_and(|s| !is_known(s))) {
+        remove_if_there(disk, name)?;
     }
     Ok(decided)
 }
@@ -262,7 +381,7 @@ pub(crate) fn conflicts(disk: &dyn Disk) -> io::Result<Vec<Plan>> {
     let pool = pieces();
     for name in names {
         // One that was cut off by hand is of no use to anybody.
-        if let Ok((plan, _)) = read_object(disk, &name, &pool)? {
+        if let Ok((plan, ..)) = read_object(disk, &name, &pool)? {
             plans.push(plan);
         }
     }

@@ -151,8 +151,8 @@ impl JournalReader {
         &self.state
     }
 
-    /// Gives the batches of these records in order, one at a time from the disk. `take` says
-    /// whether to go on.
+    /// Gives the batches of these records in order, one at a time from the disk, without the host's
+    /// own records. `take` says whether to go on.
     ///
     /// # Errors
     ///
@@ -186,7 +186,7 @@ impl JournalReader {
                 let mut first_sequence = header.first_sequence;
                 for place in places {
                     let next = first_sequence + u64::from(place.count);
-                    if next > from && first_sequence < to {
+                    if next > from && first_sequence < to && !place.is_system {
                         let lines = Bytes::copy_from_slice(&payload[place.lines]);
                         let (stream, time_ms) = (header.stream, place.time_ms);
                         if !take(JournalBatch { stream, first_sequence, time_ms, lines }) {
@@ -236,8 +236,8 @@ pub(crate) fn state(
     decided: &Decided,
 ) -> io::Result<JournalState> {
     let mut streams: BTreeMap<UniqueId, JournalStream> = BTreeMap::new();
-    for (stream, delivered_to) in &decided.delivered {
-        let (stream, delivered_to) = (*stream, *delivered_to);
+    for (stream, progress) in &decided.delivered {
+        let (stream, delivered_to) = (*stream, progress.next);
         streams.insert(stream, JournalStream { stream, delivered_to, next_sequence: delivered_to });
     }
     for segment in &recovered.segments {

@@ -12,7 +12,7 @@ use crate::format::{
 };
 use crate::segment::Segment;
 
-/// The end of the journal, where groups are added. One for each opening, and so for each stream.
+/// The end of the journal, where groups are added. One for each opening.
 #[derive(Debug)]
 pub(crate) struct SegmentWriter {
     stream: UniqueId,
@@ -26,6 +26,8 @@ pub(crate) struct SegmentWriter {
     /// Parts from this size on, in bytes, are written from where they are.
     own_write_from: usize,
     failed: Option<Arc<io::Error>>,
+    /// No group may be in the journal that is not known to be.
+    is_certain: bool,
 }
 
 /// A group that is durable.
@@ -47,6 +49,8 @@ pub(crate) enum CommitError {
     /// There is no segment to write it to. Nothing was written; once there is one, the same may be
     /// tried again.
     NoSegment,
+    /// The stream has no number left. Nothing was written.
+    StreamFull,
     /// There was no space to write it. It may be in the journal whole: if the process ends before
     /// another group is durable, recovery may find it. The next group goes into another segment,
     /// and once that is durable this one is not there any more.
@@ -77,7 +81,30 @@ impl SegmentWriter {
             buffer: Vec::new(),
             own_write_from,
             failed: None,
+            is_certain: true,
         }
+    }
+
+    /// The number of the next record.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// Whether the stream's end is known. It is not while a group may be in the journal that nobody
+    /// was told of: one that failed, or one for which there was no space, until the next group of the
+    /// same stream says that it was given up.
+    pub(crate) fn is_certain(&self) -> bool {
+        self.is_certain
+    }
+
+    /// Goes on with another stream, in the next segment.
+    ///
+    /// # Panics
+    ///
+    /// If the end of the current one [is not known](Self::is_certain).
+    pub(crate) fn change_stream(&mut self, stream: UniqueId) {
+        assert!(self.is_certain, "the end of the stream is known");
+        (self.stream, self.next_sequence, self.open) = (stream, 0, None);
     }
 
     /// Whether a group of batches of so many bytes, headers included, fits into the segment that is
@@ -128,6 +155,7 @@ impl SegmentWriter {
         let (header, text) =
             group_header(salt, self.stream, self.next_sequence, self.durable, batches);
         let parts = std::iter::once(&text[..]).chain(parts(batches));
+        self.is_certain = false;
         let file = &*segment.file;
         let written = write_parts(file, *offset, &mut self.buffer, self.own_write_from, parts);
         if let Err(error) = written {
@@ -144,6 +172,7 @@ impl SegmentWriter {
         *offset = end;
         let segment = segment.clone();
         self.durable = segment.position(end);
+        self.is_certain = true;
         let first_sequence = self.next_sequence;
         self.next_sequence += u64::from(header.count);
         Ok(Committed { first_sequence, segment, offset: begin, end })

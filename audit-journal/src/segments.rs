@@ -80,6 +80,11 @@ impl Publisher {
         self.live.sealed(segment, self.stream, next_sequence, Instant::now());
     }
 
+    /// Tells of another stream from now on.
+    pub(crate) fn change_stream(&mut self, stream: UniqueId) {
+        self.stream = stream;
+    }
+
     /// The stream.
     pub(crate) fn stream(&self) -> UniqueId {
         self.stream
@@ -211,6 +216,13 @@ impl LiveSegments {
             self.removed.notify_all();
         }
         Ok(())
+    }
+
+    /// The number after that of the last durable record of this stream, if any segment is its.
+    pub(crate) fn end_of(&self, stream: UniqueId) -> Option<u64> {
+        let state = self.state();
+        let own = state.segments.values().filter(|live| live.stream == stream);
+        own.map(|live| live.next_sequence).max()
     }
 
     /// Whether any segment holds records of this stream.

@@ -4,14 +4,15 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use audit_core::{Random, UniqueId};
+use audit_core::{Clock, Random, UniqueId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+use crate::commit::own_records::{self, OwnRecords, prepare_stream};
 use crate::commit::{self, Bounds, Journal};
 use crate::delivery::{self, JournalDelivery};
-use crate::destination::Destination;
+use crate::destination::{Destination, NewStream, StreamSecret};
 use crate::disk::{Disk, LocalDisk};
 use crate::health::HealthBoard;
 use crate::plan::{self, Decided};
@@ -21,6 +22,7 @@ use crate::segment_writer::{OWN_WRITE_FROM, SegmentWriter};
 use crate::segments::LiveSegments;
 use crate::settings::JournalSettings;
 use crate::shared::executor::BlockingThreads;
+use crate::streams::Streams;
 use crate::{JournalError, JournalErrorKind};
 
 /// What a journal is opened with.
@@ -32,13 +34,15 @@ pub struct Opening {
     pub bounds: Bounds,
     /// When an object is full, in bytes of its lines.
     pub max_object_bytes: usize,
-    /// The stream of the records that are to be committed. It is new.
+    /// The stream of the records that are to be committed first. It is new.
     pub stream: UniqueId,
     /// Where they are delivered to.
     pub destination: Arc<dyn Destination>,
     /// Where the journal reports to.
     pub health: Arc<HealthBoard>,
-    /// For the checksums of segments.
+    /// For what is written about streams, and when.
+    pub clock: Arc<dyn Clock>,
+    /// For the checksums of segments, and for the names of later streams.
     pub random: Arc<dyn Random>,
 }
 
@@ -68,24 +72,47 @@ impl Opening {
     pub(crate) async fn open_on(self, disk: Arc<dyn Disk>) -> Result<Journal, JournalError> {
         let directory = self.journal.directory.clone();
         let failed = |error| cannot_open(&directory, error);
+        let new = self.destination.begin_stream(self.stream);
+        let secret = new.as_ref().map(|new| new.secret.clone());
         let (from, stream) = (Arc::clone(&disk), self.stream);
-        let read = spawn_blocking(move || read(&*from, stream))
+        let read = spawn_blocking(move || read(&*from, stream, secret.as_ref()))
             .await
             .map_err(io::Error::other)
             .map_err(failed)?;
         let (recovered, decided) = read.map_err(|error| cannot_recover(&directory, error))?;
         can_be_sent(&directory, &decided, &*self.destination)?;
-        self.start(disk, recovered, decided).map_err(failed)
+        self.start(disk, new, recovered, decided).map_err(failed)
     }
 
     fn start(
         self,
         disk: Arc<dyn Disk>,
+        new: Option<NewStream>,
         recovered: Recovered,
         decided: Decided,
     ) -> io::Result<Journal> {
-        let Opening { journal, bounds, max_object_bytes, stream, destination, health, random } =
-            self;
+        let Opening {
+            journal,
+            bounds,
+            max_object_bytes,
+            stream,
+            destination,
+            health,
+            clock,
+            random,
+        } = self;
+        let streams = Arc::new(Streams::recovered(&decided));
+        streams.begin(stream, new.as_ref().map(|new| new.secret.clone()));
+        let own = new.map(|new| {
+            let parts = own_records::Parts {
+                destination: Arc::clone(&destination),
+                disk: Arc::clone(&disk),
+                clock: Arc::clone(&clock),
+                random: Arc::clone(&random),
+                streams: Arc::clone(&streams),
+            };
+            OwnRecords::new(new.records, parts)
+        });
         let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
         let (durable, committed) = watch::channel(recovered.end);
         let (commands, received) = mpsc::unbounded_channel();
@@ -98,7 +125,8 @@ impl Opening {
             health: Arc::clone(&health),
             max_object_bytes,
             journal: journal.clone(),
-            own_stream: Some(stream),
+            clock,
+            streams,
             durable: committed,
             commands: received,
             decided,
@@ -106,6 +134,7 @@ impl Opening {
         let writer = Journal::start(commit::Parts {
             disk,
             writer: SegmentWriter::new(stream, recovered.end, OWN_WRITE_FROM),
+            own,
             live,
             next_ordinal: recovered.next_ordinal,
             random,
@@ -133,6 +162,16 @@ pub(crate) fn can_be_sent(
     decided: &Decided,
     destination: &dyn Destination,
 ) -> Result<(), JournalError> {
+    let is_foreign =
+        |(stream, secret): &(&UniqueId, &StreamSecret)| !destination.understands(**stream, secret);
+    if let Some((stream, _)) = decided.secrets.iter().find(is_foreign) {
+        let message = format!(
+            "the journal in {} holds a secret of stream {stream} that this version cannot use: use \
+             the version that wrote it",
+            directory.display()
+        );
+        return Err(JournalError::new(JournalErrorKind::Configuration, message));
+    }
     let planned = decided.objects.iter().map(|object| object.plan);
     let Some(unknown) = planned.into_iter().find(|plan| !destination.accepts(plan.encoding)) else {
         return Ok(());
@@ -171,29 +210,33 @@ pub(crate) fn cannot_recover(directory: &Path, error: RecoveryError) -> JournalE
 /// As [`read_whole`], for an opening that will commit to `stream`.
 ///
 /// The new stream is noted as delivered up to its beginning, durably, before anything is committed
-/// to it: a stream without that note was damaged.
+/// to it: a stream without that note was damaged. With a `secret`, the destination vouches for it.
 pub(crate) fn read(
     disk: &dyn Disk,
     stream: UniqueId,
+    secret: Option<&StreamSecret>,
 ) -> Result<(Recovered, Decided), RecoveryError> {
     let read = read_whole(disk)?;
-    plan::write_delivered(disk, stream, 0)?;
+    prepare_stream(disk, stream, secret)?;
     Ok(read)
 }
 
 /// Reads segments and plans, and makes sure that they tell one story.
 pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), RecoveryError> {
     let recovered = recovery::recover(disk)?;
-    let has_segments = |stream| recovered.segments.iter().any(|segment| segment.stream == stream);
-    let decided = plan::recover(disk, has_segments)?;
+    let has_records = |stream| {
+        let mut segments = recovered.segments.iter();
+        segments.any(|segment| segment.stream == stream && segment.next_sequence > 0)
+    };
+    let decided = plan::recover(disk, has_records)?;
     for (n, segment) in recovered.segments.iter().enumerate() {
         let damaged = |what: String| RecoveryError::Damaged {
             file: crate::segment::file_name(segment.segment.header.ordinal),
             offset: 0,
             what,
         };
-        let Some((_, next)) = decided.delivered.iter().find(|(known, _)| *known == segment.stream)
-        else {
+        let known = decided.delivered.iter().find(|(known, _)| *known == segment.stream);
+        let Some(next) = known.map(|(_, progress)| progress.next) else {
             return Err(damaged(format!(
                 "nothing says how far stream {} is delivered",
                 segment.stream
@@ -201,7 +244,7 @@ pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), Recove
         };
         let before =
             n.checked_sub(1).map(|n| &recovered.segments[n]).filter(|b| b.stream == segment.stream);
-        let expected = before.map_or(*next, |before| before.next_sequence);
+        let expected = before.map_or(next, |before| before.next_sequence);
         let is_whole = match before {
             // Segments before it may have been delivered and removed.
             None => segment.first_sequence <= expected,

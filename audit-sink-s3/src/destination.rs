@@ -1,26 +1,81 @@
 //! A bucket as the destination of a journal.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use audit_core::{BufferPool, async_trait};
-use audit_journal::{Delivery, Destination, Encoded, Encoding, Plan};
+use audit_core::{BufferPool, Random, UniqueId, async_trait};
+use audit_evidence::{ObjectHasher, ObjectHead, Sidecar, StreamSigner};
+use audit_journal::{
+    Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, Seal, StreamSecret,
+};
+use object_store::PutPayload;
 
 use crate::bucket::put::{Put, PutOutcome};
+use crate::evidence::journal::{self, StreamRecords};
+use crate::evidence::{Evidence, frontier, seed};
 use crate::object::encode::{EncodedObject, ObjectEncoder};
 use crate::{Compression, ObjectKey, ObjectMetadata};
 
-/// Encodes objects and puts each under its key.
+/// Encodes objects and puts each under its key. It vouches for streams with evidence: what it says
+/// of a stream before an object is the frontier of the stream's tree.
 pub(crate) struct BucketDestination {
     put: Put,
+    /// For new streams. Those that have a secret have evidence in any case.
+    evidence: Option<Arc<Evidence>>,
+    random: Arc<dyn Random>,
+    /// Whether objects say that what is under way is in the bucket: as they must not.
+    #[cfg(test)]
+    is_hasty: bool,
+    /// The last one that was needed.
+    signer: Mutex<Option<(UniqueId, Arc<StreamSigner>)>>,
     /// Kept for its memory. A panic while it encodes loses it.
     encoder: Mutex<Option<ObjectEncoder>>,
 }
 
 impl BucketDestination {
-    pub(crate) fn new(put: Put) -> BucketDestination {
-        BucketDestination { put, encoder: Mutex::default() }
+    /// Randomness is for the seeds of objects.
+    pub(crate) fn new(
+        put: Put,
+        evidence: Option<Arc<Evidence>>,
+        random: Arc<dyn Random>,
+    ) -> BucketDestination {
+        let (signer, encoder) = (Mutex::default(), Mutex::default());
+        BucketDestination {
+            put,
+            evidence,
+            random,
+            #[cfg(test)]
+            is_hasty: false,
+            signer,
+            encoder,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_haste(self, is_hasty: bool) -> BucketDestination {
+        BucketDestination { is_hasty, ..self }
+    }
+
+    /// What an object says to be in the bucket, of what may be said.
+    fn stable(&self, link: &Link, plan: &Plan) -> u64 {
+        #[cfg(test)]
+        if self.is_hasty {
+            return plan.first_sequence;
+        }
+        let _ = plan;
+        link.stable
+    }
+
+    fn signer(&self, stream: UniqueId, secret: &StreamSecret) -> Arc<StreamSigner> {
+        let mut kept = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, signer)) = kept.as_ref().filter(|(of, _)| *of == stream) {
+            return Arc::clone(signer);
+        }
+        let signer = StreamSigner::parse(&stream.to_string(), secret.as_str());
+        let signer = Arc::new(signer.expect("a journal is opened if its secrets are understood"));
+        *kept = Some((stream, Arc::clone(&signer)));
+        signer
     }
 
     fn encoder(&self) -> MutexGuard<'_, Option<ObjectEncoder>> {
@@ -31,6 +86,8 @@ impl BucketDestination {
 const ZSTD: Encoding = Encoding::new(*b"zstd");
 const GZIP: Encoding = Encoding::new(*b"gzip");
 const NONE: Encoding = Encoding::new(*b"none");
+/// One record of the host's own, uncompressed and under a key of its own kind.
+const SYSTEM: Encoding = Encoding::new(*b"syst");
 
 pub(crate) fn encoding(compression: Compression) -> Encoding {
     match compression {
@@ -40,7 +97,7 @@ pub(crate) fn encoding(compression: Compression) -> Encoding {
     }
 }
 
-/// `None` for an object that no bucket was meant for.
+/// `None` for an object that is not of records that somebody logged.
 pub(crate) fn compression(encoding: Encoding) -> Option<Compression> {
     [Compression::Zstd, Compression::Gzip, Compression::None]
         .into_iter()
@@ -51,6 +108,9 @@ impl ObjectKey {
     /// Where an object stands that a journal has planned. `None` if it was planned for something
     /// else than a bucket.
     pub fn of_plan(plan: &Plan) -> Option<ObjectKey> {
+        if plan.encoding == SYSTEM {
+            return Some(ObjectKey::system(plan.time_ms, plan.stream, plan.first_sequence));
+        }
         let compression = compression(plan.encoding)?;
         Some(ObjectKey::new(plan.time_ms, plan.stream, plan.first_sequence, compression))
     }
@@ -68,34 +128,84 @@ impl Destination for BucketDestination {
     }
 
     fn accepts(&self, encoding: Encoding) -> bool {
-        compression(encoding).is_some()
+        encoding == SYSTEM || compression(encoding).is_some()
     }
 
-    fn encode(&self, plan: &Plan, lines: &[u8], pool: &BufferPool) -> Encoded {
+    fn encode(&self, plan: &Plan, link: Option<&Link>, lines: &[u8], pool: &BufferPool) -> Encoded {
         let kept = self.encoder().take();
         let mut encoder = kept.unwrap_or_else(|| ObjectEncoder::new(pool.clone()));
-        let compression = key(plan).compression();
-        let object = encoder.encode(lines, plan.first_sequence, plan.count, compression);
+        let (key, first) = (key(plan), plan.first_sequence);
+        let (payload, sha256, seal) = match link {
+            None => {
+                let object = encoder.encode(lines, first, plan.count, key.compression());
+                let EncodedObject { payload, metadata, compression: _, head: _, logs: _ } = object;
+                (payload, metadata.sha256, None)
+            }
+            Some(link) => {
+                let Link { secret, before, stable: _ } = link;
+                let (stable, seed) = (self.stable(link, plan), seed(&*self.random));
+                let hasher = ObjectHasher::new(&key.to_string(), first, stable, seed);
+                let (payload, hashed) = encoder.encode_unsealed(lines, hasher, key.compression());
+                let range = frontier::read(first, before).expect("the state of another encode");
+                let (head, after) = self.signer(plan.stream, secret).seal(range, &hashed);
+                let seal = Seal {
+                    before: before.clone(),
+                    after: frontier::write(&after),
+                    metadata: Sidecar::text(&head).into(),
+                };
+                (payload, head.sha256, Some(seal))
+            }
+        };
         *self.encoder() = Some(encoder);
-        let EncodedObject { payload, metadata, compression: _, head: _, logs: _ } = object;
-        Encoded { pieces: payload.into_iter().collect(), sha256: metadata.sha256 }
+        Encoded { pieces: payload.into_iter().collect(), sha256, seal }
     }
 
     async fn send(&self, plan: &Plan, object: Encoded) -> Delivery {
-        let Encoded { pieces, sha256 } = object;
-        let last_sequence = plan.first_sequence + (plan.count - 1);
-        let object = EncodedObject {
-            payload: pieces.into_iter().collect(),
-            metadata: ObjectMetadata { last_sequence, count: plan.count, sha256 },
-            compression: key(plan).compression(),
-            head: None,
-            logs: plan.count,
+        let Encoded { pieces, sha256, seal } = object;
+        let (key, payload) = (key(plan), pieces.into_iter().collect::<PutPayload>());
+        let path = self.put.bucket.path(&key.to_string());
+        let object = match seal {
+            None => EncodedObject {
+                payload,
+                metadata: ObjectMetadata {
+                    last_sequence: plan.next_sequence() - 1,
+                    count: plan.count,
+                    sha256,
+                },
+                compression: key.compression(),
+                head: None,
+                logs: plan.count,
+            },
+            Some(seal) => {
+                let metadata = Sidecar::parse(&seal.metadata).expect("metadata that encode wrote");
+                let get = |name: &str| metadata.get(name);
+                let head = ObjectHead::from_metadata(&plan.stream.to_string(), get);
+                EncodedObject::sealed(payload, key, head.expect("metadata that encode wrote"))
+            }
         };
-        let path = self.put.bucket.path(&key(plan).to_string());
         match self.put.until_certain(&path, &object).await {
             PutOutcome::Stored => Delivery::Delivered,
             PutOutcome::Conflict => Delivery::Conflict,
         }
+    }
+
+    fn begin_stream(&self, stream: UniqueId) -> Option<NewStream> {
+        let evidence = self.evidence.as_ref()?;
+        let signer = evidence.signer(stream, &*self.random);
+        let secret = StreamSecret::new(signer.to_secret_text());
+        Some(NewStream { secret, records: Box::new(StreamRecords::new(Arc::clone(evidence))) })
+    }
+
+    fn understands(&self, stream: UniqueId, secret: &StreamSecret) -> bool {
+        StreamSigner::parse(&stream.to_string(), secret.as_str()).is_ok()
+    }
+
+    fn system_encoding(&self) -> Encoding {
+        SYSTEM
+    }
+
+    fn last_record(&self, now_ms: i64, record: &LastRecord) -> String {
+        journal::last_record(now_ms, record)
     }
 
     fn backoff_after_panic(&self, retries: u32) -> Duration {

@@ -125,26 +125,28 @@
 //! everything is in the bucket. Put a limit on `close`: what is not there by then stays in the
 //! journal, and is delivered when it is opened next.
 //!
-//! The files are text but for what is compressed, and are described in the project's
-//! `ARCHITECTURE.md`.
+//! The files are text but for what is compressed and signed, and are described in the project's
+//! `docs/FORMAT.md`.
 //!
 //! # Evidence
 //!
-//! In direct mode and with [`evidence`](Settings::evidence), each object carries in its metadata
-//! (`format` 2) the signed root of a Merkle tree over all records of its stream, so that whoever
+//! With [`evidence`](Settings::evidence), each object carries in its metadata (`format` 2) the
+//! signed root of a Merkle tree over all records of its stream, so that whoever
 //! has the host's [public key](S3Sink::verifier_key) can prove what was logged. In a directory it
 //! stands in a file beside the object, which is written first. The host says in records of its own,
 //! in `_audit/dt=…/hour=…/<stream>-<number>.system`, when a stream began, that it lives, which
 //! records met a conflict, and that the stream ended: they have numbers of the stream, so that its
 //! first batch begins at 1.
 //!
-//! A process that dies may leave out records before ones that arrived; none of them was
-//! acknowledged, and each object says below which number all were. So such a gap is *unproven* to
-//! an auditor, and never *tampered with*. After a day at most, another stream begins, and the
+//! In direct mode a process that dies may leave out records before ones that arrived; none of them
+//! was acknowledged, and each object says below which number all were. So such a gap is *unproven*
+//! to an auditor, and never *tampered with*. After a day at most, another stream begins, and the
 //! private key of the one before is gone.
 //!
-//! With a journal evidence is refused: the journal does not keep what a stream's next signature
-//! depends on, so that a crash could leave two histories signed.
+//! With a journal, a stream's private key is in `<stream>.secret` in the journal's directory until
+//! the stream is delivered, and what the next signature depends on is durable with what was signed
+//! before: no crash can leave two histories. The next opening, or [`rescue::deliver`] without the
+//! host's key, goes on where a host ended, and closes its streams.
 //!
 //! # What the bucket must allow
 //!

@@ -198,11 +198,14 @@ async fn host(mode: Mode, a_second: f64, time: Duration) -> Host {
         Mode::Journal => {
             let settings = Settings::default();
             let health = HealthBoard::new(String::new());
-            let random = Arc::new(SeededRandom::new(7));
+            let random: Arc<dyn audit_core::Random> = Arc::new(SeededRandom::new(7));
             let max_object_bytes = settings.max_object_bytes;
             let board = Arc::clone(&health);
-            let destination =
-                Arc::new(BucketDestination::new(Put::new(bucket, board, random, settings)));
+            let destination = Arc::new(BucketDestination::new(
+                Put::new(bucket, board, Arc::clone(&random), settings),
+                None,
+                random,
+            ));
             let stream = UniqueId::generate(&*clock, &SeededRandom::new(9));
             let journal = JournalSettings {
                 retention_ms: 0,

@@ -159,13 +159,6 @@ impl S3SinkBuilder {
         })?;
         let evidence = match settings.evidence.clone() {
             None => None,
-            // The journal does not keep a stream's key and frontier: after a crash, two histories
-            // of one stream could be signed.
-            Some(_) if settings.journal.is_some() => {
-                return Err(OpenError::configuration(
-                    "evidence is not written by way of a journal yet: leave out one of the two",
-                ));
-            }
             Some(settings) => Some(Arc::new(Evidence::open(settings, &bucket, &*random).await?)),
         };
         let verifier_key = evidence.as_ref().map(|evidence| evidence.verifier().clone());
@@ -190,7 +183,8 @@ impl S3SinkBuilder {
                     persist_timeout: settings.persist_timeout(),
                 };
                 let max_object_bytes = settings.max_object_bytes;
-                let destination = Arc::new(BucketDestination::new(put));
+                let destination =
+                    Arc::new(BucketDestination::new(put, evidence, Arc::clone(&random)));
                 let health = Arc::clone(&health);
                 let opening = Opening {
                     journal,
@@ -199,6 +193,7 @@ impl S3SinkBuilder {
                     stream,
                     destination,
                     health,
+                    clock,
                     random,
                 };
                 Mode::Journaled(opening.open().await?)

@@ -13,7 +13,7 @@ use std::time::Duration;
 use audit_core::testing::SeededRandom;
 use audit_core::{AuditSink, Clock, Random, async_trait};
 use audit_evidence::{Alarm, Fault, SystemRecord, VerifierKey};
-use audit_sink_s3::{Bucket, EvidenceSettings, OpenErrorKind, S3Sink, Settings};
+use audit_sink_s3::{Bucket, EvidenceSettings, JournalSettings, OpenErrorKind, S3Sink, Settings};
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -107,6 +107,49 @@ async fn a_directory_verifies() {
     for key in objects.keys().filter(|key| key.ends_with(".ndjson.zst")) {
         assert!(key.starts_with("dt="), "{key} is an object to no pattern");
     }
+}
+
+/// Streams of one journal follow each other: each is closed, named by the next, and its secret gone.
+#[tokio::test]
+async fn journals_vouch_for_their_streams() {
+    let (server, root) = (S3TestServer::start().await, tempfile::tempdir().unwrap());
+    let directory = root.path().join("journal");
+    let secrets = || {
+        let names = std::fs::read_dir(&directory).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".secret")).collect::<Vec<_>>()
+    };
+    let (mut acknowledged, mut host) = (Acknowledged::new(), None);
+    for _ in 0..3 {
+        let settings = Settings {
+            max_object_bytes: 300,
+            evidence: Some(evidence(root.path())),
+            journal: Some(JournalSettings { cut_after_ms: 5, ..JournalSettings::new(&directory) }),
+            ..Settings::default()
+        };
+        let bucket = bucket_on(&server, "logs");
+        let sink = S3Sink::builder(bucket).with_settings(settings).open().await.unwrap();
+        let sink = Arc::new(sink);
+        acknowledged.extend(write(&sink).await);
+        let [secret] = &secrets()[..] else { panic!("{:?}", secrets()) };
+        assert_eq!(*secret, format!("{}.secret", sink.stream()));
+        sink.close().await.unwrap();
+        assert_eq!(secrets(), [""; 0]);
+        host = sink.verifier_key().cloned();
+    }
+    let objects = read_server(&server);
+    let report = verify("logs/", &objects, &host.unwrap(), &acknowledged, u64::MAX);
+    assert_eq!(report.findings, []);
+    let mut before = None;
+    for stream in &report.streams {
+        assert_eq!(stream.closed, Some(stream.size));
+        assert_eq!(stream.records, stream.size);
+        let previous = stream.previous.iter();
+        let mut named = previous.map(|end| (&end.stream, end.size, Some(end.root)));
+        assert_eq!(named.next_back(), before, "the one before it");
+        before = Some((&stream.stream, stream.size, stream.root));
+    }
+    assert_eq!((report.streams.len(), check("logs/", &objects).unwrap().len()), (3, 360));
 }
 
 #[tokio::test]

@@ -5,17 +5,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit_core::{BufferPool, Random, async_trait};
+use audit_core::{BufferPool, Random, UniqueId, async_trait};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::time::{sleep, timeout};
 
 use super::bucket::{Refused, Refuses, SimulatedBucket, Stored};
 use super::checkers::delivery::{ObjectReading, Reading};
+use super::vouching;
 use crate::health::{DeliveryTrouble, HealthBoard, Trouble};
 use crate::shared::panic::catch_in;
 use crate::shared::pieces::Pieces;
-use crate::{Delivery, Destination, Encoded, Encoding, Plan};
+use crate::{
+    Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, StreamSecret,
+};
 
 /// What is delivered to, and how what arrived there is read: without the code that wrote it.
 pub trait Endpoint: Send + 'static {
@@ -32,6 +35,10 @@ pub trait Endpoint: Send + 'static {
     /// The lines in the bytes of an object that are written so.
     fn lines_of(bytes: &[u8], encoding: &str) -> Result<Vec<Vec<u8>>, String>;
 
+    /// Whether what the destination vouches for stands: of objects that nobody else wrote, at the end
+    /// of an opening or at any moment of it. With `is_whole`, streams were closed.
+    fn verify(objects: &BTreeMap<String, Stored>, is_whole: bool) -> Result<(), String>;
+
     /// What an operator is told of a bucket that refuses so.
     fn advice(how: Refuses) -> &'static str;
 }
@@ -45,6 +52,10 @@ pub struct Known(pub BTreeMap<String, (Bytes, Rc<ObjectReading>)>);
 pub struct Sending {
     /// Whether it writes objects in another way than as they are.
     pub packs: bool,
+    /// Whether it vouches for streams.
+    pub vouches: bool,
+    /// Whether it takes what is under way for delivered: as it must not.
+    pub is_hasty: bool,
     pub put_timeout_ms: u64,
     pub retry_base_ms: u64,
     pub retry_cap_ms: u64,
@@ -55,6 +66,7 @@ pub struct Sending {
 
 const AS_IT_IS: Encoding = Encoding::new(*b"none");
 const BACKWARDS: Encoding = Encoding::new(*b"back");
+const SYSTEM: Encoding = Encoding::new(*b"syst");
 
 /// The place of the simulation itself.
 #[derive(Debug)]
@@ -100,7 +112,7 @@ impl Endpoint for Own {
     fn lines_of(bytes: &[u8], encoding: &str) -> Result<Vec<Vec<u8>>, String> {
         let mut text = bytes.to_vec();
         match encoding {
-            "none" => {}
+            "none" | "syst" => {}
             "back" => text.reverse(),
             _ => return Err(format!("{encoding} is no encoding")),
         }
@@ -108,6 +120,10 @@ impl Endpoint for Own {
             return Err("the last line has no end".to_owned());
         }
         Ok(text.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect())
+    }
+
+    fn verify(objects: &BTreeMap<String, Stored>, is_whole: bool) -> Result<(), String> {
+        vouching::verify(objects, is_whole)
     }
 
     fn advice(how: Refuses) -> &'static str {
@@ -120,7 +136,7 @@ impl Endpoint for Own {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -191,17 +207,21 @@ impl Destination for SimulatedDestination {
     }
 
     fn accepts(&self, encoding: Encoding) -> bool {
-        [AS_IT_IS, BACKWARDS].contains(&encoding)
+        [AS_IT_IS, BACKWARDS, SYSTEM].contains(&encoding)
     }
 
-    fn encode(&self, plan: &Plan, lines: &[u8], pool: &BufferPool) -> Encoded {
+    fn encode(&self, plan: &Plan, link: Option<&Link>, lines: &[u8], pool: &BufferPool) -> Encoded {
         let mut bytes = lines.to_vec();
         if plan.encoding == BACKWARDS {
             bytes.reverse();
         }
         let mut pieces = Pieces::new(pool);
         pieces.extend(&bytes);
-        Encoded { pieces: pieces.into_bytes(), sha256: Sha256::digest(lines).into() }
+        let seal = link.map(|link| {
+            let stable = if self.sending.is_hasty { plan.first_sequence } else { link.stable };
+            vouching::seal(link, stable, lines, self.sending.random.next_u64())
+        });
+        Encoded { pieces: pieces.into_bytes(), sha256: Sha256::digest(lines).into(), seal }
     }
 
     async fn send(&self, plan: &Plan, object: Encoded) -> Delivery {
@@ -210,6 +230,10 @@ impl Destination for SimulatedDestination {
         if self.bucket.keeps_attributes() {
             let sha256 = object.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
             attributes.insert("sha256".to_owned(), sha256);
+        }
+        if let Some(seal) = &object.seal {
+            let metadata = String::from_utf8(seal.metadata.to_vec()).unwrap();
+            attributes.insert(vouching::ATTRIBUTE.to_owned(), metadata);
         }
         let stored = Stored { bytes: object.pieces.concat().into(), attributes, foreign: false };
         let health = &self.sending.health;
@@ -232,6 +256,22 @@ impl Destination for SimulatedDestination {
             sleep(backoff).await;
             retries += 1;
         }
+    }
+
+    fn begin_stream(&self, stream: UniqueId) -> Option<NewStream> {
+        self.sending.vouches.then(|| vouching::begin(stream))
+    }
+
+    fn understands(&self, stream: UniqueId, secret: &StreamSecret) -> bool {
+        *secret == vouching::secret(stream)
+    }
+
+    fn system_encoding(&self) -> Encoding {
+        SYSTEM
+    }
+
+    fn last_record(&self, _: i64, record: &LastRecord) -> String {
+        vouching::last_record(record)
     }
 
     fn backoff_after_panic(&self, retries: u32) -> Duration {

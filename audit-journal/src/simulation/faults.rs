@@ -18,6 +18,7 @@ use super::bucket::{Believes, Manners, SimulatedBucket};
 use super::destination::{Endpoint, Known, Own, Sending};
 use super::disk::SimulatedDisk;
 use super::disk::faulty::{Call, FaultyDisk, Injected};
+use super::vouching::OWN;
 use crate::disk::{Disk, LocalDisk};
 use crate::health::HealthBoard;
 use crate::{Bounds, Journal, JournalSettings, Opening};
@@ -95,6 +96,8 @@ async fn open(
     let max_object_bytes = 8 << 20;
     let sending = Sending {
         packs: false,
+        vouches: true,
+        is_hasty: false,
         put_timeout_ms: 10_000,
         retry_base_ms: 1,
         retry_cap_ms: 20,
@@ -105,17 +108,29 @@ async fn open(
     let destination = Own::destination(bucket, sending);
     let stream = UniqueId::from_bits(stream);
     let board = Arc::clone(&health);
-    let opening =
-        Opening { journal, bounds, max_object_bytes, stream, destination, health: board, random };
+    let clock = Arc::new(audit_core::SystemClock);
+    let opening = Opening {
+        journal,
+        bounds,
+        max_object_bytes,
+        stream,
+        destination,
+        health: board,
+        clock,
+        random,
+    };
     (opening.open_on(disk).await.unwrap(), health)
 }
 
-/// How often each line is in the bucket.
+/// How often each line that was logged is in the bucket.
 fn lines(bucket: &SimulatedBucket) -> BTreeMap<String, u32> {
     let mut lines = BTreeMap::new();
     let reading = Own::read(&mut Known::default(), &bucket.objects(), true).unwrap();
     for line in reading.values().flatten().flat_map(|object| &object.lines) {
         let line = std::str::from_utf8(line).unwrap().trim_end().to_owned();
+        if line.starts_with(OWN) {
+            continue;
+        }
         *lines.entry(line).or_default() += 1;
     }
     lines

@@ -9,6 +9,7 @@
 //! - `checkers`: read what is left, and share no code with what wrote it.
 //! - `corruption`: damage of every kind, one at a time.
 //! - `faults`: each call of a real disk, failing.
+//! - `vouching`: how the simulation's own destination vouches for streams, and an auditor.
 //! - `scale`: a journal on simulated time, for many hosts.
 #![allow(missing_docs, missing_debug_implementations, reason = "hidden")]
 #![allow(clippy::unwrap_used, reason = "a simulation fails by panicking")]
@@ -26,6 +27,9 @@ pub mod fuzz;
 #[cfg(test)]
 mod journal;
 pub mod scale;
+mod vouching;
+
+pub use self::vouching::OWN;
 
 /// A number from the environment.
 pub(crate) fn number(variable: &str, otherwise: u64) -> u64 {

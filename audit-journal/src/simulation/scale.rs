@@ -17,6 +17,7 @@ use crate::segment_writer::SegmentWriter;
 use crate::segments::{LiveSegments, Publisher};
 use crate::settings::JournalSettings;
 use crate::shared::executor::BlockingThreads;
+use crate::streams::Streams;
 
 /// What a [`Journal`] is made of.
 pub struct Parts {
@@ -56,7 +57,8 @@ impl Journal {
             health,
             max_object_bytes,
             journal,
-            own_stream: Some(stream),
+            clock: Arc::new(audit_core::SystemClock),
+            streams: Arc::new(Streams::recovered(&Decided::default())),
             durable: committed,
             commands: received,
             decided: Decided::default(),

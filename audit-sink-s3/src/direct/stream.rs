@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use audit_core::{MAX_BATCH_BYTES, Random, UniqueId};
-use audit_evidence::{CompactRange, MAX_STREAM_RECORDS, StreamSigner, SystemRecord};
+use audit_core::{Random, UniqueId};
+use audit_evidence::{CompactRange, StreamSigner, SystemRecord};
 use tokio::sync::watch;
 
-use crate::evidence::{Aside, Evidence, Heartbeats, time};
+use crate::evidence::{Aside, Evidence, FULL, Heartbeats, time};
 
 /// A stream that is written, or of which something is still under way.
 pub(super) struct Stream {
@@ -60,9 +60,6 @@ pub(super) struct Seal {
     pub(super) after: watch::Sender<Option<CompactRange>>,
     pub(super) random: Arc<dyn Random>,
 }
-
-/// A stream has room for any batch below this number, and for what the host has to say of it.
-const FULL: u64 = MAX_STREAM_RECORDS - (MAX_BATCH_BYTES as u64) - 1_024;
 
 impl Stream {
     /// A new stream. It costs nothing until it has a record.
@@ -165,7 +162,7 @@ impl Stream {
         }
         if evidence.heartbeat.is_none() && opened.heartbeats.due_in_ms(now_ms) == 0 {
             evidence.heartbeat = Some(number);
-            return Some(opened.heartbeats.beat(now_ms));
+            return Some(opened.heartbeats.beat(now_ms, None));
         }
         None
     }

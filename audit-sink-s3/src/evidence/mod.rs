@@ -1,16 +1,27 @@
 //! What a sink needs in order to write evidence: the host's key, the streams' keys, and what it
 //! says about its streams.
 
+pub(crate) mod frontier;
 mod host_key;
+pub(crate) mod journal;
 pub(crate) mod settings;
 
 use std::fmt;
 
-use audit_core::{Random, UniqueId};
-use audit_evidence::{SignerKey, StreamEnd, StreamSigner, SystemRecord, VerifierKey, is_host_name};
+use audit_core::{MAX_BATCH_BYTES, Random, UniqueId};
+use audit_evidence::{
+    MAX_STREAM_RECORDS, SignerKey, StreamEnd, StreamSigner, SystemRecord, VerifierKey, is_host_name,
+};
 
 use self::settings::EvidenceSettings;
 use crate::{Bucket, OpenError};
+
+/// The most records that are logged to a stream: behind them there is room for what the host has to
+/// say of it.
+pub(crate) const MAX_RECORDS: u64 = MAX_STREAM_RECORDS - 1_024;
+
+/// A stream has room for any batch below this number.
+pub(crate) const FULL: u64 = MAX_RECORDS - MAX_BATCH_BYTES as u64;
 
 /// Certifies streams, and makes the records in which the host speaks of them.
 #[derive(Debug)]
@@ -49,6 +60,12 @@ impl Evidence {
             None => host_key::from_environment(name)?,
         };
         Ok(Evidence { host, settings, bucket: bucket.to_string() })
+    }
+
+    /// With this key, whatever the settings say of its place.
+    #[cfg(test)]
+    pub(crate) fn with_key(host: SignerKey, settings: EvidenceSettings, bucket: &str) -> Evidence {
+        Evidence { host, settings, bucket: bucket.to_owned() }
     }
 
     /// The host's public key.
@@ -128,7 +145,7 @@ impl Heartbeats {
     }
 
     /// The heartbeat that is written now.
-    pub(crate) fn beat(&mut self, now_ms: i64) -> SystemRecord {
+    pub(crate) fn beat(&mut self, now_ms: i64, previous: Option<StreamEnd>) -> SystemRecord {
         let promise = if self.is_active { self.busy_ms } else { self.idle_ms };
         self.due_ms = now_ms.saturating_add_unsigned(before(promise));
         self.is_active = false;
@@ -137,7 +154,7 @@ impl Heartbeats {
             next: time(now_ms.saturating_add_unsigned(promise)),
             clock_offset: None,
             cosigned: Vec::new(),
-            previous: None,
+            previous,
         }
     }
 }
@@ -193,7 +210,7 @@ mod tests {
             }
             now += i64::try_from(beats.due_in_ms(now)).unwrap();
             assert!(time(now) < promised, "at {now}, and {promised} was promised");
-            let beat = beats.beat(now);
+            let beat = beats.beat(now, None);
             promised = beat.next().unwrap();
             assert_eq!(promised - time(now), promise);
         }

@@ -233,7 +233,8 @@ impl Work {
             let (stream, kept_from) = (kept.stream, records.start);
             result.gone.push(GoneRecords { stream, kept_from, in_bucket_to });
         }
-        let same: Vec<_> = present.same.iter().map(|(same, _)| same.clone()).collect();
+        let same = present.same.iter().map(|(same, _)| same.clone());
+        let same: Vec<_> = same.chain(kept.system_records()).collect();
         let absent = without(&records, &same);
         result.present += (to - records.start) - absent.iter().map(len).sum::<u64>();
         let mut blocked = Vec::new();

@@ -2,6 +2,7 @@
 //! destination of its own, from seed to seed, holds for the requests that this crate makes and for
 //! what it reads from responses.
 
+mod auditor;
 mod reading;
 mod store;
 
@@ -17,6 +18,7 @@ use audit_journal::simulation::destination::{Endpoint, Known, Sending};
 use self::store::SimulatedStore;
 use crate::bucket::put::Put;
 use crate::destination::BucketDestination;
+use crate::evidence::Evidence;
 use crate::{Bucket, Compression, Settings};
 
 /// A bucket behind a store.
@@ -26,6 +28,8 @@ impl Endpoint for InBucket {
     fn destination(bucket: &SimulatedBucket, sending: Sending) -> Arc<dyn Destination> {
         let Sending {
             packs,
+            vouches,
+            is_hasty,
             put_timeout_ms,
             retry_base_ms,
             retry_cap_ms,
@@ -42,7 +46,12 @@ impl Endpoint for InBucket {
             ..Settings::default()
         };
         let bucket = Bucket::from_store(Arc::new(SimulatedStore(bucket.clone())), "");
-        Arc::new(BucketDestination::new(Put::new(bucket, health, random, settings)))
+        let evidence = vouches.then(|| {
+            let (host, settings) = (auditor::host_key(), auditor::settings());
+            Arc::new(Evidence::with_key(host, settings, "simulated"))
+        });
+        let put = Put::new(bucket, health, Arc::clone(&random), settings);
+        Arc::new(BucketDestination::new(put, evidence, random).with_haste(is_hasty))
     }
 
     fn read(
@@ -51,6 +60,10 @@ impl Endpoint for InBucket {
         metadata: bool,
     ) -> Result<Reading, String> {
         reading::read(known, objects, metadata)
+    }
+
+    fn verify(objects: &BTreeMap<String, Stored>, is_whole: bool) -> Result<(), String> {
+        auditor::verify(objects, is_whole)
     }
 
     fn lines_of(bytes: &[u8], encoding: &str) -> Result<Vec<Vec<u8>>, String> {

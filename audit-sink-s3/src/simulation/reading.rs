@@ -9,16 +9,21 @@ use audit_journal::simulation::checkers::delivery::{ObjectReading, Reading};
 use audit_journal::simulation::destination::Known;
 use sha2::{Digest, Sha256};
 
-struct Key<'a> {
-    stream: &'a str,
-    first: u64,
-    zstd: bool,
+pub(super) struct Key<'a> {
+    pub(super) stream: &'a str,
+    pub(super) first: u64,
+    pub(super) zstd: bool,
 }
 
 impl Key<'_> {
-    /// `dt=YYYY-MM-DD/hour=HH/<stream>-<first, 12 digits>.ndjson[.zst]`
-    fn read(text: &str) -> Result<Key<'_>, String> {
+    /// `dt=YYYY-MM-DD/hour=HH/<stream>-<first, 12 digits>.ndjson[.zst]`, and of the host's own records
+    /// `_audit/dt=YYYY-MM-DD/hour=HH/<stream>-<number, 12 digits>.system`
+    pub(super) fn read(text: &str) -> Result<Key<'_>, String> {
         let wrong = || format!("{text} is no key of an object");
+        let (text, suffix) = match text.strip_prefix("_audit/") {
+            Some(text) => (text, ".system"),
+            None => (text, ".ndjson"),
+        };
         let shape = "dt=0000-00-00/hour=00/";
         let (directories, name) = text.split_at_checked(shape.len()).ok_or_else(wrong)?;
         let fits = |(c, s): (char, char)| if s == '0' { c.is_ascii_digit() } else { c == s };
@@ -30,7 +35,7 @@ impl Key<'_> {
             None => (name, false),
         };
         let (stream, first) =
-            name.strip_suffix(".ndjson").and_then(|n| n.split_once('-')).ok_or_else(wrong)?;
+            name.strip_suffix(suffix).and_then(|n| n.split_once('-')).ok_or_else(wrong)?;
         let digits = first.len() == 12 && first.bytes().all(|digit| digit.is_ascii_digit());
         if stream.len() != 26 || !digits {
             return Err(wrong());
@@ -89,9 +94,12 @@ fn check_metadata(
         Sha256::digest(lines.concat()).iter().map(|byte| format!("{byte:02x}")).collect();
     let count = lines.len() as u64;
     let last = (key.first + count - 1).to_string();
-    for (name, expected) in
-        [("format", "1"), ("count", &count.to_string()), ("lastsequence", &last), ("sha256", &sum)]
-    {
+    for (name, expected) in [
+        ("format", if attributes.contains_key("sig") { "2" } else { "1" }),
+        ("count", &count.to_string()),
+        ("lastsequence", &last),
+        ("sha256", &sum),
+    ] {
         let found = attributes.get(name).map(String::as_str);
         if found != Some(expected) {
             return Err(format!("{name} is {found:?} and not {expected}"));

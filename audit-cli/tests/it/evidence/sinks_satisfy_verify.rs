@@ -2,7 +2,7 @@
 //! were not there.
 
 use audit_core::AuditSink;
-use audit_sink_s3::{Bucket, EvidenceSettings, S3Sink, Settings};
+use audit_sink_s3::{Bucket, EvidenceSettings, JournalSettings, S3Sink, Settings};
 use s3_testserver::S3TestServer;
 
 use crate::support::{DAY, audit, batch, bucket, environment, url};
@@ -51,6 +51,44 @@ async fn buckets_of_a_sink_are_sound_until_altered() {
     server.put_object(second, altered);
     let verified = audit(&environment, &["verify", &url, "--key", &key]).await;
     assert_eq!(verified.code, Some(1), "{verified:?}");
+}
+
+/// What a host left when it was killed is delivered by somebody who does not have its key.
+#[tokio::test]
+async fn rescued_journals_are_sound_without_the_hosts_key() {
+    let (server, root) = (S3TestServer::start().await, tempfile::tempdir().unwrap());
+    let (journal, rescued) = (root.path().join("journal"), root.path().join("rescued"));
+    let key_file = Some(root.path().join("host.key"));
+    let settings = Settings {
+        evidence: Some(EvidenceSettings { key_file, ..EvidenceSettings::new("example.com/api") }),
+        journal: Some(JournalSettings { cut_after_ms: 60_000, ..JournalSettings::new(&journal) }),
+        ..Settings::default()
+    };
+    let bucket = Bucket::open("memory:///").unwrap();
+    let sink = S3Sink::builder(bucket).with_settings(settings).open().await.unwrap();
+    for user in ["ada", "bob", "eve"] {
+        sink.persist(batch(DAY, user, 2)).await.unwrap();
+    }
+    // As a kill leaves it: acknowledged, and not even cut into objects.
+    std::fs::create_dir(&rescued).unwrap();
+    for file in std::fs::read_dir(&journal).unwrap() {
+        let file = file.unwrap();
+        if !file.file_name().to_str().unwrap().ends_with(".preparing") {
+            std::fs::copy(file.path(), rescued.join(file.file_name())).unwrap();
+        }
+    }
+    let key = sink.verifier_key().unwrap().to_string();
+    let (environment, url) = (environment(&server), url(&server));
+    let shown = audit(&environment, &["journal", "cat", rescued.to_str().unwrap()]).await;
+    assert_eq!(shown.lines().len(), 6, "the host's own records are no logs: {shown:?}");
+    let deliver = ["journal", "deliver", rescued.to_str().unwrap(), &url];
+    let delivered = audit(&environment, &deliver).await;
+    assert_eq!(delivered.code, Some(0), "{delivered:?}");
+    let verified = audit(&environment, &["verify", &url, "--key", &key]).await;
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+    let left = std::fs::read_dir(&rescued).unwrap();
+    let mut left = left.map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert!(left.all(|name| !name.ends_with(".secret")), "nobody can sign for it any more");
 }
 
 #[tokio::test]

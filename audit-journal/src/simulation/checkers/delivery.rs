@@ -26,16 +26,19 @@ pub fn add_set_aside(
     lines_of: LinesOf,
 ) -> Result<(), String> {
     const HEADER: usize = 242;
+    const SEALED: usize = HEADER + 56;
     for (name, bytes) in files {
         let Some(stem) = name.strip_suffix(".conflict") else { continue };
         let wrong = || format!("{name} does not hold an object");
-        let (header, payload) = bytes.split_at_checked(HEADER).ok_or_else(wrong)?;
+        let is_sealed = bytes.starts_with(b"audit object 2 ");
+        let header = if is_sealed { SEALED } else { HEADER };
+        let (header, mut payload) = bytes.split_at_checked(header).ok_or_else(wrong)?;
         let header = std::str::from_utf8(header).map_err(|_| wrong())?;
         let words: Vec<_> = header.split_ascii_whitespace().collect();
         let [
             "audit",
             "object",
-            "1",
+            "1" | "2",
             "stream",
             stream,
             "first",
@@ -55,6 +58,13 @@ pub fn add_set_aside(
         if stem != format!("{stream}-{first:012}") || !matches!(rest, ["bytes", ..]) {
             return Err(wrong());
         }
+        // What binds it to others, part by part.
+        for word in ["before", "after", "metadata"].iter().filter(|_| is_sealed) {
+            let at = words.iter().position(|found| found == word).ok_or_else(wrong)?;
+            let bytes = words.get(at + 1).ok_or_else(wrong)?;
+            let bytes = usize::from_str_radix(bytes, 16).map_err(|_| wrong())?;
+            payload = payload.get(bytes..).ok_or_else(wrong)?;
+        }
         let lines = lines_of(payload, kind).map_err(|what| format!("{name}: {what}"))?;
         if u64::from_str_radix(count, 16) != Ok(lines.len() as u64) {
             return Err(wrong());
@@ -71,7 +81,10 @@ pub fn delivered(files: &BTreeMap<String, Vec<u8>>) -> Result<BTreeMap<String, u
     for (name, bytes) in files {
         let Some(stream) = name.strip_suffix(".delivered") else { continue };
         let next = std::str::from_utf8(bytes).ok().and_then(|text| {
-            u64::from_str_radix(text.strip_prefix("audit delivered 1 next ")?.get(..16)?, 16).ok()
+            let next = text
+                .strip_prefix("audit delivered 1 next ")
+                .or_else(|| text.strip_prefix("audit delivered 2 next "))?;
+            u64::from_str_radix(next.get(..16)?, 16).ok()
         });
         delivered.insert(stream.to_owned(), next.ok_or_else(|| format!("{name} cannot be read"))?);
     }

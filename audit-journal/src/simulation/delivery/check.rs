@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::Simulation;
+use super::{Simulation, is_line};
 use crate::simulation::checkers::delivery::{self as checker, Reading};
 use crate::simulation::destination::Endpoint;
+use crate::simulation::vouching::OWN;
 
 impl<E: Endpoint> Simulation<E> {
     fn reading(&mut self) -> Result<Reading, String> {
@@ -13,6 +14,18 @@ impl<E: Endpoint> Simulation<E> {
         checker::add_set_aside(&mut reading, &self.disk.files(), E::lines_of)?;
         reading.values_mut().for_each(|objects| objects.sort_by_key(|object| object.first));
         Ok(reading)
+    }
+
+    /// Whether every stream that is vouched for has its last record, and its secret is gone.
+    pub(super) fn are_closed(&self) -> Result<(), String> {
+        let mut own = self.bucket.objects();
+        own.retain(|_, stored| !stored.foreign);
+        E::verify(&own, true)?;
+        let is_secret = |name: &&String| name.ends_with(".secret");
+        match self.disk.files().keys().find(is_secret) {
+            None => Ok(()),
+            Some(secret) => Err(format!("{secret} is not destroyed")),
+        }
     }
 
     /// Whether these records of each stream are in the bucket or set aside.
@@ -31,6 +44,7 @@ impl<E: Endpoint> Simulation<E> {
             let stream = stream.ok_or_else(|| format!("stream {id} was never written"))?;
             let batches: Vec<_> = stream.groups.iter().flat_map(|group| &group.batches).collect();
             let lines: Vec<_> = batches.iter().copied().flatten().collect();
+            let total = lines.len() as u64;
             let mut next = 0;
             for object in objects {
                 if object.first < next {
@@ -41,22 +55,22 @@ impl<E: Endpoint> Simulation<E> {
                     *at += batch.len() as u64;
                     Some(*at)
                 });
-                let bounds = |at| at == 0 || ends.clone().any(|end| end == at);
+                // Behind the last one that was committed, the delivery writes records one by one.
+                let bounds = |at| at == 0 || at > total || ends.clone().any(|end| end == at);
                 if !bounds(object.first) || !bounds(next) {
                     return Err(format!(
                         "the object of {id} from {} divides a batch",
                         object.first
                     ));
                 }
-                let range = usize::try_from(object.first).unwrap()..usize::try_from(next).unwrap();
-                let expected = lines
-                    .get(range)
-                    .ok_or_else(|| format!("{id} has more records than written"))?;
-                if expected.iter().zip(&object.lines).any(|(expected, found)| *expected != found) {
-                    return Err(format!(
-                        "the object of {id} from {} is not what was written",
-                        object.first
-                    ));
+                for (number, found) in (object.first..).zip(&object.lines) {
+                    let is_written = match lines.get(usize::try_from(number).unwrap()) {
+                        Some(expected) => is_line(expected, found),
+                        None => found.starts_with(OWN.as_bytes()),
+                    };
+                    if !is_written {
+                        return Err(format!("record {number} of {id} is not what was written"));
+                    }
                 }
             }
         }
@@ -64,6 +78,9 @@ impl<E: Endpoint> Simulation<E> {
             are_in(&reading, &BTreeMap::from([(id, next)]))
                 .map_err(|what| format!("all is said to be there, and {what}"))?;
         }
+        let mut own = self.bucket.objects();
+        own.retain(|_, stored| !stored.foreign);
+        E::verify(&own, false)?;
         if whole {
             are_in(&reading, &self.acknowledged())?;
             let set_aside = reading.values().flatten().filter(|object| object.set_aside).count();

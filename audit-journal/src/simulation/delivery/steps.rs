@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::variants::{Variant, write_without_dropped};
-use super::{Caller, Ended, Flush, Group, Process, Simulation, died};
+use super::{Caller, Ended, Flush, Group, Process, Simulation, Stream, died};
 use crate::commit::Taken;
 use crate::delivery::Command;
 use crate::format::EncodedBatch;
@@ -107,6 +107,10 @@ impl<E: Endpoint> Simulation<E> {
         self.hear(process, None)?;
         self.leave(process);
         let most = if self.dice.chance(1, 4) { self.dice.within(1..3) } else { usize::MAX };
+        self.write_own(process);
+        if process.is_stopped {
+            return Ok(());
+        }
         let taken = Taken::of(process.committer.queued.try_iter().take(most));
         self.leave(process);
         if taken.batches.is_empty() {
@@ -134,21 +138,35 @@ impl<E: Endpoint> Simulation<E> {
         };
         let group = Group { batches: taken.batches.iter().map(lines).collect() };
         let before = *process.durable.borrow();
+        let id = process.committer.publisher.stream();
+        let opens = process.is_vouched_for && self.streams.last().unwrap().acknowledged() == 0;
         let is_bad = self.variant == Variant::CountsDroppedAsUnwritten;
         let committer = &mut process.committer;
         let written = catch(|| {
             if is_bad { write_without_dropped(committer, taken) } else { committer.write(taken) }
         });
-        let is_durable = *process.durable.borrow() != before;
+        let mut is_durable = *process.durable.borrow() != before;
         self.leave(process);
-        let stream = self.streams.last().unwrap();
+        let stream = self.streams.last_mut().unwrap();
+        let mut may_be_there = true;
+        if opens {
+            // Two groups, one after the other.
+            if is_durable {
+                stream.groups.push(Group::own());
+                stream.unknown.clear();
+                is_durable = process.live.end_of(id) == Some(1 + group.records());
+            } else {
+                stream.unknown.push(Group::own());
+                may_be_there = false;
+            }
+        }
         let outcome = Outcome { group: &group, first: stream.acknowledged(), is_durable };
         let is_certain = self.hear(process, Some(&outcome))?;
         let stream = self.streams.last_mut().unwrap();
         if is_durable {
             stream.groups.push(group);
             stream.unknown.clear();
-        } else if !is_certain {
+        } else if !is_certain && may_be_there {
             stream.unknown.push(group);
         }
         if written.is_err() {
@@ -159,6 +177,35 @@ impl<E: Endpoint> Simulation<E> {
             return Err(format!("{pending} bytes wait, and no caller does"));
         }
         Ok(())
+    }
+
+    /// The thread that commits looks whether another stream is to follow, and what the host has to
+    /// write of its own.
+    fn write_own(&mut self, process: &mut Process) {
+        if process.is_stopped {
+            return;
+        }
+        let committer = &mut process.committer;
+        let before = *process.durable.borrow();
+        let written = catch(|| {
+            committer.change_stream_if_over();
+            committer.write_what_is_due()
+        });
+        let (sequence, id) = (committer.writer.next_sequence(), committer.publisher.stream());
+        let stream = self.streams.last_mut().unwrap();
+        if *process.durable.borrow() != before {
+            stream.groups.push(Group::own());
+            stream.unknown.clear();
+        } else if process.is_vouched_for && sequence > 0 {
+            // It may have been tried.
+            stream.unknown.push(Group::own());
+        }
+        if id != stream.id {
+            self.streams.push(Stream::new(id));
+        }
+        if written.is_err() {
+            process.stop();
+        }
     }
 
     /// Some callers drop the future of their `persist`.
@@ -260,6 +307,9 @@ impl<E: Endpoint> Simulation<E> {
     /// Ends a process in order.
     pub(super) async fn end(&mut self, mut process: Process) -> Result<Ended, String> {
         let _ = process.commands.send(Command::Hurry);
+        if !process.is_stopped {
+            process.committer.end_stream();
+        }
         process.stop();
         let Process { delivery, flushes, health, .. } = &mut process;
         for _ in 0..1_000 {

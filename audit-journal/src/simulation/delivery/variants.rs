@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use audit_core::{Durability, Place, Receipt};
 
 use crate::commit::{Committer, Taken};
-use crate::disk::{Disk, DiskFile, UnsyncedFile, write_durably};
+use crate::disk::{Disk, DiskFile, UnsyncedFile, read_whole, write_durably};
 use crate::plan;
+use crate::progress::{Progress, write_progress};
 use crate::shared::pieces::pieces;
 use crate::simulation::disk::SimulatedDisk;
 
@@ -43,11 +44,17 @@ pub(super) enum Variant {
     CountsDroppedAsUnwritten,
     /// An object whose request was aborted is taken as not sent, and cut anew.
     TakesAbortedAsUnsent,
+    /// An object says that what is under way is at the destination.
+    TakesWhatIsUnderWayForStable,
+    /// That a later stream names one is not noted before.
+    NamesStreamsUnnoted,
+    /// The secret of a stream stays when it is closed.
+    KeepsSecrets,
 }
 
 impl Variant {
     /// Those that it must not be.
-    pub(super) const BAD: [Variant; 13] = [
+    pub(super) const BAD: [Variant; 16] = [
         Variant::PlansAfterSending,
         Variant::PlansWithoutFileSync,
         Variant::PlansWithoutDirectorySync,
@@ -61,7 +68,20 @@ impl Variant {
         Variant::DropsPanicked,
         Variant::CountsDroppedAsUnwritten,
         Variant::TakesAbortedAsUnsent,
+        Variant::TakesWhatIsUnderWayForStable,
+        Variant::NamesStreamsUnnoted,
+        Variant::KeepsSecrets,
     ];
+
+    /// Whether it differs only where a destination vouches for streams.
+    pub(super) fn needs_vouching(self) -> bool {
+        matches!(
+            self,
+            Variant::TakesWhatIsUnderWayForStable
+                | Variant::NamesStreamsUnnoted
+                | Variant::KeepsSecrets
+        )
+    }
 }
 
 /// As [`Committer::write`], for one who takes a batch whose caller has gone for one that was not
@@ -189,12 +209,19 @@ impl Disk for BadDisk {
         if self.variant == Variant::DropsConflicts && to.ends_with(".conflict") {
             return Ok(());
         }
+        if self.variant == Variant::NamesStreamsUnnoted && to.ends_with(".delivered") {
+            let file = read_whole(&self.inner, from)?;
+            if String::from_utf8_lossy(&file).contains(" told 1 ") {
+                return self.inner.remove(from);
+            }
+        }
         self.inner.rename(from, to)?;
         if self.variant == Variant::NotesDeliveryWhenPlanned
             && to.ends_with(".object")
-            && let Ok((plan, _)) = plan::read_object(&self.inner, to, &pieces())?
+            && let Ok((plan, ..)) = plan::read_object(&self.inner, to, &pieces())?
         {
-            plan::write_delivered(&self.inner, plan.stream, plan.next_sequence())?;
+            let progress = Progress { next: plan.next_sequence(), chain: None };
+            write_progress(&self.inner, plan.stream, &progress)?;
         }
         Ok(())
     }
@@ -203,6 +230,9 @@ impl Disk for BadDisk {
         // What removes a plan comes first: it is not held any more then.
         if !name.ends_with(".object.preparing") {
             self.release()?;
+        }
+        if self.variant == Variant::KeepsSecrets && name.ends_with(".secret") {
+            return Ok(());
         }
         self.inner.remove(name)
     }

@@ -368,7 +368,7 @@ impl Simulation {
                     self.acknowledged +=
                         u64::from(batches.iter().map(|batch| batch.batch().count()).sum::<u32>());
                 }
-                Err(CommitError::NoSegment) => {}
+                Err(CommitError::NoSegment | CommitError::StreamFull) => {}
                 Err(CommitError::NoSpace { .. }) => {
                     if self.disk.calls().data_syncs != before.data_syncs {
                         return Err("what found no space is synced".to_owned());

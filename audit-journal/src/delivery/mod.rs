@@ -13,35 +13,39 @@
 //! that; but what is under way arrives, and what is delivered makes room, since room may be what
 //! the disk lacks.
 
+mod cutter;
+mod ending;
+mod objects;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use audit_core::{BufferPool, UniqueId};
+use audit_core::{BufferPool, Clock, UniqueId};
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use self::cutter::Cutter;
 use crate::destination::{Delivery, Destination, Encoded, Plan};
 use crate::disk::{Disk, is_full};
-use crate::format::{FIRST_GROUP, Found, Position};
+use crate::format::Position;
 use crate::health::{HealthBoard, Trouble, Watch};
-use crate::plan::{
-    self, Decided, DecidedObject, read_object, remove_delivered, set_aside, write_delivered,
-    write_object,
-};
+use crate::plan::{self, Decided, DecidedObject, Role};
+use crate::progress::{Progress, remove_progress};
 use crate::recovery_error::RecoveryError;
-use crate::segment::{SegmentReader, Window};
 use crate::segments::LiveSegments;
 use crate::settings::JournalSettings;
 use crate::shared::executor::{Executor, execute};
-use crate::shared::panic::{Panicked, catch, catch_in};
+use crate::shared::panic::{catch, catch_in};
 use crate::shared::pieces::pieces;
+use crate::streams::Streams;
 
 /// What the handle asks of the task.
 pub(crate) enum Command {
-    /// To say when everything up to this position is in the bucket.
+    /// To say when everything up to this position is at the destination.
     Flush(Position, oneshot::Sender<()>),
     /// To cut without waiting for more from now on.
     Hurry,
@@ -67,8 +71,9 @@ pub(crate) struct JournalDelivery {
     /// When an object is full, in bytes of its lines.
     max_object_bytes: usize,
     journal: JournalSettings,
-    /// The one that is committed to, if any is.
-    own_stream: Option<UniqueId>,
+    clock: Arc<dyn Clock>,
+    /// What the commits say of their stream.
+    streams: Arc<Streams>,
     /// Where the last durable group ends. Its sender goes when nothing more will be committed.
     durable: watch::Receiver<Position>,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -92,8 +97,9 @@ pub(crate) struct JournalDelivery {
     /// What the disk refused last, if that is still to be done.
     refused: Option<Refused>,
     requests: JoinSet<(Plan, Delivery)>,
-    /// Up to before which record each stream is known to be delivered, durably.
-    delivered: BTreeMap<UniqueId, u64>,
+    /// How far each stream is known to be delivered, durably. The stream that is committed to may be
+    /// missing.
+    delivered: BTreeMap<UniqueId, Progress>,
     delivered_to: Position,
     /// How many objects may be under way: more as long as they arrive, one when they do not.
     allowed: usize,
@@ -103,6 +109,9 @@ pub(crate) struct JournalDelivery {
 
 struct Planned {
     plan: Plan,
+    role: Role,
+    /// The destination's state behind it, in a stream that is vouched for.
+    after: Option<Bytes>,
     /// Where the last group ends that is in this object or an earlier one.
     end: Position,
     state: State,
@@ -114,15 +123,16 @@ enum State {
     Waiting,
     /// In memory, on its way.
     UnderWay { bytes: usize, request: Id },
-    /// Another one stands under its key. To be set aside.
+    /// Another one stands in its place. To be set aside.
     Conflict,
-    /// In the bucket, or set aside.
-    Done,
+    /// At its destination, or set aside.
+    Done { is_aside: bool },
 }
 
 /// An object in memory alone. Nothing of it was sent.
 struct Unplanned {
     plan: Plan,
+    role: Role,
     object: Encoded,
     end: Position,
 }
@@ -149,7 +159,8 @@ pub(crate) struct Parts {
     pub(crate) health: Arc<HealthBoard>,
     pub(crate) max_object_bytes: usize,
     pub(crate) journal: JournalSettings,
-    pub(crate) own_stream: Option<UniqueId>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) durable: watch::Receiver<Position>,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) decided: Decided,
@@ -165,7 +176,8 @@ impl JournalDelivery {
             health,
             max_object_bytes,
             journal,
-            own_stream,
+            clock,
+            streams,
             durable,
             commands,
             decided,
@@ -179,7 +191,8 @@ impl JournalDelivery {
             health,
             max_object_bytes,
             journal,
-            own_stream,
+            clock,
+            streams,
             durable,
             commands,
             cutter: Arc::new(Mutex::new(cutter)),
@@ -208,13 +221,16 @@ impl JournalDelivery {
     fn begin(&mut self, decided: Decided) {
         let start = Position { ordinal: 0, offset: 0 };
         self.delivered = decided.delivered.into_iter().collect();
-        let mut planned_to = self.delivered.clone();
-        for DecidedObject { plan, set_aside: _ } in &decided.objects {
+        let delivered = self.delivered.iter();
+        let mut planned_to: BTreeMap<_, _> =
+            delivered.map(|(stream, progress)| (*stream, progress.next)).collect();
+        for DecidedObject { plan, .. } in &decided.objects {
             planned_to.insert(plan.stream, plan.next_sequence());
         }
-        let planned = decided.objects.into_iter().map(|DecidedObject { plan, set_aside }| {
-            let state = if set_aside { State::Done } else { State::Waiting };
-            Planned { plan, end: start, state }
+        let planned = decided.objects.into_iter().map(|object| {
+            let DecidedObject { plan, role, after, set_aside } = object;
+            let state = if set_aside { State::Done { is_aside: true } } else { State::Waiting };
+            Planned { plan, role, after, end: start, state }
         });
         self.planned = planned.collect();
         let live = Arc::clone(&self.live);
@@ -226,7 +242,7 @@ impl JournalDelivery {
         (self.delivered_to, self.allowed, self.more) = (start, 1, true);
     }
 
-    /// Runs until nothing more will be committed and everything is in the bucket. It gives up for
+    /// Runs until nothing more will be committed and everything is delivered. It gives up for
     /// nothing: after a panic, of its own or of what it had others do, it begins anew from what is
     /// durable, as the next process would.
     pub(crate) async fn run(mut self) {
@@ -260,7 +276,8 @@ impl JournalDelivery {
     async fn read_plans(&mut self) -> Result<(), Failed> {
         let live = Arc::clone(&self.live);
         let read = self.on_disk(move |disk| {
-            plan::recover(disk, |stream| live.has(stream)).map_err(|error| match error {
+            plan::recover(disk, |stream| live.end_of(stream) > Some(0)).map_err(|error| match error
+            {
                 RecoveryError::Io(error) => error,
                 error @ RecoveryError::Damaged { .. } => io::Error::other(error),
             })
@@ -282,6 +299,9 @@ impl JournalDelivery {
             if self.may_use_disk() {
                 self.catch_up().await;
             }
+            if self.unplanned.is_some() && self.may_use_disk() {
+                continue;
+            }
             if self.clean_at <= Instant::now() {
                 self.clean().await;
             }
@@ -302,7 +322,7 @@ impl JournalDelivery {
             self.note_oldest();
             self.answer_flushes();
             self.rest();
-            if self.ended && self.is_idle() {
+            if self.ended && self.is_idle() && self.streams.ending().is_empty() {
                 self.clean().await;
                 self.mended();
                 self.commands.close();
@@ -374,48 +394,9 @@ impl JournalDelivery {
     fn has_memory(&self) -> bool {
         let held = self.planned.iter().map(|planned| match planned.state {
             State::UnderWay { bytes, .. } => bytes,
-            State::Waiting | State::Conflict | State::Done => 0,
+            State::Waiting | State::Conflict | State::Done { .. } => 0,
         });
         held.sum::<usize>() < MAX_BYTES_UNDER_WAY
-    }
-
-    /// Reads on until an object is full or nothing more is durable.
-    async fn read(&mut self) {
-        let durable = *self.durable.borrow_and_update();
-        let cutter = Arc::clone(&self.cutter);
-        let read = execute(&*self.executor, move || lock(&cutter).read()).await;
-        match read {
-            Ok((full, caught_up)) => {
-                if caught_up {
-                    let mut cutter = self.cutter();
-                    // Some of it may have been delivered and removed before it was read.
-                    cutter.consumed = cutter.consumed.max(durable);
-                }
-                self.more = !caught_up;
-                if let Some(refused) = self.refused.take() {
-                    refused.watch.over();
-                }
-                if let Some(cut) = full {
-                    self.encode(cut).await;
-                }
-            }
-            Err(error) => self.refuse(("the journal cannot be read", error), true),
-        }
-    }
-
-    /// Encodes an object. It is sent once its plan is durable.
-    async fn encode(&mut self, cut: Cut) {
-        let Cut { stream, first_sequence, count, time_ms, lines, since: _, end } = cut;
-        let plan =
-            Plan { stream, first_sequence, count, time_ms, encoding: self.destination.encoding() };
-        let (destination, pool) = (Arc::clone(&self.destination), self.pool.clone());
-        let (object, lines) = execute(&*self.executor, move || {
-            let object = destination.encode(&plan, &lines, &pool);
-            (object, lines)
-        })
-        .await;
-        self.cutter().give_back(lines);
-        self.unplanned = Some(Unplanned { plan, object, end });
     }
 
     /// Does what is to be done on the disk.
@@ -426,6 +407,7 @@ impl JournalDelivery {
             self.advance().await,
             self.write_plan().await,
             self.send_waiting().await,
+            self.end_streams().await,
         ];
         match done.into_iter().find_map(Result::err) {
             Some(failed) => self.refuse(failed, false),
@@ -457,139 +439,6 @@ impl JournalDelivery {
         self.refused.as_ref().map_or_else(Instant::now, |refused| refused.again_at)
     }
 
-    /// Makes the plan of the next object durable, and only then sends it.
-    async fn write_plan(&mut self) -> Result<(), Failed> {
-        let Some(Unplanned { plan, object, end: _ }) = &self.unplanned else { return Ok(()) };
-        let (plan, written) = (*plan, object.clone());
-        let written = self.on_disk(move |disk| write_object(disk, &plan, &written)).await;
-        written.map_err(|error| ("the plan of an object cannot be written", error))?;
-        if let Some(Unplanned { plan, object, end }) = self.unplanned.take() {
-            let bytes = object.bytes();
-            let request = self.send(plan, object);
-            let state = State::UnderWay { bytes, request };
-            self.planned.push_back(Planned { plan, end, state });
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, plan: Plan, object: Encoded) -> Id {
-        let destination = Arc::clone(&self.destination);
-        let request =
-            self.requests.spawn(async move { (plan, destination.send(&plan, object).await) });
-        let id = request.id();
-        self.executor.began(&plan, request);
-        id
-    }
-
-    /// Sends what is in its file alone, byte by byte as it was planned.
-    async fn send_waiting(&mut self) -> Result<(), Failed> {
-        if self.resend_at > Instant::now() {
-            return Ok(());
-        }
-        let mut refused = Ok(());
-        for n in 0..self.planned.len() {
-            let Planned { plan, end: _, state } = self.planned[n];
-            if state != State::Waiting {
-                continue;
-            }
-            if self.requests.len() >= self.allowed || !self.has_memory() {
-                break;
-            }
-            let pool = self.pool.clone();
-            let read = self.on_disk(move |disk| {
-                let object = read_object(disk, &plan.file_name(), &pool)?;
-                object.map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))
-            });
-            match read.await {
-                Ok((_, object)) => {
-                    let bytes = object.bytes();
-                    let request = self.send(plan, object);
-                    self.planned[n].state = State::UnderWay { bytes, request };
-                }
-                // Later ones may be read.
-                Err(error) => refused = Err(("the file of an object cannot be read", error)),
-            }
-        }
-        refused
-    }
-
-    /// A request panicked outside of what it asks the bucket, or was dropped: what became of its
-    /// object is unknown, and it is sent again from its file.
-    fn vanished(&mut self, error: JoinError) {
-        let request = error.id();
-        let trouble = match error.try_into_panic() {
-            Ok(panic) => Trouble::panicked("the delivery of an object", &Panicked::of(&*panic)),
-            Err(_cancelled) => {
-                Trouble::Panicked("the delivery of an object ended without an outcome".to_owned())
-            }
-        };
-        self.resend_at = Instant::now() + self.broke(trouble);
-        let is_its = |planned: &&mut Planned| matches!(planned.state, State::UnderWay { request: id, .. } if id == request);
-        if let Some(planned) = self.planned.iter_mut().find(is_its) {
-            planned.state = State::Waiting;
-        }
-    }
-
-    /// Takes note of an object whose outcome is certain.
-    fn arrived(&mut self, plan: &Plan, delivery: Delivery) {
-        self.mended();
-        let trouble = self.health.delivery_in_trouble();
-        self.allowed = if trouble { 1 } else { (self.allowed + 1).min(self.journal.max_in_flight) };
-        if let Some(planned) = self.planned.iter_mut().find(|planned| planned.plan == *plan) {
-            planned.state = match delivery {
-                Delivery::Delivered => State::Done,
-                Delivery::Conflict => State::Conflict,
-            };
-        }
-    }
-
-    /// Keeps objects that met a conflict for an operator: the records are in the file, and those
-    /// after them go on.
-    async fn keep_conflicts(&mut self) -> Result<(), Failed> {
-        for n in 0..self.planned.len() {
-            let Planned { plan, end: _, state } = self.planned[n];
-            if state == State::Conflict {
-                let kept = self.on_disk(move |disk| set_aside(disk, &plan)).await;
-                kept.map_err(|error| ("an object that met a conflict cannot be set aside", error))?;
-                self.planned[n].state = State::Done;
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes how far the streams are delivered now, and removes what was planned for that.
-    async fn advance(&mut self) -> Result<(), Failed> {
-        let done = self.planned.iter().take_while(|planned| planned.state == State::Done).count();
-        if done == 0 {
-            return Ok(());
-        }
-        let streams: BTreeMap<_, _> = self
-            .planned
-            .range(..done)
-            .map(|done| (done.plan.stream, done.plan.next_sequence()))
-            .collect();
-        let noted = streams.clone();
-        let written = self.on_disk(move |disk| {
-            noted.iter().try_for_each(|(stream, next)| write_delivered(disk, *stream, *next))
-        });
-        written.await.map_err(|error| ("the progress of delivery cannot be written", error))?;
-        self.delivered.extend(streams);
-        let done: Vec<_> = self.planned.drain(..done).collect();
-        self.delivered_to = done.iter().map(|done| done.end).fold(self.delivered_to, Position::max);
-        // What a crash or an error leaves of them, the next opening removes.
-        let disk = Arc::clone(&self.disk);
-        execute(&*self.executor, move || {
-            for done in done {
-                let _ = disk.remove(&done.plan.file_name());
-            }
-        })
-        .await;
-        if self.is_pressed() {
-            self.clean_at = Instant::now();
-        }
-        Ok(())
-    }
-
     /// Removes segments that are delivered and old enough, and what is known of streams of which
     /// nothing is left.
     async fn clean(&mut self) {
@@ -598,19 +447,21 @@ impl JournalDelivery {
             (Arc::clone(&self.disk), Arc::clone(&self.live), self.delivered.clone());
         let retention = Duration::from_millis(self.journal.retention_ms);
         let pressed = self.is_pressed();
-        let own = self.own_stream;
+        let streams = Arc::clone(&self.streams);
         let cleaned = execute(&*self.executor, move || {
             live.remove_while(&*disk, |segment| {
-                let next = delivered.get(&segment.stream).copied().unwrap_or(0);
+                let next = delivered.get(&segment.stream).map_or(0, |progress| progress.next);
                 segment.next_sequence <= next
                     && segment
                         .sealed_at
                         .is_some_and(|sealed| pressed || sealed.elapsed() >= retention)
             })?;
-            let is_gone = |stream: &UniqueId| Some(*stream) != own && !live.has(*stream);
-            let gone: Vec<_> = delivered.keys().copied().filter(is_gone).collect();
+            let is_gone = |(stream, progress): &(&UniqueId, &Progress)| {
+                !live.has(**stream) && streams.is_past(**stream, progress)
+            };
+            let gone: Vec<_> = delivered.iter().filter(is_gone).map(|(s, _)| *s).collect();
             for stream in &gone {
-                remove_delivered(&*disk, *stream)?;
+                remove_progress(&*disk, *stream)?;
             }
             Ok::<_, io::Error>(gone)
         })
@@ -680,168 +531,4 @@ impl JournalDelivery {
 /// What a panic leaves of it is replaced, not read.
 fn lock(cutter: &Mutex<Cutter>) -> MutexGuard<'_, Cutter> {
     cutter.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Records for one object.
-struct Cut {
-    stream: UniqueId,
-    first_sequence: u64,
-    count: u64,
-    time_ms: i64,
-    lines: Vec<u8>,
-    since: Instant,
-    /// Where the last group ends all of whose records are in this object or an earlier one.
-    end: Position,
-}
-
-/// Reads groups in order and gathers their batches into objects. A batch is never divided.
-struct Cutter {
-    live: Arc<LiveSegments>,
-    reader: Option<SegmentReader>,
-    /// For the next reader.
-    window: Window,
-    next_ordinal: u32,
-    /// Up to before which record each stream is in an object already.
-    planned_to: BTreeMap<UniqueId, u64>,
-    pending: Option<Cut>,
-    consumed: Position,
-    max_object_bytes: usize,
-    /// Memory for the lines of the next object.
-    lines: Vec<u8>,
-}
-
-impl Cutter {
-    fn new(
-        live: Arc<LiveSegments>,
-        planned_to: BTreeMap<UniqueId, u64>,
-        max_object_bytes: usize,
-    ) -> Cutter {
-        let consumed = Position { ordinal: 0, offset: 0 };
-        Cutter {
-            live,
-            reader: None,
-            window: Window::default(),
-            next_ordinal: 0,
-            planned_to,
-            pending: None,
-            consumed,
-            max_object_bytes,
-            lines: Vec::new(),
-        }
-    }
-
-    /// Takes what is gathered. What is read from now on goes into another object.
-    fn take(&mut self) -> Option<Cut> {
-        let cut = self.pending.take()?;
-        self.planned_to.insert(cut.stream, cut.first_sequence + cut.count);
-        Some(Cut { end: self.consumed, ..cut })
-    }
-
-    /// Reads on. Gives a full object, and says whether everything durable was read.
-    fn read(&mut self) -> io::Result<(Option<Cut>, bool)> {
-        loop {
-            let Some(live) = self.live.from(self.reader_ordinal()) else { return Ok((None, true)) };
-            let ordinal = live.segment.header.ordinal;
-            // The one that was read to its end may have been removed since.
-            if self.reader.as_ref().is_none_or(|reader| reader.segment().header.ordinal != ordinal)
-            {
-                self.close_reader();
-                let window = std::mem::take(&mut self.window);
-                self.reader = Some(SegmentReader::new(live.segment.clone(), FIRST_GROUP, window));
-            }
-            let reader = self.reader.as_mut().expect("made above");
-            if reader.position().offset >= live.end {
-                if live.sealed_at.is_none() {
-                    return Ok((None, true));
-                }
-                self.next_ordinal = ordinal + 1;
-                self.close_reader();
-                continue;
-            }
-            reader.limit(live.end);
-            if self.pending.as_ref().is_some_and(|pending| pending.stream != live.stream) {
-                return Ok((self.take(), false));
-            }
-            let Found::Group(header) = reader.look()? else {
-                let what = format!("a durable group is not there, at {}", reader.position());
-                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-            };
-            let planned_to = self.planned_to.get(&header.stream).copied().unwrap_or(0);
-            let (places, payload) = reader.batches(&header)?;
-            let mut sequence = header.first_sequence;
-            let mut full = false;
-            for place in places {
-                let first_sequence = sequence;
-                sequence += u64::from(place.count);
-                if let Some(pending) = &self.pending {
-                    // This batch was gathered before, or is the first that does not fit.
-                    if first_sequence < pending.first_sequence + pending.count {
-                        continue;
-                    }
-                    full = pending.lines.len() + place.lines.len() > self.max_object_bytes;
-                    if full {
-                        break;
-                    }
-                }
-                if first_sequence < planned_to {
-                    continue;
-                }
-                let lines = &mut self.lines;
-                let pending = self.pending.get_or_insert_with(|| Cut {
-                    stream: header.stream,
-                    first_sequence,
-                    count: 0,
-                    time_ms: place.time_ms,
-                    lines: {
-                        // Of what is reserved, only what is written is ever touched; growing would
-                        // move it.
-                        lines.reserve(self.max_object_bytes);
-                        std::mem::take(lines)
-                    },
-                    since: Instant::now(),
-                    end: self.consumed,
-                });
-                pending.lines.extend_from_slice(&payload[place.lines]);
-                pending.count += u64::from(place.count);
-            }
-            if full {
-                return Ok((self.take(), false));
-            }
-            reader.step_over(&header);
-            self.consumed = reader.position();
-            if self
-                .pending
-                .as_ref()
-                .is_some_and(|pending| pending.lines.len() >= self.max_object_bytes)
-            {
-                return Ok((self.take(), false));
-            }
-        }
-    }
-
-    fn close_reader(&mut self) {
-        if let Some(reader) = self.reader.take() {
-            self.window = reader.into_window();
-        }
-    }
-
-    /// Takes back the memory of an object's lines. What one larger batch took is released.
-    fn give_back(&mut self, mut lines: Vec<u8>) {
-        if lines.capacity() <= 2 * self.max_object_bytes {
-            lines.clear();
-            self.lines = lines;
-        }
-    }
-
-    /// Releases the memory that it reads into.
-    fn trim(&mut self) {
-        (self.lines, self.window) = (Vec::new(), Window::default());
-        if let Some(reader) = &mut self.reader {
-            reader.trim();
-        }
-    }
-
-    fn reader_ordinal(&self) -> u32 {
-        self.reader.as_ref().map_or(self.next_ordinal, |reader| reader.segment().header.ordinal)
-    }
 }

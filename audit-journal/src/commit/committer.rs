@@ -1,0 +1,341 @@
+//! The thread that commits.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{self as threads, RecvTimeoutError, TryRecvError};
+use std::thread;
+
+use audit_core::{Durability, Place, Receipt, SinkError, SinkErrorKind};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Duration, Instant};
+
+use super::own_records::OwnRecords;
+use super::{PATIENCE, Queued, Reply, stopped};
+use crate::format::EncodedBatch;
+use crate::health::{HealthBoard, Trouble, Watch};
+use crate::segment::Segment;
+use crate::segment_writer::{CommitError, SegmentWriter};
+use crate::segments::Publisher;
+
+/// A group is closed when it has this many bytes: by then a sync costs little beside the write.
+const MAX_GROUP_BYTES: u64 = 4 << 20;
+
+/// How long the thread that commits stays awake after a group: a part of what the sync took, and
+/// nothing while nobody commits.
+const AWAKE: Duration = Duration::from_micros(50);
+
+/// The longest time that nothing is written after a write found no space. Each further one may use
+/// up a segment.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// The most bytes of a record of the host's own, with its header.
+const MAX_OWN_BYTES: u64 = 4 << 10;
+
+/// How often the clock is looked at, at least: it may be set, and a host may sleep.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// A caller, how many records its batch has, and what that had of the queue's room.
+type Waiter = (Reply, u32, OwnedSemaphorePermit);
+
+/// Batches that nobody can take back any more.
+pub(crate) struct Taken {
+    pub(crate) batches: Vec<EncodedBatch>,
+    /// In the order of the batches.
+    pub(crate) waiters: Vec<Waiter>,
+}
+
+impl Taken {
+    /// Takes the batches that were not taken back.
+    pub(crate) fn of(group: impl Iterator<Item = Queued>) -> Taken {
+        let (mut batches, mut waiters) = (Vec::new(), Vec::new());
+        for Queued { slot, reply, bytes: _ } in group {
+            let Some((encoded, room)) = slot.take() else { continue };
+            waiters.push((reply, encoded.batch().count(), room));
+            batches.push(encoded);
+        }
+        Taken { batches, waiters }
+    }
+}
+
+/// The thread that commits.
+pub(crate) struct Committer {
+    pub(crate) writer: SegmentWriter,
+    /// What the host writes about its stream, for a destination that vouches for streams.
+    pub(super) own: Option<OwnRecords>,
+    pub(crate) queued: threads::Receiver<Queued>,
+    pub(super) segments: threads::Receiver<Segment>,
+    /// A segment that is ready.
+    pub(crate) next: Option<Segment>,
+    pub(crate) publisher: Publisher,
+    pub(super) stopped: Arc<AtomicBool>,
+    pub(super) health: Arc<HealthBoard>,
+    /// The last write found no space.
+    pub(super) trouble: Option<Watch>,
+    /// Until when nothing is written, and how long that is, after a write that found no space.
+    pub(super) pause: Option<(Instant, Duration)>,
+    /// Whether a batch has waited for room, and none was committed since.
+    pub(super) starving: bool,
+}
+
+impl Committer {
+    pub(super) fn run(&mut self) {
+        let mut group = Vec::new();
+        // The first batch that did not fit into a group begins the next one.
+        let mut left: Option<Queued> = None;
+        loop {
+            self.change_stream_if_over();
+            self.write_what_is_due();
+            match left.take().map_or_else(|| self.receive(), |queued| Ok(Some(queued))) {
+                Ok(Some(first)) => group.push(first),
+                // Something of the host's own may be due.
+                Ok(None) => continue,
+                // The sink was closed, or dropped.
+                Err(_) => break,
+            }
+            let mut bytes = group[0].bytes;
+            while bytes < MAX_GROUP_BYTES {
+                match self.queued.try_recv() {
+                    Ok(next) if bytes + next.bytes > MAX_GROUP_BYTES => {
+                        left = Some(next);
+                        break;
+                    }
+                    Ok(next) => {
+                        bytes += next.bytes;
+                        group.push(next);
+                    }
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                }
+            }
+            // Before the batches are taken: while there is no space or no segment, their callers
+            // may still take them back.
+            while !group.is_empty() && self.is_pausing() {
+                thread::park_timeout(PATIENCE);
+                group.retain(|queued| !queued.reply.is_closed());
+            }
+            if self.must_open() {
+                self.wait_for_segment(&mut group, MAX_OWN_BYTES);
+                if !group.is_empty()
+                    && let Err(error) = self.open_stream(0)
+                {
+                    let Taken { batches: _, waiters } = Taken::of(group.drain(..));
+                    self.fail(error, waiters);
+                    continue;
+                }
+            }
+            self.wait_for_segment(&mut group, bytes);
+            self.commit(group.drain(..));
+        }
+        self.end_stream();
+    }
+
+    /// Nothing more will be committed: the delivery may write the stream's last record.
+    ///
+    /// If its end is not known, the next recovery finds that, and it is closed then.
+    pub(crate) fn end_stream(&mut self) {
+        if let Some(own) = self.own.as_ref().filter(|_| self.writer.is_certain()) {
+            own.end_stream();
+        }
+    }
+
+    /// Waits until there is a segment for so many bytes, or nobody waits any more.
+    fn wait_for_segment(&mut self, group: &mut Vec<Queued>, bytes: u64) {
+        while !group.is_empty() && self.next.is_none() && !self.writer.has_room(bytes) {
+            match self.segments.recv_timeout(PATIENCE) {
+                Ok(segment) => {
+                    self.starve(false);
+                    self.next = Some(segment);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.starve(true);
+                    group.retain(|queued| !queued.reply.is_closed());
+                }
+                Err(RecvTimeoutError::Disconnected) => group.clear(),
+            }
+        }
+    }
+
+    /// Whether the stream's first record is still to be written.
+    fn must_open(&self) -> bool {
+        self.own.is_some() && self.writer.next_sequence() == 0
+    }
+
+    fn is_pausing(&self) -> bool {
+        self.pause.is_some_and(|(until, _)| Instant::now() < until)
+    }
+
+    /// Waits for a batch: at first awake, since whoever was just told that a batch is durable often
+    /// has the next one, and waking a thread takes a good part of the time of a sync. `None` when
+    /// something else is due before one comes.
+    fn receive(&self) -> Result<Option<Queued>, threads::RecvError> {
+        let began = Instant::now();
+        loop {
+            match self.queued.try_recv() {
+                Ok(queued) => return Ok(Some(queued)),
+                Err(TryRecvError::Disconnected) => return Err(threads::RecvError),
+                Err(TryRecvError::Empty) if began.elapsed() < AWAKE => thread::yield_now(),
+                Err(TryRecvError::Empty) => break,
+            }
+        }
+        let Some(due) = self.due_in() else { return self.queued.recv().map(Some) };
+        match self.queued.recv_timeout(due) {
+            Ok(queued) => Ok(Some(queued)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(threads::RecvError),
+        }
+    }
+
+    /// How long until the host has something to write of its own. A stream that has no records
+    /// costs nothing.
+    fn due_in(&self) -> Option<Duration> {
+        let own = self.own.as_ref().filter(|_| self.writer.next_sequence() > 0)?;
+        // Not at once: what is due may have to wait for the disk.
+        Some(own.due_in().clamp(PATIENCE, MAX_WAIT))
+    }
+
+    /// Goes on with another stream when the current one is over.
+    ///
+    /// A crash before the first record of the new one: it has none, and the next recovery forgets
+    /// it.
+    pub(crate) fn change_stream_if_over(&mut self) {
+        let records = self.writer.next_sequence();
+        let Some(own) = &mut self.own else { return };
+        if records == 0 || !self.writer.is_certain() || !own.is_over(records) {
+            return;
+        }
+        if let Some(stream) = own.change_stream() {
+            self.writer.change_stream(stream);
+            self.publisher.change_stream(stream);
+        }
+    }
+
+    /// Writes the heartbeat that is due, if there is room for it now.
+    pub(crate) fn write_what_is_due(&mut self) {
+        let has_records = self.writer.next_sequence() > 0;
+        let Some(own) = self.own.as_mut().filter(|_| has_records) else { return };
+        if !own.due_in().is_zero() || self.is_pausing() {
+            return;
+        }
+        if self.next.is_none() && !self.writer.has_room(MAX_OWN_BYTES) {
+            self.next = self.segments.try_recv().ok();
+            if self.next.is_none() {
+                return;
+            }
+        }
+        let Some(own) = &mut self.own else { return };
+        let heartbeat = own.heartbeat();
+        if let Err(error) = self.write_own(heartbeat) {
+            self.fail(error, Vec::new());
+        }
+    }
+
+    /// Writes the stream's first record, if it has none yet.
+    fn open_stream(&mut self, count: u64) -> Result<(), CommitError> {
+        let Some(own) = &mut self.own else { return Ok(()) };
+        own.note_records();
+        let records = self.writer.next_sequence();
+        if records + count > own.max_records() {
+            return Err(CommitError::StreamFull);
+        }
+        if records > 0 {
+            return Ok(());
+        }
+        let opened = own.opened();
+        self.write_own(opened)
+    }
+
+    fn write_own(&mut self, record: EncodedBatch) -> Result<(), CommitError> {
+        let next = &mut self.next;
+        let committed = self.writer.commit(&[record], || next.take())?;
+        self.publisher.publish(&committed, 1);
+        if let Some(own) = &mut self.own {
+            own.committed();
+        }
+        Ok(())
+    }
+
+    fn starve(&mut self, starving: bool) {
+        if self.starving != starving {
+            self.starving = starving;
+            self.health.starving(starving);
+        }
+    }
+
+    fn commit(&mut self, group: impl Iterator<Item = Queued>) {
+        let taken = Taken::of(group);
+        if !taken.batches.is_empty() {
+            self.write(taken);
+        }
+    }
+
+    /// Writes batches and answers their callers. One that has gone changes nothing: its batch has
+    /// its numbers, and is delivered like the others.
+    pub(crate) fn write(&mut self, taken: Taken) {
+        let Taken { batches, waiters } = taken;
+        let count = batches.iter().map(|encoded| encoded.batch().count()).sum();
+        let opened = self.open_stream(u64::from(count));
+        let next = &mut self.next;
+        let began = Instant::now();
+        match opened.and_then(|()| self.writer.commit(&batches, || next.take())) {
+            Ok(committed) => {
+                let bytes = batches.iter().map(EncodedBatch::bytes).sum();
+                self.health.committed(began.elapsed(), batches.len(), bytes);
+                self.publisher.publish(&committed, count);
+                self.starve(false);
+                self.pause = None;
+                if let Some(trouble) = self.trouble.take() {
+                    trouble.over();
+                }
+                let mut first_sequence = committed.first_sequence;
+                for (reply, count, _room) in waiters {
+                    let place = Place { stream: self.publisher.stream(), first_sequence, count };
+                    first_sequence += u64::from(count);
+                    // A crash before this line: the record is durable and will be delivered, and
+                    // nobody was told.
+                    let _ = reply.send(Ok(Receipt {
+                        durability: Durability::Journaled,
+                        place: Some(place),
+                    }));
+                }
+            }
+            Err(error) => self.fail(error, waiters),
+        }
+    }
+
+    /// Answers the callers of a group that is not known to be durable.
+    fn fail(&mut self, error: CommitError, waiters: Vec<Waiter>) {
+        match error {
+            CommitError::Failed(error) => {
+                self.health.stop(Trouble::stopped(&error));
+                for (reply, ..) in waiters {
+                    let message =
+                        "the journal's disk failed while the audit batch was being written";
+                    let failed = SinkError::indeterminate(SinkErrorKind::Closed, message);
+                    let _ = reply.send(Err(failed.with_source(Arc::clone(&error))));
+                }
+            }
+            CommitError::NoSpace { error, sealed, next_sequence } => {
+                self.publisher.seal(&sealed, next_sequence);
+                let watch = self.trouble.get_or_insert_with(|| self.health.watch());
+                watch.report(Trouble::disk("an audit batch found no space", &error));
+                self.starve(true);
+                let pause = self.pause.map_or(PATIENCE, |(_, pause)| (2 * pause).min(MAX_PAUSE));
+                self.pause = Some((Instant::now() + pause, pause));
+                for (reply, ..) in waiters {
+                    let message = "no space on the journal's disk for the audit batch";
+                    let failed = SinkError::indeterminate(SinkErrorKind::Unavailable, message);
+                    let _ = reply.send(Err(failed.with_source(Arc::clone(&error))));
+                }
+            }
+            CommitError::Stopped(error) => {
+                for (reply, ..) in waiters {
+                    let _ = reply.send(Err(stopped().with_source(Arc::clone(&error))));
+                }
+            }
+            CommitError::NoSegment | CommitError::StreamFull => {
+                for (reply, ..) in waiters {
+                    let _ = reply.send(Err(stopped()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The thread that commits: it takes what is queued, makes it durable with one sync, and tells
+//! those who wait.
+//!
+//! There is no linger: while one group is being synced, the next one gathers in the queue.
+
+mod committer;
+pub(crate) mod own_records;
+mod preparer;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc as threads;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use audit_core::{Batch, Random, Receipt, SinkError, SinkErrorKind, UniqueId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+pub(crate) use self::committer::Committer;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use self::committer::Taken;
+use self::own_records::OwnRecords;
+pub(crate) use self::preparer::Preparer;
+use crate::delivery::Command;
+use crate::disk::Disk;
+use crate::format::{EncodedBatch, Position};
+use crate::health::HealthBoard;
+use crate::segment_writer::SegmentWriter;
+use crate::segments::{LiveSegments, Publisher};
+use crate::settings::JournalSettings;
+use crate::shared::panic::catch;
+use crate::shared::take_once::TakeOnce;
+
+/// How long the threads wait before they look again whether there is room.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The handle on the journal of an open sink.
+pub struct Journal {
+    queue: Mutex<Option<threads::Sender<Queued>>>,
+    /// One permit for each byte that may be queued.
+    room: Arc<Semaphore>,
+    stream: UniqueId,
+    durable: watch::Receiver<Position>,
+    delivery: mpsc::UnboundedSender<Command>,
+    /// Becomes true when everything is delivered and nothing more will come; closed before that if
+    /// the task panicked.
+    ended: watch::Receiver<bool>,
+    /// Closed when the threads have ended and released the directory.
+    threads: watch::Receiver<()>,
+    live: Arc<LiveSegments>,
+    health: Arc<HealthBoard>,
+    bounds: Bounds,
+    journal: JournalSettings,
+}
+
+/// What a caller of `persist` may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// How many bytes of lines may be queued.
+    pub max_pending_bytes: usize,
+    /// How long `persist` waits until its batch is certain.
+    pub persist_timeout: Duration,
+}
+
+type Reply = oneshot::Sender<Result<Receipt, SinkError>>;
+
+/// A batch in the queue.
+pub(crate) struct Queued {
+    /// The thread takes the batch, or the caller who gives up.
+    slot: Arc<TakeOnce<(EncodedBatch, OwnedSemaphorePermit)>>,
+    reply: Reply,
+    bytes: u64,
+}
+
+/// What the threads of a journal are made of.
+pub(crate) struct Parts {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) writer: SegmentWriter,
+    /// For a destination that vouches for streams.
+    pub(crate) own: Option<OwnRecords>,
+    pub(crate) live: Arc<LiveSegments>,
+    pub(crate) next_ordinal: u32,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) stream: UniqueId,
+    pub(crate) durable: watch::Sender<Position>,
+    pub(crate) delivery: mpsc::UnboundedSender<Command>,
+    pub(crate) ended: watch::Receiver<bool>,
+    pub(crate) health: Arc<HealthBoard>,
+    pub(crate) bounds: Bounds,
+    pub(crate) journal: JournalSettings,
+}
+
+impl Journal {
+    /// Starts the thread that commits and the one that prepares segments for it.
+    pub(crate) fn start(parts: Parts) -> std::io::Result<Journal> {
+        let (handle, mut committer, mut preparer, running) = Journal::connect(parts);
+        let must_end = handle.health.must_end("the thread that commits audit logs");
+        let also_running = running.clone();
+        thread::Builder::new().name("audit-prepare".to_owned()).spawn(move || {
+            let _running = running;
+            // What it makes is a file that nobody has written to, and is made anew.
+            while let Err(panicked) = catch(|| preparer.run()) {
+                preparer.panicked(&panicked);
+            }
+        })?;
+        thread::Builder::new().name("audit-commit".to_owned()).spawn(move || {
+            let _running = also_running;
+            match catch(|| committer.run()) {
+                Ok(()) => must_end.ended(),
+                // What was being committed may be durable or not, and what the committer knows of
+                // its segment may be wrong: as after a sync that failed, only a recovery can tell.
+                Err(panicked) => must_end.panicked(&panicked),
+            }
+            committer.stopped.store(true, Ordering::Release);
+        })?;
+        Ok(handle)
+    }
+
+    /// What the threads do, without the threads.
+    pub(crate) fn connect(parts: Parts) -> (Journal, Committer, Preparer, watch::Sender<()>) {
+        let Parts {
+            disk,
+            writer,
+            own,
+            live,
+            next_ordinal,
+            random,
+            stream,
+            durable,
+            delivery,
+            ended,
+            health,
+            bounds,
+            journal,
+        } = parts;
+        let (queue, queued) = threads::channel();
+        // Without a buffer: the one segment that is ready waits with whoever made it.
+        let (ready, segments) = threads::sync_channel(0);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let room = Arc::new(Semaphore::new(bounds.max_pending_bytes));
+        let receiver = durable.subscribe();
+        let preparer = Preparer {
+            next_ordinal,
+            made: None,
+            trouble: None,
+            disk,
+            live: Arc::clone(&live),
+            random,
+            ready,
+            stopped: Arc::clone(&stopped),
+            health: Arc::clone(&health),
+            segment_bytes: journal.segment_bytes,
+            max_bytes: journal.max_bytes,
+        };
+        let committer = Committer {
+            writer,
+            own,
+            queued,
+            segments,
+            next: None,
+            publisher: Publisher::new(Arc::clone(&live), stream, durable),
+            stopped,
+            health: Arc::clone(&health),
+            trouble: None,
+            pause: None,
+            starving: false,
+        };
+        let (running, threads) = watch::channel(());
+        let handle = Journal {
+            queue: Mutex::new(Some(queue)),
+            room,
+            stream,
+            durable: receiver,
+            delivery,
+            ended,
+            threads,
+            live,
+            health,
+            bounds,
+            journal,
+        };
+        (handle, committer, preparer, running)
+    }
+
+    /// How many bytes of lines are queued.
+    pub fn pending_bytes(&self) -> u64 {
+        (self.bounds.max_pending_bytes - self.room.available_permits()) as u64
+    }
+
+    /// See [`AuditSink::persist`](audit_core::AuditSink::persist).
+    pub async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
+        let deadline = Instant::now() + self.bounds.persist_timeout;
+        let permits =
+            u32::try_from(batch.lines().len()).expect("a batch has at most MAX_BATCH_BYTES");
+        let room =
+            match timeout_at(deadline, Arc::clone(&self.room).acquire_many_owned(permits)).await {
+                Ok(Ok(room)) => room,
+                Ok(Err(_closed)) => return Err(SinkError::closed()),
+                Err(_elapsed) => return Err(self.no_room()),
+            };
+        // Nothing would deliver it before the next opening, and nobody would hear of it.
+        if self.delivery.is_closed() {
+            return Err(self.stopped());
+        }
+        let encoded = EncodedBatch::new(batch);
+        let bytes = encoded.bytes();
+        let slot = Arc::new(TakeOnce::new((encoded, room)));
+        let (reply, outcome) = oneshot::channel();
+        let queued = Queued { slot: Arc::clone(&slot), reply, bytes };
+        let sent = match &*self.queue.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(queue) => queue.send(queued).is_ok(),
+            None => return Err(SinkError::closed()),
+        };
+        if !sent {
+            return Err(self.stopped());
+        }
+        match timeout_at(deadline, outcome).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_gone)) => Err(match slot.take() {
+                Some(_) => self.stopped(),
+                None => SinkError::indeterminate(
+                    SinkErrorKind::Closed,
+                    "the journal stopped while the audit batch was being written: restart the process",
+                ),
+            }),
+            Err(_elapsed) => Err(match slot.take() {
+                Some(_) => self.no_room(),
+                None => SinkError::indeterminate(
+                    SinkErrorKind::Unavailable,
+                    format!(
+                        "the journal's disk did not answer within {} ms",
+                        self.bounds.persist_timeout.as_millis()
+                    ),
+                ),
+            }),
+        }
+    }
+
+    /// The batch was not written, since there was no room for it in time.
+    fn no_room(&self) -> SinkError {
+        let (bytes, max_bytes) = (self.live.bytes(), self.journal.max_bytes);
+        let why = match self.health.hindrance() {
+            Some(refusal) => refusal.to_string(),
+            None => "the disk is slow".to_owned(),
+        };
+        let message = format!(
+            "no room in the journal within {} ms: it has {bytes} of {max_bytes} bytes; {why}",
+            self.bounds.persist_timeout.as_millis()
+        );
+        SinkError::not_persisted(SinkErrorKind::Unavailable, message)
+    }
+
+    /// See [`AuditSink::flush`](audit_core::AuditSink::flush).
+    pub async fn flush(&self) -> Result<(), SinkError> {
+        let durable = *self.durable.borrow();
+        let (reply, flushed) = oneshot::channel();
+        // Without a task there is nothing to wait for but its end.
+        let _ = self.delivery.send(Command::Flush(durable, reply));
+        match flushed.await {
+            Ok(()) => Ok(()),
+            Err(_) => self.end().await,
+        }
+    }
+
+    /// See [`AuditSink::close`](audit_core::AuditSink::close).
+    pub async fn close(&self) -> Result<(), SinkError> {
+        self.room.close();
+        // The thread commits what is queued, and ends.
+        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let _ = self.delivery.send(Command::Hurry);
+        let delivered = self.end().await;
+        // One of them may be preparing a segment. Whoever opens the journal next must not find it
+        // in use.
+        let _ended = self.threads.clone().changed().await;
+        delivered
+    }
+
+    async fn end(&self) -> Result<(), SinkError> {
+        let mut ended = self.ended.clone();
+        ended.wait_for(|ended| *ended).await.map(drop).map_err(|_gone| self.stopped())
+    }
+
+    /// Nothing more is taken before the process is restarted.
+    fn stopped(&self) -> SinkError {
+        let why = self.health.when_stopped().borrow().clone();
+        match why {
+            Some(why) => SinkError::not_persisted(SinkErrorKind::Closed, why),
+            None => stopped(),
+        }
+    }
+}
+
+/// The threads are gone, or will not write any more.
+fn stopped() -> SinkError {
+    let message = "the journal has stopped: restart the process";
+    SinkError::not_persisted(SinkErrorKind::Closed, message)
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal")
+            .field("stream", &self.stream)
+            .field("journal", &self.journal)
+            .field("health", &self.health.health(self.pending_bytes()))
+            .finish_non_exhaustive()
+    }
+}

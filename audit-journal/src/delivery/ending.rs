@@ -1,0 +1,62 @@
+//! The end of streams that the destination vouches for: what is missing in them is said, and that
+//! nothing follows; then their secret is destroyed.
+//!
+//! It is the delivery that writes this, in the name of a host that may be gone: nobody commits to
+//! such a stream any more, and its numbers go on behind its last record.
+
+use audit_core::UniqueId;
+
+use super::{Failed, JournalDelivery};
+use crate::destination::Plan;
+use crate::plan::Role;
+use crate::secret::destroy_secret;
+use crate::vouching::LastRecord;
+
+impl JournalDelivery {
+    /// Takes the next step with each stream that gets no more records and is delivered.
+    ///
+    /// One record of a stream is under way at a time, so that the last one says what became of all
+    /// before it. A crash between any two steps: the next process goes on from what is durable. A
+    /// record whose plan was durable is sent, and its role is known from its file.
+    pub(super) async fn end_streams(&mut self) -> Result<(), Failed> {
+        for stream in self.streams.ending() {
+            if !self.is_delivered(stream) {
+                continue;
+            }
+            let progress = self.progress(stream);
+            let aside = match &progress.chain {
+                Some(chain) if !chain.is_closed && progress.next > 0 => chain.asides.front(),
+                // The last record is delivered, or there never was a first.
+                Some(_) | None => {
+                    let destroyed = self.on_disk(move |disk| destroy_secret(disk, stream)).await;
+                    destroyed
+                        .map_err(|error| ("the secret of a stream cannot be removed", error))?;
+                    self.streams.ended(stream, &progress);
+                    continue;
+                }
+            };
+            if !self.has_slot() {
+                continue;
+            }
+            let (role, record) = match aside {
+                Some(records) => (Role::Void, LastRecord::Void(records.clone())),
+                None => (Role::Closed, LastRecord::Closed),
+            };
+            let time_ms = self.clock.now_ms();
+            let line = self.destination.last_record(time_ms, &record) + "\n";
+            let encoding = self.destination.system_encoding();
+            let first_sequence = progress.next;
+            let plan = Plan { stream, first_sequence, count: 1, time_ms, encoding };
+            self.encode_lines(plan, role, line.into_bytes(), self.delivered_to).await;
+            self.cutter().planned(&plan);
+        }
+        Ok(())
+    }
+
+    /// Whether every record of the stream is at the destination or set aside, and that is noted.
+    fn is_delivered(&self, stream: UniqueId) -> bool {
+        let next = self.progress(stream).next;
+        let is_noted = self.cutter().planned_to(stream) <= next;
+        is_noted && self.live.end_of(stream).is_none_or(|end| end <= next)
+    }
+}

@@ -1,0 +1,258 @@
+//! Objects on their way: from the cut to the certain outcome.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use audit_core::UniqueId;
+use tokio::task::{Id, JoinError};
+use tokio::time::Instant;
+
+use super::cutter::Cut;
+use super::{Failed, JournalDelivery, Planned, State, Unplanned, lock};
+use crate::destination::{Delivery, Encoded, Plan};
+use crate::format::Position;
+use crate::health::Trouble;
+use crate::plan::{Role, read_object, set_aside, write_object};
+use crate::progress::{Progress, write_progress};
+use crate::shared::executor::execute;
+use crate::shared::panic::Panicked;
+use crate::vouching::Link;
+
+impl JournalDelivery {
+    /// Reads on until an object is full or nothing more is durable.
+    pub(super) async fn read(&mut self) {
+        let durable = *self.durable.borrow_and_update();
+        let cutter = Arc::clone(&self.cutter);
+        let read = execute(&*self.executor, move || lock(&cutter).read()).await;
+        match read {
+            Ok((full, caught_up)) => {
+                if caught_up {
+                    let mut cutter = self.cutter();
+                    // Some of it may have been delivered and removed before it was read.
+                    cutter.consumed = cutter.consumed.max(durable);
+                }
+                self.more = !caught_up;
+                if let Some(refused) = self.refused.take() {
+                    refused.watch.over();
+                }
+                if let Some(cut) = full {
+                    self.encode(cut).await;
+                }
+            }
+            Err(error) => self.refuse(("the journal cannot be read", error), true),
+        }
+    }
+
+    /// Encodes an object. It is sent once its plan is durable.
+    pub(super) async fn encode(&mut self, cut: Cut) {
+        let Cut { stream, first_sequence, count, time_ms, is_system, lines, since: _, end } = cut;
+        let encoding = match is_system {
+            true => self.destination.system_encoding(),
+            false => self.destination.encoding(),
+        };
+        let plan = Plan { stream, first_sequence, count, time_ms, encoding };
+        let lines = self.encode_lines(plan, Role::Records, lines, end).await;
+        self.cutter().give_back(lines);
+    }
+
+    /// Encodes these lines, bound to the object before them. Gives their memory back.
+    pub(super) async fn encode_lines(
+        &mut self,
+        plan: Plan,
+        role: Role,
+        lines: Vec<u8>,
+        end: Position,
+    ) -> Vec<u8> {
+        let link = self.link(plan.stream);
+        let (destination, pool) = (Arc::clone(&self.destination), self.pool.clone());
+        let (object, lines) = execute(&*self.executor, move || {
+            let object = destination.encode(&plan, link.as_ref(), &lines, &pool);
+            (object, lines)
+        })
+        .await;
+        self.unplanned = Some(Unplanned { plan, role, object, end });
+        lines
+    }
+
+    /// Where the next object of a stream stands, if the stream is vouched for.
+    fn link(&self, stream: UniqueId) -> Option<Link> {
+        let secret = self.streams.secret(stream)?;
+        let progress = self.progress(stream);
+        let stable = progress.stable();
+        let mut planned = self.planned.iter().rev();
+        let before = match planned.find(|planned| planned.plan.stream == stream) {
+            Some(last) => last.after.clone()?,
+            None => progress.chain?.state,
+        };
+        Some(Link { secret, before, stable })
+    }
+
+    /// How far a stream is delivered.
+    pub(super) fn progress(&self, stream: UniqueId) -> Progress {
+        let is_vouched_for = || self.streams.secret(stream).is_some();
+        let known = self.delivered.get(&stream).cloned();
+        known.unwrap_or_else(|| Progress::begin(is_vouched_for()))
+    }
+
+    /// Makes the plan of the next object durable, and only then sends it.
+    pub(super) async fn write_plan(&mut self) -> Result<(), Failed> {
+        let Some(Unplanned { plan, role, object, end: _ }) = &self.unplanned else {
+            return Ok(());
+        };
+        let (plan, role, written) = (*plan, *role, object.clone());
+        let written = self.on_disk(move |disk| write_object(disk, &plan, role, &written)).await;
+        written.map_err(|error| ("the plan of an object cannot be written", error))?;
+        if let Some(Unplanned { plan, role, object, end }) = self.unplanned.take() {
+            let bytes = object.bytes();
+            let after = object.seal.as_ref().map(|seal| seal.after.clone());
+            let request = self.send(plan, object);
+            let state = State::UnderWay { bytes, request };
+            self.planned.push_back(Planned { plan, role, after, end, state });
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, plan: Plan, object: Encoded) -> Id {
+        let destination = Arc::clone(&self.destination);
+        let request =
+            self.requests.spawn(async move { (plan, destination.send(&plan, object).await) });
+        let id = request.id();
+        self.executor.began(&plan, request);
+        id
+    }
+
+    /// Sends what is in its file alone, byte by byte as it was planned.
+    pub(super) async fn send_waiting(&mut self) -> Result<(), Failed> {
+        if self.resend_at > Instant::now() {
+            return Ok(());
+        }
+        let mut refused = Ok(());
+        for n in 0..self.planned.len() {
+            let Planned { plan, state, .. } = self.planned[n];
+            if state != State::Waiting {
+                continue;
+            }
+            if self.requests.len() >= self.allowed || !self.has_memory() {
+                break;
+            }
+            let pool = self.pool.clone();
+            let read = self.on_disk(move |disk| {
+                let object = read_object(disk, &plan.file_name(), &pool)?;
+                object.map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))
+            });
+            match read.await {
+                Ok((_, _, object)) => {
+                    let bytes = object.bytes();
+                    let request = self.send(plan, object);
+                    self.planned[n].state = State::UnderWay { bytes, request };
+                }
+                // Later ones may be read.
+                Err(error) => refused = Err(("the file of an object cannot be read", error)),
+            }
+        }
+        refused
+    }
+
+    /// A request panicked outside of what it asks the destination, or was dropped: what became of its
+    /// object is unknown, and it is sent again from its file.
+    pub(super) fn vanished(&mut self, error: JoinError) {
+        let request = error.id();
+        let trouble = match error.try_into_panic() {
+            Ok(panic) => Trouble::panicked("the delivery of an object", &Panicked::of(&*panic)),
+            Err(_cancelled) => {
+                Trouble::Panicked("the delivery of an object ended without an outcome".to_owned())
+            }
+        };
+        self.resend_at = Instant::now() + self.broke(trouble);
+        let is_its = |planned: &&mut Planned| matches!(planned.state, State::UnderWay { request: id, .. } if id == request);
+        if let Some(planned) = self.planned.iter_mut().find(is_its) {
+            planned.state = State::Waiting;
+        }
+    }
+
+    /// Takes note of an object whose outcome is certain.
+    pub(super) fn arrived(&mut self, plan: &Plan, delivery: Delivery) {
+        self.mended();
+        let trouble = self.health.delivery_in_trouble();
+        self.allowed = if trouble { 1 } else { (self.allowed + 1).min(self.journal.max_in_flight) };
+        if let Some(planned) = self.planned.iter_mut().find(|planned| planned.plan == *plan) {
+            planned.state = match delivery {
+                Delivery::Delivered => State::Done { is_aside: false },
+                Delivery::Conflict => State::Conflict,
+            };
+        }
+    }
+
+    /// Keeps objects that met a conflict for an operator: the records are in the file, and those
+    /// after them go on.
+    pub(super) async fn keep_conflicts(&mut self) -> Result<(), Failed> {
+        for n in 0..self.planned.len() {
+            let Planned { plan, state, .. } = self.planned[n];
+            if state == State::Conflict {
+                let kept = self.on_disk(move |disk| set_aside(disk, &plan)).await;
+                kept.map_err(|error| ("an object that met a conflict cannot be set aside", error))?;
+                self.planned[n].state = State::Done { is_aside: true };
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes how far the streams are delivered now, and removes what was planned for that.
+    pub(super) async fn advance(&mut self) -> Result<(), Failed> {
+        let is_done = |planned: &&Planned| matches!(planned.state, State::Done { .. });
+        let done = self.planned.iter().take_while(is_done).count();
+        if done == 0 {
+            return Ok(());
+        }
+        let mut streams: BTreeMap<UniqueId, Progress> = BTreeMap::new();
+        for planned in self.planned.range(..done) {
+            let stream = planned.plan.stream;
+            planned.note(streams.entry(stream).or_insert_with(|| self.progress(stream)));
+            if planned.state == (State::Done { is_aside: true }) {
+                self.streams.retire(stream);
+            }
+        }
+        let noted = streams.clone();
+        let written = self.on_disk(move |disk| {
+            noted.iter().try_for_each(|(stream, progress)| write_progress(disk, *stream, progress))
+        });
+        written.await.map_err(|error| ("the progress of delivery cannot be written", error))?;
+        self.delivered.extend(streams);
+        let done: Vec<_> = self.planned.drain(..done).collect();
+        self.delivered_to = done.iter().map(|done| done.end).fold(self.delivered_to, Position::max);
+        // What a crash or an error leaves of them, the next opening removes.
+        let disk = Arc::clone(&self.disk);
+        execute(&*self.executor, move || {
+            for done in done {
+                let _ = disk.remove(&done.plan.file_name());
+            }
+        })
+        .await;
+        if self.is_pressed() {
+            self.clean_at = Instant::now();
+        }
+        Ok(())
+    }
+}
+
+impl Planned {
+    /// Notes that the object is at its destination, or set aside.
+    fn note(&self, progress: &mut Progress) {
+        let Planned { plan, role, after, end: _, state } = self;
+        progress.next = plan.next_sequence();
+        let Some(chain) = &mut progress.chain else { return };
+        if let Some(after) = after {
+            chain.state = after.clone();
+        }
+        match (state, role) {
+            (State::Done { is_aside: true }, _) => {
+                chain.set_aside(plan.first_sequence..plan.next_sequence());
+            }
+            // One is under way at a time, and says it of the first.
+            (_, Role::Void) => drop(chain.asides.pop_front()),
+            (_, Role::Closed) => chain.is_closed = true,
+            (_, Role::Records) => {}
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! How far a stream is delivered, as its `delivered` file says.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+
+use audit_core::UniqueId;
+use bytes::Bytes;
+
+use crate::disk::{Disk, read_whole, remove_if_there, write_durably};
+use crate::format::{Fields, seal};
+
+/// How far a stream is delivered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// The first undelivered record: those below it are at the destination, or were set aside.
+    pub(crate) next: u64,
+    /// Of a stream that the destination vouches for.
+    pub(crate) chain: Option<ChainProgress>,
+}
+
+/// What a destination needs in order to vouch for what follows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ChainProgress {
+    /// The destination's state of the stream at `next`.
+    pub(crate) state: Bytes,
+    /// Records that were set aside, as long as no record of the stream says so. In order.
+    pub(crate) asides: VecDeque<Range<u64>>,
+    /// The stream's last record is delivered.
+    pub(crate) is_closed: bool,
+    /// A later stream names this one, or was about to when its process ended. It is noted before:
+    /// two that name it would look like two copies of one journal.
+    pub(crate) is_told: bool,
+}
+
+impl Progress {
+    /// Of a stream that begins.
+    pub(crate) fn begin(is_vouched_for: bool) -> Progress {
+        Progress { next: 0, chain: is_vouched_for.then(ChainProgress::default) }
+    }
+
+    /// All records below this number are at the destination, or said not to be.
+    pub(crate) fn stable(&self) -> u64 {
+        let asides = self.chain.iter().flat_map(|chain| chain.asides.front());
+        asides.map(|aside| aside.start).fold(self.next, u64::min)
+    }
+}
+
+impl ChainProgress {
+    /// Adds records that were set aside, behind those that are known.
+    pub(crate) fn set_aside(&mut self, records: Range<u64>) {
+        match self.asides.back_mut().filter(|last| last.end == records.start) {
+            Some(last) => last.end = records.end,
+            None => self.asides.push_back(records),
+        }
+    }
+}
+
+fn file_name(stream: UniqueId) -> String {
+    format!("{stream}.delivered")
+}
+
+/// The stream whose progress stands in the file of this name, if any does.
+pub(crate) fn stream_of(name: &str) -> Option<UniqueId> {
+    name.strip_suffix(".delivered")?.parse().ok()
+}
+
+/// Says, durably, how far a stream is delivered.
+///
+/// A crash before that: the object is at the destination and nobody here knows. It is sent again,
+/// and found there.
+pub(crate) fn write_progress(
+    disk: &dyn Disk,
+    stream: UniqueId,
+    progress: &Progress,
+) -> io::Result<()> {
+    write_durably(disk, &file_name(stream), [&encode(progress)[..]])
+}
+
+/// Forgets a stream of which no segment is left here.
+pub(crate) fn remove_progress(disk: &dyn Disk, stream: UniqueId) -> io::Result<()> {
+    remove_if_there(disk, &file_name(stream))
+}
+
+/// Reads a file. `None` if it does not match its checksum.
+pub(crate) fn read_progress(disk: &dyn Disk, name: &str) -> io::Result<Option<Progress>> {
+    Ok(decode(&read_whole(disk, name)?))
+}
+
+/// A stream that nobody vouches for has the version that it always had.
+fn encode(progress: &Progress) -> Vec<u8> {
+    let Progress { next, chain } = progress;
+    let mut text = match chain {
+        None => format!("audit delivered 1 next {next:016x} "),
+        Some(ChainProgress { state, asides, is_closed, is_told }) => {
+            let asides: String = asides
+                .iter()
+                .map(|aside| format!("{:016x}-{:016x} ", aside.start, aside.end))
+                .collect();
+            let (closed, told) = (u8::from(*is_closed), u8::from(*is_told));
+            format!(
+                "audit delivered 2 next {next:016x} closed {closed} told {told} aside {:08x} \
+                 {asides}state {:08x} {} ",
+                asides.len() / ASIDE_BYTES,
+                state.len(),
+                hex(state)
+            )
+        }
+    }
+    .into_bytes();
+    seal(&mut text, 0);
+    text
+}
+
+/// Two numbers, and what separates them.
+const ASIDE_BYTES: usize = 34;
+
+fn decode(file: &[u8]) -> Option<Progress> {
+    let mut fields = Fields::of(file, 0)?;
+    fields.literal("audit delivered ")?;
+    let version = fields.text(1)?;
+    fields.literal(" next ")?;
+    let next = fields.hex64()?;
+    if version == "1" {
+        return Some(Progress { next, chain: None });
+    }
+    if version != "2" {
+        return None;
+    }
+    fields.literal(" closed ")?;
+    let is_closed = flag(&mut fields)?;
+    fields.literal(" told ")?;
+    let is_told = flag(&mut fields)?;
+    fields.literal(" aside ")?;
+    let count = fields.hex32()?;
+    fields.literal(" ")?;
+    let mut asides = VecDeque::new();
+    for _ in 0..count {
+        let start = fields.hex64()?;
+        fields.literal("-")?;
+        let end = fields.hex64()?;
+        fields.literal(" ")?;
+        let is_in_order = asides.back().is_none_or(|last: &Range<u64>| last.end < start);
+        if start >= end || end > next || !is_in_order {
+            return None;
+        }
+        asides.push_back(start..end);
+    }
+    fields.literal("state ")?;
+    let bytes = fields.hex32()?;
+    fields.literal(" ")?;
+    let state = (0..bytes).map(|_| u8::try_from(fields.hex(2)?).ok());
+    let state: Bytes = state.collect::<Option<Vec<u8>>>()?.into();
+    Some(Progress { next, chain: Some(ChainProgress { state, asides, is_closed, is_told }) })
+}
+
+fn flag(fields: &mut Fields<'_>) -> Option<bool> {
+    match fields.text(1)? {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_stream_without_evidence_keeps_version_1() {
+        let file = encode(&Progress { next: 0x1234, chain: None });
+        assert!(file.starts_with(b"audit delivered 1 next 0000000000001234 "));
+        assert_eq!(decode(&file), Some(Progress { next: 0x1234, chain: None }));
+    }
+
+    #[test]
+    fn asides_that_touch_are_one_and_hold_back_what_is_stable() {
+        let mut chain = ChainProgress::default();
+        for records in [3..5, 5..6, 9..10] {
+            chain.set_aside(records);
+        }
+        assert_eq!(chain.asides, [3..6, 9..10]);
+        let mut progress = Progress { next: 20, chain: Some(chain) };
+        assert_eq!(progress.stable(), 3);
+        if let Some(chain) = &mut progress.chain {
+            chain.asides.clear();
+        }
+        assert_eq!(progress.stable(), 20);
+    }
+
+    proptest! {
+        #[test]
+        fn progress_is_read_as_written_or_not_at_all(
+            state: Vec<u8>, gaps in prop::collection::vec((1u64..9, 1u64..9), 0..5),
+            is_closed: bool, is_told: bool, bit: prop::sample::Index,
+        ) {
+            let mut chain = ChainProgress { state: state.into(), is_closed, is_told, ..Default::default() };
+            let mut next = 0;
+            for (gap, length) in gaps {
+                chain.set_aside(next + gap..next + gap + length);
+                next += gap + length;
+            }
+            let progress = Progress { next, chain: Some(chain) };
+            let mut file = encode(&progress);
+            prop_assert_eq!(decode(&file), Some(progress));
+            let bit = bit.index(file.len() * 8);
+            file[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(decode(&file), None);
+            prop_assert_eq!(decode(&file[..bit / 8]), None);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The secret of a stream that the destination vouches for, in a file for its owner alone.
+//!
+//! It is there from before the stream's first record until its last one is delivered, so that
+//! whoever delivers the journal in the host's place can vouch for what is left. After that nobody
+//! can sign anything in the stream's name.
+
+use std::io;
+
+use audit_core::UniqueId;
+
+use crate::destination::StreamSecret;
+use crate::disk::{Disk, read_whole, remove_if_there, write_durably};
+use crate::format::{Fields, seal};
+
+/// The name of its file.
+pub(crate) fn file_name(stream: UniqueId) -> String {
+    format!("{stream}.secret")
+}
+
+/// The stream whose secret stands in the file of this name, if one does.
+pub(crate) fn stream_of(name: &str) -> Option<UniqueId> {
+    name.strip_suffix(".secret")?.parse().ok()
+}
+
+/// Makes the secret durable.
+pub(crate) fn write_secret(
+    disk: &dyn Disk,
+    stream: UniqueId,
+    secret: &StreamSecret,
+) -> io::Result<()> {
+    let text = secret.as_str();
+    let mut file = format!("audit secret 1 bytes {:08x} {text} ", text.len()).into_bytes();
+    seal(&mut file, 0);
+    write_durably(disk, &file_name(stream), [&file[..]])
+}
+
+/// Reads a secret. `None` if the file does not match its checksum.
+pub(crate) fn read_secret(disk: &dyn Disk, name: &str) -> io::Result<Option<StreamSecret>> {
+    let file = read_whole(disk, name)?;
+    let text = Fields::of(&file, 0).and_then(|mut fields| {
+        fields.literal("audit secret 1 bytes ")?;
+        let bytes = fields.hex32()?;
+        fields.literal(" ")?;
+        fields.text(usize::try_from(bytes).ok()?)
+    });
+    Ok(text.map(StreamSecret::new))
+}
+
+/// Removes the secret, durably.
+///
+/// A crash before that: the next recovery removes it.
+pub(crate) fn destroy_secret(disk: &dyn Disk, stream: UniqueId) -> io::Result<()> {
+    remove_if_there(disk, &file_name(stream))?;
+    disk.sync_directory()
+}

@@ -1,0 +1,192 @@
+//! How the simulation's own destination vouches for streams: each object says what stood before it,
+//! as a hash over all of that. And an auditor, who reads what stands in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use audit_core::UniqueId;
+
+use super::bucket::Stored;
+use super::destination::hex;
+use crate::{LastRecord, Link, NewStream, Seal, StreamEnd, StreamSecret, SystemRecords};
+
+/// The name of the metadata.
+pub(super) const ATTRIBUTE: &str = "seal";
+
+/// What every record of the host's own begins with.
+pub const OWN: &str = "{\"$audit\":";
+
+/// For a simulation that runs for minutes.
+const HEARTBEAT_MS: i64 = 20_000;
+const MAX_STREAM_MS: i64 = 200_000;
+const MAX_RECORDS: u64 = 1_000;
+
+pub(super) fn secret(stream: UniqueId) -> StreamSecret {
+    StreamSecret::new(format!("secret of {stream}"))
+}
+
+pub(super) fn begin(stream: UniqueId) -> NewStream {
+    let records = Box::new(Records { opened_ms: 0, due_ms: 0 });
+    NewStream { secret: secret(stream), records }
+}
+
+/// Binds an object to those before it. With another `nonce` it is another object.
+pub(super) fn seal(link: &Link, stable: u64, lines: &[u8], nonce: u64) -> Seal {
+    let before = String::from_utf8(link.before.to_vec()).unwrap();
+    let after = after(&before, stable, nonce, lines);
+    let metadata = format!("{before} {after} {stable} {nonce}").into();
+    Seal { before: link.before.clone(), after: after.into(), metadata }
+}
+
+fn after(before: &str, stable: u64, nonce: u64, lines: &[u8]) -> String {
+    hex(&[format!("{before} {stable} {nonce} ").as_bytes(), lines].concat())
+}
+
+#[derive(Debug)]
+struct Records {
+    opened_ms: i64,
+    due_ms: i64,
+}
+
+fn previous(previous: Option<&StreamEnd>) -> String {
+    previous.map_or_else(String::new, |StreamEnd { stream, size, state }| {
+        format!("{stream} {size} {}", std::str::from_utf8(state).unwrap())
+    })
+}
+
+impl SystemRecords for Records {
+    fn opened(&mut self, now_ms: i64, before: Option<&StreamEnd>) -> String {
+        (self.opened_ms, self.due_ms) = (now_ms, now_ms + HEARTBEAT_MS);
+        format!("{OWN}\"opened\",\"previous\":\"{}\"}}", previous(before))
+    }
+
+    fn note_records(&mut self, _: i64) {}
+
+    fn due_in_ms(&self, now_ms: i64) -> u64 {
+        u64::try_from(self.due_ms - now_ms).unwrap_or(0)
+    }
+
+    fn heartbeat(&mut self, now_ms: i64, before: Option<&StreamEnd>) -> String {
+        self.due_ms = now_ms + HEARTBEAT_MS;
+        format!("{OWN}\"lives\",\"previous\":\"{}\"}}", previous(before))
+    }
+
+    fn is_over(&self, now_ms: i64, records: u64) -> bool {
+        records > 0 && now_ms - self.opened_ms > MAX_STREAM_MS
+    }
+
+    fn max_records(&self) -> u64 {
+        MAX_RECORDS
+    }
+}
+
+pub(super) fn last_record(record: &LastRecord) -> String {
+    match record {
+        LastRecord::Void(Range { start, end }) => format!("{OWN}\"void\",\"of\":[{start},{end}]}}"),
+        LastRecord::Closed => format!("{OWN}\"closed\"}}"),
+    }
+}
+
+/// What an auditor reads of one stream.
+#[derive(Default)]
+struct Audit {
+    next: u64,
+    state: String,
+    stable: u64,
+    gaps: Vec<Range<u64>>,
+    voids: Vec<Range<u64>>,
+    is_closed: bool,
+    previous: Vec<String>,
+}
+
+/// Reads objects that nobody else wrote.
+pub(super) fn verify(objects: &BTreeMap<String, Stored>, is_whole: bool) -> Result<(), String> {
+    let mut streams: BTreeMap<&str, Vec<(u64, &Stored)>> = BTreeMap::new();
+    for (key, stored) in objects {
+        let (name, _) = key.split_once('.').ok_or(key.as_str())?;
+        let (stream, first) = name.split_once('-').ok_or(key.as_str())?;
+        if stored.attributes.contains_key(ATTRIBUTE) {
+            let first = first.parse().map_err(|_| key.clone())?;
+            streams.entry(stream).or_default().push((first, stored));
+        }
+    }
+    let mut audits = BTreeMap::new();
+    for (stream, mut objects) in streams {
+        objects.sort_by_key(|(first, _)| *first);
+        let mut audit = Audit::default();
+        for (first, stored) in objects {
+            audit.add(first, stored).map_err(|what| format!("{stream} at {first}: {what}"))?;
+        }
+        audit.finish(is_whole).map_err(|what| format!("{stream}: {what}"))?;
+        audits.insert(stream, audit);
+    }
+    let mut named = BTreeSet::new();
+    for previous in audits.values().flat_map(|audit| &audit.previous) {
+        let [stream, size, state] = previous.split(' ').collect::<Vec<_>>()[..] else {
+            return Err(format!("{previous:?} names no stream"));
+        };
+        if !named.insert(stream) {
+            return Err(format!("two streams follow {stream}"));
+        }
+        let known = audits.get(stream).map(|audit| (audit.next.to_string(), &*audit.state));
+        if known.as_ref().map(|(size, state)| (&**size, *state)) != Some((size, state)) {
+            return Err(format!("{stream} is {known:?}, and was {size} {state}"));
+        }
+    }
+    Ok(())
+}
+
+impl Audit {
+    fn add(&mut self, first: u64, stored: &Stored) -> Result<(), String> {
+        let mut lines = stored.bytes.to_vec();
+        // The one that does not begin as JSON is backwards.
+        if lines.first() != Some(&b'{') {
+            lines.reverse();
+        }
+        let fields = stored.attributes[ATTRIBUTE].split(' ').collect::<Vec<_>>();
+        let [before, state, stable, nonce] = fields[..] else { return Err("no seal".to_owned()) };
+        let (stable, nonce) = (stable.parse().unwrap(), nonce.parse().unwrap());
+        if after(before, stable, nonce, &lines) != state {
+            return Err("the seal is another object's".to_owned());
+        }
+        if self.is_closed {
+            return Err("it stands behind the end".to_owned());
+        }
+        if first < self.next {
+            return Err("it stands twice".to_owned());
+        }
+        if first > self.next {
+            self.gaps.push(self.next..first);
+        } else if before != self.state {
+            return Err("it was bound to others than those before it".to_owned());
+        }
+        let text = String::from_utf8(lines).map_err(|error| error.to_string())?;
+        self.next = first + text.lines().count() as u64;
+        self.state = state.to_owned();
+        self.stable = self.stable.max(stable);
+        for line in text.lines().filter_map(|line| line.strip_prefix(OWN)) {
+            self.is_closed |= line.starts_with("\"closed\"");
+            let part = |begin, end| line.split_once(begin)?.1.split_once(end).map(|part| part.0);
+            if let Some(previous) = part("\"previous\":\"", "\"").filter(|p| !p.is_empty()) {
+                self.previous.push(previous.to_owned());
+            }
+            if let Some((start, end)) = part("[", "]").and_then(|void| void.split_once(',')) {
+                self.voids.push(start.parse().unwrap()..end.parse().unwrap());
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self, is_whole: bool) -> Result<(), String> {
+        for number in self.gaps.iter().cloned().flatten() {
+            let is_said = self.voids.iter().any(|void| void.contains(&number));
+            if !is_said && (is_whole || number < self.stable) {
+                return Err(format!("record {number} is missing, and nothing says so"));
+            }
+        }
+        if is_whole && !self.is_closed {
+            return Err("it is not closed".to_owned());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! What a host says about a stream that it writes by way of a journal.
+
+use std::sync::Arc;
+
+use audit_evidence::{StreamEnd, SystemRecord};
+use audit_journal::{LastRecord, SystemRecords};
+
+use super::{Evidence, FULL, Heartbeats, MAX_RECORDS, frontier, time};
+
+/// The records of one stream.
+#[derive(Debug)]
+pub(crate) struct StreamRecords {
+    evidence: Arc<Evidence>,
+    /// From the first record on: when that was, and when others are due.
+    opened: Option<(i64, Heartbeats)>,
+}
+
+impl StreamRecords {
+    /// Of a stream that has no record yet.
+    pub(crate) fn new(evidence: Arc<Evidence>) -> StreamRecords {
+        StreamRecords { evidence, opened: None }
+    }
+}
+
+fn end(previous: &audit_journal::StreamEnd) -> StreamEnd {
+    let audit_journal::StreamEnd { stream, size, state } = previous;
+    let root = frontier::read(*size, state).and_then(|range| range.root());
+    StreamEnd {
+        stream: stream.to_string(),
+        size: *size,
+        root: root.expect("the state of a stream that has records"),
+    }
+}
+
+impl SystemRecords for StreamRecords {
+    fn opened(&mut self, now_ms: i64, previous: Option<&audit_journal::StreamEnd>) -> String {
+        self.opened = Some((now_ms, Heartbeats::opened(now_ms, self.evidence.settings())));
+        self.evidence.opened(now_ms, previous.map(end)).to_line()
+    }
+
+    fn note_records(&mut self, now_ms: i64) {
+        if let Some((_, heartbeats)) = &mut self.opened {
+            heartbeats.record(now_ms);
+        }
+    }
+
+    fn due_in_ms(&self, now_ms: i64) -> u64 {
+        let opened = self.opened.as_ref();
+        opened.map_or(u64::MAX, |(_, heartbeats)| heartbeats.due_in_ms(now_ms))
+    }
+
+    fn heartbeat(&mut self, now_ms: i64, previous: Option<&audit_journal::StreamEnd>) -> String {
+        let settings = self.evidence.settings();
+        let (_, heartbeats) =
+            self.opened.get_or_insert_with(|| (now_ms, Heartbeats::opened(now_ms, settings)));
+        heartbeats.beat(now_ms, previous.map(end)).to_line()
+    }
+
+    fn is_over(&self, now_ms: i64, records: u64) -> bool {
+        let max_ms = self.evidence.settings().max_stream_ms;
+        let is_old = |(at_ms, _): &(i64, Heartbeats)| {
+            u64::try_from(now_ms.saturating_sub(*at_ms)).is_ok_and(|age| age >= max_ms)
+        };
+        records > FULL || self.opened.as_ref().is_some_and(is_old)
+    }
+
+    fn max_records(&self) -> u64 {
+        MAX_RECORDS
+    }
+}
+
+/// What the delivery says of a stream that nobody commits to any more. It needs no key of the
+/// host's, which may be gone.
+pub(crate) fn last_record(now_ms: i64, record: &LastRecord) -> String {
+    let at = time(now_ms);
+    let record = match record {
+        LastRecord::Void(records) => SystemRecord::Void {
+            at,
+            first: records.start,
+            count: records.end - records.start,
+            reason: "other objects stand where these records should".to_owned(),
+        },
+        LastRecord::Closed => SystemRecord::Closed { at },
+    };
+    record.to_line()
+}

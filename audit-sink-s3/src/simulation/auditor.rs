@@ -1,0 +1,67 @@
+//! An auditor with the host's public key, who looks at the bucket after every opening.
+
+use std::collections::BTreeMap;
+
+use audit_evidence::{
+    Alarm, BucketReport, CheckedObject, Fault, KeyKind, Known, SignerKey, State, StreamVerifier,
+    Trust,
+};
+use audit_journal::simulation::bucket::Stored;
+
+use super::reading::{Key, lines_of};
+use crate::EvidenceSettings;
+
+const NAME: &str = "simulated/host";
+
+/// For a simulation that runs for minutes.
+pub(super) fn settings() -> EvidenceSettings {
+    EvidenceSettings {
+        heartbeat_ms: 20_000,
+        idle_heartbeat_ms: 40_000,
+        max_stream_ms: 200_000,
+        ..EvidenceSettings::new(NAME)
+    }
+}
+
+pub(super) fn host_key() -> SignerKey {
+    SignerKey::from_seed(NAME, KeyKind::Ed25519, &[7; 32]).unwrap()
+}
+
+/// Reads every object of the host's, and says what a crash does not excuse. Streams without evidence
+/// are of openings that wrote none.
+pub(super) fn verify(objects: &BTreeMap<String, Stored>, is_whole: bool) -> Result<(), String> {
+    let trust = Trust::new([host_key().verifier().clone()]);
+    let mut streams = BTreeMap::<String, Vec<(u64, &str, &Stored)>>::new();
+    for (path, stored) in objects {
+        let key = Key::read(path)?;
+        streams.entry(key.stream.to_owned()).or_default().push((key.first, path, stored));
+    }
+    let mut reports = Vec::new();
+    for (stream, mut list) in streams {
+        list.sort_by_key(|(first, key, _)| (*first, *key));
+        let known = Known { retained_since: Some(0), ..Known::default() };
+        let mut verifier = StreamVerifier::new(&stream, known);
+        for (first, key, stored) in list {
+            let get = |name: &str| stored.attributes.get(name).map(String::as_str);
+            let checked = CheckedObject::head(&trust, key, &stream, first, get);
+            if checked.evidence().is_none() {
+                verifier.add(checked);
+                continue;
+            }
+            let lines = lines_of(&stored.bytes, Key::read(key)?.zstd)?;
+            let lines = lines.iter().map(|line| line.strip_suffix(b"\n").unwrap_or(line));
+            verifier.add(checked.lines(lines, &[]));
+        }
+        reports.push(verifier.finish());
+    }
+    let report = BucketReport::new(reports, &State::default(), Some(0), u64::MAX);
+    let is_excused = |fault: &Fault| {
+        matches!(fault, Fault::NoEvidence | Fault::SetAside { .. })
+            || !is_whole && fault.alarm() != Alarm::Tampered
+    };
+    let mut findings = report.findings.iter();
+    match findings.find(|finding| !is_excused(&finding.fault)) {
+        Some(finding) => Err(format!("the auditor finds {finding:?}")),
+        None => Ok(()),
+    }
+}
