@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Alarm, Fault, Finding, State, StreamReport, opened_at};
+use super::{Alarm, Fault, Finding, Remembered, State, StreamReport, opened_at};
 use crate::StreamEnd;
 
 /// What was found in a bucket.
@@ -62,6 +62,20 @@ impl BucketReport {
     pub fn is_tampered(&self, stream: &str) -> bool {
         let mut findings = self.findings.iter();
         findings.any(|finding| finding.stream == stream && finding.alarm() == Alarm::Tampered)
+    }
+}
+
+impl State {
+    /// Takes over what was seen. Streams of which something is tampered with keep what was known.
+    pub fn update(&mut self, report: &BucketReport) {
+        for stream in &report.streams {
+            let Some(root) = stream.root.filter(|_| !report.is_tampered(&stream.stream)) else {
+                continue;
+            };
+            let has_ended = stream.has_ended();
+            let seen = Remembered { size: stream.size, root, has_ended };
+            self.remember(stream.stream.clone(), seen);
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::BucketReport;
 use crate::Hash;
 use crate::checkpoint::parse_decimal;
 
@@ -73,16 +72,8 @@ impl State {
         State { streams: wanted.map(|(stream, seen)| (stream.clone(), *seen)).collect() }
     }
 
-    /// Takes over what was seen. Streams of which something is tampered with keep what was known.
-    pub fn update(&mut self, report: &BucketReport) {
-        for stream in &report.streams {
-            let Some(root) = stream.root.filter(|_| !report.is_tampered(&stream.stream)) else {
-                continue;
-            };
-            let has_ended = stream.has_ended();
-            let seen = Remembered { size: stream.size, root, has_ended };
-            self.streams.insert(stream.stream.clone(), seen);
-        }
+    pub(super) fn remember(&mut self, stream: String, seen: Remembered) {
+        self.streams.insert(stream, seen);
     }
 }
 

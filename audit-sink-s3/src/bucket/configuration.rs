@@ -8,7 +8,7 @@ use url::Url;
 #[cfg(any(feature = "aws", feature = "azure"))]
 use super::credentials::CredentialFile;
 use super::credentials::Issuer;
-use super::open::unknown_option;
+use super::unknown_option;
 use crate::OpenError;
 use crate::one_line::scrub;
 

@@ -8,6 +8,7 @@
 //! - `put`: creates an object, and retries until that is certain.
 //! - `listing`, `read_client`: for readers.
 
+pub(crate) mod blocker;
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 mod configuration;
 mod credentials;
@@ -16,6 +17,7 @@ pub(crate) mod listing;
 mod open;
 pub(crate) mod probe;
 mod provider;
+mod purpose;
 pub(crate) mod put;
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 mod read_client;
@@ -292,4 +294,8 @@ fn sync(root: &std::path::Path, file: &std::path::Path) -> io::Result<()> {
     std::fs::File::open(file)?.sync_all()?;
     let mut directories = file.ancestors().skip(1).take_while(|parent| parent.starts_with(root));
     directories.try_for_each(directory::sync)
+}
+
+fn unknown_option(name: &str, store: &str) -> crate::OpenError {
+    crate::OpenError::configuration(format!("the {store} store has no option {name}"))
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use object_store::ObjectStore;
@@ -11,7 +11,8 @@ use object_store::path::Path;
 use url::Url;
 
 use super::directory::{self, Directory};
-use super::{Bucket, stores};
+use super::purpose::Purpose;
+use super::{Bucket, stores, unknown_option};
 use crate::OpenError;
 
 impl Bucket {
@@ -184,31 +185,6 @@ impl Bucket {
     }
 }
 
-/// What a bucket is opened for.
-#[derive(Clone)]
-#[cfg_attr(
-    not(any(feature = "aws", feature = "gcp", feature = "azure")),
-    allow(dead_code, reason = "only the providers' stores retry")
-)]
-pub(crate) enum Purpose {
-    Write,
-    Read {
-        retry_for: Duration,
-        on_retry: Option<OnRetry>,
-        /// The time of the store's last response, in milliseconds since the Unix epoch; 0 for none.
-        store_time_ms: Arc<AtomicI64>,
-    },
-}
-
-impl Purpose {
-    pub(super) fn reading(retry_for: Duration, on_retry: Option<OnRetry>) -> Purpose {
-        Purpose::Read { retry_for, on_retry, store_time_ms: Arc::default() }
-    }
-}
-
-/// Is told why a request failed that will be retried.
-pub(crate) type OnRetry = Arc<dyn Fn(&str) + Send + Sync>;
-
 /// A URL without anything that could be a credential.
 fn parse_url(text: &str) -> Result<Url, OpenError> {
     let url = Url::parse(text).map_err(|error| {
@@ -243,8 +219,4 @@ fn name(url: &Url) -> Arc<str> {
 
 fn scheme(url: &Url, instead: &str) -> OpenError {
     OpenError::configuration(format!("{}:// is no bucket URL: {instead}", url.scheme()))
-}
-
-pub(crate) fn unknown_option(name: &str, store: &str) -> OpenError {
-    OpenError::configuration(format!("the {store} store has no option {name}"))
 }

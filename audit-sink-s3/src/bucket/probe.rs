@@ -7,8 +7,9 @@ use audit_core::Random;
 use object_store::{Attributes, GetOptions, PutPayload};
 use tokio::time::{Instant, sleep};
 
+use super::blocker::Blocker;
 use super::put::{backoff, longer, request};
-use super::response::{Blocker, Refusal, Response};
+use super::response::{Refusal, Response};
 use crate::{Bucket, OpenError, OpenErrorKind, Settings};
 
 /// The same small object for every sink of a prefix. Readers of Hive partitions skip names that

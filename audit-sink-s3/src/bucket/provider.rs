@@ -2,8 +2,8 @@
 
 use object_store::ObjectStore;
 
+use super::blocker::{Blocker, Certificate};
 use super::credentials::Issuer;
-use super::response::{Blocker, Certificate};
 
 /// Whose store it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use futures::future::{Either, select};
 use object_store::path::Path;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::response::{Blocker, Refusal, Response};
+use super::blocker::Blocker;
+use super::response::{Refusal, Response};
 use crate::health::{DeliveryTrouble, HealthBoard, Trouble};
 use crate::object::encode::EncodedObject;
 use crate::panic::catch_in;

@@ -22,7 +22,7 @@ use object_store::client::{
 use object_store::path::Path;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
-use super::open::OnRetry;
+use super::purpose::OnRetry;
 
 /// Connects with what listens to failures.
 pub(crate) struct ReadConnector {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use url::Url;
 
-use super::open::Purpose;
+use super::purpose::Purpose;
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 use super::{configuration::Configuration, credentials::Issued};
 use crate::OpenError;

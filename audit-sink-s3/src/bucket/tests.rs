@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::open::Purpose;
+use super::purpose::Purpose;
 use super::*;
 use crate::Compression;
 use crate::object::encode::ObjectEncoder;

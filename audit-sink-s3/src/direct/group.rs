@@ -9,7 +9,7 @@ use object_store::PutPayload;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, sleep};
 
-use super::queue::{Pending, Ticket};
+use super::pending::{Pending, Ticket};
 use super::stream::Seal;
 use crate::ObjectKey;
 use crate::bucket::put::{Put, PutOutcome};

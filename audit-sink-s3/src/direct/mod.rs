@@ -8,6 +8,7 @@
 mod group;
 #[cfg(test)]
 mod panics;
+mod pending;
 mod queue;
 mod stream;
 
@@ -18,8 +19,9 @@ use audit_core::{Batch, Receipt, SinkError, SinkErrorKind};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
+use self::pending::Pending;
 pub(crate) use self::queue::Parts;
-use self::queue::{Command, Pending, Queue, Queued};
+use self::queue::{Command, Queue, Queued};
 use crate::Settings;
 use crate::health::HealthBoard;
 use crate::panic::catch_in;

@@ -2,21 +2,20 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use audit_core::{Batch, Clock, Place, Random, Receipt, SinkError, UniqueId};
 use audit_evidence::SystemRecord;
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{self, JoinSet};
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::group::{Ended, Group, Waiter};
+use super::pending::{Pending, Ticket};
 use super::stream::Stream;
 use crate::bucket::put::Put;
 use crate::evidence::Evidence;
 use crate::executor::Executor;
-use crate::health::HealthBoard;
 use crate::take_once::TakeOnce;
 use crate::{ObjectKey, Settings};
 
@@ -38,25 +37,6 @@ pub(super) struct Queued {
     pub(super) bytes: usize,
     /// When it has waited long enough for others.
     pub(super) due: Instant,
-}
-
-/// Counts a batch as pending while it lives.
-pub(super) struct Pending {
-    _room: OwnedSemaphorePermit,
-    health: Arc<HealthBoard>,
-}
-
-impl Pending {
-    pub(super) fn new(room: OwnedSemaphorePermit, health: &Arc<HealthBoard>) -> Pending {
-        health.pending_batches.fetch_add(1, Ordering::Relaxed);
-        Pending { _room: room, health: Arc::clone(health) }
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.health.pending_batches.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// The task that owns the queue.
@@ -85,9 +65,6 @@ pub(super) struct Queue {
     /// Each waits until every ticket below its own is certain. In the order of their tickets.
     flushes: VecDeque<(Ticket, oneshot::Sender<()>)>,
 }
-
-/// Numbers batches in the order of their arrival.
-pub(super) type Ticket = u64;
 
 const MIN_SWEEP: usize = 1_024;
 
@@ -341,6 +318,7 @@ mod tests {
     use super::*;
     use crate::Bucket;
     use crate::executor::BlockingThreads;
+    use crate::health::HealthBoard;
     use audit_core::testing::SeededRandom;
 
     #[test]

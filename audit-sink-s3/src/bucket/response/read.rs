@@ -4,7 +4,8 @@ use std::error::Error as _;
 use std::io;
 
 use super::status::Status;
-use super::{Blocker, Certificate, Refusal, Response};
+use super::{Refusal, Response};
+use crate::bucket::blocker::{Blocker, Certificate};
 use crate::bucket::credentials::CredentialFailure;
 use crate::bucket::provider::Provider;
 use crate::one_line::scrub;

@@ -1,0 +1,30 @@
+//! What a bucket is opened for.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+/// What a bucket is opened for.
+#[derive(Clone)]
+#[cfg_attr(
+    not(any(feature = "aws", feature = "gcp", feature = "azure")),
+    allow(dead_code, reason = "only the providers' stores retry")
+)]
+pub(crate) enum Purpose {
+    Write,
+    Read {
+        retry_for: Duration,
+        on_retry: Option<OnRetry>,
+        /// The time of the store's last response, in milliseconds since the Unix epoch; 0 for none.
+        store_time_ms: Arc<AtomicI64>,
+    },
+}
+
+impl Purpose {
+    pub(super) fn reading(retry_for: Duration, on_retry: Option<OnRetry>) -> Purpose {
+        Purpose::Read { retry_for, on_retry, store_time_ms: Arc::default() }
+    }
+}
+
+/// Is told why a request failed that will be retried.
+pub(crate) type OnRetry = Arc<dyn Fn(&str) + Send + Sync>;
