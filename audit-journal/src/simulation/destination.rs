@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::bucket::{Refused, Refuses, SimulatedBucket, Stored};
 use super::checkers::delivery::{ObjectReading, Reading};
-use super::vouching;
+use super::vouching::{self, hex};
 use crate::health::{DeliveryTrouble, HealthBoard, Trouble};
 use crate::shared::panic::catch_in;
 use crate::shared::pieces::Pieces;
@@ -134,10 +134,6 @@ impl Endpoint for Own {
             Refuses::OutOfReach => "All(OutOfReach)",
         }
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[derive(Debug)]

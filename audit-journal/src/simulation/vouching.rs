@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use audit_core::UniqueId;
+use sha2::{Digest, Sha256};
 
 use super::bucket::Stored;
-use super::destination::hex;
 use crate::{LastRecord, Link, NewStream, Seal, StreamEnd, StreamSecret, SystemRecords};
 
 /// The name of the metadata.
@@ -189,4 +189,8 @@ impl Audit {
         }
         Ok(())
     }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
