@@ -6,7 +6,7 @@
 //! - [`Shown`]: audit logs on a terminal, once they are durable.
 //! - [`Probe`]: responses to liveness and readiness probes.
 //! - [`private_files`], [`make_private_directory`]: files and directories for their owner alone.
-//! - [`serve`]: connections within [`ServeLimits`].
+//! - [`Connections`]: HTTP within [`ServeLimits`], on one listener or several.
 //! - [`Shutdown`]: stop accepting, drain within a limit, [`close`] the sink within its own, and
 //!   [`exit`]; a second signal ends the process at once.
 //!
@@ -28,19 +28,19 @@
 //! errors.finish(std::time::Duration::from_secs(1));
 //! ```
 
+mod connections;
 mod files;
 mod health;
 mod logging;
 mod output;
-mod serve;
 mod shown;
 mod shutdown;
 
+pub use connections::{Connection, Connections, ServeLimits, client_of};
 pub use files::{make_private_directory, private_files};
 pub use health::{Answer, Probe};
 pub use logging::log_to_stderr;
 pub use output::Output;
-pub use serve::{ServeLimits, serve};
 pub use shown::Shown;
 pub use shutdown::{
     CloseError, EXIT_STOPPED, EXIT_UNDELIVERED, Shutdown, StoppedError, close, close_after, exit,

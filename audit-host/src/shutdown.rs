@@ -28,12 +28,13 @@ pub const EXIT_STOPPED: i32 = 4;
 /// # async fn f(sink: std::sync::Arc<dyn audit_core::AuditSink>, router: axum::Router)
 /// # -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
-/// use audit_host::{ServeLimits, Shutdown, close, serve};
+/// use audit_host::{Connections, ServeLimits, Shutdown, close};
 ///
 /// let shutdown = Shutdown::on_signals()?;
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
 /// // Until a signal, and then until the requests in flight are answered, within a limit.
-/// serve(listener, router, ServeLimits::default(), shutdown.told()).await;
+/// let connections = Connections::new(ServeLimits::default())?;
+/// connections.serve(listener, router, shutdown.told()).await;
 /// close(&*sink, Duration::from_secs(15)).await?;
 /// # Ok(())
 /// # }

@@ -6,9 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit_host::{ServeLimits, serve};
+use audit_host::{Connections, ServeLimits};
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::Request;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,7 +22,10 @@ const SOON: Duration = Duration::from_millis(20);
 const LONG: ServeLimits = ServeLimits {
     header_timeout: NEVER,
     idle_timeout: NEVER,
-    max_connections: 100,
+    send_timeout: NEVER,
+    min_send_rate: 1,
+    max_connections: Some(100),
+    max_connections_per_address: 100,
     drain_timeout: NEVER,
 };
 
@@ -45,16 +50,31 @@ impl Host {
                 "waited"
             }
         };
+        let upgrade = {
+            let begun = Arc::clone(&begun);
+            async move |request: Request| {
+                tokio::spawn(async move {
+                    let upgraded = hyper::upgrade::on(request).await.unwrap();
+                    begun.add_permits(1);
+                    let mut upgraded = hyper_util::rt::TokioIo::new(upgraded);
+                    // Never: the client says nothing.
+                    upgraded.read_u8().await.unwrap_err();
+                });
+                (StatusCode::SWITCHING_PROTOCOLS, [("upgrade", "echo"), ("connection", "upgrade")])
+            }
+        };
         let router = Router::new()
+            .route("/upgrade", get(upgrade))
             .route("/", get(async || "hello"))
             .route("/wait", get(wait))
             .route("/body", post(async |body: Bytes| body));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(serve(listener, router, limits, async move {
-            stopped.await.unwrap();
-        }));
+        let connections = Connections::new(limits).unwrap();
+        let serving = tokio::spawn(async move {
+            connections.serve(listener, router, async { stopped.await.unwrap() }).await
+        });
         Host { address, stop, serving, begun, go }
     }
 
@@ -151,18 +171,38 @@ async fn slow_headers_and_idle_connections_are_closed() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_others_to_end() {
-    let host = Host::start(ServeLimits { max_connections: 1, ..LONG }).await;
-    let first = host.send("GET /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
-    host.request_begins().await;
-    let second = host.send("GET /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-        assert_eq!(host.begun.available_permits(), 0, "the second waits");
+async fn connections_beyond_the_limit_are_refused_until_others_end() {
+    let all = ServeLimits { max_connections: Some(1), ..LONG };
+    let of_address = ServeLimits { max_connections_per_address: 1, ..LONG };
+    for (limits, status) in [(all, "HTTP/1.1 503"), (of_address, "HTTP/1.1 429")] {
+        let host = Host::start(limits).await;
+        let first = host.send("GET /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+        host.request_begins().await;
+        let refused = rest(host.send("").await).await;
+        assert!(refused.starts_with(status), "{refused}");
+        host.go.notify_one();
+        assert!(rest(first).await.ends_with("waited"));
+        // As soon as the host has dropped the first.
+        while !rest(host.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await)
+            .await
+            .ends_with("hello")
+        {
+            tokio::task::yield_now().await;
+        }
     }
-    host.go.notify_one();
-    assert!(rest(first).await.ends_with("waited"));
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_counts_and_is_cut_off_at_the_limit() {
+    let limits = ServeLimits { max_connections: Some(1), drain_timeout: SOON, ..LONG };
+    let host = Host::start(limits).await;
+    let upgrade =
+        "GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+    let mut upgraded = host.send(upgrade).await;
+    response(&mut upgraded, "\r\n\r\n").await;
     host.request_begins().await;
-    host.go.notify_one();
-    assert!(rest(second).await.ends_with("waited"));
+    assert!(rest(host.send("").await).await.starts_with("HTTP/1.1 503"));
+    host.stop.send(()).unwrap();
+    assert_eq!(host.serving.await.unwrap(), 1);
+    assert_eq!(rest(upgraded).await, "");
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use audit_core::{Clock, SystemClock};
 use audit_evidence::{AddCheckpoint, Certificate, KeyKind, Refusal, SignerKey, VerifierKey};
-use audit_host::ServeLimits;
+use audit_host::{Connections, ServeLimits};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -63,9 +63,11 @@ pub(crate) async fn run(arguments: &Witness, output: &Output) -> Result<Outcome,
     let cosigner = Cosigner { key, hosts: arguments.hosts.clone(), memory };
     let router =
         Router::new().route("/add-checkpoint", post(add_checkpoint)).with_state(Arc::new(cosigner));
-    let limits = ServeLimits { max_connections: MAX_CONNECTIONS, ..ServeLimits::default() };
+    let limits = ServeLimits { max_connections: Some(MAX_CONNECTIONS), ..ServeLimits::default() };
+    let connections = Connections::new(limits)
+        .map_err(|error| Failure::new("too few open files are allowed").because(error))?;
     // The command ends with a signal. Every cosignature that was returned is durable.
-    audit_host::serve(listener, router, limits, std::future::pending()).await;
+    connections.serve(listener, router, std::future::pending()).await;
     Ok(Outcome::Well)
 }
 

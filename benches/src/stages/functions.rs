@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use audit_core::{AuditSink, SystemClock};
+use audit_host::ServeLimits;
 use audit_runtime::http::TrustedProxies;
 use audit_runtime::{AuditRuntime, Execution, Query, Vars};
 use audit_sink_null::NullSink;
@@ -190,8 +191,8 @@ async fn served(directory: &Path, sink: Arc<dyn AuditSink>) -> SocketAddr {
         .expect("a host");
     let auth = Authenticator::open(&[], Arc::new(SystemClock)).expect("no keys");
     // All clients are on this machine.
-    let limits =
-        NetworkLimits { max_connections_per_address: usize::MAX, ..NetworkLimits::default() };
+    let serve = ServeLimits { max_connections_per_address: usize::MAX, ..ServeLimits::default() };
+    let limits = NetworkLimits { serve, ..NetworkLimits::default() };
     let parts = ServerParts {
         auth,
         proxies: TrustedProxies::none(),

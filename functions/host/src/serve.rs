@@ -105,7 +105,7 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     let stopped = OptionFuture::from(stopped);
     let why = Arc::new(OnceLock::new());
     let noted = Arc::clone(&why);
-    let drain_timeout = settings.network.drain_timeout;
+    let drain_timeout = settings.network.serve.drain_timeout;
     let parts = ServerParts {
         auth,
         proxies: settings.trusted_proxies,

@@ -1,10 +1,12 @@
-//! How much memory requests may take together, from the first byte of a body until its call has
-//! ended.
+//! How much memory requests may take together, from the first byte of a body until its answer is
+//! written.
 //!
-//! Two stages have a budget each, so that bodies that trickle in can never hold up those that are
-//! complete. *Receiving*: bytes that have arrived of bodies and messages that are not complete.
+//! Each stage has a budget of its own, so that bodies that trickle in can never hold up those that
+//! are complete. *Receiving*: bytes that have arrived of bodies and messages that are not complete.
 //! *Performing*: what a call takes once it is parsed, estimated before it is parsed by a scan of
 //! the text. Small calls have a share of their own: they are answered whatever large ones do.
+//! *Answering*: answers until the client has taken them (see [`Pool`]). Sessions hold the arguments
+//! of the queries that they follow.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +20,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Server;
-use super::calls::Problem;
 use super::limits::NetworkLimits;
+use super::pool::Pool;
+use super::problem::Problem;
 
 /// What a body or message may have, in bytes: the largest arguments (16 MiB), and what is around
 /// them.
@@ -48,6 +51,8 @@ pub(super) struct Budget {
     large: Arc<Semaphore>,
     large_units: usize,
     max_nodes: usize,
+    answers: Arc<Pool>,
+    followed: Arc<Pool>,
 }
 
 /// A part of the budget. Given back when dropped.
@@ -132,16 +137,34 @@ impl From<Refused> for Problem {
 impl Budget {
     pub(super) fn new(limits: &NetworkLimits) -> Budget {
         let units = limits.request_memory_bytes / UNIT_BYTES;
-        // A quarter for what arrives, an eighth for small calls, the rest for large ones.
-        let (receiving, small) = (units / 4, units / 8);
-        let large_units = units - receiving - small;
+        // Half for large calls. An eighth each for what arrives, for small calls and for answers, a
+        // sixteenth each for queries that are followed and for outcomes of mutations.
+        let (receiving, small, large_units) = (units / 8, units / 8, units / 2);
+        let bytes = limits.request_memory_bytes;
         Budget {
             receiving: Arc::new(Semaphore::new(receiving)),
             small: Arc::new(Semaphore::new(small)),
             large: Arc::new(Semaphore::new(large_units)),
             large_units,
             max_nodes: limits.max_request_values,
+            answers: Arc::new(Pool::new("answers", bytes / 8)),
+            followed: Arc::new(Pool::new("followed", bytes / 16)),
         }
+    }
+
+    /// For outcomes of mutations that may be asked for again, in bytes.
+    pub(super) fn outcomes_bytes(limits: &NetworkLimits) -> usize {
+        limits.request_memory_bytes / 16
+    }
+
+    /// Answers on their way to clients.
+    pub(super) fn answers(&self) -> &Arc<Pool> {
+        &self.answers
+    }
+
+    /// Arguments of queries that are followed.
+    pub(super) fn followed(&self) -> &Arc<Pool> {
+        &self.followed
     }
 
     /// For bytes that have arrived, if there is room now: whoever has sent half of something is not
@@ -172,6 +195,11 @@ impl Budget {
             Ok(Err(_)) | Err(_) => Err(Refused::Busy.counted()),
         }
     }
+}
+
+/// What arguments take once they are parsed, in bytes.
+pub(super) fn parsed_bytes(text: &str) -> usize {
+    text.len() + Scanned::of(text.as_bytes()).tree_bytes()
 }
 
 fn units(bytes: usize) -> u32 {
@@ -226,18 +254,24 @@ impl Scanned {
 
     /// What a call with these takes at most, in bytes.
     ///
-    /// Each of the trees that are alive at once (as parsed, as handed on, as a function's value)
-    /// has 32 bytes for a value in a vector that may be twice as large and is copied as it grows;
-    /// 640 for the first node of an object's B-tree, which has room for 11 members; 110 for a
-    /// member of nodes that are half full; and a block of the allocator for each text. The text
-    /// itself is copied more often: escaped and unescaped on the way into the engine, by the
+    /// The text itself is copied often: escaped and unescaped on the way into the engine, by the
     /// function, and on its way to the store and to the log. One string of 12 MiB took 14 times its
-    /// length. A test compares this with what a process takes.
+    /// length. Three trees are alive at once: as parsed, as handed on, as a function's value. A
+    /// test compares this with what a process takes.
     fn memory_bytes(&self, text_bytes: usize) -> usize {
         const TREES: usize = 3;
         const TEXTS: usize = 15;
+        TEXTS * text_bytes + TREES * self.tree_bytes()
+    }
+
+    /// What a tree of these takes at most, in bytes, without its texts.
+    ///
+    /// A value has 32 bytes, in a vector that may be twice as large and is copied as it grows; the
+    /// first node of an object's B-tree 640, with room for 11 members; a member of nodes that are
+    /// half full 110; and each text a block of the allocator.
+    fn tree_bytes(&self) -> usize {
         let Scanned { values, objects, members, depth: _ } = *self;
-        TEXTS * text_bytes + TREES * (128 * values + 640 * objects + 142 * members)
+        128 * values + 640 * objects + 142 * members
     }
 }
 
@@ -383,7 +417,7 @@ mod tests {
             held.push(share);
         }
         let bytes = Scanned::of(large.as_bytes()).memory_bytes(large.len());
-        assert!(held.len() * bytes <= 40 << 20 && (held.len() + 1) * bytes > 40 << 20);
+        assert!(held.len() * bytes <= 32 << 20 && (held.len() + 1) * bytes > 32 << 20);
         // Whoever has little to do does not wait for them.
         drop(budget.perform(b"{}").await.unwrap());
         held.pop();
@@ -397,6 +431,6 @@ mod tests {
         assert_eq!(budget.perform(wide.as_bytes()).await.unwrap_err(), Refused::TooManyNodes);
 
         let arriving: Vec<_> = std::iter::from_fn(|| budget.receive(1 << 20).ok()).collect();
-        assert_eq!(arriving.len(), 16);
+        assert_eq!(arriving.len(), 8);
     }
 }

@@ -1,14 +1,17 @@
 //! Calls over HTTP: `/api/query` and its like.
 
-use std::borrow::Cow;
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use audit_host::Connection;
 use audit_runtime::RequestContext;
-use axum::extract::{Path, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use functions_calls::{Answered, CallError, Caller, Failed, Identity};
@@ -16,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::budget::{Received, Share};
+use super::pool::{Held, Holder};
+use super::problem::Problem;
 use super::{Server, export, snapshots};
 
 /// What the clients of Convex take for a function that failed.
@@ -80,63 +85,65 @@ enum Kind {
 
 type Body = Result<Received, Problem>;
 
+/// Whose request it is.
+#[derive(Debug)]
+pub(super) struct Client {
+    request: RequestContext,
+    authorization: Option<HeaderValue>,
+    connection: Arc<Connection>,
+}
+
+impl FromRequestParts<Server> for Client {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Server) -> Result<Client, Infallible> {
+        let request = parts.extensions.get::<RequestContext>().cloned();
+        let connection = parts.extensions.get::<Arc<Connection>>().cloned();
+        Ok(Client {
+            request: request.expect("the layer of the API adds it"),
+            authorization: parts.headers.get(AUTHORIZATION).cloned(),
+            connection: connection.expect("connections add themselves"),
+        })
+    }
+}
+
 /// `POST /api/query`
-pub(super) async fn query(
-    server: State<Server>,
-    request: Extension<RequestContext>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    answer(call(server.0, request.0, &headers, body, Kind::Query).await)
+pub(super) async fn query(server: State<Server>, client: Client, body: Body) -> Response {
+    call(&server, client, body, Kind::Query).await
 }
 
 /// `POST /api/mutation`
-pub(super) async fn mutation(
-    server: State<Server>,
-    request: Extension<RequestContext>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    answer(call(server.0, request.0, &headers, body, Kind::Mutation).await)
+pub(super) async fn mutation(server: State<Server>, client: Client, body: Body) -> Response {
+    call(&server, client, body, Kind::Mutation).await
 }
 
 /// `POST /api/action`
-pub(super) async fn action(
-    server: State<Server>,
-    request: Extension<RequestContext>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    answer(call(server.0, request.0, &headers, body, Kind::Action).await)
+pub(super) async fn action(server: State<Server>, client: Client, body: Body) -> Response {
+    call(&server, client, body, Kind::Action).await
 }
 
 /// `POST /api/function`: of whatever kind.
-pub(super) async fn function(
-    server: State<Server>,
-    request: Extension<RequestContext>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    answer(call(server.0, request.0, &headers, body, Kind::Any).await)
+pub(super) async fn function(server: State<Server>, client: Client, body: Body) -> Response {
+    call(&server, client, body, Kind::Any).await
 }
 
 /// `POST /api/run/messages/list`: the function in the path, `/` for `:`.
 pub(super) async fn run(
     server: State<Server>,
-    request: Extension<RequestContext>,
+    client: Client,
     Path(path): Path<String>,
-    headers: HeaderMap,
     body: Body,
 ) -> Response {
     let path = path
         .rsplit_once('/')
         .map_or(path.clone(), |(module, function)| format!("{module}:{function}"));
-    let called = async {
-        let caller = caller(&server.0, request.0, &headers)?;
-        let (Arguments { args, format }, _share) = parse(body?)?;
-        Ok((perform(&server.0, Kind::Any, path, arguments(args)?, caller).await?, format))
+    let answered = async {
+        let caller = client.caller(&server)?;
+        let (Arguments { args, format }, share) = parse(body?)?;
+        let answered = perform(&server, Kind::Any, path, arguments(args)?, caller).await?;
+        Ok(Answer { answered, format, share })
     };
-    answer(called.await)
+    respond(&server, &client, answered.await)
 }
 
 /// `POST /api/query_ts`: a time for `/api/query_at_ts`.
@@ -148,15 +155,10 @@ pub(super) async fn query_ts(State(server): State<Server>) -> Response {
 }
 
 /// `POST /api/query_at_ts`: a query that reads what there was at a time that `/api/query_ts` gave.
-pub(super) async fn query_at_ts(
-    State(server): State<Server>,
-    Extension(request): Extension<RequestContext>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let called = async {
-        let caller = caller(&server, request, &headers)?;
-        let (CallAt { ts, path, args, format, component_path }, _share) = parse(body?)?;
+pub(super) async fn query_at_ts(server: State<Server>, client: Client, body: Body) -> Response {
+    let answered = async {
+        let caller = client.caller(&server)?;
+        let (CallAt { ts, path, args, format, component_path }, share) = parse(body?)?;
         let bytes =
             BASE64_STANDARD.decode(&ts).ok().and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
         let ts = bytes.map(u64::from_le_bytes);
@@ -164,29 +166,28 @@ pub(super) async fn query_at_ts(
         let snapshot = server.snapshots().at(ts).ok_or_else(|| {
             let seconds = snapshots::KEPT_FOR.as_secs();
             let message = format!(
-                "nothing can be read at ts: /api/query_ts did not give it within the last {seconds} seconds"
+                "nothing can be read at ts: /api/query_ts did not give it within the last \
+                 {seconds} seconds"
             );
             Problem::new(StatusCode::BAD_REQUEST, "OutOfRetention", message)
         })?;
         let path = of_app(path, component_path)?;
         let args = arguments(args)?;
-        Ok((server.functions().query_at(&snapshot, &path, &args, &caller).await?, format))
+        let answered = server.functions().query_at(&snapshot, &path, &args, &caller).await?;
+        Ok(Answer { answered, format, share })
     };
-    answer(called.await)
+    respond(&server, &client, answered.await)
 }
 
-async fn call(
-    server: Server,
-    request: RequestContext,
-    headers: &HeaderMap,
-    body: Body,
-    kind: Kind,
-) -> Result<(Arc<Answered>, Format), Problem> {
-    let caller = caller(&server, request, headers)?;
-    // The share of memory is held until the call has ended.
-    let (Call { path, args, format, component_path }, _share) = parse(body?)?;
-    let path = of_app(path, component_path)?;
-    Ok((perform(&server, kind, path, arguments(args)?, caller).await?, format))
+async fn call(server: &Server, client: Client, body: Body, kind: Kind) -> Response {
+    let answered = async {
+        let caller = client.caller(server)?;
+        let (Call { path, args, format, component_path }, share) = parse(body?)?;
+        let path = of_app(path, component_path)?;
+        let answered = perform(server, kind, path, arguments(args)?, caller).await?;
+        Ok(Answer { answered, format, share })
+    };
+    respond(server, &client, answered.await)
 }
 
 async fn perform(
@@ -212,35 +213,34 @@ async fn perform(
     Ok(answered)
 }
 
-/// Whose call it is. A token that is not valid is no reason to call as nobody.
-fn caller(
-    server: &Server,
-    request: RequestContext,
-    headers: &HeaderMap,
-) -> Result<Caller, Problem> {
-    let Some(authorization) = headers.get(AUTHORIZATION) else {
-        return Ok(Caller::anonymous(request));
-    };
-    let refuse = |message: &str| Err(Problem::unauthenticated(message));
-    let Ok(text) = authorization.to_str() else {
-        return refuse("the Authorization header is not ASCII");
-    };
-    let (scheme, token) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
-    if scheme.eq_ignore_ascii_case("convex") {
-        return refuse(
-            "this host has no admin keys: it knows users only, by `Authorization: Bearer`",
-        );
+impl Client {
+    /// Who calls. A token that is not valid is no reason to call as nobody.
+    fn caller(&self, server: &Server) -> Result<Caller, Problem> {
+        let caller = Caller::anonymous(self.request.clone());
+        let Some(authorization) = &self.authorization else {
+            return Ok(caller);
+        };
+        let refuse = |message: &str| Err(Problem::unauthenticated(message));
+        let Ok(text) = authorization.to_str() else {
+            return refuse("the Authorization header is not ASCII");
+        };
+        let (scheme, token) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+        if scheme.eq_ignore_ascii_case("convex") {
+            return refuse(
+                "this host has no admin keys: it knows users only, by `Authorization: Bearer`",
+            );
+        }
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return refuse("the Authorization header is not `Bearer` and a token");
+        }
+        let token = token.trim();
+        let verified = server
+            .auth()
+            .verify(token)
+            .map_err(|refused| Problem::unauthenticated(refused.to_string()))?;
+        let identity = Identity::new(verified.claims, token.to_owned());
+        Ok(caller.with_identity(Some(Arc::new(identity))))
     }
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return refuse("the Authorization header is not `Bearer` and a token");
-    }
-    let token = token.trim();
-    let verified = server
-        .auth()
-        .verify(token)
-        .map_err(|refused| Problem::unauthenticated(refused.to_string()))?;
-    let identity = Identity::new(verified.claims, token.to_owned());
-    Ok(Caller::anonymous(request).with_identity(Some(Arc::new(identity))))
 }
 
 /// The path of a function of the app itself. Those of components are called by functions; from
@@ -280,114 +280,78 @@ pub(super) fn one_object(args: Value) -> Result<Value, String> {
     }
 }
 
-fn answer(called: Result<(Arc<Answered>, Format), Problem>) -> Response {
-    called.map_or_else(Problem::into_response, |(answered, format)| respond(&answered, format))
+/// How a call ended, and its share of memory until the answer is written out.
+struct Answer {
+    answered: Arc<Answered>,
+    format: Format,
+    share: Share,
 }
 
-fn respond(answered: &Answered, format: Format) -> Response {
-    let Answered { result, log_lines } = answered;
-    let (status, members) = match result {
-        Ok(value) => (
-            StatusCode::OK,
-            vec![("status", "\"success\"".into()), ("value", written(value, format))],
-        ),
-        Err(Failed { message, data }) => {
-            let mut members =
-                vec![("status", "\"error\"".into()), ("errorMessage", text(message).into())];
-            members.extend(data.as_ref().map(|data| ("errorData", written(data, format))));
-            (
-                StatusCode::from_u16(FUNCTION_FAILED).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-                members,
-            )
-        }
-    };
-    let mut body = String::from("{");
-    for (name, json) in members {
-        body.push_str(&format!("\"{name}\":"));
-        body.push_str(&json);
-        body.push(',');
+/// Answers of up to this many bytes are not counted: each connection has one at a time.
+const SMALL_ANSWER_BYTES: usize = 16 << 10;
+
+/// A body, counted until the last of it is written, or dropped with its connection.
+struct Counted {
+    text: String,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
     }
-    body.push_str("\"logLines\":");
-    body.push_str(&text(log_lines));
-    body.push('}');
+}
+
+fn respond(server: &Server, client: &Client, answer: Result<Answer, Problem>) -> Response {
+    let Answer { answered, format, share } = match answer {
+        Ok(answer) => answer,
+        Err(problem) => return problem.into_response(),
+    };
+    let (status, text) = written(&answered, format);
+    let body = if text.len() > SMALL_ANSWER_BYTES {
+        let holder = Holder::new(client.request.ip(), Arc::clone(&client.connection));
+        let held = server.budget().answers().hold(text.len(), &holder);
+        Bytes::from_owner(Counted { text, _held: held })
+    } else {
+        text.into()
+    };
+    drop(share);
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// A value of a function's, which is JSON text in Convex's encoding.
-fn written(value: &str, format: Format) -> Cow<'_, str> {
-    match format {
-        Format::Encoded => value.into(),
-        Format::Plain => {
-            let value = serde_json::from_str(value).expect("a function's value is JSON");
-            export::plain(value).to_string().into()
+fn written(answered: &Answered, format: Format) -> (StatusCode, String) {
+    let Answered { result, log_lines } = answered;
+    let mut body = String::new();
+    let status = match result {
+        Ok(value) => {
+            body.push_str("{\"status\":\"success\",\"value\":");
+            write_value(&mut body, value, format);
+            StatusCode::OK
         }
+        Err(Failed { message, data }) => {
+            body.push_str("{\"status\":\"error\",\"errorMessage\":");
+            body.push_str(&text(message));
+            if let Some(data) = data {
+                body.push_str(",\"errorData\":");
+                write_value(&mut body, data, format);
+            }
+            StatusCode::from_u16(FUNCTION_FAILED).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+    };
+    body.push_str(",\"logLines\":");
+    body.push_str(&text(log_lines));
+    body.push('}');
+    (status, body)
+}
+
+/// A value of a function's, which is JSON text in Convex's encoding.
+fn write_value(body: &mut String, value: &str, format: Format) {
+    match format {
+        Format::Encoded => body.push_str(value),
+        Format::Plain => export::plain(value, body),
     }
 }
 
 fn text<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).expect("strings are JSON")
-}
-
-/// What goes wrong before a function can answer, or instead. In the shape in which Convex has it.
-#[derive(Debug)]
-pub(super) struct Problem {
-    pub(super) status: StatusCode,
-    pub(super) code: &'static str,
-    pub(super) message: String,
-}
-
-impl Problem {
-    pub(super) fn new(
-        status: StatusCode,
-        code: &'static str,
-        message: impl Into<String>,
-    ) -> Problem {
-        Problem { status, code, message: message.into() }
-    }
-
-    fn bad_request(message: impl Into<String>) -> Problem {
-        Problem::new(StatusCode::BAD_REQUEST, "BadJsonBody", message)
-    }
-
-    fn unauthenticated(message: impl Into<String>) -> Problem {
-        Problem::new(StatusCode::UNAUTHORIZED, "Unauthenticated", message)
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let Problem { status, code, message } = self;
-        let mut response =
-            (status, Json(json!({ "code": code, "message": message }))).into_response();
-        match status {
-            StatusCode::UNAUTHORIZED => {
-                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            StatusCode::SERVICE_UNAVAILABLE => {
-                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            _ => {}
-        }
-        response
-    }
-}
-
-impl From<CallError> for Problem {
-    fn from(refused: CallError) -> Problem {
-        let (status, code) = match refused {
-            CallError::NotFound(_) => (StatusCode::NOT_FOUND, "FunctionNotFound"),
-            CallError::Invalid(_) => (StatusCode::BAD_REQUEST, "BadArguments"),
-            CallError::NotDurable(_) => (StatusCode::SERVICE_UNAVAILABLE, "AuditLogNotDurable"),
-            CallError::Conflict(_) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "OptimisticConcurrencyControlFailure")
-            }
-            CallError::Overloaded(_) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "TooManyConcurrentRequests")
-            }
-            CallError::Internal(_) | CallError::Unknown(_) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError")
-            }
-        };
-        Problem::new(status, code, refused.to_string())
-    }
 }

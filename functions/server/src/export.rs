@@ -1,48 +1,139 @@
 //! From Convex's encoding of values to the plain JSON of its public HTTP API, in which some types
-//! look alike.
+//! look alike. The text is rewritten as it is read: a tree of a long result would take many times
+//! its length.
+
+use std::fmt;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::Value as Json;
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// 64-bit integers become decimal strings, bytes stay Base64, floats that JSON has no number for
 /// become their names.
-pub(super) fn plain(value: Json) -> Json {
-    match value {
-        Json::Object(members) => {
-            if let Some(special) = special(&members) {
-                return special;
-            }
-            Json::Object(members.into_iter().map(|(name, member)| (name, plain(member))).collect())
-        }
-        Json::Array(elements) => Json::Array(elements.into_iter().map(plain).collect()),
-        value @ (Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_)) => value,
+///
+/// # Panics
+///
+/// If the text is not a value in Convex's encoding.
+pub(super) fn plain(text: &str, out: &mut String) {
+    let mut json = serde_json::Deserializer::from_str(text);
+    Plain(out).deserialize(&mut json).expect("a function's value is JSON");
+}
+
+/// Writes a value as it reads it.
+struct Plain<'a>(&'a mut String);
+
+impl<'de> DeserializeSeed<'de> for Plain<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(self)
     }
 }
 
-/// A value that is written as an object with one member. No field of a user's begins with `$`.
-fn special(members: &serde_json::Map<String, Json>) -> Option<Json> {
-    let (name, Json::String(text)) = members.iter().next()? else { return None };
-    if members.len() != 1 || !name.starts_with('$') {
-        return None;
+impl Plain<'_> {
+    fn json<E: Error>(self, value: &(impl serde::Serialize + ?Sized)) -> Result<(), E> {
+        self.0.push_str(&serde_json::to_string(value).map_err(E::custom)?);
+        Ok(())
     }
-    let bytes =
-        || BASE64_STANDARD.decode(text).ok().and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
-    match name.as_str() {
-        "$bytes" => Some(text.as_str().into()),
-        "$integer" => Some(i64::from_le_bytes(bytes()?).to_string().into()),
+}
+
+impl<'de> Visitor<'de> for Plain<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value in Convex's encoding")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.0.push_str("null");
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        self.json(&value)
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        self.json(&value)
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.json(&value)
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        self.json(&value)
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        self.json(value)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let begin = self.0.len();
+        self.0.push('[');
+        loop {
+            let before = self.0.len();
+            if before > begin + 1 {
+                self.0.push(',');
+            }
+            if elements.next_element_seed(Plain(self.0))?.is_none() {
+                self.0.truncate(before);
+                break;
+            }
+        }
+        self.0.push(']');
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        let begin = self.0.len();
+        self.0.push('{');
+        while let Some(name) = members.next_key::<String>()? {
+            // Which is the only one: no field of a user's begins with `$`.
+            if name.starts_with('$') {
+                let text = members.next_value::<String>()?;
+                self.0.truncate(begin);
+                special(&name, &text, self.0).map_err(A::Error::custom)?;
+                return match members.next_key::<IgnoredAny>()? {
+                    None => Ok(()),
+                    Some(_) => Err(A::Error::custom("a member beside one that begins with $")),
+                };
+            }
+            if self.0.len() > begin + 1 {
+                self.0.push(',');
+            }
+            Plain(self.0).json::<A::Error>(&name)?;
+            self.0.push(':');
+            members.next_value_seed(Plain(self.0))?;
+        }
+        self.0.push('}');
+        Ok(())
+    }
+}
+
+/// Writes a value that is encoded as an object with one member.
+fn special(name: &str, text: &str, out: &mut String) -> Result<(), &'static str> {
+    let bytes = || {
+        let bytes = BASE64_STANDARD.decode(text).ok();
+        bytes.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok()).ok_or("not eight bytes")
+    };
+    match name {
+        "$bytes" => out.push_str(&serde_json::Value::from(text).to_string()),
+        "$integer" => out.push_str(&format!("\"{}\"", i64::from_le_bytes(bytes()?))),
         "$float" => {
             let float = f64::from_le_bytes(bytes()?);
-            let name = match float {
-                _ if float.is_nan() => "NaN",
-                f64::INFINITY => "Infinity",
-                f64::NEG_INFINITY => "-Infinity",
-                finite => return Some(finite.into()),
-            };
-            Some(name.into())
+            match float {
+                _ if float.is_nan() => out.push_str("\"NaN\""),
+                f64::INFINITY => out.push_str("\"Infinity\""),
+                f64::NEG_INFINITY => out.push_str("\"-Infinity\""),
+                finite => out.push_str(&serde_json::Value::from(finite).to_string()),
+            }
         }
-        _ => None,
+        _ => return Err("an encoding that is not Convex's"),
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -76,8 +167,10 @@ mod tests {
 
         #[test]
         fn values_look_as_convex_exports_them(value in any_value()) {
-            let encoded = Json::from(value.clone());
-            prop_assert_eq!(plain(encoded), value.export());
+            let encoded = serde_json::Value::from(value.clone());
+            let mut written = String::new();
+            plain(&encoded.to_string(), &mut written);
+            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&written)?, value.export());
         }
     }
 }

@@ -18,24 +18,27 @@
 //! wrong is `{"code":…,"message":…}`.
 //!
 //! `auth` tells who calls; [`audit_runtime::http`] from where. `calls.rs` is HTTP, `sync` is
-//! WebSocket. `network.rs` and `budget.rs` bound what clients may take together, by `limits.rs`.
+//! WebSocket. `budget.rs` and `pool.rs` bound what clients may take together, by `limits.rs`.
 
 pub mod auth;
 mod budget;
 mod calls;
 mod export;
+mod inflow;
 mod limits;
-mod network;
 mod operators;
+mod pool;
+mod problem;
 mod snapshots;
 mod sync;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::{AuditSink, Clock};
-use audit_host::Probe;
+use audit_host::{Connection, Connections, Probe};
 use audit_runtime::RequestContext;
 use audit_runtime::http::{RequestContextLayer, TrustedProxies};
 use axum::Router;
@@ -44,7 +47,7 @@ use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
 };
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{Extensions, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
@@ -56,14 +59,17 @@ use tokio::sync::{mpsc, watch};
 
 use self::auth::Authenticator;
 use self::budget::Budget;
-use self::calls::Problem;
+use self::problem::Problem;
 use self::snapshots::Snapshots;
 use self::sync::{MutationOutcome, Mutations};
 
-pub use self::limits::{NetworkLimits, descriptors_kept_back};
+pub use self::limits::NetworkLimits;
 
 /// How often histograms are drained that nobody asks for.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long sessions have to end whose connections are gone.
+const SESSIONS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The server of one host. Cheap to clone.
 #[derive(Clone)]
@@ -105,7 +111,7 @@ pub struct ServerParts {
 
 impl Server {
     /// Serves on this listener until `stop` completes; then no more is accepted, sessions are told,
-    /// and calls have the [drain timeout](NetworkLimits::drain_timeout) to end.
+    /// and calls have the [drain timeout](audit_host::ServeLimits::drain_timeout) to end.
     ///
     /// # Errors
     ///
@@ -118,10 +124,11 @@ impl Server {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
         let ServerParts { auth, proxies, bucket, metrics, operators, limits } = parts;
-        let connections = limits
-            .connections()
-            .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error))?;
-        let drain_timeout = limits.drain_timeout;
+        let connections = {
+            let proxies = proxies.clone();
+            Connections::new(limits.serve)?.exempting(move |address| proxies.trust(address))
+        };
+        let for_operators = Connections::new(limits.serve.for_operators())?;
         let (sessions, mut ended) = mpsc::channel(1);
         let inner = Inner {
             functions,
@@ -129,10 +136,10 @@ impl Server {
             proxies,
             probe: Probe::new(bucket),
             budget: Arc::new(Budget::new(&limits)),
+            mutations: Arc::new(Mutations::new(Budget::outcomes_bytes(&limits))),
             limits,
             metrics,
             snapshots: Snapshots::default(),
-            mutations: Arc::default(),
             stopping: watch::Sender::new(false),
             sessions,
         };
@@ -140,51 +147,36 @@ impl Server {
         describe_metrics();
         let upkeep = server.inner.metrics.clone().map(|metrics| tokio::spawn(upkeep(metrics)));
         let stopping = server.inner.stopping.clone();
-        let mut stopped = stopping.subscribe();
         let probe = server.inner.probe.clone();
         let told = async move {
             stop.await;
             probe.stopping();
             stopping.send_replace(true);
         };
+        // Operators may look until the end.
         let looking = operators.map(|listener| {
             let router = operators::router(server.clone());
-            tokio::spawn(async move { axum::serve(listener, router).await })
+            tokio::spawn(async move {
+                for_operators.serve(listener, router, std::future::pending()).await
+            })
         });
-        let router = server.clone().router();
-        let served = network::accept(server, router, listener, connections, told);
-        let deadline = async move {
-            drop(stopped.wait_for(|stopping| *stopping).await);
-            tokio::time::sleep(drain_timeout).await;
-        };
-        let all_ended = async {
-            served.await;
-            // Operators may look until the end, and have a clone of the server until then.
-            if let Some(looking) = &looking {
-                looking.abort();
-            }
-            // The router is gone, and with it all but the sessions'.
-            ended.recv().await;
-            Ok(())
-        };
-        let result = tokio::select! {
-            result = all_ended => result,
-            () = deadline => {
-                tracing::warn!("calls did not end within {drain_timeout:?} of being told to stop");
-                Ok(())
-            }
-        };
+        let router = server.router();
+        connections.serve(listener, router, told).await;
         if let Some(looking) = looking {
             looking.abort();
+        }
+        // The router is gone, and connections have ended or were cut off: so do their sessions.
+        if tokio::time::timeout(SESSIONS_TIMEOUT, ended.recv()).await.is_err() {
+            tracing::warn!("sessions did not end within {SESSIONS_TIMEOUT:?} of their connections");
         }
         if let Some(upkeep) = upkeep {
             upkeep.abort();
         }
-        result
+        Ok(())
     }
 
     fn router(self) -> Router {
-        let layer = RequestContextLayer::new(self.functions().runtime().clone(), network::peer);
+        let layer = RequestContextLayer::new(self.functions().runtime().clone(), peer);
         let layer = layer.with_trusted_proxies(self.inner.proxies.clone());
         let api = Router::new()
             .route("/query", post(calls::query))
@@ -234,10 +226,6 @@ impl Server {
 
     fn metrics(&self) -> Option<&PrometheusHandle> {
         self.inner.metrics.as_ref()
-    }
-
-    fn proxies(&self) -> &TrustedProxies {
-        &self.inner.proxies
     }
 
     fn limits(&self) -> &NetworkLimits {
@@ -330,11 +318,6 @@ fn describe_metrics() {
         "Runs that kept their thread for too long and were given up"
     );
     describe_gauge!("functions_workers_stuck", "Threads that were given up and have not come back");
-    describe_gauge!("functions_connections", "Open connections of clients");
-    describe_counter!(
-        "functions_connections_refused_total",
-        "Connections that were refused or ended for a limit, by reason"
-    );
     describe_gauge!(
         "functions_requests_bytes",
         Unit::Bytes,
@@ -347,9 +330,19 @@ fn describe_metrics() {
     describe_gauge!("functions_sync_sessions", "Clients that are connected");
     describe_counter!("functions_sync_transitions_total", "Steps that clients were sent");
     describe_counter!("functions_sync_results_total", "Results that clients were handed in them");
+    describe_gauge!(
+        "functions_held_bytes",
+        Unit::Bytes,
+        "Memory that clients hold: answers until they are taken, arguments of followed queries"
+    );
     describe_counter!(
-        "functions_sync_slow_clients_total",
-        "Clients that took nothing for so long that they were left"
+        "functions_clients_cut_off_total",
+        "Connections that were cut off since they held the most of what there is"
+    );
+    describe_gauge!(
+        "functions_outcomes_bytes",
+        Unit::Bytes,
+        "Outcomes of mutations that are kept for clients that send them again"
     );
 }
 
@@ -359,6 +352,11 @@ async fn upkeep(metrics: PrometheusHandle) {
         interval.tick().await;
         metrics.run_upkeep();
     }
+}
+
+/// Where a connection comes from, as requests carry it.
+fn peer(extensions: &Extensions) -> Option<IpAddr> {
+    extensions.get::<Arc<Connection>>().map(|connection| connection.peer().ip())
 }
 
 /// `GET /`

@@ -11,7 +11,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 
 use super::Server;
-use super::calls::Problem;
+use super::problem::Problem;
 
 pub(super) fn router(server: Server) -> Router {
     Router::new()

@@ -18,7 +18,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use audit_core::Observed;
-use audit_host::{Output, Probe, Shown, Shutdown, StoppedError, close_after, exit, log_to_stderr};
+use audit_host::{
+    Connections, Output, Probe, Shown, Shutdown, StoppedError, close_after, exit, log_to_stderr,
+};
 use audit_runtime::{AuditRuntime, AuditSink, RetryPolicy, Vars};
 use audit_sink_null::NullSink;
 use audit_sink_s3::S3Sink;
@@ -112,7 +114,10 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
         out.line(&format!("probes are answered on http://{}", listener.local_addr()?));
         // To the end of the process.
         let operators = probes(probe.clone(), |answer| answer).merge(receipts);
-        tokio::spawn(audit_host::serve(listener, operators, limits, std::future::pending()));
+        let connections = Connections::new(limits.for_operators())?;
+        tokio::spawn(async move {
+            connections.serve(listener, operators, std::future::pending()).await
+        });
     }
     let listener = listen(settings.listen).await?;
     out.line(&format!("listening on http://{}", listener.local_addr()?));
@@ -132,7 +137,9 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
         }
         stopping.stopping();
     };
-    audit_host::serve(listener, app.router(proxies, probe.clone()), limits, told).await;
+    let exempt = proxies.clone();
+    let connections = Connections::new(limits)?.exempting(move |address| exempt.trust(address));
+    connections.serve(listener, app.router(proxies, probe.clone()), told).await;
     let close_timeout = Duration::from_millis(settings.close_timeout_ms);
     let closed = close_after(runtime.drain_outcomes(), &*sink, close_timeout).await;
     match why.get() {

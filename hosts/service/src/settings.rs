@@ -102,9 +102,24 @@ pub(crate) struct Settings {
     #[arg(long, env = "REQUEST_TIMEOUT_MS", default_value_t = 30_000)]
     pub(crate) request_timeout_ms: u64,
 
-    /// How many connections there are at once; others wait.
-    #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 512)]
-    pub(crate) max_connections: usize,
+    /// How many connections there are at once; more are answered 503. [default: the limit of open
+    /// files less 256 (or half of it), which are kept for the journal, the bucket and the database]
+    #[arg(long, env = "MAX_CONNECTIONS")]
+    pub(crate) max_connections: Option<usize>,
+
+    /// How many connections there are at once from one address (of IPv6, one /64) that is no
+    /// trusted proxy's; more are answered 429.
+    #[arg(long, env = "MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 256)]
+    pub(crate) max_connections_per_address: usize,
+
+    /// How long a client may be behind with taking what it is sent, in milliseconds; each second
+    /// that it is waited for counts, less what it takes at --min-send-rate.
+    #[arg(long, env = "SEND_TIMEOUT_MS", default_value_t = 30_000)]
+    pub(crate) send_timeout_ms: u64,
+
+    /// How many bytes a second a client takes at least of what it is sent.
+    #[arg(long, env = "MIN_SEND_RATE", default_value_t = 4_096)]
+    pub(crate) min_send_rate: u32,
 
     /// How long requests have to be answered once the service is told to stop, in milliseconds.
     #[arg(long, env = "DRAIN_TIMEOUT_MS", default_value_t = 10_000)]
@@ -183,7 +198,10 @@ impl Settings {
         ServeLimits {
             header_timeout: Duration::from_millis(self.header_timeout_ms),
             idle_timeout: Duration::from_millis(self.idle_timeout_ms),
+            send_timeout: Duration::from_millis(self.send_timeout_ms),
+            min_send_rate: self.min_send_rate,
             max_connections: self.max_connections,
+            max_connections_per_address: self.max_connections_per_address,
             drain_timeout: Duration::from_millis(self.drain_timeout_ms),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use audit_host::ServeLimits;
 use functions_server::NetworkLimits;
 
 use super::Options;
@@ -64,24 +65,45 @@ pub(super) fn network(options: &Options) -> Result<NetworkLimits, String> {
     let per_address =
         count("max_connections_per_address", options.max_connections_per_address, 1, most)?;
     let time = |name, set, default| Ok::<_, String>(positive_ms(name, set)?.unwrap_or(default));
-    Ok(NetworkLimits {
-        request_memory_bytes: mib.map_or(defaults.request_memory_bytes, |mib| mib << 20),
-        max_request_values: values.unwrap_or(defaults.max_request_values),
-        max_connections: connections,
-        max_connections_per_address: per_address.unwrap_or(defaults.max_connections_per_address),
+    if options.min_send_rate == Some(0) {
+        return Err("min_send_rate is 0, and must be at least 1".to_owned());
+    }
+    let serve = ServeLimits {
         header_timeout: time(
             "header_timeout_ms",
             options.header_timeout_ms,
-            defaults.header_timeout,
+            defaults.serve.header_timeout,
         )?,
+        idle_timeout: time(
+            "idle_timeout_ms",
+            options.idle_timeout_ms,
+            defaults.serve.idle_timeout,
+        )?,
+        send_timeout: time(
+            "send_timeout_ms",
+            options.send_timeout_ms,
+            defaults.serve.send_timeout,
+        )?,
+        min_send_rate: options.min_send_rate.unwrap_or(defaults.serve.min_send_rate),
+        max_connections: connections,
+        max_connections_per_address: per_address
+            .unwrap_or(defaults.serve.max_connections_per_address),
+        drain_timeout: time(
+            "drain_timeout_ms",
+            options.drain_timeout_ms,
+            defaults.serve.drain_timeout,
+        )?,
+    };
+    Ok(NetworkLimits {
+        serve,
+        request_memory_bytes: mib.map_or(defaults.request_memory_bytes, |mib| mib << 20),
+        max_request_values: values.unwrap_or(defaults.max_request_values),
         body_timeout: time("body_timeout_ms", options.body_timeout_ms, defaults.body_timeout)?,
         first_message_timeout: time(
             "first_message_timeout_ms",
             options.first_message_timeout_ms,
             defaults.first_message_timeout,
         )?,
-        idle_timeout: time("idle_timeout_ms", options.idle_timeout_ms, defaults.idle_timeout)?,
-        drain_timeout: time("drain_timeout_ms", options.drain_timeout_ms, defaults.drain_timeout)?,
     })
 }
 

@@ -32,9 +32,9 @@ pub(crate) struct Options {
     #[arg(long, env = "AUDIT_SHOW_LOGS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) show_logs: Option<bool>,
 
-    /// How much memory all requests together may take, in MiB: what arrives, and what calls take
-    /// once they are parsed. Engines and the cache of results come on top. More is answered 503.
-    /// [default: 512]
+    /// How much memory all requests together may take, in MiB: what arrives, what calls take once
+    /// they are parsed, and answers until they are written. Engines and the cache of results come
+    /// on top. More is answered 503. [default: 512]
     #[arg(long, env = "REQUEST_MEMORY_MIB", value_name = "MIB")]
     pub(crate) request_memory_mib: Option<usize>,
 
@@ -52,8 +52,8 @@ pub(crate) struct Options {
     #[arg(long, env = "MAX_CONNECTIONS_PER_ADDRESS", value_name = "COUNT")]
     pub(crate) max_connections_per_address: Option<usize>,
 
-    /// How long the headers of a request may take, and a connection be idle before them, in
-    /// milliseconds. [default: 30000]
+    /// How long a connection may take for its first request's header, in milliseconds. [default:
+    /// 10000]
     #[arg(long, env = "HEADER_TIMEOUT_MS", value_name = "MS")]
     pub(crate) header_timeout_ms: Option<u64>,
 
@@ -65,10 +65,20 @@ pub(crate) struct Options {
     #[arg(long, env = "FIRST_MESSAGE_TIMEOUT_MS", value_name = "MS")]
     pub(crate) first_message_timeout_ms: Option<u64>,
 
-    /// How long a client may be silent, in milliseconds. Answers to pings and reading what it is
-    /// sent count as activity. [default: 60000]
+    /// How long a connection stays open without a request, and a WebSocket without a sign of life,
+    /// in milliseconds: longer than a load balancer in front keeps it. Answers to pings count.
+    /// [default: 75000]
     #[arg(long, env = "IDLE_TIMEOUT_MS", value_name = "MS")]
     pub(crate) idle_timeout_ms: Option<u64>,
+
+    /// How long a client may be behind with taking what it is sent, in milliseconds; each second
+    /// that it is waited for counts, less what it takes at --min-send-rate. [default: 30000]
+    #[arg(long, env = "SEND_TIMEOUT_MS", value_name = "MS")]
+    pub send_timeout_ms: Option<u64>,
+
+    /// How many bytes a second a client takes at least of what it is sent. [default: 4096]
+    #[arg(long, env = "MIN_SEND_RATE", value_name = "BYTES")]
+    pub min_send_rate: Option<u32>,
 
     /// How long calls and sessions in flight have to end once the host is told to stop, in
     /// milliseconds. [default: 10000]
@@ -241,6 +251,8 @@ impl Options {
                 .first_message_timeout_ms
                 .or(other.first_message_timeout_ms),
             idle_timeout_ms: self.idle_timeout_ms.or(other.idle_timeout_ms),
+            send_timeout_ms: self.send_timeout_ms.or(other.send_timeout_ms),
+            min_send_rate: self.min_send_rate.or(other.min_send_rate),
             drain_timeout_ms: self.drain_timeout_ms.or(other.drain_timeout_ms),
             close_timeout_ms: self.close_timeout_ms.or(other.close_timeout_ms),
             data_dir: self.data_dir.or(other.data_dir),

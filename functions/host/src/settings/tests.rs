@@ -89,7 +89,7 @@ fn flags_override_the_file_and_the_file_overrides_defaults() {
     assert_eq!(settings.limits.time, Duration::from_millis(5));
     assert_eq!(settings.limits.memory_bytes, 2 << 20);
     assert_eq!(settings.query_cache_bytes, 3 << 20);
-    assert_eq!(settings.network.drain_timeout, Duration::from_millis(6));
+    assert_eq!(settings.network.serve.drain_timeout, Duration::from_millis(6));
     assert_eq!(settings.close_timeout, Duration::from_millis(5));
     assert_eq!(settings.deployment.name, "file");
     assert_eq!(settings.deployment.class, DeploymentClass::S256);

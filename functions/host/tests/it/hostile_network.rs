@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use audit_host::ServeLimits;
 use functions_server::NetworkLimits;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,12 +32,13 @@ async fn is_answered(host: &Served) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_slow_or_silent_is_ended() {
+async fn slow_and_silent_clients_are_disconnected() {
+    let serve =
+        ServeLimits { header_timeout: SHORT, idle_timeout: SHORT, ..ServeLimits::default() };
     let limits = NetworkLimits {
-        header_timeout: SHORT,
+        serve,
         body_timeout: SHORT,
         first_message_timeout: SHORT,
-        idle_timeout: SHORT,
         ..NetworkLimits::default()
     };
     let host = Served::with_limits(limits).await;
@@ -71,7 +73,8 @@ async fn what_is_slow_or_silent_is_ended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_bounded_and_come_back() {
-    let limits = NetworkLimits { max_connections: Some(5), ..NetworkLimits::default() };
+    let serve = ServeLimits { max_connections: Some(5), ..ServeLimits::default() };
+    let limits = NetworkLimits { serve, ..NetworkLimits::default() };
     let host = Served::with_limits(limits).await;
     let mut open = Vec::new();
     for _ in 0..5 {
@@ -82,7 +85,7 @@ async fn connections_are_bounded_and_come_back() {
     }
     let refused = rest(&mut connect(&host).await).await;
     assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
-    assert!(host.metrics().contains("functions_connections_refused_total{reason=\"connections\"}"));
+    assert!(host.metrics().contains("audit_connections_refused_total{reason=\"connections\"}"));
     drop(open);
     // As soon as the host has seen that they are gone.
     while reqwest::get(format!("{}/version", host.url)).await.map_or(503, |r| r.status().as_u16())
@@ -113,7 +116,8 @@ async fn connect_from(host: &Served, address: [u8; 4]) -> Result<TcpStream, Stri
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn one_address_takes_no_more_than_its_connections() {
-    let limits = NetworkLimits { max_connections_per_address: 3, ..NetworkLimits::default() };
+    let serve = ServeLimits { max_connections_per_address: 3, ..ServeLimits::default() };
+    let limits = NetworkLimits { serve, ..NetworkLimits::default() };
     let host = Served::with_limits(limits).await;
     let (greedy, other, proxy) = ([127, 0, 0, 2], [127, 0, 0, 3], [127, 0, 0, 1]);
     let mut open = Vec::new();
@@ -124,7 +128,7 @@ async fn one_address_takes_no_more_than_its_connections() {
         let answer = connect_from(&host, greedy).await.unwrap_err();
         assert!(answer.is_empty() || answer.ends_with("429"), "{answer}");
     }
-    let refused = "functions_connections_refused_total{reason=\"connections_of_address\"}";
+    let refused = "audit_connections_refused_total{reason=\"connections_of_address\"}";
     assert!(host.metrics().contains(refused));
     // Neither another client nor a proxy, which speaks for many, is held up by that.
     open.push(connect_from(&host, other).await.unwrap());
@@ -136,6 +140,84 @@ async fn one_address_takes_no_more_than_its_connections() {
     while connect_from(&host, greedy).await.is_err() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn websockets_count_as_connections() {
+    let serve = ServeLimits { max_connections: Some(2), ..ServeLimits::default() };
+    let host = Served::with_limits(NetworkLimits { serve, ..NetworkLimits::default() }).await;
+    let sockets = [Socket::connect(&host.url).await, Socket::connect(&host.url).await];
+    let refused = rest(&mut connect(&host).await).await;
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    drop(sockets);
+    while reqwest::get(format!("{}/version", host.url)).await.map_or(503, |r| r.status().as_u16())
+        != 200
+    {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Asks for an answer of so many KiB, and reads no more than its first byte.
+async fn untaken(host: &Served, kib: usize) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let to = host.url.strip_prefix("http://").unwrap().parse().unwrap();
+    let mut stream = socket.connect(to).await.unwrap();
+    let body = json!({ "path": "messages:large", "args": { "kib": kib } }).to_string();
+    let request = format!(
+        "POST /api/query HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'H');
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_nobody_takes_ends_with_its_connection() {
+    let serve = ServeLimits { send_timeout: SHORT, ..ServeLimits::default() };
+    let host = Served::with_limits(NetworkLimits { serve, ..NetworkLimits::default() }).await;
+    let mut stream = untaken(&host, 8 << 10).await;
+    let slow = "audit_connections_refused_total{reason=\"slow_reader\"}";
+    while !host.metrics().contains(slow) {
+        tokio::task::yield_now().await;
+    }
+    assert!(rest(&mut stream).await.len() < 8 << 20);
+    is_answered(&host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_not_taken_are_bounded_together() {
+    let limits = NetworkLimits { request_memory_bytes: 64 << 20, ..NetworkLimits::default() };
+    let host = Served::with_limits(limits).await;
+    // Of 64 MiB answers have 8: no two of these.
+    let mut untaken_answers = Vec::new();
+    for _ in 0..3 {
+        untaken_answers.push(untaken(&host, 6 << 10).await);
+    }
+    let ends = untaken_answers.iter_mut().map(|stream| Box::pin(rest(stream)));
+    let (answer, _, _) = futures::future::select_all(ends).await;
+    assert!(answer.len() < 6 << 20, "{}", answer.len());
+    assert!(host.metrics().contains("functions_clients_cut_off_total{held=\"answers\"}"));
+    // Whoever takes its answers gets them.
+    let call = json!({ "path": "messages:large", "args": { "kib": 6 << 10 } });
+    assert_eq!(host.post("/api/query", &call, &[]).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn followed_arguments_are_bounded_together() {
+    let limits = NetworkLimits { request_memory_bytes: 64 << 20, ..NetworkLimits::default() };
+    let host = Served::with_limits(limits).await;
+    // Of 64 MiB they have 4: of these two the first is cut off.
+    let args = json!({ "list": vec![0; 20_000] });
+    let mut first = Socket::connect(&host.url).await;
+    first.follow(0, "messages:count", args.clone()).await;
+    first.hear().await.unwrap();
+    let mut second = Socket::connect(&host.url).await;
+    second.follow(0, "messages:count", args).await;
+    second.hear().await.unwrap();
+    first.hear().await.unwrap_err();
+    assert!(host.metrics().contains("functions_clients_cut_off_total{held=\"followed\"}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,5 +303,5 @@ async fn operators_look_elsewhere_and_clients_learn_nothing() {
     assert_eq!(get(format!("{}/metrics", host.url)).await.0, 404);
     let (status, has_cors, metrics) = get(format!("{}/metrics", host.operators_url)).await;
     assert_eq!((status, has_cors), (200, false));
-    assert!(metrics.contains("functions_connections "), "{metrics}");
+    assert!(metrics.contains("audit_connections "), "{metrics}");
 }

@@ -10,6 +10,7 @@ mod session;
 
 use std::sync::Arc;
 
+use audit_host::Connection;
 use audit_runtime::RequestContext;
 use axum::Extension;
 use axum::extract::State;
@@ -22,14 +23,15 @@ pub(super) use session::MutationOutcome;
 
 use super::Server;
 use super::budget::MAX_BODY_BYTES;
-use super::calls::Problem;
-use super::network::Inflow;
+use super::inflow::Inflow;
+use super::pool::Holder;
+use super::problem::Problem;
 
 /// `GET /api/sync` and `GET /api/{version of the client}/sync`
 pub(super) async fn upgrade(
     State(server): State<Server>,
     Extension(request): Extension<RequestContext>,
-    Extension(inflow): Extension<Arc<Inflow>>,
+    Extension(connection): Extension<Arc<Connection>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     match upgrade {
@@ -37,8 +39,11 @@ pub(super) async fn upgrade(
             let session = server.session();
             upgrade.max_message_size(MAX_BODY_BYTES).max_frame_size(MAX_BODY_BYTES).on_upgrade(
                 async move |socket| {
-                    inflow.count();
-                    session::serve(socket, server, request, inflow).await;
+                    let inflow = Arc::new(Inflow::new(Arc::clone(server.budget())));
+                    let counted = Arc::clone(&inflow);
+                    connection.on_received(move |bytes| counted.received(bytes));
+                    let holder = Holder::new(request.ip(), connection);
+                    session::serve(socket, server, request, holder, inflow).await;
                     drop(session);
                 },
             )

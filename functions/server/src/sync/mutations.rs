@@ -1,13 +1,14 @@
 //! Mutations of client sessions: in the order in which they were sent, and each once.
 //!
 //! A client that loses its connection sends again what was not answered, with the number that it
-//! had. So what runs belongs to the client and not to the connection: a mutation goes on when its
-//! connection is gone, and one that is sent again is answered with what it gave. This is kept in
-//! memory, for a while and up to a bound; a mutation that is sent again to another process, or much
+//! had. So a mutation belongs to the client and not to the connection: it goes on when its
+//! connection is gone, and one that is sent again is answered with the outcome that it had. Outcomes
+//! are kept in memory, for a while and up to a limit; one that is not kept any more is not run
+//! again, and its client hears that. A mutation that is sent again to another process, or much
 //! later, runs again.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -17,19 +18,21 @@ use tokio::time::Instant;
 /// Who a client says that it is: chosen at random by itself, and known to nobody else.
 pub(super) type SessionId = u128;
 
-/// How many outcomes are kept for a client: more than it can have under way.
-const MAX_KEPT: usize = 128;
+/// How many mutations of a client are remembered: more than it can have under way.
+const MAX_REMEMBERED: usize = 128;
 
-/// How many bytes of them, for one client.
-const MAX_KEPT_BYTES: usize = 1 << 20;
+/// The outcomes that are kept for one client, in bytes.
+const MAX_CLIENT_BYTES: usize = 1 << 20;
+
+/// What an outcome takes besides its text.
+const OVERHEAD_BYTES: usize = 512;
 
 /// How long they are kept once the client is gone: clients try again after 16 seconds at the
 /// latest.
 const KEPT_FOR: Duration = Duration::from_secs(120);
 
-/// How many clients that are gone are remembered, and how many bytes of theirs.
+/// How many clients that are gone are remembered.
 const MAX_GONE: usize = 4_096;
-const MAX_GONE_BYTES: usize = 64 << 20;
 
 /// What a mutation gave. Cheap to clone.
 pub(crate) trait Outcome: Clone + Send + Sync + 'static {
@@ -37,14 +40,25 @@ pub(crate) trait Outcome: Clone + Send + Sync + 'static {
     fn bytes(&self) -> usize;
 }
 
+/// Why there is no outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// The mutation panicked.
+    Panicked,
+    /// It ended, and its outcome is not kept any more.
+    Forgotten,
+}
+
 /// The clients that are connected, and those that may come back.
-pub(crate) struct Mutations<T>(Mutex<State<T>>);
+pub(crate) struct Mutations<T> {
+    state: Mutex<State<T>>,
+    kept: Arc<Kept<T>>,
+}
 
 struct State<T> {
     clients: HashMap<SessionId, Entry<T>>,
-    /// Who went away, the longest gone first.
-    gone: VecDeque<Gone>,
-    gone_bytes: usize,
+    /// Who went away and when, the longest gone first.
+    gone: VecDeque<(SessionId, Instant)>,
 }
 
 struct Entry<T> {
@@ -53,29 +67,20 @@ struct Entry<T> {
     gone_at: Option<Instant>,
 }
 
-struct Gone {
-    session: SessionId,
-    at: Instant,
-    bytes: usize,
-}
-
-impl<T: Outcome> Default for Mutations<T> {
-    fn default() -> Mutations<T> {
-        Mutations(Mutex::new(State {
-            clients: HashMap::new(),
-            gone: VecDeque::new(),
-            gone_bytes: 0,
-        }))
-    }
-}
-
 impl<T: Outcome> Mutations<T> {
+    /// Keeps outcomes of so many bytes together.
+    pub(crate) fn new(limit_bytes: usize) -> Mutations<T> {
+        let state = State { clients: HashMap::new(), gone: VecDeque::new() };
+        let kept = Kept { limit_bytes, outcomes: Mutex::default() };
+        Mutations { state: Mutex::new(state), kept: Arc::new(kept) }
+    }
+
     /// A connection of this client. It is forgotten some time after its last connection is dropped.
     pub(super) fn connect(self: &Arc<Self>, session: SessionId) -> Connection<T> {
         let mut state = self.state();
         state.forget_the_old();
         let entry = state.clients.entry(session).or_insert_with(|| Entry {
-            client: Arc::new(Client::start()),
+            client: Client::start(Arc::clone(&self.kept)),
             connections: 0,
             gone_at: None,
         });
@@ -85,24 +90,20 @@ impl<T: Outcome> Mutations<T> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T: Outcome> State<T> {
     fn forget_the_old(&mut self) {
-        while let Some(Gone { session, at, bytes }) = self.gone.front() {
-            let is_over = at.elapsed() >= KEPT_FOR
-                || self.gone.len() > MAX_GONE
-                || self.gone_bytes > MAX_GONE_BYTES;
-            if !is_over {
+        while let Some((session, at)) = self.gone.front() {
+            if at.elapsed() < KEPT_FOR && self.gone.len() <= MAX_GONE {
                 return;
             }
             // It may have come back since.
             if self.clients.get(session).is_some_and(|entry| entry.gone_at == Some(*at)) {
                 self.clients.remove(session);
             }
-            self.gone_bytes -= bytes;
             self.gone.pop_front();
         }
     }
@@ -121,10 +122,9 @@ impl<T: Outcome> Drop for Connection<T> {
         let Some(entry) = state.clients.get_mut(&self.session) else { return };
         entry.connections -= 1;
         if entry.connections == 0 {
-            let (at, bytes) = (Instant::now(), entry.client.bytes());
+            let at = Instant::now();
             entry.gone_at = Some(at);
-            state.gone.push_back(Gone { session: self.session, at, bytes });
-            state.gone_bytes += bytes;
+            state.gone.push_back((self.session, at));
         }
         state.forget_the_old();
     }
@@ -136,6 +136,7 @@ struct Client<T> {
 }
 
 struct Job<T> {
+    request_id: u32,
     call: BoxFuture<'static, T>,
     answer: watch::Sender<Option<T>>,
 }
@@ -143,45 +144,85 @@ struct Job<T> {
 struct Known<T> {
     /// Of what was asked: another question with the same number is a mistake.
     fingerprint: u64,
-    outcome: watch::Receiver<Option<T>>,
+    became: Became<T>,
+}
+
+/// What became of a mutation.
+enum Became<T> {
+    UnderWay(watch::Receiver<Option<T>>),
+    Ended(T, KeptShare<T>),
+    Lost(Lost),
 }
 
 impl<T: Outcome> Client<T> {
     /// Starts the task that runs the mutations of one client one after another. It ends with the
     /// client.
-    fn start() -> Client<T> {
+    fn start(kept: Arc<Kept<T>>) -> Arc<Client<T>> {
         let (queue, mut jobs) = mpsc::unbounded_channel::<Job<T>>();
+        let client = Arc::new(Client { queue, known: Mutex::default() });
+        let of_client = Arc::downgrade(&client);
         tokio::spawn(async move {
-            while let Some(Job { call, answer }) = jobs.recv().await {
+            while let Some(Job { request_id, call, answer }) = jobs.recv().await {
                 // A task of its own, so that a panic in one is not the end of the others.
-                if let Ok(outcome) = tokio::spawn(call).await {
-                    answer.send_replace(Some(outcome));
+                let outcome = tokio::spawn(call).await.ok();
+                if let Some(client) = of_client.upgrade() {
+                    client.end(&kept, request_id, outcome.clone());
+                }
+                if outcome.is_some() {
+                    answer.send_replace(outcome);
                 }
             }
         });
-        Client { queue, known: Mutex::default() }
+        client
     }
 
-    fn bytes(&self) -> usize {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.values().map(Known::bytes).sum()
+    fn end(self: &Arc<Self>, kept: &Arc<Kept<T>>, request_id: u32, outcome: Option<T>) {
+        let became = match outcome {
+            None => Became::Lost(Lost::Panicked),
+            Some(outcome) => {
+                let bytes = OVERHEAD_BYTES + outcome.bytes();
+                Became::Ended(outcome, kept.keep(Arc::downgrade(self), request_id, bytes))
+            }
+        };
+        let mut known = self.known();
+        if let Some(known) = known.get_mut(&request_id) {
+            known.became = became;
+        }
+        let mut bytes: usize = known.values().map(Known::bytes).sum();
+        for known in known.values_mut() {
+            if bytes <= MAX_CLIENT_BYTES {
+                break;
+            }
+            bytes -= known.bytes();
+            known.forget();
+        }
+        drop(known);
+        kept.forget_the_first();
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<u32, Known<T>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T: Outcome> Known<T> {
     fn bytes(&self) -> usize {
-        self.outcome.borrow().as_ref().map_or(0, Outcome::bytes)
+        match &self.became {
+            Became::Ended(_, share) => share.bytes,
+            Became::UnderWay(_) | Became::Lost(_) => 0,
+        }
     }
 
-    fn is_under_way(&self) -> bool {
-        self.outcome.borrow().is_none() && self.outcome.has_changed().is_ok()
+    fn forget(&mut self) {
+        if matches!(self.became, Became::Ended(..)) {
+            self.became = Became::Lost(Lost::Forgotten);
+        }
     }
 }
 
 impl<T: Outcome> Connection<T> {
     /// Runs a mutation once all that this client sent before have ended. One that it sent before is
-    /// not run again. The future gives its outcome, or `None` if it panicked; dropping it does not
-    /// stop the mutation.
+    /// not run again. The future gives its outcome; dropping it does not stop the mutation.
     ///
     /// # Errors
     ///
@@ -191,37 +232,122 @@ impl<T: Outcome> Connection<T> {
         request_id: u32,
         fingerprint: u64,
         call: impl FnOnce() -> BoxFuture<'static, T>,
-    ) -> Result<BoxFuture<'static, Option<T>>, String> {
-        let mut known = self.client.known.lock().unwrap_or_else(PoisonError::into_inner);
+    ) -> Result<BoxFuture<'static, Result<T, Lost>>, String> {
+        let mut known = self.client.known();
         let mut outcome = match known.get(&request_id) {
             Some(before) if before.fingerprint != fingerprint => {
                 return Err(format!("request {request_id} was another one before"));
             }
-            Some(before) => before.outcome.clone(),
+            Some(Known { became: Became::UnderWay(outcome), .. }) => outcome.clone(),
+            Some(Known { became: Became::Ended(outcome, _), .. }) => {
+                let outcome = outcome.clone();
+                return Ok(Box::pin(async move { Ok(outcome) }));
+            }
+            Some(Known { became: Became::Lost(lost), .. }) => {
+                let lost = *lost;
+                return Ok(Box::pin(async move { Err(lost) }));
+            }
             None => {
                 let (answer, outcome) = watch::channel(None);
                 // The task is there as long as the client is.
-                drop(self.client.queue.send(Job { call: call(), answer }));
-                known.insert(request_id, Known { fingerprint, outcome: outcome.clone() });
+                drop(self.client.queue.send(Job { request_id, call: call(), answer }));
+                let became = Became::UnderWay(outcome.clone());
+                known.insert(request_id, Known { fingerprint, became });
                 forget_the_first(&mut known);
                 outcome
             }
         };
         drop(known);
         Ok(Box::pin(async move {
-            outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
+            let ended = outcome.wait_for(Option::is_some).await.ok();
+            ended.and_then(|outcome| outcome.clone()).ok_or(Lost::Panicked)
         }))
     }
 }
 
-/// Clients count up: what has a low number was sent long ago.
-fn forget_the_first<T: Outcome>(known: &mut BTreeMap<u32, Known<T>>) {
-    let mut bytes: usize = known.values().map(Known::bytes).sum();
-    while known.len() > MAX_KEPT || bytes > MAX_KEPT_BYTES {
-        let Some(first) = known.first_entry().filter(|first| !first.get().is_under_way()) else {
-            return;
-        };
-        bytes -= first.remove().bytes();
+/// Clients count up: one with a low number was answered long ago.
+fn forget_the_first<T>(known: &mut BTreeMap<u32, Known<T>>) {
+    while known.len() > MAX_REMEMBERED {
+        let is_under_way = |known: &Known<T>| matches!(known.became, Became::UnderWay(_));
+        match known.first_entry() {
+            Some(first) if !is_under_way(first.get()) => drop(first.remove()),
+            Some(_) | None => return,
+        }
+    }
+}
+
+/// The outcomes that are kept for all clients, with a limit on their bytes.
+struct Kept<T> {
+    limit_bytes: usize,
+    outcomes: Mutex<Outcomes<T>>,
+}
+
+struct Outcomes<T> {
+    bytes: usize,
+    next: u64,
+    /// The first to end is the first.
+    ended: BTreeMap<u64, (Weak<Client<T>>, u32)>,
+}
+
+impl<T> Default for Outcomes<T> {
+    fn default() -> Outcomes<T> {
+        Outcomes { bytes: 0, next: 0, ended: BTreeMap::new() }
+    }
+}
+
+/// The share of one outcome. Given back when dropped.
+struct KeptShare<T> {
+    kept: Arc<Kept<T>>,
+    number: u64,
+    bytes: usize,
+}
+
+impl<T> Kept<T> {
+    /// Never called with a client's lock held that [`forget_the_first`](Self::forget_the_first)
+    /// takes.
+    fn keep(
+        self: &Arc<Self>,
+        client: Weak<Client<T>>,
+        request_id: u32,
+        bytes: usize,
+    ) -> KeptShare<T> {
+        let mut outcomes = self.outcomes();
+        let number = outcomes.next;
+        outcomes.next += 1;
+        outcomes.bytes += bytes;
+        outcomes.ended.insert(number, (client, request_id));
+        KeptShare { kept: Arc::clone(self), number, bytes }
+    }
+
+    fn outcomes(&self) -> MutexGuard<'_, Outcomes<T>> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Outcome> Kept<T> {
+    fn forget_the_first(&self) {
+        loop {
+            let mut outcomes = self.outcomes();
+            metrics::gauge!("functions_outcomes_bytes").set(outcomes.bytes as f64);
+            if outcomes.bytes <= self.limit_bytes {
+                return;
+            }
+            let Some((_, (client, request_id))) = outcomes.ended.pop_first() else { return };
+            // Its share takes the lock when it is dropped.
+            drop(outcomes);
+            let Some(client) = client.upgrade() else { continue };
+            if let Some(known) = client.known().get_mut(&request_id) {
+                known.forget();
+            }
+        }
+    }
+}
+
+impl<T> Drop for KeptShare<T> {
+    fn drop(&mut self) {
+        let mut outcomes = self.kept.outcomes();
+        outcomes.bytes -= self.bytes;
+        outcomes.ended.remove(&self.number);
     }
 }
 
@@ -233,6 +359,8 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+
+    const MAX_BYTES: usize = 8 << 20;
 
     impl Outcome for String {
         fn bytes(&self) -> usize {
@@ -251,7 +379,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_sent_again_on_another_connection_is_answered_and_not_run() {
-        let mutations = Arc::new(Mutations::default());
+        let mutations = Arc::new(Mutations::new(MAX_BYTES));
         let connection = mutations.connect(1);
         let (release, held) = oneshot::channel();
         let call = move || held.map(|text: Result<String, _>| text.unwrap()).boxed();
@@ -263,22 +391,19 @@ mod tests {
         let answer = again.run(7, 70, never).unwrap();
         let after = again.run(8, 80, never).unwrap();
         release.send("done".to_owned()).unwrap();
-        assert_eq!(
-            (answer.await, after.await),
-            (Some("done".to_owned()), Some("after".to_owned()))
-        );
-        assert_eq!(again.run(7, 70, never).unwrap().await, Some("done".to_owned()));
+        assert_eq!((answer.await, after.await), (Ok("done".to_owned()), Ok("after".to_owned())));
+        assert_eq!(again.run(7, 70, never).unwrap().await, Ok("done".to_owned()));
         assert!(again.run(7, 71, never).is_err());
         // Another client's requests have numbers of their own.
         assert_eq!(
             mutations.connect(2).run(7, 71, ready("other")).unwrap().await,
-            Some("other".to_owned())
+            Ok("other".to_owned())
         );
     }
 
     #[tokio::test]
     async fn they_run_one_after_another_in_their_order() {
-        let mutations = Arc::new(Mutations::default());
+        let mutations = Arc::new(Mutations::new(MAX_BYTES));
         let connection = mutations.connect(1);
         let running = Arc::new(AtomicUsize::new(0));
         let (ended, mut order) = mpsc::unbounded_channel();
@@ -298,7 +423,7 @@ mod tests {
             })
             .collect();
         for (number, answer) in answers.into_iter().enumerate().rev() {
-            assert_eq!(answer.await, Some(number.to_string()));
+            assert_eq!(answer.await, Ok(number.to_string()));
         }
         for number in 0..50 {
             assert_eq!(order.recv().await, Some(number));
@@ -307,52 +432,73 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_panics_is_not_the_end_of_the_others() {
-        let mutations = Arc::new(Mutations::default());
+        let mutations = Arc::new(Mutations::new(MAX_BYTES));
         let connection = mutations.connect(1);
         let lost = connection.run(1, 0, || async { panic!("as tests do") }.boxed()).unwrap();
         let next = connection.run(2, 0, ready("next")).unwrap();
-        assert_eq!((lost.await, next.await), (None, Some("next".to_owned())));
+        assert_eq!((lost.await, next.await), (Err(Lost::Panicked), Ok("next".to_owned())));
+        assert_eq!(connection.run(1, 0, never).unwrap().await, Err(Lost::Panicked));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_is_gone_is_forgotten_in_time() {
-        let mutations = Arc::new(Mutations::default());
+        let mutations = Arc::new(Mutations::new(MAX_BYTES));
         let connection = mutations.connect(1);
-        assert_eq!(connection.run(1, 0, ready("first")).unwrap().await.as_deref(), Some("first"));
+        assert_eq!(connection.run(1, 0, ready("first")).unwrap().await, Ok("first".to_owned()));
         drop(connection);
         tokio::time::advance(KEPT_FOR - Duration::from_millis(1)).await;
         let back = mutations.connect(1);
-        assert_eq!(back.run(1, 0, never).unwrap().await.as_deref(), Some("first"));
+        assert_eq!(back.run(1, 0, never).unwrap().await, Ok("first".to_owned()));
         drop(back);
         // The first absence is over; the second has just begun.
         tokio::time::advance(Duration::from_millis(1)).await;
         let back = mutations.connect(1);
-        assert_eq!(back.run(1, 0, never).unwrap().await.as_deref(), Some("first"));
+        assert_eq!(back.run(1, 0, never).unwrap().await, Ok("first".to_owned()));
         drop(back);
         tokio::time::advance(KEPT_FOR).await;
         let late = mutations.connect(1);
-        assert_eq!(late.run(1, 0, ready("again")).unwrap().await.as_deref(), Some("again"));
+        assert_eq!(late.run(1, 0, ready("again")).unwrap().await, Ok("again".to_owned()));
     }
 
     #[tokio::test]
-    async fn what_is_kept_is_bounded() {
-        let mutations = Arc::new(Mutations::default());
+    async fn outcomes_are_bounded_and_never_run_again() {
+        let mutations = Arc::new(Mutations::new(MAX_BYTES));
         let connection = mutations.connect(1);
-        for number in 0..2 * MAX_KEPT as u32 {
-            connection.run(number, 0, ready("x")).unwrap().await;
+        for number in 0..2 * MAX_REMEMBERED as u32 {
+            connection.run(number, 0, ready("x")).unwrap().await.unwrap();
         }
-        assert_eq!(connection.client.known.lock().unwrap().len(), MAX_KEPT);
-        let long = "x".repeat(MAX_KEPT_BYTES / 4);
+        assert_eq!(connection.client.known().len(), MAX_REMEMBERED);
+        let long = "x".repeat(MAX_CLIENT_BYTES / 4);
         for number in 1_000..1_010 {
-            connection.run(number, 0, ready(&long)).unwrap().await;
+            connection.run(number, 0, ready(&long)).unwrap().await.unwrap();
         }
-        assert!(connection.client.bytes() <= MAX_KEPT_BYTES + long.len());
-        drop(connection);
-        for session in 2..=MAX_GONE as u128 + 10 {
+        let bytes =
+            |client: &Client<String>| client.known().values().map(Known::bytes).sum::<usize>();
+        assert!(bytes(&connection.client) <= MAX_CLIENT_BYTES);
+        assert_eq!(connection.run(1_001, 0, never).unwrap().await, Err(Lost::Forgotten));
+        assert_eq!(connection.run(1_009, 0, never).unwrap().await, Ok(long.clone()));
+        // One that is longer than all that is kept is answered, and not kept.
+        let too_long = "x".repeat(MAX_BYTES);
+        let answer = connection.run(2_000, 0, ready(&too_long)).unwrap().await;
+        assert_eq!(answer.unwrap().len(), MAX_BYTES);
+        assert_eq!(connection.run(2_000, 0, never).unwrap().await, Err(Lost::Forgotten));
+
+        // Those of many clients are bounded together: the oldest are forgotten first.
+        let others: Vec<_> = (2..=100).map(|session| mutations.connect(session)).collect();
+        for other in &others {
+            other.run(1, 0, ready(&long)).unwrap().await.unwrap();
+        }
+        assert!(mutations.kept.outcomes().bytes <= MAX_BYTES);
+        assert_eq!(others[0].run(1, 0, never).unwrap().await, Err(Lost::Forgotten));
+        assert_eq!(others[98].run(1, 0, never).unwrap().await, Ok(long));
+        drop((connection, others));
+
+        for session in 1_000..1_000 + MAX_GONE as u128 {
             drop(mutations.connect(session));
         }
         let state = mutations.state();
         assert_eq!((state.gone.len(), state.clients.len()), (MAX_GONE, MAX_GONE));
-        assert_eq!(state.gone_bytes, state.gone.iter().map(|gone| gone.bytes).sum::<usize>());
+        let outcomes = mutations.kept.outcomes();
+        assert_eq!((outcomes.bytes, outcomes.ended.len()), (0, 0));
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! Buffers are bounded by permits. A request takes one of a few until its answer is written, and
 //! while there is none, nothing is read. A step takes the only one for steps until it is written: a
-//! slow client gets fewer steps, each to the newest time.
+//! slow client gets fewer steps, each to the newest time. Their bytes are counted with all other
+//! answers until they are written.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -28,18 +29,16 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::Server;
-use super::super::budget::{Refused, Share};
+use super::super::budget::{Refused, Share, parsed_bytes};
 use super::super::calls::{of_app, one_object};
-use super::super::network::Inflow;
-use super::mutations::{Connection, Outcome};
+use super::super::inflow::Inflow;
+use super::super::pool::{Held, Holder};
+use super::mutations::{Connection, Lost, Outcome};
 use super::protocol::{self, Answer, Failure, Modification};
 use super::query_set::{Asked, Change, Found, Has, Planned, Query, QuerySet, Ready, Step};
 
 /// How often a client hears that its host is there.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
-
-/// How long a client may take to accept one message.
-const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long is read after the end, so that what was sent last arrives.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -71,8 +70,9 @@ pub(crate) type MutationOutcome = Result<Mutated, CallError>;
 
 impl Outcome for MutationOutcome {
     fn bytes(&self) -> usize {
-        let Ok(Mutated { answered: Answered { result, log_lines }, committed: _ }) = self else {
-            return 0;
+        let Mutated { answered: Answered { result, log_lines }, committed: _ } = match self {
+            Ok(mutated) => mutated,
+            Err(error) => return error.to_string().len(),
         };
         let result = match result {
             Ok(value) => value.len(),
@@ -98,10 +98,11 @@ enum End {
     Refused(Refused),
 }
 
-/// Something to be written. The permit is given back once it is.
+/// Something to be written. Permit and bytes are given back once it is.
 struct Outgoing {
     message: Message,
     _permit: Option<OwnedSemaphorePermit>,
+    _held: Option<Held>,
 }
 
 /// A mutation or action that ended, and the permit of its request.
@@ -112,9 +113,15 @@ struct Ended {
 }
 
 enum EndedCall {
-    /// `None`: it panicked.
-    Mutation(Option<MutationOutcome>),
+    Mutation(Result<MutationOutcome, Lost>),
     Action(Result<Answered, CallError>),
+}
+
+/// The arguments of one query, in bytes.
+#[derive(Clone, Copy)]
+struct Followed {
+    text: usize,
+    parsed: usize,
 }
 
 /// A step being prepared, and what was found for it.
@@ -133,7 +140,10 @@ struct Session {
     clock_skew_ms: Option<i64>,
     queries: QuerySet<Live>,
     /// The arguments of each query that the client follows, in bytes.
-    followed: HashMap<u32, usize>,
+    followed: HashMap<u32, Followed>,
+    /// All of them, as they count.
+    held: Option<Held>,
+    holder: Holder,
     inflow: Arc<Inflow>,
     last_heard: Instant,
     /// Told when a result that the client has is out of date.
@@ -155,13 +165,14 @@ pub(super) async fn serve(
     socket: WebSocket,
     server: Server,
     request: RequestContext,
+    holder: Holder,
     inflow: Arc<Inflow>,
 ) {
     metrics::gauge!("functions_sync_sessions").increment(1.0);
     let (sink, mut stream) = socket.split();
     let (outgoing, queue) = mpsc::unbounded_channel();
     let mut writer = tokio::spawn(write(sink, queue));
-    let mut session = Session::new(server, request, outgoing, inflow);
+    let mut session = Session::new(server, request, outgoing, holder, inflow);
     let end = session.run(&mut stream, &mut writer).await;
     session.say_goodbye(end);
     drop(session);
@@ -193,18 +204,12 @@ async fn write(
             // One for the client's code, and one that its WebSocket answers by itself.
             _ = ping.tick() => {
                 drop(sink.feed(Message::Ping(Default::default())).await);
-                Outgoing { message: Message::text(protocol::PING), _permit: None }
+                Outgoing { message: Message::text(protocol::PING), _permit: None, _held: None }
             }
         };
-        match tokio::time::timeout(SEND_TIMEOUT, sink.send(outgoing.message)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return tracing::debug!(%error, "a client is gone"),
-            Err(_elapsed) => {
-                metrics::counter!("functions_sync_slow_clients_total").increment(1);
-                return tracing::info!(
-                    "a client took no message for {SEND_TIMEOUT:?}: its connection is closed"
-                );
-            }
+        // A client that takes it too slowly is cut off, as on any connection.
+        if let Err(error) = sink.send(outgoing.message).await {
+            return tracing::debug!(%error, "a client is gone");
         }
     }
 }
@@ -214,6 +219,7 @@ impl Session {
         server: Server,
         request: RequestContext,
         outgoing: mpsc::UnboundedSender<Outgoing>,
+        holder: Holder,
         inflow: Arc<Inflow>,
     ) -> Session {
         Session {
@@ -226,6 +232,8 @@ impl Session {
             clock_skew_ms: None,
             queries: QuerySet::new(),
             followed: HashMap::new(),
+            held: None,
+            holder,
             inflow,
             last_heard: Instant::now(),
             outdated: Arc::new(Notify::new()),
@@ -254,7 +262,7 @@ impl Session {
             self.begin_step();
             let (expires, retry_at) = (self.expires, self.retry_at);
             let silent_until = match self.client {
-                Some(_) => self.last_heard + self.server.limits().idle_timeout,
+                Some(_) => self.last_heard + self.server.limits().serve.idle_timeout,
                 None => began + self.server.limits().first_message_timeout,
             };
             let preparing = OptionFuture::from(self.preparing.as_mut());
@@ -326,16 +334,23 @@ impl Session {
             self.send(message, None);
         }
         let reason = reason.chars().take(MAX_REASON_CHARS).collect::<String>().into();
-        self.send_message(Message::Close(Some(CloseFrame { code, reason })), None);
+        self.send_message(Message::Close(Some(CloseFrame { code, reason })), None, None);
     }
 
     fn send(&self, text: String, permit: Option<OwnedSemaphorePermit>) {
-        self.send_message(Message::Text(text.into()), permit);
+        // It is copied once, into the frame that is written.
+        let held = self.server.budget().answers().hold(2 * text.len(), &self.holder);
+        self.send_message(Message::Text(text.into()), permit, Some(held));
     }
 
-    fn send_message(&self, message: Message, permit: Option<OwnedSemaphorePermit>) {
+    fn send_message(
+        &self,
+        message: Message,
+        permit: Option<OwnedSemaphorePermit>,
+        held: Option<Held>,
+    ) {
         // If the writer is gone, so is the client, and that is noticed elsewhere.
-        drop(self.outgoing.send(Outgoing { message, _permit: permit }));
+        drop(self.outgoing.send(Outgoing { message, _permit: permit, _held: held }));
     }
 
     /// What the client sends.
@@ -404,10 +419,14 @@ impl Session {
                     };
                     let query_id = added.query_id.get_id();
                     self.queries.add(query_id, query)?;
-                    self.followed.insert(query_id, added.args.get().len());
-                    if self.followed.values().sum::<usize>() > MAX_FOLLOWED_BYTES {
+                    let args = added.args.get();
+                    let bytes = Followed { text: args.len(), parsed: parsed_bytes(args) };
+                    self.followed.insert(query_id, bytes);
+                    let text: usize = self.followed.values().map(|args| args.text).sum();
+                    if text > MAX_FOLLOWED_BYTES {
                         return Err(format!(
-                            "the arguments of the queries that are followed exceed the limit of {MAX_FOLLOWED_BYTES} bytes"
+                            "the arguments of the queries that are followed exceed the limit of \
+                             {MAX_FOLLOWED_BYTES} bytes"
                         ));
                     }
                 }
@@ -415,6 +434,13 @@ impl Session {
                     self.queries.remove(query_id.get_id())?;
                     self.followed.remove(&query_id.get_id());
                 }
+            }
+        }
+        let bytes = self.followed.values().map(|args| args.parsed).sum();
+        match &self.held {
+            Some(held) => held.resize(bytes),
+            None => {
+                self.held = Some(self.server.budget().followed().hold(bytes, &self.holder));
             }
         }
         self.must_step = true;
@@ -513,7 +539,10 @@ impl Session {
     fn answer(&mut self, Ended { request_id, permit, what }: Ended) {
         match what {
             EndedCall::Mutation(outcome) => {
-                let outcome = outcome.unwrap_or_else(|| Err(CallError::internal(PANICKED)));
+                let outcome = outcome.unwrap_or_else(|lost| match lost {
+                    Lost::Panicked => Err(CallError::internal(PANICKED)),
+                    Lost::Forgotten => Err(CallError::Conflict(FORGOTTEN.to_owned())),
+                });
                 let text = match &outcome {
                     Ok(Mutated { answered, committed }) => {
                         protocol::mutation_response(request_id, answer_of(answered), *committed)
@@ -633,6 +662,10 @@ const MAX_SESSION: Duration = Duration::from_secs(24 * 60 * 60);
 const NO_ADMIN: &str = "this host has no admin keys: it knows users only";
 
 const PANICKED: &str = "the task of a mutation or action panicked";
+
+/// What a client hears that sends a mutation again, long after it ended.
+const FORGOTTEN: &str = "this mutation was run before, and its outcome is not kept any more: it is \
+                         not run again";
 
 /// Arguments are sent as an array of one object.
 fn read_args(text: &str) -> Result<Json, String> {

@@ -1,0 +1,306 @@
+//! Connections with limits, and their end.
+
+mod limits;
+mod places;
+mod stream;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tower_service::Service;
+
+pub use self::limits::ServeLimits;
+pub use self::places::client_of;
+use self::places::{Place, Places, Refusal};
+pub use self::stream::Connection;
+use self::stream::Stream;
+
+/// How long a listener rests that cannot accept, for want of descriptors for example.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long cut-off connections have to drop what they hold.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The header of a request, in bytes. Hyper answers 431 beyond it.
+const MAX_HEADER_BYTES: usize = 64 << 10;
+
+/// The connections of a host, on one listener or several, within [`ServeLimits`]. Cheap to clone.
+///
+/// # Metrics
+///
+/// `audit_connections` is how many are open, `audit_connections_refused_total` how many were
+/// refused or ended for a limit, by `reason`: `connections`, `connections_of_address`,
+/// `slow_reader`, or `accept` where the operating system refused.
+#[derive(Clone)]
+pub struct Connections {
+    limits: ServeLimits,
+    places: Arc<Places>,
+    is_exempt: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+}
+
+impl Connections {
+    /// Connections within these limits.
+    ///
+    /// # Errors
+    ///
+    /// If more are allowed than there are file descriptors for.
+    pub fn new(limits: ServeLimits) -> io::Result<Connections> {
+        use metrics::{describe_counter, describe_gauge};
+        describe_gauge!("audit_connections", "Open connections");
+        describe_counter!(
+            "audit_connections_refused_total",
+            "Connections that were refused or ended for a limit, by reason"
+        );
+        let places = Arc::new(Places::new(limits.connections()?));
+        Ok(Connections { limits, places, is_exempt: Arc::new(|_| false) })
+    }
+
+    /// Exempts addresses from [`max_connections_per_address`]: those of proxies, which speak for
+    /// many.
+    ///
+    /// [`max_connections_per_address`]: ServeLimits::max_connections_per_address
+    #[must_use]
+    pub fn exempting(
+        self,
+        is_exempt: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+    ) -> Connections {
+        Connections { is_exempt: Arc::new(is_exempt), ..self }
+    }
+
+    /// Serves HTTP/1 on this listener until `stop` completes, then drains: accepts no more, closes
+    /// connections that have no request in flight, and gives the others
+    /// [`drain_timeout`](ServeLimits::drain_timeout). What is left then is cut off, with its
+    /// requests dropped where they wait. Returns the number of connections that were cut off.
+    ///
+    /// In each request's extensions are the address at the other end, as
+    /// `ConnectInfo<SocketAddr>`, and the [`Connection`], in an `Arc`. A connection that was
+    /// upgraded, as for a WebSocket, still counts, and is cut off like others: until then whoever
+    /// took it over may end it in order.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future drops the listener and cuts off all connections.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        router: Router,
+        stop: impl Future<Output = ()>,
+    ) -> usize {
+        let (stopping, _) = watch::channel(false);
+        let open = CutOnDrop(Arc::new(Open::default()));
+        let mut stop = pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                accepted = self.accept(&listener) => accepted,
+            };
+            let Some((stream, place, connection)) = accepted else { continue };
+            let entry = open.0.add(Arc::clone(&connection));
+            let limits = self.limits;
+            let stream = Stream::new(stream, Arc::clone(&connection), &limits, (place, entry));
+            tokio::spawn(serve(stream, connection, router.clone(), limits, stopping.subscribe()));
+        }
+        drop((listener, router));
+        stopping.send_replace(true);
+        if timeout(self.limits.drain_timeout, open.0.all_ended()).await.is_ok() {
+            return 0;
+        }
+        let cut_off = open.0.cut_off();
+        tracing::warn!(
+            connections = cut_off,
+            "requests were not answered within {:?} of being told to stop, and are cut off",
+            self.limits.drain_timeout
+        );
+        // One that computes without end does not notice; the process ends in spite of it.
+        drop(timeout(ABORT_TIMEOUT, open.0.all_ended()).await);
+        cut_off
+    }
+
+    /// The next connection, or none if it was refused.
+    async fn accept(&self, listener: &TcpListener) -> Option<(TcpStream, Place, Arc<Connection>)> {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                refused("accept");
+                tracing::debug!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+                return None;
+            }
+        };
+        let most = match (self.is_exempt)(peer.ip()) {
+            true => usize::MAX,
+            false => self.limits.max_connections_per_address,
+        };
+        match self.places.take(peer.ip(), most) {
+            Ok(place) => Some((stream, place, Arc::new(Connection::new(peer)))),
+            Err(refusal) => {
+                refuse(&stream, refusal);
+                None
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// Counted and not logged: whoever floods a host must not flood its log.
+fn refused(reason: &'static str) {
+    metrics::counter!("audit_connections_refused_total", "reason" => reason).increment(1);
+}
+
+fn refuse(stream: &TcpStream, refusal: Refusal) {
+    let (reason, status) = match refusal {
+        Refusal::Full => ("connections", "503 Service Unavailable"),
+        Refusal::Address => ("connections_of_address", "429 Too Many Requests"),
+    };
+    refused(reason);
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
+    );
+    // It fits into the socket's empty buffer, or the client does without.
+    drop(stream.try_write(answer.as_bytes()));
+}
+
+/// The open connections of one listener.
+#[derive(Default)]
+struct Open {
+    connections: Mutex<Numbered>,
+    ended: Notify,
+}
+
+#[derive(Default)]
+struct Numbered {
+    next: u64,
+    connections: HashMap<u64, Arc<Connection>>,
+}
+
+impl Open {
+    fn add(self: &Arc<Self>, connection: Arc<Connection>) -> Entry {
+        let mut open = self.lock();
+        let number = open.next;
+        open.next += 1;
+        open.connections.insert(number, connection);
+        Entry { open: Arc::clone(self), number }
+    }
+
+    /// Cuts off all, and says how many they were.
+    fn cut_off(&self) -> usize {
+        let open = self.lock();
+        open.connections.values().for_each(|connection| connection.cut_off());
+        open.connections.len()
+    }
+
+    async fn all_ended(&self) {
+        loop {
+            let mut ended = pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if self.lock().connections.is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Numbered> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct CutOnDrop(Arc<Open>);
+
+impl Drop for CutOnDrop {
+    fn drop(&mut self) {
+        self.0.cut_off();
+    }
+}
+
+/// One connection is open for as long as this is there.
+struct Entry {
+    open: Arc<Open>,
+    number: u64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.open.lock().connections.remove(&self.number);
+        self.open.ended.notify_waiters();
+    }
+}
+
+async fn serve(
+    stream: Stream<TcpStream, (Place, Entry)>,
+    connection: Arc<Connection>,
+    router: Router,
+    limits: ServeLimits,
+    mut stopping: watch::Receiver<bool>,
+) {
+    if let Err(error) = stream.set_nodelay() {
+        tracing::debug!(%error, "a connection without TCP_NODELAY");
+    }
+    let has_begun = Arc::new(AtomicBool::new(false));
+    let (begin, peer) = (Arc::clone(&has_begun), connection.peer());
+    let mut cut_off = pin!(connection.until_cut());
+    let service = service_fn(move |request: Request<Incoming>| {
+        begin.store(true, Ordering::Relaxed);
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(Arc::clone(&connection));
+        respond(router.clone(), request)
+    });
+    // Not hyper-util's automatic builder: it waits without a limit for the first byte.
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout);
+    http.max_buf_size(MAX_HEADER_BYTES);
+    let mut http = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let mut first = pin!(sleep(limits.header_timeout));
+    let (mut waits_for_first, mut is_stopping) = (true, false);
+    loop {
+        tokio::select! {
+            biased;
+            served = http.as_mut() => {
+                if let Err(error) = served {
+                    tracing::debug!(%error, "a connection ended");
+                }
+                return;
+            }
+            () = cut_off.as_mut() => return,
+            _ = stopping.wait_for(|stopping| *stopping), if !is_stopping => is_stopping = true,
+            () = &mut first, if waits_for_first => waits_for_first = false,
+        }
+        // hyper takes a connection without a first request for one with a request in flight.
+        if !has_begun.load(Ordering::Relaxed) {
+            return;
+        }
+        if is_stopping {
+            http.as_mut().graceful_shutdown();
+        }
+    }
+}
+
+async fn respond(mut router: Router, request: Request<Body>) -> Result<Response<Body>, Infallible> {
+    // A router is always ready.
+    router.call(request).await
+}

@@ -1,0 +1,105 @@
+//! How many connections are open, in all and by address.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Why a connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// There are as many as there may be.
+    Full,
+    /// Its address has as many as it may have.
+    Address,
+}
+
+#[derive(Debug)]
+pub(super) struct Places {
+    most: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by_client: HashMap<IpAddr, usize>,
+}
+
+/// The place of one open connection. It is free once this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    client: IpAddr,
+}
+
+impl Places {
+    pub(super) fn new(most: usize) -> Places {
+        Places { most, taken: Mutex::default() }
+    }
+
+    pub(super) fn take(
+        self: &Arc<Self>,
+        address: IpAddr,
+        most_of_client: usize,
+    ) -> Result<Place, Refusal> {
+        let client = client_of(address);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.all >= self.most {
+            return Err(Refusal::Full);
+        }
+        let of_client = taken.by_client.get(&client).copied().unwrap_or(0);
+        if of_client >= most_of_client {
+            return Err(Refusal::Address);
+        }
+        taken.by_client.insert(client, of_client + 1);
+        taken.all += 1;
+        metrics::gauge!("audit_connections").increment(1.0);
+        Ok(Place { places: Arc::clone(self), client })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.all -= 1;
+        if let Some(of_client) = taken.by_client.get_mut(&self.client) {
+            *of_client -= 1;
+            if *of_client == 0 {
+                taken.by_client.remove(&self.client);
+            }
+        }
+        metrics::gauge!("audit_connections").decrement(1.0);
+    }
+}
+
+/// What stands for one client when clients are limited by their addresses: an IPv4 address, or the
+/// /64 of an IPv6 address, since that is the least that one client has.
+pub fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_bounded_in_all_and_for_each_client() {
+        let places = Arc::new(Places::new(3));
+        let take = |address: &str| places.take(address.parse().unwrap(), 2);
+        let first = take("2001:db8::1").unwrap();
+        let _second = take("2001:db8::2").unwrap();
+        assert_eq!(take("2001:db8::3").unwrap_err(), Refusal::Address);
+        let _other = take("192.0.2.1").unwrap();
+        assert_eq!(take("2001:db8:0:1::1").unwrap_err(), Refusal::Full);
+        assert_eq!(take("::ffff:192.0.2.1").unwrap_err(), Refusal::Full);
+        drop(first);
+        let _mapped = take("::ffff:192.0.2.1").unwrap();
+        assert_eq!(take("192.0.2.1").unwrap_err(), Refusal::Full);
+        assert_eq!(places.taken.lock().unwrap().by_client.len(), 2);
+    }
+}

@@ -1,0 +1,57 @@
+//! What a WebSocket has received of a message that is not complete.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::budget::{Budget, FREE_BYTES, Share};
+
+/// What a WebSocket has received since its last message was complete. It is counted, since a
+/// message may be long and is gathered where nobody else can see it.
+#[derive(Debug)]
+pub(super) struct Inflow {
+    budget: Arc<Budget>,
+    state: Mutex<Arriving>,
+}
+
+#[derive(Debug, Default)]
+struct Arriving {
+    bytes: usize,
+    shares: Vec<Share>,
+}
+
+impl Inflow {
+    pub(super) fn new(budget: Arc<Budget>) -> Inflow {
+        Inflow { budget, state: Mutex::default() }
+    }
+
+    /// A message is complete.
+    pub(super) fn settle(&self) {
+        let mut state = self.state();
+        state.bytes = 0;
+        state.shares.clear();
+    }
+
+    /// Fails if there is no room for what has arrived.
+    pub(super) fn received(&self, bytes: usize) -> io::Result<()> {
+        let mut state = self.state();
+        let beyond = |bytes: usize| bytes.saturating_sub(FREE_BYTES);
+        let before = state.bytes;
+        state.bytes += bytes;
+        // As it grows a buffer may take twice what is in it. By the 64 KiB, so that the shares are
+        // few.
+        let steps = |bytes: usize| beyond(bytes).div_ceil(FREE_BYTES);
+        let more = steps(state.bytes) - steps(before);
+        if more > 0 {
+            let share = self
+                .budget
+                .receive(2 * more * FREE_BYTES)
+                .map_err(|refused| io::Error::new(io::ErrorKind::OutOfMemory, refused.message()))?;
+            state.shares.push(share);
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, Arriving> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
