@@ -8,14 +8,13 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use audit_core::testing::StoredRecord;
 use audit_core::testing::conformance::{self, Destination};
 use audit_core::{AuditSink, Batch, Durability, Receipt, SinkError, async_trait};
 use audit_sink_s3::layout::{Compression, ObjectKey};
-use audit_sink_s3::{Bucket, JournalSettings, S3Sink, Settings};
+use audit_sink_s3::{Bucket, JournalSettings, OpenErrorKind, S3Sink, Settings};
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
@@ -238,18 +237,28 @@ impl Destination for Server {
     }
 }
 
-/// With a journal for each opening, in front of the server.
-struct Journaled(S3TestServer, Checker, tempfile::TempDir, AtomicU32);
+/// With a journal in front of the server, in the first directory that no open sink uses: each takes
+/// the disk of two segments.
+struct Journaled(S3TestServer, Checker, tempfile::TempDir);
 
 #[async_trait]
 impl Destination for Journaled {
     async fn open(&self) -> Arc<dyn AuditSink> {
-        let directory = self.2.path().join(self.3.fetch_add(1, Ordering::Relaxed).to_string());
-        let journal = JournalSettings { cut_after_ms: 20, ..JournalSettings::new(directory) };
-        let settings =
-            Settings { journal: Some(journal), blocked_retry_cap_ms: 50, ..Settings::default() };
-        let bucket = support::bucket_on(&self.0, "audit/logs");
-        Arc::new(S3Sink::builder(bucket).with_settings(settings).open().await.unwrap())
+        for number in 0.. {
+            let directory = self.2.path().join(number.to_string());
+            let journal = JournalSettings { cut_after_ms: 20, ..JournalSettings::new(directory) };
+            let settings = Settings {
+                journal: Some(journal),
+                blocked_retry_cap_ms: 50,
+                ..Settings::default()
+            };
+            let bucket = support::bucket_on(&self.0, "audit/logs");
+            match S3Sink::builder(bucket).with_settings(settings).open().await {
+                Ok(sink) => return Arc::new(sink),
+                Err(error) => assert_eq!(error.kind(), OpenErrorKind::Configuration, "{error:?}"),
+            }
+        }
+        unreachable!("there are more numbers than open sinks")
     }
 
     async fn stored(&self) -> Vec<StoredRecord> {
@@ -269,7 +278,7 @@ impl Destination for Journaled {
 async fn with_a_journal() {
     let directory = tempfile::tempdir().unwrap();
     let server = S3TestServer::start().await;
-    let journaled = Journaled(server, Checker::default(), directory, AtomicU32::new(0));
+    let journaled = Journaled(server, Checker::default(), directory);
     conformance::run(&journaled).await;
     assert_eq!(journaled.0.faults().fired(), FAULTS);
 }
