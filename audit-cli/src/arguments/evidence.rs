@@ -1,0 +1,143 @@
+//! Options of the commands about evidence.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use audit_core::UniqueId;
+use audit_evidence::VerifierKey;
+use clap::Args;
+
+use super::Source;
+use crate::keys;
+use crate::units::Moment;
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// The verifier key of a host, as `audit key` prints it, or a file that holds it. May be given
+    /// several times
+    #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::verifier, required_unless_present = "policy")]
+    pub(crate) keys: Vec<VerifierKey>,
+
+    /// Which keys to trust: a tlog-policy file, whose logs are hosts, and whose quorum must have
+    /// cosigned each stream
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+
+    /// Read only metadata and the hosts' own records. Detects objects that were moved, stripped or
+    /// removed, but not altered records
+    #[arg(long)]
+    pub(crate) heads: bool,
+
+    /// Compare streams with their state at the last run, and save their state now. Detects a
+    /// truncated or removed stream, and an old copy of the bucket. The file is created if it is
+    /// missing
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// Check only what may have changed: the days from the first stream on that had not ended at
+    /// the last run
+    #[arg(long, requires = "state")]
+    pub(crate) incremental: bool,
+
+    /// Records from this time on must be there and have evidence; older ones are not checked:
+    /// 2026-11-23, 2026-11-23T14:30Z, or an age: 90s, 30m, 6h, 7d. Without it, records missing at
+    /// the beginning of a stream count as expired
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<Moment>,
+
+    /// Places of records that were acknowledged: lines of stream,sequence,count or of JSON objects
+    /// with these members
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipts: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("which").required(true).args(["sequence", "execution"])))]
+pub(crate) struct Prove {
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// The stream of the record; or the only stream to search for an execution
+    #[arg(long, value_name = "ID")]
+    pub(crate) stream: Option<UniqueId>,
+
+    /// The record of this number in the stream
+    #[arg(long, value_name = "NUMBER", requires = "stream")]
+    pub(crate) sequence: Option<u64>,
+
+    /// All records of this execution, which they name if provenance is enabled
+    #[arg(long, value_name = "ID")]
+    pub(crate) execution: Option<String>,
+
+    /// Search for the execution only from this time on: 2026-11-23, 2026-11-23T14:30Z, or an age:
+    /// 90s, 30m, 6h, 7d
+    #[arg(long, value_name = "TIME", requires = "execution")]
+    pub(crate) since: Option<Moment>,
+
+    /// Search for the execution only before this time
+    #[arg(long, value_name = "TIME", requires = "execution")]
+    pub(crate) until: Option<Moment>,
+
+    /// The directory to write to: for each record <stream>-<number>.tlog-proof, and the record
+    /// itself as .json
+    #[arg(long, short, value_name = "DIRECTORY", default_value = ".")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The proof: a file that ends in .tlog-proof
+    pub(crate) proof: PathBuf,
+
+    /// The record: a file with its line, or - for standard input
+    pub(crate) record: PathBuf,
+
+    /// The verifier key of the host, as `audit key` prints it, or a file that holds it. May be
+    /// given several times
+    #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::verifier, required_unless_present = "policy")]
+    pub(crate) keys: Vec<VerifierKey>,
+
+    /// Which keys to trust: a tlog-policy file, whose logs are hosts, and whose quorum must have
+    /// cosigned the proof's checkpoint
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Key {
+    /// The file with the private key
+    pub(crate) file: PathBuf,
+
+    /// Create the file, with a new key of this name, under which the host's records are verified:
+    /// such as example.com/api, at most 64 characters without spaces and +
+    #[arg(long, value_name = "NAME")]
+    pub(crate) make: Option<String>,
+
+    /// Make the key of a witness instead of a host
+    #[arg(long, requires = "make")]
+    pub(crate) witness: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Witness {
+    /// The file with the witness's key: see `audit key FILE --make NAME --witness`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
+
+    /// The verifier key of a host whose streams are cosigned, or a file that holds it. May be given
+    /// several times
+    #[arg(long = "host", value_name = "KEY", value_parser = keys::verifier, required = true)]
+    pub(crate) hosts: Vec<VerifierKey>,
+
+    /// The directory with what was cosigned. If it is lost or restored from an older copy, make a
+    /// new key: the old one could cosign two histories
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) state: PathBuf,
+
+    /// The address to serve at. Anyone can send requests; only the hosts get cosignatures
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8430")]
+    pub(crate) listen: SocketAddr,
+}

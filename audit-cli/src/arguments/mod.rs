@@ -1,0 +1,187 @@
+//! The command line.
+
+mod doctor;
+mod evidence;
+mod journal;
+mod reading;
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use audit_core::UniqueId;
+use audit_sink_s3::Bucket;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::units::{Moment, shown};
+
+pub(crate) use self::doctor::{Doctor, Policy, Profile, Role};
+pub(crate) use self::evidence::{Check, Key, Prove, Verify, Witness};
+pub(crate) use self::journal::{
+    Compression, JournalCat, JournalCommand, JournalDeliver, JournalDirectory,
+};
+pub(crate) use self::reading::{Cat, Filter, Ls, Stats, Tail};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0         done, and nothing is wrong
+  1         done, and something is wrong: a gap, a duplicate, a damaged object, no streams (stats), a failed check, records left undelivered, tampering (verify), a proof that does not hold (check)
+  2         the command line is wrong
+  3         could not be done: the bucket is out of reach or refuses, a file cannot be read
+  4         verify: nothing is tampered with, and something can be neither proven nor refuted
+  5         verify: the rest is well, and a host's sign of life is overdue
+  6         verify: the rest is well, and the beginning of a stream has expired
+  130, 143  stopped by Ctrl-C, by SIGTERM
+
+Credentials, regions and endpoints come from the provider's usual environment variables (AWS_*, GOOGLE_*, AZURE_*).";
+
+/// Inspects a bucket of audit logs or a journal, and reports what is wrong.
+#[derive(Debug, Parser)]
+#[command(name = "audit", version, after_help = EXIT_CODES, infer_subcommands = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Write JSON for programs: one object on each line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Whether to use colours; `auto` does so on a terminal
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub(crate) color: Color,
+
+    /// Show no progress
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+
+    /// The most requests at once
+    #[arg(long, global = true, default_value_t = 16, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) parallel: u16,
+
+    /// How long to retry a request that a bucket does not answer, in seconds. 0 gives up at once
+    #[arg(long, global = true, default_value_t = Bucket::READ_RETRY.as_secs(), value_name = "SECONDS", env = "AUDIT_RETRY_FOR", hide_env_values = true, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub(crate) retry_for: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the streams in a bucket, or its objects
+    Ls(Ls),
+    /// Print records
+    Cat(Cat),
+    /// Print the last records, and with -f new ones as they arrive
+    Tail(Tail),
+    /// Count logs and metered usage, and find gaps, duplicates and damage
+    Stats(Stats),
+    /// Prove, with nothing but the public keys of hosts, that no record was altered, invented,
+    /// moved or removed since they wrote it
+    Verify(Verify),
+    /// Write proofs of records, which anyone with the host's public key can check
+    Prove(Prove),
+    /// Check a proof of a record, offline
+    Check(Check),
+    /// Show the verifier key of a key file, or make one
+    Key(Key),
+    /// Cosign the checkpoints of hosts, so that none can show two histories
+    Witness(Witness),
+    /// Inspect the journal of a host, or deliver that of a host that is gone
+    Journal {
+        #[command(subcommand)]
+        command: JournalCommand,
+    },
+    /// Check, with the credentials of a host, what must work and what must not, and say what to
+    /// change
+    Doctor(Doctor),
+    /// Print a policy for a bucket in S3, with its names filled in
+    Policy {
+        /// Which policy
+        policy: Policy,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Print a script that completes commands in a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the man page
+    Man {
+        /// Write one page for each command to this directory instead
+        #[arg(long)]
+        directory: Option<PathBuf>,
+    },
+}
+
+/// The bucket to read.
+#[derive(Debug, Args)]
+pub(crate) struct Source {
+    /// The bucket: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///path, or
+    /// a directory
+    #[arg(env = "AUDIT_BUCKET", hide_env_values = true)]
+    pub(crate) bucket: String,
+}
+
+/// The part of it to read.
+#[derive(Debug, Args)]
+pub(crate) struct Selection {
+    /// Only from this time on: 2026-11-23, 2026-11-23T14:30Z, or an age: 90s, 30m, 6h, 7d. Objects
+    /// are filed under the UTC hour of their first record, so whole hours are read unless --time
+    /// says where records have their time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<Moment>,
+
+    /// Only before this time; as --since
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<Moment>,
+
+    /// Only this stream
+    #[arg(long, value_name = "ID")]
+    pub(crate) stream: Option<UniqueId>,
+}
+
+impl Selection {
+    pub(crate) fn times_ms(&self) -> Range<i64> {
+        let Selection { since, until, stream: _ } = self;
+        since.map_or(i64::MIN, |since| since.0)..until.map_or(i64::MAX, |until| until.0)
+    }
+}
+
+impl Arguments {
+    /// What clap cannot check for single options.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let selection = match &self.command {
+            Command::Ls(ls) => &ls.selection,
+            Command::Cat(cat) => &cat.selection,
+            Command::Stats(stats) => &stats.selection,
+            Command::Tail(_)
+            | Command::Verify(_)
+            | Command::Prove(_)
+            | Command::Check(_)
+            | Command::Key(_)
+            | Command::Witness(_)
+            | Command::Journal { .. }
+            | Command::Doctor(_)
+            | Command::Policy { .. }
+            | Command::Completions { .. }
+            | Command::Man { .. } => return Ok(()),
+        };
+        let times_ms = selection.times_ms();
+        if times_ms.start < times_ms.end {
+            return Ok(());
+        }
+        let (since, until) = (shown(times_ms.start), shown(times_ms.end));
+        Err(format!("--since {since} is not before --until {until}: nothing is between them"))
+    }
+}
