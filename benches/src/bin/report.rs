@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use audit_benches::contest::{Row, Spread, Target, Unit};
 use audit_benches::report::{self, Machine};
-use audit_benches::stages::{backlog, commit, delivery, functions, release, templates};
+use audit_benches::stages::{backlog, commit, delivery, functions, outcomes, release, templates};
 
 /// How long and how much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -131,6 +131,7 @@ fn compare(effort: Effort, judge: bool) -> ExitCode {
     contests.extend(release::contests());
     contests.extend(delivery::contests(directory.path()));
     contests.extend(commit::contests(directory.path()));
+    contests.extend(outcomes::contests(directory.path()));
     contests.extend(functions::contests(directory.path()));
     let mut rows = report::run(contests, effort.rounds);
     rows.extend(last);

@@ -8,6 +8,7 @@ pub mod backlog;
 pub mod commit;
 pub mod delivery;
 pub mod functions;
+pub mod outcomes;
 pub mod release;
 pub mod templates;
 
