@@ -178,6 +178,11 @@ impl Functions {
         self.inner.store.latest()
     }
 
+    /// The store, for what no function can read, such as receipts.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
     /// The runtime that the functions are audited by.
     pub fn runtime(&self) -> &AuditRuntime {
         &self.inner.runtime

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use audit_core::{Observed, SystemClock};
-use audit_host::{Output, Shown, Shutdown, StoppedError, close, make_private_directory};
+use audit_host::{Output, Shown, Shutdown, StoppedError, close_after, make_private_directory};
 use audit_runtime::{AuditRuntime, AuditSink, Vars};
 use audit_sink_null::NullSink;
 use audit_sink_s3::S3Sink;
@@ -64,6 +64,7 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
         .with_vars(vars)
         .with_persist_timeout(settings.persist_timeout + PERSIST_GRACE)
         .with_provenance(settings.provenance)
+        .with_outcomes(settings.outcomes)
         .build();
 
     make_private_directory(&settings.data_dir)?;
@@ -146,7 +147,8 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
 
     // Nothing that was answered waits for this. It lets what is on its way arrive, and says if it
     // did not.
-    let closed = close(&*sink, settings.close_timeout).await;
+    let outcomes = functions.runtime().drain_outcomes();
+    let closed = close_after(outcomes, &*sink, settings.close_timeout).await;
     if let Some(reason) = why.get() {
         return Err(StoppedError(reason.clone()).into());
     }

@@ -29,6 +29,7 @@ mod limits;
 mod operators;
 mod pool;
 mod problem;
+mod receipts;
 mod snapshots;
 mod sync;
 

@@ -1,5 +1,5 @@
-//! What operators look at, on an address of its own: probes and metrics. No page of another origin
-//! may read it.
+//! What operators look at, on an address of its own: probes, metrics and receipts. No page of
+//! another origin may read it.
 
 use audit_core::Usage;
 use audit_host::Answer;
@@ -12,6 +12,7 @@ use axum::{Json, Router};
 
 use super::Server;
 use super::problem::Problem;
+use super::receipts;
 
 pub(super) fn router(server: Server) -> Router {
     Router::new()
@@ -19,6 +20,7 @@ pub(super) fn router(server: Server) -> Router {
         .route("/readyz", get(ready))
         .route("/healthz", get(ready))
         .route("/metrics", get(metrics_page))
+        .route("/receipts", get(receipts::find))
         .with_state(server)
 }
 

@@ -102,6 +102,18 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// One that reads nothing and changes nothing that a transaction can read.
+    pub(super) fn of_puts(puts: Vec<(Key, Option<Key>)>) -> Request {
+        Request {
+            reads: ReadSet::default(),
+            checked: Timestamp::MAX,
+            written: Vec::new(),
+            puts,
+            counts: Vec::new(),
+            created: Vec::new(),
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.puts
             .iter()

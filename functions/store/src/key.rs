@@ -21,6 +21,8 @@ const ENTRIES: u8 = 4;
 /// Tables by number. Never stored: it is written when a table comes into being, for those who
 /// looked for one.
 const NUMBERS: u8 = 5;
+/// Receipts of audit logs, which no transaction reads: see `receipts.rs`.
+const RECEIPTS: u8 = 6;
 
 /// Longest key that is stored. The key-value store takes up to 65,535 bytes; what a key may begin
 /// with is far less.
@@ -116,6 +118,31 @@ pub(super) fn entry_document(number: u32, entry: &[u8]) -> Key {
     let mut key = documents(number);
     key.extend_from_slice(&entry[entry.len().saturating_sub(ENCODED_ID)..]);
     key.into()
+}
+
+/// The receipt of an execution.
+pub(super) fn receipt(execution: &[u8; 16]) -> Key {
+    [&[RECEIPTS, 0], &execution[..]].concat().into()
+}
+
+/// The execution whose records begin with this one.
+pub(super) fn receipt_of_record(stream: &[u8; 16], sequence: u64) -> Key {
+    [&[RECEIPTS, 1], &stream[..], &sequence.to_be_bytes()].concat().into()
+}
+
+/// The execution that changed a document last.
+pub(super) fn receipt_of_document(encoded_id: &[u8]) -> Key {
+    [&[RECEIPTS, 2], encoded_id].concat().into()
+}
+
+/// A document that an execution changed.
+pub(super) fn document_of_receipt(execution: &[u8; 16], encoded_id: &[u8]) -> Key {
+    [&[RECEIPTS, 3], &execution[..], encoded_id].concat().into()
+}
+
+/// The encoded id in the key of a document.
+pub(super) fn encoded_id(document: &Key) -> &[u8] {
+    &document[document.len().min(5)..]
 }
 
 /// What a key is about, for messages.

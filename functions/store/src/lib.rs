@@ -8,6 +8,8 @@
 //! into it invalidates. This one comparison, of a read set with a commit's written keys, decides
 //! conflicts, invalidates cached results, and wakes subscriptions.
 //!
+//! A commit stores where the audit logs of its mutation stand, a [`Receipt`], with its writes.
+//!
 //! # Durability
 //!
 //! When [`Tx::commit`] returns, the commit is on stable storage. After a crash the store holds a
@@ -23,6 +25,7 @@ mod id;
 mod intervals;
 mod key;
 mod reads;
+mod receipts;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -51,6 +54,7 @@ use watch::Recent;
 pub use commit::CommitError;
 pub use error::StoreError;
 pub use reads::ReadSet;
+pub use receipts::Receipt;
 pub use schema::SchemaError;
 pub use tx::{
     MAX_BYTES_READ, MAX_BYTES_WRITTEN, MAX_DATABASE_QUERIES, MAX_DOCUMENT_BYTES,

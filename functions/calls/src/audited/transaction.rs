@@ -4,8 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use audit_runtime::{MutationError, Transaction};
-use functions_store::{CommitError, StoreError, Timestamp, Tx};
+use audit_runtime::{LogReceipt, MutationError, Transaction};
+use functions_store::{CommitError, Receipt, StoreError, Timestamp, Tx};
 
 use crate::call::{Answered, CallError, Internal, Mutated, chain, unreleased};
 
@@ -90,6 +90,14 @@ impl From<StoreError> for AttemptError {
 
 impl Transaction for Attempt {
     type Error = AttemptError;
+
+    async fn keep_receipt(&mut self, receipt: &LogReceipt) -> Result<(), AttemptError> {
+        let LogReceipt { execution, attempt, place, .. } = *receipt;
+        if let Some(tx) = &mut self.tx {
+            tx.keep_receipt(Receipt { execution, attempt, place });
+        }
+        Ok(())
+    }
 
     async fn commit(self) -> Result<(), AttemptError> {
         let Attempt { tx, committed } = self;

@@ -65,6 +65,7 @@ pub(crate) struct Settings {
     pub(crate) persist_timeout: Duration,
     /// Whether each log names its function and execution.
     pub(crate) provenance: bool,
+    pub(crate) outcomes: bool,
     /// Limits on one function.
     pub(crate) limits: FunctionLimits,
     /// The size of the query result cache, in bytes.
@@ -133,6 +134,7 @@ impl Settings {
                 options.persist_timeout_ms,
             )),
             provenance: options.provenance.unwrap_or(false),
+            outcomes: options.outcomes.unwrap_or(false),
             limits,
             query_cache_bytes: options
                 .query_cache_mib

@@ -143,6 +143,11 @@ pub(crate) struct Options {
     #[arg(long, env = "AUDIT_PROVENANCE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) provenance: Option<bool>,
 
+    /// Record what became of each attempt at a mutation: committed, conflict, rolled back, failed.
+    /// Switches --provenance on. [default: false]
+    #[arg(long, env = "AUDIT_OUTCOMES", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) outcomes: Option<bool>,
+
     /// How long the JavaScript of a query or mutation may run, in milliseconds. [default: 1000]
     #[arg(long, env = "FUNCTION_TIMEOUT_MS", value_name = "MS")]
     pub(crate) function_timeout_ms: Option<u64>,
@@ -266,6 +271,7 @@ impl Options {
             compression: self.compression.or(other.compression),
             exit_when_stopped: self.exit_when_stopped.or(other.exit_when_stopped),
             provenance: self.provenance.or(other.provenance),
+            outcomes: self.outcomes.or(other.outcomes),
             function_timeout_ms: self.function_timeout_ms.or(other.function_timeout_ms),
             action_timeout_ms: self.action_timeout_ms.or(other.action_timeout_ms),
             function_memory_mib: self.function_memory_mib.or(other.function_memory_mib),

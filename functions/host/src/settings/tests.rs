@@ -43,7 +43,12 @@ fn every_setting_has_a_default() {
     assert_eq!(settings.listen.to_string(), "127.0.0.1:3210");
     assert_eq!(settings.limits, FunctionLimits::default());
     assert_eq!(settings.deployment, Deployment::default());
-    assert!(!settings.provenance && settings.auth.is_empty() && settings.env.0.is_empty());
+    assert!(
+        !settings.provenance
+            && !settings.outcomes
+            && settings.auth.is_empty()
+            && settings.env.0.is_empty()
+    );
     let (url, sink) = bucket(&settings);
     assert!(url.starts_with("file:///") && url.ends_with("/data/bucket"), "{url}");
     assert!(sink.journal.as_ref().unwrap().directory.ends_with("data/journal"));
@@ -60,6 +65,7 @@ fn flags_override_the_file_and_the_file_overrides_defaults() {
         trusted_proxies = "10.0.0.0/8"
         client_address_header = "Forwarded"
         provenance = true
+        outcomes = true
         function_timeout_ms = 5
         function_memory_mib = 2
         query_cache_mib = 3
@@ -85,7 +91,7 @@ fn flags_override_the_file_and_the_file_overrides_defaults() {
     let proxies: TrustedProxies = "10.0.0.0/8".parse().unwrap();
     let proxies = proxies.with_header(ClientAddressHeader::Forwarded);
     assert_eq!(settings.trusted_proxies, proxies);
-    assert!(!settings.provenance);
+    assert!(!settings.provenance && settings.outcomes);
     assert_eq!(settings.limits.time, Duration::from_millis(5));
     assert_eq!(settings.limits.memory_bytes, 2 << 20);
     assert_eq!(settings.query_cache_bytes, 3 << 20);

@@ -244,3 +244,39 @@ async fn operators_see_how_the_host_is() {
     let health = memory.http.get(format!("{}/healthz", memory.operators_url)).send().await.unwrap();
     assert_eq!(health.text().await.unwrap(), r#"{"message":"ok: no bucket"}"#);
 }
+
+#[tokio::test]
+async fn documents_and_their_records_lead_to_each_other() {
+    let (host, sink) = Served::with_memory_sink().await;
+    host.send("a").await;
+    host.send("b").await;
+    let find = async |query: String| {
+        let url = format!("{}/receipts?{query}", host.operators_url);
+        let response = host.http.get(url).send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, response.json::<Json>().await.unwrap())
+    };
+    let records = sink.records();
+    let is_of_mutation = |line: &[u8]| line.windows(4).any(|bytes| bytes == b"sent");
+    let of_mutations = records.iter().filter(|record| is_of_mutation(&record.line));
+    let mut found = Vec::new();
+    for record in of_mutations {
+        let (stream, sequence) = (record.stream, record.sequence);
+        let (status, receipt) = find(format!("stream={stream}&sequence={sequence}")).await;
+        assert_eq!((status, &receipt["sequence"]), (200, &json!(sequence)), "{receipt}");
+        let [document] = &receipt["documents"].as_array().unwrap()[..] else { panic!("{receipt}") };
+        let document = document.as_str().unwrap();
+        assert_eq!(find(format!("document={document}")).await, (200, receipt.clone()));
+        let execution = receipt["execution"].as_str().unwrap();
+        assert_eq!(find(format!("execution={execution}")).await, (200, receipt.clone()));
+        found.push(document.to_owned());
+    }
+    found.sort();
+    found.dedup();
+    assert_eq!(found.len(), 2, "{found:?}");
+    for nothing in ["document=nothing", "execution=x", "stream=x&sequence=0"] {
+        assert_eq!(find(nothing.to_owned()).await.0, 404);
+    }
+    let client = host.http.get(format!("{}/receipts?document=x", host.url)).send().await.unwrap();
+    assert_eq!(client.status().as_u16(), 404, "clients are not told");
+}

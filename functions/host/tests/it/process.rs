@@ -238,3 +238,30 @@ async fn mutations_of_one_socket_stay_within_the_budget() {
     assert!(taken <= BUDGET_MIB + BEYOND_MIB, "{taken} MiB above idle");
     assert_eq!(host.create(&http, "after").await, 200);
 }
+
+#[tokio::test]
+async fn outcomes_are_in_the_bucket_when_a_host_has_stopped() {
+    let mut host = Process::start(&["--outcomes", "--compression", "none"]);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    for text in ["one", "two", "three"] {
+        assert_eq!(host.create(&http, text).await, 200);
+    }
+    host.stop();
+    let entries = WalkDir::new(host.directory.path().join("data/bucket")).into_iter();
+    let files = entries.map(Result::unwrap).filter(|entry| entry.file_type().is_file());
+    let objects = files.filter(|entry| entry.path().extension().is_some_and(|it| it == "ndjson"));
+    let text: String =
+        objects.map(|object| std::fs::read_to_string(object.path()).unwrap()).collect();
+    let records: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let committed = |execution: &serde_json::Value| {
+        let of = |record: &&serde_json::Value| {
+            record["$audit"]["outcome"] == "committed"
+                && record["$audit"]["execution"] == *execution
+        };
+        records.iter().filter(of).count()
+    };
+    let created = records.iter().filter(|record| record["action"] == "document.created");
+    let created: Vec<_> = created.map(|record| committed(&record["$audit"]["execution"])).collect();
+    assert_eq!(created, [1, 1, 1], "{records:?}");
+}

@@ -6,6 +6,7 @@ mod cursors;
 mod examples;
 mod histories;
 mod model;
+mod receipts;
 mod threads;
 
 use std::collections::BTreeMap;

@@ -18,6 +18,7 @@ use super::{
     error::StoreError,
     key::{self, Key},
     reads::ReadSet,
+    receipts::Receipt,
 };
 
 use limits::size;
@@ -64,6 +65,7 @@ pub struct Tx {
     next_stream: u32,
     metrics: TxMetrics,
     access: Access,
+    receipt: Option<Receipt>,
 }
 
 /// A document as the snapshot has it and as it is now.
@@ -105,6 +107,7 @@ impl Tx {
             next_stream: 0,
             metrics: TxMetrics::default(),
             access: Access::Function,
+            receipt: None,
         }
     }
 
@@ -178,6 +181,11 @@ impl Tx {
         !self.created.is_empty() || self.documents.values().any(Write::is_change)
     }
 
+    /// Keeps where the transaction's audit logs stand: the commit stores it with the writes.
+    pub fn keep_receipt(&mut self, receipt: Receipt) {
+        self.receipt = Some(receipt);
+    }
+
     /// Commits: all writes or none, as if the transaction had run alone at the time that is
     /// returned. With no writes it is the snapshot's. Blocks until the commit is durable.
     ///
@@ -185,10 +193,14 @@ impl Tx {
     ///
     /// Another commit conflicts with this transaction, or the store failed.
     pub fn commit(self) -> Result<Timestamp, CommitError> {
+        let store = self.store.clone();
         if !self.has_writes() {
+            // It saw the snapshot, whatever was committed since: its receipt conflicts with none.
+            if let Some(receipt) = self.receipt {
+                store.commit(Request::of_puts(receipt.puts(std::iter::empty())))?;
+            }
             return Ok(self.snapshot.ts());
         }
-        let store = self.store.clone();
         let checked = self.store.check(&self.reads, self.snapshot.ts(), self.snapshot.catalog())?;
         let request = self.into_request(checked).map_err(CommitError::Failed)?;
         store.commit(request)
@@ -199,6 +211,10 @@ impl Tx {
         let mut written = Vec::new();
         let mut puts = Vec::new();
         let mut counts: BTreeMap<u32, i64> = BTreeMap::new();
+        if let Some(receipt) = &self.receipt {
+            let changed = self.documents.iter().filter(|(_, write)| write.is_change());
+            puts.extend(receipt.puts(changed.map(|(key, _)| key)));
+        }
         for table in self.created.values() {
             written.extend([table.key().clone(), key::number(table.number)]);
             puts.push((table.key().clone(), Some(table.encode().into())));

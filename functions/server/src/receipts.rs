@@ -1,0 +1,69 @@
+//! For operators: from a document to the records of its last change, and from a record to the
+//! documents that its mutation changed.
+
+use audit_core::{Place, UniqueId};
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use functions_store::{Receipt, Store, StoreError};
+use serde::{Deserialize, Serialize};
+
+use super::Server;
+use super::problem::Problem;
+
+/// `GET /receipts?execution=…`, `?stream=…&sequence=…` or `?document=…`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Wanted {
+    execution: Option<String>,
+    stream: Option<String>,
+    sequence: Option<u64>,
+    document: Option<String>,
+}
+
+/// A mutation that committed, where its records stand, and what it changed.
+#[derive(Debug, Serialize)]
+struct Committed {
+    execution: String,
+    attempt: u32,
+    stream: String,
+    sequence: u64,
+    count: u32,
+    documents: Vec<String>,
+}
+
+pub(super) async fn find(State(server): State<Server>, Query(wanted): Query<Wanted>) -> Response {
+    let store = server.functions().store().clone();
+    // It may wait for the disk.
+    let found = tokio::task::spawn_blocking(move || look(&store, wanted)).await;
+    match found.unwrap_or_else(|error| Err(StoreError::failed(error))) {
+        Ok(Some(committed)) => Json(committed).into_response(),
+        Ok(None) => {
+            let said = "no committed mutation has this";
+            Problem::new(StatusCode::NOT_FOUND, "NoReceipt", said).into_response()
+        }
+        Err(error) => {
+            tracing::warn!(%error, "receipts cannot be read");
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            Problem::new(status, "StoreFailed", "the store failed").into_response()
+        }
+    }
+}
+
+fn look(store: &Store, wanted: Wanted) -> Result<Option<Committed>, StoreError> {
+    let Wanted { execution, stream, sequence, document } = wanted;
+    // A text that is no identifier names nothing.
+    let id = |text: Option<String>| text?.parse::<UniqueId>().ok();
+    let receipt = match (id(execution), id(stream), sequence, document) {
+        (Some(execution), ..) => store.receipt(execution)?,
+        (None, Some(stream), Some(sequence), _) => store.receipt_of_record(stream, sequence)?,
+        (None, _, _, Some(document)) => store.receipt_of_document(&document)?,
+        (None, ..) => None,
+    };
+    let Some(Receipt { execution, attempt, place }) = receipt else { return Ok(None) };
+    let Place { stream, first_sequence: sequence, count } = place;
+    let documents = store.documents_of_receipt(execution)?;
+    let (execution, stream) = (execution.to_string(), stream.to_string());
+    Ok(Some(Committed { execution, attempt, stream, sequence, count, documents }))
+}
