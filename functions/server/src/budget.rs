@@ -1,12 +1,11 @@
-//! How much memory requests may take together, from the first byte of a body until its answer is
+//! The memory of all requests together, from the first byte of a body until the response is
 //! written.
 //!
-//! Each stage has a budget of its own, so that bodies that trickle in can never hold up those that
-//! are complete. *Receiving*: bytes that have arrived of bodies and messages that are not complete.
-//! *Performing*: what a call takes once it is parsed, estimated before it is parsed by a scan of
-//! the text. Small calls have a share of their own: they are answered whatever large ones do.
-//! *Answering*: answers until the client has taken them (see [`Pool`]). Sessions hold the arguments
-//! of the queries that they follow.
+//! Each stage has a budget of its own, so that slow bodies never hold up complete ones.
+//! *Receiving*: the bytes of incomplete bodies and messages. *Performing*: the memory of a parsed
+//! call, estimated from its text before it is parsed. Small calls have a share of their own: they
+//! are answered whatever large ones do. *Answering*: responses until the client has read them (see
+//! [`Pool`]). Sessions hold the arguments of the queries that they subscribe to.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,23 +23,22 @@ use super::limits::NetworkLimits;
 use super::pool::Pool;
 use super::problem::Problem;
 
-/// What a body or message may have, in bytes: the largest arguments (16 MiB), and what is around
-/// them.
+/// The longest body or message, in bytes: the largest arguments (16 MiB), and their envelope.
 pub(super) const MAX_BODY_BYTES: usize = 17 << 20;
 
-/// What each connection may have received without it being counted: connections are bounded.
+/// The bytes that each connection may receive uncounted. Connections are bounded.
 pub(super) const FREE_BYTES: usize = 64 << 10;
 
-/// How deep a body may be nested: more than arguments may be (64), as much as the parser goes.
+/// The deepest nesting of a body: more than that of arguments (64), and as deep as the parser goes.
 const MAX_DEPTH: usize = 120;
 
-/// A call that is estimated at no more than this is small.
+/// The largest estimate of a small call, in bytes.
 const SMALL_BYTES: usize = 1 << 20;
 
-/// How long a large call waits for others to end.
+/// How long a large call waits for others.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// Permits are of this many bytes: they are counted in 32 bits.
+/// The bytes of one permit. Permits are counted in 32 bits.
 const UNIT_BYTES: usize = 1 << 10;
 
 /// The budget of all requests together.
@@ -55,7 +53,7 @@ pub(super) struct Budget {
     followed: Arc<Pool>,
 }
 
-/// A part of the budget. Given back when dropped.
+/// A part of the budget. Dropping it frees it.
 #[derive(Debug)]
 pub(super) struct Share {
     permit: OwnedSemaphorePermit,
@@ -71,18 +69,18 @@ fn in_flight() -> metrics::Gauge {
     metrics::gauge!("functions_requests_bytes")
 }
 
-/// Why a request is not taken.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// It is larger than any may be.
+    /// It exceeds the limit of one request.
     TooLarge,
     TooDeep,
     TooManyNodes,
-    /// Others take what there is.
+    /// Other requests use the budget.
     Busy,
     /// It did not arrive in time.
     TooSlow,
-    /// It broke off.
+    /// The body ended early.
     Broken,
 }
 
@@ -152,30 +150,30 @@ impl Budget {
         }
     }
 
-    /// For outcomes of mutations that may be asked for again, in bytes.
+    /// The bytes for outcomes of mutations that a client may request again.
     pub(super) fn outcomes_bytes(limits: &NetworkLimits) -> usize {
         limits.request_memory_bytes / 16
     }
 
-    /// Answers on their way to clients.
+    /// Responses that clients have not read yet.
     pub(super) fn answers(&self) -> &Arc<Pool> {
         &self.answers
     }
 
-    /// Arguments of queries that are followed.
+    /// The arguments of subscribed queries.
     pub(super) fn followed(&self) -> &Arc<Pool> {
         &self.followed
     }
 
-    /// For bytes that have arrived, if there is room now: whoever has sent half of something is not
-    /// to wait for others who have.
+    /// A share for received bytes, if there is room now. A client that has sent half of a body must
+    /// not wait for others in the same state.
     pub(super) fn receive(&self, bytes: usize) -> Result<Share, Refused> {
         let units = units(bytes);
         let permit = Arc::clone(&self.receiving).try_acquire_many_owned(units);
         permit.map(share).map_err(|_| Refused::Busy)
     }
 
-    /// For a call with this text, once there is room. Held until the call has ended.
+    /// A share for a call with this text, once there is room. It is held until the call has ended.
     pub(super) async fn perform(&self, text: &[u8]) -> Result<Share, Refused> {
         let scanned = Scanned::of(text);
         if scanned.depth > MAX_DEPTH {
@@ -197,7 +195,7 @@ impl Budget {
     }
 }
 
-/// What arguments take once they are parsed, in bytes.
+/// The memory of parsed arguments, in bytes.
 pub(super) fn parsed_bytes(text: &str) -> usize {
     text.len() + Scanned::of(text.as_bytes()).tree_bytes()
 }
@@ -211,8 +209,8 @@ fn share(permit: OwnedSemaphorePermit) -> Share {
     Share { permit }
 }
 
-/// What the text of a call holds, without parsing it. Of text that is no JSON it says something
-/// that does no harm.
+/// The contents of a call's text, counted without parsing it. The counts of invalid JSON are
+/// harmless.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Scanned {
     values: usize,
@@ -252,19 +250,19 @@ impl Scanned {
         scanned
     }
 
-    /// What a call with these takes at most, in bytes.
+    /// The most memory of a call with these contents, in bytes.
     ///
     /// The text itself is copied often: escaped and unescaped on the way into the engine, by the
     /// function, and on its way to the store and to the log. One string of 12 MiB took 14 times its
-    /// length. Three trees are alive at once: as parsed, as handed on, as a function's value. A
-    /// test compares this with what a process takes.
+    /// length. Three trees are alive at once: the parsed one, the one passed on, and the function's
+    /// value. A test compares this with the memory of a process.
     fn memory_bytes(&self, text_bytes: usize) -> usize {
         const TREES: usize = 3;
         const TEXTS: usize = 15;
         TEXTS * text_bytes + TREES * self.tree_bytes()
     }
 
-    /// What a tree of these takes at most, in bytes, without its texts.
+    /// The most memory of a tree with these contents, in bytes, without its texts.
     ///
     /// A value has 32 bytes, in a vector that may be twice as large and is copied as it grows; the
     /// first node of an object's B-tree 640, with room for 11 members; a member of nodes that are
@@ -275,7 +273,7 @@ impl Scanned {
     }
 }
 
-/// The body of a call, complete, and its shares of the budget.
+/// The complete body of a call, and its shares of the budget.
 #[derive(Debug)]
 pub(super) struct Received {
     bytes: Vec<u8>,
@@ -290,7 +288,7 @@ impl Received {
         &self.bytes
     }
 
-    /// Frees the bytes and their share. The call's is to be held until it has ended.
+    /// Frees the bytes and their share. The caller holds the call's share until the call has ended.
     pub(super) fn into_share(self) -> Share {
         self.performing
     }
@@ -341,7 +339,7 @@ async fn arrive(
             return Err(Refused::TooLarge);
         }
         let beyond = |bytes: usize| bytes.saturating_sub(FREE_BYTES);
-        // As it grows a vector may take twice what is in it.
+        // A growing vector may take twice its length.
         let more = beyond(body.len() + chunk.len()) - beyond(body.len());
         if more > 0 {
             let share = budget.receive(2 * more)?;
@@ -352,7 +350,7 @@ async fn arrive(
         }
         let needed = body.len() + chunk.len();
         if body.capacity() < needed {
-            // No more than is announced: most bodies say how long they are.
+            // No more than announced: most bodies have a length.
             let most = if announced == 0 { MAX_BODY_BYTES } else { announced };
             let capacity = (2 * body.capacity()).min(most).max(needed);
             body.reserve_exact(capacity - body.len());
@@ -361,8 +359,8 @@ async fn arrive(
     }
 }
 
-/// Reads on for a moment and keeps nothing: many clients read an answer only once they have sent
-/// all of a body.
+/// Drains the body for a moment: many clients read a response only after they have sent the whole
+/// body.
 async fn discard(mut chunks: BodyDataStream) {
     let reading = async {
         let mut bytes = 0;
@@ -418,7 +416,7 @@ mod tests {
         }
         let bytes = Scanned::of(large.as_bytes()).memory_bytes(large.len());
         assert!(held.len() * bytes <= 32 << 20 && (held.len() + 1) * bytes > 32 << 20);
-        // Whoever has little to do does not wait for them.
+        // A small call does not wait for them.
         drop(budget.perform(b"{}").await.unwrap());
         held.pop();
         drop(budget.perform(large.as_bytes()).await.unwrap());

@@ -1,6 +1,6 @@
-//! From Convex's encoding of values to the plain JSON of its public HTTP API, in which some types
-//! look alike. The text is rewritten as it is read: a tree of a long result would take many times
-//! its length.
+//! Converts Convex's encoding of values to the plain JSON of its public HTTP API, in which some
+//! types look alike. The text is rewritten as it is read: a tree of a long result would take many
+//! times its length.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// 64-bit integers become decimal strings, bytes stay Base64, floats that JSON has no number for
+/// 64-bit integers become decimal strings, bytes stay Base64, and floats that JSON cannot express
 /// become their names.
 ///
 /// # Panics
@@ -20,7 +20,7 @@ pub(super) fn plain(text: &str, out: &mut String) {
     Plain(out).deserialize(&mut json).expect("a function's value is JSON");
 }
 
-/// Writes a value as it reads it.
+/// Writes a value while it reads it.
 struct Plain<'a>(&'a mut String);
 
 impl<'de> DeserializeSeed<'de> for Plain<'_> {
@@ -91,7 +91,7 @@ impl<'de> Visitor<'de> for Plain<'_> {
         let begin = self.0.len();
         self.0.push('{');
         while let Some(name) = members.next_key::<String>()? {
-            // Which is the only one: no field of a user's begins with `$`.
+            // It is the only member: no user's field begins with `$`.
             if name.starts_with('$') {
                 let text = members.next_value::<String>()?;
                 self.0.truncate(begin);

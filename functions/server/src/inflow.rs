@@ -1,12 +1,12 @@
-//! What a WebSocket has received of a message that is not complete.
+//! The received part of an incomplete WebSocket message.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::budget::{Budget, FREE_BYTES, Share};
 
-/// What a WebSocket has received since its last message was complete. It is counted, since a
-/// message may be long and is gathered where nobody else can see it.
+/// The bytes since the last complete message of a WebSocket. They are counted: a message may be
+/// long, and the WebSocket library buffers it out of sight.
 #[derive(Debug)]
 pub(super) struct Inflow {
     budget: Arc<Budget>,
@@ -37,7 +37,7 @@ impl Inflow {
         let beyond = |bytes: usize| bytes.saturating_sub(FREE_BYTES);
         let before = state.bytes;
         state.bytes += bytes;
-        // As it grows a buffer may take twice what is in it. By the 64 KiB, so that the shares are
+        // A growing buffer may take twice its length. Counted by 64 KiB, so that the shares are
         // few.
         let steps = |bytes: usize| beyond(bytes).div_ceil(FREE_BYTES);
         let more = steps(state.bytes) - steps(before);

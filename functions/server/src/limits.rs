@@ -1,10 +1,10 @@
-//! What the network may take of a host.
+//! Limits on connections and requests.
 
 use std::time::Duration;
 
 use audit_host::ServeLimits;
 
-/// Limits on connections and requests. The defaults say why they are what they are.
+/// Limits on connections and requests, with the reason of each default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkLimits {
     /// Limits on connections. [`idle_timeout`](ServeLimits::idle_timeout) also bounds how long a
@@ -14,12 +14,12 @@ pub struct NetworkLimits {
     /// parsed, and answers until they are written. JavaScript engines are bounded apart, by their
     /// number. 512 MiB: a host of 2 GiB has room for its cache and its engines beside it.
     pub request_memory_bytes: usize,
-    /// How many values the JSON of one request may have. 1,000,000: arguments of 16 MiB have fewer
-    /// unless they are made to be expensive.
+    /// The most values in the JSON of one request. 1,000,000: arguments of 16 MiB have fewer,
+    /// unless they are meant to be expensive.
     pub max_request_values: usize,
     /// How long a body may take. 60 seconds: 16 MiB at 2.3 Mbit/s.
     pub body_timeout: Duration,
-    /// How long a WebSocket may say nothing at first. 10 seconds: clients send `Connect` at once.
+    /// How long a new WebSocket may be silent. 10 seconds: clients send `Connect` at once.
     pub first_message_timeout: Duration,
 }
 

@@ -1,9 +1,9 @@
-//! Memory that clients hold for as long as they like: answers that they have not taken yet, and the
-//! arguments of queries that they follow.
+//! Memory that clients hold for as long as they like: responses that they have not read yet, and
+//! the arguments of their subscriptions.
 //!
-//! Nobody waits for it, since a client that takes its answer a byte at a time would make others
-//! wait. Beyond the limit the client that holds the most is cut off instead: the largest of what it
-//! holds, and of equals the oldest.
+//! Nobody waits for it: a client that reads a byte at a time would make others wait. Beyond the
+//! limit the client that holds the most is cut off instead, at its largest entry, and at the oldest
+//! of equals.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use audit_host::{Connection, client_of};
 
-/// On whose account memory is held.
+/// The holder of memory.
 #[derive(Debug, Clone)]
 pub(super) struct Holder {
     client: Option<IpAddr>,
@@ -42,12 +42,12 @@ struct State {
 
 #[derive(Debug)]
 struct Entry {
-    /// 0 once it is cut off: it is as good as gone.
+    /// 0 once it is cut off.
     bytes: usize,
     holder: Holder,
 }
 
-/// A part of the pool. Given back when dropped.
+/// A part of the pool. Dropping it frees it.
 #[derive(Debug)]
 pub(super) struct Held {
     pool: Arc<Pool>,
@@ -77,7 +77,7 @@ impl Pool {
         while state.bytes > self.limit_bytes {
             let Some(victim) = state.victim() else { break };
             if victim == number && bytes == state.bytes {
-                // Nobody else holds anything: one that is larger than the pool is let through.
+                // Nobody else holds anything: an entry larger than the pool passes.
                 break;
             }
             state.cut_off(victim);
@@ -96,7 +96,7 @@ impl State {
         let Some(entry) = self.entries.get(&victim) else { return };
         let connection = Arc::clone(&entry.holder.connection);
         connection.cut_off();
-        // With it goes all that it holds.
+        // All that it holds is freed with it.
         for entry in self.entries.values_mut() {
             if Arc::ptr_eq(&entry.holder.connection, &connection) {
                 self.bytes -= std::mem::take(&mut entry.bytes);

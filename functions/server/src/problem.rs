@@ -1,4 +1,4 @@
-//! What clients hear when there is no answer of a function's.
+//! The errors that are not a function's.
 
 use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use functions_calls::CallError;
 use serde_json::json;
 
-/// What goes wrong before a function can answer, or instead. In the shape in which Convex has it.
+/// An error that is not a function's, in Convex's form.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,

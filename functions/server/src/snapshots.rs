@@ -1,4 +1,4 @@
-//! Snapshots that clients were given the time of, for as long as they may read there.
+//! Snapshots whose times clients hold, for as long as they may read at them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a client may read at a time that it was given.
+/// How long a client may read at the time of a snapshot.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(30);
 
-/// How many are kept. Each keeps the store from letting go of what was overwritten since, so the
-/// oldest goes first.
+/// The most snapshots. Each keeps the store from reclaiming what was overwritten since, so the
+/// oldest is dropped first.
 const MAX_KEPT: usize = 1_024;
 
 /// Snapshots by their time.
@@ -30,12 +30,12 @@ impl<S> Default for Snapshots<S> {
 }
 
 impl<S: Clone + Send + 'static> Snapshots<S> {
-    /// Keeps the snapshot of this time for a while from now.
+    /// Keeps the snapshot of this time.
     pub(super) fn keep(&self, ts: u64, snapshot: S) {
         let until = Instant::now() + KEPT_FOR;
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.is_empty() {
-            // Ends when nothing is kept any more.
+            // Ends when no snapshot is kept.
             tokio::spawn(self.clone().let_go());
         }
         kept.insert(ts, (snapshot, until));
@@ -44,7 +44,7 @@ impl<S: Clone + Send + 'static> Snapshots<S> {
         }
     }
 
-    /// The snapshot of this time, if it is kept still.
+    /// The snapshot of this time, if it is still kept.
     pub(super) fn at(&self, ts: u64) -> Option<S> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.get(&ts)
@@ -79,7 +79,7 @@ mod tests {
         snapshots.keep(5, Arc::clone(&snapshot));
         assert!(snapshots.at(5).is_some() && snapshots.at(4).is_none());
         tokio::time::sleep(KEPT_FOR / 2).await;
-        // Given out again: its time begins anew.
+        // Handed out again: its time starts over.
         snapshots.keep(5, Arc::clone(&snapshot));
         tokio::time::sleep(KEPT_FOR - Duration::from_millis(1)).await;
         assert!(snapshots.at(5).is_some());

@@ -1,8 +1,8 @@
-//! From the claims of a token to what `ctx.auth.getUserIdentity()` gives.
+//! Makes the result of `ctx.auth.getUserIdentity()` from the claims of a token.
 
 use serde_json::{Map, Value as Json};
 
-/// Standard claims of OpenID Connect, and what Convex calls them.
+/// Standard claims of OpenID Connect, and their names in Convex.
 const STANDARD: [(&str, &str); 17] = [
     ("name", "name"),
     ("given_name", "givenName"),
@@ -23,15 +23,14 @@ const STANDARD: [(&str, &str); 17] = [
     ("updated_at", "updatedAt"),
 ];
 
-/// Claims about the token and not about the user (RFC 7519, section 4.1). They are left out: each
-/// token of a user has others, and a result that is cached for the user must not be computed again
-/// for a new token. Not among them: `sub`, the user's id, which is there under this name too, since
-/// functions ask for it by either.
+/// Claims about the token and not about the user (RFC 7519, section 4.1). They are omitted: they
+/// differ in each token of a user, and a result that is cached for the user must not be recomputed
+/// for a new token. `sub`, the user's id, is kept under this name too, since functions use either
+/// name.
 const OF_THE_TOKEN: [&str; 6] = ["iss", "aud", "exp", "nbf", "iat", "jti"];
 
-/// The identity that these verified claims speak of. Claims that are not standard stay as they are;
-/// the members of those that are objects are there under dotted names too, `properties.id`, as
-/// Convex documents it.
+/// The identity in verified claims. Other claims are unchanged; the members of objects also have
+/// dotted names, `properties.id`, as Convex documents.
 pub(super) fn identity(issuer: &str, subject: &str, claims: &Map<String, Json>) -> Json {
     let mut identity = Map::new();
     for (name, claim) in claims {
@@ -61,7 +60,7 @@ pub(super) fn identity(issuer: &str, subject: &str, claims: &Map<String, Json>) 
             }
         }
     }
-    // Last, so that no claim of the same name can take their place.
+    // Last, so that no claim of the same name replaces them.
     identity.insert("tokenIdentifier".to_owned(), format!("{issuer}|{subject}").into());
     identity.insert("issuer".to_owned(), issuer.into());
     identity.insert("subject".to_owned(), subject.into());

@@ -1,4 +1,4 @@
-//! Keys that tokens are verified with, read from files.
+//! Keys that verify tokens, read from files.
 
 use std::error::Error;
 use std::fmt;
@@ -9,7 +9,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 
 use super::settings::AuthSettings;
 
-/// One key, for one algorithm: what a token says of itself never decides how a key is used.
+/// One key, for one algorithm: a token never decides how a key is used.
 #[derive(Clone)]
 pub(super) struct Key {
     pub(super) algorithm: Algorithm,
@@ -27,7 +27,7 @@ const P256_POINT_BYTES: usize = 65;
 /// A public key of Ed25519.
 const ED25519_BYTES: usize = 32;
 
-/// Keys that cannot be used. Names the file and never what is in it.
+/// Invalid keys. The error names the file and never its contents.
 #[derive(Debug)]
 pub struct KeyError {
     issuer: String,
@@ -48,7 +48,7 @@ impl fmt::Display for KeyError {
 
 impl Error for KeyError {}
 
-/// Makes keys of what is in a file, or says what is wrong with it.
+/// Makes keys from the contents of a file, or returns what is wrong.
 type Parse = fn(&[u8]) -> Result<Vec<Key>, String>;
 
 /// The keys of one issuer.
@@ -106,7 +106,7 @@ fn public(pem: &[u8]) -> Result<Key, String> {
         return Ok(Key { algorithm: Algorithm::ES256, id: None, key });
     }
     if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
-        // A private key would serve, and has no business here.
+        // A private key would work, but does not belong here.
         if pem.windows(7).any(|window| window == b"PRIVATE") {
             return Err("that is a private key: only the issuer has it".to_owned());
         }
@@ -117,7 +117,7 @@ fn public(pem: &[u8]) -> Result<Key, String> {
 
 fn key_set(json: &[u8]) -> Result<Vec<Key>, String> {
     let set = serde_json::from_slice::<JwkSet>(json)
-        // The parser's own words may quote what stands there.
+        // The parser's message may quote the contents.
         .map_err(|error| {
             let (line, column) = (error.line(), error.column());
             format!("is no JSON Web Key Set: line {line}, column {column}")
@@ -135,7 +135,7 @@ fn of_set(jwk: &Jwk) -> Option<Key> {
     {
         return None;
     }
-    // The bytes that a whole key has, where its algorithm leaves no choice.
+    // The length of a complete key in bytes, where the algorithm fixes it.
     let (algorithm, key_bytes) = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => (Algorithm::RS256, None),
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
@@ -146,7 +146,7 @@ fn of_set(jwk: &Jwk) -> Option<Key> {
         }
         AlgorithmParameters::EllipticCurve(_)
         | AlgorithmParameters::OctetKeyPair(_)
-        // A secret in a file that is meant to be published is none.
+        // A key set is published, so it cannot hold a secret.
         | AlgorithmParameters::OctetKey(_)
         | AlgorithmParameters::Other(_)
         | _ => return None,

@@ -1,8 +1,8 @@
-//! Whether a token says who calls: JSON Web Tokens (RFC 7519), verified with configured keys.
+//! Authenticates callers by JSON Web Tokens (RFC 7519), verified with configured keys.
 //!
-//! A token that is not valid is refused: who sent one wanted to be somebody, and is not answered as
-//! nobody. Errors tell what is wrong and show nothing of the token but names that are no secrets,
-//! cut short.
+//! An invalid token is refused: its sender wanted to be a user, and is not treated as anonymous.
+//! Errors say what is wrong, and quote nothing of the token but names that are not secret,
+//! truncated.
 
 mod identity;
 mod keys;
@@ -36,37 +36,37 @@ struct Provider {
     keys: Vec<Key>,
 }
 
-/// Who sent a token, once that is sure.
+/// The verified sender of a token.
 #[derive(Clone, PartialEq)]
 pub struct Verified {
-    /// What `ctx.auth.getUserIdentity()` gives.
+    /// The result of `ctx.auth.getUserIdentity()`.
     pub claims: Json,
-    /// Until when, in milliseconds since the Unix epoch.
+    /// The time of expiry, in milliseconds since the Unix epoch.
     pub expires_ms: i64,
 }
 
-/// Shows no claims: they are the user's.
+/// Omits the claims: they are personal.
 impl fmt::Debug for Verified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verified").field("expires_ms", &self.expires_ms).finish_non_exhaustive()
     }
 }
 
-/// How far the clock of an issuer may be from this one.
+/// The allowed difference between an issuer's clock and this one.
 const LEEWAY_MS: i64 = 5_000;
 
-/// Longer tokens are none: servers before this one refuse such headers.
+/// The longest token. Proxies refuse longer headers.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 
-/// How much of a name from a token stands in an error.
+/// The longest name from a token in an error.
 const MAX_SHOWN_CHARS: usize = 100;
 
 /// Why a token is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
-    /// It is none, or says too little.
+    /// It is not a token, or lacks a claim.
     Malformed(&'static str),
-    /// It is signed in a way that is not accepted.
+    /// Its algorithm is not accepted.
     Algorithm,
     /// No `[[auth]]` is set.
     NobodyConfigured,
@@ -78,12 +78,12 @@ pub enum Refused {
     UnknownKey(String),
     /// No key of its issuer made its signature.
     Signature,
-    /// It is over.
+    /// It has expired.
     Expired {
         /// For how long, in seconds.
         seconds: i64,
     },
-    /// Its time is to come.
+    /// It is not valid yet.
     NotYet {
         /// In how many seconds.
         seconds: i64,
@@ -137,12 +137,11 @@ impl Authenticator {
         Ok(Authenticator { providers, clock })
     }
 
-    /// Who sent this token.
+    /// Verifies a token and returns its sender.
     ///
     /// # Errors
     ///
-    /// If it is not one that an issuer which is configured made for an audience which is
-    /// configured, or not valid now.
+    /// If it is not from a configured issuer for a configured audience, or is not valid now.
     pub fn verify(&self, token: &str) -> Result<Verified, Refused> {
         if self.providers.is_empty() {
             return Err(Refused::NobodyConfigured);
@@ -155,12 +154,11 @@ impl Authenticator {
             let is_unknown = matches!(error.kind(), ErrorKind::Json(_));
             if is_unknown { Refused::Algorithm } else { Refused::Malformed("is no JSON Web Token") }
         })?;
-        // RFC 7515, section 4.1.11: what is marked so and is not understood makes the token
-        // invalid.
+        // RFC 7515, section 4.1.11: an unknown critical header makes the token invalid.
         if header.crit.is_some() {
             return Err(Refused::Malformed("has critical headers, and none is understood here"));
         }
-        // Read to find the keys. Nothing of it is believed before the signature is verified.
+        // Read to find the keys. Nothing is trusted before the signature is verified.
         let claimed = jsonwebtoken::dangerous::insecure_decode_claims::<Map<String, Json>>(token)
             .map_err(|_| Refused::Malformed("is no JSON Web Token"))?;
         let issuer = text(&claimed, "iss").ok_or(Refused::Malformed("has no issuer"))?;
@@ -175,7 +173,7 @@ impl Authenticator {
         }
         let of_name = |key: &&Key| match (&header.kid, &key.id) {
             (Some(wanted), Some(id)) => wanted == id,
-            // A set of keys without names, or a token that does not say: any may be it.
+            // Without a name in the key set or in the token, any key may match.
             (None, _) | (_, None) => true,
         };
         let keys = meant.flat_map(|provider| &provider.keys).filter(of_name);
@@ -193,7 +191,7 @@ impl Authenticator {
         self.current(issuer, &claims)
     }
 
-    /// Whether these claims, which are the issuer's, hold now.
+    /// Checks the times of verified claims.
     fn current(&self, issuer: &str, claims: &Map<String, Json>) -> Result<Verified, Refused> {
         let now_ms = self.clock.now_ms();
         let expires_ms =
@@ -226,7 +224,7 @@ impl fmt::Debug for Authenticator {
 
 /// The claims of the token, if this key signed it.
 fn signed(token: &str, key: &Key) -> Option<Map<String, Json>> {
-    // Times, issuer and audience are looked at elsewhere, with the clock that this host was given.
+    // Times, issuer and audience are checked elsewhere, with the host's clock.
     let mut validation = Validation::new(key.algorithm);
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
@@ -243,7 +241,7 @@ fn time_ms(claims: &Map<String, Json>, name: &str) -> Result<Option<i64>, Refuse
     let Some(claim) = claims.get(name) else { return Ok(None) };
     let seconds = claim.as_f64().filter(|seconds| seconds.is_finite());
     let seconds = seconds.ok_or(Refused::Malformed("has a time that is no number"))?;
-    // A float becomes the nearest integer that there is.
+    // A float becomes the nearest integer.
     Ok(Some((seconds * 1_000.0) as i64))
 }
 

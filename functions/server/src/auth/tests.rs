@@ -1,5 +1,5 @@
-//! Each way in which a token is not valid, and each algorithm with one that is. The keys beside
-//! this file were made for these tests.
+//! Each way in which a token is invalid, and a valid one for each algorithm. The keys beside this
+//! file were made for these tests.
 
 use std::path::{Path, PathBuf};
 
@@ -31,7 +31,7 @@ fn open(providers: &[AuthSettings]) -> Result<Authenticator, KeyError> {
     Authenticator::open(providers, Arc::new(ManualClock::at(NOW_S * 1_000)))
 }
 
-/// The signing key of an algorithm, and a provider that verifies with its other half.
+/// The signing key of an algorithm, and a provider with the public half.
 #[allow(
     clippy::wildcard_enum_match_arm,
     reason = "of the algorithms there are, these tests use four"
@@ -83,7 +83,7 @@ fn token(algorithm: Algorithm, key: &EncodingKey, claims: &Json) -> String {
     jsonwebtoken::encode(&Header::new(algorithm), claims, key).unwrap()
 }
 
-/// What a token with these claims is answered, well signed.
+/// The result for a well-signed token with these claims.
 fn answer(claims: &Json) -> Result<Verified, Refused> {
     let (key, provider, _kept) = pair(Algorithm::EdDSA);
     open(&[provider]).unwrap().verify(&token(Algorithm::EdDSA, &key, claims))
@@ -118,7 +118,7 @@ fn a_changed_token_is_refused() {
 
 #[test]
 fn a_token_does_not_choose_how_a_key_is_used() {
-    // The classic: signed with HS256, the public key being the secret.
+    // Signed with HS256, with the public key as the secret.
     let (_, provider, _kept) = pair(Algorithm::RS256);
     let public = std::fs::read(keys("rsa.pem")).unwrap();
     let forged = token(Algorithm::HS256, &EncodingKey::from_secret(&public), &claims());
@@ -152,7 +152,7 @@ fn issuer_and_audience_must_be_configured_together() {
     assert_eq!(answer(&without("aud")), Err(Refused::Audience(ISSUER.to_owned())));
     assert!(answer(&with("aud", json!(["other", "app"]))).is_ok());
 
-    // Two audiences of one issuer have each their own keys.
+    // Two audiences of one issuer have keys of their own.
     let (ed, first, _kept) = pair(Algorithm::EdDSA);
     let (ec, second, _kept) = pair(Algorithm::ES256);
     let authenticator =
@@ -212,8 +212,8 @@ fn critical_headers_are_refused() {
     assert!(matches!(open(&[provider]).unwrap().verify(&token), Err(Refused::Malformed(_))));
 }
 
-/// A key set as issuers publish it: a key each for the two algorithms, one for another purpose, one
-/// that is not known here.
+/// A key set as issuers publish it: a key for each of the two algorithms, one for another purpose,
+/// and one of an unknown algorithm.
 fn key_set(directory: &Path) -> AuthSettings {
     use jsonwebtoken::jwk::Jwk;
     let jwk = |algorithm: Algorithm, id: &str| {

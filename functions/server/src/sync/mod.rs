@@ -1,7 +1,7 @@
-//! The sync protocol over WebSocket: clients that follow queries.
+//! The sync protocol over WebSocket: clients that subscribe to queries.
 //!
-//! `protocol.rs` has the messages, `query_set.rs` what a client asked for and has, `mutations.rs`
-//! what it sent to be done; `session.rs` puts them together.
+//! `protocol.rs` has the messages, `query_set.rs` a client's queries and their results,
+//! `mutations.rs` its mutations; `session.rs` combines them.
 
 mod mutations;
 mod protocol;

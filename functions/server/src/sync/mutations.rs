@@ -1,11 +1,10 @@
-//! Mutations of client sessions: in the order in which they were sent, and each once.
+//! Mutations of client sessions, in the order in which they were sent, each once.
 //!
-//! A client that loses its connection sends again what was not answered, with the number that it
-//! had. So a mutation belongs to the client and not to the connection: it goes on when its
-//! connection is gone, and one that is sent again is answered with the outcome that it had. Outcomes
-//! are kept in memory, for a while and up to a limit; one that is not kept any more is not run
-//! again, and its client hears that. A mutation that is sent again to another process, or much
-//! later, runs again.
+//! A client that loses its connection retries unanswered mutations under their old numbers. So a
+//! mutation belongs to the client and not to the connection: it continues when the connection is
+//! gone, and a retry is answered with the earlier outcome. Outcomes are kept in memory, for a while
+//! and up to a limit. A mutation whose outcome was dropped does not run again, and its client is
+//! told. A retry that reaches another process, or comes much later, runs again.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -15,28 +14,27 @@ use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-/// Who a client says that it is: chosen at random by itself, and known to nobody else.
+/// The id of a client, which the client chooses at random and keeps secret.
 pub(super) type SessionId = u128;
 
-/// How many mutations of a client are remembered: more than it can have under way.
+/// The most remembered mutations of one client: more than it can have in flight.
 const MAX_REMEMBERED: usize = 128;
 
-/// The outcomes that are kept for one client, in bytes.
+/// The most bytes of outcomes of one client.
 const MAX_CLIENT_BYTES: usize = 1 << 20;
 
-/// What an outcome takes besides its text.
+/// The overhead of an outcome, in bytes.
 const OVERHEAD_BYTES: usize = 512;
 
-/// How long they are kept once the client is gone: clients try again after 16 seconds at the
-/// latest.
+/// How long they are kept after the client has gone. Clients retry within 16 seconds.
 const KEPT_FOR: Duration = Duration::from_secs(120);
 
-/// How many clients that are gone are remembered.
+/// The most remembered clients that have gone.
 const MAX_GONE: usize = 4_096;
 
-/// What a mutation gave. Cheap to clone.
+/// The outcome of a mutation. Cheap to clone.
 pub(crate) trait Outcome: Clone + Send + Sync + 'static {
-    /// How much memory it takes, more or less.
+    /// Its approximate memory.
     fn bytes(&self) -> usize;
 }
 
@@ -45,11 +43,11 @@ pub(crate) trait Outcome: Clone + Send + Sync + 'static {
 pub(super) enum Lost {
     /// The mutation panicked.
     Panicked,
-    /// It ended, and its outcome is not kept any more.
+    /// It ended, and its outcome was dropped.
     Forgotten,
 }
 
-/// The clients that are connected, and those that may come back.
+/// The connected clients, and those that may reconnect.
 pub(crate) struct Mutations<T> {
     state: Mutex<State<T>>,
     kept: Arc<Kept<T>>,
@@ -57,7 +55,7 @@ pub(crate) struct Mutations<T> {
 
 struct State<T> {
     clients: HashMap<SessionId, Entry<T>>,
-    /// Who went away and when, the longest gone first.
+    /// The clients that have gone and when, the earliest first.
     gone: VecDeque<(SessionId, Instant)>,
 }
 
@@ -68,14 +66,14 @@ struct Entry<T> {
 }
 
 impl<T: Outcome> Mutations<T> {
-    /// Keeps outcomes of so many bytes together.
+    /// `bytes` limits the outcomes of all clients together.
     pub(crate) fn new(limit_bytes: usize) -> Mutations<T> {
         let state = State { clients: HashMap::new(), gone: VecDeque::new() };
         let kept = Kept { limit_bytes, outcomes: Mutex::default() };
         Mutations { state: Mutex::new(state), kept: Arc::new(kept) }
     }
 
-    /// A connection of this client. It is forgotten some time after its last connection is dropped.
+    /// Connects a client. It is forgotten some time after its last connection is dropped.
     pub(super) fn connect(self: &Arc<Self>, session: SessionId) -> Connection<T> {
         let mut state = self.state();
         state.forget_the_old();
@@ -100,7 +98,7 @@ impl<T: Outcome> State<T> {
             if at.elapsed() < KEPT_FOR && self.gone.len() <= MAX_GONE {
                 return;
             }
-            // It may have come back since.
+            // It may have reconnected since.
             if self.clients.get(session).is_some_and(|entry| entry.gone_at == Some(*at)) {
                 self.clients.remove(session);
             }
@@ -142,12 +140,12 @@ struct Job<T> {
 }
 
 struct Known<T> {
-    /// Of what was asked: another question with the same number is a mistake.
+    /// The fingerprint of the call. Another call with the same number is an error.
     fingerprint: u64,
     became: Became<T>,
 }
 
-/// What became of a mutation.
+/// The state of a mutation.
 enum Became<T> {
     UnderWay(watch::Receiver<Option<T>>),
     Ended(T, KeptShare<T>),
@@ -155,15 +153,14 @@ enum Became<T> {
 }
 
 impl<T: Outcome> Client<T> {
-    /// Starts the task that runs the mutations of one client one after another. It ends with the
-    /// client.
+    /// Starts the task that runs the mutations of one client in order. It ends with the client.
     fn start(kept: Arc<Kept<T>>) -> Arc<Client<T>> {
         let (queue, mut jobs) = mpsc::unbounded_channel::<Job<T>>();
         let client = Arc::new(Client { queue, known: Mutex::default() });
         let of_client = Arc::downgrade(&client);
         tokio::spawn(async move {
             while let Some(Job { request_id, call, answer }) = jobs.recv().await {
-                // A task of its own, so that a panic in one is not the end of the others.
+                // In a task of its own, so that a panic does not end the others.
                 let outcome = tokio::spawn(call).await.ok();
                 if let Some(client) = of_client.upgrade() {
                     client.end(&kept, request_id, outcome.clone());
@@ -221,12 +218,12 @@ impl<T: Outcome> Known<T> {
 }
 
 impl<T: Outcome> Connection<T> {
-    /// Runs a mutation once all that this client sent before have ended. One that it sent before is
-    /// not run again. The future gives its outcome; dropping it does not stop the mutation.
+    /// Runs a mutation after all earlier ones of this client. A retry does not run again. The
+    /// future returns the outcome; dropping it does not stop the mutation.
     ///
     /// # Errors
     ///
-    /// If the number stands for something else, which had another fingerprint.
+    /// If the number belongs to a call with another fingerprint.
     pub(super) fn run(
         &self,
         request_id: u32,
@@ -249,7 +246,7 @@ impl<T: Outcome> Connection<T> {
             }
             None => {
                 let (answer, outcome) = watch::channel(None);
-                // The task is there as long as the client is.
+                // The task lives as long as the client.
                 drop(self.client.queue.send(Job { request_id, call: call(), answer }));
                 let became = Became::UnderWay(outcome.clone());
                 known.insert(request_id, Known { fingerprint, became });
@@ -265,7 +262,7 @@ impl<T: Outcome> Connection<T> {
     }
 }
 
-/// Clients count up: one with a low number was answered long ago.
+/// Clients count up: a low number was answered long ago.
 fn forget_the_first<T>(known: &mut BTreeMap<u32, Known<T>>) {
     while known.len() > MAX_REMEMBERED {
         let is_under_way = |known: &Known<T>| matches!(known.became, Became::UnderWay(_));
@@ -295,7 +292,7 @@ impl<T> Default for Outcomes<T> {
     }
 }
 
-/// The share of one outcome. Given back when dropped.
+/// The share of one outcome. Dropping it frees it.
 struct KeptShare<T> {
     kept: Arc<Kept<T>>,
     number: u64,

@@ -1,17 +1,16 @@
-//! Messages of the sync protocol. What clients send is read with Convex's own types; what they are
-//! sent is written here, since a result is JSON text that many subscribers share, and no tree is
-//! built of it for each.
+//! Messages of the sync protocol. Clients' messages are read with Convex's own types. The host's
+//! are written here: a result is JSON text that many subscribers share, and no tree is built of it
+//! for each.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use convex_sync_types::ClientMessage;
 use serde_json::Value as Json;
 
-/// Nothing but a sign of life: clients reconnect when they hear nothing for 30 or 60 seconds.
+/// A heartbeat: clients reconnect after 30 or 60 seconds of silence.
 pub(super) const PING: &str = r#"{"type":"Ping"}"#;
 
-/// What a client has: the number of its query set, the number of its identity, and the time of
-/// which its results are.
+/// The version of a client: the numbers of its query set and identity, and the time of its results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Version {
     pub(super) query_set: u32,
@@ -19,7 +18,7 @@ pub(super) struct Version {
     pub(super) ts: u64,
 }
 
-/// How a function ended, as JSON text in Convex's encoding.
+/// The end of a function, as JSON text in Convex's encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answer<'a> {
     pub(super) result: Result<&'a str, Failure<'a>>,
@@ -33,14 +32,14 @@ pub(super) struct Failure<'a> {
     pub(super) data: Option<&'a str>,
 }
 
-/// What becomes of one query of a client's set.
+/// The change of one query of a client's set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Modification<'a> {
     Answered { query_id: u32, answer: Answer<'a>, journal: Option<&'a str> },
     Removed { query_id: u32 },
 }
 
-/// Reads what a client sent.
+/// Reads a client's message.
 pub(super) fn parse(text: &str) -> Result<ClientMessage, String> {
     let json = serde_json::from_str::<Json>(text)
         .map_err(|error| format!("a message that is no JSON: {error}"))?;
@@ -51,7 +50,7 @@ pub(super) fn parse(text: &str) -> Result<ClientMessage, String> {
     })
 }
 
-/// One step from what a client has to what it shall have.
+/// A step from one version of a client to the next.
 pub(super) fn transition<'a>(
     start: Version,
     end: Version,
@@ -106,8 +105,8 @@ pub(super) fn action_response(request_id: u32, answer: Answer<'_>) -> String {
     message.end()
 }
 
-/// A token that is not valid: the one that was to follow identity `base_version`, or the one that
-/// did and is over.
+/// An invalid token: the one for the identity after `base_version`, or that identity's, which has
+/// expired.
 pub(super) fn auth_error(error: &str, base_version: u32, update_attempted: bool) -> String {
     let mut message = Message::new("AuthError");
     message.member("error");
@@ -119,7 +118,7 @@ pub(super) fn auth_error(error: &str, base_version: u32, update_attempted: bool)
     message.end()
 }
 
-/// A client that does not keep to the protocol. It is not to try again.
+/// A violation of the protocol. The client must not retry.
 pub(super) fn fatal_error(error: &str) -> String {
     let mut message = Message::new("FatalError");
     message.member("error");
@@ -127,7 +126,7 @@ pub(super) fn fatal_error(error: &str) -> String {
     message.end()
 }
 
-/// A JSON object being written.
+/// A JSON object that is being written.
 struct Message(String);
 
 impl Message {
@@ -154,7 +153,7 @@ impl Message {
         self.0.push_str(&serde_json::to_string(texts).expect("strings are JSON"));
     }
 
-    /// More than JavaScript's numbers can hold: eight bytes, the lowest first, in Base64.
+    /// Too large for JavaScript's numbers: eight bytes, little-endian, in Base64.
     fn u64(&mut self, number: u64) {
         self.0.push('"');
         BASE64_STANDARD.encode_string(number.to_le_bytes(), &mut self.0);
@@ -236,7 +235,7 @@ mod tests {
 
     use super::*;
 
-    /// Convex's own types, as the other side reads them, with any JSON as a value.
+    /// Convex's own types, as clients read them, with any JSON as a value.
     #[derive(Debug, Clone, PartialEq)]
     struct Value(Json);
 

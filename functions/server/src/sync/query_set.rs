@@ -1,9 +1,9 @@
-//! What a client asked for and what it has: the state of a session, without any input or output.
+//! The queries of a client and their results: the state of a session, without I/O.
 //!
-//! A client has results of one time. A step takes it to another time, another query set or another
-//! identity, all of its results at once. Steps are prepared one at a time:
-//! [`begin`](QuerySet::begin) says what is to be found out, [`finish`](QuerySet::finish) is told
-//! it. The client may ask for other queries in between; that is for the next step.
+//! All results of a client are of one time. A step takes them to another time, query set or
+//! identity, all at once. Steps are prepared one at a time: [`begin`](QuerySet::begin) returns the
+//! queries to compute, [`finish`](QuerySet::finish) takes their results. Changes of the query set
+//! in between are for the next step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,28 +15,27 @@ use super::protocol::Version;
 /// The most queries in a client's set.
 pub(super) const MAX_QUERIES: usize = 1_024;
 
-/// The queries of one client. `R` is a result that may be asked whether it still holds.
+/// The queries of one client. `R` is a result that can tell whether it still holds.
 #[derive(Debug)]
 pub(super) struct QuerySet<R> {
     asked: BTreeMap<u32, Arc<Asked>>,
-    /// What the client has, by the query it has it for. Not all of these are asked for still.
+    /// The client's results, by query. Some queries may have been removed.
     shown: BTreeMap<u32, Shown<R>>,
     query_set: u32,
     identity: u32,
-    /// Counts the changes of identity after which it is somebody else.
+    /// Counts the changes to another identity.
     persons: u64,
     sent: Version,
-    /// A mutation of this time was answered, and the client waits for a step to that time or a
-    /// later one.
+    /// The time of an answered mutation, if the client waits for a step to that time or later.
     owed: Option<u64>,
     next_serial: u64,
 }
 
-/// A query that a client asked for.
+/// A query of the set.
 #[derive(Debug, PartialEq)]
 pub(super) struct Asked {
     pub(super) query: Query,
-    /// Tells it from another query that had the same number before.
+    /// Distinguishes it from an earlier query with the same number.
     serial: u64,
 }
 
@@ -46,7 +45,7 @@ pub(super) struct Query {
     pub(super) path: String,
     pub(super) component: Option<String>,
     pub(super) args: Json,
-    /// Where the pages ended that the client has from an earlier connection.
+    /// The journal from an earlier connection: where its pages ended.
     pub(super) journal: Option<String>,
 }
 
@@ -57,7 +56,7 @@ struct Shown<R> {
     what: Has<R>,
 }
 
-/// What a client has for a query: a result, or the message why there is none.
+/// The client's result for a query, or the message of a failure.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Has<R> {
     Result(R),
@@ -73,7 +72,7 @@ pub(super) struct Step<R> {
     pub(super) queries: Vec<Planned<R>>,
 }
 
-/// A query in a step, and what its client has for it.
+/// A query in a step, and the client's result for it.
 #[derive(Debug, Clone)]
 pub(super) struct Planned<R> {
     pub(super) query_id: u32,
@@ -81,16 +80,16 @@ pub(super) struct Planned<R> {
     pub(super) has: Option<Has<R>>,
 }
 
-/// What was found out about a query. `A` is what is handed out.
+/// The new result of a query. `A` is what is handed out.
 #[derive(Debug)]
 pub(super) enum Found<R, A> {
-    /// What the client has still holds.
+    /// The client's result still holds.
     Holds,
-    /// It is this now, which is the same for the client.
+    /// A new result, equal for the client.
     Same(R),
-    /// It is this now, and was released.
+    /// A new result, which was released.
     Handed(R, A),
-    /// There is no result.
+    /// No result.
     Error(String),
 }
 
@@ -123,7 +122,7 @@ impl<R: Clone> QuerySet<R> {
         }
     }
 
-    /// The client goes from one query set to the next. Fails if it is somewhere else.
+    /// Changes the query set. Fails if the client's version differs.
     pub(super) fn advance(&mut self, base: u32, new: u32) -> Result<(), String> {
         if base != self.query_set {
             return Err(format!(
@@ -160,7 +159,7 @@ impl<R: Clone> QuerySet<R> {
             .ok_or_else(|| format!("there is no query {query_id} to remove"))
     }
 
-    /// The client has another identity. Results for somebody else are not this person's.
+    /// Changes the identity. Results for another identity are dropped.
     pub(super) fn identify(&mut self, base: u32, is_somebody_else: bool) -> Result<(), String> {
         if base != self.identity {
             return Err(format!(
@@ -177,12 +176,12 @@ impl<R: Clone> QuerySet<R> {
         self.identity
     }
 
-    /// A mutation was answered that committed at this time.
+    /// Records that a mutation with this commit time was answered.
     pub(super) fn owe(&mut self, ts: u64) {
         self.owed = self.owed.max(Some(ts));
     }
 
-    /// Begins a step to what is asked for now.
+    /// Begins a step to the current query set.
     pub(super) fn begin(&self) -> Step<R> {
         let planned = |(query_id, asked): (&u32, &Arc<Asked>)| {
             let shown = self.shown.get(query_id);
@@ -198,8 +197,8 @@ impl<R: Clone> QuerySet<R> {
         Step { query_set: self.query_set, identity: self.identity, person: self.persons, queries }
     }
 
-    /// Ends a step at this time, with what was found out about each of its queries, in their order.
-    /// `None` if there is nothing that the client would have to be told.
+    /// Ends a step at this time, with the results of its queries, in order. `None` if the client
+    /// need not be told anything.
     pub(super) fn finish<A>(
         &mut self,
         step: Step<R>,
@@ -255,11 +254,11 @@ mod tests {
 
     use super::*;
 
-    /// A database of a few cells. The result of a query is its cell, for whom it was asked.
+    /// A database of a few cells. The result of a query is its cell and the identity.
     #[derive(Debug, Default)]
     struct Database {
         now: u64,
-        /// What was written when, for each cell.
+        /// The writes of each cell, with their times.
         cells: BTreeMap<u32, BTreeMap<u64, u8>>,
     }
 
@@ -290,10 +289,10 @@ mod tests {
         value: u8,
     }
 
-    /// What is handed out: whose it is, the value, and for which query of the same number.
+    /// A handed-out result: its identity, its value, and the query among those of the same number.
     type Answer = (u64, u8, u64);
 
-    /// The other side: what the clients of Convex do with a step.
+    /// The other side: a Convex client that applies steps.
     #[derive(Debug, Default)]
     struct Client {
         version: Version,
@@ -437,7 +436,7 @@ mod tests {
                     assert!(self.owed.is_none_or(|owed| owed > ts), "a mutation is confirmed");
                 }
             }
-            // All that the client has is of one time, and for the one who it is.
+            // All of the client's results are of one time and for its identity.
             assert_eq!(
                 self.client.has.keys().collect::<Vec<_>>(),
                 cells.keys().collect::<Vec<_>>()
@@ -473,7 +472,7 @@ mod tests {
             for event in events {
                 session.handle(event);
             }
-            // Whatever happened: two more steps, and there is nothing left to say.
+            // After anything, two more steps leave nothing to send.
             for event in [Event::Finish { fails: false }, Event::Begin, Event::Finish { fails: false }] {
                 session.handle(event);
             }
