@@ -161,7 +161,7 @@ pub(super) fn public<'a>(program: &'a Program, name: &str) -> Result<Target<'a>,
         if is_for_node() {
             for_node(name)
         } else {
-            format!("Could not find public function {name:?}")
+            format!("Could not find public function for '{name}'")
         }
     })
 }

@@ -7,14 +7,16 @@ use audit_host::Connection;
 use audit_runtime::RequestContext;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{FromRequestParts, Path, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use functions_calls::{Answered, CallError, Caller, Failed, Identity};
+use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -25,6 +27,9 @@ use super::{Server, export, snapshots};
 
 /// What the clients of Convex take for a function that failed.
 const FUNCTION_FAILED: u16 = 560;
+
+/// How many queries of a batch are computed at once.
+const MAX_BATCHED_AT_ONCE: usize = 16;
 
 /// The body of a call.
 #[derive(Debug, Deserialize)]
@@ -51,6 +56,23 @@ struct CallAt {
     #[serde(default)]
     format: Format,
     component_path: Option<String>,
+}
+
+/// A call in the query of a URL, with its arguments as JSON text.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CallInUrl {
+    path: String,
+    args: Option<String>,
+    #[serde(default)]
+    format: Format,
+    component_path: Option<String>,
+}
+
+/// The body of a call of `/api/query_batch`.
+#[derive(Debug, Deserialize)]
+struct Batch {
+    queries: Vec<Call>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,6 +134,65 @@ pub(super) async fn query(server: State<Server>, client: Client, body: Body) -> 
     call(&server, client, body, Kind::Query).await
 }
 
+/// `GET /api/query`: the call in the URL.
+pub(super) async fn query_in_url(
+    server: State<Server>,
+    client: Client,
+    url: Result<Query<CallInUrl>, QueryRejection>,
+) -> Response {
+    let answered = async {
+        let caller = client.caller(&server)?;
+        let Query(CallInUrl { path, args, format, component_path }) =
+            url.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+        let args = args.as_deref().unwrap_or("{}");
+        let share = server.budget().perform(args.as_bytes()).await?;
+        let args = serde_json::from_str(args)
+            .map_err(|error| Problem::bad_request(format!("args is no JSON: {error}")))?;
+        let called = perform(&server, Kind::Query, path, component_path, arguments(args)?, caller);
+        Ok(Answer { answered: called.await?, format, share })
+    };
+    let mut response = respond(&server, &client, answered.await);
+    // A cache in between would hand out what nobody logs.
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// `POST /api/query_batch`: queries that all read what there is at one time.
+pub(super) async fn query_batch(server: State<Server>, client: Client, body: Body) -> Response {
+    let answered = async {
+        let caller = client.caller(&server)?;
+        let (Batch { queries }, _share) = parse(body?)?;
+        let at = server.functions().latest();
+        let held = server.budget().answers().hold(0, &client.holder());
+        let answer = async |Call { path, args, format, component_path }: Call| {
+            let args = arguments(args)?;
+            let answered = async {
+                let path = of_app(path, component_path)?;
+                server.functions().query_at(&at, &path, &args, &caller).await
+            };
+            Ok::<_, Problem>((found(answered.await)?, format))
+        };
+        let mut answers = stream::iter(queries).map(answer).buffered(MAX_BATCHED_AT_ONCE).boxed();
+        let mut text = String::from("{\"results\":[");
+        while let Some(answered) = answers.next().await {
+            let (answered, format) = answered?;
+            if !text.ends_with('[') {
+                text.push(',');
+            }
+            text.push_str(&written(&answered, format).1);
+            held.resize(text.capacity());
+        }
+        text.push_str("]}");
+        Ok(Counted { text, _held: held })
+    };
+    match answered.await {
+        Ok(counted) => {
+            ([(CONTENT_TYPE, "application/json")], Bytes::from_owner(counted)).into_response()
+        }
+        Err(problem) => Problem::into_response(problem),
+    }
+}
+
 /// `POST /api/mutation`
 pub(super) async fn mutation(server: State<Server>, client: Client, body: Body) -> Response {
     call(&server, client, body, Kind::Mutation).await
@@ -140,8 +221,8 @@ pub(super) async fn run(
     let answered = async {
         let caller = client.caller(&server)?;
         let (Arguments { args, format }, share) = parse(body?)?;
-        let answered = perform(&server, Kind::Any, path, arguments(args)?, caller).await?;
-        Ok(Answer { answered, format, share })
+        let called = perform(&server, Kind::Any, path, None, arguments(args)?, caller);
+        Ok(Answer { answered: called.await?, format, share })
     };
     respond(&server, &client, answered.await)
 }
@@ -171,10 +252,12 @@ pub(super) async fn query_at_ts(server: State<Server>, client: Client, body: Bod
             );
             Problem::new(StatusCode::BAD_REQUEST, "OutOfRetention", message)
         })?;
-        let path = of_app(path, component_path)?;
         let args = arguments(args)?;
-        let answered = server.functions().query_at(&snapshot, &path, &args, &caller).await?;
-        Ok(Answer { answered, format, share })
+        let answered = async {
+            let path = of_app(path, component_path)?;
+            server.functions().query_at(&snapshot, &path, &args, &caller).await
+        };
+        Ok(Answer { answered: found(answered.await)?, format, share })
     };
     respond(&server, &client, answered.await)
 }
@@ -183,9 +266,8 @@ async fn call(server: &Server, client: Client, body: Body, kind: Kind) -> Respon
     let answered = async {
         let caller = client.caller(server)?;
         let (Call { path, args, format, component_path }, share) = parse(body?)?;
-        let path = of_app(path, component_path)?;
-        let answered = perform(server, kind, path, arguments(args)?, caller).await?;
-        Ok(Answer { answered, format, share })
+        let called = perform(server, kind, path, component_path, arguments(args)?, caller);
+        Ok(Answer { answered: called.await?, format, share })
     };
     respond(server, &client, answered.await)
 }
@@ -194,26 +276,47 @@ async fn perform(
     server: &Server,
     kind: Kind,
     path: String,
+    component: Option<String>,
     args: Value,
     caller: Caller,
 ) -> Result<Arc<Answered>, Problem> {
     // What has begun goes on when a client goes away; what has not is not begun.
     let functions = server.functions();
-    let answered = match kind {
-        Kind::Query => {
-            let key = functions.query_key(&path, &args, &caller)?;
-            // The key holds them from here on.
-            drop(args);
-            functions.answer(&key, &caller).await?
+    let answered = async {
+        let path = of_app(path, component)?;
+        match kind {
+            Kind::Query => {
+                let key = functions.query_key(&path, &args, &caller)?;
+                // The key holds them from here on.
+                drop(args);
+                functions.answer(&key, &caller).await
+            }
+            Kind::Mutation => {
+                Ok(Arc::new(functions.mutation(&path, &args, &caller).await?.answered))
+            }
+            Kind::Action => Ok(Arc::new(functions.action(&path, &args, &caller).await?)),
+            Kind::Any => functions.any(&path, &args, &caller).await,
         }
-        Kind::Mutation => Arc::new(functions.mutation(&path, &args, &caller).await?.answered),
-        Kind::Action => Arc::new(functions.action(&path, &args, &caller).await?),
-        Kind::Any => functions.any(&path, &args, &caller).await?,
     };
-    Ok(answered)
+    found(answered.await)
+}
+
+/// To the clients of Convex a call of a function that does not exist is one that failed.
+fn found(answered: Result<Arc<Answered>, CallError>) -> Result<Arc<Answered>, Problem> {
+    match answered {
+        Err(CallError::NotFound(message)) => {
+            let result = Err(Failed { message, data: None });
+            Ok(Arc::new(Answered { result, log_lines: Vec::new() }))
+        }
+        answered => Ok(answered?),
+    }
 }
 
 impl Client {
+    fn holder(&self) -> Holder {
+        Holder::new(self.request.ip(), Arc::clone(&self.connection))
+    }
+
     /// Who calls. A token that is not valid is no reason to call as nobody.
     fn caller(&self, server: &Server) -> Result<Caller, Problem> {
         let caller = Caller::anonymous(self.request.clone());
@@ -309,8 +412,7 @@ fn respond(server: &Server, client: &Client, answer: Result<Answer, Problem>) ->
     };
     let (status, text) = written(&answered, format);
     let body = if text.len() > SMALL_ANSWER_BYTES {
-        let holder = Holder::new(client.request.ip(), Arc::clone(&client.connection));
-        let held = server.budget().answers().hold(text.len(), &holder);
+        let held = server.budget().answers().hold(text.len(), &client.holder());
         Bytes::from_owner(Counted { text, _held: held })
     } else {
         text.into()

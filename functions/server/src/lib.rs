@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `POST /api/query`, `/api/mutation`, `/api/action` | calls a public function: `{"path":"messages:list","args":{},"format":"json"}` |
 //! | `POST /api/function`, `/api/run/messages/list` | the same, of whatever kind |
+//! | `GET /api/query?path=messages:list&args={}` | a query; the answer is not to be cached |
+//! | `POST /api/query_batch` | several queries at one time: `{"queries":[…]}` gives `{"results":[…]}` |
 //! | `POST /api/query_ts`, `/api/query_at_ts` | several queries at one time, which is good for 30 seconds |
 //! | `GET /api/sync`, `/api/{version}/sync` | WebSocket: queries that are followed, mutations, actions |
 //! | `GET /version` | this host's version |
@@ -14,8 +16,8 @@
 //! (`/healthz?verbose` says all), and `GET /metrics` is for Prometheus.
 //!
 //! A function's answer is `{"status":"success","value":…,"logLines":[]}`, or with status 560
-//! `{"status":"error","errorMessage":…,"errorData":…,"logLines":[]}`; everything else that goes
-//! wrong is `{"code":…,"message":…}`.
+//! `{"status":"error","errorMessage":…,"errorData":…,"logLines":[]}`, also where there is no such
+//! function; everything else that goes wrong is `{"code":…,"message":…}`.
 //!
 //! `auth` tells who calls; [`audit_runtime::http`] from where. `calls.rs` is HTTP, `sync` is
 //! WebSocket. `budget.rs` and `pool.rs` bound what clients may take together, by `limits.rs`.
@@ -180,7 +182,8 @@ impl Server {
         let layer = RequestContextLayer::new(self.functions().runtime().clone(), peer);
         let layer = layer.with_trusted_proxies(self.inner.proxies.clone());
         let api = Router::new()
-            .route("/query", post(calls::query))
+            .route("/query", get(calls::query_in_url).post(calls::query))
+            .route("/query_batch", post(calls::query_batch))
             .route("/mutation", post(calls::mutation))
             .route("/action", post(calls::action))
             .route("/function", post(calls::function))

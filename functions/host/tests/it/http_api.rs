@@ -86,6 +86,69 @@ async fn queries_can_be_asked_at_one_time() {
 }
 
 #[tokio::test]
+async fn functions_that_do_not_exist_answer_like_ones_that_fail() {
+    let host = Served::start().await;
+    let hidden = json!({ "path": "lib:of", "componentPath": "shares" });
+    let cases = [
+        ("/api/query", json!({ "path": "messages:nothing" }), "messages:nothing"),
+        ("/api/query", json!({ "path": "messages:hidden" }), "messages:hidden"),
+        ("/api/mutation", json!({ "path": "nothing:send" }), "nothing:send"),
+        ("/api/action", json!({ "path": "messages:nothing" }), "messages:nothing"),
+        ("/api/run/messages/hidden", json!({}), "messages:hidden"),
+        ("/api/function", hidden, "component"),
+    ];
+    for (path, body, says) in cases {
+        let (status, answer) = host.post(path, &body, &[]).await;
+        assert_eq!(
+            (status, &answer["status"], &answer["logLines"]),
+            (560, &json!("error"), &json!([]))
+        );
+        assert!(answer["errorMessage"].as_str().unwrap().contains(says), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_in_a_url_is_logged_each_time_and_never_cached() {
+    let host = Served::start().await;
+    host.send("a").await;
+    for (args, format) in
+        [("", ""), ("&args={}", "&format=json"), ("&args=[{}]", "&format=convex_encoded_json")]
+    {
+        let url = format!("{}/api/query?path=messages:list{args}{format}", host.url);
+        let response = host.http.get(url).header("user-agent", "curl").send().await.unwrap();
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        let body: Json = response.json().await.unwrap();
+        assert_eq!(body, json!({ "status": "success", "value": ["a"], "logLines": [] }));
+    }
+    assert_eq!(with_action(&host.stop().await, "listed").len(), 3);
+}
+
+#[tokio::test]
+async fn queries_of_a_batch_are_answered_in_order_and_logged_each() {
+    let host = Served::start().await;
+    host.send("a").await;
+    let list = call("messages:list", json!({}));
+    let queries = [
+        &list,
+        &call("messages:nothing", json!({})),
+        &encoded("messages:broken", json!({})),
+        &list,
+    ];
+    let (status, body) = host.post("/api/query_batch", &json!({ "queries": queries }), &[]).await;
+    assert_eq!(status, 200, "{body}");
+    let listed = json!({ "status": "success", "value": ["a"], "logLines": [] });
+    let results = body["results"].as_array().unwrap();
+    assert_eq!((results.len(), &results[0], &results[3]), (4, &listed, &listed));
+    for (result, says) in [(&results[1], "messages:nothing"), (&results[2], "boom")] {
+        assert_eq!(result["status"], "error");
+        assert!(result["errorMessage"].as_str().unwrap().contains(says), "{result}");
+    }
+    let none = host.post("/api/query_batch", &json!({ "queries": [] }), &[]).await;
+    assert_eq!(none, (200, json!({ "results": [] })));
+    assert_eq!(with_action(&host.stop().await, "listed").len(), 2);
+}
+
+#[tokio::test]
 async fn what_is_no_call_is_refused_clearly() {
     let host = Served::start().await;
     let refused = async |path: &str, body: &str, status: u16, says: &str| {
@@ -111,16 +174,14 @@ async fn what_is_no_call_is_refused_clearly() {
         "argument",
     )
     .await;
-    refused("/api/query", r#"{"path":"messages:nothing"}"#, 404, "messages:nothing").await;
-    refused("/api/query", r#"{"path":"messages:hidden"}"#, 404, "messages:hidden").await;
-    refused("/api/function", r#"{"path":"lib:of","componentPath":"shares"}"#, 404, "component")
-        .await;
     refused("/api/query", r#"{"path":"messages:send","args":{"text":"a"}}"#, 400, "is a mutation")
         .await;
-    refused("/api/run/messages/hidden", "{}", 404, "messages:hidden").await;
     refused("/api/sync", "{}", 400, "WebSocket").await;
-    let get = host.http.get(format!("{}/api/query", host.url)).send().await.unwrap();
-    assert_eq!(get.status().as_u16(), 405);
+    refused("/api/query_batch", r#"{"queries":[{"path":5}]}"#, 400, "no call").await;
+    for query in ["", "?path=messages:list&args={", "?path=messages:list&args=[1,2]"] {
+        let get = host.http.get(format!("{}/api/query{query}", host.url)).send().await.unwrap();
+        assert_eq!(get.status().as_u16(), 400, "{query}");
+    }
     let large = format!("{{\"path\":\"messages:list\",\"x\":\"{}\"}}", "x".repeat(18 << 20));
     refused("/api/query", &large, 413, "exceeds the limit").await;
     let revealed = host.post("/api/query", &call("messages:revealing", json!({})), &[]).await;

@@ -471,6 +471,17 @@ async fn a_client_that_does_not_read_holds_up_nobody() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_behind_has_a_negative_skew() {
+    let host = Served::start().await;
+    // The client says that it is 1970.
+    let mut socket = host.socket().await;
+    socket.follow(0, "messages:count", json!({})).await;
+    let heard = socket.hear().await.unwrap();
+    let ServerMessage::Transition { client_clock_skew, .. } = heard else { panic!("{heard:?}") };
+    assert!(client_clock_skew.unwrap() < -1_700_000_000_000);
+}
+
+#[tokio::test]
 async fn a_host_that_stops_says_so() {
     let mut host = Served::start().await;
     let mut follower = followed(&host, "messages:count").await;

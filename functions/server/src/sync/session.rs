@@ -137,6 +137,7 @@ struct Session {
     lane: Lane,
     expires: Option<Instant>,
     client: Option<Connection<MutationOutcome>>,
+    /// How far the client's clock is ahead of this host's.
     clock_skew_ms: Option<i64>,
     queries: QuerySet<Live>,
     /// The arguments of each query that the client follows, in bytes.
@@ -379,7 +380,7 @@ impl Session {
                 let now_ms = self.server.clock().now_ms();
                 self.clock_skew_ms = client_ts
                     .and_then(|ts| i64::try_from(ts).ok())
-                    .map(|ts| now_ms.saturating_sub(ts));
+                    .map(|ts| ts.saturating_sub(now_ms));
                 Ok(())
             }
             ClientMessage::Connect { .. } => Err(End::Fatal("Connect comes once".to_owned())),
