@@ -12,15 +12,27 @@ pub(super) struct Pulse {
     start: Instant,
     /// Milliseconds since `start`, plus one; 0 while no JavaScript runs.
     since: AtomicU64,
+    yields: bool,
 }
 
 impl Default for Pulse {
     fn default() -> Pulse {
-        Pulse { start: Instant::now(), since: AtomicU64::new(0) }
+        Pulse::new(false)
     }
 }
 
 impl Pulse {
+    /// Of a job that [yields](Pulse::yields) the processor, or not.
+    pub(super) fn new(yields: bool) -> Pulse {
+        Pulse { start: Instant::now(), since: AtomicU64::new(0), yields }
+    }
+
+    /// Whether the job is to yield the processor now and then, since its caller has more jobs
+    /// waiting.
+    pub(super) fn yields(&self) -> bool {
+        self.yields
+    }
+
     /// Runs JavaScript.
     pub(super) fn in_engine<T>(&self, run: impl FnOnce() -> T) -> T {
         let entered = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;

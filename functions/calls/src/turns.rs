@@ -55,7 +55,7 @@ const LEAST: Duration = Duration::from_millis(1);
 /// The host's own work is charged three times its time, so that a quarter of it is its share.
 const HOST_WEIGHT: u32 = 3;
 
-/// A lane is prompt as long as its jobs take no longer than this, and long beyond it.
+/// A lane is prompt as long as its jobs take no longer than this.
 const PROMPT: Duration = Duration::from_millis(5);
 
 /// Idle lanes are forgotten once there are more of them than this.
@@ -109,9 +109,8 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Whether the jobs of its lane have been too long for prompt ones to wait for.
-    pub(super) fn is_long(&self) -> bool {
-        self.charged > PROMPT
+    pub(super) fn lane(&self) -> Lane {
+        self.lane
     }
 }
 
@@ -262,9 +261,9 @@ impl<J> Turns<J> {
         self.waiting
     }
 
-    /// Whether the first job of this lane is prompt.
-    pub(super) fn is_prompt(&self, lane: Lane) -> bool {
-        self.lanes.get(&lane).is_some_and(|waiting| waiting.prompt.is_some())
+    /// Whether the first job of any lane is prompt.
+    pub(super) fn has_prompt(&self) -> bool {
+        !self.prompt.is_empty()
     }
 
     /// How many jobs of this lane wait.

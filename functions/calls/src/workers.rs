@@ -60,10 +60,13 @@ impl fmt::Display for Broken {
 
 /// Threads on which queries and mutations run to their end, one at a time each. They wait for
 /// nothing but the processor, so more threads than processors would not make them faster. One more
-/// is kept for [prompt](Turns) jobs, and used while all others run long ones: a running job is not
+/// is kept for [prompt](Turns) jobs, and used while all others are busy: a running job is not
 /// interrupted, but the system divides a processor between threads, so that a caller with a short
-/// job now and then does not wait for the rest of another caller's long one. Where the running jobs
-/// are short too, waiting for one of them takes less time than sharing a processor with all.
+/// job now and then does not wait for the rest of another caller's long one.
+///
+/// Jobs of a caller who has more of them waiting yield the processor between and within them.
+/// Otherwise each thread that a short call needs, from the one that reads it to the one that syncs
+/// its logs, would wait for the system to end a time slice, some milliseconds each time.
 ///
 /// Callers take [turns](Turns). A job whose caller went away is not begun. A job that overruns its
 /// time is given up: its caller is answered, its thread is left to itself and another one started.
@@ -76,7 +79,7 @@ struct Shared {
     state: Mutex<State>,
     /// Told when a job was added, or the pool ends.
     work: Condvar,
-    /// Told when a prompt job was added that no other thread is free for, or the pool ends.
+    /// Told when a prompt job waits that no other thread is free for, or the pool ends.
     prompt: Condvar,
     /// Told when a job begins, or the pool ends.
     began: Condvar,
@@ -144,19 +147,23 @@ impl Presence {
 /// A job with its answer, whatever that is.
 trait Task: Send + Sync {
     fn is_wanted(&self) -> bool;
+    /// Runs it and keeps the result.
     fn run(&self, pulse: &Pulse);
+    /// Answers with the result.
+    fn answer(&self);
     fn give_up(&self, broken: Broken);
 }
 
 struct Call<T, F> {
     work: Mutex<Option<F>>,
     caller: Presence,
+    done: Mutex<Option<Result<T, Broken>>>,
     /// Taken by the first to answer: the thread, or the watchdog.
     answer: Mutex<Option<oneshot::Sender<Result<T, Broken>>>>,
 }
 
 impl<T: Send, F: FnOnce(&Pulse) -> T + Send> Call<T, F> {
-    fn answer(&self, result: Result<T, Broken>) {
+    fn answer_with(&self, result: Result<T, Broken>) {
         if let Some(answer) = lock(&self.answer).take() {
             // A caller that went away is not told.
             drop(answer.send(result));
@@ -173,11 +180,17 @@ impl<T: Send, F: FnOnce(&Pulse) -> T + Send> Task for Call<T, F> {
     fn run(&self, pulse: &Pulse) {
         let Some(work) = lock(&self.work).take() else { return };
         let done = catch_unwind(AssertUnwindSafe(|| work(pulse)));
-        self.answer(done.map_err(|panic| Broken::Panicked(panic_message(&*panic))));
+        *lock(&self.done) = Some(done.map_err(|panic| Broken::Panicked(panic_message(&*panic))));
+    }
+
+    fn answer(&self) {
+        if let Some(result) = lock(&self.done).take() {
+            self.answer_with(result);
+        }
     }
 
     fn give_up(&self, broken: Broken) {
-        self.answer(Err(broken));
+        self.answer_with(Err(broken));
     }
 }
 
@@ -238,7 +251,7 @@ impl Workers {
     ) -> Result<T, Broken> {
         let (answer, answered) = oneshot::channel();
         let (work, answer) = (Mutex::new(Some(work)), Mutex::new(Some(answer)));
-        let call = Call { work, caller, answer };
+        let call = Call { work, caller, done: Mutex::default(), answer };
         self.shared.add(lane, Job { task: Arc::new(call), since: Instant::now() });
         answered.await.unwrap_or(Err(Broken::NotBegun))
     }
@@ -305,10 +318,14 @@ impl Shared {
             state.turns.retain(lane, |job| job.task.is_wanted());
         }
         show_waiting(&state);
-        let needs_prompt = state.turns.is_prompt(lane) && state.is_held_up(self.settings.threads);
+        self.call_prompt(&state);
         drop(state);
         self.work.notify_one();
-        if needs_prompt {
+    }
+
+    /// Wakes the thread for prompt jobs if one waits that no other thread is free for.
+    fn call_prompt(&self, state: &State) {
+        if state.turns.has_prompt() && state.are_all_busy(self.settings.threads) {
             self.prompt.notify_one();
         }
     }
@@ -328,7 +345,6 @@ impl Shared {
     fn work(&self, number: u64, role: Role) {
         while let Some((task, pulse)) = self.begin(number, role) {
             task.run(&pulse);
-            drop(task);
             let mut state = self.state();
             let Some(Running { turn, began, .. }) = state.running.remove(&number) else {
                 // It was given up, and another thread is in its place.
@@ -336,6 +352,13 @@ impl Shared {
                 return;
             };
             state.turns.end(turn, Some(began.elapsed()));
+            drop(state);
+            // After its turn: the caller's next job may arrive as soon as this one is answered.
+            task.answer();
+            drop(task);
+            if pulse.yields() {
+                std::thread::yield_now();
+            }
         }
     }
 
@@ -348,7 +371,7 @@ impl Shared {
             }
             let (next, added) = match role {
                 Role::Any => (state.turns.pop(), &self.work),
-                Role::Prompt if state.is_held_up(self.settings.threads) => {
+                Role::Prompt if state.are_all_busy(self.settings.threads) => {
                     (state.turns.pop_prompt(), &self.prompt)
                 }
                 Role::Prompt => (None, &self.prompt),
@@ -364,7 +387,8 @@ impl Shared {
                 continue;
             }
             metrics::histogram!("functions_workers_wait_seconds").record(job.since.elapsed());
-            let (task, pulse) = (Arc::clone(&job.task), Arc::<Pulse>::default());
+            let yields = state.turns.waiting_of(turn.lane()) > 0;
+            let (task, pulse) = (Arc::clone(&job.task), Arc::new(Pulse::new(yields)));
             let running = Running {
                 role,
                 task: job.task,
@@ -373,6 +397,7 @@ impl Shared {
                 pulse: Arc::clone(&pulse),
             };
             state.running.insert(number, running);
+            self.call_prompt(&state);
             drop(state);
             self.began.notify_one();
             return Some((task, pulse));
@@ -433,11 +458,9 @@ impl Shared {
 }
 
 impl State {
-    /// Whether a prompt job is to begin beside the others: all of the other threads run long jobs.
-    fn is_held_up(&self, threads: usize) -> bool {
-        let running = self.running.values();
-        let long = running.filter(|running| running.role == Role::Any && running.turn.is_long());
-        long.count() == threads
+    /// Whether all threads but the one for prompt jobs run jobs.
+    fn are_all_busy(&self, threads: usize) -> bool {
+        self.running.values().filter(|running| running.role == Role::Any).count() == threads
     }
 
     fn count_stuck(&mut self, change: isize) {
@@ -492,7 +515,9 @@ mod tests {
     #[tokio::test]
     async fn a_client_goes_before_the_next_round_of_those_who_flood() {
         let workers = Arc::new(start(1, NEVER, 1));
+        // The second one is prompt, and blocks the thread for those.
         let (release, blocked) = block(&workers).await;
+        let (release_prompt, blocked_prompt) = block(&workers).await;
         let order = Arc::new(Mutex::new(Vec::new()));
         let job = |lane, name: &'static str| {
             let order = Arc::clone(&order);
@@ -503,29 +528,19 @@ mod tests {
         let mut jobs: Vec<_> = flooding.map(|lane| job(lane, "flood")).collect();
         jobs.push(job(Lane::connection(), "quiet"));
         // All of them wait before the first one begins.
-        let (done, ()) = futures::join!(join_all(jobs), async { drop(release) });
+        let (done, ()) = futures::join!(join_all(jobs), async { drop((release, release_prompt)) });
         assert!(done.iter().all(Result::is_ok));
         let quiet = lock(&order).iter().position(|name| *name == "quiet");
         assert!(quiet.unwrap() <= floods.len(), "{quiet:?} jobs came before");
         blocked.await.unwrap();
+        blocked_prompt.await.unwrap();
     }
 
     #[tokio::test]
     async fn a_prompt_job_does_not_wait_for_a_long_one() {
         let workers = Arc::new(start(2, NEVER, 1));
-        let (long, other) = (Lane::connection(), Lane::connection());
-        for lane in [long, other] {
-            // Far longer than a prompt job, so that the lane is known for it.
-            let work = |_: &Pulse| {
-                let began = Instant::now();
-                while began.elapsed() < Duration::from_millis(50) {
-                    std::hint::spin_loop();
-                }
-            };
-            workers.run(lane, Presence::default(), work).await.unwrap();
-        }
-        let (first, one) = block_in(&workers, long).await;
-        let (second, two) = block_in(&workers, other).await;
+        let (first, one) = block_in(&workers, Lane::connection()).await;
+        let (second, two) = block_in(&workers, Lane::connection()).await;
         // Each in a lane of its own: on a busy machine a job of no time may take long.
         for number in 0..2 {
             let ran = workers.run(Lane::connection(), Presence::default(), move |_| number).await;
@@ -537,11 +552,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_turn_has_ended_when_its_caller_is_answered() {
+        let workers = start(2, NEVER, 1);
+        let lane = Lane::connection();
+        for _ in 0..1_000 {
+            workers.run(lane, Presence::default(), |_| ()).await.unwrap();
+            assert!(workers.shared.state().running.is_empty(), "its next job would not be prompt");
+        }
+    }
+
+    #[tokio::test]
+    async fn jobs_yield_while_more_of_their_caller_wait() {
+        let workers = Arc::new(start(1, NEVER, 1));
+        let (release, blocked) = block(&workers).await;
+        let job = || workers.run(Lane::HOST, Presence::default(), Pulse::yields);
+        let (first, second, ()) = futures::join!(job(), job(), async { drop(release) });
+        assert_eq!((first, second), (Ok(true), Ok(false)));
+        blocked.await.unwrap();
+    }
+
+    #[tokio::test]
     async fn work_whose_caller_went_away_is_not_begun() {
         let workers = Arc::new(start(1, NEVER, 1));
         let (release, blocked) = block(&workers).await;
         let began = Arc::new(Mutex::new(Vec::new()));
-        let lane = Lane::connection();
+        // The host's jobs are never prompt, so that they wait for the blocked thread.
+        let lane = Lane::HOST;
         let job = |number: usize| {
             let began = Arc::clone(&began);
             Box::pin(workers.run(lane, Presence::default(), move |_| lock(&began).push(number)))

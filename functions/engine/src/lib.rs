@@ -57,7 +57,8 @@ pub struct Call<'a> {
 /// The limits of one call. Exceeding one fails that call alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Running time of JavaScript. The time that the host takes for operations does not count.
+    /// Processor time of JavaScript. Neither the time that the host takes for operations nor the time
+    /// that other threads have the processor counts.
     pub time: Duration,
     /// Time from the beginning to the end of the call, waiting included.
     pub wall: Duration,
@@ -67,6 +68,8 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// The stack, in bytes.
     pub stack_bytes: usize,
+    /// Whether JavaScript yields the processor to other threads every 200 µs.
+    pub yields: bool,
 }
 
 impl Default for Limits {
@@ -77,6 +80,7 @@ impl Default for Limits {
             wall: Duration::from_secs(600),
             memory_bytes: 64 << 20,
             stack_bytes: 512 << 10,
+            yields: false,
         }
     }
 }

@@ -137,7 +137,7 @@ impl Start<'_> {
         let (sender, completions) = channel();
         let usage = Rc::new(Usage::unlimited());
         let shared = Shared {
-            stopwatch: Rc::new(Stopwatch::started(self.limits.time, Rc::clone(&usage))),
+            stopwatch: Rc::new(Stopwatch::started(&self.limits, Rc::clone(&usage))),
             lines: Rc::new(RefCell::new(LogLines::default())),
             pending: Rc::new(RefCell::new(HashSet::new())),
             hollow: Rc::default(),
@@ -175,7 +175,7 @@ impl Start<'_> {
         runtime.set_max_stack_size(self.limits.stack_bytes);
         runtime.set_gc_threshold((self.limits.memory_bytes / 16).max(MIN_GC_THRESHOLD_BYTES));
         let stopwatch = Rc::clone(&shared.stopwatch);
-        runtime.set_interrupt_handler(Some(Box::new(move || stopwatch.is_over())));
+        runtime.set_interrupt_handler(Some(Box::new(move || stopwatch.tick())));
         runtime.set_loader(modules.clone(), modules);
         let rejections = Rejections::of(&runtime);
         let context = Context::custom::<Intrinsics>(&runtime).map_err(out_of_memory)?;

@@ -1,21 +1,28 @@
-//! The running time of JavaScript.
+//! The processor time that JavaScript takes.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use rustix::time::{ClockId, clock_gettime};
 
+use super::Limits;
 use super::heap::Usage;
 
-/// Measures the running time of JavaScript. It is stopped while the host handles an operation or
-/// the engine waits for one.
+/// How long JavaScript of a call that [yields](super::Limits::yields) keeps the processor.
+const SLICE: Duration = Duration::from_micros(200);
+
+/// Measures the processor time of JavaScript on this thread, so that a busy machine does not
+/// shorten what a function may compute. It is stopped while the host handles an operation or the
+/// engine waits for one.
 #[derive(Debug)]
 pub(super) struct Stopwatch {
     limit: Duration,
     spent: Cell<Duration>,
-    /// When it was started, unless it is stopped.
-    since: Cell<Option<Instant>>,
+    /// When it was started, in processor time of this thread, unless it is stopped.
+    since: Cell<Option<Duration>>,
+    /// What was spent when the processor was last yielded, if the call yields it.
+    yielded: Option<Cell<Duration>>,
     /// Set once the limit is exceeded, for good: no JavaScript runs afterwards.
     over: Cell<bool>,
     /// The engine's memory, which ends its call too.
@@ -23,18 +30,35 @@ pub(super) struct Stopwatch {
 }
 
 impl Stopwatch {
-    pub(super) fn started(limit: Duration, usage: Rc<Usage>) -> Stopwatch {
+    pub(super) fn started(limits: &Limits, usage: Rc<Usage>) -> Stopwatch {
         Stopwatch {
-            limit,
+            limit: limits.time,
             spent: Cell::new(Duration::ZERO),
-            since: Cell::new(Some(Instant::now())),
+            since: Cell::new(Some(processor_time())),
+            yielded: limits.yields.then(Cell::default),
             over: Cell::new(false),
             usage,
         }
     }
 
     pub(super) fn spent(&self) -> Duration {
-        self.spent.get() + self.since.get().map_or(Duration::ZERO, |since| since.elapsed())
+        self.spent.get()
+            + self
+                .since
+                .get()
+                .map_or(Duration::ZERO, |since| processor_time().saturating_sub(since))
+    }
+
+    /// Called by the engine every so often while JavaScript runs. Returns whether the call must end.
+    pub(super) fn tick(&self) -> bool {
+        if let Some(yielded) = &self.yielded {
+            let spent = self.spent();
+            if spent.saturating_sub(yielded.get()) >= SLICE {
+                yielded.set(spent);
+                std::thread::yield_now();
+            }
+        }
+        self.is_over()
     }
 
     /// Whether the call must end: its time is over, or its memory is exhausted.
@@ -55,7 +79,59 @@ impl Stopwatch {
         self.spent.set(self.spent());
         self.since.set(None);
         let value = outside();
-        self.since.set(Some(Instant::now()));
+        self.since.set(Some(processor_time()));
         value
+    }
+}
+
+/// The processor time that this thread has used.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compute(time: Duration) {
+        let until = processor_time() + time;
+        while processor_time() < until {
+            std::hint::spin_loop();
+        }
+    }
+
+    fn started(yields: bool) -> Stopwatch {
+        let limits = Limits { time: Duration::from_millis(20), yields, ..Limits::default() };
+        Stopwatch::started(&limits, Rc::new(Usage::unlimited()))
+    }
+
+    #[test]
+    fn waiting_is_no_processor_time() {
+        let stopwatch = started(false);
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let timeout = receiver.recv_timeout(Duration::from_millis(40));
+        assert!(timeout.is_err() && !stopwatch.is_over(), "{:?}", stopwatch.spent());
+        drop(sender);
+        stopwatch.pause(|| compute(Duration::from_millis(20)));
+        assert!(!stopwatch.is_over(), "{:?}", stopwatch.spent());
+        compute(Duration::from_millis(20));
+        assert!(stopwatch.is_over());
+    }
+
+    #[test]
+    fn the_processor_is_yielded_once_a_slice() {
+        let stopwatch = started(true);
+        let yielded = || stopwatch.yielded.as_ref().unwrap().get();
+        compute(SLICE);
+        assert!(!stopwatch.tick());
+        let first = yielded();
+        assert!(first >= SLICE);
+        stopwatch.tick();
+        // The second look may come late, but yields only if it is a slice later.
+        assert!(yielded() == first || yielded() >= first + SLICE);
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use audit_runtime::{AuditedTransaction, Execution, Mutation, MutationError};
+use functions_engine::Limits;
 use functions_store::{Timestamp, Tx};
 use functions_value::ComponentPath;
 use serde_json::Value as Json;
@@ -138,7 +139,7 @@ impl Inner {
             request: Some(&call.caller.request),
             scheduled: call.scheduled.as_deref(),
             now_ms,
-            limits: self.settings.limits,
+            limits: Limits { yields: pulse.yields(), ..self.settings.limits },
             faults: &self.faults,
             pulse,
         };
