@@ -90,7 +90,8 @@ impl OrphanedJournal {
 
     /// Begins to deliver the undelivered records, each under the stream and number that its receipt
     /// named: planned objects with the very same bytes, and records that were not cut into objects
-    /// yet. Streams that the destination vouches for are closed, with their secrets. `max_object_bytes` is the size of the latter objects, in bytes of their lines.
+    /// yet. Streams that the destination vouches for are closed, with their secrets.
+    /// `max_object_bytes` is the size of the latter objects, in bytes of their lines.
     ///
     /// # Errors
     ///

@@ -91,8 +91,8 @@ impl SegmentWriter {
     }
 
     /// Whether the stream's end is known. It is not while a group may be in the journal that nobody
-    /// was told of: one that failed, or one for which there was no space, until the next group of the
-    /// same stream says that it was given up.
+    /// was told of: one that failed, or one for which there was no space, until the next group of
+    /// the same stream says that it was given up.
     pub(crate) fn is_certain(&self) -> bool {
         self.is_certain
     }

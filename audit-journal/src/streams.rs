@@ -17,8 +17,8 @@ pub(crate) struct Streams {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The stream that is committed to, or whose end is not known. All others get no records but the
-    /// host's last ones, from the delivery.
+    /// The stream that is committed to, or whose end is not known. All others get no records but
+    /// the host's last ones, from the delivery.
     current: Option<UniqueId>,
     /// Of the streams that are vouched for and not delivered whole.
     secrets: BTreeMap<UniqueId, StreamSecret>,

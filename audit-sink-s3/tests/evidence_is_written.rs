@@ -109,7 +109,8 @@ async fn a_directory_verifies() {
     }
 }
 
-/// Streams of one journal follow each other: each is closed, named by the next, and its secret gone.
+/// Streams of one journal follow each other: each is closed, named by the next, and its secret
+/// gone.
 #[tokio::test]
 async fn journals_vouch_for_their_streams() {
     let (server, root) = (S3TestServer::start().await, tempfile::tempdir().unwrap());

@@ -97,8 +97,8 @@ pub(crate) struct JournalDelivery {
     /// What the disk refused last, if that is still to be done.
     refused: Option<Refused>,
     requests: JoinSet<(Plan, Delivery)>,
-    /// How far each stream is known to be delivered, durably. The stream that is committed to may be
-    /// missing.
+    /// How far each stream is known to be delivered, durably. The stream that is committed to may
+    /// be missing.
     delivered: BTreeMap<UniqueId, Progress>,
     delivered_to: Position,
     /// How many objects may be under way: more as long as they arrive, one when they do not.

@@ -154,8 +154,8 @@ impl JournalDelivery {
         refused
     }
 
-    /// A request panicked outside of what it asks the destination, or was dropped: what became of its
-    /// object is unknown, and it is sent again from its file.
+    /// A request panicked outside of what it asks the destination, or was dropped: what became of
+    /// its object is unknown, and it is sent again from its file.
     pub(super) fn vanished(&mut self, error: JoinError) {
         let request = error.id();
         let trouble = match error.try_into_panic() {

@@ -35,8 +35,8 @@ pub trait Endpoint: Send + 'static {
     /// The lines in the bytes of an object that are written so.
     fn lines_of(bytes: &[u8], encoding: &str) -> Result<Vec<Vec<u8>>, String>;
 
-    /// Whether what the destination vouches for stands: of objects that nobody else wrote, at the end
-    /// of an opening or at any moment of it. With `is_whole`, streams were closed.
+    /// Whether what the destination vouches for stands: of objects that nobody else wrote, at the
+    /// end of an opening or at any moment of it. With `is_whole`, streams were closed.
     fn verify(objects: &BTreeMap<String, Stored>, is_whole: bool) -> Result<(), String>;
 
     /// What an operator is told of a bucket that refuses so.

@@ -1,5 +1,5 @@
-//! The frontier of a stream's tree as bytes: the hashes one behind the other. How many records it is
-//! of is known where it is kept.
+//! The frontier of a stream's tree as bytes: the hashes one behind the other. How many records it
+//! is of is known where it is kept.
 
 use audit_evidence::{CompactRange, Hash};
 use bytes::Bytes;

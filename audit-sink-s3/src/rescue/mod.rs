@@ -32,8 +32,8 @@ use crate::{Bucket, OpenError, Settings};
 /// Begins to bring to the bucket what is not there yet, each record under the stream and number
 /// that its receipt named: objects that were planned byte by byte as they were, and what was not
 /// cut into objects yet. Streams with evidence are closed, with their keys, which the journal holds
-/// until then; the host's own key is not needed. It must be the bucket that the host wrote to, or records stand in another
-/// place than those before them.
+/// until then; the host's own key is not needed. It must be the bucket that the host wrote to, or
+/// records stand in another place than those before them.
 ///
 /// The settings' `journal` is not used.
 ///
@@ -68,8 +68,8 @@ pub async fn deliver(
 /// beside them are, or else as the settings say. Records that are in the bucket are never put there
 /// a second time, wherever they are; and no object is overwritten.
 ///
-/// What a host wrote about its streams does not come back, and objects of streams with evidence come
-/// back without it: the keys that could sign them are destroyed. `audit verify` says so.
+/// What a host wrote about its streams does not come back, and objects of streams with evidence
+/// come back without it: the keys that could sign them are destroyed. `audit verify` says so.
 ///
 /// It can be stopped and begun again at any time, with the same settings. Besides the reasons of
 /// any delivery, it ends with an error when the journal cannot be read, and when the bucket refuses

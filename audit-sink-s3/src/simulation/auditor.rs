@@ -27,8 +27,8 @@ pub(super) fn host_key() -> SignerKey {
     SignerKey::from_seed(NAME, KeyKind::Ed25519, &[7; 32]).unwrap()
 }
 
-/// Reads every object of the host's, and says what a crash does not excuse. Streams without evidence
-/// are of openings that wrote none.
+/// Reads every object of the host's, and says what a crash does not excuse. Streams without
+/// evidence are of openings that wrote none.
 pub(super) fn verify(objects: &BTreeMap<String, Stored>, is_whole: bool) -> Result<(), String> {
     let trust = Trust::new([host_key().verifier().clone()]);
     let mut streams = BTreeMap::<String, Vec<(u64, &str, &Stored)>>::new();

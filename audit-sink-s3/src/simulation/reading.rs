@@ -16,8 +16,8 @@ pub(super) struct Key<'a> {
 }
 
 impl Key<'_> {
-    /// `dt=YYYY-MM-DD/hour=HH/<stream>-<first, 12 digits>.ndjson[.zst]`, and of the host's own records
-    /// `_audit/dt=YYYY-MM-DD/hour=HH/<stream>-<number, 12 digits>.system`
+    /// `dt=YYYY-MM-DD/hour=HH/<stream>-<first, 12 digits>.ndjson[.zst]`, and of the host's own
+    /// records `_audit/dt=YYYY-MM-DD/hour=HH/<stream>-<number, 12 digits>.system`
     pub(super) fn read(text: &str) -> Result<Key<'_>, String> {
         let wrong = || format!("{text} is no key of an object");
         let (text, suffix) = match text.strip_prefix("_audit/") {

@@ -22,9 +22,9 @@
 //!   room, while its batch is queued, written, or acknowledged; tasks of requests are aborted
 //!   wherever they are, and so is the task of the delivery. Each caller that waits hears of its own
 //!   batch, and what the others had of the queue's room is free again.
-//! - Where the destination vouches for streams, an auditor who reads the bucket finds nothing amiss at
-//!   any crash; in the end every stream is closed, and says what was set aside; each is named by one
-//!   later stream at most; and no secret is left.
+//! - Where the destination vouches for streams, an auditor who reads the bucket finds nothing amiss
+//!   at any crash; in the end every stream is closed, and says what was set aside; each is named by
+//!   one later stream at most; and no secret is left.
 //! - An opening never refuses what was left, and an orderly end comes to its end.
 //!
 //! `cargo test -p audit-journal --lib simulation::delivery` runs 20,000 seeds with the simulation's
