@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_printed_with_their_outcome_as_they_were_otherwise() {
+    fn records_are_unchanged_but_for_their_outcome() {
         let plain = r#"{"a":1.50}"#.to_owned();
         let lines = [
             log(1, "query"),
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_bounded_and_late_outcomes_are_printed_apart() {
+    fn memory_is_bounded_and_late_outcomes_are_printed_apart() {
         let mut outcomes = Outcomes { max_held_bytes: 10_000, ..Outcomes::new() };
         let mut lines: Vec<_> = (0..100).map(|n| log(n, "mutation")).collect();
         lines.extend((0..100).map(|n| outcome(n, "committed")));

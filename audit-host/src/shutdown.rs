@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_never_ends_before_a_close_takes_half_of_its_limit() {
+    async fn endless_work_before_a_close_takes_half_of_its_limit() {
         let began = tokio::time::Instant::now();
         let sink = audit_sink_null::NullSink::new();
         let limit = Duration::from_secs(15);

@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_survives_its_executor() {
+    fn waiting_outcomes_survive_their_executor() {
         let (sink, outcomes) = outcomes();
         let run = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         outcomes.queue(ended(1));

@@ -295,7 +295,7 @@ async fn every_end_of_an_attempt_has_its_own_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_outcome_is_wrong_whatever_fails_and_whenever_the_caller_goes() {
+async fn no_outcome_is_wrong_whatever_fails_or_is_cancelled() {
     let mut committed_unheard = 0;
     for case in Case::all() {
         for polls in 0.. {

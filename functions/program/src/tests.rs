@@ -216,7 +216,7 @@ fn schema_crons_and_auth_are_what_they_export() {
 }
 
 #[test]
-fn components_are_mounted_under_their_names_with_modules_of_their_own() {
+fn components_have_their_names_and_their_own_modules() {
     let schema =
         "import { defineSchema, defineTable } from 'convex/server'; import { v } from 'convex/values';
                   export default defineSchema({ blobs: defineTable({ n: v.number() }) });";

@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_budget_is_never_exceeded_and_small_calls_have_their_share() {
+    async fn the_budget_holds_and_small_calls_have_their_share() {
         let limits = NetworkLimits {
             request_memory_bytes: 64 << 20,
             max_request_values: 1_000_000,

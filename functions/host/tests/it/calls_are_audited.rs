@@ -44,7 +44,7 @@ async fn a_query_that_fails_emits_what_it_logged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mutation_that_fails_emits_what_it_logged_and_writes_nothing() {
+async fn failed_mutations_emit_their_logs_and_write_nothing() {
     let host = Host::demo().await;
     let refused = host.mutation("documents:refuse", json!({ "title": "x" })).await.unwrap();
     assert!(

@@ -88,7 +88,7 @@ async fn callers_who_ask_together_are_each_logged_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_query_that_overflows_its_log_fails_and_what_it_logged_is_kept() {
+async fn queries_beyond_the_limit_fail_and_keep_their_logs() {
     let host = Host::with_modules(&[(
         "loud.ts",
         r#"

@@ -104,7 +104,7 @@ async fn in_state(functions: &Functions, id: &str, state: &str) -> Json {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_scheduled_runs_once_and_its_end_can_be_seen() {
+async fn scheduled_functions_run_once_and_their_end_is_visible() {
     let host = Host::start(later(), FunctionSettings::default()).await;
     let functions = &host.functions;
     let ran = schedule(functions, "ran", 0, "run").await;
@@ -142,7 +142,7 @@ async fn what_is_scheduled_runs_once_and_its_end_can_be_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_cancelled_does_not_run() {
+async fn cancelled_functions_do_not_run() {
     let host = Host::start(later(), FunctionSettings::default()).await;
     let functions = &host.functions;
     let id = schedule(functions, "never", 3_600_000, "run").await;
@@ -165,7 +165,7 @@ async fn a_scheduled_mutation_waits_until_its_logs_can_be_durable() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_scheduled_before_a_restart_runs_after_it() {
+async fn functions_scheduled_before_a_restart_run_after_it() {
     let directory = tempfile::tempdir().unwrap();
     let sink = Arc::new(MemorySink::new());
     let settings = FunctionSettings::default();

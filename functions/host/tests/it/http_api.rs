@@ -149,7 +149,7 @@ async fn queries_of_a_batch_are_answered_in_order_and_logged_each() {
 }
 
 #[tokio::test]
-async fn what_is_no_call_is_refused_clearly() {
+async fn invalid_calls_are_refused_with_a_reason() {
     let host = Served::start().await;
     let refused = async |path: &str, body: &str, status: u16, says: &str| {
         let (got, _, body) = host.post_text(path, body.to_owned(), &[]).await;
@@ -190,7 +190,7 @@ async fn what_is_no_call_is_refused_clearly() {
 }
 
 #[tokio::test]
-async fn who_calls_is_known_by_token_or_not_called_at_all() {
+async fn callers_are_known_by_valid_tokens_only() {
     let host = Served::start().await;
     let whoami = call("messages:whoami", json!({}));
     let (_, anonymous) = host.post("/api/query", &whoami, &[]).await;

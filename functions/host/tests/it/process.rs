@@ -95,7 +95,7 @@ async fn a_reader_that_stops_reading_stops_nothing() {
 }
 
 #[tokio::test]
-async fn what_a_host_writes_is_for_its_owner_alone() {
+async fn files_of_a_host_are_private_to_its_owner() {
     let mut host = Process::start(&[]);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     assert_eq!(host.create(&http, "text").await, 200);

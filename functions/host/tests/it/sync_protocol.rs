@@ -203,7 +203,7 @@ async fn mutations_are_answered_and_then_seen() {
 }
 
 #[tokio::test]
-async fn a_mutation_that_fails_is_answered_with_its_data_and_followed_by_a_step() {
+async fn failed_mutations_return_their_data_before_a_transition() {
     let host = Served::start().await;
     let mut socket = host.socket().await;
     socket.mutate(3, "messages:refuse", json!({})).await;
@@ -271,7 +271,7 @@ async fn a_mutation_that_is_sent_again_on_a_new_connection_runs_once() {
 }
 
 #[tokio::test]
-async fn a_result_whose_log_is_not_durable_is_not_handed_out_and_tried_again() {
+async fn results_without_durable_logs_are_held_back_and_retried() {
     let (host, sink) = Served::with_memory_sink().await;
     sink.script([MemoryFault::FailBefore]);
     let mut follower = followed(&host, "messages:list").await;
@@ -307,7 +307,7 @@ fn connect() -> Json {
 }
 
 #[tokio::test]
-async fn who_does_not_keep_to_the_protocol_is_told_and_left() {
+async fn protocol_violations_are_named_and_end_the_session() {
     let host = Served::start().await;
     let modify = |base: u32, new: u32, modifications: Json| json!({ "type": "ModifyQuerySet", "baseVersion": base, "newVersion": new, "modifications": modifications });
     let add = json!({ "type": "Add", "queryId": 0, "udfPath": "messages:list", "args": [{}] });

@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_sent_again_on_another_connection_is_answered_and_not_run() {
+    async fn calls_resent_on_another_connection_are_not_run_again() {
         let mutations = Arc::new(Mutations::new(MAX_BYTES));
         let connection = mutations.connect(1);
         let (release, held) = oneshot::channel();
