@@ -170,7 +170,7 @@ fn modules_are_evaluated_once_and_when_they_are_required() {
 }
 
 #[test]
-fn what_is_missing_fails_where_it_is_used() {
+fn missing_modules_fail_where_they_are_used() {
     let message =
         |code: &str| format!("(() => {{ try {{ {code} }} catch (e) {{ return e.message; }} }})()");
     let (absent, broken, node, computed, tried) = (

@@ -281,7 +281,7 @@ fn components_have_their_names_and_their_own_modules() {
 }
 
 #[test]
-fn what_cannot_be_loaded_is_named_with_its_place() {
+fn modules_that_cannot_be_loaded_are_named_with_their_place() {
     let one = |name: &str, text: &str| Files::new(&[(&format!("convex/{name}"), text)]).error();
     let error = one("a.ts", "const x: number = 1;\nconst y = {{;\n");
     assert!(error.starts_with("convex/a.ts:2:12: "), "{error}");

@@ -396,7 +396,7 @@ async fn a_client_is_whom_its_token_names() {
 }
 
 #[tokio::test]
-async fn who_has_no_valid_token_is_told_and_not_served_as_nobody() {
+async fn invalid_tokens_are_refused_and_not_served_anonymously() {
     let host = Served::start().await;
     let follow = json!({
         "type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1,
