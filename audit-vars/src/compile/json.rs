@@ -25,8 +25,7 @@ pub(super) fn compile(
     let bytes = text.as_bytes();
     let mut parser = Parser { text, bytes, at: 0, copied: 0, compiler, sentinels, escapes: 0 };
     parser.value()?;
-    parser.white_space();
-    if parser.at < parser.bytes.len() {
+    if parser.token().is_some() {
         return Err(parser.syntax("expected the end of the text"));
     }
     parser.copy_to(parser.at);
@@ -70,16 +69,25 @@ impl<'t> Parser<'t, '_, '_> {
         from + blanks.count()
     }
 
-    /// Skips white space. It is left out, so the text before it is copied first.
-    #[inline]
-    fn white_space(&mut self) {
+    /// The next byte that is not white space. White space is left out, so the text before it is
+    /// copied first.
+    #[inline(always)]
+    fn token(&mut self) -> Option<u8> {
         // One comparison for the usual case: white space is at most a space, and other bytes that
         // are at most a space are refused later.
-        if self.peek().is_some_and(|byte| byte <= b' ') {
-            self.copy_to(self.at);
-            self.at = self.after_blanks(self.at);
-            self.copied = self.at;
+        match self.peek() {
+            Some(byte) if byte > b' ' => Some(byte),
+            None => None,
+            Some(_) => self.token_after_blanks(),
         }
+    }
+
+    #[inline(never)]
+    fn token_after_blanks(&mut self) -> Option<u8> {
+        self.copy_to(self.at);
+        self.at = self.after_blanks(self.at);
+        self.copied = self.at;
+        self.peek()
     }
 
     /// Fails if the text read so far is already too large.
@@ -91,8 +99,7 @@ impl<'t> Parser<'t, '_, '_> {
     /// and arrays, which are not, so that a string costs one call.
     #[inline(always)]
     fn value(&mut self) -> Result<(), BodyError> {
-        self.white_space();
-        match self.peek() {
+        match self.token() {
             Some(b'"') => return self.string(),
             Some(b'{') => return self.object(),
             Some(b'[') => return self.array(),
@@ -117,16 +124,14 @@ impl<'t> Parser<'t, '_, '_> {
     fn array(&mut self) -> Result<(), BodyError> {
         self.compiler.descend()?;
         self.at += 1;
-        self.white_space();
-        if self.peek() == Some(b']') {
+        if self.token() == Some(b']') {
             self.at += 1;
             self.compiler.ascend();
             return Ok(());
         }
         for index in 0.. {
             self.value().map_err(|error| error.below_index(index))?;
-            self.white_space();
-            match self.peek() {
+            match self.token() {
                 Some(b',') => self.at += 1,
                 Some(b']') => break,
                 Some(_) | None => return Err(self.syntax("expected ',' or ']'")),
@@ -145,21 +150,18 @@ impl<'t> Parser<'t, '_, '_> {
         self.compiler.descend()?;
         let mut names = Names::at(self.at);
         self.at += 1;
-        self.white_space();
-        if self.peek() == Some(b'}') {
+        if self.token() == Some(b'}') {
             self.at += 1;
             self.compiler.ascend();
             return Ok(());
         }
         loop {
-            self.white_space();
-            if self.peek() != Some(b'"') {
+            if self.token() != Some(b'"') {
                 return Err(self.syntax("expected a key in quotes"));
             }
             let escapes = self.escapes;
             let key = self.string_range()?;
-            self.white_space();
-            if self.peek() != Some(b':') {
+            if self.token() != Some(b':') {
                 return Err(self.syntax("expected ':'"));
             }
             if self.escapes == escapes {
@@ -176,8 +178,7 @@ impl<'t> Parser<'t, '_, '_> {
             }
             self.at += 1;
             self.value().map_err(|error| error.below_key(&self.text[key]))?;
-            self.white_space();
-            match self.peek() {
+            match self.token() {
                 Some(b',') => self.at += 1,
                 Some(b'}') => break,
                 Some(_) | None => return Err(self.syntax("expected ',' or '}'")),
