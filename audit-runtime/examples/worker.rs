@@ -109,8 +109,8 @@ struct Transfer {
     amount: i64,
 }
 
-/// What the job does, and what of it is logged. Whoever wanted it put their name into the job: a
-/// worker has no client.
+/// The function of the job, and its log. The job names the user who submitted it, since a worker
+/// has no client.
 async fn transfer(
     log: &AuditLog<'_, Mutation>,
     tx: &mut Tx,

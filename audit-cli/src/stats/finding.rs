@@ -51,7 +51,7 @@ impl Finding {
                 )
             }
             Finding::SameLines { key, also } => {
-                format!("perhaps a copy: {key} has the lines of {also}")
+                format!("possible copy: {key} has the lines of {also}")
             }
             Finding::Damaged { key, what } => format!("damaged: {key}: {what}"),
             Finding::NoStreams { why } => format!("no streams: {why}"),
