@@ -57,8 +57,8 @@ pub struct Call<'a> {
 /// The limits of one call. Exceeding one fails that call alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Processor time of JavaScript. Neither the time that the host takes for operations nor the time
-    /// that other threads have the processor counts.
+    /// Processor time of JavaScript. Neither the time that the host takes for operations nor the
+    /// time that other threads have the processor counts.
     pub time: Duration,
     /// Time from the beginning to the end of the call, waiting included.
     pub wall: Duration,

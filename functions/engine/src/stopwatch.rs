@@ -49,7 +49,8 @@ impl Stopwatch {
                 .map_or(Duration::ZERO, |since| processor_time().saturating_sub(since))
     }
 
-    /// Called by the engine every so often while JavaScript runs. Returns whether the call must end.
+    /// Called by the engine every so often while JavaScript runs. Returns whether the call must
+    /// end.
     pub(super) fn tick(&self) -> bool {
         if let Some(yielded) = &self.yielded {
             let spent = self.spent();
