@@ -3,14 +3,14 @@
 use std::io;
 use std::time::Duration;
 
-/// Open files that are kept for the database, the journal and the bucket: 256, or half of them
-/// where a process may have few.
+/// Open files that are reserved for the database, the journal and the bucket: 256, or half of them
+/// if the process may have few.
 const MAX_DESCRIPTORS_KEPT: usize = 256;
 
 /// Connections of operators at once: a few probes and scrapers.
 const OPERATORS_CONNECTIONS: usize = 16;
 
-/// Limits on connections. Each default says why it is what it is.
+/// Limits on connections. Each default has its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServeLimits {
     /// From accepting a connection to the end of its first request's header. 10 seconds: a header
@@ -20,12 +20,11 @@ pub struct ServeLimits {
     /// balancers keep an idle connection (60 seconds by default on AWS), so that they never send a
     /// request into one that is about to be closed.
     pub idle_timeout: Duration,
-    /// How long a client may be behind [`min_send_rate`](Self::min_send_rate) with taking what it
-    /// is sent. 30 seconds: longer than a phone is without network in a tunnel.
+    /// How long a client may receive more slowly than [`min_send_rate`](Self::min_send_rate). 30
+    /// seconds: longer than a phone is without network in a tunnel.
     pub send_timeout: Duration,
-    /// Bytes a second that a client takes at least while it is sent something, on average. 4,096:
-    /// slower than a phone on the slowest network, and what is sent at this rate is memory of the
-    /// host for as long.
+    /// The least average rate at which a client must receive, in bytes a second. 4,096: slower than
+    /// a phone on the slowest network. Until a response is received it takes the host's memory.
     pub min_send_rate: u32,
     /// Connections at once; more are answered 503. `None`: as many as there are file descriptors
     /// for, with 256 of them kept back (or half of them, where there are few) for the database,
@@ -54,8 +53,8 @@ impl Default for ServeLimits {
 }
 
 impl ServeLimits {
-    /// The same for a listener that only operators reach: 16 connections, whatever their
-    /// addresses. They come out of the descriptors that are kept back.
+    /// The limits of a listener that only operators reach: 16 connections, from any address. They
+    /// use reserved descriptors.
     pub fn for_operators(self) -> ServeLimits {
         ServeLimits {
             max_connections: Some(OPERATORS_CONNECTIONS),
@@ -64,7 +63,7 @@ impl ServeLimits {
         }
     }
 
-    /// Connections that this process may have.
+    /// The most connections of this process.
     pub(super) fn connections(&self) -> io::Result<usize> {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let descriptors = limit.map_or(1 << 20, |limit| usize::try_from(limit).unwrap_or(1 << 20));

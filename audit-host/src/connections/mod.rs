@@ -33,10 +33,10 @@ use self::places::{Place, Places, Refusal};
 pub use self::stream::Connection;
 use self::stream::Stream;
 
-/// How long a listener rests that cannot accept, for want of descriptors for example.
+/// How long a listener waits after it failed to accept, for example for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long cut-off connections have to drop what they hold.
+/// How long connections that were cut off get to drop what they hold.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The header of a request, in bytes. Hyper answers 431 beyond it.
@@ -46,9 +46,9 @@ const MAX_HEADER_BYTES: usize = 64 << 10;
 ///
 /// # Metrics
 ///
-/// `audit_connections` is how many are open, `audit_connections_refused_total` how many were
+/// `audit_connections` counts open connections, `audit_connections_refused_total` those that were
 /// refused or ended for a limit, by `reason`: `connections`, `connections_of_address`,
-/// `slow_reader`, or `accept` where the operating system refused.
+/// `slow_reader`, or `accept` if the operating system refused.
 #[derive(Clone)]
 pub struct Connections {
     limits: ServeLimits,
@@ -61,7 +61,7 @@ impl Connections {
     ///
     /// # Errors
     ///
-    /// If more are allowed than there are file descriptors for.
+    /// If the limits allow more connections than the process has file descriptors for.
     pub fn new(limits: ServeLimits) -> io::Result<Connections> {
         use metrics::{describe_counter, describe_gauge};
         describe_gauge!("audit_connections", "Open connections");
@@ -90,10 +90,9 @@ impl Connections {
     /// [`drain_timeout`](ServeLimits::drain_timeout). What is left then is cut off, with its
     /// requests dropped where they wait. Returns the number of connections that were cut off.
     ///
-    /// In each request's extensions are the address at the other end, as
-    /// `ConnectInfo<SocketAddr>`, and the [`Connection`], in an `Arc`. A connection that was
-    /// upgraded, as for a WebSocket, still counts, and is cut off like others: until then whoever
-    /// took it over may end it in order.
+    /// Each request's extensions have the peer's address, as `ConnectInfo<SocketAddr>`, and the
+    /// [`Connection`] in an `Arc`. An upgraded connection, such as a WebSocket's, still counts, and
+    /// is cut off like others: until then its new owner may end it in order.
     ///
     /// # Cancellation
     ///
@@ -130,7 +129,7 @@ impl Connections {
             "requests were not answered within {:?} of being told to stop, and are cut off",
             self.limits.drain_timeout
         );
-        // One that computes without end does not notice; the process ends in spite of it.
+        // A request that computes without end does not notice; the process ends nevertheless.
         drop(timeout(ABORT_TIMEOUT, open.0.all_ended()).await);
         cut_off
     }
@@ -166,7 +165,7 @@ impl fmt::Debug for Connections {
     }
 }
 
-/// Counted and not logged: whoever floods a host must not flood its log.
+/// Counted and not logged, so that a flood of connections does not flood the log.
 fn refused(reason: &'static str) {
     metrics::counter!("audit_connections_refused_total", "reason" => reason).increment(1);
 }
@@ -180,7 +179,7 @@ fn refuse(stream: &TcpStream, refusal: Refusal) {
     let answer = format!(
         "HTTP/1.1 {status}\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
     );
-    // It fits into the socket's empty buffer, or the client does without.
+    // It fits into the socket's empty buffer; otherwise the client gets nothing.
     drop(stream.try_write(answer.as_bytes()));
 }
 
@@ -206,7 +205,7 @@ impl Open {
         Entry { open: Arc::clone(self), number }
     }
 
-    /// Cuts off all, and says how many they were.
+    /// Cuts off all connections, and returns their number.
     fn cut_off(&self) -> usize {
         let open = self.lock();
         open.connections.values().for_each(|connection| connection.cut_off());
@@ -237,7 +236,7 @@ impl Drop for CutOnDrop {
     }
 }
 
-/// One connection is open for as long as this is there.
+/// Counts one open connection until it is dropped.
 struct Entry {
     open: Arc<Open>,
     number: u64,
@@ -290,7 +289,7 @@ async fn serve(
             _ = stopping.wait_for(|stopping| *stopping), if !is_stopping => is_stopping = true,
             () = &mut first, if waits_for_first => waits_for_first = false,
         }
-        // hyper takes a connection without a first request for one with a request in flight.
+        // Hyper treats a connection without a first request as one with a request in flight.
         if !has_begun.load(Ordering::Relaxed) {
             return;
         }

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Why a connection is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// There are as many as there may be.
+    /// The limit on connections is reached.
     Full,
-    /// Its address has as many as it may have.
+    /// The limit of its address is reached.
     Address,
 }
 
@@ -25,7 +25,7 @@ struct Taken {
     by_client: HashMap<IpAddr, usize>,
 }
 
-/// The place of one open connection. It is free once this is dropped.
+/// The place of one open connection, which is freed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
@@ -72,8 +72,8 @@ impl Drop for Place {
     }
 }
 
-/// What stands for one client when clients are limited by their addresses: an IPv4 address, or the
-/// /64 of an IPv6 address, since that is the least that one client has.
+/// The unit by which clients are limited: an IPv4 address, or the /64 of an IPv6 address, since one
+/// client has at least that.
 pub fn client_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),

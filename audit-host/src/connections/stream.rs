@@ -26,18 +26,18 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection to this address that nobody serves yet.
+    /// A connection to this address that is not served yet.
     pub fn new(peer: SocketAddr) -> Connection {
         Connection { peer, cut: watch::Sender::new(false), received: OnceLock::new() }
     }
 
-    /// The address at the other end: the client's or a proxy's.
+    /// The peer's address: the client's or a proxy's.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// Ends the connection now, whoever has it: a request in flight is dropped where it waits, and
-    /// one that was upgraded fails with its next read or write.
+    /// Ends the connection now: a request in flight is dropped where it waits, and an upgraded
+    /// connection fails at its next read or write.
     pub fn cut_off(&self) {
         self.cut.send_replace(true);
     }
@@ -47,8 +47,8 @@ impl Connection {
         *self.cut.borrow()
     }
 
-    /// Calls this from now on with the number of bytes of each read, until it fails, which ends the
-    /// connection. For protocols after an upgrade; only the first call of this has an effect.
+    /// From now on calls this function with the number of bytes of each read. If it fails, the
+    /// connection ends. For protocols after an upgrade; only the first call has an effect.
     pub fn on_received(&self, received: impl Fn(usize) -> io::Result<()> + Send + Sync + 'static) {
         drop(self.received.set(Box::new(received)));
     }
@@ -71,8 +71,8 @@ impl fmt::Debug for Connection {
 
 type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A client's bytes. It fails once the connection is cut off, and when the client takes what it is
-/// sent too slowly. What it is given to hold is dropped with it, also when an upgrade hands it on.
+/// A client's bytes. It fails once the connection is cut off, and when the client receives too
+/// slowly. What it is given to hold is dropped with it, even after an upgrade.
 pub(super) struct Stream<S, H> {
     stream: S,
     connection: Arc<Connection>,
@@ -101,8 +101,8 @@ fn cut_off() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "the host ended the connection")
 }
 
-/// Whether a client keeps up. It may be behind for as long as its credit lasts: waiting for it
-/// takes from that, and each byte that it takes adds to it.
+/// Whether a client keeps up. It may be behind as long as its credit lasts: waiting for the client
+/// uses credit, and each byte that it receives adds some.
 struct Pace {
     most: Duration,
     rate: f64,
