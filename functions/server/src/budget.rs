@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_strings_is_no_structure() {
+    fn brackets_in_strings_are_not_counted() {
         let plain = scanned(r#"{"a":[1,{"b":""}]}"#);
         let tricky = scanned(r#"{"a":[1,{"b":"[{,:\"]}{\\"}]}"#);
         assert_eq!(plain, tricky);

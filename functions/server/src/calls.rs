@@ -25,7 +25,7 @@ use super::pool::{Held, Holder};
 use super::problem::Problem;
 use super::{Server, export, snapshots};
 
-/// What the clients of Convex take for a function that failed.
+/// The status by which Convex's clients recognize a failed function.
 const FUNCTION_FAILED: u16 = 560;
 
 /// How many queries of a batch are computed at once.
@@ -84,19 +84,19 @@ struct Arguments {
     format: Format,
 }
 
-/// How a value is written.
+/// The encoding of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 enum Format {
     /// As plain JSON.
     #[default]
     #[serde(rename = "json")]
     Plain,
-    /// So that each value is told from each other.
+    /// In Convex's encoding, which keeps all types apart.
     #[serde(rename = "convex_encoded_json")]
     Encoded,
 }
 
-/// What is called.
+/// The kind of the called function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Query,
@@ -107,7 +107,7 @@ enum Kind {
 
 type Body = Result<Received, Problem>;
 
-/// Whose request it is.
+/// The source of a request.
 #[derive(Debug)]
 pub(super) struct Client {
     request: RequestContext,
@@ -203,7 +203,7 @@ pub(super) async fn action(server: State<Server>, client: Client, body: Body) ->
     call(&server, client, body, Kind::Action).await
 }
 
-/// `POST /api/function`: of whatever kind.
+/// `POST /api/function`: a function of any kind.
 pub(super) async fn function(server: State<Server>, client: Client, body: Body) -> Response {
     call(&server, client, body, Kind::Any).await
 }
@@ -235,7 +235,7 @@ pub(super) async fn query_ts(State(server): State<Server>) -> Response {
     Json(json!({ "ts": BASE64_STANDARD.encode(ts.to_le_bytes()) })).into_response()
 }
 
-/// `POST /api/query_at_ts`: a query that reads what there was at a time that `/api/query_ts` gave.
+/// `POST /api/query_at_ts`: a query at a time from `/api/query_ts`.
 pub(super) async fn query_at_ts(server: State<Server>, client: Client, body: Body) -> Response {
     let answered = async {
         let caller = client.caller(&server)?;
@@ -280,14 +280,14 @@ async fn perform(
     args: Value,
     caller: Caller,
 ) -> Result<Arc<Answered>, Problem> {
-    // What has begun goes on when a client goes away; what has not is not begun.
+    // A call that has begun continues when its client goes away. One that has not is not begun.
     let functions = server.functions();
     let answered = async {
         let path = of_app(path, component)?;
         match kind {
             Kind::Query => {
                 let key = functions.query_key(&path, &args, &caller)?;
-                // The key holds them from here on.
+                // The key holds the arguments.
                 drop(args);
                 functions.answer(&key, &caller).await
             }
@@ -317,7 +317,7 @@ impl Client {
         Holder::new(self.request.ip(), Arc::clone(&self.connection))
     }
 
-    /// Who calls. A token that is not valid is no reason to call as nobody.
+    /// The caller. An invalid token is an error, never an anonymous call.
     fn caller(&self, server: &Server) -> Result<Caller, Problem> {
         let caller = Caller::anonymous(self.request.clone());
         let Some(authorization) = &self.authorization else {
@@ -346,7 +346,7 @@ impl Client {
     }
 }
 
-/// The path of a function of the app itself. Those of components are called by functions; from
+/// The path of a function of the app itself. Functions of components are called by functions; from
 /// outside only an administrator could.
 pub(super) fn of_app(path: String, component: Option<String>) -> Result<String, CallError> {
     match component.filter(|component| !component.is_empty()) {
@@ -357,7 +357,7 @@ pub(super) fn of_app(path: String, component: Option<String>) -> Result<String, 
     }
 }
 
-/// What a body says, and the share of memory of what becomes of it. The text is freed.
+/// The parsed body, and the share of memory of the call. The text is freed.
 fn parse<T: for<'de> Deserialize<'de>>(body: Received) -> Result<(T, Share), Problem> {
     let parsed = serde_json::from_slice(body.bytes())
         .map_err(|error| Problem::bad_request(format!("the body is no call: {error}")))?;
@@ -368,7 +368,7 @@ fn arguments(args: Value) -> Result<Value, Problem> {
     one_object(args).map_err(Problem::bad_request)
 }
 
-/// The one argument of a function, which is an object and may stand in an array.
+/// The one argument of a function: an object, or an array with one.
 pub(super) fn one_object(args: Value) -> Result<Value, String> {
     let refused = || Err("args is an object, or an array with one object".to_owned());
     match args {
@@ -383,17 +383,17 @@ pub(super) fn one_object(args: Value) -> Result<Value, String> {
     }
 }
 
-/// How a call ended, and its share of memory until the answer is written out.
+/// The end of a call, and its share of memory until the response is written.
 struct Answer {
     answered: Arc<Answered>,
     format: Format,
     share: Share,
 }
 
-/// Answers of up to this many bytes are not counted: each connection has one at a time.
+/// Responses of up to this many bytes are not counted. Each connection has one at a time.
 const SMALL_ANSWER_BYTES: usize = 16 << 10;
 
-/// A body, counted until the last of it is written, or dropped with its connection.
+/// A body that is counted until its end is written, or until it is dropped with its connection.
 struct Counted {
     text: String,
     _held: Held,
@@ -446,7 +446,7 @@ fn written(answered: &Answered, format: Format) -> (StatusCode, String) {
     (status, body)
 }
 
-/// A value of a function's, which is JSON text in Convex's encoding.
+/// A function's value, which is JSON text in Convex's encoding.
 fn write_value(body: &mut String, value: &str, format: Format) {
     match format {
         Format::Encoded => body.push_str(value),

@@ -1,5 +1,5 @@
-//! What clients talk to: Convex's HTTP API, its sync protocol over WebSocket, and what operators
-//! look at.
+//! Serves functions to clients: Convex's HTTP API, its sync protocol over WebSocket, and probes and
+//! metrics for operators.
 //!
 //! | | |
 //! |---|---|
@@ -68,10 +68,10 @@ use self::sync::{MutationOutcome, Mutations};
 
 pub use self::limits::NetworkLimits;
 
-/// How often histograms are drained that nobody asks for.
+/// How often histograms are drained, in case nobody reads the metrics.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long sessions have to end whose connections are gone.
+/// How long sessions without a connection have to end.
 const SESSIONS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The server of one host. Cheap to clone.
@@ -91,24 +91,24 @@ struct Inner {
     snapshots: Snapshots<Snapshot>,
     mutations: Arc<Mutations<MutationOutcome>>,
     stopping: watch::Sender<bool>,
-    /// Every session has a clone: when the last is dropped, all have ended.
+    /// Each session holds a clone. When the last is dropped, all have ended.
     sessions: mpsc::Sender<()>,
 }
 
-/// What a server needs besides its functions.
+/// The parts of a server besides its functions.
 #[derive(Debug)]
 pub struct ServerParts {
-    /// Who sent a token.
+    /// Verifies tokens.
     pub auth: Authenticator,
-    /// Whose forwarded headers are believed.
+    /// Proxies whose headers are trusted.
     pub proxies: TrustedProxies,
-    /// Whose health is told, if there is a bucket.
+    /// The sink whose health is reported, if there is a bucket.
     pub bucket: Option<Arc<dyn AuditSink>>,
-    /// The recorder whose numbers are shown, if one is installed.
+    /// The recorder of metrics, if one is installed.
     pub metrics: Option<PrometheusHandle>,
-    /// Where operators look, if they may.
+    /// The listener for operators, if there is one.
     pub operators: Option<TcpListener>,
-    /// What clients may take.
+    /// Limits on clients.
     pub limits: NetworkLimits,
 }
 
@@ -156,7 +156,7 @@ impl Server {
             probe.stopping();
             stopping.send_replace(true);
         };
-        // Operators may look until the end.
+        // The operators' address answers until the end.
         let looking = operators.map(|listener| {
             let router = operators::router(server.clone());
             tokio::spawn(async move {
@@ -168,7 +168,7 @@ impl Server {
         if let Some(looking) = looking {
             looking.abort();
         }
-        // The router is gone, and connections have ended or were cut off: so do their sessions.
+        // The router is gone and the connections have ended or were cut off, so their sessions end.
         if tokio::time::timeout(SESSIONS_TIMEOUT, ended.recv()).await.is_err() {
             tracing::warn!("sessions did not end within {SESSIONS_TIMEOUT:?} of their connections");
         }
@@ -248,7 +248,7 @@ impl Server {
         self.inner.sessions.clone()
     }
 
-    /// A request of its own by the client of another one.
+    /// A new request by the client of another one.
     fn request_like(&self, request: &RequestContext) -> RequestContext {
         let mut fresh = self.functions().runtime().new_request();
         if let Some(ip) = request.ip() {
@@ -358,7 +358,7 @@ async fn upkeep(metrics: PrometheusHandle) {
     }
 }
 
-/// Where a connection comes from, as requests carry it.
+/// The peer of a connection, as an extension of its requests.
 fn peer(extensions: &Extensions) -> Option<IpAddr> {
     extensions.get::<Arc<Connection>>().map(|connection| connection.peer().ip())
 }
@@ -398,8 +398,8 @@ async fn count(request: Request, next: Next) -> Response {
     response
 }
 
-/// Lets pages from anywhere call. There are no cookies that a page could misuse: who has a token
-/// says so in a header.
+/// Allows pages of any origin. There are no cookies that a page could misuse: tokens come in a
+/// header.
 async fn allow_other_origins(request: Request, next: Next) -> Response {
     let asks = request.method() == Method::OPTIONS
         && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);

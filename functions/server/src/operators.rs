@@ -24,7 +24,7 @@ pub(super) fn router(server: Server) -> Router {
         .with_state(server)
 }
 
-/// For balancers that know the clients' address only: a status, and no reason.
+/// For load balancers that know only the clients' address: a status, and no reason.
 pub(super) fn public_probes() -> Router<Server> {
     let ready = async |State(server): State<Server>| told(server.probe().ready().public());
     let live = async |State(server): State<Server>| told(server.probe().live().public());
@@ -61,7 +61,7 @@ async fn metrics_page(State(server): State<Server>) -> Response {
     }
 }
 
-/// What was made durable so far, as it is metered.
+/// The metered usage: logs that were made durable so far.
 fn count_usage(usage: Usage) {
     metrics::counter!("audit_usage_logs_total").absolute(usage.logs());
     metrics::counter!("audit_usage_bytes_total").absolute(usage.bytes());

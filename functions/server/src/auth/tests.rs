@@ -193,7 +193,7 @@ fn a_subject_is_needed() {
 }
 
 #[test]
-fn what_is_no_token_is_refused() {
+fn malformed_tokens_are_refused() {
     let (_, provider, _kept) = pair(Algorithm::EdDSA);
     let authenticator = open(&[provider]).unwrap();
     for text in ["", "x", "a.b", "a.b.c", "....", "eyJhbGciOiJFZERTQSJ9.e30.", "é.é.é"] {

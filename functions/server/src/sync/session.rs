@@ -1,13 +1,13 @@
-//! One client on one WebSocket.
+//! One client's session on one WebSocket.
 //!
-//! One task owns the state and waits for whatever comes next: a message, a mutation or action that
-//! ended, results for a step, a watch that says that results are out of date. Another task writes,
-//! so that a client that reads slowly is waited for by its own session only.
+//! One task owns the state and waits for the next event: a message, the end of a mutation or
+//! action, results for a step, a watch that fired. Another task writes, so that a slow reader holds
+//! up its own session alone.
 //!
-//! Buffers are bounded by permits. A request takes one of a few until its answer is written, and
-//! while there is none, nothing is read. A step takes the only one for steps until it is written: a
+//! Buffers are bounded by permits. A request holds one of a few until its response is written;
+//! without a free one nothing is read. A step holds the only one for steps until it is written: a
 //! slow client gets fewer steps, each to the newest time. Their bytes are counted with all other
-//! answers until they are written.
+//! responses until they are written.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -37,28 +37,27 @@ use super::mutations::{Connection, Lost, Outcome};
 use super::protocol::{self, Answer, Failure, Modification};
 use super::query_set::{Asked, Change, Found, Has, Planned, Query, QuerySet, Ready, Step};
 
-/// How often a client hears that its host is there.
+/// The interval of heartbeats.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 
-/// How long is read after the end, so that what was sent last arrives.
+/// How long the socket is drained at the end, so that the last messages arrive.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many mutations and actions of one client may be under way, those included whose answers are
-/// not written yet.
+/// The most mutations and actions of one client in flight, those with unwritten responses included.
 const MAX_UNDER_WAY: usize = 64;
 
-/// How many of a client's queries are computed at once.
+/// The most queries of one client that are computed at once.
 const MAX_COMPUTED_AT_ONCE: usize = 16;
 
-/// The pause before queries that gave no result are tried again: it doubles from the first to the
-/// second.
+/// The least and the greatest backoff before queries without a result are retried. It doubles in
+/// between.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
-/// How many bytes of arguments the queries may have that one client follows.
+/// The most bytes of arguments of one client's subscriptions.
 const MAX_FOLLOWED_BYTES: usize = 16 << 20;
 
-/// What a client is told when the logs of a result could not be made durable.
+/// The message when the logs of a result could not be made durable.
 const NOT_DURABLE: &str =
     "The audit log could not be made durable, so the result is not handed out. It is tried again.";
 
@@ -84,21 +83,21 @@ impl Outcome for MutationOutcome {
 
 /// Why a session ends.
 enum End {
-    /// The client is gone, or does not take what it is sent.
+    /// The client has gone, or does not read.
     Gone,
-    /// The client does not keep to the protocol.
+    /// The client violates the protocol.
     Fatal(String),
-    /// The client's token is not valid, or not any more.
+    /// The client's token is invalid or has expired.
     Unauthenticated { error: String, base_version: u32, update_attempted: bool },
     /// The host is stopping.
     Stopping,
-    /// The client gave no sign of life, or none at first, for too long.
+    /// The client was silent for too long.
     Silent(&'static str),
-    /// What the client sent takes more than there is.
+    /// The client's messages exceed the budget.
     Refused(Refused),
 }
 
-/// Something to be written. Permit and bytes are given back once it is.
+/// A message to be written. Its permit and bytes are freed afterwards.
 struct Outgoing {
     message: Message,
     _permit: Option<OwnedSemaphorePermit>,
@@ -124,30 +123,30 @@ struct Followed {
     parsed: usize,
 }
 
-/// A step being prepared, and what was found for it.
+/// A step that is being prepared, and its results so far.
 type Preparing = Pin<Box<dyn Future<Output = (Step<Live>, u64, Vec<FoundLive>)> + Send>>;
 
 struct Session {
     server: Server,
-    /// Of the upgrade request. What is done for the client has its address and User-Agent, and an
+    /// The context of the upgrade request. Each call has its address and User-Agent, and a request
     /// id of its own.
     request: RequestContext,
     identity: Option<Arc<Identity>>,
-    /// All that is done for this client takes turns with others'.
+    /// The client's lane: its work takes turns with that of others.
     lane: Lane,
     expires: Option<Instant>,
     client: Option<Connection<MutationOutcome>>,
     /// How far the client's clock is ahead of this host's.
     clock_skew_ms: Option<i64>,
     queries: QuerySet<Live>,
-    /// The arguments of each query that the client follows, in bytes.
+    /// The bytes of arguments of each subscription.
     followed: HashMap<u32, Followed>,
     /// All of them, as they count.
     held: Option<Held>,
     holder: Holder,
     inflow: Arc<Inflow>,
     last_heard: Instant,
-    /// Told when a result that the client has is out of date.
+    /// Notified when a result of the client is out of date.
     outdated: Arc<Notify>,
     must_step: bool,
     retries: u32,
@@ -161,7 +160,7 @@ struct Session {
     next_step: Option<OwnedSemaphorePermit>,
 }
 
-/// Serves one client until one side has had enough.
+/// Serves one client until either side ends.
 pub(super) async fn serve(
     socket: WebSocket,
     server: Server,
@@ -177,8 +176,8 @@ pub(super) async fn serve(
     let end = session.run(&mut stream, &mut writer).await;
     session.say_goodbye(end);
     drop(session);
-    // The rest is written. What the client still sends is read away, or its computer would not show
-    // it what it was sent.
+    // Writes the rest. The client's messages are drained, since unread data would reset the
+    // connection and lose what was written.
     let read_away = async { while let Some(Ok(_)) = stream.next().await {} };
     if !writer.is_finished() {
         drop(
@@ -208,7 +207,7 @@ async fn write(
                 Outgoing { message: Message::text(protocol::PING), _permit: None, _held: None }
             }
         };
-        // A client that takes it too slowly is cut off, as on any connection.
+        // A client that reads too slowly is cut off, as on any connection.
         if let Err(error) = sink.send(outgoing.message).await {
             return tracing::debug!(%error, "a client is gone");
         }
@@ -270,7 +269,7 @@ impl Session {
             tokio::select! {
                 permit = Arc::clone(&self.request_permits).acquire_owned(), if self.next_request.is_none() => {
                     self.next_request = permit.ok();
-                    // While nothing was read no sign of life could be seen.
+                    // While nothing was read, no message could be seen.
                     self.last_heard = Instant::now();
                 }
                 permit = Arc::clone(&self.step_permits).acquire_owned(), if self.next_step.is_none() => {
@@ -350,7 +349,7 @@ impl Session {
         permit: Option<OwnedSemaphorePermit>,
         held: Option<Held>,
     ) {
-        // If the writer is gone, so is the client, and that is noticed elsewhere.
+        // If the writer has gone, so has the client, which is noticed elsewhere.
         drop(self.outgoing.send(Outgoing { message, _permit: permit, _held: held }));
     }
 
@@ -397,7 +396,7 @@ impl Session {
             ClientMessage::Action { request_id, udf_path, args, component_path } => {
                 self.act(request_id, String::from(udf_path), args.get(), component_path, share)
             }
-            // What clients tell of themselves.
+            // Telemetry of clients.
             ClientMessage::Event(_) => Ok(()),
         }
     }
@@ -461,7 +460,7 @@ impl Session {
                     .verify(&token)
                     .map_err(|refused| refuse(refused.to_string()))?;
                 let left_ms = verified.expires_ms.saturating_sub(self.server.clock().now_ms());
-                // A day at a time is enough, and within what timers can do.
+                // A day at a time is within the range of timers.
                 let left =
                     Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)).min(MAX_SESSION);
                 (Some(Arc::new(Identity::new(verified.claims, token))), Some(Instant::now() + left))
@@ -477,7 +476,7 @@ impl Session {
         Ok(())
     }
 
-    /// The caller of one call: this client, in a request of its own.
+    /// The caller of one call: this client, with a new request id.
     fn caller(&self) -> Caller {
         let request = self.server.request_like(&self.request);
         Caller::anonymous(request).with_identity(self.identity.clone()).with_lane(self.lane)
@@ -524,7 +523,7 @@ impl Session {
         let Some(permit) = self.next_request.take() else { return Ok(()) };
         let args = read_args(args).map_err(End::Fatal)?;
         let (functions, caller) = (self.server.functions().clone(), self.caller());
-        // An action that has begun goes on, whether its client is there or not.
+        // An action that has begun continues without its client.
         let action = tokio::spawn(async move {
             let _share = share;
             functions.action(&of_app(path, component)?, &args, &caller).await
@@ -577,7 +576,7 @@ impl Session {
         }
     }
 
-    /// Begins to prepare a step, if there is a reason, and the one before is written.
+    /// Begins to prepare a step, if there is a reason and the previous one is written.
     fn begin_step(&mut self) {
         if !self.must_step || self.preparing.is_some() || self.next_step.is_none() {
             return;
@@ -594,7 +593,7 @@ impl Session {
         }));
     }
 
-    /// Finds out what has become of a query at this time.
+    /// Computes a query at this time.
     fn finding(&self, planned: &Planned<Live>, at: &Snapshot) -> BoxFuture<'static, FoundLive> {
         let before = match &planned.has {
             Some(Has::Result(result)) => Some(Arc::clone(result)),
@@ -657,18 +656,18 @@ impl Session {
 /// A close frame has room for 123 bytes.
 const MAX_REASON_CHARS: usize = 30;
 
-/// Clients take their connections up again anyway.
+/// Clients reconnect anyway.
 const MAX_SESSION: Duration = Duration::from_secs(24 * 60 * 60);
 
 const NO_ADMIN: &str = "this host has no admin keys: it knows users only";
 
 const PANICKED: &str = "the task of a mutation or action panicked";
 
-/// What a client hears that sends a mutation again, long after it ended.
+/// The message for a retry of a mutation that ended long ago.
 const FORGOTTEN: &str = "this mutation was run before, and its outcome is not kept any more: it is \
                          not run again";
 
-/// Arguments are sent as an array of one object.
+/// Arguments are an array of one object.
 fn read_args(text: &str) -> Result<Json, String> {
     one_object(serde_json::from_str(text).map_err(|error| format!("args is no JSON: {error}"))?)
 }
@@ -686,7 +685,7 @@ fn error_answer(message: &str) -> Answer<'_> {
     Answer { result: Err(Failure { message, data: None }), log_lines: &[] }
 }
 
-/// Where the pages ended of the results that are handed out.
+/// The journal of a handed-out result: where its pages ended.
 fn journals(step: &Step<Live>, found: &[FoundLive]) -> Vec<(u32, Option<String>)> {
     let handed = step.queries.iter().zip(found).filter_map(|(query, found)| match found {
         Found::Handed(result, _) => Some((query.query_id, result.journal().map(str::to_owned))),
@@ -695,8 +694,8 @@ fn journals(step: &Step<Live>, found: &[FoundLive]) -> Vec<(u32, Option<String>)
     handed.collect()
 }
 
-/// The result of a query at this time, which takes the place of the one before. One that the client
-/// does not have is released: from here on its audit log says that this client got it.
+/// The new result of a query at this time. A result that the client does not have is released: from
+/// here on its audit log says that this client got it.
 async fn find(
     server: Server,
     at: Snapshot,

@@ -55,7 +55,7 @@ fn receipts_lead_to_documents_and_back_across_openings() {
 }
 
 #[test]
-fn what_does_not_commit_has_no_receipt() {
+fn a_mutation_without_a_commit_has_no_receipt() {
     let (_directory, store) = open();
     let mut tx = store.begin(&store.latest(), 1);
     let id = tx.insert(&root(), "t", value(json!({ "n": 1 }))).unwrap();

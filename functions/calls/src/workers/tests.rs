@@ -1,0 +1,169 @@
+use std::sync::mpsc;
+
+use futures::future::join_all;
+
+use super::*;
+
+fn start(threads: usize, overrun_after: Duration, max_stuck: usize) -> Workers {
+    let longest_stretch = NEVER;
+    let settings = WorkerSettings { threads, overrun_after, longest_stretch, max_stuck };
+    Workers::start(settings).unwrap()
+}
+
+const NEVER: Duration = Duration::from_secs(100_000);
+
+/// Keeps a thread until the sender is dropped. Returns once it has begun.
+async fn block(workers: &Arc<Workers>) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
+    block_in(workers, Lane::connection()).await
+}
+
+async fn block_in(
+    workers: &Arc<Workers>,
+    lane: Lane,
+) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
+    let (release, held) = mpsc::channel::<()>();
+    let (begin, begun) = oneshot::channel();
+    let workers = Arc::clone(workers);
+    let blocked = tokio::spawn(async move {
+        let work = move |_: &Pulse| {
+            begin.send(()).unwrap();
+            held.recv().unwrap_err();
+        };
+        workers.run(lane, Presence::default(), work).await.unwrap();
+    });
+    begun.await.unwrap();
+    (release, blocked)
+}
+
+#[tokio::test]
+async fn a_client_goes_before_the_next_round_of_those_who_flood() {
+    let workers = Arc::new(start(1, NEVER, 1));
+    // The second one is prompt, and blocks the thread for those.
+    let (release, blocked) = block(&workers).await;
+    let (release_prompt, blocked_prompt) = block(&workers).await;
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let job = |lane, name: &'static str| {
+        let order = Arc::clone(&order);
+        workers.run(lane, Presence::default(), move |_| lock(&order).push(name))
+    };
+    let floods = [Lane::connection(), Lane::connection(), Lane::connection()];
+    let flooding = floods.into_iter().flat_map(|lane| std::iter::repeat_n(lane, 64));
+    let mut jobs: Vec<_> = flooding.map(|lane| job(lane, "flood")).collect();
+    jobs.push(job(Lane::connection(), "quiet"));
+    // All of them wait before the first one begins.
+    let (done, ()) = futures::join!(join_all(jobs), async { drop((release, release_prompt)) });
+    assert!(done.iter().all(Result::is_ok));
+    let quiet = lock(&order).iter().position(|name| *name == "quiet");
+    assert!(quiet.unwrap() <= floods.len(), "{quiet:?} jobs came before");
+    blocked.await.unwrap();
+    blocked_prompt.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_prompt_job_does_not_wait_for_a_long_one() {
+    let workers = Arc::new(start(2, NEVER, 1));
+    let (first, one) = block_in(&workers, Lane::connection()).await;
+    let (second, two) = block_in(&workers, Lane::connection()).await;
+    // Each in a lane of its own: on a busy machine a job of no time may take long.
+    for number in 0..2 {
+        let ran = workers.run(Lane::connection(), Presence::default(), move |_| number).await;
+        assert_eq!(ran, Ok(number));
+    }
+    drop((first, second));
+    one.await.unwrap();
+    two.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_turn_has_ended_when_its_caller_is_answered() {
+    let workers = start(2, NEVER, 1);
+    let lane = Lane::connection();
+    for _ in 0..1_000 {
+        workers.run(lane, Presence::default(), |_| ()).await.unwrap();
+        assert!(workers.shared.state().running.is_empty(), "its next job would not be prompt");
+    }
+}
+
+#[tokio::test]
+async fn jobs_yield_while_more_of_their_caller_wait() {
+    let workers = Arc::new(start(1, NEVER, 1));
+    let (release, blocked) = block(&workers).await;
+    let job = || workers.run(Lane::HOST, Presence::default(), Pulse::yields);
+    let (first, second, ()) = futures::join!(job(), job(), async { drop(release) });
+    assert_eq!((first, second), (Ok(true), Ok(false)));
+    blocked.await.unwrap();
+}
+
+#[tokio::test]
+async fn work_whose_caller_went_away_is_not_begun() {
+    let workers = Arc::new(start(1, NEVER, 1));
+    let (release, blocked) = block(&workers).await;
+    let began = Arc::new(Mutex::new(Vec::new()));
+    // The host's jobs are never prompt, so that they wait for the blocked thread.
+    let lane = Lane::HOST;
+    let job = |number: usize| {
+        let began = Arc::clone(&began);
+        Box::pin(workers.run(lane, Presence::default(), move |_| lock(&began).push(number)))
+    };
+    let mut jobs: Vec<_> = (0..4 * MIN_SWEEP).map(job).collect();
+    for job in &mut jobs {
+        assert!(futures::poll!(job).is_pending());
+    }
+    let stays = jobs.split_off(4 * MIN_SWEEP - 1).pop().unwrap();
+    drop(jobs);
+    // So many that wait for nobody do not wait for their turn to be forgotten.
+    let more: Vec<_> = (0..4 * MIN_SWEEP).map(|_| job(usize::MAX)).collect();
+    let mut waits = Vec::new();
+    for mut job in more {
+        assert!(futures::poll!(&mut job).is_pending());
+        waits.push(workers.shared.state().turns.waiting_of(lane));
+    }
+    assert!(waits.iter().all(|waits| *waits <= 8 * MIN_SWEEP), "{waits:?}");
+    drop(release);
+    stays.await.unwrap();
+    blocked.await.unwrap();
+    assert_eq!(*lock(&began), [4 * MIN_SWEEP - 1]);
+}
+
+#[tokio::test]
+async fn a_panic_is_the_answer_and_its_thread_goes_on() {
+    let workers = start(1, NEVER, 1);
+    let lane = Lane::connection();
+    let broken = workers.run(lane, Presence::default(), |_| panic!("as tests do")).await;
+    assert_eq!(broken, Err::<(), _>(Broken::Panicked("as tests do".to_owned())));
+    assert_eq!(workers.run(lane, Presence::default(), |_| 7).await, Ok(7));
+}
+
+#[tokio::test]
+async fn a_thread_that_does_not_come_back_is_replaced_and_counted() {
+    let limit = Duration::from_millis(1);
+    let workers = start(1, limit, 3);
+    let mut exhausted = workers.exhausted();
+    let mut held = Vec::new();
+    for number in 1..=3 {
+        let (release, hold) = mpsc::channel::<()>();
+        held.push(release);
+        let broken = workers
+            .run(Lane::connection(), Presence::default(), move |_| hold.recv().is_ok())
+            .await;
+        assert_eq!(broken, Err(Broken::Overran(limit)), "{number}");
+        assert_eq!(*exhausted.borrow_and_update(), number == 3);
+    }
+    // The thread in its place works. It may itself be given up on a busy machine.
+    let ran = workers.run(Lane::connection(), Presence::default(), |_| 7).await;
+    assert!(matches!(ran, Ok(7) | Err(Broken::Overran(_))));
+    drop(held);
+}
+
+#[tokio::test]
+async fn unstoppable_javascript_is_given_up() {
+    let longest_stretch = Duration::from_millis(1);
+    let settings =
+        WorkerSettings { threads: 1, overrun_after: NEVER, longest_stretch, max_stuck: 1 };
+    let workers = Workers::start(settings).unwrap();
+    let (release, hold) = mpsc::channel::<()>();
+    let stuck = move |pulse: &Pulse| pulse.in_engine(|| hold.recv().is_ok());
+    let broken = workers.run(Lane::connection(), Presence::default(), stuck).await;
+    assert_eq!(broken, Err(Broken::Overran(longest_stretch)));
+    drop(release);
+}

@@ -1,0 +1,147 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::FutureExt;
+use tokio::sync::oneshot;
+
+use super::*;
+
+const MAX_BYTES: usize = 8 << 20;
+
+impl Outcome for String {
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+}
+
+fn ready(text: &str) -> impl FnOnce() -> BoxFuture<'static, String> + use<> {
+    let text = text.to_owned();
+    move || async move { text }.boxed()
+}
+
+fn never() -> BoxFuture<'static, String> {
+    unreachable!("it was run before")
+}
+
+#[tokio::test]
+async fn calls_resent_on_another_connection_are_not_run_again() {
+    let mutations = Arc::new(Mutations::new(MAX_BYTES));
+    let connection = mutations.connect(1);
+    let (release, held) = oneshot::channel();
+    let call = move || held.map(|text: Result<String, _>| text.unwrap()).boxed();
+    let answer = connection.run(7, 70, call).unwrap();
+    let after = connection.run(8, 80, ready("after")).unwrap();
+    drop((answer, after, connection));
+
+    let again = mutations.connect(1);
+    let answer = again.run(7, 70, never).unwrap();
+    let after = again.run(8, 80, never).unwrap();
+    release.send("done".to_owned()).unwrap();
+    assert_eq!((answer.await, after.await), (Ok("done".to_owned()), Ok("after".to_owned())));
+    assert_eq!(again.run(7, 70, never).unwrap().await, Ok("done".to_owned()));
+    assert!(again.run(7, 71, never).is_err());
+    // Another client's requests have numbers of their own.
+    assert_eq!(
+        mutations.connect(2).run(7, 71, ready("other")).unwrap().await,
+        Ok("other".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn they_run_one_after_another_in_their_order() {
+    let mutations = Arc::new(Mutations::new(MAX_BYTES));
+    let connection = mutations.connect(1);
+    let running = Arc::new(AtomicUsize::new(0));
+    let (ended, mut order) = mpsc::unbounded_channel();
+    let answers: Vec<_> = (0..50)
+        .map(|number: u32| {
+            let (running, ended) = (Arc::clone(&running), ended.clone());
+            let call = async move {
+                assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0);
+                for _ in 0..number % 3 {
+                    tokio::task::yield_now().await;
+                }
+                running.fetch_sub(1, Ordering::SeqCst);
+                ended.send(number).unwrap();
+                number.to_string()
+            };
+            connection.run(number, 0, move || call.boxed()).unwrap()
+        })
+        .collect();
+    for (number, answer) in answers.into_iter().enumerate().rev() {
+        assert_eq!(answer.await, Ok(number.to_string()));
+    }
+    for number in 0..50 {
+        assert_eq!(order.recv().await, Some(number));
+    }
+}
+
+#[tokio::test]
+async fn one_that_panics_is_not_the_end_of_the_others() {
+    let mutations = Arc::new(Mutations::new(MAX_BYTES));
+    let connection = mutations.connect(1);
+    let lost = connection.run(1, 0, || async { panic!("as tests do") }.boxed()).unwrap();
+    let next = connection.run(2, 0, ready("next")).unwrap();
+    assert_eq!((lost.await, next.await), (Err(Lost::Panicked), Ok("next".to_owned())));
+    assert_eq!(connection.run(1, 0, never).unwrap().await, Err(Lost::Panicked));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_gone_is_forgotten_in_time() {
+    let mutations = Arc::new(Mutations::new(MAX_BYTES));
+    let connection = mutations.connect(1);
+    assert_eq!(connection.run(1, 0, ready("first")).unwrap().await, Ok("first".to_owned()));
+    drop(connection);
+    tokio::time::advance(KEPT_FOR - Duration::from_millis(1)).await;
+    let back = mutations.connect(1);
+    assert_eq!(back.run(1, 0, never).unwrap().await, Ok("first".to_owned()));
+    drop(back);
+    // The first absence is over; the second has just begun.
+    tokio::time::advance(Duration::from_millis(1)).await;
+    let back = mutations.connect(1);
+    assert_eq!(back.run(1, 0, never).unwrap().await, Ok("first".to_owned()));
+    drop(back);
+    tokio::time::advance(KEPT_FOR).await;
+    let late = mutations.connect(1);
+    assert_eq!(late.run(1, 0, ready("again")).unwrap().await, Ok("again".to_owned()));
+}
+
+#[tokio::test]
+async fn outcomes_are_bounded_and_never_run_again() {
+    let mutations = Arc::new(Mutations::new(MAX_BYTES));
+    let connection = mutations.connect(1);
+    for number in 0..2 * MAX_REMEMBERED as u32 {
+        connection.run(number, 0, ready("x")).unwrap().await.unwrap();
+    }
+    assert_eq!(connection.client.known().len(), MAX_REMEMBERED);
+    let long = "x".repeat(MAX_CLIENT_BYTES / 4);
+    for number in 1_000..1_010 {
+        connection.run(number, 0, ready(&long)).unwrap().await.unwrap();
+    }
+    let bytes = |client: &Client<String>| client.known().values().map(Known::bytes).sum::<usize>();
+    assert!(bytes(&connection.client) <= MAX_CLIENT_BYTES);
+    assert_eq!(connection.run(1_001, 0, never).unwrap().await, Err(Lost::Forgotten));
+    assert_eq!(connection.run(1_009, 0, never).unwrap().await, Ok(long.clone()));
+    // One that is longer than all that is kept is answered, and not kept.
+    let too_long = "x".repeat(MAX_BYTES);
+    let answer = connection.run(2_000, 0, ready(&too_long)).unwrap().await;
+    assert_eq!(answer.unwrap().len(), MAX_BYTES);
+    assert_eq!(connection.run(2_000, 0, never).unwrap().await, Err(Lost::Forgotten));
+
+    // Those of many clients are bounded together: the oldest are forgotten first.
+    let others: Vec<_> = (2..=100).map(|session| mutations.connect(session)).collect();
+    for other in &others {
+        other.run(1, 0, ready(&long)).unwrap().await.unwrap();
+    }
+    assert!(mutations.kept.outcomes().bytes <= MAX_BYTES);
+    assert_eq!(others[0].run(1, 0, never).unwrap().await, Err(Lost::Forgotten));
+    assert_eq!(others[98].run(1, 0, never).unwrap().await, Ok(long));
+    drop((connection, others));
+
+    for session in 1_000..1_000 + MAX_GONE as u128 {
+        drop(mutations.connect(session));
+    }
+    let state = mutations.state();
+    assert_eq!((state.gone.len(), state.clients.len()), (MAX_GONE, MAX_GONE));
+    let outcomes = mutations.kept.outcomes();
+    assert_eq!((outcomes.bytes, outcomes.ended.len()), (0, 0));
+}
