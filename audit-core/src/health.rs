@@ -34,6 +34,9 @@ pub struct Health {
     /// When the oldest undelivered record in the journal was made, as far as delivery has read, in
     /// milliseconds since the Unix epoch. `None` if all are delivered.
     pub oldest_undelivered_ms: Option<i64>,
+    /// The public key with which the evidence that the sink writes can be verified. `None` if it
+    /// writes none.
+    pub verifier_key: Option<String>,
     /// The most recent problem, which may be over.
     pub last_error: Option<String>,
 }

@@ -139,6 +139,7 @@ fn details(health: &Health) -> Json {
         "createOnly": health.create_only,
         "journalBytes": health.journal_bytes,
         "oldestUndeliveredMs": health.oldest_undelivered_ms,
+        "verifierKey": health.verifier_key,
         "lastError": health.last_error,
     })
 }

@@ -136,6 +136,7 @@ fn add(all: &mut Health, sink: &Arc<dyn AuditSink>, other: Health) {
         create_only,
         journal_bytes,
         oldest_undelivered_ms,
+        verifier_key,
         last_error,
     } = other;
     all.state = match (std::mem::take(&mut all.state), named(sink, state)) {
@@ -145,6 +146,8 @@ fn add(all: &mut Health, sink: &Arc<dyn AuditSink>, other: Health) {
         (HealthState::Ok, other) => other,
         (retrying @ HealthState::Retrying { .. }, _) => retrying,
     };
+    // Each sink that writes evidence has its own; the first one's is shown.
+    all.verifier_key = all.verifier_key.take().or(verifier_key);
     all.pending_batches += pending_batches;
     all.pending_bytes += pending_bytes;
     all.objects_delivered += objects_delivered;

@@ -163,6 +163,9 @@ impl S3SinkBuilder {
         };
         let verifier_key = evidence.as_ref().map(|evidence| evidence.verifier().clone());
         let health = HealthBoard::new(bucket.to_string());
+        if let Some(key) = &verifier_key {
+            health.verifier_key(key.to_string());
+        }
         health.create_only(match probe(&bucket, &settings, &*random).await? {
             Probe::CreateOnly => Some(true),
             Probe::Overwrites => Some(false),

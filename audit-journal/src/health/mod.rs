@@ -51,6 +51,7 @@ struct Troubles {
     create_only: Option<bool>,
     journal_bytes: Option<u64>,
     oldest_undelivered_ms: Option<i64>,
+    verifier_key: Option<String>,
     last_error: Option<String>,
     log: Logged,
 }
@@ -192,6 +193,7 @@ impl HealthBoard {
             create_only: troubles.create_only,
             journal_bytes: troubles.journal_bytes,
             oldest_undelivered_ms: troubles.oldest_undelivered_ms,
+            verifier_key: troubles.verifier_key.clone(),
             last_error: troubles.last_error.clone(),
         }
     }
@@ -217,6 +219,11 @@ impl HealthBoard {
     /// Whether the destination protects objects from being overwritten, if that is known.
     pub fn create_only(&self, create_only: Option<bool>) {
         self.lock().create_only = create_only;
+    }
+
+    /// The public key of the evidence that the destination writes.
+    pub fn verifier_key(&self, key: String) {
+        self.lock().verifier_key = Some(key);
     }
 
     pub(crate) fn journal_bytes(&self, bytes: u64) {

@@ -63,6 +63,12 @@ impl EvidenceSettings {
         }
     }
 
+    /// With the key in this file, unless the environment holds one.
+    pub fn with_key_in(self, file: impl Into<PathBuf>) -> EvidenceSettings {
+        let is_in_environment = std::env::var_os(Self::KEY_VARIABLE).is_some();
+        EvidenceSettings { key_file: (!is_in_environment).then(|| file.into()), ..self }
+    }
+
     const fn default_heartbeat_ms() -> u64 {
         5 * 60 * 1_000
     }

@@ -91,6 +91,9 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
             }
         },
     });
+    if let Some(key) = sink.health().verifier_key {
+        output.line(&format!("what is logged can be verified with the key {key}"));
+    }
     if let Some(operators) = &operators {
         output.line(&format!("probes and metrics are on http://{}", operators.local_addr()?));
     }

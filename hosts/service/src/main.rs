@@ -108,6 +108,9 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
             }
         },
     });
+    if let Some(key) = sink.health().verifier_key {
+        out.line(&format!("what is logged can be verified with the key {key}"));
+    }
     let limits = settings.limits();
     if let Some(address) = settings.operators_listen()? {
         let listener = listen(address).await?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use audit_host::ServeLimits;
 use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
-use audit_sink_s3::{Compression, JournalSettings};
+use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings};
 use clap::Parser;
 
 /// A web service whose reads and writes are audited: no document is shown and no change commits
@@ -40,6 +40,16 @@ pub(crate) struct Settings {
     /// `journal` in the data directory]
     #[arg(long, env = "AUDIT_JOURNAL")]
     pub(crate) journal: Option<String>,
+
+    /// The name under which the host signs what it logs, so that an outsider can verify the bucket
+    /// with the public key that is shown at the start; or `off`.
+    #[arg(long, env = "AUDIT_EVIDENCE", value_name = "NAME", default_value = "audit-service")]
+    pub(crate) evidence: String,
+
+    /// The file of the private key for that; made if it does not exist. [default: the text in
+    /// AUDIT_EVIDENCE_KEY if that is set, or `evidence.key` in the data directory]
+    #[arg(long, env = "AUDIT_EVIDENCE_KEY_FILE", value_name = "FILE")]
+    pub(crate) evidence_key: Option<PathBuf>,
 
     /// Where the documents are: postgres://user@host/database or sqlite://path?mode=rwc. [default:
     /// `documents.db` in the data directory]
@@ -178,9 +188,20 @@ impl Settings {
             linger_ms,
             persist_timeout_ms,
             journal,
+            evidence: self.evidence(),
             ..defaults
         };
         Ok(Destination::Bucket { url, settings: Box::new(settings) })
+    }
+
+    /// What is written so that outsiders can verify the bucket, if anything.
+    fn evidence(&self) -> Option<EvidenceSettings> {
+        let settings = EvidenceSettings::new(&self.evidence);
+        match (self.evidence.as_str(), &self.evidence_key) {
+            ("off", _) => None,
+            (_, Some(file)) => Some(EvidenceSettings { key_file: Some(file.clone()), ..settings }),
+            (_, None) => Some(settings.with_key_in(self.data_dir.join("evidence.key"))),
+        }
     }
 
     /// Where operators' probes are answered, if anywhere.

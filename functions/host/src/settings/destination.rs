@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use audit_host::make_private_directory;
-use audit_sink_s3::{Compression, JournalSettings};
+use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings};
 
 use super::options::{CompressionName, Options};
 
@@ -54,10 +54,22 @@ impl Destination {
                 let cut_after_ms = options.cut_after_ms.unwrap_or(defaults.cut_after_ms);
                 JournalSettings { cut_after_ms, ..defaults }
             }),
+            evidence: evidence(options, data_dir),
             ..defaults
         };
         settings.check()?;
         Ok(Destination::Bucket { url, settings: Box::new(settings) })
+    }
+}
+
+/// What is written so that outsiders can verify the bucket, if anything.
+fn evidence(options: &Options, data_dir: &Path) -> Option<EvidenceSettings> {
+    let name = options.evidence.as_deref().unwrap_or("functions-host");
+    let settings = EvidenceSettings::new(name);
+    match (name, &options.evidence_key) {
+        ("off", _) => None,
+        (_, Some(file)) => Some(EvidenceSettings { key_file: Some(file.clone()), ..settings }),
+        (_, None) => Some(settings.with_key_in(data_dir.join("evidence.key"))),
     }
 }
 

@@ -108,6 +108,16 @@ pub(crate) struct Options {
     #[arg(long, env = "AUDIT_JOURNAL", value_name = "DIR")]
     pub(crate) journal: Option<String>,
 
+    /// The name under which the host signs what it logs, so that an outsider can verify the bucket
+    /// with the public key that is shown at the start; or `off`. [default: functions-host]
+    #[arg(long, env = "AUDIT_EVIDENCE", value_name = "NAME")]
+    pub(crate) evidence: Option<String>,
+
+    /// The file of the private key for that; made if it does not exist. [default: the text in
+    /// AUDIT_EVIDENCE_KEY if that is set, or `evidence.key` in the data directory]
+    #[arg(long, env = "AUDIT_EVIDENCE_KEY_FILE", value_name = "FILE")]
+    pub(crate) evidence_key: Option<PathBuf>,
+
     /// Networks of proxies whose X-Forwarded-For and X-Request-Id are trusted, for example
     /// 10.0.0.0/8. [default: none]
     #[arg(long, env = "TRUSTED_PROXIES", value_name = "NETWORKS", value_parser = networks)]
@@ -263,6 +273,8 @@ impl Options {
             data_dir: self.data_dir.or(other.data_dir),
             bucket: self.bucket.or(other.bucket),
             journal: self.journal.or(other.journal),
+            evidence: self.evidence.or(other.evidence),
+            evidence_key: self.evidence_key.or(other.evidence_key),
             trusted_proxies: self.trusted_proxies.or(other.trusted_proxies),
             client_address_header: self.client_address_header.or(other.client_address_header),
             cut_after_ms: self.cut_after_ms.or(other.cut_after_ms),

@@ -53,6 +53,9 @@ fn every_setting_has_a_default() {
     assert!(url.starts_with("file:///") && url.ends_with("/data/bucket"), "{url}");
     assert!(sink.journal.as_ref().unwrap().directory.ends_with("data/journal"));
     assert_eq!((sink.linger_ms, sink.persist_timeout_ms), (0, 10_000));
+    let evidence = sink.evidence.as_ref().unwrap();
+    assert_eq!(evidence.name, "functions-host");
+    assert!(evidence.key_file.as_ref().unwrap().ends_with("data/evidence.key"));
 }
 
 #[test]
@@ -62,6 +65,7 @@ fn flags_override_the_file_and_the_file_overrides_defaults() {
         bucket = "memory:///"
         journal = "none"
         compression = "gzip"
+        evidence = "off"
         trusted_proxies = "10.0.0.0/8"
         client_address_header = "Forwarded"
         provenance = true
@@ -105,6 +109,7 @@ fn flags_override_the_file_and_the_file_overrides_defaults() {
     let (url, sink) = bucket(&settings);
     assert_eq!(url, "memory:///");
     assert_eq!((sink.compression, &sink.journal), (Compression::Gzip, &None));
+    assert_eq!(sink.evidence, None);
 }
 
 #[test]

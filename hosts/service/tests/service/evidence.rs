@@ -1,0 +1,39 @@
+//! What the service logs is signed with a key that it makes at its first start.
+
+use serde_json::Value;
+use tempfile::TempDir;
+use walkdir::WalkDir;
+
+use crate::process::{Service, change, new_id};
+
+/// The files below the directory whose names end so.
+fn files(directory: &TempDir, suffix: &str) -> Vec<std::path::PathBuf> {
+    let files = WalkDir::new(directory.path()).into_iter().map(|entry| entry.unwrap().into_path());
+    files.filter(|path| path.to_str().unwrap().ends_with(suffix)).collect()
+}
+
+#[tokio::test]
+async fn the_first_start_makes_the_key_of_all_later_ones() {
+    let directory = TempDir::new().unwrap();
+    let mut keys = Vec::new();
+    for _ in 0..2 {
+        let flags = ["--evidence", "example.com/docs"];
+        let service = Service::start_with_journal(&directory, &flags, &[]);
+        assert_eq!(service.update(&new_id("plan"), change("one"), &[]).await.0, 200);
+        let [_, (_, verbose)] = service.probes("/healthz?verbose").await;
+        let verbose: Value = serde_json::from_str(&verbose).unwrap();
+        keys.push(verbose["sink"]["verifierKey"].as_str().unwrap().to_owned());
+        service.stop();
+    }
+    assert!(keys[0].starts_with("example.com/docs+") && keys[0] == keys[1], "{keys:?}");
+    assert_eq!(files(&directory, "/evidence.key").len(), 1);
+    // Each stream was closed, and each object signed.
+    let own = files(&directory, ".system");
+    let is_closed = |path: &&std::path::PathBuf| {
+        std::fs::read_to_string(path).unwrap().contains("\"event\":\"closed\"")
+    };
+    assert_eq!(own.iter().filter(is_closed).count(), 2);
+    let objects = files(&directory, ".ndjson.zst").len() + own.len();
+    assert_eq!(files(&directory, ".head").len(), objects);
+    assert!(files(&directory, ".secret").is_empty());
+}
