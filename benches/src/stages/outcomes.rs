@@ -13,12 +13,13 @@ use tokio::time::Instant;
 use super::commit::CALLERS;
 use super::release::{open_undelivered, tokio_runtime};
 use crate::bodies::View;
-use crate::contest::{Contest, Side, Target};
+use crate::contest::{Contest, Side};
 
 /// How many mutations each caller makes in a round.
 const EACH: usize = 64;
 
-/// A transaction that costs nothing: a real one only makes the share of outcomes smaller.
+/// A transaction that costs nothing, so that what is measured is the most that outcomes cost: of a
+/// database's commit they are a smaller share.
 #[derive(Debug)]
 struct Free;
 
@@ -77,8 +78,7 @@ pub fn contests(directory: &Path) -> Vec<Contest> {
     let with = side("with outcomes", true);
     let contest = Contest::new(format!("mutations, {CALLERS} callers"), with)
         .against(side("without", false))
-        .as_rate()
-        .target(Target::AtMostTimes(1.03));
+        .as_rate();
     vec![contest]
 }
 
