@@ -57,9 +57,11 @@ pub struct Call<'a> {
 /// The limits of one call. Exceeding one fails that call alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Processor time of JavaScript. Neither the time that the host takes for operations nor the
-    /// time that other threads have the processor counts.
+    /// Processor time of JavaScript. Neither the time that the host takes for operations nor what
+    /// other threads take counts.
     pub time: Duration,
+    /// What functions that share this `time` have taken of it before.
+    pub spent: Duration,
     /// Time from the beginning to the end of the call, waiting included.
     pub wall: Duration,
     /// The heap of the engine, in bytes, everything that the engine itself needs included (about
@@ -77,6 +79,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             time: Duration::from_secs(1),
+            spent: Duration::ZERO,
             wall: Duration::from_secs(600),
             memory_bytes: 64 << 20,
             stack_bytes: 512 << 10,

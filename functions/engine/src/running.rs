@@ -147,7 +147,8 @@ impl Start<'_> {
         };
         let result = self.run_in(modules, declare, &usage, &shared, &completions, work);
         let log_lines = shared.lines.borrow_mut().take();
-        Ran { result, log_lines, js_time: shared.stopwatch.spent() }
+        let js_time = shared.stopwatch.spent().saturating_sub(self.limits.spent);
+        Ran { result, log_lines, js_time }
     }
 
     fn run_in<M>(

@@ -33,14 +33,15 @@ impl Stopwatch {
     pub(super) fn started(limits: &Limits, usage: Rc<Usage>) -> Stopwatch {
         Stopwatch {
             limit: limits.time,
-            spent: Cell::new(Duration::ZERO),
+            spent: Cell::new(limits.spent),
             since: Cell::new(Some(processor_time())),
-            yielded: limits.yields.then(Cell::default),
+            yielded: limits.yields.then(|| Cell::new(limits.spent)),
             over: Cell::new(false),
             usage,
         }
     }
 
+    /// What of the limit is spent.
     pub(super) fn spent(&self) -> Duration {
         self.spent.get()
             + self

@@ -135,8 +135,7 @@ fn run_at(
     let text = serde_json::to_string(&[args]).expect("a value has no keys but texts");
     let request_id = facts.request.map_or("", |request| request.request_id().as_str());
     let call = facts.program.call(&target.component, target.function, &text, request_id);
-    let time = facts.limits.time.saturating_sub(gathered.js_time);
-    let limits = Limits { time, ..facts.limits };
+    let limits = Limits { spent: gathered.js_time, ..facts.limits };
     let engine_seed = Seed { random: chance.next_seed(), now_ms: facts.now_ms as f64 };
     let before = gathered.js_time;
     let mut host = InTransaction {
