@@ -160,7 +160,7 @@
 //!
 //! On `file://` a receipt means synced, file and directories; both are for their owner alone. An
 //! object is written under `_audit/unfinished/` until it has its name; opening the directory
-//! removes what writers that died left there ([`is_leftover`](layout::is_leftover)). An error of a
+//! removes what writers that died left there ([`is_leftover`]). An error of a
 //! sync is retried like any other, though the operating system may then claim a success that is
 //! none; a directory is for development and for file systems that do not fail.
 
