@@ -22,8 +22,9 @@ pub struct FunctionSettings {
     /// not stop, since it is in native code, is given up earlier: after ten times its limit, or a
     /// minute more than its limit if that is less, and a second.
     pub overrun_after: Duration,
-    /// With as many threads that did not come back, [`Functions::exhausted`] completes. Each takes
-    /// a processor and up to the memory of one function. The default is 8.
+    /// With as many threads that did not come back,
+    /// [`Functions::exhausted`](crate::Functions::exhausted) completes. Each takes a processor and
+    /// up to the memory of one function. The default is 8.
     pub max_stuck_threads: usize,
     /// How many bytes the cache of queries' results may hold: of results, of the arguments and
     /// identities that they are found by, of their sealed logs, and of what they read. What is used
