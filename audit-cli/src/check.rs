@@ -28,8 +28,7 @@ struct Line {
 }
 
 pub(crate) fn run(arguments: &Check, output: &Output) -> Result<Outcome, Failure> {
-    let policy = arguments.policy.as_deref().map(verify::read_policy).transpose()?;
-    let keys = arguments.keys.iter().chain(policy.iter().flat_map(Policy::logs));
+    let (keys, policy) = verify::trusted(&arguments.trusted)?;
     let file = arguments.proof.display();
     let text = String::from_utf8(read(&arguments.proof)?)
         .map_err(|error| Failure::new(format!("{file} is not a proof")).because(error))?;
@@ -38,7 +37,7 @@ pub(crate) fn run(arguments: &Check, output: &Output) -> Result<Outcome, Failure
     let record = read(&arguments.record)?;
     let record = record.strip_suffix(b"\n").unwrap_or(&record);
 
-    let proven = check(&proof, record, keys, policy.as_ref());
+    let proven = check(&proof, record, &keys, policy.as_ref());
     let checkpoint = proof.checkpoint();
     let line = Line {
         proven: proven.is_ok(),
@@ -68,7 +67,7 @@ pub(crate) fn run(arguments: &Check, output: &Output) -> Result<Outcome, Failure
 fn check<'a>(
     proof: &Proof,
     record: &[u8],
-    keys: impl Iterator<Item = &'a VerifierKey>,
+    keys: &'a [VerifierKey],
     policy: Option<&Policy>,
 ) -> Result<&'a VerifierKey, String> {
     let note = proof.note();

@@ -11,20 +11,33 @@ use super::Source;
 use crate::keys;
 use crate::units::Moment;
 
+/// The keys that a verification trusts.
+#[derive(Debug, Args)]
+pub(crate) struct TrustedKeys {
+    /// The verifier key of a host, as `audit key` prints it, or a file that holds it. May be given
+    /// several times
+    #[arg(
+        long = "key",
+        value_name = "KEY",
+        env = "AUDIT_VERIFIER_KEY",
+        value_parser = keys::verifier,
+        required_unless_present = "policy"
+    )]
+    pub(crate) keys: Vec<VerifierKey>,
+
+    /// Which keys to trust: a tlog-policy file, whose logs are hosts, and whose quorum must have
+    /// cosigned each stream, or a proof's checkpoint
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
     #[command(flatten)]
     pub(crate) source: Source,
 
-    /// The verifier key of a host, as `audit key` prints it, or a file that holds it. May be given
-    /// several times
-    #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::verifier, required_unless_present = "policy")]
-    pub(crate) keys: Vec<VerifierKey>,
-
-    /// Which keys to trust: a tlog-policy file, whose logs are hosts, and whose quorum must have
-    /// cosigned each stream
-    #[arg(long, value_name = "FILE")]
-    pub(crate) policy: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trusted: TrustedKeys,
 
     /// Read only metadata and the hosts' own records. Detects objects that were moved, stripped or
     /// removed, but not altered records
@@ -95,15 +108,8 @@ pub(crate) struct Check {
     /// The record: a file with its line, or - for standard input
     pub(crate) record: PathBuf,
 
-    /// The verifier key of the host, as `audit key` prints it, or a file that holds it. May be
-    /// given several times
-    #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::verifier, required_unless_present = "policy")]
-    pub(crate) keys: Vec<VerifierKey>,
-
-    /// Which keys to trust: a tlog-policy file, whose logs are hosts, and whose quorum must have
-    /// cosigned the proof's checkpoint
-    #[arg(long, value_name = "FILE")]
-    pub(crate) policy: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trusted: TrustedKeys,
 }
 
 #[derive(Debug, Args)]

@@ -16,7 +16,7 @@ use clap_complete::Shell;
 use crate::units::{Moment, shown};
 
 pub(crate) use self::doctor::{Doctor, Policy, Profile, Role};
-pub(crate) use self::evidence::{Check, Key, Prove, Verify, Witness};
+pub(crate) use self::evidence::{Check, Key, Prove, TrustedKeys, Verify, Witness};
 pub(crate) use self::journal::{
     Compression, JournalCat, JournalCommand, JournalDeliver, JournalDirectory,
 };

@@ -20,7 +20,7 @@ use audit_evidence::{
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use crate::arguments::{Common, Verify};
+use crate::arguments::{Common, TrustedKeys, Verify};
 use crate::bucket::{Reader, Wanted};
 use crate::durable;
 use crate::failure::{Failure, Outcome};
@@ -54,9 +54,7 @@ pub(crate) async fn run(
     common: &Common,
     output: &Output,
 ) -> Result<Outcome, Failure> {
-    let policy = arguments.policy.as_deref().map(read_policy).transpose()?;
-    let keys = arguments.keys.iter().chain(policy.iter().flat_map(Policy::logs)).cloned();
-    let keys: Vec<VerifierKey> = keys.collect();
+    let (keys, policy) = trusted(&arguments.trusted)?;
     let receipts = match &arguments.receipts {
         Some(file) => receipts::parse(&read_text(file, "the receipts")?)?,
         None => Receipts::new(),
@@ -317,7 +315,16 @@ impl Look<'_> {
     }
 }
 
-pub(crate) fn read_policy(file: &Path) -> Result<Policy, Failure> {
+/// The keys that are trusted, those of the policy among them, and the policy.
+pub(crate) fn trusted(
+    arguments: &TrustedKeys,
+) -> Result<(Vec<VerifierKey>, Option<Policy>), Failure> {
+    let policy = arguments.policy.as_deref().map(read_policy).transpose()?;
+    let keys = arguments.keys.iter().chain(policy.iter().flat_map(Policy::logs));
+    Ok((keys.cloned().collect(), policy))
+}
+
+fn read_policy(file: &Path) -> Result<Policy, Failure> {
     let text = read_text(file, "the policy")?;
     Policy::parse(text.as_bytes()).map_err(|error| {
         Failure::new(format!("the policy {} cannot be used", file.display())).because(error)
