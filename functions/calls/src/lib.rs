@@ -23,6 +23,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod urgent;
 mod validate;
 mod workers;
 
@@ -44,6 +45,7 @@ pub use deployed::DeployError;
 pub use operations::audit_body;
 pub use settings::{Deployment, FunctionSettings};
 pub use turns::Lane;
+pub use workers::Expected;
 
 use cache::QueryCache;
 use deployed::{Deployed, deployment_document};
@@ -135,6 +137,13 @@ impl Functions {
         {
             tracing::error!(%error, "the scheduler did not end in order");
         }
+    }
+
+    /// Announces a call in this lane that waits for the lane's calls before it, as a session's
+    /// mutations do. While any is announced, the lane's calls give way to those of callers who have
+    /// sent one. Drop the result when the call begins, or will not.
+    pub fn expect(&self, lane: Lane) -> Expected {
+        self.inner.workers.expect(lane)
     }
 
     /// Returns once so many threads were given up that the process should end in order and be

@@ -7,10 +7,11 @@
 //! functions and crons) stands apart and gets at least a quarter of the time, however many callers
 //! there are.
 //!
-//! A job that arrives at an idle lane, of a caller whose jobs have been short, is **prompt**. Those
-//! have a thread kept for them, so that they need not wait for the rest of a long job of another
-//! caller.
+//! A job that arrives at an idle lane, of a caller whose jobs have been short and who has sent no
+//! more of them, is **prompt**. Those have a thread kept for them, so that they need not wait for
+//! the rest of a long job of another caller.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,6 +70,10 @@ pub(super) struct Turns<J> {
     ready: BTreeSet<(Duration, u64, Lane)>,
     /// The lanes whose first job is prompt, the one that has waited longest first.
     prompt: BTreeSet<(u64, Lane)>,
+    /// How many prompt jobs run.
+    prompt_running: usize,
+    /// How many more jobs each lane will have as soon as those before have ended.
+    expected: HashMap<Lane, usize>,
     /// What the last lane had used when it had its turn. No lane is behind it.
     floor: Duration,
     /// What all callers together have used, and the host itself by its weight.
@@ -106,6 +111,7 @@ struct Waiting<J> {
 pub(super) struct Turn {
     lane: Lane,
     charged: Duration,
+    is_prompt: bool,
 }
 
 impl Turn {
@@ -120,6 +126,8 @@ impl<J> Default for Turns<J> {
             lanes: HashMap::new(),
             ready: BTreeSet::new(),
             prompt: BTreeSet::new(),
+            prompt_running: 0,
+            expected: HashMap::new(),
             floor: Duration::ZERO,
             clients: Used::default(),
             host: Used::default(),
@@ -158,7 +166,8 @@ impl<J> Turns<J> {
             waiting.used = waiting.used.max(floor);
             if lane != Lane::HOST {
                 self.ready.insert((waiting.used, serial, lane));
-                if waiting.running == 0 && waiting.expected <= PROMPT {
+                let is_idle = waiting.running == 0 && !self.expected.contains_key(&lane);
+                if is_idle && waiting.expected <= PROMPT {
                     waiting.prompt = Some(serial);
                     self.prompt.insert((serial, lane));
                 }
@@ -194,10 +203,12 @@ impl<J> Turns<J> {
     /// Begins the first job of a lane that is not among the ready ones.
     fn take(&mut self, lane: Lane) -> Option<(J, Turn)> {
         let waiting = self.lanes.get_mut(&lane)?;
-        if let Some(serial) = waiting.prompt.take() {
+        let prompt = waiting.prompt.take();
+        if let Some(serial) = prompt {
             self.prompt.remove(&(serial, lane));
         }
         let job = waiting.jobs.pop_front()?;
+        self.prompt_running += usize::from(prompt.is_some());
         self.waiting -= 1;
         let charged = waiting.expected;
         waiting.least = waiting.used + LEAST;
@@ -213,11 +224,13 @@ impl<J> Turns<J> {
                 self.ready.insert((waiting.used, waiting.serial, lane));
             }
         }
-        Some((job, Turn { lane, charged }))
+        Some((job, Turn { lane, charged, is_prompt: prompt.is_some() }))
     }
 
     /// A job ended that took this long, or was not begun at all.
-    pub(super) fn end(&mut self, Turn { lane, charged }: Turn, took: Option<Duration>) {
+    pub(super) fn end(&mut self, turn: Turn, took: Option<Duration>) {
+        let Turn { lane, charged, is_prompt } = turn;
+        self.prompt_running -= usize::from(is_prompt);
         let took = took.map(|took| took.max(LEAST));
         let paid = took.unwrap_or(Duration::ZERO);
         let class = if lane == Lane::HOST { &mut self.host } else { &mut self.clients };
@@ -266,9 +279,34 @@ impl<J> Turns<J> {
         !self.prompt.is_empty()
     }
 
+    /// How many prompt jobs wait or run.
+    pub(super) fn prompt(&self) -> usize {
+        self.prompt.len() + self.prompt_running
+    }
+
     /// How many jobs of this lane wait.
     pub(super) fn waiting_of(&self, lane: Lane) -> usize {
         self.lanes.get(&lane).map_or(0, |waiting| waiting.jobs.len())
+    }
+
+    /// Whether this lane has more jobs than those that run.
+    pub(super) fn has_more(&self, lane: Lane) -> bool {
+        self.waiting_of(lane) > 0 || self.expected.contains_key(&lane)
+    }
+
+    /// Announces a job of a lane that comes when those before it have ended.
+    pub(super) fn expect(&mut self, lane: Lane) {
+        *self.expected.entry(lane).or_default() += 1;
+    }
+
+    /// A job that was announced comes now, or not at all.
+    pub(super) fn expect_no_more(&mut self, lane: Lane) {
+        if let Entry::Occupied(mut expected) = self.expected.entry(lane) {
+            *expected.get_mut() -= 1;
+            if *expected.get() == 0 {
+                expected.remove();
+            }
+        }
     }
 
     /// A lane whose debt the others have caught up with is as good as a new one.

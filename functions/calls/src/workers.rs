@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::pulse::Pulse;
 use super::turns::{Lane, Turn, Turns};
+use super::urgent::Urgent;
 
 /// The stack of one thread, in bytes: functions call functions, each in an engine of its own on the
 /// stack of its caller. It is address space; memory is taken as it is used.
@@ -64,9 +65,11 @@ impl fmt::Display for Broken {
 /// interrupted, but the system divides a processor between threads, so that a caller with a short
 /// job now and then does not wait for the rest of another caller's long one.
 ///
-/// Jobs of a caller who has more of them waiting yield the processor between and within them.
-/// Otherwise each thread that a short call needs, from the one that reads it to the one that syncs
-/// its logs, would wait for the system to end a time slice, some milliseconds each time.
+/// Jobs of a caller who has more of them waiting give way between and within them: they pause while
+/// prompt jobs wait or run, though never for longer than they have run, and yield the processor
+/// otherwise. Without that, each thread that a short call needs, from the one that reads it to the
+/// one that syncs its logs, would wait for the system to end a time slice, some milliseconds each
+/// time.
 ///
 /// Callers take [turns](Turns). A job whose caller went away is not begun. A job that overruns its
 /// time is given up: its caller is answered, its thread is left to itself and another one started.
@@ -77,6 +80,7 @@ pub(super) struct Workers {
 struct Shared {
     settings: WorkerSettings,
     state: Mutex<State>,
+    urgent: Arc<Urgent>,
     /// Told when a job was added, or the pool ends.
     work: Condvar,
     /// Told when a prompt job waits that no other thread is free for, or the pool ends.
@@ -216,6 +220,7 @@ impl Workers {
                 stuck: 0,
                 has_ended: false,
             }),
+            urgent: Arc::default(),
             work: Condvar::new(),
             prompt: Condvar::new(),
             began: Condvar::new(),
@@ -261,6 +266,19 @@ impl Workers {
         self.shared.settings.threads
     }
 
+    /// Announces a job of this lane that waits for the lane's jobs before it. It is no more
+    /// expected when the result is dropped.
+    pub(super) fn expect(&self, lane: Lane) -> Expected {
+        self.shared.state().turns.expect(lane);
+        Expected { shared: Arc::clone(&self.shared), lane }
+    }
+
+    /// How many jobs wait for a thread.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.state().turns.waiting()
+    }
+
     /// Gives up all that runs now, as if its time were over.
     #[cfg(test)]
     pub(super) fn give_up_all(&self) {
@@ -287,6 +305,25 @@ impl Workers {
     /// and start again.
     pub(super) fn exhausted(&self) -> watch::Receiver<bool> {
         self.shared.exhausted.subscribe()
+    }
+}
+
+/// A call that is announced: see [`Functions::expect`](crate::Functions::expect).
+#[must_use = "the call is expected until this is dropped"]
+pub struct Expected {
+    shared: Arc<Shared>,
+    lane: Lane,
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.shared.state().turns.expect_no_more(self.lane);
+    }
+}
+
+impl fmt::Debug for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Expected").field("lane", &self.lane).finish_non_exhaustive()
     }
 }
 
@@ -317,10 +354,16 @@ impl Shared {
         if waiting >= MIN_SWEEP && waiting.is_power_of_two() {
             state.turns.retain(lane, |job| job.task.is_wanted());
         }
-        show_waiting(&state);
+        self.show(&state);
         self.call_prompt(&state);
         drop(state);
         self.work.notify_one();
+    }
+
+    /// Shows those who run, and the operator, how many jobs wait.
+    fn show(&self, state: &State) {
+        self.urgent.set(state.turns.prompt());
+        metrics::gauge!("functions_workers_waiting").set(state.turns.waiting() as f64);
     }
 
     /// Wakes the thread for prompt jobs if one waits that no other thread is free for.
@@ -352,13 +395,12 @@ impl Shared {
                 return;
             };
             state.turns.end(turn, Some(began.elapsed()));
+            self.show(&state);
             drop(state);
             // After its turn: the caller's next job may arrive as soon as this one is answered.
             task.answer();
             drop(task);
-            if pulse.yields() {
-                std::thread::yield_now();
-            }
+            pulse.give_way();
         }
     }
 
@@ -380,15 +422,17 @@ impl Shared {
                 state = added.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            show_waiting(&state);
+            self.show(&state);
             if !job.task.is_wanted() {
                 state.turns.end(turn, None);
+                self.show(&state);
                 metrics::counter!("functions_workers_skipped_total").increment(1);
                 continue;
             }
             metrics::histogram!("functions_workers_wait_seconds").record(job.since.elapsed());
-            let yields = state.turns.waiting_of(turn.lane()) > 0;
-            let (task, pulse) = (Arc::clone(&job.task), Arc::new(Pulse::new(yields)));
+            let gives_way = state.turns.has_more(turn.lane());
+            let pulse = Pulse::new(gives_way.then(|| Arc::clone(&self.urgent)));
+            let (task, pulse) = (Arc::clone(&job.task), Arc::new(pulse));
             let running = Running {
                 role,
                 task: job.task,
@@ -433,6 +477,7 @@ impl Shared {
         for (number, Running { role, task, turn, began, .. }) in over {
             let limit = limits[&number];
             state.turns.end(turn, Some(began.elapsed()));
+            self.show(state);
             self.lose_thread(state, limit);
             if let Err(error) = self.start_thread(state, role) {
                 tracing::error!(%error, "no thread can be started in the place of one given up");
@@ -467,10 +512,6 @@ impl State {
         self.stuck = self.stuck.saturating_add_signed(change);
         metrics::gauge!("functions_workers_stuck").set(self.stuck as f64);
     }
-}
-
-fn show_waiting(state: &State) {
-    metrics::gauge!("functions_workers_waiting").set(state.turns.waiting() as f64);
 }
 
 #[cfg(test)]

@@ -263,6 +263,14 @@ fn url(href: String, base: Opt<Option<String>>) -> Option<String> {
     Some(parts.to_string())
 }
 
+/// Lets the host pause the call if a slice of its processor time is over. Called by the engine
+/// every so often while JavaScript runs, and between the steps that start and end an engine.
+pub(super) fn give_way(stopwatch: &Stopwatch) {
+    if stopwatch.ends_slice() && HOST.is_set() {
+        stopwatch.pause(|| HOST.with(|host| host.give_way()));
+    }
+}
+
 /// Calls the host while the stopwatch is stopped.
 fn asked<T>(
     stopwatch: &Stopwatch,

@@ -70,8 +70,6 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// The stack, in bytes.
     pub stack_bytes: usize,
-    /// Whether JavaScript yields the processor to other threads every 200 µs.
-    pub yields: bool,
 }
 
 impl Default for Limits {
@@ -83,7 +81,6 @@ impl Default for Limits {
             wall: Duration::from_secs(600),
             memory_bytes: 64 << 20,
             stack_bytes: 512 << 10,
-            yields: false,
         }
     }
 }
@@ -111,6 +108,10 @@ pub trait Syscalls {
     fn refuse_audit(&mut self, reason: &str) -> SyscallError {
         SyscallError::new(reason)
     }
+
+    /// Called each 100 µs of processor time that the call takes, the start of its engine included.
+    /// The call goes on when this returns: a host can let others go first.
+    fn give_way(&mut self) {}
 }
 
 /// The answer to an asynchronous operation.

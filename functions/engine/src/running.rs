@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::built_in::{self, PRELUDE};
 use super::failure;
 use super::heap::{Heap, Usage};
-use super::host::{HOST, LogLines, Shared, natives};
+use super::host::{HOST, LogLines, Shared, give_way, natives};
 use super::rejections::Rejections;
 use super::stopwatch::Stopwatch;
 use super::{
@@ -146,6 +146,7 @@ impl Start<'_> {
             started: Instant::now(),
         };
         let result = self.run_in(modules, declare, &usage, &shared, &completions, work);
+        give_way(&shared.stopwatch);
         let log_lines = shared.lines.borrow_mut().take();
         let js_time = shared.stopwatch.spent().saturating_sub(self.limits.spent);
         Ran { result, log_lines, js_time }
@@ -176,12 +177,18 @@ impl Start<'_> {
         runtime.set_max_stack_size(self.limits.stack_bytes);
         runtime.set_gc_threshold((self.limits.memory_bytes / 16).max(MIN_GC_THRESHOLD_BYTES));
         let stopwatch = Rc::clone(&shared.stopwatch);
-        runtime.set_interrupt_handler(Some(Box::new(move || stopwatch.tick())));
+        runtime.set_interrupt_handler(Some(Box::new(move || {
+            give_way(&stopwatch);
+            stopwatch.is_over()
+        })));
         runtime.set_loader(modules.clone(), modules);
         let rejections = Rejections::of(&runtime);
+        give_way(&shared.stopwatch);
         let context = Context::custom::<Intrinsics>(&runtime).map_err(out_of_memory)?;
+        give_way(&shared.stopwatch);
         let control = context.with(|ctx| {
             let control = self.install(&ctx, shared).map_err(out_of_memory)?;
+            give_way(&shared.stopwatch);
             declare(&ctx)
                 .map_err(|error| Failure::new(FailureKind::Load, failure::text_of(&ctx, &error)))?;
             Ok(control)
@@ -262,7 +269,9 @@ struct Engine<'js, 'a> {
 impl<'js> Engine<'js, '_> {
     /// Calls the function and waits for its result.
     fn call(&self, call: &Call<'_>) -> Result<String, Failure> {
+        give_way(&self.shared.stopwatch);
         let namespace = self.module(call.module)?;
+        give_way(&self.shared.stopwatch);
         let export: Value<'js> = self.attempt(namespace.get(call.export))?;
         let returned = self.attempt(self.invoke.call((export, call.request_id, call.args)))?;
         let result = self.settled(returned).and_then(|result: String| {

@@ -9,8 +9,8 @@ use rustix::time::{ClockId, clock_gettime};
 use super::Limits;
 use super::heap::Usage;
 
-/// How long JavaScript of a call that [yields](super::Limits::yields) keeps the processor.
-const SLICE: Duration = Duration::from_micros(200);
+/// The processor time between two times that a call [gives way](super::Syscalls::give_way).
+const SLICE: Duration = Duration::from_micros(100);
 
 /// Measures the processor time of JavaScript on this thread, so that a busy machine does not
 /// shorten what a function may compute. It is stopped while the host handles an operation or the
@@ -21,8 +21,8 @@ pub(super) struct Stopwatch {
     spent: Cell<Duration>,
     /// When it was started, in processor time of this thread, unless it is stopped.
     since: Cell<Option<Duration>>,
-    /// What was spent when the processor was last yielded, if the call yields it.
-    yielded: Option<Cell<Duration>>,
+    /// What was spent when the last slice ended.
+    sliced: Cell<Duration>,
     /// Set once the limit is exceeded, for good: no JavaScript runs afterwards.
     over: Cell<bool>,
     /// The engine's memory, which ends its call too.
@@ -35,7 +35,7 @@ impl Stopwatch {
             limit: limits.time,
             spent: Cell::new(limits.spent),
             since: Cell::new(Some(processor_time())),
-            yielded: limits.yields.then(|| Cell::new(limits.spent)),
+            sliced: Cell::new(limits.spent),
             over: Cell::new(false),
             usage,
         }
@@ -50,17 +50,14 @@ impl Stopwatch {
                 .map_or(Duration::ZERO, |since| processor_time().saturating_sub(since))
     }
 
-    /// Called by the engine every so often while JavaScript runs. Returns whether the call must
-    /// end.
-    pub(super) fn tick(&self) -> bool {
-        if let Some(yielded) = &self.yielded {
-            let spent = self.spent();
-            if spent.saturating_sub(yielded.get()) >= SLICE {
-                yielded.set(spent);
-                std::thread::yield_now();
-            }
+    /// Whether a slice of processor time has passed since this was last true.
+    pub(super) fn ends_slice(&self) -> bool {
+        let spent = self.spent();
+        let ends = spent.saturating_sub(self.sliced.get()) >= SLICE;
+        if ends {
+            self.sliced.set(spent);
         }
-        self.is_over()
+        ends
     }
 
     /// Whether the call must end: its time is over, or its memory is exhausted.
@@ -106,14 +103,14 @@ mod tests {
         }
     }
 
-    fn started(yields: bool) -> Stopwatch {
-        let limits = Limits { time: Duration::from_millis(20), yields, ..Limits::default() };
+    fn started() -> Stopwatch {
+        let limits = Limits { time: Duration::from_millis(20), ..Limits::default() };
         Stopwatch::started(&limits, Rc::new(Usage::unlimited()))
     }
 
     #[test]
     fn waiting_is_no_processor_time() {
-        let stopwatch = started(false);
+        let stopwatch = started();
         let (sender, receiver) = std::sync::mpsc::channel::<()>();
         let timeout = receiver.recv_timeout(Duration::from_millis(40));
         assert!(timeout.is_err() && !stopwatch.is_over(), "{:?}", stopwatch.spent());
@@ -125,15 +122,13 @@ mod tests {
     }
 
     #[test]
-    fn the_processor_is_yielded_once_a_slice() {
-        let stopwatch = started(true);
-        let yielded = || stopwatch.yielded.as_ref().unwrap().get();
+    fn slices_end_once_each() {
+        let stopwatch = started();
         compute(SLICE);
-        assert!(!stopwatch.tick());
-        let first = yielded();
+        assert!(stopwatch.ends_slice());
+        let first = stopwatch.sliced.get();
         assert!(first >= SLICE);
-        stopwatch.tick();
-        // The second look may come late, but yields only if it is a slice later.
-        assert!(yielded() == first || yielded() >= first + SLICE);
+        // The second look may come late, but then it is a slice later.
+        assert!(!stopwatch.ends_slice() || stopwatch.sliced.get() >= first + SLICE);
     }
 }

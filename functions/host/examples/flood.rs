@@ -14,6 +14,7 @@ use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
@@ -152,7 +153,10 @@ async fn flood_socket(host: SocketAddr, last: u8, steps: usize) -> Result<(), Fa
     let stream = socket.connect(host).await?;
     let url = format!("ws://{host}/api/sync");
     let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await?;
-    let session = format!("00000000-0000-4000-8000-0000000000{last:02x}");
+    // A new one each time: the host answers the numbers that it has seen from memory.
+    static SESSIONS: AtomicU32 = AtomicU32::new(0);
+    let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
+    let session = format!("00000000-0000-4000-8000-{session:012x}");
     let connect = json!({ "type": "Connect", "sessionId": session, "connectionCount": 0,
         "lastCloseReason": "InitialConnect", "clientTs": 0 });
     socket.send(Message::text(connect.to_string())).await?;

@@ -3,7 +3,6 @@
 use std::sync::{Arc, OnceLock};
 
 use audit_runtime::{AuditedTransaction, Execution, Mutation, MutationError};
-use functions_engine::Limits;
 use functions_store::{Timestamp, Tx};
 use functions_value::ComponentPath;
 use serde_json::Value as Json;
@@ -139,7 +138,7 @@ impl Inner {
             request: Some(&call.caller.request),
             scheduled: call.scheduled.as_deref(),
             now_ms,
-            limits: Limits { yields: pulse.yields(), ..self.settings.limits },
+            limits: self.settings.limits,
             faults: &self.faults,
             pulse,
         };

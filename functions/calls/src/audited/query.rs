@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use audit_runtime::Query;
-use functions_engine::Limits;
 use functions_store::{Snapshot, StoreError, Timestamp, Watch};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
@@ -137,7 +136,7 @@ impl Inner {
             request: None,
             scheduled: None,
             now_ms,
-            limits: Limits { yields: pulse.yields(), ..self.settings.limits },
+            limits: self.settings.limits,
             faults: &self.faults,
             pulse,
         };

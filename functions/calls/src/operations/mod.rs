@@ -367,6 +367,10 @@ impl InTransaction<'_> {
 }
 
 impl Syscalls for InTransaction<'_> {
+    fn give_way(&mut self) {
+        self.facts.pulse.give_way();
+    }
+
     fn syscall(&mut self, op: &str, args: &str) -> Result<String, SyscallError> {
         self.guarded(|this| Ok(this.do_sync(op, args)?.to_string()))
     }

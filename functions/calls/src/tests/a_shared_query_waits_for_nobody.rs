@@ -23,9 +23,10 @@ export const get = query(async () => { await log.audit({ mark: "got" }); return 
 async fn it_is_computed_in_the_lane_whose_turn_comes_first() {
     let host = Host::with_module("shared.ts", MODULE, FunctionSettings::default()).await;
     let (functions, workers) = (&host.functions, &host.functions.inner.workers);
-    // All threads are held up, and one of them is let go once everything waits.
+    // All threads are blocked, the one for prompt jobs last. One of the others is released once
+    // everything waits, so that all jobs run on it, one after the other.
     let mut blocked = Vec::new();
-    for _ in 0..workers.threads() {
+    for _ in 0..=workers.threads() {
         let (release, hold) = mpsc::channel::<()>();
         let (begin, begun) = oneshot::channel();
         let functions = functions.clone();
@@ -39,7 +40,7 @@ async fn it_is_computed_in_the_lane_whose_turn_comes_first() {
         begun.await.unwrap();
         blocked.push((release, task));
     }
-    let (last, last_task) = blocked.pop().unwrap();
+    let (release_first, first_task) = blocked.remove(0);
 
     let flooding = host.caller().with_lane(Lane::connection());
     let quiet = host.caller().with_lane(Lane::connection());
@@ -61,12 +62,17 @@ async fn it_is_computed_in_the_lane_whose_turn_comes_first() {
             assert!(*flooded.lock().unwrap() <= 1, "{flooded:?} jobs came before");
             drop(release);
         },
-        async { drop(last) },
+        async {
+            while workers.waiting() < 64 + 2 {
+                tokio::task::yield_now().await;
+            }
+            drop(release_first);
+        },
     );
     assert_eq!(first.unwrap().result, second.unwrap().result);
     // One computation, and each caller is logged.
     assert_eq!(host.logs("got"), 2);
-    last_task.await.unwrap().unwrap();
+    first_task.await.unwrap().unwrap();
     for (release, task) in blocked {
         drop(release);
         task.await.unwrap().unwrap();

@@ -96,6 +96,28 @@ fn prompt_jobs_are_those_of_idle_callers_with_short_jobs() {
 }
 
 #[test]
+fn lanes_that_expect_more_are_not_prompt() {
+    let mut turns = Turns::default();
+    let lane = Lane::connection();
+    turns.expect(lane);
+    turns.expect(lane);
+    turns.expect_no_more(lane);
+    turns.push(lane, "first");
+    assert!(turns.pop_prompt().is_none() && turns.prompt() == 0);
+    let (_, turn) = turns.pop().unwrap();
+    assert!(turns.has_more(lane));
+    turns.end(turn, Some(LEAST));
+    turns.expect_no_more(lane);
+    assert!(!turns.has_more(lane));
+    turns.push(lane, "last");
+    assert_eq!(turns.prompt(), 1);
+    let (_, turn) = turns.pop_prompt().unwrap();
+    assert_eq!(turns.prompt(), 1, "it runs");
+    turns.end(turn, Some(LEAST));
+    assert_eq!(turns.prompt(), 0);
+}
+
+#[test]
 fn lanes_that_are_idle_are_forgotten() {
     let mut turns = Turns::default();
     for _ in 0..10 * MAX_IDLE {

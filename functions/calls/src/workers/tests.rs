@@ -50,12 +50,14 @@ async fn a_client_goes_before_the_next_round_of_those_who_flood() {
     let flooding = floods.into_iter().flat_map(|lane| std::iter::repeat_n(lane, 64));
     let mut jobs: Vec<_> = flooding.map(|lane| job(lane, "flood")).collect();
     jobs.push(job(Lane::connection(), "quiet"));
-    // All of them wait before the first one begins.
-    let (done, ()) = futures::join!(join_all(jobs), async { drop((release, release_prompt)) });
+    // All of them wait before the first one begins, and all run on one thread, so that they begin
+    // in the order in which they note their names.
+    let (done, ()) = futures::join!(join_all(jobs), async { drop(release) });
     assert!(done.iter().all(Result::is_ok));
     let quiet = lock(&order).iter().position(|name| *name == "quiet");
     assert!(quiet.unwrap() <= floods.len(), "{quiet:?} jobs came before");
     blocked.await.unwrap();
+    drop(release_prompt);
     blocked_prompt.await.unwrap();
 }
 
@@ -85,13 +87,38 @@ async fn a_turn_has_ended_when_its_caller_is_answered() {
 }
 
 #[tokio::test]
-async fn jobs_yield_while_more_of_their_caller_wait() {
+async fn jobs_give_way_while_more_of_their_caller_wait() {
     let workers = Arc::new(start(1, NEVER, 1));
     let (release, blocked) = block(&workers).await;
-    let job = || workers.run(Lane::HOST, Presence::default(), Pulse::yields);
+    let job = || workers.run(Lane::HOST, Presence::default(), Pulse::gives_way);
     let (first, second, ()) = futures::join!(job(), job(), async { drop(release) });
     assert_eq!((first, second), (Ok(true), Ok(false)));
     blocked.await.unwrap();
+}
+
+#[tokio::test]
+async fn jobs_pause_while_a_prompt_one_runs() {
+    let workers = Arc::new(start(1, NEVER, 1));
+    let urgent = &workers.shared.urgent;
+    let (release, blocked) = block_in(&workers, Lane::HOST).await;
+    assert_eq!(urgent.wait(NEVER), Duration::ZERO, "the host's jobs are not prompt");
+    let (release_prompt, prompt) = block(&workers).await;
+    assert!(urgent.wait(Duration::from_millis(1)) >= Duration::from_millis(1));
+    drop(release_prompt);
+    prompt.await.unwrap();
+    assert_eq!(urgent.wait(NEVER), Duration::ZERO, "it has ended before its caller is answered");
+    drop(release);
+    blocked.await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_that_more_follow_give_way_and_are_not_prompt() {
+    let workers = Arc::new(start(1, NEVER, 1));
+    let lane = Lane::connection();
+    let expected = workers.expect(lane);
+    assert_eq!(workers.run(lane, Presence::default(), Pulse::gives_way).await, Ok(true));
+    drop(expected);
+    assert_eq!(workers.run(lane, Presence::default(), Pulse::gives_way).await, Ok(false));
 }
 
 #[tokio::test]

@@ -499,8 +499,10 @@ impl Session {
         (&path, &component, args, claims).hash(&mut hasher);
         let call = || {
             let (functions, caller) = (self.server.functions().clone(), self.caller());
+            let expected = functions.expect(self.lane);
             async move {
                 let _share = share;
+                drop(expected);
                 functions.mutation(&of_app(path, component)?, &json, &caller).await
             }
             .boxed()
