@@ -1,7 +1,9 @@
 //! Jobs that are urgent, and the others that pause for them.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// How many urgent jobs wait or run.
 #[derive(Debug, Default)]
