@@ -10,15 +10,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::BodyDataStream;
-use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_LENGTH;
-use futures::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
-use super::Server;
+use super::estimate::Scanned;
 use super::limits::NetworkLimits;
 use super::pool::Pool;
 use super::problem::Problem;
@@ -57,6 +53,17 @@ pub(super) struct Budget {
 #[derive(Debug)]
 pub(super) struct Share {
     permit: OwnedSemaphorePermit,
+}
+
+impl Share {
+    /// Adds another share to this one. What is counted as in flight stays counted.
+    pub(super) fn merge(&mut self, other: Share) {
+        in_flight().increment((other.permit.num_permits() * UNIT_BYTES) as f64);
+        let mut other = other;
+        if let Some(permit) = other.permit.split(other.permit.num_permits()) {
+            self.permit.merge(permit);
+        }
+    }
 }
 
 impl Drop for Share {
@@ -209,197 +216,9 @@ fn share(permit: OwnedSemaphorePermit) -> Share {
     Share { permit }
 }
 
-/// The contents of a call's text, counted without parsing it. The counts of invalid JSON are
-/// harmless.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Scanned {
-    values: usize,
-    objects: usize,
-    members: usize,
-    depth: usize,
-}
-
-impl Scanned {
-    fn of(text: &[u8]) -> Scanned {
-        let mut scanned = Scanned { values: 1, ..Scanned::default() };
-        let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-        for byte in text {
-            if in_string {
-                match byte {
-                    _ if escaped => escaped = false,
-                    b'\\' => escaped = true,
-                    b'"' => in_string = false,
-                    _ => {}
-                }
-                continue;
-            }
-            match byte {
-                b'"' => in_string = true,
-                b'{' | b'[' => {
-                    depth += 1;
-                    scanned.depth = scanned.depth.max(depth);
-                    scanned.values += 1;
-                    scanned.objects += usize::from(*byte == b'{');
-                }
-                b'}' | b']' => depth = depth.saturating_sub(1),
-                b',' => scanned.values += 1,
-                b':' => scanned.members += 1,
-                _ => {}
-            }
-        }
-        scanned
-    }
-
-    /// The most memory of a call with these contents, in bytes.
-    ///
-    /// The text itself is copied often: escaped and unescaped on the way into the engine, by the
-    /// function, and on its way to the store and to the log. One string of 12 MiB took 14 times its
-    /// length. Three trees are alive at once: the parsed one, the one passed on, and the function's
-    /// value. A test compares this with the memory of a process.
-    fn memory_bytes(&self, text_bytes: usize) -> usize {
-        const TREES: usize = 3;
-        const TEXTS: usize = 15;
-        TEXTS * text_bytes + TREES * self.tree_bytes()
-    }
-
-    /// The most memory of a tree with these contents, in bytes, without its texts.
-    ///
-    /// A value has 32 bytes, in a vector that may be twice as large and is copied as it grows; the
-    /// first node of an object's B-tree 640, with room for 11 members; a member of nodes that are
-    /// half full 110; and each text a block of the allocator.
-    fn tree_bytes(&self) -> usize {
-        let Scanned { values, objects, members, depth: _ } = *self;
-        128 * values + 640 * objects + 142 * members
-    }
-}
-
-/// The complete body of a call, and its shares of the budget.
-#[derive(Debug)]
-pub(super) struct Received {
-    bytes: Vec<u8>,
-    /// For the bytes.
-    _received: Option<Share>,
-    /// For the call.
-    performing: Share,
-}
-
-impl Received {
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Frees the bytes and their share. The caller holds the call's share until the call has ended.
-    pub(super) fn into_share(self) -> Share {
-        self.performing
-    }
-}
-
-impl FromRequest<Server> for Received {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, server: &Server) -> Result<Received, Problem> {
-        let (budget, limits) = (server.budget(), server.limits());
-        let until = Instant::now() + limits.body_timeout;
-        let announced =
-            request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-        let announced = announced.and_then(|length| length.parse::<usize>().ok()).unwrap_or(0);
-        let mut chunks = request.into_body().into_data_stream();
-        let arrived = arrive(&mut chunks, budget, until, announced).await;
-        let (body, received) = match arrived {
-            Ok(arrived) => arrived,
-            Err(refused) => {
-                if matches!(refused, Refused::TooLarge | Refused::Busy) {
-                    discard(chunks).await;
-                }
-                return Err(refused.counted().into());
-            }
-        };
-        let performing = budget.perform(&body).await?;
-        Ok(Received { bytes: body, _received: received, performing })
-    }
-}
-
-/// The bytes of a body and their share, once it is complete.
-async fn arrive(
-    chunks: &mut BodyDataStream,
-    budget: &Budget,
-    until: Instant,
-    announced: usize,
-) -> Result<(Vec<u8>, Option<Share>), Refused> {
-    let mut body: Vec<u8> = Vec::new();
-    let mut received: Option<Share> = None;
-    loop {
-        let chunk = match timeout_at(until, chunks.next()).await {
-            Err(_) => return Err(Refused::TooSlow),
-            Ok(None) => return Ok((body, received)),
-            Ok(Some(Err(_))) => return Err(Refused::Broken),
-            Ok(Some(Ok(chunk))) => chunk,
-        };
-        if announced.max(body.len() + chunk.len()) > MAX_BODY_BYTES {
-            return Err(Refused::TooLarge);
-        }
-        let beyond = |bytes: usize| bytes.saturating_sub(FREE_BYTES);
-        // A growing vector may take twice its length.
-        let more = beyond(body.len() + chunk.len()) - beyond(body.len());
-        if more > 0 {
-            let share = budget.receive(2 * more)?;
-            match &mut received {
-                Some(received) => received.merge(share),
-                None => received = Some(share),
-            }
-        }
-        let needed = body.len() + chunk.len();
-        if body.capacity() < needed {
-            // No more than announced: most bodies have a length.
-            let most = if announced == 0 { MAX_BODY_BYTES } else { announced };
-            let capacity = (2 * body.capacity()).min(most).max(needed);
-            body.reserve_exact(capacity - body.len());
-        }
-        body.extend_from_slice(&chunk);
-    }
-}
-
-/// Drains the body for a moment: many clients read a response only after they have sent the whole
-/// body.
-async fn discard(mut chunks: BodyDataStream) {
-    let reading = async {
-        let mut bytes = 0;
-        while let Some(Ok(chunk)) = chunks.next().await {
-            bytes += chunk.len();
-            if bytes > 2 * MAX_BODY_BYTES {
-                return;
-            }
-        }
-    };
-    drop(timeout(MAX_WAIT, reading).await);
-}
-
-impl Share {
-    /// Both together. What is counted as in flight stays counted.
-    fn merge(&mut self, other: Share) {
-        in_flight().increment((other.permit.num_permits() * UNIT_BYTES) as f64);
-        let mut other = other;
-        if let Some(permit) = other.permit.split(other.permit.num_permits()) {
-            self.permit.merge(permit);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn scanned(text: &str) -> Scanned {
-        Scanned::of(text.as_bytes())
-    }
-
-    #[test]
-    fn brackets_in_strings_are_not_counted() {
-        let plain = scanned(r#"{"a":[1,{"b":""}]}"#);
-        let tricky = scanned(r#"{"a":[1,{"b":"[{,:\"]}{\\"}]}"#);
-        assert_eq!(plain, tricky);
-        assert_eq!(plain, Scanned { values: 5, objects: 2, members: 2, depth: 3 });
-    }
 
     #[tokio::test(start_paused = true)]
     async fn the_budget_holds_and_small_calls_have_their_share() {

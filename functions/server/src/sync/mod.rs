@@ -1,7 +1,7 @@
 //! The sync protocol over WebSocket: clients that subscribe to queries.
 //!
 //! `protocol.rs` has the messages, `query_set.rs` a client's queries and their results,
-//! `mutations.rs` its mutations; `session.rs` combines them.
+//! `mutations.rs` its mutations; `session` combines them.
 
 mod mutations;
 mod protocol;

@@ -42,7 +42,7 @@ pub(super) enum Modification<'a> {
 /// Reads a client's message.
 pub(super) fn parse(text: &str) -> Result<ClientMessage, String> {
     let json = serde_json::from_str::<Json>(text)
-        .map_err(|error| format!("a message that is no JSON: {error}"))?;
+        .map_err(|error| format!("a message that is not JSON: {error}"))?;
     let kind = json.get("type").and_then(Json::as_str).map(str::to_owned);
     ClientMessage::try_from(json).map_err(|error| match kind {
         Some(kind) => format!("a message of type {kind:.32?} that cannot be read: {error}"),

@@ -201,7 +201,7 @@ fn an_empty_transition_and_a_ping_are_messages() {
 
 #[test]
 fn invalid_messages_are_named() {
-    assert!(parse("{").unwrap_err().contains("no JSON"));
+    assert!(parse("{").unwrap_err().contains("not JSON"));
     assert_eq!(parse("{}").unwrap_err(), "a message without a type");
     let error = parse(r#"{"type":"Mutation","requestId":1,"udfPath":"a:b"}"#).unwrap_err();
     assert!(error.contains("Mutation") && error.contains("args"), "{error}");

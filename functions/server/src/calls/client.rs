@@ -1,0 +1,72 @@
+//! The client of a call.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use audit_host::Connection;
+use audit_runtime::RequestContext;
+use axum::extract::FromRequestParts;
+use axum::http::HeaderValue;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use functions_calls::{Caller, Identity};
+
+use crate::Server;
+use crate::pool::Holder;
+use crate::problem::Problem;
+
+/// The client of a request, from its connection and headers.
+#[derive(Debug)]
+pub(crate) struct Client {
+    request: RequestContext,
+    authorization: Option<HeaderValue>,
+    connection: Arc<Connection>,
+}
+
+impl FromRequestParts<Server> for Client {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Server) -> Result<Client, Infallible> {
+        let request = parts.extensions.get::<RequestContext>().cloned();
+        let connection = parts.extensions.get::<Arc<Connection>>().cloned();
+        Ok(Client {
+            request: request.expect("the layer of the API adds it"),
+            authorization: parts.headers.get(AUTHORIZATION).cloned(),
+            connection: connection.expect("connections add themselves"),
+        })
+    }
+}
+
+impl Client {
+    pub(super) fn holder(&self) -> Holder {
+        Holder::new(self.request.ip(), Arc::clone(&self.connection))
+    }
+
+    /// The caller. An invalid token is an error, never an anonymous call.
+    pub(super) fn caller(&self, server: &Server) -> Result<Caller, Problem> {
+        let caller = Caller::anonymous(self.request.clone());
+        let Some(authorization) = &self.authorization else {
+            return Ok(caller);
+        };
+        let refuse = |message: &str| Err(Problem::unauthenticated(message));
+        let Ok(text) = authorization.to_str() else {
+            return refuse("the Authorization header is not ASCII");
+        };
+        let (scheme, token) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+        if scheme.eq_ignore_ascii_case("convex") {
+            return refuse(
+                "this host has no admin keys: it knows users only, by `Authorization: Bearer`",
+            );
+        }
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return refuse("the Authorization header is not `Bearer` and a token");
+        }
+        let token = token.trim();
+        let verified = server
+            .auth()
+            .verify(token)
+            .map_err(|refused| Problem::unauthenticated(refused.to_string()))?;
+        let identity = Identity::new(verified.claims, token.to_owned());
+        Ok(caller.with_identity(Some(Arc::new(identity))))
+    }
+}

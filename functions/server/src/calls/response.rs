@@ -1,0 +1,107 @@
+//! The responses to calls.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use functions_calls::{Answered, Failed};
+use serde::Serialize;
+
+use super::client::Client;
+use super::request::Format;
+use crate::budget::Share;
+use crate::pool::Held;
+use crate::problem::Problem;
+use crate::{Server, export};
+
+/// The status by which Convex's clients recognize a failed function.
+const FUNCTION_FAILED: u16 = 560;
+
+/// Responses of up to this many bytes are not counted. Each connection has one at a time.
+const SMALL_ANSWER_BYTES: usize = 16 << 10;
+
+/// The end of a call, and its share of memory until the response is written.
+pub(super) struct Answer {
+    pub(super) answered: Arc<Answered>,
+    pub(super) format: Format,
+    pub(super) share: Share,
+}
+
+/// A body that is counted until its end is written, or until it is dropped with its connection.
+pub(super) struct Counted {
+    text: String,
+    _held: Held,
+}
+
+impl Counted {
+    /// A body of JSON.
+    pub(super) fn json(text: String, held: Held) -> Response {
+        let body = Bytes::from_owner(Counted { text, _held: held });
+        ([(CONTENT_TYPE, "application/json")], body).into_response()
+    }
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+}
+
+pub(super) fn respond(
+    server: &Server,
+    client: &Client,
+    answer: Result<Answer, Problem>,
+) -> Response {
+    let Answer { answered, format, share } = match answer {
+        Ok(answer) => answer,
+        Err(problem) => return problem.into_response(),
+    };
+    let (status, text) = written(&answered, format);
+    let body = if text.len() > SMALL_ANSWER_BYTES {
+        let held = server.budget().answers().hold(text.len(), &client.holder());
+        Bytes::from_owner(Counted { text, _held: held })
+    } else {
+        text.into()
+    };
+    drop(share);
+    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+pub(super) fn written(answered: &Answered, format: Format) -> (StatusCode, String) {
+    let Answered { result, log_lines } = answered;
+    let mut body = String::new();
+    let status = match result {
+        Ok(value) => {
+            body.push_str("{\"status\":\"success\",\"value\":");
+            write_value(&mut body, value, format);
+            StatusCode::OK
+        }
+        Err(Failed { message, data }) => {
+            body.push_str("{\"status\":\"error\",\"errorMessage\":");
+            body.push_str(&text(message));
+            if let Some(data) = data {
+                body.push_str(",\"errorData\":");
+                write_value(&mut body, data, format);
+            }
+            StatusCode::from_u16(FUNCTION_FAILED).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+    };
+    body.push_str(",\"logLines\":");
+    body.push_str(&text(log_lines));
+    body.push('}');
+    (status, body)
+}
+
+/// A function's value, which is JSON text in Convex's encoding.
+fn write_value(body: &mut String, value: &str, format: Format) {
+    match format {
+        Format::Encoded => body.push_str(value),
+        Format::Plain => export::plain(value, body),
+    }
+}
+
+fn text<T: Serialize + ?Sized>(value: &T) -> String {
+    serde_json::to_string(value).expect("strings are JSON")
+}

@@ -1,0 +1,53 @@
+//! Why a session ends, and what its client is told.
+
+use axum::extract::ws::close_code;
+
+use super::outbox::Outbox;
+use crate::budget::Refused;
+use crate::sync::protocol;
+
+/// Why a session ends.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client has gone, or does not read.
+    Gone,
+    /// The client violates the protocol.
+    Fatal(String),
+    /// The client's token is invalid or has expired.
+    Unauthenticated { error: String, base_version: u32, update_attempted: bool },
+    /// The host is stopping.
+    Stopping,
+    /// The client was silent for too long.
+    Silent(&'static str),
+    /// The client's messages exceed the budget.
+    Refused(Refused),
+}
+
+impl End {
+    /// Queues the last messages to the client.
+    pub(super) fn tell(self, outbox: &Outbox) {
+        let (code, reason) = match self {
+            End::Gone => return,
+            End::Stopping => (close_code::AWAY, "the host is stopping".to_owned()),
+            End::Silent(reason) => (close_code::POLICY, reason.to_owned()),
+            End::Refused(refused) => {
+                let code = match refused {
+                    Refused::TooLarge | Refused::TooManyNodes | Refused::TooDeep => {
+                        close_code::SIZE
+                    }
+                    Refused::Busy | Refused::TooSlow | Refused::Broken => close_code::AGAIN,
+                };
+                (code, refused.message())
+            }
+            End::Fatal(error) => {
+                outbox.send(protocol::fatal_error(&error), None);
+                (close_code::POLICY, error)
+            }
+            End::Unauthenticated { error, base_version, update_attempted } => {
+                outbox.send(protocol::auth_error(&error, base_version, update_attempted), None);
+                (close_code::POLICY, error)
+            }
+        };
+        outbox.close(code, &reason);
+    }
+}

@@ -1,0 +1,349 @@
+//! One client's session on one WebSocket.
+//!
+//! One task owns the state and waits for the next event: a message, the end of a mutation or
+//! action, results for a step, a watch that fired. Another task writes, so that a slow reader holds
+//! up its own session alone.
+//!
+//! Buffers are bounded by permits. A request holds one of a few until its response is written;
+//! without a free one nothing is read. A step holds the only one for steps until it is written: a
+//! slow client gets fewer steps, each to the newest time. Their bytes are counted with all other
+//! responses until they are written.
+
+mod arguments;
+mod calls;
+mod end;
+mod outbox;
+mod steps;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_runtime::RequestContext;
+use axum::extract::ws::{Message, WebSocket};
+use convex_sync_types::{AuthenticationToken, ClientMessage, QuerySetModification};
+use functions_calls::{Answered, Caller, Identity, Lane};
+use futures::StreamExt;
+use futures::future::{BoxFuture, OptionFuture};
+use futures::stream::{FuturesUnordered, SplitStream};
+use serde_json::Value as Json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use self::arguments::SubscribedArguments;
+use self::calls::{Ended, Requested};
+use self::end::End;
+use self::outbox::Outbox;
+use self::steps::Steps;
+use super::mutations::Connection;
+use super::protocol::{self, Answer, Failure};
+use super::query_set::Query;
+use crate::Server;
+use crate::calls::one_object;
+use crate::inflow::Inflow;
+use crate::pool::Holder;
+
+pub(crate) use self::calls::MutationOutcome;
+
+/// How long the socket is drained at the end, so that the last messages arrive.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The most mutations and actions of one client in flight, those with unwritten responses included.
+const MAX_UNDER_WAY: usize = 64;
+
+/// The longest that a timer waits for a token to expire. Clients reconnect anyway.
+const MAX_SESSION: Duration = Duration::from_secs(24 * 60 * 60);
+
+const NO_ADMIN: &str = "this host has no admin keys: it knows users only";
+
+struct Session {
+    server: Server,
+    /// The context of the upgrade request. Each call has its address and User-Agent, and a request
+    /// id of its own.
+    request: RequestContext,
+    identity: Option<Arc<Identity>>,
+    /// The client's lane: its work takes turns with that of others.
+    lane: Lane,
+    expires: Option<Instant>,
+    client: Option<Connection<MutationOutcome>>,
+    /// How far the client's clock is ahead of this host's.
+    clock_skew_ms: Option<i64>,
+    arguments: SubscribedArguments,
+    inflow: Arc<Inflow>,
+    last_heard: Instant,
+    steps: Steps,
+    under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
+    outbox: Outbox,
+    request_permits: Arc<Semaphore>,
+    next_request: Option<OwnedSemaphorePermit>,
+}
+
+/// Serves one client until either side ends.
+pub(super) async fn serve(
+    socket: WebSocket,
+    server: Server,
+    request: RequestContext,
+    holder: Holder,
+    inflow: Arc<Inflow>,
+) {
+    metrics::gauge!("functions_sync_sessions").increment(1.0);
+    let (sink, mut stream) = socket.split();
+    let unread = Arc::clone(server.budget().answers());
+    let (outbox, mut writer) = Outbox::open(sink, unread, holder.clone());
+    let mut session = Session::new(server, request, outbox, &holder, inflow);
+    let end = session.run(&mut stream, &mut writer).await;
+    end.tell(&session.outbox);
+    drop(session);
+    // Writes the rest. The client's messages are drained, since unread data would reset the
+    // connection and lose what was written.
+    let drain = async { while let Some(Ok(_)) = stream.next().await {} };
+    if !writer.is_finished() {
+        drop(tokio::time::timeout(CLOSE_TIMEOUT, futures::future::join(&mut writer, drain)).await);
+        writer.abort();
+    }
+    metrics::gauge!("functions_sync_sessions").decrement(1.0);
+}
+
+impl Session {
+    fn new(
+        server: Server,
+        request: RequestContext,
+        outbox: Outbox,
+        holder: &Holder,
+        inflow: Arc<Inflow>,
+    ) -> Session {
+        let arguments = SubscribedArguments::new(server.budget().followed(), holder);
+        Session {
+            server,
+            request,
+            identity: None,
+            lane: Lane::connection(),
+            expires: None,
+            client: None,
+            clock_skew_ms: None,
+            arguments,
+            inflow,
+            last_heard: Instant::now(),
+            steps: Steps::new(),
+            under_way: FuturesUnordered::new(),
+            outbox,
+            request_permits: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
+            next_request: None,
+        }
+    }
+
+    async fn run(
+        &mut self,
+        stream: &mut SplitStream<WebSocket>,
+        writer: &mut JoinHandle<()>,
+    ) -> End {
+        let began = Instant::now();
+        let mut stopping = self.server.stopping();
+        let outdated = Arc::clone(&self.steps.outdated);
+        loop {
+            self.begin_step();
+            let (expires, retry_at) = (self.expires, self.steps.retry_at);
+            let silent_until = match self.client {
+                Some(_) => self.last_heard + self.server.limits().serve.idle_timeout,
+                None => began + self.server.limits().first_message_timeout,
+            };
+            let preparing = OptionFuture::from(self.steps.preparing.as_mut());
+            tokio::select! {
+                permit = Arc::clone(&self.request_permits).acquire_owned(), if self.next_request.is_none() => {
+                    self.next_request = permit.ok();
+                    // While nothing was read, no message could be seen.
+                    self.last_heard = Instant::now();
+                }
+                permit = Arc::clone(&self.steps.permits).acquire_owned(), if self.steps.next.is_none() => {
+                    self.steps.next = permit.ok();
+                }
+                message = stream.next(), if self.next_request.is_some() => {
+                    if let Err(end) = self.hear(message).await {
+                        return end;
+                    }
+                }
+                () = sleep_until(silent_until), if self.next_request.is_some() => {
+                    return End::Silent(if self.client.is_some() {
+                        "no sign of life, not even an answer to a ping"
+                    } else {
+                        "no Connect"
+                    });
+                }
+                Some(ended) = self.under_way.next() => self.respond(ended),
+                Some(prepared) = preparing => {
+                    self.steps.preparing = None;
+                    let now_ms = self.server.clock().now_ms();
+                    let told = self.steps.end(prepared, self.clock_skew_ms, now_ms);
+                    if let Some((text, permit)) = told {
+                        self.outbox.send(text, permit);
+                    }
+                }
+                () = outdated.notified() => self.steps.request(),
+                Some(()) = OptionFuture::from(retry_at.map(sleep_until)) => {
+                    self.steps.retry_at = None;
+                    self.steps.request();
+                }
+                Some(()) = OptionFuture::from(expires.map(sleep_until)) => {
+                    let error = "the token has expired".to_owned();
+                    let base_version = self.steps.queries.identity().saturating_sub(1);
+                    return End::Unauthenticated { error, base_version, update_attempted: false };
+                }
+                () = async { drop(stopping.wait_for(|stopping| *stopping).await) } => {
+                    return End::Stopping;
+                }
+                _ = &mut *writer => return End::Gone,
+            }
+        }
+    }
+
+    /// Prepares a step if one is due.
+    fn begin_step(&mut self) {
+        let (server, request) = (&self.server, &self.request);
+        let (identity, lane) = (&self.identity, self.lane);
+        self.steps.begin(server, || caller(server, request, identity, lane));
+    }
+
+    /// Takes a message of the client.
+    async fn hear(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), End> {
+        self.last_heard = Instant::now();
+        let text = match message {
+            Some(Ok(Message::Text(text))) => text,
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => return Ok(()),
+            Some(Ok(Message::Binary(_))) => {
+                return Err(End::Fatal("messages must be text".to_owned()));
+            }
+            Some(Ok(Message::Close(_))) | None => return Err(End::Gone),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a client is gone");
+                return Err(End::Gone);
+            }
+        };
+        let share = self.server.budget().perform(text.as_bytes()).await.map_err(End::Refused)?;
+        self.inflow.settle();
+        let message = protocol::parse(&text).map_err(End::Fatal)?;
+        drop(text);
+        let is_connected = self.client.is_some();
+        match message {
+            ClientMessage::Connect { session_id, client_ts, .. } if !is_connected => {
+                self.client = Some(self.server.mutations().connect(session_id.as_u128()));
+                let now_ms = self.server.clock().now_ms();
+                self.clock_skew_ms = client_ts
+                    .and_then(|ts| i64::try_from(ts).ok())
+                    .map(|ts| ts.saturating_sub(now_ms));
+                Ok(())
+            }
+            ClientMessage::Connect { .. } => Err(End::Fatal("Connect was sent before".to_owned())),
+            _ if !is_connected => Err(End::Fatal("the first message must be Connect".to_owned())),
+            ClientMessage::ModifyQuerySet { base_version, new_version, modifications } => {
+                self.modify(base_version, new_version, modifications).map_err(End::Fatal)
+            }
+            ClientMessage::Authenticate { base_version, token } => {
+                self.authenticate(base_version, token)
+            }
+            ClientMessage::Mutation { request_id, udf_path, args, component_path } => {
+                let (path, component) = (String::from(udf_path), component_path);
+                self.mutate(Requested { request_id, path, component, args: args.get(), share })
+            }
+            ClientMessage::Action { request_id, udf_path, args, component_path } => {
+                let (path, component) = (String::from(udf_path), component_path);
+                self.act(Requested { request_id, path, component, args: args.get(), share })
+            }
+            // Telemetry of clients.
+            ClientMessage::Event(_) => Ok(()),
+        }
+    }
+
+    /// Subscribes to queries, and ends subscriptions.
+    fn modify(
+        &mut self,
+        base: u32,
+        new: u32,
+        modifications: Vec<QuerySetModification>,
+    ) -> Result<(), String> {
+        self.steps.queries.advance(base, new)?;
+        for modification in modifications {
+            match modification {
+                QuerySetModification::Add(added) => {
+                    let query = Query {
+                        path: String::from(added.udf_path),
+                        component: added.component_path,
+                        args: read_args(added.args.get())?,
+                        journal: added.journal.flatten(),
+                    };
+                    let query_id = added.query_id.get_id();
+                    self.steps.queries.add(query_id, query)?;
+                    self.arguments.add(query_id, added.args.get())?;
+                }
+                QuerySetModification::Remove { query_id } => {
+                    self.steps.queries.remove(query_id.get_id())?;
+                    self.arguments.remove(query_id.get_id());
+                }
+            }
+        }
+        self.arguments.hold();
+        self.steps.request();
+        Ok(())
+    }
+
+    fn authenticate(&mut self, base_version: u32, token: AuthenticationToken) -> Result<(), End> {
+        let refuse =
+            |error: String| End::Unauthenticated { error, base_version, update_attempted: true };
+        let (identity, expires) = match token {
+            AuthenticationToken::None => (None, None),
+            AuthenticationToken::Admin(..) => return Err(refuse(NO_ADMIN.to_owned())),
+            AuthenticationToken::User(token) => {
+                let verified = self
+                    .server
+                    .auth()
+                    .verify(&token)
+                    .map_err(|refused| refuse(refused.to_string()))?;
+                let left_ms = verified.expires_ms.saturating_sub(self.server.clock().now_ms());
+                // A day at a time is within the range of timers.
+                let left =
+                    Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)).min(MAX_SESSION);
+                (Some(Arc::new(Identity::new(verified.claims, token))), Some(Instant::now() + left))
+            }
+        };
+        let claims = |identity: &Option<Arc<Identity>>| {
+            identity.as_ref().map(|identity| identity.claims().clone())
+        };
+        let is_somebody_else = claims(&identity) != claims(&self.identity);
+        self.steps.queries.identify(base_version, is_somebody_else).map_err(End::Fatal)?;
+        (self.identity, self.expires) = (identity, expires);
+        self.steps.request();
+        Ok(())
+    }
+
+    /// The caller of one call: this client, with a new request id.
+    fn caller(&self) -> Caller {
+        caller(&self.server, &self.request, &self.identity, self.lane)
+    }
+}
+
+fn caller(
+    server: &Server,
+    request: &RequestContext,
+    identity: &Option<Arc<Identity>>,
+    lane: Lane,
+) -> Caller {
+    let request = server.request_like(request);
+    Caller::anonymous(request).with_identity(identity.clone()).with_lane(lane)
+}
+
+/// Arguments are an array of one object.
+fn read_args(text: &str) -> Result<Json, String> {
+    one_object(serde_json::from_str(text).map_err(|error| format!("args is not JSON: {error}"))?)
+}
+
+fn answer_of(answered: &Answered) -> Answer<'_> {
+    let Answered { result, log_lines } = answered;
+    let result = match result {
+        Ok(value) => Ok(&**value),
+        Err(failed) => Err(Failure { message: &failed.message, data: failed.data.as_deref() }),
+    };
+    Answer { result, log_lines }
+}
+
+fn error_answer(message: &str) -> Answer<'_> {
+    Answer { result: Err(Failure { message, data: None }), log_lines: &[] }
+}

@@ -1,0 +1,206 @@
+//! The steps of a session: the client's results at one time, and then all at a later one.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use functions_calls::{Answered, CachedQuery, CallError, Caller};
+use functions_store::Snapshot;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::{answer_of, error_answer};
+use crate::Server;
+use crate::calls::of_app;
+use crate::sync::protocol::{self, Modification};
+use crate::sync::query_set::{Asked, Change, Found, Has, Planned, Query, QuerySet, Ready, Step};
+
+/// The most queries of one client that are computed at once.
+const MAX_COMPUTED_AT_ONCE: usize = 16;
+
+/// The least and the greatest backoff before queries without a result are retried. It doubles in
+/// between.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// The message when the logs of a result could not be made durable.
+const NOT_DURABLE: &str = "The audit log could not be made durable, so the result is withheld. \
+                           The query is retried.";
+
+type Live = Arc<CachedQuery>;
+type FoundLive = Found<Live, Arc<Answered>>;
+
+/// A step that is being prepared, which becomes its time and its results.
+pub(super) type Preparing = Pin<Box<dyn Future<Output = Prepared> + Send>>;
+
+/// A step with its results.
+pub(super) struct Prepared {
+    step: Step<Live>,
+    ts: u64,
+    found: Vec<FoundLive>,
+}
+
+/// The queries of a session and the state of its steps. One step is prepared at a time.
+pub(super) struct Steps {
+    pub(super) queries: QuerySet<Live>,
+    /// Notified when a result of the client is out of date.
+    pub(super) outdated: Arc<Notify>,
+    /// There is a reason for a step.
+    is_due: bool,
+    /// Failed steps in a row.
+    retries: u32,
+    pub(super) retry_at: Option<Instant>,
+    pub(super) preparing: Option<Preparing>,
+    /// One permit, which a step holds until it is written.
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) next: Option<OwnedSemaphorePermit>,
+}
+
+impl Steps {
+    pub(super) fn new() -> Steps {
+        Steps {
+            queries: QuerySet::new(),
+            outdated: Arc::new(Notify::new()),
+            is_due: false,
+            retries: 0,
+            retry_at: None,
+            preparing: None,
+            permits: Arc::new(Semaphore::new(1)),
+            next: None,
+        }
+    }
+
+    /// Requests a step.
+    pub(super) fn request(&mut self) {
+        self.is_due = true;
+    }
+
+    /// Requests a step, since a mutation with this commit time was answered.
+    pub(super) fn owe(&mut self, ts: u64) {
+        self.queries.owe(ts);
+        self.request();
+    }
+
+    /// Begins to prepare a step, if one was requested and the previous one is written. Each query
+    /// that is computed gets a caller of its own.
+    pub(super) fn begin(&mut self, server: &Server, caller: impl Fn() -> Caller) {
+        if !self.is_due || self.preparing.is_some() || self.next.is_none() {
+            return;
+        }
+        self.is_due = false;
+        let step = self.queries.begin();
+        let at = server.functions().latest();
+        let finding = |planned: &Planned<Live>| finding(server, planned, &at, &caller);
+        let finding: Vec<_> = step.queries.iter().map(finding).collect();
+        let ts = at.ts();
+        self.preparing = Some(Box::pin(async move {
+            let found = futures::stream::iter(finding).buffered(MAX_COMPUTED_AT_ONCE);
+            let found = found.collect().await;
+            Prepared { step, ts, found }
+        }));
+    }
+
+    /// Ends a step. Returns the message for the client and the step's permit, if there is something
+    /// to tell.
+    pub(super) fn end(
+        &mut self,
+        Prepared { step, ts, found }: Prepared,
+        clock_skew_ms: Option<i64>,
+        now_ms: i64,
+    ) -> Option<(String, Option<OwnedSemaphorePermit>)> {
+        for found in &found {
+            match found {
+                Found::Same(result) | Found::Handed(result, _) => {
+                    result.watch().on_invalid(&self.outdated);
+                }
+                Found::Holds | Found::Error(_) => {}
+            }
+        }
+        if found.iter().any(|found| matches!(found, Found::Error(_))) {
+            let backoff = FIRST_RETRY.saturating_mul(1 << self.retries.min(10)).min(LAST_RETRY);
+            self.retries = self.retries.saturating_add(1);
+            self.retry_at = Some(Instant::now() + backoff);
+        } else {
+            (self.retries, self.retry_at) = (0, None);
+        }
+        let journals = journals(&step, &found);
+        let Ready { start, end, changes } = self.queries.finish(step, ts, found)?;
+        let modifications = changes.iter().map(|change| match change {
+            Change::Handed { query_id, answer } => {
+                let journal = journals
+                    .iter()
+                    .find(|(id, _)| id == query_id)
+                    .and_then(|(_, journal)| journal.as_deref());
+                Modification::Answered { query_id: *query_id, answer: answer_of(answer), journal }
+            }
+            Change::Error { query_id, message } => Modification::Answered {
+                query_id: *query_id,
+                answer: error_answer(message),
+                journal: None,
+            },
+            Change::Removed { query_id } => Modification::Removed { query_id: *query_id },
+        });
+        let server_ts = u64::try_from(now_ms).unwrap_or(0).saturating_mul(1_000_000);
+        let text = protocol::transition(start, end, modifications, clock_skew_ms, server_ts);
+        metrics::counter!("functions_sync_transitions_total").increment(1);
+        Some((text, self.next.take()))
+    }
+}
+
+/// Computes a query at this time, unless the client's result still holds.
+fn finding(
+    server: &Server,
+    planned: &Planned<Live>,
+    at: &Snapshot,
+    caller: impl Fn() -> Caller,
+) -> BoxFuture<'static, FoundLive> {
+    let before = match &planned.has {
+        Some(Has::Result(result)) => Some(Arc::clone(result)),
+        Some(Has::Error(_)) | None => None,
+    };
+    // Watches know of a commit before any snapshot of it, or of a later commit, exists.
+    let holds = |result: &Live| result.watch().invalid_since().is_none_or(|since| at.ts() < since);
+    if before.as_ref().is_some_and(holds) {
+        return std::future::ready(Found::Holds).boxed();
+    }
+    find(server.clone(), at.clone(), Arc::clone(&planned.asked), before, caller()).boxed()
+}
+
+/// The new result of a query at this time. A result that the client does not have is released: from
+/// here on its audit log says that this client got it.
+async fn find(
+    server: Server,
+    at: Snapshot,
+    asked: Arc<Asked>,
+    before: Option<Live>,
+    caller: Caller,
+) -> FoundLive {
+    let found = async {
+        let Query { path, component, args, journal } = &asked.query;
+        let functions = server.functions();
+        let key = functions.query_key(&of_app(path.clone(), component.clone())?, args, &caller)?;
+        let journal = before.as_ref().map_or(journal.as_deref(), |result| result.journal());
+        let result = functions.sealed_at(&at, &key, journal).await;
+        if before.is_some_and(|before| before.same_result(&result)) {
+            return Ok(Found::Same(result));
+        }
+        let answered = result.release(&caller).await?;
+        metrics::counter!("functions_sync_results_total").increment(1);
+        Ok(Found::Handed(result, answered))
+    };
+    found.await.unwrap_or_else(|error: CallError| {
+        let is_durable = !matches!(error, CallError::NotDurable(_));
+        Found::Error(if is_durable { error.to_string() } else { NOT_DURABLE.to_owned() })
+    })
+}
+
+/// The journal of each released result: where its pages ended.
+fn journals(step: &Step<Live>, found: &[FoundLive]) -> Vec<(u32, Option<String>)> {
+    let handed = step.queries.iter().zip(found).filter_map(|(query, found)| match found {
+        Found::Handed(result, _) => Some((query.query_id, result.journal().map(str::to_owned))),
+        Found::Same(_) | Found::Holds | Found::Error(_) => None,
+    });
+    handed.collect()
+}
