@@ -9,6 +9,7 @@ mod chance;
 mod component_path;
 pub mod encoding;
 mod json;
+mod shown;
 mod size;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,8 @@ use std::{cmp::Ordering, collections::BTreeMap};
 pub use chance::{Chance, ChanceSeed};
 pub use component_path::ComponentPath;
 pub use json::{Patch, ValueError, is_undefined as is_undefined_json, patch_from_json};
-pub use validator::{Validator, ValidatorError, shown as shown_value};
+pub use shown::shown as shown_value;
+pub use validator::{Validator, ValidatorError};
 
 /// Longest name of a field, in bytes.
 pub const MAX_FIELD_NAME_BYTES: usize = 1024;

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde_json::Value as Json;
 
+use super::shown::shown;
 use super::{Object, Value};
 
 /// Which values a function's arguments and results, or a table's documents, may have.
@@ -49,7 +50,7 @@ pub struct Field {
     pub optional: bool,
 }
 
-/// JSON that is no validator.
+/// The JSON is not a validator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidatorError(String);
 
@@ -351,66 +352,4 @@ impl fmt::Display for Mismatch {
         let label = if *is_object { "Object" } else { "Value" };
         write!(f, "\n{label}: {value}\nValidator: {validator}")
     }
-}
-
-/// A value as a person would write it in JavaScript, cut off after a few hundred bytes.
-pub fn shown(value: &Value) -> String {
-    const MAX_BYTES: usize = 400;
-    let mut text = String::new();
-    show(value, &mut text, MAX_BYTES);
-    if text.len() > MAX_BYTES {
-        text.truncate(text.floor_char_boundary(MAX_BYTES));
-        text.push('…');
-    }
-    text
-}
-
-fn show(value: &Value, out: &mut String, max_bytes: usize) {
-    use std::fmt::Write as _;
-    if out.len() > max_bytes {
-        return;
-    }
-    // Writing to a string does not fail.
-    let _ = match value {
-        Value::Null => out.write_str("null"),
-        Value::Int64(number) => write!(out, "{number}n"),
-        Value::Float64(number) if number.is_nan() => out.write_str("NaN"),
-        Value::Float64(number) if number.is_infinite() => {
-            out.write_str(if *number > 0.0 { "Infinity" } else { "-Infinity" })
-        }
-        Value::Float64(number) => write!(out, "{number:?}"),
-        Value::Boolean(boolean) => write!(out, "{boolean}"),
-        Value::String(text) => {
-            let cut = &text[..text.floor_char_boundary(max_bytes)];
-            write!(out, "{}", Json::from(cut))
-        }
-        Value::Bytes(bytes) => write!(out, "ArrayBuffer({})", bytes.len()),
-        Value::Array(elements) => {
-            out.push('[');
-            for (index, element) in elements.iter().enumerate() {
-                if index > 0 {
-                    out.push_str(", ");
-                }
-                show(element, out, max_bytes);
-                if out.len() > max_bytes {
-                    return;
-                }
-            }
-            out.write_char(']')
-        }
-        Value::Object(fields) => {
-            out.push('{');
-            for (index, (name, value)) in fields.iter().enumerate() {
-                if index > 0 {
-                    out.push_str(", ");
-                }
-                let _ = write!(out, "{name}: ");
-                show(value, out, max_bytes);
-                if out.len() > max_bytes {
-                    return;
-                }
-            }
-            out.write_char('}')
-        }
-    };
 }

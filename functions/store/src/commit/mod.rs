@@ -4,86 +4,24 @@
 //! commits since its snapshot and against those before it in the group, writes them as one atomic
 //! batch, syncs it, publishes it, and hands the lead to the first caller that arrived meanwhile.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    fmt, mem,
-    sync::{Arc, Condvar, Mutex, atomic::Ordering},
-};
+mod error;
+mod queue;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::mem;
+use std::sync::{Arc, PoisonError, atomic::Ordering};
 
 use fjall::PersistMode;
 
-use super::{
-    Inner, Snapshot, SnapshotInner, Store, Timestamp,
-    catalog::{Catalog, Table},
-    error::StoreError,
-    id,
-    key::{self, Key},
-    lock,
-    reads::ReadSet,
-    watch::Written,
-};
+use super::catalog::{Catalog, Table};
+use super::error::StoreError;
+use super::key::{self, Key};
+use super::reads::ReadSet;
+use super::watch::Written;
+use super::{Snapshot, SnapshotInner, Store, Timestamp, id, lock};
 
-/// Most commits that share one sync.
-const MAX_GROUP_COMMITS: usize = 256;
-/// A group takes no further commit once its bytes exceed this.
-const MAX_GROUP_BYTES: usize = 16 << 20;
-
-/// Why a transaction was not committed.
-#[derive(Debug, Clone)]
-pub enum CommitError {
-    /// A commit since the snapshot wrote into what the transaction read. Nothing of it is stored;
-    /// run it again on a newer snapshot.
-    Conflict {
-        /// The table that was written.
-        table: String,
-        /// A document that was written, where the conflict is about one.
-        document: Option<String>,
-    },
-    /// The snapshot is so old that the commits since then are no longer known. Nothing of it is
-    /// stored; run it again on a newer snapshot.
-    Expired,
-    /// The store failed. The commit may or may not be there after a restart; until then the store
-    /// takes no more.
-    Failed(StoreError),
-}
-
-impl CommitError {
-    /// Whether running the transaction again on a newer snapshot may succeed.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Conflict { .. } | Self::Expired => true,
-            Self::Failed(_) => false,
-        }
-    }
-}
-
-impl fmt::Display for CommitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Conflict { table, document } => {
-                write!(
-                    f,
-                    "Documents read from or written to the \"{table}\" table changed while this mutation was being run"
-                )?;
-                match document {
-                    Some(id) => write!(f, " (a document that changed has ID \"{id}\")"),
-                    None => Ok(()),
-                }
-            }
-            Self::Expired => f.write_str("This mutation read data too long ago to be committed"),
-            Self::Failed(_) => f.write_str("the commit may or may not have been stored"),
-        }
-    }
-}
-
-impl std::error::Error for CommitError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Conflict { .. } | Self::Expired => None,
-            Self::Failed(error) => Some(error),
-        }
-    }
-}
+pub use self::error::CommitError;
+pub(super) use self::queue::Queue;
 
 /// A transaction that is ready to be committed.
 #[derive(Debug)]
@@ -122,51 +60,6 @@ impl Request {
     }
 }
 
-/// Waiting requests, and whether a leader is at work.
-#[derive(Default)]
-pub(super) struct Queue {
-    waiting: Vec<(Request, Arc<Slot>)>,
-    is_led: bool,
-}
-
-/// Where a waiting caller receives the outcome.
-#[derive(Default)]
-struct Slot {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-enum State {
-    #[default]
-    Waiting,
-    /// The waiting caller becomes the leader.
-    Lead,
-    Done(Result<Timestamp, CommitError>),
-}
-
-impl Slot {
-    fn set(&self, state: State) {
-        *lock(&self.state) = state;
-        self.changed.notify_one();
-    }
-
-    /// The outcome, or `None` if the caller must lead to get one.
-    fn wait(&self) -> Option<Result<Timestamp, CommitError>> {
-        let mut state = lock(&self.state);
-        loop {
-            match mem::take(&mut *state) {
-                State::Waiting => {
-                    state =
-                        self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
-                }
-                State::Lead => return None,
-                State::Done(outcome) => return Some(outcome),
-            }
-        }
-    }
-}
-
 /// The state of the leader.
 pub(super) struct Committer {
     last: Timestamp,
@@ -195,65 +88,7 @@ impl Committer {
     }
 }
 
-/// Leads until dropped. On a panic, the callers of this group hear that their outcome is unknown,
-/// and the next caller leads.
-struct Lead<'a> {
-    inner: &'a Inner,
-    taken: Vec<Arc<Slot>>,
-}
-
-impl Drop for Lead<'_> {
-    fn drop(&mut self) {
-        for slot in self.taken.drain(..) {
-            slot.set(State::Done(Err(CommitError::Failed(StoreError::damaged(
-                "the commit was interrupted",
-            )))));
-        }
-        let mut queue = lock(&self.inner.queue);
-        match queue.waiting.first() {
-            Some((_, next)) => next.set(State::Lead),
-            None => queue.is_led = false,
-        }
-    }
-}
-
 impl Store {
-    /// Commits, and returns when the commit is durable and published.
-    pub(super) fn commit(&self, request: Request) -> Result<Timestamp, CommitError> {
-        let slot = Arc::new(Slot::default());
-        let must_wait = {
-            let mut queue = lock(&self.0.queue);
-            queue.waiting.push((request, Arc::clone(&slot)));
-            mem::replace(&mut queue.is_led, true)
-        };
-        if must_wait && let Some(outcome) = slot.wait() {
-            return outcome;
-        }
-        // Our own request is the first that waits: the leader before took all earlier ones.
-        let mut lead = Lead { inner: &self.0, taken: Vec::new() };
-        let group = {
-            let mut queue = lock(&self.0.queue);
-            let mut bytes = 0;
-            let size = queue.waiting.iter().take(MAX_GROUP_COMMITS).take_while(|(request, _)| {
-                let is_within = bytes <= MAX_GROUP_BYTES;
-                bytes += request.bytes();
-                is_within
-            });
-            let size = size.count();
-            queue.waiting.drain(..size).collect::<Vec<_>>()
-        };
-        let (requests, slots): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-        lead.taken = slots;
-        let outcomes = self.commit_group(requests);
-        for (slot, outcome) in lead.taken.drain(..).zip(outcomes) {
-            slot.set(State::Done(outcome));
-        }
-        drop(lead);
-        slot.wait().unwrap_or_else(|| {
-            Err(CommitError::Failed(StoreError::damaged("the commit was not in its own group")))
-        })
-    }
-
     /// Commits the requests of a group that conflict with nothing, in order.
     pub(super) fn commit_group(&self, group: Vec<Request>) -> Vec<Result<Timestamp, CommitError>> {
         let mut committer = lock(&self.0.committer);
@@ -334,7 +169,7 @@ impl Store {
         let mut recent = lock(&self.0.recent);
         let told: Vec<_> = written.into_iter().flat_map(|written| recent.push(written)).collect();
         let before = mem::replace(
-            &mut *self.0.latest.write().unwrap_or_else(std::sync::PoisonError::into_inner),
+            &mut *self.0.latest.write().unwrap_or_else(PoisonError::into_inner),
             snapshot,
         );
         drop(recent);

@@ -1,0 +1,62 @@
+//! Why a transaction was not committed.
+
+use std::fmt;
+
+use crate::error::StoreError;
+
+/// Why a transaction was not committed.
+#[derive(Debug, Clone)]
+pub enum CommitError {
+    /// A commit since the snapshot wrote into what the transaction read. Nothing of it is stored;
+    /// run it again on a newer snapshot.
+    Conflict {
+        /// The table that was written.
+        table: String,
+        /// A document that was written, where the conflict is about one.
+        document: Option<String>,
+    },
+    /// The snapshot is so old that the commits since then are no longer known. Nothing of it is
+    /// stored; run it again on a newer snapshot.
+    Expired,
+    /// The store failed. The commit may or may not be there after a restart; until then the store
+    /// takes no more.
+    Failed(StoreError),
+}
+
+impl CommitError {
+    /// Whether running the transaction again on a newer snapshot may succeed.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Conflict { .. } | Self::Expired => true,
+            Self::Failed(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for CommitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conflict { table, document } => {
+                write!(
+                    f,
+                    "Documents read from or written to the \"{table}\" table changed while this mutation was being run"
+                )?;
+                match document {
+                    Some(id) => write!(f, " (a document that changed has ID \"{id}\")"),
+                    None => Ok(()),
+                }
+            }
+            Self::Expired => f.write_str("This mutation read data too long ago to be committed"),
+            Self::Failed(_) => f.write_str("the commit may or may not have been stored"),
+        }
+    }
+}
+
+impl std::error::Error for CommitError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Conflict { .. } | Self::Expired => None,
+            Self::Failed(error) => Some(error),
+        }
+    }
+}

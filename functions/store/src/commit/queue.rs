@@ -1,0 +1,118 @@
+//! The callers that wait for a commit, and the one of them that leads.
+
+use std::mem;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use super::{CommitError, Request};
+use crate::error::StoreError;
+use crate::{Inner, Store, Timestamp, lock};
+
+/// Most commits that share one sync.
+const MAX_GROUP_COMMITS: usize = 256;
+
+/// A group takes no further commit once its bytes exceed this.
+const MAX_GROUP_BYTES: usize = 16 << 20;
+
+/// Waiting requests, and whether a leader is at work.
+#[derive(Default)]
+pub(crate) struct Queue {
+    waiting: Vec<(Request, Arc<Slot>)>,
+    is_led: bool,
+}
+
+/// Where a waiting caller receives its turn to lead, or the outcome.
+#[derive(Default)]
+struct Slot {
+    turn: Mutex<Turn>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+enum Turn {
+    #[default]
+    Waiting,
+    /// The waiting caller becomes the leader.
+    Lead,
+    Done(Result<Timestamp, CommitError>),
+}
+
+impl Slot {
+    fn set(&self, turn: Turn) {
+        *lock(&self.turn) = turn;
+        self.changed.notify_one();
+    }
+
+    /// The outcome, or `None` if the caller must lead to get one.
+    fn wait(&self) -> Option<Result<Timestamp, CommitError>> {
+        let mut turn = lock(&self.turn);
+        loop {
+            match mem::take(&mut *turn) {
+                Turn::Waiting => {
+                    turn = self.changed.wait(turn).unwrap_or_else(PoisonError::into_inner);
+                }
+                Turn::Lead => return None,
+                Turn::Done(outcome) => return Some(outcome),
+            }
+        }
+    }
+}
+
+/// Leads until dropped. On a panic, the outcome of this group is unknown to its callers, and the
+/// next caller leads.
+struct Lead<'a> {
+    inner: &'a Inner,
+    taken: Vec<Arc<Slot>>,
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        for slot in self.taken.drain(..) {
+            slot.set(Turn::Done(Err(CommitError::Failed(StoreError::damaged(
+                "the commit was interrupted",
+            )))));
+        }
+        let mut queue = lock(&self.inner.queue);
+        match queue.waiting.first() {
+            Some((_, next)) => next.set(Turn::Lead),
+            None => queue.is_led = false,
+        }
+    }
+}
+
+impl Store {
+    /// Commits, and returns when the commit is durable and published.
+    pub(crate) fn commit(&self, request: Request) -> Result<Timestamp, CommitError> {
+        let slot = Arc::new(Slot::default());
+        let must_wait = {
+            let mut queue = lock(&self.0.queue);
+            queue.waiting.push((request, Arc::clone(&slot)));
+            mem::replace(&mut queue.is_led, true)
+        };
+        if must_wait && let Some(outcome) = slot.wait() {
+            return outcome;
+        }
+        // Our own request is the first that waits: the leader before took all earlier ones.
+        let mut lead = Lead { inner: &self.0, taken: Vec::new() };
+        let group = {
+            let mut queue = lock(&self.0.queue);
+            let mut bytes = 0;
+            let size = queue.waiting.iter().take(MAX_GROUP_COMMITS).take_while(|(request, _)| {
+                let is_within = bytes <= MAX_GROUP_BYTES;
+                bytes += request.bytes();
+                is_within
+            });
+            let size = size.count();
+            queue.waiting.drain(..size).collect::<Vec<_>>()
+        };
+        let (requests, slots): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        lead.taken = slots;
+        let outcomes = self.commit_group(requests);
+        for (slot, outcome) in lead.taken.drain(..).zip(outcomes) {
+            slot.set(Turn::Done(outcome));
+        }
+        drop(lead);
+        slot.wait().unwrap_or_else(|| {
+            Err(CommitError::Failed(StoreError::damaged("the commit was not in its own group")))
+        })
+    }
+}
