@@ -1,233 +1,21 @@
-//! The store behind the protocol: one bucket, a map under one lock.
+//! The operations of S3 on the store.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use s3s::checksum::ChecksumHasher;
-use s3s::crypto::{Checksum as _, Md5};
 use s3s::dto::*;
 use s3s::{
     Body, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, TrailingHeaders, s3_error,
 };
 
-use crate::policy::Policies;
+use super::{DAY_S, Entry, Store, StoredObject, length};
 use crate::requests::decode;
 
-/// An object as it lies in the bucket.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StoredObject {
-    /// The content.
-    pub bytes: Bytes,
-    /// The user's metadata, names without `x-amz-meta-`.
-    pub metadata: BTreeMap<String, String>,
-    /// The content type.
-    pub content_type: Option<String>,
-    /// The content encoding.
-    pub content_encoding: Option<String>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    object: StoredObject,
-    e_tag: ETag,
-    last_modified: Timestamp,
-    version_id: Option<String>,
-    /// How it is kept, and until when.
-    retention: Option<(RetentionMode, Timestamp)>,
-}
-
-/// How an object is kept from being removed before its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetentionMode {
-    /// Who has a special permission may remove it.
-    Governance,
-    /// Nobody may.
-    Compliance,
-}
-
-impl RetentionMode {
-    fn name(self) -> &'static str {
-        match self {
-            RetentionMode::Governance => ObjectLockMode::GOVERNANCE,
-            RetentionMode::Compliance => ObjectLockMode::COMPLIANCE,
-        }
-    }
-}
-
-impl Entry {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a store stamps objects with its own clock, not with its client's"
-    )]
-    fn new(object: StoredObject) -> Self {
-        let md5 = u128::from_be_bytes(Md5::checksum(&object.bytes));
-        Self {
-            object,
-            e_tag: ETag::Strong(format!("{md5:032x}")),
-            last_modified: Timestamp::from(SystemTime::now()),
-            version_id: None,
-            retention: None,
-        }
-    }
-
-    fn size(&self) -> i64 {
-        length(&self.object.bytes)
-    }
-}
-
-/// How long the default retention keeps an object, unless it is set: a day.
-const RETENTION_DAYS: u32 = 1;
-
-const DAY_S: u64 = 24 * 60 * 60;
-
-/// A handle on the bucket; clones share it.
-#[derive(Debug, Clone)]
-pub(crate) struct Store(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    bucket: &'static str,
-    policies: Arc<Policies>,
-    ignore_if_none_match: AtomicBool,
-    ignore_checksums: AtomicBool,
-    versioned: AtomicBool,
-    versions: AtomicU64,
-    clock_offset_s: AtomicI64,
-    retention: Mutex<Option<RetentionMode>>,
-    retention_days: AtomicU32,
-    lifecycle: Mutex<Option<LifecycleRules>>,
-    /// Hidden by a delete or a later version, by key and version.
-    hidden: Mutex<BTreeMap<(String, String), Entry>>,
-    entries: Mutex<BTreeMap<String, Entry>>,
-}
-
-impl Store {
-    pub(crate) fn new(bucket: &'static str, policies: Arc<Policies>) -> Self {
-        Self(Arc::new(Inner {
-            bucket,
-            policies,
-            ignore_if_none_match: AtomicBool::new(false),
-            ignore_checksums: AtomicBool::new(false),
-            versioned: AtomicBool::new(false),
-            versions: AtomicU64::new(0),
-            clock_offset_s: AtomicI64::new(0),
-            retention: Mutex::default(),
-            retention_days: AtomicU32::new(RETENTION_DAYS),
-            lifecycle: Mutex::default(),
-            hidden: Mutex::default(),
-            entries: Mutex::default(),
-        }))
-    }
-
-    pub(crate) fn ignore_checksums(&self, ignore: bool) {
-        self.0.ignore_checksums.store(ignore, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_versioning(&self, versioned: bool) {
-        self.0.versioned.store(versioned, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_object_lock(&self, mode: Option<RetentionMode>) {
-        *self.0.retention.lock().expect("no panic under this lock") = mode;
-    }
-
-    pub(crate) fn set_retention_days(&self, days: u32) {
-        self.0.retention_days.store(days, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_lifecycle(&self, document: Option<&str>) {
-        *self.0.lifecycle.lock().expect("no panic under this lock") = document.map(lifecycle);
-    }
-
-    fn retention(&self) -> Option<RetentionMode> {
-        *self.0.retention.lock().expect("no panic under this lock")
-    }
-
-    pub(crate) fn set_clock_offset(&self, seconds: i64) {
-        self.0.clock_offset_s.store(seconds, Ordering::Relaxed);
-    }
-
-    pub(crate) fn clock_offset_s(&self) -> i64 {
-        self.0.clock_offset_s.load(Ordering::Relaxed)
-    }
-
-    /// A time from now by its clock.
-    #[expect(clippy::disallowed_methods, reason = "a store has its own clock")]
-    fn in_seconds(&self, seconds: u64) -> Timestamp {
-        let offset_s = self.clock_offset_s();
-        let offset = Duration::from_secs(offset_s.unsigned_abs());
-        let now = SystemTime::now();
-        let now = if offset_s < 0 { now - offset } else { now + offset };
-        Timestamp::from(now + Duration::from_secs(seconds))
-    }
-
-    /// The time by its clock, for a header.
-    pub(crate) fn date(&self) -> http::HeaderValue {
-        let shown = self.in_seconds(0);
-        let mut text = Vec::new();
-        shown
-            .format(TimestampFormat::HttpDate, &mut text)
-            .expect("writing to memory does not fail");
-        http::HeaderValue::from_bytes(&text).expect("a date is a header")
-    }
-
-    /// Removes what a client may remove.
-    fn remove(&self, key: &str, version_id: Option<&str>) -> S3Result {
-        let mut entries = self.entries();
-        let mut hidden = self.0.hidden.lock().expect("no panic under this lock");
-        let Some(version_id) = version_id else {
-            if let Some(entry) = entries.remove(key)
-                && let Some(version_id) = &entry.version_id
-            {
-                hidden.insert((key.to_owned(), version_id.clone()), entry);
-            }
-            return Ok(());
-        };
-        let current =
-            entries.get(key).filter(|entry| entry.version_id.as_deref() == Some(version_id));
-        let place = (key.to_owned(), version_id.to_owned());
-        if current.or_else(|| hidden.get(&place)).is_some_and(|entry| entry.retention.is_some()) {
-            return Err(s3_error!(AccessDenied, "the version is protected by Object Lock"));
-        }
-        if current.is_some() {
-            entries.remove(key);
-        }
-        hidden.remove(&place);
-        Ok(())
-    }
-
-    pub(crate) fn ignore_if_none_match(&self, ignore: bool) {
-        self.0.ignore_if_none_match.store(ignore, Ordering::Relaxed);
-    }
-
-    pub(crate) fn objects(&self) -> BTreeMap<String, StoredObject> {
-        self.entries().iter().map(|(key, entry)| (key.clone(), entry.object.clone())).collect()
-    }
-
-    pub(crate) fn put(&self, key: &str, object: StoredObject) {
-        self.entries().insert(key.to_owned(), Entry::new(object));
-    }
-
-    pub(crate) fn delete(&self, key: &str) -> Option<StoredObject> {
-        self.entries().remove(key).map(|entry| entry.object)
-    }
-
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
-        self.0.entries.lock().expect("no panic under this lock")
-    }
-
-    fn check_bucket(&self, bucket: &str) -> S3Result {
-        if bucket == self.0.bucket { Ok(()) } else { Err(s3_error!(NoSuchBucket)) }
-    }
-}
-
-/// What the responses to GET and HEAD say of an object.
+/// The response to GET or HEAD, as far as it describes the object.
 macro_rules! described {
     ($output:ident, $entry:expr) => {
         $output {
@@ -530,58 +318,6 @@ impl S3 for Store {
     }
 }
 
-/// Reads a lifecycle configuration in the form that the `aws` command takes. It is shown, and
-/// nothing is done by it.
-///
-/// # Panics
-///
-/// When it is none, or says something that is not understood here.
-fn lifecycle(text: &str) -> LifecycleRules {
-    let document: serde_json::Value = serde_json::from_str(text).expect("a lifecycle is JSON");
-    let days = |value: &serde_json::Value| value.as_i64().and_then(|days| i32::try_from(days).ok());
-    let owned = |value: &serde_json::Value| value.as_str().map(ToOwned::to_owned);
-    let rule = |rule: &serde_json::Value| {
-        let known =
-            ["ID", "Status", "Filter", "Transitions", "Expiration", "NoncurrentVersionExpiration"];
-        let members = rule.as_object().expect("a rule is an object");
-        assert!(members.keys().all(|name| known.contains(&name.as_str())), "{rule}");
-        let transition = |transition: &serde_json::Value| Transition {
-            date: None,
-            days: days(&transition["Days"]),
-            storage_class: owned(&transition["StorageClass"]).map(TransitionStorageClass::from),
-        };
-        let of = |name: &str| Some(&rule[name]).filter(|value| !value.is_null());
-        LifecycleRule {
-            abort_incomplete_multipart_upload: None,
-            expiration: of("Expiration").map(|expiration| LifecycleExpiration {
-                days: days(&expiration["Days"]),
-                ..Default::default()
-            }),
-            filter: of("Filter").map(|filter| LifecycleRuleFilter {
-                prefix: owned(&filter["Prefix"]),
-                ..Default::default()
-            }),
-            id: owned(&rule["ID"]),
-            noncurrent_version_expiration: of("NoncurrentVersionExpiration").map(|expiration| {
-                NoncurrentVersionExpiration {
-                    newer_noncurrent_versions: None,
-                    noncurrent_days: days(&expiration["NoncurrentDays"]),
-                }
-            }),
-            noncurrent_version_transitions: None,
-            prefix: None,
-            status: ExpirationStatus::from(owned(&rule["Status"]).expect("a rule has a status")),
-            transitions: of("Transitions")
-                .map(|all| all.as_array().into_iter().flatten().map(transition).collect()),
-        }
-    };
-    document["Rules"].as_array().expect("a lifecycle has rules").iter().map(rule).collect()
-}
-
-fn length(bytes: &Bytes) -> i64 {
-    i64::try_from(bytes.len()).expect("no buffer is longer than isize::MAX")
-}
-
 fn matches(condition: &ETagCondition, existing: Option<&ETag>) -> bool {
     existing.is_some_and(|e_tag| match condition {
         ETagCondition::Any => true,
@@ -589,8 +325,8 @@ fn matches(condition: &ETagCondition, existing: Option<&ETag>) -> bool {
     })
 }
 
-/// Refuses what this store would have to keep or check and does not: to ignore it would let a test
-/// pass that a real store fails.
+/// Rejects what a real store would keep or check and this one does not: to ignore it would let a
+/// test pass that fails with a real store.
 fn refuse_unsupported(input: &PutObjectInput) -> S3Result {
     if input.object_lock_mode.is_some()
         || input.object_lock_retain_until_date.is_some()
