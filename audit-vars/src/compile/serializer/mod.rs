@@ -3,14 +3,20 @@
 //! It writes what `serde_json` does, except that a [`Var`](crate::Var) leaves a cut, keys may not
 //! begin with `$`, depth and size are bounded, and errors have a path.
 
-use std::ops::Range;
-use std::{fmt, mem};
+mod elements;
+mod fields;
+mod members;
+
+use std::fmt;
 
 use serde::ser::{self, Serialize, Serializer};
 
-use super::key::{KeySerializer, StringTaker};
-use super::names::{NamePlace, Names};
-use super::{BodyError, Compiler, json};
+use self::elements::Elements;
+use self::fields::{Fields, Form};
+use self::members::Members;
+use super::key::StringTaker;
+use super::names::Names;
+use super::{BodyError, Compiler};
 use crate::escape::{escape_into, string_between, string_into};
 use crate::var::VAR_TYPE;
 
@@ -18,9 +24,6 @@ use crate::var::VAR_TYPE;
 /// numbers as text (its feature `arbitrary_precision`).
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
 const NUMBER: &str = "$serde_json::private::Number";
-
-/// The error of a struct of such a name with other content.
-const NOT_ONE_FIELD: &str = "expected one field of JSON text";
 
 impl Compiler<'_> {
     #[inline]
@@ -275,262 +278,10 @@ impl<'c, 'v> Serializer for &'c mut Compiler<'v> {
     }
 }
 
-/// An array being written.
-pub(super) struct Elements<'c, 'v> {
-    compiler: &'c mut Compiler<'v>,
-    count: u64,
-    variant: Option<&'static str>,
-}
-
-impl Elements<'_, '_> {
-    #[inline]
-    fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), BodyError> {
-        if self.count > 0 {
-            self.compiler.text.push(b',');
-        }
-        let written =
-            value.serialize(&mut *self.compiler).and_then(|()| self.compiler.check_size(0));
-        if let Err(error) = written {
-            return Err(self
-                .compiler
-                .failed(below_variant(error.below_index(self.count), self.variant)));
-        }
-        self.count += 1;
-        Ok(())
-    }
-
-    #[inline]
-    fn finish(self) -> Result<(), BodyError> {
-        self.compiler.text.push(b']');
-        self.compiler.ascend();
-        if self.variant.is_some() {
-            self.compiler.leave_variant();
-        }
-        Ok(())
-    }
-}
-
 #[cold]
 fn below_variant(error: BodyError, variant: Option<&'static str>) -> BodyError {
     match variant {
         Some(variant) => error.below_name(variant),
         None => error,
     }
-}
-
-/// The traits of serde for things written element by element.
-macro_rules! elements {
-    ($($part:ident::$method:ident;)*) => {
-        $(impl ser::$part for Elements<'_, '_> {
-            type Ok = ();
-            type Error = BodyError;
-
-            #[inline]
-            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), BodyError> {
-                self.element(value)
-            }
-
-            #[inline]
-            fn end(self) -> Result<(), BodyError> {
-                self.finish()
-            }
-        })*
-    };
-}
-
-elements! {
-    SerializeSeq::serialize_element;
-    SerializeTuple::serialize_element;
-    SerializeTupleStruct::serialize_field;
-    SerializeTupleVariant::serialize_field;
-}
-
-/// An object being written from a map.
-pub(super) struct Members<'c, 'v> {
-    compiler: &'c mut Compiler<'v>,
-    first: bool,
-    /// The range of the key that waits for its value, without quotes.
-    key: Option<Range<usize>>,
-    names: Names,
-}
-
-impl Members<'_, '_> {
-    /// Returns its range, without quotes.
-    #[inline(always)]
-    fn write_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<Range<usize>, BodyError> {
-        let is_first = mem::take(&mut self.first);
-        let before = if is_first { "\"" } else { ",\"" };
-        let start = self.compiler.text.len() + before.len();
-        let written = key.serialize(KeySerializer { compiler: &mut *self.compiler, is_first });
-        written.map_err(|error| self.compiler.failed(error))?;
-        let key = start..self.compiler.text.len() - "\":".len();
-        self.names.add(&self.compiler.text, key.clone());
-        Ok(key)
-    }
-
-    #[inline(always)]
-    fn write_value<T: Serialize + ?Sized>(
-        &mut self,
-        key: Range<usize>,
-        value: &T,
-    ) -> Result<(), BodyError> {
-        let written =
-            value.serialize(&mut *self.compiler).and_then(|()| self.compiler.check_size(0));
-        written.map_err(|error| {
-            let error = error.below_key(String::from_utf8_lossy(&self.compiler.text[key]));
-            self.compiler.failed(error)
-        })
-    }
-}
-
-impl ser::SerializeMap for Members<'_, '_> {
-    type Ok = ();
-    type Error = BodyError;
-
-    #[inline]
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), BodyError> {
-        if self.key.is_some() {
-            return Err(ser::Error::custom("a map wrote two keys without a value between them"));
-        }
-        self.key = Some(self.write_key(key)?);
-        Ok(())
-    }
-
-    #[inline]
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), BodyError> {
-        let Some(key) = self.key.take() else {
-            return Err(ser::Error::custom("a map wrote a value without its key"));
-        };
-        self.write_value(key, value)
-    }
-
-    /// Key and value at once: the key need not wait.
-    #[inline]
-    fn serialize_entry<K: Serialize + ?Sized, V: Serialize + ?Sized>(
-        &mut self,
-        key: &K,
-        value: &V,
-    ) -> Result<(), BodyError> {
-        if self.key.is_some() {
-            return Err(ser::Error::custom("a map wrote two keys without a value between them"));
-        }
-        let key = self.write_key(key)?;
-        self.write_value(key, value)
-    }
-
-    #[inline]
-    fn end(self) -> Result<(), BodyError> {
-        if self.key.is_some() {
-            return Err(ser::Error::custom("a map ended after a key without its value"));
-        }
-        let text = &self.compiler.text;
-        if let Some(twice) = self.names.duplicate(text, text.len()) {
-            return Err(self.compiler.failed(BodyError::duplicate_key(twice)));
-        }
-        self.compiler.text.push(b'}');
-        self.compiler.ascend();
-        Ok(())
-    }
-}
-
-/// An object being written from a struct.
-pub(super) struct Fields<'c, 'v> {
-    compiler: &'c mut Compiler<'v>,
-    form: Form,
-}
-
-enum Form {
-    Object {
-        first: bool,
-        variant: Option<&'static str>,
-        names: Names,
-    },
-    /// The one field holds JSON text.
-    Json {
-        written: bool,
-    },
-}
-
-impl Fields<'_, '_> {
-    #[inline]
-    fn field<T: Serialize + ?Sized>(
-        &mut self,
-        key: &'static str,
-        place: NamePlace,
-        value: &T,
-    ) -> Result<(), BodyError> {
-        match &mut self.form {
-            Form::Object { first, variant, names } => {
-                names.add_place(place);
-                let (is_first, variant) = (mem::take(first), *variant);
-                let written = self.compiler.key(key, is_first);
-                written.map_err(|error| self.compiler.failed(below_variant(error, variant)))?;
-                let written = value.serialize(&mut *self.compiler);
-                let written = written.and_then(|()| self.compiler.check_size(0));
-                written.map_err(|error| {
-                    self.compiler.failed(below_variant(error.below_name(key), variant))
-                })
-            }
-            Form::Json { written: true } => {
-                Err(self.compiler.failed(ser::Error::custom(NOT_ONE_FIELD)))
-            }
-            Form::Json { written } => {
-                *written = true;
-                let compiler = &mut *self.compiler;
-                let taker =
-                    StringTaker(|text: &str| json::compile(compiler, text, json::Sentinels::Data));
-                value.serialize(taker).map_err(|error| self.compiler.failed(error))
-            }
-        }
-    }
-
-    #[inline]
-    fn finish(self) -> Result<(), BodyError> {
-        match self.form {
-            Form::Object { first: _, variant, names } => {
-                let text = &self.compiler.text;
-                if let Some(twice) = names.duplicate(text, text.len()) {
-                    let error = below_variant(BodyError::duplicate_key(twice), variant);
-                    return Err(self.compiler.failed(error));
-                }
-                self.compiler.text.push(b'}');
-                self.compiler.ascend();
-                if variant.is_some() {
-                    self.compiler.leave_variant();
-                }
-                Ok(())
-            }
-            Form::Json { written: true } => Ok(()),
-            Form::Json { written: false } => Err(ser::Error::custom(NOT_ONE_FIELD)),
-        }
-    }
-}
-
-macro_rules! fields {
-    ($($part:ident;)*) => {
-        $(impl ser::$part for Fields<'_, '_> {
-            type Ok = ();
-            type Error = BodyError;
-
-            /// Inlined, since derived implementations give constants.
-            #[inline(always)]
-            fn serialize_field<T: Serialize + ?Sized>(
-                &mut self,
-                key: &'static str,
-                value: &T,
-            ) -> Result<(), BodyError> {
-                self.field(key, NamePlace::of(key.as_bytes()), value)
-            }
-
-            #[inline]
-            fn end(self) -> Result<(), BodyError> {
-                self.finish()
-            }
-        })*
-    };
-}
-
-fields! {
-    SerializeStruct;
-    SerializeStructVariant;
 }
