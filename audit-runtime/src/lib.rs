@@ -176,13 +176,16 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod audit_log;
 mod audited;
 mod context;
 mod ending;
 mod error;
 mod execution;
+mod function_logs;
 #[cfg(feature = "http")]
 pub mod http;
+mod kinds;
 mod metrics;
 mod mutation;
 mod ordering;
@@ -207,10 +210,12 @@ pub use audit_core::{
     AuditSink, Clock, Limit, LimitExceeded, Limits, Outcome, Place, Random, SinkError,
     SinkErrorKind, UniqueId, Usage,
 };
+pub use audit_log::AuditLog;
 pub use audit_vars::{BodyError, BodyProblem, HostValue, RequestId, UserAgent, Var, Vars, body};
 pub use audited::Audited;
 pub use error::{AuditError, MutationError, ReleaseError};
-pub use execution::{Action, AuditLog, Audits, Execution, Mutation, Query};
+pub use execution::Execution;
+pub use kinds::{Action, Audits, Mutation, Query};
 pub use provenance::{FunctionKind, FunctionName};
 pub use request::RequestContext;
 pub use retry_policy::RetryPolicy;

@@ -6,7 +6,8 @@ use futures::FutureExt;
 
 use crate::context::Context;
 use crate::error::MutationError;
-use crate::execution::{Execution, Mutation};
+use crate::execution::Execution;
+use crate::kinds::Mutation;
 use crate::ordering;
 use crate::provenance::FunctionName;
 use crate::request::RequestContext;

@@ -16,7 +16,7 @@ use crate::audited::Audited;
 use crate::context::Context;
 use crate::ending::Ending;
 use crate::error::{MutationError, Refusal, ReleaseError};
-use crate::execution::AttemptLogs;
+use crate::function_logs::AttemptLogs;
 use crate::outcomes::AttemptOutcome;
 use crate::provenance::{FunctionName, Identity};
 use crate::request::RequestContext;

@@ -9,7 +9,8 @@ use audit_vars::{RequestId, Vars};
 
 use crate::context::{Context, DEFAULT_PERSIST_TIMEOUT, Shared};
 use crate::error::MutationError;
-use crate::execution::{Action, Execution, Mutation, Query};
+use crate::execution::Execution;
+use crate::kinds::{Action, Mutation, Query};
 use crate::metrics::Metrics;
 use crate::mutation;
 use crate::outcomes::Outcomes;

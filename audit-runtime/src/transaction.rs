@@ -6,7 +6,9 @@ use std::sync::Arc;
 use audit_core::{Place, UniqueId};
 
 use crate::audited::Audited;
-use crate::execution::{AttemptLogs, Execution, Mutation};
+use crate::execution::Execution;
+use crate::function_logs::AttemptLogs;
+use crate::kinds::Mutation;
 use crate::request::RequestContext;
 use crate::sealed_logs::SealedLogs;
 
