@@ -5,6 +5,7 @@
 //! ([`BucketReport`]). Memory grows with the number of streams and of findings, not of objects.
 
 mod bucket;
+mod gap;
 mod object;
 mod state;
 mod stream;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::gap::Gap;
 use super::object::{Body, Unusable};
 use super::{CheckedObject, Fault, Finding, Remembered, opened_at};
 use crate::{CompactRange, Hash, ObjectHead, StreamEnd, SystemRecord};
@@ -48,15 +49,6 @@ struct Last {
     /// The stream's tree before it or up to its end, if its lines did not contradict it.
     range: Option<CompactRange>,
     is_sound: bool,
-}
-
-#[derive(Debug)]
-struct Gap {
-    records: Range<u64>,
-    /// Whether no object of the stream's records stands before it, system objects aside.
-    is_prefix: bool,
-    /// When the system record before it was written.
-    after: Option<u64>,
 }
 
 /// What was found of a stream.
@@ -315,11 +307,18 @@ impl StreamVerifier {
     pub fn finish(mut self) -> StreamReport {
         self.judge_unusable();
         for (records, reason) in std::mem::take(&mut self.voids) {
-            self.take_out_of_gaps(&records);
+            let gaps = std::mem::take(&mut self.gaps);
+            self.gaps = gaps.into_iter().flat_map(|gap| gap.without(&records)).collect();
             self.find(None, Some(records), Fault::SetAside { reason });
         }
         for gap in std::mem::take(&mut self.gaps) {
-            self.judge_gap(&gap);
+            let after = gap.after.or_else(|| opened_at(&self.report.stream));
+            let is_retained = |since: u64| after.is_some_and(|written_at| written_at >= since);
+            let may_have_expired = !self.known.retained_since.is_some_and(is_retained);
+            let acknowledged = &self.known.acknowledged;
+            for (records, fault) in gap.faults(self.report.stable, acknowledged, may_have_expired) {
+                self.find(None, Some(records), fault);
+            }
         }
         self.judge_end();
         self.report.is_open = self.is_open;
@@ -364,61 +363,6 @@ impl StreamVerifier {
                     self.find(None, None, Fault::UnknownHost(name));
                 }
             }
-        }
-    }
-
-    /// What is missing there is accounted for.
-    fn take_out_of_gaps(&mut self, aside: &Range<u64>) {
-        let gaps = std::mem::take(&mut self.gaps);
-        self.gaps = gaps
-            .into_iter()
-            .flat_map(|gap| {
-                let Range { start, end } = gap.records;
-                let before = start..end.min(aside.start);
-                let behind = start.max(aside.end)..end;
-                let Gap { is_prefix, after, .. } = gap;
-                [before, behind]
-                    .into_iter()
-                    .filter(|records| !records.is_empty())
-                    .map(move |records| Gap { records, is_prefix, after })
-            })
-            .collect();
-    }
-
-    fn judge_gap(&mut self, gap: &Gap) {
-        let Range { start, end } = gap.records;
-        let receipts = &self.known.acknowledged;
-        // Between two of these numbers, all records are alike.
-        let mut bounds: Vec<u64> = receipts
-            .iter()
-            .flat_map(|records| [records.start, records.end])
-            .chain([self.report.stable, end])
-            .filter(|bound| (start + 1..=end).contains(bound))
-            .collect();
-        bounds.sort_unstable();
-        bounds.dedup();
-        let after = gap.after.or_else(|| opened_at(&self.report.stream));
-        let was_retained = |since| after.is_some_and(|at| at >= since);
-        let may_have_expired =
-            gap.is_prefix && !self.known.retained_since.is_some_and(was_retained);
-        let mut pieces: Vec<(Range<u64>, Fault)> = Vec::new();
-        let mut from = start;
-        for to in bounds {
-            let was_acknowledged =
-                from < self.report.stable || receipts.iter().any(|records| records.contains(&from));
-            let fault = match (was_acknowledged, may_have_expired) {
-                (true, false) => Fault::Deleted,
-                (true, true) => Fault::Expired,
-                (false, _) => Fault::Unacknowledged,
-            };
-            match pieces.last_mut() {
-                Some((records, last)) if *last == fault => records.end = to,
-                Some(_) | None => pieces.push((from..to, fault)),
-            }
-            from = to;
-        }
-        for (records, fault) in pieces {
-            self.find(None, Some(records), fault);
         }
     }
 
