@@ -246,11 +246,6 @@ impl Budget {
         Budget { limits, logs: 0, bytes: 0, exceeded: None }
     }
 
-    /// The limits it counts against.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
     /// Spends one log of at most `bound_bytes` bytes (its largest size with variables filled in).
     ///
     /// # Errors
@@ -276,11 +271,6 @@ impl Budget {
         };
         self.exceeded = Some(exceeded);
         Err(exceeded)
-    }
-
-    /// The limit that was exceeded first, if one was.
-    pub fn exceeded(&self) -> Option<LimitExceeded> {
-        self.exceeded
     }
 }
 
@@ -313,7 +303,7 @@ mod tests {
                         prop_assert_eq!(*failed.get_or_insert(error), error);
                     }
                 }
-                prop_assert_eq!(budget.exceeded(), failed);
+                prop_assert_eq!(budget.exceeded, failed);
             }
         }
     }

@@ -42,6 +42,4 @@ pub use health::{Answer, Probe};
 pub use logging::log_to_stderr;
 pub use output::Output;
 pub use shown::Shown;
-pub use shutdown::{
-    CloseError, EXIT_STOPPED, EXIT_UNDELIVERED, Shutdown, StoppedError, close, close_after, exit,
-};
+pub use shutdown::{CloseError, Shutdown, StoppedError, close, close_after, exit};

@@ -68,7 +68,7 @@ impl Output {
     }
 
     /// Whether text for people may be coloured: on a terminal, unless `NO_COLOR` is set.
-    pub fn has_colours(&self) -> bool {
+    pub(crate) fn has_colours(&self) -> bool {
         self.is_terminal() && std::env::var_os("NO_COLOR").is_none()
     }
 

@@ -14,11 +14,10 @@ use crate::Output;
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The exit code of a host that stopped in order before all of its logs were delivered.
-pub const EXIT_UNDELIVERED: i32 = 3;
+const EXIT_UNDELIVERED: i32 = 3;
 
-/// The exit code of a host that ends because its sink accepts nothing more before a restart: see
-/// [`StoppedError`].
-pub const EXIT_STOPPED: i32 = 4;
+/// The exit code of a host that ends because its sink accepts nothing more before a restart.
+const EXIT_STOPPED: i32 = 4;
 
 /// Tells a host that it is to stop. Cheap to clone.
 ///
@@ -224,8 +223,8 @@ impl Error for StoppedError {}
 /// It does not wait for threads, as a `main` that returns does: one that is stuck in a disk or a
 /// destination would keep the process for ever.
 ///
-/// The code is 0 if all went well, [`EXIT_UNDELIVERED`] for a [`CloseError`], [`EXIT_STOPPED`] for
-/// a [`StoppedError`] and 1 for any other error.
+/// The code is 0 if all went well, 3 for a [`CloseError`] (not all logs were delivered), 4 for a
+/// [`StoppedError`] (the host is to be started again) and 1 for any other error.
 pub fn exit(program: &str, result: Result<(), Box<dyn Error>>, errors: &Output, out: &Output) -> ! {
     let code = match &result {
         Ok(()) => 0,

@@ -70,7 +70,6 @@ pub use destination::{
     StreamSecret, SystemRecords,
 };
 pub use error::{JournalError, JournalErrorKind};
-pub use kept::{KeptJournal, KeptRecords, KeptStream};
 pub use orphan::{JournalDelivered, JournalDelivering, OrphanedJournal};
 pub use reader::{
     JournalBatch, JournalReader, JournalRecords, JournalState, JournalStream, PlannedObject,

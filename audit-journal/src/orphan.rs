@@ -142,8 +142,9 @@ impl OrphanedJournal {
         Ok(JournalDelivering::new(health, task))
     }
 
-    /// What its segments still hold of records that were delivered, for whoever compares them with
-    /// the destination. The journal stays locked while that lives.
+    /// The delivered records that its segments still hold, to be compared with the destination. The
+    /// journal stays locked while the returned value lives.
+    #[doc(hidden)]
     pub fn kept(&self) -> KeptJournal {
         KeptJournal::new(Arc::clone(&self.disk), &self.recovered, &self.decided)
     }
@@ -170,6 +171,7 @@ pub struct JournalDelivered {
 
 impl<T> JournalDelivering<T> {
     /// Follows a task that reports to `health`.
+    #[doc(hidden)]
     pub fn new(
         health: Arc<HealthBoard>,
         task: JoinHandle<Result<T, SinkError>>,

@@ -51,14 +51,7 @@ impl OpenError {
         self
     }
 
-    /// What to do.
-    pub fn kind(&self) -> OpenErrorKind {
-        self.kind
-    }
-}
-
-impl From<JournalError> for OpenError {
-    fn from(error: JournalError) -> OpenError {
+    pub(crate) fn of_journal(error: JournalError) -> OpenError {
         let kind = match error.kind() {
             JournalErrorKind::Configuration => OpenErrorKind::Configuration,
             JournalErrorKind::Blocked => OpenErrorKind::Blocked,
@@ -67,6 +60,11 @@ impl From<JournalError> for OpenError {
         };
         let (message, source) = error.into_parts();
         OpenError { kind, message, source }
+    }
+
+    /// What to do.
+    pub fn kind(&self) -> OpenErrorKind {
+        self.kind
     }
 }
 

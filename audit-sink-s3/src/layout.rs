@@ -48,11 +48,11 @@ use crate::Bucket;
 
 pub use crate::bucket::listing::{Level, Listed, ListedObject};
 pub use crate::object::compression::Compression;
-pub use crate::object::decode::{DecodeError, DecodedLines, LineDecoder};
+pub use crate::object::decode::{DecodedLines, LineDecoder};
+pub use crate::object::decompress::DecodeError;
 pub use crate::object::encode::ObjectMetadata;
-pub use crate::object::key::{
-    InvalidKey, InvalidPartition, ObjectKey, Partition, SYSTEM_PREFIX, is_leftover,
-};
+pub use crate::object::key::{InvalidKey, ObjectKey, SYSTEM_PREFIX, is_leftover};
+pub use crate::object::partition::{InvalidPartition, Partition};
 
 /// The metadata of an object, member by member: the attributes that its store keeps, or in a
 /// directory, the file that stands for them.

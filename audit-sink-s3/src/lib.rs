@@ -182,7 +182,6 @@ mod settings;
 mod simulation;
 mod sink;
 
-pub use audit_core::{Commits, Health, HealthState};
 pub(crate) use audit_journal::health;
 pub use audit_journal::{InvalidSettings, JournalSettings};
 // Shared with the journal.
@@ -193,6 +192,7 @@ pub use error::{OpenError, OpenErrorKind};
 pub use evidence::settings::EvidenceSettings;
 pub use object::compression::Compression;
 pub(crate) use object::encode::ObjectMetadata;
-pub(crate) use object::key::{ObjectKey, Partition, is_leftover};
+pub(crate) use object::key::{ObjectKey, is_leftover};
+pub(crate) use object::partition::Partition;
 pub use settings::Settings;
 pub use sink::{S3Sink, S3SinkBuilder};

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use audit_core::{
-    AuditSink, Batch, Clock, Random, Receipt, SinkError, SystemClock, SystemRandom, UniqueId,
-    async_trait,
+    AuditSink, Batch, Clock, Health, Random, Receipt, SinkError, SystemClock, SystemRandom,
+    UniqueId, async_trait,
 };
 use audit_evidence::VerifierKey;
 use audit_journal::{Bounds, Journal, Opening};
@@ -18,7 +18,7 @@ use crate::direct::{Direct, Parts};
 use crate::evidence::Evidence;
 use crate::executor::BlockingThreads;
 use crate::health::HealthBoard;
-use crate::{Bucket, Health, OpenError, Settings};
+use crate::{Bucket, OpenError, Settings};
 
 /// Delivers batches to a bucket; see the [crate's documentation](crate).
 ///
@@ -93,23 +93,6 @@ impl S3Sink {
     /// The public key with which its evidence can be verified. `None` if it writes none.
     pub fn verifier_key(&self) -> Option<&VerifierKey> {
         self.verifier_key.as_ref()
-    }
-
-    /// See [`AuditSink::stopped`].
-    pub fn stopped(&self) -> impl Future<Output = String> + Send + 'static {
-        let mut stopped = self.health.when_stopped();
-        async move {
-            let reason = stopped.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
-            match reason {
-                Some(reason) => reason,
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    /// See [`AuditSink::health`].
-    pub fn health(&self) -> Health {
-        self.health.health(self.mode.pending_bytes())
     }
 }
 
@@ -199,7 +182,7 @@ impl S3SinkBuilder {
                     clock,
                     random,
                 };
-                Mode::Journaled(opening.open().await?)
+                Mode::Journaled(opening.open().await.map_err(OpenError::of_journal)?)
             }
         };
         Ok(S3Sink { bucket, stream, verifier_key, health, mode })
@@ -230,11 +213,11 @@ impl AuditSink for S3Sink {
     }
 
     fn health(&self) -> Health {
-        S3Sink::health(self)
+        self.health.health(self.mode.pending_bytes())
     }
 
     fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {
-        Box::pin(S3Sink::stopped(self))
+        Box::pin(self.health.stopped())
     }
 }
 

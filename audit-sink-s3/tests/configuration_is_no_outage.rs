@@ -9,8 +9,8 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
-use audit_core::AuditSink;
-use audit_sink_s3::{Bucket, HealthState, OpenErrorKind, S3Sink, Settings};
+use audit_core::{AuditSink, HealthState};
+use audit_sink_s3::{Bucket, OpenErrorKind, S3Sink, Settings};
 use futures::future::join_all;
 use s3_testserver::S3TestServer;
 use stub::{Authority, Stub};

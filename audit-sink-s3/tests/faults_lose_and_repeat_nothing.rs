@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::testing::SeededRandom;
-use audit_core::{AuditSink, Outcome, Random};
-use audit_sink_s3::{HealthState, OpenErrorKind, S3Sink, Settings};
+use audit_core::{AuditSink, HealthState, Outcome, Random};
+use audit_sink_s3::{OpenErrorKind, S3Sink, Settings};
 use futures::future::join_all;
 use futures::{StreamExt, stream};
 use http::Method;

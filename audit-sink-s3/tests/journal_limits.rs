@@ -14,11 +14,10 @@ use std::time::Duration;
 
 use audit_core::testing::SeededRandom;
 use audit_core::{
-    AuditSink, Batch, Durability, Outcome, Place, Random, Receipt, SinkErrorKind, UniqueId,
+    AuditSink, Batch, Commits, Durability, HealthState, Outcome, Place, Random, Receipt,
+    SinkErrorKind, UniqueId,
 };
-use audit_sink_s3::{
-    Commits, Compression, HealthState, JournalSettings, OpenError, OpenErrorKind, S3Sink, Settings,
-};
+use audit_sink_s3::{Compression, JournalSettings, OpenError, OpenErrorKind, S3Sink, Settings};
 use futures::{StreamExt, stream};
 use s3_testserver::{Fault, S3TestServer};
 use support::child::{self, ChildProcess};

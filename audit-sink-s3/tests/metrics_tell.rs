@@ -5,8 +5,8 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use audit_core::AuditSink;
-use audit_sink_s3::{Commits, JournalSettings, S3Sink, Settings};
+use audit_core::{AuditSink, Commits};
+use audit_sink_s3::{JournalSettings, S3Sink, Settings};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 use support::{batch, bucket_on};

@@ -4,9 +4,9 @@
 
 mod support;
 
-use audit_core::{AuditSink, Outcome, SinkErrorKind};
+use audit_core::{AuditSink, Commits, HealthState, Outcome, SinkErrorKind};
 use audit_sink_s3::layout::ObjectKey;
-use audit_sink_s3::{Commits, HealthState, S3Sink, Settings};
+use audit_sink_s3::{S3Sink, Settings};
 use futures::future::join_all;
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer, StoredObject};
 use support::{Ledger, TIME_MS, batch, bucket_on, check, read_server};

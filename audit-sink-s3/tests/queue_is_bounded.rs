@@ -7,8 +7,10 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit_core::{AuditSink, Batch, MAX_BATCH_BYTES, Outcome, Receipt, SinkError, SinkErrorKind};
-use audit_sink_s3::{HealthState, S3Sink, Settings};
+use audit_core::{
+    AuditSink, Batch, HealthState, MAX_BATCH_BYTES, Outcome, Receipt, SinkError, SinkErrorKind,
+};
+use audit_sink_s3::{S3Sink, Settings};
 use support::gated_store::{Gate, GatedStore};
 use support::{Ledger, batch, bucket_in, check, large_batch, placed, read_store, until};
 use tokio::task::JoinHandle;

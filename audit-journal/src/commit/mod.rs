@@ -284,7 +284,7 @@ impl Journal {
 
     /// Nothing more is taken before the process is restarted.
     fn stopped(&self) -> SinkError {
-        let why = self.health.when_stopped().borrow().clone();
+        let why = self.health.stop_reason();
         match why {
             Some(why) => SinkError::not_persisted(SinkErrorKind::Closed, why),
             None => stopped(),

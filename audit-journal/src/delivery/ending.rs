@@ -6,7 +6,8 @@
 
 use audit_core::UniqueId;
 
-use super::{Failed, JournalDelivery};
+use super::JournalDelivery;
+use super::refusals::Failed;
 use crate::destination::Plan;
 use crate::plan::Role;
 use crate::secret::destroy_secret;

@@ -13,9 +13,12 @@
 //! that; but what is under way arrives, and what is delivered makes room, since room may be what
 //! the disk lacks.
 
+mod cleaning;
 mod cutter;
 mod ending;
 mod objects;
+mod planned;
+mod refusals;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -23,22 +26,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use audit_core::{BufferPool, Clock, UniqueId};
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{Id, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use self::cutter::Cutter;
-use crate::destination::{Delivery, Destination, Encoded, Plan};
-use crate::disk::{Disk, is_full};
+use self::planned::{Planned, State, Unplanned};
+use self::refusals::{DISK_PAUSE, Failed, Refused};
+use crate::destination::{Delivery, Destination, Plan};
+use crate::disk::Disk;
 use crate::format::Position;
 use crate::health::{HealthBoard, Trouble, Watch};
-use crate::plan::{self, Decided, DecidedObject, Role};
-use crate::progress::{Progress, remove_progress};
+use crate::plan::{self, Decided, DecidedObject};
+use crate::progress::Progress;
 use crate::recovery_error::RecoveryError;
 use crate::segments::LiveSegments;
 use crate::settings::JournalSettings;
-use crate::shared::executor::{Executor, execute};
+use crate::shared::executor::Executor;
 use crate::shared::panic::{catch, catch_in};
 use crate::shared::pieces::pieces;
 use crate::streams::Streams;
@@ -51,15 +55,9 @@ pub(crate) enum Command {
     Hurry,
 }
 
-/// How often segments are looked through for those that may be removed.
-const CLEAN_EVERY: Duration = Duration::from_secs(60);
-
 /// How many bytes of encoded objects may be under way before another is read, however many objects
 /// may be: they are held in memory until they have arrived.
 const MAX_BYTES_UNDER_WAY: usize = 12 << 20;
-
-/// How long the task waits before it does something again that the disk refused.
-const DISK_PAUSE: Duration = Duration::from_secs(1);
 
 /// The task.
 pub(crate) struct JournalDelivery {
@@ -106,49 +104,6 @@ pub(crate) struct JournalDelivery {
     flushes: Vec<(Position, oneshot::Sender<()>)>,
     clean_at: Instant,
 }
-
-struct Planned {
-    plan: Plan,
-    role: Role,
-    /// The destination's state behind it, in a stream that is vouched for.
-    after: Option<Bytes>,
-    /// Where the last group ends that is in this object or an earlier one.
-    end: Position,
-    state: State,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// In its file alone: of a process that ended before, or its request vanished.
-    Waiting,
-    /// In memory, on its way.
-    UnderWay { bytes: usize, request: Id },
-    /// Another one stands in its place. To be set aside.
-    Conflict,
-    /// At its destination, or set aside.
-    Done { is_aside: bool },
-}
-
-/// An object in memory alone. Nothing of it was sent.
-struct Unplanned {
-    plan: Plan,
-    role: Role,
-    object: Encoded,
-    end: Position,
-}
-
-/// The disk refused something.
-struct Refused {
-    again_at: Instant,
-    /// For lack of room.
-    is_full: bool,
-    /// Reading the journal, and nothing that follows from it.
-    reading: bool,
-    watch: Watch,
-}
-
-/// What could not be done on the disk, and why.
-type Failed = (&'static str, io::Error);
 
 /// What a [`JournalDelivery`] is made of.
 pub(crate) struct Parts {
@@ -419,71 +374,6 @@ impl JournalDelivery {
         }
     }
 
-    fn refuse(&mut self, failed: Failed, reading: bool) {
-        let (what, error) = failed;
-        let is_full = is_full(&error);
-        let watch = self.refused.take().map_or_else(|| self.health.watch(), |before| before.watch);
-        watch.report(Trouble::disk(what, &error));
-        let again_at = Instant::now() + DISK_PAUSE;
-        self.refused = Some(Refused { again_at, is_full, reading, watch });
-        if is_full {
-            self.clean_at = Instant::now();
-        }
-    }
-
-    fn may_use_disk(&self) -> bool {
-        self.again_at() <= Instant::now()
-    }
-
-    fn again_at(&self) -> Instant {
-        self.refused.as_ref().map_or_else(Instant::now, |refused| refused.again_at)
-    }
-
-    /// Removes segments that are delivered and old enough, and what is known of streams of which
-    /// nothing is left.
-    async fn clean(&mut self) {
-        self.clean_at = Instant::now() + CLEAN_EVERY;
-        let (disk, live, delivered) =
-            (Arc::clone(&self.disk), Arc::clone(&self.live), self.delivered.clone());
-        let retention = Duration::from_millis(self.journal.retention_ms);
-        let pressed = self.is_pressed();
-        let streams = Arc::clone(&self.streams);
-        let cleaned = execute(&*self.executor, move || {
-            live.remove_while(&*disk, |segment| {
-                let next = delivered.get(&segment.stream).map_or(0, |progress| progress.next);
-                segment.next_sequence <= next
-                    && segment
-                        .sealed_at
-                        .is_some_and(|sealed| pressed || sealed.elapsed() >= retention)
-            })?;
-            let is_gone = |(stream, progress): &(&UniqueId, &Progress)| {
-                !live.has(**stream) && streams.is_past(**stream, progress)
-            };
-            let gone: Vec<_> = delivered.iter().filter(is_gone).map(|(s, _)| *s).collect();
-            for stream in &gone {
-                remove_progress(&*disk, *stream)?;
-            }
-            Ok::<_, io::Error>(gone)
-        })
-        .await;
-        self.health.journal_bytes(self.live.bytes());
-        match cleaned {
-            Ok(gone) => self.delivered.retain(|stream, _| !gone.contains(stream)),
-            Err(error) => {
-                tracing::warn!(%error, "delivered segments of the journal cannot be removed")
-            }
-        }
-    }
-
-    /// Whether what is kept for its age alone has to make way: the journal has so much of its disk
-    /// that no more than a segment or a fifth is left, or the disk has no room.
-    fn is_pressed(&self) -> bool {
-        let left = self.journal.max_bytes.saturating_sub(self.live.bytes());
-        left < self.journal.segment_bytes.max(self.journal.max_bytes / 5)
-            || self.live.lacks_room()
-            || self.refused.as_ref().is_some_and(|refused| refused.is_full)
-    }
-
     /// Whether everything that was read is delivered, and nothing more is known of.
     fn is_idle(&mut self) -> bool {
         !self.more
@@ -517,14 +407,6 @@ impl JournalDelivery {
                 self.flushes.push((position, reply));
             }
         }
-    }
-
-    async fn on_disk<T: Send + 'static>(
-        &self,
-        action: impl FnOnce(&dyn Disk) -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        let disk = Arc::clone(&self.disk);
-        execute(&*self.executor, move || action(&*disk)).await
     }
 }
 

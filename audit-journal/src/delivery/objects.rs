@@ -9,7 +9,9 @@ use tokio::task::{Id, JoinError};
 use tokio::time::Instant;
 
 use super::cutter::Cut;
-use super::{Failed, JournalDelivery, Planned, State, Unplanned, lock};
+use super::planned::{Planned, State, Unplanned};
+use super::refusals::Failed;
+use super::{JournalDelivery, lock};
 use crate::destination::{Delivery, Encoded, Plan};
 use crate::format::Position;
 use crate::health::Trouble;
@@ -233,26 +235,5 @@ impl JournalDelivery {
             self.clean_at = Instant::now();
         }
         Ok(())
-    }
-}
-
-impl Planned {
-    /// Notes that the object is at its destination, or set aside.
-    fn note(&self, progress: &mut Progress) {
-        let Planned { plan, role, after, end: _, state } = self;
-        progress.next = plan.next_sequence();
-        let Some(chain) = &mut progress.chain else { return };
-        if let Some(after) = after {
-            chain.state = after.clone();
-        }
-        match (state, role) {
-            (State::Done { is_aside: true }, _) => {
-                chain.set_aside(plan.first_sequence..plan.next_sequence());
-            }
-            // One is under way at a time, and says it of the first.
-            (_, Role::Void) => drop(chain.asides.pop_front()),
-            (_, Role::Closed) => chain.is_closed = true,
-            (_, Role::Records) => {}
-        }
     }
 }

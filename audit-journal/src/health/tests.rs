@@ -1,6 +1,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::log::LOG_INTERVAL;
 use super::*;
 
 /// What was logged, without times.

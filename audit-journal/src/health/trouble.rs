@@ -42,6 +42,7 @@ impl Trouble {
     }
 
     /// This panicked, and begins anew.
+    #[doc(hidden)]
     pub fn panicked(what: &str, Panicked(said): &Panicked) -> Trouble {
         Trouble::Panicked(format!("{what} panicked: {said}"))
     }

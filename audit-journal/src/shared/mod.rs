@@ -4,6 +4,9 @@
 
 pub mod bounds;
 pub mod executor;
+pub mod kept {
+    pub use crate::kept::{KeptJournal, KeptRecords, KeptStream};
+}
 pub mod one_line;
 pub mod panic;
 pub mod pieces;

@@ -218,7 +218,7 @@ async fn try_one(call: Call, file: &'static str, injected: Injected) {
         .await;
         let Commits::Stopped { reason } = health.health(0).commits else { unreachable!() };
         assert!(reason.contains("restart this process"), "{what}: {reason}");
-        assert!(health.when_stopped().borrow().is_some());
+        assert!(health.stop_reason().is_some());
         let error =
             journal.persist(Batch::from_lines(0, "{}\n".into()).unwrap()).await.unwrap_err();
         let refused = (error.kind(), error.outcome());

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 
 use audit_core::testing::SeededRandom;
-use audit_core::{Durability, Place, Random, SystemClock, UniqueId, async_trait};
+use audit_core::{Durability, HealthState, Place, Random, SystemClock, UniqueId, async_trait};
 use audit_evidence::ObjectHead;
 use futures::stream::BoxStream;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
@@ -25,7 +25,7 @@ use super::*;
 use crate::bucket::put::Put;
 use crate::evidence::Evidence;
 use crate::executor::{BlockingThreads, Executor, Work};
-use crate::{Bucket, Compression, EvidenceSettings, HealthState, ObjectKey};
+use crate::{Bucket, Compression, EvidenceSettings, ObjectKey};
 
 /// Counts the steps of a delivery, and panics at some of them.
 #[derive(Debug, Default)]

@@ -1,11 +1,12 @@
-//! What an object is called.
+//! The names of objects.
 
 use std::fmt;
 use std::str::FromStr;
 
 use audit_core::UniqueId;
-use chrono::{DateTime, NaiveDate, NaiveDateTime, Timelike};
+use chrono::{NaiveDate, NaiveDateTime, Timelike};
 
+use super::partition::{HOUR_MS, Partition, date_time, hour_of};
 use crate::Compression;
 
 /// The name of an object below the sink's prefix:
@@ -33,13 +34,6 @@ pub struct ObjectKey {
     first_sequence: u64,
     compression: Compression,
 }
-
-const HOUR_MS: i64 = 60 * 60 * 1_000;
-
-/// 0001-01-01T00 and 9999-12-31T23, the hours that a date of four digits can name, as hours since
-/// the Unix epoch.
-const FIRST_HOUR: i64 = -719_162 * 24;
-const LAST_HOUR: i64 = 2_932_897 * 24 - 1;
 
 impl ObjectKey {
     /// The key of the object whose first record has this time (milliseconds since the Unix epoch),
@@ -74,7 +68,7 @@ impl ObjectKey {
 
     /// The hour it is filed under.
     pub fn partition(&self) -> Partition {
-        Partition { first_hour: self.hour, hours: 1 }
+        Partition::hour_of(self.hour_ms())
     }
 
     /// The stream the records belong to.
@@ -126,106 +120,6 @@ pub fn is_leftover(name: &str) -> bool {
             && number.bytes().all(|byte| byte.is_ascii_digit())
             && key.parse::<ObjectKey>().is_ok()
     })
-}
-
-/// A part of the layout that one directory stands for: a day (`dt=YYYY-MM-DD`), or an hour of it
-/// (`dt=YYYY-MM-DD/hour=HH`), in UTC.
-///
-/// A reader lists partitions first, and then only those that it needs.
-///
-/// ```
-/// use audit_sink_s3::layout::Partition;
-///
-/// let day: Partition = "dt=2023-11-14".parse()?;
-/// let hour: Partition = "dt=2023-11-14/hour=22".parse()?;
-/// assert_eq!(hour, Partition::hour_of(1_700_000_000_000));
-/// assert!(day.begin_ms() < hour.begin_ms() && hour.end_ms() < day.end_ms());
-/// # Ok::<(), audit_sink_s3::layout::InvalidPartition>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Partition {
-    /// Hours since the Unix epoch, within the years 1 to 9999.
-    first_hour: i64,
-    /// One, or the 24 of a day.
-    hours: i64,
-}
-
-const HOURS_OF_DAY: i64 = 24;
-
-impl Partition {
-    /// The hour under which records of this time are filed (milliseconds since the Unix epoch).
-    pub fn hour_of(time_ms: i64) -> Partition {
-        Partition { first_hour: hour_of(time_ms), hours: 1 }
-    }
-
-    /// The day under which records of this time are filed (milliseconds since the Unix epoch).
-    pub fn day_of(time_ms: i64) -> Partition {
-        let first_hour = hour_of(time_ms).div_euclid(HOURS_OF_DAY) * HOURS_OF_DAY;
-        Partition { first_hour, hours: HOURS_OF_DAY }
-    }
-
-    /// When it begins, in milliseconds since the Unix epoch.
-    pub fn begin_ms(&self) -> i64 {
-        self.first_hour * HOUR_MS
-    }
-
-    /// When the next one begins.
-    pub fn end_ms(&self) -> i64 {
-        (self.first_hour + self.hours) * HOUR_MS
-    }
-
-    /// Whether it is a day, and no hour.
-    pub fn is_day(&self) -> bool {
-        self.hours == HOURS_OF_DAY
-    }
-}
-
-impl fmt::Display for Partition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = date_time(self.first_hour);
-        write!(f, "dt={}", time.date())?;
-        if self.is_day() { Ok(()) } else { write!(f, "/hour={:02}", time.hour()) }
-    }
-}
-
-/// The text is not a partition of the layout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidPartition;
-
-impl fmt::Display for InvalidPartition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a partition is dt=YYYY-MM-DD or dt=YYYY-MM-DD/hour=HH")
-    }
-}
-
-impl std::error::Error for InvalidPartition {}
-
-impl FromStr for Partition {
-    type Err = InvalidPartition;
-
-    /// Reads exactly what [`Display`](fmt::Display) writes.
-    fn from_str(text: &str) -> Result<Partition, InvalidPartition> {
-        let parse = || {
-            let (date, hour) = match text.strip_prefix("dt=")?.split_once("/hour=") {
-                Some((date, hour)) => (date, Some(hour)),
-                None => (text.strip_prefix("dt=")?, None),
-            };
-            let hour_of_day = hour.map_or(Ok(0), str::parse).ok()?;
-            let time = date.parse::<NaiveDate>().ok()?.and_hms_opt(hour_of_day, 0, 0)?;
-            let hours = if hour.is_some() { 1 } else { HOURS_OF_DAY };
-            Some(Partition { first_hour: hour_of(time.and_utc().timestamp_millis()), hours })
-        };
-        parse().filter(|partition| partition.to_string() == text).ok_or(InvalidPartition)
-    }
-}
-
-/// The hour that a time is filed under, in hours since the Unix epoch.
-fn hour_of(time_ms: i64) -> i64 {
-    time_ms.div_euclid(HOUR_MS).clamp(FIRST_HOUR, LAST_HOUR)
-}
-
-fn date_time(hour: i64) -> NaiveDateTime {
-    DateTime::from_timestamp(hour * 60 * 60, 0).expect("the years 1 to 9999 are dates").naive_utc()
 }
 
 impl fmt::Display for ObjectKey {
@@ -333,27 +227,6 @@ mod tests {
         ) {
             if let Ok(key) = text.parse::<ObjectKey>() {
                 prop_assert_eq!(key.to_string(), text);
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_partition_reads_back_and_holds_its_keys(time_ms: i64, stream: u128) {
-            let key = ObjectKey::new(time_ms, UniqueId::from_bits(stream), 0, Compression::Zstd);
-            for partition in [Partition::hour_of(time_ms), Partition::day_of(time_ms)] {
-                prop_assert_eq!(partition.to_string().parse(), Ok(partition));
-                let directory = format!("{partition}/");
-                prop_assert!(key.to_string().starts_with(&directory));
-                prop_assert!((partition.begin_ms()..partition.end_ms()).contains(&key.hour_ms()));
-            }
-            prop_assert_eq!(key.partition(), Partition::hour_of(time_ms));
-        }
-
-        #[test]
-        fn any_text_is_the_one_name_of_a_partition_or_refused(text in "(dt=)?[0-9+-]{0,12}(/hour=[0-9+]{1,3})?") {
-            if let Ok(partition) = text.parse::<Partition>() {
-                prop_assert_eq!(partition.to_string(), text);
             }
         }
     }

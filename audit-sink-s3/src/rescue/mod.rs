@@ -54,7 +54,7 @@ pub async fn deliver(
     let put = probed(bucket, settings).await?;
     let health = Arc::clone(&put.health);
     let destination = Arc::new(BucketDestination::new(put, None, Arc::new(SystemRandom)));
-    Ok(journal.deliver(destination, max_object_bytes, health)?)
+    journal.deliver(destination, max_object_bytes, health).map_err(OpenError::of_journal)
 }
 
 /// Begins to bring to the bucket what was delivered once, is still in the journal, and is missing

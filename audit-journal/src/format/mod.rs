@@ -1,4 +1,4 @@
-//! What stands in the files of a journal.
+//! The segments of a journal, byte by byte.
 //!
 //! A segment begins with a header in a block of its own. After that come groups, each from the
 //! beginning of a block on, so that writing one never touches a block that holds another: what was
@@ -9,9 +9,15 @@
 //! a write that a power cut tore, which leaves zeros where a piece is missing, from damage to a
 //! group that had been written whole.
 
+mod batch;
+mod fields;
+
 use std::fmt;
 
-use audit_core::{Batch, UniqueId};
+use audit_core::UniqueId;
+
+pub(crate) use self::batch::{BATCH_HEADER_BYTES, BatchPlace, EncodedBatch, batches, parts};
+pub(crate) use self::fields::{Fields, seal};
 
 /// The unit in which disks and kernels write: no two groups share one. In bytes.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
@@ -159,77 +165,17 @@ impl GroupHeader {
     }
 }
 
-/// A batch with its header, made by the one who persists it, so that the thread that writes has
-/// nothing to compute but the header of the group.
-#[derive(Debug, Clone)]
-pub(crate) struct EncodedBatch {
-    header: [u8; BATCH_HEADER_BYTES],
-    batch: Batch,
-}
-
-pub(crate) const BATCH_HEADER_BYTES: usize = 80;
-
-/// What a batch holds: records that somebody logged, or one of the host's own.
-const LOGGED: u32 = 0;
-const SYSTEM: u32 = 1;
-
-impl EncodedBatch {
-    pub(crate) fn new(batch: Batch) -> EncodedBatch {
-        EncodedBatch::of_kind(batch, LOGGED)
-    }
-
-    /// A record of the host's own, which is delivered as an object of its own.
-    pub(crate) fn system(batch: Batch) -> EncodedBatch {
-        EncodedBatch::of_kind(batch, SYSTEM)
-    }
-
-    fn of_kind(batch: Batch, kind: u32) -> EncodedBatch {
-        let time_ms = batch.time_ms().cast_unsigned();
-        let bytes =
-            u32::try_from(batch.lines().len()).expect("a batch has at most MAX_BATCH_BYTES");
-        // Every caller does this for every batch: a formatter would take several times as long as
-        // the checksum.
-        let mut header =
-            *b"batch 00000000 time 0000000000000000 count 00000000 bytes 00000000 sum 00000000\n";
-        put_hex(&mut header[6..14], kind.into());
-        put_hex(&mut header[20..36], time_ms);
-        put_hex(&mut header[43..51], batch.count().into());
-        put_hex(&mut header[58..66], bytes.into());
-        let sum = crc32c::crc32c_append(crc32c::crc32c(&header[..67]), batch.lines());
-        put_hex(&mut header[71..79], sum.into());
-        EncodedBatch { header, batch }
-    }
-
-    pub(crate) fn batch(&self) -> &Batch {
-        &self.batch
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        (self.header.len() + self.batch.lines().len()) as u64
-    }
-}
-
-/// Writes a number in as many hexadecimal digits as there are places.
-fn put_hex(places: &mut [u8], value: u64) {
-    let mut left = value;
-    for place in places.iter_mut().rev() {
-        *place = b"0123456789abcdef"[(left & 15) as usize];
-        left >>= 4;
-    }
-    debug_assert_eq!(left, 0, "{value:x} does not fit");
-}
-
 /// Bytes that a group of these batches takes, up to the beginning of the next one.
 pub(crate) fn space(batches: &[EncodedBatch]) -> u64 {
     let payload: u64 = batches.iter().map(EncodedBatch::bytes).sum();
     (GROUP_HEADER_BYTES as u64 + payload).next_multiple_of(BLOCK_BYTES)
 }
 
-/// The header of a group, and its text. Behind that follow the [parts] of its batches.
+/// The header of a group, and its text. The [parts] of its batches follow it.
 ///
 /// # Panics
 ///
-/// If the payload does not fit into 32 bits of bytes; the one who groups keeps to the size of a
+/// If the payload does not fit into 32 bits of bytes; the caller keeps groups within the size of a
 /// segment.
 pub(crate) fn group_header(
     salt: u32,
@@ -242,7 +188,7 @@ pub(crate) fn group_header(
     let header = GroupHeader {
         stream,
         first_sequence,
-        count: batches.iter().map(|encoded| encoded.batch.count()).sum(),
+        count: batches.iter().map(|encoded| encoded.batch().count()).sum(),
         batches: u32::try_from(batches.len()).expect("a group has fewer than 2^32 batches"),
         payload_bytes: u32::try_from(payload).expect("a group fits into a segment"),
         durable,
@@ -251,11 +197,6 @@ pub(crate) fn group_header(
             .fold(salt, |sum, encoded| crc32c::crc32c_append(sum, &encoded.header)),
     };
     (header, header.encode(salt))
-}
-
-/// What follows the header of a group, in order.
-pub(crate) fn parts(batches: &[EncodedBatch]) -> impl Iterator<Item = &[u8]> {
-    batches.iter().flat_map(|EncodedBatch { header, batch }| [&header[..], &batch.lines()[..]])
 }
 
 /// What stands where a group may begin.
@@ -312,106 +253,10 @@ fn torn_or_damaged(bytes: &[u8], matches: impl Fn(&[u8]) -> bool, what: &'static
     }
 }
 
-/// The batches of a group: when each was made, how many records it has, and where its lines are in
-/// the payload. `None` if a checksum does not match.
-pub(crate) fn batches(header: &GroupHeader, payload: &[u8], salt: u32) -> Option<Vec<BatchPlace>> {
-    let mut places = Vec::new();
-    let (mut at, mut sum, mut records) = (0, salt, 0u32);
-    for _ in 0..header.batches {
-        let head = payload.get(at..at + BATCH_HEADER_BYTES)?;
-        sum = crc32c::crc32c_append(sum, head);
-        let mut fields = Fields { rest: head };
-        fields.literal("batch ")?;
-        let is_system = match fields.hex32()? {
-            LOGGED => false,
-            SYSTEM => true,
-            _ => return None,
-        };
-        fields.literal(" time ")?;
-        let time_ms = fields.hex64()?.cast_signed();
-        fields.literal(" count ")?;
-        let count = fields.hex32()?;
-        fields.literal(" bytes ")?;
-        let bytes = fields.hex32()? as usize;
-        fields.literal(" ")?;
-        let summed = head.len() - fields.rest.len();
-        fields.literal("sum ")?;
-        let batch_sum = fields.hex32()?;
-        fields.literal("\n")?;
-        let lines = at + BATCH_HEADER_BYTES..at + BATCH_HEADER_BYTES + bytes;
-        let found =
-            crc32c::crc32c_append(crc32c::crc32c(&head[..summed]), payload.get(lines.clone())?);
-        if found != batch_sum {
-            return None;
-        }
-        records = records.checked_add(count)?;
-        at = lines.end;
-        places.push(BatchPlace { time_ms, count, is_system, lines });
-    }
-    let whole = at == payload.len() && sum == header.batch_sum && records == header.count;
-    whole.then_some(places)
-}
-
-/// A batch in the payload of its group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BatchPlace {
-    pub(crate) time_ms: i64,
-    pub(crate) count: u32,
-    /// It is the host's own.
-    pub(crate) is_system: bool,
-    pub(crate) lines: std::ops::Range<usize>,
-}
-
-/// Ends a header with the checksum of what is in it, begun with `salt`.
-pub(crate) fn seal(text: &mut Vec<u8>, salt: u32) {
-    let sum = crc32c::crc32c_append(salt, text);
-    text.extend_from_slice(format!("{sum:08x}\n").as_bytes());
-}
-
-/// Reads a header field by field.
-pub(crate) struct Fields<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Fields<'a> {
-    /// The fields of a header whose checksum matches.
-    pub(crate) fn of(header: &'a [u8], salt: u32) -> Option<Fields<'a>> {
-        let (text, sum) = header.split_at(header.len().checked_sub(9)?);
-        let mut fields = Fields { rest: sum };
-        let matches = fields.hex32()? == crc32c::crc32c_append(salt, text);
-        fields.literal("\n")?;
-        matches.then_some(Fields { rest: text })
-    }
-
-    pub(crate) fn text(&mut self, len: usize) -> Option<&'a str> {
-        let (text, rest) = self.rest.split_at_checked(len)?;
-        self.rest = rest;
-        std::str::from_utf8(text).ok()
-    }
-
-    pub(crate) fn literal(&mut self, literal: &str) -> Option<()> {
-        (self.text(literal.len())? == literal).then_some(())
-    }
-
-    pub(crate) fn hex64(&mut self) -> Option<u64> {
-        self.hex(16)
-    }
-
-    pub(crate) fn hex32(&mut self) -> Option<u32> {
-        u32::try_from(self.hex(8)?).ok()
-    }
-
-    /// Digits as they are written here: no sign, no capitals.
-    pub(crate) fn hex(&mut self, digits: usize) -> Option<u64> {
-        let text = self.text(digits)?;
-        let plain = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        plain.then(|| u64::from_str_radix(text, 16).ok()).flatten()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use audit_core::Batch;
     use proptest::prelude::*;
 
     fn batch(lines: &str, time_ms: i64) -> EncodedBatch {

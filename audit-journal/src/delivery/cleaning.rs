@@ -1,0 +1,62 @@
+//! The removal of segments that are delivered.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_core::UniqueId;
+use tokio::time::Instant;
+
+use super::JournalDelivery;
+use crate::progress::{Progress, remove_progress};
+use crate::shared::executor::execute;
+
+/// How often segments are looked through for those that may be removed.
+const CLEAN_EVERY: Duration = Duration::from_secs(60);
+
+impl JournalDelivery {
+    /// Removes segments that are delivered and old enough, and what is known of streams of which
+    /// nothing is left.
+    pub(super) async fn clean(&mut self) {
+        self.clean_at = Instant::now() + CLEAN_EVERY;
+        let (disk, live, delivered) =
+            (Arc::clone(&self.disk), Arc::clone(&self.live), self.delivered.clone());
+        let retention = Duration::from_millis(self.journal.retention_ms);
+        let pressed = self.is_pressed();
+        let streams = Arc::clone(&self.streams);
+        let cleaned = execute(&*self.executor, move || {
+            live.remove_while(&*disk, |segment| {
+                let next = delivered.get(&segment.stream).map_or(0, |progress| progress.next);
+                segment.next_sequence <= next
+                    && segment
+                        .sealed_at
+                        .is_some_and(|sealed| pressed || sealed.elapsed() >= retention)
+            })?;
+            let is_gone = |(stream, progress): &(&UniqueId, &Progress)| {
+                !live.has(**stream) && streams.is_past(**stream, progress)
+            };
+            let gone: Vec<_> = delivered.iter().filter(is_gone).map(|(s, _)| *s).collect();
+            for stream in &gone {
+                remove_progress(&*disk, *stream)?;
+            }
+            Ok::<_, io::Error>(gone)
+        })
+        .await;
+        self.health.journal_bytes(self.live.bytes());
+        match cleaned {
+            Ok(gone) => self.delivered.retain(|stream, _| !gone.contains(stream)),
+            Err(error) => {
+                tracing::warn!(%error, "delivered segments of the journal cannot be removed")
+            }
+        }
+    }
+
+    /// Whether what is kept for its age alone has to make way: the journal has so much of its disk
+    /// that no more than a segment or a fifth is left, or the disk has no room.
+    pub(super) fn is_pressed(&self) -> bool {
+        let left = self.journal.max_bytes.saturating_sub(self.live.bytes());
+        left < self.journal.segment_bytes.max(self.journal.max_bytes / 5)
+            || self.live.lacks_room()
+            || self.refused.as_ref().is_some_and(|refused| refused.is_full)
+    }
+}

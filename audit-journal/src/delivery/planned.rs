@@ -1,0 +1,60 @@
+//! Objects between their cut and their certain outcome.
+
+use bytes::Bytes;
+use tokio::task::Id;
+
+use crate::destination::{Encoded, Plan};
+use crate::format::Position;
+use crate::plan::Role;
+use crate::progress::Progress;
+
+pub(super) struct Planned {
+    pub(super) plan: Plan,
+    pub(super) role: Role,
+    /// The destination's state behind it, in a stream that is vouched for.
+    pub(super) after: Option<Bytes>,
+    /// Where the last group ends that is in this object or an earlier one.
+    pub(super) end: Position,
+    pub(super) state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// In its file alone: of a process that ended before, or its request vanished.
+    Waiting,
+    /// In memory, on its way.
+    UnderWay { bytes: usize, request: Id },
+    /// Another one stands in its place. To be set aside.
+    Conflict,
+    /// At its destination, or set aside.
+    Done { is_aside: bool },
+}
+
+/// An object in memory alone. Nothing of it was sent.
+pub(super) struct Unplanned {
+    pub(super) plan: Plan,
+    pub(super) role: Role,
+    pub(super) object: Encoded,
+    pub(super) end: Position,
+}
+
+impl Planned {
+    /// Notes that the object is at its destination, or set aside.
+    pub(super) fn note(&self, progress: &mut Progress) {
+        let Planned { plan, role, after, end: _, state } = self;
+        progress.next = plan.next_sequence();
+        let Some(chain) = &mut progress.chain else { return };
+        if let Some(after) = after {
+            chain.state = after.clone();
+        }
+        match (state, role) {
+            (State::Done { is_aside: true }, _) => {
+                chain.set_aside(plan.first_sequence..plan.next_sequence());
+            }
+            // One is under way at a time, and says it of the first.
+            (_, Role::Void) => drop(chain.asides.pop_front()),
+            (_, Role::Closed) => chain.is_closed = true,
+            (_, Role::Records) => {}
+        }
+    }
+}

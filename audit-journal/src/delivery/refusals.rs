@@ -1,0 +1,58 @@
+//! What the disk refused, and when it is tried again.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::JournalDelivery;
+use crate::disk::{Disk, is_full};
+use crate::health::{Trouble, Watch};
+use crate::shared::executor::execute;
+
+/// The disk refused something.
+pub(super) struct Refused {
+    pub(super) again_at: Instant,
+    /// For lack of room.
+    pub(super) is_full: bool,
+    /// Reading the journal, and nothing that follows from it.
+    pub(super) reading: bool,
+    pub(super) watch: Watch,
+}
+
+/// What could not be done on the disk, and why.
+pub(super) type Failed = (&'static str, io::Error);
+
+/// How long the task waits before it does something again that the disk refused.
+pub(super) const DISK_PAUSE: Duration = Duration::from_secs(1);
+
+impl JournalDelivery {
+    pub(super) fn refuse(&mut self, failed: Failed, reading: bool) {
+        let (what, error) = failed;
+        let is_full = is_full(&error);
+        let watch = self.refused.take().map_or_else(|| self.health.watch(), |before| before.watch);
+        watch.report(Trouble::disk(what, &error));
+        let again_at = Instant::now() + DISK_PAUSE;
+        self.refused = Some(Refused { again_at, is_full, reading, watch });
+        if is_full {
+            self.clean_at = Instant::now();
+        }
+    }
+
+    pub(super) fn may_use_disk(&self) -> bool {
+        self.again_at() <= Instant::now()
+    }
+
+    pub(super) fn again_at(&self) -> Instant {
+        self.refused.as_ref().map_or_else(Instant::now, |refused| refused.again_at)
+    }
+
+    pub(super) async fn on_disk<T: Send + 'static>(
+        &self,
+        action: impl FnOnce(&dyn Disk) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let disk = Arc::clone(&self.disk);
+        execute(&*self.executor, move || action(&*disk)).await
+    }
+}

@@ -1,0 +1,190 @@
+//! The compression of an object undone, as its bytes come in.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use audit_core::MAX_BATCH_BYTES;
+use zstd::stream::raw::{Decoder as RawDecoder, InBuffer, Operation, OutBuffer};
+
+use super::compression::Compression;
+
+/// Why the bytes are not an object of lines.
+#[derive(Debug)]
+pub enum DecodeError {
+    /// The compression cannot be undone, or its checksum does not match.
+    Damaged(io::Error),
+    /// The object ends before its compression or its last line does, or there is nothing in it.
+    CutOff,
+    /// Something follows the end of the compressed lines.
+    TrailingBytes,
+    /// A line has more than [`MAX_BATCH_BYTES`].
+    LineTooLong,
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DecodeError::Damaged(_) => f.write_str("the object is damaged"),
+            DecodeError::CutOff => f.write_str("the object was cut off"),
+            DecodeError::TrailingBytes => f.write_str("something was appended to the object"),
+            DecodeError::LineTooLong => {
+                write!(f, "a line of the object exceeds limit of {MAX_BATCH_BYTES} bytes")
+            }
+        }
+    }
+}
+
+impl Error for DecodeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            DecodeError::Damaged(error) => Some(error),
+            DecodeError::CutOff | DecodeError::TrailingBytes | DecodeError::LineTooLong => None,
+        }
+    }
+}
+
+/// The largest window that an object may ask memory for, as a power of two: 8 MiB. A sink's have
+/// 2 MiB; zstd itself would grant 128 MiB to each object that is read at once.
+const MAX_WINDOW_LOG: u32 = 23;
+
+/// How many bytes are decompressed at once.
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// Undoes the compression of one object.
+pub(super) enum Decompressor {
+    Zstd { decoder: RawDecoder<'static>, buffer: Vec<u8>, ended: bool },
+    Gzip(Box<GzipMember>),
+    None,
+}
+
+type Out<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), DecodeError>;
+
+impl Decompressor {
+    pub(super) fn new(compression: Compression) -> Decompressor {
+        match compression {
+            Compression::Zstd => {
+                let mut decoder =
+                    RawDecoder::new().expect("a decoder without a dictionary can be made");
+                let limit = zstd::zstd_safe::DParameter::WindowLogMax(MAX_WINDOW_LOG);
+                decoder.set_parameter(limit).expect("zstd accepts the limit");
+                Decompressor::Zstd { decoder, buffer: vec![0; BUFFER_BYTES], ended: false }
+            }
+            Compression::Gzip => Decompressor::Gzip(Box::new(GzipMember::new())),
+            Compression::None => Decompressor::None,
+        }
+    }
+
+    /// Takes the next bytes of the object, and gives what they become to `out`.
+    pub(super) fn push(&mut self, bytes: &[u8], out: Out<'_>) -> Result<(), DecodeError> {
+        match self {
+            Decompressor::Zstd { decoder, buffer, ended } => {
+                let mut input = InBuffer::around(bytes);
+                loop {
+                    if *ended {
+                        let read_all = input.pos == bytes.len();
+                        return if read_all { Ok(()) } else { Err(DecodeError::TrailingBytes) };
+                    }
+                    let mut output = OutBuffer::around(buffer.as_mut_slice());
+                    let left =
+                        decoder.run(&mut input, &mut output).map_err(DecodeError::Damaged)?;
+                    let written = output.pos();
+                    *ended = left == 0;
+                    out(&buffer[..written])?;
+                    // With room left in the buffer, nothing more comes of what was read.
+                    if !*ended && input.pos == bytes.len() && written < buffer.len() {
+                        return Ok(());
+                    }
+                }
+            }
+            Decompressor::Gzip(member) => member.push(bytes, out),
+            Decompressor::None => out(bytes),
+        }
+    }
+
+    /// Checks that the compression has ended, once all bytes were taken.
+    pub(super) fn finish(self) -> Result<(), DecodeError> {
+        let ended = match self {
+            Decompressor::Zstd { ended, .. } => ended,
+            Decompressor::Gzip(member) => member.trailer.len() == GZIP_TRAILER_BYTES,
+            Decompressor::None => true,
+        };
+        if ended { Ok(()) } else { Err(DecodeError::CutOff) }
+    }
+}
+
+/// One member of gzip ([RFC 1952](https://www.rfc-editor.org/rfc/rfc1952)), with a header that has
+/// no optional fields.
+pub(super) struct GzipMember {
+    header: Vec<u8>,
+    inflate: flate2::Decompress,
+    buffer: Vec<u8>,
+    crc: flate2::Crc,
+    inflated: bool,
+    trailer: Vec<u8>,
+}
+
+const GZIP_HEADER_BYTES: usize = 10;
+
+const GZIP_TRAILER_BYTES: usize = 8;
+
+/// Magic, deflate, and no flags. What follows is a time and hints.
+const GZIP_HEADER: [u8; 4] = [0x1f, 0x8b, 8, 0];
+
+impl GzipMember {
+    fn new() -> GzipMember {
+        GzipMember {
+            header: Vec::new(),
+            inflate: flate2::Decompress::new(false),
+            buffer: vec![0; BUFFER_BYTES],
+            crc: flate2::Crc::new(),
+            inflated: false,
+            trailer: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, mut bytes: &[u8], out: Out<'_>) -> Result<(), DecodeError> {
+        fill(&mut self.header, GZIP_HEADER_BYTES, &mut bytes);
+        if !self.header.starts_with(&GZIP_HEADER[..self.header.len().min(GZIP_HEADER.len())]) {
+            return Err(damaged("this is not a gzip member without optional fields"));
+        }
+        while !self.inflated && self.header.len() == GZIP_HEADER_BYTES {
+            let (read, written) = (self.inflate.total_in(), self.inflate.total_out());
+            let flush = flate2::FlushDecompress::None;
+            let status = self.inflate.decompress(bytes, &mut self.buffer, flush);
+            self.inflated = match status.map_err(|error| DecodeError::Damaged(error.into()))? {
+                flate2::Status::StreamEnd => true,
+                flate2::Status::Ok | flate2::Status::BufError => false,
+            };
+            // Both are at most the length of a slice.
+            let read = (self.inflate.total_in() - read) as usize;
+            let written = (self.inflate.total_out() - written) as usize;
+            bytes = &bytes[read..];
+            self.crc.update(&self.buffer[..written]);
+            out(&self.buffer[..written])?;
+            // With room left in the buffer, nothing more comes of what was read.
+            if bytes.is_empty() && written < self.buffer.len() {
+                break;
+            }
+        }
+        if self.inflated {
+            fill(&mut self.trailer, GZIP_TRAILER_BYTES, &mut bytes);
+            let expected = [self.crc.sum().to_le_bytes(), self.crc.amount().to_le_bytes()].concat();
+            if self.trailer.len() == GZIP_TRAILER_BYTES && self.trailer != expected {
+                return Err(damaged("the lines do not match their checksum"));
+            }
+        }
+        if bytes.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
+    }
+}
+
+/// Moves bytes from the front of `bytes` until `part` has so many.
+fn fill(part: &mut Vec<u8>, len: usize, bytes: &mut &[u8]) {
+    let (head, rest) = bytes.split_at(bytes.len().min(len - part.len()));
+    part.extend_from_slice(head);
+    *bytes = rest;
+}
+
+fn damaged(what: &str) -> DecodeError {
+    DecodeError::Damaged(io::Error::new(io::ErrorKind::InvalidData, what))
+}
