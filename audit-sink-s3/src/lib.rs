@@ -1,15 +1,15 @@
-//! An audit sink that delivers each record once to a bucket: S3 and what speaks its protocol,
-//! Google Cloud Storage, Azure Blob Storage, a local directory.
+//! An audit sink that delivers each record once to a bucket: S3 and stores with its protocol,
+//! Google Cloud Storage, Azure Blob Storage, or a local directory.
 //!
 //! It makes a batch durable in one of two ways:
 //!
-//! - With a **journal** ([`Settings::journal`]): [`persist`](audit_core::AuditSink::persist)
+//! - With a **journal** ([`Settings::journal`]), [`persist`](audit_core::AuditSink::persist)
 //!   returns after one sync of a file on this host, and delivery to the bucket follows within
-//!   seconds. A commit costs what the disk takes, and goes on while the bucket is away. For hosts
-//!   with a disk that outlives them.
-//! - **Direct**, which is the default since it needs no decision about a disk: nothing is kept on
-//!   this host, and `persist` returns once the object that holds the batch is in the bucket. For
-//!   hosts without a disk to trust, and for many hosts: they share nothing but the bucket.
+//!   seconds. A commit takes as long as the disk does, and succeeds while the bucket is
+//!   unreachable. For hosts with a disk that outlives the process.
+//! - **Direct** is the default, since it needs no decision about a disk. Nothing is kept on this
+//!   host, and `persist` returns once the object with the batch is in the bucket. For hosts without
+//!   a durable disk.
 //!
 //! # Nouns
 //!
@@ -17,15 +17,17 @@
 //!   stream, in which records are numbered from 0.
 //! - [`Bucket`]: a store and a prefix, from a URL and the environment, or from a store that the
 //!   host made.
-//! - [`Settings`]: how it groups, sends and waits; every default has its reason there.
-//! - [`EvidenceSettings`]: under which name and with which key it signs what it writes.
-//! - [`JournalSettings`]: where the journal is, how much it may take, how soon it is delivered.
+//! - [`Settings`]: how the sink groups, sends and waits, with the reason of each default.
+//! - [`EvidenceSettings`]: the name and key with which it signs its objects.
+//! - [`JournalSettings`]: where the journal is, its size, and how soon it is delivered.
 //! - [`rescue`]: the delivery of a journal whose host is gone.
-//! - [`Health`]: how it is doing, and why. The same goes to the `metrics` facade, under names that
-//!   begin with `audit_`.
 //! - [`layout`]: the keys, metadata and lines of objects, for programs that read a bucket.
 //!
-//! It rests on `audit-core` and `audit-journal`. Hosts open a sink and hand it to their runtime.
+//! [`AuditSink::health`](audit_core::AuditSink::health) reports the state of the sink and its
+//! cause. The same goes to the `metrics` facade, under names that begin with `audit_`.
+//!
+//! The crate depends on `audit-core` and `audit-journal`. Hosts open a sink and pass it to their
+//! runtime.
 //!
 //! # Example
 //!
@@ -55,114 +57,114 @@
 //! # }
 //! ```
 //!
-//! # What is in the bucket
+//! # The contents of the bucket
 //!
 //! Objects of lines, one JSON object each, under
-//! `<prefix>/dt=YYYY-MM-DD/hour=HH/<stream>-<first sequence>.ndjson.zst`, day and hour in UTC of
-//! the first record: Hive partitions that Athena, Trino, Spark and DuckDB read as they are. In the
-//! object's metadata stand `lastsequence`, `count`, `sha256` (of the uncompressed lines) and
-//! `format` (the version of the layout); a directory keeps no metadata. Beside
-//! them lies one small object, `_audit/probe`, which engines skip for its underscore.
+//! `<prefix>/dt=YYYY-MM-DD/hour=HH/<stream>-<first sequence>.ndjson.zst`. Day and hour are those of
+//! the first record, in UTC: Hive partitions, which Athena, Trino, Spark and DuckDB read directly.
+//! The metadata of an object has the members `lastsequence`, `count`, `sha256` (of the uncompressed
+//! lines) and `format` (the version of the layout); a directory keeps no metadata. One small object
+//! of another kind, `_audit/probe`, is beside them. Engines skip it because of its underscore.
 //!
-//! # How a batch is delivered
+//! # The delivery of a batch
 //!
-//! In direct mode, batches that come within [`linger_ms`](Settings::linger_ms) of each other share
-//! an object, up to [`max_object_bytes`](Settings::max_object_bytes); a batch is never divided. The
-//! object is encoded once and its bytes are put, with the condition that nothing stands under the
-//! key, until what became of it is certain. With a journal the object is cut when it is full or
-//! [`cut_after_ms`](JournalSettings::cut_after_ms) have passed, and is durable in a file, with its
-//! key, before the first request: whoever opens the journal next sends those very bytes. Either
-//! way:
+//! In direct mode, batches that arrive within [`linger_ms`](Settings::linger_ms) of each other
+//! share an object, up to [`max_object_bytes`](Settings::max_object_bytes); a batch is never
+//! divided. The object is encoded once. Its bytes are sent, on condition that the key is free,
+//! until the outcome is certain. With a journal an object is cut when it is full or
+//! [`cut_after_ms`](JournalSettings::cut_after_ms) have passed. It is durable in a file, with its
+//! key, before the first request, so that the next process that opens the journal sends the same
+//! bytes. In both modes:
 //!
-//! | answer | meaning | next |
+//! | response | meaning | next |
 //! |---|---|---|
 //! | success | delivered | receipts |
-//! | timeout, reset, 5xx, 429 | unknown | the same bytes again, after a pause with full jitter, for ever |
-//! | already exists | ours? | compare its hash: the same is delivered, another is a *conflict* |
-//! | 409 of S3 | contention | compare, then again |
-//! | a panic of the client or of a delivery task | unknown | retried slowly, for ever; counted, an error in the log, and in [`Health`] |
-//! | 403, 404, credentials, certificate, encryption key, full disk | blocked | again, slowly, for ever; an error in the log, and in [`Health`] |
+//! | timeout, reset, 5xx, 429 | unknown | the same bytes are retried without end, after a backoff with full jitter |
+//! | already exists | delivered before, or a conflict | the object's hash is compared: the same is *delivered*, another is a *conflict* |
+//! | 409 of S3 | contention | compared, then retried |
+//! | a panic of the client or of a delivery task | unknown | retried slowly without end; counted, an error in the log and in the health |
+//! | 403, 404, credentials, certificate, encryption key, full disk | blocked | retried slowly without end; an error in the log and in the health |
 //!
-//! A request that takes longer than 95% of the last 64 successful ones did gets a second one beside
-//! it, with the same bytes for the same key: the first certain answer counts.
+//! A request that takes longer than 95% of the last 64 successful ones gets a second one beside it,
+//! with the same bytes for the same key. The first certain response counts.
 //!
-//! A key is never used for other bytes, so no answer, however late or lost, can store a record
-//! twice. What a caller hears in direct mode:
+//! A key is never used for other bytes, so no response, however late or lost, leads to a record
+//! that is stored twice. In direct mode a caller gets:
 //!
-//! | `persist` | the batch |
+//! | result of `persist` | the batch |
 //! |---|---|
-//! | receipt | is in the bucket, once, where the receipt says |
-//! | *not persisted*, `Unavailable` or `Blocked` | was not sent in [`persist_timeout_ms`](Settings::persist_timeout_ms), and was taken back; or met a conflict |
-//! | *indeterminate*, `Unavailable` or `Blocked` | was sent and is not certain yet. The sink goes on with it, so that it may arrive, once |
+//! | receipt | is in the bucket, once, at the place in the receipt |
+//! | *not persisted*, `Unavailable` or `Blocked` | was not sent within [`persist_timeout_ms`](Settings::persist_timeout_ms) and was withdrawn, or met a conflict |
+//! | *indeterminate*, `Unavailable` or `Blocked` | was sent, and its outcome is not certain yet. The sink continues with it, so it may still arrive, once |
 //! | *not persisted*, `Closed` | came after `close` |
 //!
 //! The message ends with the last response: who refused, why, and what to do. Dropping the future
-//! of `persist` takes nothing back.
+//! of `persist` withdraws nothing.
 //!
-//! A conflict means that somebody else wrote under a key of this sink's stream. That object is left
-//! alone, the batches that were meant for it fail, and their sequence numbers are not used again.
-//! So a stream has a gap after that, and after a crash in direct mode: objects may have been on
-//! their way that nobody was told of, before ones that had arrived.
+//! A conflict means that another program wrote under a key of this sink's stream. That object is
+//! left alone, the batches that were meant for it fail, and their sequence numbers are not used
+//! again: the stream has a gap. In direct mode a crash may leave a gap too, of unacknowledged
+//! records before records that had arrived.
 //!
 //! # The journal
 //!
-//! | `persist` with a journal | the batch |
+//! | result of `persist` | the batch |
 //! |---|---|
-//! | receipt, *journaled* | is synced to this host's disk, and will be in the bucket once, also if this process dies now |
-//! | *not persisted*, `Unavailable` | found no room in [`persist_timeout_ms`](Settings::persist_timeout_ms): the bucket has been away for long, or the disk is full. There is none to be dropped: functions fail until there is room again, and then go on |
-//! | *indeterminate*, `Unavailable` | found no space on the disk while it was written. It may be found by the next opening, if no later batch becomes durable before. The journal goes on by itself once there is space |
-//! | *indeterminate*, `Closed` | met a write or sync that failed otherwise, or a panic of the thread that commits. Whether it is durable only the next opening can tell; until then nothing more is taken |
-//! | *not persisted*, `Closed` | came after `close`, or after such a failure: [`Commits::Stopped`] then says so, and the process must be restarted |
+//! | receipt, *journaled* | is synced to this host's disk, and will be in the bucket once, even if this process dies now |
+//! | *not persisted*, `Unavailable` | found no room within [`persist_timeout_ms`](Settings::persist_timeout_ms): the bucket has been unreachable for long, or the disk is full. No acknowledged record is dropped to make room: functions fail until there is room again |
+//! | *indeterminate*, `Unavailable` | ran out of disk space while it was written. The next opening may find it, if no later batch becomes durable first. The journal continues by itself once there is space |
+//! | *indeterminate*, `Closed` | met another failure of a write or sync, or a panic of the thread that commits. Only the next opening can tell whether it is durable; until then nothing more is accepted |
+//! | *not persisted*, `Closed` | came after `close`, or after such a failure. [`Commits::Stopped`](audit_core::Commits::Stopped) reports the failure, and the process must be restarted |
 //!
-//! One process has a journal open at a time. What one process left, killed or not, the next one
-//! delivers, each record under the stream and number that its receipt named. A write that a crash
-//! tore was never acknowledged, and is left out; if records that were acknowledged are damaged or
-//! missing, opening fails as [`Damaged`](OpenErrorKind::Damaged), naming file and offset, and
-//! changes nothing. An object that meets a conflict is kept in the directory as
-//! `<stream>-<first sequence>.conflict`, and later ones go on.
+//! One process has a journal open at a time. The next process delivers what an earlier one left,
+//! each record under the stream and number in its receipt. A write that a crash tore was never
+//! acknowledged, and is skipped. If acknowledged records are damaged or missing, opening fails with
+//! [`Damaged`](OpenErrorKind::Damaged), names file and offset, and changes nothing. An object that
+//! meets a conflict is kept in the directory as `<stream>-<first sequence>.conflict`, and later
+//! ones are delivered.
 //!
 //! [`flush`](audit_core::AuditSink::flush) and [`close`](audit_core::AuditSink::close) wait until
-//! everything is in the bucket. Put a limit on `close`: what is not there by then stays in the
-//! journal, and is delivered when it is opened next.
+//! everything is in the bucket. Put a time limit on `close`: what is not in the bucket by then
+//! stays in the journal, and is delivered after the next opening.
 //!
-//! The files are text but for what is compressed and signed, and are described in the project's
-//! `docs/FORMAT.md`.
+//! The files are text, except for compressed and signed parts. The project's `docs/FORMAT.md`
+//! describes them.
 //!
 //! # Evidence
 //!
-//! With [`evidence`](Settings::evidence), each object carries in its metadata (`format` 2) the
-//! signed root of a Merkle tree over all records of its stream, so that whoever
-//! has the host's [public key](S3Sink::verifier_key) can prove what was logged. In a directory it
-//! stands in a file beside the object, which is written first. The host says in records of its own,
-//! in `_audit/dt=…/hour=…/<stream>-<number>.system`, when a stream began, that it lives, which
-//! records met a conflict, and that the stream ended: they have numbers of the stream, so that its
+//! With [`evidence`](Settings::evidence), the metadata of each object (`format` 2) has the signed
+//! root of a Merkle tree over all records of its stream. Anyone with the host's
+//! [public key](S3Sink::verifier_key) can then verify what was logged. In a directory a file beside
+//! the object holds the metadata; it is written first. System records of the host, in
+//! `_audit/dt=…/hour=…/<stream>-<number>.system`, say when a stream began, that the host is alive,
+//! which records met a conflict, and that the stream ended. They have numbers of the stream, so its
 //! first batch begins at 1.
 //!
-//! In direct mode a process that dies may leave out records before ones that arrived; none of them
-//! was acknowledged, and each object says below which number all were. So such a gap is *unproven*
-//! to an auditor, and never *tampered with*. After a day at most, another stream begins, and the
-//! private key of the one before is gone.
+//! In direct mode a process that dies may leave out records before others that arrived. None of
+//! them was acknowledged, and each object says below which number all records were. To an auditor
+//! such a gap is therefore *unproven*, and never *tampered with*. After a day at most another
+//! stream begins, and the private key of the previous one is destroyed.
 //!
-//! With a journal, a stream's private key is in `<stream>.secret` in the journal's directory until
-//! the stream is delivered, and what the next signature depends on is durable with what was signed
-//! before: no crash can leave two histories. The next opening, or [`rescue::deliver`] without the
-//! host's key, goes on where a host ended, and closes its streams.
+//! With a journal, the private key of a stream is in `<stream>.secret` in the journal's directory
+//! until the stream is delivered. The state that the next signature depends on is durable together
+//! with what was signed before, so that no crash can lead to two histories. The next opening, or
+//! [`rescue::deliver`] without the host's key, continues where a host ended and closes its streams.
 //!
-//! # What the bucket must allow
+//! # Required permissions
 //!
-//! To put and to get objects under the prefix: on AWS `s3:PutObject` and `s3:GetObject` (HEAD needs
+//! To put and get objects under the prefix: on AWS `s3:PutObject` and `s3:GetObject` (HEAD needs
 //! the latter), with `kms:GenerateDataKey` and `kms:Decrypt` where a customer's key encrypts.
-//! Neither listing nor deleting. Opening a sink [checks](S3Sink::open) that, and whether the store
-//! refuses to overwrite what exists (AWS, GCS, Azure, Ceph on buckets without versions, MinIO and
-//! R2 do; Garage does not). Where it does not, each record is still delivered once, and nothing
+//! Neither listing nor deleting. Opening a sink [checks](S3Sink::open) these, and whether the store
+//! refuses to overwrite objects (AWS, GCS, Azure, Ceph on buckets without versions, MinIO and R2
+//! do; Garage does not). Even on a store that does not, each record is delivered once, but nothing
 //! protects it from others with the same credentials: see
 //! [`require_create_only`](Settings::require_create_only).
 //!
-//! On `file://` a receipt means synced, file and directories; both are for their owner alone. An
-//! object is written under `_audit/unfinished/` until it has its name; opening the directory
-//! removes what writers that died left there ([`is_leftover`]). An error of a
-//! sync is retried like any other, though the operating system may then claim a success that is
-//! none; a directory is for development and for file systems that do not fail.
+//! On `file://` a receipt means that file and directories are synced; only their owner can access
+//! them. An object is written under `_audit/unfinished/` and then renamed; opening the directory
+//! removes the leftovers of writers that died ([`is_leftover`]). A failed sync is retried like any
+//! other error, although the operating system may then report a success that is false: a directory
+//! is for development, and for file systems that do not fail.
 
 #[cfg(feature = "bench_internals")]
 #[doc(hidden)]
