@@ -179,6 +179,7 @@
 mod audit_log;
 mod audited;
 mod context;
+mod detached;
 mod ending;
 mod error;
 mod execution;

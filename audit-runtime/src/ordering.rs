@@ -5,7 +5,6 @@
 //! come between any two of them.
 
 use std::error::Error;
-use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use audit_core::{Durability, Place, SinkError, SinkErrorKind};
@@ -14,6 +13,7 @@ use tracing::Instrument;
 
 use crate::audited::Audited;
 use crate::context::Context;
+use crate::detached::Detached;
 use crate::ending::Ending;
 use crate::error::{MutationError, Refusal, ReleaseError};
 use crate::function_logs::AttemptLogs;
@@ -101,7 +101,7 @@ impl<Tx: Transaction, T, E: FunctionError<Tx::Error>> AuditedTransaction<Tx, T, 
     ///
     /// # Panics
     ///
-    /// If the database's adapter panics. With outcomes also if the executor ends during the commit.
+    /// If the database's adapter panics. With outcomes also outside of a Tokio executor.
     pub async fn settle(self) -> Result<Attempt<T, E>, MutationError<E>> {
         let (transaction, outcome, request) = self.into_parts();
         settle(transaction, outcome, &request).await
@@ -272,13 +272,8 @@ async fn commit<Tx: Transaction>(transaction: Tx, mut ending: Ending) -> Result<
         drop(under_way);
         result
     };
-    // In a task of its own: a caller that goes away would take the outcome with it.
-    let task = tokio::spawn(committing.in_current_span());
-    match task.await.map_err(|error| error.try_into_panic()) {
-        Ok(result) => result,
-        Err(Ok(panic)) => resume_unwind(panic),
-        Err(Err(_)) => panic!("the executor ended while a transaction was committing"),
-    }
+    // A caller that goes away would take the outcome with it.
+    Detached::new(committing.in_current_span()).await
 }
 
 /// The outcome of an attempt whose function failed with this error.

@@ -221,8 +221,13 @@ pub(crate) struct Committing(Outcomes);
 
 impl Drop for Committing {
     fn drop(&mut self) {
-        self.0.state().commits -= 1;
-        self.0.0.changed.notify_waiters();
+        let mut state = self.0.state();
+        state.commits -= 1;
+        // The task that sends what waits has nothing to do for it.
+        if state.drains > 0 {
+            drop(state);
+            self.0.0.changed.notify_waiters();
+        }
     }
 }
 

@@ -280,8 +280,8 @@ impl AuditRuntimeBuilder {
     /// counted in `audit_outcomes_lost_total`. A host that ends calls
     /// [`drain_outcomes`](AuditRuntime::drain_outcomes) first.
     ///
-    /// Transactions then commit in a task of their own, so that the outcome is recorded even if the
-    /// caller goes away meanwhile. Outcomes count towards no limit and no usage. The default is no.
+    /// A commit whose caller goes away then goes on in a task of its own, so that its outcome is
+    /// recorded. Outcomes count towards no limit and no usage. The default is no.
     pub fn with_outcomes(mut self, outcomes: bool) -> AuditRuntimeBuilder {
         self.outcomes = outcomes;
         self
