@@ -15,6 +15,9 @@ use tokio::time::{Instant, sleep};
 use super::disk::faulty::panic_silently;
 use super::disk::{Dice, SimulatedDisk};
 
+/// The metadata in which the simulation's own destination seals an object.
+pub const SEAL: &str = "seal";
+
 /// The bucket. Clones are the same one.
 #[derive(Debug, Clone)]
 pub struct SimulatedBucket {
@@ -393,10 +396,21 @@ impl State {
         }
     }
 
-    /// Somebody else's object: with metadata of its own or without, of another length or the same.
+    /// Somebody else's object: with metadata of its own or without, of another length or the same;
+    /// or the same lines, sealed by somebody else who has the stream's key.
     fn foreign(&mut self, ours: &Stored) -> Stored {
         let mut bytes = ours.bytes.to_vec();
         let mut attributes = BTreeMap::new();
+        let seals = ["root", "sig", SEAL];
+        let seals: Vec<_> =
+            seals.into_iter().filter(|name| ours.attributes.contains_key(*name)).collect();
+        if !seals.is_empty() && self.dice.chance(1, 3) {
+            attributes = ours.attributes.clone();
+            let seal = attributes.get_mut(seals[self.dice.below(seals.len())]).unwrap();
+            let other = if seal.starts_with('A') { "B" } else { "A" };
+            seal.replace_range(..1, other);
+            return Stored { bytes: bytes.into(), attributes, foreign: true };
+        }
         if self.dice.chance(1, 2) {
             bytes.push(b' ');
         } else {

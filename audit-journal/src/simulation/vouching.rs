@@ -7,11 +7,11 @@ use std::ops::Range;
 use audit_core::UniqueId;
 use sha2::{Digest, Sha256};
 
-use super::bucket::Stored;
+use super::bucket::{SEAL, Stored};
 use crate::{LastRecord, Link, NewStream, Seal, StreamEnd, StreamSecret, SystemRecords};
 
 /// The name of the metadata.
-pub(super) const ATTRIBUTE: &str = "seal";
+pub(super) const ATTRIBUTE: &str = SEAL;
 
 /// What every record of the host's own begins with.
 pub const OWN: &str = "{\"$audit\":";

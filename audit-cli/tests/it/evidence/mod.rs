@@ -33,7 +33,9 @@ fn key(bucket: &Bucket) -> String {
 }
 
 fn body(object: &Object) -> String {
-    object.lines.iter().map(|line| format!("{line}\n")).collect()
+    let mut body: String = object.lines.iter().map(|line| format!("{line}\n")).collect();
+    body.truncate(body.len() - usize::from(object.is_cut));
+    body
 }
 
 fn put(directory: &Path, key: &str, content: &str) {

@@ -5,14 +5,26 @@ mod model;
 mod mutations;
 mod second_verifier;
 
-use audit_evidence::{Alarm, Fault, State, StreamEnd, SystemRecord};
-use model::{Bucket, Chance, Look};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// So many buckets; more with `AUDIT_EVIDENCE_BUCKETS`.
+use audit_evidence::{Alarm, Fault, Finding, State, StreamEnd, SystemRecord};
+use model::{Bucket, Chance, Checks, Look};
+
+fn number_of(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |number| number.parse().unwrap())
+}
+
+/// The seeds of buckets: more with `AUDIT_EVIDENCE_BUCKETS`, others with
+/// `AUDIT_EVIDENCE_FIRST_BUCKET`.
+fn seeds() -> Range<u64> {
+    let first = number_of("AUDIT_EVIDENCE_FIRST_BUCKET", 0);
+    first..first + number_of("AUDIT_EVIDENCE_BUCKETS", 24)
+}
+
 fn buckets() -> impl Iterator<Item = Bucket> {
-    let count = std::env::var("AUDIT_EVIDENCE_BUCKETS").ok();
-    let count = count.map_or(12, |count| count.parse().unwrap());
-    (0..count).map(|seed| Bucket::generate(&mut Chance::new(seed)))
+    seeds().map(|seed| Bucket::generate(&mut Chance::new(seed)))
 }
 
 #[test]
@@ -28,46 +40,83 @@ fn buckets_that_hosts_wrote_are_silent() {
     }
 }
 
-#[test]
-fn each_change_is_named_and_nothing_else() {
-    let mut applied = std::collections::BTreeMap::<&str, usize>::new();
-    for (seed, bucket) in buckets().enumerate() {
-        for mutation in mutations::ALL {
-            let chance = &mut Chance::new(seed as u64 ^ 0x5eed);
-            let mut changed = bucket.clone();
-            let Some(expected) = (mutation.change)(&mut changed, chance) else { continue };
-            *applied.entry(mutation.name).or_default() += 1;
-            let report = changed.look(&expected.look);
-            let known = bucket.known_findings();
-            let new: Vec<_> =
-                report.findings.iter().filter(|finding| !known.contains(finding)).collect();
-            let named: Vec<_> = new
-                .iter()
-                .map(|finding| (finding.stream.clone(), finding.object.clone(), &finding.fault))
-                .collect();
-            let is_as_expected = new.len() == expected.findings.len()
-                && new.iter().zip(&expected.findings).all(|(finding, expected)| {
-                    finding.object == expected.object
-                        && finding.stream == expected.stream
-                        && (expected.is_fault)(&finding.fault)
-                });
-            assert!(
-                is_as_expected,
-                "seed {seed}, {}: found {named:?}\nexpected {:?}",
-                mutation.name, expected.findings
-            );
-            // What was found before is still found, unless the change is at the same place.
-            for finding in known.iter().filter(|known| expected.spares(known)) {
-                assert!(report.findings.contains(finding), "{}: {finding:?}", mutation.name);
-            }
+/// How often each change was made.
+type Applied = BTreeMap<&'static str, u64>;
+
+/// Makes changes to the bucket of a seed, one after another, each on the bucket as it was.
+///
+/// All of them; with `AUDIT_EVIDENCE_CHANGES` so many of those that can be made, which differ from
+/// seed to seed.
+fn change_bucket(seed: u64, most: usize, applied: &mut Applied) {
+    let bucket = Bucket::generate(&mut Chance::new(seed));
+    let (known, mut checks) = (bucket.known_findings(), Checks::default());
+    let all = mutations::ALL.len();
+    let begin = if most < all { (seed as usize * most) % all } else { 0 };
+    let mut made = 0;
+    for mutation in mutations::ALL.iter().cycle().skip(begin).take(all) {
+        if made == most {
+            break;
+        }
+        let chance = &mut Chance::new(seed ^ 0x5eed);
+        let mut changed = bucket.clone();
+        let Some(expected) = (mutation.change)(&mut changed, chance) else { continue };
+        made += 1;
+        *applied.entry(mutation.name).or_default() += 1;
+        let report = changed.look_again(&expected.look, &mut checks);
+        let is_new = |finding: &&Finding| !known.contains(finding);
+        let new: Vec<_> = report.findings.iter().filter(is_new).collect();
+        assert!(
+            expected.is(&new, &known),
+            "seed {seed}, {}: found {new:?}\nexpected {:?}",
+            mutation.name,
+            expected.findings
+        );
+        // What was found before is still found, unless the change is at the same place.
+        for finding in known.iter().filter(|known| expected.spares(known)) {
+            assert!(report.findings.contains(finding), "{}: {finding:?}", mutation.name);
         }
     }
-    let rare: Vec<_> = mutations::ALL
-        .iter()
-        .filter(|mutation| !applied.contains_key(mutation.name))
-        .map(|mutation| mutation.name)
-        .collect();
-    assert!(rare.is_empty(), "never applied: {rare:?}");
+}
+
+/// In a longer run:
+///
+/// ```text
+/// AUDIT_EVIDENCE_BUCKETS=10000 \
+///     cargo test --release -p audit-evidence --test it each_change -- --nocapture
+/// AUDIT_EVIDENCE_BUCKETS=1000000 AUDIT_EVIDENCE_CHANGES=1 \
+///     cargo test --release -p audit-evidence --test it each_change -- --nocapture
+/// ```
+#[test]
+fn each_change_is_named_and_nothing_else() {
+    let most = number_of("AUDIT_EVIDENCE_CHANGES", u64::MAX);
+    let most = usize::try_from(most).unwrap().min(mutations::ALL.len());
+    let (next, end) = (AtomicU64::new(seeds().start), seeds().end);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        let mut applied = Applied::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end {
+                return applied;
+            }
+            change_bucket(seed, most, &mut applied);
+            if (seed + 1).is_multiple_of(10_000) {
+                println!("{} buckets of {end}", seed + 1);
+            }
+        }
+    };
+    let mut applied = Applied::new();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            for (name, times) in worker.join().unwrap() {
+                *applied.entry(name).or_default() += times;
+            }
+        }
+    });
+    println!("{} changes: {applied:#?}", applied.values().sum::<u64>());
+    let mut rare = mutations::ALL.iter().map(|mutation| mutation.name);
+    assert_eq!(rare.find(|name| !applied.contains_key(name)), None, "it was never made");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Buckets as hosts write them.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash as _, Hasher as _};
+use std::sync::Arc;
 
 use audit_evidence::{
     BucketReport, Certificate, CheckedObject, Checkpoint, CompactRange, Fault, Finding, KeyKind,
@@ -42,13 +45,17 @@ impl Chance {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct Object {
     pub(super) key: String,
     pub(super) stream: String,
     pub(super) first: u64,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) lines: Vec<String>,
+    /// Whether its last line feed is missing.
+    pub(super) is_cut: bool,
+    /// Whether somebody else put it there, before the host.
+    pub(super) is_foreign: bool,
     /// What the host meant it to be, to be compared with.
     pub(super) count: u64,
 }
@@ -62,14 +69,25 @@ impl Object {
         self.key.starts_with("_audit/")
     }
 
+    /// Whether the host wrote it, with evidence.
+    pub(super) fn is_ours(&self) -> bool {
+        !self.is_foreign && !self.metadata.is_empty()
+    }
+
+    /// What the host says in it to be acknowledged.
     pub(super) fn stable(&self) -> u64 {
-        self.metadata.get("stable").map_or(0, |stable| stable.parse().unwrap())
+        if self.is_ours() { self.metadata["stable"].parse().unwrap() } else { 0 }
     }
 
     pub(super) fn under(&self, day: u64, suffix: &str) -> String {
+        self.under_hour(day, 16, suffix)
+    }
+
+    pub(super) fn under_hour(&self, day: u64, hour: u64, suffix: &str) -> String {
+        let Object { stream, first, .. } = self;
         let system = if self.is_system() { "_audit/" } else { "" };
         let suffix = if self.is_system() { ".system" } else { suffix };
-        format!("{system}dt=2025-11-{day:02}/hour=16/{}-{:012}{suffix}", self.stream, self.first)
+        format!("{system}dt=2025-11-{day:02}/hour={hour:02}/{stream}-{first:012}{suffix}")
     }
 }
 
@@ -77,8 +95,8 @@ impl Object {
 #[derive(Clone)]
 pub(super) struct Writer {
     pub(super) stream: String,
-    host_seed: [u8; 32],
-    key_seed: [u8; 32],
+    /// The stream's key, and the host's signature of it.
+    keys: Arc<(SignerKey, Certificate)>,
     pub(super) range: CompactRange,
     /// Of the keys' days.
     pub(super) day: u64,
@@ -86,7 +104,12 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(stream: String, host_seed: [u8; 32], key_seed: [u8; 32]) -> Writer {
-        Writer { stream, host_seed, key_seed, range: CompactRange::default(), day: 24 }
+        let host = SignerKey::from_seed(HOST, KeyKind::Ed25519, &host_seed).unwrap();
+        let origin = origin(HOST, &stream);
+        let stream_key = SignerKey::from_seed(&origin, KeyKind::Ed25519, &key_seed).unwrap();
+        let certificate = Certificate::issue(&host, stream_key.verifier());
+        let keys = Arc::new((stream_key, certificate));
+        Writer { stream, keys, range: CompactRange::default(), day: 24 }
     }
 
     /// The next object of the stream.
@@ -108,9 +131,8 @@ impl Writer {
             self.range.push(salts.leaf(self.range.end(), line.as_bytes()));
             digest.update(format!("{line}\n"));
         }
-        let host = SignerKey::from_seed(HOST, KeyKind::Ed25519, &self.host_seed).unwrap();
-        let origin = origin(HOST, &self.stream);
-        let stream_key = SignerKey::from_seed(&origin, KeyKind::Ed25519, &self.key_seed).unwrap();
+        let (stream_key, certificate) = &*self.keys;
+        let origin = stream_key.verifier().name();
         let root = self.range.root().unwrap();
         let head = ObjectHead {
             first,
@@ -120,9 +142,9 @@ impl Writer {
             seed,
             before,
             root,
-            signature: Checkpoint::new(&origin, self.range.end(), root).unwrap().sign(&stream_key),
+            signature: Checkpoint::new(origin, self.range.end(), root).unwrap().sign(stream_key),
             name: HOST.to_owned(),
-            certificate: Certificate::issue(&host, stream_key.verifier()),
+            certificate: certificate.clone(),
         };
         let metadata = head.to_metadata().into_iter();
         Object {
@@ -130,6 +152,8 @@ impl Writer {
             stream: self.stream.clone(),
             first,
             metadata: metadata.map(|(name, value)| (name.to_owned(), value)).collect(),
+            is_cut: false,
+            is_foreign: false,
             count: lines.len() as u64,
             lines,
         }
@@ -256,11 +280,7 @@ impl Bucket {
                         reason: reason.clone(),
                     };
                     self.expect(&writer.stream, records, Fault::SetAside { reason });
-                    if chance.below(2) == 0 {
-                        let lines = vec!["{\"foreign\":true}".to_owned()];
-                        let metadata = BTreeMap::new();
-                        self.objects.push(Object { metadata, lines, ..object });
-                    }
+                    self.objects.extend(foreign(object, chance));
                     let void = writer.write(true, vec![void.to_line()], first, chance.bytes());
                     self.objects.push(void);
                     continue;
@@ -303,7 +323,7 @@ impl Bucket {
     /// The size of each stream, as its objects show it.
     pub(super) fn sizes(&self) -> BTreeMap<String, u64> {
         let mut sizes = BTreeMap::<String, u64>::new();
-        for object in self.objects.iter().filter(|object| !object.metadata.is_empty()) {
+        for object in self.objects.iter().filter(|object| object.is_ours()) {
             let size = sizes.entry(object.stream.clone()).or_default();
             *size = (*size).max(object.end());
         }
@@ -311,6 +331,11 @@ impl Bucket {
     }
 
     pub(super) fn look(&self, look: &Look) -> BucketReport {
+        self.look_again(look, &mut Checks::default())
+    }
+
+    /// As [`look`](Self::look), without checking anew what was checked before.
+    pub(super) fn look_again(&self, look: &Look, checks: &mut Checks) -> BucketReport {
         let trust = Trust::new(self.trust.iter().cloned());
         let mut streams = BTreeMap::<&str, Vec<&Object>>::new();
         for object in &self.objects {
@@ -329,17 +354,66 @@ impl Bucket {
             );
             let sizes = verifier.sizes();
             for object in objects {
-                let get = |name: &str| object.metadata.get(name).map(String::as_str);
-                let checked = CheckedObject::head(&trust, &object.key, stream, object.first, get);
-                let lines = object.lines.iter().map(String::as_bytes);
-                verifier.add(if look.reads_lines || object.is_system() {
-                    checked.lines(lines, &sizes)
-                } else {
-                    checked
-                });
+                let reads_lines = look.reads_lines || object.is_system();
+                verifier.add(checks.check(object, &self.trust, &trust, reads_lines, &sizes));
             }
             verifier.finish()
         });
         BucketReport::new(reports.collect(), &look.state, look.retained_since, look.now)
+    }
+}
+
+/// What stands where the host met something else than its own object: nothing any more, something
+/// without evidence, or the same lines sealed by somebody who has the stream's key.
+fn foreign(ours: Object, chance: &mut Chance) -> Option<Object> {
+    let seal = match chance.below(4) {
+        0 => return None,
+        1 => {
+            let lines = vec!["{\"foreign\":true}".to_owned()];
+            return Some(Object { metadata: BTreeMap::new(), lines, is_foreign: true, ..ours });
+        }
+        2 => "root",
+        _ => "sig",
+    };
+    let mut object = Object { is_foreign: true, ..ours };
+    let value = object.metadata.get_mut(seal).unwrap();
+    let other = if value.starts_with('A') { "B" } else { "A" };
+    value.replace_range(..1, other);
+    Some(object)
+}
+
+/// Objects that were checked by themselves, which says nothing of a bucket: most of those of a
+/// bucket that was changed are as they were before.
+#[derive(Default)]
+pub(super) struct Checks(HashMap<u64, CheckedObject>);
+
+impl Checks {
+    fn check(
+        &mut self,
+        object: &Object,
+        keys: &[VerifierKey],
+        trust: &Trust,
+        reads_lines: bool,
+        sizes: &[u64],
+    ) -> CheckedObject {
+        let mut hasher = DefaultHasher::new();
+        (object, reads_lines, sizes).hash(&mut hasher);
+        keys.iter().for_each(|key| (key.name(), key.to_bytes()).hash(&mut hasher));
+        let check = || {
+            let get = |name: &str| object.metadata.get(name).map(String::as_str);
+            let checked =
+                CheckedObject::head(trust, &object.key, &object.stream, object.first, get);
+            if !reads_lines {
+                return checked;
+            }
+            let lines = object.lines.iter().map(String::as_bytes);
+            if !object.is_cut {
+                return checked.lines(lines, sizes);
+            }
+            let mut check = checked.check_lines(sizes);
+            lines.take(object.lines.len() - 1).for_each(|line| check.push(line));
+            check.damaged()
+        };
+        self.0.entry(hasher.finish()).or_insert_with(check).clone()
     }
 }

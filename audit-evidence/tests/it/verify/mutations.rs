@@ -1,6 +1,7 @@
 //! What an adversary, or bad luck, does to a bucket, and what the verifier has to call it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use audit_evidence::{
     CompactRange, Fault, Finding, HeadError, KeyKind, SignerKey, State, StreamEnd, SystemRecord,
@@ -24,12 +25,14 @@ pub(super) struct Expected {
 pub(super) struct ExpectedFinding {
     pub(super) stream: String,
     pub(super) object: Option<String>,
+    /// Records that it names at least, all of them if there is no such finding beside them.
+    pub(super) records: Option<Range<u64>>,
     pub(super) is_fault: Box<dyn Fn(&Fault) -> bool>,
 }
 
 impl std::fmt::Debug for ExpectedFinding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "({}, {:?})", self.stream, self.object)
+        write!(f, "({}, {:?}, {:?})", self.stream, self.object, self.records)
     }
 }
 
@@ -41,6 +44,11 @@ impl Expected {
 
     fn object(object: &Object, is_fault: impl Fn(&Fault) -> bool + 'static) -> Expected {
         Expected::silence().and(&object.stream, Some(&object.key), is_fault)
+    }
+
+    /// Something is gone.
+    fn gone(object: &Object, fault: Fault) -> Expected {
+        Expected::stream(&object.stream, is(fault)).at(object.first..object.end())
     }
 
     fn stream(stream: &str, is_fault: impl Fn(&Fault) -> bool + 'static) -> Expected {
@@ -56,8 +64,16 @@ impl Expected {
         self.findings.push(ExpectedFinding {
             stream: stream.to_owned(),
             object: object.map(str::to_owned),
+            records: None,
             is_fault: Box::new(is_fault),
         });
+        self
+    }
+
+    /// These records are named, and no others.
+    fn at(mut self, records: Range<u64>) -> Expected {
+        let last = self.findings.last_mut();
+        last.expect("a finding").records = Some(records);
         self
     }
 
@@ -65,11 +81,43 @@ impl Expected {
         Expected { look, ..self }
     }
 
+    /// Whether these findings, which are not those of the unchanged bucket, are the expected ones.
+    pub(super) fn is(&self, new: &[&Finding], known: &[Finding]) -> bool {
+        new.len() == self.findings.len()
+            && new.iter().zip(&self.findings).all(|(finding, expected)| {
+                finding.object == expected.object
+                    && finding.stream == expected.stream
+                    && (expected.is_fault)(&finding.fault)
+                    && expected.are_records_of(finding, known)
+            })
+    }
+
     /// Whether the change is in another stream than what was found before it.
     pub(super) fn spares(&self, known: &Finding) -> bool {
         let mut findings = self.findings.iter();
         self.gone.as_ref() != Some(&known.stream)
             && findings.all(|expected| expected.stream != known.stream)
+    }
+}
+
+impl ExpectedFinding {
+    fn are_records_of(&self, finding: &Finding, known: &[Finding]) -> bool {
+        let Some(expected) = &self.records else { return true };
+        let Some(found) = &finding.records else { return false };
+        if found == expected {
+            return true;
+        }
+        // Two gaps of one kind side by side are one.
+        let mut beside = known.iter().filter_map(|known| {
+            known
+                .records
+                .as_ref()
+                .filter(|_| known.stream == finding.stream && known.fault == finding.fault)
+        });
+        beside.any(|known| {
+            known.end == expected.start && *found == (known.start..expected.end)
+                || known.start == expected.end && *found == (expected.start..known.end)
+        })
     }
 }
 
@@ -84,7 +132,7 @@ fn head(error: HeadError) -> impl Fn(&Fault) -> bool {
 /// Objects of records that a host wrote and that stand where it put them.
 fn data(bucket: &Bucket) -> Vec<usize> {
     let objects = bucket.objects.iter().enumerate();
-    let sound = objects.filter(|(_, object)| !object.is_system() && !object.metadata.is_empty());
+    let sound = objects.filter(|(_, object)| !object.is_system() && object.is_ours());
     sound.map(|(at, _)| at).collect()
 }
 
@@ -123,7 +171,7 @@ fn lines(
         return None;
     }
     change(&mut object.lines);
-    Some(Expected::object(object, head(error)))
+    Some(Expected::object(object, head(error)).at(object.first..object.end()))
 }
 
 /// Changes one member of an object's metadata.
@@ -149,8 +197,9 @@ fn flip(value: &str) -> Option<String> {
 }
 
 fn move_to(bucket: &mut Bucket, at: usize, key: String) -> Expected {
-    bucket.objects[at].key = key;
-    Expected::object(&bucket.objects[at], head(HeadError::Root))
+    let object = &mut bucket.objects[at];
+    object.key = key;
+    Expected::object(object, head(HeadError::Root)).at(object.first..object.end())
 }
 
 const FIELDS: [&str; 12] = [
@@ -193,6 +242,12 @@ mutations! {
     "a line ends with a carriage return" => |bucket, chance| {
         lines(bucket, chance, 1, HeadError::Root, |lines| lines[0].push('\r'))
     },
+    "the last line feed is missing" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let object = &mut bucket.objects[at];
+        object.is_cut = true;
+        Some(Expected::object(object, is(Fault::Damaged)).at(object.first..object.end()))
+    },
     "a record is altered behind whoever reads heads alone" => |bucket, chance| {
         lines(bucket, chance, 1, HeadError::Root, |lines| lines[0].push(' '))?;
         Some(Expected::silence().with(Look::heads()))
@@ -220,14 +275,14 @@ mutations! {
             return None;
         }
         bucket.objects.remove(at);
-        is_stable(bucket, &gone).then(|| Expected::stream(&gone.stream, is(Fault::Expired)))
+        is_stable(bucket, &gone).then(|| Expected::gone(&gone, Fault::Expired))
     },
     "a stream's first records are gone and should not be" => |bucket, chance| {
         let at = pick(bucket, chance)?;
         let gone = bucket.objects.remove(at);
         let look = Look { retained_since: Some(1), ..Look::full() };
         is_stable(bucket, &gone)
-            .then(|| Expected::stream(&gone.stream, is(Fault::Deleted)).with(look))
+            .then(|| Expected::gone(&gone, Fault::Deleted).with(look))
     },
     "an object in the middle is deleted" => |bucket, chance| {
         let at = pick(bucket, chance)?;
@@ -235,14 +290,14 @@ mutations! {
         let mut before = bucket.objects.iter().filter(|object| object.end() <= gone.first);
         let has_data = before.any(|object| object.stream == gone.stream && !object.is_system());
         (has_data && is_stable(bucket, &gone))
-            .then(|| Expected::stream(&gone.stream, is(Fault::Deleted)))
+            .then(|| Expected::gone(&gone, Fault::Deleted))
     },
     "an object is deleted before whoever reads heads alone" => |bucket, chance| {
         let at = pick(bucket, chance)?;
         let gone = bucket.objects.remove(at);
         let look = Look { retained_since: Some(1), ..Look::heads() };
         is_stable(bucket, &gone)
-            .then(|| Expected::stream(&gone.stream, is(Fault::Deleted)).with(look))
+            .then(|| Expected::gone(&gone, Fault::Deleted).with(look))
     },
     "an object is deleted that nothing shows to be acknowledged" => |bucket, chance| {
         let at = pick(bucket, chance)?;
@@ -253,7 +308,7 @@ mutations! {
         let mut others = bucket.objects.iter().filter(|other| other.stream == gone.stream);
         others
             .all(|other| other.stable() <= gone.first)
-            .then(|| Expected::stream(&gone.stream, is(Fault::Unacknowledged)))
+            .then(|| Expected::gone(&gone, Fault::Unacknowledged))
     },
     "an object is deleted that somebody has a receipt for" => |bucket, chance| {
         let at = pick(bucket, chance)?;
@@ -262,7 +317,7 @@ mutations! {
         let look =
             Look { receipts: vec![receipt], retained_since: Some(1), ..Look::full() };
         let is_known = bucket.known_findings().iter().any(|known| known.stream == gone.stream);
-        (!is_known).then(|| Expected::stream(&gone.stream, is(Fault::Deleted)).with(look))
+        (!is_known).then(|| Expected::gone(&gone, Fault::Deleted).with(look))
     },
     "a system object is deleted" => |bucket, chance| {
         let objects = bucket.objects.iter().enumerate();
@@ -274,20 +329,20 @@ mutations! {
         let gone = bucket.objects.remove(at);
         let is_void = gone.lines[0].contains("void");
         (!is_void && is_stable(bucket, &gone))
-            .then(|| Expected::stream(&gone.stream, is(Fault::Deleted)))
+            .then(|| Expected::gone(&gone, Fault::Deleted))
     },
     "a tail is cut, and somebody remembers" => |bucket, chance| {
         let look = remembering(bucket);
         let at = chance.below(bucket.objects.len());
         let gone = bucket.objects[at].clone();
-        if gone.metadata.is_empty() || !is_last(bucket, at) || gone.first == 0 {
+        if !gone.is_ours() || !is_last(bucket, at) || gone.first == 0 {
             return None;
         }
         let size = gone.end();
         bucket.objects.remove(at);
         let sizes = bucket.sizes();
         let last = bucket.objects.iter().rfind(|object| object.stream == gone.stream)?;
-        (last.end() == sizes[&gone.stream] && !last.metadata.is_empty()).then(|| {
+        (last.end() == sizes[&gone.stream] && last.is_ours()).then(|| {
             Expected::stream(&gone.stream, is(Fault::Truncated(size))).with(look)
         })
     },
@@ -298,7 +353,7 @@ mutations! {
         let at = bucket.objects.iter().rposition(|object| object.stream == stream)?;
         let gone = bucket.objects.remove(at);
         let last = bucket.objects.iter().rfind(|object| object.stream == stream)?;
-        (gone.first > 0 && !last.metadata.is_empty()).then(|| {
+        (gone.first > 0 && last.is_ours()).then(|| {
             Expected::stream(&stream, is(Fault::Truncated(gone.end())))
         })
     },
@@ -345,6 +400,11 @@ mutations! {
     "an object is moved to another day" => |bucket, chance| {
         let at = pick(bucket, chance)?;
         let key = bucket.objects[at].under(25, ".ndjson");
+        Some(move_to(bucket, at, key))
+    },
+    "an object is moved to another hour" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let key = bucket.objects[at].under_hour(24, 15, ".ndjson");
         Some(move_to(bucket, at, key))
     },
     "an object is moved to another suffix" => |bucket, chance| {
@@ -445,6 +505,29 @@ mutations! {
             _ => field(bucket, chance, name, |value| Some(format!("0{value}")), malformed),
         }
     },
+    "a field is too long" => |bucket, chance| {
+        let name = *chance.pick(&FIELDS)?;
+        let malformed = head(HeadError::Malformed(name));
+        // As long as all that S3 takes.
+        let long = |value: &str| (!value.is_empty()).then(|| value.repeat(2_048 / value.len() + 1));
+        field(bucket, chance, name, long, malformed)
+    },
+    "a field is another stream's" => |bucket, chance| {
+        let (data, name) = (data(bucket), *chance.pick(&FIELDS)?);
+        let (from, to) = (*chance.pick(&data)?, *chance.pick(&data)?);
+        let value = bucket.objects[from].metadata[name].clone();
+        if bucket.objects[from].stream == bucket.objects[to].stream {
+            return None;
+        }
+        let object = &mut bucket.objects[to];
+        if object.metadata[name] == value {
+            return None;
+        }
+        object.metadata.insert(name.to_owned(), value);
+        Some(Expected::object(object, |fault| {
+            matches!(fault, Fault::Object(_) | Fault::Place | Fault::Digest)
+        }))
+    },
     "a field is a neighbour's" => |bucket, chance| {
         let (data, name) = (data(bucket), *chance.pick(&FIELDS)?);
         let (from, to) = (*chance.pick(&data)?, *chance.pick(&data)?);
@@ -482,12 +565,20 @@ mutations! {
         let flip_left = |value: &str| if value.is_empty() { None } else { flip(value) };
         field(bucket, chance, "left", flip_left, head(HeadError::Root))
     },
+    "what was before has one hash more" => |bucket, chance| {
+        use base64::Engine as _;
+        let encoding = base64::engine::general_purpose::STANDARD;
+        let longer = |value: &str| {
+            Some(encoding.encode([&encoding.decode(value).ok()?[..], &[7; 32]].concat()))
+        };
+        field(bucket, chance, "left", longer, head(HeadError::Malformed("left")))
+    },
     "what was before is another to whoever reads heads alone" => |bucket, chance| {
         let at = pick(bucket, chance)?;
         let first = bucket.objects[at].first;
         let stream = bucket.objects[at].stream.clone();
         let is_before = |object: &Object| {
-            object.stream == stream && object.end() == first && !object.metadata.is_empty()
+            object.stream == stream && object.end() == first && object.is_ours()
         };
         if !bucket.objects.iter().any(is_before) {
             return None;
@@ -607,11 +698,21 @@ mutations! {
             other.stream == object.stream && other.first == object.end()
         })?;
         let next = next.clone();
-        if next.metadata.is_empty() {
+        if !next.is_ours() {
             return None;
         }
         bucket.objects[at] = rewritten(bucket, &object, 24)?;
         Some(Expected::object(&next, is(Fault::Unlinked)))
+    },
+    "the host signs the same records anew" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let object = bucket.objects[at].clone();
+        let next = bucket.objects.iter().find(|other| {
+            other.stream == object.stream && other.first == object.end() && other.is_ours()
+        });
+        let next = next?.clone();
+        bucket.objects[at] = signed_anew(bucket, &object, object.lines.clone(), 24)?;
+        Some(Expected::object(&next, is(Fault::Unlinked)).at(next.first..next.end()))
     },
     "the host rewrites a stream that somebody remembers" => |bucket, chance| {
         let look = remembering(bucket);
@@ -619,7 +720,7 @@ mutations! {
         let is_linked = bucket.objects.iter().any(|object| object.lines[0].contains(&stream));
         let at = bucket.objects.iter().rposition(|object| object.stream == stream)?;
         let size = bucket.objects[at].end();
-        if is_linked || bucket.objects[at].metadata.is_empty() || bucket.sizes()[&stream] != size {
+        if is_linked || !bucket.objects[at].is_ours() || bucket.sizes()[&stream] != size {
             return None;
         }
         let object = bucket.objects[at].clone();
@@ -683,11 +784,15 @@ fn forged(object: &Object, host_seed: [u8; 32], key_seed: [u8; 32]) -> Object {
 
 /// The object with other records, signed by the stream's own key, filed under a day.
 fn rewritten(bucket: &Bucket, object: &Object, day: u64) -> Option<Object> {
-    let mut writer = bucket.writers.iter().find(|writer| writer.stream == object.stream)?.clone();
-    writer.range = before(object);
-    writer.day = day;
     let lines = vec!["{\"rewritten\":true}".to_owned(); object.lines.len()];
     let lines = if object.is_system() { object.lines.clone() } else { lines };
+    signed_anew(bucket, object, lines, day)
+}
+
+/// The object with these records and another seed, signed by the stream's own key.
+fn signed_anew(bucket: &Bucket, object: &Object, lines: Vec<String>, day: u64) -> Option<Object> {
+    let mut writer = bucket.writers.iter().find(|writer| writer.stream == object.stream)?.clone();
+    (writer.range, writer.day) = (before(object), day);
     Some(writer.write(object.is_system(), lines, object.stable(), [3; 32]))
 }
 
