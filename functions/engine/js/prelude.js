@@ -63,8 +63,32 @@ function rare(name, value, key) {
   return apply(load("convex:audit")[name], undefined, [value, key]);
 }
 
+/// Globals that are made when they are first used, and the module of this host that has them.
+const globals = [
+  "convex:text", ["TextEncoder", "TextDecoder", "atob", "btoa"],
+  "convex:url", ["URL", "URLSearchParams"],
+  "convex:clone", ["structuredClone"],
+  "convex:crypto", ["crypto", "Crypto", "CryptoKey", "SubtleCrypto"],
+  "convex:events", ["Event", "CustomEvent", "MessageEvent", "ErrorEvent", "EventTarget", "AbortSignal", "AbortController"],
+  "convex:streams", [
+    "ReadableStream", "ReadableStreamDefaultController", "ReadableByteStreamController", "ReadableStreamDefaultReader",
+    "ReadableStreamBYOBReader", "WritableStream", "WritableStreamDefaultController", "WritableStreamDefaultWriter", "TransformStream",
+    "TransformStreamDefaultController", "TextEncoderStream", "TextDecoderStream", "CountQueuingStrategy", "ByteLengthQueuingStrategy",
+  ],
+  "convex:bodies", ["Blob", "File", "FormData", "Headers", "Request", "Response"],
+  "convex:fetch", ["fetch"],
+  "convex:async-context", ["AsyncLocalStorage", "AsyncResource"],
+  "convex:others", ["WeakRef", "FinalizationRegistry", "navigator", "WebAssembly", "MessageChannel"],
+];
+
 export let native;
 let kind;
+
+/// The kind of the function; undefined while modules are only looked at.
+export const kindOf = () => kind;
+/// Whether the function must be the same each time.
+export const isDeterministic = () => kind !== "action";
+
 const waiting = new Map();
 let nextId = 1;
 
@@ -77,14 +101,15 @@ export function install(natives, settings) {
   for (let i = 0; i < auditVars.length; i++) vars[auditVars[i]] = symbols[i] = Symbol(`var.${auditVars[i]}`);
   freeze(vars);
   hidden(globalThis, "Convex", { syscall, asyncSyscall, jsSyscall });
-  hidden(globalThis, "console", makeConsole());
   hidden(globalThis, "performance", { now: () => (kind === "action" ? native.elapsedMs() : 0), timeOrigin: nowMs });
-  hidden(globalThis, "fetch", fetch);
   for (const name of ["self", "global"]) hidden(globalThis, name, globalThis);
   lazily("process", () => ({ env: freeze(parse(env)) }));
   for (const name of ["setTimeout", "setInterval", "clearTimeout", "clearInterval"]) lazily(name, () => rarely().timers(kind)[name]);
-  const browsers = ["TextEncoder", "TextDecoder", "atob", "btoa", "structuredClone", "URL", "URLSearchParams", "crypto"];
-  for (const name of browsers) lazily(name, () => web()[name]);
+  lazily("console", () => load("convex:console").makeConsole());
+  for (let i = 0; i < globals.length; i += 2) {
+    const names = globals[i + 1];
+    for (let n = 0; n < names.length; n++) lazily(names[n], globals[i]);
+  }
   lazily("Date", () => rarely().makeDate(kind, nowMs));
   boundLoops(native, () => load("convex:flatten"));
   guardErrors();
@@ -134,20 +159,17 @@ function refuseCode() {
   hidden(globalThis, "Function", Refusing);
 }
 
-/// A global that is made when it is first used. Most calls use few of them.
-function lazily(name, make) {
-  defineProperty(globalThis, name, {
-    get() {
-      const value = make();
-      hidden(globalThis, name, value);
-      return value;
-    },
-    set(value) {
-      hidden(globalThis, name, value);
-    },
-    configurable: true,
-    enumerable: false,
-  });
+const accessor = { __proto__: null, get: undefined, set: undefined, configurable: true, enumerable: false };
+
+/// A global that is made when it is first used, by a function or by the module that has it. Most calls use few of them.
+function lazily(name, from) {
+  accessor.get = () => {
+    const value = typeof from === "string" ? load(from)[name] : from();
+    hidden(globalThis, name, value);
+    return value;
+  };
+  accessor.set = (value) => hidden(globalThis, name, value);
+  defineProperty(globalThis, name, accessor);
 }
 
 const loaded = new Map();
@@ -163,28 +185,6 @@ function rarely() {
   return load("convex:rarely");
 }
 
-function web() {
-  return load("convex:web");
-}
-
-function makeConsole() {
-  const write = (level) => (...values) => native.log(web().line(level, values));
-  const nothing = () => {};
-  return {
-    log: write("LOG"),
-    info: write("INFO"),
-    warn: write("WARN"),
-    error: write("ERROR"),
-    debug: write("DEBUG"),
-    trace: write("DEBUG"),
-    group: write("LOG"),
-    groupEnd: nothing,
-    time: nothing,
-    timeEnd: nothing,
-    timeLog: nothing,
-  };
-}
-
 // ---- operations ----------------------------------------------------------------------------------------------------
 
 function text(value) {
@@ -192,11 +192,11 @@ function text(value) {
   return value;
 }
 
-function syscall(op, args) {
+export function syscall(op, args) {
   return native.syscall(text(op), text(args));
 }
 
-async function asyncSyscall(op, args) {
+export async function asyncSyscall(op, args) {
   const id = nextId++;
   const answer = native.asyncSyscall(id, text(op), text(args));
   return answer === undefined ? await later(id) : answer;
@@ -210,7 +210,7 @@ function later(id) {
 }
 
 function jsSyscall(op) {
-  throw new RealError(`${RealString(op)}: file storage and HTTP actions are not supported by this host`);
+  throw new RealError(`${RealString(op)}: file storage is not supported by this host`);
 }
 
 /// The variables of audit logs, by name. Filled before any module is evaluated.
@@ -302,12 +302,4 @@ export const timed = new Map();
 /// When the next timer is due, in milliseconds from the start of the call; -1 if there is none.
 function nextTimer() {
   return apply(mapSize, timed, []) === 0 ? -1 : rarely().nextTimer();
-}
-
-async function fetch() {
-  throw new RealError(
-    kind === "action"
-      ? "fetch() is not supported by this host"
-      : "fetch() is for actions only: a query or mutation cannot reach outside, and this host's actions cannot either",
-  );
 }

@@ -20,7 +20,7 @@ struct BuiltIn {
 /// The module beneath every other: the globals, and the engine's side of a call.
 pub(super) const PRELUDE: &str = "convex:prelude";
 
-const BUILT_IN: [BuiltIn; 12] = [
+const BUILT_IN: [BuiltIn; 22] = [
     BuiltIn {
         name: "convex:audit",
         source: include_str!("../js/audit.js"),
@@ -73,8 +73,58 @@ const BUILT_IN: [BuiltIn; 12] = [
         imports: &[("convex:server", "convex:server"), ("convex/values", "convex:values")],
     },
     BuiltIn {
-        name: "convex:web",
-        source: include_str!("../js/web.js"),
+        name: "convex:async-context",
+        source: include_str!("../js/async_context.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:bodies",
+        source: include_str!("../js/bodies.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:clone",
+        source: include_str!("../js/clone.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:console",
+        source: include_str!("../js/console.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:crypto",
+        source: include_str!("../js/crypto.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:events",
+        source: include_str!("../js/events.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:fetch",
+        source: include_str!("../js/fetch.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:others",
+        source: include_str!("../js/others.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:streams",
+        source: include_str!("../js/streams.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:text",
+        source: include_str!("../js/text.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:url",
+        source: include_str!("../js/url.js"),
         imports: &[("convex:prelude", PRELUDE)],
     },
 ];

@@ -7,16 +7,14 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use functions_value::{Chance, ChanceSeed};
-use rquickjs::prelude::Opt;
-use rquickjs::{Array, Ctx, Exception, Function, Object, String as Text, TypedArray, Value};
+use rquickjs::{Array, Ctx, Exception, Function, Object, String as Text, Value};
 use scoped_tls_hkt::scoped_thread_local;
 use tokio::time::Instant;
-use url::Url;
 
 use super::audit::{self, Refused, Rules, Written};
 use super::built_in;
 use super::stopwatch::Stopwatch;
-use super::{Answer, Asking, Completion, Later, SyscallError, Syscalls};
+use super::{Answer, Asking, Completion, Later, SyscallError, Syscalls, bytes, crypto, url};
 
 scoped_thread_local! {
     /// The handler of the operations of the call that runs on this thread. A nested call has its
@@ -212,55 +210,14 @@ pub(super) fn natives<'js>(
     let load = |ctx: Ctx<'js>, name: String| built_in::load(&ctx, &name);
     natives.set("load", Function::new(ctx.clone(), load)?)?;
 
-    natives.set("utf8", Function::new(ctx.clone(), utf8)?)?;
-    natives.set("text", Function::new(ctx.clone(), text)?)?;
-    natives.set("url", Function::new(ctx.clone(), url)?)?;
+    // Those that few calls need are added when one does.
+    let extend = |ctx: Ctx<'js>, natives: Object<'js>| {
+        bytes::add(&ctx, &natives)?;
+        crypto::add(&ctx, &natives)?;
+        url::add(&ctx, &natives)
+    };
+    natives.set("extend", Function::new(ctx.clone(), extend)?)?;
     Ok(natives)
-}
-
-/// For `TextEncoder`.
-fn utf8<'js>(ctx: Ctx<'js>, text: Text<'js>) -> rquickjs::Result<TypedArray<'js, u8>> {
-    TypedArray::new(ctx, text.to_string()?)
-}
-
-/// For `TextDecoder`. Each character stands for a byte.
-fn text(ctx: Ctx<'_>, bytes: String, is_fatal: bool) -> rquickjs::Result<String> {
-    let bytes: Vec<u8> =
-        bytes.chars().filter_map(|byte| u8::try_from(u32::from(byte)).ok()).collect();
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(text),
-        Err(_) if is_fatal => Err(Exception::throw_type(&ctx, "the bytes are not UTF-8")),
-        Err(error) => Ok(String::from_utf8_lossy(error.as_bytes()).into_owned()),
-    }
-}
-
-/// For `URL`: the parts of an address as JSON text, none if it is not one.
-fn url(href: String, base: Opt<Option<String>>) -> Option<String> {
-    let url = match base.0.flatten() {
-        Some(base) => Url::parse(&base).ok()?.join(&href).ok()?,
-        None => Url::parse(&href).ok()?,
-    };
-    let port = url.port().map(|port| port.to_string()).unwrap_or_default();
-    let hostname = url.host_str().unwrap_or_default();
-    let host = if port.is_empty() { hostname.to_owned() } else { format!("{hostname}:{port}") };
-    let after = |mark: char, part: Option<&str>| match part {
-        Some(part) if !part.is_empty() => format!("{mark}{part}"),
-        Some(_) | None => String::new(),
-    };
-    let parts = serde_json::json!({
-        "href": url.as_str(),
-        "origin": url.origin().ascii_serialization(),
-        "protocol": format!("{}:", url.scheme()),
-        "username": url.username(),
-        "password": url.password().unwrap_or_default(),
-        "host": host,
-        "hostname": hostname,
-        "port": port,
-        "pathname": url.path(),
-        "search": after('?', url.query()),
-        "hash": after('#', url.fragment()),
-    });
-    Some(parts.to_string())
 }
 
 /// Lets the host pause the call if a slice of its processor time is over. Called by the engine

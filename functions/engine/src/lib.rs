@@ -11,6 +11,8 @@
 mod audit;
 pub mod built_in;
 mod bytecode;
+mod bytes;
+mod crypto;
 mod env;
 mod failure;
 mod heap;
@@ -19,6 +21,7 @@ mod modules;
 mod rejections;
 mod running;
 mod stopwatch;
+mod url;
 
 use std::fmt;
 use std::sync::Arc;

@@ -267,10 +267,7 @@ fn the_globals_that_functions_expect_are_there() {
     };
     says("messages:timer", "setTimeout() is for actions only");
     says("messages:fetches", "fetch() is for actions only");
-    says(
-        "messages:stored",
-        "storage/storeBlob: file storage and HTTP actions are not supported by this host",
-    );
+    says("messages:stored", "storage/storeBlob: file storage is not supported by this host");
 }
 
 /// Hands what is to be completed to another thread.

@@ -6,6 +6,7 @@
 mod audited;
 mod called;
 mod every_function;
+mod globals;
 mod hostile;
 mod modules;
 mod redefined;

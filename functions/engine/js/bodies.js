@@ -1,0 +1,598 @@
+// What requests and responses are made of: Headers, Blob, File, FormData, Request, Response. Read when a function first uses one
+// of them, or calls `fetch`.
+
+import { addClass, load, native } from "convex:prelude";
+const { bytesOf, decodeForm, raw } = load("convex:text");
+const { URL, URLSearchParams } = load("convex:url");
+
+const streams = () => load("convex:streams");
+const events = () => load("convex:events");
+
+const encode = (text) => native.utf8(text.toWellFormed());
+
+/// Bytes as text. A mark of the byte order is left out.
+function decode(bytes) {
+  const text = native.text(raw(bytes), false);
+  return text.startsWith("\ufeff") ? text.slice(1) : text;
+}
+
+// ---- blobs ---------------------------------------------------------------------------------------------------------
+
+let blobBytes;
+
+export class Blob {
+  #bytes;
+  #type;
+
+  constructor(parts = [], options = {}) {
+    if (typeof parts !== "object" || parts === null || typeof parts[Symbol.iterator] !== "function") {
+      throw new TypeError("a Blob is made of a sequence of parts");
+    }
+    const { type = "", endings = "transparent" } = options ?? {};
+    const pieces = [];
+    for (const part of parts) {
+      if (part instanceof Blob) pieces.push(blobBytes(part));
+      else if (part instanceof ArrayBuffer || ArrayBuffer.isView(part)) pieces.push(bytesOf(part));
+      else pieces.push(encode(endings === "native" ? String(part).replace(/\r?\n|\r/g, "\n") : String(part)));
+    }
+    this.#bytes = joined(pieces);
+    const name = String(type);
+    this.#type = /[^\x20-\x7e]/.test(name) ? "" : name.toLowerCase();
+  }
+  static {
+    blobBytes = (blob) => blob.#bytes;
+  }
+  get size() {
+    return this.#bytes.length;
+  }
+  get type() {
+    return this.#type;
+  }
+  slice(start = 0, end = this.size, type = "") {
+    return new Blob([this.#bytes.slice(start, end)], { type });
+  }
+  async arrayBuffer() {
+    return this.#bytes.slice().buffer;
+  }
+  async bytes() {
+    return this.#bytes.slice();
+  }
+  async text() {
+    return decode(this.#bytes);
+  }
+  stream() {
+    return streamOf(this.#bytes);
+  }
+}
+
+export class File extends Blob {
+  #name;
+  #lastModified;
+
+  constructor(parts, name, options = {}) {
+    if (arguments.length < 2) throw new TypeError("a File is made of parts and a name");
+    super(parts, options);
+    this.#name = String(name);
+    this.#lastModified = options?.lastModified === undefined ? Date.now() : Math.trunc(Number(options.lastModified)) || 0;
+  }
+  get name() {
+    return this.#name;
+  }
+  get lastModified() {
+    return this.#lastModified;
+  }
+  get webkitRelativePath() {
+    return "";
+  }
+}
+
+function joined(pieces) {
+  if (pieces.length === 1) return pieces[0].slice();
+  const all = new Uint8Array(pieces.reduce((length, piece) => length + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    all.set(piece, at);
+    at += piece.length;
+  }
+  return all;
+}
+
+function streamOf(bytes) {
+  const { ReadableStream } = streams();
+  return new ReadableStream({
+    type: "bytes",
+    start(controller) {
+      if (bytes.length > 0) controller.enqueue(bytes.slice());
+      controller.close();
+    },
+  });
+}
+
+// ---- forms ---------------------------------------------------------------------------------------------------------
+
+export class FormData {
+  #entries = [];
+
+  constructor(form) {
+    if (form !== undefined) throw new TypeError("FormData: this host has no documents with forms");
+  }
+  #entry(name, value, fileName) {
+    if (!(value instanceof Blob)) {
+      if (fileName !== undefined) throw new TypeError("FormData: only a Blob has a file name");
+      return [String(name).toWellFormed(), String(value).toWellFormed()];
+    }
+    const isNamed = value instanceof File && fileName === undefined;
+    const file = isNamed ? value : new File([value], fileName ?? "blob", { type: value.type });
+    return [String(name).toWellFormed(), file];
+  }
+  append(name, value, fileName) {
+    this.#entries.push(this.#entry(name, value, fileName));
+  }
+  set(name, value, fileName) {
+    const entry = this.#entry(name, value, fileName);
+    const at = this.#entries.findIndex(([other]) => other === entry[0]);
+    if (at < 0) return void this.#entries.push(entry);
+    this.#entries = this.#entries.filter(([other], i) => i <= at || other !== entry[0]);
+    this.#entries[at] = entry;
+  }
+  delete(name) {
+    this.#entries = this.#entries.filter(([other]) => other !== String(name));
+  }
+  get(name) {
+    return this.#entries.find(([other]) => other === String(name))?.[1] ?? null;
+  }
+  getAll(name) {
+    return this.#entries.filter(([other]) => other === String(name)).map(([, value]) => value);
+  }
+  has(name) {
+    return this.#entries.some(([other]) => other === String(name));
+  }
+  forEach(callback, self) {
+    for (const [name, value] of this) callback.call(self, value, name, this);
+  }
+  *entries() {
+    for (const [name, value] of this.#entries) yield [name, value];
+  }
+  *keys() {
+    for (const [name] of this.#entries) yield name;
+  }
+  *values() {
+    for (const [, value] of this.#entries) yield value;
+  }
+  [Symbol.iterator]() {
+    return this.entries();
+  }
+}
+
+const quoted = (name) => name.replace(/\r?\n|\r/g, "\r\n").replace(/\n/g, "%0A").replace(/\r/g, "%0D").replace(/"/g, "%22");
+
+/// A form as `multipart/form-data` (RFC 7578).
+function multipart(form) {
+  let boundary = "----form-";
+  for (let i = 0; i < 4; i++) boundary += Math.floor(native.random() * 2 ** 32).toString(16).padStart(8, "0");
+  const pieces = [];
+  for (const [name, value] of form) {
+    const head = `--${boundary}\r\nContent-Disposition: form-data; name="${quoted(name)}"`;
+    if (typeof value === "string") {
+      pieces.push(encode(`${head}\r\n\r\n${value.replace(/\r?\n|\r/g, "\r\n")}\r\n`));
+    } else {
+      const type = value.type || "application/octet-stream";
+      pieces.push(encode(`${head}; filename="${quoted(value.name)}"\r\nContent-Type: ${type}\r\n\r\n`), blobBytes(value), encode("\r\n"));
+    }
+  }
+  pieces.push(encode(`--${boundary}--\r\n`));
+  return { bytes: joined(pieces), type: `multipart/form-data; boundary=${boundary}` };
+}
+
+/// Where `pattern` is in `bytes`, from `from` on; -1 if it is not.
+function find(bytes, pattern, from) {
+  for (let at = bytes.indexOf(pattern[0], from); at >= 0; at = bytes.indexOf(pattern[0], at + 1)) {
+    let i = 1;
+    while (i < pattern.length && bytes[at + i] === pattern[i]) i++;
+    if (i === pattern.length) return at;
+  }
+  return -1;
+}
+
+function parseMultipart(bytes, boundary) {
+  const form = new FormData();
+  const broken = () => new TypeError("the body is no multipart/form-data");
+  const dash = encode(`--${boundary}`);
+  const [line, blank] = [encode("\r\n"), encode("\r\n\r\n")];
+  let at = find(bytes, dash, 0);
+  if (at < 0) throw broken();
+  for (;;) {
+    at += dash.length;
+    if (bytes[at] === 45 && bytes[at + 1] === 45) return form;
+    const headEnd = find(bytes, blank, at);
+    const next = headEnd < 0 ? -1 : find(bytes, joined([line, dash]), headEnd + 2);
+    if (next < 0) throw broken();
+    const head = decode(bytes.subarray(at, headEnd));
+    const disposition = /^content-disposition:\s*form-data\s*;(.*)$/im.exec(head)?.[1];
+    const parameter = (name) => new RegExp(`(?:^|[;\\s])${name}="([^"]*)"`, "i").exec(disposition)?.[1];
+    const plain = (text) => text.replace(/%0A/gi, "\n").replace(/%0D/gi, "\r").replace(/%22/g, '"');
+    const name = disposition === undefined ? undefined : parameter("name");
+    if (name === undefined) throw broken();
+    const content = bytes.subarray(Math.min(headEnd + 4, next), next);
+    const fileName = parameter("filename");
+    if (fileName === undefined) {
+      form.append(plain(name), decode(content));
+    } else {
+      const type = /^content-type:\s*(.*?)\s*$/im.exec(head)?.[1] ?? "text/plain";
+      form.append(plain(name), new File([content], plain(fileName), { type }));
+    }
+    at = next + line.length;
+  }
+}
+
+function parseForm(text) {
+  const form = new FormData();
+  for (const [name, value] of decodeForm(text)) form.append(name, value);
+  return form;
+}
+
+// ---- headers -------------------------------------------------------------------------------------------------------
+
+const token = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+
+let lists;
+let sealing;
+
+export class Headers {
+  /// Names in lower case, each with its values.
+  #lists = new Map();
+  #isSealed = false;
+
+  constructor(init) {
+    if (init === undefined) return;
+    if (typeof init !== "object" || init === null) throw new TypeError("Headers are made of an object or of pairs");
+    if (typeof init[Symbol.iterator] === "function") {
+      for (const pair of init) {
+        const [name, value, ...more] = pair;
+        if (value === undefined || more.length > 0) throw new TypeError("Headers: each pair has a name and a value");
+        this.append(name, value);
+      }
+    } else {
+      for (const name of Reflect.ownKeys(init)) {
+        if (Object.getOwnPropertyDescriptor(init, name)?.enumerable) this.append(name, init[name]);
+      }
+    }
+  }
+  static {
+    lists = (headers) => headers.#lists;
+    sealing = (headers) => {
+      headers.#isSealed = true;
+      return headers;
+    };
+  }
+  #name(name) {
+    const text = String(name);
+    if (!token.test(text)) throw new TypeError(`Headers: ${JSON.stringify(text)} is not the name of a header`);
+    return text.toLowerCase();
+  }
+  #value(value) {
+    const text = String(value).replace(/^[\t\n\r ]+|[\t\n\r ]+$/g, "");
+    if (/[\0\n\r]/.test(text) || /[^\0-\xff]/.test(text)) throw new TypeError("Headers: a value has characters that it must not have");
+    return text;
+  }
+  #change() {
+    if (this.#isSealed) throw new TypeError("Headers: these cannot be changed; make new ones of them");
+    return this.#lists;
+  }
+  append(name, value) {
+    const [key, text] = [this.#name(name), this.#value(value)];
+    const values = this.#change().get(key);
+    if (values === undefined) this.#lists.set(key, [text]);
+    else values.push(text);
+  }
+  set(name, value) {
+    const [key, text] = [this.#name(name), this.#value(value)];
+    this.#change().set(key, [text]);
+  }
+  delete(name) {
+    const key = this.#name(name);
+    this.#change().delete(key);
+  }
+  get(name) {
+    return this.#lists.get(this.#name(name))?.join(", ") ?? null;
+  }
+  has(name) {
+    return this.#lists.has(this.#name(name));
+  }
+  getSetCookie() {
+    return [...(this.#lists.get("set-cookie") ?? [])];
+  }
+  forEach(callback, self) {
+    for (const [name, value] of this) callback.call(self, value, name, this);
+  }
+  *entries() {
+    for (const name of [...this.#lists.keys()].sort()) {
+      const values = this.#lists.get(name) ?? [];
+      if (name === "set-cookie") for (const value of values) yield [name, value];
+      else yield [name, values.join(", ")];
+    }
+  }
+  *keys() {
+    for (const [name] of this.entries()) yield name;
+  }
+  *values() {
+    for (const [, value] of this.entries()) yield value;
+  }
+  [Symbol.iterator]() {
+    return this.entries();
+  }
+}
+
+/// Pairs as they are sent.
+export function pairsOf(headers) {
+  const pairs = [];
+  for (const [name, values] of lists(headers)) for (const value of values) pairs.push([name, value]);
+  return pairs;
+}
+
+// ---- bodies --------------------------------------------------------------------------------------------------------
+
+/// What a body is made of: its bytes or a stream, and the type that it names by itself.
+function extract(given) {
+  if (typeof given === "string") return { bytes: encode(given), type: "text/plain;charset=UTF-8" };
+  if (given instanceof Blob) return { bytes: blobBytes(given), type: given.type || null };
+  if (given instanceof ArrayBuffer || ArrayBuffer.isView(given)) return { bytes: bytesOf(given).slice(), type: null };
+  if (given instanceof FormData) return multipart(given);
+  if (given instanceof URLSearchParams) {
+    return { bytes: encode(given.toString()), type: "application/x-www-form-urlencoded;charset=UTF-8" };
+  }
+  if (typeof given === "object") {
+    const state = streams().stateOf(given);
+    if (state === "fresh") return { stream: given, type: null };
+    if (state !== undefined) throw new TypeError("the body is a stream that is locked, or of which something was read");
+  }
+  return { bytes: encode(String(given)), type: "text/plain;charset=UTF-8" };
+}
+
+let bodyOf;
+
+class Body {
+  /// Null without a body. `bytes` until somebody asks for the stream.
+  #content = null;
+  #isUsed = false;
+  #headers = null;
+
+  static {
+    bodyOf = {
+      init(body, content, headers) {
+        body.#content = content;
+        body.#headers = headers;
+        if (content?.type && !headers.has("content-type")) headers.append("content-type", content.type);
+      },
+      /// The content, for another body that takes it over.
+      take(body) {
+        if (body.bodyUsed) throw new TypeError("the body was read already");
+        const content = body.#content;
+        body.#isUsed = content !== null;
+        return content;
+      },
+      /// The same content for two.
+      share(body) {
+        if (body.bodyUsed || body.body?.locked) throw new TypeError("a body that was read or is locked cannot be cloned");
+        const content = body.#content;
+        if (content?.stream === undefined) return content;
+        const [mine, other] = content.stream.tee();
+        body.#content = { ...content, bytes: undefined, stream: mine };
+        return { ...content, bytes: undefined, stream: other };
+      },
+      headers: (body) => body.#headers,
+    };
+  }
+  get headers() {
+    return this.#headers;
+  }
+  get bodyUsed() {
+    const stream = this.#content?.stream;
+    return this.#isUsed || (stream !== undefined && streams().isDisturbed(stream));
+  }
+  get body() {
+    const content = this.#content;
+    if (content === null) return null;
+    if (content.stream === undefined) {
+      content.stream = streamOf(content.bytes);
+      content.bytes = undefined;
+      if (this.#isUsed) content.stream.cancel();
+    }
+    return content.stream;
+  }
+  async #read() {
+    if (this.bodyUsed) throw new TypeError("the body was read already");
+    const content = this.#content;
+    if (content === null) return new Uint8Array(0);
+    this.#isUsed = true;
+    if (content.bytes !== undefined) return content.bytes;
+    return await readAll(content.stream);
+  }
+  async arrayBuffer() {
+    return (await this.#read()).slice().buffer;
+  }
+  async bytes() {
+    return (await this.#read()).slice();
+  }
+  async text() {
+    return decode(await this.#read());
+  }
+  async json() {
+    return JSON.parse(decode(await this.#read()));
+  }
+  async blob() {
+    const bytes = await this.#read();
+    return new Blob([bytes], { type: this.#headers.get("content-type") ?? "" });
+  }
+  async formData() {
+    const type = this.#headers.get("content-type") ?? "";
+    const bytes = await this.#read();
+    if (/^\s*application\/x-www-form-urlencoded\s*(;|$)/i.test(type)) return parseForm(decode(bytes));
+    const boundary = /^\s*multipart\/form-data\s*;.*?boundary=(?:"([^"]+)"|([^;\s]+))/i.exec(type);
+    if (boundary === null) throw new TypeError(`the body is no form: its type is ${JSON.stringify(type)}`);
+    return parseMultipart(bytes, boundary[1] ?? boundary[2]);
+  }
+}
+
+/// All bytes of a stream of bytes.
+async function readAll(stream) {
+  const reader = stream.getReader();
+  const pieces = [];
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return joined(pieces);
+    pieces.push(chunkOf(value));
+  }
+}
+
+/// A chunk of a body's stream, which is bytes.
+export function chunkOf(value) {
+  if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) return bytesOf(value);
+  throw new TypeError("the stream of a body gives bytes: a TextEncoderStream makes them of text");
+}
+
+const METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH"];
+
+let requestOf;
+
+export class Request extends Body {
+  #of;
+
+  constructor(input, init = {}) {
+    super();
+    const given = init ?? {};
+    const from = input instanceof Request ? requestOf(input) : undefined;
+    const url = from?.url ?? new URL(String(input)).href;
+    let method = from?.method ?? "GET";
+    if (given.method !== undefined) {
+      const name = String(given.method);
+      if (!token.test(name)) throw new TypeError(`Request: '${name}' is not a method`);
+      method = METHODS.includes(name.toUpperCase()) ? name.toUpperCase() : name;
+      if (["CONNECT", "TRACE", "TRACK"].includes(method.toUpperCase())) throw new TypeError(`Request: the method ${method} is not allowed`);
+    }
+    const { username, password } = new URL(url);
+    if (from === undefined && (username !== "" || password !== "")) throw new TypeError("Request: a URL must not hold a name and password");
+    const signal = given.signal === undefined ? from?.signal : given.signal;
+    if (signal !== undefined && signal !== null && typeof signal.addEventListener !== "function") {
+      throw new TypeError("Request: the signal must be an AbortSignal");
+    }
+    const redirect = String(given.redirect ?? from?.redirect ?? "follow");
+    if (!["follow", "error", "manual"].includes(redirect)) {
+      throw new TypeError(`Request: redirect is "follow", "error" or "manual", not "${redirect}"`);
+    }
+    this.#of = {
+      url, method, redirect, signal: signal ?? undefined,
+      cache: String(given.cache ?? from?.cache ?? "default"), credentials: String(given.credentials ?? from?.credentials ?? "same-origin"),
+      mode: String(given.mode ?? from?.mode ?? "cors"), referrer: String(given.referrer ?? from?.referrer ?? "about:client"),
+      referrerPolicy: String(given.referrerPolicy ?? from?.referrerPolicy ?? ""), integrity: String(given.integrity ?? from?.integrity ?? ""),
+      keepalive: Boolean(given.keepalive ?? from?.keepalive),
+    };
+    const headers = new Headers(given.headers ?? (from === undefined ? undefined : bodyOf.headers(input)));
+    const hasBody = given.body !== undefined && given.body !== null;
+    if ((hasBody || (from !== undefined && given.body === undefined && input.body !== null)) && (method === "GET" || method === "HEAD")) {
+      throw new TypeError(`Request: one with ${method} has no body`);
+    }
+    const content = hasBody ? extract(given.body) : given.body === undefined && from !== undefined ? bodyOf.take(input) : null;
+    bodyOf.init(this, content, headers);
+  }
+  static {
+    requestOf = (request) => request.#of;
+    const names = ["url", "method", "redirect", "cache", "credentials", "mode", "referrer", "referrerPolicy", "integrity", "keepalive"];
+    for (const name of names) {
+      Object.defineProperty(this.prototype, name, { get() { return this.#of[name]; }, configurable: true, enumerable: true });
+    }
+  }
+  get signal() {
+    return (this.#of.signal ??= new (events().AbortController)().signal);
+  }
+  get destination() {
+    return "";
+  }
+  get duplex() {
+    return "half";
+  }
+  clone() {
+    const content = bodyOf.share(this);
+    const made = new Request(this.url, { ...this.#of, headers: this.headers });
+    bodyOf.init(made, content, made.headers);
+    return made;
+  }
+}
+
+/// The signal of a request, if it was given one.
+export const signalOf = (request) => requestOf(request).signal;
+
+let responseOf;
+
+export class Response extends Body {
+  #of = { type: "default", url: "", redirected: false, status: 200, statusText: "" };
+
+  constructor(body = null, init = {}) {
+    super();
+    const { status = 200, statusText = "", headers } = init ?? {};
+    const code = Number(status);
+    if (!Number.isInteger(code) || code < 200 || code > 599) {
+      throw new RangeError(`Response: the status is a whole number from 200 to 599, not ${status}`);
+    }
+    const reason = String(statusText);
+    if (/[^\t\x20-\xff]/.test(reason)) throw new TypeError("Response: the statusText has characters that it must not have");
+    Object.assign(this.#of, { status: code, statusText: reason });
+    const content = body === null || body === undefined ? null : extract(body);
+    if (content !== null && [204, 205, 304].includes(code)) throw new TypeError(`Response: one with the status ${code} has no body`);
+    bodyOf.init(this, content, new Headers(headers));
+  }
+  static {
+    responseOf = (response) => response.#of;
+    for (const name of ["type", "url", "redirected", "status", "statusText"]) {
+      Object.defineProperty(this.prototype, name, { get() { return this.#of[name]; }, configurable: true, enumerable: true });
+    }
+  }
+  get ok() {
+    return this.#of.status >= 200 && this.#of.status <= 299;
+  }
+  clone() {
+    const content = bodyOf.share(this);
+    return made({ ...this.#of }, new Headers(pairsOf(this.headers)), content);
+  }
+  static error() {
+    return made({ type: "error", status: 0 }, sealing(new Headers()), null);
+  }
+  static json(data, init = {}) {
+    const text = JSON.stringify(data);
+    if (text === undefined) throw new TypeError("Response.json(): the data has no JSON");
+    const response = new Response(text, init);
+    if (!new Headers(init?.headers).has("content-type")) response.headers.set("content-type", "application/json");
+    return response;
+  }
+  static redirect(url, status = 302) {
+    if (![301, 302, 303, 307, 308].includes(Number(status))) throw new RangeError(`Response.redirect(): ${status} is no status of a redirect`);
+    const response = new Response(null, { status, headers: { location: new URL(String(url)).href } });
+    sealing(response.headers);
+    return response;
+  }
+}
+
+function made(of, headers, content) {
+  const response = new Response();
+  Object.assign(responseOf(response), of);
+  bodyOf.init(response, content, headers);
+  return response;
+}
+
+/// A response that came from elsewhere. `stream` is null if it has no body.
+export function received({ status, statusText, url, redirected, headers }, stream) {
+  const response = made({ type: "basic", status, statusText, url, redirected }, new Headers(headers), stream === null ? null : { stream, type: null });
+  sealing(response.headers);
+  return response;
+}
+
+/// The content of a body that is sent: null, its bytes, or a stream of them. It counts as read.
+export function contentOf(body) {
+  const content = bodyOf.take(body);
+  return content === null ? null : (content.bytes ?? content.stream);
+}
+
+for (const type of [Blob, File, FormData, Headers, Body, Request, Response]) {
+  Object.defineProperty(type.prototype, Symbol.toStringTag, { value: type.name, configurable: true });
+  addClass(type);
+}

@@ -1,0 +1,222 @@
+// Text and bytes: TextEncoder, TextDecoder, atob, btoa. Read when a function first uses one of them.
+
+import { addClass, native } from "convex:prelude";
+
+// The host's part of this module and of those that are read after it.
+native.extend(native);
+
+/// The bytes of a buffer or of a view of one.
+export const bytesOf = (source) => {
+  if (source === undefined) return new Uint8Array(0);
+  if (source instanceof Uint8Array) return source;
+  if (ArrayBuffer.isView(source)) return new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
+  if (source instanceof ArrayBuffer || source instanceof SharedArrayBuffer) return new Uint8Array(source);
+  throw new TypeError("bytes are an ArrayBuffer or a view of one");
+};
+
+/// Bytes as a text with a character for each, in which form the host takes them.
+export const raw = (bytes) => {
+  let characters = "";
+  for (let i = 0; i < bytes.length; i += 8192) characters += String.fromCharCode.apply(null, bytes.subarray(i, i + 8192));
+  return characters;
+};
+
+export class TextEncoder {
+  get encoding() {
+    return "utf-8";
+  }
+  encode(source = "") {
+    return native.utf8(String(source).toWellFormed());
+  }
+  encodeInto(source, target) {
+    let read = 0;
+    let written = 0;
+    for (const character of String(source).toWellFormed()) {
+      const bytes = native.utf8(character);
+      if (written + bytes.length > target.length) break;
+      target.set(bytes, written);
+      written += bytes.length;
+      read += character.length;
+    }
+    return { read, written };
+  }
+}
+
+const LABELS = new Map();
+for (const label of ["utf-8", "utf8", "unicode-1-1-utf-8"]) LABELS.set(label, "utf-8");
+for (const label of ["utf-16le", "utf-16", "ucs-2", "unicode", "iso-10646-ucs-2"]) LABELS.set(label, "utf-16le");
+for (const label of ["windows-1252", "latin1", "iso-8859-1", "iso8859-1", "ascii", "us-ascii", "l1", "cp1252"]) {
+  LABELS.set(label, "windows-1252");
+}
+/// What windows-1252 has from 0x80 to 0x9f.
+const WINDOWS = "€\u0081‚ƒ„…†‡ˆ‰Š‹Œ\u008dŽ\u008f\u0090‘’“”•–—˜™š›œ\u009džŸ";
+
+function decode(encoding, bytes, fatal) {
+  if (encoding === "utf-8") return native.text(raw(bytes), fatal);
+  const units = [];
+  let text = "";
+  const add = (unit) => {
+    units.push(unit);
+    if (units.length === 4096) text += String.fromCharCode(...units.splice(0));
+  };
+  if (encoding === "windows-1252") {
+    for (let i = 0; i < bytes.length; i++) add(bytes[i] >= 0x80 && bytes[i] < 0xa0 ? WINDOWS.charCodeAt(bytes[i] - 0x80) : bytes[i]);
+    return text + String.fromCharCode(...units);
+  }
+  for (let i = 0; i + 1 < bytes.length; i += 2) add(bytes[i] | (bytes[i + 1] << 8));
+  text += String.fromCharCode(...units);
+  const isWhole = bytes.length % 2 === 0 && text.isWellFormed();
+  if (fatal && !isWhole) throw new TypeError("the bytes are not UTF-16");
+  return text.toWellFormed() + (bytes.length % 2 === 0 ? "" : "\ufffd");
+}
+
+/// How many bytes at the end may be the beginning of a character.
+function unfinished(encoding, bytes) {
+  const { length } = bytes;
+  if (encoding === "windows-1252") return 0;
+  if (encoding === "utf-16le") {
+    const half = length % 2;
+    const high = length - half >= 2 ? bytes[length - half - 1] : 0;
+    return high >= 0xd8 && high < 0xdc ? half + 2 : half;
+  }
+  for (let back = 1; back <= 3 && back <= length; back++) {
+    const byte = bytes[length - back];
+    if (byte < 0x80) return 0;
+    if (byte >= 0xc0) return back < (byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2) ? back : 0;
+  }
+  return 0;
+}
+
+export class TextDecoder {
+  #encoding;
+  #fatal;
+  #ignoreBOM;
+  /// The bytes of a stream's character that is not complete yet.
+  #rest = new Uint8Array(0);
+  #isBegun = false;
+
+  constructor(label = "utf-8", options = {}) {
+    const encoding = LABELS.get(String(label).trim().toLowerCase());
+    if (encoding === undefined) throw new RangeError(`TextDecoder: the encoding '${label}' is not supported by this host`);
+    this.#encoding = encoding;
+    this.#fatal = Boolean(options?.fatal);
+    this.#ignoreBOM = Boolean(options?.ignoreBOM);
+  }
+  get encoding() {
+    return this.#encoding;
+  }
+  get fatal() {
+    return this.#fatal;
+  }
+  get ignoreBOM() {
+    return this.#ignoreBOM;
+  }
+  decode(source, options) {
+    const isStream = Boolean(options?.stream);
+    let bytes = bytesOf(source);
+    if (this.#rest.length > 0) {
+      const all = new Uint8Array(this.#rest.length + bytes.length);
+      all.set(this.#rest);
+      all.set(bytes, this.#rest.length);
+      bytes = all;
+    }
+    const end = isStream ? bytes.length - unfinished(this.#encoding, bytes) : bytes.length;
+    this.#rest = bytes.slice(end);
+    let text;
+    try {
+      text = decode(this.#encoding, bytes.subarray(0, end), this.#fatal);
+    } catch (error) {
+      this.#rest = new Uint8Array(0);
+      this.#isBegun = false;
+      throw error;
+    }
+    if (!this.#isBegun && !this.#ignoreBOM && text.startsWith("\ufeff")) text = text.slice(1);
+    this.#isBegun = isStream && (this.#isBegun || end > 0);
+    return text;
+  }
+}
+
+const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const badCharacter = () => new DOMException("the text has characters that it must not have", "InvalidCharacterError");
+
+export const btoa = (source) => {
+  const bytes = String(source);
+  let out = "";
+  for (let i = 0; i < bytes.length; i += 3) {
+    const [a, b, c] = [bytes.charCodeAt(i), bytes.charCodeAt(i + 1), bytes.charCodeAt(i + 2)];
+    if (a > 255 || b > 255 || c > 255) throw badCharacter();
+    const bits = (a << 16) | (b << 8) | c;
+    out += digits[bits >> 18] + digits[(bits >> 12) & 63];
+    out += Number.isNaN(b) ? "=" : digits[(bits >> 6) & 63];
+    out += Number.isNaN(c) ? "=" : digits[bits & 63];
+  }
+  return out;
+};
+
+export const atob = (source) => {
+  let base64 = String(source).replace(/[\t\n\f\r ]/g, "");
+  if (base64.length % 4 === 0) base64 = base64.replace(/==?$/, "");
+  if (base64.length % 4 === 1 || /[^A-Za-z0-9+/]/.test(base64)) throw badCharacter();
+  let out = "";
+  let bits = 0;
+  let count = 0;
+  for (const digit of base64) {
+    bits = ((bits << 6) | digits.indexOf(digit)) & 0xffffff;
+    count += 6;
+    if (count >= 8) out += String.fromCharCode((bits >> (count -= 8)) & 255);
+  }
+  return out;
+};
+
+/// Bytes as base64url without padding, as JSON Web Keys have it, and back.
+export const toBase64Url = (bytes) => native.base64(raw(bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+
+export const fromBase64Url = (text) => {
+  const bytes = native.fromBase64(String(text).replace(/-/g, "+").replace(/_/g, "/").replace(/=+$/, ""));
+  if (bytes === undefined) throw badCharacter();
+  return bytes;
+};
+
+// ---- the query of a URL, which forms have too ----------------------------------------------------------------------
+
+const encodePart = (value) =>
+  encodeURIComponent(value.toWellFormed())
+    .replace(/%20/g, "+")
+    .replace(/[!'()~]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
+
+const decodePart = (value) => {
+  const spaced = value.replaceAll("+", " ");
+  if (!spaced.includes("%")) return spaced;
+  try {
+    return decodeURIComponent(spaced);
+  } catch {
+    // What is no escape stays, and what is no UTF-8 becomes U+FFFD.
+    const written = native.utf8(spaced.toWellFormed());
+    const bytes = [];
+    const digit = (byte) => parseInt(String.fromCharCode(byte ?? 0), 16);
+    for (let i = 0; i < written.length; i++) {
+      const [high, low] = written[i] === 37 ? [digit(written[i + 1]), digit(written[i + 2])] : [NaN, NaN];
+      if (high >= 0 && low >= 0) {
+        bytes.push(high * 16 + low);
+        i += 2;
+      } else {
+        bytes.push(written[i]);
+      }
+    }
+    return native.text(raw(new Uint8Array(bytes)), false);
+  }
+};
+
+export const encodeForm = (pairs) => pairs.map(([name, value]) => `${encodePart(name)}=${encodePart(value)}`).join("&");
+
+export const decodeForm = (text) =>
+  text.split("&").filter((part) => part !== "").map((part) => {
+    const at = part.indexOf("=");
+    const [name, value] = at < 0 ? [part, ""] : [part.slice(0, at), part.slice(at + 1)];
+    return [decodePart(name), decodePart(value)];
+  });
+
+for (const type of [TextEncoder, TextDecoder]) {
+  Object.defineProperty(type.prototype, Symbol.toStringTag, { value: type.name, configurable: true });
+  addClass(type);
+}

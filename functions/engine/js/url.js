@@ -1,0 +1,149 @@
+// URL and URLSearchParams. Read when a function first uses one of them.
+
+import { addClass, load, native } from "convex:prelude";
+const { decodeForm, encodeForm } = load("convex:text");
+
+/// Between a URL and its parameters.
+let follow;
+let refill;
+
+const text = (value) => String(value).toWellFormed();
+
+export class URLSearchParams {
+  #pairs = [];
+  /// What is told of a change.
+  #changed = () => {};
+
+  constructor(init = "") {
+    if ((typeof init === "object" || typeof init === "function") && init !== null) {
+      if (typeof init[Symbol.iterator] === "function") {
+        for (const pair of init) {
+          const [name, value, ...more] = pair;
+          if (value === undefined || more.length > 0) throw new TypeError("URLSearchParams: each pair has a name and a value");
+          this.#pairs.push([text(name), text(value)]);
+        }
+      } else {
+        this.#pairs = Object.entries(init).map(([name, value]) => [text(name), text(value)]);
+      }
+    } else {
+      this.#pairs = decodeForm(text(init).replace(/^\?/, ""));
+    }
+  }
+  static {
+    follow = (params, changed) => {
+      params.#changed = changed;
+    };
+    refill = (params, query) => {
+      params.#pairs = decodeForm(query.replace(/^\?/, ""));
+    };
+  }
+  #set(pairs) {
+    this.#pairs = pairs;
+    this.#changed(this.toString());
+  }
+  get size() {
+    return this.#pairs.length;
+  }
+  append(name, value) {
+    this.#pairs.push([text(name), text(value)]);
+    this.#changed(this.toString());
+  }
+  delete(name, value) {
+    this.#set(this.#pairs.filter((pair) => pair[0] !== text(name) || (value !== undefined && pair[1] !== text(value))));
+  }
+  get(name) {
+    return this.#pairs.find(([other]) => other === text(name))?.[1] ?? null;
+  }
+  getAll(name) {
+    return this.#pairs.filter(([other]) => other === text(name)).map(([, value]) => value);
+  }
+  has(name, value) {
+    return this.#pairs.some((pair) => pair[0] === text(name) && (value === undefined || pair[1] === text(value)));
+  }
+  set(name, value) {
+    const at = this.#pairs.findIndex(([other]) => other === text(name));
+    if (at < 0) return this.append(name, value);
+    const rest = this.#pairs.filter(([other], i) => i <= at || other !== text(name));
+    rest[at] = [rest[at][0], text(value)];
+    this.#set(rest);
+  }
+  sort() {
+    this.#set(this.#pairs.toSorted(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)));
+  }
+  forEach(callback, self) {
+    for (const [name, value] of this) callback.call(self, value, name, this);
+  }
+  *entries() {
+    for (let i = 0; i < this.#pairs.length; i++) yield [...this.#pairs[i]];
+  }
+  *keys() {
+    for (const [name] of this.entries()) yield name;
+  }
+  *values() {
+    for (const [, value] of this.entries()) yield value;
+  }
+  [Symbol.iterator]() {
+    return this.entries();
+  }
+  toString() {
+    return encodeForm(this.#pairs);
+  }
+}
+
+const PARTS = ["href", "origin", "protocol", "username", "password", "host", "hostname", "port", "pathname", "search", "hash"];
+
+export class URL {
+  #parts;
+  #params;
+
+  constructor(href, base) {
+    const parsed = native.url(text(href), base === undefined ? undefined : text(base));
+    if (parsed === undefined) throw new TypeError(`Invalid URL: '${href}'`);
+    this.#parts = JSON.parse(parsed);
+  }
+  static canParse(href, base) {
+    return native.url(text(href), base === undefined ? undefined : text(base)) !== undefined;
+  }
+  static parse(href, base) {
+    return URL.canParse(href, base) ? new URL(href, base) : null;
+  }
+  static createObjectURL() {
+    throw new Error("URL.createObjectURL() is not supported by this host: functions have no addresses of their own");
+  }
+  static revokeObjectURL() {}
+  #change(part, value) {
+    const changed = native.changeUrl(this.#parts.href, part, value);
+    if (changed === undefined) {
+      if (part === "href") throw new TypeError(`Invalid URL: '${value}'`);
+      return;
+    }
+    this.#parts = JSON.parse(changed);
+  }
+  get searchParams() {
+    if (this.#params === undefined) {
+      this.#params = new URLSearchParams(this.#parts.search);
+      follow(this.#params, (query) => this.#change("search", query));
+    }
+    return this.#params;
+  }
+  toString() {
+    return this.#parts.href;
+  }
+  toJSON() {
+    return this.#parts.href;
+  }
+  static {
+    for (const part of PARTS) {
+      const set = part === "origin" ? undefined : function (value) {
+        this.#change(part, text(value));
+        if (this.#params !== undefined && (part === "search" || part === "href")) refill(this.#params, this.#parts.search);
+      };
+      Object.defineProperty(this.prototype, part, { get() { return this.#parts[part]; }, set, configurable: true, enumerable: true });
+    }
+  }
+}
+
+for (const type of [URLSearchParams, URL]) {
+  Object.defineProperty(type.prototype, Symbol.toStringTag, { value: type.name, configurable: true });
+  addClass(type);
+}
