@@ -8,18 +8,21 @@
 //! One client, a process of its own, calls a quick query again and again, each time with other
 //! arguments, so that none is answered from the cache. Three others, at addresses of their own,
 //! have 64 calls in flight each: as short as that query, or of 20 ms. Quiet and flooded rounds take
-//! turns. Linux only: other systems have no 127.0.0.2.
+//! turns; a flood is measured once each flooder has had as many answers as it has calls in flight.
+//! Linux only: other systems have no 127.0.0.2.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
 use tokio::net::TcpSocket;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
@@ -35,7 +38,7 @@ export const change = mutation(async (_ctx, args) => work(args));
 "#;
 
 const ROUNDS: usize = 5;
-const CALLS: usize = 300;
+const CALLS: usize = 1_000;
 const FLOODERS: u8 = 3;
 const IN_FLIGHT: usize = 64;
 const STEPS: usize = 400_000;
@@ -131,15 +134,21 @@ async fn call_quickly(host: SocketAddr, from: usize) -> Result<Vec<Duration>, Fa
     Ok(times)
 }
 
-async fn flood_http(host: SocketAddr, last: u8, steps: usize) -> Result<(), Failure> {
+async fn flood_http(
+    host: SocketAddr,
+    last: u8,
+    steps: usize,
+    answers: Arc<Semaphore>,
+) -> Result<(), Failure> {
     let http = client(last)?;
     let mut calls = JoinSet::new();
     for number in 0..IN_FLIGHT {
-        let http = http.clone();
+        let (http, answers) = (http.clone(), Arc::clone(&answers));
         calls.spawn(async move {
             for n in (usize::from(last) * IN_FLIGHT + number..).step_by(1_000) {
                 // Refused or not, the next one follows.
                 drop(call(&http, host, "slow", json!({ "n": n, "steps": steps })).await);
+                answers.add_permits(1);
             }
         });
     }
@@ -147,7 +156,12 @@ async fn flood_http(host: SocketAddr, last: u8, steps: usize) -> Result<(), Fail
     Ok(())
 }
 
-async fn flood_socket(host: SocketAddr, last: u8, steps: usize) -> Result<(), Failure> {
+async fn flood_socket(
+    host: SocketAddr,
+    last: u8,
+    steps: usize,
+    answers: Arc<Semaphore>,
+) -> Result<(), Failure> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((address(last), 0).into())?;
     let stream = socket.connect(host).await?;
@@ -168,6 +182,7 @@ async fn flood_socket(host: SocketAddr, last: u8, steps: usize) -> Result<(), Fa
             continue;
         }
         while !socket.next().await.ok_or("the host closed")??.to_text()?.contains("MutationResp") {}
+        answers.add_permits(1);
     }
     Ok(())
 }
@@ -203,11 +218,17 @@ async fn main() -> Result<(), Failure> {
         for _ in 0..ROUNDS {
             let quiet = measure(at, from).await?;
             let mut flooders = JoinSet::new();
+            let mut floods = Vec::new();
             for last in 2..2 + FLOODERS {
+                let answers = Arc::new(Semaphore::new(0));
+                floods.push(Arc::clone(&answers));
                 match way {
-                    "HTTP" => drop(flooders.spawn(flood_http(at, last, steps))),
-                    _ => drop(flooders.spawn(flood_socket(at, last, steps))),
+                    "HTTP" => drop(flooders.spawn(flood_http(at, last, steps, answers))),
+                    _ => drop(flooders.spawn(flood_socket(at, last, steps, answers))),
                 }
+            }
+            for answers in floods {
+                answers.acquire_many(u32::try_from(IN_FLIGHT)?).await?.forget();
             }
             let flooded = measure(at, from + CALLS).await?;
             if let Some(ended) = flooders.try_join_next() {
