@@ -20,6 +20,7 @@ use crate::arguments::{Common, Selection, Source};
 use crate::failure::Failure;
 use crate::in_order::in_order;
 use crate::output;
+use crate::units::HOUR_MS;
 
 /// A bucket to read from. Clones share it.
 #[derive(Debug, Clone)]
@@ -83,6 +84,14 @@ pub(crate) struct Wanted {
 impl Wanted {
     pub(crate) fn new(selection: &Selection) -> Wanted {
         Wanted { times_ms: selection.times_ms(), stream: selection.stream }
+    }
+
+    /// With the hour before, where records have times of their own: an object is filed under the
+    /// hour of its first record and may hold records of the next.
+    pub(crate) fn with_margin(self, is_timed: bool) -> Wanted {
+        let margin_ms = if is_timed { HOUR_MS } else { 0 };
+        let begin_ms = self.times_ms.start.saturating_sub(margin_ms);
+        Wanted { times_ms: begin_ms..self.times_ms.end, ..self }
     }
 
     /// All times, all streams.
@@ -194,6 +203,15 @@ impl Reader {
         Ok(split.into_iter().flatten().filter(|partition| wanted.overlaps(partition)).collect())
     }
 
+    /// The hours that may hold selected records, in order.
+    pub(crate) async fn hours_of(&self, wanted: &Wanted) -> Result<Vec<Partition>, Failure> {
+        let days = self.days(wanted).await?;
+        let hours = days.into_iter().map(|day| async move { self.hours(&day).await });
+        let hours: Vec<Vec<Partition>> =
+            stream::iter(hours).buffered(self.parallel).try_collect().await?;
+        Ok(hours.into_iter().flatten().filter(|partition| wanted.overlaps(partition)).collect())
+    }
+
     /// The days that may hold selected records, in order.
     pub(crate) async fn days(&self, wanted: &Wanted) -> Result<Vec<Partition>, Failure> {
         let Level { partitions, others } = self.level(None).await?;
@@ -246,6 +264,29 @@ impl Reader {
             }
         };
         in_order(futures::stream::iter(partitions), self.parallel, PAGE, list)
+    }
+
+    /// The objects of these partitions in the order of [`objects_in`](Self::objects_in) reversed,
+    /// if the partitions are. The names of an hour's objects are held.
+    pub(crate) fn newest_in(
+        &self,
+        partitions: Vec<Partition>,
+        stream: Option<UniqueId>,
+    ) -> impl Stream<Item = Result<Listed, Failure>> + use<> {
+        let reader = self.clone();
+        let list = move |partition| {
+            let reader = reader.clone();
+            async move {
+                let mut objects = std::pin::pin!(reader.objects_in(vec![partition], stream));
+                let mut all = Vec::new();
+                while let Some(object) = objects.next().await {
+                    all.push(object);
+                }
+                all.reverse();
+                stream::iter(all)
+            }
+        };
+        stream::iter(partitions).then(list).flatten()
     }
 
     /// The objects of one partition.
@@ -353,7 +394,6 @@ pub(crate) fn to_url(bucket: &str) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::HOUR_MS;
 
     #[test]
     fn a_partition_is_wanted_if_any_of_it_is() {

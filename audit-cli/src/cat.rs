@@ -1,88 +1,101 @@
-//! `audit cat`: the records in a bucket.
+//! `audit cat`: the records in a bucket. `audit search`: those that have a value.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use futures::StreamExt;
-use tokio::sync::mpsc;
-
-use crate::arguments::{Cat, Common};
+use crate::arguments::{Cat, Common, Search};
 use crate::bucket::{Listed, Reader, Wanted};
+use crate::condition::Condition;
 use crate::failure::{Failure, Outcome};
-use crate::in_order::in_order;
-use crate::object::{Chunk, Read, Refused, ended_well, read};
+use crate::object::Chunk;
 use crate::outcomes::{Outcomes, frame, is_outcome};
 use crate::output::Output;
 use crate::printer::Printer;
-use crate::progress::PartitionProgress;
-use crate::units::HOUR_MS;
-
-/// The most chunks that an object may be ahead of the printer.
-const CHUNKS_AHEAD: usize = 4;
+use crate::scan::{self, Step};
+use crate::units::{Count, HOUR_MS, counted};
 
 pub(crate) async fn run(
     arguments: &Cat,
     common: &Common,
     output: &Output,
 ) -> Result<Outcome, Failure> {
+    Ok(print(arguments, &[], common, output).await?.outcome)
+}
+
+pub(crate) async fn search(
+    arguments: &Search,
+    common: &Common,
+    output: &Output,
+) -> Result<Outcome, Failure> {
+    let Search { query, text, cat } = arguments;
+    let condition = query.condition(*text);
+    let Printed { outcome, searched, matched, days, stopped } =
+        print(cat, &[condition], common, output).await?;
+    let (records, days) = (counted(searched, "record"), counted(days, "day"));
+    let matches = if matched == 1 { "matches" } else { "match" };
+    let stopped = if stopped { "; stopped at the limit" } else { "" };
+    output.flush()?;
+    output.note(&format!("searched {records} of {days}, {} {matches}{stopped}", Count(matched)));
+    Ok(outcome)
+}
+
+/// What was printed, and of how much.
+struct Printed {
+    outcome: Outcome,
+    searched: u64,
+    matched: u64,
+    days: u64,
+    stopped: bool,
+}
+
+async fn print(
+    arguments: &Cat,
+    more: &[Condition],
+    common: &Common,
+    output: &Output,
+) -> Result<Printed, Failure> {
     let reader = Reader::open(&arguments.source, common)?;
     let wanted = Wanted::new(&arguments.selection);
-    let printer =
-        Printer::new(&arguments.filter, wanted.times_ms.clone(), arguments.pretty, output);
+    let mut filter = arguments.filter.clone();
+    filter.conditions.extend_from_slice(more);
+    let printer = Printer::new(&filter, wanted.times_ms.clone(), arguments.pretty, output);
     let (printer, limit) = (Arc::new(printer), arguments.limit.unwrap_or(u64::MAX));
+    let none = Printed { outcome: Outcome::Well, searched: 0, matched: 0, days: 0, stopped: true };
     if limit == 0 {
-        return Ok(Outcome::Well);
+        return Ok(none);
     }
     let mut joined = arguments.outcomes.then(Outcomes::new);
     let (from_ms, until_ms) = (wanted.times_ms.start, wanted.times_ms.end);
     // Attempts at the end of the range have their outcomes after it.
     let end_ms = if arguments.outcomes { until_ms.saturating_add(HOUR_MS) } else { until_ms };
     let read_on = Wanted { times_ms: from_ms..end_ms, stream: wanted.stream };
-    let partitions = reader.partitions(&read_on).await?;
-    let mut progress = PartitionProgress::new(common, partitions.clone());
-    let objects = reader.objects_in(partitions, wanted.stream);
-    let (from, of_objects, joins) = (reader.clone(), Arc::clone(&printer), joined.is_some());
-    let work = move |object: Result<Listed, Failure>,
-                     sender: mpsc::Sender<Result<Read, Failure>>| {
-        let (reader, printer) = (from.clone(), Arc::clone(&of_objects));
-        async move {
-            let read = match object {
-                Ok(object) => {
-                    let stream = object.key.stream();
-                    let is_after = object.key.partition().begin_ms() >= until_ms;
-                    let print = |sequence, line: &[u8], chunk: &mut Chunk| match joins {
-                        false => printer.print(stream, sequence, line, chunk),
-                        true if is_after && !is_outcome(line) => {}
-                        true => frame(stream, sequence, line, chunk),
-                    };
-                    let content = read(&reader, &object, Some(&sender), print).await;
-                    Ok(Read::Ended(Box::new(object), content))
-                }
-                Err(failure) => Err(failure),
-            };
-            // The reader may be gone.
-            let _ = sender.send(read).await;
+    let (of_objects, joins) = (Arc::clone(&printer), joined.is_some());
+    let begin = move |object: &Listed| {
+        let (stream, printer) = (object.key.stream(), Arc::clone(&of_objects));
+        let is_after = object.key.partition().begin_ms() >= until_ms;
+        move |sequence, line: &[u8], chunk: &mut Chunk| match joins {
+            false => printer.print(stream, sequence, line, chunk),
+            true if is_after && !is_outcome(line) => {}
+            true => frame(stream, sequence, line, chunk),
         }
     };
-    let mut results = std::pin::pin!(in_order(objects, reader.parallel, CHUNKS_AHEAD, work));
-    let (mut printed, mut wrong, mut objects) = (0, false, 0);
-    let mut refused = Refused::default();
-    // Whether the limit is reached.
+    let (mut printed, mut objects) = (0, 0);
+    // Breaks once the limit is reached.
     let mut write = |chunk: &Chunk| {
         if let Some(last) = chunk.first(limit - printed) {
-            return output.write(&[last]).map(|()| true);
+            printed = limit;
+            return output.write(&[last]).map(|()| ControlFlow::Break(()));
         }
         printed += chunk.ends.len() as u64;
-        output.write(&[&chunk.bytes]).map(|()| false)
+        output.write(&[&chunk.bytes]).map(|()| ControlFlow::Continue(()))
     };
-    while let Some(result) = results.next().await.transpose()? {
+    let mut is_decided = false;
+    let take = |step: Step<Chunk>| {
         let mut chunk = Chunk::default();
-        let mut is_decided = false;
-        match (result, &mut joined) {
-            (Read::Chunk(printed), None) => chunk = printed,
-            (Read::Chunk(framed), Some(joined)) => joined.take(&framed, &printer, &mut chunk),
-            (Read::Ended(object, content), joined) => {
-                progress.object(&object.key);
-                wrong |= !ended_well(&object, &content, &mut refused, output)?;
+        match (step, &mut joined) {
+            (Step::Part(printed), None) => chunk = printed,
+            (Step::Part(framed), Some(joined)) => joined.take(&framed, &printer, &mut chunk),
+            (Step::Ended(object), joined) => {
                 let is_after = object.key.partition().begin_ms() >= until_ms;
                 objects += u64::from(!is_after);
                 if let Some(joined) = joined {
@@ -91,28 +104,31 @@ pub(crate) async fn run(
                 }
             }
         }
-        if write(&chunk)? {
-            return Ok(Outcome::wrong_if(wrong));
-        }
-        if is_decided {
-            break;
-        }
-    }
-    if let Some(joined) = &mut joined {
+        let written = write(&chunk)?;
+        is_decided &= written.is_continue();
+        Ok(if is_decided { ControlFlow::Break(()) } else { written })
+    };
+    let mut scanned = scan::run(&reader, &read_on, common, output, begin, take).await?;
+    if let Some(joined) = &mut joined
+        && (is_decided || !scanned.stopped)
+    {
         let mut chunk = Chunk::default();
         joined.end(&printer, &mut chunk);
-        if write(&chunk)? {
-            return Ok(Outcome::wrong_if(wrong));
-        }
+        scanned.stopped = write(&chunk)?.is_break();
     }
-    drop(progress);
+    let (searched, matched) = printer.sieve().counts();
+    let matched = matched.min(printed);
+    let (days, stopped) = (scanned.days, scanned.stopped);
+    let done = |outcome| Printed { outcome, searched, matched, days, stopped };
+    if stopped {
+        return Ok(done(Outcome::wrong_if(scanned.wrong)));
+    }
     if objects == 0 {
         output.note(&reader.why_nothing(&wanted).await);
     }
-    let mut notes = printer.notes();
-    let is_strict = arguments.strict && !notes.is_empty();
+    let mut notes = printer.sieve().notes();
+    scanned.wrong |= arguments.strict && !notes.is_empty();
     notes.extend(joined.iter().flat_map(Outcomes::notes));
     notes.iter().for_each(|note| output.note(note));
-    refused.end()?;
-    Ok(Outcome::wrong_if(wrong || is_strict))
+    Ok(done(scanned.end()?))
 }

@@ -1,5 +1,7 @@
 //! Exact values of JSON numbers of any length and spelling.
 
+use std::cmp::Ordering;
+
 /// A number: `0.DIGITS` times ten to the power of `exponent`, in canonical form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Decimal {
@@ -38,6 +40,29 @@ impl Decimal {
     }
 }
 
+impl Ord for Decimal {
+    fn cmp(&self, other: &Decimal) -> Ordering {
+        let sign = |number: &Decimal| match (number.digits.is_empty(), number.negative) {
+            (true, _) => 0,
+            (false, true) => -1,
+            (false, false) => 1,
+        };
+        // Digits begin after the point, so that they sort as text does.
+        let size = || (self.exponent, &self.digits).cmp(&(other.exponent, &other.digits));
+        match (sign(self), sign(other)) {
+            (1, 1) => size(),
+            (-1, -1) => size().reverse(),
+            (one, other) => one.cmp(&other),
+        }
+    }
+}
+
+impl PartialOrd for Decimal {
+    fn partial_cmp(&self, other: &Decimal) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 fn exponent_of(text: &str) -> Option<i128> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -69,7 +94,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn two_spellings_are_equal_exactly_if_their_values_are(
+        fn spellings_compare_as_their_values_do(
             numbers in prop::collection::vec(
                 "-?(0|[1-9][09]{0,3}|900719925474099[23])(\\.[019]{1,3}|\\.0{1,20})?([eE][+-]?0?[0-3])?",
                 2..12,
@@ -77,8 +102,9 @@ mod tests {
         ) {
             for a in &numbers {
                 for b in &numbers {
-                    let equal = Decimal::read(a).unwrap() == Decimal::read(b).unwrap();
-                    prop_assert_eq!(equal, scaled(a) == scaled(b), "{} {}", a, b);
+                    let (one, other) = (Decimal::read(a).unwrap(), Decimal::read(b).unwrap());
+                    prop_assert_eq!(one == other, scaled(a) == scaled(b), "{} {}", a, b);
+                    prop_assert_eq!(one.cmp(&other), scaled(a).cmp(&scaled(b)), "{} {}", a, b);
                 }
             }
         }

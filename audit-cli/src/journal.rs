@@ -202,7 +202,7 @@ fn cat(arguments: &JournalCat, output: &Output) -> Result<Outcome, Failure> {
     if let Some(failure) = failed {
         return Err(failure);
     }
-    printer.notes().iter().for_each(|note| output.note(note));
+    printer.sieve().notes().iter().for_each(|note| output.note(note));
     Ok(Outcome::Well)
 }
 

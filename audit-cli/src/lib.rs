@@ -1,6 +1,7 @@
 //! The `audit` command: for the owners of a bucket of audit logs, and the operators of hosts.
 //!
-//! - `audit ls`, `cat`, `tail`, `stats` read a bucket, with the rights to list and to get.
+//! - `audit ls`, `cat`, `search`, `who`, `export`, `tail`, `stats` read a bucket, with the rights
+//!   to list and to get.
 //! - `audit verify` proves with hosts' public keys that a bucket holds what they wrote, and names
 //!   what was altered or removed.
 //! - `audit prove` writes proofs of single records, `audit check` checks one offline, `audit key`
@@ -29,10 +30,12 @@ mod arguments;
 mod bucket;
 mod cat;
 mod check;
+mod condition;
 mod decimal;
 mod doctor;
 mod durable;
 mod escape;
+mod export;
 mod failure;
 mod follow;
 mod in_order;
@@ -49,6 +52,9 @@ mod progress;
 mod prove;
 mod query;
 mod ranges;
+mod scan;
+mod serve;
+mod sieve;
 mod signals;
 mod stats;
 mod tail;
@@ -102,8 +108,12 @@ async fn run(arguments: Arguments, output: &Output) -> Result<Outcome, Failure> 
     let outcome = match command {
         Command::Ls(arguments) => ls::run(&arguments, &common, output).await,
         Command::Cat(arguments) => cat::run(&arguments, &common, output).await,
+        Command::Search(arguments) => cat::search(&arguments, &common, output).await,
+        Command::Who(arguments) => stats::who(&arguments, &common, output).await,
+        Command::Export(arguments) => export::run(&arguments, &common, output).await,
         Command::Tail(arguments) => tail::run(&arguments, &common, output).await,
         Command::Stats(arguments) => stats::run(&arguments, &common, output).await,
+        Command::Serve(arguments) => serve::run(&arguments, &common, output).await,
         Command::Verify(arguments) => verify::run(&arguments, &common, output).await,
         Command::Prove(arguments) => prove::run(&arguments, &common, output).await,
         Command::Check(arguments) => check::run(&arguments, output),

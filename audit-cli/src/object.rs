@@ -243,6 +243,24 @@ pub(crate) const PIECE_BYTES: usize = 16 << 10;
 /// The size of a chunk, in bytes.
 const CHUNK_BYTES: usize = 128 << 10;
 
+/// What is made of an object's records, sent on in pieces of bounded size.
+pub(crate) trait Part: Default + Send + 'static {
+    fn is_empty(&self) -> bool;
+
+    /// Whether it must be sent on.
+    fn is_full(&self) -> bool;
+}
+
+impl Part for Chunk {
+    fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes.len() >= CHUNK_BYTES
+    }
+}
+
 /// Whole records, ready to print.
 #[derive(Debug, Default)]
 pub(crate) struct Chunk {
@@ -265,20 +283,29 @@ impl Chunk {
     }
 }
 
-/// The results of reading an object: chunks, then the outcome.
+/// The results of reading an object: parts, then the outcome.
 #[derive(Debug)]
-pub(crate) enum Read {
-    Chunk(Chunk),
+pub(crate) enum Read<P> {
+    Part(P),
     Ended(Box<Listed>, Result<Content, ReadError>),
 }
 
-/// Reads an object. `take` is called with each record and its number, and writes output to the
-/// chunk, which is sent once it is large enough. Without a `sender`, `take` keeps its own results.
+/// Reads an object. `take` is called with each record and its number.
 pub(crate) async fn read(
     reader: &Reader,
     object: &Listed,
-    sender: Option<&mpsc::Sender<Result<Read, Failure>>>,
-    mut take: impl FnMut(u64, &[u8], &mut Chunk),
+    mut take: impl FnMut(u64, &[u8]),
+) -> Result<Content, ReadError> {
+    read_parts(reader, object, None, |sequence, line, _: &mut Chunk| take(sequence, line)).await
+}
+
+/// Reads an object. `take` is called with each record and its number, and adds it to the part,
+/// which is sent once it is full.
+pub(crate) async fn read_parts<P: Part>(
+    reader: &Reader,
+    object: &Listed,
+    sender: Option<&mpsc::Sender<Result<Read<P>, Failure>>>,
+    mut take: impl FnMut(u64, &[u8], &mut P),
 ) -> Result<Content, ReadError> {
     let failed = |error: object_store::Error| ReadError::of(reader, &error);
     let found =
@@ -288,14 +315,14 @@ pub(crate) async fn read(
     let first_sequence = object.key.first_sequence();
     let mut sequence = first_sequence;
     let mut invalid: Option<InvalidLines> = None;
-    let mut chunk = Chunk::default();
+    let mut part = P::default();
     let mut chunks = chunks(found).await;
     while let Some(bytes) = chunks.next().await {
         let bytes = bytes.map_err(failed)?;
         for piece in bytes.chunks(PIECE_BYTES) {
             decoder.push(piece, |line| {
                 match no_record(line) {
-                    None => take(sequence, line, &mut chunk),
+                    None => take(sequence, line, &mut part),
                     Some(what) => {
                         let line = sequence.wrapping_sub(first_sequence).wrapping_add(1);
                         invalid.get_or_insert(InvalidLines { line, what, count: 0 }).count += 1;
@@ -303,19 +330,19 @@ pub(crate) async fn read(
                 }
                 sequence = sequence.wrapping_add(1);
             })?;
-            if chunk.bytes.len() >= CHUNK_BYTES
+            if part.is_full()
                 && let Some(sender) = sender
             {
-                let full = Read::Chunk(std::mem::take(&mut chunk));
+                let full = Read::Part(std::mem::take(&mut part));
                 sender.send(Ok(full)).await.map_err(|_gone| ReadError::Unwanted)?;
             }
         }
     }
     let lines = decoder.finish()?;
     if let Some(sender) = sender
-        && !chunk.ends.is_empty()
+        && !part.is_empty()
     {
-        sender.send(Ok(Read::Chunk(chunk))).await.map_err(|_gone| ReadError::Unwanted)?;
+        sender.send(Ok(Read::Part(part))).await.map_err(|_gone| ReadError::Unwanted)?;
     }
     Ok(Content { lines, metadata, invalid })
 }

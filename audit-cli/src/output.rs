@@ -21,6 +21,7 @@ pub(crate) struct Output {
     json: bool,
     style: Style,
     is_terminal: bool,
+    is_silent: bool,
 }
 
 /// The styles of text.
@@ -95,7 +96,12 @@ impl Output {
             }
         };
         let style = Style { colored: colored && !json };
-        Output { buffer: Mutex::default(), json, style, is_terminal }
+        Output { buffer: Mutex::default(), json, style, is_terminal, is_silent: false }
+    }
+
+    /// An output that nobody reads: notes are dropped.
+    pub(crate) fn silent() -> Output {
+        Output { is_silent: true, ..Output::new(Color::Never, false) }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -143,7 +149,9 @@ impl Output {
 
     /// A note: it is not output, but the user should know it.
     pub(crate) fn note(&self, text: &str) {
-        note(text);
+        if !self.is_silent {
+            note(text);
+        }
     }
 
     /// Reports why the command was not carried out.

@@ -1,9 +1,7 @@
-//! Which records are printed, and in what form.
+//! The forms in which records are printed.
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use audit_core::UniqueId;
 
@@ -11,82 +9,15 @@ use crate::arguments::Filter;
 use crate::escape;
 use crate::object::Chunk;
 use crate::output::{Output, Style};
-use crate::query::{Condition, Pointer, Time};
-use crate::units::Count;
+use crate::sieve::Sieve;
 
 /// Which records are printed, and how. Shared by the tasks that read objects.
 #[derive(Debug)]
 pub(crate) struct Printer {
-    conditions: Vec<Condition>,
-    /// For each condition, whether any record has its member.
-    named: Vec<AtomicBool>,
-    time: Option<Pointer>,
-    times_ms: Range<i64>,
+    sieve: Sieve,
     form: Form,
     /// Whether records are escaped for a terminal, or indented for people.
     escape: bool,
-    seen: AtomicU64,
-    matched: AtomicU64,
-    untimed: Untimed,
-}
-
-/// Records that a range of times leaves out because they have no valid time.
-#[derive(Debug, Default)]
-struct Untimed {
-    missing: AtomicU64,
-    unreadable: AtomicU64,
-    in_other_units: [AtomicU64; UNITS.len()],
-}
-
-/// Units that may be mistaken for milliseconds, and their number in a second.
-const UNITS: [(&str, i64); 3] =
-    [("seconds", 1), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000)];
-
-/// The years 2000 to 2100, in seconds since 1970. Read as milliseconds, their values in other units
-/// are times that no log has.
-const LIKELY_S: Range<i64> = 946_684_800..4_102_444_800;
-
-impl Untimed {
-    /// Counts the record if it has no time, or one that is likely in another unit.
-    fn add(&self, time: Time) {
-        let counter = match time {
-            Time::Missing => Some(&self.missing),
-            Time::Unreadable => Some(&self.unreadable),
-            Time::Ms(value) => {
-                let unit = UNITS.iter().position(|(_, in_a_second)| {
-                    LIKELY_S.contains(&value.div_euclid(*in_a_second))
-                });
-                unit.map(|unit| &self.in_other_units[unit])
-            }
-        };
-        if let Some(counter) = counter {
-            counter.fetch_add(1, Relaxed);
-        }
-    }
-
-    fn note(&self, pointer: &Pointer) -> Option<String> {
-        let of = |counter: &AtomicU64, what: String| match counter.load(Relaxed) {
-            0 => None,
-            count => Some((count, format!("{} {what}", Count(count)))),
-        };
-        let Untimed { missing, unreadable, in_other_units } = self;
-        let units = in_other_units.iter().zip(UNITS).map(|(counter, (unit, _))| {
-            of(counter, format!("have a number that looks like {unit}, not milliseconds"))
-        });
-        let reasons: Vec<(u64, String)> = [
-            of(missing, format!("have nothing at {pointer}")),
-            of(unreadable, "have something there that is no time".to_owned()),
-        ]
-        .into_iter()
-        .chain(units)
-        .flatten()
-        .collect();
-        let all = Count(reasons.iter().map(|(count, _)| count).sum());
-        let reasons = reasons.into_iter().map(|(_, reason)| reason).collect::<Vec<_>>().join(", ");
-        (all.0 > 0).then(|| {
-            format!("--time {pointer}: {all} records were left out for their time: {reasons}")
-        })
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,69 +36,26 @@ impl Printer {
         pretty: bool,
         output: &Output,
     ) -> Printer {
-        let Filter { conditions, time } = filter;
         let form = match (output.is_json(), pretty) {
             (true, _) => Form::Placed,
             (false, true) => Form::Pretty(output.style()),
             (false, false) => Form::Lines,
         };
         Printer {
-            named: conditions.iter().map(|_| AtomicBool::new(false)).collect(),
-            conditions: conditions.clone(),
-            time: time.clone(),
-            times_ms,
+            sieve: filter.sieve(times_ms),
             form,
             escape: output.is_terminal() || matches!(form, Form::Pretty(_)),
-            seen: AtomicU64::new(0),
-            matched: AtomicU64::new(0),
-            untimed: Untimed::default(),
         }
     }
 
-    fn is_wanted(&self, line: &[u8]) -> bool {
-        if let Some(pointer) = &self.time
-            && self.times_ms != (i64::MIN..i64::MAX)
-        {
-            let time = pointer.find_time(line);
-            if !time.ms().is_some_and(|time| self.times_ms.contains(&time)) {
-                self.untimed.add(time);
-                return false;
-            }
-        }
-        self.seen.fetch_add(1, Relaxed);
-        let mut all = true;
-        for (condition, named) in self.conditions.iter().zip(&self.named) {
-            // Until a record has the member. After that, most records can be skipped without
-            // parsing.
-            if !named.load(Relaxed) && condition.pointer().find(line).is_some() {
-                named.store(true, Relaxed);
-            }
-            all = all && condition.holds(line);
-        }
-        self.matched.fetch_add(u64::from(all), Relaxed);
-        all
-    }
-
-    /// The note on skipped records, for readers that expected more.
-    pub(crate) fn notes(&self) -> Vec<String> {
-        let mut notes: Vec<String> =
-            self.time.iter().filter_map(|pointer| self.untimed.note(pointer)).collect();
-        let (seen, matched) = (self.seen.load(Relaxed), self.matched.load(Relaxed));
-        let unnamed = self.conditions.iter().zip(&self.named);
-        for (condition, _) in unnamed.filter(|(_, named)| seen > 0 && !named.load(Relaxed)) {
-            notes.push(format!(
-                "--where {condition}: {} of {} records; none has {}",
-                Count(matched),
-                Count(seen),
-                condition.pointer()
-            ));
-        }
-        notes
+    /// Which records it prints.
+    pub(crate) fn sieve(&self) -> &Sieve {
+        &self.sieve
     }
 
     /// Writes a record to the chunk if it is selected.
     pub(crate) fn print(&self, stream: UniqueId, sequence: u64, line: &[u8], chunk: &mut Chunk) {
-        if !self.is_wanted(line) {
+        if !self.sieve.selects(line) {
             return;
         }
         let line = if self.escape { escape::json(line) } else { Cow::Borrowed(line) };
@@ -194,7 +82,7 @@ impl Printer {
 }
 
 /// Lays out a line of JSON over several lines, with every token unchanged.
-fn pretty(line: &[u8], style: Style, out: &mut Vec<u8>) {
+pub(crate) fn pretty(line: &[u8], style: Style, out: &mut Vec<u8>) {
     let mut depth = 0;
     let mut rest = line;
     let new_line = |out: &mut Vec<u8>, depth: usize| {

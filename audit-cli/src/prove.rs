@@ -131,7 +131,7 @@ async fn head(
 }
 
 /// Proves records of one object, and returns their lines.
-async fn prove(
+pub(crate) async fn prove(
     reader: &Reader,
     stream: UniqueId,
     entry: &Entry,
@@ -212,7 +212,7 @@ async fn scan(reader: &Reader, object: &Listed, execution: &str) -> Result<Vec<u
     let pointer: Pointer = "/$audit/execution".parse().map_err(Failure::new)?;
     let finder = memchr::memmem::Finder::new(execution);
     let mut found = Vec::new();
-    let content = read(reader, object, None, |sequence, line, _| {
+    let content = read(reader, object, |sequence, line| {
         let is_of_it = finder.find(line).is_some()
             && pointer.find(line).is_some_and(|value| {
                 serde_json::from_str::<&str>(value.get()).is_ok_and(|text| text == execution)

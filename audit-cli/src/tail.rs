@@ -60,7 +60,7 @@ pub(crate) async fn run(
         if empty && arguments.lines > 0 {
             output.note(&reader.why_nothing(&Wanted::all()).await);
         }
-        printer.notes().iter().for_each(|note| output.note(note));
+        printer.sieve().notes().iter().for_each(|note| output.note(note));
         joined.iter().flat_map(Outcomes::notes).for_each(|note| output.note(&note));
         refused.end()?;
         return Ok(Outcome::wrong_if(wrong));
@@ -138,7 +138,7 @@ async fn records_of(
     output: &Output,
 ) -> Result<(Chunk, bool), Failure> {
     let (stream, mut records) = (object.key.stream(), Chunk::default());
-    let content = read(reader, object, None, |sequence, line, _| match joined {
+    let content = read(reader, object, |sequence, line| match joined {
         None => printer.print(stream, sequence, line, &mut records),
         Some(joined) => joined.take_record(stream, sequence, line, printer, &mut records),
     })

@@ -106,6 +106,11 @@ impl fmt::Display for Count {
     }
 }
 
+/// A count and its noun: 1 record, 12,000 records.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", Count(count), if count == 1 { "" } else { "s" })
+}
+
 /// A number of bytes for people.
 pub(crate) struct Size(pub(crate) u64);
 

@@ -4,6 +4,7 @@ mod doctor;
 mod evidence;
 mod journal;
 mod reading;
+mod serve;
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -20,7 +21,10 @@ pub(crate) use self::evidence::{Check, Key, Prove, TrustedKeys, Verify, Witness}
 pub(crate) use self::journal::{
     Compression, JournalCat, JournalCommand, JournalDeliver, JournalDirectory,
 };
-pub(crate) use self::reading::{Cat, Filter, Ls, Stats, Tail};
+pub(crate) use self::reading::{
+    Cat, Export, Filter, Format, Grouping, Ls, Per, Search, Stats, Tail, Who,
+};
+pub(crate) use self::serve::Serve;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -45,7 +49,7 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
     /// Write JSON for programs: one object on each line
     #[arg(long, global = true)]
@@ -81,10 +85,19 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Print records
     Cat(Cat),
+    /// Print the records that have a value, anywhere or in a member
+    Search(Search),
+    /// Count records with a value by who did what
+    Who(Who),
+    /// Write records as CSV or as lines of JSON
+    Export(Export),
     /// Print the last records, and with -f new ones as they arrive
     Tail(Tail),
-    /// Count logs and metered usage, and find gaps, duplicates and damage
+    /// Count logs and metered usage, and find gaps, duplicates and damage; with --by, count records
+    /// by their members
     Stats(Stats),
+    /// Serve a page for reading a bucket in a browser, on this machine
+    Serve(Serve),
     /// Prove, with nothing but the public keys of hosts, that no record was altered, invented,
     /// moved or removed since they wrote it
     Verify(Verify),
@@ -125,7 +138,7 @@ pub(crate) enum Command {
 }
 
 /// The bucket to read.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Source {
     /// The bucket: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///path, or
     /// a directory
@@ -134,7 +147,7 @@ pub(crate) struct Source {
 }
 
 /// The part of it to read.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Selection {
     /// Only from this time on: 2026-11-23, 2026-11-23T14:30Z, or an age: 90s, 30m, 6h, 7d. Objects
     /// are filed under the UTC hour of their first record, so whole hours are read unless --time
@@ -164,8 +177,12 @@ impl Arguments {
         let selection = match &self.command {
             Command::Ls(ls) => &ls.selection,
             Command::Cat(cat) => &cat.selection,
+            Command::Search(search) => &search.cat.selection,
+            Command::Who(who) => &who.selection,
+            Command::Export(export) => &export.selection,
             Command::Stats(stats) => &stats.selection,
             Command::Tail(_)
+            | Command::Serve(_)
             | Command::Verify(_)
             | Command::Prove(_)
             | Command::Check(_)

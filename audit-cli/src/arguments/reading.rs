@@ -1,9 +1,14 @@
 //! Options of the commands that read a bucket.
 
-use clap::Args;
+use std::ops::Range;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
 
 use super::{Selection, Source};
-use crate::query::{Condition, Pointer};
+use crate::condition::Condition;
+use crate::query::Pointer;
+use crate::sieve::Sieve;
 
 #[derive(Debug, Args)]
 pub(crate) struct Ls {
@@ -18,20 +23,140 @@ pub(crate) struct Ls {
 }
 
 /// The selection of records.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Filter {
-    /// Only records in which this JSON pointer has this value, as in /user=ada or /client/ip=null;
-    /// all of several must hold. Numbers are compared by their exact value: 7 is 7.0
-    #[arg(long = "where", short = 'w', value_name = "POINTER=VALUE")]
+    /// Only records for which this holds; all of several must. A JSON pointer, an operator, and a
+    /// value: /user=ada, /client/ip!=null, /n<7, <=, >, >=, /path~secret (contains), '/user in
+    /// ada,eve'; /user (is there), !/user (is not). Numbers are compared by their exact value: 7 is
+    /// 7.0. A value in quotes is a text
+    #[arg(long = "where", short = 'w', value_name = "CONDITION")]
     pub(crate) conditions: Vec<Condition>,
 
     /// Where a record has its time: the JSON pointer of milliseconds since 1970, or of a date and
-    /// time. Records without a time there are left out of a range of times, and counted
+    /// time. Records without a time there are left out of a range of times, and counted. For
+    /// `stats` without --by: to report how late objects arrive
     #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER", hide_env_values = true)]
     pub(crate) time: Option<Pointer>,
 }
 
+impl Filter {
+    /// Which records it selects, with their time in this range.
+    pub(crate) fn sieve(&self, times_ms: Range<i64>) -> Sieve {
+        Sieve::new(self.conditions.clone(), self.time.clone(), times_ms)
+    }
+}
+
+/// What to search for.
+#[derive(Debug, Clone)]
+pub(crate) struct Query {
+    text: String,
+    condition: Condition,
+}
+
+impl FromStr for Query {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Query, String> {
+        Ok(Query { text: text.to_owned(), condition: Condition::searched(text)? })
+    }
+}
+
+impl Query {
+    /// The condition on records; that they have the text somewhere, if it `is_text`.
+    pub(crate) fn condition(&self, is_text: bool) -> Condition {
+        if is_text { Condition::anywhere(&self.text) } else { self.condition.clone() }
+    }
+}
+
 #[derive(Debug, Args)]
+pub(crate) struct Search {
+    /// A text that some name or value contains, or a condition on a member as for --where, such as
+    /// /user=ada
+    pub(crate) query: Query,
+
+    /// Take the query as a text, even if it looks like a condition
+    #[arg(long, short = 'F')]
+    pub(crate) text: bool,
+
+    #[command(flatten)]
+    pub(crate) cat: Cat,
+}
+
+/// A division of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Per {
+    Hour,
+    Day,
+}
+
+/// By what records are counted.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Grouping {
+    /// Count for each hour or day in UTC. The time of a record is what --time names, or what
+    /// stands at /at, /time, /timestamp, /now or /ts, or else the hour of its object
+    #[arg(long, value_enum, value_name = "PERIOD")]
+    pub(crate) per: Option<Per>,
+
+    /// Where a record has the address that it came from: how many distinct ones there are is
+    /// counted. Without it, what stands at /client/ip, /source/ip, /actor/ip or /ip
+    #[arg(long, value_name = "POINTER")]
+    pub(crate) address: Option<Pointer>,
+
+    /// The most memory for groups and distinct addresses, in MiB. Beyond it further groups are
+    /// counted together, and a note says so
+    #[arg(long, value_name = "MIB", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pub(crate) memory: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Who {
+    /// A text that some name or value contains, or a condition on a member as for --where, such as
+    /// /document=plan
+    pub(crate) query: Query,
+
+    /// Take the query as a text, even if it looks like a condition
+    #[arg(long, short = 'F')]
+    pub(crate) text: bool,
+
+    #[command(flatten)]
+    pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    #[command(flatten)]
+    pub(crate) grouping: Grouping,
+}
+
+/// A form of exported records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For spreadsheets. Text that a spreadsheet would take for a formula begins with an apostrophe
+    Csv,
+    /// The records as they are, one on each line
+    Ndjson,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+
+    /// The form
+    #[arg(long, value_enum)]
+    pub(crate) format: Format,
+
+    /// The members that are columns of CSV, as JSON pointers. Without it: those of the first 1,000
+    /// records, and the whole record as the last column
+    #[arg(long, value_name = "POINTER,...", value_delimiter = ',')]
+    pub(crate) columns: Vec<Pointer>,
+}
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Cat {
     #[command(flatten)]
     pub(crate) source: Source,
@@ -116,8 +241,14 @@ pub(crate) struct Stats {
     #[arg(long)]
     pub(crate) heads: bool,
 
-    /// Where a record has its time, to report how late objects arrive: the JSON pointer of
-    /// milliseconds since 1970, or of a date and time
-    #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER", hide_env_values = true)]
-    pub(crate) time: Option<Pointer>,
+    /// Count records by these members, given as JSON pointers, instead: how many of each, the first
+    /// and the last, from how many addresses
+    #[arg(long, value_name = "POINTER,...", value_delimiter = ',', conflicts_with = "heads")]
+    pub(crate) by: Vec<Pointer>,
+
+    #[command(flatten)]
+    pub(crate) grouping: Grouping,
+
+    #[command(flatten)]
+    pub(crate) filter: Filter,
 }

@@ -2,6 +2,8 @@
 
 mod durations;
 mod finding;
+mod grouped;
+mod groups;
 mod remembered;
 mod seen;
 mod summary;
@@ -24,6 +26,8 @@ use finding::Finding;
 use seen::{Seen, look};
 use tally::Tally;
 
+pub(crate) use grouped::who;
+
 /// The most possible copies that are listed. All are counted.
 const SAME_LINES_SHOWN: u64 = 20;
 
@@ -32,6 +36,9 @@ pub(crate) async fn run(
     common: &Common,
     output: &Output,
 ) -> Result<Outcome, Failure> {
+    if !arguments.by.is_empty() || arguments.grouping.per.is_some() {
+        return grouped::run(arguments, common, output).await;
+    }
     let reader = Reader::open(&arguments.source, common)?;
     let wanted = Wanted::new(&arguments.selection);
     let partitions = reader.partitions(&wanted).await?;
@@ -42,7 +49,7 @@ pub(crate) async fn run(
     let of_hosts = system.partitions(&wanted).await?;
     let objects = reader.objects_in(partitions, wanted.stream);
     let objects = objects.chain(system.objects_in(of_hosts, wanted.stream));
-    let (heads, time) = (arguments.heads, Arc::new(arguments.time.clone()));
+    let (heads, time) = (arguments.heads, Arc::new(arguments.filter.time.clone()));
     let from = reader.clone();
     type Looked = Result<(Listed, Result<Seen, ReadError>), Failure>;
     let work = move |object: Result<Listed, Failure>, sender: mpsc::Sender<Looked>| {
@@ -98,7 +105,7 @@ pub(crate) async fn run(
         report(&mut tally, Finding::NoStreams { why: reader.why_nothing(&wanted).await })?;
     }
     if tally.untimed > 0
-        && let Some(time) = &arguments.time
+        && let Some(time) = &arguments.filter.time
     {
         let untimed = tally.untimed;
         output

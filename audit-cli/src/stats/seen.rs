@@ -50,7 +50,7 @@ pub(super) async fn look(
     }
     let mut usage = Usage::default();
     let mut first_time = None;
-    let content = read(reader, object, None, |sequence, line, _| {
+    let content = read(reader, object, |sequence, line| {
         usage += Usage::of_log(line.len());
         if sequence == object.key.first_sequence() {
             first_time = time.map(|pointer| pointer.find_time(line));

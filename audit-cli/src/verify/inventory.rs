@@ -83,6 +83,18 @@ impl Inventory {
         Ok(inventory)
     }
 
+    /// The hours under which each stream's objects are filed, in milliseconds since the Unix epoch.
+    pub(crate) fn hours(&self) -> BTreeMap<String, Vec<i64>> {
+        let of = |entries: &Vec<Entry>| {
+            let mut hours: Vec<i64> =
+                entries.iter().map(|entry| i64::from(entry.hour) * HOUR_MS).collect();
+            hours.sort_unstable();
+            hours.dedup();
+            hours
+        };
+        self.streams.iter().map(|(stream, entries)| (stream.to_string(), of(entries))).collect()
+    }
+
     /// Leaves out the other streams.
     pub(crate) fn retain(&mut self, is_wanted: impl Fn(&UniqueId) -> bool) {
         self.streams.retain(|stream, _| is_wanted(stream));

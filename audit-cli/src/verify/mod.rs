@@ -7,6 +7,8 @@ mod receipts;
 mod summary;
 mod witnesses;
 
+pub(crate) use summary::what;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -70,6 +72,7 @@ pub(crate) async fn run(
         state: remembered.only(|stream| begin.is_examined(stream)),
         receipts,
         begin,
+        told: Box::new(|_, _| {}),
     };
     let list = async |begin_ms| {
         let wanted = Wanted { times_ms: begin_ms..i64::MAX, stream: None };
@@ -199,6 +202,8 @@ struct Look<'a> {
     state: State,
     receipts: Receipts,
     begin: Begin,
+    /// Called with how many objects were examined, and of how many.
+    told: Box<dyn Fn(u64, u64) + Send + Sync>,
 }
 
 /// The stream whose objects are being put together.
@@ -216,7 +221,8 @@ impl Look<'_> {
         common: &Common,
         output: &Output,
     ) -> Result<Verified, Failure> {
-        let progress = Progress::new(common, inventory.objects);
+        let (progress, all) = (Progress::new(common, inventory.objects), inventory.objects);
+        (self.told)(0, all);
         let mut verified = Verified {
             report: BucketReport::default(),
             witnessed: BTreeMap::new(),
@@ -244,7 +250,7 @@ impl Look<'_> {
         let entries = inventory
             .streams
             .into_iter()
-            .flat_map(|(stream, entries)| entries.into_iter().map(move |entry| (stream, entry)));
+            .flat_map(|(stream, entries)| std::iter::repeat(stream).zip(entries));
         let sizes = self.state.clone();
         let (of, trust, heads) = (reader.clone(), Arc::clone(&self.trust), self.heads);
         type LookedAt = Result<Option<Looked>, Failure>;
@@ -267,6 +273,7 @@ impl Look<'_> {
         while let Some((stream, looked)) = results.next().await {
             done += 1;
             progress.at(done, "objects");
+            (self.told)(done, all);
             if current.as_ref().is_none_or(|current| current.id != stream) {
                 let next = self.begin_stream(stream);
                 finish(current.replace(next), &mut verified.witnessed);
@@ -313,6 +320,39 @@ impl Look<'_> {
             witnessing: self.policy.map(Witnessing::new),
         }
     }
+}
+
+/// What is so of a whole bucket.
+pub(crate) struct Whole {
+    pub(crate) report: BucketReport,
+    /// Objects that could not be read.
+    pub(crate) unread: u64,
+    /// The hours under which each stream's objects are filed, in milliseconds since the Unix epoch.
+    pub(crate) hours: BTreeMap<String, Vec<i64>>,
+}
+
+/// Verifies everything that is in a bucket. `told` is called with how many objects were examined,
+/// and of how many.
+pub(crate) async fn whole(
+    reader: &Reader,
+    keys: &[VerifierKey],
+    policy: Option<&Policy>,
+    common: &Common,
+    told: impl Fn(u64, u64) + Send + Sync + 'static,
+) -> Result<Whole, Failure> {
+    let look = Look {
+        trust: Arc::new(Trust::new(keys.iter().cloned())),
+        heads: false,
+        policy: policy.filter(|policy| policy.has_quorum()),
+        state: State::default(),
+        receipts: Receipts::new(),
+        begin: Begin { list_ms: i64::MIN, since_ms: None },
+        told: Box::new(told),
+    };
+    let inventory = Inventory::list(reader, &Wanted::all(), common).await?;
+    let hours = inventory.hours();
+    let verified = look.examine(reader, inventory, common, &Output::silent()).await?;
+    Ok(Whole { report: verified.report, unread: verified.unread.0, hours })
 }
 
 /// The keys that are trusted, those of the policy among them, and the policy.

@@ -10,7 +10,7 @@ use crate::arguments::Verify;
 use crate::bucket::Reader;
 use crate::failure::Failure;
 use crate::output::{Output, Style};
-use crate::units::{Count, Size, shown};
+use crate::units::{Size, counted, shown};
 
 /// The four kinds, the most serious first.
 const ALARMS: [(Alarm, &str); 4] = [
@@ -50,7 +50,7 @@ impl<'a> FindingLine<'a> {
 }
 
 /// What it is, with times as people read them.
-fn what(finding: &Finding) -> String {
+pub(crate) fn what(finding: &Finding) -> String {
     if let Fault::Overdue(at) = finding.fault {
         let at = shown(i64::try_from(at).unwrap_or(i64::MAX));
         return format!("a sign of life was promised for before {at}");
@@ -286,10 +286,6 @@ impl<'a> Summary<'a> {
 
 fn software() -> String {
     format!("audit {}", env!("CARGO_PKG_VERSION"))
-}
-
-fn counted(count: u64, noun: &str) -> String {
-    format!("{} {noun}{}", Count(count), if count == 1 { "" } else { "s" })
 }
 
 fn described(population: &Population) -> String {

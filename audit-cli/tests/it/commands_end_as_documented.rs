@@ -189,8 +189,21 @@ async fn an_object_that_is_refused_hides_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_is_in_the_man_pages_and_the_completions() {
-    let commands =
-        ["ls", "cat", "tail", "stats", "journal", "doctor", "policy", "completions", "man"];
+    let commands = [
+        "ls",
+        "cat",
+        "search",
+        "who",
+        "export",
+        "tail",
+        "stats",
+        "serve",
+        "journal",
+        "doctor",
+        "policy",
+        "completions",
+        "man",
+    ];
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_str().unwrap();
     audit(&[], &["man", "--directory", path]).await.lines();

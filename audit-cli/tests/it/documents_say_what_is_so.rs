@@ -137,7 +137,7 @@ async fn console_blocks_show_what_the_commands_print() {
             count += 1;
         }
     }
-    assert_eq!(count, 17, "commands that are shown");
+    assert_eq!(count, 21, "commands that are shown");
     // What is not run, since it would reach for AWS: the parts of it that are ours.
     let policies = blocks(OPERATIONS, "sh").concat();
     let commands: Vec<_> = policies.lines().filter(|line| line.starts_with("audit ")).collect();

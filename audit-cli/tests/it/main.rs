@@ -2,6 +2,7 @@
 //! that it is linked once; the modules are named for what they prove.
 
 mod commands_end_as_documented;
+mod desk_answers_its_page;
 mod doctor_names_what_is_wrong;
 mod documents_say_what_is_so;
 mod evidence;
@@ -12,6 +13,7 @@ mod omissions_are_reported;
 mod outcomes_are_joined;
 mod reads_are_bounded_by_the_request;
 mod records_are_printed;
+mod records_are_searched;
 mod stats_find_what_is_wrong;
 mod support;
 mod tail_follows;

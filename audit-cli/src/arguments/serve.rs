@@ -1,0 +1,44 @@
+//! Options of the page.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use audit_evidence::VerifierKey;
+use clap::Args;
+use url::Url;
+
+use super::Source;
+use crate::keys;
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// The address to listen on. Port 0 takes a free one. Addresses of other machines reach it only
+    /// by way of a proxy: see --proxy
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
+
+    /// The address under which a proxy with TLS serves the page, such as https://audit.example.com.
+    /// The proxy must keep the host header
+    #[arg(long, value_name = "URL", value_parser = origin)]
+    pub(crate) proxy: Option<Url>,
+
+    /// The verifier key of a host, as `audit key` prints it, or a file that holds it: the bucket is
+    /// verified while the page is open, and records can be proven. May be given several times
+    #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::verifier)]
+    pub(crate) keys: Vec<VerifierKey>,
+
+    /// Which keys to trust: a tlog-policy file, as for `verify`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+}
+
+fn origin(text: &str) -> Result<Url, String> {
+    let url: Url = text.parse().map_err(|error: url::ParseError| error.to_string())?;
+    if url.scheme() != "https" || url.host_str().is_none() {
+        return Err("a proxy has TLS: https://NAME".to_owned());
+    }
+    Ok(url)
+}

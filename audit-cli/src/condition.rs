@@ -1,0 +1,503 @@
+//! Conditions on records: `/user=ada`, `/n>=7`, or a text anywhere.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use memchr::memmem::Finder;
+use serde_json::value::RawValue;
+
+use crate::decimal::Decimal;
+use crate::query::Pointer;
+
+/// A condition on a record.
+#[derive(Debug, Clone)]
+pub(crate) struct Condition {
+    /// As it was written.
+    shown: String,
+    test: Test,
+}
+
+#[derive(Debug, Clone)]
+enum Test {
+    /// Some name or value in the record contains a text.
+    Anywhere(Text),
+    /// The member is there, even if it is null.
+    Exists(Pointer),
+    Missing(Pointer),
+    /// The member has one of these values.
+    Equals(Pointer, Vec<Value>),
+    /// The opposite: it also holds where there is no such member.
+    Differs(Pointer, Value),
+    /// The member's text contains this one.
+    Contains(Pointer, Text),
+    /// The member is of the same type as the bound, and in one of these orders to it.
+    Compares(Pointer, &'static [Ordering], Bound),
+}
+
+/// A text to look for.
+#[derive(Debug, Clone)]
+struct Text(Finder<'static>);
+
+/// A value to compare with.
+#[derive(Debug, Clone)]
+enum Value {
+    /// Equal to this string alone.
+    Text(Text),
+    /// Equal to this value, and to the string that is spelled like it: 7 is 7.0 and "7".
+    Json(Text, Box<RawValue>),
+}
+
+#[derive(Debug, Clone)]
+enum Bound {
+    Number(Decimal),
+    Text(String),
+}
+
+/// The operators, longer ones before those that they begin with.
+const OPERATORS: [&str; 8] = ["!=", "<=", ">=", "=", "<", ">", "~", " in "];
+
+/// What a condition looks like, for errors.
+const EXAMPLES: &str = "a condition is a JSON pointer, an operator and a value: /user=ada, /user!=ada, /n<7, /n>=7, \
+    /user~ad (contains), /user in ada,eve; or /user (is there), !/user (is not there)";
+
+impl FromStr for Condition {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Condition, String> {
+        let shown = text.to_owned();
+        if let Some(pointer) = text.strip_prefix('!') {
+            return Ok(Condition { shown, test: Test::Missing(pointer_alone(pointer)?) });
+        }
+        let (pointer, rest) = split_pointer(text)?;
+        let Some(operator) = OPERATORS.into_iter().find(|operator| rest.starts_with(operator))
+        else {
+            return match rest.trim() {
+                "" => Ok(Condition { shown, test: Test::Exists(pointer) }),
+                rest => Err(format!("{rest} is no operator; {EXAMPLES}")),
+            };
+        };
+        let value = rest[operator.len()..].trim();
+        use Ordering::{Equal, Greater, Less};
+        let test = match operator {
+            "=" => Test::Equals(pointer, vec![Value::new(value)]),
+            "!=" => Test::Differs(pointer, Value::new(value)),
+            "~" => Test::Contains(pointer, Text::new(&unquoted(value))),
+            " in " => Test::Equals(pointer, values(value)),
+            "<" => Test::Compares(pointer, &[Less], Bound::new(value)?),
+            "<=" => Test::Compares(pointer, &[Less, Equal], Bound::new(value)?),
+            ">" => Test::Compares(pointer, &[Greater], Bound::new(value)?),
+            _ => Test::Compares(pointer, &[Greater, Equal], Bound::new(value)?),
+        };
+        Ok(Condition { shown, test })
+    }
+}
+
+/// Splits a pointer from what follows it. In quotes it may have any character.
+fn split_pointer(text: &str) -> Result<(Pointer, &str), String> {
+    if text.starts_with('"') {
+        let mut values = serde_json::Deserializer::from_str(text).into_iter::<String>();
+        let quoted = values.next().and_then(Result::ok);
+        let quoted = quoted.ok_or_else(|| format!("the quoted pointer has no end; {EXAMPLES}"))?;
+        let rest = &text[values.byte_offset()..];
+        let blanks = rest.len() - rest.trim_start().len();
+        let rest = if rest.starts_with(" in ") { rest } else { &rest[blanks..] };
+        return Ok((quoted.parse()?, rest));
+    }
+    let is_operator = |at: usize| {
+        let rest = &text[at..];
+        // ~0 and ~1 are the pointer's own, if an operator follows.
+        let is_escape = rest.starts_with("~0") || rest.starts_with("~1");
+        !is_escape && OPERATORS.iter().any(|operator| rest.starts_with(operator))
+    };
+    let at = text.char_indices().map(|(at, _)| at).find(|at| is_operator(*at));
+    // Where nothing else is an operator, `/ip~10.` means that the address contains it.
+    let at = at.or_else(|| text.find('~'));
+    let (pointer, rest) = text.split_at(at.unwrap_or(text.len()));
+    Ok((pointer.trim_end().parse()?, rest))
+}
+
+fn pointer_alone(text: &str) -> Result<Pointer, String> {
+    match split_pointer(text)? {
+        (pointer, "") => Ok(pointer),
+        (_, rest) if rest.starts_with("~0") || rest.starts_with("~1") => text.parse(),
+        (_, rest) => Err(format!("nothing may follow the pointer after !, and {rest} does")),
+    }
+}
+
+/// The text in quotes, or the text itself.
+fn unquoted(text: &str) -> String {
+    serde_json::from_str(text).unwrap_or_else(|_| text.to_owned())
+}
+
+/// The values of a JSON array, or those between commas.
+fn values(text: &str) -> Vec<Value> {
+    match serde_json::from_str::<Vec<&RawValue>>(text) {
+        Ok(values) => values.into_iter().map(|value| Value::new(value.get())).collect(),
+        Err(_) => text.split(',').map(|value| Value::new(value.trim())).collect(),
+    }
+}
+
+impl Text {
+    fn new(text: &str) -> Text {
+        Text(Finder::new(text.as_bytes()).into_owned())
+    }
+
+    fn is_in(&self, bytes: &[u8]) -> bool {
+        self.0.find(bytes).is_some()
+    }
+
+    /// Whether a string in the line may contain it: it stands there as it is, or with escapes.
+    fn may_be_in(&self, line: &[u8]) -> bool {
+        self.is_in(line) || memchr::memchr(b'\\', line).is_some()
+    }
+
+    /// Whether a string of JSON, with its quotes, contains it once its escapes are read.
+    fn is_in_string(&self, token: &str) -> bool {
+        if memchr::memchr(b'\\', token.as_bytes()).is_none() {
+            return self.is_in(token.trim_matches('"').as_bytes());
+        }
+        serde_json::from_str::<String>(token).is_ok_and(|text| self.is_in(text.as_bytes()))
+    }
+
+    /// Whether a line has it as it is written, or a name or a string in it once escapes are read.
+    fn is_anywhere_in(&self, line: &[u8]) -> bool {
+        if self.is_in(line) {
+            return true;
+        }
+        let mut rest = line;
+        // Without a backslash nothing in the line is written otherwise than it reads.
+        while memchr::memchr(b'\\', rest).is_some() {
+            let Some(begin) = memchr::memchr(b'"', rest) else { return false };
+            let token = string_at(&rest[begin..]);
+            if std::str::from_utf8(token).is_ok_and(|token| self.is_in_string(token)) {
+                return true;
+            }
+            rest = &rest[begin + token.len()..];
+        }
+        false
+    }
+}
+
+/// The string of JSON that begins here, with its quotes.
+fn string_at(text: &[u8]) -> &[u8] {
+    let mut at = 1;
+    while let Some(next) = text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += next;
+        if text[at] == b'"' {
+            return &text[..=at];
+        }
+        at += 2;
+    }
+    text
+}
+
+impl Value {
+    fn new(text: &str) -> Value {
+        match serde_json::from_str::<Box<RawValue>>(text) {
+            Ok(json) if json.get().starts_with('"') => Value::Text(Text::new(&unquoted(text))),
+            Ok(json) => Value::Json(Text::new(text), json),
+            Err(_) => Value::Text(Text::new(text)),
+        }
+    }
+
+    /// Whether the line may hold it. Most lines do not.
+    fn may_be_in(&self, line: &[u8]) -> bool {
+        match self {
+            Value::Text(text) => text.may_be_in(line),
+            // It may be spelled in several ways.
+            Value::Json(..) => true,
+        }
+    }
+
+    fn equals(&self, found: &RawValue) -> bool {
+        let (text, json) = match self {
+            Value::Text(text) => (text, None),
+            Value::Json(text, json) => (text, Some(json)),
+        };
+        let is_text = || {
+            serde_json::from_str(found.get())
+                .is_ok_and(|found: String| found.as_bytes() == text.0.needle())
+        };
+        (found.get().starts_with('"') && is_text()) || json.is_some_and(|json| same(found, json))
+    }
+}
+
+impl Bound {
+    fn new(text: &str) -> Result<Bound, String> {
+        if let Some(number) = Decimal::read(text) {
+            return Ok(Bound::Number(number));
+        }
+        match serde_json::from_str::<serde_json::Value>(text) {
+            Ok(serde_json::Value::String(text)) => Ok(Bound::Text(text)),
+            Ok(_) => Err(format!("only numbers and texts have an order, and {text} is neither")),
+            Err(_) => Ok(Bound::Text(text.to_owned())),
+        }
+    }
+
+    /// The order of what was found and the bound, if they have one.
+    fn order(&self, found: &RawValue) -> Option<Ordering> {
+        match self {
+            Bound::Number(bound) => Some(Decimal::read(found.get())?.cmp(bound)),
+            Bound::Text(bound) => {
+                Some(serde_json::from_str::<String>(found.get()).ok()?.as_str().cmp(bound))
+            }
+        }
+    }
+}
+
+impl Condition {
+    /// The condition that some name or value contains this text.
+    pub(crate) fn anywhere(text: &str) -> Condition {
+        Condition { shown: text.to_owned(), test: Test::Anywhere(Text::new(text)) }
+    }
+
+    /// What people type into a search: a condition on a member if it has the form of one with an
+    /// operator, and otherwise a text anywhere.
+    pub(crate) fn searched(text: &str) -> Result<Condition, String> {
+        let is_pointer = text.starts_with(['/', '!']) || text.starts_with("\"/");
+        match text.parse::<Condition>() {
+            Ok(condition) if is_pointer && !matches!(condition.test, Test::Exists(_)) => {
+                Ok(condition)
+            }
+            Ok(_) | Err(_) if text.is_empty() => Err("there is nothing to search for".to_owned()),
+            Ok(_) | Err(_) => Ok(Condition::anywhere(text)),
+        }
+    }
+
+    pub(crate) fn holds(&self, line: &[u8]) -> bool {
+        let found = |pointer: &Pointer| pointer.find(line);
+        match &self.test {
+            Test::Anywhere(text) => text.is_anywhere_in(line),
+            Test::Exists(pointer) => found(pointer).is_some(),
+            Test::Missing(pointer) => found(pointer).is_none(),
+            Test::Equals(pointer, values) => {
+                values.iter().any(|value| value.may_be_in(line))
+                    && found(pointer)
+                        .is_some_and(|found| values.iter().any(|value| value.equals(found)))
+            }
+            Test::Differs(pointer, value) => {
+                !value.may_be_in(line) || found(pointer).is_none_or(|found| !value.equals(found))
+            }
+            Test::Contains(pointer, text) => {
+                text.may_be_in(line)
+                    && found(pointer).is_some_and(|found| match found.get() {
+                        string if string.starts_with('"') => text.is_in_string(string),
+                        other => text.is_in(other.as_bytes()),
+                    })
+            }
+            Test::Compares(pointer, orders, bound) => found(pointer)
+                .and_then(|found| bound.order(found))
+                .is_some_and(|order| orders.contains(&order)),
+        }
+    }
+
+    /// The member without which it cannot hold.
+    pub(crate) fn member(&self) -> Option<&Pointer> {
+        match &self.test {
+            Test::Anywhere(_) | Test::Missing(_) | Test::Differs(..) => None,
+            Test::Exists(pointer)
+            | Test::Equals(pointer, _)
+            | Test::Contains(pointer, _)
+            | Test::Compares(pointer, ..) => Some(pointer),
+        }
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// Whether two values are equal: numbers by value, strings by characters, objects without regard to
+/// order.
+///
+/// It recurses as deep as `wanted`, which the user typed.
+fn same(found: &RawValue, wanted: &RawValue) -> bool {
+    let (found, wanted) = (found.get(), wanted.get());
+    if found == wanted {
+        return true;
+    }
+    match (found.as_bytes().first(), wanted.as_bytes().first()) {
+        (Some(b'{'), Some(b'{')) => both(found, wanted, |found: &Members<'_>, wanted| {
+            found.len() == wanted.len()
+                && found.iter().zip(wanted).all(|(a, b)| a.0 == b.0 && same(a.1, b.1))
+        }),
+        (Some(b'['), Some(b'[')) => both(found, wanted, |found: &Vec<&RawValue>, wanted| {
+            found.len() == wanted.len() && found.iter().zip(wanted).all(|(a, b)| same(a, b))
+        }),
+        (Some(b'"'), Some(b'"')) => both(found, wanted, |found: &String, wanted| found == wanted),
+        _ => Decimal::read(found).is_some_and(|found| Some(found) == Decimal::read(wanted)),
+    }
+}
+
+type Members<'a> = BTreeMap<String, &'a RawValue>;
+
+/// Whether two texts of JSON have the same value of this type.
+fn both<'a, T: serde::Deserialize<'a>>(
+    found: &'a str,
+    wanted: &'a str,
+    same: impl Fn(&T, &T) -> bool,
+) -> bool {
+    match (serde_json::from_str(found), serde_json::from_str(wanted)) {
+        (Ok(found), Ok(wanted)) => same(&found, &wanted),
+        (_, _) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &[u8] =
+        br#"{"user":"ada","n":7,"x":7.0,"deep":{"a/b":[1,{"c":null}],"say":"\u0068i \"you\""},"at":1700000000000,"big":9007199254740993,"zero":-0}"#;
+
+    #[test]
+    fn a_condition_holds_for_the_value_at_its_pointer() {
+        let holds = |text: &str| text.parse::<Condition>().unwrap().holds(LINE);
+        for text in [
+            "/user=ada",
+            "/user=\"ada\"",
+            "/n=7",
+            "/n=7.0",
+            "/x=7",
+            "/deep/a~1b/0=1",
+            "/deep/a~1b/1/c=null",
+            "/deep/say=hi \"you\"",
+            "/deep/a~1b=[1,{\"c\":null}]",
+            "/deep/a~1b= [1.0, {\"\\u0063\": null}]",
+            "/big=9007199254740993",
+            "/big=9007199254740993.0",
+            "/zero=0",
+            "/zero=-0.0",
+            "/n=70e-1",
+        ] {
+            assert!(holds(text), "{text}");
+        }
+        for text in [
+            "/user=eve",
+            "/user=ad",
+            "/n=8",
+            "/nobody=ada",
+            "/deep=ada",
+            "/deep/a~1b/2=1",
+            "/user/x=ada",
+            "/n=\"7\"",
+            "/big=9007199254740992",
+            "/big=9007199254740993.1",
+            "/big=9.007199254740992e15",
+        ] {
+            assert!(!holds(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_no_json_matches_nothing() {
+        let condition: Condition = "/a=1".parse().unwrap();
+        for line in [&b"{\"a\":1"[..], b"{\"a\":1} x", b"", b"\xff"] {
+            assert!(!condition.holds(line));
+        }
+    }
+
+    fn holds(condition: &str, line: &str) -> bool {
+        condition.parse::<Condition>().unwrap().holds(line.as_bytes())
+    }
+
+    #[test]
+    fn each_operator_holds_for_its_values_alone() {
+        let line = r#"{"n":9007199254740993,"s":"b\u0031c","o":{"k":"v"},"nil":null,"a<b":1,"big":123456789012345678901234567890}"#;
+        for (condition, expected) in [
+            ("/n", true),
+            ("/nil", true),
+            ("/no", false),
+            ("!/no", true),
+            ("!/nil", false),
+            ("/n!=9007199254740992", true),
+            ("/n!=9007199254740993.0", false),
+            ("/no!=1", true),
+            ("/s!=b1c", false),
+            ("/n>9007199254740992", true),
+            ("/n>9007199254740993", false),
+            ("/n >= 9007199254740993.0", true),
+            ("/n<9007199254740993.5", true),
+            ("/n<=9007199254740992.99999", false),
+            ("/big>123456789012345678901234567889", true),
+            ("/big<123456789012345678901234567891", true),
+            ("/big<1e30", true),
+            ("/big>1e29", true),
+            ("/n>-1e99", true),
+            ("/s<c", true),
+            ("/s>b1", true),
+            ("/s>\"9\"", true),
+            // Numbers and texts have no order among each other.
+            ("/s>9", false),
+            ("/s<9", false),
+            ("/n<x", false),
+            ("/no<1", false),
+            ("/no>=1", false),
+            ("/s~1c", true),
+            ("/s~\"1c\"", true),
+            ("/o~1k=v", false),
+            ("!/o~1k", true),
+            ("\"/o~1k\"", false),
+            ("/n~5474", true),
+            ("/s~b1", true),
+            ("/s~u0031", false),
+            ("/n~\"5474\"", true),
+            ("/o~\"k\"", true),
+            ("/no~x", false),
+            ("/s in a,b1c", true),
+            ("/s in [\"b1c\", 7]", true),
+            ("/n in 1, 9007199254740993", true),
+            ("/n in 1,2", false),
+            ("/o/k=v", true),
+            ("\"/a<b\"=1", true),
+            ("\"/a<b\" in 2, 1", true),
+            ("\"/a<b\" >= 2", false),
+        ] {
+            let holds = match condition.parse::<Condition>() {
+                Ok(condition) => condition.holds(line.as_bytes()),
+                Err(_) => false,
+            };
+            assert_eq!(holds, expected, "{condition}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_found_in_names_and_values_however_they_are_written() {
+        let line =
+            r#"{"na\u006de":"quo\"te","path":["a\\b",{"x":"\u00e9\ud83e\udd80"}],"n":12345}"#;
+        for text in ["name", "quo\"te", "a\\b", "é", "\u{1f980}", "2345", "\"n\":1", "te"] {
+            assert!(Condition::anywhere(text).holds(line.as_bytes()), "{text}");
+        }
+        for text in ["Name", "ab", "u{e9}", "54", "quote"] {
+            assert!(!Condition::anywhere(text).holds(line.as_bytes()), "{text}");
+        }
+        // Deeper than a parser would follow, and cut off.
+        let deep = format!("{}\"\\u0061da\"{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(Condition::anywhere("ada").holds(deep.as_bytes()));
+        for cut in ["\"\\", "\"a", "\"\\\"", "\\"] {
+            assert!(!Condition::anywhere("ada").holds(cut.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn a_search_is_a_condition_only_if_it_has_an_operator() {
+        let is_condition = |text: &str| Condition::searched(text).unwrap().member().is_some();
+        assert!(is_condition("/user=ada") && is_condition("/n>=7"));
+        assert!(!is_condition("/etc/passwd") && !is_condition("ada") && !is_condition("a=b"));
+        assert!(Condition::searched("").is_err());
+    }
+
+    #[test]
+    fn invalid_conditions_are_refused() {
+        assert_eq!("/a~1b/~0=x=y".parse::<Condition>().unwrap().to_string(), "/a~1b/~0=x=y");
+        assert!("user=ada".parse::<Condition>().unwrap_err().contains("/user"));
+        for invalid in ["", "!", "!/a=1", "\"/a", "\"/a\"b", "/a<null", "/a>=[1]", "!user"] {
+            assert!(invalid.parse::<Condition>().is_err(), "{invalid}");
+        }
+        assert!(holds("/a=1", "{\"a\":1}"));
+    }
+}

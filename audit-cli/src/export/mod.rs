@@ -1,0 +1,105 @@
+//! `audit export`: selected records as CSV, or as they are.
+
+pub(crate) mod csv;
+pub(crate) mod found;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::arguments::{Common, Export, Format};
+use crate::bucket::{Listed, Reader, Wanted};
+use crate::failure::{Failure, Outcome};
+use crate::object::Chunk;
+use crate::output::Output;
+use crate::query::Pointer;
+use crate::scan::{self, Step};
+use crate::sieve::Sieve;
+
+use csv::Csv;
+use found::Found;
+
+/// The columns are those of so many records, if nobody says which.
+const RECORDS_LOOKED_AT: u64 = 1_000;
+
+pub(crate) async fn run(
+    arguments: &Export,
+    common: &Common,
+    output: &Output,
+) -> Result<Outcome, Failure> {
+    let reader = Reader::open(&arguments.source, common)?;
+    let wanted = Wanted::new(&arguments.selection);
+    let csv = match arguments.format {
+        Format::Ndjson => None,
+        Format::Csv if !arguments.columns.is_empty() => {
+            Some(Csv::new(arguments.columns.clone(), false))
+        }
+        Format::Csv => {
+            let sieve = arguments.filter.sieve(wanted.times_ms.clone());
+            Some(Csv::new(look(&reader, &wanted, sieve, common).await?, true))
+        }
+    };
+    let (csv, sieve) = (Arc::new(csv), Arc::new(arguments.filter.sieve(wanted.times_ms.clone())));
+    if let Some(csv) = &*csv {
+        output.write(&[csv.head().as_bytes()])?;
+    }
+    let (selected, is_terminal) = (Arc::clone(&sieve), output.is_terminal());
+    let begin = move |object: &Listed| {
+        let (stream, csv, sieve) = (object.key.stream(), Arc::clone(&csv), Arc::clone(&selected));
+        move |sequence, line: &[u8], chunk: &mut Chunk| {
+            if !sieve.selects(line) {
+                return;
+            }
+            match &*csv {
+                Some(csv) => csv.row(stream, sequence, line, is_terminal, &mut chunk.bytes),
+                None if is_terminal => chunk.bytes.extend_from_slice(&crate::escape::json(line)),
+                None => chunk.bytes.extend_from_slice(line),
+            }
+            chunk.bytes.push(b'\n');
+            chunk.ends.push(chunk.bytes.len());
+        }
+    };
+    let take = |step: Step<Chunk>| {
+        if let Step::Part(chunk) = step {
+            output.write(&[&chunk.bytes])?;
+        }
+        Ok(ControlFlow::Continue(()))
+    };
+    let scanned = scan::run(&reader, &wanted, common, output, begin, take).await?;
+    if scanned.objects == 0 {
+        output.note(&reader.why_nothing(&wanted).await);
+    }
+    sieve.notes().iter().for_each(|note| output.note(note));
+    scanned.end()
+}
+
+/// The members of the first selected records.
+async fn look(
+    reader: &Reader,
+    wanted: &Wanted,
+    sieve: Sieve,
+    common: &Common,
+) -> Result<Vec<Pointer>, Failure> {
+    let sieve = Arc::new(sieve);
+    let begin = |_: &Listed| {
+        let sieve = Arc::clone(&sieve);
+        move |_, line: &[u8], found: &mut Found| {
+            if sieve.selects(line) {
+                found.add(line);
+            }
+        }
+    };
+    let mut all = Found::default();
+    let take = |step: Step<Found>| {
+        if let Step::Part(found) = step {
+            all.merge(found);
+        }
+        Ok(match all.records() >= RECORDS_LOOKED_AT {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })
+    };
+    // What is wrong with an object is said by the export itself.
+    let quiet = Output::silent();
+    scan::run(reader, wanted, common, &quiet, begin, take).await?;
+    Ok(all.pointers())
+}

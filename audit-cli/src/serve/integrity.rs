@@ -1,0 +1,146 @@
+//! The verification of the bucket, beside the reading of it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use audit_evidence::{Alarm, Finding, Policy, VerifierKey};
+use audit_sink_s3::layout::ObjectKey;
+
+use crate::arguments::Common;
+use crate::bucket::Reader;
+use crate::escape;
+use crate::verify::{self, Whole};
+
+/// Findings that are named. All are counted.
+const MAX_FINDINGS: usize = 1_000;
+
+/// How a verification goes.
+#[derive(Debug, Default)]
+pub(super) struct Integrity {
+    pub(super) done: AtomicU64,
+    pub(super) all: AtomicU64,
+    end: Mutex<Option<serde_json::Value>>,
+}
+
+impl Integrity {
+    fn end(&self) -> MutexGuard<'_, Option<serde_json::Value>> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Verifies the bucket once.
+    pub(super) async fn verify(
+        self: Arc<Integrity>,
+        reader: Reader,
+        keys: Vec<VerifierKey>,
+        policy: Option<Policy>,
+        common: Common,
+    ) {
+        if keys.is_empty() {
+            *self.end() = Some(serde_json::json!({ "state": "without keys" }));
+            return;
+        }
+        let progress = Arc::clone(&self);
+        let told = move |done, all| {
+            progress.done.store(done, Ordering::Relaxed);
+            progress.all.store(all, Ordering::Relaxed);
+        };
+        let names: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        let verified = verify::whole(&reader, &keys, policy.as_ref(), &common, told).await;
+        let end = match verified {
+            Ok(whole) => described(&whole, &names),
+            Err(failure) => {
+                let because = std::error::Error::source(&failure).map(ToString::to_string);
+                serde_json::json!({
+                    "state": "failed",
+                    "error": escape::text(&failure.to_string()),
+                    "because": because.map(|text| escape::text(&text).into_owned()),
+                })
+            }
+        };
+        *self.end() = Some(end);
+    }
+
+    pub(super) fn shown(&self) -> serde_json::Value {
+        if let Some(end) = &*self.end() {
+            return end.clone();
+        }
+        let (done, all) = (self.done.load(Ordering::Relaxed), self.all.load(Ordering::Relaxed));
+        serde_json::json!({ "state": "running", "done": done, "all": all })
+    }
+}
+
+fn name(alarm: Alarm) -> &'static str {
+    match alarm {
+        Alarm::Tampered => "tampered",
+        Alarm::Unproven => "unproven",
+        Alarm::Late => "late",
+        Alarm::Expired => "expired",
+    }
+}
+
+fn described(whole: &Whole, keys: &[String]) -> serde_json::Value {
+    let Whole { report, unread, hours } = whole;
+    let hours_of = |stream: &str| hours.get(stream).into_iter().flatten().copied();
+    // The worst of each hour. The order of alarms is that of their weight.
+    let mut worst: BTreeMap<i64, Option<Alarm>> = BTreeMap::new();
+    let mut add = |hour: i64, alarm: Option<Alarm>| {
+        let known = worst.entry(hour).or_insert(alarm);
+        *known = match (*known, alarm) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    };
+    let mut hosts: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
+    for stream in &report.streams {
+        let alarm = stream.host.is_none().then_some(Alarm::Unproven);
+        hours_of(&stream.stream).for_each(|hour| add(hour, alarm));
+        let host = hosts.entry(stream.host.as_deref().unwrap_or("")).or_default();
+        *host = (host.0 + 1, host.1 + stream.objects, host.2 + stream.records);
+    }
+    for finding in &report.findings {
+        let key = finding.object.as_deref().and_then(|key| key.parse::<ObjectKey>().ok());
+        let alarm = Some(finding.alarm());
+        match key {
+            Some(key) => add(key.hour_ms(), alarm),
+            None => hours_of(&finding.stream).for_each(|hour| add(hour, alarm)),
+        }
+    }
+    let count = |alarm| report.findings.iter().filter(|finding| finding.alarm() == alarm).count();
+    let findings: Vec<_> = report.findings.iter().take(MAX_FINDINGS).map(found).collect();
+    let hours: Vec<_> =
+        worst.iter().map(|(hour, alarm)| (hour, alarm.map_or("proven", name))).collect();
+    let hosts: Vec<_> = hosts
+        .into_iter()
+        .map(|(host, (streams, objects, records))| {
+            serde_json::json!({
+                "host": escape::text(host), "streams": streams,
+                "objects": objects, "records": records,
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "state": "done",
+        "tampered": count(Alarm::Tampered),
+        "unproven": count(Alarm::Unproven),
+        "late": count(Alarm::Late),
+        "expired": count(Alarm::Expired),
+        "unread": unread,
+        "streams": report.streams.len(),
+        "hosts": hosts,
+        "keys": keys,
+        "findings": findings,
+        "hours": hours,
+    })
+}
+
+fn found(finding: &Finding) -> serde_json::Value {
+    serde_json::json!({
+        "alarm": name(finding.alarm()),
+        "stream": escape::text(&finding.stream),
+        "object": finding.object.as_deref().map(escape::text),
+        "first": finding.records.as_ref().map(|records| records.start),
+        "count": finding.records.as_ref().map(|records| records.end - records.start),
+        "what": escape::text(&verify::what(finding)),
+    })
+}

@@ -1,0 +1,177 @@
+//! `audit serve`: a page for reading a bucket, from this process and nothing else.
+
+mod assets;
+mod guard;
+mod integrity;
+mod question;
+mod record;
+mod search;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use audit_host::{Connections, ServeLimits};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::arguments::{Common, Serve, TrustedKeys};
+use crate::bucket::{Reader, Wanted};
+use crate::export::found::Found;
+use crate::failure::{Failure, Outcome};
+use crate::output::Output;
+use crate::units::HOUR_MS;
+use crate::verify;
+
+use self::guard::Guard;
+use self::integrity::Integrity;
+
+/// Scans at once: each reads on all cores. Further ones wait.
+const MAX_SCANS: usize = 4;
+
+/// Connections at once. A browser opens six.
+const MAX_CONNECTIONS: usize = 64;
+
+/// What the requests of a page share.
+struct Desk {
+    reader: Reader,
+    scans: Semaphore,
+    integrity: Arc<Integrity>,
+    /// Whether hosts' keys are trusted, so that there are proofs.
+    has_keys: bool,
+}
+
+pub(crate) async fn run(
+    arguments: &Serve,
+    common: &Common,
+    output: &Output,
+) -> Result<Outcome, Failure> {
+    let (keys, policy) = verify::trusted(&TrustedKeys {
+        keys: arguments.keys.clone(),
+        policy: arguments.policy.clone(),
+    })?;
+    let reader = Reader::open(&arguments.source, common)?;
+    let is_local = arguments.listen.ip().is_loopback();
+    if !is_local && arguments.proxy.is_none() {
+        return Err(Failure::new(format!(
+            "{} can be reached from other machines, and this page has no TLS of its own: put a \
+             proxy with TLS before it, and name it with --proxy https://NAME",
+            arguments.listen
+        )));
+    }
+    let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
+        Failure::new(format!("cannot listen on {}", arguments.listen)).because(error)
+    })?;
+    let address: SocketAddr = listener
+        .local_addr()
+        .map_err(|error| Failure::new("the listener has no address").because(error))?;
+    let guard = Arc::new(Guard::new(address, arguments.proxy.as_ref()));
+    let first = guard.first_url();
+    if output.is_json() {
+        output.json(&serde_json::json!({ "page": first }))?;
+    } else {
+        output.line(&format!("the page is at {first}"))?;
+        output.note("the address has the token of this run: who has it can read the bucket");
+    }
+    output.flush()?;
+
+    let integrity = Arc::new(Integrity::default());
+    let has_keys = !keys.is_empty();
+    let quiet = Common { quiet: true, ..common.clone() };
+    let verification = Arc::clone(&integrity).verify(reader.clone(), keys, policy, quiet);
+    // It ends with the process.
+    tokio::spawn(verification);
+    let desk = Desk { reader, scans: Semaphore::new(MAX_SCANS), integrity, has_keys };
+    let router = Router::new()
+        .route("/", get(assets::index))
+        .route("/assets/{name}", get(assets::asset))
+        .route("/api/overview", get(overview))
+        .route("/api/scan", get(search::scan))
+        .route("/api/records", get(search::records))
+        .route("/api/export", get(search::export))
+        .route("/api/record", get(record::record))
+        .route("/api/proof", get(record::proof))
+        .route("/api/integrity", get(integrity_now))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })
+        .layer(axum::middleware::from_fn_with_state(guard, guard::admit))
+        .with_state(Arc::new(desk));
+    let limits = ServeLimits {
+        max_connections: Some(MAX_CONNECTIONS),
+        max_connections_per_address: MAX_CONNECTIONS,
+        ..ServeLimits::default()
+    };
+    let connections = Connections::new(limits)
+        .map_err(|error| Failure::new("too few open files are allowed").because(error))?;
+    // The command ends with a signal.
+    connections.serve(listener, router, std::future::pending()).await;
+    Ok(Outcome::Well)
+}
+
+/// An error, as the page shows it.
+struct Unanswered(StatusCode, Failure);
+
+impl IntoResponse for Unanswered {
+    fn into_response(self) -> Response {
+        let Unanswered(status, failure) = self;
+        let because = std::error::Error::source(&failure).map(ToString::to_string);
+        let text = |text: &str| crate::escape::text(text).into_owned();
+        let body = serde_json::json!({
+            "error": text(&failure.to_string()),
+            "because": because.as_deref().map(text),
+        });
+        (status, json(&body)).into_response()
+    }
+}
+
+fn json(value: &serde_json::Value) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], value.to_string())
+}
+
+async fn overview(State(desk): State<Arc<Desk>>) -> Result<Response, Unanswered> {
+    let overview = look(&desk).await;
+    let overview = overview.map_err(|failure| Unanswered(StatusCode::BAD_GATEWAY, failure))?;
+    Ok(json(&overview).into_response())
+}
+
+/// The days of the bucket, and the members that its newest records have.
+async fn look(desk: &Desk) -> Result<serde_json::Value, Failure> {
+    let reader = &desk.reader;
+    let days = reader.days(&Wanted::all()).await?;
+    let mut found = Found::default();
+    let mut first_ms = None;
+    let mut last_ms = None;
+    'days: for day in days.iter().rev() {
+        for hour in reader.hours(day).await?.into_iter().rev() {
+            last_ms = last_ms.or(Some(hour.end_ms()));
+            search::look_at(reader, &hour, &mut found).await?;
+            if found.records() > 0 {
+                break 'days;
+            }
+        }
+    }
+    if let Some(day) = days.first() {
+        first_ms = reader.hours(day).await?.first().map(|hour| hour.begin_ms());
+    }
+    let why_nothing = match found.records() {
+        0 => Some(reader.why_nothing(&Wanted::all()).await),
+        _ => None,
+    };
+    Ok(serde_json::json!({
+        "bucket": reader.name(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "days": days.len(),
+        "first": first_ms,
+        "last": last_ms.map(|ms: i64| ms + HOUR_MS),
+        "members": found.texts(),
+        "proofs": desk.has_keys,
+        "nothing": why_nothing.map(|why| crate::escape::text(&why).into_owned()),
+    }))
+}
+
+async fn integrity_now(State(desk): State<Arc<Desk>>) -> Response {
+    json(&desk.integrity.shown()).into_response()
+}

@@ -1,0 +1,79 @@
+// What is looked at. All of it is in the address, so that a link shows the same.
+
+const LISTS = ["where", "facet", "column"];
+const TEXTS = ["text", "from", "until", "stack", "bin", "order", "zone", "time", "record"];
+
+export const state = {};
+
+export function read() {
+  const query = new URLSearchParams(location.search);
+  for (const name of TEXTS) state[name] = query.get(name) ?? "";
+  for (const name of LISTS) state[name] = query.has(name) ? query.getAll(name).filter(Boolean) : null;
+}
+
+function query() {
+  const query = new URLSearchParams();
+  for (const name of TEXTS) if (state[name]) query.set(name, state[name]);
+  // An empty list differs from one that is not chosen.
+  for (const name of LISTS) {
+    for (const value of state[name] ?? []) query.append(name, value);
+    if (state[name] && !state[name].length && name !== "where") query.append(name, "");
+  }
+  return query;
+}
+
+/// Puts a change into the address.
+export function change(changes, replaces = false) {
+  Object.assign(state, changes);
+  const text = query().toString();
+  const place = text ? `?${text}` : location.pathname;
+  if (replaces) history.replaceState(null, "", place);
+  else history.pushState(null, "", place);
+}
+
+export function link(changes = {}) {
+  const before = { ...state };
+  Object.assign(state, changes);
+  const text = query().toString();
+  Object.assign(state, before);
+  return `${location.origin}/${text ? `?${text}` : ""}`;
+}
+
+// Time zones.
+
+const formats = new Map();
+
+function format(zone) {
+  if (!formats.has(zone)) {
+    const timeZone = zone === "local" ? undefined : zone || "UTC";
+    formats.set(zone, new Intl.DateTimeFormat("sv-SE", {
+      timeZone, year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit",
+      minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3,
+    }));
+  }
+  return formats.get(zone);
+}
+
+/// The date and the time of day in the chosen zone: 2026-11-20 09:00:00.000.
+export function shown(ms) {
+  if (!(Math.abs(ms) < 8.64e15)) return `${ms} ms`;
+  return format(state.zone).format(ms).replace(",", ".");
+}
+
+/// How far the zone is ahead of UTC at a time, in milliseconds.
+export function offset(ms) {
+  const wall = Date.parse(`${shown(ms).slice(0, 19).replace(" ", "T")}Z`);
+  return wall - Math.floor(ms / 1000) * 1000;
+}
+
+/// The time that a date and a time of day are in the chosen zone.
+export function parsed(text) {
+  if (!text) return null;
+  const hasZone = /(Z|T.*[+-]\d\d:?\d\d)$/.test(text);
+  const whole = /^\d{4}-\d\d-\d\d$/.test(text) ? `${text}T00:00` : text.replace(" ", "T");
+  const wall = Date.parse(hasZone ? whole : `${whole}Z`);
+  if (Number.isNaN(wall)) return null;
+  return hasZone ? wall : wall - offset(wall - offset(wall));
+}
+
+export const iso = (ms) => new Date(ms).toISOString().replace(".000Z", "Z");

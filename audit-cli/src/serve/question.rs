@@ -1,0 +1,162 @@
+//! What the page asks for, as it stands in its address.
+
+use audit_core::UniqueId;
+use audit_sink_s3::layout::ObjectKey;
+
+use crate::bucket::{Listed, Wanted};
+use crate::condition::Condition;
+use crate::query::Pointer;
+use crate::sieve::Sieve;
+use crate::units::{DAY_MS, HOUR_MS};
+
+/// The most rows of one answer.
+const MAX_ROWS: usize = 1_000;
+
+/// The most members that are columns, or counted.
+const MAX_MEMBERS: usize = 32;
+
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    from_ms: i64,
+    until_ms: i64,
+    stream: Option<UniqueId>,
+    conditions: Vec<Condition>,
+    pub(super) time: Option<Pointer>,
+    /// The member by whose values the timeline is divided.
+    pub(super) stack: Option<Pointer>,
+    pub(super) facets: Vec<Pointer>,
+    pub(super) columns: Vec<Pointer>,
+    /// The width of the timeline's bins, and what is added to times first, in milliseconds.
+    pub(super) bin_ms: i64,
+    pub(super) offset_ms: i64,
+    pub(super) newest_first: bool,
+    pub(super) rows: usize,
+    pub(super) after: Option<Cursor>,
+}
+
+/// A record, in the order of the bucket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cursor {
+    pub(super) key: ObjectKey,
+    pub(super) sequence: u64,
+}
+
+impl Cursor {
+    fn parse(text: &str) -> Option<Cursor> {
+        let (key, sequence) = text.rsplit_once('~')?;
+        Some(Cursor { key: key.parse().ok()?, sequence: sequence.parse().ok()? })
+    }
+}
+
+impl Question {
+    /// Parses the query of a request.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub(super) fn parse(query: Option<&str>) -> Result<Question, String> {
+        let mut question = Question {
+            from_ms: i64::MIN,
+            until_ms: i64::MAX,
+            stream: None,
+            conditions: Vec::new(),
+            time: None,
+            stack: None,
+            facets: Vec::new(),
+            columns: Vec::new(),
+            bin_ms: HOUR_MS,
+            offset_ms: 0,
+            newest_first: true,
+            rows: 100,
+            after: None,
+        };
+        let query = query.unwrap_or_default();
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            let value = &*value;
+            let number = || value.parse::<i64>().map_err(|_| format!("{name} is no whole number"));
+            let pointer = || value.parse::<Pointer>();
+            match &*name {
+                "from" => question.from_ms = number()?,
+                "until" => question.until_ms = number()?,
+                "stream" => {
+                    question.stream = Some(value.parse().map_err(|_| "stream is no identifier")?);
+                }
+                "where" => question.conditions.push(value.parse()?),
+                "text" if value.is_empty() => {}
+                "text" => question.conditions.push(Condition::anywhere(value)),
+                "time" => question.time = Some(pointer()?),
+                "stack" => question.stack = Some(pointer()?),
+                "facet" => question.facets.push(pointer()?),
+                "column" => question.columns.push(pointer()?),
+                "bin" => question.bin_ms = number()?.clamp(1, 366 * DAY_MS),
+                "offset" => question.offset_ms = number()?.clamp(-DAY_MS, DAY_MS),
+                "order" => question.newest_first = value != "oldest",
+                "rows" => {
+                    question.rows = usize::try_from(number()?).unwrap_or(0).min(MAX_ROWS);
+                }
+                "after" => {
+                    let cursor = Cursor::parse(value).ok_or("after is no place in the bucket")?;
+                    question.after = Some(cursor);
+                }
+                // Those of the page alone.
+                _ => {}
+            }
+        }
+        question.facets.truncate(MAX_MEMBERS);
+        question.columns.truncate(MAX_MEMBERS);
+        if question.from_ms >= question.until_ms {
+            return Err("the range of times ends before it begins".to_owned());
+        }
+        Ok(question)
+    }
+
+    /// The partitions that may hold it.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted { times_ms: self.from_ms..self.until_ms, stream: self.stream }
+            .with_margin(self.time.is_some())
+    }
+
+    /// The conditions on records. Their time is another matter: see [`Self::when`].
+    pub(super) fn sieve(&self) -> Sieve {
+        Sieve::new(self.conditions.clone(), None, i64::MIN..i64::MAX)
+    }
+
+    /// The time of a record, if it is in the range, and whether it is the record's own: one without
+    /// a time has that of its object's hour.
+    pub(super) fn when(&self, hour_ms: i64, line: &[u8]) -> Option<(i64, bool)> {
+        let own = self.time.as_ref().and_then(|time| time.find_time(line).ms());
+        let range = self.from_ms..self.until_ms;
+        match own {
+            Some(ms) => range.contains(&ms).then_some((ms, true)),
+            None if hour_ms < range.end && range.start < hour_ms.saturating_add(HOUR_MS) => {
+                Some((hour_ms, false))
+            }
+            None => None,
+        }
+    }
+
+    /// Whether an object may hold what comes after the cursor.
+    pub(super) fn is_ahead(&self, object: &Listed) -> bool {
+        self.after.is_none_or(|Cursor { key, .. }| match self.newest_first {
+            true => object.key <= key,
+            false => object.key >= key,
+        })
+    }
+
+    /// Whether a record comes after the cursor.
+    pub(super) fn is_record_ahead(&self, key: &ObjectKey, sequence: u64) -> bool {
+        self.after.is_none_or(|after| {
+            *key != after.key
+                || match self.newest_first {
+                    true => sequence < after.sequence,
+                    false => sequence > after.sequence,
+                }
+        })
+    }
+
+    /// The bin of the timeline that a time is in.
+    pub(super) fn bin_of(&self, time_ms: i64) -> i64 {
+        let shifted = time_ms.saturating_add(self.offset_ms);
+        (shifted.div_euclid(self.bin_ms) * self.bin_ms).saturating_sub(self.offset_ms)
+    }
+}

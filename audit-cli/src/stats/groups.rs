@@ -1,0 +1,302 @@
+//! Records counted by their members, in bounded memory.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::arguments::Per;
+use crate::object::Part;
+use crate::query::{Members, Pointer, Time};
+use crate::units::{DAY_MS, HOUR_MS};
+
+/// By what records are counted. Of each member the first of several pointers that has a value
+/// counts.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    by: Vec<usize>,
+    addresses: usize,
+    /// All pointers, each with the member that it is of.
+    members: Members,
+    of: Vec<usize>,
+    time: usize,
+    per: Option<Per>,
+    hasher: Arc<RandomState>,
+}
+
+/// What makes a group: its period, and its values as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct GroupKey {
+    pub(super) begin_ms: Option<i64>,
+    pub(super) values: Vec<Option<Box<str>>>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Group {
+    pub(super) records: u64,
+    /// The first time and the last.
+    pub(super) times_ms: Option<(i64, i64)>,
+    /// The hashes of distinct addresses: two of a billion share one with a chance of 3 %.
+    addresses: HashSet<u64>,
+    /// Whether there are more than were counted.
+    pub(super) has_more_addresses: bool,
+}
+
+impl Group {
+    pub(super) fn addresses(&self) -> u64 {
+        self.addresses.len() as u64
+    }
+
+    fn bytes(&self) -> usize {
+        // The table of a set is up to half empty.
+        size_of::<Group>() + 2 * self.addresses.len() * (size_of::<u64>() + 1)
+    }
+
+    fn add_times(&mut self, times_ms: Option<(i64, i64)>) {
+        self.times_ms = match (self.times_ms, times_ms) {
+            (Some(one), Some(other)) => Some((one.0.min(other.0), one.1.max(other.1))),
+            (one, other) => one.or(other),
+        };
+    }
+}
+
+/// Groups of records.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    groups: HashMap<GroupKey, Group>,
+    /// An estimate of what they take.
+    bytes: usize,
+    records: u64,
+}
+
+/// How much of a value is kept. Longer ones are told apart by a hash.
+const MAX_VALUE_BYTES: usize = 512;
+
+/// A part is sent on when it takes so much.
+const PART_BYTES: usize = 1 << 20;
+
+impl Part for Groups {
+    fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= PART_BYTES
+    }
+}
+
+impl Plan {
+    pub(super) fn new(
+        by: Vec<Vec<Pointer>>,
+        address: Vec<Pointer>,
+        time: Vec<Pointer>,
+        per: Option<Per>,
+    ) -> Plan {
+        let (addresses, time_at) = (by.len(), by.len() + 1);
+        let members: Vec<_> = by.into_iter().chain([address, time]).collect();
+        let of = members
+            .iter()
+            .enumerate()
+            .flat_map(|(member, pointers)| pointers.iter().map(move |_| member))
+            .collect();
+        Plan {
+            by: (0..addresses).collect(),
+            addresses,
+            members: Members::new(members.iter().flatten()),
+            of,
+            time: time_at,
+            per,
+            hasher: Arc::default(),
+        }
+    }
+
+    /// Adds a record of an object that is filed under this hour.
+    pub(super) fn add(&self, hour_ms: i64, line: &[u8], groups: &mut Groups) {
+        let found = self.members.find(line);
+        let of = |member: usize| {
+            let values = self.of.iter().zip(&found).filter(move |(of, _)| **of == member);
+            values.filter_map(|(_, value)| *value)
+        };
+        let first = |member: usize| of(member).find(|value| value.get() != "null");
+        let time_ms = of(self.time).find_map(|value| Time::of(Some(value)).ms());
+        let time_ms = time_ms.unwrap_or(hour_ms);
+        let begin_ms = self.per.map(|per| {
+            let period = match per {
+                Per::Hour => HOUR_MS,
+                Per::Day => DAY_MS,
+            };
+            time_ms.div_euclid(period) * period
+        });
+        let values = self.by.iter().map(|member| Some(self.normal(first(*member)?)));
+        let key = GroupKey { begin_ms, values: values.collect() };
+        let address = first(self.addresses).map(|value| self.hasher.hash_one(value.get()));
+        let group = Group {
+            records: 1,
+            times_ms: Some((time_ms, time_ms)),
+            addresses: address.into_iter().collect(),
+            has_more_addresses: false,
+        };
+        groups.add(key, group, usize::MAX);
+    }
+
+    /// A value in one spelling, and not longer than is kept of it.
+    fn normal(&self, value: &RawValue) -> Box<str> {
+        let text = value.get();
+        if text.len() > MAX_VALUE_BYTES {
+            let hash = self.hasher.hash_one(text);
+            let head: String = text.chars().take(MAX_VALUE_BYTES / 8).collect();
+            let cut = format!("{head}… ({} bytes, {hash:016x})", text.len());
+            return serde_json::Value::from(cut).to_string().into();
+        }
+        if text.starts_with('"') && text.contains('\\') {
+            let decoded: Result<String, _> = serde_json::from_str(text);
+            return decoded
+                .map_or(text.into(), |text| serde_json::Value::from(text).to_string().into());
+        }
+        text.into()
+    }
+}
+
+impl Groups {
+    fn add(&mut self, key: GroupKey, new: Group, max_bytes: usize) -> bool {
+        self.records += new.records;
+        let is_known = self.groups.contains_key(&key);
+        let key_bytes = 2 * size_of::<GroupKey>()
+            + key.values.iter().flatten().map(|value| value.len() + 32).sum::<usize>();
+        if !is_known && self.bytes + key_bytes + new.bytes() > max_bytes {
+            return false;
+        }
+        let group = self.groups.entry(key).or_default();
+        let before = if is_known { group.bytes() } else { 0 };
+        group.records += new.records;
+        group.add_times(new.times_ms);
+        let has_room = self.bytes + new.bytes() <= max_bytes;
+        for address in new.addresses {
+            match has_room {
+                true => _ = group.addresses.insert(address),
+                false => group.has_more_addresses |= !group.addresses.contains(&address),
+            }
+        }
+        self.bytes += group.bytes() - before + if is_known { 0 } else { key_bytes };
+        true
+    }
+}
+
+/// The groups of a whole scan, in bounded memory.
+#[derive(Debug)]
+pub(super) struct Total {
+    groups: Groups,
+    max_bytes: usize,
+    /// The records of groups for which there was no room.
+    pub(super) rest: Group,
+}
+
+impl Total {
+    pub(super) fn new(max_bytes: usize) -> Total {
+        Total { groups: Groups::default(), max_bytes, rest: Group::default() }
+    }
+
+    pub(super) fn add(&mut self, part: Groups) {
+        for (key, group) in part.groups {
+            let (records, times_ms) = (group.records, group.times_ms);
+            if !self.groups.add(key, group, self.max_bytes) {
+                self.rest.records += records;
+                self.rest.add_times(times_ms);
+            }
+        }
+    }
+
+    /// Whether some group has more distinct addresses than there was room for.
+    pub(super) fn has_more_addresses(&self) -> bool {
+        self.groups.groups.values().any(|group| group.has_more_addresses)
+    }
+
+    /// The groups of each period in order, the largest first.
+    pub(super) fn sorted(self) -> Vec<(GroupKey, Group)> {
+        let mut periods: BTreeMap<Option<i64>, Vec<(GroupKey, Group)>> = BTreeMap::new();
+        for (key, group) in self.groups.groups {
+            periods.entry(key.begin_ms).or_default().push((key, group));
+        }
+        for groups in periods.values_mut() {
+            groups.sort_by(|(one, a), (other, b)| b.records.cmp(&a.records).then(one.cmp(other)));
+        }
+        periods.into_values().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(per: Option<Per>) -> Plan {
+        let pointers = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let by = vec![pointers(&["/user"]), pointers(&["/action", "/event"])];
+        Plan::new(by, pointers(&["/ip"]), pointers(&["/at"]), per)
+    }
+
+    fn total(plan: &Plan, lines: &[String], max_bytes: usize) -> Total {
+        let mut total = Total::new(max_bytes);
+        for lines in lines.chunks(7) {
+            let mut part = Groups::default();
+            lines.iter().for_each(|line| plan.add(5 * HOUR_MS, line.as_bytes(), &mut part));
+            total.add(part);
+        }
+        total
+    }
+
+    #[test]
+    fn groups_count_records_times_and_addresses() {
+        let lines = [
+            r#"{"user":"ada","action":"view","ip":"1","at":7}"#,
+            r#"{"user":"a\u0064a","action":"view","ip":"2","at":3}"#,
+            r#"{"user":"ada","event":"view","ip":"2","at":90000000}"#,
+            r#"{"user":null,"action":"view"}"#,
+            r#"{"user":"ada","action":"edit","ip":"2","at":3}"#,
+        ]
+        .map(ToOwned::to_owned);
+        let found: Vec<_> = total(&plan(None), &lines, usize::MAX)
+            .sorted()
+            .into_iter()
+            .map(|(key, group)| {
+                let values = key.values.iter().map(|value| value.as_deref().unwrap_or("-"));
+                (
+                    values.collect::<Vec<_>>().join(" "),
+                    group.records,
+                    group.times_ms,
+                    group.addresses(),
+                )
+            })
+            .collect();
+        let hour = 5 * HOUR_MS;
+        let expected = [
+            ("\"ada\" \"view\"", 3, Some((3, 90_000_000)), 2),
+            ("- \"view\"", 1, Some((hour, hour)), 0),
+            ("\"ada\" \"edit\"", 1, Some((3, 3)), 1),
+        ];
+        assert_eq!(found, expected.map(|(key, n, times, ips)| (key.to_owned(), n, times, ips)));
+        let days = total(&plan(Some(Per::Day)), &lines, usize::MAX).sorted();
+        let begins: Vec<_> = days.iter().map(|(key, _)| key.begin_ms.unwrap()).collect();
+        assert_eq!(begins, [0, 0, 0, DAY_MS]);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_no_record_is_left_uncounted() {
+        let long = "x".repeat(10_000);
+        let lines: Vec<String> = (0..5_000)
+            .map(|n| format!(r#"{{"user":"{n}{long}","action":"view","ip":"{n}","at":{n}}}"#))
+            .collect();
+        let total = total(&plan(None), &lines, 100_000);
+        assert!(total.groups.bytes <= 100_000, "{}", total.groups.bytes);
+        let rest = total.rest.records;
+        let kept = total.sorted();
+        assert!(rest > 0 && kept.len() > 50, "{}", kept.len());
+        assert_eq!(kept.iter().map(|(_, group)| group.records).sum::<u64>() + rest, 5_000);
+        // One group, with more addresses than there is room for.
+        let lines: Vec<String> = (0..50_000).map(|n| format!(r#"{{"user":1,"ip":{n}}}"#)).collect();
+        let total = super::tests::total(&plan(None), &lines, 100_000);
+        assert!(total.groups.bytes <= 100_000 && total.has_more_addresses());
+        let (_, group) = total.sorted().remove(0);
+        assert!(group.records == 50_000 && group.addresses() > 1_000);
+    }
+}

@@ -1,0 +1,243 @@
+//! `audit serve` answers those who have its token, under its own name, with what the command finds.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{DAY, HOUR_MS, audit, command, environment, hourly, url};
+
+/// A page that is served until this is dropped.
+struct Page {
+    child: Child,
+    address: String,
+    token: String,
+    cookie: String,
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn lines(&self) -> Vec<Value> {
+        self.body.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+impl Page {
+    async fn open(environment: &[(&'static str, String)], bucket: &str) -> Page {
+        let mut serve = command();
+        serve.args(["serve", bucket]).envs(environment.iter().cloned());
+        let mut child = serve.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let out = child.stdout.take().unwrap();
+        let first = tokio::task::spawn_blocking(|| {
+            let mut line = String::new();
+            BufReader::new(out).read_line(&mut line).unwrap();
+            line
+        });
+        let first = first.await.unwrap();
+        let (_, rest) = first.split_once("http://").unwrap();
+        let (address, token) = rest.trim().split_once("/?token=").unwrap();
+        let mut page = Page {
+            child,
+            address: address.to_owned(),
+            token: token.to_owned(),
+            cookie: String::new(),
+        };
+        let admitted = page.get(&format!("/?token={token}&text=x%26y"), &[]).await;
+        assert_eq!(admitted.status, 303, "{}", admitted.head);
+        assert!(admitted.head.contains("location: /?text=x%26y\r\n"), "{}", admitted.head);
+        let (_, cookie) = admitted.head.split_once("set-cookie: ").unwrap();
+        assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
+        page.cookie = cookie.split(';').next().unwrap().to_owned();
+        page
+    }
+
+    /// The answer to a request with these headers besides the cookie and the host.
+    async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut head = format!("GET {path} HTTP/1.0\r\n");
+        let ours = [("Host", self.address.as_str()), ("Cookie", &self.cookie)];
+        let ours = ours.iter().filter(|(name, _)| headers.iter().all(|(other, _)| other != name));
+        for (name, value) in ours.chain(headers) {
+            head += &format!("{name}: {value}\r\n");
+        }
+        self.send(&(head + "\r\n")).await
+    }
+
+    async fn send(&self, request: &str) -> Answer {
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, head: format!("{head}\r\n"), body: body.to_owned() }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_holder_of_the_token_is_answered() {
+    let (server, _) = hourly(3).await;
+    let page = Page::open(&environment(&server), &url(&server)).await;
+    let (port, name) = (page.address.rsplit_once(':').unwrap().1, "Host");
+    let local = format!("localhost:{port}");
+    let stranger = format!("rebound.example:{port}");
+    let wrong = page.cookie.replace(&page.token[..4], "zzzz");
+    for path in ["/", "/assets/desk.js", "/api/overview", "/api/scan", "/api/export"] {
+        for (headers, status) in [
+            (&[][..], 200),
+            (&[(name, &*local)], 200),
+            (&[(name, &*stranger)], 421),
+            (&[(name, "127.0.0.1")], 421),
+            (&[("Cookie", "")], 401),
+            (&[("Cookie", &*wrong)], 401),
+            (&[("Cookie", &*page.token)], 401),
+            (&[("Sec-Fetch-Site", "same-origin")], 200),
+            (&[("Sec-Fetch-Site", "cross-site")], if path == "/" { 200 } else { 403 }),
+        ] {
+            let answer = page.get(path, headers).await;
+            assert_eq!(answer.status, status, "{path} {headers:?}: {}", answer.head);
+            for part in [
+                "content-security-policy: default-src 'none'; script-src 'self';",
+                "x-content-type-options: nosniff",
+                "referrer-policy: no-referrer",
+                "cache-control: no-store",
+            ] {
+                assert!(answer.head.contains(part), "{path} {headers:?}: {}", answer.head);
+            }
+            let has_records = answer.body.contains("user1") || answer.body.contains("\"kind\"");
+            let is_told = status == 200 && (path.ends_with("scan") || path.ends_with("export"));
+            assert_eq!(has_records, is_told, "{path} {headers:?}");
+        }
+    }
+    let address = &page.address;
+    let cookie = &page.cookie;
+    let post = format!("POST /api/scan HTTP/1.0\r\nHost: {address}\r\nCookie: {cookie}\r\n\r\n");
+    assert_eq!(page.send(&post).await.status, 405);
+    assert_eq!(page.get("/?token=0", &[]).await.status, 401);
+    assert_eq!(page.get("/api/scan?where=user", &[]).await.status, 400);
+    // Scripts and styles are files of the page, so that its policy can forbid all others.
+    let index = page.get("/", &[]).await.body;
+    assert!(!index.contains("<style") && !index.contains(" style=") && !index.contains(" onclick"));
+    assert!(!index.contains("://") && index.matches("<script").count() == 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_finds_what_the_command_finds() {
+    let (server, _) = hourly(60).await;
+    let (environment, url) = (environment(&server), url(&server));
+    let page = Page::open(&environment, &url).await;
+    let from = DAY + 3 * HOUR_MS;
+    let until = DAY + 50 * HOUR_MS;
+    let range = format!("from={from}&until={until}&time=/at&column=/user&column=/i");
+    let asked = "where=/user%20in%20user1,user3&where=/i%3E=5";
+    let command =
+        ["search", "/i>=5", &url, "-w", "/user in user1,user3", "--time", "/at", "--json"];
+    let (since, to) = ("2023-11-14T03:00", "2023-11-16T02:00");
+    let command = [&command[..], &["--since", since, "--until", to]].concat();
+    let found: Vec<(Value, Value)> = audit(&environment, &command)
+        .await
+        .json()
+        .into_iter()
+        .map(|line| (line["stream"].clone(), line["sequence"].clone()))
+        .collect();
+    assert_eq!(found.len(), 95);
+    let place = |row: &Value| (row["stream"].clone(), row["sequence"].clone());
+    let rows_of = |answer: &Answer| -> Vec<Value> {
+        let rows = answer.lines().into_iter().filter(|line| line["kind"] == "rows");
+        rows.flat_map(|line| line["rows"].as_array().unwrap().clone()).collect()
+    };
+    let path = format!("/api/scan?{range}&{asked}&rows=1000&facet=/user&stack=/user&bin=3600000");
+    let oldest = page.get(&format!("{path}&order=oldest"), &[]).await;
+    let rows = rows_of(&oldest);
+    assert_eq!(rows.iter().map(place).collect::<Vec<_>>(), found);
+    let newest = rows_of(&page.get(&path, &[]).await);
+    assert_eq!(newest.iter().rev().map(place).collect::<Vec<_>>(), found);
+    // What is counted.
+    let counts = oldest.lines().into_iter().rfind(|line| line["kind"] == "counts").unwrap();
+    assert_eq!((&counts["searched"], &counts["matched"]), (&470.into(), &95.into()));
+    let facet: Vec<_> = counts["facets"][0]["values"].as_array().unwrap().clone();
+    let facet: Vec<_> = facet.iter().map(|value| (&value["json"], &value["count"])).collect();
+    assert_eq!(facet, [(&"\"user3\"".into(), &50.into()), (&"\"user1\"".into(), &45.into())]);
+    let bins = counts["bins"].as_array().unwrap();
+    assert_eq!(bins.len(), 19);
+    assert!(bins.iter().all(|bin| bin["values"][0]["count"] == 5));
+    assert_eq!(oldest.lines().pop().unwrap()["kind"], "end");
+    // Page by page, in both orders.
+    for (order, all) in [("oldest", &rows), ("newest", &newest)] {
+        let mut paged = Vec::new();
+        let mut after = String::new();
+        loop {
+            let path = format!("/api/records?{range}&{asked}&rows=20&order={order}{after}");
+            let answer = page.get(&path, &[]).await;
+            let answer: Value = serde_json::from_str(&answer.body).unwrap();
+            let rows = answer["rows"].as_array().unwrap().clone();
+            let Some(last) = rows.last() else { break };
+            let object = last["object"].as_str().unwrap();
+            after = format!("&after={object}~{}", last["sequence"]);
+            paged.extend(rows);
+        }
+        assert_eq!(&paged, all, "{order}");
+    }
+    // The file, and one record with what stands beside it.
+    let file = page.get(&format!("/api/export?{range}&{asked}&format=ndjson"), &[]).await;
+    assert_eq!(file.body.lines().count(), 95);
+    let (row, next) = (&rows[4], &rows[5]);
+    let object = row["object"].as_str().unwrap();
+    let path = format!("/api/record?object={object}&sequence={}", row["sequence"]);
+    let record: Value = serde_json::from_str(&page.get(&path, &[]).await.body).unwrap();
+    let line: Value = serde_json::from_str(record["line"].as_str().unwrap()).unwrap();
+    assert_eq!(line["i"].to_string(), row["cells"][1].as_str().unwrap());
+    assert_ne!(row["object"], next["object"]);
+    let numbers = |side: &str| -> Vec<u64> {
+        let beside = record[side].as_array().unwrap().iter();
+        beside.map(|record| record["sequence"].as_u64().unwrap()).collect()
+    };
+    let number = row["sequence"].as_u64().unwrap();
+    assert_eq!(numbers("before"), (number - 5..number).collect::<Vec<_>>());
+    assert_eq!(numbers("after"), (number + 1..=number + 5).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_machines_reach_the_page_through_a_proxy_alone() {
+    let (server, _) = hourly(1).await;
+    let bucket = url(&server);
+    let open = ["serve", &bucket, "--listen", "0.0.0.0:0"];
+    let ran = audit(&environment(&server), &open).await;
+    assert_eq!((ran.code, ran.out.as_str()), (Some(3), ""), "{ran:?}");
+    assert!(ran.err.contains("--proxy https://NAME"), "{ran:?}");
+    let plain = ["serve", &bucket, "--proxy", "http://audit.example.com"];
+    assert_eq!(audit(&environment(&server), &plain).await.code, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_object_is_named_and_hides_no_other() {
+    let (server, _) = hourly(8).await;
+    let objects = server.objects();
+    let (key, object) = objects.iter().nth(3).unwrap();
+    let mut cut = object.clone();
+    cut.bytes = cut.bytes.slice(..cut.bytes.len() / 2);
+    server.put_object(key, cut);
+    let page = Page::open(&environment(&server), &url(&server)).await;
+    let lines = page.get("/api/scan?rows=1000", &[]).await.lines();
+    let damage: Vec<_> = lines.iter().filter(|line| line["kind"] == "damage").collect();
+    assert_eq!(damage.len(), 1);
+    assert!(key.ends_with(damage[0]["object"].as_str().unwrap()), "{damage:?}");
+    let end = lines.last().unwrap();
+    assert_eq!((&end["kind"], &end["damaged"]), (&"end".into(), &1.into()));
+    let counts = lines.iter().rfind(|line| line["kind"] == "counts").unwrap();
+    assert!(counts["matched"].as_u64().unwrap() >= 70, "{counts}");
+}
