@@ -13,6 +13,7 @@ import sys
 import urllib.error
 import urllib.request
 
+import ask_three_ways
 import chdb.session
 import duckdb
 import sqlglot
@@ -177,3 +178,5 @@ plan = str(rows("EXPLAIN ANALYZE SELECT count(*) FROM audit WHERE dt < DATE '202
 files = re.search(r"Total Files Read: (\d+)", plan)
 assert files is None or files.group(1) == "0", plan
 print("partitions that are not asked for are not read")
+
+ask_three_ways.ask(bucket, database, f"{os.environ.get('CARGO_TARGET_DIR', 'target')}/debug/audit")

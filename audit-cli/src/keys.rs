@@ -2,17 +2,20 @@
 
 use std::path::Path;
 
-use audit_evidence::VerifierKey;
+use audit_evidence::{SignerKey, VerifierKey};
 
-/// A verifier key, or the key in a file.
+/// A verifier key, the key in a file, or that of a host's key file.
 pub(crate) fn verifier(text: &str) -> Result<VerifierKey, String> {
     let invalid = match VerifierKey::parse(text.trim()) {
         Ok(key) => return Ok(key),
         Err(error) => error,
     };
     match std::fs::read_to_string(Path::new(text)) {
-        Ok(content) => VerifierKey::parse(content.trim())
-            .map_err(|error| format!("the file holds no verifier key: {error}")),
+        Ok(content) => match SignerKey::parse(content.trim()) {
+            Ok(signer) => Ok(signer.verifier().clone()),
+            Err(_no_signer) => VerifierKey::parse(content.trim())
+                .map_err(|error| format!("the file holds no key: {error}")),
+        },
         Err(_no_file) => Err(format!("neither a verifier key nor a file with one: {invalid}")),
     }
 }

@@ -54,8 +54,11 @@ impl Page {
         } else {
             self.line(&self.coloured("Not every promise holds.", "31"));
         }
-        self.line("Look at the logs yourself:");
-        self.line(&format!("  cat {}/dt=*/hour=*/*.zst | zstd -dc", bucket.display()));
+        self.line("Look at the logs yourself, in a browser and on a terminal:");
+        let (audit, bucket) = ("cargo run --release -p audit-cli --", bucket.display());
+        let key = directory.join("data/evidence.key");
+        self.line(&format!("  {audit} serve {bucket} --key {}", key.display()));
+        self.line(&format!("  {audit} who document {bucket}"));
         self.line("Serve the same functions, change them, call them:");
         self.line(&format!("  functions-host serve {}", directory.join("convex").display()));
     }
