@@ -183,6 +183,9 @@ mod settings;
 #[cfg(test)]
 mod simulation;
 mod sink;
+#[cfg(test)]
+#[path = "../tests/support/store_double.rs"]
+mod store_double;
 
 pub(crate) use audit_journal::health;
 pub use audit_journal::{InvalidSettings, JournalSettings};

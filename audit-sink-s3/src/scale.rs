@@ -12,24 +12,20 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use audit_core::testing::{ManualClock, SeededRandom};
 use audit_core::{AuditSink, Batch, Clock, UniqueId, async_trait};
 use audit_journal::simulation::scale::{Journal, Parts};
-use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
+use object_store::{Error, GetOptions, GetResult, PutOptions, PutPayload, PutResult, Result};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::bucket::put::Put;
 use crate::destination::BucketDestination;
 use crate::health::HealthBoard;
+use crate::store_double::{Double, StoreDouble};
 use crate::{Bucket, Compression, JournalSettings, ObjectKey, ObjectMetadata, S3Sink, Settings};
 
 /// What a small PUT to a bucket in the same region takes.
@@ -42,7 +38,7 @@ const STORAGE_PRICE: f64 = 0.023;
 /// A log, in bytes, as functions write them.
 const LOG_BYTES: usize = 1_200;
 
-/// Takes objects after a time, and remembers what they were and when they came.
+/// A store that stores objects after a time, and records which arrived when.
 #[derive(Debug, Default)]
 struct Counted {
     objects: Mutex<Vec<Object>>,
@@ -57,15 +53,9 @@ struct Object {
     arrived: Instant,
 }
 
-impl fmt::Display for Counted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Counted")
-    }
-}
-
 #[async_trait]
-impl ObjectStore for Counted {
-    async fn put_opts(
+impl StoreDouble for Counted {
+    async fn put(
         &self,
         location: &Path,
         payload: PutPayload,
@@ -88,35 +78,8 @@ impl ObjectStore for Counted {
         Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
     }
 
-    async fn put_multipart_opts(
-        &self,
-        _: &Path,
-        _: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        unreachable!("an object is one put")
-    }
-
-    async fn get_opts(&self, location: &Path, _: GetOptions) -> Result<GetResult> {
+    async fn get(&self, location: &Path, _: GetOptions) -> Result<GetResult> {
         Err(Error::NotFound { path: location.to_string(), source: "nothing is read".into() })
-    }
-
-    fn delete_stream(
-        &self,
-        _: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
-        unreachable!("nothing is deleted")
-    }
-
-    fn list(&self, _: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        stream::empty().boxed()
-    }
-
-    async fn list_with_delimiter(&self, _: Option<&Path>) -> Result<ListResult> {
-        unreachable!("nothing is listed")
-    }
-
-    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
-        unreachable!("nothing is copied")
     }
 }
 
@@ -169,7 +132,7 @@ fn line(n: u64) -> String {
 /// Simulates a host that logs so many times a second, evenly, for so long.
 async fn host(mode: Mode, a_second: f64, time: Duration) -> Host {
     let store = Arc::new(Counted::default());
-    let bucket = Bucket::from_store(Arc::clone(&store) as Arc<dyn ObjectStore>, "");
+    let bucket = Bucket::from_store(Arc::new(Double(Arc::clone(&store))), "");
     let clock = Arc::new(ManualClock::at(1_767_225_600_000));
     let (began, count) = (Instant::now(), (a_second * time.as_secs_f64()).ceil() as u64);
     let due = |n: u64| began + Duration::from_secs_f64(n as f64 / a_second);

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use object_store::path::Path as Key;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutOptions};
 use support::gated_store::{Gate, GatedStore};
-use support::{Ledger, Objects, TIME_MS, bucket_in, large_batch, read_directory, read_store};
+use support::{Ledger, Objects, TIME_MS, bucket_of, large_batch, read_directory, read_store};
 use tempfile::TempDir;
 
 /// A host that delivered all it had, and the bucket that it wrote to.
@@ -111,7 +111,7 @@ impl Delivered {
 
     fn bucket(&self) -> Bucket {
         match &self.store {
-            Store::Memory(store) => bucket_in(store, ""),
+            Store::Memory(store) => bucket_of(store, ""),
             Store::Directory(bucket) => bucket.clone(),
         }
     }

@@ -5,7 +5,6 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::Path as FilePath;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,11 +17,12 @@ use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    Error, GetOptions, GetResult, ObjectMeta, ObjectStore, PutOptions, PutPayload, PutResult,
+    Result,
 };
 use s3_testserver::S3TestServer;
 use support::evidence::{Acknowledged, tampered, verify};
+use support::store_double::StoreDouble;
 use support::{Objects, TIME_MS, batch, bucket_on, check, read_directory, read_server, read_store};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -198,15 +198,9 @@ impl ChaoticStore {
     }
 }
 
-impl fmt::Display for ChaoticStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ChaoticStore")
-    }
-}
-
 #[async_trait]
-impl ObjectStore for ChaoticStore {
-    async fn put_opts(
+impl StoreDouble for ChaoticStore {
+    async fn put(
         &self,
         location: &Path,
         payload: PutPayload,
@@ -230,35 +224,12 @@ impl ObjectStore for ChaoticStore {
         if !is_probe && self.below(5) == 0 { failed() } else { put }
     }
 
-    async fn put_multipart_opts(
-        &self,
-        _: &Path,
-        _: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        unreachable!("an object is one put")
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+    async fn get(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(
-        &self,
-        _: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
-        unreachable!("nothing is deleted")
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, _: Option<&Path>) -> Result<ListResult> {
-        unreachable!("nothing is listed")
-    }
-
-    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
-        unreachable!("nothing is copied")
     }
 }
 
@@ -288,7 +259,7 @@ async fn live(seed: u64) -> (Vec<Fault>, usize) {
         }),
         ..Settings::default()
     };
-    let sink = S3Sink::builder(support::bucket_in(&store, ""))
+    let sink = S3Sink::builder(support::bucket_of(&store, ""))
         .with_settings(settings)
         .with_clock(Arc::clone(&clock) as Arc<dyn Clock>)
         .with_random(Arc::new(SeededRandom::new(seed ^ 0x5eed)))

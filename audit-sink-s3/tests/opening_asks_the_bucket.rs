@@ -13,7 +13,9 @@ use http::Method;
 use object_store::memory::InMemory;
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 use support::gated_store::{Gate, GatedStore};
-use support::{batch, bucket_in, bucket_on, bucket_with_keys, check, read_server, read_store};
+use support::{
+    batch, bucket_in, bucket_of, bucket_on, bucket_with_keys, check, read_server, read_store,
+};
 use tokio::time::Instant;
 
 async fn open(server: &S3TestServer, settings: Settings) -> Result<S3Sink, OpenError> {
@@ -95,7 +97,7 @@ async fn an_unreachable_bucket_does_not_hold_up_a_start_for_long() {
     let begin = Instant::now();
     let settings = Settings { linger_ms: 0, ..Settings::default() };
     let sink =
-        S3Sink::builder(bucket_in(&store, "logs")).with_settings(settings).open().await.unwrap();
+        S3Sink::builder(bucket_of(&store, "logs")).with_settings(settings).open().await.unwrap();
     assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
     assert_eq!(sink.health().create_only, None);
     store.set(Gate::Open);

@@ -12,7 +12,7 @@ use audit_core::{
 };
 use audit_sink_s3::{S3Sink, Settings};
 use support::gated_store::{Gate, GatedStore};
-use support::{Ledger, batch, bucket_in, check, large_batch, placed, read_store, until};
+use support::{Ledger, batch, bucket_of, check, large_batch, placed, read_store, until};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -27,7 +27,7 @@ fn patient() -> Settings {
 
 async fn open(store: &Arc<GatedStore>, settings: Settings) -> Arc<S3Sink> {
     Arc::new(
-        S3Sink::builder(bucket_in(store, "logs")).with_settings(settings).open().await.unwrap(),
+        S3Sink::builder(bucket_of(store, "logs")).with_settings(settings).open().await.unwrap(),
     )
 }
 

@@ -117,7 +117,7 @@ impl fmt::Debug for Recovering {
 #[async_trait]
 impl Destination for Memory {
     async fn open(&self) -> Arc<dyn AuditSink> {
-        let sink = open(support::bucket_in(&self.store, "logs"), self.compression).await;
+        let sink = open(support::bucket_of(&self.store, "logs"), self.compression).await;
         Arc::new(Recovering(self.opened.set(sink), Arc::clone(&self.store)))
     }
 

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,13 +10,12 @@ use std::task::{Context, Wake, Waker};
 use audit_core::testing::SeededRandom;
 use audit_core::{Durability, HealthState, Place, Random, SystemClock, UniqueId, async_trait};
 use audit_evidence::ObjectHead;
-use futures::stream::BoxStream;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    Error, GetOptions, GetResult, ObjectStore, ObjectStoreExt, PutOptions, PutPayload, PutResult,
+    Result,
 };
 
 use super::group::MAX_ENCODE_INLINE_BYTES;
@@ -25,6 +23,7 @@ use super::*;
 use crate::bucket::put::Put;
 use crate::evidence::Evidence;
 use crate::executor::{BlockingThreads, Executor, Work};
+use crate::store_double::{Double, StoreDouble};
 use crate::{Bucket, Compression, EvidenceSettings, ObjectKey};
 
 /// Counts the steps of a delivery, and panics at some of them.
@@ -130,7 +129,7 @@ impl tracing::Subscriber for Stepping<()> {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// Stores what it is sent. Of the first put nobody hears that it did.
+/// Stores what it is sent. The response to the first put is lost.
 #[derive(Debug)]
 struct LossyStore {
     steps: Arc<Steps>,
@@ -138,15 +137,9 @@ struct LossyStore {
     puts: AtomicUsize,
 }
 
-impl fmt::Display for LossyStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LossyStore")
-    }
-}
-
 #[async_trait]
-impl ObjectStore for LossyStore {
-    async fn put_opts(
+impl StoreDouble for LossyStore {
+    async fn put(
         &self,
         location: &Path,
         payload: PutPayload,
@@ -161,38 +154,11 @@ impl ObjectStore for LossyStore {
         }
     }
 
-    async fn put_multipart_opts(
-        &self,
-        _: &Path,
-        _: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        unreachable!("an object is one put")
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+    async fn get(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.steps.step();
         let found = self.inner.get_opts(location, options).await;
         self.steps.step();
         found
-    }
-
-    fn delete_stream(
-        &self,
-        _: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
-        unreachable!("nothing is deleted")
-    }
-
-    fn list(&self, _: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        unreachable!("nothing is listed")
-    }
-
-    async fn list_with_delimiter(&self, _: Option<&Path>) -> Result<ListResult> {
-        unreachable!("nothing is listed")
-    }
-
-    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
-        unreachable!("nothing is copied")
     }
 }
 
@@ -212,7 +178,7 @@ fn start(
     let recorder = Stepping(Arc::clone(steps), ());
     let health = metrics::with_local_recorder(&recorder, || HealthBoard::new(String::new()));
     let random = Arc::new(Stepping(Arc::clone(steps), Arc::new(SeededRandom::new(1))));
-    let bucket = Bucket::from_store(Arc::new(store), "");
+    let bucket = Bucket::from_store(Arc::new(Double(Arc::new(store))), "");
     let put = Put::new(bucket, Arc::clone(&health), random, settings.clone());
     let executor = Arc::new(Stepping(Arc::clone(steps), BlockingThreads));
     let parts = Parts {

@@ -19,6 +19,7 @@ use self::store::SimulatedStore;
 use crate::bucket::put::Put;
 use crate::destination::BucketDestination;
 use crate::evidence::Evidence;
+use crate::store_double::Double;
 use crate::{Bucket, Compression, Settings};
 
 /// A bucket behind a store.
@@ -45,7 +46,8 @@ impl Endpoint for InBucket {
             blocked_retry_cap_ms,
             ..Settings::default()
         };
-        let bucket = Bucket::from_store(Arc::new(SimulatedStore(bucket.clone())), "");
+        let bucket =
+            Bucket::from_store(Arc::new(Double(Arc::new(SimulatedStore(bucket.clone())))), "");
         let evidence = vouches.then(|| {
             let (host, settings) = (auditor::host_key(), auditor::settings());
             Arc::new(Evidence::with_key(host, settings, "simulated"))

@@ -1,31 +1,24 @@
-//! A store in memory that answers a request with every line of the answer table, from a seed: what
-//! becomes of a request is the simulated bucket's, and here it is put as a store's client puts it.
+//! A store in memory with every response of the crate's table. The simulated bucket decides the
+//! outcome of a request from a seed; this turns it into the result of a store's client.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use audit_core::async_trait;
 use audit_journal::simulation::bucket::{Refused, Refuses, SimulatedBucket, Stored};
 use bytes::Bytes;
 use chrono::DateTime;
-use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, CopyOptions, Error, Extensions, GetOptions, GetResult, GetResultPayload,
-    ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions,
-    PutPayload, PutResult, Result,
+    Attribute, Attributes, Error, Extensions, GetOptions, GetResult, GetResultPayload, ObjectMeta,
+    PutMode, PutOptions, PutPayload, PutResult, Result,
 };
+
+use crate::store_double::StoreDouble;
 
 /// The store of a bucket.
 #[derive(Debug, Clone)]
 pub(crate) struct SimulatedStore(pub(crate) SimulatedBucket);
-
-impl fmt::Display for SimulatedStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SimulatedStore")
-    }
-}
 
 /// The name of the content type among the metadata.
 const CONTENT_TYPE: &str = "content-type";
@@ -100,8 +93,8 @@ fn generic(status: &str, code: &str) -> Error {
 }
 
 #[async_trait]
-impl ObjectStore for SimulatedStore {
-    async fn put_opts(
+impl StoreDouble for SimulatedStore {
+    async fn put(
         &self,
         location: &Path,
         payload: PutPayload,
@@ -114,7 +107,7 @@ impl ObjectStore for SimulatedStore {
         Ok(PutResult { e_tag: None, version: None, extensions: Extensions::default() })
     }
 
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+    async fn get(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let key = location.to_string();
         let found = self.0.get(&key).await.map_err(|refused| error(refused, &key))?;
         let Stored { bytes, attributes, foreign: _ } = found;
@@ -135,32 +128,5 @@ impl ObjectStore for SimulatedStore {
             attributes: to_attributes(&attributes),
             extensions: Extensions::default(),
         })
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        _: &Path,
-        _: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        unreachable!("the sink writes an object with one put")
-    }
-
-    fn delete_stream(
-        &self,
-        _: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
-        unreachable!("the sink deletes nothing")
-    }
-
-    fn list(&self, _: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        stream::empty().boxed()
-    }
-
-    async fn list_with_delimiter(&self, _: Option<&Path>) -> Result<ListResult> {
-        unreachable!("the sink lists nothing")
-    }
-
-    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
-        unreachable!("the sink copies nothing")
     }
 }

@@ -1,6 +1,5 @@
 //! A store in memory whose puts wait until the test lets them through.
 
-use std::fmt;
 use std::sync::Arc;
 
 use audit_core::async_trait;
@@ -8,10 +7,12 @@ use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    Error, GetOptions, GetResult, ListResult, ObjectMeta, ObjectStore, PutOptions, PutPayload,
+    PutResult, Result,
 };
 use tokio::sync::watch;
+
+use super::store_double::StoreDouble;
 
 #[derive(Debug)]
 pub struct GatedStore {
@@ -64,12 +65,6 @@ impl GatedStore {
     }
 }
 
-impl fmt::Display for GatedStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("GatedStore")
-    }
-}
-
 async fn put(
     inner: Arc<InMemory>,
     mut gate: watch::Receiver<Gate>,
@@ -83,8 +78,8 @@ async fn put(
 }
 
 #[async_trait]
-impl ObjectStore for GatedStore {
-    async fn put_opts(
+impl StoreDouble for GatedStore {
+    async fn put(
         &self,
         location: &Path,
         payload: PutPayload,
@@ -96,34 +91,15 @@ impl ObjectStore for GatedStore {
         if self.detached { tokio::spawn(put).await.map_err(Error::from)? } else { put.await }
     }
 
-    async fn put_multipart_opts(
-        &self,
-        _: &Path,
-        _: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        unreachable!("the sink writes an object with one put")
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+    async fn get(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(
-        &self,
-        _: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
-        unreachable!("the sink deletes nothing")
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         self.inner.list(prefix)
     }
 
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+    async fn list_level(&self, prefix: Option<&Path>) -> Result<ListResult> {
         self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
-        unreachable!("the sink copies nothing")
     }
 }

@@ -11,6 +11,7 @@
 pub mod child;
 pub mod evidence;
 pub mod gated_store;
+pub mod store_double;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -23,6 +24,8 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::{Attribute, ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
+
+use self::store_double::{Double, StoreDouble};
 
 /// An object as it lies in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -313,6 +316,11 @@ pub fn bucket_at(
         ("aws_secret_access_key", secret_key),
     ];
     audit_sink_s3::Bucket::open_with(url, options).unwrap()
+}
+
+/// A bucket in a test double of a store, which several buckets may share.
+pub fn bucket_of<D: StoreDouble>(double: &Arc<D>, prefix: &str) -> audit_sink_s3::Bucket {
+    audit_sink_s3::Bucket::from_store(Arc::new(Double(Arc::clone(double))), prefix)
 }
 
 /// A bucket in a store of the test's own, which can be behind several.
