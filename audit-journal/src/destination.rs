@@ -1,4 +1,4 @@
-//! Where a journal delivers to.
+//! The destination of a journal.
 
 use std::fmt::{self, Debug};
 use std::time::Duration;
@@ -10,8 +10,8 @@ pub use crate::vouching::{
     LastRecord, Link, NewStream, Seal, StreamEnd, StreamSecret, SystemRecords,
 };
 
-/// How a destination has written the bytes of an object: a tag of its own choice, which is durable
-/// with the bytes, so that a later process knows what they are.
+/// The format of an object's bytes: a tag of the destination's choice. It is durable with the
+/// bytes, so that a later process knows their format.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Encoding([u8; Encoding::BYTES]);
 
@@ -59,7 +59,7 @@ impl fmt::Debug for Encoding {
     }
 }
 
-/// An object that is to be delivered: which records it holds.
+/// An object to be delivered, by the records that it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
     /// The stream of the records.
@@ -70,7 +70,7 @@ pub struct Plan {
     pub count: u64,
     /// When the first record was made, in milliseconds since the Unix epoch.
     pub time_ms: i64,
-    /// How its bytes are written.
+    /// The format of its bytes.
     pub encoding: Encoding,
 }
 
@@ -88,7 +88,7 @@ pub struct Encoded {
     pub pieces: Vec<Bytes>,
     /// SHA-256 of the lines.
     pub sha256: [u8; 32],
-    /// What binds it to the objects before it, in a stream that the destination vouches for.
+    /// Its binding to the objects before it, in a stream that the destination vouches for.
     pub seal: Option<Seal>,
 }
 
@@ -102,9 +102,9 @@ impl Encoded {
 /// How the delivery of an object ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// The object is where it was to go.
+    /// The object is at its destination.
     Delivered,
-    /// It is not, and will not be: another one stands in its place.
+    /// It is not, and will not be: another one has its place.
     Conflict,
 }
 

@@ -14,9 +14,9 @@ use std::thread;
 ///
 /// # Durability
 ///
-/// A name that was made, changed or removed is certain to be so after a power cut once
-/// `sync_directory` returned. What was written to a file, once `sync_data` or `sync_all` of that
-/// file returned. A call that failed may have had any part of its effect.
+/// The creation, change or removal of a name survives a power cut once `sync_directory` has
+/// returned; data written to a file, once `sync_data` or `sync_all` of that file has returned. A
+/// failed call may have had any part of its effect.
 pub(crate) trait Disk: Debug + Send + Sync + 'static {
     /// The names of the files, in no order.
     fn list(&self) -> io::Result<Vec<String>>;
@@ -24,13 +24,13 @@ pub(crate) trait Disk: Debug + Send + Sync + 'static {
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens a file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Gives a file another name, in the place of what had that name.
+    /// Renames a file, and replaces any file that had the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes the names durable.
     fn sync_directory(&self) -> io::Result<()>;
-    /// Says that a file will be read whole, soon. A hint: nothing may come of it.
+    /// A hint that all of a file will be read soon.
     fn read_ahead(&self, _name: &str) {}
 }
 
@@ -42,15 +42,15 @@ pub(crate) trait DiskFile: Debug + Send + Sync + 'static {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     /// How many bytes it has.
     fn len(&self) -> io::Result<u64>;
-    /// Makes what was written durable, and its length if that is needed to read it. After an error
-    /// nothing is known of what was written before: the kernel may have dropped it and say later
-    /// that all is well.
+    /// Makes written data durable, and the file's length if that is needed to read the data. After
+    /// an error the state of all data written before is unknown: the kernel may have dropped it,
+    /// and may report success later.
     fn sync_data(&self) -> io::Result<()>;
-    /// As `sync_data`, with all else that is known of the file.
+    /// As `sync_data`, with all metadata of the file.
     fn sync_all(&self) -> io::Result<()>;
 }
 
-/// Removes a file that may have been removed before, by a call that failed or for somebody else.
+/// Removes a file if it exists: a failed call or another caller may have removed it.
 pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
     match disk.remove(name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -66,14 +66,14 @@ pub(crate) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Puts a file of these parts in its place, whole: a crash leaves what was there before, or this.
+/// Replaces a file by one with these parts, atomically: a crash leaves the old file or the new one.
 pub(crate) fn write_durably<'a>(
     disk: &dyn Disk,
     name: &str,
     parts: impl IntoIterator<Item = &'a [u8]>,
 ) -> io::Result<()> {
     let preparing = format!("{name}.preparing");
-    // Of an earlier process, or a try that failed, if it is there.
+    // An earlier process or a failed attempt may have left it.
     let _ = disk.remove(&preparing);
     let put = (|| {
         let file = disk.create(&preparing)?;
@@ -87,7 +87,7 @@ pub(crate) fn write_durably<'a>(
         disk.sync_directory()
     })();
     if put.is_err() {
-        // Room may be what there was not enough of.
+        // The disk may be out of space.
         let _ = disk.remove(&preparing);
     }
     put
@@ -98,21 +98,19 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Reads a file on a thread of its own, so that whoever reads it later finds it in the system's
-/// memory.
+/// Reads a file on a thread of its own, so that a later read finds it in the page cache.
 ///
-/// A disk that is asked for several files at once gives more in each second than one that is asked
-/// for one after the other, and the system's own hints (`posix_fadvise`) reach no further than a
-/// MiB or so.
+/// A disk delivers more bytes a second when several files are requested at once, and the system's
+/// own hints (`posix_fadvise`) cover no more than about a MiB.
 pub(crate) fn read_ahead(path: PathBuf) {
     const PIECE_BYTES: usize = 256 << 10;
     let read = move || {
         let mut memory = vec![0; PIECE_BYTES];
-        // Whoever needs the bytes hears of errors.
+        // The later read reports errors.
         let Ok(mut file) = File::open(path) else { return };
         while file.read(&mut memory).is_ok_and(|read| read > 0) {}
     };
-    // Without a thread for it, it is read when it is needed.
+    // Without a thread, the file is read when it is needed.
     let _ = thread::Builder::new().name("audit-read".to_owned()).spawn(read);
 }
 
@@ -120,7 +118,7 @@ pub(crate) fn read_ahead(path: PathBuf) {
 #[derive(Debug)]
 pub(crate) struct LocalDisk {
     path: PathBuf,
-    /// Held open: closing it lets go of the lock.
+    /// Held open: closing it releases the lock.
     _lock: File,
 }
 
@@ -215,8 +213,8 @@ impl DiskFile for File {
     }
 }
 
-/// A file that says it was synced and was not: for a simulation that must notice, and for measuring
-/// what is not the disk.
+/// A file that reports a sync without doing it: for a simulation that must notice, and for
+/// measurements without the disk.
 #[cfg(any(test, feature = "simulation", feature = "bench_internals"))]
 #[derive(Debug)]
 pub(crate) struct UnsyncedFile(pub(crate) Arc<dyn DiskFile>);

@@ -1,4 +1,4 @@
-//! What is decided about delivery, durable before it is acted on.
+//! Decisions about delivery, which are durable before they are carried out.
 //!
 //! - An *object file* holds an object as it is to be sent, with all that its destination needs to
 //!   know. It is durable before the first request for it is sent, so that every later request, by
@@ -27,19 +27,19 @@ impl Plan {
         format!("{}-{:012}.object", self.stream, self.first_sequence)
     }
 
-    /// The name under which an object is kept that cannot be delivered, since another one stands
-    /// in its place.
+    /// The name under which an object is kept that cannot be delivered, since another one has its
+    /// place.
     pub(crate) fn conflict_name(&self) -> String {
         format!("{}-{:012}.conflict", self.stream, self.first_sequence)
     }
 }
 
-/// What an object is for.
+/// The role of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// It holds records that were committed.
     Records,
-    /// It says that the first records of its stream that were set aside are missing.
+    /// It declares the first range of set-aside records of its stream as missing.
     Void,
     /// It is the last of its stream.
     Closed,
@@ -93,8 +93,8 @@ fn body(object: &Encoded) -> impl Iterator<Item = &[u8]> {
     seal.chain(&object.pieces).map(|piece| &piece[..])
 }
 
-/// Keeps an object that will not be sent again under the name of its conflict, durably. The file by
-/// its own name is done with then.
+/// Keeps an object that met a conflict under another name, durably. The file with its own name is
+/// not needed then.
 ///
 /// A crash before that: the object is sent again, and meets the conflict again.
 pub(crate) fn set_aside(disk: &dyn Disk, plan: &Plan) -> io::Result<()> {
@@ -251,7 +251,7 @@ impl ObjectHeader {
     }
 }
 
-/// What was decided about delivery before the process that decided it ended.
+/// The decisions about delivery that an earlier process made.
 #[derive(Debug, Default)]
 pub(crate) struct Decided {
     /// How far each stream is delivered.
@@ -276,11 +276,12 @@ pub(crate) struct DecidedObject {
 /// Reads all plans, and removes those that are done. `has_records` says whether the segments hold
 /// records of a stream.
 ///
-/// What is read is acted on, so it is made durable first: if the sync of the directory failed when
-/// a file got its name, and only the process ended, the name may be in the kernel's memory alone.
+/// Recovery acts on what it reads, so that is made durable first: if the sync of the directory
+/// failed when a file got its name, and only the process ended, the name may be in the kernel's
+/// memory alone.
 ///
-/// A crash in here changes nothing that the next recovery would read otherwise: files are replaced
-/// by the same, and what is removed is at its destination.
+/// A crash in here changes nothing for the next recovery: files are replaced by equal ones, and
+/// removed objects are at their destination.
 pub(crate) fn recover(
     disk: &dyn Disk,
     has_records: impl Fn(UniqueId) -> bool,
@@ -314,7 +315,7 @@ pub(crate) fn recover(
                     "nothing says how far the stream of this object is delivered",
                 ));
             }
-            // Of a stream that was delivered and forgotten: a crash brought back its file.
+            // The file of a stream that was delivered and removed: a crash brought it back.
             None => u64::MAX,
         };
         // An object is delivered whole or not at all.
@@ -363,7 +364,7 @@ pub(crate) fn recover(
             return Err(damaged(&name, "the secret of a stream that is not closed is missing"));
         }
     }
-    // Of streams that never began, or were forgotten before a crash.
+    // Those of streams that never began, or that were removed before a crash.
     let is_known = |stream| decided.secrets.contains_key(&stream);
     for name in names.iter().filter(|name| secret::stream_of(name).is_some_and(|s| !is_known(s))) {
         remove_if_there(disk, name)?;
@@ -380,7 +381,7 @@ pub(crate) fn conflicts(disk: &dyn Disk) -> io::Result<Vec<Plan>> {
     let mut plans = Vec::new();
     let pool = pieces();
     for name in names {
-        // One that was cut off by hand is of no use to anybody.
+        // A file that was truncated by hand is useless.
         if let Ok((plan, ..)) = read_object(disk, &name, &pool)? {
             plans.push(plan);
         }

@@ -14,14 +14,14 @@ pub(crate) fn file_name(ordinal: u32) -> String {
     format!("{ordinal:08x}.journal")
 }
 
-/// The ordinal of the segment of this name, if it is one's.
+/// The ordinal of the segment with this file name, if it is the name of a segment.
 pub(crate) fn ordinal_of(name: &str) -> Option<u32> {
     let ordinal = u32::from_str_radix(name.strip_suffix(".journal")?, 16).ok()?;
     (file_name(ordinal) == name).then_some(ordinal)
 }
 
-/// The name of a file that is to become a segment. One that is found when a journal is opened was
-/// not finished.
+/// The name of a segment that is being prepared. If such a file exists when a journal is opened, it
+/// is unfinished.
 pub(crate) fn preparing_name(ordinal: u32) -> String {
     format!("{ordinal:08x}.preparing")
 }
@@ -37,9 +37,8 @@ pub(crate) struct Segment {
 const ZEROS: usize = 1 << 20;
 
 impl Segment {
-    /// Makes a segment in which nothing but the header is written, and which a commit can write to
-    /// without changing anything that is known of the file: its space is allocated and its bytes
-    /// are zero.
+    /// Makes a segment that contains its header only. A commit can write to it without changing the
+    /// file's metadata: its space is allocated and its bytes are zero.
     ///
     /// A crash before the rename leaves a file that recovery removes. After it, an empty segment,
     /// which recovery removes too. Its name is durable when this returns, so that what is synced
@@ -52,7 +51,7 @@ impl Segment {
     ) -> io::Result<Segment> {
         let preparing = preparing_name(ordinal);
         let header = SegmentHeader { ordinal, salt, bytes };
-        // Of a try that panicked, if it is there.
+        // An attempt that panicked may have left it.
         let _ = disk.remove(&preparing);
         let made = (|| {
             let file = disk.create(&preparing)?;
@@ -70,18 +69,18 @@ impl Segment {
             Ok(Segment { header, file })
         })();
         if made.is_err() {
-            // Whatever of these is there is in the way of the next try. What cannot be removed now,
-            // that finds again.
+            // Either file would conflict with the next attempt. If it cannot be removed now, that
+            // attempt removes it.
             let _ = disk.remove(&preparing);
             let _ = disk.remove(&file_name(ordinal));
         }
         made
     }
 
-    /// Opens a segment that a journal was left with.
+    /// Opens an existing segment of a journal.
     pub(crate) fn open(disk: &dyn Disk, ordinal: u32) -> io::Result<Result<Segment, &'static str>> {
         let file = disk.open(&file_name(ordinal))?;
-        // What is read is acted on, so it must not be in the kernel's memory alone.
+        // Recovery acts on what it reads, so it must not be in the kernel's memory alone.
         file.sync_all()?;
         let len = file.len()?;
         let mut head = [0; SEGMENT_HEADER_BYTES];
@@ -117,21 +116,21 @@ pub(crate) struct SegmentReader {
     window: Window,
 }
 
-/// What was read of a file, and memory to read the next piece into.
+/// The part of a file that was read, and memory for the next part.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     memory: Vec<u8>,
-    /// Where in the file it begins.
+    /// Its offset in the file.
     at: u64,
-    /// How much of the memory was read.
+    /// How many bytes of the memory were read.
     filled: usize,
 }
 
-/// How much is read at once, unless a group is larger.
+/// How many bytes are read at once, unless a group is larger.
 const WINDOW_BYTES: u64 = 1 << 20;
 
-/// How much memory a window keeps: most groups are smaller. What one larger group takes is let go
-/// of after it.
+/// How many bytes a window keeps: most groups are smaller. The memory for a larger group is freed
+/// after it.
 const MAX_KEPT_BYTES: u64 = 5 << 20;
 
 impl SegmentReader {
@@ -146,13 +145,13 @@ impl SegmentReader {
         self.window
     }
 
-    /// Lets go of the memory of the window.
+    /// Frees the memory of the window.
     pub(crate) fn trim(&mut self) {
         self.window = Window::default();
     }
 
-    /// Reads up to `limit` and not beyond: a commit may be writing there, and what is read ahead
-    /// would not show it later.
+    /// Reads up to `limit` only: a commit may be writing beyond it, and bytes that were read ahead
+    /// would be out of date.
     pub(crate) fn limit(&mut self, limit: u64) {
         self.limit = limit;
     }
@@ -166,7 +165,7 @@ impl SegmentReader {
         self.segment.position(self.offset)
     }
 
-    /// What stands at the reader's position. It stays there.
+    /// Looks at the reader's position without moving it.
     pub(crate) fn look(&mut self) -> io::Result<Found> {
         let (salt, left) = (self.segment.header.salt, self.limit - self.offset);
         let head = self.at(self.offset, left.min(BLOCK_BYTES))?;
@@ -179,7 +178,7 @@ impl SegmentReader {
         Ok(look(group, salt))
     }
 
-    /// Steps over a group that [`look`](Self::look) found.
+    /// Moves behind a group that [`look`](Self::look) found.
     pub(crate) fn step_over(&mut self, header: &GroupHeader) {
         self.offset = header.end(self.offset).min(self.segment.header.bytes);
     }
@@ -196,7 +195,7 @@ impl SegmentReader {
         Ok((places, payload))
     }
 
-    /// Whether a group stands anywhere behind the reader's position.
+    /// Whether there is a group anywhere behind the reader's position.
     pub(crate) fn has_group_behind(&mut self) -> io::Result<bool> {
         let salt = self.segment.header.salt;
         let mut offset = self.offset + BLOCK_BYTES;

@@ -26,7 +26,7 @@ pub(crate) struct SegmentWriter {
     /// Parts from this size on, in bytes, are written from where they are.
     own_write_from: usize,
     failed: Option<Arc<io::Error>>,
-    /// No group may be in the journal that is not known to be.
+    /// Whether every group of the journal is known.
     is_certain: bool,
 }
 
@@ -43,17 +43,17 @@ pub(crate) struct Committed {
     pub(crate) end: u64,
 }
 
-/// A group that is not known to be durable.
+/// Why a group may not be durable.
 #[derive(Debug)]
 pub(crate) enum CommitError {
-    /// There is no segment to write it to. Nothing was written; once there is one, the same may be
-    /// tried again.
+    /// There is no segment to write it to. Nothing was written; it may be retried once there is a
+    /// segment.
     NoSegment,
     /// The stream has no number left. Nothing was written.
     StreamFull,
     /// There was no space to write it. It may be in the journal whole: if the process ends before
     /// another group is durable, recovery may find it. The next group goes into another segment,
-    /// and once that is durable this one is not there any more.
+    /// and once that is durable, recovery skips this one.
     NoSpace {
         error: Arc<io::Error>,
         /// Nothing more is written to it.
@@ -61,8 +61,8 @@ pub(crate) enum CommitError {
         /// The number that the next record will have.
         next_sequence: u64,
     },
-    /// This write or sync failed: whether the group is durable is not known, and neither is what
-    /// the kernel will say of the file from now on. The journal takes nothing more.
+    /// This write or sync failed: whether the group is durable is unknown, and the kernel's later
+    /// answers about the file cannot be trusted. The journal accepts nothing more.
     Failed(Arc<io::Error>),
     /// An earlier one failed. Nothing was written.
     Stopped(Arc<io::Error>),
@@ -90,18 +90,18 @@ impl SegmentWriter {
         self.next_sequence
     }
 
-    /// Whether the stream's end is known. It is not while a group may be in the journal that nobody
-    /// was told of: one that failed, or one for which there was no space, until the next group of
-    /// the same stream says that it was given up.
+    /// Whether the stream's end is known. It is unknown while the journal may contain a group that
+    /// was not acknowledged: a group that failed, or one for which there was no space, until the
+    /// next group of the same stream shows that it was given up.
     pub(crate) fn is_certain(&self) -> bool {
         self.is_certain
     }
 
-    /// Goes on with another stream, in the next segment.
+    /// Continues with another stream, in the next segment.
     ///
     /// # Panics
     ///
-    /// If the end of the current one [is not known](Self::is_certain).
+    /// If the end of the current one [is unknown](Self::is_certain).
     pub(crate) fn change_stream(&mut self, stream: UniqueId) {
         assert!(self.is_certain, "the end of the stream is known");
         (self.stream, self.next_sequence, self.open) = (stream, 0, None);
@@ -124,9 +124,9 @@ impl SegmentWriter {
     /// Makes the batches durable, in this order, next to each other. `next_segment` is asked for a
     /// prepared one when the open one is full.
     ///
-    /// A crash before this returns: the group may be there whole, and then it will be delivered, or
-    /// it is torn, and then recovery leaves it out. Nobody was told of it. Once this has returned,
-    /// the group is found by every recovery.
+    /// A crash before this returns: the group may be whole, and will be delivered, or torn, and
+    /// recovery skips it. No caller was told. Once this has returned, every recovery finds the
+    /// group.
     ///
     /// # Panics
     ///
@@ -162,9 +162,9 @@ impl SegmentWriter {
             return Err(self.cannot_write(error));
         }
         if let Err(error) = segment.file.sync_data() {
-            // It may have dropped what it could not write, and the next sync would say that all is
-            // well. So there is no next one: what was acknowledged is durable, this group is not
-            // known to be, and only a recovery can tell.
+            // The kernel may have dropped what it could not write, and report success for the next
+            // sync. So there is no next sync: acknowledged groups are durable, the state of this
+            // one is unknown, and only a recovery can tell.
             return Err(self.stop(error));
         }
         let begin = *offset;
@@ -178,14 +178,14 @@ impl SegmentWriter {
         Ok(Committed { first_sequence, segment, offset: begin, end })
     }
 
-    /// A write failed, and nothing was synced after it: all that was acknowledged is as durable as
+    /// A write failed, and nothing was synced after it: acknowledged groups are as durable as
     /// before.
     ///
-    /// Without space the journal goes on, but never in this segment: what was written of the group
-    /// may reach the disk at any time, and a group behind it would stand behind a hole. The next
-    /// group stands in another segment and names the same end before it as this one, which tells a
+    /// Without space the journal continues, but never in this segment: the written part of the
+    /// group may reach the disk at any time, and a group behind it would follow a hole. The next
+    /// group is in another segment and names the same predecessor as this one, which shows a
     /// recovery that this one was given up. Until then a crash may leave this group whole, and it
-    /// is delivered. An error of another kind is the disk's: it stops the journal.
+    /// is delivered. Any other error stops the journal.
     fn cannot_write(&mut self, error: io::Error) -> CommitError {
         if !is_full(&error) {
             return self.stop(error);
@@ -206,7 +206,7 @@ impl SegmentWriter {
 /// together, which takes less time than a call for each.
 pub(crate) const OWN_WRITE_FROM: usize = 128 << 10;
 
-/// Writes these parts one behind the other, in as few calls as that is worth.
+/// Writes these parts one after the other, with small parts copied together into one call.
 fn write_parts<'a>(
     file: &dyn DiskFile,
     mut offset: u64,

@@ -17,11 +17,11 @@ use crate::recovery::RecoveredSegment;
 use crate::segment::{Segment, file_name};
 use crate::segment_writer::Committed;
 
-/// All segments that hold records or are prepared to, by ordinal.
+/// All segments with records and all prepared ones, by ordinal.
 #[derive(Debug)]
 pub(crate) struct LiveSegments {
     state: Mutex<State>,
-    /// Told of each removal: whoever prepares segments may have waited for room.
+    /// Notified of each removal: the thread that prepares segments may be waiting for room.
     removed: Condvar,
 }
 
@@ -30,11 +30,11 @@ struct State {
     segments: BTreeMap<u32, LiveSegment>,
     /// Bytes of all files, prepared ones included.
     bytes: u64,
-    /// The disk had no room for another, when that was tried last.
+    /// The disk had no room for another segment at the last attempt.
     lacks_room: bool,
 }
 
-/// A segment that holds records, as far as it is durable.
+/// The durable part of a segment with records.
 #[derive(Debug, Clone)]
 pub(crate) struct LiveSegment {
     pub(crate) segment: Segment,
@@ -43,12 +43,12 @@ pub(crate) struct LiveSegment {
     pub(crate) next_sequence: u64,
     /// Where its last durable group ends.
     pub(crate) end: u64,
-    /// When it was clear that nothing more would be written to it. Not wall time, which may jump by
-    /// years in both directions.
+    /// Since when nothing more is written to it. Not wall time, which may jump by years in both
+    /// directions.
     pub(crate) sealed_at: Option<Instant>,
 }
 
-/// Tells of what one stream has made durable.
+/// Publishes the durable groups of one stream.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     live: Arc<LiveSegments>,
@@ -67,20 +67,19 @@ impl Publisher {
         Publisher { live, stream, durable }
     }
 
-    /// Tells of a group of `count` records, before anybody has a receipt for it: whoever has one
-    /// and flushes must wait for this group too.
+    /// Publishes a group of `count` records, before any caller has a receipt for it: a caller that
+    /// flushes after its receipt must wait for this group too.
     pub(crate) fn publish(&self, group: &Committed, count: u32) {
         self.live.committed(group, self.stream, count, Instant::now());
         self.durable.send_replace(group.segment.position(group.end));
     }
 
-    /// Tells that nothing more will be written to a segment, though it is not full; the next record
-    /// will have the number `next_sequence`.
+    /// Seals a segment that is not full; the next record will have the number `next_sequence`.
     pub(crate) fn seal(&self, segment: &Segment, next_sequence: u64) {
         self.live.sealed(segment, self.stream, next_sequence, Instant::now());
     }
 
-    /// Tells of another stream from now on.
+    /// Continues with another stream.
     pub(crate) fn change_stream(&mut self, stream: UniqueId) {
         self.stream = stream;
     }
@@ -92,7 +91,7 @@ impl Publisher {
 }
 
 impl LiveSegments {
-    /// Those that a recovery found. Nothing more is written to them.
+    /// The segments that a recovery found. Nothing more is written to them.
     pub(crate) fn recovered(segments: &[RecoveredSegment], now: Instant) -> LiveSegments {
         let mut state = State::default();
         for recovered in segments {
@@ -132,8 +131,8 @@ impl LiveSegments {
         live.end = group.end;
     }
 
-    /// Notes that nothing more will be written to this segment, nor to any before it. It may hold
-    /// no durable group, and is removed in its turn all the same.
+    /// Seals this segment and all before it: nothing more is written to them. It may have no
+    /// durable group, and is removed in its turn nevertheless.
     fn sealed(&self, segment: &Segment, stream: UniqueId, next_sequence: u64, now: Instant) {
         let mut state = self.state();
         // Its disk had no space.

@@ -1,4 +1,4 @@
-//! What commits and delivery tell each other of streams that a destination vouches for.
+//! The state of streams that a destination vouches for, shared by commits and delivery.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,10 +17,10 @@ pub(crate) struct Streams {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The stream that is committed to, or whose end is not known. All others get no records but
-    /// the host's last ones, from the delivery.
+    /// The stream that is committed to, or whose end is unknown. All others get only their last
+    /// system records, from the delivery.
     current: Option<UniqueId>,
-    /// Of the streams that are vouched for and not delivered whole.
+    /// The secrets of the streams that are vouched for and not completely delivered.
     secrets: BTreeMap<UniqueId, StreamSecret>,
     /// The current stream is to end soon: an object of it met a conflict.
     is_retired: bool,
@@ -38,7 +38,7 @@ pub(crate) struct WholeStream {
 }
 
 impl Streams {
-    /// Those that a recovery found. None of them is committed to.
+    /// The streams that a recovery found. None of them is committed to.
     pub(crate) fn recovered(decided: &Decided) -> Streams {
         let (mut untold, mut told) = (VecDeque::new(), BTreeSet::new());
         for (stream, progress) in &decided.delivered {
@@ -76,7 +76,7 @@ impl Streams {
         self.state().current = None;
     }
 
-    /// The streams that are vouched for and get no more records but the host's last ones.
+    /// The streams that are vouched for and get only their last system records.
     pub(crate) fn ending(&self) -> Vec<UniqueId> {
         let state = self.state();
         let streams = state.secrets.keys().copied();
@@ -92,8 +92,8 @@ impl Streams {
         }
     }
 
-    /// Lets the current stream end, if it is this one: records of it cannot be delivered, and only
-    /// the last records of a stream say so.
+    /// Ends the current stream soon, if it is this one: some of its records cannot be delivered,
+    /// and only the last records of a stream declare that.
     pub(crate) fn retire(&self, stream: UniqueId) {
         let mut state = self.state();
         state.is_retired |= state.current == Some(stream);
@@ -116,7 +116,7 @@ impl Streams {
         state.told.insert(stream);
     }
 
-    /// Whether nobody will ask for this stream's progress any more, once its segments are gone.
+    /// Whether this stream's progress is not needed any more, once its segments are removed.
     pub(crate) fn is_past(&self, stream: UniqueId, progress: &Progress) -> bool {
         let state = self.state();
         state.current != Some(stream)

@@ -1,7 +1,8 @@
-//! What a destination needs to vouch for streams: that nothing in them was altered or left out.
+//! The state with which a destination vouches for streams: that nothing in them was altered or left
+//! out.
 //!
-//! It writes beside each object what binds it to those before it. The journal keeps what that takes
-//! durable with the object's bytes, and knows nothing of what it means.
+//! Such a destination binds each object to those before it. The journal keeps the state for that
+//! durable together with the object's bytes, without interpreting it.
 
 use std::fmt;
 use std::ops::Range;
@@ -35,8 +36,8 @@ impl fmt::Debug for StreamSecret {
 /// A stream that is to be vouched for, before its first record.
 #[derive(Debug)]
 pub struct NewStream {
-    /// What is needed to vouch for it. It is durable in the journal's directory, for its owner
-    /// alone, from before the first record until the last one is delivered.
+    /// The secret with which it is vouched for. It is durable in the journal's directory, readable
+    /// by its owner only, from before the first record until the last one is delivered.
     pub secret: StreamSecret,
     /// The host's own records in it.
     pub records: Box<dyn SystemRecords>,
@@ -45,7 +46,7 @@ pub struct NewStream {
 /// The records that a host writes about its own stream, on the thread that commits. Each is a line
 /// without its line feed; times are in milliseconds since the Unix epoch, by the host's clock.
 pub trait SystemRecords: fmt::Debug + Send {
-    /// The stream's first record, before any other. It may be asked for more than once, until one
+    /// The stream's first record, before any other. It may be requested more than once, until one
     /// is durable. `previous` is a stream that was delivered whole.
     fn opened(&mut self, now_ms: i64, previous: Option<&StreamEnd>) -> String;
 
@@ -72,38 +73,38 @@ pub struct StreamEnd {
     pub stream: UniqueId,
     /// How many records it has.
     pub size: u64,
-    /// What the destination gave as its state behind them.
+    /// The destination's state after them.
     pub state: Bytes,
 }
 
-/// What the delivery writes into a stream when nobody commits to it any more.
+/// A record that the delivery writes to a stream once nothing more is committed to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LastRecord {
-    /// These records are not at the destination, since other objects stand in their place.
+    /// These records are not at the destination: other objects have their places.
     Void(Range<u64>),
-    /// The stream's last record: nothing is missing before it but what is said to be.
+    /// The stream's last record: nothing before it is missing, except what was declared so.
     Closed,
 }
 
-/// Where an object stands in a stream that is vouched for.
+/// The place of an object in a stream that is vouched for.
 #[derive(Debug, Clone)]
 pub struct Link {
     /// The stream's secret.
     pub secret: StreamSecret,
-    /// The state that the object before it left, empty before the first one.
+    /// The state after the object before it, empty before the first one.
     pub before: Bytes,
-    /// All records below this number are at the destination, or said not to be.
+    /// All records below this number are at the destination, or declared as missing.
     pub stable: u64,
 }
 
-/// What binds an object to those before it. It is durable with the object's bytes, before the first
-/// request: so a crash cannot show two for one object.
+/// The binding of an object to those before it. It is durable with the object's bytes, before the
+/// first request, so that no crash leads to two bindings of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seal {
     /// As in the [`Link`] that it was made with.
     pub before: Bytes,
     /// The state that the next object is bound to.
     pub after: Bytes,
-    /// What goes with the object to its destination.
+    /// The metadata that is sent with the object.
     pub metadata: Bytes,
 }

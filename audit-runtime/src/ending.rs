@@ -34,7 +34,7 @@ impl Ending {
         !self.has_another_end
     }
 
-    /// Sets what became of the attempt; `None` while nobody knows.
+    /// Sets the outcome of the attempt; `None` while it is unknown.
     pub(crate) fn set(&mut self, outcome: Option<AttemptOutcome>) {
         self.outcome = outcome;
     }

@@ -249,7 +249,7 @@ async fn settle<Tx: Transaction, T, E: FunctionError<Tx::Error>>(
     }
 }
 
-/// Commits a transaction whose logs are durable, and records what became of it.
+/// Commits a transaction whose logs are durable, and records its outcome.
 ///
 /// A crash in here: the logs are durable, and only the database knows whether the change is there.
 /// An outcome that was not durable yet is lost, so a missing one never means that nothing was

@@ -267,7 +267,7 @@ impl AuditRuntimeBuilder {
         self
     }
 
-    /// Whether a record says what became of each attempt at a mutation that logged something:
+    /// Whether a record has the outcome of each attempt at a mutation that logged something:
     /// `{"$audit":{"execution":"<id>","attempt":1,"outcome":"committed"}}`, or `"rolled back"`,
     /// `"conflict"`, `"failed"`. Switches provenance on, since that names the attempt in its logs.
     ///

@@ -77,7 +77,7 @@ pub struct Settings {
     pub retry_cap_ms: u64,
 
     /// The longest pause while the bucket refuses, in milliseconds: until an operator acts, each
-    /// repetition is in vain. Default: 30,000.
+    /// retry is in vain. Default: 30,000.
     pub blocked_retry_cap_ms: u64,
 
     /// The journal on this host's disk, with which `persist` waits for one sync instead of a PUT.

@@ -11,12 +11,12 @@ use super::JournalDelivery;
 use crate::progress::{Progress, remove_progress};
 use crate::shared::executor::execute;
 
-/// How often segments are looked through for those that may be removed.
+/// How often segments are checked for removal.
 const CLEAN_EVERY: Duration = Duration::from_secs(60);
 
 impl JournalDelivery {
-    /// Removes segments that are delivered and old enough, and what is known of streams of which
-    /// nothing is left.
+    /// Removes segments that are delivered and old enough, and the progress of streams that have no
+    /// segment left.
     pub(super) async fn clean(&mut self) {
         self.clean_at = Instant::now() + CLEAN_EVERY;
         let (disk, live, delivered) =
@@ -51,8 +51,8 @@ impl JournalDelivery {
         }
     }
 
-    /// Whether what is kept for its age alone has to make way: the journal has so much of its disk
-    /// that no more than a segment or a fifth is left, or the disk has no room.
+    /// Whether delivered segments are removed before their time: less than a segment or a fifth of
+    /// the journal's limit is left, or the disk has no room.
     pub(super) fn is_pressed(&self) -> bool {
         let left = self.journal.max_bytes.saturating_sub(self.live.bytes());
         left < self.journal.segment_bytes.max(self.journal.max_bytes / 5)

@@ -1,4 +1,4 @@
-//! Cuts what is durable into objects.
+//! Cuts durable records into objects.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +18,7 @@ pub(super) struct Cut {
     pub(super) first_sequence: u64,
     pub(super) count: u64,
     pub(super) time_ms: i64,
-    /// A record of the host's own, alone.
+    /// Whether it is a single system record.
     pub(super) is_system: bool,
     pub(super) lines: Vec<u8>,
     pub(super) since: Instant,
@@ -33,7 +33,7 @@ pub(super) struct Cutter {
     /// For the next reader.
     window: Window,
     next_ordinal: u32,
-    /// Up to before which record each stream is in an object already.
+    /// The number of each stream's first record that is in no object yet.
     planned_to: BTreeMap<UniqueId, u64>,
     pub(super) pending: Option<Cut>,
     pub(super) consumed: Position,
@@ -62,24 +62,25 @@ impl Cutter {
         }
     }
 
-    /// Up to before which record a stream is in an object already.
+    /// The number of the stream's first record that is in no object yet.
     pub(super) fn planned_to(&self, stream: UniqueId) -> u64 {
         self.planned_to.get(&stream).copied().unwrap_or(0)
     }
 
-    /// An object was made of records that are in no segment.
+    /// Notes an object with records that are in no segment.
     pub(super) fn planned(&mut self, plan: &Plan) {
         self.planned_to.insert(plan.stream, plan.next_sequence());
     }
 
-    /// Takes what is gathered. What is read from now on goes into another object.
+    /// Takes the gathered records. Later ones go into another object.
     pub(super) fn take(&mut self) -> Option<Cut> {
         let cut = self.pending.take()?;
         self.planned_to.insert(cut.stream, cut.first_sequence + cut.count);
         Some(Cut { end: self.consumed, ..cut })
     }
 
-    /// Reads on. Gives a full object, and says whether everything durable was read.
+    /// Continues to read. Returns an object if one is full, and whether everything durable was
+    /// read.
     pub(super) fn read(&mut self) -> io::Result<(Option<Cut>, bool)> {
         loop {
             let Some(live) = self.live.from(self.reader_ordinal()) else { return Ok((None, true)) };
@@ -167,7 +168,7 @@ impl Cutter {
         }
     }
 
-    /// Takes back the memory of an object's lines. What one larger batch took is released.
+    /// Takes back the memory of an object's lines. The memory of a larger batch is freed.
     pub(super) fn give_back(&mut self, mut lines: Vec<u8>) {
         if lines.capacity() <= 2 * self.max_object_bytes {
             lines.clear();
@@ -175,7 +176,7 @@ impl Cutter {
         }
     }
 
-    /// Releases the memory that it reads into.
+    /// Frees the memory for reading.
     pub(super) fn trim(&mut self) {
         (self.lines, self.window) = (Vec::new(), Window::default());
         if let Some(reader) = &mut self.reader {

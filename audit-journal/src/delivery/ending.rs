@@ -1,8 +1,8 @@
-//! The end of streams that the destination vouches for: what is missing in them is said, and that
-//! nothing follows; then their secret is destroyed.
+//! The end of streams that the destination vouches for: system records declare what is missing, and
+//! that nothing follows. Then the stream's secret is destroyed.
 //!
-//! It is the delivery that writes this, in the name of a host that may be gone: nobody commits to
-//! such a stream any more, and its numbers go on behind its last record.
+//! The delivery writes these records, in the name of a host that may be gone. Nothing more is
+//! committed to such a stream, and they get the numbers behind its last record.
 
 use audit_core::UniqueId;
 
@@ -16,9 +16,9 @@ use crate::vouching::LastRecord;
 impl JournalDelivery {
     /// Takes the next step with each stream that gets no more records and is delivered.
     ///
-    /// One record of a stream is under way at a time, so that the last one says what became of all
-    /// before it. A crash between any two steps: the next process goes on from what is durable. A
-    /// record whose plan was durable is sent, and its role is known from its file.
+    /// One record of a stream is under way at a time, so that the last one covers all before it. A
+    /// crash between any two steps: the next process continues from what is durable. A record with
+    /// a durable plan is sent, and its file has its role.
     pub(super) async fn end_streams(&mut self) -> Result<(), Failed> {
         for stream in self.streams.ending() {
             if !self.is_delivered(stream) {

@@ -1,17 +1,16 @@
-//! Brings what is in the journal to its destination: cuts it into objects, plans each durably,
-//! sends it, and removes what was delivered.
+//! Delivers the journal's records to the destination: cuts them into objects, plans each object
+//! durably, sends it, and removes what was delivered.
 //!
-//! A part of it that panics, or is dropped, leaves an outcome that is unknown: everything begins
-//! anew from what is durable, and an object whose request vanished is retried from its file.
+//! A panic, or a request that is dropped, leaves an unknown outcome. After a panic everything is
+//! read again from what is durable, and an object without a request is sent again from its file.
 //!
-//! One task does all of it in order; the requests of several objects are under way at once. A
-//! backlog of any size is read from disk object by object, so memory holds what is under way and no
-//! more: the lines of one object, the encoder, and the encoded objects that are on their way, all
-//! in pieces that are used again.
+//! One task does everything in order; requests of several objects are under way at once. A backlog
+//! of any size is read from disk object by object, so that memory holds only the lines of one
+//! object, the encoder, and the encoded objects under way, all in reused pieces.
 //!
-//! What the disk refuses stays to be done and is tried again, for ever. Nothing new is begun before
-//! that; but what is under way arrives, and what is delivered makes room, since room may be what
-//! the disk lacks.
+//! An operation that the disk refuses is retried without end. Nothing new is begun before it
+//! succeeds, but requests under way continue, and delivered segments are removed, since the disk
+//! may lack space.
 
 mod cleaning;
 mod cutter;
@@ -47,16 +46,16 @@ use crate::shared::panic::{catch, catch_in};
 use crate::shared::pieces::pieces;
 use crate::streams::Streams;
 
-/// What the handle asks of the task.
+/// A command of the handle.
 pub(crate) enum Command {
-    /// To say when everything up to this position is at the destination.
+    /// Reports when everything up to this position is at the destination.
     Flush(Position, oneshot::Sender<()>),
-    /// To cut without waiting for more from now on.
+    /// Cuts objects without waiting for more records, from now on.
     Hurry,
 }
 
-/// How many bytes of encoded objects may be under way before another is read, however many objects
-/// may be: they are held in memory until they have arrived.
+/// The most bytes of encoded objects under way before another object is read. They are held in
+/// memory until they have arrived.
 const MAX_BYTES_UNDER_WAY: usize = 12 << 20;
 
 /// The task.
@@ -70,9 +69,10 @@ pub(crate) struct JournalDelivery {
     max_object_bytes: usize,
     journal: JournalSettings,
     clock: Arc<dyn Clock>,
-    /// What the commits say of their stream.
+    /// The state of streams, shared with the commits.
     streams: Arc<Streams>,
-    /// Where the last durable group ends. Its sender goes when nothing more will be committed.
+    /// The end of the last durable group. Its sender is dropped when nothing more will be
+    /// committed.
     durable: watch::Receiver<Position>,
     commands: mpsc::UnboundedReceiver<Command>,
     pool: BufferPool,
@@ -82,9 +82,9 @@ pub(crate) struct JournalDelivery {
     more: bool,
     ended: bool,
     hurry: bool,
-    /// What is known of the plans is not to be believed: they are read again.
+    /// The plans in memory cannot be trusted, and are read again.
     lost: bool,
-    /// What panicked or vanished, and how often in a row.
+    /// The trouble after a panic or a dropped request, and how often in a row.
     broken: Option<(Watch, u32)>,
     /// Nothing is sent from its file before this.
     resend_at: Instant,
@@ -92,20 +92,20 @@ pub(crate) struct JournalDelivery {
     planned: VecDeque<Planned>,
     /// The object after those, whose plan is to be written.
     unplanned: Option<Unplanned>,
-    /// What the disk refused last, if that is still to be done.
+    /// The last operation that the disk refused, until it succeeds.
     refused: Option<Refused>,
     requests: JoinSet<(Plan, Delivery)>,
-    /// How far each stream is known to be delivered, durably. The stream that is committed to may
-    /// be missing.
+    /// The durable progress of each stream. The stream that is committed to may be missing.
     delivered: BTreeMap<UniqueId, Progress>,
     delivered_to: Position,
-    /// How many objects may be under way: more as long as they arrive, one when they do not.
+    /// How many objects may be under way: it grows while objects arrive, and falls to one in
+    /// trouble.
     allowed: usize,
     flushes: Vec<(Position, oneshot::Sender<()>)>,
     clean_at: Instant,
 }
 
-/// What a [`JournalDelivery`] is made of.
+/// The parts of a [`JournalDelivery`].
 pub(crate) struct Parts {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) live: Arc<LiveSegments>,
@@ -172,7 +172,7 @@ impl JournalDelivery {
         delivery
     }
 
-    /// Begins with what is durable, and nothing else.
+    /// Begins from what is durable.
     fn begin(&mut self, decided: Decided) {
         let start = Position { ordinal: 0, offset: 0 };
         self.delivered = decided.delivered.into_iter().collect();
@@ -192,25 +192,24 @@ impl JournalDelivery {
         let cutter = Cutter::new(live, planned_to, self.max_object_bytes);
         self.cutter = Arc::new(Mutex::new(cutter));
         (self.unplanned, self.refused) = (None, None);
-        // Requests that are under way end here, and what becomes of them is unknown.
+        // Requests under way are dropped here, and their outcomes are unknown.
         self.requests = JoinSet::new();
         (self.delivered_to, self.allowed, self.more) = (start, 1, true);
     }
 
-    /// Runs until nothing more will be committed and everything is delivered. It gives up for
-    /// nothing: after a panic, of its own or of what it had others do, it begins anew from what is
-    /// durable, as the next process would.
+    /// Runs until nothing more will be committed and everything is delivered. It never gives up:
+    /// after a panic it begins again from what is durable, as the next process would.
     pub(crate) async fn run(mut self) {
         while let Err(panicked) = catch_in(self.work()).await {
             self.lost = true;
             let trouble = Trouble::panicked("the delivery of the journal", &panicked);
-            // What counts and what draws the pause may be what panics.
+            // The metrics or the backoff may be what panics.
             let pause = catch(|| self.broke(trouble)).unwrap_or(DISK_PAUSE);
             sleep(pause).await;
         }
     }
 
-    /// Counts what panicked or vanished. Says how long to wait before it is tried again.
+    /// Counts a panic or a dropped request. Returns the backoff before the retry.
     fn broke(&mut self, trouble: Trouble) -> Duration {
         let health = &self.health;
         health.panicked();
@@ -220,7 +219,7 @@ impl JournalDelivery {
         self.destination.backoff_after_panic(times)
     }
 
-    /// What panicked or vanished goes on.
+    /// The trouble after a panic or a dropped request is over.
     fn mended(&mut self) {
         if let Some((watch, _)) = self.broken.take() {
             watch.over();
@@ -273,7 +272,7 @@ impl JournalDelivery {
                 }
                 continue;
             }
-            // Before those who flushed are told that nothing older is left.
+            // Before callers of flush learn that nothing older is left.
             self.note_oldest();
             self.answer_flushes();
             self.rest();
@@ -296,8 +295,7 @@ impl JournalDelivery {
                 (is_waiting && self.resend_at > Instant::now(), self.resend_at);
             let (refuses, again_at) = (!self.may_use_disk(), self.again_at());
             tokio::select! {
-                // In this order: there are only so many requests, so none of the others waits for
-                // ever.
+                // In this order: the number of requests is bounded, so none of the others starves.
                 biased;
                 Some(request) = self.requests.join_next(), if !self.requests.is_empty() => match request {
                     Ok((plan, delivery)) => self.arrived(&plan, delivery),
@@ -354,9 +352,9 @@ impl JournalDelivery {
         held.sum::<usize>() < MAX_BYTES_UNDER_WAY
     }
 
-    /// Does what is to be done on the disk.
+    /// Does all pending work on the disk.
     async fn catch_up(&mut self) {
-        // Each for itself: what one of them is refused, another may make room for.
+        // Each even if another fails: it may make the room that the other lacks.
         let done = [
             self.keep_conflicts().await,
             self.advance().await,
@@ -374,7 +372,7 @@ impl JournalDelivery {
         }
     }
 
-    /// Whether everything that was read is delivered, and nothing more is known of.
+    /// Whether everything is read and delivered.
     fn is_idle(&mut self) -> bool {
         !self.more
             && self.planned.is_empty()
@@ -410,7 +408,7 @@ impl JournalDelivery {
     }
 }
 
-/// What a panic leaves of it is replaced, not read.
+/// After a panic the cutter is replaced, and not read.
 fn lock(cutter: &Mutex<Cutter>) -> MutexGuard<'_, Cutter> {
     cutter.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Objects on their way: from the cut to the certain outcome.
+//! The way of an object from its cut to the certain outcome.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +22,7 @@ use crate::shared::panic::Panicked;
 use crate::vouching::Link;
 
 impl JournalDelivery {
-    /// Reads on until an object is full or nothing more is durable.
+    /// Reads until an object is full or nothing more is durable.
     pub(super) async fn read(&mut self) {
         let durable = *self.durable.borrow_and_update();
         let cutter = Arc::clone(&self.cutter);
@@ -58,7 +58,7 @@ impl JournalDelivery {
         self.cutter().give_back(lines);
     }
 
-    /// Encodes these lines, bound to the object before them. Gives their memory back.
+    /// Encodes these lines, bound to the object before them. Returns their memory.
     pub(super) async fn encode_lines(
         &mut self,
         plan: Plan,
@@ -77,7 +77,7 @@ impl JournalDelivery {
         lines
     }
 
-    /// Where the next object of a stream stands, if the stream is vouched for.
+    /// The place of the next object of a stream, if the stream is vouched for.
     fn link(&self, stream: UniqueId) -> Option<Link> {
         let secret = self.streams.secret(stream)?;
         let progress = self.progress(stream);
@@ -124,7 +124,7 @@ impl JournalDelivery {
         id
     }
 
-    /// Sends what is in its file alone, byte by byte as it was planned.
+    /// Sends objects that are in their files only, with the planned bytes.
     pub(super) async fn send_waiting(&mut self) -> Result<(), Failed> {
         if self.resend_at > Instant::now() {
             return Ok(());
@@ -156,8 +156,8 @@ impl JournalDelivery {
         refused
     }
 
-    /// A request panicked outside of what it asks the destination, or was dropped: what became of
-    /// its object is unknown, and it is sent again from its file.
+    /// A request panicked or was dropped: its outcome is unknown, and its object is sent again from
+    /// its file.
     pub(super) fn vanished(&mut self, error: JoinError) {
         let request = error.id();
         let trouble = match error.try_into_panic() {
@@ -173,7 +173,7 @@ impl JournalDelivery {
         }
     }
 
-    /// Takes note of an object whose outcome is certain.
+    /// Records the certain outcome of an object.
     pub(super) fn arrived(&mut self, plan: &Plan, delivery: Delivery) {
         self.mended();
         let trouble = self.health.delivery_in_trouble();
@@ -186,8 +186,7 @@ impl JournalDelivery {
         }
     }
 
-    /// Keeps objects that met a conflict for an operator: the records are in the file, and those
-    /// after them go on.
+    /// Sets aside objects that met a conflict, for an operator. Later objects are delivered.
     pub(super) async fn keep_conflicts(&mut self) -> Result<(), Failed> {
         for n in 0..self.planned.len() {
             let Planned { plan, state, .. } = self.planned[n];
@@ -200,7 +199,7 @@ impl JournalDelivery {
         Ok(())
     }
 
-    /// Notes how far the streams are delivered now, and removes what was planned for that.
+    /// Records the progress of the streams, and removes the files of delivered objects.
     pub(super) async fn advance(&mut self) -> Result<(), Failed> {
         let is_done = |planned: &&Planned| matches!(planned.state, State::Done { .. });
         let done = self.planned.iter().take_while(is_done).count();
@@ -223,7 +222,7 @@ impl JournalDelivery {
         self.delivered.extend(streams);
         let done: Vec<_> = self.planned.drain(..done).collect();
         self.delivered_to = done.iter().map(|done| done.end).fold(self.delivered_to, Position::max);
-        // What a crash or an error leaves of them, the next opening removes.
+        // The next opening removes files that a crash or an error leaves.
         let disk = Arc::clone(&self.disk);
         execute(&*self.executor, move || {
             for done in done {

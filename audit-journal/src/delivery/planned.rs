@@ -8,29 +8,30 @@ use crate::format::Position;
 use crate::plan::Role;
 use crate::progress::Progress;
 
+/// An object with a durable plan.
 pub(super) struct Planned {
     pub(super) plan: Plan,
     pub(super) role: Role,
-    /// The destination's state behind it, in a stream that is vouched for.
+    /// The destination's state after it, in a stream that is vouched for.
     pub(super) after: Option<Bytes>,
-    /// Where the last group ends that is in this object or an earlier one.
+    /// The end of the last group that is in this object or an earlier one.
     pub(super) end: Position,
     pub(super) state: State,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// In its file alone: of a process that ended before, or its request vanished.
+    /// In its file only: an earlier process planned it, or its request was dropped.
     Waiting,
-    /// In memory, on its way.
+    /// In memory, with a request.
     UnderWay { bytes: usize, request: Id },
-    /// Another one stands in its place. To be set aside.
+    /// Another object has its place. It is to be set aside.
     Conflict,
     /// At its destination, or set aside.
     Done { is_aside: bool },
 }
 
-/// An object in memory alone. Nothing of it was sent.
+/// An object without a durable plan. Nothing of it was sent.
 pub(super) struct Unplanned {
     pub(super) plan: Plan,
     pub(super) role: Role,
@@ -51,7 +52,7 @@ impl Planned {
             (State::Done { is_aside: true }, _) => {
                 chain.set_aside(plan.first_sequence..plan.next_sequence());
             }
-            // One is under way at a time, and says it of the first.
+            // One is under way at a time, and declares the first range.
             (_, Role::Void) => drop(chain.asides.pop_front()),
             (_, Role::Closed) => chain.is_closed = true,
             (_, Role::Records) => {}

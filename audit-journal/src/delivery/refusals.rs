@@ -1,4 +1,4 @@
-//! What the disk refused, and when it is tried again.
+//! Operations that the disk refused, and their retries.
 
 use std::io;
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use crate::disk::{Disk, is_full};
 use crate::health::{Trouble, Watch};
 use crate::shared::executor::execute;
 
-/// The disk refused something.
+/// An operation that the disk refused.
 pub(super) struct Refused {
     pub(super) again_at: Instant,
-    /// For lack of room.
+    /// Because of a lack of space.
     pub(super) is_full: bool,
-    /// Reading the journal, and nothing that follows from it.
+    /// It was a read of the journal.
     pub(super) reading: bool,
     pub(super) watch: Watch,
 }
 
-/// What could not be done on the disk, and why.
+/// The operation that failed, and its error.
 pub(super) type Failed = (&'static str, io::Error);
 
-/// How long the task waits before it does something again that the disk refused.
+/// How long the task waits before it retries what the disk refused.
 pub(super) const DISK_PAUSE: Duration = Duration::from_secs(1);
 
 impl JournalDelivery {

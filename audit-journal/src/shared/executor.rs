@@ -1,4 +1,4 @@
-//! Where the delivery does what waits for the disk or takes long.
+//! The threads for work that blocks or takes long.
 
 use std::fmt::Debug;
 
@@ -32,20 +32,20 @@ impl Executor for BlockingThreads {
         match spawn_blocking(work).await {
             Ok(()) => {}
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // The runtime is shutting down, and who waits with it.
+            // The runtime is shutting down, with the task that waits.
             Err(_cancelled) => std::future::pending().await,
         }
     }
 }
 
-/// Carries out `work`, and gives what came of it.
+/// Carries out `work`, and returns its result.
 pub async fn execute<T: Send + 'static>(
     executor: &dyn Executor,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {
     let (result, done) = oneshot::channel();
     let work = Box::new(move || {
-        // Who waited may have gone.
+        // The caller may have gone.
         let _ = result.send(work());
     });
     executor.execute(work).await;

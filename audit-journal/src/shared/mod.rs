@@ -1,5 +1,4 @@
-//! Small parts that the sinks of this workspace share with the journal. No part of what the crate
-//! offers to others.
+//! Parts that the sinks of this workspace share with the journal. Other crates must not use them.
 #![allow(missing_docs, reason = "hidden")]
 
 pub mod bounds;

@@ -1,4 +1,4 @@
-//! What others said, as it may be shown: in errors, in the log, in `Health`.
+//! Text from outside, as it may be shown: in errors, in the log, in `Health`.
 
 /// One line, not too long, without the query of any URL: queries carry signatures and tokens.
 pub fn scrub(text: &str) -> String {

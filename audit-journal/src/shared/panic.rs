@@ -6,7 +6,7 @@ use futures::FutureExt;
 
 use super::one_line::scrub;
 
-/// What a panic said.
+/// The message of a panic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Panicked(pub String);
 
@@ -18,7 +18,7 @@ impl Panicked {
     }
 }
 
-/// Runs `work`. What it has changed when it panics must be of no more use, or right at any point.
+/// Runs `work`. The state that it changes must be unused after a panic, or valid at any point.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
         .map_err(|payload| Panicked::of(&*payload))

@@ -1,20 +1,20 @@
-//! Objects on their way, in pieces of memory that is used again.
+//! Bytes in pieces of reused memory.
 
 use std::io;
 
 use audit_core::{Buffer, BufferPool};
 use bytes::Bytes;
 
-/// The size of a piece, in bytes: small against an object, and large against what it costs to take
-/// one.
+/// The size of a piece, in bytes: small compared with an object, and large compared with the cost
+/// of taking one.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// A pool of pieces. It keeps all of them: who holds it lets go of them when it rests.
+/// A pool of pieces. It keeps all of them until its owner trims it.
 pub fn pieces() -> BufferPool {
     BufferPool::new(PIECE_BYTES, usize::MAX)
 }
 
-/// Bytes one after the other, in pieces.
+/// A sequence of bytes, in pieces.
 #[derive(Debug)]
 pub struct Pieces {
     pool: BufferPool,
@@ -38,7 +38,7 @@ impl Pieces {
         }
     }
 
-    /// Lets `write` append to a piece that has room for at least one byte. It must not let it grow.
+    /// Calls `write` with a piece that has room for at least one byte, which must not grow.
     pub fn fill<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let piece = self.last.get_or_insert_with(|| self.pool.take());
         let written = write(piece);
@@ -49,7 +49,7 @@ impl Pieces {
         written
     }
 
-    /// The pieces. Each goes back to its pool when the last one who has it drops it.
+    /// The pieces. Each returns to its pool when its last owner drops it.
     pub fn into_bytes(self) -> Vec<Bytes> {
         let Pieces { pool: _, mut full, last } = self;
         full.extend(last.map(Buffer::freeze));

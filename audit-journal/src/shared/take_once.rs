@@ -1,9 +1,8 @@
-//! A thing that is taken once: by the one who works on it, or by the caller who gives up and takes
-//! it back.
+//! A value that is taken once: by the task that works on it, or by the caller, who gives up.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Holds a thing until somebody takes it.
+/// Holds a value until it is taken.
 #[derive(Debug)]
 pub struct TakeOnce<T>(Mutex<Option<T>>);
 
@@ -12,7 +11,7 @@ impl<T> TakeOnce<T> {
         TakeOnce(Mutex::new(Some(thing)))
     }
 
-    /// The thing, for whoever comes first.
+    /// The value, for the first caller.
     pub fn take(&self) -> Option<T> {
         self.lock().take()
     }

@@ -16,20 +16,20 @@ use crate::object::encode::EncodedObject;
 use crate::panic::catch_in;
 use crate::{Bucket, Compression, Settings};
 
-/// The longest that one request may take, however often it has timed out before. The client's own
+/// The longest time limit of a request, however often it has timed out. The client's own
 /// limit is the same.
 const MAX_REQUEST_TIME: Duration = Duration::from_secs(300);
 
 /// Puts objects: creates each under its key, and retries with the very same bytes until the
 /// outcome is certain.
 ///
-/// What makes that deliver once: the key is the object's alone, and a request that creates either
-/// writes these bytes or finds something there. What it finds is compared, so that the answer to
-/// one's own lost success is told from another object. On a store that ignores the condition a
-/// repetition writes the same bytes over themselves.
+/// Why this delivers once: no other object has the key, and a conditional create either writes
+/// these bytes or finds an object. That object is compared, which distinguishes our own earlier
+/// success, whose response was lost, from another object. On a store that ignores the condition, a
+/// retry overwrites the bytes with the same bytes.
 ///
-/// A crash here loses nothing that was acknowledged, since that comes after; what was under way is
-/// there whole or not at all.
+/// A crash here loses no acknowledged record, since the acknowledgement comes later. An object
+/// under way is stored whole or not at all.
 #[derive(Debug)]
 pub(crate) struct Put {
     pub(crate) bucket: Bucket,
@@ -44,7 +44,7 @@ pub(crate) struct Put {
 pub(crate) enum PutOutcome {
     /// The object is in the bucket.
     Stored,
-    /// It is not, and will not be: another one stands under its key.
+    /// It is not, and will not be: another one has its key.
     Conflict,
 }
 
@@ -58,7 +58,7 @@ impl Put {
         Put { bucket, health, random, settings, response_times: Mutex::default() }
     }
 
-    /// How new objects are to be compressed.
+    /// The compression of new objects.
     pub(crate) fn compression(&self) -> Compression {
         self.settings.compression
     }
@@ -137,10 +137,10 @@ impl Put {
         }
     }
 
-    /// Puts the object; once more, if the answer takes longer than those before it took. A request
-    /// may hang on a stale connection or a slow server while another one gets through. The two send
-    /// the same bytes to the same key, so whichever comes first, the other finds the object there,
-    /// or writes it over itself.
+    /// Puts the object, with a second request if the first takes longer than earlier ones did. A
+    /// request may hang on a stale connection or a slow server while another one succeeds. Both
+    /// send the same bytes to the same key, so the later one finds the object, or overwrites it
+    /// with itself.
     async fn create(
         &self,
         path: &Path,
@@ -165,8 +165,7 @@ impl Put {
             return response;
         }
         let second = pin!(create());
-        // An response that says what became of the object ends both; one that does not leaves it to
-        // the other.
+        // A response with a certain outcome ends both. Otherwise the other request decides.
         let is_certain = |response: &Result<(), Refusal>| match response {
             Ok(()) => true,
             Err(refusal) => match refusal.response {
@@ -214,7 +213,7 @@ impl Default for ResponseTimes {
 impl ResponseTimes {
     const COUNT: usize = 64;
 
-    /// Even where answers take no time at all, one that is this late is not slow yet.
+    /// A response within this time is never slow, however fast others were.
     const LEAST_SLOW: Duration = Duration::from_millis(20);
 
     fn add(&mut self, time: Duration) {
@@ -222,7 +221,7 @@ impl ResponseTimes {
         self.count += 1;
     }
 
-    /// What 95 of 100 answers stay below. `None` before there are enough to tell.
+    /// The time that 95 of 100 responses stay below. `None` before there are enough of them.
     fn slow(&self) -> Option<Duration> {
         let mut times = self.last;
         (self.count >= Self::COUNT).then(|| {
@@ -232,8 +231,8 @@ impl ResponseTimes {
     }
 }
 
-/// One request to the bucket, with an end. One that panics is over, and what became of it unknown:
-/// the client, a credentials provider or the store of a host's own may do that.
+/// One request to the bucket, with a time limit. The outcome of a request that panics is unknown:
+/// the client, a credentials provider or a host's own store may panic.
 pub(crate) async fn request<T>(
     limit: Duration,
     bucket: &Bucket,
@@ -246,7 +245,7 @@ pub(crate) async fn request<T>(
     }
 }
 
-/// How long the next request may take after one that did not response in `limit`.
+/// The time limit of the next request after one that had no response within `limit`.
 pub(crate) fn longer(limit: Duration) -> Duration {
     (limit * 2).min(MAX_REQUEST_TIME.max(limit))
 }

@@ -1,4 +1,4 @@
-//! The batches of one object, and their way into the bucket.
+//! The batches of one object, and their delivery.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ pub(super) struct Ended {
     pub(super) conflict: Option<String>,
 }
 
-/// Who waits for a batch of the object.
+/// A caller that waits for a batch of the object.
 pub(super) struct Waiter {
     pub(super) reply: oneshot::Sender<Result<Receipt, SinkError>>,
     pub(super) place: Place,
@@ -54,9 +54,9 @@ pub(super) struct Waiter {
 }
 
 impl Group {
-    /// Delivers the object until that is certain, and then tells the callers. A panic leaves the
-    /// outcome unknown and the records in memory, so delivery is retried like after any other
-    /// failure; that no copy is stored is the key's matter, as for every retry.
+    /// Delivers the object until the outcome is certain, and then answers the callers. After a
+    /// panic the outcome is unknown and the records are still in memory, so delivery is retried as
+    /// after any other failure. The key prevents a second copy, as with every retry.
     pub(super) async fn deliver(self, put: Arc<Put>, executor: Arc<dyn Executor>) -> Option<Ended> {
         let Group { first_ticket: _, key, count, bytes, lines, waiters, mut seal } = self;
         let path = put.bucket.path(&key.to_string());
@@ -67,7 +67,7 @@ impl Group {
             let attempt = async {
                 if object.is_none() {
                     let hasher = seal.as_ref().map(|seal| {
-                        // The same for each attempt, so that all of them make the same object.
+                        // The same for each attempt, so that all make the same object.
                         let seed = *object_seed.get_or_insert_with(|| seed(&*seal.random));
                         let first = key.first_sequence();
                         ObjectHasher::new(&key.to_string(), first, seal.stable, seed)
@@ -96,7 +96,7 @@ impl Group {
                 // The object before it went with its runtime, and so does this one.
                 Ok(None) => return None,
                 Err(panicked) => {
-                    // What counts and what draws the backoff may be what panics.
+                    // The metrics or the backoff may be what panics.
                     let backoff = catch(|| backoff_after(&panicked, &mut panics, &put));
                     sleep(backoff.unwrap_or(FALLBACK_BACKOFF)).await;
                 }
@@ -107,8 +107,8 @@ impl Group {
         }
         for Waiter { reply, place, pending } in waiters {
             let result = match outcome {
-                // A crash before this line: the object is in the bucket, nobody was told. That is
-                // allowed.
+                // A crash before this line: the object is in the bucket, and no caller was told,
+                // which is allowed.
                 PutOutcome::Stored => {
                     Ok(Receipt { durability: Durability::Delivered, place: Some(place) })
                 }
@@ -117,8 +117,8 @@ impl Group {
                     format!("another object stands at {path}, where the audit batch should go"),
                 )),
             };
-            // The caller may have gone; the records stay where they are. Or it panics when it is
-            // woken, which is nothing to the other callers.
+            // The caller may have gone; the records stay. Or it panics when it is woken, which must
+            // not affect the others.
             let _ = catch(move || {
                 let _ = reply.send(result);
                 drop(pending);
@@ -149,8 +149,8 @@ fn encode(lines: &[Bytes], key: ObjectKey, count: u64, hasher: Option<ObjectHash
     }
 }
 
-/// Seals an object behind the one before it, once that is hashed, and lets the next one go on.
-/// `None` if the one before it is gone for good.
+/// Seals an object after the one before it, once that is hashed, and lets the next one continue.
+/// `None` if the one before it is gone.
 ///
 /// Each object is encoded by itself, in parallel with others: only their hashes are put in order.
 async fn seal_behind(

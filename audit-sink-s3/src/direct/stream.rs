@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::evidence::{Aside, Evidence, FULL, Heartbeats, time};
 
-/// A stream that is written, or of which something is still under way.
+/// A stream that is written to, or that has objects under way.
 pub(super) struct Stream {
     pub(super) id: UniqueId,
     /// The number of the next record.
@@ -17,25 +17,25 @@ pub(super) struct Stream {
     evidence: Option<StreamEvidence>,
 }
 
-/// What is known of the records of a stream in order to vouch for them.
+/// The evidence of a stream: the state with which its records are vouched for.
 struct StreamEvidence {
     evidence: Arc<Evidence>,
     signer: Arc<StreamSigner>,
     /// All records that have a number, once the last of them is hashed.
     frontier: watch::Receiver<Option<CompactRange>>,
-    /// The first numbers of objects whose outcome is not certain, and of those that met a conflict
-    /// until that is said in the bucket. All records below them are acknowledged.
+    /// The first numbers of objects with an uncertain outcome, and of those that met a conflict,
+    /// until a record in the bucket declares it. All records below them are acknowledged.
     uncertain: BTreeSet<u64>,
-    /// What is still to be said of conflicts.
+    /// The conflicts that are not declared yet.
     asides: VecDeque<Aside>,
-    /// The records that say so, under way, by their number.
+    /// The declaring records under way, by their number.
     voids: BTreeMap<u64, Aside>,
     /// From the first record on.
     opened: Option<Opened>,
-    /// The heartbeat under way. There is one at most, however long the bucket is away.
+    /// The heartbeat under way. There is at most one, however long the bucket is unreachable.
     heartbeat: Option<u64>,
     ending: Ending,
-    /// A delivery vanished without an outcome, so that nobody can say that nothing is missing.
+    /// A delivery ended without an outcome, so that the stream cannot be declared complete.
     is_lost: bool,
 }
 
@@ -52,7 +52,7 @@ enum Ending {
     Closed,
 }
 
-/// What an object needs to be sealed. The one before it sends what is before it.
+/// The parts of an object's seal. The object before it sends the state before it.
 pub(super) struct Seal {
     pub(super) signer: Arc<StreamSigner>,
     pub(super) stable: u64,
@@ -93,7 +93,7 @@ impl Stream {
         self.evidence.is_some() && self.next_sequence + count > FULL
     }
 
-    /// How long the stream may still go on, in milliseconds.
+    /// How long the stream may still continue, in milliseconds.
     fn over_in_ms(&self, now_ms: i64) -> Option<u64> {
         let StreamEvidence { evidence, opened: Some(opened), .. } = self.evidence.as_ref()? else {
             return None;
@@ -167,7 +167,7 @@ impl Stream {
         None
     }
 
-    /// Takes note of an object whose outcome is certain: it is in the bucket, or met a conflict.
+    /// Records the certain outcome of an object: it is in the bucket, or met a conflict.
     pub(super) fn ended(&mut self, first: u64, count: u64, conflict: Option<String>) {
         let Some(evidence) = &mut self.evidence else { return };
         let is_closing = evidence.ending == Ending::Closing(first);
@@ -195,7 +195,7 @@ impl Stream {
         }
     }
 
-    /// Takes note of an object of which nobody will hear.
+    /// Records an object whose outcome will never be known.
     pub(super) fn vanished(&mut self) {
         if let Some(evidence) = &mut self.evidence {
             evidence.is_lost = true;
