@@ -15,9 +15,9 @@ use crate::plan::{self, Decided};
 use crate::recovery::{Recovered, RecoveredSegment};
 use crate::segment::{Segment, SegmentReader, Window};
 
-/// What the segments of a journal still hold. The journal is locked while this lives.
+/// The records that the segments of a journal still hold. The journal is locked while this lives.
 ///
-/// Its methods wait for the disk: call them where that is allowed.
+/// Its methods block on the disk.
 #[derive(Debug)]
 pub struct KeptJournal {
     disk: Arc<dyn Disk>,
@@ -74,7 +74,8 @@ pub struct KeptStream {
     pub oldest_ms: i64,
     /// The numbers of the host's own records.
     system: Vec<u64>,
-    /// In order. An index by group is small beside the segments: a group takes at least a block.
+    /// In order. An index by group is small compared with the segments: a group takes at least a
+    /// block.
     groups: Vec<KeptGroup>,
 }
 
@@ -155,7 +156,7 @@ impl KeptStream {
         self.system.iter().map(|number| *number..number + 1)
     }
 
-    /// Gives these records in order, those of one batch at a time. `take` says whether to go on.
+    /// Passes these records to `take` in order, one batch at a time, as long as it returns true.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! A journal that no process has open, and will not: its host is gone.
+//! The journal of a host that is gone.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::startup::{can_be_sent, cannot_open, cannot_recover, read_whole};
 use crate::streams::Streams;
 use crate::{JournalError, JournalSettings};
 
-/// The journal of a host that is gone, locked by this process and recovered: as if the host had
-/// started again, but for that nothing new is written to it.
+/// The journal of a host that is gone, locked and recovered by this process, as if the host had
+/// started again. Nothing new is written to it.
 #[derive(Debug)]
 pub struct OrphanedJournal {
     directory: PathBuf,
@@ -52,7 +52,7 @@ impl OrphanedJournal {
     pub async fn open(directory: impl AsRef<Path>) -> Result<OrphanedJournal, JournalError> {
         let directory = directory.as_ref().to_owned();
         let opened = spawn_blocking(move || {
-            // Opening would make it.
+            // Opening would create it.
             reader::exists(&directory)?;
             let disk =
                 LocalDisk::open(&directory).map_err(|error| cannot_open(&directory, error))?;
@@ -81,17 +81,17 @@ impl OrphanedJournal {
         &self.state
     }
 
-    /// Removes segments once all of them is delivered, instead of keeping them for whoever wants to
-    /// compare. Objects that met a conflict stay.
+    /// Removes segments once they are delivered, instead of keeping them for comparison. Objects
+    /// that met a conflict stay.
     #[must_use]
     pub fn remove_delivered(self, remove_delivered: bool) -> OrphanedJournal {
         OrphanedJournal { remove_delivered, ..self }
     }
 
-    /// Begins to deliver the undelivered records, each under the stream and number that its receipt
-    /// named: planned objects with the very same bytes, and records that were not cut into objects
-    /// yet. Streams that the destination vouches for are closed, with their secrets.
-    /// `max_object_bytes` is the size of the latter objects, in bytes of their lines.
+    /// Begins to deliver the undelivered records, each under the stream and number in its receipt:
+    /// planned objects with the same bytes, and records that are not in objects yet, which are cut
+    /// into objects of `max_object_bytes` bytes of lines. Streams that the destination vouches for
+    /// are closed, with their secrets.
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl OrphanedJournal {
         let OrphanedJournal { directory, disk, recovered, decided, state: _, remove_delivered } =
             self;
         can_be_sent(&directory, &decided, &*destination)?;
-        // Nothing is committed: the channels end at once, and delivery with what is there.
+        // Nothing is committed: the channels end at once, and the delivery ends with the journal.
         let (_, durable) = watch::channel(recovered.end);
         let (_, commands) = mpsc::unbounded_channel();
         let journal = JournalSettings {
@@ -158,14 +158,14 @@ pub struct JournalDelivering<T = JournalDelivered> {
     task: JoinHandle<Result<T, SinkError>>,
 }
 
-/// What came of a delivery.
+/// The result of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalDelivered {
-    /// Objects that are at the destination now; those that were found there too.
+    /// Objects that are at the destination now, including those that were found there.
     pub objects: u64,
     /// Records in them.
     pub records: u64,
-    /// Objects that were set aside, since another one stands in their place.
+    /// Objects that were set aside, since another one has their place.
     pub conflicts: u64,
 }
 
@@ -179,12 +179,12 @@ impl<T> JournalDelivering<T> {
         JournalDelivering { health, task }
     }
 
-    /// How it is doing.
+    /// The health of the delivery.
     pub fn health(&self) -> Health {
         self.health.health(0)
     }
 
-    /// Whether there is nothing to wait for any more.
+    /// Whether the delivery has ended.
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()
     }

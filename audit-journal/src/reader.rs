@@ -1,5 +1,5 @@
-//! Looks at a journal from outside, and changes nothing: neither in it nor for the process that has
-//! it open.
+//! Reads a journal from outside. It changes nothing in the journal, and does not disturb the
+//! process that has it open.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,19 +18,18 @@ use crate::segment::{SegmentReader, Window, ordinal_of};
 use crate::startup::{cannot_open, cannot_recover, read_whole};
 use crate::{JournalError, JournalErrorKind, Plan};
 
-/// What a journal holds, as a recovery would find it now.
+/// The contents of a journal, as a recovery would find them now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalState {
-    /// Whether a process has it open. What it holds may then change at any time.
+    /// Whether a process has it open. The contents may then change at any time.
     pub in_use: bool,
     /// How many segment files there are.
     pub segments: u64,
     /// Bytes of the disk that they take.
     pub bytes: u64,
-    /// The streams of which anything is there, in the order in which they began.
+    /// The streams in the journal, in the order in which they began.
     pub streams: Vec<JournalStream>,
-    /// The objects that were planned and are not known to be in the bucket, and those that were set
-    /// aside after that.
+    /// The planned objects that are not known to be in the bucket, and those that were set aside.
     pub objects: Vec<PlannedObject>,
 }
 
@@ -64,7 +63,7 @@ impl JournalStream {
 pub struct PlannedObject {
     /// Which records it holds.
     pub plan: Plan,
-    /// Whether another object was found in its place, so that it will not be sent.
+    /// Whether another object has its place, so that it will not be sent.
     pub set_aside: bool,
     /// The file that holds it.
     pub file: PathBuf,
@@ -83,29 +82,29 @@ pub struct JournalBatch {
     pub lines: Bytes,
 }
 
-/// Which records of a journal are meant.
+/// A selection of a journal's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JournalRecords {
     /// Those that are not known to be in the bucket.
     Undelivered,
-    /// Those that were delivered, or set aside after a conflict, and are still here.
+    /// Those that were delivered, or set aside after a conflict, and are still in the journal.
     Delivered,
     /// Both.
     All,
 }
 
 /// Reads a journal without opening it: no lock is held, nothing is repaired or removed, and a
-/// process that has it open is not disturbed. The lock is looked at for an instant; a host that
-/// starts within it may have to be started again.
+/// process that has it open is not disturbed. The lock is tried for an instant; a host that starts
+/// at that instant may fail and have to be started again.
 ///
-/// Its methods wait for the disk: call them where that is allowed.
+/// Its methods block on the disk.
 #[derive(Debug)]
 pub struct JournalReader {
     state: JournalState,
     recovered: Recovered,
 }
 
-/// How often a journal is read again that its process has changed meanwhile.
+/// How often reading is retried because the process has changed the journal meanwhile.
 const TRIES: u32 = 10;
 
 impl JournalReader {
@@ -151,8 +150,8 @@ impl JournalReader {
         &self.state
     }
 
-    /// Gives the batches of these records in order, one at a time from the disk, without the host's
-    /// own records. `take` says whether to go on.
+    /// Passes the batches of these records to `take` in order, one at a time from the disk, without
+    /// system records, as long as it returns true.
     ///
     /// # Errors
     ///
@@ -256,20 +255,20 @@ pub(crate) fn state(
         in_use,
         segments: recovered.segments.len() as u64,
         bytes: recovered.segments.iter().map(|segment| segment.segment.header.bytes).sum(),
-        // A stream that began and has nothing is of no interest, unless it is all there is.
+        // A stream without records is left out, unless there is no other.
         streams: streams.into_values().filter(|stream| stream.next_sequence > 0).collect(),
         objects: objects.collect(),
     })
 }
 
-/// A directory in which nothing that is written takes place. A recovery writes only what it has
-/// read, so that what it finds is what it would find.
+/// A directory that ignores all writes. A recovery writes only what it has read, so that it finds
+/// the same without its writes.
 #[derive(Debug)]
 struct ReadOnlyDisk {
     path: PathBuf,
 }
 
-/// A file that is only read, or that would have been made.
+/// A file that is only read, or that would have been created.
 #[derive(Debug)]
 struct ReadOnlyFile(Option<File>);
 

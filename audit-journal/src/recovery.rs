@@ -1,14 +1,14 @@
-//! What a journal was left with: read whole, or refused where acknowledged records are damaged.
+//! Reads the journal that an earlier process left, and fails if acknowledged records are damaged.
 //!
-//! Each group says up to where the journal was durable when it was written, which is where the
-//! group before it ended. So what was acknowledged is a chain, and a link that is missing in the
-//! middle of it shows. At the end of the chain stands at most one group that was not acknowledged;
-//! if the power was cut while it was written, pieces of it are zero.
+//! Each group records up to where the journal was durable when it was written, which is the end of
+//! the group before it. The acknowledged groups therefore form a chain, in which a missing link is
+//! detected. At most one group at the end of the chain was not acknowledged; if the power was cut
+//! while it was written, pieces of it are zero.
 //!
-//! One more kind of group was not acknowledged: one for which there was no space. It is the last of
-//! its segment, whole or torn, and the group after it, in a later segment, names the same end
-//! before it. So it is no link of the chain, and is left out. A segment in which that was the only
-//! group holds no records, and later ones do.
+//! Another kind of group was not acknowledged: a group for which there was no space. It is the last
+//! of its segment, whole or torn, and the next group, in a later segment, names the same
+//! predecessor. So it is not a link of the chain, and is skipped. If it is the only group of its
+//! segment, the segment has no records, although later ones do.
 
 use std::io;
 
@@ -25,7 +25,7 @@ use crate::segment::{Segment, SegmentReader, Window, file_name, ordinal_of};
 pub(crate) struct Recovered {
     /// The segments that hold records, in order.
     pub(crate) segments: Vec<RecoveredSegment>,
-    /// Where the last group ends. What was acknowledged is before this.
+    /// The end of the last group. All acknowledged records are before it.
     pub(crate) end: Position,
     /// The ordinal of the next segment to be made.
     pub(crate) next_ordinal: u32,
@@ -51,18 +51,18 @@ fn damaged(position: Position, what: impl Into<String>) -> RecoveryError {
 
 const FIRST_ORDINAL: u32 = 1;
 
-/// So many segments are read ahead of the one that is being looked at: enough to keep a disk busy,
-/// and little beside the memory of a host that has room for a journal.
+/// How many segments are read ahead of the current one: enough to keep a disk busy, and little
+/// compared with the memory of a host that has room for a journal.
 const SEGMENTS_AHEAD: usize = 3;
 
 /// Reads a journal, and removes what was being prepared in it.
 ///
-/// Names and contents are synced before they are believed: they may be in the kernel's memory
-/// alone, and another power cut would take back what this decided by. The last group is also
-/// [written again](write_again).
+/// Names and contents are synced before they are trusted: they may be in the kernel's memory alone,
+/// and another power cut would undo the basis of this recovery's decisions. The last group is also
+/// [rewritten](write_again).
 ///
-/// A crash in here changes nothing that the next recovery would read otherwise: what is removed
-/// holds no records, and goes from the end on, one by one, so that no gap is left.
+/// A crash in here changes nothing for the next recovery: removed segments hold no records, and are
+/// removed one by one from the end, so that there is never a gap.
 pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
     disk.sync_directory()?;
     let mut ordinals = Vec::new();
@@ -110,7 +110,7 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
             empty.push(segment);
             continue;
         };
-        // The chain goes on behind them, so nothing that was acknowledged stood in them.
+        // The chain continues behind them, so they had no acknowledged records.
         segments.extend(empty.drain(..).map(|segment| RecoveredSegment {
             segment,
             stream: recovered.stream,
@@ -143,7 +143,7 @@ struct Chain {
     begin: u32,
     /// Unknown before the first group.
     last: Option<LastGroup>,
-    /// The one before the last, if that is not known to be acknowledged.
+    /// The group before the last one, if the last may not be acknowledged.
     before: Option<LastGroup>,
 }
 
@@ -157,8 +157,8 @@ struct LastGroup {
 }
 
 impl Chain {
-    /// Leaves out the last group if the first one of a later segment, whose header this is, says
-    /// that it was given up. Gives it.
+    /// Skips the last group, and returns it, if this header of a later segment's first group shows
+    /// that it was given up.
     fn leave_out(&mut self, header: &GroupHeader) -> Option<LastGroup> {
         let GroupHeader { stream, first_sequence, durable, .. } = header;
         let last = self.last.take_if(|last| {
@@ -191,13 +191,13 @@ impl Chain {
 
 /// Makes the last group durable if it is not.
 ///
-/// If its sync failed and only the process ended, the kernel may have it in memory, marked as
-/// clean: it can be read, no sync writes it, and a power cut takes it away, when it was already
-/// delivered and groups that follow it are acknowledged. Bytes that are written again are not
-/// clean. Only the last group can be so: after a sync that failed nothing is committed.
+/// If its sync failed and only the process ended, the kernel may have the group in memory, marked
+/// as clean: it can be read, no sync writes it, and a power cut removes it, possibly after it was
+/// delivered and later groups were acknowledged. Rewritten bytes are not clean. Only the last group
+/// can be in this state: nothing is committed after a failed sync.
 ///
-/// A crash in here: the group was durable, and each of its sectors is what it was before or the
-/// same; or it was not, so that nobody was told of it, and it is whole or torn.
+/// A crash in here: if the group was durable, its sectors are overwritten with the same bytes. If
+/// it was not, no caller was told of it, and it is whole or torn.
 fn write_again(last: &LastGroup) -> io::Result<()> {
     let LastGroup { segment, offset, header, end: _ } = last;
     let len = usize::try_from(header.group_bytes()).map_err(io::Error::other)?;

@@ -1,4 +1,4 @@
-//! Opens a journal: reads what was left, and starts what goes on from there.
+//! Opens a journal: recovers it, and starts its threads and tasks.
 
 use std::io;
 use std::path::Path;
@@ -25,22 +25,22 @@ use crate::shared::executor::BlockingThreads;
 use crate::streams::Streams;
 use crate::{JournalError, JournalErrorKind};
 
-/// What a journal is opened with.
+/// The parts with which a journal is opened.
 #[derive(Debug)]
 pub struct Opening {
-    /// Where it is, and how much it may take.
+    /// Its directory and limits.
     pub journal: JournalSettings,
-    /// What callers may queue.
+    /// Limits on callers.
     pub bounds: Bounds,
     /// When an object is full, in bytes of its lines.
     pub max_object_bytes: usize,
-    /// The stream of the records that are to be committed first. It is new.
+    /// The new stream of the first committed records.
     pub stream: UniqueId,
-    /// Where they are delivered to.
+    /// The destination of the records.
     pub destination: Arc<dyn Destination>,
-    /// Where the journal reports to.
+    /// The health that the journal reports to.
     pub health: Arc<HealthBoard>,
-    /// For what is written about streams, and when.
+    /// The clock for system records.
     pub clock: Arc<dyn Clock>,
     /// For the checksums of segments, and for the names of later streams.
     pub random: Arc<dyn Random>,
@@ -209,8 +209,8 @@ pub(crate) fn cannot_recover(directory: &Path, error: RecoveryError) -> JournalE
 
 /// As [`read_whole`], for an opening that will commit to `stream`.
 ///
-/// The new stream is noted as delivered up to its beginning, durably, before anything is committed
-/// to it: a stream without that note was damaged. With a `secret`, the destination vouches for it.
+/// The `.delivered` file of the new stream is durable before anything is committed to it: a stream
+/// without the file is damaged. With a `secret`, the destination vouches for the stream.
 pub(crate) fn read(
     disk: &dyn Disk,
     stream: UniqueId,
@@ -221,7 +221,7 @@ pub(crate) fn read(
     Ok(read)
 }
 
-/// Reads segments and plans, and makes sure that they tell one story.
+/// Reads segments and plans, and checks that they agree.
 pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), RecoveryError> {
     let recovered = recovery::recover(disk)?;
     let has_records = |stream| {

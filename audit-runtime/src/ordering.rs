@@ -1,4 +1,5 @@
-//! What comes before what. Every promise about effects and durable logs is kept in this file.
+//! The order of logs and effects. Every promise about effects and durable logs is kept in this
+//! file.
 //!
 //! Three things happen to a function that ran: its logs become durable, its effect is made (a value
 //! handed out, a transaction committed), and it is undone if it may not have an effect. A crash may
@@ -50,7 +51,7 @@ impl<T> Audited<T> {
         release(self.value(), self.logs(), std::slice::from_ref(request)).await
     }
 
-    /// As [`release`](Self::release), for the one who owns it.
+    /// As [`release`](Self::release), by value.
     ///
     /// # Errors
     ///
@@ -61,8 +62,8 @@ impl<T> Audited<T> {
     }
 
     /// As [`release`](Self::release) for many requests at once, say the subscribers of a query: one
-    /// set of logs for each, made durable together. The value may then be handed to all of them;
-    /// there is none to hand to nobody, so without requests this is `None`.
+    /// set of logs for each, made durable together. The value may then be handed to all of them.
+    /// Without requests nobody may get it, and this is `None`.
     ///
     /// # Errors
     ///
@@ -152,7 +153,7 @@ async fn make_durable(
     let timeout = context.persist_timeout();
     let in_time = match tokio::time::timeout(timeout, all).await {
         Ok(result) => result,
-        // The sink may be about to finish: nobody knows.
+        // The sink may be about to finish: the outcome is unknown.
         Err(_elapsed) => Err(SinkError::indeterminate(
             SinkErrorKind::Unavailable,
             format!("the sink did not answer within {} ms", timeout.as_millis()),
@@ -347,8 +348,8 @@ pub(crate) async fn end_attempt<Tx: Transaction, T, E: FunctionError<Tx::Error>>
     }
 }
 
-/// The same for one that panicked. The panic is the answer whatever happens to the logs, so a loss
-/// goes to the operator's log.
+/// The same for an attempt that panicked. The caller gets the panic whatever happens to the logs,
+/// so their loss goes to the operator's log.
 pub(crate) async fn end_panicked(
     function: &FunctionName,
     attempt: &AttemptLogs,

@@ -17,27 +17,26 @@ use crate::segment::Segment;
 use crate::segment_writer::{CommitError, SegmentWriter};
 use crate::segments::Publisher;
 
-/// A group is closed when it has this many bytes: by then a sync costs little beside the write.
+/// A group is closed when it has this many bytes: then a sync costs little compared with the write.
 const MAX_GROUP_BYTES: u64 = 4 << 20;
 
-/// How long the thread that commits stays awake after a group: a part of what the sync took, and
-/// nothing while nobody commits.
+/// How long the thread that commits stays awake after a group: part of the time of a sync, and no
+/// time while nothing is committed.
 const AWAKE: Duration = Duration::from_micros(50);
 
-/// The longest time that nothing is written after a write found no space. Each further one may use
-/// up a segment.
+/// The longest pause after a write found no space. Each further attempt may use up a segment.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
-/// The most bytes of a record of the host's own, with its header.
+/// The most bytes of a system record, with its header.
 const MAX_OWN_BYTES: u64 = 4 << 10;
 
-/// How often the clock is looked at, at least: it may be set, and a host may sleep.
+/// The longest time between two looks at the clock: it may be set, and a host may sleep.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// A caller, how many records its batch has, and what that had of the queue's room.
+/// A caller, the number of its batch's records, and the batch's room in the queue.
 type Waiter = (Reply, u32, OwnedSemaphorePermit);
 
-/// Batches that nobody can take back any more.
+/// Batches that their callers cannot take back any more.
 pub(crate) struct Taken {
     pub(crate) batches: Vec<EncodedBatch>,
     /// In the order of the batches.
@@ -60,7 +59,7 @@ impl Taken {
 /// The thread that commits.
 pub(crate) struct Committer {
     pub(crate) writer: SegmentWriter,
-    /// What the host writes about its stream, for a destination that vouches for streams.
+    /// The system records, for a destination that vouches for streams.
     pub(super) own: Option<OwnRecords>,
     pub(crate) queued: threads::Receiver<Queued>,
     pub(super) segments: threads::Receiver<Segment>,
@@ -87,7 +86,7 @@ impl Committer {
             self.write_what_is_due();
             match left.take().map_or_else(|| self.receive(), |queued| Ok(Some(queued))) {
                 Ok(Some(first)) => group.push(first),
-                // Something of the host's own may be due.
+                // A system record may be due.
                 Ok(None) => continue,
                 // The sink was closed, or dropped.
                 Err(_) => break,
@@ -130,7 +129,7 @@ impl Committer {
 
     /// Nothing more will be committed: the delivery may write the stream's last record.
     ///
-    /// If its end is not known, the next recovery finds that, and it is closed then.
+    /// If its end is unknown, the next recovery finds it, and the stream is closed then.
     pub(crate) fn end_stream(&mut self) {
         if let Some(own) = self.own.as_ref().filter(|_| self.writer.is_certain()) {
             own.end_stream();
@@ -163,9 +162,9 @@ impl Committer {
         self.pause.is_some_and(|(until, _)| Instant::now() < until)
     }
 
-    /// Waits for a batch: at first awake, since whoever was just told that a batch is durable often
-    /// has the next one, and waking a thread takes a good part of the time of a sync. `None` when
-    /// something else is due before one comes.
+    /// Waits for a batch: at first awake, since a caller that was just answered often has the next
+    /// one, and waking a thread takes a considerable part of a sync's time. `None` if something
+    /// else is due first.
     fn receive(&self) -> Result<Option<Queued>, threads::RecvError> {
         let began = Instant::now();
         loop {
@@ -184,18 +183,17 @@ impl Committer {
         }
     }
 
-    /// How long until the host has something to write of its own. A stream that has no records
-    /// costs nothing.
+    /// How long until a system record is due. A stream without records costs nothing.
     fn due_in(&self) -> Option<Duration> {
         let own = self.own.as_ref().filter(|_| self.writer.next_sequence() > 0)?;
         // Not at once: what is due may have to wait for the disk.
         Some(own.due_in().clamp(PATIENCE, MAX_WAIT))
     }
 
-    /// Goes on with another stream when the current one is over.
+    /// Continues with another stream when the current one is over.
     ///
-    /// A crash before the first record of the new one: it has none, and the next recovery forgets
-    /// it.
+    /// A crash before the first record of the new one: the stream has no records, and the next
+    /// recovery removes it.
     pub(crate) fn change_stream_if_over(&mut self) {
         let records = self.writer.next_sequence();
         let Some(own) = &mut self.own else { return };
@@ -267,8 +265,8 @@ impl Committer {
         }
     }
 
-    /// Writes batches and answers their callers. One that has gone changes nothing: its batch has
-    /// its numbers, and is delivered like the others.
+    /// Writes batches and answers their callers. If a caller has gone, its batch keeps its numbers
+    /// and is delivered like the others.
     pub(crate) fn write(&mut self, taken: Taken) {
         let Taken { batches, waiters } = taken;
         let count = batches.iter().map(|encoded| encoded.batch().count()).sum();
@@ -289,8 +287,8 @@ impl Committer {
                 for (reply, count, _room) in waiters {
                     let place = Place { stream: self.publisher.stream(), first_sequence, count };
                     first_sequence += u64::from(count);
-                    // A crash before this line: the record is durable and will be delivered, and
-                    // nobody was told.
+                    // A crash before this line: the record is durable and will be delivered, and no
+                    // caller was told.
                     let _ = reply.send(Ok(Receipt {
                         durability: Durability::Journaled,
                         place: Some(place),
@@ -301,7 +299,7 @@ impl Committer {
         }
     }
 
-    /// Answers the callers of a group that is not known to be durable.
+    /// Answers the callers of a group that may not be durable.
     fn fail(&mut self, error: CommitError, waiters: Vec<Waiter>) {
         match error {
             CommitError::Failed(error) => {

@@ -1,5 +1,5 @@
-//! The thread that commits: it takes what is queued, makes it durable with one sync, and tells
-//! those who wait.
+//! The thread that commits: it makes all queued batches durable with one sync, and answers their
+//! callers.
 //!
 //! There is no linger: while one group is being synced, the next one gathers in the queue.
 
@@ -33,7 +33,7 @@ use crate::settings::JournalSettings;
 use crate::shared::panic::catch;
 use crate::shared::take_once::TakeOnce;
 
-/// How long the threads wait before they look again whether there is room.
+/// How long the threads wait before they check again whether there is room.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The handle on the journal of an open sink.
@@ -55,7 +55,7 @@ pub struct Journal {
     journal: JournalSettings,
 }
 
-/// What a caller of `persist` may take.
+/// Limits on callers of `persist`.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// How many bytes of lines may be queued.
@@ -68,13 +68,13 @@ type Reply = oneshot::Sender<Result<Receipt, SinkError>>;
 
 /// A batch in the queue.
 pub(crate) struct Queued {
-    /// The thread takes the batch, or the caller who gives up.
+    /// The thread takes the batch, or the caller does when it gives up.
     slot: Arc<TakeOnce<(EncodedBatch, OwnedSemaphorePermit)>>,
     reply: Reply,
     bytes: u64,
 }
 
-/// What the threads of a journal are made of.
+/// The parts of a journal's threads.
 pub(crate) struct Parts {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) writer: SegmentWriter,
@@ -100,7 +100,7 @@ impl Journal {
         let also_running = running.clone();
         thread::Builder::new().name("audit-prepare".to_owned()).spawn(move || {
             let _running = running;
-            // What it makes is a file that nobody has written to, and is made anew.
+            // A panic leaves an unused file, which is prepared again.
             while let Err(panicked) = catch(|| preparer.run()) {
                 preparer.panicked(&panicked);
             }
@@ -109,8 +109,8 @@ impl Journal {
             let _running = also_running;
             match catch(|| committer.run()) {
                 Ok(()) => must_end.ended(),
-                // What was being committed may be durable or not, and what the committer knows of
-                // its segment may be wrong: as after a sync that failed, only a recovery can tell.
+                // The group may be durable or not, and the committer's view of its segment may be
+                // wrong. As after a failed sync, only a recovery can tell.
                 Err(panicked) => must_end.panicked(&panicked),
             }
             committer.stopped.store(true, Ordering::Release);
@@ -118,7 +118,7 @@ impl Journal {
         Ok(handle)
     }
 
-    /// What the threads do, without the threads.
+    /// The work of the threads, without the threads.
     pub(crate) fn connect(parts: Parts) -> (Journal, Committer, Preparer, watch::Sender<()>) {
         let Parts {
             disk,
@@ -136,7 +136,7 @@ impl Journal {
             journal,
         } = parts;
         let (queue, queued) = threads::channel();
-        // Without a buffer: the one segment that is ready waits with whoever made it.
+        // Without a buffer: the segment that is ready waits in the thread that prepared it.
         let (ready, segments) = threads::sync_channel(0);
         let stopped = Arc::new(AtomicBool::new(false));
         let room = Arc::new(Semaphore::new(bounds.max_pending_bytes));
@@ -271,8 +271,8 @@ impl Journal {
         drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         let _ = self.delivery.send(Command::Hurry);
         let delivered = self.end().await;
-        // One of them may be preparing a segment. Whoever opens the journal next must not find it
-        // in use.
+        // One of them may be preparing a segment. The next process must not find the journal in
+        // use.
         let _ended = self.threads.clone().changed().await;
         delivered
     }
@@ -282,7 +282,7 @@ impl Journal {
         ended.wait_for(|ended| *ended).await.map(drop).map_err(|_gone| self.stopped())
     }
 
-    /// Nothing more is taken before the process is restarted.
+    /// Nothing more is accepted before the process is restarted.
     fn stopped(&self) -> SinkError {
         let why = self.health.stop_reason();
         match why {
@@ -292,7 +292,7 @@ impl Journal {
     }
 }
 
-/// The threads are gone, or will not write any more.
+/// The threads have ended, or write nothing more.
 fn stopped() -> SinkError {
     let message = "the journal has stopped: restart the process";
     SinkError::not_persisted(SinkErrorKind::Closed, message)

@@ -1,4 +1,4 @@
-//! The host's own records in the stream that is committed to, for a destination that vouches for
+//! The system records of the stream that is committed to, for a destination that vouches for
 //! streams; and the change from one stream to the next.
 
 use std::io;
@@ -15,10 +15,10 @@ use crate::secret::write_secret;
 use crate::shared::panic::catch;
 use crate::streams::{Streams, WholeStream};
 
-/// How long the disk is left alone after it refused what a new stream needs.
+/// The pause after the disk refused the files of a new stream.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Makes the records that the host writes about its stream.
+/// Makes the system records of a stream.
 pub(crate) struct OwnRecords {
     records: Box<dyn SystemRecords>,
     destination: Arc<dyn Destination>,
@@ -28,11 +28,11 @@ pub(crate) struct OwnRecords {
     streams: Arc<Streams>,
     /// The stream that the next record names: that is noted, and the record is not committed yet.
     naming: Option<WholeStream>,
-    /// Nothing is asked of the disk before this.
+    /// The disk is not used before this.
     again_at: Instant,
 }
 
-/// What the host's records need beside a stream.
+/// The parts of system records beside a stream.
 pub(crate) struct Parts {
     pub(crate) destination: Arc<dyn Destination>,
     pub(crate) disk: Arc<dyn Disk>,
@@ -98,7 +98,7 @@ impl OwnRecords {
             let noted = catch(|| write_progress(&*self.disk, whole.stream, &whole.progress));
             match noted {
                 Ok(Ok(())) => self.naming = Some(whole),
-                // What it is for can wait.
+                // Naming the stream can wait.
                 Ok(Err(_)) | Err(_) => self.again_at = Instant::now() + PAUSE,
             }
         }
@@ -114,12 +114,12 @@ impl OwnRecords {
         is_retired || self.records.is_over(now_ms, records)
     }
 
-    /// Nobody commits to the stream any more.
+    /// Nothing more is committed to the stream.
     pub(crate) fn end_stream(&self) {
         self.streams.end();
     }
 
-    /// Begins another stream. `None` if the disk refuses: the one before goes on until it does not.
+    /// Begins another stream. `None` if the disk refuses: the old one continues until it does not.
     pub(crate) fn change_stream(&mut self) -> Option<UniqueId> {
         if self.again_at > Instant::now() {
             return None;

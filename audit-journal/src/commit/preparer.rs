@@ -13,13 +13,13 @@ use crate::segment::Segment;
 use crate::segments::LiveSegments;
 use crate::shared::panic::Panicked;
 
-/// The thread that prepares segments: so that a commit never waits for one, and none exists beyond
-/// what the journal may take.
+/// The thread that prepares segments, so that a commit rarely waits for one, and that enforces the
+/// limit on the journal's size.
 pub(crate) struct Preparer {
     pub(super) next_ordinal: u32,
     /// A segment that is to be handed over.
     pub(super) made: Option<Segment>,
-    /// Why there is none.
+    /// The trouble, if none can be prepared.
     pub(super) trouble: Option<Watch>,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) live: Arc<LiveSegments>,
@@ -73,7 +73,7 @@ impl Preparer {
         }
     }
 
-    /// What it was preparing is not known to be whole, and was handed to nobody: it is made anew,
+    /// The segment that it was preparing may be incomplete, and is not used: it is prepared again,
     /// under the same name.
     pub(super) fn panicked(&mut self, panicked: &Panicked) {
         self.health.panicked();
@@ -84,7 +84,7 @@ impl Preparer {
     fn in_trouble(&mut self, trouble: Trouble) {
         let watch = self.trouble.get_or_insert_with(|| self.health.watch());
         watch.report(trouble);
-        // Nothing is removed that this could wait for, so it waits for time alone.
+        // No removal would end this wait, so only time does.
         self.live.wait_for_room(u64::MAX / 2, 0, PATIENCE);
     }
 }

@@ -1,11 +1,10 @@
-//! The bucket that a URL names, and what is asked of it.
+//! The bucket that a URL names, and its requests.
 //!
-//! - `open`, `provider`, `stores`, `configuration`, `credentials`: whose bucket it is, and how it
-//!   is opened.
+//! - `open`, `provider`, `stores`, `configuration`, `credentials`: its provider, and its opening.
 //! - `directory`: a directory of this host as a bucket.
-//! - `response`: what its responses mean for a request that creates an object.
-//! - `probe`: whether it can be written to, asked when a sink is opened.
-//! - `put`: creates an object, and retries until that is certain.
+//! - `response`: the meaning of its responses to a request that creates an object.
+//! - `probe`: whether it accepts objects, tried when a sink is opened.
+//! - `put`: creates an object, and retries until the outcome is certain.
 //! - `listing`, `read_client`: for readers.
 
 pub(crate) mod blocker;
@@ -65,8 +64,8 @@ impl Bucket {
     /// The part of `store` below `prefix`. For a store that the host made itself: with credentials
     /// or headers of its own, or shared by a test.
     ///
-    /// The store's own retries should be few, since the sink repeats what is not certain itself;
-    /// and it must not repeat with other bytes.
+    /// The store's own retries should be few, since the sink itself retries until the outcome is
+    /// certain. The store must not retry with other bytes.
     pub fn from_store(store: Arc<dyn ObjectStore>, prefix: impl Into<Path>) -> Bucket {
         let prefix = prefix.into();
         let name = match prefix.as_ref() {

@@ -1,4 +1,4 @@
-//! Journals whose host is gone: what is in one is delivered, or delivered again.
+//! Delivers the journal of a host that is gone, or delivers it again.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,18 +29,18 @@ use crate::destination::BucketDestination;
 use crate::health::HealthBoard;
 use crate::{Bucket, OpenError, Settings};
 
-/// Begins to bring to the bucket what is not there yet, each record under the stream and number
-/// that its receipt named: objects that were planned byte by byte as they were, and what was not
-/// cut into objects yet. Streams with evidence are closed, with their keys, which the journal holds
-/// until then; the host's own key is not needed. It must be the bucket that the host wrote to, or
-/// records stand in another place than those before them.
+/// Begins to deliver the records that are not in the bucket yet, each under the stream and number
+/// in its receipt: planned objects with the same bytes, and records that are not in objects yet.
+/// Streams with evidence are closed, with their keys, which the journal holds until then; the
+/// host's own key is not needed. The bucket must be the one that the host wrote to: otherwise a
+/// stream is divided between two buckets.
 ///
 /// The settings' `journal` is not used.
 ///
 /// # Errors
 ///
 /// When the settings are not valid or the bucket refuses, as when a sink is opened; and when the
-/// journal holds objects for something else than a bucket.
+/// journal holds objects for a destination of another kind.
 ///
 /// # Panics
 ///
@@ -57,23 +57,22 @@ pub async fn deliver(
     journal.deliver(destination, max_object_bytes, health).map_err(OpenError::of_journal)
 }
 
-/// Begins to bring to the bucket what was delivered once, is still in the journal, and is missing
-/// from the bucket: somebody deleted it, or brought back an older state. It lists the bucket and
-/// looks at every object that holds records of the journal, so the credentials must be allowed to
-/// list. What [`deliver`] would deliver is left to that.
+/// Begins to restore records that were delivered once, are still in the journal, and are missing
+/// from the bucket: they were deleted, or an older state of the bucket was restored. It lists the
+/// bucket and reads every object with records of the journal, so the credentials must be allowed to
+/// list. Undelivered records are left to [`deliver`].
 ///
-/// An object that is missing between two others comes back under its key, byte for byte, if the
-/// settings have the host's `max_object_bytes`. Where several in a row are missing, nothing says
-/// any more how they were cut: their records come back in objects of that size, compressed as those
-/// beside them are, or else as the settings say. Records that are in the bucket are never put there
-/// a second time, wherever they are; and no object is overwritten.
+/// A single missing object between two others is restored under its key, byte for byte, if the
+/// settings have the host's `max_object_bytes`. If several in a row are missing, their boundaries
+/// are unknown: their records are restored in objects of that size, compressed as their neighbours
+/// are, or else as the settings say. No record is stored twice, and no object is overwritten.
 ///
-/// What a host wrote about its streams does not come back, and objects of streams with evidence
-/// come back without it: the keys that could sign them are destroyed. `audit verify` says so.
+/// System records are not restored, and objects of streams with evidence are restored without it:
+/// the keys that could sign them are destroyed. `audit verify` reports this.
 ///
-/// It can be stopped and begun again at any time, with the same settings. Besides the reasons of
-/// any delivery, it ends with an error when the journal cannot be read, and when the bucket refuses
-/// to be listed or read.
+/// It can be stopped and begun again at any time, with the same settings. It ends with an error for
+/// the same reasons as any delivery, and when the journal, or a listing or object of the bucket,
+/// cannot be read.
 ///
 /// # Errors
 ///
@@ -93,7 +92,7 @@ pub async fn deliver_again(
     Ok(JournalDelivering::new(health, tokio::spawn(work.run())))
 }
 
-/// What puts objects into this bucket, after a look at whether it takes any.
+/// The put of objects into this bucket, after a probe whether it accepts any.
 async fn probed(bucket: Bucket, settings: Settings) -> Result<Put, OpenError> {
     settings.check().map_err(|error| {
         OpenError::configuration("the settings of the audit sink are not valid").with_source(error)

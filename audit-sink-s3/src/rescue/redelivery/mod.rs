@@ -1,17 +1,17 @@
 //! Delivers records again that were delivered, are still in the segments, and are missing from the
 //! bucket.
 //!
-//! Nothing on the disk says how delivered records were cut into objects: a plan is removed once its
-//! object has arrived. The bucket says it: the objects that are left bound what is missing, and one
-//! missing object between two others is cut as it was, to the same bytes under the same key.
+//! The disk does not show how delivered records were cut into objects: a plan is removed once its
+//! object has arrived. The bucket does: the remaining objects bound the missing ones, and a single
+//! missing object between two others is cut as before, to the same bytes under the same key.
 //!
-//! No record comes to the bucket twice. Records count as present only where an object holds these
-//! very lines; where anything else stands under a key of the stream, the records that belong there
-//! are not sent, and it is named. Nothing is put under a key that was listed.
+//! No record is stored twice. Records count as present only if an object holds the same lines. If
+//! another object has a key of the stream, the records that belong there are not sent, and the key
+//! is reported. Nothing is put under a key that was listed.
 //!
-//! A crash or an abort leaves each object there whole or not at all, and the next attempt lists
-//! what there is. A request of an ended process that arrives late puts the same bytes under the
-//! same key as the next attempt does, if that has the same settings.
+//! A crash or an abort leaves each object whole or missing, and the next attempt lists the bucket
+//! again. A late request of an ended process puts the same bytes under the same key as the next
+//! attempt does, if that has the same settings.
 
 mod present;
 mod ranges;
@@ -44,8 +44,8 @@ use crate::object::pieces::pieces;
 /// How many objects are put at once: each is held in memory.
 const PUTS: usize = 4;
 
-/// How far objects are looked for under hours before the first that is known: an object has the
-/// time of its first record, and cutting waits a day at most.
+/// How long before the first known hour the search begins: an object is filed under the time of its
+/// first record, and cutting waits a day at most.
 const SLACK_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// The work on one journal.
@@ -76,7 +76,7 @@ impl Redelivery {
 struct Work {
     put: Arc<Put>,
     settings: Settings,
-    /// Objects that were set aside: they say how their records were cut.
+    /// Objects that were set aside: they show how their records were cut.
     plans: Vec<Plan>,
 }
 
@@ -95,7 +95,7 @@ impl Work {
         let Some(from_ms) = began.min() else { return Ok(found) };
         let from_ms = from_ms.saturating_sub(SLACK_MS);
         let bucket = &self.put.bucket;
-        // A listing takes as long as it has pages. The client bounds each request.
+        // A listing has many requests, and the client bounds each.
         let days = self.ask("listed", Duration::MAX, || bucket.level(None)).await?;
         for day in days.partitions.iter().filter(|day| day.end_ms() > from_ms) {
             let objects = self.ask("listed", Duration::MAX, || {
@@ -152,8 +152,8 @@ impl Work {
         self.put(kept, parts.collect(), result).await
     }
 
-    /// Divides missing records where objects are known to have begun and ended, and says how each
-    /// part is compressed: as it was, or as its neighbours are.
+    /// Divides missing records at known boundaries of objects, with the compression of each part:
+    /// its own, or that of its neighbours.
     fn parts(
         &self,
         stream: UniqueId,
@@ -218,7 +218,7 @@ impl Work {
         Ok(())
     }
 
-    /// Asks the bucket until it answers. What it refuses until an operator acts is an error.
+    /// Repeats a request until the bucket answers. A refusal until an operator acts is an error.
     async fn ask<T, F: Future<Output = object_store::Result<T>>>(
         &self,
         done: &str,
@@ -253,8 +253,7 @@ impl Work {
     }
 }
 
-/// The first object of these records, cut as the delivery cuts: batches are gathered until the next
-/// one would be too much.
+/// The first object of these records, cut as the delivery cuts: up to the last batch that fits.
 fn cut(
     kept: &KeptStream,
     records: Range<u64>,
