@@ -121,7 +121,7 @@ fn impossible_settings_are_refused_before_any_request() {
                 ("aws_role_arn", "arn"),
                 ("aws_endpoint_url_sts", "http://sts"),
             ]),
-            "aws_endpoint_url_sts is no https URL",
+            "aws_endpoint_url_sts is not an https URL",
         ),
         (
             S3,

@@ -41,7 +41,7 @@ fn objects() -> impl Strategy<Value = Vec<Object>> {
 
 proptest! {
     #[test]
-    fn what_is_written_verifies(objects in objects(), pieces in 1..5usize, restart in any::<bool>()) {
+    fn written_streams_verify(objects in objects(), pieces in 1..5usize, restart in any::<bool>()) {
         let host = host("example.com/api");
         let mut signer = StreamSigner::new(&host, STREAM, &[2; 32]).unwrap();
         // The last first: nothing of an object depends on those before it but its seal.

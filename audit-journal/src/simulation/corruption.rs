@@ -511,7 +511,7 @@ proptest! {
     /// However pieces of a journal's files are moved, overwritten and cut, what is read was
     /// written, in its place.
     #[test]
-    fn what_is_read_was_written(
+    fn reads_return_what_was_written(
         edits in prop::collection::vec((any::<u64>(), 0usize..5), 1..6), seed in 0u64..20,
     ) {
         let Written { disk, records, .. } = write(seed, &[&[3, 1, 2, 200, 4], &[5, 1]], seed % 2 == 0);

@@ -119,7 +119,7 @@ impl Configuration {
         let Setting { name, value } = setting;
         let url = Url::parse(value).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let Some(url) = url.filter(Url::has_host) else {
-            return Err(format!("{name} is no URL such as https://host:9000"));
+            return Err(format!("{name} is not a URL such as https://host:9000"));
         };
         if url.query().is_some()
             || url.fragment().is_some()
@@ -194,7 +194,7 @@ pub(crate) fn issuer_of_s3(
         if let Some(Setting { name, value }) = configuration.get("aws_endpoint_url_sts")
             && !value.starts_with("https://")
         {
-            return Err(format!("{name} is no https URL, and STS is asked over https alone"));
+            return Err(format!("{name} is not an https URL, and STS is asked over https alone"));
         }
         return Ok(Some(Issuer {
             name: "STS",

@@ -101,7 +101,8 @@ impl Bucket {
             .collect();
         let url = parse_url(url)?;
         let prefix = Path::from_url_path(url.path().trim_matches('/')).map_err(|error| {
-            OpenError::configuration("the path of the bucket URL is no prefix").with_source(error)
+            OpenError::configuration("the path of the bucket URL is not a valid prefix")
+                .with_source(error)
         })?;
         let no_options = |store| match options.first() {
             Some((name, _)) => Err(unknown_option(name, store)),
@@ -218,5 +219,5 @@ fn name(url: &Url) -> Arc<str> {
 }
 
 fn scheme(url: &Url, instead: &str) -> OpenError {
-    OpenError::configuration(format!("{}:// is no bucket URL: {instead}", url.scheme()))
+    OpenError::configuration(format!("{}:// is not a bucket URL: {instead}", url.scheme()))
 }

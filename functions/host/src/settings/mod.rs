@@ -154,7 +154,7 @@ fn operators_listen(set: Option<&str>, listen: SocketAddr) -> Result<Option<Sock
         Some(address) => address
             .parse()
             .map(Some)
-            .map_err(|_| "operators_listen is no address with a port, nor `none`".to_owned()),
+            .map_err(|_| "operators_listen is not an address with a port, nor `none`".to_owned()),
         // A free port if `listen` takes one, so that two hosts never collide.
         None => {
             let port = if listen.port() == 0 { 0 } else { OPERATORS_PORT };

@@ -112,7 +112,7 @@ fn public(pem: &[u8]) -> Result<Key, String> {
         }
         return Ok(Key { algorithm: Algorithm::RS256, id: None, key });
     }
-    Err("is no PEM file with a public key for RS256, ES256 or EdDSA".to_owned())
+    Err("is not a PEM file with a public key for RS256, ES256 or EdDSA".to_owned())
 }
 
 fn key_set(json: &[u8]) -> Result<Vec<Key>, String> {
@@ -120,7 +120,7 @@ fn key_set(json: &[u8]) -> Result<Vec<Key>, String> {
         // The parser's message may quote the contents.
         .map_err(|error| {
             let (line, column) = (error.line(), error.column());
-            format!("is no JSON Web Key Set: line {line}, column {column}")
+            format!("is not a JSON Web Key Set: line {line}, column {column}")
         })?;
     // A set may have keys for other purposes.
     let keys: Vec<Key> = set.keys.iter().filter_map(of_set).collect();

@@ -152,7 +152,11 @@ impl Authenticator {
         let header = jsonwebtoken::decode_header(token).map_err(|error| {
             // An algorithm that does not exist, or `none`.
             let is_unknown = matches!(error.kind(), ErrorKind::Json(_));
-            if is_unknown { Refused::Algorithm } else { Refused::Malformed("is no JSON Web Token") }
+            if is_unknown {
+                Refused::Algorithm
+            } else {
+                Refused::Malformed("is not a JSON Web Token")
+            }
         })?;
         // RFC 7515, section 4.1.11: an unknown critical header makes the token invalid.
         if header.crit.is_some() {
@@ -160,7 +164,7 @@ impl Authenticator {
         }
         // Read to find the keys. Nothing is trusted before the signature is verified.
         let claimed = jsonwebtoken::dangerous::insecure_decode_claims::<Map<String, Json>>(token)
-            .map_err(|_| Refused::Malformed("is no JSON Web Token"))?;
+            .map_err(|_| Refused::Malformed("is not a JSON Web Token"))?;
         let issuer = text(&claimed, "iss").ok_or(Refused::Malformed("has no issuer"))?;
         let mut issued =
             self.providers.iter().filter(|provider| provider.issuer == issuer).peekable();
@@ -240,7 +244,7 @@ fn text<'a>(claims: &'a Map<String, Json>, name: &str) -> Option<&'a str> {
 fn time_ms(claims: &Map<String, Json>, name: &str) -> Result<Option<i64>, Refused> {
     let Some(claim) = claims.get(name) else { return Ok(None) };
     let seconds = claim.as_f64().filter(|seconds| seconds.is_finite());
-    let seconds = seconds.ok_or(Refused::Malformed("has a time that is no number"))?;
+    let seconds = seconds.ok_or(Refused::Malformed("has a time that is not a number"))?;
     // A float becomes the nearest integer.
     Ok(Some((seconds * 1_000.0) as i64))
 }

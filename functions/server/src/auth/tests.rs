@@ -174,14 +174,14 @@ fn times_are_kept_to_the_leeway() {
     assert!(answer(&with("exp", json!(1e300))).is_ok());
     assert_eq!(
         answer(&with("exp", json!("soon"))),
-        Err(Refused::Malformed("has a time that is no number"))
+        Err(Refused::Malformed("has a time that is not a number"))
     );
     assert_eq!(answer(&without("exp")), Err(Refused::Malformed("has no time of expiry")));
     assert!(answer(&with("nbf", json!(NOW_S + 5))).is_ok());
     assert_eq!(answer(&with("nbf", json!(NOW_S + 66))), Err(Refused::NotYet { seconds: 66 }));
     assert_eq!(
         answer(&with("nbf", json!([]))),
-        Err(Refused::Malformed("has a time that is no number"))
+        Err(Refused::Malformed("has a time that is not a number"))
     );
 }
 
@@ -263,9 +263,9 @@ fn files_without_a_usable_key_are_named() {
     let jwks = || AuthSettings { jwks: Some(file.clone()), ..provider() };
     let public_key = || AuthSettings { public_key: Some(file.clone()), ..provider() };
     let secret_file = || AuthSettings { secret_file: Some(file.clone()), ..provider() };
-    refused("{}", jwks(), "is no JSON Web Key Set");
+    refused("{}", jwks(), "is not a JSON Web Key Set");
     refused(r#"{"keys":[]}"#, jwks(), "has 0 keys");
-    refused("secret", public_key(), "is no PEM file");
+    refused("secret", public_key(), "is not a PEM file");
     refused(
         &std::fs::read_to_string(keys("rsa.private.pem")).unwrap(),
         public_key(),
@@ -274,7 +274,7 @@ fn files_without_a_usable_key_are_named() {
     refused(
         &std::fs::read_to_string(keys("ed.private.pem")).unwrap(),
         public_key(),
-        "is no PEM file",
+        "is not a PEM file",
     );
     refused("too short a secret", secret_file(), "has 18 bytes");
     refused("", AuthSettings { jwks: Some(file.clone()), ..secret_file() }, "no other");
