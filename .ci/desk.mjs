@@ -32,6 +32,8 @@ const browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-s
 /// A page on which nothing goes wrong unnoticed.
 async function open({ url }, { expected = [], ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1400, height: 900 }, ...options });
+  // Nothing here is a matter of time: a busy machine may take long.
+  context.setDefaultTimeout(150_000);
   const page = await context.newPage();
   const wrong = [];
   page.on("pageerror", (error) => wrong.push(error.message));
