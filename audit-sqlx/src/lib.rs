@@ -72,6 +72,9 @@
 //! The table is the input of `audit verify --receipts`, too:
 //! `SELECT stream, sequence, count FROM audit_receipts`, as CSV.
 //!
+//! Nothing removes receipts but the host. The id of an execution begins with its time, so that old
+//! ones are those whose `execution` is less than the id of a time.
+//!
 //! ```
 //! # use std::sync::Arc;
 //! # use audit_core::testing::MemorySink;
@@ -98,6 +101,13 @@
 //! let receipt = audit_sqlx::receipt_of_execution(&pool, id).await?.expect("it committed");
 //! let (stream, first) = (receipt.place.stream, receipt.place.first_sequence);
 //! assert_eq!(audit_sqlx::receipt_of_record(&pool, stream, first).await?, Some(receipt));
+//!
+//! // Those from before 2026 are gone, and this one is not.
+//! let time_ms: u128 = 1_767_225_600_000;
+//! let before = audit_core::UniqueId::from_bits(time_ms << 80).to_string();
+//! let remove = sqlx::query("DELETE FROM audit_receipts WHERE execution < $1").bind(before);
+//! remove.execute(&pool).await?;
+//! assert!(audit_sqlx::receipt_of_execution(&pool, id).await?.is_some());
 //! # Ok(())
 //! # }
 //! ```

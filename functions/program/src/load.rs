@@ -56,7 +56,6 @@ struct Contents {
     auth: Option<Value>,
     children: Vec<Child>,
     node_modules: BTreeSet<String>,
-    http: Option<Function>,
 }
 
 /// A mounted component.
@@ -110,7 +109,6 @@ impl Loading {
                 auth: contents.auth.clone(),
                 functions: contents.functions.clone(),
                 node_modules: contents.node_modules.clone(),
-                http: contents.http.clone(),
                 env: env.clone(),
             },
         );
@@ -175,7 +173,7 @@ impl Contents {
         described: Described,
         loading: &mut Loading,
     ) -> Result<(), LoadError> {
-        let Described { functions, exported, is_router, plain } = described;
+        let Described { functions, exported, routes, plain } = described;
         match stem {
             "schema" => {
                 let message = "the default export is not a schema; write `export default defineSchema({ … })`";
@@ -196,16 +194,12 @@ impl Contents {
                 return Ok(());
             }
             "crons" => self.crons = crons_of(exported.as_ref(), module)?,
-            "http" if is_router => {
-                self.http = Some(Function {
-                    name: "http:default".to_owned(),
-                    kind: FunctionKind::Action,
-                    is_public: true,
-                    args: Value::Null,
-                    returns: Value::Null,
-                    module: Arc::clone(module),
-                    export: "default".to_owned(),
-                });
+            "http" if routes > 0 => {
+                let warning = format!(
+                    "{}: {routes} HTTP routes are not served: this host has no HTTP actions",
+                    place(module)
+                );
+                loading.warnings.push(warning);
             }
             _ => {}
         }
@@ -214,8 +208,15 @@ impl Contents {
                 "query" => FunctionKind::Query,
                 "mutation" => FunctionKind::Mutation,
                 "action" => FunctionKind::Action,
-                // An HTTP action, which a router may name.
-                _ => continue,
+                _ => {
+                    let warning = format!(
+                        "{}: {} is an HTTP action, which this host does not serve",
+                        place(module),
+                        function.name
+                    );
+                    loading.warnings.push(warning);
+                    continue;
+                }
             };
             let name = format!("{stem}:{}", function.name);
             let function = Function {

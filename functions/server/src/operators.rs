@@ -20,7 +20,7 @@ pub(super) fn router(server: Server) -> Router {
         .route("/readyz", get(ready))
         .route("/healthz", get(ready))
         .route("/metrics", get(metrics_page))
-        .route("/receipts", get(receipts::find))
+        .route("/receipts", get(receipts::find).delete(receipts::remove))
         .with_state(server)
 }
 

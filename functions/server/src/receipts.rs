@@ -1,5 +1,5 @@
 //! For operators: from a document to the records of its last change, and from a record to the
-//! documents that its mutation changed.
+//! documents that its mutation changed. Old receipts are removed when an operator says so.
 
 use audit_core::{Place, UniqueId};
 use axum::Json;
@@ -43,12 +43,43 @@ pub(super) async fn find(State(server): State<Server>, Query(wanted): Query<Want
             let said = "no committed mutation has this";
             Problem::new(StatusCode::NOT_FOUND, "NoReceipt", said).into_response()
         }
-        Err(error) => {
-            tracing::warn!(%error, "receipts cannot be read");
-            let status = StatusCode::INTERNAL_SERVER_ERROR;
-            Problem::new(status, "StoreFailed", "the store failed").into_response()
-        }
+        Err(error) => failed(&error, "read"),
     }
+}
+
+/// `DELETE /receipts?before=…`, in milliseconds since the Unix epoch.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Old {
+    before: u64,
+}
+
+/// How many receipts are removed in one commit: so other commits wait for a moment only.
+const REMOVED_AT_ONCE: usize = 1_000;
+
+/// Removes old receipts. Those that were removed before an error stay removed.
+pub(super) async fn remove(State(server): State<Server>, Query(old): Query<Old>) -> Response {
+    let store = server.functions().store().clone();
+    let remove = move || {
+        let mut removed = 0;
+        loop {
+            match store.remove_receipts_before(old.before, REMOVED_AT_ONCE)? {
+                0 => return Ok::<usize, StoreError>(removed),
+                more => removed += more,
+            }
+        }
+    };
+    let removed = tokio::task::spawn_blocking(remove).await;
+    match removed.unwrap_or_else(|error| Err(StoreError::failed(error))) {
+        Ok(removed) => Json(serde_json::json!({ "removed": removed })).into_response(),
+        Err(error) => failed(&error, "removed"),
+    }
+}
+
+fn failed(error: &StoreError, what: &str) -> Response {
+    tracing::warn!(%error, "receipts cannot be {what}");
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    Problem::new(status, "StoreFailed", "the store failed").into_response()
 }
 
 fn look(store: &Store, wanted: Wanted) -> Result<Option<Committed>, StoreError> {

@@ -8,14 +8,16 @@
 //! ```
 //!
 //! Numbers are big-endian; an execution and a stream have 16 bytes. They are part of the commit's
-//! batch, so a receipt is there exactly if the changes are. Nothing removes them: about 150 bytes
-//! for each commit with logs, and 100 for each document that it changed.
+//! batch, so a receipt is there exactly if the changes are: about 150 bytes for each commit with
+//! logs, and 100 for each document that it changed. They stay until an operator has the old ones
+//! removed.
 
 use audit_core::{Place, UniqueId};
 use functions_value::encoding;
 
 use super::{
     Store,
+    commit::Request,
     error::StoreError,
     key::{self, Key},
 };
@@ -121,6 +123,42 @@ impl Store {
             Some(execution) => self.receipt(id_of(&execution)?),
             None => Ok(None),
         }
+    }
+
+    /// Removes receipts of calls that were made before this time, in milliseconds since the Unix
+    /// epoch: the oldest first, and at most `most`. Says how many.
+    ///
+    /// The number of a document's last call stays, and leads to no receipt any more: another
+    /// commit may be writing it.
+    ///
+    /// # Errors
+    ///
+    /// The store failed. A crash in here removes all of them or none.
+    pub fn remove_receipts_before(&self, time_ms: u64, most: usize) -> Result<usize, StoreError> {
+        // An id begins with the time at which it was made.
+        let end = id_bytes(UniqueId::from_bits(u128::from(time_ms) << 80));
+        let range = key::receipt(&[0; 16])..key::receipt(&end);
+        let latest = self.latest();
+        let (mut puts, mut removed) = (Vec::new(), 0);
+        for entry in self.range_at(&latest, range).take(most) {
+            let (key, value) = entry.into_inner()?;
+            let execution = id_of(&key[key.len() - end.len()..])?;
+            let Place { stream, first_sequence, .. } = Receipt::read(execution, &value)?.place;
+            puts.push((Key::from(&*key), None));
+            puts.push((key::receipt_of_record(&id_bytes(stream), first_sequence), None));
+            let id = id_bytes(execution);
+            let documents =
+                key::document_of_receipt(&id, &[])..key::document_of_receipt(&id, &[0xff]);
+            for entry in self.range_at(&latest, documents) {
+                let (key, _) = entry.into_inner()?;
+                puts.push((Key::from(&*key), None));
+            }
+            removed += 1;
+        }
+        if removed > 0 {
+            self.commit(Request::of_puts(puts)).map_err(StoreError::failed)?;
+        }
+        Ok(removed)
     }
 
     /// The ids of the documents that a call of a mutation changed, in the order of their ids.

@@ -162,7 +162,7 @@ async fn invalid_calls_are_refused_with_a_reason() {
     refused("/api/nothing", "{}", 404, "/api/nothing").await;
     refused("/nothing", "{}", 404, "/nothing").await;
     refused("/version", "{}", 405, "POST").await;
-    refused("/api/query", "{", 400, "not a call").await;
+    refused("/api/query", "{", 400, "no call").await;
     refused("/api/query", "{}", 400, "path").await;
     refused("/api/query", r#"{"path":"messages:list","format":"xml"}"#, 400, "xml").await;
     refused("/api/query", r#"{"path":"messages:list","args":[{},{}]}"#, 400, "args").await;
@@ -177,7 +177,7 @@ async fn invalid_calls_are_refused_with_a_reason() {
     refused("/api/query", r#"{"path":"messages:send","args":{"text":"a"}}"#, 400, "is a mutation")
         .await;
     refused("/api/sync", "{}", 400, "WebSocket").await;
-    refused("/api/query_batch", r#"{"queries":[{"path":5}]}"#, 400, "not a call").await;
+    refused("/api/query_batch", r#"{"queries":[{"path":5}]}"#, 400, "no call").await;
     for query in ["", "?path=messages:list&args={", "?path=messages:list&args=[1,2]"] {
         let get = host.http.get(format!("{}/api/query{query}", host.url)).send().await.unwrap();
         assert_eq!(get.status().as_u16(), 400, "{query}");
@@ -340,4 +340,16 @@ async fn documents_and_their_records_lead_to_each_other() {
     }
     let client = host.http.get(format!("{}/receipts?document=x", host.url)).send().await.unwrap();
     assert_eq!(client.status().as_u16(), 404, "clients are not told");
+    // An operator removes those that are older than what anybody asks for.
+    let remove = async |url: &str, before: &str| {
+        let sent = host.http.delete(format!("{url}/receipts?{before}")).send().await.unwrap();
+        (sent.status().as_u16(), sent.text().await.unwrap())
+    };
+    let removed = |count: u32| (200, format!(r#"{{"removed":{count}}}"#));
+    assert_eq!(remove(&host.operators_url, "before=1000").await, removed(0));
+    assert_eq!(remove(&host.operators_url, "").await.0, 400);
+    assert_eq!(remove(&host.url, "before=32503680000000").await.0, 404, "clients remove nothing");
+    assert_eq!(find(format!("document={}", found[0])).await.0, 200);
+    assert_eq!(remove(&host.operators_url, "before=32503680000000").await, removed(2));
+    assert_eq!(find(format!("document={}", found[0])).await.0, 404);
 }

@@ -55,6 +55,38 @@ fn receipts_lead_to_documents_and_back_across_openings() {
 }
 
 #[test]
+fn old_receipts_are_removed_with_all_that_leads_to_them() {
+    let (directory, store) = open();
+    let at = |ms: u128| ms << 80 | 5;
+    let mut ids = Vec::new();
+    for (n, ms) in (0..).zip([10, 20, 20, 30]) {
+        let mut tx = store.begin(&store.latest(), n);
+        ids.push(tx.insert(&root(), "t", value(json!({ "n": n }))).unwrap());
+        tx.keep_receipt(receipt(at(ms) + u128::from(n), n, 1));
+        tx.commit().unwrap();
+    }
+    let left = |store: &Store| {
+        let stream = UniqueId::from_bits(77);
+        let of_record = (0..4).map(|n| store.receipt_of_record(stream, n).unwrap().is_some());
+        let of_document = ids.iter().map(|id| store.receipt_of_document(id).unwrap().is_some());
+        assert!(of_record.clone().eq(of_document));
+        of_record.filter(|is_there| *is_there).count()
+    };
+    // A call at that very time stays, and no more are removed than was asked for.
+    for (before, most, removed, remain) in
+        [(10, 9, 0, 4), (20, 9, 1, 3), (31, 1, 1, 2), (30, 9, 1, 1), (30, 9, 0, 1)]
+    {
+        assert_eq!(store.remove_receipts_before(before, most).unwrap(), removed);
+        assert_eq!(left(&store), remain, "before {before}");
+    }
+    assert_eq!(store.documents_of_receipt(UniqueId::from_bits(at(20) + 1)).unwrap().len(), 0);
+    drop(store);
+    let store = Store::open(directory.path()).unwrap();
+    assert_eq!(left(&store), 1);
+    assert_eq!(store.receipt_of_document(&ids[3]).unwrap().unwrap().place.first_sequence, 3);
+}
+
+#[test]
 fn a_mutation_without_a_commit_has_no_receipt() {
     let (_directory, store) = open();
     let mut tx = store.begin(&store.latest(), 1);
