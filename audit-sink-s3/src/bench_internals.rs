@@ -1,6 +1,8 @@
 //! Single steps of the sink, for the benchmarks. Not for anybody else, and without any promise.
 #![allow(missing_debug_implementations, reason = "nobody looks at them")]
 
+use audit_core::UniqueId;
+use audit_evidence::{CompactRange, KeyKind, ObjectHasher, SignerKey, StreamSigner};
 use audit_journal::shared::pieces::pieces;
 
 use crate::Compression;
@@ -24,5 +26,36 @@ impl ObjectEncoder {
 impl Default for ObjectEncoder {
     fn default() -> ObjectEncoder {
         ObjectEncoder::new()
+    }
+}
+
+/// The same, for a stream with evidence.
+pub struct SealedEncoder {
+    encoder: encode::ObjectEncoder,
+    signer: StreamSigner,
+}
+
+impl SealedEncoder {
+    /// One that has not encoded anything yet, of a host of this name.
+    ///
+    /// # Panics
+    ///
+    /// If a host may not have the name.
+    pub fn new(name: &str) -> SealedEncoder {
+        let host = SignerKey::from_seed(name, KeyKind::Ed25519, &[1; 32]).expect("a name");
+        let stream = UniqueId::from_bits(1).to_string();
+        let signer = StreamSigner::new(&host, &stream, &[2; 32]).expect("a name");
+        SealedEncoder { encoder: encode::ObjectEncoder::new(pieces()), signer }
+    }
+
+    /// Encodes lines with zstd, hashes them and signs their root. Says how many bytes the object
+    /// and its metadata have.
+    pub fn encode(&mut self, lines: &[u8], count: u64) -> usize {
+        let hasher = ObjectHasher::new("dt=2026-11-24/hour=14/key", 0, 0, [3; 32]);
+        let (payload, hashed) = self.encoder.encode_unsealed(lines, hasher, Compression::Zstd);
+        assert_eq!(hashed.count(), count);
+        let (head, _) = self.signer.seal(CompactRange::default(), &hashed);
+        let metadata = head.to_metadata();
+        payload.content_length() + metadata.iter().map(|(_, value)| value.len()).sum::<usize>()
     }
 }

@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use audit_benches::contest::{Row, Spread, Target, Unit};
 use audit_benches::report::{self, Machine};
-use audit_benches::stages::{backlog, commit, delivery, functions, outcomes, release, templates};
+use audit_benches::stages::{
+    backlog, commit, delivery, evidence, functions, outcomes, release, templates,
+};
 
 /// How long and how much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +29,8 @@ struct Effort {
     hits: Duration,
     hits_rounds: u32,
     instructions: bool,
+    verified_mib: usize,
+    heads: u64,
 }
 
 const FULL: Effort = Effort {
@@ -36,6 +40,8 @@ const FULL: Effort = Effort {
     hits: Duration::from_secs(2),
     hits_rounds: 3,
     instructions: true,
+    verified_mib: 512,
+    heads: 100_000,
 };
 const QUICK: Effort = Effort {
     rounds: Duration::from_secs(1),
@@ -44,9 +50,16 @@ const QUICK: Effort = Effort {
     hits: Duration::from_millis(200),
     hits_rounds: 1,
     instructions: false,
+    verified_mib: 32,
+    heads: 1_000,
 };
 
 fn main() -> ExitCode {
+    if std::env::var_os(evidence::AS_AUDIT).is_some() {
+        let code = audit_cli::main();
+        eprintln!("\n{}", backlog::peak_memory());
+        return code;
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => compare(FULL, true),
@@ -120,6 +133,9 @@ fn compare(effort: Effort, judge: bool) -> ExitCode {
     let mut last = backlog(effort, directory.path());
     println!("releases into a journal …");
     last.extend(releases(effort, directory.path()));
+    println!("verifying {} MiB and {} heads …", effort.verified_mib, effort.heads);
+    last.extend(evidence::full(directory.path(), effort.verified_mib, effort.hits_rounds));
+    last.push(evidence::heads(effort.heads));
     println!("cache hits of the functions host …");
     last.push(functions::cache_hits(directory.path(), effort.hits, effort.hits_rounds));
     last.extend(templates::allocations());
@@ -131,6 +147,7 @@ fn compare(effort: Effort, judge: bool) -> ExitCode {
     contests.extend(release::contests());
     contests.extend(delivery::contests(directory.path()));
     contests.extend(commit::contests(directory.path()));
+    contests.extend(evidence::contests(directory.path()));
     contests.extend(outcomes::contests(directory.path()));
     contests.extend(functions::contests(directory.path()));
     let mut rows = report::run(contests, effort.rounds);

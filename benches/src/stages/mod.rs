@@ -7,6 +7,7 @@
 pub mod backlog;
 pub mod commit;
 pub mod delivery;
+pub mod evidence;
 pub mod functions;
 pub mod outcomes;
 pub mod release;

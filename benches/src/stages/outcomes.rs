@@ -1,32 +1,46 @@
 //! What outcomes cost: the same mutations with and without them, in turns.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use audit_core::AuditSink;
 use audit_runtime::{AuditRuntime, Execution, Mutation, Transaction};
-use tokio::runtime::Runtime;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
 use tokio::time::Instant;
 
 use super::commit::CALLERS;
 use super::release::{open_undelivered, tokio_runtime};
 use crate::bodies::View;
-use crate::contest::{Contest, Side};
+use crate::contest::{Contest, Side, Target};
 
-/// How many mutations each caller makes in a round.
-const EACH: usize = 64;
+/// How many mutations each caller makes in a round: so many that the outcomes fill batches, as
+/// those of a host do that has so much to do.
+const EACH: usize = 256;
 
-/// A transaction that costs nothing, so that what is measured is the most that outcomes cost: of a
-/// database's commit they are a smaller share.
-#[derive(Debug)]
-struct Free;
+/// The same on SQLite, which has one writer, and syncs for each.
+const EACH_ON_SQLITE: usize = 8;
 
-impl Transaction for Free {
+/// A database in memory: documents of a KB by number.
+#[derive(Clone, Default)]
+struct Documents(Arc<Mutex<HashMap<u64, Vec<u8>>>>);
+
+/// Writes one document.
+struct Write {
+    documents: Documents,
+    id: u64,
+    document: Vec<u8>,
+}
+
+impl Transaction for Write {
     type Error = Infallible;
 
     async fn commit(self) -> Result<(), Infallible> {
+        let mut documents = self.documents.0.lock().unwrap_or_else(PoisonError::into_inner);
+        documents.insert(self.id, self.document);
         Ok(())
     }
 
@@ -39,23 +53,72 @@ impl Transaction for Free {
     }
 }
 
-async fn mutate(runtime: &AuditRuntime) {
-    let request = runtime.new_request();
-    let attempt = async |execution: Execution<Mutation>| {
-        execution.log().audit(&View::of_one_kilobyte()).expect("a body compiles");
-        Ok::<_, Infallible>(execution.seal_transaction(Free, Ok::<_, Infallible>(())))
-    };
-    runtime.run_mutation("documents:update", &request, attempt).await.expect("it commits");
+/// Where mutations write.
+#[derive(Clone)]
+enum Database {
+    Memory(Documents),
+    Sqlite(SqlitePool),
+}
+
+impl Database {
+    async fn mutate(&self, runtime: &AuditRuntime, id: u64) {
+        let request = runtime.new_request();
+        let document = vec![b'x'; 1_024];
+        match self {
+            Database::Memory(documents) => {
+                let attempt = async |execution: Execution<Mutation>| {
+                    execution.log().audit(&View::of_one_kilobyte()).expect("a body compiles");
+                    let (documents, document) = (documents.clone(), document.clone());
+                    let write = Write { documents, id, document };
+                    Ok::<_, Infallible>(execution.seal_transaction(write, Ok::<_, Infallible>(())))
+                };
+                let ran = runtime.run_mutation("documents:update", &request, attempt).await;
+                ran.expect("it commits");
+            }
+            Database::Sqlite(pool) => {
+                let attempt = async |execution: Execution<Mutation>| {
+                    execution.log().audit(&View::of_one_kilobyte()).expect("a body compiles");
+                    let mut tx = audit_sqlx::begin_with(pool, "BEGIN IMMEDIATE").await?;
+                    let put = "INSERT INTO documents VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET text = $2";
+                    let put = sqlx::query(put).bind(id as i64).bind(&document[..]);
+                    let result = put.execute(&mut *tx).await.map(drop);
+                    Ok::<_, sqlx::Error>(execution.seal_transaction(tx, result))
+                };
+                let ran = runtime.run_mutation("documents:update", &request, attempt).await;
+                ran.expect("it commits");
+            }
+        }
+    }
+}
+
+async fn sqlite(path: &Path) -> Result<Database, sqlx::Error> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full);
+    // One writer at a time: more connections only wait for each other.
+    let pool = sqlx::pool::PoolOptions::new().max_connections(1).connect_with(options).await?;
+    sqlx::query("CREATE TABLE documents (id INTEGER PRIMARY KEY, text BLOB NOT NULL)")
+        .execute(&pool)
+        .await?;
+    Ok(Database::Sqlite(pool))
 }
 
 /// All callers make their mutations, one after another, and the outcomes become durable.
-async fn all_mutate(runtime: &AuditRuntime) {
+async fn all_mutate(
+    runtime: &AuditRuntime,
+    database: &Database,
+    next: &Arc<AtomicU64>,
+    each: usize,
+) {
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
-            let runtime = runtime.clone();
+            let (runtime, database, next) = (runtime.clone(), database.clone(), Arc::clone(next));
             tokio::spawn(async move {
-                for _ in 0..EACH {
-                    mutate(&runtime).await;
+                for _ in 0..each {
+                    let id = next.fetch_add(1, Ordering::Relaxed) % 10_000;
+                    database.mutate(&runtime, id).await;
                 }
             })
         })
@@ -70,22 +133,27 @@ async fn all_mutate(runtime: &AuditRuntime) {
 pub fn contests(directory: &Path) -> Vec<Contest> {
     let tokio = Rc::new(tokio_runtime(2));
     let sink = tokio.block_on(open_undelivered(&directory.join("outcomes")));
-    let side = |name: &str, outcomes: bool| {
+    let sqlite = tokio.block_on(sqlite(&directory.join("documents.sqlite"))).expect("SQLite");
+    let next = Arc::new(AtomicU64::new(0));
+    let side = |name: &str, database: &Database, each: usize, outcomes: bool| {
         let builder = AuditRuntime::builder(Arc::clone(&sink) as Arc<dyn AuditSink>);
         let runtime = builder.with_provenance(true).with_outcomes(outcomes).build();
-        timed(name, Rc::clone(&tokio), runtime)
+        let (tokio, database, next) = (Rc::clone(&tokio), database.clone(), Arc::clone(&next));
+        Side::timed(name, move || {
+            let began = Instant::now();
+            tokio.block_on(all_mutate(&runtime, &database, &next, each));
+            began.elapsed() / (CALLERS * each) as u32
+        })
     };
-    let with = side("with outcomes", true);
-    let contest = Contest::new(format!("mutations, {CALLERS} callers"), with)
-        .against(side("without", false))
-        .as_rate();
-    vec![contest]
-}
-
-fn timed(name: &str, tokio: Rc<Runtime>, runtime: AuditRuntime) -> Side {
-    Side::timed(name.to_owned(), move || {
-        let began = Instant::now();
-        tokio.block_on(all_mutate(&runtime));
-        began.elapsed() / (CALLERS * EACH) as u32
-    })
+    let memory = Database::Memory(Documents::default());
+    [("in memory", memory, EACH), ("on SQLite", sqlite, EACH_ON_SQLITE)]
+        .map(|(what, database, each)| {
+            let with = side("with outcomes", &database, each, true);
+            let without = side("without", &database, each, false);
+            Contest::new(format!("mutations {what}, {CALLERS} callers"), with)
+                .against(without)
+                .as_rate()
+                .target(Target::AtMostTimes(1.03))
+        })
+        .into()
 }
