@@ -89,6 +89,9 @@ async fn rescued_journals_are_sound_without_the_hosts_key() {
     assert_eq!(delivered.code, Some(0), "{delivered:?}");
     let verified = audit(&environment, &["verify", &url, "--key", &key]).await;
     assert_eq!(verified.code, Some(0), "{verified:?}");
+    let stats = audit(&environment, &["stats", &url, "--json"]).await.json().pop().unwrap();
+    let counts = ["logs", "gaps", "damaged"].map(|name| stats[name].as_u64());
+    assert_eq!(counts, [6, 0, 0].map(Some), "the host's own records fill their numbers: {stats}");
     let shown = audit(&environment, &["journal", "cat", journal, "--all"]).await;
     assert_eq!(shown.lines().len(), 6, "the host's own records are no logs: {shown:?}");
     let left = std::fs::read_dir(journal).unwrap();

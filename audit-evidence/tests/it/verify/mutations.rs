@@ -310,6 +310,19 @@ mutations! {
             .all(|other| other.stable() <= gone.first)
             .then(|| Expected::gone(&gone, Fault::Unacknowledged))
     },
+    "an object is deleted that a receipt alone shows to be acknowledged" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        if is_last(bucket, at) {
+            return None;
+        }
+        let gone = bucket.objects.remove(at);
+        let receipts = vec![(gone.stream.clone(), gone.first..gone.end())];
+        let look = Look { receipts, retained_since: Some(1), ..Look::full() };
+        let mut others = bucket.objects.iter().filter(|other| other.stream == gone.stream);
+        others
+            .all(|other| other.stable() <= gone.first)
+            .then(|| Expected::gone(&gone, Fault::Deleted).with(look))
+    },
     "an object is deleted that somebody has a receipt for" => |bucket, chance| {
         let at = pick(bucket, chance)?;
         let gone = bucket.objects.remove(at);
@@ -704,6 +717,30 @@ mutations! {
         bucket.objects[at] = rewritten(bucket, &object, 24)?;
         Some(Expected::object(&next, is(Fault::Unlinked)))
     },
+    "the host signs other records before a gap" => |bucket, _| {
+        let follows = |object: &Object| {
+            let mut objects = bucket.objects.iter();
+            objects.position(|other| {
+                other.stream == object.stream && other.first == object.end() && other.is_ours()
+            })
+        };
+        let found = data(bucket).into_iter().find_map(|at| {
+            let object = &bucket.objects[at];
+            let gap = follows(object)?;
+            let gone = &bucket.objects[gap];
+            let next = &bucket.objects[follows(gone)?];
+            // The trees before the next object and up to this one's end have one half in common.
+            let half = 1 << object.end().ilog2();
+            let is_common = object.first < half && next.first < 2 * half;
+            let is_deleted = next.stable() >= gone.end() && !gone.is_system();
+            (is_common && is_deleted).then(|| (at, gap, next.clone()))
+        });
+        let (at, gap, next) = found?;
+        let object = bucket.objects[at].clone();
+        bucket.objects[at] = rewritten(bucket, &object, 24)?;
+        let deleted = Expected::gone(&bucket.objects.remove(gap), Fault::Deleted);
+        Some(deleted.and(&next.stream, Some(&next.key), is(Fault::Unlinked)))
+    },
     "the host signs the same records anew" => |bucket, chance| {
         let at = pick(bucket, chance)?;
         let object = bucket.objects[at].clone();
@@ -761,6 +798,19 @@ mutations! {
         bucket.objects.push(object.clone());
         (!is_closed && is_whole && !is_followed)
             .then(|| Expected::object(&object, is(Fault::SystemRecord)))
+    },
+    "a stream is opened twice" => |bucket, chance| {
+        let mut writer = chance.pick(&bucket.writers)?.clone();
+        let is_of_it = |object: &&Object| object.stream == writer.stream;
+        let opened = bucket.objects.iter().find(is_of_it)?.lines.clone();
+        let last = bucket.objects.iter().rfind(is_of_it)?;
+        let is_open = !last.lines[0].contains("closed") && last.end() == writer.range.end();
+        let is_followed =
+            bucket.objects.iter().any(|object| object.lines[0].contains(&writer.stream));
+        let object = writer.write(true, opened, 0, [4; 32]);
+        bucket.objects.push(object.clone());
+        let expected = Expected::object(&object, is(Fault::SystemRecord));
+        (is_open && !is_followed).then(|| expected.at(object.first..object.end()))
     },
     "a rescuer completes the stream" => |bucket, chance| {
         let mut writer = chance.pick(&bucket.writers)?.clone();
