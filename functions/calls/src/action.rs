@@ -7,15 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use audit_runtime::{AuditError, FunctionKind};
-use functions_engine::{Answer, Failure, Later, Limits, Seed, SyscallError, Syscalls};
+use functions_engine::{Answer, Call, Failure, Later, Limits, Seed, SyscallError, Syscalls};
 use functions_store::StoreError;
 use functions_value::ComponentPath;
 use serde_json::{Value as Json, json};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::call::{Answered, CallError, Caller, Failed};
 use super::deployed::Deployed;
+use super::http_action::Responding;
 use super::jobs::{self, Job};
 use super::operations::{function_metadata, request_metadata, unknown};
 use super::pulse::{Pulse, longest_stretch};
@@ -32,13 +33,39 @@ pub(super) async fn run(
     caller: &Caller,
     scheduled: Option<String>,
 ) -> Result<Answered, CallError> {
+    let permit = permit(functions)?;
+    run_with(permit, functions, component, name, args, caller, scheduled).await
+}
+
+fn permit(functions: &Functions) -> Result<OwnedSemaphorePermit, CallError> {
     let inner = &functions.inner;
     let most = inner.settings.max_actions;
-    let permit = Arc::clone(&inner.actions).try_acquire_owned();
-    let permit = permit.map_err(|_| {
-        CallError::Overloaded(format!("{most} actions run already, as many as may"))
-    })?;
-    run_with(permit, functions, component, name, args, caller, scheduled).await
+    Arc::clone(&inner.actions)
+        .try_acquire_owned()
+        .map_err(|_| CallError::Overloaded(format!("{most} actions run already, as many as may")))
+}
+
+/// As [`run`], for the app's HTTP actions.
+pub(super) async fn run_http(
+    functions: &Functions,
+    component: ComponentPath,
+    name: String,
+    http: Responding,
+    caller: &Caller,
+) -> Result<Answered, CallError> {
+    let permit = permit(functions)?;
+    let action = Running {
+        functions: functions.clone(),
+        deployed: functions.inner.deployed(),
+        component,
+        name,
+        args: Json::Null,
+        http: Some(http),
+        caller: caller.clone(),
+        scheduled: None,
+        tasks: Handle::current(),
+    };
+    on_thread(permit, action).await
 }
 
 /// As [`run`], with a permit from a caller that bounds the number of actions itself. The permit is
@@ -52,17 +79,22 @@ pub(super) async fn run_with(
     caller: &Caller,
     scheduled: Option<String>,
 ) -> Result<Answered, CallError> {
-    let inner = &functions.inner;
     let action = Running {
         functions: functions.clone(),
-        deployed: inner.deployed(),
+        deployed: functions.inner.deployed(),
         component,
         name,
         args: args.clone(),
+        http: None,
         caller: caller.clone(),
         scheduled,
         tasks: Handle::current(),
     };
+    on_thread(permit, action).await
+}
+
+async fn on_thread(permit: impl Send + 'static, action: Running) -> Result<Answered, CallError> {
+    let inner = &Arc::clone(&action.functions.inner);
     let (answer, mut answered) = oneshot::channel();
     let pulse = Arc::new(Pulse::default());
     let is_lost = Arc::new(AtomicBool::new(false));
@@ -122,6 +154,8 @@ struct Running {
     component: ComponentPath,
     name: String,
     args: Json,
+    /// The request of an HTTP action.
+    http: Option<Responding>,
     caller: Caller,
     scheduled: Option<String>,
     tasks: Handle,
@@ -129,6 +163,9 @@ struct Running {
 
 impl Running {
     fn run(&self, pulse: &Pulse) -> Result<Answered, CallError> {
+        if let Some(http) = &self.http {
+            return Ok(self.answer_http(http, pulse));
+        }
         let target = self.deployed.target(&self.component, &self.name)?;
         let inner = &self.functions.inner;
         // Ids are checked against the current tables.
@@ -157,6 +194,33 @@ impl Running {
             Err(Failure { message, data, kind: _ }) => Err(Failed { message, data }),
         };
         Ok(Answered { result, log_lines: ran.log_lines })
+    }
+}
+
+impl Running {
+    fn answer_http(&self, http: &Responding, pulse: &Pulse) -> Answered {
+        let Some(function) = self.deployed.program.http() else {
+            return Answered::failed("there are no HTTP actions any more");
+        };
+        let target = Target { component: self.component.clone(), function };
+        let inner = &self.functions.inner;
+        let request_id = self.caller.request.request_id().as_str();
+        let call = self.deployed.program.call(&self.component, function, &http.request, request_id);
+        let call = Call { is_http: true, ..call };
+        let seed = Seed { random: inner.chance().next_seed(), now_ms: inner.now_ms() as f64 };
+        let mut host = InAction { running: self, target, pulse };
+        let limits = &inner.settings.action_limits;
+        let ran = pulse.in_engine(|| functions_engine::run(&call, &seed, limits, &mut host));
+        let result = match ran.result {
+            Ok(value) => Ok(value.into()),
+            Err(Failure { message, data, kind: _ }) => Err(Failed { message, data }),
+        };
+        Answered { result, log_lines: ran.log_lines }
+    }
+
+    /// The request that is to be answered.
+    fn responding(&self) -> Result<&Responding, SyscallError> {
+        self.http.as_ref().ok_or_else(|| failed("only HTTP actions respond"))
     }
 }
 
@@ -194,10 +258,13 @@ fn told(error: &StoreError) -> String {
 
 impl InAction<'_> {
     fn now(&self, op: &str, args: &Json) -> Done {
-        let Running { functions, deployed, caller, scheduled, .. } = self.running;
+        let Running { functions, deployed, caller, scheduled, http, .. } = self.running;
         let json = match op {
             "1.0/auditLog" => return Err(failed(AuditError::InAction.to_string())),
             "1.0/getUserIdentity" => {
+                if let Some(why) = http.as_ref().and_then(|http| http.refused_token.as_ref()) {
+                    return Err(failed(format!("the token of the request is invalid: {why}")));
+                }
                 caller.identity.as_ref().map_or(Json::Null, |identity| identity.claims().clone())
             }
             "1.0/createFunctionHandle" => {
@@ -286,6 +353,17 @@ impl InAction<'_> {
                     );
                 });
             }
+            "host/respond" => {
+                self.running.responding()?.head(args)?;
+                later.complete(Ok("null".to_owned()));
+            }
+            "host/respondPiece" | "host/respondEnd" => {
+                let args = (op == "host/respondPiece").then_some(args);
+                let sending = self.running.responding()?.piece(args)?;
+                tasks.spawn(async move {
+                    later.complete(sending.await.map(|()| "null".to_owned()));
+                });
+            }
             _ => return Err(unknown(op, FunctionKind::Action)),
         }
         Ok(())
@@ -313,7 +391,7 @@ impl InAction<'_> {
             Ok(args) => args,
             Err(error) => return Answer::Now(Err(failed(format!("not JSON: {error}")))),
         };
-        if !op.starts_with("1.0/actions/") {
+        if !op.starts_with("1.0/actions/") && !op.starts_with("host/") {
             return Answer::Now(self.now(op, &args));
         }
         match self.begin(op, &args, later) {

@@ -519,9 +519,6 @@ export class Request extends Body {
   }
 }
 
-/// The signal of a request, if it was given one.
-export const signalOf = (request) => requestOf(request).signal;
-
 let responseOf;
 
 export class Response extends Body {
@@ -576,13 +573,6 @@ function made(of, headers, content) {
   const response = new Response();
   Object.assign(responseOf(response), of);
   bodyOf.init(response, content, headers);
-  return response;
-}
-
-/// A response that came from elsewhere. `stream` is null if it has no body.
-export function received({ status, statusText, url, redirected, headers }, stream) {
-  const response = made({ type: "basic", status, statusText, url, redirected }, new Headers(headers), stream === null ? null : { stream, type: null });
-  sealing(response.headers);
   return response;
 }
 

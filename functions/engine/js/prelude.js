@@ -117,6 +117,7 @@ export function install(natives, settings) {
   hidden(Math, "random", () => native.random());
   return {
     invoke,
+    answerHttp,
     settle,
     explain,
     describe: (namespace) => rarely().describe(namespace),
@@ -233,6 +234,12 @@ async function invoke(fn, requestId, args) {
   if (kind === "query") return await fn.invokeQuery(args);
   if (kind === "mutation") return await fn.invokeMutation(args);
   return await fn.invokeAction(requestId, args);
+}
+
+/// Answers an HTTP request with the router that `http.ts` exports.
+async function answerHttp(router, requestId, request) {
+  await load("convex:http").answer(router, request);
+  return "null";
 }
 
 /// Settles the operation `id`.

@@ -33,7 +33,7 @@ export function describe(namespace) {
     __proto__: null,
     functions,
     exported: typeof exported === "string" ? parse(exported) : exported,
-    routes: isRouter ? main.getRoutes().length : 0,
+    isRouter,
     plain: isMain && !isExporter && !isRouter ? main : null,
   });
 }

@@ -672,13 +672,14 @@ export function httpActionGeneric(handler) {
   return fn;
 }
 
-// ---- HTTP routes, of which the host only knows that they are there -------------------------------------------------
+// ---- HTTP routes ---------------------------------------------------------------------------------------------------
 
 export const ROUTABLE_HTTP_METHODS = ["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
 
 export class HttpRouter {
   isRouter = true;
-  #routes = [];
+  exactRoutes = new Map();
+  prefixRoutes = new Map();
 
   route = ({ path, pathPrefix, method, handler }) => {
     if (!handler) throw new Error("A route needs a handler");
@@ -686,9 +687,29 @@ export class HttpRouter {
     const place = path ?? pathPrefix;
     if ((path === undefined) === (pathPrefix === undefined)) throw new Error("A route has either a path or a pathPrefix");
     if (!place.startsWith("/")) throw new Error(`The path of a route starts with a slash: '${place}' does not`);
-    this.#routes.push([pathPrefix === undefined ? path : `${pathPrefix}*`, method, handler]);
+    if (place === "/.files" || place.startsWith("/.files/")) throw new Error(`The path '${place}' is reserved`);
+    if (pathPrefix !== undefined && !place.endsWith("/")) throw new Error(`The pathPrefix '${place}' must end with a slash`);
+    const routes = path === undefined ? this.prefixRoutes : this.exactRoutes;
+    const [outer, inner] = path === undefined ? [method, place] : [place, method];
+    const known = routes.get(outer) ?? new Map();
+    if (known.has(inner)) throw new Error(`There are two routes for ${method} of '${place}'`);
+    routes.set(outer, known.set(inner, handler));
   };
-  getRoutes = () => [...this.#routes];
+  getRoutes = () => {
+    const sorted = (map) => [...map.keys()].sort().map((key) => [key, map.get(key)]);
+    const exact = sorted(this.exactRoutes).flatMap(([path, methods]) => sorted(methods).map(([method, handler]) => [path, method, handler]));
+    const prefixes = sorted(this.prefixRoutes).flatMap(([method, paths]) => sorted(paths).map(([path, handler]) => [`${path}*`, method, handler]));
+    return [...exact, ...prefixes];
+  };
+  /// The handler, method and path of the route for a request: the path itself, or else the longest prefix.
+  lookup = (path, requested) => {
+    const method = requested === "HEAD" ? "GET" : requested;
+    const exact = this.exactRoutes.get(path)?.get(method);
+    if (exact !== undefined) return [exact, method, path];
+    const prefixes = [...(this.prefixRoutes.get(method) ?? [])].filter(([prefix]) => path.startsWith(prefix));
+    const [longest] = prefixes.sort(([a], [b]) => b.length - a.length);
+    return longest === undefined ? null : [longest[1], method, `${longest[0]}*`];
+  };
 }
 
 export const httpRouter = () => new HttpRouter();

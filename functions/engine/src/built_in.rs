@@ -20,7 +20,7 @@ struct BuiltIn {
 /// The module beneath every other: the globals, and the engine's side of a call.
 pub(super) const PRELUDE: &str = "convex:prelude";
 
-const BUILT_IN: [BuiltIn; 22] = [
+const BUILT_IN: [BuiltIn; 23] = [
     BuiltIn {
         name: "convex:audit",
         source: include_str!("../js/audit.js"),
@@ -105,6 +105,11 @@ const BUILT_IN: [BuiltIn; 22] = [
     BuiltIn {
         name: "convex:fetch",
         source: include_str!("../js/fetch.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:http",
+        source: include_str!("../js/http.js"),
         imports: &[("convex:prelude", PRELUDE)],
     },
     BuiltIn {

@@ -49,6 +49,8 @@ pub struct Call<'a> {
     pub export: &'a str,
     /// Query, mutation or action.
     pub kind: FunctionKind,
+    /// Whether the export is a router, which answers the HTTP request that `args` describes.
+    pub is_http: bool,
     /// What it finds around it.
     pub env: &'a Env,
     /// The arguments as the text of a JSON array, such as `[{"id":"…"}]`.

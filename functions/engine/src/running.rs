@@ -68,8 +68,8 @@ pub struct Described {
     pub functions: Vec<DescribedFunction>,
     /// The result of the default export's `export()`: a schema, crons, a component's definition.
     pub exported: Option<serde_json::Value>,
-    /// The number of HTTP routes of its default export.
-    pub routes: usize,
+    /// Whether its default export is a router of HTTP actions.
+    pub is_router: bool,
     /// The default export itself, if it is plain data.
     pub plain: Option<serde_json::Value>,
 }
@@ -236,6 +236,7 @@ impl Start<'_> {
         Ok(Engine {
             rejections,
             invoke: control.get("invoke")?,
+            answer_http: control.get("answerHttp")?,
             settle: control.get("settle")?,
             explain: control.get("explain")?,
             describe: control.get("describe")?,
@@ -258,6 +259,7 @@ struct Engine<'js, 'a> {
     completions: &'a Receiver<Completion>,
     rejections: &'a Rejections,
     invoke: Function<'js>,
+    answer_http: Function<'js>,
     settle: Function<'js>,
     explain: Function<'js>,
     describe: Function<'js>,
@@ -273,7 +275,8 @@ impl<'js> Engine<'js, '_> {
         let namespace = self.module(call.module)?;
         give_way(&self.shared.stopwatch);
         let export: Value<'js> = self.attempt(namespace.get(call.export))?;
-        let returned = self.attempt(self.invoke.call((export, call.request_id, call.args)))?;
+        let invoke = if call.is_http { &self.answer_http } else { &self.invoke };
+        let returned = self.attempt(invoke.call((export, call.request_id, call.args)))?;
         let result = self.settled(returned).and_then(|result: String| {
             self.finish_jobs()?;
             self.check_rejections()?;

@@ -1,5 +1,6 @@
 //! `functions-host serve`: puts the parts together and runs them until the process is told to stop.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,7 @@ use functions_server::{Server, ServerParts};
 use functions_store::Store;
 use futures::future::OptionFuture;
 use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::net::TcpListener;
 use tokio::time::interval;
 
 use crate::settings::{Destination, Settings};
@@ -41,8 +43,18 @@ const MAX_ACTOR_JSON_BYTES: u32 = 1_024;
 /// When something cannot be opened: the functions, the store, the bucket, the port.
 pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box<dyn Error>> {
     let recorder = PrometheusBuilder::new().install_recorder()?;
-    let env = Env::new(settings.env.0.clone(), [ACTOR.to_owned()]);
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
+    let site = match settings.site_listen {
+        None => None,
+        Some(address) => Some(TcpListener::bind(address).await.map_err(|error| {
+            format!("cannot listen on {address} for HTTP actions (site_listen): {error}")
+        })?),
+    };
+    let env = Env::new(variables(&settings, &listener, site.as_ref())?, [ACTOR.to_owned()]);
     let program = load(&settings.directory, &env)?;
+    let has_http = program.http().is_some();
 
     let shows = Shown::is_wanted(settings.show_logs, output);
     let (sink, bucket): (Arc<dyn AuditSink>, _) = match &settings.destination {
@@ -72,12 +84,9 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     let functions =
         Functions::start(runtime, documents, program, function_settings(&settings)).await?;
     let auth = Authenticator::open(&settings.auth, Arc::new(SystemClock))?;
-    let listener = tokio::net::TcpListener::bind(settings.listen)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
     let operators = match settings.operators_listen {
         None => None,
-        Some(address) => Some(tokio::net::TcpListener::bind(address).await.map_err(|error| {
+        Some(address) => Some(TcpListener::bind(address).await.map_err(|error| {
             format!("cannot listen on {address} for operators (operators_listen): {error}")
         })?),
     };
@@ -96,6 +105,9 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     }
     if let Some(operators) = &operators {
         output.line(&format!("probes and metrics are on http://{}", operators.local_addr()?));
+    }
+    if let Some(site) = site.as_ref().filter(|_| has_http) {
+        output.line(&format!("HTTP actions are on http://{}", site.local_addr()?));
     }
     output.line(&format!(
         "serving the functions in {}, listening on http://{}",
@@ -116,6 +128,7 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
         bucket,
         metrics: Some(recorder),
         operators,
+        site,
         limits: settings.network,
     };
     let is_exhausted = Arc::new(AtomicBool::new(false));
@@ -160,6 +173,22 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
         return Err("too many functions kept their threads for ever; start the host again".into());
     }
     Ok(())
+}
+
+/// What functions find in `process.env`: where this host is, unless the settings say otherwise, and
+/// what the settings say.
+fn variables(
+    settings: &Settings,
+    listener: &TcpListener,
+    site: Option<&TcpListener>,
+) -> std::io::Result<BTreeMap<String, String>> {
+    let mut variables = BTreeMap::new();
+    variables.insert("CONVEX_CLOUD_URL".to_owned(), format!("http://{}", listener.local_addr()?));
+    if let Some(site) = site {
+        variables.insert("CONVEX_SITE_URL".to_owned(), format!("http://{}", site.local_addr()?));
+    }
+    variables.extend(settings.env.0.clone());
+    Ok(variables)
 }
 
 fn load(directory: &Path, env: &Env) -> Result<Program, Box<dyn Error>> {

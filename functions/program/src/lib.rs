@@ -91,10 +91,21 @@ impl Program {
             module: &function.module,
             export: &function.export,
             kind: function.kind,
+            is_http: false,
             env: self.env_of(component),
             args,
             request_id,
         }
+    }
+
+    /// The router of the app's HTTP actions, which `http.ts` exports.
+    pub fn http(&self) -> Option<&Function> {
+        self.component(&ComponentPath::root())?.http.as_ref()
+    }
+
+    /// The variable `name` of the app's `process.env`.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.env_of(&ComponentPath::root()).variables().get(name).map(String::as_str)
     }
 
     fn env_of(&self, component: &ComponentPath) -> &Env {
@@ -116,6 +127,8 @@ pub struct Component {
     functions: HashMap<String, Function>,
     /// The modules with `"use node"`, named as in functions' names.
     node_modules: BTreeSet<String>,
+    /// The router of its HTTP actions, if it has one.
+    http: Option<Function>,
     env: Env,
 }
 

@@ -56,6 +56,7 @@ struct Contents {
     auth: Option<Value>,
     children: Vec<Child>,
     node_modules: BTreeSet<String>,
+    http: Option<Function>,
 }
 
 /// A mounted component.
@@ -109,6 +110,7 @@ impl Loading {
                 auth: contents.auth.clone(),
                 functions: contents.functions.clone(),
                 node_modules: contents.node_modules.clone(),
+                http: contents.http.clone(),
                 env: env.clone(),
             },
         );
@@ -173,7 +175,7 @@ impl Contents {
         described: Described,
         loading: &mut Loading,
     ) -> Result<(), LoadError> {
-        let Described { functions, exported, routes, plain } = described;
+        let Described { functions, exported, is_router, plain } = described;
         match stem {
             "schema" => {
                 let message = "the default export is not a schema; write `export default defineSchema({ … })`";
@@ -194,12 +196,16 @@ impl Contents {
                 return Ok(());
             }
             "crons" => self.crons = crons_of(exported.as_ref(), module)?,
-            "http" if routes > 0 => {
-                let warning = format!(
-                    "{}: {routes} HTTP routes are not served: this host has no HTTP actions",
-                    place(module)
-                );
-                loading.warnings.push(warning);
+            "http" if is_router => {
+                self.http = Some(Function {
+                    name: "http:default".to_owned(),
+                    kind: FunctionKind::Action,
+                    is_public: true,
+                    args: Value::Null,
+                    returns: Value::Null,
+                    module: Arc::clone(module),
+                    export: "default".to_owned(),
+                });
             }
             _ => {}
         }
@@ -208,15 +214,8 @@ impl Contents {
                 "query" => FunctionKind::Query,
                 "mutation" => FunctionKind::Mutation,
                 "action" => FunctionKind::Action,
-                _ => {
-                    let warning = format!(
-                        "{}: {} is an HTTP action, which this host does not serve",
-                        place(module),
-                        function.name
-                    );
-                    loading.warnings.push(warning);
-                    continue;
-                }
+                // An HTTP action, which a router may name.
+                _ => continue,
             };
             let name = format!("{stem}:{}", function.name);
             let function = Function {

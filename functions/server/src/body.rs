@@ -40,24 +40,43 @@ impl FromRequest<Server> for Received {
     type Rejection = Problem;
 
     async fn from_request(request: Request, server: &Server) -> Result<Received, Problem> {
-        let (budget, limits) = (server.budget(), server.limits());
-        let until = Instant::now() + limits.body_timeout;
-        let announced =
-            request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-        let announced = announced.and_then(|length| length.parse::<usize>().ok()).unwrap_or(0);
-        let mut chunks = request.into_body().into_data_stream();
-        let arrived = arrive(&mut chunks, budget, until, announced).await;
-        let (body, received) = match arrived {
-            Ok(arrived) => arrived,
-            Err(refused) => {
-                if matches!(refused, Refused::TooLarge | Refused::Busy) {
-                    discard(chunks).await;
-                }
-                return Err(refused.counted().into());
-            }
-        };
-        let performing = budget.perform(&body).await?;
+        let (body, received) = whole(request, server).await?;
+        let performing = server.budget().perform(&body).await?;
         Ok(Received { bytes: body, _received: received, performing })
+    }
+}
+
+/// The body of a request for an HTTP action, which may be anything, and its shares of the budget.
+#[derive(Debug)]
+pub(super) struct Anything {
+    pub(super) bytes: Vec<u8>,
+    pub(super) shares: (Option<Share>, Share),
+}
+
+impl FromRequest<Server> for Anything {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, server: &Server) -> Result<Anything, Problem> {
+        let (bytes, received) = whole(request, server).await?;
+        let performing = server.budget().carry(bytes.len()).await?;
+        Ok(Anything { bytes, shares: (received, performing) })
+    }
+}
+
+/// The bytes of a body and their share. What is refused is drained.
+async fn whole(request: Request, server: &Server) -> Result<(Vec<u8>, Option<Share>), Problem> {
+    let until = Instant::now() + server.limits().body_timeout;
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    let announced = announced.and_then(|length| length.parse::<usize>().ok()).unwrap_or(0);
+    let mut chunks = request.into_body().into_data_stream();
+    match arrive(&mut chunks, server.budget(), until, announced).await {
+        Ok(arrived) => Ok(arrived),
+        Err(refused) => {
+            if matches!(refused, Refused::TooLarge | Refused::Busy) {
+                discard(chunks).await;
+            }
+            Err(refused.counted().into())
+        }
     }
 }
 

@@ -189,7 +189,16 @@ impl Budget {
         if scanned.values > self.max_nodes {
             return Err(Refused::TooManyNodes.counted());
         }
-        let bytes = scanned.memory_bytes(text.len());
+        self.take(scanned.memory_bytes(text.len())).await
+    }
+
+    /// As [`perform`](Self::perform), for a body that the host only carries: its bytes, and twice
+    /// as base64 on the way into the engine.
+    pub(super) async fn carry(&self, bytes: usize) -> Result<Share, Refused> {
+        self.take(5 * bytes).await
+    }
+
+    async fn take(&self, bytes: usize) -> Result<Share, Refused> {
         let lane = if bytes <= SMALL_BYTES { &self.small } else { &self.large };
         if bytes / UNIT_BYTES >= self.large_units {
             return Err(Refused::TooLarge.counted());

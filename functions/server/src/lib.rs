@@ -36,6 +36,7 @@ mod pool;
 mod problem;
 mod receipts;
 mod router;
+mod site;
 mod snapshots;
 mod sync;
 mod telemetry;
@@ -50,6 +51,7 @@ use audit_runtime::RequestContext;
 use audit_runtime::http::TrustedProxies;
 use functions_calls::Functions;
 use functions_store::Snapshot;
+use futures::future::OptionFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -98,6 +100,8 @@ pub struct ServerParts {
     pub metrics: Option<PrometheusHandle>,
     /// The listener for operators, if there is one.
     pub operators: Option<TcpListener>,
+    /// The listener for HTTP actions, if they are served.
+    pub site: Option<TcpListener>,
     /// Limits on clients.
     pub limits: NetworkLimits,
 }
@@ -116,7 +120,7 @@ impl Server {
         listener: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        let ServerParts { auth, proxies, bucket, metrics, operators, limits } = parts;
+        let ServerParts { auth, proxies, bucket, metrics, operators, site, limits } = parts;
         let connections = {
             let proxies = proxies.clone();
             Connections::new(limits.serve)?.exempting(move |address| proxies.trust(address))
@@ -154,8 +158,16 @@ impl Server {
                 for_operators.serve(listener, router, std::future::pending()).await
             })
         });
+        let mut is_stopping = server.stopping();
+        let site = OptionFuture::from(site.map(|listener| {
+            let stop = async move {
+                // The sender lives as long as the server.
+                drop(is_stopping.wait_for(|is_stopping| *is_stopping).await);
+            };
+            connections.serve(listener, site::router(server.clone()), stop)
+        }));
         let router = router::router(server);
-        connections.serve(listener, router, told).await;
+        tokio::join!(connections.serve(listener, router, told), site);
         if let Some(looking) = looking {
             looking.abort();
         }

@@ -47,7 +47,7 @@ pub(super) fn router(server: Server) -> Router {
 }
 
 /// The peer of a connection, as an extension of its requests.
-fn peer(extensions: &Extensions) -> Option<IpAddr> {
+pub(super) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     extensions.get::<Arc<Connection>>().map(|connection| connection.peer().ip())
 }
 

@@ -40,6 +40,8 @@ const DEFAULT_PORT: u16 = 3210;
 
 const OPERATORS_PORT: u16 = 3211;
 
+const SITE_PORT: u16 = 3212;
+
 /// All settings, with their defaults.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -49,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     /// The address for operators, if any.
     pub(crate) operators_listen: Option<SocketAddr>,
+    /// The address for HTTP actions, if they are served.
+    pub(crate) site_listen: Option<SocketAddr>,
     /// Whether audit logs are shown on standard output. By default on a terminal only.
     pub(crate) show_logs: Option<bool>,
     /// Limits on connections and requests.
@@ -116,11 +120,13 @@ impl Settings {
         let listen =
             options.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)));
         let operators_listen = operators_listen(options.operators_listen.as_deref(), listen)?;
+        let site_listen = site_listen(options.site_listen.as_deref(), listen)?;
         let variables = options.env_table.into_iter().chain(options.env);
         Ok(Settings {
             directory,
             listen,
             operators_listen,
+            site_listen,
             show_logs: options.show_logs,
             network,
             close_timeout,
@@ -159,6 +165,21 @@ fn operators_listen(set: Option<&str>, listen: SocketAddr) -> Result<Option<Sock
         None => {
             let port = if listen.port() == 0 { 0 } else { OPERATORS_PORT };
             Ok(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
+        }
+    }
+}
+
+/// At the address of `listen`, since those who call HTTP actions are as far away as other clients.
+fn site_listen(set: Option<&str>, listen: SocketAddr) -> Result<Option<SocketAddr>, String> {
+    match set {
+        Some("none") => Ok(None),
+        Some(address) => address
+            .parse()
+            .map(Some)
+            .map_err(|_| "site_listen is no address with a port, nor `none`".to_owned()),
+        None => {
+            let port = if listen.port() == 0 { 0 } else { SITE_PORT };
+            Ok(Some(SocketAddr::from((listen.ip(), port))))
         }
     }
 }

@@ -27,6 +27,12 @@ pub(crate) struct Options {
     #[arg(long, env = "OPERATORS_LISTEN", value_name = "ADDRESS")]
     pub(crate) operators_listen: Option<String>,
 
+    /// Where HTTP actions (`http.ts`) are served; or `none`. Functions find the address in
+    /// process.env.CONVEX_SITE_URL, unless --env sets that to the one that clients use. [default:
+    /// port 3212 beside `listen`, or a free port where `listen` takes one]
+    #[arg(long, env = "SITE_LISTEN", value_name = "ADDRESS")]
+    pub(crate) site_listen: Option<String>,
+
     /// Show each audit log on standard output once it is durable. Bodies are personal data.
     /// [default: whether standard output is a terminal]
     #[arg(long, env = "AUDIT_SHOW_LOGS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
@@ -253,6 +259,7 @@ impl Options {
         Options {
             listen: self.listen.or(other.listen),
             operators_listen: self.operators_listen.or(other.operators_listen),
+            site_listen: self.site_listen.or(other.site_listen),
             show_logs: self.show_logs.or(other.show_logs),
             request_memory_mib: self.request_memory_mib.or(other.request_memory_mib),
             max_request_values: self.max_request_values.or(other.max_request_values),

@@ -162,7 +162,7 @@ async fn invalid_calls_are_refused_with_a_reason() {
     refused("/api/nothing", "{}", 404, "/api/nothing").await;
     refused("/nothing", "{}", 404, "/nothing").await;
     refused("/version", "{}", 405, "POST").await;
-    refused("/api/query", "{", 400, "no call").await;
+    refused("/api/query", "{", 400, "not a call").await;
     refused("/api/query", "{}", 400, "path").await;
     refused("/api/query", r#"{"path":"messages:list","format":"xml"}"#, 400, "xml").await;
     refused("/api/query", r#"{"path":"messages:list","args":[{},{}]}"#, 400, "args").await;
@@ -177,7 +177,7 @@ async fn invalid_calls_are_refused_with_a_reason() {
     refused("/api/query", r#"{"path":"messages:send","args":{"text":"a"}}"#, 400, "is a mutation")
         .await;
     refused("/api/sync", "{}", 400, "WebSocket").await;
-    refused("/api/query_batch", r#"{"queries":[{"path":5}]}"#, 400, "no call").await;
+    refused("/api/query_batch", r#"{"queries":[{"path":5}]}"#, 400, "not a call").await;
     for query in ["", "?path=messages:list&args={", "?path=messages:list&args=[1,2]"] {
         let get = host.http.get(format!("{}/api/query{query}", host.url)).send().await.unwrap();
         assert_eq!(get.status().as_u16(), 400, "{query}");

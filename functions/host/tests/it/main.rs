@@ -8,6 +8,7 @@ mod clients_hear_nothing_internal;
 mod effects_wait_for_logs;
 mod functions_run_later;
 mod hostile_network;
+mod http_actions;
 mod http_api;
 mod process;
 mod results_are_cached_for_whom_they_are;

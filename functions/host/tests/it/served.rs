@@ -41,6 +41,8 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) struct Served {
     pub(crate) url: String,
     pub(crate) operators_url: String,
+    /// Where HTTP actions are.
+    pub(crate) site_url: String,
     pub(crate) functions: Functions,
     pub(crate) http: reqwest::Client,
     sink: Arc<dyn AuditSink>,
@@ -146,7 +148,10 @@ impl Served {
         };
         let operators = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let operators_url = format!("http://{}", operators.local_addr().unwrap());
+        let site = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let site_url = format!("http://{}", site.local_addr().unwrap());
         let parts = ServerParts {
+            site: Some(site),
             auth: Authenticator::open(&[auth], clock).unwrap(),
             proxies: "127.0.0.1".parse().unwrap(),
             bucket,
@@ -161,7 +166,17 @@ impl Served {
             Server::serve(functions.clone(), parts, listener, async move { drop(stopped.await) });
         let serving = tokio::spawn(async move { served.await.unwrap() });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Served { url, operators_url, functions, http, sink, directory, stop: Some(stop), serving }
+        Served {
+            url,
+            operators_url,
+            site_url,
+            functions,
+            http,
+            sink,
+            directory,
+            stop: Some(stop),
+            serving,
+        }
     }
 
     /// Posts a body and gives status, headers and the body of the response.

@@ -38,8 +38,22 @@ impl FromRequestParts<Server> for Client {
 }
 
 impl Client {
-    pub(super) fn holder(&self) -> Holder {
+    pub(crate) fn holder(&self) -> Holder {
         Holder::new(self.request.ip(), Arc::clone(&self.connection))
+    }
+
+    /// The caller of an HTTP action, and why its bearer token was refused, if it was. Requests of
+    /// strangers have all sorts of `Authorization`, so that none is an error by itself.
+    pub(crate) fn caller_of_http(&self, server: &Server) -> (Caller, Option<String>) {
+        let is_bearer = self.authorization.as_ref().is_some_and(|value| {
+            let scheme = value.as_bytes().get(..7);
+            scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
+        });
+        match is_bearer.then(|| self.caller(server)) {
+            None => (Caller::anonymous(self.request.clone()), None),
+            Some(Ok(caller)) => (caller, None),
+            Some(Err(refused)) => (Caller::anonymous(self.request.clone()), Some(refused.message)),
+        }
     }
 
     /// The caller. An invalid token is an error, never an anonymous call.

@@ -18,7 +18,7 @@ use functions_calls::{Answered, CallError, Caller, Failed};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use self::client::Client;
+pub(crate) use self::client::Client;
 use self::request::{Arguments, Batch, Call, CallAt, CallInUrl, arguments, parse};
 use self::response::{Answer, Counted, respond, written};
 use super::body::Received;

@@ -1,0 +1,81 @@
+//! The call of an HTTP action.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use functions_value::ComponentPath;
+use serde_json::json;
+
+use super::call::{CallError, Caller, Internal};
+use super::http_action::{HttpError, HttpRequest, HttpResponse, Responding};
+use super::{Answered, Failed, Functions, action};
+
+impl Functions {
+    /// Calls the HTTP action that the app routes a request to. Returns when it responds: a part of
+    /// the response may come later.
+    ///
+    /// # Errors
+    ///
+    /// See [`HttpError`].
+    ///
+    /// # Cancellation
+    ///
+    /// An action that has begun continues until it next sends a piece.
+    pub async fn http(
+        &self,
+        request: HttpRequest,
+        caller: &Caller,
+    ) -> Result<HttpResponse, HttpError> {
+        let deployed = self.inner.deployed();
+        if deployed.program.http().is_none() {
+            return Err(HttpError::None);
+        }
+        let HttpRequest { method, path_and_query, host, headers, body, refused_token } = request;
+        let origin = match deployed.program.variable("CONVEX_SITE_URL") {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => format!("http://{host}"),
+        };
+        let described = json!({
+            "url": format!("{origin}{path_and_query}"),
+            "method": method,
+            "headers": headers,
+            "body": BASE64_STANDARD.encode(&body),
+        });
+        drop(body);
+        let (responding, mut responded) = Responding::new(described.to_string(), refused_token);
+        let (functions, caller) = (self.clone(), caller.clone());
+        // In a task of its own, since the response may be over before the action is.
+        let mut running = tokio::spawn(async move {
+            let root = ComponentPath::root();
+            let name = "http:default".to_owned();
+            let ran = action::run_http(&functions, root, name, responding, &caller).await;
+            match ran {
+                Ok(Answered { result: Ok(_), .. }) => Ok(()),
+                Ok(Answered { result: Err(Failed { message, .. }), log_lines }) => {
+                    let lines = log_lines.join("\n");
+                    let reason = format!("an HTTP action: {message}\n{lines}");
+                    Err(HttpError::Failed(Internal::logged(reason.trim_end())))
+                }
+                Err(error) => Err(HttpError::Call(error)),
+            }
+        });
+        let ended = tokio::select! {
+            biased;
+            head = &mut responded => match head {
+                Ok(response) => return Ok(response),
+                // It ended without a response.
+                Err(_) => (&mut running).await,
+            },
+            ended = &mut running => ended,
+        };
+        if let Ok(response) = responded.try_recv() {
+            return Ok(response);
+        }
+        match ended {
+            Ok(Ok(())) => {
+                Err(HttpError::Failed(Internal::logged("an HTTP action did not respond")))
+            }
+            Ok(Err(error)) => Err(error),
+            Err(error) => Err(HttpError::Call(CallError::internal(error))),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+// HTTP actions: a request that the host received, and the response to it. Read when one is called.
+
+import { asyncSyscall, captured, load, native } from "convex:prelude";
+
+const { Request, Response, chunkOf, contentOf, pairsOf } = load("convex:bodies");
+const { raw } = load("convex:text");
+const { parse, stringify } = captured;
+
+/// A response's body in pieces, so that none is much of an engine's memory.
+const PIECE_BYTES = 1 << 20;
+
+const respond = (op, args) => asyncSyscall(op, stringify({ __proto__: null, ...args }));
+const text = (bytes) => native.base64(raw(bytes));
+
+/// Routes a request as `httpRouter` does, and sends the response.
+export async function answer(router, described) {
+  const { url, method, headers, body } = parse(described);
+  const content = body === "" || method === "GET" || method === "HEAD" ? undefined : native.fromBase64(body);
+  const request = new Request(url, { method, headers, body: content });
+  const path = parse(native.url(url)).pathname;
+  const routed = router.lookup(path, method);
+  const response = routed
+    ? await routed[0].invokeHttpAction(request)
+    : new Response(`No HttpAction routed for ${path}`, { status: 404 });
+  if (!(response instanceof Response) || response.status === 0) throw new TypeError("an HTTP action must return a Response");
+  const head = { status: response.status, headers: pairsOf(response.headers) };
+  const sent = contentOf(response);
+  if (sent === null || sent instanceof Uint8Array) {
+    const bytes = sent ?? new Uint8Array(0);
+    if (bytes.length <= PIECE_BYTES) return void (await respond("host/respond", { ...head, body: text(bytes), isWhole: true }));
+    await respond("host/respond", { ...head, body: "", isWhole: false });
+    await send(bytes);
+  } else {
+    await respond("host/respond", { ...head, body: "", isWhole: false });
+    const reader = sent.getReader();
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) break;
+      try {
+        await send(chunkOf(value));
+      } catch (error) {
+        // The client is gone, or had enough.
+        await reader.cancel(error).catch(() => {});
+        throw error;
+      }
+    }
+  }
+  await respond("host/respondEnd", {});
+}
+
+async function send(bytes) {
+  for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
+    await respond("host/respondPiece", { bytes: text(bytes.subarray(at, at + PIECE_BYTES)) });
+  }
+}

@@ -1,0 +1,206 @@
+//! HTTP actions: what is routed to them, what they find, and what they may send.
+
+use std::sync::Arc;
+
+use audit_core::testing::{MemoryFault, MemorySink};
+use reqwest::Method;
+use serde_json::{Value as Json, json};
+
+use crate::served::Served;
+use crate::support::{logs, program};
+
+const NOTES: &str = r#"
+import { log } from "convex/server";
+import { v } from "convex/values";
+import { internalMutation, internalQuery, internalAction } from "./_generated/server";
+export const add = internalMutation({ args: { text: v.string() }, handler: async (ctx, { text }) => {
+  await log.audit({ action: "added", text, ip: log.vars.ip, agent: log.vars.userAgent, request: log.vars.requestId });
+  await ctx.db.insert("notes", { text });
+} });
+export const failing = internalMutation(async () => { await log.audit({ action: "failing", ip: log.vars.ip }); throw new Error("no"); });
+export const all = internalQuery(async (ctx) => {
+  await log.audit({ action: "read", ip: log.vars.ip });
+  return (await ctx.db.query("notes").collect()).map(({ text }) => text);
+});
+export const act = internalAction(async (ctx) => await ctx.runQuery("notes:all" as any));
+"#;
+
+const HTTP: &str = r#"
+import { httpRouter, log } from "convex/server";
+import { httpAction } from "./_generated/server";
+const http = httpRouter();
+const on = (method: any, path: string, handler: any) => http.route({ method, path, handler: httpAction(handler) });
+http.route({ pathPrefix: "/files/", method: "GET", handler: httpAction(async (_ctx, r) => new Response("files " + new URL(r.url).pathname)) });
+http.route({ pathPrefix: "/files/deep/", method: "GET", handler: httpAction(async () => new Response("deep")) });
+on("GET", "/files/exact", async () => new Response("exact"));
+on("POST", "/hook", async (ctx: any, request: Request) => {
+  const { text } = await request.json();
+  await ctx.runMutation("notes:add", { text });
+  return new Response(null, { status: 200 });
+});
+on("POST", "/failing", async (ctx: any) => {
+  try { await ctx.runMutation("notes:failing"); } catch { return new Response("caught", { status: 202 }); }
+});
+on("GET", "/notes", async (ctx: any) => Response.json([await ctx.runQuery("notes:all"), await ctx.runAction("notes:act")]));
+on("POST", "/echo", async (_ctx: any, request: Request) => {
+  const url = new URL(request.url);
+  const body = new Uint8Array(await request.arrayBuffer());
+  return new Response(body, { status: 201, headers: { "x-method": request.method, "x-query": url.search, "x-sent": request.headers.get("x-sent")!,
+    "content-type": "application/octet-stream" } });
+});
+on("GET", "/who", async (ctx: any) => {
+  const meta = await ctx.meta.getRequestMetadata();
+  let user;
+  try { user = (await ctx.auth.getUserIdentity())?.subject ?? null; } catch (e: any) { user = e.message.slice(0, 35); }
+  return Response.json({ ip: meta.ip, userAgent: meta.userAgent, id: meta.requestId, user });
+});
+on("GET", "/stream", async () => {
+  const stream = new TransformStream<string, string>();
+  const writer = stream.writable.getWriter();
+  (async () => { for (const part of ["one ", "two ", "three"]) await writer.write(part); await writer.close(); })();
+  return new Response(stream.readable.pipeThrough(new TextEncoderStream()), { headers: { "content-type": "text/event-stream" } });
+});
+on("GET", "/breaks", async () => new Response(new ReadableStream({
+  start(c) { c.enqueue(new TextEncoder().encode("begun")); }, pull() { throw new Error("secret reason"); } })));
+on("GET", "/cookies", async () => new Response("x", { headers: [["set-cookie", "a=1"], ["set-cookie", "b=2"], ["transfer-encoding", "gzip"]] as any }));
+on("GET", "/throws", async () => { throw new Error("secret reason"); });
+on("GET", "/nothing", async () => undefined);
+on("GET", "/logs", async () => { await log.audit({ action: "direct" }); return new Response("x"); });
+on("GET", "/logs-quietly", async () => { try { await log.audit({ action: "direct" }); } catch (e: any) { return new Response(e.message); } });
+on("OPTIONS", "/hook", async () => new Response(null, { status: 204, headers: { "access-control-allow-origin": "https://app.example" } }));
+export default http;
+"#;
+
+async fn served() -> (Served, Arc<MemorySink>) {
+    let sink = Arc::new(MemorySink::new());
+    let program = program(&[("notes.ts", NOTES), ("http.ts", HTTP)]);
+    (Served::with_sink(Arc::clone(&sink) as _, program).await, sink)
+}
+
+async fn ask(served: &Served, method: Method, path: &str) -> (u16, String) {
+    let asked = served.http.request(method, format!("{}{path}", served.site_url)).send();
+    let response = asked.await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn requests_are_routed_as_at_convex() {
+    let (served, _) = served().await;
+    let table = [
+        (Method::GET, "/files/exact", (200, "exact")),
+        (Method::GET, "/files/", (200, "files /files/")),
+        (Method::GET, "/files/a/b?c=d", (200, "files /files/a/b")),
+        (Method::GET, "/files/deep/x", (200, "deep")),
+        (Method::GET, "/files", (404, "No HttpAction routed for /files")),
+        (Method::GET, "/files/exact/", (200, "files /files/exact/")),
+        (Method::POST, "/files/exact", (404, "No HttpAction routed for /files/exact")),
+        (Method::HEAD, "/files/exact", (200, "")),
+        (Method::GET, "/", (404, "No HttpAction routed for /")),
+        (Method::GET, "/api/query", (404, "No HttpAction routed for /api/query")),
+        (Method::OPTIONS, "/hook", (204, "")),
+        (Method::OPTIONS, "/notes", (404, "No HttpAction routed for /notes")),
+    ];
+    for (method, path, (status, text)) in table {
+        let found = ask(&served, method.clone(), path).await;
+        assert_eq!(found, (status, text.to_owned()), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn calls_of_http_actions_are_audited_for_their_request() {
+    let (served, sink) = served().await;
+    let hook = |text: &str| {
+        let request = served.http.post(format!("{}/hook", served.site_url));
+        let request = request.header("x-forwarded-for", "192.0.2.7").header("user-agent", "hooks");
+        request.header("x-request-id", "r-1").body(json!({ "text": text }).to_string()).send()
+    };
+    assert_eq!(hook("hello").await.unwrap().status().as_u16(), 200);
+    let added = json!({ "action": "added", "text": "hello", "ip": "192.0.2.7", "agent": "hooks", "request": "r-1" });
+    assert_eq!(logs(&sink, "added"), [added]);
+    let (status, text) = ask(&served, Method::POST, "/failing").await;
+    assert_eq!((status, &*text), (202, "caught"));
+    assert_eq!(logs(&sink, "failing"), [json!({ "action": "failing", "ip": "127.0.0.1" })]);
+    for again in 1..=2 {
+        let (status, text) = ask(&served, Method::GET, "/notes").await;
+        assert_eq!((status, &*text), (200, "[[\"hello\"],[\"hello\"]]"));
+        // One for each hand-out, the action's included.
+        assert_eq!(logs(&sink, "read").len(), 2 * again);
+    }
+    // Nothing is handed out or committed whose logs are not durable.
+    sink.script([MemoryFault::FailBefore, MemoryFault::FailBefore]);
+    assert_eq!(hook("lost").await.unwrap().status().as_u16(), 500);
+    assert_eq!(ask(&served, Method::GET, "/notes").await.0, 500);
+    let (_, text) = ask(&served, Method::GET, "/notes").await;
+    assert_eq!(text, "[[\"hello\"],[\"hello\"]]");
+}
+
+#[tokio::test]
+async fn requests_and_responses_arrive_whole() {
+    let (served, _) = served().await;
+    let bytes: Vec<u8> = (0..3 << 20).map(|n: u32| (n % 251) as u8).collect();
+    let request = served.http.post(format!("{}/echo?a=b", served.site_url)).body(bytes.clone());
+    let response = request.header("x-sent", "yes").send().await.unwrap();
+    let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+    assert_eq!(response.status().as_u16(), 201);
+    assert_eq!([header("x-method"), header("x-query"), header("x-sent")], ["POST", "?a=b", "yes"]);
+    assert!(response.bytes().await.unwrap() == bytes);
+    assert_eq!(ask(&served, Method::GET, "/stream").await, (200, "one two three".to_owned()));
+    let cookies = served.http.get(format!("{}/cookies", served.site_url)).send().await.unwrap();
+    let cookies: Vec<_> = cookies.headers().get_all("set-cookie").iter().collect();
+    assert_eq!(cookies, ["a=1", "b=2"]);
+}
+
+#[tokio::test]
+async fn http_actions_know_their_request_and_its_user() {
+    let (served, _) = served().await;
+    let who = async |authorization: &str| {
+        let request = served.http.get(format!("{}/who", served.site_url));
+        let request = request.header("user-agent", "test").header("authorization", authorization);
+        let response = request.send().await.unwrap();
+        let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+        let found: Json = response.json().await.unwrap();
+        assert_eq!((&found["ip"], &found["userAgent"]), (&json!("127.0.0.1"), &json!("test")));
+        assert_eq!(found["id"], json!(id));
+        found["user"].clone()
+    };
+    let token = served.token("user_1", 4_000_000_000);
+    assert_eq!(who(&format!("Bearer {token}")).await, json!("user_1"));
+    assert_eq!(who("Basic abc").await, json!(null));
+    assert_eq!(who("Bearer abc").await, json!("the token of the request is invalid"));
+}
+
+#[tokio::test]
+async fn a_failed_http_action_tells_its_caller_no_reason() {
+    let (served, sink) = served().await;
+    for path in ["/throws", "/nothing", "/logs"] {
+        let (status, text) = ask(&served, Method::GET, path).await;
+        assert_eq!(status, 500, "{path}");
+        let body: Json = serde_json::from_str(&text).unwrap();
+        assert_eq!(body["code"], "InternalServerError", "{path}");
+        let message = body["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("the HTTP action failed; the host's log says why"),
+            "{message}"
+        );
+        assert!(!text.contains("secret") && !text.contains(".ts"), "{text}");
+    }
+    let (status, text) = ask(&served, Method::GET, "/logs-quietly").await;
+    assert_eq!((status, &*text), (200, "audit logging is not supported in actions"));
+    assert!(logs(&sink, "direct").is_empty());
+}
+
+#[tokio::test]
+async fn a_response_that_breaks_off_does_not_look_whole() {
+    let (served, _) = served().await;
+    let response = served.http.get(format!("{}/breaks", served.site_url)).send().await.unwrap();
+    assert_eq!(response.status().as_u16(), 200);
+    assert!(response.bytes().await.is_err());
+}
+
+#[tokio::test]
+async fn without_a_router_there_are_no_http_actions() {
+    let served = Served::start().await;
+    let (status, text) = ask(&served, Method::GET, "/").await;
+    assert_eq!(status, 404);
+    assert_eq!(text, "{\"code\":\"NotFound\",\"message\":\"there are no HTTP actions here\"}");
+}
