@@ -199,6 +199,7 @@ async fn served(directory: &Path, sink: Arc<dyn AuditSink>) -> SocketAddr {
         bucket: None,
         metrics: None,
         operators: None,
+        site: None,
         limits,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
