@@ -81,6 +81,24 @@ impl Plan {
     }
 }
 
+/// The records of an object, as they were committed.
+#[derive(Debug, Clone, Copy)]
+pub struct Records<'a> {
+    /// A line for each, ended by a line feed.
+    pub lines: &'a [u8],
+    /// When they were made: the first at the first record of the object, in their order.
+    pub times: &'a [RecordTime],
+}
+
+/// When a record was made, and those after it up to the next such time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordTime {
+    /// The number of the first such record.
+    pub first_sequence: u64,
+    /// In milliseconds since the Unix epoch.
+    pub time_ms: i64,
+}
+
 /// The bytes of an object, as they are sent by every attempt.
 #[derive(Debug, Clone)]
 pub struct Encoded {
@@ -131,9 +149,16 @@ pub trait Destination: Debug + Send + Sync + 'static {
     /// journal that holds others cannot be opened with it.
     fn accepts(&self, encoding: Encoding) -> bool;
 
-    /// Encodes the lines of an object, in pieces of this pool. CPU-bound: it is called on a thread
-    /// for blocking work. `link` says where the object stands in a stream that is vouched for.
-    fn encode(&self, plan: &Plan, link: Option<&Link>, lines: &[u8], pool: &BufferPool) -> Encoded;
+    /// Encodes the records of an object, in pieces of this pool. CPU-bound: it is called on a
+    /// thread for blocking work. `link` says where the object stands in a stream that is vouched
+    /// for.
+    fn encode(
+        &self,
+        plan: &Plan,
+        link: Option<&Link>,
+        records: Records<'_>,
+        pool: &BufferPool,
+    ) -> Encoded;
 
     /// Sends an object until its outcome is certain. The journal made its bytes durable before the
     /// first call.

@@ -66,8 +66,8 @@ mod vouching;
 
 pub use commit::{Bounds, Journal};
 pub use destination::{
-    Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, Seal, StreamEnd,
-    StreamSecret, SystemRecords,
+    Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, RecordTime,
+    Records, Seal, StreamEnd, StreamSecret, SystemRecords,
 };
 pub use error::{JournalError, JournalErrorKind};
 pub use orphan::{JournalDelivered, JournalDelivering, OrphanedJournal};

@@ -177,8 +177,8 @@ pub(crate) fn can_be_sent(
         return Ok(());
     };
     let message = format!(
-        "the journal in {} holds an object that is written as {}, which this version cannot send: \
-         use the version that wrote it",
+        "the journal in {} holds an object that is written as {}, which this destination cannot \
+         send: open it with the kind of destination and the version that wrote it",
         directory.display(),
         unknown.encoding
     );

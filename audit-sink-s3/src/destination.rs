@@ -7,7 +7,8 @@ use std::time::Duration;
 use audit_core::{BufferPool, Random, UniqueId, async_trait};
 use audit_evidence::{ObjectHasher, ObjectHead, Sidecar, StreamSigner};
 use audit_journal::{
-    Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, Seal, StreamSecret,
+    Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, Records, Seal,
+    StreamSecret,
 };
 use object_store::PutPayload;
 
@@ -131,7 +132,14 @@ impl Destination for BucketDestination {
         encoding == SYSTEM || compression(encoding).is_some()
     }
 
-    fn encode(&self, plan: &Plan, link: Option<&Link>, lines: &[u8], pool: &BufferPool) -> Encoded {
+    fn encode(
+        &self,
+        plan: &Plan,
+        link: Option<&Link>,
+        records: Records<'_>,
+        pool: &BufferPool,
+    ) -> Encoded {
+        let lines = records.lines;
         let kept = self.encoder().take();
         let mut encoder = kept.unwrap_or_else(|| ObjectEncoder::new(pool.clone()));
         let (key, first) = (key(plan), plan.first_sequence);

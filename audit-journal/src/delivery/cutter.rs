@@ -7,7 +7,7 @@ use std::sync::Arc;
 use audit_core::UniqueId;
 use tokio::time::Instant;
 
-use crate::Plan;
+use crate::destination::{Plan, RecordTime};
 use crate::format::{FIRST_GROUP, Found, Position};
 use crate::segment::{SegmentReader, Window};
 use crate::segments::LiveSegments;
@@ -17,13 +17,21 @@ pub(super) struct Cut {
     pub(super) stream: UniqueId,
     pub(super) first_sequence: u64,
     pub(super) count: u64,
-    pub(super) time_ms: i64,
+    /// When its records were made, the first one first.
+    pub(super) times: Vec<RecordTime>,
     /// Whether it is a single system record.
     pub(super) is_system: bool,
     pub(super) lines: Vec<u8>,
     pub(super) since: Instant,
     /// Where the last group ends all of whose records are in this object or an earlier one.
     pub(super) end: Position,
+}
+
+impl Cut {
+    /// When its first record was made.
+    pub(super) fn time_ms(&self) -> i64 {
+        self.times.first().map_or(0, |first| first.time_ms)
+    }
 }
 
 /// Reads groups in order and gathers their batches into objects. A batch is never divided.
@@ -136,7 +144,7 @@ impl Cutter {
                     stream: header.stream,
                     first_sequence,
                     count: 0,
-                    time_ms: place.time_ms,
+                    times: Vec::new(),
                     is_system: place.is_system,
                     lines: {
                         // Of what is reserved, only what is written is ever touched; growing would
@@ -147,6 +155,9 @@ impl Cutter {
                     since: Instant::now(),
                     end: self.consumed,
                 });
+                if pending.times.last().is_none_or(|last| last.time_ms != place.time_ms) {
+                    pending.times.push(RecordTime { first_sequence, time_ms: place.time_ms });
+                }
                 pending.lines.extend_from_slice(&payload[place.lines]);
                 pending.count += u64::from(place.count);
             }

@@ -8,7 +8,7 @@ use audit_core::UniqueId;
 
 use super::JournalDelivery;
 use super::refusals::Failed;
-use crate::destination::Plan;
+use crate::destination::{Plan, RecordTime};
 use crate::plan::Role;
 use crate::secret::destroy_secret;
 use crate::vouching::LastRecord;
@@ -48,7 +48,8 @@ impl JournalDelivery {
             let encoding = self.destination.system_encoding();
             let first_sequence = progress.next;
             let plan = Plan { stream, first_sequence, count: 1, time_ms, encoding };
-            self.encode_lines(plan, role, line.into_bytes(), self.delivered_to).await;
+            let times = vec![RecordTime { first_sequence, time_ms }];
+            self.encode_lines(plan, role, line.into_bytes(), times, self.delivered_to).await;
             self.cutter().planned(&plan);
         }
         Ok(())

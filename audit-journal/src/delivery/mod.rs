@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use self::cutter::Cutter;
+use self::cutter::{Cut, Cutter};
 use self::planned::{Planned, State, Unplanned};
 use self::refusals::{DISK_PAUSE, Failed, Refused};
 use crate::destination::{Delivery, Destination, Plan};
@@ -325,7 +325,7 @@ impl JournalDelivery {
     }
 
     fn note_oldest(&self) {
-        let gathered = self.cutter().pending.as_ref().map(|pending| pending.time_ms);
+        let gathered = self.cutter().pending.as_ref().map(Cut::time_ms);
         let planned = self.planned.front().map(|planned| planned.plan.time_ms);
         let oldest = planned.or(self.unplanned.as_ref().map(|next| next.plan.time_ms)).or(gathered);
         self.health.oldest_undelivered(oldest);

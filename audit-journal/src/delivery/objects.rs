@@ -12,7 +12,7 @@ use super::cutter::Cut;
 use super::planned::{Planned, State, Unplanned};
 use super::refusals::Failed;
 use super::{JournalDelivery, lock};
-use crate::destination::{Delivery, Encoded, Plan};
+use crate::destination::{Delivery, Encoded, Plan, RecordTime, Records};
 use crate::format::Position;
 use crate::health::Trouble;
 use crate::plan::{Role, read_object, set_aside, write_object};
@@ -48,13 +48,14 @@ impl JournalDelivery {
 
     /// Encodes an object. It is sent once its plan is durable.
     pub(super) async fn encode(&mut self, cut: Cut) {
-        let Cut { stream, first_sequence, count, time_ms, is_system, lines, since: _, end } = cut;
+        let time_ms = cut.time_ms();
+        let Cut { stream, first_sequence, count, times, is_system, lines, since: _, end } = cut;
         let encoding = match is_system {
             true => self.destination.system_encoding(),
             false => self.destination.encoding(),
         };
         let plan = Plan { stream, first_sequence, count, time_ms, encoding };
-        let lines = self.encode_lines(plan, Role::Records, lines, end).await;
+        let lines = self.encode_lines(plan, Role::Records, lines, times, end).await;
         self.cutter().give_back(lines);
     }
 
@@ -64,12 +65,14 @@ impl JournalDelivery {
         plan: Plan,
         role: Role,
         lines: Vec<u8>,
+        times: Vec<RecordTime>,
         end: Position,
     ) -> Vec<u8> {
         let link = self.link(plan.stream);
         let (destination, pool) = (Arc::clone(&self.destination), self.pool.clone());
         let (object, lines) = execute(&*self.executor, move || {
-            let object = destination.encode(&plan, link.as_ref(), &lines, &pool);
+            let records = Records { lines: &lines, times: &times };
+            let object = destination.encode(&plan, link.as_ref(), records, &pool);
             (object, lines)
         })
         .await;

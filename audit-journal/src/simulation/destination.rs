@@ -17,7 +17,8 @@ use crate::health::{DeliveryTrouble, HealthBoard, Trouble};
 use crate::shared::panic::catch_in;
 use crate::shared::pieces::Pieces;
 use crate::{
-    Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, StreamSecret,
+    Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, Records,
+    StreamSecret,
 };
 
 /// What is delivered to, and how what arrived there is read: without the code that wrote it.
@@ -206,7 +207,19 @@ impl Destination for SimulatedDestination {
         [AS_IT_IS, BACKWARDS, SYSTEM].contains(&encoding)
     }
 
-    fn encode(&self, plan: &Plan, link: Option<&Link>, lines: &[u8], pool: &BufferPool) -> Encoded {
+    fn encode(
+        &self,
+        plan: &Plan,
+        link: Option<&Link>,
+        records: Records<'_>,
+        pool: &BufferPool,
+    ) -> Encoded {
+        let Records { lines, times } = records;
+        // The first record's time is the object's, and each time begins with a later record.
+        assert_eq!(times[0].time_ms, plan.time_ms);
+        assert_eq!(times[0].first_sequence, plan.first_sequence);
+        assert!(times.is_sorted_by(|a, b| a.first_sequence < b.first_sequence));
+        assert!(times.iter().all(|time| time.first_sequence < plan.next_sequence()));
         let mut bytes = lines.to_vec();
         if plan.encoding == BACKWARDS {
             bytes.reverse();
