@@ -112,5 +112,5 @@ pub use id::{InvalidId, UniqueId};
 pub use limits::{Budget, InvalidLimits, Limit, LimitExceeded, Limits};
 pub use observed::Observed;
 pub use random::{Random, SystemRandom};
-pub use sink::{AuditSink, Durability, Place, Receipt};
+pub use sink::{AuditSink, Durability, Mirror, Place, Receipt};
 pub use usage::Usage;

@@ -77,6 +77,16 @@ pub trait AuditSink: Debug + Display + Send + Sync + 'static {
     }
 }
 
+/// A sink that can also persist under ids that another sink gave, so that a record has one id
+/// wherever it goes.
+#[async_trait]
+pub trait Mirror: AuditSink {
+    /// Makes the batch durable at this place, which the sink that persisted it first gave it.
+    ///
+    /// As [`persist`](AuditSink::persist) otherwise. Places may arrive in any order, and with gaps.
+    async fn persist_at(&self, batch: Batch, place: Place) -> Result<(), SinkError>;
+}
+
 macro_rules! forward {
     ($pointer:ident) => {
         #[async_trait]

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use audit_core::{
-    AuditSink, Batch, Commits, Health, HealthState, Outcome, Receipt, SinkError, async_trait,
+    AuditSink, Batch, Commits, Health, HealthState, Mirror, Outcome, Receipt, SinkError,
+    async_trait,
 };
 use futures::FutureExt;
 use futures::future::{join, join_all, select_all};
@@ -28,6 +29,9 @@ use futures::future::{join, join_all, select_all};
 /// let runtime = AuditRuntime::new(Arc::new(tee.with_optional(Arc::new(siem))));
 /// ```
 ///
+/// A *mirror* is required too, and persists each batch after the others, under the ids that the
+/// first sink gave it: so that a record has one id in the bucket and in a log stream.
+///
 /// # Failures
 ///
 /// When a required sink fails, the batch is *not persisted* only if every sink says so; otherwise
@@ -37,6 +41,7 @@ use futures::future::{join, join_all, select_all};
 pub struct Tee {
     first: Arc<dyn AuditSink>,
     required: Vec<Arc<dyn AuditSink>>,
+    mirrors: Vec<Arc<dyn Mirror>>,
     optional: Vec<Arc<dyn AuditSink>>,
     optional_timeout: Duration,
     is_closed: AtomicBool,
@@ -52,6 +57,7 @@ impl Tee {
         Tee {
             first,
             required: Vec::new(),
+            mirrors: Vec::new(),
             optional: Vec::new(),
             optional_timeout: DEFAULT_OPTIONAL_TIMEOUT,
             is_closed: AtomicBool::new(false),
@@ -61,6 +67,13 @@ impl Tee {
     /// Adds a required sink.
     pub fn with_required(mut self, sink: Arc<dyn AuditSink>) -> Tee {
         self.required.push(sink);
+        self
+    }
+
+    /// Adds a mirror: a required sink that keeps the ids of the first one. It gets a batch once all
+    /// other required sinks have it, so that its time comes on top of theirs.
+    pub fn with_mirror(mut self, mirror: Arc<dyn Mirror>) -> Tee {
+        self.mirrors.push(mirror);
         self
     }
 
@@ -77,8 +90,24 @@ impl Tee {
         Tee { optional_timeout: timeout, ..self }
     }
 
+    /// The sinks that get a batch first.
     fn required(&self) -> impl Iterator<Item = &Arc<dyn AuditSink>> {
         std::iter::once(&self.first).chain(&self.required)
+    }
+
+    /// These, and the mirrors.
+    fn all_required(&self) -> impl Iterator<Item = Arc<dyn AuditSink>> {
+        let mirrors = self.mirrors.iter().map(|mirror| Arc::clone(mirror) as Arc<dyn AuditSink>);
+        self.required().cloned().chain(mirrors)
+    }
+
+    /// Persists a batch that the required sinks have in the mirrors.
+    async fn mirror(&self, batch: &Batch, receipt: Receipt) -> Result<Receipt, SinkError> {
+        let Some(place) = receipt.place else { return Ok(receipt) };
+        let mirrored =
+            join_all(self.mirrors.iter().map(|mirror| mirror.persist_at(batch.clone(), place)));
+        mirrored.await.into_iter().collect::<Result<(), _>>()?;
+        Ok(receipt)
     }
 
     /// Calls every sink, and returns the first error of a required one.
@@ -86,7 +115,7 @@ impl Tee {
         &self,
         ask: impl Fn(Arc<dyn AuditSink>) -> F,
     ) -> Result<(), SinkError> {
-        let required = join_all(self.required().map(|sink| ask(Arc::clone(sink))));
+        let required = join_all(self.all_required().map(&ask));
         let optional = self.optional.iter().map(|sink| {
             let asked = tokio::time::timeout(self.optional_timeout, ask(Arc::clone(sink)));
             async move {
@@ -208,7 +237,11 @@ impl AuditSink for Tee {
         let receipt = answers.next().expect("the first sink");
         let error = match receipt {
             Ok(receipt) => match answers.find_map(Result::err) {
-                None => return Ok(receipt),
+                // A crash before the mirrors have it: the others do, and nobody was told so.
+                None => match self.mirror(&batch, receipt).await {
+                    Ok(receipt) => return Ok(receipt),
+                    Err(error) => error,
+                },
                 Some(error) => error,
             },
             Err(error) => error,
@@ -230,7 +263,7 @@ impl AuditSink for Tee {
     fn health(&self) -> Health {
         let mut all = self.first.health();
         all.state = named(&self.first, all.state);
-        for sink in &self.required {
+        for sink in &self.all_required().skip(1).collect::<Vec<_>>() {
             let health = sink.health();
             if severity(&health.commits) > severity(&all.commits) {
                 all.commits = health.commits.clone();
@@ -242,7 +275,7 @@ impl AuditSink for Tee {
     }
 
     fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {
-        let any = select_all(self.required().map(|sink| sink.stopped()));
+        let any = select_all(self.all_required().map(|sink| sink.stopped()));
         Box::pin(any.map(|(reason, _, _)| reason))
     }
 
@@ -257,6 +290,7 @@ impl fmt::Display for Tee {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tee({}", self.first)?;
         self.required.iter().try_for_each(|sink| write!(f, ", {sink}"))?;
+        self.mirrors.iter().try_for_each(|sink| write!(f, ", then {sink}"))?;
         self.optional.iter().try_for_each(|sink| write!(f, ", optional {sink}"))?;
         f.write_str(")")
     }
