@@ -19,9 +19,10 @@ const COMPLIANCE: &str = include_str!("../../../docs/COMPLIANCE.md");
 const CONFIGURATION: &str = include_str!("../../../docs/CONFIGURATION.md");
 const EVIDENCE: &str = include_str!("../../../docs/EVIDENCE.md");
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
-/// Where metrics are described: of the sink, and of the runtime.
-const METRICS: [&str; 2] = [
+/// Where metrics are described: of the sinks, and of the runtime.
+const METRICS: [&str; 3] = [
     include_str!("../../../audit-journal/src/health/metrics.rs"),
+    include_str!("../../../audit-sink-http/src/delivery.rs"),
     include_str!("../../../audit-runtime/src/metrics.rs"),
 ];
 const RULES: &str = include_str!("../../../deploy/prometheus/audit.rules.yml");
@@ -223,6 +224,8 @@ fn every_setting_is_in_the_documents_with_its_default() {
     };
     check("The sink", serde_json::to_value(Settings::default()).unwrap(), "");
     check("The journal", serde_json::to_value(JournalSettings::new("x")).unwrap(), "directory");
+    let stream = audit_sink_http::Settings::new("—", audit_sink_http::Format::Webhook);
+    check("Log streams", serde_json::to_value(stream).unwrap(), "");
     check("Evidence", serde_json::to_value(EvidenceSettings::new("x")).unwrap(), "name");
 }
 
@@ -307,7 +310,7 @@ fn alerts_dashboard_and_documents_name_the_same_metrics() {
     // Names are in string literals; those of crates are not.
     let literals = METRICS.into_iter().flat_map(|source| source.split('"').skip(1).step_by(2));
     let known: BTreeSet<String> = literals.flat_map(metrics).collect();
-    assert_eq!(known.len(), 14, "{known:?}");
+    assert_eq!(known.len(), 15, "{known:?}");
     let documented =
         metrics(OPERATIONS.split("\n## Alerts").nth(1).unwrap().split("\n## ").next().unwrap());
     assert_eq!(documented, known);

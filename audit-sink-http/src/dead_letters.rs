@@ -1,0 +1,256 @@
+//! Records that a receiver will never take: each in a file of its own, until somebody sends it
+//! again or removes it.
+//!
+//! A file appears whole, under a name that is the record's id: so a record that is set aside twice,
+//! before and after a crash, is there once.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use audit_core::UniqueId;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::event::Event;
+
+const SUFFIX: &str = ".json";
+
+/// Why a record was set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SetAside {
+    /// The receiver rejected it for good.
+    Rejected,
+    /// It exceeds the receiver's limit for one record: a pointer was sent in its place.
+    TooLarge,
+}
+
+/// A record that was set aside. `Debug` does not show its body.
+#[derive(Clone)]
+pub struct DeadLetter {
+    /// The stream of the record.
+    pub stream: UniqueId,
+    /// Its number in the stream.
+    pub sequence: u64,
+    /// When it was made, in milliseconds since the Unix epoch.
+    pub time_ms: i64,
+    /// Why it was set aside.
+    pub why: SetAside,
+    /// What the receiver said, or how large it is.
+    pub reason: String,
+    /// The record, a JSON object.
+    pub body: Bytes,
+    path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Written {
+    stream: String,
+    sequence: u64,
+    time_ms: i64,
+    why: SetAside,
+    reason: String,
+    body: Box<RawValue>,
+}
+
+/// The directory of one log stream's.
+#[derive(Debug)]
+pub(crate) struct DeadLetters {
+    directory: PathBuf,
+    max_bytes: u64,
+    /// How much they take; read from the directory again before more is refused.
+    bytes: Mutex<u64>,
+}
+
+impl DeadLetters {
+    /// Makes the directory, for its owner alone.
+    pub(crate) fn open(directory: &Path, max_bytes: u64) -> io::Result<DeadLetters> {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let bytes = Mutex::new(taken(directory)?);
+        Ok(DeadLetters { directory: directory.to_owned(), max_bytes, bytes })
+    }
+
+    /// Sets a record aside, durably.
+    ///
+    /// A crash before the rename leaves an unfinished file that nobody reads; one after it, a
+    /// record that is set aside again under the same name.
+    pub(crate) fn keep(
+        &self,
+        stream: UniqueId,
+        event: &Event,
+        why: SetAside,
+        reason: &str,
+    ) -> io::Result<()> {
+        let Event { sequence, time_ms, line } = event;
+        let text = String::from_utf8_lossy(line).into_owned();
+        // What is no JSON is kept as a string.
+        let body = RawValue::from_string(text.clone())
+            .or_else(|_| serde_json::value::to_raw_value(&text))
+            .map_err(io::Error::other)?;
+        let (stream, sequence, time_ms) = (stream.to_string(), *sequence, *time_ms);
+        let name = format!("{stream}-{sequence:012}");
+        let written = Written { stream, sequence, time_ms, why, reason: reason.to_owned(), body };
+        let mut text = serde_json::to_vec(&written).map_err(io::Error::other)?;
+        text.push(b'\n');
+
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.directory.join(format!("{name}{SUFFIX}"));
+        if path.exists() {
+            return Ok(());
+        }
+        if *bytes + text.len() as u64 > self.max_bytes {
+            *bytes = taken(&self.directory)?;
+        }
+        if *bytes + text.len() as u64 > self.max_bytes {
+            let (bytes, most) = (*bytes, self.max_bytes);
+            return Err(io::Error::other(format!(
+                "{} holds {bytes} of {most} bytes of records that were set aside: send them again \
+                 or remove them, or raise max_dead_letter_bytes",
+                self.directory.display()
+            )));
+        }
+        let unfinished = self.directory.join(format!("{name}.unfinished"));
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, &path)?;
+        File::open(&self.directory)?.sync_all()?;
+        *bytes += text.len() as u64;
+        Ok(())
+    }
+}
+
+fn taken(directory: &Path) -> io::Result<u64> {
+    let entries = fs::read_dir(directory)?;
+    let sizes = entries.map(|entry| match entry?.metadata() {
+        Ok(metadata) => Ok(metadata.len()),
+        // Somebody has removed it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    });
+    sizes.sum()
+}
+
+impl DeadLetter {
+    /// The records that were set aside in this directory, in the order of their ids. None if it
+    /// does not exist.
+    ///
+    /// # Errors
+    ///
+    /// When the directory or a file cannot be read, or a file holds something else.
+    pub fn list(directory: &Path) -> io::Result<Vec<DeadLetter>> {
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut letters = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                letters.push(DeadLetter::read(path)?);
+            }
+        }
+        letters.sort_by_key(|letter| (letter.stream, letter.sequence));
+        Ok(letters)
+    }
+
+    fn read(path: PathBuf) -> io::Result<DeadLetter> {
+        let bytes = fs::read(&path)?;
+        let invalid = |error: String| {
+            let message = format!("{} holds no record that was set aside: {error}", path.display());
+            io::Error::new(io::ErrorKind::InvalidData, message)
+        };
+        // The text of the error may hold a part of the record.
+        let written: Written = serde_json::from_slice(&bytes)
+            .map_err(|error| invalid(format!("line {} column {}", error.line(), error.column())))?;
+        let Written { stream, sequence, time_ms, why, reason, body } = written;
+        let stream = stream.parse().map_err(|_| invalid("its stream is invalid".to_owned()))?;
+        let body = Bytes::copy_from_slice(body.get().as_bytes());
+        Ok(DeadLetter { stream, sequence, time_ms, why, reason, body, path })
+    }
+
+    /// Removes it, once it has been sent again or is not wanted any more.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be removed. One that is gone already is no error.
+    pub fn remove(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn event(&self) -> Event {
+        Event { sequence: self.sequence, time_ms: self.time_ms, line: self.body.clone() }
+    }
+}
+
+impl fmt::Debug for DeadLetter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadLetter")
+            .field("stream", &self.stream)
+            .field("sequence", &self.sequence)
+            .field("why", &self.why)
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn event(sequence: u64, line: &str) -> Event {
+        Event { sequence, time_ms: 5, line: line.as_bytes().to_vec().into() }
+    }
+
+    #[test]
+    fn records_that_are_set_aside_are_there_once_and_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("siem");
+        assert!(DeadLetter::list(&path).unwrap().is_empty());
+        let letters = DeadLetters::open(&path, 1_000).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        let stream = UniqueId::from_bits(9);
+        let kept = event(3, r#"{"n":1.50}"#);
+        letters.keep(stream, &kept, SetAside::Rejected, "answered 400").unwrap();
+        letters.keep(stream, &kept, SetAside::Rejected, "answered 400").unwrap();
+        letters.keep(stream, &event(1, "no json"), SetAside::TooLarge, "7 bytes").unwrap();
+        let listed = DeadLetter::list(&path).unwrap();
+        let told: Vec<_> =
+            listed.iter().map(|l| (l.sequence, l.why, l.reason.as_str(), &l.body[..])).collect();
+        assert_eq!(
+            told,
+            [
+                (1, SetAside::TooLarge, "7 bytes", &b"\"no json\""[..]),
+                (3, SetAside::Rejected, "answered 400", &br#"{"n":1.50}"#[..]),
+            ]
+        );
+        assert!(!format!("{listed:?}").contains("1.50"));
+        let large = event(4, &format!("\"{}\"", "x".repeat(900)));
+        let error = letters.keep(stream, &large, SetAside::Rejected, "").unwrap_err();
+        assert!(error.to_string().contains("max_dead_letter_bytes"), "{error}");
+        // Somebody makes room, and the sink finds it.
+        listed.iter().for_each(|letter| letter.remove().unwrap());
+        listed[0].remove().unwrap();
+        letters
+            .keep(stream, &event(4, &format!("\"{}\"", "x".repeat(800))), SetAside::Rejected, "")
+            .unwrap();
+        assert_eq!(DeadLetter::list(&path).unwrap().len(), 1);
+        fs::write(path.join("a.json"), "{\"secret\":").unwrap();
+        let error = DeadLetter::list(&path).unwrap_err().to_string();
+        assert!(error.contains("a.json") && !error.contains("secret"), "{error}");
+    }
+}

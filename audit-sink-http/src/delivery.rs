@@ -1,0 +1,274 @@
+//! Brings records to the receiver, and retries until that is certain.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use audit_core::{Random, UniqueId};
+use audit_journal::health::{DeliveryTrouble, HealthBoard, Trouble, Watch};
+use audit_journal::shared::executor::{BlockingThreads, execute};
+use audit_journal::shared::panic::catch_in;
+use bytes::Bytes;
+use metrics::{Counter, counter, describe_counter};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::Settings;
+use crate::dead_letters::{DeadLetters, SetAside};
+use crate::envelope::Envelope;
+use crate::event::{Event, Events};
+use crate::receiver::{Answer, Receiver};
+
+/// The longest that one request may take, however often it has timed out before.
+const MAX_REQUEST_TIME: Duration = Duration::from_secs(300);
+
+/// When so many records in a row are rejected and none is accepted, something else is wrong than
+/// these records: delivery waits for an operator instead of setting all of them aside.
+const MAX_REJECTED_IN_A_ROW: u32 = 100;
+
+/// Delivers to one receiver.
+///
+/// A record that was sent may be there whatever the answer was, so it is sent again until a request
+/// that holds it is accepted: the receiver gets it at least once, each time with the same id.
+pub(crate) struct Delivery {
+    pub(crate) receiver: Receiver,
+    pub(crate) envelope: Envelope,
+    pub(crate) health: Arc<HealthBoard>,
+    dead_letters: Option<Arc<DeadLetters>>,
+    random: Arc<dyn Random>,
+    settings: Settings,
+    rejected_in_a_row: AtomicU32,
+    set_aside: Counter,
+    /// Until when the receiver wants to be left alone.
+    not_before: Mutex<Instant>,
+}
+
+/// What becomes of records that the receiver will not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rejects {
+    /// The delivery fails, and whoever waits for it hears why.
+    Fail,
+    /// They are somewhere else already. The rejected ones are set aside all the same.
+    Aside,
+    /// They are nowhere else, so that each is set aside before anything else happens.
+    Only,
+}
+
+/// The receiver will not take a record.
+#[derive(Debug)]
+pub(crate) struct Rejected {
+    pub(crate) reason: String,
+    /// Whether some of what was to be delivered may be there.
+    pub(crate) may_have_arrived: bool,
+}
+
+enum Certain {
+    Accepted,
+    Rejected { reason: String, is_too_large: bool, may_have_arrived: bool },
+}
+
+impl Delivery {
+    pub(crate) fn new(
+        receiver: Receiver,
+        envelope: Envelope,
+        dead_letters: Option<DeadLetters>,
+        health: Arc<HealthBoard>,
+        random: Arc<dyn Random>,
+        settings: Settings,
+    ) -> Delivery {
+        describe_counter!(
+            "audit_set_aside_total",
+            "Records that a log stream does not take, set aside in files: alert on any"
+        );
+        let set_aside = counter!("audit_set_aside_total", "bucket" => settings.name.clone());
+        Delivery {
+            receiver,
+            envelope,
+            health,
+            dead_letters: dead_letters.map(Arc::new),
+            random,
+            settings,
+            rejected_in_a_row: AtomicU32::new(0),
+            set_aside,
+            not_before: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Whether there is a place for records that the receiver rejects.
+    pub(crate) fn has_dead_letters(&self) -> bool {
+        self.dead_letters.is_some()
+    }
+
+    /// Sends all of them, in as many requests as it takes. Returns once all are at the receiver or
+    /// set aside. The same events are divided into the same requests each time, so that a request
+    /// that is repeated by a later process has the same id.
+    pub(crate) async fn deliver(&self, events: &Events, rejects: Rejects) -> Result<(), Rejected> {
+        let mut anything_arrived = false;
+        let mut ranges: Vec<_> = std::iter::once(0..events.events.len()).collect();
+        while let Some(range) = ranges.pop() {
+            if range.is_empty() {
+                continue;
+            }
+            let content = self.envelope.fill(events, range.clone());
+            let sent = range.start..range.start + content.count;
+            ranges.push(sent.end..range.end);
+            if rejects == Rejects::Only {
+                for pointer in content.pointers {
+                    let event = &events.events[sent.start + pointer];
+                    let bytes = event.line.len();
+                    let reason = format!("{bytes} bytes exceed what the receiver takes");
+                    self.set_aside(events.stream, event, SetAside::TooLarge, &reason).await;
+                }
+            }
+            let certain = self.until_certain(events, &sent, content.body.into(), rejects).await;
+            let (reason, is_too_large) = match certain {
+                Certain::Accepted => {
+                    anything_arrived = true;
+                    continue;
+                }
+                Certain::Rejected { reason, is_too_large, may_have_arrived } => {
+                    anything_arrived |= may_have_arrived;
+                    (reason, is_too_large)
+                }
+            };
+            let fails = rejects == Rejects::Fail || self.dead_letters.is_none();
+            if sent.len() > 1 && (is_too_large || !fails) {
+                // Only those that the receiver means are to suffer for it.
+                let middle = sent.start + sent.len() / 2;
+                ranges.extend([middle..sent.end, sent.start..middle]);
+            } else if fails {
+                return Err(Rejected { reason, may_have_arrived: anything_arrived });
+            } else {
+                self.rejected_in_a_row.fetch_add(1, Ordering::Relaxed);
+                let event = &events.events[sent.start];
+                self.set_aside(events.stream, event, SetAside::Rejected, &reason).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one request until it is accepted or rejected.
+    async fn until_certain(
+        &self,
+        events: &Events,
+        range: &Range<usize>,
+        body: Bytes,
+        rejects: Rejects,
+    ) -> Certain {
+        let id = request_id(events, range);
+        let watch = self.health.watch();
+        let mut limit = self.settings.request_timeout();
+        let mut may_have_arrived = false;
+        let mut retries = 0u32;
+        loop {
+            let not_before = *self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
+            sleep_until(not_before).await;
+            let answer = match catch_in(self.receiver.send(&id, body.clone(), limit)).await {
+                Ok(answer) => answer,
+                Err(panicked) => {
+                    self.health.panicked();
+                    may_have_arrived = true;
+                    let what = Trouble::panicked("a request to the log stream", &panicked);
+                    Answer::Blocked { by: "panic", reason: what.to_string() }
+                }
+            };
+            let (reason, blocked_by) = match answer {
+                Answer::Accepted => {
+                    self.rejected_in_a_row.store(0, Ordering::Relaxed);
+                    self.health.delivered(range.len() as u64);
+                    watch.over();
+                    return Certain::Accepted;
+                }
+                Answer::Rejected { reason, is_too_large } => {
+                    let sets_aside =
+                        range.len() == 1 && rejects != Rejects::Fail && self.has_dead_letters();
+                    let in_a_row = self.rejected_in_a_row.load(Ordering::Relaxed);
+                    if !sets_aside || in_a_row < MAX_REJECTED_IN_A_ROW {
+                        watch.over();
+                        return Certain::Rejected { reason, is_too_large, may_have_arrived };
+                    }
+                    let reason = format!(
+                        "{reason}; so many records in a row were rejected that the cause is not in \
+                         them: {in_a_row}"
+                    );
+                    (reason, Some("rejections"))
+                }
+                Answer::Retry { reason, after, may_have_arrived: arrived, timed_out } => {
+                    may_have_arrived |= arrived;
+                    if timed_out {
+                        limit = (limit * 2).min(MAX_REQUEST_TIME.max(limit));
+                    }
+                    if let Some(after) = after {
+                        let mut not_before =
+                            self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
+                        *not_before = (*not_before).max(Instant::now() + after);
+                    }
+                    (reason, None)
+                }
+                Answer::Blocked { by, reason } => (reason, Some(by)),
+            };
+            let pause = self.backoff(blocked_by.is_some(), retries);
+            let blocked_by = blocked_by.map(str::to_owned);
+            watch.report(Trouble::Delivery(DeliveryTrouble { reason, blocked_by }));
+            sleep(pause).await;
+            retries = retries.saturating_add(1);
+        }
+    }
+
+    /// Sets a record aside, and retries until it is durable there.
+    async fn set_aside(&self, stream: UniqueId, event: &Event, why: SetAside, reason: &str) {
+        let Some(letters) = &self.dead_letters else { return };
+        let mut watch: Option<Watch> = None;
+        let mut retries = 0u32;
+        loop {
+            let (letters, event, text) = (Arc::clone(letters), event.clone(), reason.to_owned());
+            let kept =
+                execute(&BlockingThreads, move || letters.keep(stream, &event, why, &text)).await;
+            match kept {
+                Ok(()) => break,
+                Err(error) => {
+                    let watch = watch.get_or_insert_with(|| self.health.watch());
+                    let reason = format!("a record cannot be set aside: {error}");
+                    let blocked_by = Some("dead letters".to_owned());
+                    watch.report(Trouble::Delivery(DeliveryTrouble { reason, blocked_by }));
+                    sleep(self.backoff(true, retries)).await;
+                    retries = retries.saturating_add(1);
+                }
+            }
+        }
+        if let Some(watch) = watch {
+            watch.over();
+        }
+        self.set_aside.increment(1);
+        tracing::error!(
+            stream = self.settings.name,
+            record = format!("{stream}/{}", event.sequence),
+            reason,
+            "an audit record was set aside, since the log stream does not take it"
+        );
+    }
+
+    /// How long to wait before something is retried, after so many retries: anything up to a limit
+    /// that doubles each time.
+    pub(crate) fn backoff(&self, is_blocked: bool, retries: u32) -> Duration {
+        let Settings { retry_base_ms, retry_cap_ms, blocked_retry_cap_ms, .. } = self.settings;
+        let cap = if is_blocked { blocked_retry_cap_ms } else { retry_cap_ms };
+        let doubled = retry_base_ms.saturating_mul(1u64.checked_shl(retries).unwrap_or(u64::MAX));
+        let longest_us = u128::from(doubled.min(cap)) * 1_000;
+        let us = (longest_us * u128::from(self.random.next_u64())) >> 64;
+        Duration::from_micros(u64::try_from(us).unwrap_or(u64::MAX))
+    }
+}
+
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delivery").field("receiver", &self.receiver).finish_non_exhaustive()
+    }
+}
+
+/// The id of a request: what it holds. Equal at every retry.
+pub(crate) fn request_id(events: &Events, range: &Range<usize>) -> String {
+    let number = |at: usize| events.events.get(at).map_or(0, |event| event.sequence);
+    let (first, last) = (number(range.start), number(range.end.saturating_sub(1)));
+    format!("{}-{first:012}-{last:012}", events.stream)
+}

@@ -1,0 +1,174 @@
+//! A log stream as the destination of a journal.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_core::{BufferPool, UniqueId, async_trait};
+use audit_journal::shared::pieces::Pieces;
+use audit_journal::{
+    Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, RecordTime, Records,
+    StreamSecret,
+};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::delivery::{Delivery, Rejects};
+use crate::event::{Event, Events};
+
+/// A line of times, and the records' lines as they are. Requests are made of them when they are
+/// sent: with the secrets, limits and format of that day, which a restart may have changed.
+const LINES: Encoding = Encoding::new(*b"evts");
+
+/// The first line: from which record on which time holds.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    times: Vec<(u64, i64)>,
+}
+
+/// Sends what the journal cut to the receiver.
+pub(crate) struct StreamDestination {
+    delivery: Arc<Delivery>,
+}
+
+impl StreamDestination {
+    pub(crate) fn new(delivery: Arc<Delivery>) -> StreamDestination {
+        StreamDestination { delivery }
+    }
+}
+
+#[async_trait]
+impl Destination for StreamDestination {
+    fn encoding(&self) -> Encoding {
+        LINES
+    }
+
+    fn accepts(&self, encoding: Encoding) -> bool {
+        encoding == LINES
+    }
+
+    fn encode(
+        &self,
+        _plan: &Plan,
+        _link: Option<&Link>,
+        records: Records<'_>,
+        pool: &BufferPool,
+    ) -> Encoded {
+        let times = records.times.iter().map(|time| (time.first_sequence, time.time_ms)).collect();
+        let mut head = serde_json::to_vec(&Head { times }).expect("numbers are JSON");
+        head.push(b'\n');
+        let mut pieces = Pieces::new(pool);
+        pieces.extend(&head);
+        pieces.extend(records.lines);
+        let sha256 = Sha256::digest(records.lines).into();
+        Encoded { pieces: pieces.into_bytes(), sha256, seal: None }
+    }
+
+    /// A crash before the receiver has accepted all of it: the next process sends it again from
+    /// its file, with the same ids.
+    async fn send(&self, plan: &Plan, object: Encoded) -> audit_journal::Delivery {
+        let bytes = object.pieces.concat().into();
+        drop(object);
+        let events = read(plan, &bytes);
+        let delivered = self.delivery.deliver(&events, Rejects::Only).await;
+        delivered.expect("what is rejected is set aside");
+        audit_journal::Delivery::Delivered
+    }
+
+    fn begin_stream(&self, _stream: UniqueId) -> Option<NewStream> {
+        None
+    }
+
+    fn understands(&self, _stream: UniqueId, _secret: &StreamSecret) -> bool {
+        false
+    }
+
+    fn system_encoding(&self) -> Encoding {
+        LINES
+    }
+
+    fn last_record(&self, _now_ms: i64, _record: &LastRecord) -> String {
+        unreachable!("it vouches for no stream")
+    }
+
+    fn backoff_after_panic(&self, retries: u32) -> Duration {
+        self.delivery.backoff(true, retries)
+    }
+
+    fn trim(&self) {}
+}
+
+impl fmt::Debug for StreamDestination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamDestination")
+            .field("receiver", &self.delivery.receiver)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The records in what [`StreamDestination::encode`] wrote, whose checksum the journal has checked.
+fn read(plan: &Plan, bytes: &Bytes) -> Events {
+    let head_end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let head: Option<Head> = serde_json::from_slice(&bytes[..head_end]).ok();
+    let times = head.map_or_else(Vec::new, |head| head.times);
+    let mut times = times
+        .into_iter()
+        .map(|(first_sequence, time_ms)| RecordTime { first_sequence, time_ms })
+        .peekable();
+    let (mut at, mut time_ms) = (head_end + 1, plan.time_ms);
+    let mut events = Vec::new();
+    for sequence in plan.first_sequence..plan.next_sequence() {
+        while let Some(time) = times.next_if(|time| time.first_sequence <= sequence) {
+            time_ms = time.time_ms;
+        }
+        let rest = &bytes[at.min(bytes.len())..];
+        let end = at + rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+        events.push(Event { sequence, time_ms, line: bytes.slice(at.min(end)..end) });
+        at = end + 1;
+    }
+    Events { stream: plan.stream, events }
+}
+
+#[cfg(test)]
+mod tests {
+    use audit_journal::shared::pieces::pieces;
+
+    use super::*;
+    use crate::sink::LogStream;
+    use crate::{Format, Settings};
+
+    #[test]
+    fn what_is_encoded_is_read_back() {
+        let stream = LogStream::open(Settings::new("https://example.com", Format::Ndjson)).unwrap();
+        let destination = StreamDestination::new(stream.delivery());
+        let plan = Plan {
+            stream: UniqueId::from_bits(1),
+            first_sequence: 10,
+            count: 4,
+            time_ms: 100,
+            encoding: LINES,
+        };
+        let time = |first_sequence, time_ms| RecordTime { first_sequence, time_ms };
+        let times = [time(10, 100), time(11, 107), time(13, 90)];
+        let records = Records { lines: b"{}\n{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n", times: &times };
+        let encoded = destination.encode(&plan, None, records, &pieces());
+        let events = read(&plan, &encoded.pieces.concat().into());
+        let told: Vec<_> = events
+            .events
+            .iter()
+            .map(|event| (event.sequence, event.time_ms, std::str::from_utf8(&event.line).unwrap()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (10, 100, "{}"),
+                (11, 107, "{\"a\":1}"),
+                (12, 107, "{\"b\":2}"),
+                (13, 90, "{\"c\":3}"),
+            ]
+        );
+        assert!(destination.accepts(destination.encoding()));
+        assert!(!destination.accepts(Encoding::new(*b"zstd")));
+    }
+}

@@ -1,0 +1,265 @@
+//! Without a journal: `persist` waits until the receiver has the batch.
+//!
+//! Each batch is sent by a task of its own, which goes on until the outcome is certain, whatever
+//! becomes of the caller. Nothing is kept on this host: a crash leaves open what became of the
+//! batches under way, and nobody was told that they are durable.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use audit_core::{Batch, Durability, Place, Receipt, SinkError, SinkErrorKind, UniqueId};
+use audit_journal::health::PendingBatch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use crate::Settings;
+use crate::delivery::{Delivery, Rejected, Rejects};
+use crate::event::{Event, Events};
+
+/// Batches on their way to one receiver.
+pub(crate) struct Direct {
+    delivery: Arc<Delivery>,
+    settings: Settings,
+    stream: UniqueId,
+    /// One permit for each byte of lines that may be pending.
+    room: Arc<Semaphore>,
+    /// One for each batch that may be under way.
+    slots: Arc<Semaphore>,
+    numbers: Arc<Numbers>,
+}
+
+/// Numbers of records, and of batches that are under way.
+struct Numbers {
+    state: Mutex<State>,
+    /// The first batch that is under way, or the next one.
+    first_pending: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    next_sequence: u64,
+    next_ticket: u64,
+    pending: BTreeSet<u64>,
+}
+
+impl Numbers {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A batch under way. Dropped once its outcome is certain, or with its runtime.
+struct UnderWay {
+    numbers: Arc<Numbers>,
+    ticket: u64,
+    _counted: PendingBatch,
+    _room: OwnedSemaphorePermit,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut state = self.numbers.lock();
+        state.pending.remove(&self.ticket);
+        let first = state.pending.first().copied().unwrap_or(state.next_ticket);
+        self.numbers.first_pending.send_replace(first);
+    }
+}
+
+impl Direct {
+    pub(crate) fn new(delivery: Arc<Delivery>, settings: Settings, stream: UniqueId) -> Direct {
+        Direct {
+            delivery,
+            stream,
+            room: Arc::new(Semaphore::new(settings.max_pending_bytes)),
+            slots: Arc::new(Semaphore::new(settings.max_in_flight)),
+            numbers: Arc::new(Numbers {
+                state: Mutex::default(),
+                first_pending: watch::Sender::new(0),
+            }),
+            settings,
+        }
+    }
+
+    pub(crate) fn pending_bytes(&self) -> u64 {
+        (self.settings.max_pending_bytes - self.room.available_permits()) as u64
+    }
+
+    /// Sends a batch: at this place, or at the next of this sink's own stream.
+    pub(crate) async fn persist(
+        &self,
+        batch: Batch,
+        place: Option<Place>,
+    ) -> Result<Receipt, SinkError> {
+        let deadline = Instant::now() + self.settings.persist_timeout();
+        if place.is_none() {
+            self.check_sizes(&batch)?;
+        }
+        let bytes = batch.lines().len();
+        let permits = u32::try_from(bytes).expect("a batch has at most MAX_BATCH_BYTES");
+        let room = Arc::clone(&self.room).acquire_many_owned(permits);
+        let room = match timeout_at(deadline, room).await {
+            Ok(Ok(room)) => room,
+            Ok(Err(_closed)) => return Err(SinkError::closed()),
+            Err(_elapsed) => return Err(self.no_room(bytes)),
+        };
+        let slot = match timeout_at(deadline, Arc::clone(&self.slots).acquire_owned()).await {
+            Ok(Ok(slot)) => slot,
+            Ok(Err(_closed)) => return Err(SinkError::closed()),
+            Err(_elapsed) => return Err(self.not_sent()),
+        };
+        let (place, under_way) = self.number(&batch, place, room, slot)?;
+        let (reply, outcome) = oneshot::channel();
+        let delivery = Arc::clone(&self.delivery);
+        let rejects = if under_way.1 { Rejects::Fail } else { Rejects::Aside };
+        tokio::spawn(async move {
+            let events = Events::of_batch(&batch, place);
+            let delivered = delivery.deliver(&events, rejects).await;
+            // The caller may have gone, and it hears of the outcome before those that flush.
+            let _ = reply.send(delivered);
+            drop(under_way);
+        });
+        match timeout_at(deadline, outcome).await {
+            Ok(Ok(Ok(()))) => Ok(Receipt { durability: Durability::Delivered, place: Some(place) }),
+            Ok(Ok(Err(rejected))) => Err(self.rejected(rejected)),
+            Ok(Err(_gone)) => Err(SinkError::indeterminate(
+                SinkErrorKind::Unavailable,
+                "the delivery of the audit batch ended without an outcome",
+            )),
+            Err(_elapsed) => Err(self.not_certain()),
+        }
+    }
+
+    /// Gives a batch its numbers, unless the sink was closed in the meantime. From here on it is
+    /// sent.
+    fn number(
+        &self,
+        batch: &Batch,
+        place: Option<Place>,
+        room: OwnedSemaphorePermit,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<(Place, (UnderWay, bool)), SinkError> {
+        let mut state = self.numbers.lock();
+        if self.room.is_closed() {
+            return Err(SinkError::closed());
+        }
+        let is_own = place.is_none();
+        let place = place.unwrap_or_else(|| {
+            let first_sequence = state.next_sequence;
+            state.next_sequence += u64::from(batch.count());
+            Place { stream: self.stream, first_sequence, count: batch.count() }
+        });
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        state.pending.insert(ticket);
+        drop(state);
+        let under_way = UnderWay {
+            numbers: Arc::clone(&self.numbers),
+            ticket,
+            _counted: self.delivery.health.pending_batch(),
+            _room: room,
+            _slot: slot,
+        };
+        Ok((place, (under_way, is_own)))
+    }
+
+    /// A record that the receiver takes as a pointer only would be nowhere.
+    fn check_sizes(&self, batch: &Batch) -> Result<(), SinkError> {
+        for line in batch.records() {
+            let bytes = line.len();
+            // As long as any number and time.
+            let event = Event { sequence: u64::MAX, time_ms: i64::MIN, line };
+            if !self.delivery.envelope.fits(self.stream, &event) {
+                let most = self.settings.limits().record_bytes;
+                let message = format!(
+                    "an audit log of {bytes} bytes exceeds what the log stream {} takes, which is \
+                     {most} bytes with its envelope (raise max_record_bytes if the receiver takes \
+                     more)",
+                    self.settings.name
+                );
+                return Err(SinkError::not_persisted(SinkErrorKind::Blocked, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the outcome of everything that was accepted before is certain.
+    pub(crate) async fn flush(&self) -> Result<(), SinkError> {
+        let up_to = self.numbers.lock().next_ticket;
+        let mut first_pending = self.numbers.first_pending.subscribe();
+        // The sender lives as long as this sink.
+        let _ = first_pending.wait_for(|first| *first >= up_to).await;
+        Ok(())
+    }
+
+    pub(crate) async fn close(&self) -> Result<(), SinkError> {
+        {
+            // Whoever has room and no number yet finds it closed.
+            let _state = self.numbers.lock();
+            self.room.close();
+            self.slots.close();
+        }
+        self.flush().await
+    }
+
+    fn rejected(&self, rejected: Rejected) -> SinkError {
+        let Rejected { reason, may_have_arrived } = rejected;
+        if may_have_arrived {
+            let message = format!("a part of the audit batch was rejected: {reason}");
+            SinkError::indeterminate(SinkErrorKind::Blocked, message)
+        } else {
+            let message = format!("the audit batch was rejected: {reason}");
+            SinkError::not_persisted(SinkErrorKind::Blocked, message)
+        }
+    }
+
+    fn no_room(&self, bytes: usize) -> SinkError {
+        let (kind, why) = self.trouble();
+        let Settings { persist_timeout_ms, max_pending_bytes, .. } = self.settings;
+        let pending = self.pending_bytes();
+        let message = format!(
+            "no room for an audit batch of {bytes} bytes within {persist_timeout_ms} ms: {pending} \
+             of {max_pending_bytes} bytes wait for the log stream; {why}"
+        );
+        SinkError::not_persisted(kind, message)
+    }
+
+    fn not_sent(&self) -> SinkError {
+        let (kind, why) = self.trouble();
+        let Settings { persist_timeout_ms, max_in_flight, .. } = self.settings;
+        let message = format!(
+            "audit batch not sent within {persist_timeout_ms} ms, behind {max_in_flight} others \
+             that wait for the log stream; {why}"
+        );
+        SinkError::not_persisted(kind, message)
+    }
+
+    fn not_certain(&self) -> SinkError {
+        let (kind, why) = self.trouble();
+        let message = format!(
+            "delivery of the audit batch not certain after {} ms; {why}",
+            self.settings.persist_timeout_ms
+        );
+        SinkError::indeterminate(kind, message)
+    }
+
+    fn trouble(&self) -> (SinkErrorKind, String) {
+        match self.delivery.health.trouble() {
+            None => (SinkErrorKind::Unavailable, "the log stream has not answered yet".to_owned()),
+            Some(trouble) if trouble.is_blocked() => {
+                (SinkErrorKind::Blocked, format!("last response: {trouble}"))
+            }
+            Some(trouble) => (SinkErrorKind::Unavailable, format!("last response: {trouble}")),
+        }
+    }
+}
+
+impl fmt::Debug for Direct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Direct")
+            .field("stream", &self.stream)
+            .field("pending_bytes", &self.pending_bytes())
+            .finish_non_exhaustive()
+    }
+}

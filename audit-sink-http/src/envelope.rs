@@ -1,0 +1,437 @@
+//! What a request holds: records in the shape that a kind of receiver expects.
+//!
+//! In every shape a record keeps its id, stream and sequence, so that a receiver can tell a repeat,
+//! and its body, unchanged.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use audit_core::UniqueId;
+use chrono::{DateTime, SecondsFormat};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::Format;
+use crate::event::{Event, Events};
+use crate::settings::{Origin, RequestLimits};
+
+/// The topic of audit logs in Convex's log streams.
+const TOPIC: &str = "custom_audit";
+
+/// What is written here is small text.
+const INFALLIBLE: &str = "a string takes what is written to it";
+
+/// Writes the bodies of requests.
+#[derive(Debug)]
+pub(crate) struct Envelope {
+    format: Format,
+    limits: RequestLimits,
+    /// What stands before the first event, between two, and after the last.
+    before: String,
+    between: &'static str,
+    after: &'static str,
+    /// What all events have in common, as JSON.
+    common: String,
+}
+
+/// One request's content.
+pub(crate) struct Content {
+    /// Which of the events it holds, from the first on.
+    pub(crate) count: usize,
+    pub(crate) body: Vec<u8>,
+    /// Which of them are replaced by a pointer.
+    pub(crate) pointers: Vec<usize>,
+}
+
+impl Envelope {
+    pub(crate) fn new(format: Format, limits: RequestLimits, origin: &Origin) -> Envelope {
+        let Origin { deployment_name, deployment_type, project_name, project_slug } = origin;
+        let (mut before, mut between, mut after) = ("[".to_owned(), ",", "]");
+        let common = match format {
+            Format::Webhook => convex(origin),
+            Format::WebhookLines => {
+                (before, between, after) = (String::new(), "\n", "\n");
+                convex(origin)
+            }
+            Format::Ndjson => {
+                (before, between, after) = (String::new(), "\n", "\n");
+                String::new()
+            }
+            Format::Splunk => {
+                (before, between, after) = (String::new(), "\n", "\n");
+                quoted(deployment_name)
+            }
+            Format::Otlp => {
+                let attributes = [
+                    ("service.name", deployment_name),
+                    ("deployment.environment.name", deployment_type),
+                    ("service.namespace", project_name),
+                ];
+                let attributes = attributes.iter().filter(|(_, value)| !value.is_empty());
+                let attributes: Vec<_> = attributes
+                    .map(|(key, value)| json!({"key": key, "value": {"stringValue": value}}))
+                    .collect();
+                let attributes = json!({ "attributes": attributes });
+                before = format!(
+                    "{{\"resourceLogs\":[{{\"resource\":{attributes},\"scopeLogs\":[{{\"scope\":\
+                     {{\"name\":\"audit\"}},\"logRecords\":["
+                );
+                after = "]}]}]}";
+                String::new()
+            }
+            Format::Datadog => {
+                let tags = [
+                    ("env", deployment_type),
+                    ("project", project_slug),
+                    ("deployment", deployment_name),
+                ];
+                let tags: Vec<_> = tags
+                    .iter()
+                    .filter(|(_, value)| !value.is_empty())
+                    .map(|(name, value)| format!("{name}:{value}"))
+                    .collect();
+                let (service, tags) = (quoted(deployment_name), quoted(&tags.join(",")));
+                format!("\"ddsource\":\"audit\",\"service\":{service},\"ddtags\":{tags}")
+            }
+            Format::Axiom => quoted(deployment_name),
+            Format::CloudEvents => {
+                // A reference to what produces events: `/project/deployment`.
+                let project = if project_slug.is_empty() { "audit" } else { project_slug };
+                let encode = |text: &str| {
+                    url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>()
+                };
+                quoted(&format!("/{}/{}", encode(project), encode(deployment_name)))
+            }
+        };
+        Envelope { format, limits, before, between, after, common }
+    }
+
+    /// The type of the content.
+    pub(crate) fn content_type(&self) -> &'static str {
+        match self.format {
+            Format::Webhook | Format::Splunk | Format::Otlp | Format::Datadog | Format::Axiom => {
+                "application/json"
+            }
+            Format::WebhookLines | Format::Ndjson => "application/x-ndjson",
+            Format::CloudEvents => "application/cloudevents-batch+json",
+        }
+    }
+
+    /// Fills one request with as many of the events as it takes, one at least.
+    pub(crate) fn fill(&self, events: &Events, range: Range<usize>) -> Content {
+        let mut body = self.before.clone();
+        let (mut count, mut pointers) = (0, Vec::new());
+        for event in &events.events[range] {
+            if count == self.limits.records {
+                break;
+            }
+            let begin = body.len();
+            if count > 0 {
+                body.push_str(self.between);
+            }
+            if self.write(events.stream, event, &mut body) {
+                pointers.push(count);
+            }
+            if count > 0 && body.len() + self.after.len() > self.limits.bytes {
+                body.truncate(begin);
+                pointers.retain(|pointer| *pointer != count);
+                break;
+            }
+            count += 1;
+        }
+        body.push_str(self.after);
+        Content { count, body: body.into_bytes(), pointers }
+    }
+
+    /// Whether a record is sent as it is, and not as a pointer.
+    pub(crate) fn fits(&self, stream: UniqueId, event: &Event) -> bool {
+        let mut body = String::new();
+        !self.write(stream, event, &mut body)
+    }
+
+    /// Writes an event, or a pointer to it if it is too large. Says whether it was.
+    fn write(&self, stream: UniqueId, event: &Event, body: &mut String) -> bool {
+        let begin = body.len();
+        let line = std::str::from_utf8(&event.line).unwrap_or_default();
+        if !line.is_empty() {
+            self.write_line(stream, event, line, body);
+            let frame = self.before.len() + self.after.len();
+            let length = body.len() - begin;
+            if length <= self.limits.record_bytes && length + frame <= self.limits.bytes {
+                return false;
+            }
+            body.truncate(begin);
+        }
+        self.write_line(stream, event, &pointer(stream, event), body);
+        true
+    }
+
+    fn write_line(&self, stream: UniqueId, event: &Event, line: &str, body: &mut String) {
+        let Event { sequence, time_ms, line: _ } = event;
+        let common = &self.common;
+        let id = format!("\"stream\":\"{stream}\",\"sequence\":{sequence}");
+        let written = match self.format {
+            Format::Webhook | Format::WebhookLines => write!(
+                body,
+                "{{\"timestamp\":{time_ms},\"topic\":\"{TOPIC}\",\"body\":{line},\"convex\":\
+                 {common},\"record\":{{{id}}}}}"
+            ),
+            Format::Ndjson => {
+                write!(body, "{{{id},\"timestamp\":{time_ms},\"body\":{line}}}")
+            }
+            Format::Splunk => {
+                let (seconds, ms) = (time_ms.div_euclid(1_000), time_ms.rem_euclid(1_000));
+                write!(
+                    body,
+                    "{{\"time\":{seconds}.{ms:03},\"host\":{common},\"source\":\"audit\",\
+                     \"sourcetype\":\"_json\",\"event\":{line},\"fields\":{{{id}}}}}"
+                )
+            }
+            Format::Otlp => {
+                let text = quoted(line);
+                let nanos = i128::from(*time_ms) * 1_000_000;
+                write!(
+                    body,
+                    "{{\"timeUnixNano\":\"{nanos}\",\"observedTimeUnixNano\":\"{nanos}\",\
+                     \"severityNumber\":9,\"severityText\":\"INFO\",\"eventName\":\"audit.record\",\
+                     \"body\":{{\"stringValue\":{text}}},\"attributes\":[{{\"key\":\"audit.stream\",\
+                     \"value\":{{\"stringValue\":\"{stream}\"}}}},{{\"key\":\"audit.sequence\",\
+                     \"value\":{{\"intValue\":\"{sequence}\"}}}}]}}"
+                )
+            }
+            Format::Datadog => {
+                let text = quoted(line);
+                write!(
+                    body,
+                    "{{{common},\"timestamp\":{time_ms},\"audit\":{{{id}}},\"message\":{text}}}"
+                )
+            }
+            Format::Axiom => {
+                let time = time(*time_ms);
+                write!(
+                    body,
+                    "{{\"_time\":\"{time}\",{id},\"deployment\":{common},\"body\":{line}}}"
+                )
+            }
+            Format::CloudEvents => {
+                let time = time(*time_ms);
+                write!(
+                    body,
+                    "{{\"specversion\":\"1.0\",\"id\":\"{stream}-{sequence:012}\",\"source\":\
+                     {common},\"type\":\"audit.record\",\"time\":\"{time}\",\"datacontenttype\":\
+                     \"application/json\",\"data\":{line}}}"
+                )
+            }
+        };
+        written.expect(INFALLIBLE);
+    }
+}
+
+/// What stands in the place of a record that is too large for the receiver.
+fn pointer(stream: UniqueId, event: &Event) -> String {
+    let sha256: String = Sha256::digest(&event.line).iter().map(|b| format!("{b:02x}")).collect();
+    let Event { sequence, line, .. } = event;
+    json!({"tooLarge": {
+        "stream": stream.to_string(), "sequence": sequence, "bytes": line.len(), "sha256": sha256,
+    }})
+    .to_string()
+}
+
+fn convex(origin: &Origin) -> String {
+    let Origin { deployment_name, deployment_type, project_name, project_slug } = origin;
+    json!({
+        "deployment_name": deployment_name,
+        "deployment_type": deployment_type,
+        "project_name": project_name,
+        "project_slug": project_slug,
+    })
+    .to_string()
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn time(ms: i64) -> String {
+    let time = DateTime::from_timestamp_millis(ms).unwrap_or(DateTime::UNIX_EPOCH);
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::Settings;
+
+    const FORMATS: [Format; 8] = [
+        Format::Webhook,
+        Format::WebhookLines,
+        Format::Ndjson,
+        Format::Splunk,
+        Format::Otlp,
+        Format::Datadog,
+        Format::Axiom,
+        Format::CloudEvents,
+    ];
+
+    fn envelope(settings: &Settings) -> Envelope {
+        Envelope::new(settings.format, settings.limits(), &settings.origin)
+    }
+
+    fn settings(format: Format) -> Settings {
+        let origin = Origin {
+            deployment_name: "happy-animal-123".to_owned(),
+            deployment_type: "prod".to_owned(),
+            project_name: "My \"Project\"".to_owned(),
+            project_slug: "my-project".to_owned(),
+        };
+        Settings { origin, ..Settings::new("https://example.com", format) }
+    }
+
+    fn events(lines: &[&str]) -> Events {
+        let event = |(n, line): (usize, &&str)| Event {
+            sequence: 7 + n as u64,
+            time_ms: 1_700_000_000_123 + n as i64,
+            line: line.as_bytes().to_vec().into(),
+        };
+        let events = lines.iter().enumerate().map(event).collect();
+        Events { stream: UniqueId::from_bits(1), events }
+    }
+
+    /// The id, time and body of each event, as a receiver of the format reads them.
+    fn read(format: Format, body: &[u8]) -> Vec<(String, u64, i64, Value)> {
+        let text = std::str::from_utf8(body).unwrap();
+        let values: Vec<Value> = match format {
+            Format::WebhookLines | Format::Ndjson | Format::Splunk => {
+                text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+            }
+            Format::Otlp => {
+                let all: Value = serde_json::from_str(text).unwrap();
+                all["resourceLogs"][0]["scopeLogs"][0]["logRecords"].as_array().unwrap().clone()
+            }
+            Format::Webhook | Format::Datadog | Format::Axiom | Format::CloudEvents => {
+                serde_json::from_str(text).unwrap()
+            }
+        };
+        let time = |value: &Value| {
+            DateTime::parse_from_rfc3339(value.as_str().unwrap()).unwrap().timestamp_millis()
+        };
+        let parsed =
+            |value: &Value| serde_json::from_str::<Value>(value.as_str().unwrap()).unwrap();
+        let event = |value: &Value| match format {
+            Format::Webhook | Format::WebhookLines => {
+                assert_eq!(value["topic"], "custom_audit");
+                assert_eq!(value["convex"]["deployment_name"], "happy-animal-123");
+                assert_eq!(value["convex"]["project_name"], "My \"Project\"");
+                (
+                    value["record"].clone(),
+                    value["timestamp"].as_i64().unwrap(),
+                    value["body"].clone(),
+                )
+            }
+            Format::Ndjson => {
+                (value.clone(), value["timestamp"].as_i64().unwrap(), value["body"].clone())
+            }
+            Format::Splunk => {
+                let time = (value["time"].as_f64().unwrap() * 1_000.0).round() as i64;
+                (value["fields"].clone(), time, value["event"].clone())
+            }
+            Format::Otlp => {
+                let attribute = |n: usize| value["attributes"][n]["value"].clone();
+                let sequence: u64 = attribute(1)["intValue"].as_str().unwrap().parse().unwrap();
+                let id = json!({"stream": attribute(0)["stringValue"], "sequence": sequence});
+                let nanos: i64 = value["timeUnixNano"].as_str().unwrap().parse().unwrap();
+                (id, nanos / 1_000_000, parsed(&value["body"]["stringValue"]))
+            }
+            Format::Datadog => {
+                let time = value["timestamp"].as_i64().unwrap();
+                (value["audit"].clone(), time, parsed(&value["message"]))
+            }
+            Format::Axiom => (value.clone(), time(&value["_time"]), value["body"].clone()),
+            Format::CloudEvents => {
+                let (stream, sequence) = value["id"].as_str().unwrap().split_once('-').unwrap();
+                let sequence: u64 = sequence.parse().unwrap();
+                assert_eq!(value["source"], "/my-project/happy-animal-123");
+                let id = json!({"stream": stream, "sequence": sequence});
+                (id, time(&value["time"]), value["data"].clone())
+            }
+        };
+        let event = |value: &Value| {
+            let (id, time, body) = event(value);
+            let stream = id["stream"].as_str().unwrap().to_owned();
+            (stream, id["sequence"].as_u64().unwrap(), time, body)
+        };
+        values.iter().map(event).collect()
+    }
+
+    #[test]
+    fn records_keep_their_ids_times_and_bodies() {
+        let lines = [r#"{"action":"view","by":"ada"}"#, r#"{"text":"\"\\ ü €","n":[1.50,{}]}"#];
+        for format in FORMATS {
+            let settings = settings(format);
+            let content = envelope(&settings).fill(&events(&lines), 0..2);
+            assert_eq!((content.count, content.pointers.len()), (2, 0), "{format:?}");
+            let expected: Vec<_> = (0..2)
+                .map(|n: usize| {
+                    let body: Value = serde_json::from_str(lines[n]).unwrap();
+                    let stream = UniqueId::from_bits(1).to_string();
+                    (stream, 7 + n as u64, 1_700_000_000_123 + n as i64, body)
+                })
+                .collect();
+            assert_eq!(read(format, &content.body), expected, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_of_webhooks_are_copied_byte_by_byte() {
+        let line = r#"{"n":1.50,"big":12345678901234567890,"a":"\u0041"}"#;
+        for format in [Format::Webhook, Format::Ndjson, Format::Splunk, Format::CloudEvents] {
+            let content = envelope(&settings(format)).fill(&events(&[line]), 0..1);
+            assert!(String::from_utf8(content.body).unwrap().contains(line), "{format:?}");
+        }
+    }
+
+    /// Every limit holds for requests of every size, and nothing is left out.
+    #[test]
+    fn requests_keep_the_limits_of_the_receiver() {
+        let lines: Vec<String> =
+            (0..200).map(|n| format!("{{\"x\":\"{}\"}}", "y".repeat(n * 17 % 3_000))).collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let events = events(&lines);
+        for format in FORMATS {
+            let settings = Settings {
+                max_request_records: Some(13),
+                max_request_bytes: Some(8_000),
+                max_record_bytes: Some(2_500),
+                ..settings(format)
+            };
+            let envelope = envelope(&settings);
+            let (mut at, mut seen, mut pointers) = (0, Vec::new(), 0);
+            while at < lines.len() {
+                let content = envelope.fill(&events, at..lines.len());
+                assert!((1..=13).contains(&content.count) && content.body.len() <= 8_000);
+                let read = read(format, &content.body);
+                assert_eq!(read.len(), content.count);
+                for (n, (_, sequence, _, body)) in read.into_iter().enumerate() {
+                    assert_eq!(sequence, 7 + (at + n) as u64);
+                    let is_pointer = content.pointers.contains(&n);
+                    assert_eq!(is_pointer, !envelope.fits(events.stream, &events.events[at + n]));
+                    if is_pointer {
+                        let line = lines[at + n].as_bytes();
+                        let sha256: String =
+                            Sha256::digest(line).iter().map(|b| format!("{b:02x}")).collect();
+                        assert_eq!(body["tooLarge"]["sha256"], sha256);
+                        assert_eq!(body["tooLarge"]["sequence"], sequence);
+                        pointers += 1;
+                    } else {
+                        assert_eq!(body, serde_json::from_str::<Value>(lines[at + n]).unwrap());
+                    }
+                    seen.push(sequence);
+                }
+                at += content.count;
+            }
+            assert!(seen.into_iter().eq(7..207) && pointers > 0, "{format:?}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! An audit sink that delivers to log streams over HTTP: signed webhooks, and the intakes of
+//! Splunk, OpenTelemetry, Datadog, Axiom and CloudEvents.
+//!
+//! It makes a batch durable in one of two ways:
+//!
+//! - **Direct**: [`persist`](audit_core::AuditSink::persist) returns once the receiver has answered
+//!   with success. Alone, or behind `Tee` with a bucket, whose ids the records then keep.
+//! - With a **journal** ([`Settings::journal`]): `persist` returns after one sync of a file on this
+//!   host, and delivery follows. For a log stream alone, without a bucket.
+//!
+//! # Nouns
+//!
+//! - [`HttpSink`]: an [`AuditSink`](audit_core::AuditSink) on one receiver.
+//! - [`Settings`]: where it is and how it is sent to; every default has its reason there.
+//! - [`Format`]: what a request looks like.
+//! - [`SecretSource`]: where a secret is. Secrets are in the environment or in files, and never in
+//!   errors, logs or `Debug`.
+//! - [`DeadLetter`]: a record that the receiver will never take.
+//! - [`LogStream`]: a receiver that is sent to by hand.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use audit_core::{AuditSink, Batch, Durability};
+//! use audit_sink_http::{Format, HttpSink, Settings};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = Settings {
+//!     secrets: vec!["env:AUDIT_STREAM_SECRET".parse()?],
+//!     ..Settings::new("https://siem.example.com/audit", Format::Webhook)
+//! };
+//! let sink = HttpSink::open(settings).await?;
+//! let batch = Batch::from_lines(1_700_000_000_000, "{\"event\":\"login\"}\n".into())?;
+//! assert_eq!(sink.persist(batch).await?.durability, Durability::Delivered);
+//! sink.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # At least once, each time with the same id
+//!
+//! A record's id is its stream and its sequence, and stands in every envelope. HTTP has no
+//! condition that lets a receiver take a record once, so a request whose answer is lost is sent
+//! again: a receiver that wants each record once compares ids. A request that is repeated has the
+//! same `webhook-id`, which names the stream and the range of its records.
+//!
+//! | answer | meaning | next |
+//! |---|---|---|
+//! | 2xx | delivered | |
+//! | timeout, reset, 408, 5xx | unknown | the same request again, after a pause with full jitter, for ever |
+//! | 429, and any `Retry-After` | later | the same, after the time that the receiver asks for |
+//! | 400, 422; 413 | rejected | divided; a single record is set aside, or the batch fails |
+//! | a redirect, other 4xx, a certificate, a private address | blocked | again, slowly, for ever; an error in the log, and in `Health` |
+//!
+//! With a journal, or behind a bucket, a record that is rejected is *set aside* in a file of
+//! [`Settings::dead_letters`], and the others go on. Without either, `persist` fails: as *not
+//! persisted* if no part of the batch may be there. A batch that is larger than a request is sent
+//! in several, so that a part of it may be there then.
+//!
+//! A record that is larger than the receiver takes is replaced by
+//! `{"tooLarge":{"stream","sequence","bytes","sha256"}}`: the record itself is in the bucket, or
+//! set aside. Without either, `persist` refuses it.
+//!
+//! | `persist` without a journal | the batch |
+//! |---|---|
+//! | receipt | is at the receiver |
+//! | *not persisted* | was not sent within [`Settings::persist_timeout_ms`], is too large, or was rejected |
+//! | *indeterminate* | was sent and is not certain yet: the sink goes on with it; or was rejected in part |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod address;
+mod dead_letters;
+mod delivery;
+mod destination;
+mod direct;
+mod envelope;
+mod error;
+mod event;
+mod receiver;
+mod secret;
+mod settings;
+mod signature;
+mod sink;
+
+pub use audit_journal::{InvalidSettings, JournalSettings};
+
+pub use self::dead_letters::{DeadLetter, SetAside};
+pub use self::error::{OpenError, OpenErrorKind};
+pub use self::secret::SecretSource;
+pub use self::settings::{Format, Origin, Settings};
+pub use self::sink::{HttpSink, LogStream};

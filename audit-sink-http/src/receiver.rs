@@ -1,0 +1,477 @@
+//! The receiver of a log stream: one request to it, and what its answer means.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_core::Clock;
+use audit_journal::shared::one_line::scrub;
+use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Response, StatusCode};
+use serde_json::Value;
+use url::{Host, Url};
+
+use crate::address::{PrivateAddress, PublicAddresses, is_public};
+use crate::secret::Secret;
+use crate::signature::Signer;
+use crate::{Format, OpenError, Settings};
+
+/// How much of an answer is read, in bytes.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
+
+/// How much of it is shown, in bytes.
+const MAX_SHOWN_BYTES: usize = 200;
+
+/// A connection takes as long as this at most.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest that a receiver is believed when it says how long to wait.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// Sends requests to one receiver.
+pub(crate) struct Receiver {
+    client: Client,
+    url: Url,
+    format: Format,
+    content_type: &'static str,
+    token: Option<Secret>,
+    secrets: Vec<Secret>,
+    signer: Signer,
+    clock: Arc<dyn Clock>,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// The receiver has it.
+    Accepted,
+    /// The receiver will never take it.
+    Rejected { reason: String, is_too_large: bool },
+    /// Unknown, or overloaded: retry.
+    Retry { reason: String, after: Option<Duration>, may_have_arrived: bool, timed_out: bool },
+    /// Every request fails until an operator acts.
+    Blocked { by: &'static str, reason: String },
+}
+
+impl Receiver {
+    pub(crate) fn new(
+        settings: &Settings,
+        content_type: &'static str,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Receiver, OpenError> {
+        let url = checked_url(settings)?;
+        let read = |source: &crate::SecretSource| source.read().map_err(OpenError::configuration);
+        let secrets = settings.secrets.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let token = settings.token.as_ref().map(read).transpose()?;
+        let signer = Signer::new(secrets.clone()).map_err(OpenError::configuration)?;
+        let mut client = Client::builder()
+            .redirect(Policy::none())
+            // A proxy would resolve names by itself.
+            .no_proxy()
+            .https_only(url.scheme() == "https")
+            .connect_timeout(CONNECT_TIMEOUT)
+            .user_agent(concat!("audit-sink-http/", env!("CARGO_PKG_VERSION")));
+        if !settings.allow_private_addresses {
+            client = client.dns_resolver(PublicAddresses);
+        }
+        if let Some(path) = &settings.ca_file {
+            let failed = |error: Box<dyn Error + Send + Sync>| {
+                let message = format!("the certificates in {} cannot be used", path.display());
+                OpenError::configuration(message).with_source(error)
+            };
+            let pem = std::fs::read(path).map_err(|error| failed(error.into()))?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&pem);
+            client = client.tls_certs_merge(certificates.map_err(|error| failed(error.into()))?);
+        }
+        let client = client.build().map_err(|error| {
+            OpenError::configuration("the client of the log stream cannot be made")
+                .with_source(error)
+        })?;
+        let format = settings.format;
+        Ok(Receiver { client, url, format, content_type, token, secrets, signer, clock })
+    }
+
+    /// One request. It takes as long as `limit` at most.
+    pub(crate) async fn send(&self, id: &str, body: Bytes, limit: Duration) -> Answer {
+        let headers = self.headers(id, &body);
+        let request = self.client.post(self.url.clone()).headers(headers).body(body);
+        let asked = async {
+            let response = request.send().await?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            Ok::<_, reqwest::Error>((status, headers, read(response).await))
+        };
+        match tokio::time::timeout(limit, asked).await {
+            Ok(Ok((status, headers, body))) => self.answer(status, &headers, &body),
+            Ok(Err(error)) => self.failed(error),
+            Err(_elapsed) => Answer::Retry {
+                reason: format!("{self} did not answer within {} ms", limit.as_millis()),
+                after: None,
+                may_have_arrived: true,
+                timed_out: true,
+            },
+        }
+    }
+
+    fn headers(&self, id: &str, body: &[u8]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        let mut insert = |name: &'static str, value: &str, is_secret: bool| {
+            // Ids are letters and digits, and secrets were checked to be visible ASCII.
+            if let Ok(mut value) = HeaderValue::from_str(value) {
+                value.set_sensitive(is_secret);
+                headers.insert(name, value);
+            }
+        };
+        if let Some(token) = &self.token {
+            let token = token.as_str();
+            match self.format {
+                Format::Splunk => insert("authorization", &format!("Splunk {token}"), true),
+                Format::Datadog => insert("dd-api-key", token, true),
+                Format::Webhook
+                | Format::WebhookLines
+                | Format::Ndjson
+                | Format::Otlp
+                | Format::Axiom
+                | Format::CloudEvents => insert("authorization", &format!("Bearer {token}"), true),
+            }
+        }
+        match self.format {
+            Format::Webhook | Format::WebhookLines | Format::Ndjson | Format::CloudEvents => {
+                let seconds = self.clock.now_ms().div_euclid(1_000);
+                for (name, value) in self.signer.headers(id, seconds, body) {
+                    insert(name, &value, false);
+                }
+            }
+            Format::Splunk | Format::Otlp | Format::Datadog | Format::Axiom => {}
+        }
+        headers
+    }
+
+    fn answer(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {
+        let said = self.shown(&String::from_utf8_lossy(body));
+        let said = if said.is_empty() { said } else { format!(": {said}") };
+        let reason = format!("{self} answered {status}{said}");
+        let json: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+        if status.is_success() {
+            return match self.refused_part(&json) {
+                None => Answer::Accepted,
+                Some(part) => {
+                    let reason = format!("{self} rejected {part}{said}");
+                    Answer::Rejected { reason, is_too_large: false }
+                }
+            };
+        }
+        if status.is_redirection() {
+            let to = headers.get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
+            let to = self.shown(to);
+            let reason =
+                format!("{self} redirects to {to}: redirects are not followed, set the URL");
+            return Answer::Blocked { by: "redirect", reason };
+        }
+        let retry = |may_have_arrived| Answer::Retry {
+            reason: reason.clone(),
+            after: retry_after(headers, self.clock.now_ms()),
+            may_have_arrived,
+            timed_out: false,
+        };
+        let rejected = |is_too_large| Answer::Rejected { reason: reason.clone(), is_too_large };
+        let blocked = |by: &'static str, what: &str| Answer::Blocked {
+            by,
+            reason: format!("{reason} ({what})"),
+        };
+        match status.as_u16() {
+            // Not an index, a token or a channel that does not exist, but what was sent.
+            400 if self.format == Format::Splunk => match json["code"].as_u64() {
+                Some(5 | 6 | 12 | 13 | 15) => rejected(false),
+                _ => blocked("endpoint", "see to the token's index and settings"),
+            },
+            400 | 422 => rejected(false),
+            413 => rejected(true),
+            401 | 403 | 407 => blocked("credentials", "see to its token or secret"),
+            429 | 425 => retry(false),
+            408 | 500..=599 => retry(true),
+            _ => blocked("endpoint", "see to its URL and format"),
+        }
+    }
+
+    /// What of a request the receiver did not take although it answered with success.
+    fn refused_part(&self, answer: &Value) -> Option<String> {
+        let number = |value: &Value| {
+            let text = value.as_str().and_then(|text| text.parse::<u64>().ok());
+            value.as_u64().or(text).filter(|number| *number > 0)
+        };
+        let rejected = match self.format {
+            Format::Otlp => number(&answer["partialSuccess"]["rejectedLogRecords"]),
+            Format::Axiom => number(&answer["failed"]),
+            Format::Webhook
+            | Format::WebhookLines
+            | Format::Ndjson
+            | Format::Splunk
+            | Format::Datadog
+            | Format::CloudEvents => None,
+        };
+        rejected.map(|records| format!("{records} records"))
+    }
+
+    fn failed(&self, error: reqwest::Error) -> Answer {
+        let (is_connect, is_builder) = (error.is_connect(), error.is_builder());
+        // The URL may hold what is nobody's business.
+        let error = error.without_url();
+        let mut causes = Vec::new();
+        let mut next: Option<&(dyn Error + 'static)> = Some(&error);
+        while let Some(cause) = next {
+            if let Some(private) = cause.downcast_ref::<PrivateAddress>() {
+                let reason = format!("{self} is not sent to: {private}");
+                return Answer::Blocked { by: "address", reason };
+            }
+            causes.push(cause.to_string());
+            next = cause.source();
+        }
+        let why = self.shown(causes.last().map_or("no reason", String::as_str));
+        if causes.iter().any(|cause| cause.contains("certificate")) {
+            let reason = format!(
+                "the TLS certificate of {self} is refused: {why} (set ca_file if it is meant to be trusted)"
+            );
+            return Answer::Blocked { by: "certificate", reason };
+        }
+        if is_builder {
+            let reason = format!("no request can be made to {self}: {why}");
+            return Answer::Blocked { by: "endpoint", reason };
+        }
+        let reason = if is_connect {
+            format!("no connection to {self}: {why}")
+        } else {
+            format!("the connection to {self} was lost: {why}")
+        };
+        Answer::Retry { reason, after: None, may_have_arrived: !is_connect, timed_out: false }
+    }
+
+    /// What somebody said, as it may be shown: one short line, without our secrets.
+    fn shown(&self, text: &str) -> String {
+        let secrets = self.secrets.iter().chain(&self.token);
+        let text = secrets.fold(text.to_owned(), |text, secret| secret.redact(&text));
+        let mut line = scrub(&text);
+        if line.len() > MAX_SHOWN_BYTES {
+            line.truncate(line.floor_char_boundary(MAX_SHOWN_BYTES));
+            line.push('…');
+        }
+        line
+    }
+}
+
+/// Where it is, without the query.
+impl fmt::Display for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown_url(&self.url))
+    }
+}
+
+impl fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver")
+            .field("url", &self.to_string())
+            .field("format", &self.format)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A URL without query and fragment, which may hold secrets.
+fn shown_url(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    url.to_string()
+}
+
+/// The URL, if it may be sent to as far as it says by itself.
+fn checked_url(settings: &Settings) -> Result<Url, OpenError> {
+    // The text may hold a secret, so it is not shown.
+    let url = Url::parse(&settings.url)
+        .map_err(|error| OpenError::configuration(format!("the url is invalid: {error}")))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(OpenError::configuration(
+            "the url holds credentials: give them as token = \"env:NAME\" or \"file:/path\"",
+        ));
+    }
+    let shown = shown_url(&url);
+    let Some(host) = url.host() else {
+        return Err(OpenError::configuration(format!("{shown} names no host")));
+    };
+    let (is_loopback, is_private) = match &host {
+        Host::Ipv4(address) => (address.is_loopback(), !is_public((*address).into())),
+        Host::Ipv6(address) => (address.is_loopback(), !is_public((*address).into())),
+        Host::Domain(name) => {
+            let name = name.trim_end_matches('.');
+            let is_local = name == "localhost" || name.ends_with(".localhost");
+            (is_local, is_local)
+        }
+    };
+    match url.scheme() {
+        "https" => {}
+        "http" if settings.allow_http || is_loopback => {}
+        "http" => {
+            return Err(OpenError::configuration(format!(
+                "{shown} has no TLS: use https, or set allow_http"
+            )));
+        }
+        _ => return Err(OpenError::configuration(format!("{shown} is no https URL"))),
+    }
+    if is_private && !settings.allow_private_addresses {
+        return Err(OpenError::configuration(format!(
+            "{shown} is no public address: set allow_private_addresses if it is meant to be reached"
+        )));
+    }
+    Ok(url)
+}
+
+/// The beginning of an answer.
+async fn read(mut response: Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        let room = MAX_ANSWER_BYTES - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if body.len() == MAX_ANSWER_BYTES {
+            break;
+        }
+    }
+    body
+}
+
+/// How long the receiver wants to be left alone: seconds, or a date.
+fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let after = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = chrono::DateTime::parse_from_rfc2822(text).ok()?.timestamp_millis();
+            Duration::from_millis(u64::try_from(date.saturating_sub(now_ms)).unwrap_or(0))
+        }
+    };
+    Some(after.min(MAX_RETRY_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use audit_core::testing::ManualClock;
+
+    use super::*;
+
+    fn opened(settings: &Settings) -> Result<Receiver, OpenError> {
+        Receiver::new(settings, "application/json", Arc::new(ManualClock::at(784_111_777_000)))
+    }
+
+    #[test]
+    fn urls_that_must_not_be_sent_to_are_refused() {
+        let allowed = [
+            ("https://example.com/hook?key=1", false, false),
+            ("http://127.0.0.1:80/", false, true),
+            ("http://[::1]/", false, true),
+            ("http://localhost:9000", false, true),
+            ("http://example.com", true, false),
+            ("http://10.0.0.1", true, true),
+            ("https://169.254.169.254", false, true),
+        ];
+        for (url, allow_http, allow_private_addresses) in allowed {
+            let settings = |url: &str| Settings::new(url, Format::Ndjson);
+            let settings = Settings { allow_http, allow_private_addresses, ..settings(url) };
+            opened(&settings).unwrap();
+            for narrower in [
+                Settings { allow_http: false, ..settings.clone() },
+                Settings { allow_private_addresses: false, ..settings.clone() },
+            ] {
+                assert_eq!(opened(&narrower).is_ok(), narrower == settings, "{narrower:?}");
+            }
+        }
+        let refused =
+            ["ftp://example.com", "https://user:hunter2@example.com", "https://0x7f.1/", "hunter2"];
+        for url in refused {
+            let error = opened(&Settings::new(url, Format::Ndjson)).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn answers_mean_what_they_say() {
+        let mut settings = Settings::new("https://example.com/x?key=hunter2", Format::Ndjson);
+        let told = |settings: &Settings, status: u16, body: &str| {
+            let receiver = opened(settings).unwrap();
+            let answer = receiver.answer(
+                StatusCode::from_u16(status).unwrap(),
+                &HeaderMap::new(),
+                body.as_bytes(),
+            );
+            let shown = format!("{answer:?} {receiver} {receiver:?}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+            match answer {
+                Answer::Accepted => "accepted",
+                Answer::Rejected { is_too_large: false, .. } => "rejected",
+                Answer::Rejected { is_too_large: true, .. } => "too large",
+                Answer::Retry { may_have_arrived: true, .. } => "unknown",
+                Answer::Retry { may_have_arrived: false, .. } => "later",
+                Answer::Blocked { by, .. } => by,
+            }
+        };
+        let expected = [
+            ("accepted", &[200, 201, 202, 204][..]),
+            ("redirect", &[301, 302, 307, 308]),
+            ("rejected", &[400, 422]),
+            ("too large", &[413]),
+            ("credentials", &[401, 403, 407]),
+            ("endpoint", &[402, 404, 405, 406, 409, 410, 411, 415, 418, 451]),
+            ("later", &[425, 429]),
+            ("unknown", &[408, 500, 501, 502, 503, 504, 599]),
+        ];
+        for (meaning, statuses) in expected {
+            for status in statuses {
+                assert_eq!(told(&settings, *status, ""), meaning, "{status}");
+            }
+        }
+        settings.format = Format::Splunk;
+        assert_eq!(told(&settings, 400, r#"{"text":"Invalid data format","code":6}"#), "rejected");
+        assert_eq!(told(&settings, 400, r#"{"text":"Incorrect index","code":7}"#), "endpoint");
+        assert_eq!(told(&settings, 503, r#"{"text":"Server is busy","code":9}"#), "unknown");
+        settings.format = Format::Otlp;
+        let partial = r#"{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"no"}}"#;
+        assert_eq!(told(&settings, 200, partial), "rejected");
+        let whole = r#"{"partialSuccess":{"rejectedLogRecords":0}}"#;
+        assert_eq!(told(&settings, 200, whole), "accepted");
+        settings.format = Format::Axiom;
+        assert_eq!(told(&settings, 200, r#"{"ingested":1,"failed":1}"#), "rejected");
+        assert_eq!(told(&settings, 200, r#"{"ingested":2,"failed":0}"#), "accepted");
+    }
+
+    #[test]
+    fn secrets_that_a_receiver_repeats_are_not_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        std::fs::write(&path, "hunter2").unwrap();
+        let token = Some(crate::SecretSource::File(path));
+        let settings = Settings { token, ..Settings::new("https://example.com", Format::Ndjson) };
+        let receiver = opened(&settings).unwrap();
+        let answer =
+            receiver.answer(StatusCode::FORBIDDEN, &HeaderMap::new(), b"bad token hunter2\n<p>");
+        let Answer::Blocked { reason, .. } = answer else { panic!("{answer:?}") };
+        assert_eq!(
+            reason,
+            "https://example.com/ answered 403 Forbidden: bad token .. <p> (see to its token or secret)"
+        );
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let after = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(text));
+            retry_after(&headers, 784_111_777_000)
+        };
+        assert_eq!(after("7"), Some(Duration::from_secs(7)));
+        assert_eq!(after("Sun, 06 Nov 1994 08:49:47 GMT"), Some(Duration::from_secs(10)));
+        assert_eq!(after("Sun, 06 Nov 1994 08:49:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(after("99999999"), Some(MAX_RETRY_AFTER));
+        assert_eq!(after("soon"), None);
+        assert_eq!(retry_after(&HeaderMap::new(), 0), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! Secrets of log streams: they come from the environment or a file, and are never shown.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a secret is: `env:NAME` or `file:/path`. Never the secret itself, so that it may stand in
+/// a settings file and in `Debug`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum SecretSource {
+    /// In this variable of the environment.
+    Env(String),
+    /// In this file, a line break at its end excepted.
+    File(PathBuf),
+}
+
+impl FromStr for SecretSource {
+    type Err = String;
+
+    /// # Errors
+    ///
+    /// For anything else. The text is not shown, since it may be the secret.
+    fn from_str(text: &str) -> Result<SecretSource, String> {
+        match text.split_once(':') {
+            Some(("env", name)) if !name.is_empty() => Ok(SecretSource::Env(name.to_owned())),
+            Some(("file", path)) if !path.is_empty() => Ok(SecretSource::File(path.into())),
+            _ => Err("a secret is given as env:NAME or file:/path, not as it is".to_owned()),
+        }
+    }
+}
+
+impl TryFrom<String> for SecretSource {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<SecretSource, String> {
+        text.parse()
+    }
+}
+
+impl From<SecretSource> for String {
+    fn from(source: SecretSource) -> String {
+        source.to_string()
+    }
+}
+
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SecretSource::Env(name) => write!(f, "env:{name}"),
+            SecretSource::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+impl SecretSource {
+    /// Reads the secret.
+    pub(crate) fn read(&self) -> Result<Secret, String> {
+        let text = match self {
+            SecretSource::Env(name) => std::env::var(name)
+                .map_err(|_| format!("the variable {name} is not set, or not UTF-8"))?,
+            SecretSource::File(path) => {
+                let text = std::fs::read_to_string(path);
+                text.map_err(|error| format!("{} cannot be read: {error}", path.display()))?
+            }
+        };
+        let text = text.trim_end_matches(['\r', '\n']);
+        if text.is_empty() {
+            return Err(format!("the secret {self} is empty"));
+        }
+        if text.bytes().any(|byte| !(b' '..=b'~').contains(&byte)) {
+            return Err(format!("the secret {self} has characters that are not visible ASCII"));
+        }
+        Ok(Secret(text.to_owned()))
+    }
+}
+
+/// A secret that was read. `Debug` does not show it.
+#[derive(Clone)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    #[cfg(test)]
+    pub(crate) fn new(text: &str) -> Secret {
+        Secret(text.to_owned())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What somebody said, without this secret.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        text.replace(&self.0, "..")
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_read_and_never_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        std::fs::write(&path, "hunter2 is long\n").unwrap();
+        let source: SecretSource = format!("file:{}", path.display()).parse().unwrap();
+        let secret = source.read().unwrap();
+        assert_eq!(secret.as_str(), "hunter2 is long");
+        assert_eq!(format!("{secret:?}"), "Secret(..)");
+        assert_eq!(secret.redact("you sent hunter2 is long!"), "you sent ..!");
+        let error = "hunter2".parse::<SecretSource>().unwrap_err();
+        assert!(!error.contains("hunter2"), "{error}");
+        std::fs::write(&path, "two\nlines").unwrap();
+        assert!(!source.read().unwrap_err().contains("two"));
+        std::fs::write(&path, "\n").unwrap();
+        assert!(source.read().is_err());
+        assert!("env:AUDIT_NO_SUCH_VARIABLE".parse::<SecretSource>().unwrap().read().is_err());
+    }
+}

@@ -1,0 +1,378 @@
+//! How a log stream is reached and what it is sent.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use audit_core::MAX_BATCH_BYTES;
+use audit_journal::shared::bounds::{MAX_IN_FLIGHT, MAX_TIME_MS, within};
+use audit_journal::{InvalidSettings, JournalSettings};
+use serde::{Deserialize, Serialize};
+
+use crate::SecretSource;
+
+/// What a request looks like: what the receiver at the other end expects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// A JSON array of events as Convex's log streams send them, signed.
+    #[default]
+    Webhook,
+    /// The same events, one on each line, signed.
+    WebhookLines,
+    /// A line of JSON for each record, with its id, time and body, signed.
+    Ndjson,
+    /// The HTTP Event Collector of Splunk.
+    Splunk,
+    /// OpenTelemetry logs over HTTP, as JSON.
+    Otlp,
+    /// Datadog's intake of logs.
+    Datadog,
+    /// Axiom's ingest of a dataset.
+    Axiom,
+    /// CloudEvents 1.0 in batches, signed.
+    #[serde(rename = "cloudevents")]
+    CloudEvents,
+}
+
+/// The most that one request holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RequestLimits {
+    pub(crate) records: usize,
+    pub(crate) bytes: usize,
+    pub(crate) record_bytes: usize,
+}
+
+impl Format {
+    /// What receivers of this kind accept, by their documentation.
+    fn limits(self) -> RequestLimits {
+        match self {
+            // Convex sends batches of at most 128.
+            Format::Webhook | Format::WebhookLines => {
+                RequestLimits { records: 128, bytes: 5_000_000, record_bytes: 2_000_000 }
+            }
+            Format::Ndjson | Format::CloudEvents | Format::Otlp => {
+                RequestLimits { records: 1_000, bytes: 4_000_000, record_bytes: 4_000_000 }
+            }
+            // Splunk Cloud takes up to 1 MB in one request.
+            Format::Splunk => {
+                RequestLimits { records: 1_000, bytes: 1_000_000, record_bytes: 1_000_000 }
+            }
+            // 5 MB and 1,000 logs in a request, 1 MB for a log.
+            Format::Datadog => {
+                RequestLimits { records: 1_000, bytes: 5_000_000, record_bytes: 1_000_000 }
+            }
+            // 1 MB for an event, 10,000 of them in a request.
+            Format::Axiom => {
+                RequestLimits { records: 10_000, bytes: 5_000_000, record_bytes: 1_000_000 }
+            }
+        }
+    }
+}
+
+/// What events say of the deployment they come from: the member `convex` of a webhook's events,
+/// and attributes in other formats.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Origin {
+    /// The deployment's name. Default: `audit`.
+    pub deployment_name: String,
+    /// What it is for. Default: `prod`, as Convex has `dev`, `prod` and `preview`.
+    pub deployment_type: String,
+    /// The project's name. Default: empty.
+    pub project_name: String,
+    /// The project's name in URLs. Default: empty.
+    pub project_slug: String,
+}
+
+impl Default for Origin {
+    fn default() -> Origin {
+        Origin {
+            deployment_name: "audit".to_owned(),
+            deployment_type: "prod".to_owned(),
+            project_name: String::new(),
+            project_slug: String::new(),
+        }
+    }
+}
+
+/// A log stream: where it is, and how it is sent to. Plain values; what opens it
+/// [checks](Settings::check) them.
+///
+/// In a settings file every member but `url` may be left out, and one that does not exist is an
+/// error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where requests go: `https://host/path`. It holds no credentials.
+    pub url: String,
+
+    /// What requests look like. Default: `webhook`.
+    #[serde(default)]
+    pub format: Format,
+
+    /// Its name in logs, health and metrics, and in the names of directories: lower-case letters,
+    /// digits, `-` and `_`. Default: `stream`.
+    #[serde(default = "default_name")]
+    pub name: String,
+
+    /// The secrets that requests are signed with, at most two: the new one first while receivers
+    /// change over. Default: none. For `webhook`, `webhook-lines`, `ndjson` and `cloudevents`.
+    #[serde(default)]
+    pub secrets: Vec<SecretSource>,
+
+    /// The token that requests carry, in the header that the format's receivers expect. Default:
+    /// none.
+    #[serde(default)]
+    pub token: Option<SecretSource>,
+
+    /// What events say of the deployment they come from.
+    #[serde(default)]
+    pub origin: Origin,
+
+    /// Whether to send without TLS to other hosts than this one. Default: no.
+    #[serde(default)]
+    pub allow_http: bool,
+
+    /// Whether to send to addresses that are not public: loopback, private and link-local networks.
+    /// Default: no, since a name that somebody else controls may resolve to a service of this
+    /// host's own network.
+    #[serde(default)]
+    pub allow_private_addresses: bool,
+
+    /// A file of certificates (PEM) that are trusted besides the system's. Default: none.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+
+    /// The most records in one request. Default: what the format's receivers accept.
+    #[serde(default)]
+    pub max_request_records: Option<usize>,
+
+    /// The most bytes in one request's body. Default: as above.
+    #[serde(default)]
+    pub max_request_bytes: Option<usize>,
+
+    /// The most bytes of one record in a request, as it is sent. A larger one is replaced by a
+    /// pointer with its hash. Default: as above.
+    #[serde(default)]
+    pub max_record_bytes: Option<usize>,
+
+    /// How long one request may take, in milliseconds. Default: 10,000.
+    #[serde(default = "default_request_timeout_ms")]
+    pub request_timeout_ms: u64,
+
+    /// The longest first pause before a request is retried, in milliseconds; it doubles, and the
+    /// pause is drawn between zero and it. Default: 100.
+    #[serde(default = "default_retry_base_ms")]
+    pub retry_base_ms: u64,
+
+    /// The longest pause between retries, in milliseconds. Default: 10,000.
+    #[serde(default = "default_retry_cap_ms")]
+    pub retry_cap_ms: u64,
+
+    /// The longest pause while the receiver refuses, in milliseconds: until an operator acts, each
+    /// retry is in vain. Default: 30,000.
+    #[serde(default = "default_blocked_retry_cap_ms")]
+    pub blocked_retry_cap_ms: u64,
+
+    /// Without a journal: how many requests are under way at once. Default: 64, since each caller
+    /// waits for one of its own.
+    #[serde(default = "default_max_in_flight")]
+    pub max_in_flight: usize,
+
+    /// How many bytes of lines may be accepted and not yet be durable. Default: 64 MiB. At least
+    /// one largest batch.
+    #[serde(default = "default_max_pending_bytes")]
+    pub max_pending_bytes: usize,
+
+    /// How long `persist` waits until its batch is certain, in milliseconds. Default: 20,000.
+    #[serde(default = "default_persist_timeout_ms")]
+    pub persist_timeout_ms: u64,
+
+    /// The journal on this host's disk, with which `persist` waits for one sync and delivery
+    /// follows. Default: none, and `persist` waits for the receiver.
+    #[serde(default)]
+    pub journal: Option<JournalSettings>,
+
+    /// When what is cut from the journal is full, in bytes of its lines. Default: 1 MiB. It is sent
+    /// in as many requests as it takes.
+    #[serde(default = "default_max_object_bytes")]
+    pub max_object_bytes: usize,
+
+    /// The directory for records that the receiver will never take. Default: none, which a journal
+    /// does not allow: a record that is acknowledged must be somewhere.
+    #[serde(default)]
+    pub dead_letters: Option<PathBuf>,
+
+    /// How much disk they may take, in bytes. Default: 64 MiB. Beyond it delivery is blocked until
+    /// an operator acts.
+    #[serde(default = "default_max_dead_letter_bytes")]
+    pub max_dead_letter_bytes: u64,
+}
+
+fn default_name() -> String {
+    "stream".to_owned()
+}
+
+fn default_request_timeout_ms() -> u64 {
+    10_000
+}
+
+fn default_retry_base_ms() -> u64 {
+    100
+}
+
+fn default_retry_cap_ms() -> u64 {
+    10_000
+}
+
+fn default_blocked_retry_cap_ms() -> u64 {
+    30_000
+}
+
+fn default_max_in_flight() -> usize {
+    64
+}
+
+fn default_max_pending_bytes() -> usize {
+    64 << 20
+}
+
+fn default_persist_timeout_ms() -> u64 {
+    20_000
+}
+
+fn default_max_object_bytes() -> usize {
+    1 << 20
+}
+
+fn default_max_dead_letter_bytes() -> u64 {
+    64 << 20
+}
+
+impl Settings {
+    /// A log stream at this URL, with defaults for all else.
+    pub fn new(url: impl Into<String>, format: Format) -> Settings {
+        Settings {
+            url: url.into(),
+            format,
+            name: default_name(),
+            secrets: Vec::new(),
+            token: None,
+            origin: Origin::default(),
+            allow_http: false,
+            allow_private_addresses: false,
+            ca_file: None,
+            max_request_records: None,
+            max_request_bytes: None,
+            max_record_bytes: None,
+            request_timeout_ms: default_request_timeout_ms(),
+            retry_base_ms: default_retry_base_ms(),
+            retry_cap_ms: default_retry_cap_ms(),
+            blocked_retry_cap_ms: default_blocked_retry_cap_ms(),
+            max_in_flight: default_max_in_flight(),
+            max_pending_bytes: default_max_pending_bytes(),
+            persist_timeout_ms: default_persist_timeout_ms(),
+            journal: None,
+            max_object_bytes: default_max_object_bytes(),
+            dead_letters: None,
+            max_dead_letter_bytes: default_max_dead_letter_bytes(),
+        }
+    }
+
+    /// Whether a sink can work with these values. The URL and secrets are checked when it is
+    /// opened.
+    ///
+    /// # Errors
+    ///
+    /// For the first value that makes no sense, naming it.
+    pub fn check(&self) -> Result<(), InvalidSettings> {
+        let limits = self.limits();
+        // A pointer takes less than the least.
+        within("max_request_records", limits.records as u64, 1, 1_000_000)?;
+        within("max_request_bytes", limits.bytes as u64, 4_096, 1 << 30)?;
+        within("max_record_bytes", limits.record_bytes as u64, 2_048, limits.bytes as u64)?;
+        within("secrets", self.secrets.len() as u64, 0, 2)?;
+        within("request_timeout_ms", self.request_timeout_ms, 1, MAX_TIME_MS)?;
+        within("retry_base_ms", self.retry_base_ms, 1, MAX_TIME_MS)?;
+        within("retry_cap_ms", self.retry_cap_ms, self.retry_base_ms, MAX_TIME_MS)?;
+        within("blocked_retry_cap_ms", self.blocked_retry_cap_ms, self.retry_base_ms, MAX_TIME_MS)?;
+        within("max_in_flight", self.max_in_flight as u64, 1, MAX_IN_FLIGHT as u64)?;
+        let most_pending = tokio::sync::Semaphore::MAX_PERMITS as u64;
+        let pending = self.max_pending_bytes as u64;
+        within("max_pending_bytes", pending, MAX_BATCH_BYTES as u64, most_pending)?;
+        within("persist_timeout_ms", self.persist_timeout_ms, 1, MAX_TIME_MS)?;
+        within("max_object_bytes", self.max_object_bytes as u64, 1, pending)?;
+        within("max_dead_letter_bytes", self.max_dead_letter_bytes, 1 << 20, u64::MAX)?;
+        self.journal.as_ref().map_or(Ok(()), JournalSettings::check)
+    }
+
+    /// Whether the name can be the name of a directory, and be read in a metric.
+    pub(crate) fn has_valid_name(&self) -> bool {
+        let is_valid = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_'
+        };
+        (1..=64).contains(&self.name.len()) && self.name.bytes().all(is_valid)
+    }
+
+    pub(crate) fn limits(&self) -> RequestLimits {
+        let usual = self.format.limits();
+        let bytes = self.max_request_bytes.unwrap_or(usual.bytes);
+        RequestLimits {
+            records: self.max_request_records.unwrap_or(usual.records),
+            bytes,
+            record_bytes: self.max_record_bytes.unwrap_or(usual.record_bytes.min(bytes)),
+        }
+    }
+
+    pub(crate) fn persist_timeout(&self) -> Duration {
+        Duration::from_millis(self.persist_timeout_ms)
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_every_bound_holds() {
+        let settings = || Settings::new("https://example.com", Format::Webhook);
+        assert_eq!(settings().check(), Ok(()));
+        let refused = |change: fn(&mut Settings)| {
+            let mut settings = settings();
+            change(&mut settings);
+            settings.check().unwrap_err().name
+        };
+        assert_eq!(refused(|s| s.max_request_records = Some(0)), "max_request_records");
+        assert_eq!(refused(|s| s.max_request_bytes = Some(10)), "max_request_bytes");
+        assert_eq!(refused(|s| s.max_record_bytes = Some(6_000_000)), "max_record_bytes");
+        assert_eq!(refused(|s| s.request_timeout_ms = 0), "request_timeout_ms");
+        assert_eq!(refused(|s| s.retry_base_ms = 0), "retry_base_ms");
+        assert_eq!(refused(|s| s.retry_cap_ms = 1), "retry_cap_ms");
+        assert_eq!(refused(|s| s.blocked_retry_cap_ms = 1), "blocked_retry_cap_ms");
+        assert_eq!(refused(|s| s.max_in_flight = 0), "max_in_flight");
+        assert_eq!(refused(|s| s.max_pending_bytes = 1), "max_pending_bytes");
+        assert_eq!(refused(|s| s.persist_timeout_ms = 0), "persist_timeout_ms");
+        assert_eq!(refused(|s| s.max_object_bytes = 0), "max_object_bytes");
+        assert_eq!(refused(|s| s.max_dead_letter_bytes = 0), "max_dead_letter_bytes");
+        let source = || SecretSource::Env("X".to_owned());
+        assert_eq!(
+            Settings { secrets: vec![source(), source(), source()], ..settings() }
+                .check()
+                .unwrap_err()
+                .name,
+            "secrets"
+        );
+    }
+
+    #[test]
+    fn every_format_has_limits_that_are_valid() {
+        use Format::{Axiom, CloudEvents, Datadog, Ndjson, Otlp, Splunk, Webhook, WebhookLines};
+        for format in [Webhook, WebhookLines, Ndjson, Splunk, Otlp, Datadog, Axiom, CloudEvents] {
+            assert_eq!(Settings::new("https://example.com", format).check(), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The sink, and a log stream that is tried or sent to again by hand.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use audit_core::{
+    AuditSink, Batch, Clock, Health, Mirror, Place, Random, Receipt, SinkError, SystemClock,
+    SystemRandom, UniqueId, async_trait,
+};
+use audit_journal::health::HealthBoard;
+use audit_journal::{Bounds, Journal, Opening};
+use bytes::Bytes;
+
+use crate::dead_letters::{DeadLetter, DeadLetters};
+use crate::delivery::Delivery;
+use crate::destination::StreamDestination;
+use crate::direct::Direct;
+use crate::envelope::Envelope;
+use crate::event::{Event, Events};
+use crate::receiver::{Answer, Receiver};
+use crate::{OpenError, Settings};
+
+/// Delivers batches to a log stream; see the [crate's documentation](crate).
+#[derive(Debug)]
+pub struct HttpSink {
+    name: String,
+    stream: UniqueId,
+    delivery: Arc<Delivery>,
+    mode: Mode,
+}
+
+#[derive(Debug)]
+enum Mode {
+    Direct(Box<Direct>),
+    Journaled(Journal),
+}
+
+impl HttpSink {
+    /// Opens a sink. The receiver is not asked: [`LogStream::send_test`] does that.
+    ///
+    /// # Errors
+    ///
+    /// When a setting, the URL or a secret is wrong, or the journal or the directory for records
+    /// that are set aside cannot be opened.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub async fn open(settings: Settings) -> Result<HttpSink, OpenError> {
+        HttpSink::open_with(settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await
+    }
+
+    /// As [`open`](Self::open), with this clock for the name of the stream and the times of
+    /// requests, and this randomness for the name, which must be unique at the receiver, and the
+    /// backoff.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub async fn open_with(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<HttpSink, OpenError> {
+        let delivery = delivery(&settings, &clock, &random)?;
+        let stream = UniqueId::generate(&*clock, &*random);
+        let name = settings.name.clone();
+        let mode = match settings.journal.clone() {
+            None => Mode::Direct(Box::new(Direct::new(Arc::clone(&delivery), settings, stream))),
+            Some(journal) => {
+                if !delivery.has_dead_letters() {
+                    return Err(OpenError::configuration(
+                        "a log stream with a journal needs dead_letters, a directory for records \
+                         that the receiver does not take",
+                    ));
+                }
+                let opening = Opening {
+                    journal,
+                    bounds: Bounds {
+                        max_pending_bytes: settings.max_pending_bytes,
+                        persist_timeout: settings.persist_timeout(),
+                    },
+                    max_object_bytes: settings.max_object_bytes,
+                    stream,
+                    destination: Arc::new(StreamDestination::new(Arc::clone(&delivery))),
+                    health: Arc::clone(&delivery.health),
+                    clock,
+                    random,
+                };
+                Mode::Journaled(opening.open().await?)
+            }
+        };
+        Ok(HttpSink { name, stream, delivery, mode })
+    }
+
+    /// The stream of this opening, in which its records are numbered.
+    pub fn stream(&self) -> UniqueId {
+        self.stream
+    }
+}
+
+/// What sends to the receiver.
+fn delivery(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    random: &Arc<dyn Random>,
+) -> Result<Arc<Delivery>, OpenError> {
+    settings.check().map_err(|error| {
+        OpenError::configuration(format!(
+            "the settings of the log stream {:?} are not valid",
+            settings.name
+        ))
+        .with_source(error)
+    })?;
+    if !settings.has_valid_name() {
+        return Err(OpenError::configuration(
+            "the name of a log stream has 1 to 64 lower-case letters, digits, `-` and `_`",
+        ));
+    }
+    let envelope = Envelope::new(settings.format, settings.limits(), &settings.origin);
+    let receiver = Receiver::new(settings, envelope.content_type(), Arc::clone(clock))?;
+    let letters = settings.dead_letters.as_ref().map(|directory| {
+        DeadLetters::open(directory, settings.max_dead_letter_bytes).map_err(|error| {
+            let what = format!("the directory {} cannot be used", directory.display());
+            OpenError::blocked(what).with_source(error)
+        })
+    });
+    let health = HealthBoard::new(settings.name.clone());
+    let random = Arc::clone(random);
+    let letters = letters.transpose()?;
+    let settings = settings.clone();
+    Ok(Arc::new(Delivery::new(receiver, envelope, letters, health, random, settings)))
+}
+
+#[async_trait]
+impl AuditSink for HttpSink {
+    async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
+        match &self.mode {
+            Mode::Direct(direct) => direct.persist(batch, None).await,
+            Mode::Journaled(journal) => journal.persist(batch).await,
+        }
+    }
+
+    async fn flush(&self) -> Result<(), SinkError> {
+        match &self.mode {
+            Mode::Direct(direct) => direct.flush().await,
+            Mode::Journaled(journal) => journal.flush().await,
+        }
+    }
+
+    async fn close(&self) -> Result<(), SinkError> {
+        match &self.mode {
+            Mode::Direct(direct) => direct.close().await,
+            Mode::Journaled(journal) => journal.close().await,
+        }
+    }
+
+    fn health(&self) -> Health {
+        self.delivery.health.health(match &self.mode {
+            Mode::Direct(direct) => direct.pending_bytes(),
+            Mode::Journaled(journal) => journal.pending_bytes(),
+        })
+    }
+
+    fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {
+        Box::pin(self.delivery.health.stopped())
+    }
+}
+
+impl fmt::Display for HttpSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpSink({}: {})", self.name, self.delivery.receiver)
+    }
+}
+
+/// A log stream that is sent to by hand: a test event, or records that were set aside.
+#[derive(Debug)]
+pub struct LogStream {
+    delivery: Arc<Delivery>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    settings: Settings,
+}
+
+impl LogStream {
+    /// Reads the secrets and makes a client. The receiver is not asked. The settings' `journal`
+    /// is not used.
+    ///
+    /// # Errors
+    ///
+    /// As [`HttpSink::open`].
+    pub fn open(settings: Settings) -> Result<LogStream, OpenError> {
+        let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) =
+            (Arc::new(SystemClock), Arc::new(SystemRandom));
+        let settings = Settings { dead_letters: None, ..settings };
+        let delivery = delivery(&settings, &clock, &random)?;
+        Ok(LogStream { delivery, clock, random, settings })
+    }
+
+    /// Sends one event, as the first of a stream of its own, and says what the receiver answered.
+    /// It is sent once.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, and what to do, for the person who reads it.
+    pub async fn send_test(&self) -> Result<(), String> {
+        let line = Bytes::from_static(
+            br#"{"action":"audit.test","message":"a test event of `audit stream test`"}"#,
+        );
+        let event = Event { sequence: 0, time_ms: self.clock.now_ms(), line };
+        let stream = UniqueId::generate(&*self.clock, &*self.random);
+        self.send(Events { stream, events: vec![event] }).await
+    }
+
+    /// Sends a record that was set aside, under its id. It is sent once; the file stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_test`](Self::send_test); and when the record exceeds the settings'
+    /// `max_record_bytes`, so that only a pointer could be sent.
+    pub async fn send_again(&self, letter: &DeadLetter) -> Result<(), String> {
+        let (event, stream) = (letter.event(), letter.stream);
+        if !self.delivery.envelope.fits(stream, &event) {
+            let (bytes, most) = (event.line.len(), self.settings.limits().record_bytes);
+            return Err(format!(
+                "{bytes} bytes exceed {most} bytes with the envelope (raise max_record_bytes if the \
+                 receiver takes more)"
+            ));
+        }
+        self.send(Events { stream, events: vec![event] }).await
+    }
+
+    async fn send(&self, events: Events) -> Result<(), String> {
+        let content = self.delivery.envelope.fill(&events, 0..1);
+        let id = crate::delivery::request_id(&events, &(0..1));
+        let limit = self.settings.request_timeout();
+        match self.delivery.receiver.send(&id, content.body.into(), limit).await {
+            Answer::Accepted => Ok(()),
+            Answer::Rejected { reason, .. }
+            | Answer::Retry { reason, .. }
+            | Answer::Blocked { reason, .. } => Err(reason),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn delivery(&self) -> Arc<Delivery> {
+        Arc::clone(&self.delivery)
+    }
+}
+
+/// Name and URL.
+impl fmt::Display for LogStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.settings.name, self.delivery.receiver)
+    }
+}
+
+#[async_trait]
+impl Mirror for HttpSink {
+    /// With a journal of its own a sink numbers its records itself, so that it follows nobody.
+    async fn persist_at(&self, batch: Batch, place: Place) -> Result<(), SinkError> {
+        match &self.mode {
+            Mode::Direct(direct) => direct.persist(batch, Some(place)).await.map(drop),
+            Mode::Journaled(_) => Err(SinkError::not_persisted(
+                audit_core::SinkErrorKind::Blocked,
+                "a log stream with a journal of its own cannot follow another sink",
+            )),
+        }
+    }
+}

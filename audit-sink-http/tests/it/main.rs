@@ -1,0 +1,10 @@
+//! The sink against a receiver in this process.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod receiver;
+mod records_are_set_aside;
+mod refusals_say_why;
+mod requests_are_signed;
+mod restarts_miss_nothing;
+mod sink_conforms;
+mod tee_keeps_ids;
