@@ -5,14 +5,14 @@
 //! - [`log_to_stderr`]: the host's own log, on such an output.
 //! - [`Shown`]: audit logs on a terminal, once they are durable.
 //! - [`Probe`]: responses to liveness and readiness probes.
+//! - [`Destinations`]: the sink on a bucket, on log streams, or on both.
 //! - [`private_files`], [`make_private_directory`]: files and directories for their owner alone.
 //! - [`Connections`]: HTTP within [`ServeLimits`], on one listener or several.
 //! - [`Shutdown`]: stop accepting, drain within a limit, [`close`] the sink within its own, and
 //!   [`exit`]; a second signal ends the process at once.
 //!
-//! `functions/host` and `hosts/service` are built on it. Of the workspace it depends on
-//! `audit-core` alone, and nothing depends on it but hosts and the command, whose witness is a
-//! server too.
+//! `functions/host` and `hosts/service` are built on it. It rests on the sinks, which
+//! it opens, and nothing depends on it but hosts and the command, whose witness is a server too.
 //!
 //! # Example
 //!
@@ -29,6 +29,7 @@
 //! ```
 
 mod connections;
+mod destinations;
 mod files;
 mod health;
 mod logging;
@@ -37,6 +38,7 @@ mod shown;
 mod shutdown;
 
 pub use connections::{Connection, Connections, ServeLimits, client_of};
+pub use destinations::{Destinations, LogStreamsFile};
 pub use files::{make_private_directory, private_files};
 pub use health::{Answer, Probe};
 pub use logging::log_to_stderr;

@@ -11,7 +11,6 @@ use audit_core::{Observed, SystemClock};
 use audit_host::{Output, Shown, Shutdown, StoppedError, close_after, make_private_directory};
 use audit_runtime::{AuditRuntime, AuditSink, Vars};
 use audit_sink_null::NullSink;
-use audit_sink_s3::S3Sink;
 use functions_calls::{Deployment, FunctionSettings, Functions};
 use functions_engine::Limits;
 use functions_program::{Env, Program};
@@ -23,7 +22,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
 use tokio::time::interval;
 
-use crate::settings::{Destination, Settings};
+use crate::settings::Settings;
 
 /// How much longer than the sink itself a call waits: the sink's error says what it waited for.
 const PERSIST_GRACE: Duration = Duration::from_secs(5);
@@ -57,19 +56,14 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     let has_http = program.http().is_some();
 
     let shows = Shown::is_wanted(settings.show_logs, output);
-    let (sink, bucket): (Arc<dyn AuditSink>, _) = match &settings.destination {
-        Destination::None => (Arc::new(NullSink::new()), None),
-        Destination::Bucket { url, settings } => {
-            let store = S3Sink::open(url, settings.as_ref().clone()).await?;
-            let sink: Arc<dyn AuditSink> = if shows {
-                let shown = Shown::on(output.clone());
-                Arc::new(Observed::new(store, move |batch, place| shown.show(batch, place)))
-            } else {
-                Arc::new(store)
-            };
-            (Arc::clone(&sink), Some(sink))
+    let opened = settings.destinations.open().await?.map(|sink| -> Arc<dyn AuditSink> {
+        if !shows {
+            return sink;
         }
-    };
+        let shown = Shown::on(output.clone());
+        Arc::new(Observed::new(sink, move |batch, place| shown.show(batch, place)))
+    });
+    let sink = opened.clone().unwrap_or_else(|| Arc::new(NullSink::new()));
     let mut vars = Vars::new();
     vars.register(ACTOR, MAX_ACTOR_JSON_BYTES)?;
     let runtime = AuditRuntime::builder(Arc::clone(&sink))
@@ -91,14 +85,12 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
         })?),
     };
     let shown = if shows { ", and are shown here once they are durable" } else { "" };
-    output.line(&match &settings.destination {
-        Destination::None => "no bucket: audit logs are checked and thrown away".to_owned(),
-        Destination::Bucket { url: _, settings } => match &settings.journal {
-            None => format!("audit logs go to {sink}{shown}"),
-            Some(journal) => {
-                format!("audit logs go to {sink} by way of {}{shown}", journal.directory.display())
-            }
-        },
+    output.line(&match (&opened, settings.destinations.journal()) {
+        (None, _) => "no bucket: audit logs are checked and thrown away".to_owned(),
+        (Some(sink), None) => format!("audit logs go to {sink}{shown}"),
+        (Some(sink), Some(journal)) => {
+            format!("audit logs go to {sink} by way of {}{shown}", journal.display())
+        }
     });
     if let Some(key) = sink.health().verifier_key {
         output.line(&format!("what is logged can be verified with the key {key}"));
@@ -125,7 +117,7 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     let parts = ServerParts {
         auth,
         proxies: settings.trusted_proxies,
-        bucket,
+        bucket: opened,
         metrics: Some(recorder),
         operators,
         site,

@@ -23,13 +23,12 @@ use audit_host::{
 };
 use audit_runtime::{AuditRuntime, AuditSink, RetryPolicy, Vars};
 use audit_sink_null::NullSink;
-use audit_sink_s3::S3Sink;
 use clap::Parser;
 use tokio::net::TcpListener;
 
 use crate::app::{App, probes};
 use crate::database::Database;
-use crate::settings::{Destination, Settings};
+use crate::settings::Settings;
 
 /// What a user's name may have as JSON, in bytes: it is charged to every log that names the user.
 const MAX_USER_JSON_BYTES: u32 = 256;
@@ -57,21 +56,16 @@ async fn main() {
 
 async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let shows = Shown::is_wanted(settings.show_logs, out);
-    let sink: Arc<dyn AuditSink> = match settings.destination()? {
-        Destination::None => Arc::new(NullSink::new()),
-        Destination::Bucket { url, settings } => {
-            let shown = Shown::on(out.clone());
-            Arc::new(Observed::new(S3Sink::open(&url, *settings).await?, move |batch, place| {
-                if shows {
-                    shown.show(batch, place);
-                }
-            }))
-        }
-    };
-    let bucket = match settings.destination()? {
-        Destination::None => None,
-        Destination::Bucket { .. } => Some(Arc::clone(&sink)),
-    };
+    let destinations = settings.destinations()?;
+    let opened = destinations.open().await?.map(|sink| -> Arc<dyn AuditSink> {
+        let shown = Shown::on(out.clone());
+        Arc::new(Observed::new(sink, move |batch, place| {
+            if shows {
+                shown.show(batch, place);
+            }
+        }))
+    });
+    let sink = opened.clone().unwrap_or_else(|| Arc::new(NullSink::new()));
 
     let mut vars = Vars::new();
     let user = vars.register("user", MAX_USER_JSON_BYTES)?;
@@ -94,19 +88,17 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let proxies = settings.trusted_proxies.clone();
     let proxies = proxies.with_header(settings.client_address_header.clone());
     let stopped = settings.exit_when_stopped.then(|| sink.stopped());
-    let probe = Probe::new(bucket);
+    let probe = Probe::new(opened.clone());
     // Until here a signal ends the process at once: nothing was accepted.
     let shutdown = Shutdown::on_signals()?;
 
     let shown = if shows { ", and are shown here once they are durable" } else { "" };
-    out.line(&match settings.destination()? {
-        Destination::None => "no bucket: audit logs are checked and thrown away".to_owned(),
-        Destination::Bucket { url: _, settings } => match settings.journal {
-            None => format!("audit logs go to {sink}{shown}"),
-            Some(journal) => {
-                format!("audit logs go to {sink} by way of {}{shown}", journal.directory.display())
-            }
-        },
+    out.line(&match (opened, destinations.journal()) {
+        (None, _) => "no bucket: audit logs are checked and thrown away".to_owned(),
+        (Some(sink), None) => format!("audit logs go to {sink}{shown}"),
+        (Some(sink), Some(journal)) => {
+            format!("audit logs go to {sink} by way of {}{shown}", journal.display())
+        }
     });
     if let Some(key) = sink.health().verifier_key {
         out.line(&format!("what is logged can be verified with the key {key}"));

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use audit_host::ServeLimits;
+use audit_host::{Destinations, LogStreamsFile, ServeLimits};
 use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
 use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings};
 use clap::Parser;
@@ -41,6 +41,11 @@ pub(crate) struct Settings {
     #[arg(long, env = "AUDIT_JOURNAL")]
     pub(crate) journal: Option<String>,
 
+    /// A file with log streams that get the audit logs too, a table [[log_stream]] for each. With
+    /// `--bucket none` they go there alone.
+    #[arg(long, env = "AUDIT_LOG_STREAMS", value_name = "FILE")]
+    pub(crate) log_streams: Option<PathBuf>,
+
     /// The name under which the host signs what it logs, so that an outsider can verify the bucket
     /// with the public key that is shown at the start; or `off`.
     #[arg(long, env = "AUDIT_EVIDENCE", value_name = "NAME", default_value = "audit-service")]
@@ -72,9 +77,10 @@ pub(crate) struct Settings {
     #[arg(long, env = "AUDIT_LINGER_MS")]
     pub(crate) linger_ms: Option<u64>,
 
-    /// With a journal: how late a log may be in the bucket, in milliseconds.
-    #[arg(long, env = "AUDIT_CUT_AFTER_MS", default_value_t = 5_000)]
-    pub(crate) cut_after_ms: u64,
+    /// With a journal: how late a log may be where it goes, in milliseconds. [default: 5000 for a
+    /// bucket, 200 for a log stream]
+    #[arg(long, env = "AUDIT_CUT_AFTER_MS")]
+    pub(crate) cut_after_ms: Option<u64>,
 
     /// How long a request waits for its logs to be durable before it fails, in milliseconds.
     #[arg(long, env = "AUDIT_PERSIST_TIMEOUT_MS", default_value_t = 10_000)]
@@ -145,27 +151,41 @@ pub(crate) struct Settings {
     pub(crate) exit_when_stopped: bool,
 }
 
-/// Where the audit logs go.
-pub(crate) enum Destination {
-    /// Nowhere.
-    None,
-    /// To a bucket.
-    Bucket {
-        /// Its URL.
-        url: String,
-        /// How it is written to.
-        settings: Box<audit_sink_s3::Settings>,
-    },
-}
-
 impl Settings {
     /// Where the audit logs go.
-    pub(crate) fn destination(&self) -> Result<Destination, Box<dyn Error>> {
-        let url = match self.bucket.as_deref() {
-            Some("none") => return Ok(Destination::None),
-            Some(url) => url.to_owned(),
-            None => format!("file://{}", self.made(&self.data_dir.join("bucket"))?),
+    pub(crate) fn destinations(&self) -> Result<Destinations, Box<dyn Error>> {
+        let journal = match self.journal.as_deref() {
+            Some("none") => None,
+            Some(directory) => Some(PathBuf::from(directory)),
+            None => Some(self.data_dir.join("journal")),
         };
+        let bucket = match self.bucket.as_deref() {
+            Some("none") => None,
+            Some(url) => Some(self.to_bucket(url.to_owned(), journal.clone())),
+            None => {
+                let url = format!("file://{}", self.made(&self.data_dir.join("bucket"))?);
+                Some(self.to_bucket(url, journal.clone()))
+            }
+        };
+        let LogStreamsFile { log_stream } = match &self.log_streams {
+            None => LogStreamsFile::default(),
+            Some(file) => LogStreamsFile::read(file)?,
+        };
+        Ok(Destinations { bucket, log_streams: Vec::new() }.with_log_streams(
+            log_stream,
+            journal,
+            self.cut_after_ms,
+            self.persist_timeout_ms,
+            &self.data_dir,
+        ))
+    }
+
+    /// A bucket, and how it is written to.
+    fn to_bucket(
+        &self,
+        url: String,
+        journal: Option<PathBuf>,
+    ) -> (String, Box<audit_sink_s3::Settings>) {
         let is_directory = url.starts_with("file:") || url.starts_with("memory:");
         let defaults = audit_sink_s3::Settings::default();
         let linger_ms = self.linger_ms.unwrap_or(if is_directory { 0 } else { defaults.linger_ms });
@@ -174,14 +194,11 @@ impl Settings {
             "gzip" => Compression::Gzip,
             _ => Compression::None,
         };
-        let journal = match self.journal.as_deref() {
-            Some("none") => None,
-            Some(directory) => Some(PathBuf::from(directory)),
-            None => Some(self.data_dir.join("journal")),
-        };
-        let cut_after_ms = self.cut_after_ms;
-        let journal = journal
-            .map(|directory| JournalSettings { cut_after_ms, ..JournalSettings::new(directory) });
+        let journal = journal.map(|directory| {
+            let defaults = JournalSettings::new(directory);
+            let cut_after_ms = self.cut_after_ms.unwrap_or(defaults.cut_after_ms);
+            JournalSettings { cut_after_ms, ..defaults }
+        });
         let persist_timeout_ms = self.persist_timeout_ms;
         let settings = audit_sink_s3::Settings {
             compression,
@@ -191,7 +208,7 @@ impl Settings {
             evidence: self.evidence(),
             ..defaults
         };
-        Ok(Destination::Bucket { url, settings: Box::new(settings) })
+        (url, Box::new(settings))
     }
 
     /// What is written so that outsiders can verify the bucket, if anything.

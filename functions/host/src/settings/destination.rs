@@ -3,63 +3,77 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use audit_host::make_private_directory;
+use audit_host::{Destinations, LogStreamsFile, make_private_directory};
+use audit_sink_http::Origin;
 use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings};
 
 use super::options::{CompressionName, Options};
 
 /// Where the audit logs go.
-#[derive(Debug, Clone)]
-pub(crate) enum Destination {
-    /// Nowhere.
-    None,
-    /// To a bucket.
-    Bucket {
-        /// Its URL.
-        url: String,
-        /// How it is written to.
-        settings: Box<audit_sink_s3::Settings>,
-    },
+pub(super) fn destinations(
+    options: &Options,
+    deployment: &str,
+    data_dir: &Path,
+) -> Result<Destinations, Box<dyn Error>> {
+    let journal = match options.journal.as_deref() {
+        Some("none") => None,
+        Some(directory) => Some(PathBuf::from(directory)),
+        None => Some(data_dir.join("journal")),
+    };
+    let bucket = match options.bucket.as_deref() {
+        Some("none") => None,
+        Some(url) => Some(to_bucket(options, url.to_owned(), journal.clone(), data_dir)?),
+        None => {
+            let url = format!("file://{}", made(&data_dir.join("bucket"))?);
+            Some(to_bucket(options, url, journal.clone(), data_dir)?)
+        }
+    };
+    let mut log_streams = options.log_stream.clone();
+    if let Some(file) = &options.log_streams {
+        log_streams.extend(LogStreamsFile::read(file)?.log_stream);
+    }
+    for settings in &mut log_streams {
+        if settings.origin == Origin::default() {
+            settings.origin.deployment_name = deployment.to_owned();
+        }
+    }
+    Ok(Destinations { bucket, log_streams: Vec::new() }.with_log_streams(
+        log_streams,
+        journal,
+        options.cut_after_ms,
+        persist_timeout_ms(options.persist_timeout_ms),
+        data_dir,
+    ))
 }
 
-impl Destination {
-    pub(super) fn new(options: &Options, data_dir: &Path) -> Result<Destination, Box<dyn Error>> {
-        let url = match options.bucket.as_deref() {
-            Some("none") => return Ok(Destination::None),
-            Some(url) => url.to_owned(),
-            None => format!("file://{}", made(&data_dir.join("bucket"))?),
-        };
-        let defaults = audit_sink_s3::Settings::default();
-        let is_directory = url.starts_with("file:") || url.starts_with("memory:");
-        let journal = match options.journal.as_deref() {
-            Some("none") => None,
-            Some(directory) => Some(PathBuf::from(directory)),
-            None => Some(data_dir.join("journal")),
-        };
-        let settings = audit_sink_s3::Settings {
-            compression: match options.compression {
-                None => defaults.compression,
-                Some(CompressionName::Zstd) => Compression::Zstd,
-                Some(CompressionName::Gzip) => Compression::Gzip,
-                Some(CompressionName::None) => Compression::None,
-            },
-            linger_ms: options.linger_ms.unwrap_or(if is_directory {
-                0
-            } else {
-                defaults.linger_ms
-            }),
-            persist_timeout_ms: persist_timeout_ms(options.persist_timeout_ms),
-            journal: journal.map(|directory| {
-                let defaults = JournalSettings::new(directory);
-                let cut_after_ms = options.cut_after_ms.unwrap_or(defaults.cut_after_ms);
-                JournalSettings { cut_after_ms, ..defaults }
-            }),
-            evidence: evidence(options, data_dir),
-            ..defaults
-        };
-        settings.check()?;
-        Ok(Destination::Bucket { url, settings: Box::new(settings) })
-    }
+/// A bucket, and how it is written to.
+fn to_bucket(
+    options: &Options,
+    url: String,
+    journal: Option<PathBuf>,
+    data_dir: &Path,
+) -> Result<(String, Box<audit_sink_s3::Settings>), Box<dyn Error>> {
+    let defaults = audit_sink_s3::Settings::default();
+    let is_directory = url.starts_with("file:") || url.starts_with("memory:");
+    let settings = audit_sink_s3::Settings {
+        compression: match options.compression {
+            None => defaults.compression,
+            Some(CompressionName::Zstd) => Compression::Zstd,
+            Some(CompressionName::Gzip) => Compression::Gzip,
+            Some(CompressionName::None) => Compression::None,
+        },
+        linger_ms: options.linger_ms.unwrap_or(if is_directory { 0 } else { defaults.linger_ms }),
+        persist_timeout_ms: persist_timeout_ms(options.persist_timeout_ms),
+        journal: journal.map(|directory| {
+            let defaults = JournalSettings::new(directory);
+            let cut_after_ms = options.cut_after_ms.unwrap_or(defaults.cut_after_ms);
+            JournalSettings { cut_after_ms, ..defaults }
+        }),
+        evidence: evidence(options, data_dir),
+        ..defaults
+    };
+    settings.check()?;
+    Ok((url, Box::new(settings)))
 }
 
 /// What is written so that outsiders can verify the bucket, if anything.

@@ -19,7 +19,8 @@ impl Options {
         })?;
         let base = path.parent().unwrap_or(Path::new(""));
         let at_file = |path: &mut PathBuf| *path = base.join(&*path);
-        options.data_dir.iter_mut().chain(&mut options.evidence_key).for_each(at_file);
+        let paths = options.data_dir.iter_mut().chain(&mut options.evidence_key);
+        paths.chain(&mut options.log_streams).for_each(at_file);
         for AuthSettings { issuer: _, audience: _, jwks, public_key, secret_file } in
             &mut options.auth
         {

@@ -15,13 +15,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use audit_host::Destinations;
 use audit_runtime::http::TrustedProxies;
 use functions_server::NetworkLimits;
 use functions_server::auth::AuthSettings;
 
 pub(crate) use self::command_line::{Command, CommandLine, Serve};
 pub(crate) use self::deployment::{Deployment, DeploymentClass};
-pub(crate) use self::destination::Destination;
 pub(crate) use self::env::{EnvVar, FunctionEnv};
 pub(crate) use self::limits::FunctionLimits;
 pub(crate) use self::options::Options;
@@ -62,7 +62,7 @@ pub(crate) struct Settings {
     /// The directory for documents, and for the journal and bucket by default.
     pub(crate) data_dir: PathBuf,
     /// Where the audit logs go.
-    pub(crate) destination: Destination,
+    pub(crate) destinations: Destinations,
     /// Proxies whose forwarded headers are trusted.
     pub(crate) trusted_proxies: TrustedProxies,
     /// How long the sink waits for logs to become durable before a call fails.
@@ -106,16 +106,17 @@ impl Serve {
 impl Settings {
     fn new(directory: PathBuf, options: Options) -> Result<Settings, Box<dyn Error>> {
         let data_dir = options.data_dir.clone().unwrap_or_else(|| PathBuf::from("audit-data"));
-        let destination = Destination::new(&options, &data_dir)?;
         let limits = FunctionLimits::new(&options)?;
         let network = limits::network(&options)?;
+        let default = Deployment::default();
+        let name = options.deployment_name.as_ref().unwrap_or(&default.name);
+        let destinations = destination::destinations(&options, name, &data_dir)?;
         let close_timeout = limits::positive_ms("close_timeout_ms", options.close_timeout_ms)?
             .unwrap_or(DEFAULT_CLOSE_TIMEOUT);
-        let deployment = Deployment::default();
         let deployment = Deployment {
-            name: options.deployment_name.unwrap_or(deployment.name),
+            name: options.deployment_name.unwrap_or(default.name),
             region: options.deployment_region,
-            class: options.deployment_class.unwrap_or(deployment.class),
+            class: options.deployment_class.unwrap_or(default.class),
         };
         let listen =
             options.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)));
@@ -131,7 +132,7 @@ impl Settings {
             network,
             close_timeout,
             data_dir,
-            destination,
+            destinations,
             trusted_proxies: options
                 .trusted_proxies
                 .unwrap_or_else(TrustedProxies::none)

@@ -114,6 +114,11 @@ pub(crate) struct Options {
     #[arg(long, env = "AUDIT_JOURNAL", value_name = "DIR")]
     pub(crate) journal: Option<String>,
 
+    /// A file with log streams that get the audit logs too, a table [[log_stream]] for each. With
+    /// `bucket` at `none` they go there alone. The settings file may have these tables itself.
+    #[arg(long, env = "AUDIT_LOG_STREAMS", value_name = "FILE")]
+    pub(crate) log_streams: Option<PathBuf>,
+
     /// The name under which the host signs what it logs, so that an outsider can verify the bucket
     /// with the public key that is shown at the start; or `off`. [default: functions-host]
     #[arg(long, env = "AUDIT_EVIDENCE", value_name = "NAME")]
@@ -137,7 +142,8 @@ pub(crate) struct Options {
     #[serde(deserialize_with = "header_text")]
     pub(crate) client_address_header: Option<ClientAddressHeader>,
 
-    /// With a journal: how late a log may be in the bucket, in milliseconds. [default: 5000]
+    /// With a journal: how late a log may be where it goes, in milliseconds. [default: 5000 for a
+    /// bucket, 200 for a log stream]
     #[arg(long, env = "AUDIT_CUT_AFTER_MS", value_name = "MS")]
     pub(crate) cut_after_ms: Option<u64>,
 
@@ -213,6 +219,10 @@ pub(crate) struct Options {
     /// Issuers whose tokens are accepted.
     #[arg(skip)]
     pub(crate) auth: Vec<AuthSettings>,
+
+    /// Log streams, besides those in the file that `log_streams` names.
+    #[arg(skip)]
+    pub(crate) log_stream: Vec<audit_sink_http::Settings>,
 }
 
 /// The error never quotes the value: a secret may have been pasted there by mistake.
@@ -280,6 +290,7 @@ impl Options {
             data_dir: self.data_dir.or(other.data_dir),
             bucket: self.bucket.or(other.bucket),
             journal: self.journal.or(other.journal),
+            log_streams: self.log_streams.or(other.log_streams),
             evidence: self.evidence.or(other.evidence),
             evidence_key: self.evidence_key.or(other.evidence_key),
             trusted_proxies: self.trusted_proxies.or(other.trusted_proxies),
@@ -300,6 +311,7 @@ impl Options {
             deployment_class: self.deployment_class.or(other.deployment_class),
             env: self.env,
             env_table,
+            log_stream: other.log_stream,
             auth: if self.auth.is_empty() { other.auth } else { self.auth },
         }
     }

@@ -26,10 +26,8 @@ fn settings(file: Option<&str>, flags: &[&str]) -> Result<Settings, String> {
 }
 
 fn bucket(settings: &Settings) -> (&str, &audit_sink_s3::Settings) {
-    match &settings.destination {
-        Destination::Bucket { url, settings } => (url, settings),
-        Destination::None => panic!("no bucket"),
-    }
+    let (url, settings) = settings.destinations.bucket.as_ref().expect("a bucket");
+    (url, settings)
 }
 
 #[test]
@@ -115,7 +113,7 @@ fn flags_override_the_file_and_the_file_overrides_defaults() {
 #[test]
 fn the_bucket_none_means_no_bucket() {
     let settings = settings(None, &["--bucket", "none"]).unwrap();
-    assert!(matches!(settings.destination, Destination::None));
+    assert!(settings.destinations.bucket.is_none() && settings.destinations.log_streams.is_empty());
 }
 
 #[test]
@@ -200,6 +198,9 @@ fn no_error_shows_a_value() {
             format!("[[auth]]\nissuer = {value}"),
             format!("[[auth]]\nissuer = 'a'\naudience = 'b'\nunknown = {value}"),
             format!("auth = {value}"),
+            format!("[[log_stream]]\nurl = {value}"),
+            format!("[[log_stream]]\nurl = 'https://a.example'\nsecrets = [{value}]"),
+            format!("[[log_stream]]\nurl = 'https://a.example'\nformat = {value}"),
         ]);
         files
     };
@@ -244,4 +245,32 @@ fn no_error_shows_a_value() {
             assert!(!error.contains(SECRET), "{line:?}\n{error}");
         }
     }
+}
+
+#[test]
+fn log_streams_come_from_the_file_and_a_file_of_their_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let own = directory.path().join("streams.toml");
+    std::fs::write(&own, "[[log_stream]]\nname = \"second\"\nurl = \"https://b.example\"").unwrap();
+    let file = r#"
+        bucket = "none"
+        deployment_name = "happy-animal-123"
+        [[log_stream]]
+        name = "siem"
+        url = "https://a.example/hook"
+        secrets = ["env:SECRET"]
+    "#;
+    let settings = settings(Some(file), &["--log-streams", own.to_str().unwrap()]).unwrap();
+    let streams = &settings.destinations.log_streams;
+    let told: Vec<_> = streams.iter().map(|s| (s.name.as_str(), s.journal.is_some())).collect();
+    assert_eq!(told, [("siem", true), ("second", false)]);
+    assert_eq!(streams[0].origin.deployment_name, "happy-animal-123");
+    assert!(streams[0].dead_letters.as_ref().unwrap().ends_with("dead-letters/siem"));
+}
+
+#[test]
+fn secrets_in_the_place_of_their_sources_are_not_shown() {
+    let file = "[[log_stream]]\nurl = \"https://a.example\"\nsecrets = [\"hunter2\"]";
+    let error = settings(Some(file), &[]).unwrap_err();
+    assert!(error.contains("line 3") && !error.contains("hunter2"), "{error}");
 }

@@ -1,0 +1,221 @@
+//! Where a host's audit logs go: a bucket, log streams, or both.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use audit_core::AuditSink;
+use audit_runtime::Tee;
+use audit_sink_http::HttpSink;
+use audit_sink_s3::{JournalSettings, S3Sink};
+use serde::Deserialize;
+
+/// How soon records are cut from the journal for a log stream, in milliseconds: its readers look at
+/// what happens now, and a request costs less than an object in a bucket.
+const CUT_AFTER_MS: u64 = 200;
+
+/// A file with the settings of log streams: a table `[[log_stream]]` for each.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogStreamsFile {
+    /// The log streams.
+    pub log_stream: Vec<audit_sink_http::Settings>,
+}
+
+impl LogStreamsFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or a setting is unknown or invalid. The error names the line, and
+    /// neither the file nor a value: a secret may have been given in its place.
+    pub fn read(path: &Path) -> Result<LogStreamsFile, String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("the file of log streams cannot be read: {error}"))?;
+        toml::from_str(&text).map_err(|error| {
+            let begin = error.span().map_or(0, |span| span.start).min(text.len());
+            let line = text.as_bytes()[..begin].iter().filter(|byte| **byte == b'\n').count() + 1;
+            let is_safe = ["unknown field", "missing field", "a secret is given"]
+                .iter()
+                .any(|safe| error.message().starts_with(safe));
+            let why = if is_safe { error.message() } else { "it is invalid" };
+            format!("the file of log streams, line {line}: {why}")
+        })
+    }
+}
+
+/// Where audit logs go. Without a bucket and a log stream, nowhere.
+#[derive(Debug, Clone, Default)]
+pub struct Destinations {
+    /// The bucket's URL, and how it is written to.
+    pub bucket: Option<(String, Box<audit_sink_s3::Settings>)>,
+    /// The log streams.
+    pub log_streams: Vec<audit_sink_http::Settings>,
+}
+
+impl Destinations {
+    /// Adds log streams to what the bucket's settings say: `journal` is for the first one if there
+    /// is no bucket, `cut_after_ms` is how late a record may be there (200 by default). Records
+    /// that a log stream does not take are set aside in the data directory, below `dead-letters`,
+    /// unless its own settings name another place.
+    #[must_use]
+    pub fn with_log_streams(
+        mut self,
+        log_streams: Vec<audit_sink_http::Settings>,
+        journal: Option<PathBuf>,
+        cut_after_ms: Option<u64>,
+        persist_timeout_ms: u64,
+        data_dir: &Path,
+    ) -> Destinations {
+        let is_alone = self.bucket.is_none();
+        for (n, settings) in log_streams.into_iter().enumerate() {
+            let aside = data_dir.join("dead-letters").join(&settings.name);
+            let journal = journal.clone().filter(|_| is_alone && n == 0).map(|directory| {
+                let cut_after_ms = cut_after_ms.unwrap_or(CUT_AFTER_MS);
+                JournalSettings { cut_after_ms, ..JournalSettings::new(directory) }
+            });
+            self.log_streams.push(audit_sink_http::Settings {
+                journal: settings.journal.or(journal),
+                dead_letters: settings.dead_letters.or(Some(aside)),
+                persist_timeout_ms,
+                ..settings
+            });
+        }
+        self
+    }
+
+    /// The directory of the journal in which logs are durable first, if there is one.
+    pub fn journal(&self) -> Option<&Path> {
+        let journal = match &self.bucket {
+            Some((_, settings)) => settings.journal.as_ref(),
+            None => self.log_streams.first().and_then(|settings| settings.journal.as_ref()),
+        };
+        journal.map(|journal| journal.directory.as_path())
+    }
+
+    /// Opens the sink. `None` if logs go nowhere.
+    ///
+    /// With several destinations the first one gives records their ids: the bucket, or else the
+    /// first log stream. The others are mirrors of it, and a record is durable once all have it.
+    ///
+    /// # Errors
+    ///
+    /// When a destination cannot be opened, two log streams have the same name, or one that is a
+    /// mirror has a journal of its own.
+    pub async fn open(&self) -> Result<Option<Arc<dyn AuditSink>>, Box<dyn Error>> {
+        let names = self.log_streams.iter().map(|settings| &settings.name);
+        for (n, name) in names.clone().enumerate() {
+            if names.clone().take(n).any(|before| before == name) {
+                return Err(format!("two log streams have the name {name:?}").into());
+            }
+        }
+        let mut streams = self.log_streams.iter();
+        let first: Arc<dyn AuditSink> = match &self.bucket {
+            Some((url, settings)) => Arc::new(S3Sink::open(url, (**settings).clone()).await?),
+            None => match streams.next() {
+                Some(settings) => Arc::new(HttpSink::open(settings.clone()).await?),
+                None => return Ok(None),
+            },
+        };
+        if streams.len() == 0 {
+            return Ok(Some(first));
+        }
+        let mut tee = Tee::new(first);
+        for settings in streams {
+            if settings.journal.is_some() {
+                let name = &settings.name;
+                return Err(format!(
+                    "the log stream {name:?} follows another destination, so that it has no \
+                     journal of its own"
+                )
+                .into());
+            }
+            tee = tee.with_mirror(Arc::new(HttpSink::open(settings.clone()).await?));
+        }
+        Ok(Some(Arc::new(tee)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use audit_sink_http::Format;
+
+    use super::*;
+
+    fn stream(name: &str) -> audit_sink_http::Settings {
+        let settings = audit_sink_http::Settings::new("https://example.com/hook", Format::Webhook);
+        audit_sink_http::Settings { name: name.to_owned(), ..settings }
+    }
+
+    fn bucket() -> Option<(String, Box<audit_sink_s3::Settings>)> {
+        Some(("memory:///".to_owned(), Box::default()))
+    }
+
+    #[test]
+    fn files_are_read_and_errors_show_no_value() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("streams.toml");
+        std::fs::write(
+            &path,
+            "[[log_stream]]\nname = \"siem\"\nurl = \"https://example.com\"\n\
+             secrets = [\"env:SECRET\"]\n[[log_stream]]\nurl = \"https://example.org\"\n\
+             format = \"splunk\"\n",
+        )
+        .unwrap();
+        let LogStreamsFile { log_stream } = LogStreamsFile::read(&path).unwrap();
+        assert_eq!((log_stream[0].name.as_str(), log_stream[1].format), ("siem", Format::Splunk));
+        for text in [
+            "[[log_stream]]\nurl = \"https://example.com\"\nsecrets = [\"hunter2\"]",
+            "[[log_stream]]\nurl = \"https://example.com\"\nsecrets = \"hunter2\"",
+            "[[log_stream]]\nurl = \"https://example.com\"\ntoken = hunter2",
+            "[[log_stream]]\nurl = \"https://example.com\"\nformat = \"hunter2\"",
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = LogStreamsFile::read(&path).unwrap_err();
+            assert!(error.contains("line 3") && !error.contains("hunter2"), "{error}");
+        }
+        std::fs::write(&path, "[[log_stream]]\nurls = \"x\"").unwrap();
+        let error = LogStreamsFile::read(&path).unwrap_err();
+        assert!(error.contains("line 2: unknown field `urls`"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn destinations_are_opened_in_their_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path();
+        let with = |bucket, names: &[&str], journal: Option<&str>| {
+            let streams = names.iter().map(|name| stream(name)).collect();
+            let journal = journal.map(|name| data.join(name));
+            Destinations { bucket, log_streams: Vec::new() }
+                .with_log_streams(streams, journal, None, 5_000, data)
+        };
+        let nowhere = with(None, &[], Some("a"));
+        assert!(nowhere.open().await.unwrap().is_none() && nowhere.journal().is_none());
+
+        let alone = with(None, &["one", "two"], Some("journal"));
+        assert_eq!(alone.journal(), Some(&*data.join("journal")));
+        assert_eq!(alone.log_streams[0].journal.as_ref().unwrap().cut_after_ms, 200);
+        let sink = alone.open().await.unwrap().unwrap();
+        assert_eq!(
+            sink.to_string(),
+            "Tee(HttpSink(one: https://example.com/hook), then HttpSink(two: \
+             https://example.com/hook))"
+        );
+        assert!(data.join("dead-letters/one").is_dir() && data.join("journal").is_dir());
+        sink.close().await.unwrap();
+
+        let both = with(bucket(), &["siem"], Some("unused"));
+        let sink = both.open().await.unwrap().unwrap();
+        let shown = sink.to_string();
+        assert!(shown.starts_with("Tee(S3Sink(memory://), then HttpSink(siem"), "{shown}");
+        assert!(!data.join("unused").exists());
+        sink.close().await.unwrap();
+
+        let error = with(bucket(), &["a", "a"], None).open().await.unwrap_err();
+        assert_eq!(error.to_string(), "two log streams have the name \"a\"");
+        let mut mirror = with(bucket(), &["a"], None);
+        mirror.log_streams[0].journal = Some(JournalSettings::new(data.join("own")));
+        let error = mirror.open().await.unwrap_err().to_string();
+        assert!(error.contains("no journal of its own"), "{error}");
+    }
+}
