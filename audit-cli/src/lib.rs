@@ -8,6 +8,8 @@
 //!   shows and makes keys, and `audit witness` cosigns hosts' checkpoints.
 //! - `audit journal` reads the journal of a host, and delivers that of a host that is gone, with
 //!   what has since been deleted from the bucket.
+//! - `audit log-stream` tests the log streams of a host, and sends records again that a receiver
+//!   would not take.
 //! - `audit doctor` checks, with a host's own credentials, what must work and what must not.
 //!
 //! A bucket of any size is read in bounded memory: only the selected partitions are listed, objects
@@ -42,6 +44,7 @@ mod in_order;
 mod journal;
 mod key;
 mod keys;
+mod log_stream;
 mod ls;
 mod man;
 mod object;
@@ -120,6 +123,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<Outcome, Failure> 
         Command::Key(arguments) => key::run(&arguments, output),
         Command::Witness(arguments) => witness::run(&arguments, output).await,
         Command::Journal { command } => journal::run(&command, &common, output).await,
+        Command::LogStream { command } => log_stream::run(&command, output).await,
         Command::Doctor(arguments) => doctor::run(&arguments, &common, output).await,
         Command::Policy { policy, source } => doctor::print_policy(policy, &source.bucket, output),
         Command::Completions { shell } => man::completions(shell, output),

@@ -65,16 +65,16 @@ fn no_record(line: &[u8]) -> Option<Cow<'static, str>> {
         }
     };
     if text.starts_with('\u{feff}') {
-        return Some("begins with a byte order mark, and is no JSON object".into());
+        return Some("begins with a byte order mark, and is not a JSON object".into());
     }
     if !text.trim_ascii_start().starts_with('{') {
-        return Some("is no JSON object".into());
+        return Some("is not a JSON object".into());
     }
     let error = serde_json::from_str::<serde::de::IgnoredAny>(text).err()?;
     let why = error.to_string();
     // The parser saw only this line.
     let why = why.split(" at line ").next().unwrap_or(&why);
-    Some(format!("is no JSON object: {why} near byte {}", error.column()).into())
+    Some(format!("is not a JSON object: {why} near byte {}", error.column()).into())
 }
 
 /// The differences between an object's lines and key and its metadata.
@@ -359,19 +359,19 @@ mod tests {
         }
         for (line, what) in [
             (&b""[..], "is empty"),
-            (b" ", "is no JSON object"),
-            (b"text", "is no JSON object"),
-            (b"[]", "is no JSON object"),
-            (b"\"{}\"", "is no JSON object"),
-            (b"\xef\xbb\xbf{}", "begins with a byte order mark, and is no JSON object"),
+            (b" ", "is not a JSON object"),
+            (b"text", "is not a JSON object"),
+            (b"[]", "is not a JSON object"),
+            (b"\"{}\"", "is not a JSON object"),
+            (b"\xef\xbb\xbf{}", "begins with a byte order mark, and is not a JSON object"),
             (b"{\"a\":\"\xff\"}", "is not UTF-8 from byte 7 on"),
-            (b"{}{}", "is no JSON object: trailing characters near byte 3"),
-            (b"{\"a\":1", "is no JSON object: EOF while parsing an object near byte 6"),
+            (b"{}{}", "is not a JSON object: trailing characters near byte 3"),
+            (b"{\"a\":1", "is not a JSON object: EOF while parsing an object near byte 6"),
             (
                 b"{\"a\":\"\x01\"}",
-                "is no JSON object: control character (\\u0000-\\u001F) found while parsing a string near byte 6",
+                "is not a JSON object: control character (\\u0000-\\u001F) found while parsing a string near byte 6",
             ),
-            (b"{\0}", "is no JSON object: key must be a string near byte 2"),
+            (b"{\0}", "is not a JSON object: key must be a string near byte 2"),
         ] {
             assert_eq!(no_record(line).as_deref(), Some(what), "{line:?}");
         }

@@ -210,7 +210,7 @@ impl LogStream {
     /// What is wrong, and what to do, for the person who reads it.
     pub async fn send_test(&self) -> Result<(), String> {
         let line = Bytes::from_static(
-            br#"{"action":"audit.test","message":"a test event of `audit stream test`"}"#,
+            br#"{"action":"audit.test","message":"a test event of `audit log-stream test`"}"#,
         );
         let event = Event { sequence: 0, time_ms: self.clock.now_ms(), line };
         let stream = UniqueId::generate(&*self.clock, &*self.random);

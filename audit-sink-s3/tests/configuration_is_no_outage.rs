@@ -75,9 +75,9 @@ fn impossible_settings_are_refused_before_any_request() {
             options([("aws_endpoint_url_s3", "http://127.0.0.1:9")]),
             "aws_endpoint_url_s3 is an http URL",
         ),
-        (S3, options([("aws_endpoint", "127.0.0.1:9000")]), "aws_endpoint is no URL"),
-        (S3, options([("aws_endpoint", "localhost:9000")]), "aws_endpoint is no URL"),
-        (S3, options([("aws_endpoint", "ftp://host")]), "aws_endpoint is no URL"),
+        (S3, options([("aws_endpoint", "127.0.0.1:9000")]), "aws_endpoint is not a URL"),
+        (S3, options([("aws_endpoint", "localhost:9000")]), "aws_endpoint is not a URL"),
+        (S3, options([("aws_endpoint", "ftp://host")]), "aws_endpoint is not a URL"),
         (S3, options([("aws_endpoint", "https://u:SECRET-TOKEN@host")]), "aws_endpoint holds more"),
         (
             S3,

@@ -3,6 +3,7 @@
 mod doctor;
 mod evidence;
 mod journal;
+mod log_stream;
 mod reading;
 mod serve;
 
@@ -21,6 +22,7 @@ pub(crate) use self::evidence::{Check, Key, Prove, TrustedKeys, Verify, Witness}
 pub(crate) use self::journal::{
     Compression, JournalCat, JournalCommand, JournalDeliver, JournalDirectory,
 };
+pub(crate) use self::log_stream::{Aside, LogStreamCommand, LogStreams, SendAgain};
 pub(crate) use self::reading::{
     Cat, Export, Filter, Format, Grouping, Ls, Per, Search, Stats, Tail, Who,
 };
@@ -114,6 +116,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: JournalCommand,
     },
+    /// Test the log streams of a host, and send records again that a receiver would not take
+    LogStream {
+        #[command(subcommand)]
+        command: LogStreamCommand,
+    },
     /// Check, with the credentials of a host, what must work and what must not, and say what to
     /// change
     Doctor(Doctor),
@@ -189,6 +196,7 @@ impl Arguments {
             | Command::Key(_)
             | Command::Witness(_)
             | Command::Journal { .. }
+            | Command::LogStream { .. }
             | Command::Doctor(_)
             | Command::Policy { .. }
             | Command::Completions { .. }

@@ -29,16 +29,16 @@ async fn a_line_that_is_no_json_object_is_named_with_its_number() {
     for (line, what) in [
         (&b"\xef\xbb\xbf{}"[..], "line 2 begins with a byte order mark"),
         (b"{\"a\":\"\xff\"}", "line 2 is not UTF-8 from byte 7 on"),
-        (b"{}{}", "line 2 is no JSON object: trailing characters"),
-        (b"text", "line 2 is no JSON object"),
+        (b"{}{}", "line 2 is not a JSON object: trailing characters"),
+        (b"text", "line 2 is not a JSON object"),
         (b"", "line 2 is empty"),
-        (b"[1]", "line 2 is no JSON object"),
-        (b"null", "line 2 is no JSON object"),
-        (b"\0\0\0", "line 2 is no JSON object"),
-        (b"{\"a\":\"\0\"}", "line 2 is no JSON object: control character"),
-        (b"{\"a\":1", "line 2 is no JSON object: EOF"),
-        (&huge, "line 2 is no JSON object"),
-        (b"x\n\ny", "line 2 is no JSON object; 3 lines are no records in all"),
+        (b"[1]", "line 2 is not a JSON object"),
+        (b"null", "line 2 is not a JSON object"),
+        (b"\0\0\0", "line 2 is not a JSON object"),
+        (b"{\"a\":\"\0\"}", "line 2 is not a JSON object: control character"),
+        (b"{\"a\":1", "line 2 is not a JSON object: EOF"),
+        (&huge, "line 2 is not a JSON object"),
+        (b"x\n\ny", "line 2 is not a JSON object; 3 lines are no records in all"),
     ] {
         let root = tempfile::tempdir().unwrap();
         let lines = [b"{\"n\":1}\n", line, b"\n{\"n\":2}\n"].concat();

@@ -9,6 +9,7 @@ mod evidence;
 mod hostile_keys_stop_nothing;
 mod invalid_lines_are_damage;
 mod journals_are_read_and_delivered;
+mod log_streams_are_tested;
 mod omissions_are_reported;
 mod outcomes_are_joined;
 mod reads_are_bounded_by_the_request;

@@ -348,7 +348,7 @@ impl fmt::Debug for Functions {
 /// What a call of a query asks for.
 fn key_of(target: &Target<'_>, args: &Json, caller: &Caller) -> Result<QueryKey, CallError> {
     let args = Value::from_json(args.clone())
-        .map_err(|error| CallError::Invalid(format!("the arguments are no value: {error}")))?;
+        .map_err(|error| CallError::Invalid(format!("the arguments are not a value: {error}")))?;
     Ok(QueryKey {
         component: target.component.clone(),
         name: target.function.name.as_str().into(),

@@ -51,7 +51,7 @@ impl Schedule {
                 )
             }
             Some("cron") => json.get("cron").and_then(Json::as_str).unwrap_or_default().to_owned(),
-            _ => return Err(format!("{json} is no schedule")),
+            _ => return Err(format!("{json} is not a schedule")),
         };
         let cron = Cron::from_str(&expression);
         cron.map(|cron| Schedule::At(Box::new(cron)))

@@ -59,7 +59,7 @@ impl Validators {
         is_id: &dyn Fn(&str, &str) -> bool,
     ) -> Result<(), String> {
         let args = Value::from_json(args.clone())
-            .map_err(|error| format!("the arguments are no value: {error}"))?;
+            .map_err(|error| format!("the arguments are not a value: {error}"))?;
         if !matches!(args, Value::Object(_)) {
             return Err("the arguments must be an object".to_owned());
         }
@@ -86,7 +86,7 @@ impl Validators {
             return Ok(());
         };
         let json: Json = serde_json::from_str(value)
-            .map_err(|error| format!("the value is no JSON: {error}"))?;
+            .map_err(|error| format!("the value is not JSON: {error}"))?;
         let value =
             Value::from_json(json).map_err(|error| format!("the value is none: {error}"))?;
         returns.check(&value, is_id).map_err(|message| format!("ReturnsValidationError: {message}"))

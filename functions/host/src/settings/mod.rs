@@ -177,7 +177,7 @@ fn site_listen(set: Option<&str>, listen: SocketAddr) -> Result<Option<SocketAdd
         Some(address) => address
             .parse()
             .map(Some)
-            .map_err(|_| "site_listen is no address with a port, nor `none`".to_owned()),
+            .map_err(|_| "site_listen is not an address with a port, nor `none`".to_owned()),
         None => {
             let port = if listen.port() == 0 { 0 } else { SITE_PORT };
             Ok(Some(SocketAddr::from((listen.ip(), port))))

@@ -206,8 +206,8 @@ async fn callers_are_known_by_valid_tokens_only() {
     let expired = format!("Bearer {}", host.token("ada", 1));
     for (authorization, says) in [
         (expired.as_str(), "expired"),
-        ("Bearer x", "no JSON Web Token"),
-        ("Bearer", "no JSON Web Token"),
+        ("Bearer x", "not a JSON Web Token"),
+        ("Bearer", "not a JSON Web Token"),
         ("Basic YTpi", "Bearer"),
         ("Convex 0123", "no admin keys"),
     ] {

@@ -312,7 +312,7 @@ async fn protocol_violations_are_named_and_end_the_session() {
     let modify = |base: u32, new: u32, modifications: Json| json!({ "type": "ModifyQuerySet", "baseVersion": base, "newVersion": new, "modifications": modifications });
     let add = json!({ "type": "Add", "queryId": 0, "udfPath": "messages:list", "args": [{}] });
     for (messages, says) in [
-        (vec![json!("nonsense")], "no JSON"),
+        (vec![json!("nonsense")], "not JSON"),
         (vec![json!({ "kind": "Connect" })], "without a type"),
         (vec![json!({ "type": "Sing" })], "Sing"),
         (vec![modify(0, 1, json!([]))], "first message must be Connect"),
@@ -407,7 +407,7 @@ async fn invalid_tokens_are_refused_and_not_served_anonymously() {
     let admin =
         json!({ "type": "Authenticate", "tokenType": "Admin", "baseVersion": 0, "value": "key" });
     for (authenticate, says) in [
-        (user("x".to_owned()), "no JSON Web Token"),
+        (user("x".to_owned()), "not a JSON Web Token"),
         (user(host.token("ada", 1)), "expired"),
         (admin, "no admin keys"),
     ] {

@@ -1,0 +1,124 @@
+//! `audit log-stream`: tests the log streams of a host, and sends what was set aside again.
+
+use std::path::Path;
+
+use audit_host::LogStreamsFile;
+use audit_sink_http::{DeadLetter, LogStream, Settings};
+
+use crate::arguments::{Aside, LogStreamCommand, LogStreams, SendAgain};
+use crate::failure::{Failure, Outcome};
+use crate::output::Output;
+use crate::units::{counted, shown};
+
+pub(crate) async fn run(command: &LogStreamCommand, output: &Output) -> Result<Outcome, Failure> {
+    match command {
+        LogStreamCommand::Test(streams) => test(streams, output).await,
+        LogStreamCommand::Aside(aside) => list(aside, output),
+        LogStreamCommand::Send(send) => send_again(send, output).await,
+    }
+}
+
+/// The log streams of a file that are asked for, at least one.
+fn selected(LogStreams { file, name }: &LogStreams) -> Result<Vec<Settings>, Failure> {
+    let read = LogStreamsFile::read(file).map_err(Failure::new)?;
+    let is_selected = |settings: &Settings| name.as_ref().is_none_or(|name| settings.name == *name);
+    let settings: Vec<_> = read.log_stream.into_iter().filter(is_selected).collect();
+    match (settings.is_empty(), name) {
+        (false, _) => Ok(settings),
+        (true, Some(name)) => {
+            Err(Failure::new(format!("{} has no log stream {name:?}", file.display())))
+        }
+        (true, None) => Err(Failure::new(format!("{} has no log stream", file.display()))),
+    }
+}
+
+fn open(settings: Settings) -> Result<LogStream, Failure> {
+    let name = settings.name.clone();
+    let failed = |error| Failure::new(format!("the log stream {name:?}")).because(error);
+    LogStream::open(settings).map_err(failed)
+}
+
+async fn test(streams: &LogStreams, output: &Output) -> Result<Outcome, Failure> {
+    let mut is_wrong = false;
+    for settings in selected(streams)? {
+        let name = settings.name.clone();
+        let stream = open(settings)?;
+        let answer = stream.send_test().await;
+        is_wrong |= answer.is_err();
+        if output.is_json() {
+            output.json(&serde_json::json!({
+                "name": name,
+                "accepted": answer.is_ok(),
+                "reason": answer.err(),
+            }))?;
+        } else {
+            let answer = answer.err().unwrap_or_else(|| "accepted the test event".to_owned());
+            output.line(&format!("{stream}: {answer}"))?;
+        }
+    }
+    Ok(Outcome::wrong_if(is_wrong))
+}
+
+fn letters(directory: &Path) -> Result<Vec<DeadLetter>, Failure> {
+    let failed = |error| {
+        let what = format!("what was set aside in {} cannot be read", directory.display());
+        Failure::new(what).because(error)
+    };
+    // An empty list would hide a mistyped name.
+    std::fs::read_dir(directory).map_err(failed)?;
+    DeadLetter::list(directory).map_err(failed)
+}
+
+fn list(Aside { directory }: &Aside, output: &Output) -> Result<Outcome, Failure> {
+    let letters = letters(directory)?;
+    for letter in &letters {
+        let DeadLetter { stream, sequence, time_ms, why, reason, body, .. } = letter;
+        if output.is_json() {
+            output.json(&serde_json::json!({
+                "stream": stream.to_string(),
+                "sequence": sequence,
+                "timeMs": time_ms,
+                "why": why,
+                "reason": reason,
+                "bytes": body.len(),
+            }))?;
+        } else {
+            let (time, bytes) = (shown(*time_ms), counted(body.len() as u64, "byte"));
+            output.line(&format!("{stream}-{sequence:012}  {time}  {bytes}  {reason}"))?;
+        }
+    }
+    if !output.is_json() {
+        output.note(&format!("{} set aside", counted(letters.len() as u64, "record")));
+    }
+    Ok(Outcome::wrong_if(!letters.is_empty()))
+}
+
+async fn send_again(send: &SendAgain, output: &Output) -> Result<Outcome, Failure> {
+    let settings = selected(&send.streams)?;
+    let Ok([settings]) = <[Settings; 1]>::try_from(settings) else {
+        return Err(Failure::new("the file has several log streams: choose one with --name"));
+    };
+    let stream = open(settings)?;
+    let (mut sent, mut refused) = (0, 0);
+    for letter in letters(&send.directory)? {
+        let id = format!("{}-{:012}", letter.stream, letter.sequence);
+        if let Err(reason) = stream.send_again(&letter).await {
+            refused += 1;
+            output.note(&format!("{id}: {reason}"));
+            continue;
+        }
+        sent += 1;
+        // A crash before this leaves it there: sent once more, it has the same id.
+        letter.remove().map_err(|error| {
+            Failure::new(format!("{id} was accepted, and its file cannot be removed"))
+                .because(error)
+        })?;
+    }
+    if output.is_json() {
+        output.json(&serde_json::json!({ "sent": sent, "refused": refused }))?;
+    } else {
+        let (sent, refused) = (counted(sent, "record"), counted(refused, "record"));
+        output.line(&format!("{sent} sent and removed, {refused} refused"))?;
+    }
+    Ok(Outcome::wrong_if(refused > 0))
+}

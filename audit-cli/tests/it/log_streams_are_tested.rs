@@ -1,0 +1,125 @@
+//! `audit log-stream` says what receivers answer, and sends again what was set aside.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use audit_core::{AuditSink, Batch};
+use audit_sink_http::{Format, HttpSink, JournalSettings, Settings};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::post;
+
+use crate::support::{Ran, audit};
+
+/// Takes everything but what contains `poison`, as long as it is set.
+#[derive(Default)]
+struct Receiver {
+    poison: Mutex<Option<&'static str>>,
+    accepted: Mutex<Vec<String>>,
+}
+
+async fn receive(State(receiver): State<Arc<Receiver>>, body: String) -> StatusCode {
+    if receiver.poison.lock().unwrap().is_some_and(|poison| body.contains(poison)) {
+        return StatusCode::BAD_REQUEST;
+    }
+    receiver.accepted.lock().unwrap().push(body);
+    StatusCode::OK
+}
+
+async fn start() -> (Arc<Receiver>, String) {
+    let receiver = Arc::new(Receiver::default());
+    let router = axum::Router::new()
+        .route("/hook", post(receive))
+        .route("/closed", post(async || (StatusCode::UNAUTHORIZED, "no such token")))
+        .with_state(Arc::clone(&receiver));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
+    (receiver, url)
+}
+
+fn settings_file(directory: &Path, url: &str, streams: &[(&str, &str)]) -> PathBuf {
+    let file = directory.join("log-streams.toml");
+    let table = |(name, path): &(&str, &str)| {
+        format!(
+            "[[log_stream]]\nname = \"{name}\"\nurl = \"{url}{path}\"\nformat = \"ndjson\"\n\
+             allow_http = true\nallow_private_addresses = true\n"
+        )
+    };
+    std::fs::write(&file, streams.iter().map(table).collect::<String>()).unwrap();
+    file
+}
+
+async fn run(arguments: &[&str], file: &Path) -> Ran {
+    let arguments = [&["log-stream"], arguments, &[file.to_str().unwrap()]].concat();
+    audit(&[], &arguments).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tests_say_what_each_receiver_answers() {
+    let (receiver, url) = start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let streams = [("open", "/hook"), ("closed", "/closed")];
+    let file = settings_file(directory.path(), &url, &streams);
+    let ran = run(&["test", "--json"], &file).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let answers = ran.json();
+    assert_eq!((&answers[0]["name"], &answers[0]["accepted"]), (&"open".into(), &true.into()));
+    assert_eq!((&answers[1]["name"], &answers[1]["accepted"]), (&"closed".into(), &false.into()));
+    assert!(answers[1]["reason"].as_str().unwrap().contains("401"), "{answers:?}");
+    assert!(receiver.accepted.lock().unwrap()[0].contains("audit.test"));
+
+    let ran = run(&["test", "--name", "open"], &file).await;
+    assert!(ran.lines()[0].starts_with("open: ") && ran.out.contains("accepted"), "{ran:?}");
+    let ran = run(&["test", "--name", "missing"], &file).await;
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(ran.err.contains("no log stream \"missing\""), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_were_set_aside_are_sent_again() {
+    let (receiver, url) = start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let aside = directory.path().join("aside");
+    *receiver.poison.lock().unwrap() = Some("poison");
+    let journal = JournalSettings {
+        cut_after_ms: 5,
+        segment_bytes: 33 << 20,
+        ..JournalSettings::new(directory.path().join("journal"))
+    };
+    let settings = Settings {
+        allow_http: true,
+        allow_private_addresses: true,
+        dead_letters: Some(aside.clone()),
+        journal: Some(journal),
+        ..Settings::new(&format!("{url}/hook"), Format::Ndjson)
+    };
+    let sink = HttpSink::open(settings).await.unwrap();
+    let lines = "{\"n\":1}\n{\"poison\":2}\n{\"n\":3}\n";
+    sink.persist(Batch::from_lines(5, lines.into()).unwrap()).await.unwrap();
+    sink.close().await.unwrap();
+
+    let listed = run(&["aside", "--json"], &aside).await;
+    assert_eq!(listed.code, Some(1), "something is to be done: {listed:?}");
+    let letters = listed.json();
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!(letters[0]["stream"], sink.stream().to_string());
+    assert_eq!((&letters[0]["sequence"], &letters[0]["why"]), (&1.into(), &"rejected".into()));
+
+    let file = settings_file(directory.path(), &url, &[("hook", "/hook")]);
+    let aside_text = aside.to_str().unwrap();
+    let refused = run(&["send", aside_text], &file).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.out.contains("0 records sent and removed, 1 record refused"), "{refused:?}");
+    assert!(refused.err.contains("400"), "{refused:?}");
+
+    *receiver.poison.lock().unwrap() = None;
+    let sent = run(&["send", aside_text], &file).await;
+    assert_eq!(sent.lines(), ["1 record sent and removed, 0 records refused"]);
+    let last = receiver.accepted.lock().unwrap().last().cloned().unwrap();
+    assert!(last.contains("\"sequence\":1") && last.contains("poison"), "{last}");
+    assert_eq!(run(&["aside"], &aside).await.code, Some(0));
+    // A mistyped directory is not an empty one.
+    assert_eq!(run(&["aside"], &directory.path().join("asied")).await.code, Some(3));
+}
