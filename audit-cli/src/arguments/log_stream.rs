@@ -16,7 +16,7 @@ pub(crate) enum LogStreamCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct LogStreams {
-    /// The file with a table [[log_stream]] for each: what the host has as --log-streams
+    /// The file with a table `[[log_stream]]` for each: what the host has as --log-streams
     #[arg(env = "AUDIT_LOG_STREAMS", hide_env_values = true)]
     pub(crate) file: PathBuf,
 

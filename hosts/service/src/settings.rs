@@ -41,7 +41,7 @@ pub(crate) struct Settings {
     #[arg(long, env = "AUDIT_JOURNAL")]
     pub(crate) journal: Option<String>,
 
-    /// A file with log streams that get the audit logs too, a table [[log_stream]] for each. With
+    /// A file with log streams that get the audit logs too, a table `[[log_stream]]` for each. With
     /// `--bucket none` they go there alone.
     #[arg(long, env = "AUDIT_LOG_STREAMS", value_name = "FILE")]
     pub(crate) log_streams: Option<PathBuf>,

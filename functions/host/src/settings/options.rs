@@ -114,7 +114,7 @@ pub(crate) struct Options {
     #[arg(long, env = "AUDIT_JOURNAL", value_name = "DIR")]
     pub(crate) journal: Option<String>,
 
-    /// A file with log streams that get the audit logs too, a table [[log_stream]] for each. With
+    /// A file with log streams that get the audit logs too, a table `[[log_stream]]` for each. With
     /// `bucket` at `none` they go there alone. The settings file may have these tables itself.
     #[arg(long, env = "AUDIT_LOG_STREAMS", value_name = "FILE")]
     pub(crate) log_streams: Option<PathBuf>,
