@@ -141,7 +141,8 @@ async fn console_blocks_show_what_the_commands_print() {
     assert_eq!(count, 21, "commands that are shown");
     // What is not run, since it would reach for AWS: the parts of it that are ours.
     let policies = blocks(OPERATIONS, "sh").concat();
-    let commands: Vec<_> = policies.lines().filter(|line| line.starts_with("audit ")).collect();
+    let commands: Vec<_> =
+        policies.lines().filter(|line| line.starts_with("audit policy ")).collect();
     assert_eq!(commands.len(), 5);
     for command in commands {
         let ours = command.split(['>', '#']).next().unwrap();
