@@ -316,7 +316,7 @@ async fn protocol_violations_are_named_and_end_the_session() {
         (vec![json!({ "kind": "Connect" })], "without a type"),
         (vec![json!({ "type": "Sing" })], "Sing"),
         (vec![modify(0, 1, json!([]))], "first message must be Connect"),
-        (vec![connect(), connect()], "comes once"),
+        (vec![connect(), connect()], "was sent before"),
         (vec![connect(), modify(1, 2, json!([]))], "version 0"),
         (vec![connect(), modify(0, 0, json!([]))], "does not come after"),
         (vec![connect(), modify(0, 1, json!([add, add]))], "added before"),
