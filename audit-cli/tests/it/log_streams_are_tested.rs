@@ -93,7 +93,7 @@ async fn records_that_were_set_aside_are_sent_again() {
         allow_private_addresses: true,
         dead_letters: Some(aside.clone()),
         journal: Some(journal),
-        ..Settings::new(&format!("{url}/hook"), Format::Ndjson)
+        ..Settings::new(format!("{url}/hook"), Format::Ndjson)
     };
     let sink = HttpSink::open(settings).await.unwrap();
     let lines = "{\"n\":1}\n{\"poison\":2}\n{\"n\":3}\n";
