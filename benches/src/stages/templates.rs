@@ -80,7 +80,7 @@ pub fn contests() -> Vec<Contest> {
     let targets = |tree, page, batch| Targets { tree: Some(tree), page, batch };
     [
         of("0.5 KB", View::of_half_a_kilobyte(), targets(80.0, None, None)),
-        of("1.2 KB", View::of_one_kilobyte(), targets(120.0, Some(3.5), Some(1.5))),
+        of("1.2 KB", View::of_one_kilobyte(), targets(120.0, Some(3.5), Some(2.0))),
         of("10 KB", View::of_ten_kilobytes(), targets(350.0, Some(1.35), Some(1.25))),
         of("nasty, 35 KB", Nasty::new(), Targets::default()),
     ]
