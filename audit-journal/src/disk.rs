@@ -118,8 +118,8 @@ pub(crate) fn read_ahead(path: PathBuf) {
 #[derive(Debug)]
 pub(crate) struct LocalDisk {
     path: PathBuf,
-    /// Held open: closing it releases the lock.
-    _lock: File,
+    /// Held open: closing them releases the locks.
+    _locks: (File, Option<File>),
 }
 
 /// The name of the file that is locked.
@@ -139,14 +139,25 @@ impl LocalDisk {
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(path)?;
         let path = path.canonicalize()?;
-        let lock = options().create(true).truncate(false).open(path.join(LOCK))?;
-        lock.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => {
-                io::Error::new(io::ErrorKind::WouldBlock, "another process has this journal open")
-            }
-            fs::TryLockError::Error(error) => error,
-        })?;
-        Ok(LocalDisk { path, _lock: lock })
+        let file = lock(options().create(true).truncate(false).open(path.join(LOCK))?)?;
+        // Somebody may remove the file. Not every file system, or operating system, locks a
+        // directory.
+        let directory = match File::open(&path).and_then(lock) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+            directory => directory.ok(),
+        };
+        Ok(LocalDisk { path, _locks: (file, directory) })
+    }
+}
+
+fn lock(file: File) -> io::Result<File> {
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            let message = "another process has this journal open";
+            Err(io::Error::new(io::ErrorKind::WouldBlock, message))
+        }
+        Err(fs::TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -205,7 +216,12 @@ impl DiskFile for File {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        File::sync_data(self)
+        File::sync_data(self)?;
+        // A sync of a file without a name succeeds, and the file is gone with the process.
+        match std::os::unix::fs::MetadataExt::nlink(&self.metadata()?) {
+            0 => Err(io::Error::other("the file was removed while it was written to")),
+            _ => Ok(()),
+        }
     }
 
     fn sync_all(&self) -> io::Result<()> {

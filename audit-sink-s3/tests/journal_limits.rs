@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -74,6 +75,31 @@ async fn one_sink_at_a_time_has_a_journal() {
 }
 
 #[tokio::test]
+async fn a_removed_lock_lets_no_other_in() {
+    let (server, directory) = (S3TestServer::start().await, directory());
+    let sink = open(&server, journal(directory.path())).await.unwrap();
+    fs::remove_file(directory.path().join("LOCK")).unwrap();
+    let error = open(&server, journal(directory.path())).await.unwrap_err();
+    assert_eq!(error.source().unwrap().to_string(), "another process has this journal open");
+    sink.persist(batch("mine", 1)).await.unwrap();
+    sink.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_in_a_removed_segment() {
+    let (server, directory) = (S3TestServer::start().await, directory());
+    let sink = open(&server, journal(directory.path())).await.unwrap();
+    sink.persist(batch("before", 1)).await.unwrap();
+    for (name, _) in files(directory.path()).iter().filter(|(name, _)| name.ends_with(".journal")) {
+        fs::remove_file(directory.path().join(name)).unwrap();
+    }
+    let error = sink.persist(batch("after", 1)).await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (SinkErrorKind::Closed, Outcome::Indeterminate));
+    assert_eq!(error.source().unwrap().to_string(), "the file was removed while it was written to");
+    assert!(matches!(sink.health().commits, Commits::Stopped { .. }));
+}
+
+#[tokio::test]
 async fn only_its_owner_can_read_it() {
     let (server, directory) = (S3TestServer::start().await, directory());
     let path = directory.path().join("made/on/demand");
@@ -82,7 +108,7 @@ async fn only_its_owner_can_read_it() {
     sink.persist(batch("secret", 1)).await.unwrap();
     // By then the plan of the object is on disk.
     server.faults().wait_fired(1).await;
-    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o700);
     let files = files(&path);
     for end in ["LOCK", ".journal", ".object", ".delivered"] {
@@ -95,7 +121,7 @@ async fn only_its_owner_can_read_it() {
 
 /// The files of a directory and how large they are.
 fn files(directory: &Path) -> BTreeMap<String, u64> {
-    let entries = std::fs::read_dir(directory).unwrap().map(Result::unwrap);
+    let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
     entries
         .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len()))
         .collect()
@@ -243,7 +269,7 @@ fn mebibyte(n: u64) -> Batch {
 
 /// The most memory that this process ever had, in KiB.
 fn peak_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().trim().parse().unwrap()
 }
@@ -432,7 +458,7 @@ async fn damage_is_refused_where_it_is_and_nothing_is_changed() {
     }
     sink.close().await.unwrap();
     let before = files(directory.path());
-    let segment = std::fs::File::options()
+    let segment = fs::File::options()
         .read(true)
         .write(true)
         .open(directory.path().join("00000001.journal"))
