@@ -62,7 +62,7 @@ pub(super) fn write<'js>(
     };
     walk.text.extend_from_slice(b"{\"body\":");
     let start = walk.text.len();
-    let what = body.type_name();
+    let what = if body.is_number() { "number" } else { body.type_name() };
     let is_variable = body.is_symbol();
     match walk.value(body, "") {
         Ok(true) if walk.text[start..].starts_with(b"{") && !is_variable => {

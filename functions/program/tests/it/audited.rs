@@ -119,6 +119,7 @@ fn values_without_json_are_refused_with_their_path() {
         "log.vars.ip",
         "new Date(0)",
         "undefined",
+        "5",
         "(() => { let o: any = {}; for (let i = 0; i < 1e5; i++) o = { o }; return o; })()",
         "{ get a() { throw new Error('mine'); } }",
         "new Proxy({}, { ownKeys() { throw new Error('trap'); } })",
@@ -137,14 +138,15 @@ fn values_without_json_are_refused_with_their_path() {
         object("symbol"),
         object("object"),
         object("undefined"),
+        object("number"),
     ];
     assert_eq!(&refused[..expected.len()], expected);
     assert!(
-        refused[10].starts_with("Audit log body nests deeper than 100 levels (at o.o.o"),
+        refused[11].starts_with("Audit log body nests deeper than 100 levels (at o.o.o"),
         "{}",
-        &refused[10][..80]
+        &refused[11][..80]
     );
-    assert_eq!(&refused[11..], ["mine", "trap"]);
+    assert_eq!(&refused[12..], ["mine", "trap"]);
 }
 
 /// The host is the one that ends a function for a log that is too large: it must be told, also if
