@@ -29,14 +29,18 @@ function sample(validator, ids) {
       const object = {};
       for (const [name, { fieldType, optional }] of Object.entries(validator.value)) {
         // What `paginate` takes.
-        if (name === "numItems") object[name] = 10;
-        else if (name === "cursor") object[name] = null;
+        if (name === "numItems" && fieldType.type === "number") object[name] = 10;
+        else if (name === "cursor" && takesNull(fieldType)) object[name] = null;
         else if (!optional) object[name] = sample(fieldType, ids);
       }
       return object;
     }
   }
   throw new Error(`no value of ${validator.type}`);
+}
+
+function takesNull({ type, value }) {
+  return type === "null" || type === "any" || (type === "union" && value.some(takesNull));
 }
 
 function firstOf(validators, ids) {

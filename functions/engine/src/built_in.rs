@@ -162,7 +162,8 @@ pub fn standing_for(specifier: &str) -> Option<&'static str> {
 
 /// The module that stands for a file of an installed package.
 pub fn replacing(file: &Path) -> Option<&'static str> {
-    file.ends_with("convex/dist/esm/server/log.js").then_some("convex:log")
+    let is_log = |kind: &str| file.ends_with(format!("convex/dist/{kind}/server/log.js"));
+    (is_log("esm") || is_log("cjs")).then_some("convex:log")
 }
 
 /// Resolves an import of the module `base` to one of these.

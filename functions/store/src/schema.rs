@@ -284,7 +284,8 @@ fn read(schema: &Json) -> Result<Vec<Wanted>, SchemaError> {
             return Err(SchemaError::Refused(format!("Table \"{name}\" is defined twice in the schema")));
         }
         let document_type = table.get("documentType").filter(|json| !json.is_null());
-        let document_type = document_type.cloned().unwrap_or_else(any_document);
+        let mut document_type = document_type.cloned().unwrap_or_else(any_document);
+        remove_system_fields(&mut document_type);
         let validator = Validator::from_json(&document_type)
             .map_err(|error| SchemaError::Refused(format!("Table \"{name}\": {error}")))?;
         check_document_validator(name, &validator)?;
@@ -299,6 +300,23 @@ fn read(schema: &Json) -> Result<Vec<Wanted>, SchemaError> {
         })
     });
     tables.collect()
+}
+
+/// A schema may name the fields that every document has: `_id` and `_creationTime`. The store sets
+/// them, so there is nothing to check.
+fn remove_system_fields(document_type: &mut Json) {
+    match document_type.get("type").and_then(Json::as_str) {
+        Some("object") => {
+            if let Some(fields) = document_type.get_mut("value").and_then(Json::as_object_mut) {
+                fields.retain(|name, _| name != "_id" && name != "_creationTime");
+            }
+        }
+        Some("union") => {
+            let members = document_type.get_mut("value").and_then(Json::as_array_mut);
+            members.into_iter().flatten().for_each(remove_system_fields);
+        }
+        _ => {}
+    }
 }
 
 /// Checks that a validator accepts documents only.

@@ -9,7 +9,7 @@ mod walk;
 use rquickjs::{Array, Ctx, Exception, Function, Object, Value};
 
 use super::stopwatch::Stopwatch;
-use walk::{End, Ended, MAX_TEXT_BYTES, Walk};
+use walk::{End, Ended, Key, MAX_TEXT_BYTES, Walk};
 
 /// Values that a walk needs, from the prelude. Rust closures must not keep values of an engine,
 /// since its garbage collector would not see them.
@@ -62,9 +62,8 @@ pub(super) fn write<'js>(
     };
     walk.text.extend_from_slice(b"{\"body\":");
     let start = walk.text.len();
-    let what = if body.is_number() { "number" } else { body.type_name() };
     let is_variable = body.is_symbol();
-    match walk.value(body, "") {
+    match walk.value(body, Key::Name("")) {
         Ok(true) if walk.text[start..].starts_with(b"{") && !is_variable => {
             walk.text.push(b'}');
             let hollow = walk.hollow.into_iter().map(|(class, path)| (place(path), class));
@@ -74,9 +73,19 @@ pub(super) fn write<'js>(
                 Err(error) => Err(Refused::Because(format!("the body is not UTF-8: {error}"))),
             }
         }
-        Ok(_) => Err(Refused::Because(format!(
-            "Audit log body must be an object of members as JSON, which this {what} is not"
-        ))),
+        Ok(_) => {
+            let what = match walk.text.get(start) {
+                _ if is_variable => "a variable",
+                None => "nothing",
+                Some(b'"') => "a string",
+                Some(b'[') => "an array",
+                Some(b'n') => "null",
+                Some(b't' | b'f') => "a boolean",
+                Some(_) => "a number",
+            };
+            let message = format!("Audit log body must be an object; as JSON, this one is {what}");
+            Err(Refused::Because(message))
+        }
         Err(End(Ended::Because(message), path)) => {
             let place = place(path);
             let at = if place.is_empty() { place } else { format!(" (at {place})") };

@@ -10,9 +10,8 @@ use rquickjs::{Atom, CString, Ctx, FromJs, Function, Object, String as Text, Typ
 
 use super::Rules;
 
-/// The deepest nesting that a walk follows. The runtime refuses bodies deeper than
-/// `audit_runtime::MAX_DEPTH`.
-const MAX_DEPTH: usize = 100;
+/// The deepest nesting of a body: the runtime's limit, refused here with a path that people read.
+const MAX_DEPTH: usize = 64;
 
 /// The size at which a walk stops, in bytes. It is far above the contract's largest log of
 /// 1,000,000 bytes. A bound is needed because a function within its memory limit can refer to one
@@ -23,6 +22,22 @@ pub(super) const MAX_TEXT_BYTES: usize = 8 << 20;
 /// have any number of members that are not enumerable, and a key one more for each 64 bytes.
 const STEPS_BETWEEN_LOOKS: usize = 1024;
 const STEPS_OF_AN_OBJECT: usize = 32;
+
+/// Where a value stands, which is the argument of `toJSON`.
+#[derive(Clone, Copy)]
+pub(super) enum Key<'k> {
+    Name(&'k str),
+    Index(u64),
+}
+
+impl Key<'_> {
+    fn text(self) -> String {
+        match self {
+            Key::Name(name) => name.to_owned(),
+            Key::Index(index) => index.to_string(),
+        }
+    }
+}
 
 /// Why a walk ends.
 pub(super) enum Ended {
@@ -65,8 +80,8 @@ pub(super) struct Walk<'a, 'js> {
 }
 
 impl<'js> Walk<'_, 'js> {
-    /// Writes a value. False if JSON omits it. `key` is the argument of `toJSON`.
-    pub(super) fn value(&mut self, value: Value<'js>, key: &str) -> Result<bool, End> {
+    /// Writes a value. False if JSON omits it.
+    pub(super) fn value(&mut self, value: Value<'js>, key: Key<'_>) -> Result<bool, End> {
         self.steps += 1;
         if self.steps > STEPS_BETWEEN_LOOKS {
             self.steps = 0;
@@ -204,11 +219,11 @@ impl<'js> Walk<'_, 'js> {
         Ok((value, kind))
     }
 
-    fn object(&mut self, value: Value<'js>, kind: Type, key: &str) -> Result<bool, End> {
+    fn object(&mut self, value: Value<'js>, kind: Type, key: Key<'_>) -> Result<bool, End> {
         let (value, kind) = self.revealed(value, kind)?;
         let Some(object) = value.as_object() else { return Ok(false) };
         if let Some(to_json) = self.to_json(object, kind)? {
-            let simple: Value<'js> = to_json.call((This(value.clone()), key))?;
+            let simple: Value<'js> = to_json.call((This(value.clone()), key.text()))?;
             let kind = simple.type_of();
             let (simple, kind) = self.revealed(simple, kind)?;
             return match simple.as_object() {
@@ -220,7 +235,7 @@ impl<'js> Walk<'_, 'js> {
     }
 
     /// An object, after `toJSON`.
-    fn members(&mut self, object: &Object<'js>, kind: Type, key: &str) -> Result<bool, End> {
+    fn members(&mut self, object: &Object<'js>, kind: Type, key: Key<'_>) -> Result<bool, End> {
         let value = object.as_value();
         if !matches!(kind, Type::Object | Type::Array) && value.is_function() {
             return Ok(false);
@@ -286,8 +301,7 @@ impl<'js> Walk<'_, 'js> {
                 Ok(Value::new_undefined(self.ctx.clone()))
             };
             let hollow = self.hollow.len();
-            // Only `toJSON` needs the index, and few elements have one.
-            let written = element.and_then(|element| self.value(element, ""));
+            let written = element.and_then(|element| self.value(element, Key::Index(index)));
             if !self.inside(written, hollow, || format!("[{index}]"))? {
                 self.text.extend_from_slice(b"null");
             }
@@ -352,7 +366,10 @@ impl<'js> Walk<'_, 'js> {
             // A getter may have deleted a later member.
             let is_there = prototype.is_none() || self.may_have(object, usual, &atom)?;
             let written = if is_there {
-                object.get(atom).map_err(End::from).and_then(|value| self.value(value, &key))
+                object
+                    .get(atom)
+                    .map_err(End::from)
+                    .and_then(|value| self.value(value, Key::Name(&key)))
             } else {
                 Ok(false)
             };

@@ -456,6 +456,26 @@ fn documents_that_the_schema_does_not_accept_are_refused() {
 }
 
 #[test]
+fn schemas_may_name_system_fields() {
+    let fields = json!({ "_id": { "type": "id", "tableName": "t" }, "_creationTime": { "type": "number" }, "a": { "type": "number" } });
+    let fields = fields.as_object().unwrap().iter();
+    let fields: Json = fields
+        .map(|(name, kind)| (name.clone(), json!({ "fieldType": kind, "optional": false })))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    let document = json!({ "type": "object", "value": fields });
+    for documents in [document.clone(), json!({ "type": "union", "value": [document] })] {
+        let (_directory, store) = open();
+        store.set_schema(&schema("t", &json!({}), &documents, true)).unwrap();
+        let mut tx = begin(&store);
+        let id = tx.insert(&root(), "t", value(json!({ "a": 1.0 }))).unwrap();
+        tx.replace(&root(), None, &id, value(json!({ "a": 2.0 }))).unwrap();
+        tx.insert(&root(), "t", value(json!({}))).unwrap_err();
+        tx.commit().unwrap();
+    }
+}
+
+#[test]
 fn schemas_that_mean_nothing_are_refused() {
     let (_directory, store) = open();
     let any = json!({ "type": "any" });
