@@ -86,11 +86,14 @@ impl Destinations {
 
     /// The directory of the journal in which logs are durable first, if there is one.
     pub fn journal(&self) -> Option<&Path> {
-        let journal = match &self.bucket {
+        self.journal_settings().map(|journal| journal.directory.as_path())
+    }
+
+    pub(crate) fn journal_settings(&self) -> Option<&JournalSettings> {
+        match &self.bucket {
             Some((_, settings)) => settings.journal.as_ref(),
             None => self.log_streams.first().and_then(|settings| settings.journal.as_ref()),
-        };
-        journal.map(|journal| journal.directory.as_path())
+        }
     }
 
     /// Opens the sink. `None` if logs go nowhere.

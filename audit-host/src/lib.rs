@@ -3,6 +3,9 @@
 //! - [`Output`]: standard output and standard error that never block the writer, so that a reader
 //!   which stops reading does not stop the host.
 //! - [`log_to_stderr`]: the host's own log, on such an output.
+//! - [`parse_with_file`], [`Sources`]: settings by flags, the environment and a file, and where
+//!   each came from.
+//! - [`Checks`]: tries what a start needs, before a start.
 //! - [`Shown`]: audit logs on a terminal, once they are durable.
 //! - [`Probe`]: responses to liveness and readiness probes.
 //! - [`Destinations`]: the sink on a bucket, on log streams, or on both.
@@ -10,6 +13,7 @@
 //! - [`Connections`]: HTTP within [`ServeLimits`], on one listener or several.
 //! - [`Shutdown`]: stop accepting, drain within a limit, [`close`] the sink within its own, and
 //!   [`exit`]; a second signal ends the process at once.
+//! - [`notify_ready`]: tells systemd.
 //!
 //! `functions/host` and `hosts/service` are built on it. It rests on the sinks, which
 //! it opens, and nothing depends on it but hosts and the command, whose witness is a server too.
@@ -17,9 +21,9 @@
 //! # Example
 //!
 //! ```
-//! use audit_host::{Output, log_to_stderr};
+//! use audit_host::{LogFormat, Output, log_to_stderr};
 //!
-//! let errors = log_to_stderr("warn");
+//! let errors = log_to_stderr("warn", LogFormat::Text);
 //! let output = Output::stdout();
 //! output.line("listening on http://127.0.0.1:8080");
 //!
@@ -28,20 +32,26 @@
 //! errors.finish(std::time::Duration::from_secs(1));
 //! ```
 
+mod check;
 mod connections;
 mod destinations;
 mod files;
 mod health;
 mod logging;
 mod output;
+mod settings;
 mod shown;
 mod shutdown;
+mod supervisor;
 
+pub use check::Checks;
 pub use connections::{Connection, Connections, ServeLimits, client_of};
 pub use destinations::{Destinations, LogStreamsFile};
 pub use files::{make_private_directory, private_files};
 pub use health::{Answer, Probe};
-pub use logging::log_to_stderr;
+pub use logging::{LogFormat, log_to_stderr};
 pub use output::Output;
+pub use settings::{SettingsError, Source, Sources, parse_with_file, without_secrets};
 pub use shown::Shown;
 pub use shutdown::{CloseError, Shutdown, StoppedError, close, close_after, exit};
+pub use supervisor::{notify_ready, notify_stopping};

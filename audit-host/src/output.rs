@@ -20,6 +20,8 @@ pub(crate) const MAX_WAITING_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub struct Output {
     shared: Arc<Shared>,
+    /// Whether what is written to it is JSON alone.
+    is_json: bool,
 }
 
 struct Shared {
@@ -52,7 +54,7 @@ impl Output {
     fn start(writer: impl Write + Send + 'static, is_terminal: bool) -> Output {
         let shared =
             Arc::new(Shared { is_terminal, state: Mutex::default(), changed: Condvar::new() });
-        let output = Output { shared: Arc::clone(&shared) };
+        let output = Output { shared: Arc::clone(&shared), is_json: false };
         let spawned = std::thread::Builder::new()
             .name("audit-output".to_owned())
             .spawn(move || write_all(&shared, writer));
@@ -62,6 +64,15 @@ impl Output {
         output
     }
 
+    /// The same, for lines of JSON only.
+    pub(crate) fn of_json(self) -> Output {
+        Output { is_json: true, ..self }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.is_json
+    }
+
     /// Whether it is a terminal.
     pub fn is_terminal(&self) -> bool {
         self.shared.is_terminal
@@ -69,7 +80,7 @@ impl Output {
 
     /// Whether text for people may be coloured: on a terminal, unless `NO_COLOR` is set.
     pub(crate) fn has_colours(&self) -> bool {
-        self.is_terminal() && std::env::var_os("NO_COLOR").is_none()
+        self.is_terminal() && !self.is_json && std::env::var_os("NO_COLOR").is_none()
     }
 
     /// Writes a line. Returns at once.

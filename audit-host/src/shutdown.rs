@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use audit_core::{AuditSink, SinkError};
 use tokio::sync::watch;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::Output;
 
@@ -233,11 +235,22 @@ pub fn exit(program: &str, result: Result<(), Box<dyn Error>>, errors: &Output, 
         Err(_) => 1,
     };
     if let Err(error) = result {
-        errors.line(&format!("{program}: {error}"));
-        let mut source = error.source();
-        while let Some(error) = source {
-            errors.line(&format!("  because {error}"));
-            source = error.source();
+        let sources = std::iter::successors(error.source(), |error| (*error).source());
+        let causes: Vec<_> = sources.map(ToString::to_string).collect();
+        if errors.is_json() {
+            let mut timestamp = String::new();
+            let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+            let (error, because) = (error.to_string(), causes.join(": "));
+            errors.line(
+                &serde_json::json!({
+                    "timestamp": timestamp, "level": "ERROR", "target": program,
+                    "message": "the host ends", "error": error, "because": because, "code": code,
+                })
+                .to_string(),
+            );
+        } else {
+            errors.line(&format!("{program}: {error}"));
+            causes.iter().for_each(|cause| errors.line(&format!("  because {cause}")));
         }
     }
     out.finish(LAST_WORDS_TIMEOUT);

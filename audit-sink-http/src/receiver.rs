@@ -115,6 +115,18 @@ impl Receiver {
         }
     }
 
+    /// A request without a body, secrets or a token, and the status of the response.
+    pub(crate) async fn reach(&self, limit: Duration) -> Result<u16, String> {
+        match tokio::time::timeout(limit, self.client.head(self.url.clone()).send()).await {
+            Ok(Ok(response)) => Ok(response.status().as_u16()),
+            Ok(Err(error)) => match self.failed(error) {
+                Answer::Retry { reason, .. } | Answer::Blocked { reason, .. } => Err(reason),
+                Answer::Accepted | Answer::Rejected { .. } => Err(format!("{self} is unknown")),
+            },
+            Err(_elapsed) => Err(format!("{self} did not answer within {} ms", limit.as_millis())),
+        }
+    }
+
     fn headers(&self, id: &str, body: &[u8]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));

@@ -202,6 +202,17 @@ impl LogStream {
         Ok(LogStream { delivery, clock, random, settings })
     }
 
+    /// Asks the receiver for the headers of its URL, without an event, and returns the status of
+    /// its response. Whatever the status, the address, the connection and the certificate are
+    /// right; most receivers of events reject such a request.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_test`](Self::send_test).
+    pub async fn reach(&self) -> Result<u16, String> {
+        self.delivery.receiver.reach(self.settings.request_timeout()).await
+    }
+
     /// Sends one event, as the first of a stream of its own, and says what the receiver answered.
     /// It is sent once.
     ///

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use audit_core::Random;
+use audit_core::{Random, SystemRandom};
 use object_store::{Attributes, GetOptions, PutPayload};
 use tokio::time::{Instant, sleep};
 
@@ -43,17 +43,7 @@ pub(crate) async fn probe(
     settings: &Settings,
     random: &dyn Random,
 ) -> Result<Probe, OpenError> {
-    let probe = ask(bucket, settings, random).await.map_err(|refusal| {
-        let kind = match refusal.response {
-            Response::Blocked(blocker) if blocker.is_configuration() => {
-                OpenErrorKind::Configuration
-            }
-            Response::Exists | Response::Contention | Response::Unknown | Response::Blocked(_) => {
-                OpenErrorKind::Blocked
-            }
-        };
-        OpenError::new(kind, format!("audit logs cannot be delivered to {bucket}: {refusal}"))
-    })?;
+    let probe = ask(bucket, settings, random).await.map_err(|refusal| refused(bucket, &refusal))?;
     match &probe {
         Probe::CreateOnly => Ok(probe),
         Probe::Overwrites if settings.require_create_only => Err(OpenError::new(
@@ -79,6 +69,38 @@ pub(crate) async fn probe(
         Probe::Unknown(refusal) => {
             tracing::warn!(%bucket, reason = %refusal, "the audit bucket is out of reach: opened without knowing it");
             Ok(probe)
+        }
+    }
+}
+
+fn refused(bucket: &Bucket, refusal: &Refusal) -> OpenError {
+    let kind = match refusal.response {
+        Response::Blocked(blocker) if blocker.is_configuration() => OpenErrorKind::Configuration,
+        Response::Exists | Response::Contention | Response::Unknown | Response::Blocked(_) => {
+            OpenErrorKind::Blocked
+        }
+    };
+    OpenError::new(kind, format!("audit logs cannot be delivered to {bucket}: {refusal}"))
+}
+
+impl Bucket {
+    /// Asks the bucket what a sink asks when it is opened, and says whether it is create-only, that
+    /// is, whether it protects objects from being overwritten. The requests are those for the key
+    /// `_audit/probe`; nothing else is written.
+    ///
+    /// # Errors
+    ///
+    /// When the bucket refuses, and, as [`Unavailable`](OpenErrorKind::Unavailable), when it does
+    /// not answer within five seconds.
+    pub async fn probe(&self, settings: &Settings) -> Result<bool, OpenError> {
+        match ask(self, settings, &SystemRandom).await {
+            Ok(Probe::CreateOnly) => Ok(true),
+            Ok(Probe::Overwrites) => Ok(false),
+            Ok(Probe::Unknown(refusal)) => Err(OpenError::new(
+                OpenErrorKind::Unavailable,
+                format!("the bucket {self} is out of reach: {refusal}"),
+            )),
+            Err(refusal) => Err(refused(self, &refusal)),
         }
     }
 }

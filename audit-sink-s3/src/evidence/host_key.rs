@@ -4,11 +4,21 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-use audit_evidence::{KeyKind, SignerKey};
+use audit_evidence::{KeyKind, SignerKey, VerifierKey, is_host_name};
 
 use super::settings::EvidenceSettings;
 use crate::bucket::directory;
 use crate::{OpenError, OpenErrorKind};
+
+pub(super) fn check_name(name: &str) -> Result<(), OpenError> {
+    if is_host_name(name) {
+        return Ok(());
+    }
+    Err(OpenError::configuration(format!(
+        "evidence cannot be written under the name {name:?}: a name is 1 to 64 visible ASCII \
+         characters without \"+\""
+    )))
+}
 
 /// The key that the environment holds.
 pub(super) fn from_environment(name: &str) -> Result<SignerKey, OpenError> {
@@ -21,30 +31,49 @@ pub(super) fn from_environment(name: &str) -> Result<SignerKey, OpenError> {
     }
 }
 
+impl EvidenceSettings {
+    /// The public key of the private key that the settings name. `None` if there is no such file
+    /// yet; opening a sink makes it.
+    ///
+    /// # Errors
+    ///
+    /// When the key cannot be read, is of another name, or is accessible to others.
+    pub fn verifier_key(&self) -> Result<Option<VerifierKey>, OpenError> {
+        check_name(&self.name)?;
+        let key = match &self.key_file {
+            None => from_environment(&self.name)?,
+            Some(file) if !file.exists() => return Ok(None),
+            Some(file) => read(file, &self.name)?,
+        };
+        Ok(Some(key.verifier().clone()))
+    }
+}
+
 /// The key in `file`, which is made of `seed` if there is none.
 pub(super) fn read_or_make(
     file: &Path,
     name: &str,
     seed: &[u8; 32],
 ) -> Result<SignerKey, OpenError> {
-    let failed = |done: &str, error: io::Error| {
-        let message = format!("the evidence key in {} cannot be {done}", file.display());
-        OpenError::new(OpenErrorKind::Configuration, message).with_source(error)
-    };
-    let text = match std::fs::read_to_string(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let key = SignerKey::from_seed(name, KeyKind::Ed25519, seed)
-                .expect("the name was checked to be a host's");
-            make(file, &format!("{}\n", key.to_secret_text()))
-                .map_err(|error| failed("made", error))?;
-            // Another process may have been first.
-            std::fs::read_to_string(file)
-        }
-        read => read,
-    };
-    let text = text.map_err(|error| failed("read", error))?;
-    check_permissions(file).map_err(|error| failed("used", error))?;
+    if file.try_exists().is_ok_and(|exists| !exists) {
+        let key = SignerKey::from_seed(name, KeyKind::Ed25519, seed)
+            .expect("the name was checked to be a host's");
+        make(file, &format!("{}\n", key.to_secret_text()))
+            .map_err(|error| unusable(file, "made", error))?;
+        // Another process may have been first, so the file is read all the same.
+    }
+    read(file, name)
+}
+
+fn read(file: &Path, name: &str) -> Result<SignerKey, OpenError> {
+    let text = std::fs::read_to_string(file).map_err(|error| unusable(file, "read", error))?;
+    check_permissions(file).map_err(|error| unusable(file, "used", error))?;
     parse(&text, name, &file.display().to_string())
+}
+
+fn unusable(file: &Path, done: &str, error: io::Error) -> OpenError {
+    let message = format!("the evidence key in {} cannot be {done}", file.display());
+    OpenError::new(OpenErrorKind::Configuration, message).with_source(error)
 }
 
 fn parse(text: &str, name: &str, source: &str) -> Result<SignerKey, OpenError> {
@@ -101,7 +130,11 @@ fn write_new(file: &Path, text: &str) -> io::Result<()> {
 fn check_permissions(file: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let mode = file.metadata()?.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 {
+    // systemd lets this unit alone into the directory of its credentials, by an access control list
+    // that looks like the rights of a group.
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let is_credential = credentials.is_some_and(|directory| file.starts_with(directory));
+    if mode & 0o077 == 0 || is_credential {
         return Ok(());
     }
     let message = format!("others may use it (mode {mode:03o}): chmod 600 it");

@@ -10,7 +10,7 @@ use std::fmt;
 
 use audit_core::{MAX_BATCH_BYTES, Random, UniqueId};
 use audit_evidence::{
-    MAX_STREAM_RECORDS, SignerKey, StreamEnd, StreamSigner, SystemRecord, VerifierKey, is_host_name,
+    MAX_STREAM_RECORDS, SignerKey, StreamEnd, StreamSigner, SystemRecord, VerifierKey,
 };
 
 use self::settings::EvidenceSettings;
@@ -43,12 +43,7 @@ impl Evidence {
         random: &dyn Random,
     ) -> Result<Evidence, OpenError> {
         let EvidenceSettings { name, key_file, .. } = &settings;
-        if !is_host_name(name) {
-            return Err(OpenError::configuration(format!(
-                "evidence cannot be written under the name {name:?}: a name is 1 to 64 visible \
-                 ASCII characters without \"+\""
-            )));
-        }
+        host_key::check_name(name)?;
         let host = match key_file {
             Some(file) => {
                 let (file, name, seed) = (file.clone(), name.clone(), seed(random));

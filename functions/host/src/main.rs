@@ -1,5 +1,6 @@
 //! The host as a program: `functions-host demo` and `functions-host serve DIR`.
 
+mod check;
 mod serve;
 mod settings;
 
@@ -7,9 +8,9 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use audit_host::{Output, exit, log_to_stderr, private_files};
+use audit_host::{LogFormat, Output, exit, log_to_stderr, private_files};
 
-use self::settings::{Command, CommandLine};
+use self::settings::{Command, CommandLine, Settings};
 
 fn main() -> ExitCode {
     free_large_blocks();
@@ -50,7 +51,11 @@ async fn start() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let (output, errors) = (Output::stdout(), log_to_stderr("warn"));
+    let (command, format) = match Asked::of(command) {
+        Ok(asked) => asked,
+        Err(error) => exit("functions-host", Err(error), &Output::stderr(), &Output::stdout()),
+    };
+    let (output, errors) = (Output::stdout(), log_to_stderr("warn", format));
     match run(command, &output).await {
         Ok(true) => exit("functions-host", Ok(()), &errors, &output),
         Ok(false) => {
@@ -64,13 +69,35 @@ async fn start() -> ExitCode {
 /// How long the end of the process waits for whoever reads its output.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Whether all is well in the end.
-async fn run(command: Command, output: &Output) -> Result<bool, Box<dyn Error>> {
-    match command {
-        Command::Demo => functions_demo::run(&CommandLine::variables()).await,
-        Command::Serve(serve) => {
-            serve::serve(serve.settings()?, output).await?;
-            Ok(true)
-        }
+/// What the command line asks for, with its settings.
+enum Asked {
+    Demo,
+    Check(Box<Settings>),
+    PrintConfig(Box<Settings>),
+    Serve(Box<Settings>),
+}
+
+impl Asked {
+    fn of(command: Command) -> Result<(Asked, LogFormat), Box<dyn Error>> {
+        let Command::Serve(serve) = command else { return Ok((Asked::Demo, LogFormat::Text)) };
+        let asked = match (serve.check, serve.print_config) {
+            (true, _) => Asked::Check,
+            (false, true) => Asked::PrintConfig,
+            (false, false) => Asked::Serve,
+        };
+        let settings = Box::new(serve.settings()?);
+        let format = settings.log_format;
+        Ok((asked(settings), format))
     }
+}
+
+/// Whether all is well in the end.
+async fn run(asked: Asked, output: &Output) -> Result<bool, Box<dyn Error>> {
+    match asked {
+        Asked::Demo => return functions_demo::run(&CommandLine::variables()).await,
+        Asked::Check(settings) => check::check(&settings, output).await?,
+        Asked::PrintConfig(settings) => settings.print(output),
+        Asked::Serve(settings) => serve::serve(*settings, output).await?,
+    }
+    Ok(true)
 }

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use audit_core::{Observed, SystemClock};
-use audit_host::{Output, Shown, Shutdown, StoppedError, close_after, make_private_directory};
+use audit_host::{
+    Output, Shown, Shutdown, StoppedError, close_after, make_private_directory, notify_ready,
+    notify_stopping,
+};
 use audit_runtime::{AuditRuntime, AuditSink, Vars};
 use audit_sink_null::NullSink;
 use functions_calls::{Deployment, FunctionSettings, Functions};
@@ -51,7 +55,8 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
             format!("cannot listen on {address} for HTTP actions (site_listen): {error}")
         })?),
     };
-    let env = Env::new(variables(&settings, &listener, site.as_ref())?, [ACTOR.to_owned()]);
+    let site_address = site.as_ref().map(TcpListener::local_addr).transpose()?;
+    let env = env(&settings, listener.local_addr()?, site_address);
     let program = load(&settings.directory, &env)?;
     let has_http = program.http().is_some();
 
@@ -107,6 +112,7 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
         listener.local_addr()?
     ));
 
+    notify_ready();
     let watching =
         tokio::spawn(follow(functions.clone(), settings.directory.clone(), env, output.clone()));
     let stopped = settings.exit_when_stopped.then(|| sink.stopped());
@@ -133,6 +139,7 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
                 Some(reason) = stopped => noted.set(reason).unwrap_or_default(),
                 () = functions.exhausted() => is_exhausted.store(true, Ordering::Relaxed),
             }
+            notify_stopping();
             // Whoever waits is there, or has ended with the host.
             let _ = told.send(());
         }
@@ -169,18 +176,14 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
 
 /// What functions find in `process.env`: where this host is, unless the settings say otherwise, and
 /// what the settings say.
-fn variables(
-    settings: &Settings,
-    listener: &TcpListener,
-    site: Option<&TcpListener>,
-) -> std::io::Result<BTreeMap<String, String>> {
+pub(crate) fn env(settings: &Settings, listen: SocketAddr, site: Option<SocketAddr>) -> Env {
     let mut variables = BTreeMap::new();
-    variables.insert("CONVEX_CLOUD_URL".to_owned(), format!("http://{}", listener.local_addr()?));
+    variables.insert("CONVEX_CLOUD_URL".to_owned(), format!("http://{listen}"));
     if let Some(site) = site {
-        variables.insert("CONVEX_SITE_URL".to_owned(), format!("http://{}", site.local_addr()?));
+        variables.insert("CONVEX_SITE_URL".to_owned(), format!("http://{site}"));
     }
     variables.extend(settings.env.0.clone());
-    Ok(variables)
+    Env::new(variables, [ACTOR.to_owned()])
 }
 
 fn load(directory: &Path, env: &Env) -> Result<Program, Box<dyn Error>> {

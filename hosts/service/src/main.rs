@@ -8,6 +8,7 @@
 
 mod app;
 mod cache;
+mod check;
 mod database;
 mod documents;
 mod receipts;
@@ -20,10 +21,10 @@ use std::time::Duration;
 use audit_core::Observed;
 use audit_host::{
     Connections, Output, Probe, Shown, Shutdown, StoppedError, close_after, exit, log_to_stderr,
+    make_private_directory, notify_ready, notify_stopping,
 };
 use audit_runtime::{AuditRuntime, AuditSink, RetryPolicy, Vars};
 use audit_sink_null::NullSink;
-use clap::Parser;
 use tokio::net::TcpListener;
 
 use crate::app::{App, probes};
@@ -46,11 +47,18 @@ const RETRY_POLICY: RetryPolicy =
 async fn main() {
     // What the service writes is for its owner alone: database, journal, bucket.
     audit_host::private_files();
-    let settings = Settings::parse();
+    let (settings, sources) = Settings::read().unwrap_or_else(|error| error.exit("audit-service"));
     // PostgreSQL notes that a transaction whose commit met a conflict was rolled back already. That
     // is as it should be.
-    let (out, errors) = (Output::stdout(), log_to_stderr("warn,sqlx::postgres::notice=error"));
-    let result = serve(settings, &out).await;
+    let filter = "warn,sqlx::postgres::notice=error";
+    let (out, errors) = (Output::stdout(), log_to_stderr(filter, settings.log_format()));
+    let result = if settings.print_config {
+        settings.print(&sources, &out)
+    } else if settings.check {
+        check::check(&settings, &out).await
+    } else {
+        serve(settings, &out).await
+    };
     exit("audit-service", result, &errors, &out)
 }
 
@@ -77,6 +85,7 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
         .with_outcomes(settings.outcomes)
         .build();
 
+    make_private_directory(&settings.data_dir)?;
     let database = Database::open(&settings.database_url()?).await?;
     let receipts = receipts::router(database.clone());
     let app = App::new(
@@ -116,6 +125,7 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     }
     let listener = listen(settings.listen).await?;
     out.line(&format!("listening on http://{}", listener.local_addr()?));
+    notify_ready();
 
     let why = Arc::new(OnceLock::new());
     let (noted, stopping) = (Arc::clone(&why), probe.clone());
@@ -131,6 +141,7 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
             reason = stopped => noted.set(reason).unwrap_or_default(),
         }
         stopping.stopping();
+        notify_stopping();
     };
     let exempt = proxies.clone();
     let connections = Connections::new(limits)?.exempting(move |address| exempt.trust(address));

@@ -1,20 +1,50 @@
-//! What can be set, by flags and by the environment.
+//! What can be set: by flags, by the environment, by a file.
 
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use audit_host::{Destinations, LogStreamsFile, ServeLimits};
+use audit_host::{
+    Destinations, LogFormat, LogStreamsFile, Output, ServeLimits, SettingsError, Sources,
+    parse_with_file, without_secrets,
+};
 use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
 use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings};
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
+use serde_json::{Value as Json, json};
+
+/// The file that is read where none is named, if it exists.
+const DEFAULT_FILE: &str = "audit-service.toml";
+
+/// The settings that are paths: in a file they are relative to it.
+const PATHS: [&str; 4] = ["data_dir", "evidence_key", "journal", "log_streams"];
 
 /// A web service whose reads and writes are audited: no document is shown and no change commits
 /// before its audit log is in the bucket.
 #[derive(Parser)]
 #[command(name = "audit-service", version)]
 pub(crate) struct Settings {
+    /// A file with settings, as TOML: the names of the flags with `_` for `-`. Flags override the
+    /// environment, the environment overrides the file. Paths in it are relative to it. [default:
+    /// audit-service.toml in the current directory, if it exists]
+    #[arg(long, env = "AUDIT_SERVICE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Try what a start needs (addresses, bucket, journal, keys, log streams, database), print a
+    /// line for each, and end: with the code 1 if a start would fail.
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// Print all settings as a settings file, each with where it came from, and end. Secrets are
+    /// not shown.
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) print_config: bool,
+
+    /// How the service's own log is written to standard error: as text or as JSON.
+    #[arg(long, env = "LOG_FORMAT", value_parser = LogFormat::NAMES, default_value = "text")]
+    log_format: String,
+
     /// Where to listen. Port 0 takes a free one.
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
@@ -152,6 +182,49 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Settings of this process, and where they came from.
+    pub(crate) fn read() -> Result<(Settings, Sources), SettingsError> {
+        let named = |matches: &clap::ArgMatches| {
+            let named = matches.get_one::<PathBuf>("config").cloned();
+            named.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()))
+        };
+        let (matches, sources) =
+            parse_with_file(&Settings::command(), std::env::args_os(), named, &PATHS)?;
+        Ok((Settings::from_arg_matches(&matches)?, sources))
+    }
+
+    /// Prints all settings, with the defaults that depend on others.
+    pub(crate) fn print(&self, sources: &Sources, out: &Output) -> Result<(), Box<dyn Error>> {
+        let destinations = self.destinations()?;
+        let bucket = destinations.bucket.as_ref();
+        let journal = bucket.and_then(|(_, settings)| settings.journal.as_ref());
+        let shown_path = |path: Option<&Path>| path.map_or(Json::Null, |path| json!(path));
+        let evidence = bucket.and_then(|(_, settings)| settings.evidence.as_ref());
+        let key = evidence.and_then(|evidence| evidence.key_file.as_deref());
+        let computed = |name: &str| match name {
+            "bucket" => Some(json!(bucket.map_or("none".into(), |(url, _)| without_secrets(url)))),
+            "journal" => Some(match destinations.journal() {
+                Some(directory) => json!(directory),
+                None => json!("none"),
+            }),
+            "evidence_key" => Some(shown_path(key)),
+            "database_url" => Some(json!(without_secrets(&self.database_url().ok()?))),
+            "linger_ms" => bucket.map(|(_, settings)| json!(settings.linger_ms)),
+            "cut_after_ms" => journal.map(|journal| json!(journal.cut_after_ms)),
+            _ => None,
+        };
+        let command = Settings::command();
+        let settings = sources.settings(&command).into_iter();
+        let settings = settings.filter(|(name, _)| *name != "config");
+        sources.print(settings.map(|(name, value)| (name, computed(name).unwrap_or(value))), out);
+        Ok(())
+    }
+
+    /// How the service's own log is written.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        self.log_format.parse().unwrap_or_default()
+    }
+
     /// Where the audit logs go.
     pub(crate) fn destinations(&self) -> Result<Destinations, Box<dyn Error>> {
         let journal = match self.journal.as_deref() {
@@ -163,7 +236,7 @@ impl Settings {
             Some("none") => None,
             Some(url) => Some(self.to_bucket(url.to_owned(), journal.clone())),
             None => {
-                let url = format!("file://{}", self.made(&self.data_dir.join("bucket"))?);
+                let url = format!("file://{}", absolute(&self.data_dir.join("bucket"))?);
                 Some(self.to_bucket(url, journal.clone()))
             }
         };
@@ -248,18 +321,14 @@ impl Settings {
     pub(crate) fn database_url(&self) -> Result<String, Box<dyn Error>> {
         match &self.database_url {
             Some(url) => Ok(url.clone()),
-            None => Ok(format!("sqlite://{}/documents.db?mode=rwc", self.made(&self.data_dir)?)),
+            None => Ok(format!("sqlite://{}/documents.db?mode=rwc", absolute(&self.data_dir)?)),
         }
     }
+}
 
-    /// The absolute path of a directory, which exists when this returns.
-    fn made(&self, directory: &Path) -> Result<String, Box<dyn Error>> {
-        let failed =
-            |error| format!("the directory {} cannot be used: {error}", directory.display());
-        std::fs::create_dir_all(directory).map_err(failed)?;
-        let path = directory.canonicalize().map_err(failed)?;
-        let path =
-            path.to_str().ok_or_else(|| format!("the path {} is not UTF-8", path.display()))?;
-        Ok(path.to_owned())
-    }
+fn absolute(path: &Path) -> Result<String, Box<dyn Error>> {
+    let absolute = std::path::absolute(path)
+        .map_err(|error| format!("the path {} cannot be used: {error}", path.display()))?;
+    let text = absolute.to_str();
+    Ok(text.ok_or_else(|| format!("the path {} is not UTF-8", path.display()))?.to_owned())
 }

@@ -71,6 +71,16 @@ impl FromStr for ClientAddressHeader {
     }
 }
 
+/// The networks, as `FromStr` parses them.
+impl fmt::Display for TrustedProxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, network) in self.networks.iter().enumerate() {
+            write!(f, "{}{network}", if n == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
 impl TrustedProxies {
     /// No proxies: the peer is the client.
     pub fn none() -> TrustedProxies {
@@ -96,7 +106,8 @@ impl TrustedProxies {
         TrustedProxies { header, ..self }
     }
 
-    pub(super) fn header(&self) -> &ClientAddressHeader {
+    /// The header in which these proxies write the client's address.
+    pub fn header(&self) -> &ClientAddressHeader {
         &self.header
     }
 

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use audit_host::Sources;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -46,6 +47,20 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FILE", env = "FUNCTIONS_HOST_CONFIG")]
     pub(crate) config: Option<PathBuf>,
 
+    /// Try what a start needs (functions, addresses, bucket, journal, keys, log streams, store),
+    /// print a line for each, and end: with the code 1 if a start would fail
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// Print all settings as a settings file, each with where it came from, and end. Secrets are
+    /// not shown
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) print_config: bool,
+
+    /// Where the flags and variables below came from.
+    #[arg(skip)]
+    pub(super) sources: Sources,
+
     /// Further settings.
     #[command(flatten)]
     pub(crate) options: Options,
@@ -80,15 +95,26 @@ impl CommandLine {
             |command: clap::Command| command.mut_args(|argument| argument.hide_env_values(true));
         let command = CommandLine::command().mut_subcommand("serve", hide);
         let matches = command.try_get_matches_from(arguments).map_err(without_values)?;
-        CommandLine::from_arg_matches(&matches).map_err(without_values)
+        let mut line = CommandLine::from_arg_matches(&matches).map_err(without_values)?;
+        if let (Command::Serve(serve), Some(matches)) =
+            (&mut line.command, matches.subcommand_matches("serve"))
+        {
+            serve.sources = Sources::of(&CommandLine::serve(), matches);
+        }
+        Ok(line)
+    }
+
+    /// The command `serve`, with all its settings.
+    pub(super) fn serve() -> clap::Command {
+        let command = CommandLine::command();
+        command.find_subcommand("serve").expect("it is one of the commands").clone()
     }
 
     /// The environment variables that are read.
     pub(crate) fn variables() -> Vec<OsString> {
-        let command = CommandLine::command();
-        let arguments =
-            command.find_subcommand("serve").into_iter().flat_map(|c| c.get_arguments());
-        arguments.filter_map(|argument| argument.get_env().map(ToOwned::to_owned)).collect()
+        let serve = CommandLine::serve();
+        let variables = serve.get_arguments().filter_map(clap::Arg::get_env);
+        variables.map(ToOwned::to_owned).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use audit_host::{Destinations, LogStreamsFile, make_private_directory};
+use audit_host::{Destinations, LogStreamsFile};
 use audit_sink_http::Origin;
 use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings};
 
@@ -24,7 +24,7 @@ pub(super) fn destinations(
         Some("none") => None,
         Some(url) => Some(to_bucket(options, url.to_owned(), journal.clone(), data_dir)?),
         None => {
-            let url = format!("file://{}", made(&data_dir.join("bucket"))?);
+            let url = format!("file://{}", absolute(&data_dir.join("bucket"))?);
             Some(to_bucket(options, url, journal.clone(), data_dir)?)
         }
     };
@@ -91,11 +91,9 @@ pub(super) fn persist_timeout_ms(set: Option<u64>) -> u64 {
     set.unwrap_or(10_000)
 }
 
-/// The absolute path of a directory, created if it does not exist.
-fn made(directory: &Path) -> Result<String, Box<dyn Error>> {
-    let failed = |error| format!("the directory {} cannot be used: {error}", directory.display());
-    make_private_directory(directory).map_err(failed)?;
-    let path = directory.canonicalize().map_err(failed)?;
-    let path = path.to_str().ok_or_else(|| format!("the path {} is not UTF-8", path.display()))?;
-    Ok(path.to_owned())
+fn absolute(path: &Path) -> Result<String, Box<dyn Error>> {
+    let absolute = std::path::absolute(path)
+        .map_err(|error| format!("the path {} cannot be used: {error}", path.display()))?;
+    let text = absolute.to_str();
+    Ok(text.ok_or_else(|| format!("the path {} is not UTF-8", path.display()))?.to_owned())
 }

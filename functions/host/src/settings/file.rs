@@ -3,20 +3,21 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
 use functions_server::auth::AuthSettings;
 
 use super::{CommandLine, Options};
 
 impl Options {
-    /// Reads a file.
-    pub(super) fn read(path: &Path) -> Result<Options, Box<dyn Error>> {
+    /// Reads a file. Returns the names of what it sets too.
+    pub(super) fn read(path: &Path) -> Result<(Options, Vec<String>), Box<dyn Error>> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             format!("the settings file {} cannot be read: {error}", path.display())
         })?;
         let mut options = toml::from_str::<Options>(&text).map_err(|error| {
             format!("the settings file {}, {}", path.display(), without_values(&text, &error))
         })?;
+        let names = toml::from_str::<toml::Table>(&text)
+            .map_or(Vec::new(), |table| table.into_iter().map(|(name, _)| name).collect());
         let base = path.parent().unwrap_or(Path::new(""));
         let at_file = |path: &mut PathBuf| *path = base.join(&*path);
         let paths = options.data_dir.iter_mut().chain(&mut options.evidence_key);
@@ -31,7 +32,7 @@ impl Options {
             *journal =
                 joined.map_err(|path| format!("the path {} is not UTF-8", path.display()))?;
         }
-        Ok(options)
+        Ok((options, names))
     }
 }
 
@@ -51,9 +52,8 @@ fn without_values(text: &str, error: &toml::de::Error) -> String {
     // The setting's name, if the line begins with one; nothing else of the file is shown.
     let begin = before.rfind('\n').map_or(0, |at| at + 1);
     let name = text[begin..].split(['=', '\n']).next().unwrap_or_default().trim();
-    let is_setting = CommandLine::command().find_subcommand("serve").is_some_and(|serve| {
-        serve.get_arguments().any(|argument| argument.get_id().as_str() == name)
-    });
+    let is_setting =
+        CommandLine::serve().get_arguments().any(|argument| argument.get_id().as_str() == name);
     if is_setting {
         format!("line {line}: {name}: {message}")
     } else {

@@ -7,6 +7,7 @@ mod env;
 mod file;
 mod limits;
 mod options;
+mod printed;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use audit_host::Destinations;
+use audit_host::{Destinations, LogFormat, Sources};
 use audit_runtime::http::TrustedProxies;
 use functions_server::NetworkLimits;
 use functions_server::auth::AuthSettings;
@@ -53,6 +54,10 @@ pub(crate) struct Settings {
     pub(crate) operators_listen: Option<SocketAddr>,
     /// The address for HTTP actions, if they are served.
     pub(crate) site_listen: Option<SocketAddr>,
+    /// Where the settings came from.
+    sources: Sources,
+    /// How the host's own log is written.
+    pub(crate) log_format: LogFormat,
     /// Whether audit logs are shown on standard output. By default on a terminal only.
     pub(crate) show_logs: Option<bool>,
     /// Limits on connections and requests.
@@ -63,6 +68,8 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     /// Where the audit logs go.
     pub(crate) destinations: Destinations,
+    /// The file of log streams, if one is named.
+    log_streams: Option<PathBuf>,
     /// Proxies whose forwarded headers are trusted.
     pub(crate) trusted_proxies: TrustedProxies,
     /// How long the sink waits for logs to become durable before a call fails.
@@ -85,21 +92,23 @@ pub(crate) struct Settings {
 }
 
 impl Serve {
-    /// All settings, from flags and the environment, then the file, then the defaults. Creates the
-    /// default bucket directory if it is used.
+    /// All settings, from flags and the environment, then the file, then the defaults.
     ///
     /// # Errors
     ///
     /// If the file cannot be read, or has an unknown member or an invalid value.
     pub(crate) fn settings(self) -> Result<Settings, Box<dyn Error>> {
-        let Serve { directory, config, options } = self;
+        let Serve { directory, config, check: _, print_config: _, sources, options } = self;
         let file =
             config.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()));
-        let options = match file {
-            Some(file) => options.or(Options::read(&file)?),
-            None => options,
+        let (options, sources) = match file {
+            Some(file) => {
+                let (set, names) = Options::read(&file)?;
+                (options.or(set), sources.with_file(&file, names))
+            }
+            None => (options, sources),
         };
-        Settings::new(directory, options)
+        Ok(Settings { sources, ..Settings::new(directory, options)? })
     }
 }
 
@@ -128,11 +137,14 @@ impl Settings {
             listen,
             operators_listen,
             site_listen,
+            sources: Sources::default(),
+            log_format: options.log_format.unwrap_or_default(),
             show_logs: options.show_logs,
             network,
             close_timeout,
             data_dir,
             destinations,
+            log_streams: options.log_streams,
             trusted_proxies: options
                 .trusted_proxies
                 .unwrap_or_else(TrustedProxies::none)

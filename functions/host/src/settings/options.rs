@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use audit_host::LogFormat;
 use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
 use clap::{Args, ValueEnum};
 use functions_server::auth::AuthSettings;
@@ -32,6 +33,10 @@ pub(crate) struct Options {
     /// port 3212 beside `listen`, or a free port where `listen` takes one]
     #[arg(long, env = "SITE_LISTEN", value_name = "ADDRESS")]
     pub(crate) site_listen: Option<String>,
+
+    /// How the host's own log is written to standard error: as text or as JSON. [default: text]
+    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", value_parser = log_format)]
+    pub(crate) log_format: Option<LogFormat>,
 
     /// Show each audit log on standard output once it is durable. Bodies are personal data.
     /// [default: whether standard output is a terminal]
@@ -231,6 +236,10 @@ fn networks(text: &str) -> Result<TrustedProxies, String> {
         .map_err(|_| "a list of networks is expected, such as 10.0.0.0/8,192.0.2.1".to_owned())
 }
 
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    text.parse()
+}
+
 fn header(text: &str) -> Result<ClientAddressHeader, String> {
     text.parse().map_err(|_| "the name of a header is expected, such as forwarded".to_owned())
 }
@@ -270,6 +279,7 @@ impl Options {
             listen: self.listen.or(other.listen),
             operators_listen: self.operators_listen.or(other.operators_listen),
             site_listen: self.site_listen.or(other.site_listen),
+            log_format: self.log_format.or(other.log_format),
             show_logs: self.show_logs.or(other.show_logs),
             request_memory_mib: self.request_memory_mib.or(other.request_memory_mib),
             max_request_values: self.max_request_values.or(other.max_request_values),

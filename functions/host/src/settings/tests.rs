@@ -180,6 +180,33 @@ fn debug_output_hides_values_of_variables() {
 }
 
 #[test]
+fn printed_settings_are_complete_and_say_the_same_in_a_file() {
+    let flags = ["--site-listen=none", "--deployment-region=eu", "--show-logs", "--listen=[::1]:9"];
+    let file = "trusted_proxies = '10.0.0.0/8, ::1'\ncut_after_ms = 7\n[env]\nA = 'hunter2'\n";
+    let settings_of = |file: &str, flags: &[&str]| settings(Some(file), flags).unwrap();
+    let printed = |settings: &Settings| -> Vec<String> {
+        let set = settings.shown().into_iter().filter(|(_, value)| !value.is_null());
+        set.map(|(name, value)| format!("{name} = {value}")).collect()
+    };
+    let first = settings_of(file, &flags);
+    let names: Vec<_> = first.shown().into_iter().map(|(name, _)| name).collect();
+    let serve = CommandLine::serve();
+    let settings = serve.get_arguments().filter(|argument| argument.get_env().is_some());
+    for setting in settings.filter(|setting| setting.get_id() != "config") {
+        assert!(names.contains(&setting.get_id().as_str()), "{} is not shown", setting.get_id());
+    }
+    let lines = printed(&first);
+    let data_dir = first.data_dir.to_str().unwrap();
+    assert!(lines.iter().all(|line| !line.contains("hunter2")), "{lines:?}");
+    let second = settings_of(&lines.join("\n"), &[]);
+    assert_eq!(printed(&second), lines);
+    assert_eq!(second.data_dir.to_str(), Some(data_dir));
+    let source = |name| first.sources.of_setting(name).to_string();
+    assert_eq!((source("listen"), source("journal")), ("flag".into(), "default".into()));
+    assert!(source("cut_after_ms").starts_with("file /") && source("env").starts_with("file /"));
+}
+
+#[test]
 fn no_error_shows_a_value() {
     const SECRET: &str = "hunter2-marker";
     let files_with = |value: &str| {

@@ -265,3 +265,34 @@ async fn outcomes_are_in_the_bucket_when_a_host_has_stopped() {
     let created: Vec<_> = created.map(|record| committed(&record["$audit"]["execution"])).collect();
     assert_eq!(created, [1, 1, 1], "{records:?}");
 }
+
+#[test]
+fn a_check_tries_what_a_start_needs() {
+    let directory = tempfile::tempdir().unwrap();
+    let functions = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/convex");
+    let check = |functions: &str, flags: &[&str]| {
+        let host = Command::new(env!("CARGO_BIN_EXE_functions-host"))
+            .args(["serve", functions, "--check", "--listen=127.0.0.1:0"])
+            .args(flags)
+            .current_dir(directory.path())
+            .output()
+            .unwrap();
+        (host.status.code(), String::from_utf8(host.stdout).unwrap())
+    };
+    let (code, shown) = check(functions, &[]);
+    assert_eq!(code, Some(0), "{shown}");
+    for name in ["functions", "clients", "HTTP actions", "operators", "data directory", "bucket"] {
+        assert!(shown.contains(&format!("{name:<14} ")), "{name}: {shown}");
+    }
+    for name in ["evidence key", "journal", "store", "issuers"] {
+        assert!(shown.contains(&format!("ok       {name:<14} ")), "{name}: {shown}");
+    }
+    assert!(!directory.path().join("audit-data/documents").exists(), "nothing is made");
+    std::fs::write(directory.path().join("file"), "").unwrap();
+    let flags = ["--data-dir=file", "--bucket=memory:///", "--evidence=off"];
+    let (code, shown) = check("nowhere", &flags);
+    assert_eq!(code, Some(1), "{shown}");
+    for name in ["functions", "data directory", "journal"] {
+        assert!(shown.contains(&format!("problem  {name}")), "{name}: {shown}");
+    }
+}

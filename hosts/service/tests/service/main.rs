@@ -8,5 +8,6 @@ mod crashes;
 mod evidence;
 mod process;
 mod requests;
+mod starts;
 mod stops;
 mod unreachable_bucket;

@@ -1,0 +1,348 @@
+//! Settings by flags, the environment and a file, and where each came from.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue};
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Command};
+use serde_json::Value as Json;
+
+use crate::Output;
+
+/// Where the value of a setting came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody set it.
+    Default,
+    /// A settings file.
+    File(PathBuf),
+    /// This environment variable.
+    Environment(String),
+    /// The command line.
+    Flag,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Default => f.write_str("default"),
+            Source::File(path) => write!(f, "file {}", path.display()),
+            Source::Environment(variable) => write!(f, "environment {variable}"),
+            Source::Flag => f.write_str("flag"),
+        }
+    }
+}
+
+/// Where the values of all settings came from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    set: BTreeMap<String, Source>,
+    /// The values of settings that have one, as they were given.
+    given: BTreeMap<String, String>,
+}
+
+impl Sources {
+    /// Those of the arguments that this command matched.
+    pub fn of(command: &Command, matches: &ArgMatches) -> Sources {
+        let source = |argument: &clap::Arg| {
+            let id = argument.get_id().as_str();
+            match matches.value_source(id)? {
+                ValueSource::CommandLine => Some(Source::Flag),
+                ValueSource::EnvVariable => {
+                    let variable = argument.get_env().unwrap_or_default();
+                    Some(Source::Environment(variable.to_string_lossy().into_owned()))
+                }
+                ValueSource::DefaultValue | _ => None,
+            }
+        };
+        let set = command.get_arguments().filter_map(|argument| {
+            Some((argument.get_id().as_str().to_owned(), source(argument)?))
+        });
+        let given = command.get_arguments().filter_map(|argument| {
+            let id = argument.get_id().as_str();
+            // Arguments that are no settings have no variable.
+            argument.get_env()?;
+            let value = matches.get_raw(id)?.next()?.to_string_lossy().into_owned();
+            Some((id.to_owned(), value))
+        });
+        Sources { set: set.collect(), given: given.collect() }
+    }
+
+    /// All settings of a command, as they were given, or null.
+    pub fn settings<'a>(&self, command: &'a Command) -> Vec<(&'a str, Json)> {
+        let settings = command.get_arguments().filter(|argument| argument.get_env().is_some());
+        let value = |text: &String| match (text.parse::<i64>(), text.parse::<bool>()) {
+            (Ok(number), _) => number.into(),
+            (_, Ok(value)) => value.into(),
+            (Err(_), Err(_)) => text.clone().into(),
+        };
+        let shown = settings.map(|argument| {
+            let id = argument.get_id().as_str();
+            (id, self.given.get(id).map_or(Json::Null, value))
+        });
+        shown.collect()
+    }
+
+    /// Adds the settings in a file. Those that the environment or a flag sets go before them.
+    #[must_use]
+    pub fn with_file(
+        mut self,
+        file: &Path,
+        names: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Sources {
+        for name in names {
+            self.set.entry(name.into()).or_insert_with(|| Source::File(file.to_owned()));
+        }
+        self
+    }
+
+    /// Where a setting came from.
+    pub fn of_setting(&self, name: &str) -> &Source {
+        self.set.get(name).unwrap_or(&Source::Default)
+    }
+
+    /// Prints settings as a settings file, each with its source as a comment. Those that are null,
+    /// or hide something behind a `…` (see [`without_secrets`]), are comments themselves.
+    pub fn print<'a>(&self, settings: impl IntoIterator<Item = (&'a str, Json)>, output: &Output) {
+        for (name, value) in settings {
+            let source = self.of_setting(name);
+            output.line(&match value {
+                Json::Null => format!("{:<60} # {source}", format!("# {name} is not set")),
+                Json::String(text) if text.contains('…') => {
+                    format!("{:<60} # {source}", format!("# {name} = {text:?}"))
+                }
+                // Strings, numbers and booleans of JSON are those of TOML.
+                value @ (Json::Bool(_)
+                | Json::Number(_)
+                | Json::String(_)
+                | Json::Array(_)
+                | Json::Object(_)) => {
+                    format!("{:<60} # {source}", format!("{name} = {value}"))
+                }
+            });
+        }
+    }
+}
+
+/// A URL without what may be secret in it: its user information, its query and its fragment.
+pub fn without_secrets(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return "…".to_owned() };
+    // A password may hold any of these characters by mistake: nothing before the last `@` is shown.
+    let (user, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, rest)| ("…@", rest));
+    let (place, query) = rest.find(['?', '#']).map_or((rest, ""), |begin| (&rest[..begin], "?…"));
+    format!("{scheme}://{user}{place}{query}")
+}
+
+/// Parses a command line whose settings may also be in a TOML file, under the names of the flags
+/// with `_` for `-`. Flags go before the environment, the environment before the file. Paths in the
+/// file, those of the settings `paths`, are relative to it.
+///
+/// # Errors
+///
+/// When the command line is invalid, or is asked for help. When the file is invalid; the error
+/// names the line and the setting, and no value.
+pub fn parse_with_file(
+    command: &Command,
+    arguments: impl IntoIterator<Item = OsString>,
+    file: impl FnOnce(&ArgMatches) -> Option<PathBuf>,
+    paths: &[&str],
+) -> Result<(ArgMatches, Sources), SettingsError> {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let matches = command.clone().try_get_matches_from(&arguments)?;
+    let sources = Sources::of(command, &matches);
+    let Some(path) = file(&matches) else { return Ok((matches, sources)) };
+    let wrong =
+        |what: String| SettingsError::File(format!("the settings file {}{what}", path.display()));
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| wrong(format!(" cannot be read: {error}")))?;
+    let line_of = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
+    let table: BTreeMap<String, toml::Spanned<toml::Value>> =
+        toml::from_str(&text).map_err(|error| {
+            let line = line_of(error.span().map_or(0, |span| span.start));
+            wrong(format!(", line {line}: it is not valid TOML"))
+        })?;
+    let program = arguments.first().cloned().unwrap_or_default();
+    let mut flags = vec![program.clone()];
+    let mut names = Vec::new();
+    for (name, value) in table {
+        let line = line_of(value.span().start);
+        let flag = flag(command, &name, value.into_inner(), &path, paths)
+            .map_err(|why| wrong(format!(", line {line}: {why}")))?;
+        if let Some(flag) = flag {
+            let alone = [program.clone(), flag.clone()];
+            command.clone().try_get_matches_from(alone).map_err(|error| {
+                wrong(format!(", line {line}: {name}: {}", without_value(&error)))
+            })?;
+            if matches!(sources.of_setting(&name), Source::Default) {
+                flags.push(flag);
+            }
+        }
+        names.push(name);
+    }
+    flags.extend(arguments.into_iter().skip(1));
+    let matches = command.clone().try_get_matches_from(flags)?;
+    let Sources { given, .. } = Sources::of(command, &matches);
+    Ok((matches, Sources { given, ..sources.with_file(&path, names) }))
+}
+
+/// The flag that says what a setting in a file says. `None` if it says what is so without it.
+fn flag(
+    command: &Command,
+    name: &str,
+    value: toml::Value,
+    file: &Path,
+    paths: &[&str],
+) -> Result<Option<OsString>, String> {
+    let argument = command.get_arguments().find(|argument| argument.get_id() == name);
+    // What says where settings are, or asks for something else than a start, is no setting.
+    let argument = argument.filter(|argument| argument.get_env().is_some() && name != "config");
+    let Some(long) = argument.and_then(clap::Arg::get_long) else {
+        return Err(format!("unknown setting `{name}`"));
+    };
+    let is_switch = argument.is_some_and(|it| matches!(it.get_action(), ArgAction::SetTrue));
+    let value = match value {
+        toml::Value::Boolean(false) if is_switch => return Ok(None),
+        toml::Value::Boolean(true) if is_switch => return Ok(Some(format!("--{long}").into())),
+        _ if is_switch => return Err(format!("{name} is true or false")),
+        toml::Value::String(text) if paths.contains(&name) && text != "none" => {
+            let mut flag = OsString::from(format!("--{long}="));
+            flag.push(file.parent().unwrap_or(Path::new("")).join(text));
+            return Ok(Some(flag));
+        }
+        toml::Value::String(text) => text,
+        toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Boolean(value) => value.to_string(),
+        toml::Value::Float(_)
+        | toml::Value::Datetime(_)
+        | toml::Value::Array(_)
+        | toml::Value::Table(_) => {
+            return Err(format!("{name} is a text, a whole number, true or false"));
+        }
+    };
+    Ok(Some(format!("--{long}={value}").into()))
+}
+
+/// Why a value is invalid, without the value.
+fn without_value(error: &clap::Error) -> String {
+    match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(valid)) if !valid.is_empty() => {
+            format!("its value is not one of {}", valid.join(", "))
+        }
+        _ => "its value is invalid".to_owned(),
+    }
+}
+
+/// Settings that cannot be used.
+#[derive(Debug)]
+pub enum SettingsError {
+    /// The command line is invalid, or asks for help.
+    CommandLine(clap::Error),
+    /// The file is.
+    File(String),
+}
+
+impl From<clap::Error> for SettingsError {
+    fn from(error: clap::Error) -> SettingsError {
+        SettingsError::CommandLine(error)
+    }
+}
+
+impl SettingsError {
+    /// Shows the error, or the help that was asked for, and ends the process.
+    pub fn exit(&self, program: &str) -> ! {
+        match self {
+            SettingsError::CommandLine(error) => error.exit(),
+            SettingsError::File(error) => {
+                eprintln!("{program}: {error}");
+                std::process::exit(1)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Arg, value_parser};
+
+    use super::*;
+
+    fn command() -> Command {
+        let setting = |name: &'static str| Arg::new(name).long(name);
+        Command::new("host").args([
+            setting("config"),
+            setting("port").env("AUDIT_TEST_NO_PORT").value_parser(value_parser!(u16)),
+            setting("data").env("AUDIT_TEST_NO_DATA").default_value("data"),
+            setting("path").env("PATH"),
+            setting("kind").env("AUDIT_TEST_NO_KIND").value_parser(["a", "b"]),
+            setting("on").env("AUDIT_TEST_NO_ON").action(ArgAction::SetTrue),
+            setting("check").action(ArgAction::SetTrue),
+        ])
+    }
+
+    fn parse(text: &str, flags: &[&str]) -> Result<(ArgMatches, Sources, PathBuf), String> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("host.toml");
+        std::fs::write(&file, text).unwrap();
+        let line = ["host"].iter().chain(flags).map(OsString::from);
+        let (matches, sources) =
+            parse_with_file(&command(), line, |_| Some(file.clone()), &["data"]).map_err(
+                |error| match error {
+                    SettingsError::CommandLine(error) => error.to_string(),
+                    SettingsError::File(error) => error,
+                },
+            )?;
+        Ok((matches, sources, file))
+    }
+
+    #[test]
+    fn flags_go_before_the_environment_and_that_before_the_file() {
+        let text = "port = 1\ndata = \"here\"\npath = \"file\"\non = true\n";
+        let (matches, sources, file) = parse(text, &["--port=2"]).unwrap();
+        assert_eq!(matches.get_one::<u16>("port"), Some(&2));
+        assert_eq!(sources.of_setting("port"), &Source::Flag);
+        // Relative to the file.
+        let data = matches.get_one::<String>("data").unwrap();
+        assert_eq!(Path::new(data), file.with_file_name("here"));
+        assert_eq!(sources.of_setting("data"), &Source::File(file));
+        assert_ne!(matches.get_one::<String>("path").unwrap(), "file");
+        assert_eq!(sources.of_setting("path"), &Source::Environment("PATH".to_owned()));
+        assert!(matches.get_flag("on"));
+        assert_eq!(sources.of_setting("kind"), &Source::Default);
+    }
+
+    #[test]
+    fn a_wrong_file_is_named_with_its_line_and_no_value() {
+        for (text, says) in [
+            ("\nprot = 1", "line 2: unknown setting `prot`"),
+            ("config = \"x\"", "line 1: unknown setting `config`"),
+            ("check = true", "line 1: unknown setting `check`"),
+            ("port = \"hunter2\"", "line 1: port: its value is invalid"),
+            ("port = 70000", "line 1: port: its value is invalid"),
+            ("kind = \"hunter2\"", "line 1: kind: its value is not one of a, b"),
+            ("on = \"hunter2\"", "line 1: on is true or false"),
+            ("port = [\"hunter2\"]", "line 1: port is a text, a whole number"),
+            ("port = 1\nport = hunter2", "line 2: it is not valid TOML"),
+        ] {
+            let error = parse(text, &[]).unwrap_err();
+            assert!(error.contains(says) && !error.contains("hunter2"), "{text}: {error}");
+        }
+        // A value that a flag replaces is checked all the same.
+        assert!(parse("port = \"x\"", &["--port=1"]).is_err());
+    }
+
+    #[test]
+    fn urls_are_shown_without_credentials() {
+        for (url, shown) in [
+            ("postgres://ada:hunter2@db:5432/app", "postgres://…@db:5432/app"),
+            ("postgres://db/app?password=hunter2", "postgres://db/app?…"),
+            ("postgres://ada:hun@ter2/?#x@db/app", "postgres://…@db/app"),
+            ("s3://bucket/prefix", "s3://bucket/prefix"),
+            ("hunter2", "…"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `serve --check`: tries what a start needs.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use audit_core::SystemClock;
+use audit_host::{Checks, Output};
+use functions_program::Program;
+use functions_server::auth::Authenticator;
+use functions_store::Store;
+
+use crate::serve::env;
+use crate::settings::Settings;
+
+/// Tries functions, addresses, destinations, store and keys. An error means that a start would
+/// fail.
+pub(crate) async fn check(settings: &Settings, output: &Output) -> Result<(), Box<dyn Error>> {
+    let mut checks = Checks::shown_on(output.clone());
+    match Program::load(&settings.directory, &env(settings, settings.listen, settings.site_listen))
+    {
+        Ok(program) => {
+            let functions: usize =
+                program.components().map(|(_, component)| component.functions().count()).sum();
+            checks.ok("functions", format!("{functions} in {}", settings.directory.display()));
+            program.warnings().iter().for_each(|warning| checks.warning("functions", warning));
+        }
+        Err(error) => checks.problem("functions", &error, "correct them"),
+    }
+    checks.address("clients", settings.listen).await;
+    for (name, address) in
+        [("HTTP actions", settings.site_listen), ("operators", settings.operators_listen)]
+    {
+        if let Some(address) = address {
+            checks.address(name, address).await;
+        }
+    }
+    checks.directory("data directory", &settings.data_dir);
+    checks.destinations(&settings.destinations).await;
+    let documents = settings.data_dir.join("documents");
+    if documents.exists() {
+        match Store::open(&documents) {
+            Ok(_) => checks.ok("store", format!("{} can be opened", documents.display())),
+            Err(error) => {
+                let remedy = "stop the process that has it open, or restore it from a copy";
+                checks.problem("store", &error, remedy);
+            }
+        }
+    } else {
+        checks.ok("store", format!("{} will be made", documents.display()));
+    }
+    match Authenticator::open(&settings.auth, Arc::new(SystemClock)) {
+        Ok(_) => checks.ok("issuers", format!("{} whose keys can be used", settings.auth.len())),
+        Err(error) => checks.problem("issuers", &error, "correct the file that it names"),
+    }
+    checks.finish()
+}

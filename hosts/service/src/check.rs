@@ -1,0 +1,35 @@
+//! `--check`: tries what a start needs.
+
+use std::error::Error;
+use std::path::Path;
+
+use audit_host::{Checks, Output};
+
+use crate::database::Database;
+use crate::settings::Settings;
+
+/// Tries addresses, destinations and database. An error means that a start would fail.
+pub(crate) async fn check(settings: &Settings, out: &Output) -> Result<(), Box<dyn Error>> {
+    let destinations = settings.destinations()?;
+    let operators = settings.operators_listen()?;
+    let url = settings.database_url()?;
+    let mut checks = Checks::shown_on(out.clone());
+    checks.address("clients", settings.listen).await;
+    if let Some(address) = operators {
+        checks.address("operators", address).await;
+    }
+    checks.directory("data directory", &settings.data_dir);
+    checks.destinations(&destinations).await;
+    let file = url.strip_prefix("sqlite://").map(|rest| rest.split('?').next().unwrap_or(rest));
+    match file.map(Path::new).filter(|file| !file.exists()) {
+        Some(file) => checks.ok("database", format!("{} will be made", file.display())),
+        None => match Database::open(&url).await {
+            Ok(_) => checks.ok("database", "answers, and has its tables"),
+            Err(error) => {
+                let remedy = "correct the URL, or see to the database and its permissions";
+                checks.problem("database", &error, remedy);
+            }
+        },
+    }
+    checks.finish()
+}

@@ -1,0 +1,182 @@
+//! What comes before a service runs: its settings, the check of what it needs, and its word to the
+//! supervisor.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::process::Service;
+
+/// Runs the service in a directory until it ends.
+fn run(directory: &Path, flags: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut service = Command::new(env!("CARGO_BIN_EXE_audit-service"));
+    service.env_clear().envs(environment.iter().copied());
+    service.current_dir(directory).args(flags).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+const FREE: [&str; 2] = ["--listen=127.0.0.1:0", "--operators-listen=127.0.0.1:0"];
+
+#[test]
+fn printed_settings_have_sources_and_no_secrets() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("audit-service.toml");
+    let written = "data_dir = \"kept\"\nlinger_ms = 7\nprovenance = true\ncompression = \"gzip\"\n\
+                   database_url = \"postgres://ada:hunter2@db/app?password=hunter2\"\n";
+    std::fs::write(&file, written).unwrap();
+    let environment = [("AUDIT_COMPRESSION", "none"), ("AUDIT_JOURNAL", "none")];
+    let flags = ["--print-config", "--linger-ms=9", "--trusted-proxies=10.0.0.0/8"];
+    let printed = run(directory.path(), &flags, &environment);
+    let shown = text(&printed.stdout);
+    assert!(printed.status.success() && !shown.contains("hunter2"), "{shown}");
+    let line = |name: &str| {
+        let mut lines = shown.lines();
+        let line = lines.find(|line| line.trim_start_matches("# ").starts_with(name));
+        line.unwrap_or_else(|| panic!("{name}: {shown}")).split_whitespace().collect::<Vec<_>>()
+    };
+    let path = directory.path().display();
+    for (name, expected) in [
+        ("listen ", "listen = \"127.0.0.1:8080\" # default".to_owned()),
+        ("data_dir ", "data_dir = \"kept\" # file audit-service.toml".to_owned()),
+        ("bucket ", format!("bucket = \"file://{path}/kept/bucket\" # default")),
+        ("journal ", "journal = \"none\" # environment AUDIT_JOURNAL".to_owned()),
+        ("linger_ms ", "linger_ms = 9 # flag".to_owned()),
+        ("compression ", "compression = \"none\" # environment AUDIT_COMPRESSION".to_owned()),
+        ("provenance ", "provenance = true # file audit-service.toml".to_owned()),
+        ("outcomes ", "outcomes = false # default".to_owned()),
+        ("trusted_proxies ", "trusted_proxies = \"10.0.0.0/8\" # flag".to_owned()),
+        (
+            "database_url ",
+            "# database_url = \"postgres://…@db/app?…\" # file audit-service.toml".into(),
+        ),
+        ("max_connections ", "# max_connections is not set # default".to_owned()),
+    ] {
+        assert_eq!(line(name).join(" "), expected);
+    }
+    // Nothing was made.
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
+
+    // What is printed is a settings file that says the same.
+    std::fs::write(&file, &shown).unwrap();
+    let again = text(&run(directory.path(), &["--print-config"], &[]).stdout);
+    let values = |shown: &str| -> Vec<String> {
+        let lines = shown.lines().filter(|line| !line.contains("database_url"));
+        lines.map(|line| line.rsplit_once(" # ").unwrap().0.trim().to_owned()).collect()
+    };
+    assert_eq!(values(&again), values(&shown));
+    assert!(values(&again).len() > 25, "{again}");
+}
+
+#[test]
+fn a_check_names_each_problem_and_its_remedy() {
+    let directory = TempDir::new().unwrap();
+    let root = directory.path();
+    let good = run(root, &[&FREE[..], &["--check"]].concat(), &[]);
+    let shown = text(&good.stdout);
+    assert!(good.status.success(), "{shown}{}", text(&good.stderr));
+    for name in ["clients", "operators", "data directory", "bucket", "evidence key", "journal"] {
+        assert!(shown.contains(&format!("ok       {name:<14} ")), "{name}: {shown}");
+    }
+    assert!(
+        shown.contains("ok       database       ") && !root.join("audit-data/journal").exists()
+    );
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    std::fs::write(root.join("file"), "").unwrap();
+    std::fs::write(root.join("key"), "no key\n").unwrap();
+    std::fs::set_permissions(root.join("key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let stream = format!(
+        "[[log_stream]]\nname = \"siem\"\nurl = \"http://{taken}\"\n\
+                          allow_http = true\nallow_private_addresses = true\nsecrets = [\"env:NO\"]\n"
+    );
+    std::fs::write(root.join("streams.toml"), stream).unwrap();
+    let flags = [
+        "--check",
+        &format!("--listen={taken}"),
+        "--operators-listen=127.0.0.1:0",
+        "--journal=file",
+        "--evidence-key=key",
+        "--log-streams=streams.toml",
+        "--database-url=sqlite:///nowhere/at/all.db?mode=ro",
+        "--bucket=s3://bucket/prefix",
+    ];
+    let wrong = run(root, &flags, &[("AWS_REGION", "eu-west-1"), ("AWS_ACCESS_KEY_ID", "half")]);
+    let shown = text(&wrong.stdout);
+    assert_eq!(wrong.status.code(), Some(1), "{shown}");
+    for name in ["clients", "journal", "evidence key", "log stream siem", "bucket"] {
+        let line = shown.lines().find(|line| line.starts_with(&format!("problem  {name}")));
+        let line = line.unwrap_or_else(|| panic!("{name}: {shown}"));
+        assert!(line.matches(": ").count() > 0, "it says what to do: {line}");
+    }
+    assert!(text(&wrong.stderr).contains("the host cannot be started as it is"));
+}
+
+#[test]
+fn a_check_beside_a_running_service_disturbs_nothing() {
+    let directory = TempDir::new().unwrap();
+    let service = Service::start_with_journal(&directory, &[], &[]);
+    let data = format!("--data-dir={}", directory.path().display());
+    let listen = format!("--listen={}", service.address());
+    let flags = ["--check", &data, &listen, "--operators-listen=none", "--evidence=off"];
+    let checked = run(directory.path(), &flags, &[]);
+    let shown = text(&checked.stdout);
+    assert_eq!(checked.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("problem  clients        cannot listen on"), "{shown}");
+    assert!(shown.contains("another process has the journal in"), "{shown}");
+    assert!(shown.contains("ok       database"), "{shown}");
+    service.stop();
+    let checked = run(directory.path(), &flags, &[]);
+    assert!(checked.status.success(), "{}", text(&checked.stdout));
+}
+
+#[test]
+fn logs_are_json_to_the_last_word() {
+    let directory = TempDir::new().unwrap();
+    std::fs::write(directory.path().join("file"), "").unwrap();
+    let environment =
+        [("LOG_FORMAT", "json"), ("RUST_LOG", "audit_sink_s3=info,audit_journal=info")];
+    let flags = [&FREE[..], &["--journal=file"]].concat();
+    let ended = run(directory.path(), &flags, &environment);
+    assert_eq!(ended.status.code(), Some(1));
+    let lines: Vec<_> = text(&ended.stderr).lines().map(ToOwned::to_owned).collect();
+    assert!(!lines.is_empty());
+    for line in &lines {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        let level = event["level"].as_str().unwrap();
+        assert!(["INFO", "WARN", "ERROR"].contains(&level) && event["timestamp"].is_string());
+    }
+    let last: serde_json::Value = serde_json::from_str(lines.last().unwrap()).unwrap();
+    assert_eq!((last["message"].as_str(), last["code"].as_i64()), (Some("the host ends"), Some(1)));
+}
+
+#[test]
+fn readiness_is_told_once_the_sink_is_open() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap())];
+    std::fs::write(directory.path().join("file"), "").unwrap();
+    let flags = [&FREE[..], &["--journal=file"]].concat();
+    assert!(!run(directory.path(), &flags, &environment).status.success());
+    socket.set_nonblocking(true).unwrap();
+    let mut said = [0; 64];
+    assert!(socket.recv(&mut said).is_err(), "nothing is ready whose sink does not open");
+    socket.set_nonblocking(false).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(600))).unwrap();
+
+    let service = Service::start_with_journal(&directory, &[], &environment);
+    let received = socket.recv(&mut said).unwrap();
+    assert_eq!(&said[..received], b"READY=1");
+    service.stop();
+    let received = socket.recv(&mut said).unwrap();
+    assert_eq!(&said[..received], b"STOPPING=1");
+}
