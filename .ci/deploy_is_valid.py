@@ -32,11 +32,40 @@ with mock_aws():
         iam.create_policy(PolicyName=name, PolicyDocument=document(name))
 print("S3 and IAM take the documents")
 
-with open("deploy/aws/main.tf") as file:
-    resources = hcl2.load(file)["resource"]
-kinds = sorted(kind.strip('"') for resource in resources for kind in resource)
-assert kinds.count("aws_iam_policy") == 2 and "aws_s3_bucket_object_lock_configuration" in kinds, kinds
-print(f"Terraform: {len(kinds)} resources")
+
+
+def named(parsed, block):
+    """The names of the blocks of this kind: of a resource with its type."""
+    names = set()
+    for entry in parsed.get(block, []):
+        for kind, body in entry.items():
+            inner = [f"{kind}.{name}" for name in body] if block in ("resource", "data") else [kind]
+            names |= {name.replace('"', "") for name in inner}
+    return names
+
+
+# What each module must have, and what no role in it may have. They are read, not planned: the providers are not here, so that their own
+# schemas are not checked.
+MUST = {
+    "aws": {"aws_iam_policy.host", "aws_iam_policy.reader", "aws_s3_bucket_object_lock_configuration.audit", "aws_s3_bucket_public_access_block.audit"},
+    "gcp": {"google_storage_bucket.audit", "google_project_iam_custom_role.host", "google_storage_bucket_iam_member.host"},
+    "azure": {"azurerm_storage_container_immutability_policy.audit", "azurerm_role_definition.host", "azurerm_role_assignment.host"},
+}
+FORBIDDEN = r"objects\.(delete|update)|blobs/(write|delete|move)|buckets\.|\ballUsers\b|\ballAuthenticatedUsers\b"
+for cloud, must in MUST.items():
+    text = open(f"deploy/{cloud}/main.tf").read()
+    parsed = hcl2.loads(text)
+    resources, variables = named(parsed, "resource"), named(parsed, "variable")
+    assert must <= resources, (cloud, must - resources)
+    code = re.sub(r"^\s*#.*", "", text, flags=re.MULTILINE)
+    used = set(re.findall(r"\bvar\.(\w+)", code))
+    assert used == variables, (cloud, used ^ variables)
+    references = set(re.findall(r"\b((?:aws|google|azurerm)_\w+\.(?:audit|host|reader))\b", code))
+    assert references <= resources, (cloud, references - resources)
+    assert not (found := re.search(FORBIDDEN, code)), (cloud, found)
+    # Both prefixes are the same, and nothing is kept for a shorter time than it is locked.
+    assert "lock_days + 1" in code and named(parsed, "output") == {"bucket_url"}, cloud
+    print(f"Terraform for {cloud}: {len(resources)} resources, {len(variables)} variables")
 
 with open("deploy/prometheus/audit.rules.yml") as file:
     rules = [rule for group in yaml.safe_load(file)["groups"] for rule in group["rules"]]
