@@ -160,8 +160,11 @@ impl Loading {
     }
 
     fn described(&self, module: &ModuleName, env: &Env) -> Result<Described, LoadError> {
-        describe(module, self.graph.clone(), env).map_err(|failure| {
-            let cause = self.graph.0.borrow_mut().error.take();
+        let described = describe(module, self.graph.clone(), env);
+        let errors = std::mem::take(&mut self.graph.0.borrow_mut().errors);
+        described.map_err(|failure| {
+            let is_cause = |error: &LoadError| failure.message.contains(&error.to_string());
+            let cause = errors.into_iter().find(is_cause);
             cause.unwrap_or_else(|| LoadError::new(place(module), failure.message))
         })
     }

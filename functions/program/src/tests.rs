@@ -334,6 +334,27 @@ fn modules_that_cannot_be_loaded_are_named_with_their_place() {
 }
 
 #[test]
+fn an_import_that_is_handled_is_not_what_failed() {
+    let handled = "await import('./none').catch(() => {}); import('./neither').then(() => {}, () => {});";
+    let after = [
+        ("throw new Error('mine');", "convex/a.ts: Uncaught Error: mine"),
+        ("import './b';", "convex/a.ts: \"./b\" is imported, and there is no such file"),
+        ("await import('./b');", "convex/a.ts: \"./b\" is imported, and there is no such file"),
+    ];
+    for (text, message) in after {
+        let error = Files::new(&[("convex/a.ts", &format!("{handled} {text}"))]).error();
+        assert_eq!(error.lines().next(), Some(message), "{text}");
+    }
+    // One module's failure is not another's.
+    let error = Files::new(&[
+        ("convex/a.ts", handled),
+        ("convex/b.ts", "throw new Error('mine');"),
+        ("convex/c.ts", handled),
+    ]);
+    assert!(error.error().starts_with("convex/b.ts: Uncaught Error: mine"), "{}", error.error());
+}
+
+#[test]
 fn enums_namespaces_and_properties_are_written_out() {
     let files = Files::new(&[(
         "convex/a.ts",

@@ -69,8 +69,9 @@ pub(super) struct Reached {
     exports: HashMap<PathBuf, Option<Exports>>,
     /// Dynamic imports that were not followed yet.
     pub(super) dynamic: Vec<(ModuleName, String)>,
-    /// The first error of the resolver or loader. The engine reports only its own.
-    pub(super) error: Option<LoadError>,
+    /// Errors of the resolver while a module is described. The engine reports their text alone, and
+    /// a module may handle them.
+    pub(super) errors: Vec<LoadError>,
 }
 
 /// The target of a specifier.
@@ -104,7 +105,7 @@ impl Graph {
             definitions: HashMap::new(),
             exports: HashMap::new(),
             dynamic: Vec::new(),
-            error: None,
+            errors: Vec::new(),
         })))
     }
 
@@ -340,7 +341,7 @@ impl Resolver for Graph {
             Ok(found) => Ok(found.to_string()),
             Err(error) => {
                 let message = error.to_string();
-                reached.error.get_or_insert(error);
+                reached.errors.push(error);
                 Err(Error::new_resolving_message(base, name, message))
             }
         }
