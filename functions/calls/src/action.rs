@@ -171,7 +171,8 @@ impl Running {
         // Ids are checked against the current tables.
         let tx = RefCell::new(inner.store.begin(&inner.store.latest(), 0));
         let is_id = |table: &str, id: &str| tx.borrow_mut().is_id(&target.component, table, id);
-        if let Err(message) = self.deployed.validators.check_arguments(&target, &self.args, &is_id)
+        if let Err(message) =
+            self.deployed.validators.check_arguments(&target, &self.args, false, &is_id)
         {
             return Ok(Answered::failed(message));
         }

@@ -46,8 +46,8 @@ impl Validators {
         self.0.get(&target.component)?.get(&target.function.name)
     }
 
-    /// Whether these are arguments of the function. `is_id` says whether a text is an id of a
-    /// table.
+    /// Whether these are arguments of the function, which another one of the same transaction gives
+    /// it if `is_nested`. `is_id` says whether a text is an id of a table.
     ///
     /// # Errors
     ///
@@ -56,9 +56,11 @@ impl Validators {
         &self,
         target: &Target<'_>,
         args: &Json,
+        is_nested: bool,
         is_id: &dyn Fn(&str, &str) -> bool,
     ) -> Result<(), String> {
-        let args = Value::from_json(args.clone())
+        let read = if is_nested { Value::from_json_of_mutation } else { Value::from_json };
+        let args = read(args.clone())
             .map_err(|error| format!("the arguments are not a value: {error}"))?;
         if !matches!(args, Value::Object(_)) {
             return Err("the arguments must be an object".to_owned());
@@ -87,8 +89,8 @@ impl Validators {
         };
         let json: Json = serde_json::from_str(value)
             .map_err(|error| format!("the value is not JSON: {error}"))?;
-        let value =
-            Value::from_json(json).map_err(|error| format!("the value is none: {error}"))?;
+        let value = Value::from_json_of_mutation(json)
+            .map_err(|error| format!("the value is none: {error}"))?;
         returns.check(&value, is_id).map_err(|message| format!("ReturnsValidationError: {message}"))
     }
 }

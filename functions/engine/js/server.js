@@ -3,6 +3,7 @@
 
 import { load, log } from "convex:prelude";
 import {
+  commitTsPlaceholder,
   ConvexError,
   asObjectValidator,
   convexToJson,
@@ -462,11 +463,7 @@ function databaseWriter() {
       replace: (id, value) => replaceDocument(table, id, value),
       delete: (id) => deleteDocument(table, id),
     }),
-    vars: {
-      get commitTs() {
-        throw new Error("db.vars.commitTs is not supported by this host");
-      },
-    },
+    vars: { commitTs: commitTsPlaceholder },
   };
 }
 

@@ -59,16 +59,22 @@ export const Base64 = { byteLength, fromByteArray, fromByteArrayUrlSafeNoPadding
 // ---- values as JSON ------------------------------------------------------------------------------------------------
 
 export class CommitTsPlaceholder {
+  [Symbol.toPrimitive](hint) {
+    return hint === "string" ? this.toString() : this.valueOf();
+  }
   toString() {
     return "[unresolved commit timestamp]";
   }
   valueOf() {
-    throw new Error("a commit timestamp has no value before its mutation has committed");
+    throw new Error("a commit timestamp has no value before its mutation has committed: read the document after that");
   }
   toJSON() {
     return this.valueOf();
   }
 }
+
+/// One, so that what is read back in the mutation that wrote it equals `db.vars.commitTs`.
+export const commitTsPlaceholder = new CommitTsPlaceholder();
 
 /// Whether a value is an object that is nothing but its members.
 export function isSimpleObject(value) {
@@ -204,7 +210,7 @@ export function jsonToConvex(json) {
   if (names.length === 1 && names[0].startsWith("$")) {
     const tag = names[0];
     const content = json[tag];
-    if (tag === "$commitTs") return new CommitTsPlaceholder();
+    if (tag === "$commitTs") return commitTsPlaceholder;
     if (tag === "$bytes" || tag === "$integer" || tag === "$float") {
       if (typeof content !== "string") throw malformed(tag, json);
       if (tag === "$bytes") return toByteArray(content).buffer;

@@ -48,6 +48,8 @@ pub fn encode(value: &Value, out: &mut Vec<u8>) {
             out.push(INT64);
             out.extend_from_slice(&(number.cast_unsigned() ^ (1 << 63)).to_be_bytes());
         }
+        // Of keys within a transaction: nothing with it is stored.
+        Value::CommitTs => encode(&Value::Int64(i64::MAX), out),
         Value::Float64(number) => {
             out.push(FLOAT64);
             let bits = number.to_bits();

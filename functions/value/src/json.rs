@@ -88,9 +88,25 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// A malformed special object, a field name that is not allowed, or a value past a limit of
-    /// size or depth.
+    /// A malformed special object, a field name that is not allowed, a value past a limit of size
+    /// or depth, or the time of a commit, which only a mutation knows:
+    /// [`from_json_of_mutation`](Self::from_json_of_mutation).
     pub fn from_json(json: Json) -> Result<Value, ValueError> {
+        let value = from_json(json, 0)?;
+        if value.has_commit_ts() {
+            return Err(ValueError::new(
+                "`db.vars.commitTs` is a value for documents and for functions that the same mutation calls, and for nothing else",
+            ));
+        }
+        Ok(value)
+    }
+
+    /// The value of this JSON within a mutation, where it may hold the time of the commit.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_json`](Self::from_json), but for that.
+    pub fn from_json_of_mutation(json: Json) -> Result<Value, ValueError> {
         from_json(json, 0)
     }
 
@@ -104,6 +120,7 @@ impl Value {
         match self {
             Value::Null => Json::Null,
             Value::Int64(number) => special("$integer", &number.to_le_bytes()),
+            Value::CommitTs => serde_json::json!({ "$commitTs": null }),
             Value::Float64(number) if is_special(*number) => {
                 special("$float", &number.to_le_bytes())
             }
@@ -133,6 +150,11 @@ impl Serialize for Value {
         match self {
             Value::Null => serializer.serialize_unit(),
             Value::Int64(number) => special(serializer, "$integer", &number.to_le_bytes()),
+            Value::CommitTs => {
+                let mut map = serializer.serialize_map(Some(1))?;
+                map.serialize_entry("$commitTs", &())?;
+                map.end()
+            }
             Value::Float64(number) if is_special(*number) => {
                 special(serializer, "$float", &number.to_le_bytes())
             }
@@ -236,7 +258,8 @@ fn special(key: &str, content: &Json) -> Result<Value, ValueError> {
         }
         "$bytes" => Ok(Value::Bytes(bytes()?)),
         "$undefined" => Err(ValueError::new("undefined is not a valid Convex value")),
-        "$commitTs" => Err(ValueError::new("`db.vars.commitTs` is not supported by this host")),
+        "$commitTs" if content.is_null() => Ok(Value::CommitTs),
+        "$commitTs" => Err(ValueError::new("Malformed $commitTs: not null")),
         "$set" => {
             Err(ValueError::new("Received a Set which is no longer supported as a Convex type."))
         }

@@ -56,6 +56,9 @@ pub enum Value {
     String(String),
     /// An `ArrayBuffer`.
     Bytes(Vec<u8>),
+    /// The time of the commit that writes it, `db.vars.commitTs`. It exists within a transaction
+    /// alone, where it comes after all int64s, and becomes one in the commit.
+    CommitTs,
     /// An array.
     Array(Vec<Value>),
     /// An object, or a document.
@@ -67,7 +70,7 @@ impl Value {
     fn rank(&self) -> u8 {
         match self {
             Value::Null => 0,
-            Value::Int64(_) => 1,
+            Value::Int64(_) | Value::CommitTs => 1,
             Value::Float64(_) => 2,
             Value::Boolean(_) => 3,
             Value::String(_) => 4,
@@ -92,6 +95,40 @@ impl Value {
         if let Value::Object(fields) = self { Some(fields) } else { None }
     }
 
+    /// Whether the time of the commit is in it.
+    pub fn has_commit_ts(&self) -> bool {
+        match self {
+            Value::CommitTs => true,
+            Value::Array(elements) => elements.iter().any(Value::has_commit_ts),
+            Value::Object(fields) => fields.values().any(Value::has_commit_ts),
+            Value::Null
+            | Value::Int64(_)
+            | Value::Float64(_)
+            | Value::Boolean(_)
+            | Value::String(_)
+            | Value::Bytes(_) => false,
+        }
+    }
+
+    /// Puts the time of the commit in its places.
+    pub fn set_commit_ts(&mut self, ts: i64) {
+        match self {
+            Value::CommitTs => *self = Value::Int64(ts),
+            Value::Array(elements) => {
+                elements.iter_mut().for_each(|element| element.set_commit_ts(ts));
+            }
+            Value::Object(fields) => {
+                fields.values_mut().for_each(|field| field.set_commit_ts(ts));
+            }
+            Value::Null
+            | Value::Int64(_)
+            | Value::Float64(_)
+            | Value::Boolean(_)
+            | Value::String(_)
+            | Value::Bytes(_) => {}
+        }
+    }
+
     /// The value at a path of field names; `None` where a field is missing or something on the way
     /// is not an object.
     pub fn at<'a>(&'a self, path: &[impl AsRef<str>]) -> Option<&'a Value> {
@@ -103,6 +140,8 @@ impl Ord for Value {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self, other) {
             (Value::Int64(a), Value::Int64(b)) => a.cmp(b),
+            (Value::Int64(_), Value::CommitTs) => Ordering::Less,
+            (Value::CommitTs, Value::Int64(_)) => Ordering::Greater,
             (Value::Float64(a), Value::Float64(b)) => a.total_cmp(b),
             (Value::Boolean(a), Value::Boolean(b)) => a.cmp(b),
             (Value::String(a), Value::String(b)) => a.cmp(b),

@@ -26,6 +26,7 @@ fn show(value: &Value, out: &mut String, max_bytes: usize) {
     let _ = match value {
         Value::Null => out.write_str("null"),
         Value::Int64(number) => write!(out, "{number}n"),
+        Value::CommitTs => out.write_str("db.vars.commitTs"),
         Value::Float64(number) if number.is_nan() => out.write_str("NaN"),
         Value::Float64(number) if number.is_infinite() => {
             out.write_str(if *number > 0.0 { "Infinity" } else { "-Infinity" })

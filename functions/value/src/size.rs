@@ -7,7 +7,7 @@ impl Value {
     pub fn size(&self) -> usize {
         match self {
             Value::Null | Value::Boolean(_) => 1,
-            Value::Int64(_) | Value::Float64(_) => 9,
+            Value::Int64(_) | Value::Float64(_) | Value::CommitTs => 9,
             Value::String(text) => 2 + text.len(),
             Value::Bytes(bytes) => 2 + bytes.len(),
             Value::Array(elements) => 2 + elements.iter().map(Value::size).sum::<usize>(),

@@ -152,8 +152,9 @@ fn json_that_is_no_value_is_refused_with_its_path() {
         ),
         (
             json!({ "t": { "$commitTs": null } }),
-            "`db.vars.commitTs` is not supported by this host (present at path .t)",
+            "`db.vars.commitTs` is a value for documents and for functions that the same mutation calls, and for nothing else",
         ),
+        (json!({ "t": { "$commitTs": 1 } }), "Malformed $commitTs: not null (present at path .t)"),
         (
             json!(vec![0; MAX_ARRAY_ELEMENTS + 1]),
             "Array length is too long (8193 > maximum length 8192)",

@@ -139,7 +139,7 @@ impl Validator {
             (Self::Any, _)
             | (Self::Null, Value::Null)
             | (Self::Float64, Value::Float64(_))
-            | (Self::Int64, Value::Int64(_))
+            | (Self::Int64, Value::Int64(_) | Value::CommitTs)
             | (Self::Boolean, Value::Boolean(_))
             | (Self::String, Value::String(_))
             | (Self::Bytes, Value::Bytes(_)) => true,

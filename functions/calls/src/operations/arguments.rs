@@ -84,5 +84,5 @@ pub(super) fn table(args: &Json) -> Option<&str> {
 
 pub(super) fn value(args: &mut Json, name: &str) -> Result<Value, SyscallError> {
     let json = args.get_mut(name).ok_or_else(|| failed(format!("{name} is missing")))?;
-    Value::from_json(json.take()).map_err(|error| failed(error.to_string()))
+    Value::from_json_of_mutation(json.take()).map_err(|error| failed(error.to_string()))
 }

@@ -127,7 +127,7 @@ fn run_at(
     let checked = {
         let tx = RefCell::new(&mut *tx);
         let is_id = |table: &str, id: &str| tx.borrow_mut().is_id(&target.component, table, id);
-        facts.validators.check_arguments(target, args, &is_id)
+        facts.validators.check_arguments(target, args, depth > 0, &is_id)
     };
     if let Err(message) = checked {
         return Ok(Answered::failed(message));

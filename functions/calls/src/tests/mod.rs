@@ -4,6 +4,7 @@ mod a_shared_query_waits_for_nobody;
 mod actions_are_given_up;
 mod arguments_are_checked_as_at_convex;
 mod bodies;
+mod commit_times;
 mod every_way_out_is_sealed;
 mod randomness_is_independent;
 mod refused_logs_fail_their_function;

@@ -17,6 +17,7 @@ use super::catalog::{Catalog, Table};
 use super::error::StoreError;
 use super::key::{self, Key};
 use super::reads::ReadSet;
+use super::tx::Write;
 use super::watch::Written;
 use super::{Snapshot, SnapshotInner, Store, Timestamp, id, lock};
 
@@ -37,6 +38,8 @@ pub(super) struct Request {
     pub(super) counts: Vec<(u32, i64)>,
     /// Tables that come into being.
     pub(super) created: Vec<Arc<Table>>,
+    /// Documents with the time of the commit in them, which are encoded once it is known.
+    pub(super) timed: Vec<(Key, Write)>,
 }
 
 impl Request {
@@ -49,6 +52,7 @@ impl Request {
             puts,
             counts: Vec::new(),
             created: Vec::new(),
+            timed: Vec::new(),
         }
     }
 
@@ -97,9 +101,9 @@ impl Store {
         }
         let before = self.latest();
         let mut catalog = Arc::clone(&before.0.catalog);
-        let mut written: Vec<Arc<Written>> = Vec::new();
+        let mut commits: Vec<Arc<Written>> = Vec::new();
         let mut keys: BTreeSet<Key> = BTreeSet::new();
-        let mut puts: BTreeMap<Key, Option<Key>> = BTreeMap::new();
+        let mut batch: BTreeMap<Key, Option<Key>> = BTreeMap::new();
         let outcomes = group.into_iter().map(|request| {
             self.check(&request.reads, request.checked, &catalog)?;
             // Looked up by the ranges read, since a group may write many keys.
@@ -109,16 +113,21 @@ impl Store {
             {
                 return Err(conflict(&catalog, key));
             }
-            let Request { reads: _, checked: _, written: own, puts: changed, counts, created } =
-                request;
-            committer.last = self.commit_time(committer.last);
+            let Request { reads: _, checked: _, written, puts, counts, created, timed } = request;
+            let (mut own, mut changed) = (written, puts);
+            let ts = self.commit_time(committer.last);
+            for (key, mut write) in timed {
+                write.set_commit_ts(ts);
+                write.encode(key, &mut own, &mut changed).map_err(CommitError::Failed)?;
+            }
+            committer.last = ts;
             keys.extend(own.iter().cloned());
-            written.push(Arc::new(Written { ts: committer.last, keys: own }));
-            puts.extend(changed);
+            commits.push(Arc::new(Written { ts: committer.last, keys: own }));
+            batch.extend(changed);
             for (number, change) in counts {
                 let count = committer.counts.entry(number).or_default();
                 *count = count.saturating_add_signed(change);
-                puts.insert(key::count(number), Some(Key::from(count.to_be_bytes())));
+                batch.insert(key::count(number), Some(Key::from(count.to_be_bytes())));
             }
             for table in created {
                 Arc::make_mut(&mut catalog).insert(table);
@@ -126,19 +135,19 @@ impl Store {
             Ok(committer.last)
         });
         let outcomes: Vec<_> = outcomes.collect();
-        if !written.is_empty() {
+        if !commits.is_empty() {
             // A crash before the sync returns leaves the whole batch or nothing of it. No caller
             // has been told yet.
-            puts.insert(
+            batch.insert(
                 Key::from(key::last_commit()),
                 Some(Key::from(committer.last.to_be_bytes())),
             );
-            if let Err(error) = self.write(puts, Some(PersistMode::SyncAll)) {
+            if let Err(error) = self.write(batch, Some(PersistMode::SyncAll)) {
                 let failed =
                     |outcome: Result<_, _>| outcome.and(Err(CommitError::Failed(error.clone())));
                 return outcomes.into_iter().map(failed).collect();
             }
-            self.publish(written, catalog);
+            self.publish(commits, catalog);
         }
         committer.has_failed = false;
         outcomes

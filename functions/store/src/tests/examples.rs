@@ -23,17 +23,17 @@ fn scan(table: &str) -> Json {
     json!({ "source": { "type": "FullTableScan", "tableName": table, "order": null }, "operators": [] })
 }
 
-fn range(index: &str, range: Json) -> Json {
+pub(super) fn range(index: &str, range: Json) -> Json {
     json!({ "source": { "type": "IndexRange", "indexName": index, "range": range, "order": null }, "operators": [] })
 }
 
-fn collect(tx: &mut Tx, query: &Json) -> Result<Vec<Value>, StoreError> {
+pub(super) fn collect(tx: &mut Tx, query: &Json) -> Result<Vec<Value>, StoreError> {
     let stream = tx.query(&root(), query)?;
     std::iter::from_fn(|| tx.query_next(stream).transpose()).collect()
 }
 
 /// The schema of one table of the app.
-fn schema(
+pub(super) fn schema(
     table: &str,
     indexes: &Json,
     document_type: &Json,
@@ -457,13 +457,11 @@ fn documents_that_the_schema_does_not_accept_are_refused() {
 
 #[test]
 fn schemas_may_name_system_fields() {
-    let fields = json!({ "_id": { "type": "id", "tableName": "t" }, "_creationTime": { "type": "number" }, "a": { "type": "number" } });
-    let fields = fields.as_object().unwrap().iter();
-    let fields: Json = fields
-        .map(|(name, kind)| (name.clone(), json!({ "fieldType": kind, "optional": false })))
-        .collect::<serde_json::Map<_, _>>()
-        .into();
-    let document = json!({ "type": "object", "value": fields });
+    let document = object(&json!({
+        "_id": { "type": "id", "tableName": "t" },
+        "_creationTime": { "type": "number" },
+        "a": { "type": "number" }
+    }));
     for documents in [document.clone(), json!({ "type": "union", "value": [document] })] {
         let (_directory, store) = open();
         store.set_schema(&schema("t", &json!({}), &documents, true)).unwrap();

@@ -1,5 +1,6 @@
 //! Transactions by example, and by comparison with a model.
 
+mod commit_times;
 mod costs;
 mod crashes;
 mod cursors;

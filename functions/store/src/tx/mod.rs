@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use functions_value::{Chance, ChanceSeed, ComponentPath, Object, encoding};
+use functions_value::{Chance, ChanceSeed, ComponentPath, Object, Value, encoding};
 
 use super::{
     Snapshot, Store, Timestamp,
@@ -219,34 +219,14 @@ impl Tx {
             written.extend([table.key().clone(), key::number(table.number)]);
             puts.push((table.key().clone(), Some(table.encode().into())));
         }
+        let mut timed = Vec::new();
         for (key, write) in self.documents.into_iter().filter(|(_, write)| write.is_change()) {
-            let value = write.current.as_ref().map(|document| {
-                let mut bytes = Vec::new();
-                encoding::encode_object(document, &mut bytes);
-                Key::from(bytes)
-            });
-            written.push(key.clone());
-            puts.push((key, value));
-            // A document that changed in place has changed for readers of the index too.
-            for index in &write.table.indexes {
-                let before =
-                    write.base.as_ref().map(|document| index.entry(document)).transpose()?;
-                let after =
-                    write.current.as_ref().map(|document| index.entry(document)).transpose()?;
-                if before == after {
-                    written.extend(before);
-                    continue;
-                }
-                if let Some(entry) = before {
-                    written.push(entry.clone());
-                    puts.push((entry, None));
-                }
-                if let Some(entry) = after {
-                    written.push(entry.clone());
-                    puts.push((entry, Some(Key::from([]))));
-                }
-            }
             *counts.entry(write.table.number).or_default() += write.count_change();
+            if write.has_commit_ts() {
+                timed.push((key, write));
+            } else {
+                write.encode(key, &mut written, &mut puts)?;
+            }
         }
         counts.retain(|_, change| *change != 0);
         written.extend(counts.keys().map(|number| key::count(*number)));
@@ -257,6 +237,7 @@ impl Tx {
             puts,
             counts: counts.into_iter().collect(),
             created: self.created.into_values().collect(),
+            timed,
         })
     }
 
@@ -323,6 +304,53 @@ impl Tx {
 impl Write {
     fn is_change(&self) -> bool {
         self.base != self.current
+    }
+
+    fn has_commit_ts(&self) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(|document| document.values().any(Value::has_commit_ts))
+    }
+
+    /// Puts the time of the commit into the document.
+    pub(crate) fn set_commit_ts(&mut self, ts: Timestamp) {
+        let Some(document) = &mut self.current else { return };
+        for value in Arc::make_mut(document).values_mut() {
+            value.set_commit_ts(ts.cast_signed());
+        }
+    }
+
+    /// Adds what the write stores and removes, and the keys whose readers see a change.
+    pub(crate) fn encode(
+        &self,
+        key: Key,
+        written: &mut Vec<Key>,
+        puts: &mut Vec<(Key, Option<Key>)>,
+    ) -> Result<(), StoreError> {
+        let value = self.current.as_ref().map(|document| {
+            let mut bytes = Vec::new();
+            encoding::encode_object(document, &mut bytes);
+            Key::from(bytes)
+        });
+        written.push(key.clone());
+        puts.push((key, value));
+        // A document that changed in place has changed for readers of the index too.
+        for index in &self.table.indexes {
+            let before = self.base.as_ref().map(|document| index.entry(document)).transpose()?;
+            let after = self.current.as_ref().map(|document| index.entry(document)).transpose()?;
+            if before == after {
+                written.extend(before);
+                continue;
+            }
+            if let Some(entry) = before {
+                written.push(entry.clone());
+                puts.push((entry, None));
+            }
+            if let Some(entry) = after {
+                written.push(entry.clone());
+                puts.push((entry, Some(Key::from([]))));
+            }
+        }
+        Ok(())
     }
 
     fn count_change(&self) -> i64 {
