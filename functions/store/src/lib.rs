@@ -31,6 +31,7 @@ mod schema;
 mod tests;
 mod tx;
 mod watch;
+mod write;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -26,8 +26,8 @@ enum Cell {
 
 use Cell::{Line, Refused, Same, Thrown};
 
-/// What a body is; an expression for it, where `log` is the one of the column; what becomes of it by
-/// this host's `log`; what by the package's.
+/// A name of the body; an expression for it, where `log` is the one of the column; what becomes of
+/// it by this host's `log`; what by the package's.
 type Row = (&'static str, &'static str, Cell, Cell);
 
 #[rustfmt::skip]

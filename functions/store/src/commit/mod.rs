@@ -17,8 +17,8 @@ use super::catalog::{Catalog, Table};
 use super::error::StoreError;
 use super::key::{self, Key};
 use super::reads::ReadSet;
-use super::tx::Write;
 use super::watch::Written;
+use super::write::Write;
 use super::{Snapshot, SnapshotInner, Store, Timestamp, id, lock};
 
 pub use self::error::CommitError;

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use functions_value::{Chance, ChanceSeed, ComponentPath, Object, Value, encoding};
+use functions_value::{Chance, ChanceSeed, ComponentPath, Object, encoding};
 
 use super::{
     Snapshot, Store, Timestamp,
@@ -19,6 +19,7 @@ use super::{
     key::{self, Key},
     reads::ReadSet,
     receipts::Receipt,
+    write::Write,
 };
 
 use limits::size;
@@ -66,14 +67,6 @@ pub struct Tx {
     metrics: TxMetrics,
     access: Access,
     receipt: Option<Receipt>,
-}
-
-/// A document as the snapshot has it and as it is now.
-#[derive(Debug, Clone)]
-pub(crate) struct Write {
-    table: Arc<Table>,
-    base: Option<Arc<Object>>,
-    current: Option<Arc<Object>>,
 }
 
 enum Undo {
@@ -298,63 +291,6 @@ impl Tx {
             self.count_read(bytes)?;
         }
         Ok(document)
-    }
-}
-
-impl Write {
-    fn is_change(&self) -> bool {
-        self.base != self.current
-    }
-
-    fn has_commit_ts(&self) -> bool {
-        let current = self.current.as_ref();
-        current.is_some_and(|document| document.values().any(Value::has_commit_ts))
-    }
-
-    /// Puts the time of the commit into the document.
-    pub(crate) fn set_commit_ts(&mut self, ts: Timestamp) {
-        let Some(document) = &mut self.current else { return };
-        for value in Arc::make_mut(document).values_mut() {
-            value.set_commit_ts(ts.cast_signed());
-        }
-    }
-
-    /// Adds what the write stores and removes, and the keys whose readers see a change.
-    pub(crate) fn encode(
-        &self,
-        key: Key,
-        written: &mut Vec<Key>,
-        puts: &mut Vec<(Key, Option<Key>)>,
-    ) -> Result<(), StoreError> {
-        let value = self.current.as_ref().map(|document| {
-            let mut bytes = Vec::new();
-            encoding::encode_object(document, &mut bytes);
-            Key::from(bytes)
-        });
-        written.push(key.clone());
-        puts.push((key, value));
-        // A document that changed in place has changed for readers of the index too.
-        for index in &self.table.indexes {
-            let before = self.base.as_ref().map(|document| index.entry(document)).transpose()?;
-            let after = self.current.as_ref().map(|document| index.entry(document)).transpose()?;
-            if before == after {
-                written.extend(before);
-                continue;
-            }
-            if let Some(entry) = before {
-                written.push(entry.clone());
-                puts.push((entry, None));
-            }
-            if let Some(entry) = after {
-                written.push(entry.clone());
-                puts.push((entry, Some(Key::from([]))));
-            }
-        }
-        Ok(())
-    }
-
-    fn count_change(&self) -> i64 {
-        i64::from(self.current.is_some()) - i64::from(self.base.is_some())
     }
 }
 
