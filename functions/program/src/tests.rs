@@ -335,7 +335,8 @@ fn modules_that_cannot_be_loaded_are_named_with_their_place() {
 
 #[test]
 fn an_import_that_is_handled_is_not_what_failed() {
-    let handled = "await import('./none').catch(() => {}); import('./neither').then(() => {}, () => {});";
+    let handled =
+        "await import('./none').catch(() => {}); import('./neither').then(() => {}, () => {});";
     let after = [
         ("throw new Error('mine');", "convex/a.ts: Uncaught Error: mine"),
         ("import './b';", "convex/a.ts: \"./b\" is imported, and there is no such file"),
