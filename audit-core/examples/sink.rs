@@ -1,4 +1,4 @@
-//! A sink of one's own, through the suite that every sink must pass.
+//! A custom sink, run through the suite that every sink must pass.
 //!
 //! ```toml
 //! [dependencies]
@@ -56,7 +56,7 @@ impl Stream {
         let first_sequence = self.next_sequence;
         let name = format!("{}-{first_sequence:012}.ndjson", self.id);
         let (path, unfinished) = (self.directory.join(&name), self.directory.join("unfinished"));
-        // Until the file has its name nobody reads it: an error before that is certain.
+        // Readers ignore the file until it is renamed, so an error here means: not persisted.
         let written = File::create(&unfinished).and_then(|mut file| {
             file.write_all(batch.lines())?;
             file.sync_all()
@@ -65,7 +65,7 @@ impl Stream {
             SinkError::not_persisted(SinkErrorKind::Unavailable, "the file was not written")
                 .with_source(error)
         })?;
-        // From here on the batch may be there whatever comes back. Its numbers are used up.
+        // From here on the batch may be stored even if an error follows. Its numbers are taken.
         self.next_sequence += u64::from(batch.count());
         let named =
             fs::rename(&unfinished, &path).and_then(|()| File::open(&self.directory)?.sync_all());
@@ -82,7 +82,7 @@ impl Stream {
 impl AuditSink for FileSink {
     async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
         let stream = Arc::clone(&self.0);
-        // Writing blocks. If the caller goes, it is finished all the same.
+        // Writing blocks. The task finishes even if the caller drops this future.
         let written = tokio::task::spawn_blocking(move || {
             stream.lock().unwrap_or_else(PoisonError::into_inner).write(&batch)
         });
@@ -93,7 +93,7 @@ impl AuditSink for FileSink {
     }
 
     async fn flush(&self) -> Result<(), SinkError> {
-        // Whatever has a receipt is there.
+        // Every batch with a receipt is already at its destination.
         Ok(())
     }
 
@@ -116,7 +116,7 @@ struct Directory(PathBuf);
 #[async_trait]
 impl Destination for Directory {
     async fn open(&self) -> Arc<dyn AuditSink> {
-        // Sinks that are open at once must not share the name `unfinished`.
+        // Sinks open at the same time must not share the name `unfinished`.
         let own = self.0.join(UniqueId::generate(&SystemClock, &SystemRandom).to_string());
         fs::create_dir_all(&own).expect("a directory");
         Arc::new(FileSink::open(&own))

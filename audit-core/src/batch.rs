@@ -24,8 +24,8 @@ const _: () = assert!(
 /// Resolved logs of one execution or of replays: the unit that a sink persists whole or not at all.
 ///
 /// The records are one contiguous run of lines, each a JSON object and a line feed, at least one of
-/// them. Because JSON as it is written here never holds a raw line feed, the lines need no index
-/// beside them. Cloning shares the bytes.
+/// them. JSON is written here without raw line feeds, so the lines need no index. Cloning shares
+/// the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Batch {
     time_ms: i64,
@@ -99,7 +99,7 @@ impl fmt::Debug for Batch {
     }
 }
 
-/// These bytes are not a batch.
+/// Why bytes are not a valid batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InvalidBatch {
     /// More than [`MAX_BATCH_BYTES`].
@@ -109,14 +109,14 @@ pub enum InvalidBatch {
     },
     /// The last line has no line feed, or there is no line.
     Unterminated,
-    /// A line holds a zero byte, which no JSON does.
+    /// A line contains a zero byte, which JSON never does.
     ZeroByte {
-        /// Which one, counted from 0.
+        /// The index of the line, counted from 0.
         index: u32,
     },
     /// A line has no bytes.
     EmptyRecord {
-        /// Which one, counted from 0.
+        /// The index of the line, counted from 0.
         index: u32,
     },
 }
@@ -131,7 +131,7 @@ impl fmt::Display for InvalidBatch {
                 f.write_str("the last record of a batch must end with a line feed")
             }
             InvalidBatch::ZeroByte { index } => {
-                write!(f, "record {index} of the batch holds a zero byte, which no JSON does")
+                write!(f, "record {index} of the batch contains a zero byte, which JSON never does")
             }
             InvalidBatch::EmptyRecord { index } => {
                 write!(f, "record {index} of the batch is empty")
@@ -142,7 +142,7 @@ impl fmt::Display for InvalidBatch {
 
 impl std::error::Error for InvalidBatch {}
 
-/// Writes records one after the other into the bytes that become a [`Batch`].
+/// Appends records to the bytes that become a [`Batch`].
 #[derive(Default)]
 pub struct BatchBuilder {
     lines: Buffer,
@@ -162,13 +162,13 @@ impl BatchBuilder {
         BatchBuilder { lines: buffer, count: 0 }
     }
 
-    /// Appends the one record that `write` writes, and its line feed.
+    /// Appends the record that `write` writes, and a line feed.
     ///
     /// # Panics
     ///
-    /// If `write` shortens what was there, or writes nothing. With debug assertions also if it
-    /// writes a line feed or a zero byte: a record is one line of JSON, and its writer is trusted
-    /// to know that (a rendered template is).
+    /// If `write` shortens the buffer or writes nothing. With debug assertions, also if it writes a
+    /// line feed or a zero byte; in release builds the caller is trusted to write one line of JSON,
+    /// as a rendered template is.
     pub fn record(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.lines.len();
         write(&mut self.lines);
@@ -196,7 +196,7 @@ impl BatchBuilder {
     ///
     /// # Panics
     ///
-    /// If they exceed [`MAX_BATCH_BYTES`]: callers know the sizes beforehand.
+    /// If they exceed [`MAX_BATCH_BYTES`]: the caller checks sizes first.
     pub fn build(self, time_ms: i64) -> Option<Batch> {
         assert!(self.lines.len() <= MAX_BATCH_BYTES, "batch of {} bytes", self.lines.len());
         let BatchBuilder { lines, count } = self;
@@ -235,7 +235,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_whole_records_or_refused(bytes: Vec<u8>) {
+        fn arbitrary_bytes_are_whole_records_or_rejected(bytes: Vec<u8>) {
             if let Ok(batch) = Batch::from_lines(0, bytes.clone().into()) {
                 let again: Vec<u8> = batch.records().flat_map(|r| [r, Bytes::from_static(b"\n")]).flatten().collect();
                 prop_assert_eq!(again, bytes);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_batches_are_refused() {
+    fn invalid_batches_are_rejected() {
         let refused =
             |lines: &'static [u8]| Batch::from_lines(0, Bytes::from_static(lines)).unwrap_err();
         assert_eq!(refused(b""), InvalidBatch::Unterminated);

@@ -1,4 +1,4 @@
-//! Memory that is reused.
+//! Reusable buffers.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -76,7 +76,7 @@ impl Buffer {
         Buffer { bytes: Vec::with_capacity(bytes), pool: None }
     }
 
-    /// The content, to be read and shared.
+    /// The content, immutable and cheap to clone.
     pub fn freeze(mut self) -> Bytes {
         if self.pool.is_some() {
             Bytes::from_owner(self)
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dropped_buffers_are_reused_and_held_ones_are_not() {
+    fn only_dropped_buffers_are_reused() {
         let pool = BufferPool::new(1_000, 2);
         let filled = |byte| {
             let mut buffer = pool.take();

@@ -6,9 +6,9 @@ use std::fmt;
 
 /// A sink's operation failed.
 ///
-/// Where the error occurs it is decided whether the batch may have been persisted
-/// ([`outcome`](Self::outcome)) and what to do ([`kind`](Self::kind)). The cause is the
-/// [`source`](Error::source), and is not repeated in the message.
+/// The code that creates the error decides whether the batch may have been persisted
+/// ([`outcome`](Self::outcome)) and what the caller should do ([`kind`](Self::kind)). The cause is
+/// the [`source`](Error::source), and is not repeated in the message.
 pub struct SinkError(Box<Inner>);
 
 struct Inner {
@@ -21,7 +21,7 @@ struct Inner {
 /// What to do about a [`SinkError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SinkErrorKind {
-    /// The destination is out of reach or overloaded. Fail the function; a later one may succeed.
+    /// The destination is unreachable or overloaded. Fail the function; a later one may succeed.
     Unavailable,
     /// Every attempt fails until an operator acts: on credentials, a missing bucket, a full disk, a
     /// conflicting object.
@@ -31,13 +31,13 @@ pub enum SinkErrorKind {
     Closed,
 }
 
-/// Whether a batch whose `persist` failed may reach the destination nevertheless.
+/// Whether a batch whose `persist` failed may still reach the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// It certainly will not.
     NotPersisted,
-    /// It may have been persisted, or may still be. Persisting the same logs again may then store
-    /// them twice.
+    /// It may have been persisted, or may still be. Retrying the same logs may then store them
+    /// twice.
     Indeterminate,
 }
 
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_one_pointer_and_crosses_threads() {
+    fn sink_errors_are_one_pointer_and_send() {
         fn assert_send_sync<T: Send + Sync + 'static>() {}
         assert_send_sync::<SinkError>();
         assert_eq!(size_of::<SinkError>(), size_of::<usize>());

@@ -11,13 +11,13 @@ pub struct Health {
     pub state: HealthState,
     /// Whether a batch persisted now can become durable.
     pub commits: Commits,
-    /// Batches that were accepted and whose outcome is not yet certain.
+    /// Accepted batches whose outcome is still unknown.
     pub pending_batches: u64,
-    /// The bytes of their lines, which the sink's settings limit.
+    /// The size of their lines in bytes, which the sink's settings limit.
     pub pending_bytes: u64,
     /// Objects delivered since the sink was opened.
     pub objects_delivered: u64,
-    /// Records in them.
+    /// Records in those objects.
     pub records_delivered: u64,
     /// Requests to the destination that were retried since the sink was opened.
     pub retries: u64,
@@ -27,17 +27,16 @@ pub struct Health {
     /// opened. The work in progress is retried, or the sink accepts nothing more: see
     /// [`commits`](Self::commits).
     pub panics: u64,
-    /// Whether the destination refuses to overwrite objects. `None` where that is unknown.
+    /// Whether the destination refuses to overwrite objects. `None` if unknown.
     pub create_only: Option<bool>,
-    /// Disk that the segments of the journal take, in bytes. `None` without a journal.
+    /// Disk space taken by the journal's segments, in bytes. `None` without a journal.
     pub journal_bytes: Option<u64>,
-    /// When the oldest undelivered record in the journal was made, as far as delivery has read, in
+    /// The time of the oldest undelivered record that delivery has read from the journal, in
     /// milliseconds since the Unix epoch. `None` if all are delivered.
     pub oldest_undelivered_ms: Option<i64>,
-    /// The public key with which the evidence that the sink writes can be verified. `None` if it
-    /// writes none.
+    /// The public key that verifies the sink's evidence. `None` if it writes none.
     pub verifier_key: Option<String>,
-    /// The most recent problem, which may be over.
+    /// The most recent problem, possibly resolved.
     pub last_error: Option<String>,
 }
 
@@ -47,8 +46,8 @@ pub enum HealthState {
     /// There is no known problem.
     #[default]
     Ok,
-    /// Requests are retried: the destination or the service that issues credentials is out of reach
-    /// or overloaded, or its responses get lost. No operator is needed.
+    /// Requests are retried: the destination or the service that issues credentials is unreachable
+    /// or overloaded, or its responses are lost. Recovers without an operator.
     Retrying {
         /// What failed, and why.
         reason: String,
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pointers_and_observers_tell_of_their_sinks_health() {
+    async fn pointers_and_observers_forward_health() {
         let sinks: [Box<dyn AuditSink>; 3] = [
             Box::new(Stopped),
             Box::new(Arc::new(Stopped)),

@@ -1,4 +1,4 @@
-//! Identifiers that sort by the time they were made.
+//! Identifiers that sort by creation time.
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,17 +27,17 @@ impl UniqueId {
         UniqueId(Ulid::from_parts(ms, bits))
     }
 
-    /// The identifier with exactly these bits, as [`to_bits`](Self::to_bits) gave them.
+    /// The identifier with these bits: the inverse of [`to_bits`](Self::to_bits).
     pub fn from_bits(bits: u128) -> UniqueId {
         UniqueId(Ulid(bits))
     }
 
-    /// The 128 bits, the earliest time first.
+    /// The 128 bits; earlier identifiers are smaller numbers.
     pub fn to_bits(self) -> u128 {
         self.0.0
     }
 
-    /// When it was made, in milliseconds since the Unix epoch.
+    /// When it was generated, in milliseconds since the Unix epoch.
     pub fn time_ms(self) -> u64 {
         self.0.timestamp_ms()
     }
@@ -60,7 +60,7 @@ impl fmt::Debug for UniqueId {
     }
 }
 
-/// The text was not 26 characters of Crockford's base 32 that fit into 128 bits.
+/// The text is not an identifier: 26 characters of Crockford's base 32 that fit into 128 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidId;
 
@@ -77,8 +77,8 @@ impl std::error::Error for InvalidId {}
 impl FromStr for UniqueId {
     type Err = InvalidId;
 
-    /// Parses the canonical form that [`Display`](fmt::Display) writes and no other, so that an
-    /// identifier has one name in a bucket.
+    /// Parses only the canonical form that [`Display`](fmt::Display) writes, so that an identifier
+    /// has one name in a bucket.
     fn from_str(text: &str) -> Result<UniqueId, InvalidId> {
         let id = UniqueId(Ulid::from_string(text).map_err(|_| InvalidId)?);
         if id.encode(&mut [0; UniqueId::TEXT_BYTES]) == text { Ok(id) } else { Err(InvalidId) }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn other_spellings_are_refused() {
+    fn non_canonical_spellings_are_rejected() {
         let id = UniqueId::from_bits(77).to_string();
         for text in
             ["", "short", &id.to_lowercase().replace('0', "o"), "8ZZZZZZZZZZZZZZZZZZZZZZZZZ"]

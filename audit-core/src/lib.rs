@@ -1,15 +1,14 @@
-//! The nouns of the audit log engine, and the contract between a runtime and the place where logs
-//! go.
+//! The nouns of the audit log engine, and the contract between a runtime and its sinks.
 //!
 //! A function's effects are held back until its audit logs are durable. This crate defines the
 //! types and the contract that make this possible:
 //!
 //! - [`Batch`]: resolved logs of one execution, the unit that is persisted whole or not at all.
 //! - [`AuditSink`]: makes batches durable; its documentation is the contract. A [`Receipt`] says
-//!   how durable and where, a [`SinkError`] whether the batch may have been persisted all the same,
-//!   and what to do.
+//!   how durable and where, a [`SinkError`] whether the batch may have been persisted anyway, and
+//!   what to do.
 //! - [`Health`]: how a sink is doing, for probes and for operators.
-//! - [`Limits`] and the [`Budget`] that counts against them; [`Usage`], what logs are metered as.
+//! - [`Limits`], the [`Budget`] that enforces them, and metered [`Usage`].
 //! - [`Clock`], [`Random`] and the [`UniqueId`]s made from them: tests control time and randomness.
 //!
 //! [`Observed`] reports what a sink makes durable to an observer.
@@ -43,7 +42,7 @@
 //!     async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
 //!         let mut open = self.open.lock().unwrap();
 //!         let Some((mut file, records)) = open.take() else { return Err(SinkError::closed()) };
-//!         // After a failed write or sync the file's state is unknown: it stays closed, and the caller is told
+//!         // After a failed write or sync the file's state is unknown: it stays closed, and the error says
 //!         // that the batch may or may not be there.
 //!         file.write_all(batch.lines()).and_then(|()| file.sync_data()).map_err(|error| {
 //!             SinkError::indeterminate(SinkErrorKind::Closed, "the log file failed").with_source(error)

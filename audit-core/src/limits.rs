@@ -34,7 +34,7 @@ impl Limits {
     ///
     /// # Errors
     ///
-    /// When one log may be larger than all together, or a number is beyond the highest that a
+    /// If one log may be larger than all together, or a number exceeds what a
     /// [`Batch`](crate::Batch) can hold.
     pub fn new(
         max_logs: u32,
@@ -140,12 +140,12 @@ impl fmt::Display for InvalidLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             InvalidLimits::TooHigh { name, actual, highest } => {
-                write!(f, "{name} of {actual} is beyond the highest possible {highest}")
+                write!(f, "{name} of {actual} exceeds the highest possible value of {highest}")
             }
             InvalidLimits::LogOverTotal { max_log_bytes, max_total_bytes } => {
                 write!(
                     f,
-                    "max_log_bytes of {max_log_bytes} is more than max_total_bytes of {max_total_bytes}"
+                    "max_log_bytes of {max_log_bytes} exceeds max_total_bytes of {max_total_bytes}"
                 )
             }
         }
@@ -167,9 +167,8 @@ pub enum Limit {
 
 /// An execution exceeded a limit. It has failed, even if the function catches this error.
 ///
-/// Its text may go to a client, so it names the limit alone: from the [actual](Self::actual) number
-/// a client could compute the size of data that it may not see. That number is for the operator's
-/// log.
+/// Its text may reach a client, so it names only the limit: the [actual](Self::actual) number, from
+/// which a client could infer the size of data it may not see, belongs in the operator's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitExceeded {
     limit: Limit,
@@ -280,7 +279,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// The model is a list of the logs that were accepted.
+        /// The model is the list of accepted logs.
         #[test]
         fn a_budget_accepts_exactly_what_fits(
             charges in prop::collection::vec(1u64..60, 0..40),
@@ -309,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_the_limit_and_never_the_actual() {
+    fn errors_name_the_limit_and_hide_the_actual() {
         let mut budget = Budget::new(Limits::default());
         let error = budget.charge(1_000_001).unwrap_err();
         assert_eq!(error.to_string(), "audit log exceeds limit of 1000000 bytes");
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn contradicting_limits_are_refused() {
+    fn contradictory_limits_are_rejected() {
         assert!(Limits::new(1, 10, 11).is_err());
         assert!(Limits::new(Limits::HIGHEST_MAX_LOGS + 1, 10, 10).is_err());
         assert!(Limits::new(1, Limits::HIGHEST_MAX_TOTAL_BYTES + 1, 10).is_err());

@@ -1,4 +1,4 @@
-//! Random bits, as something a host is given and a test can seed.
+//! Random bits, injected so that tests can seed them.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ pub struct SystemRandom;
 impl Random for SystemRandom {
     /// # Panics
     ///
-    /// If the operating system has no randomness to give. Going on would risk two streams with one
-    /// name.
+    /// If the operating system cannot provide randomness: continuing would risk two streams with
+    /// the same id.
     #[allow(
         clippy::disallowed_methods,
         reason = "the one place where the engine asks the system for random bits"

@@ -1,4 +1,4 @@
-//! Where batches go: the contract between a runtime and its sink.
+//! The contract between a runtime and its sinks.
 
 use std::fmt::{Debug, Display};
 use std::pin::Pin;
@@ -14,40 +14,38 @@ use crate::{Batch, Health, SinkError, UniqueId};
 ///
 /// - A batch is persisted whole or not at all, its records in order and next to each other.
 /// - `persist` MUST NOT return a receipt before the batch is as durable as the receipt says.
-/// - Each batch for which `persist` returned a receipt MUST reach the destination once: retries,
-///   restarts and ambiguous answers of the destination notwithstanding. A batch whose `persist`
-///   failed as [indeterminate](crate::Outcome::Indeterminate) MAY reach it, once; one that failed
-///   as [not persisted](crate::Outcome::NotPersisted) MUST NOT.
+/// - Each batch for which `persist` returned a receipt MUST reach the destination once, despite
+///   retries, restarts and ambiguous responses. A batch whose `persist` failed as
+///   [indeterminate](crate::Outcome::Indeterminate) MAY reach it, once; one that failed as [not
+///   persisted](crate::Outcome::NotPersisted) MUST NOT.
 /// - The methods may be called concurrently, in any order, and after one another's failure. Nothing
 ///   orders two concurrent calls; a call that begins after another has returned comes after it.
-/// - After `close` was called every `persist` MUST fail as *not persisted*, of the kind
+/// - Once `close` has been called, every `persist` MUST fail as *not persisted*, of the kind
 ///   [`Closed`](crate::SinkErrorKind::Closed). `flush` and `close` MAY be called again.
 /// - An implementation MUST bound the memory that undelivered batches take: `persist` waits or
-///   fails, and never drops, samples or truncates.
+///   fails, but never drops, samples or truncates.
 /// - `Display` names the destination for an operator, as in `S3Sink(s3://bucket/prefix)`. Neither
 ///   it nor `Debug` may show a credential or the content of a record.
 ///
 /// # Durability
 ///
-/// How much a receipt promises stands in its [`Durability`]. A sink says in its documentation which
-/// it gives.
+/// A receipt's [`Durability`] says how much it promises. A sink documents which one it gives.
 ///
 /// # Cancellation
 ///
 /// Dropping the future of `persist` does not undo the write: a batch the sink has begun to persist
-/// is persisted or not by the rules above, just that nobody learns which. Dropping the future of
-/// `flush` or `close` loses nothing either.
+/// is persisted or not by the rules above, but its caller does not learn which. Dropping the future
+/// of `flush` or `close` loses nothing either.
 ///
 /// # Errors
 ///
-/// A [`SinkError`] says whether the batch may have been persisted and what its reader can do; see
-/// there.
+/// A [`SinkError`] says whether the batch may have been persisted and what the caller can do.
 ///
 /// The test suite that every implementation must pass is `audit_core::testing::conformance`, behind
 /// the feature `test-util`.
 #[async_trait]
 pub trait AuditSink: Debug + Display + Send + Sync + 'static {
-    /// Makes the batch durable and says where it went.
+    /// Makes the batch durable and returns where its records are.
     async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError>;
 
     /// Waits until everything for which `persist` returned before this call is at its final
@@ -57,33 +55,34 @@ pub trait AuditSink: Debug + Display + Send + Sync + 'static {
     /// Refuses new batches, then does what [`flush`](Self::flush) does and releases what the sink
     /// holds: connections, files, background tasks.
     ///
-    /// It has no deadline of its own: if the destination is out of reach it waits. The caller puts
-    /// a limit on it; what was promised by then is kept as the sink's durability says.
+    /// It has no deadline of its own: it waits while the destination is unreachable. The caller
+    /// sets one; batches acknowledged by then stay as durable as their receipts say.
     async fn close(&self) -> Result<(), SinkError>;
 
-    /// How the sink is doing, for probes and for operators. Cheap: the destination is not asked.
+    /// How the sink is doing, for probes and for operators. Cheap: sends no request to the
+    /// destination.
     ///
-    /// A sink that does not say is one of which nothing is known to be wrong.
+    /// The default reports no known problem.
     fn health(&self) -> Health {
         Health::default()
     }
 
-    /// Completes when the sink takes nothing more before the process is restarted
-    /// ([`Commits::Stopped`](crate::Commits::Stopped)), with the reason: for a host that then ends,
-    /// so that its supervisor starts it again. Never completes for a sink that goes on, closed or
-    /// not, nor once the sink was dropped.
+    /// Completes with the reason when the sink accepts nothing more until the process is restarted
+    /// ([`Commits::Stopped`](crate::Commits::Stopped)): the host then exits, so that its supervisor
+    /// restarts it. Otherwise never completes, not even if the sink is closed or dropped.
     fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {
         Box::pin(std::future::pending())
     }
 }
 
-/// A sink that can also persist under ids that another sink gave, so that a record has one id
-/// wherever it goes.
+/// A sink that can also persist records under ids assigned by another sink, so that a record has
+/// the same id everywhere.
 #[async_trait]
 pub trait Mirror: AuditSink {
-    /// Makes the batch durable at this place, which the sink that persisted it first gave it.
+    /// Makes the batch durable at `place`, which the sink that persisted it first assigned.
     ///
-    /// As [`persist`](AuditSink::persist) otherwise. Places may arrive in any order, and with gaps.
+    /// Errors and cancellation are those of [`persist`](AuditSink::persist). Places may arrive in
+    /// any order, and with gaps.
     async fn persist_at(&self, batch: Batch, place: Place) -> Result<(), SinkError>;
 }
 
@@ -122,7 +121,7 @@ forward!(Box);
 pub struct Receipt {
     /// How durable the batch is now.
     pub durability: Durability,
-    /// Where the batch stands. `None` if it was discarded.
+    /// Where the batch is. `None` if it was discarded.
     pub place: Option<Place>,
 }
 
@@ -142,7 +141,7 @@ pub enum Durability {
     Delivered,
 }
 
-/// Where the records of one batch stand: each is known by its stream and its number in it.
+/// The position of a batch's records: their stream, and their sequence numbers in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place {
     /// The stream: one opening of a sink.

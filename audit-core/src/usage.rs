@@ -2,7 +2,7 @@
 
 use std::ops::{Add, AddAssign};
 
-/// How much was logged, and how much of it is metered.
+/// How much was logged, and the metered size.
 ///
 /// Each log counts its bytes rounded up to the next [`STEP_BYTES`](Usage::STEP_BYTES), the
 /// granularity by which AWS Firehose bills ingestion, and with it Convex.
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn rounding_is_for_each_log_and_not_for_the_sum() {
+    fn each_log_is_rounded_separately() {
         let usage: Usage = (0..3).map(|_| Usage::of_log(100)).sum();
         assert_eq!((usage.logs(), usage.bytes(), usage.metered_bytes()), (3, 300, 15_000));
     }

@@ -74,7 +74,7 @@ impl Destination for ObservedMemory {
 }
 
 #[tokio::test]
-async fn an_observed_sink_passes_the_suite_and_shows_what_is_stored() {
+async fn observed_sinks_pass_the_suite() {
     let observed = ObservedMemory::default();
     conformance::run(&observed).await;
     let stored = observed.stored().await.into_iter().map(|record| record.line.to_vec());
@@ -83,13 +83,13 @@ async fn an_observed_sink_passes_the_suite_and_shows_what_is_stored() {
     stored.sort();
     seen.sort();
     assert!(!stored.is_empty());
-    // The suite drops futures: what became durable after that was shown to nobody.
+    // The suite drops futures: batches that became durable afterwards were not observed.
     assert!(seen.iter().all(|line| stored.binary_search(line).is_ok()));
     assert!(seen.len() * 2 > stored.len(), "{} of {}", seen.len(), stored.len());
 }
 
 #[tokio::test]
-async fn an_observer_is_shown_what_is_durable_and_nothing_else() {
+async fn observers_see_exactly_the_durable_batches() {
     let (sink, seen) = (Arc::new(MemorySink::new()), Arc::new(Mutex::new(Vec::new())));
     let shown = Arc::clone(&seen);
     let observed = Observed::new(Arc::clone(&sink), move |batch: &Batch, place: Place| {
@@ -106,7 +106,7 @@ async fn an_observer_is_shown_what_is_durable_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn faults_do_what_they_say() {
+async fn scripted_faults_store_and_fail_as_documented() {
     let batch = |text: &'static str| Batch::from_lines(0, text.into()).unwrap();
     let sink = Arc::new(MemorySink::seeded(1));
     sink.script([
@@ -138,9 +138,9 @@ enum Broken {
     NumbersFromOne,
     AcceptsAfterClose,
     SharesOneStream,
-    /// It has the batch, and says that it has not.
+    /// Stores the batch and reports that it did not.
     DeniesWhatItStored,
-    /// It has a part of a batch, and says that it may have it.
+    /// Stores part of a batch and reports an indeterminate outcome.
     StoresAPart,
 }
 

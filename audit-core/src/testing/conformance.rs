@@ -1,7 +1,7 @@
 //! The suite that every sink must pass: the contract of [`AuditSink`], property by property.
 //!
-//! A sink's test calls [`run`] with a [`Destination`], which opens the sink and reads what arrived
-//! without going through the sink.
+//! A sink's test calls [`run`] with a [`Destination`], which opens the sink and reads what it
+//! stored by other means.
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -47,12 +47,12 @@ pub trait Destination: Send + Sync {
 ///
 /// At the first property that does not hold, saying which.
 pub async fn run(destination: &dyn Destination) {
-    a_receipt_names_the_records_where_they_are(destination).await;
+    receipts_name_where_records_are(destination).await;
     concurrent_batches_stay_whole_and_in_order(destination).await;
     later_batches_come_later(destination).await;
     the_largest_batch_is_accepted(destination).await;
     a_dropped_persist_is_whole_or_absent(destination).await;
-    a_failed_batch_is_where_its_error_says(destination).await;
+    failed_batches_match_their_outcomes(destination).await;
     nothing_is_accepted_after_close(destination).await;
     two_openings_share_no_stream(destination).await;
     pointers_forward(destination).await;
@@ -72,7 +72,7 @@ async fn stored(destination: &dyn Destination, tag: &str) -> BTreeMap<(UniqueId,
     for StoredRecord { stream, sequence, line } in destination.stored().await {
         if line.starts_with(prefix.as_bytes()) {
             let twice = found.insert((stream, sequence), line);
-            assert!(twice.is_none(), "record {sequence} of stream {stream} stands there twice");
+            assert!(twice.is_none(), "record {sequence} of stream {stream} is stored twice");
         }
     }
     found
@@ -93,7 +93,7 @@ fn check_receipt(destination: &dyn Destination, receipt: &Receipt) {
     assert_eq!(receipt.place.is_none(), receipt.durability == Durability::Discarded);
 }
 
-async fn a_receipt_names_the_records_where_they_are(destination: &dyn Destination) {
+async fn receipts_name_where_records_are(destination: &dyn Destination) {
     let sink = destination.open().await;
     let batch = batch("receipt", 3);
     let receipt = sink.persist(batch.clone()).await.expect("persist");
@@ -204,7 +204,7 @@ fn is_whole_or_absent(found: &BTreeMap<(UniqueId, u64), Bytes>, batch: &Batch) -
     true
 }
 
-async fn a_failed_batch_is_where_its_error_says(destination: &dyn Destination) {
+async fn failed_batches_match_their_outcomes(destination: &dyn Destination) {
     for number in 0.. {
         // A new sink for each fault: some faults end a sink for good.
         let sink = destination.open().await;
@@ -221,7 +221,7 @@ async fn a_failed_batch_is_where_its_error_says(destination: &dyn Destination) {
         if let Ok(receipt) = sink.persist(after.clone()).await {
             all.extend(expected(&after, &receipt));
         }
-        // The fault may keep the sink from closing in order, which is not tested here.
+        // The fault may prevent an orderly close, which is not tested here.
         drop(sink.close().await);
 
         let found = stored(destination, &format!("fault-{number}-")).await;

@@ -38,11 +38,11 @@ pub enum MemoryFault {
     None,
     /// Fails, and nothing is stored.
     FailBefore,
-    /// Stores the batch, then fails as indeterminate: the write happened, its answer was lost.
+    /// Stores the batch, then fails as indeterminate: the write happened, its response was lost.
     FailAfter,
-    /// Never answers, and nothing is stored.
+    /// Never returns, and nothing is stored.
     HangBefore,
-    /// Stores the batch and never answers.
+    /// Stores the batch and never returns.
     HangAfter,
 }
 
@@ -109,7 +109,7 @@ impl MemorySink {
         self.records().into_iter().map(|record| text(record.line)).collect()
     }
 
-    /// Returns once `calls` calls of `persist` in total hang.
+    /// Waits until `calls` calls of `persist` in total hang.
     pub async fn hanging(&self, calls: u64) {
         let reached = self.hanging.subscribe().wait_for(|count| *count >= calls).await.is_ok();
         assert!(reached, "the sender lives as long as self");
@@ -148,13 +148,13 @@ impl AuditSink for MemorySink {
             MemoryFault::None => Ok(self.store(batch)),
             MemoryFault::FailBefore => Err(SinkError::not_persisted(
                 SinkErrorKind::Unavailable,
-                "told to fail before persisting",
+                "scripted to fail before persisting",
             )),
             MemoryFault::FailAfter => {
                 self.store(batch);
                 Err(SinkError::indeterminate(
                     SinkErrorKind::Unavailable,
-                    "told to fail after persisting",
+                    "scripted to fail after persisting",
                 ))
             }
             MemoryFault::HangBefore => self.hang().await,

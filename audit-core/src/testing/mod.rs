@@ -1,4 +1,4 @@
-//! What the tests of sinks, runtimes and hosts share. Behind the feature `test-util`; not for
+//! Helpers for the tests of sinks, runtimes and hosts. Behind the feature `test-util`; not for
 //! production.
 
 pub mod conformance;
@@ -32,7 +32,7 @@ pub async fn poll_at_most<F: Future>(polls: usize, future: F) -> Option<F::Outpu
     .await
 }
 
-/// A clock that moves only when told to.
+/// A clock that moves only by [`advance`](Self::advance).
 #[derive(Debug, Default)]
 pub struct ManualClock(AtomicI64);
 
