@@ -1,5 +1,5 @@
-//! Server-sent events: one result is computed once and pushed to many subscribers. The logs of all
-//! of them become durable together, then each of them gets it.
+//! Server-sent events: a result is computed once and pushed to many subscribers. The logs of all
+//! subscribers become durable together before any of them gets it.
 //!
 //! ```toml
 //! [dependencies]
@@ -29,7 +29,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-/// What a subscriber is sent, and whose request it is.
+/// A subscriber's request and channel.
 type Subscriber = (RequestContext, mpsc::UnboundedSender<String>);
 
 #[derive(Clone)]
@@ -38,7 +38,7 @@ struct Feed {
     subscribers: Arc<Mutex<Vec<Subscriber>>>,
 }
 
-/// What is shown, and what of that is logged. Who sees it, from where and when, are variables.
+/// The query and its log. Who sees the price, from where and when, are variables.
 fn price(log: &AuditLog<'_, Query>, share: &str, cents: u32) -> Result<String, AuditError> {
     log.audit(&body!({
         "action": "price.view", "share": share, "cents": cents,
@@ -48,13 +48,13 @@ fn price(log: &AuditLog<'_, Query>, share: &str, cents: u32) -> Result<String, A
 }
 
 impl Feed {
-    /// Pushes a result to all who are subscribed. If their logs cannot be made durable, none of
-    /// them gets it.
+    /// Pushes a result to all subscribers. If their logs cannot be made durable, none of them gets
+    /// it.
     async fn publish(&self, cents: u32) -> Result<(), Box<dyn Error>> {
         let query = self.runtime.query("price:view");
         let result = price(&query.log(), "ACME", cents);
         let sealed = query.seal(result);
-        // Those who come later are not among the requests that were released.
+        // Later subscribers are not among the released requests.
         let (requests, channels): (Vec<_>, Vec<_>) = self.subscribers().iter().cloned().unzip();
         let Some(result) = sealed.release_all(&requests).await? else { return Ok(()) };
         let shown = result.as_ref().map_or_else(ToString::to_string, Clone::clone);

@@ -1,5 +1,5 @@
 //! A worker that takes jobs from a queue: each is a mutation without a client, and leaves the queue
-//! once it committed.
+//! once it has committed.
 //!
 //! ```toml
 //! [dependencies]
@@ -10,8 +10,8 @@
 //!
 //! `cargo run -p audit-runtime --example worker`
 //!
-//! It also shows what a database needs to be used with the runtime: [`Transaction`], here for
-//! accounts in memory whose transactions are checked at their commit.
+//! It also shows how to implement [`Transaction`] for a database, here for accounts in memory with
+//! optimistic transactions.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
@@ -24,18 +24,18 @@ use audit_runtime::{
     Transaction, Var, body,
 };
 
-/// Accounts: how often each was changed, and what it holds.
+/// Accounts, each with its version and balance.
 #[derive(Debug, Clone, Default)]
 struct Database(Arc<Mutex<BTreeMap<String, (u64, i64)>>>);
 
-/// What it read, and at which version; what it wants to write.
+/// The versions read and the pending writes.
 struct Tx {
     database: Database,
     read: BTreeMap<String, u64>,
     written: BTreeMap<String, i64>,
 }
 
-/// An account that the transaction read has changed since.
+/// An account changed after the transaction read it.
 #[derive(Debug)]
 struct Conflict(String);
 
@@ -101,7 +101,7 @@ impl FunctionError<Conflict> for Failure {
     }
 }
 
-/// A job: it stays in the queue until it is done or has failed for good.
+/// A job, which stays in the queue until it succeeds or fails permanently.
 #[derive(Debug, Clone)]
 struct Transfer {
     from: &'static str,
@@ -109,8 +109,7 @@ struct Transfer {
     amount: i64,
 }
 
-/// The function of the job, and its log. The job names the user who submitted it, since a worker
-/// has no client.
+/// The job's function and its log. The job names its submitter, since a worker has no client.
 async fn transfer(
     log: &AuditLog<'_, Mutation>,
     tx: &mut Tx,
@@ -127,7 +126,7 @@ async fn transfer(
     if balance < amount {
         return Err(Failure::TooLittle { balance });
     }
-    // Another worker has its turn, and may change what was read.
+    // Lets another worker run, which may change what was read.
     tokio::task::yield_now().await;
     tx.written.insert(from.to_owned(), balance - amount);
     let received = tx.balance(to) + amount;
@@ -148,7 +147,7 @@ async fn work(worker: usize, runtime: AuditRuntime, database: Database, queue: Q
         });
         match run.await {
             Ok(()) => println!("worker {worker}: {job:?} is done"),
-            // The log could not be made durable, or there were too many conflicts: later.
+            // The log is not durable, or there were too many conflicts: retry later.
             Err(
                 error @ (MutationError::Release(ReleaseError::NotDurable(_))
                 | MutationError::Conflict { .. }),

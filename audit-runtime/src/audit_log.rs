@@ -17,7 +17,7 @@ use crate::request::RequestContext;
 pub struct AuditLog<'e, K: Audits> {
     pub(crate) logs: &'e FunctionLogs,
     pub(crate) kind: &'e K,
-    /// `None` for the function that the execution began with.
+    /// `None` for the function that was called from outside.
     pub(crate) origin: Option<Origin>,
 }
 
@@ -52,10 +52,9 @@ impl<'e, K: Audits> AuditLog<'e, K> {
         })
     }
 
-    /// Refuses a log that a host for another language cannot write as JSON, as
-    /// [`audit`](Self::audit) refuses a body: the function has failed. `reason` tells the
-    /// function's author what is wrong and where. Returns the error that the function failed with:
-    /// that of its first refused log.
+    /// Fails the function because a host for another language cannot convert its log to JSON, as
+    /// [`audit`](Self::audit) does for an invalid body. `reason` tells the function's author what
+    /// is wrong and where. Returns the function's error: that of its first refused log.
     pub fn refuse(&self, reason: impl Into<String>) -> AuditError {
         let refused = || Err(BodyError::refused(reason));
         match self.logs.audit(self.origin.as_ref(), refused) {
@@ -83,8 +82,8 @@ impl<'e> AuditLog<'e, Mutation> {
         self.nested(self.kind, function.into())
     }
 
-    /// The id of this call: all attempts at it have the same, and provenance shows it. A row that
-    /// keeps it leads to the records of its change, and these to the row.
+    /// The id of this call, shared by all its attempts and shown in provenance. A row that stores
+    /// it can be matched with the records of its change.
     pub fn execution_id(&self) -> UniqueId {
         self.logs.execution_id(&mut self.logs.state())
     }

@@ -1,4 +1,4 @@
-//! Results that cannot be reached before their logs are durable.
+//! Results that are inaccessible until their logs are durable.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::Refusal;
 use crate::sealed_logs::SealedLogs;
 
-/// A result whose audit logs are not durable yet. The only way to the value is a release, which
+/// A result whose audit logs are not durable yet. The only access to the value is a release, which
 /// makes them durable for a request.
 ///
 /// A cache holds these instead of bare values, so that every release is logged, cache hits

@@ -12,7 +12,7 @@ use crate::outcomes::Outcomes;
 use crate::retry_policy::RetryPolicy;
 
 /// How long a function waits by default for its logs to become durable: long enough for a slow
-/// bucket, and shorter than most callers wait for a response.
+/// bucket, but shorter than most callers wait for a response.
 pub(crate) const DEFAULT_PERSIST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A handle on the shared state. Cheap to clone.

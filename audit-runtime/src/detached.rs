@@ -1,16 +1,16 @@
-//! Work that goes on when nobody waits for it any more.
+//! Work that continues after its caller is gone.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 
-/// A future that its caller polls as long as it waits. If the caller goes away before, a task of
-/// its own takes the future over.
+/// A future polled by its caller. If the caller drops it before it completes, a new task runs it to
+/// its end.
 ///
-/// A task from the beginning would do the same, and cost each caller two switches between tasks.
+/// Spawning a task at once would do the same, but cost every caller two task switches.
 pub(crate) struct Detached<F: Future<Output: Send> + Send + 'static> {
-    /// `None` once it has ended, by a panic too.
+    /// `None` once it has completed or panicked.
     work: Option<Pin<Box<F>>>,
     executor: Handle,
 }
@@ -28,8 +28,8 @@ impl<F: Future<Output: Send> + Send + 'static> Future for Detached<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        // Work that panics is gone.
-        let mut work = self.work.take().expect("a future that has ended is not polled");
+        // If the poll panics, the work is dropped and not spawned.
+        let mut work = self.work.take().expect("a completed future is not polled");
         let polled = work.as_mut().poll(context);
         if polled.is_pending() {
             self.work = Some(work);
@@ -40,7 +40,7 @@ impl<F: Future<Output: Send> + Send + 'static> Future for Detached<F> {
 
 impl<F: Future<Output: Send> + Send + 'static> Drop for Detached<F> {
     fn drop(&mut self) {
-        // An executor that ends drops the work, as it drops all tasks.
+        // An executor that shuts down drops the work, as it drops all tasks.
         if let Some(work) = self.work.take() {
             self.executor.spawn(work);
         }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn work_ends_whether_its_caller_waits_or_not() {
+    async fn work_completes_without_its_caller() {
         let (ended, gate) = (Arc::new(AtomicU32::new(0)), Arc::new(Barrier::new(2)));
         let work = || {
             let (ended, gate) = (Arc::clone(&ended), Arc::clone(&gate));
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn an_executor_that_has_ended_drops_the_work() {
+    fn a_stopped_executor_drops_the_work() {
         let executor = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let held = Arc::new(());
         let work = {

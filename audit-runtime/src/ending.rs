@@ -9,27 +9,26 @@ use crate::outcomes::{AttemptOutcome, Ended, Outcomes};
 use crate::provenance::Identity;
 use crate::sealed_logs::SealedLogs;
 
-/// The end of one attempt. When it is dropped, the outcome that it holds then is recorded: so there
-/// is one whichever way the attempt ends and whoever stops waiting for it, and none where nobody
-/// knows it.
+/// The end of one attempt. Its outcome is recorded when it is dropped, so an attempt has one
+/// however it ends, even if its caller is gone; an unknown outcome is not recorded.
 pub(crate) struct Ending {
-    /// `None` if the attempt logged nothing, or if it has another end.
+    /// `None` if the attempt logged nothing, or if another `Ending` claimed it.
     logs: Option<Arc<SealedLogs>>,
-    /// `None` while nobody knows.
+    /// `None` while the outcome is unknown.
     outcome: Option<AttemptOutcome>,
     has_another_end: bool,
 }
 
 impl Ending {
-    /// Claims the end of the attempt that logged these, with this outcome unless another one is
-    /// set.
+    /// Claims the end of the attempt that emitted these logs, with this outcome unless
+    /// [`set`](Self::set) replaces it.
     pub(crate) fn new(logs: Option<&Arc<SealedLogs>>, outcome: AttemptOutcome) -> Ending {
         let has_another_end = logs.is_some_and(|logs| !logs.claim_end());
         let logs = logs.filter(|_| !has_another_end).map(Arc::clone);
         Ending { logs, outcome: Some(outcome), has_another_end }
     }
 
-    /// Whether the attempt has no other end.
+    /// Whether no other `Ending` has claimed the attempt.
     pub(crate) fn may_commit(&self) -> bool {
         !self.has_another_end
     }
@@ -39,14 +38,14 @@ impl Ending {
         self.outcome = outcome;
     }
 
-    /// The logs did not become durable. If they certainly did not, there are none that an outcome
-    /// could be about, and a further release of them has an end of its own.
+    /// The logs did not become durable. If that is certain, there is nothing for an outcome to
+    /// refer to, and the claim is released for a later release of the logs.
     pub(crate) fn note_undurable(&mut self, error: &ReleaseError) {
         if let ReleaseError::NotDurable(error) = error
             && error.outcome() == Outcome::NotPersisted
             && let Some(logs) = self.logs.take()
         {
-            logs.give_end_back();
+            logs.unclaim_end();
         }
     }
 
@@ -58,7 +57,7 @@ impl Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        // Logs that the sink was never given are in no bucket, and no outcome is about them.
+        // Logs that were never passed to the sink are in no bucket, so they get no outcome.
         if let (Some(logs), Some(outcome)) = (&self.logs, self.outcome)
             && let Some(outcomes) = logs.context().outcomes()
             && logs.were_released()

@@ -33,13 +33,12 @@ impl fmt::Display for AuditError {
 impl Error for AuditError {}
 
 impl AuditError {
-    /// Whether the same call may succeed later: no, the same function refuses the same log.
+    /// Whether the same call may succeed later: never, because the same log is refused again.
     pub fn is_retryable(&self) -> bool {
         false
     }
 
-    /// The status with which an HTTP host may answer: 400 for a body, which often holds what the
-    /// client sent; 500 otherwise.
+    /// The suggested HTTP status: 400 for a body, which often contains client input; 500 otherwise.
     pub fn http_status(&self) -> u16 {
         match self {
             AuditError::Body(_) => 400,
@@ -48,7 +47,7 @@ impl AuditError {
     }
 }
 
-/// The refusal of a log, which makes the execution fail whatever its function does.
+/// The refusal of a log. The execution fails even if its function catches the error.
 #[derive(Debug, Clone)]
 pub(crate) enum Refusal {
     Body(BodyError),
@@ -95,13 +94,13 @@ impl From<Refusal> for ReleaseError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReleaseError {
-    /// A log of the function was refused for its body, so the function failed, whether it caught
-    /// that or not. What it had emitted before is durable.
+    /// A log of the function had an invalid body, so the function failed, even if it caught the
+    /// error. What it had emitted before is durable.
     Body(BodyError),
-    /// The function emitted more than it may, so it failed. What it had emitted within the limits
-    /// is durable.
+    /// The function exceeded a limit, so it failed. What it had emitted within the limits is
+    /// durable.
     Limit(LimitExceeded),
-    /// Its logs could not be made durable, or it is unknown whether they are.
+    /// Its logs are not durable, or it is unknown whether they are.
     NotDurable(SinkError),
 }
 
@@ -137,8 +136,8 @@ impl ReleaseError {
         }
     }
 
-    /// The status with which an HTTP host may answer: 503 where the logs are not durable, otherwise
-    /// as [`AuditError::http_status`].
+    /// The suggested HTTP status: 503 if the logs are not durable, otherwise as
+    /// [`AuditError::http_status`].
     pub fn http_status(&self) -> u16 {
         match self {
             ReleaseError::Body(_) => 400,
@@ -148,29 +147,29 @@ impl ReleaseError {
     }
 }
 
-/// A mutation committed nothing, unless it says so itself. `E` is the function's error, which holds
-/// the database's where that is what failed.
+/// A mutation failed. Nothing was committed, except where [`Commit`](Self::Commit) leaves that
+/// open. `E` is the function's error, which contains the database's error if the database failed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum MutationError<E> {
-    /// The function, or the beginning of its transaction, failed with this. It was rolled back, its
-    /// logs are durable.
+    /// The function failed, or its transaction could not begin. It was rolled back; its logs are
+    /// durable.
     Function(E),
-    /// The function's logs are not durable, or one of them was refused. It was rolled back.
+    /// The function's logs are not durable, or one of them was refused. The transaction was rolled
+    /// back.
     Release(ReleaseError),
-    /// Every attempt ran into a write conflict; all were rolled back, the logs of each are durable.
+    /// Every attempt met a write conflict. All were rolled back; the logs of each are durable.
     Conflict {
-        /// How many attempts there were.
+        /// The number of attempts.
         attempts: u32,
-        /// What the last one ran into.
+        /// The conflict of the last attempt.
         source: E,
     },
-    /// The attempt returned a transaction that an execution other than its own had sealed, or the
-    /// attempt had ended before: a fault of the host. It was rolled back, and the logs of the
-    /// attempt are durable.
+    /// A bug in the host: the attempt returned a transaction sealed by another execution, or had
+    /// already ended. The transaction was rolled back, and the logs of the attempt are durable.
     ForeignExecution,
-    /// The logs are durable, and the commit failed with this, or keeping the receipt before it.
-    /// Whether it took effect is for the database's error to say.
+    /// The logs are durable, but storing the receipt or committing failed. Only the database's
+    /// error can say whether the commit took effect.
     Commit(E),
 }
 
@@ -203,9 +202,9 @@ impl<E: Error + 'static> Error for MutationError<E> {
 }
 
 impl<E> MutationError<E> {
-    /// Whether the same call may succeed later: after too many write conflicts, and where
-    /// [`ReleaseError::is_retryable`] says so. Of the function's own error and of a failed commit
-    /// only `E` can tell; for them it is false.
+    /// Whether the same call may succeed later: after too many write conflicts, and if
+    /// [`ReleaseError::is_retryable`] says so. False for the function's own error and for a failed
+    /// commit, about which only `E` can tell.
     pub fn is_retryable(&self) -> bool {
         match self {
             MutationError::Conflict { .. } => true,
@@ -216,9 +215,8 @@ impl<E> MutationError<E> {
         }
     }
 
-    /// The status with which an HTTP host may answer, where the function's own error does not say
-    /// another: 503 after too many write conflicts, that of [`ReleaseError::http_status`], 500
-    /// otherwise.
+    /// The suggested HTTP status, unless the function's own error maps to another: 503 after too
+    /// many write conflicts, [`ReleaseError::http_status`] for a release, 500 otherwise.
     pub fn http_status(&self) -> u16 {
         match self {
             MutationError::Conflict { .. } => 503,
@@ -237,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_say_whether_a_retry_helps_and_their_status() {
+    fn errors_have_a_retry_hint_and_an_http_status() {
         let limit = || LimitExceeded::log_bytes(2_000_000, &Limits::default());
         let not_durable =
             |kind| ReleaseError::NotDurable(SinkError::not_persisted(kind, "not persisted"));

@@ -1,4 +1,4 @@
-//! A function while it runs.
+//! A running function.
 
 use std::fmt;
 use std::ops::Deref;
@@ -14,24 +14,23 @@ use crate::kinds::{Audits, Mutation};
 use crate::provenance::FunctionName;
 use crate::request::RequestContext;
 
-/// A query or mutation while it runs, with everything that it calls.
+/// A running query or mutation, with everything that it calls.
 ///
-/// [`log`](Self::log) is what the function writes to; [`seal`](Self::seal) ends it. An execution
-/// that is dropped instead, because it panicked or its caller is gone, has no effect, and its logs
-/// are dropped with a warning. An execution that logs nothing does no I/O and allocates nothing,
-/// from its beginning to the release of its result.
+/// The function writes to [`log`](Self::log); [`seal`](Self::seal) ends the execution. An execution
+/// dropped unsealed, because the function panicked or its caller is gone, has no effect, and its
+/// logs are dropped with a warning. An execution that logs nothing does no I/O and allocates
+/// nothing, including the release of its result.
 #[must_use = "a function's logs are held until the execution is sealed and released"]
 pub struct Execution<K: Audits> {
     logs: Held,
     kind: K,
 }
 
-/// Who owns the logs.
+/// The owner of the logs.
 #[allow(clippy::large_enum_variant, reason = "an execution that logs nothing allocates nothing")]
 enum Held {
     Alone(FunctionLogs),
-    /// Shared with the loop that runs the attempts, so that the logs survive whatever happens to
-    /// the execution.
+    /// Shared with the retry loop, so that the logs outlive the execution.
     Attended(Arc<FunctionLogs>),
 }
 
@@ -59,7 +58,7 @@ impl<K: Audits> Execution<K> {
         self.with_attempt_of(Some(call), attempt)
     }
 
-    /// The same for a call that may have no id yet.
+    /// As [`with_attempt`](Self::with_attempt), for a call that may have no id yet.
     pub(crate) fn with_attempt_of(self, call: Option<UniqueId>, attempt: u32) -> Execution<K> {
         let mut state = self.logs.state();
         (state.execution, state.attempt) = (call, attempt);
@@ -79,14 +78,14 @@ impl<K: Audits> Execution<K> {
         AuditLog { logs: &self.logs, kind: &self.kind, origin: None }
     }
 
-    /// Ends the function with its result, a value or an error, which cannot be reached before its
-    /// logs are durable.
+    /// Ends the function with its result, a value or an error, which is inaccessible until its logs
+    /// are durable.
     ///
     /// If a log of the function was refused, for its body or a limit, the value is dropped here,
     /// and each release fails.
     pub fn seal<T>(self, value: T) -> Audited<T> {
         let mut state = self.logs.state();
-        // From here on the host releases the logs, or the loop that runs the attempts does.
+        // From here on the host, or the retry loop, releases the logs.
         state.ended |= matches!(self.logs, Held::Alone(_));
         self.logs.seal(&mut state, value)
     }
@@ -103,7 +102,7 @@ impl Execution<Mutation> {
         self.logs.execution_id(&mut self.logs.state())
     }
 
-    /// For the loop that runs the attempts: the execution, and a second handle on its logs.
+    /// For the retry loop: the execution, and a second handle on its logs.
     pub(crate) fn attended(self) -> (Execution<Mutation>, AttemptLogs) {
         let Execution { logs, kind } = self;
         let logs = match logs {
@@ -114,7 +113,7 @@ impl Execution<Mutation> {
         (Execution { logs: Held::Attended(logs), kind }, attempt)
     }
 
-    /// The attempt that it belongs to, if a loop runs the attempts.
+    /// The attempt that it belongs to, if it runs in the retry loop.
     pub(crate) fn attempt(&self) -> Option<AttemptLogs> {
         match &self.logs {
             Held::Alone(_) => None,

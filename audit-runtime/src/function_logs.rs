@@ -1,4 +1,4 @@
-//! The logs of a function while it runs.
+//! The logs of a running function.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use crate::error::{AuditError, Refusal};
 use crate::provenance::{FunctionKind, FunctionName, Identity, Origin};
 use crate::sealed_logs::{Emission, SealedLogs};
 
-/// The logs of one function with everything that it calls. Nothing here depends on the kind.
+/// The logs of one function and everything that it calls, whatever its kind.
 pub(crate) struct FunctionLogs {
     pub(crate) context: Context,
     pub(crate) function: FunctionName,
@@ -27,25 +27,25 @@ fn warn_of_loss(function: &FunctionName, kind: FunctionKind, logs: usize) {
             %function,
             %kind,
             logs,
-            "a function was dropped before it was sealed: it had no effect, and its audit logs reach nobody"
+            "a function was dropped before it was sealed: it had no effect, and its audit logs are dropped"
         );
     }
 }
 
 pub(crate) struct State {
-    /// Made when it is first needed, unless the call has one already.
+    /// Generated on first use, unless the call already has one.
     pub(crate) execution: Option<UniqueId>,
     pub(crate) attempt: u32,
     budget: Budget,
-    /// The first refusal of a log, and the function that emitted the log. The execution has failed
-    /// for good.
+    /// The first refusal, and the function whose log it was. The execution has then failed for
+    /// good.
     refused: Option<Box<(Refusal, Origin)>>,
     pub(crate) emissions: Vec<Emission>,
-    /// The functions that were called by this one and emitted something.
+    /// The nested functions that emitted something.
     nested: Vec<Origin>,
-    /// What was emitted, since it was sealed first.
+    /// The logs, once they were first sealed.
     sealed: Option<Arc<SealedLogs>>,
-    /// Its logs were taken, to be released.
+    /// Whether the logs were taken for release.
     pub(crate) ended: bool,
 }
 
@@ -87,14 +87,14 @@ impl FunctionLogs {
         Origin { kind: self.kind, function: self.function.clone() }
     }
 
-    /// Compiles and keeps one log. Compiling is outside the lock: nested calls may run side by
-    /// side.
+    /// Compiles and stores one log. Compiles outside the lock, so that nested calls can run in
+    /// parallel.
     pub(crate) fn audit(
         &self,
         origin: Option<&Origin>,
         compile: impl FnOnce() -> Result<Template, BodyError>,
     ) -> Result<(), AuditError> {
-        // Once a log was refused, further ones are not compiled: they must cost nothing.
+        // After a refusal, further logs must cost nothing, so they are not compiled.
         self.state().check_unrefused()?;
         let panicking = RefusesPanics { inner: self, origin };
         let compiled = compile();
@@ -104,7 +104,7 @@ impl FunctionLogs {
         let charged = compiled.map_err(Refusal::from).and_then(|template| {
             if state.ended {
                 return Err(Refusal::Body(BodyError::refused(
-                    "the attempt at the mutation has ended: its audit log takes no more",
+                    "the attempt at the mutation has ended: its audit log is closed",
                 )));
             }
             let charged = state.budget.charge(template.bound_bytes().into());
@@ -129,8 +129,8 @@ impl FunctionLogs {
         Ok(())
     }
 
-    /// Reports the first log that is refused. The actual size goes to the operator's log and
-    /// nowhere else: from it, a client could compute the size of data that it may not see.
+    /// Records the first refusal. The actual size goes only to the operator's log: a client could
+    /// infer from it the size of data it may not see.
     #[cold]
     fn refuse(&self, state: &mut State, refusal: Refusal, origin: Option<&Origin>) {
         let origin = origin.cloned().unwrap_or_else(|| self.root());
@@ -156,7 +156,7 @@ impl FunctionLogs {
     pub(crate) fn seal<T>(&self, state: &mut State, value: T) -> Audited<T> {
         let is_owed = !state.emissions.is_empty() || state.refused.is_some();
         let seals = state.sealed.is_none() && is_owed;
-        // Receipts of mutations show the id, and provenance does. Nothing else does.
+        // Only the receipts of mutations and provenance show the id.
         let has_id = self.kind == FunctionKind::Mutation || self.context.has_provenance();
         let identity = seals.then(|| {
             let none = UniqueId::from_bits(0);
@@ -185,8 +185,8 @@ impl FunctionLogs {
     }
 }
 
-/// Held while a body is compiled: a body whose `Serialize` implementation panics is refused too,
-/// since the function may catch the panic.
+/// Armed while a body is compiled: a panic of its `Serialize` implementation counts as a refusal,
+/// since the function may catch it.
 struct RefusesPanics<'a> {
     inner: &'a FunctionLogs,
     origin: Option<&'a Origin>,
@@ -219,22 +219,22 @@ impl Drop for FunctionLogs {
     }
 }
 
-/// The logs of one attempt at a mutation, for the loop that runs the attempts: they are released
-/// whether the attempt sealed its execution, dropped it, kept it or leaked it. They also tell which
-/// execution sealed a transaction.
+/// The retry loop's handle on the logs of one attempt: they are released whether the attempt
+/// sealed, dropped, kept or leaked its execution. It also identifies the execution that sealed a
+/// transaction.
 #[derive(Clone)]
 pub(crate) struct AttemptLogs(pub(crate) Arc<FunctionLogs>);
 
 impl AttemptLogs {
-    /// Ends the attempt: its execution accepts no more logs. Returns what it had emitted, and the
-    /// refusal if one of its logs was refused.
+    /// Ends the attempt: its execution accepts no more logs. Returns its logs, and the refusal if
+    /// there was one.
     pub(crate) fn end(&self) -> (Result<(), Refusal>, Option<Arc<SealedLogs>>) {
         let mut state = self.0.state();
         state.ended = true;
         self.0.seal(&mut state, ()).into_parts()
     }
 
-    /// The call's id, if one was made. The next attempt has the same.
+    /// The call's id, if one was generated. The next attempt reuses it.
     pub(crate) fn call(&self) -> Option<UniqueId> {
         self.0.state().execution
     }

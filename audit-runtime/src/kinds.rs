@@ -15,8 +15,8 @@ pub struct Mutation {
     pub(crate) request: RequestContext,
 }
 
-/// An action: it calls queries and mutations, each of which is audited on its own, and the outside
-/// world. It has no audit log: an action that fails halfway cannot take back what it did.
+/// An action: it calls queries and mutations, each audited on its own, and external services. It
+/// has no audit log: an action that fails halfway cannot undo what it did.
 #[derive(Debug, Clone)]
 pub struct Action {
     request: RequestContext,

@@ -5,14 +5,13 @@
 //! is durable. The types enforce the order: a result comes as an [`Audited`] value, and the only
 //! way to the value inside is to make its logs durable first.
 //!
-//! This page is a guide to writing a host: the program that runs functions for its users. The
+//! This page is a guide to writing a host, the program that runs functions for its users. The
 //! nouns:
 //!
 //! - [`AuditRuntime`]: a sink, limits and variables. A host has one for each bucket.
-//! - [`Execution`]: a query or mutation while it runs. The function writes to its [`AuditLog`].
-//! - [`Audited`]: a sealed result. [`AuditedTransaction`]: a sealed result and the transaction that
-//!   it wrote in.
-//! - [`RequestContext`]: whose request it is. It gives variables their values.
+//! - [`Execution`]: a running query or mutation. The function writes to its [`AuditLog`].
+//! - [`Audited`]: a sealed result. [`AuditedTransaction`]: a sealed result with its transaction.
+//! - [`RequestContext`]: the caller's request, which gives variables their values.
 //! - [`Transaction`]: implemented by a host, or an adapter crate, for its database. Functions fail
 //!   with an error of their own: [`FunctionError`].
 //!
@@ -24,7 +23,7 @@
 //! use audit_core::testing::MemorySink; // in production: audit_sink_s3::S3Sink
 //! use audit_runtime::prelude::*;
 //!
-//! // What the function's author writes. It sees no request: its result may be released for many.
+//! // The function. It sees no request: its result may be released for many.
 //! fn page(log: &AuditLog<'_, Query>, id: &str) -> Result<String, AuditError> {
 //!     log.audit(&body!({ "action": "view", "document": id, "ip": Var::IP, "at": Var::NOW }))?;
 //!     Ok(format!("document {id}"))
@@ -35,12 +34,12 @@
 //! let sink = Arc::new(MemorySink::new());
 //! let runtime = AuditRuntime::new(Arc::clone(&sink) as _);
 //!
-//! // What the host does: run it, seal what it returned, be it a value or an error.
+//! // The host runs it and seals what it returned, value or error.
 //! let query = runtime.query("documents:view");
 //! let result = page(&query.log(), "d1");
 //! let sealed = query.seal(result);
 //!
-//! // A cache keeps `sealed`. Each release, the first and every later one, is logged for its own request.
+//! // A cache keeps `sealed`. Every release is logged for its own request.
 //! for ip in [[192, 0, 2, 1], [192, 0, 2, 2]] {
 //!     let request = runtime.new_request().with_ip(ip.into());
 //!     let page = sealed.release(&request).await?;
@@ -52,9 +51,9 @@
 //! # }
 //! ```
 //!
-//! Seal the whole `Result` of the function: a query that fails emits what it logged, and its error
-//! is a result that waits for that like any other. For subscribers that get one result together
-//! there is [`Audited::release_all`].
+//! Seal the whole `Result` of the function: a failed query emits its logs too, and its error is
+//! held back like any other result. [`Audited::release_all`] releases one result to many
+//! subscribers.
 //!
 //! # A mutation
 //!
@@ -73,24 +72,25 @@
 //! A host with its own loop, or with functions in another language, calls
 //! [`AuditRuntime::mutation`] and [`Execution::seal_transaction`] itself.
 //!
-//! # What became of it
+//! # Outcomes
 //!
-//! A log is durable before its commit, and cannot say whether that came. Two things say it:
+//! A log is durable before its commit, so it cannot say whether the commit succeeded. Two things
+//! can:
 //!
-//! - [`Transaction::keep_receipt`] is handed where the logs stand ([`LogReceipt`]), before the
-//!   commit, and writes it in the transaction itself. A row that keeps
-//!   [`AuditLog::execution_id`] leads to its records by that, and a record to its row.
-//! - [`with_outcomes`](AuditRuntimeBuilder::with_outcomes) emits a record for each attempt, after
-//!   its end: `committed`, `rolled back`, `conflict` or `failed`. A missing one means *unknown*.
+//! - [`Transaction::keep_receipt`] gets the place of the logs ([`LogReceipt`]) before the commit
+//!   and writes it in the same transaction. With a row that stores [`AuditLog::execution_id`], rows
+//!   can be matched with records and records with rows.
+//! - [`with_outcomes`](AuditRuntimeBuilder::with_outcomes) emits a record after the end of each
+//!   attempt: `committed`, `rolled back`, `conflict` or `failed`. A missing record means *unknown*.
 //!
 //! # Nested calls and actions
 //!
-//! A query or mutation that a function calls writes to the log that [`AuditLog::nested_query`] or
-//! [`AuditLog::nested_mutation`] gives: one budget, one release, and a sub-transaction that rolls
-//! back keeps its logs.
+//! A nested query or mutation writes to the log from [`AuditLog::nested_query`] or
+//! [`AuditLog::nested_mutation`]: it shares the budget and the release of its caller, and keeps its
+//! logs if its sub-transaction rolls back.
 //!
-//! An [`Action`] calls queries and mutations one by one, each with an execution of its own, and has
-//! no audit log: what it does outside cannot be taken back if the log fails. In Rust that does not
+//! An [`Action`] calls queries and mutations, each with its own execution, and has no audit log:
+//! its external effects cannot be undone if the log fails. In Rust, logging in an action does not
 //! compile:
 //!
 //! ```compile_fail,E0599
@@ -100,8 +100,8 @@
 //! # }
 //! ```
 //!
-//! A host for another language answers with [`AuditError::InAction`]. Nor can a query read its
-//! request, because its result outlives the request:
+//! A host for another language returns [`AuditError::InAction`]. Nor can a query read its request,
+//! because its result outlives the request:
 //!
 //! ```compile_fail,E0599
 //! # fn query(log: &audit_runtime::AuditLog<'_, audit_runtime::Query>) {
@@ -109,16 +109,16 @@
 //! # }
 //! ```
 //!
-//! Mutations and actions can, and may pass it to what they schedule as an argument. Crons and
-//! scheduled functions run with [`AuditRuntime::new_request`]: a request id, no address, no
+//! Mutations and actions can, and may pass it as an argument to functions that they schedule. Crons
+//! and scheduled functions run with [`AuditRuntime::new_request`]: a request id, no address, no
 //! User-Agent.
 //!
 //! # Requests
 //!
-//! With the feature `http` a tower layer (module `http`) makes the [`RequestContext`] of each
-//! request: the client's address behind trusted proxies, the User-Agent, the request id. A variable
-//! of your own, say the user, is registered once with [`Vars::register`], stands in bodies as the
-//! [`Var`] that this returns, and gets its value with [`RequestContext::with_host_value`].
+//! With the feature `http` a tower layer (module `http`) creates the [`RequestContext`] of each
+//! request: the client's address behind trusted proxies, the User-Agent, the request id. Register
+//! your own variables, such as the user, once with [`Vars::register`], use the returned [`Var`] in
+//! bodies, and set its value with [`RequestContext::with_host_value`].
 //!
 //! Hosts on other frameworks call `http::Origin::of` or `TrustedProxies::client_address` with the
 //! peer's address and a function over their headers.
@@ -133,18 +133,18 @@
 //! bytes, 1,000,000 bytes for one log. Sizes count each variable at its largest, so that a replay
 //! cannot fail for a longer User-Agent.
 //!
-//! A function that exceeds a limit has failed, and so has one that logs a body that is refused (a
-//! key that begins with `$`, say; [`BodyProblem`] lists the reasons). Catching or ignoring the
-//! error does not save it: its value is dropped when it is sealed, its transaction is rolled back,
-//! and each release fails with [`ReleaseError::Limit`] or [`ReleaseError::Body`]. What it had
-//! emitted before is made durable. Where that is nothing, one record says so in its place:
+//! A function that exceeds a limit or logs an invalid body has failed ([`BodyProblem`] lists what
+//! is invalid, such as a key that begins with `$`). Catching or ignoring the error does not save
+//! it: its value is dropped when it is sealed, its transaction is rolled back, and each release
+//! fails with [`ReleaseError::Limit`] or [`ReleaseError::Body`]. What it had emitted before is made
+//! durable. If it had emitted nothing, one record takes its place:
 //! `{"$audit":{"event":"refused","function":"f","kind":"query","reason":"…","at":0}}`. So no client
-//! can silence the log by overflowing it, or by sending data that no body can hold.
+//! can silence the log by overflowing it or by sending invalid data.
 //!
-//! The text of these errors may go to a client: it names the limit or the path in the body, and
-//! never a size or a value. The actual size is in the operator's log (`tracing`).
+//! The text of these errors may reach a client: it names the limit or the path in the body, never a
+//! size or a value. The actual size is in the operator's log (`tracing`).
 //!
-//! A host for another language that cannot write a body as JSON calls [`AuditLog::refuse`].
+//! A host for another language that cannot convert a body to JSON calls [`AuditLog::refuse`].
 //!
 //! # What can go wrong
 //!
@@ -152,17 +152,17 @@
 //!   [`with_persist_timeout`](AuditRuntimeBuilder::with_persist_timeout), and its value is not
 //!   returned. Its [`SinkError`] says whether the logs may still arrive.
 //!   [`is_retryable`](ReleaseError::is_retryable) says whether another call may succeed,
-//!   [`http_status`](ReleaseError::http_status) how an HTTP host may answer.
-//! - **The caller is gone** and its future is dropped. No result is released, and nothing commits
-//!   that was not committing already; logs that were being persisted still may be. See the notes on
-//!   cancellation at each method.
+//!   [`http_status`](ReleaseError::http_status) suggests a status.
+//! - **The caller is gone** and its future is dropped. No result is released, and no new commit
+//!   begins; logs that were being persisted may still become durable. See *Cancellation* at each
+//!   method.
 //! - **An execution is dropped unsealed.** It had no effect; its logs are dropped, with a warning.
-//!   An attempt of [`run_mutation`](AuditRuntime::run_mutation) that returns early or panics is no
-//!   such case: its logs are released.
+//!   Attempts of [`run_mutation`](AuditRuntime::run_mutation) are an exception: if one returns
+//!   early or panics, its logs are released.
 //! - **A query panics.** Its execution is dropped unsealed. A host that wants those logs catches
-//!   the panic and seals.
-//! - **The process dies.** Logs may be durable whose effect never happened; no effect happens
-//!   without its logs. `ordering.rs` says so step by step.
+//!   the panic and seals the execution.
+//! - **The process dies.** Logs may be durable although their effect never happened; no effect
+//!   happens without its logs. `ordering.rs` explains it step by step.
 //!
 //! # Metrics
 //!

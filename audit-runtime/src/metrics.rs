@@ -5,15 +5,14 @@ use metrics::{Counter, counter, describe_counter};
 
 use crate::error::Refusal;
 
-/// Why an outcome does not reach the bucket, or may not.
+/// Why an outcome may not reach the bucket.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Loss {
     /// The queue was full.
     Full,
     /// The sink is closed.
     Closed,
-    /// The sink may have them: they are not persisted again, since the bucket could then have them
-    /// twice.
+    /// The sink may have it: a retry could store it twice.
     Indeterminate,
 }
 
@@ -38,11 +37,11 @@ impl Metrics {
         );
         describe_counter!(
             "audit_persists_failed_total",
-            "Releases whose logs the sink did not make durable, by outcome: not_persisted, indeterminate (they may be durable all the same)"
+            "Releases whose logs the sink did not make durable, by outcome: not_persisted, indeterminate (they may be durable anyway)"
         );
         describe_counter!(
             "audit_outcomes_lost_total",
-            "Outcomes of mutations that are in no bucket, by reason: full (too many waited for the sink), closed (the sink was), indeterminate (the sink did not say whether it has them)"
+            "Outcomes of mutations that may not reach the bucket, by reason: full (too many waited for the sink), closed (the sink was closed), indeterminate (the sink may have them)"
         );
         let lost = |reason| counter!("audit_outcomes_lost_total", "reason" => reason);
         let refused = |reason| counter!("audit_functions_refused_total", "reason" => reason);
@@ -67,7 +66,7 @@ impl Metrics {
         }
     }
 
-    /// So many outcomes are lost, or may be.
+    /// `count` outcomes may be lost.
     pub(crate) fn outcomes_lost(&self, why: Loss, count: u64) {
         match why {
             Loss::Full => self.outcomes_without_room.increment(count),

@@ -13,7 +13,7 @@ use crate::provenance::FunctionName;
 use crate::request::RequestContext;
 use crate::transaction::{Attempt, AuditedTransaction, FunctionError, Transaction};
 
-/// Runs attempts until one commits or fails, or there were too many.
+/// Runs attempts until one commits or fails, or the limit is reached.
 pub(crate) async fn run<Tx, T, E, F, Fut>(
     context: &Context,
     function: FunctionName,
@@ -34,7 +34,7 @@ where
         let execution = Execution::begin(context.clone(), kind, function.clone());
         let execution = execution.with_attempt_of(call, number);
         let (execution, logs) = execution.attended();
-        // What `attempt` does before it gives its future is part of the attempt.
+        // What `attempt` does before it returns its future is part of the attempt.
         let attempt = async { attempt(execution).await };
         let ran = AssertUnwindSafe(attempt).catch_unwind().await;
         let settled = match ran {

@@ -1,9 +1,9 @@
 //! The order of logs and effects. Every promise about effects and durable logs is kept in this
 //! file.
 //!
-//! Three things happen to a function that ran: its logs become durable, its effect is made (a value
-//! handed out, a transaction committed), and it is undone if it may not have an effect. A crash may
-//! come between any two of them.
+//! Three things can happen to a function that ran: its logs become durable, its effect takes place
+//! (a value is handed out, a transaction commits), or it is rolled back. A crash may come between
+//! any two.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -29,20 +29,20 @@ use crate::transaction::{
 impl<T> Audited<T> {
     /// Makes the logs durable, resolved for this request, then hands out the value.
     ///
-    /// The first release carries the moment when the function ran as `now`; each later one is a
-    /// replay and carries the moment of the replay.
+    /// In the first release `now` is the time when the function ran; each later one is a replay,
+    /// with the time of the replay.
     ///
     /// # Errors
     ///
     /// [`ReleaseError::NotDurable`]: nothing was handed out. Its source says whether the logs may
-    /// have reached the sink nevertheless: releasing again may log this hand-out twice.
+    /// have reached the sink anyway: a retry may then log this release twice.
     /// [`ReleaseError::Limit`] and [`ReleaseError::Body`]: the function itself failed; its logs are
     /// durable.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future hands out nothing. Logs that were on their way to the sink stay on their
-    /// way.
+    /// Dropping the future hands out nothing. Logs that were being persisted may still become
+    /// durable.
     ///
     /// # Panics
     ///
@@ -61,9 +61,9 @@ impl<T> Audited<T> {
         release(value, logs.as_deref(), std::slice::from_ref(request)).await
     }
 
-    /// As [`release`](Self::release) for many requests at once, say the subscribers of a query: one
-    /// set of logs for each, made durable together. The value may then be handed to all of them.
-    /// Without requests nobody may get it, and this is `None`.
+    /// As [`release`](Self::release) for many requests at once, such as the subscribers of a query:
+    /// one set of logs for each, made durable together. The value may then be handed to all of
+    /// them. `None` if there are no requests.
     ///
     /// # Errors
     ///
@@ -84,8 +84,7 @@ impl<Tx: Transaction, T, E: FunctionError<Tx::Error>> AuditedTransaction<Tx, T, 
     /// Makes the logs durable, then commits; or rolls back and makes the logs durable, if the
     /// function failed or one of its logs was refused.
     ///
-    /// An attempt ends once: if its logs were released as those of an attempt that has ended, the
-    /// transaction is rolled back.
+    /// An attempt ends once: if it has already ended, the transaction is rolled back.
     ///
     /// # Errors
     ///
@@ -96,9 +95,9 @@ impl<Tx: Transaction, T, E: FunctionError<Tx::Error>> AuditedTransaction<Tx, T, 
     /// # Cancellation
     ///
     /// Dropping the future before it commits rolls back; the logs may be durable or become so.
-    /// Dropping it while it commits leaves the commit to the database; the logs are durable then.
-    /// With [outcomes](crate::AuditRuntimeBuilder::with_outcomes) the commit goes on without its
-    /// caller.
+    /// Dropping it during the commit leaves the commit's outcome to the database; the logs are
+    /// durable by then. With [outcomes](crate::AuditRuntimeBuilder::with_outcomes) the commit
+    /// continues without its caller.
     ///
     /// # Panics
     ///
@@ -111,8 +110,8 @@ impl<Tx: Transaction, T, E: FunctionError<Tx::Error>> AuditedTransaction<Tx, T, 
 
 /// Hands out a result to these requests: its logs first, then the value.
 ///
-/// A crash in here, or before the caller sends what it was given: the logs may be durable and tell
-/// of a result that nobody got.
+/// A crash here, or before the caller sends the value: the logs may be durable and report a result
+/// that nobody received.
 async fn release<V>(
     value: Result<V, Refusal>,
     logs: Option<&SealedLogs>,
@@ -122,13 +121,13 @@ async fn release<V>(
     Ok(value?)
 }
 
-/// Makes the logs durable, as those of these requests. Returns where they stand, if they are one
-/// batch and the sink keeps it. The caller has handed out nothing before this returns.
+/// Makes the logs durable for these requests. Returns their place if they are one batch and the
+/// sink keeps it. The caller hands out nothing before this returns.
 ///
-/// A crash in here: some batches may be durable and the others not. No effect has taken place, so
-/// logs may tell of results that nobody got; never the other way round.
+/// A crash here: some batches may be durable and others not. No effect has taken place, so logs may
+/// report results that nobody received, but never the reverse.
 ///
-/// Dropped in here: the same, and the sink goes on to persist what it has accepted.
+/// Dropped here: the same, and the sink still persists what it has accepted.
 async fn make_durable(
     logs: Option<&SealedLogs>,
     requests: &[RequestContext],
@@ -186,7 +185,7 @@ async fn persist(
 
 /// Ends one attempt at a mutation: its logs become durable, and it commits if it may.
 ///
-/// Dropped in here before the commit: the transaction is dropped with it, and so rolled back.
+/// Dropped here before the commit: the transaction is dropped too, and so rolled back.
 async fn settle<Tx: Transaction, T, E: FunctionError<Tx::Error>>(
     mut transaction: Tx,
     result: Audited<Result<T, E>>,
@@ -197,17 +196,17 @@ async fn settle<Tx: Transaction, T, E: FunctionError<Tx::Error>>(
     let value = match result {
         Ok(Ok(value)) => value,
         Ok(Err(error)) => {
-            // Rolling back first releases the database's locks while the sink works. A crash in
-            // between: no effect, no answer to the caller, and no logs, as if the function had not
-            // come this far.
+            // Rolling back first releases the database's locks before the sink is awaited. A crash
+            // in between: no effect, no response to the caller and no logs, as if the function had
+            // not got this far.
             let ending = Ending::new(logs, failure::<Tx, E>(&error));
             roll_back(transaction).await;
             end_without_effect(ending, logs, requests).await?;
             return failed::<Tx, T, E>(error);
         }
         Err(refusal) => {
-            // The function may have caught the error of `audit` and succeeded; it fails all the
-            // same, and what it had emitted before is durable before anyone hears of that.
+            // The function may have caught the error of `audit` and returned a value; it fails
+            // anyway. What it had emitted before becomes durable before the failure is reported.
             let ending = Ending::new(logs, AttemptOutcome::Failed);
             roll_back(transaction).await;
             end_without_effect(ending, logs, requests).await?;
@@ -216,13 +215,13 @@ async fn settle<Tx: Transaction, T, E: FunctionError<Tx::Error>>(
     };
     let mut ending = Ending::new(logs, AttemptOutcome::RolledBack);
     if !ending.may_commit() {
-        // An outcome was told for this attempt, or is about to be. A commit would prove it wrong.
+        // This attempt already has an outcome, or is about to. A commit would contradict it.
         roll_back(transaction).await;
         return Err(MutationError::ForeignExecution);
     }
-    // A crash before this line returns: nothing is committed. The logs may be durable and then tell
-    // of an attempt without a result. They must not become durable after the commit: a crash in
-    // between would leave a change that nobody can be held to account for.
+    // A crash before this returns: nothing is committed. The logs may be durable and then report an
+    // attempt without a result. They must not become durable after the commit: a crash in between
+    // would leave an unlogged change.
     let place = match make_durable(logs.map(Arc::as_ref), requests).await {
         Ok(place) => place,
         Err(error) => {
@@ -234,7 +233,7 @@ async fn settle<Tx: Transaction, T, E: FunctionError<Tx::Error>>(
     if let (Some(logs), Some(place)) = (logs, place) {
         let Identity { execution, attempt } = logs.identity();
         let receipt = LogReceipt { execution, attempt, place };
-        // A crash in here: nothing is committed, so no receipt is kept.
+        // A crash here: nothing is committed, so no receipt is stored.
         if let Err(error) = transaction.keep_receipt(&receipt).await {
             let is_conflict = Tx::is_conflict(&error);
             if is_conflict {
@@ -252,14 +251,14 @@ async fn settle<Tx: Transaction, T, E: FunctionError<Tx::Error>>(
 
 /// Commits a transaction whose logs are durable, and records its outcome.
 ///
-/// A crash in here: the logs are durable, and only the database knows whether the change is there.
-/// An outcome that was not durable yet is lost, so a missing one never means that nothing was
-/// committed.
+/// A crash here: the logs are durable, and only the database knows whether the change was
+/// committed. An outcome that was not durable yet is lost, so a missing outcome never means that
+/// nothing was committed.
 async fn commit<Tx: Transaction>(transaction: Tx, mut ending: Ending) -> Result<(), Tx::Error> {
     let Some(outcomes) = ending.outcomes() else { return transaction.commit().await };
     let under_way = outcomes.commit_begins();
     let committing = async move {
-        // From here on only the database's answer says what became of the attempt.
+        // From here on only the database's response determines the outcome.
         ending.set(None);
         let result = transaction.commit().await;
         ending.set(match &result {
@@ -268,12 +267,12 @@ async fn commit<Tx: Transaction>(transaction: Tx, mut ending: Ending) -> Result<
             Err(error) if Tx::is_rolled_back(error) => Some(AttemptOutcome::RolledBack),
             Err(_) => None,
         });
-        // The outcome is queued before a drain hears that the commit is over.
+        // The outcome is queued before a drain sees that the commit has ended.
         drop(ending);
         drop(under_way);
         result
     };
-    // A caller that goes away would take the outcome with it.
+    // If the caller is dropped, the outcome must still be recorded.
     Detached::new(committing.in_current_span()).await
 }
 
@@ -282,7 +281,7 @@ fn failure<Tx: Transaction, E: FunctionError<Tx::Error>>(error: &E) -> AttemptOu
     if is_conflict::<Tx, E>(error) { AttemptOutcome::Conflict } else { AttemptOutcome::Failed }
 }
 
-/// Makes the logs of an attempt durable whose transaction is rolled back.
+/// Makes the logs of a rolled-back attempt durable.
 async fn end_without_effect<E>(
     mut ending: Ending,
     logs: Option<&Arc<SealedLogs>>,
@@ -295,7 +294,7 @@ async fn end_without_effect<E>(
     })
 }
 
-/// The end of an attempt that did not commit for an error of the database.
+/// The result of an attempt that a database error kept from committing.
 fn uncommitted<T, D, E: From<D>>(
     is_conflict: bool,
     error: D,
@@ -323,14 +322,14 @@ pub(crate) async fn end_attempt<Tx: Transaction, T, E: FunctionError<Tx::Error>>
     attempt: &AttemptLogs,
     request: &RequestContext,
 ) -> Result<Attempt<T, E>, MutationError<E>> {
-    // From here on an execution that the host kept takes no more logs.
+    // From here on an execution that the host kept accepts no more logs.
     let ended = attempt.end();
     match returned {
         Ok(sealed) if sealed.is_of(attempt) => sealed.settle().await,
-        // The function may have logged to the execution that it was given and not to the one that
-        // was sealed. It commits nothing, and whatever either of them logged becomes durable.
+        // The function may have logged to its own execution rather than the sealed one. Nothing
+        // commits, and the logs of both become durable.
         Ok(foreign) => {
-            let (transaction, logs, foreign_request) = foreign.give_up();
+            let (transaction, logs, foreign_request) = foreign.abandon();
             let ending = Ending::new(logs.as_ref(), AttemptOutcome::RolledBack);
             roll_back(transaction).await;
             let released = salvage(ended, AttemptOutcome::RolledBack, request).await;
@@ -338,8 +337,8 @@ pub(crate) async fn end_attempt<Tx: Transaction, T, E: FunctionError<Tx::Error>>
             released.map_err(MutationError::Release)?;
             Err(MutationError::ForeignExecution)
         }
-        // It was not sealed, or was sealed and dropped, and its transaction is gone. Its logs
-        // become durable before anyone hears of the failure, since a failure is a result too.
+        // The execution was not sealed, or was sealed and dropped, and its transaction is gone. A
+        // failure is a result too, so its logs become durable before it is reported.
         Err(error) => {
             let outcome = failure::<Tx, E>(&error);
             salvage(ended, outcome, request).await.map_err(MutationError::Release)?;
@@ -348,8 +347,8 @@ pub(crate) async fn end_attempt<Tx: Transaction, T, E: FunctionError<Tx::Error>>
     }
 }
 
-/// The same for an attempt that panicked. The caller gets the panic whatever happens to the logs,
-/// so their loss goes to the operator's log.
+/// Ends an attempt that panicked. The caller gets the panic even if the logs are lost, so their
+/// loss is reported in the operator's log.
 pub(crate) async fn end_panicked(
     function: &FunctionName,
     attempt: &AttemptLogs,
@@ -362,8 +361,8 @@ pub(crate) async fn end_panicked(
     }
 }
 
-/// Makes the logs of an attempt durable that has no effect, unless a release already did. Fails if
-/// a log was refused: that is then why the attempt failed.
+/// Makes the logs of an attempt without effect durable, unless a release already did. Returns the
+/// refusal if a log was refused, which is then why the attempt failed.
 async fn salvage(
     (refused, logs): (Result<(), Refusal>, Option<Arc<SealedLogs>>),
     outcome: AttemptOutcome,
@@ -377,10 +376,10 @@ async fn salvage(
     Ok(refused?)
 }
 
-/// Undoes a transaction. If that fails there is nothing left to do: it was not committed, and the
-/// database drops it with its connection.
+/// Rolls a transaction back. If that fails nothing is left to do: it was not committed, and the
+/// database discards it with its connection.
 async fn roll_back<Tx: Transaction>(transaction: Tx) {
     if let Err(error) = transaction.rollback().await {
-        tracing::warn!(%error, "a rollback failed; the database drops the transaction with its connection");
+        tracing::warn!(%error, "a rollback failed; the database discards the transaction with its connection");
     }
 }

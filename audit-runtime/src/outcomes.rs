@@ -1,8 +1,8 @@
-//! What became of each attempt at a mutation that logged something, as records of their own.
+//! The outcome of each attempt at a mutation that logged something, as a record of its own.
 //!
-//! A log is durable before its effect, so it cannot say whether the effect came. These records say
-//! it afterwards. No caller waits for them: they queue up in memory, and a task hands them to the
-//! sink together.
+//! A log is durable before its effect, so it cannot say whether the effect took place. These
+//! records say so afterwards. No caller waits for them: they queue in memory, and a task passes
+//! them to the sink in batches.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,8 +20,8 @@ use tokio::time::{sleep, timeout};
 use crate::metrics::{Loss, Metrics};
 use crate::retry_policy::RetryPolicy;
 
-/// How long outcomes wait for others, unless a batch is full or the host drains them: so they cost
-/// at most one sync of a journal a second, or one object of a sink without one.
+/// How long outcomes wait for others, unless a batch is full or the host drains them. They cost at
+/// most one journal sync a second or, without a journal, one object a second.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// The longest record, with its line feed, in bytes.
@@ -30,32 +30,32 @@ const RECORD_BYTES: usize =
         + UniqueId::TEXT_BYTES
         + 1;
 
-/// Outcomes of one batch: less than 1 MiB of records.
+/// The number of outcomes in a full batch: less than 1 MiB of records.
 const BATCH_OUTCOMES: usize = 8_192;
 
 const _: () = assert!(BATCH_OUTCOMES * RECORD_BYTES <= 1 << 20);
 
-/// The most outcomes that wait, 32 bytes each: 2 MiB. So many wait only while the sink fails, or is
-/// slower than the database for seconds.
+/// The maximum number of queued outcomes: 2 MiB at 32 bytes each. The queue fills only while the
+/// sink fails, or is slower than the database for seconds.
 const MAX_QUEUED: usize = 65_536;
 
 const _: () = assert!(size_of::<Ended>() <= 32);
 
-/// How a batch is retried that the sink did not persist.
+/// The backoff for batches that the sink did not persist.
 const RETRIES: RetryPolicy =
     RetryPolicy { max_attempts: u32::MAX, base_backoff_ms: 100, max_backoff_ms: 5_000 };
 
-/// What became of one attempt.
+/// The outcome of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AttemptOutcome {
     /// The transaction is committed.
     Committed,
-    /// The function did not fail, and nothing is committed: its logs did not become durable in
-    /// time, its caller went away, or the host or the database gave the transaction up.
+    /// The function succeeded but nothing is committed: its logs did not become durable in time,
+    /// its caller went away, or the host or the database aborted the transaction.
     RolledBack,
     /// A statement or the commit met a write conflict.
     Conflict,
-    /// The function failed: by an error, by a panic, or for a log that was refused.
+    /// The function failed: with an error, a panic, or a refused log.
     Failed,
 }
 
@@ -84,7 +84,7 @@ impl Ended {
             record,
             r#"{{"$audit":{{"execution":"{execution}","attempt":{attempt},"outcome":"{outcome}"}}}}"#
         );
-        written.expect("memory takes what is written");
+        written.expect("writing to memory does not fail");
     }
 }
 
@@ -98,25 +98,25 @@ struct Inner {
     random: Arc<dyn Random>,
     metrics: Metrics,
     state: Mutex<State>,
-    /// Notified when the state changes that someone may wait for.
+    /// Notified when the state changes in a way that a task may wait for.
     changed: Notify,
 }
 
 #[derive(Default)]
 struct State {
     queue: VecDeque<Ended>,
-    /// Whether a task takes from the queue.
+    /// Whether a task is sending.
     is_sending: bool,
     /// Whether a full queue was reported since it was last empty.
     was_full: bool,
-    /// How many callers wait until all is sent.
+    /// The number of callers that wait in `drain`.
     drains: usize,
-    /// How many commits are under way.
+    /// The number of commits in progress.
     commits: usize,
 }
 
 impl State {
-    /// Whether a batch is sent without waiting for more.
+    /// Whether the next batch is sent without waiting for more.
     fn is_due(&self) -> bool {
         self.queue.len() >= BATCH_OUTCOMES || self.drains > 0
     }
@@ -141,7 +141,7 @@ impl Outcomes {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an outcome without waiting. One that finds the queue full is lost and counted.
+    /// Adds an outcome without waiting. If the queue is full it is lost and counted.
     pub(crate) fn queue(&self, ended: Ended) {
         let mut state = self.state();
         if state.queue.len() == MAX_QUEUED {
@@ -162,27 +162,27 @@ impl Outcomes {
         }
     }
 
-    /// Starts a task that sends what waits, unless one runs.
+    /// Starts the sending task, unless it runs or the queue is empty.
     fn ensure_sending(&self, mut state: MutexGuard<'_, State>) {
         if state.is_sending || state.queue.is_empty() {
             return;
         }
-        // Without an executor they wait for the next outcome, or for a drain.
+        // Without an executor the queue waits for the next outcome, or for a drain.
         let Ok(executor) = Handle::try_current() else { return };
         state.is_sending = true;
         drop(state);
-        // An executor that ends drops the task, perhaps before its first step.
+        // An executor that shuts down drops the task, perhaps before its first poll.
         executor.spawn(Sending { outcomes: self.clone(), taken: 0, is_last: false }.run());
     }
 
-    /// Notes that a commit is under way until the returned value is dropped: a drain waits for its
+    /// Registers a commit in progress until the returned value is dropped: a drain waits for its
     /// outcome.
     pub(crate) fn commit_begins(&self) -> Committing {
         self.state().commits += 1;
         Committing(self.clone())
     }
 
-    /// Returns once every outcome is durable or lost, those of commits under way among them.
+    /// Waits until every outcome is durable or lost, those of commits in progress included.
     pub(crate) async fn drain(&self) {
         let _draining = Draining::begin(self);
         loop {
@@ -199,7 +199,7 @@ impl Outcomes {
     }
 }
 
-/// A caller that waits until all is sent.
+/// A caller that waits in `drain`.
 struct Draining<'o>(&'o Outcomes);
 
 impl Draining<'_> {
@@ -216,14 +216,14 @@ impl Drop for Draining<'_> {
     }
 }
 
-/// A commit under way.
+/// A commit in progress.
 pub(crate) struct Committing(Outcomes);
 
 impl Drop for Committing {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.commits -= 1;
-        // The task that sends what waits has nothing to do for it.
+        // Only drains wait for commits.
         if state.drains > 0 {
             drop(state);
             self.0.0.changed.notify_waiters();
@@ -231,28 +231,28 @@ impl Drop for Committing {
     }
 }
 
-/// The task that sends what waits. There is one at a time, and none while nothing waits.
+/// The task that sends queued outcomes. At most one runs, and none while the queue is empty.
 struct Sending {
     outcomes: Outcomes,
-    /// How many outcomes are on their way to the sink.
+    /// The number of outcomes that the sink is persisting.
     taken: usize,
-    /// Whether it found the queue empty, so that the next outcome starts another task.
+    /// Whether it found the queue empty, so that the next outcome starts a new task.
     is_last: bool,
 }
 
 impl Sending {
-    /// A crash in here: the outcomes that waited are in no bucket, and the bucket does not say what
-    /// became of their attempts.
+    /// A crash here loses the queued outcomes: the bucket then does not say how their attempts
+    /// ended.
     async fn run(mut self) {
         loop {
-            // It is time once this elapsed, or as soon as a batch is due.
+            // Waits for more outcomes, until the linger elapses or a batch is due.
             let _ = timeout(LINGER, self.due()).await;
             let Some(batch) = self.take() else { return };
             self.send(batch).await;
         }
     }
 
-    /// Completes when there is no need to wait for more.
+    /// Completes when a batch is due.
     async fn due(&self) {
         loop {
             let changed = self.outcomes.0.changed.notified();
@@ -278,8 +278,8 @@ impl Sending {
         builder.build(self.outcomes.0.clock.now_ms())
     }
 
-    /// Hands a batch to the sink, and retries while the sink says that it does not have it. It
-    /// waits as long as the sink takes, since no caller waits for this.
+    /// Persists a batch, and retries while the sink reports it as not persisted. Without a
+    /// deadline, since no caller waits.
     async fn send(&mut self, batch: Batch) {
         for retry in 1.. {
             let Inner { sink, random, .. } = &*self.outcomes.0;
@@ -293,7 +293,7 @@ impl Sending {
                 Err(_panic) => return self.lose(Loss::Indeterminate),
             };
             match (error.outcome(), error.kind()) {
-                // A second copy would make two outcomes of one attempt.
+                // A retry could store two outcomes for one attempt.
                 (Outcome::Indeterminate, _) => return self.lose(Loss::Indeterminate),
                 (_, SinkErrorKind::Closed) => return self.lose(Loss::Closed),
                 (_, SinkErrorKind::Unavailable | SinkErrorKind::Blocked) => {}
@@ -312,7 +312,7 @@ impl Sending {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        // Its executor ended while the sink had them.
+        // The executor shut down while the sink was persisting them.
         if self.taken > 0 {
             self.lose(Loss::Indeterminate);
         }
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_batch_is_retried_until_the_sink_has_it_once() {
+    async fn batches_are_retried_until_stored_once() {
         let (sink, outcomes) = outcomes();
         sink.script([MemoryFault::FailBefore; 20]);
         outcomes.queue(ended(1));
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sink_that_hangs_bounds_what_waits() {
+    async fn a_hanging_sink_leaves_the_queue_bounded() {
         let (sink, outcomes) = outcomes();
         sink.script([MemoryFault::HangBefore]);
         outcomes.queue(ended(0));

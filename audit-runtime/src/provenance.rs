@@ -1,4 +1,4 @@
-//! Where a log comes from: the member `$audit`, which no function can write.
+//! The origin of a log: the member `$audit`, which no function can write.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ pub enum FunctionKind {
     Query,
     /// Reads and writes in one transaction, for one request.
     Mutation,
-    /// Calls queries and mutations, and the outside world. Has no audit log of its own.
+    /// Calls queries, mutations and external services. Has no audit log of its own.
     Action,
 }
 
@@ -92,15 +92,14 @@ impl fmt::Display for FunctionName {
     }
 }
 
-/// The function that emitted a log: the function that the execution began with, or one that it
-/// called.
+/// The function that emitted a log: the one called from outside, or a nested one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) kind: FunctionKind,
     pub(crate) function: FunctionName,
 }
 
-/// The identity of an execution: the call of a function, and the attempt at it.
+/// The identity of an execution: the call, and the attempt at it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Identity {
     pub(crate) execution: UniqueId,
@@ -145,20 +144,20 @@ impl Provenance {
         let brace = record.pop();
         debug_assert_eq!(brace, Some(b'}'), "a body is an object");
         let member = &self.members[origin];
-        // In an empty body no comma precedes the member.
+        // In an empty body the member has no comma before it.
         let comma = usize::from(record.len() == start + 1);
         record.extend_from_slice(&member[comma..]);
         record.extend_from_slice(if replay { b"true}}" } else { b"false}}" });
     }
 }
 
-/// The record of a function that failed because its first log was refused:
+/// The record of a function whose first log was refused:
 /// `{"$audit":{"event":"refused","function":"f","kind":"query","reason":"…","at":0}}`. With
 /// provenance enabled, its members follow.
 pub(crate) struct RefusalRecord {
-    /// Up to the value of `at`.
+    /// The text up to the value of `at`.
     head: String,
-    /// What follows, up to the value of `replay`.
+    /// The text after it, up to the value of `replay`.
     provenance: Option<String>,
 }
 
@@ -222,7 +221,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_member_is_bounded_and_leaves_the_body_as_it_was(
+        fn provenance_is_bounded_and_keeps_the_body(
             name in "(?s:.{0,600}|[\\x00-\\x1f]{0,600})", attempt: u32, id: u128, replay: bool,
         ) {
             let origin = Origin { kind: FunctionKind::Mutation, function: name.clone().into() };

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use audit_vars::{ClientIp, HostValue, Now, RequestId, UserAgent, Values, Var, Vars};
 
-/// The request for which a result is released: it gives the variables of the logs their values.
+/// The request for which a result is released. It provides the values of the variables.
 ///
-/// A host makes one for each request, or leaves that to the layer of the feature `http`. Cheap to
+/// A host creates one for each request, or lets the layer of the feature `http` do so. Cheap to
 /// clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestContext {
@@ -29,7 +29,7 @@ impl RequestContext {
         RequestContext { request_id, ..self }
     }
 
-    /// Sets the client's address: of the client itself, not of a proxy.
+    /// Sets the client's own address, not that of a proxy.
     pub fn with_ip(self, ip: IpAddr) -> RequestContext {
         RequestContext { ip: Some(ip.into()), ..self }
     }
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_context_gives_back_what_was_set_last() {
+    fn the_last_value_set_is_returned() {
         let mut vars = Vars::new();
         let (user, tenant) = (vars.register("user", 64), vars.register("tenant", 64));
         let (user, tenant) = (user.unwrap(), tenant.unwrap());

@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-/// How many attempts a mutation with write conflicts gets, and the backoff between them.
+/// The number of attempts for a mutation that meets write conflicts, and the backoff between them.
 ///
-/// Before attempt n + 1 it waits a random time between 0 and
-/// `min(max_backoff_ms, base_backoff_ms * 2^(n-1))`: full jitter, as in the AWS Architecture Blog,
-/// "Exponential Backoff And Jitter".
+/// Attempt n + 1 waits for a random time between 0 and `min(max_backoff_ms, base_backoff_ms *
+/// 2^(n-1))`: full jitter, as in the AWS Architecture Blog, "Exponential Backoff And Jitter".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Attempts in all, at least one. The default is 10.
+    /// The total number of attempts. The default is 10; 0 counts as 1.
     pub max_attempts: u32,
-    /// In milliseconds. The default is 2.
+    /// The base of the backoff, in milliseconds. The default is 2.
     pub base_backoff_ms: u64,
-    /// In milliseconds. The default is 200.
+    /// The longest backoff, in milliseconds. The default is 200.
     pub max_backoff_ms: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The runtime: where executions begin.
+//! The runtime, which begins executions.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -33,7 +33,7 @@ impl AuditRuntime {
         AuditRuntime::builder(sink).build()
     }
 
-    /// A builder for a runtime with other settings than the defaults.
+    /// A builder, for settings other than the defaults.
     pub fn builder(sink: Arc<dyn AuditSink>) -> AuditRuntimeBuilder {
         let shared = Shared {
             sink,
@@ -59,7 +59,7 @@ impl AuditRuntime {
 
     /// Begins one attempt at a mutation. It ends with [`Execution::seal_transaction`], or with
     /// [`Execution::seal`] if there is no transaction. [`run_mutation`](Self::run_mutation) does
-    /// all of it.
+    /// all of this.
     pub fn mutation(
         &self,
         function: impl Into<FunctionName>,
@@ -73,7 +73,7 @@ impl AuditRuntime {
         Action::new(request)
     }
 
-    /// Runs a mutation until it commits, fails, or has met too many write conflicts.
+    /// Runs a mutation until it commits, fails, or meets too many write conflicts.
     ///
     /// `attempt` is called once for each attempt, with an execution whose log is empty. It begins a
     /// transaction, runs the function, and seals both:
@@ -108,22 +108,20 @@ impl AuditRuntime {
     /// # }
     /// ```
     ///
-    /// The logs of an attempt become durable before its commit. Those of an attempt that fails or
-    /// conflicts become durable too, even if `attempt` returns early with an error or panics. Then
-    /// this method returns.
+    /// The logs of an attempt become durable before its commit. If the attempt fails, conflicts,
+    /// returns early or panics, its logs become durable before this method returns.
     ///
-    /// `attempt` must return what the execution that it was given sealed. A transaction that
-    /// another execution sealed, that of an earlier attempt included, is rolled back, since the
-    /// function may have logged to this one. An execution that outlives its attempt accepts no more
-    /// logs.
+    /// `attempt` must seal the execution that it was given. A transaction sealed by another
+    /// execution, even that of an earlier attempt, is rolled back, since the function may have
+    /// logged to this one. An execution that outlives its attempt accepts no more logs.
     ///
     /// # Errors
     ///
-    /// [`MutationError`]. Nothing is committed, except where [`MutationError::Commit`] leaves that
+    /// [`MutationError`]. Nothing is committed, except that [`MutationError::Commit`] leaves this
     /// open.
     ///
-    /// An `async` closure may not change what it captures, since it is called several times: count
-    /// in a `Cell` or an atomic.
+    /// The `async` closure is called several times, so it cannot mutate its captures: use a `Cell`
+    /// or an atomic.
     ///
     /// # Panics
     ///
@@ -149,23 +147,22 @@ impl AuditRuntime {
         mutation::run(&self.context, function.into(), request, attempt).await
     }
 
-    /// A context with a new request id and no client: for crons and scheduled functions, and to
-    /// build that of a request that came without an id.
+    /// A context with a new request id and no client: for crons, scheduled functions, and requests
+    /// that arrive without an id.
     pub fn new_request(&self) -> RequestContext {
         RequestContext::new(RequestId::generate(self.clock(), self.random()))
     }
 
-    /// A new identifier for a call of a function, which its attempts share: see
-    /// [`Execution::with_attempt`].
+    /// A new identifier for a call, shared by its attempts: see [`Execution::with_attempt`].
     pub fn new_id(&self) -> UniqueId {
         self.context.new_id()
     }
 
-    /// Returns once all [outcomes](AuditRuntimeBuilder::with_outcomes) of mutations are durable or
-    /// lost, those of commits under way included; at once where outcomes are switched off. A host
+    /// Waits until all [outcomes](AuditRuntimeBuilder::with_outcomes) of mutations are durable or
+    /// lost, including those of commits in progress. Returns at once if outcomes are off. A host
     /// calls it after its last mutation and before it closes the sink.
     ///
-    /// It waits while the sink fails, so the caller limits it.
+    /// It has no deadline: it waits while the sink fails, so the caller sets one.
     ///
     /// # Cancellation
     ///
@@ -176,7 +173,7 @@ impl AuditRuntime {
         }
     }
 
-    /// The usage of the logs that this runtime has made durable so far.
+    /// The usage of the logs that this runtime has made durable.
     pub fn usage(&self) -> Usage {
         self.context.usage()
     }
@@ -196,7 +193,7 @@ impl AuditRuntime {
         self.context.vars()
     }
 
-    /// The source of the time.
+    /// The source of time.
     pub fn clock(&self) -> &dyn Clock {
         self.context.clock()
     }
@@ -232,7 +229,7 @@ impl AuditRuntimeBuilder {
         self
     }
 
-    /// The source of the time. The default is the system's clock.
+    /// The source of time. The default is the system's clock.
     pub fn with_clock(mut self, clock: impl Clock) -> AuditRuntimeBuilder {
         self.shared.clock = Arc::new(clock);
         self
@@ -257,9 +254,9 @@ impl AuditRuntimeBuilder {
         self
     }
 
-    /// Whether each log says where it comes from, in its last member, which no function can write:
+    /// Whether each log has its origin as its last member, which no function can write:
     /// `"$audit":{"execution":"<id>","attempt":1,"function":"<name>","kind":"query","replay":false}`.
-    /// The id is that of the call: all attempts at a mutation share it, and all releases of a
+    /// The id is that of the call, shared by all attempts at a mutation and all releases of a
     /// result. The member does not count towards limits or usage. By default a log is the body and
     /// nothing else.
     pub fn with_provenance(mut self, provenance: bool) -> AuditRuntimeBuilder {
@@ -267,21 +264,22 @@ impl AuditRuntimeBuilder {
         self
     }
 
-    /// Whether a record has the outcome of each attempt at a mutation that logged something:
-    /// `{"$audit":{"execution":"<id>","attempt":1,"outcome":"committed"}}`, or `"rolled back"`,
-    /// `"conflict"`, `"failed"`. Switches provenance on, since that names the attempt in its logs.
+    /// Whether a record is emitted with the outcome of each attempt at a mutation that logged
+    /// something: `{"$audit":{"execution":"<id>","attempt":1,"outcome":"committed"}}`, or `"rolled
+    /// back"`, `"conflict"`, `"failed"`. Switches provenance on, which identifies the attempt in
+    /// its logs.
     ///
-    /// The record follows the effect, with others of the same second, and no caller waits for it.
-    /// It is lost if the process dies before, so a missing one means *unknown*, never *rolled
-    /// back*. There is none where the database does not say whether it committed (see
+    /// The record follows the effect, together with others of the same second, and no caller waits
+    /// for it. It is lost if the process dies first, so a missing record means *unknown*, never
+    /// *rolled back*. There is none if the database does not say whether it committed (see
     /// [`Transaction::is_rolled_back`](crate::Transaction::is_rolled_back)), and none for a
-    /// mutation that is sealed without a transaction. At most 65,536 wait for the sink, 2 MiB;
-    /// beyond that, and where the sink does not say whether it has them, outcomes are lost and
-    /// counted in `audit_outcomes_lost_total`. A host that ends calls
-    /// [`drain_outcomes`](AuditRuntime::drain_outcomes) first.
+    /// mutation that is sealed without a transaction. At most 65,536 outcomes wait for the sink (2
+    /// MiB). Those beyond that, and those whose persistence is indeterminate, are counted in
+    /// `audit_outcomes_lost_total`. Before it exits, a host calls
+    /// [`drain_outcomes`](AuditRuntime::drain_outcomes).
     ///
-    /// A commit whose caller goes away then goes on in a task of its own, so that its outcome is
-    /// recorded. Outcomes count towards no limit and no usage. The default is no.
+    /// If a caller goes away during its commit, the commit continues in a new task, so that its
+    /// outcome is recorded. Outcomes count towards neither limits nor usage. Off by default.
     pub fn with_outcomes(mut self, outcomes: bool) -> AuditRuntimeBuilder {
         self.outcomes = outcomes;
         self

@@ -25,20 +25,20 @@ pub(crate) struct SealedLogs {
     refusal: Option<RefusalRecord>,
     provenance: Option<Provenance>,
     identity: Identity,
-    /// Whether the end of the attempt was claimed.
+    /// Whether an `Ending` has claimed the attempt.
     has_end: AtomicBool,
     now_ms: i64,
     /// Whether a first release was begun. From then on every release is a replay, even if the first
-    /// one failed: it may have been persisted nevertheless.
+    /// one failed: it may have been persisted anyway.
     released: AtomicBool,
     /// The largest total size of the records for one request, in bytes, with line feeds and
     /// provenance.
     bound_bytes: usize,
-    /// Whether a release of them succeeded.
+    /// Whether a release succeeded.
     durable: AtomicBool,
 }
 
-/// Records that are ready for the sink, and their usage.
+/// Records ready for the sink, and their usage.
 pub(crate) struct Rendered {
     pub(crate) batch: Batch,
     pub(crate) usage: Usage,
@@ -58,8 +58,8 @@ pub(crate) fn batch_buffers() -> BufferPool {
 }
 
 impl SealedLogs {
-    /// The logs, which the functions emitted that `origins` names. `refused` is the first log that
-    /// was refused, and by which function.
+    /// The logs of an execution. `origins` are the functions that emitted them; `refused` is the
+    /// first refusal and the function whose log it was.
     pub(crate) fn new(
         context: Context,
         emissions: Vec<Emission>,
@@ -100,17 +100,17 @@ impl SealedLogs {
     }
 
     /// Claims the end of the attempt. True for the first caller, which then ends it. Relaxed, since
-    /// nothing else is published with it.
+    /// it publishes no other data.
     pub(crate) fn claim_end(&self) -> bool {
         !self.has_end.swap(true, Ordering::Relaxed)
     }
 
     /// Undoes [`claim_end`](Self::claim_end).
-    pub(crate) fn give_end_back(&self) {
+    pub(crate) fn unclaim_end(&self) {
         self.has_end.store(false, Ordering::Relaxed);
     }
 
-    /// Whether a release was begun, so that the sink may have them.
+    /// Whether a release was begun, so that the sink may have the logs.
     pub(crate) fn were_released(&self) -> bool {
         self.released.load(Ordering::Relaxed)
     }
@@ -120,12 +120,12 @@ impl SealedLogs {
         self.emissions.len() + usize::from(self.refusal.is_some())
     }
 
-    /// An upper estimate of the memory they take, in bytes.
+    /// An upper estimate of the memory that the logs take, in bytes.
     pub(crate) fn held_bytes(&self) -> usize {
         size_of::<SealedLogs>() + self.bound_bytes + self.emissions.len() * size_of::<Emission>()
     }
 
-    /// A release of them succeeded.
+    /// Whether a release succeeded.
     pub(crate) fn are_durable(&self) -> bool {
         self.durable.load(Ordering::Relaxed)
     }
@@ -140,7 +140,7 @@ impl SealedLogs {
         requests: &'a [RequestContext],
     ) -> impl Iterator<Item = Rendered> + 'a {
         let mut requests = requests.iter().peekable();
-        // Without requests nothing is released, and this is not the first release.
+        // Without requests nothing is released, so this does not count as the first release.
         let mut replay = requests.peek().is_none() || self.released.swap(true, Ordering::Relaxed);
         let mut now = Now::at_ms(if replay { self.context.clock().now_ms() } else { self.now_ms });
         std::iter::from_fn(move || {
@@ -160,7 +160,7 @@ impl SealedLogs {
                 let Some(request) = requests.next() else { break };
                 usage += self.render(request, &now, replay, &mut builder);
                 if !replay {
-                    // The first release has the time of the execution, every later one that of the
+                    // The first release has the time of the execution, later ones that of the
                     // replay.
                     replay = true;
                     now = Now::at_ms(self.context.clock().now_ms());

@@ -1,4 +1,4 @@
-//! A sink that persists to several others.
+//! A sink that persists to several other sinks.
 
 use std::fmt;
 use std::pin::Pin;
@@ -13,10 +13,10 @@ use audit_core::{
 use futures::FutureExt;
 use futures::future::{join, join_all, select_all};
 
-/// A sink that persists every batch to several others, which are required or optional.
+/// A sink that persists every batch to several other sinks, required or optional.
 ///
 /// The receipt, with its durability and place, is that of the first sink. A batch is durable once
-/// all *required* sinks have it. An *optional* sink changes nothing about that; its failures are
+/// all *required* sinks have it. An *optional* sink does not affect durability; its failures are
 /// logged as warnings.
 ///
 /// ```
@@ -29,14 +29,14 @@ use futures::future::{join, join_all, select_all};
 /// let runtime = AuditRuntime::new(Arc::new(tee.with_optional(Arc::new(siem))));
 /// ```
 ///
-/// A *mirror* is required too, and persists each batch after the others, under the ids that the
-/// first sink gave it: so that a record has one id in the bucket and in a log stream.
+/// A *mirror* is required too. It persists each batch after the other sinks, under the ids that the
+/// first sink assigned, so that a record has the same id in the bucket and in a log stream.
 ///
 /// # Failures
 ///
-/// When a required sink fails, the batch is *not persisted* only if every sink says so; otherwise
-/// it is indeterminate, since some sink has it or may have it. A retry may then persist it in the
-/// others a second time.
+/// If a required sink fails, the batch is *not persisted* only if every sink reports that;
+/// otherwise it is indeterminate, since some sink has or may have it. A retry may then persist it
+/// twice there.
 #[derive(Debug)]
 pub struct Tee {
     first: Arc<dyn AuditSink>,
@@ -48,7 +48,7 @@ pub struct Tee {
 }
 
 /// How long a batch that is durable in the required sinks waits for the optional ones: longer than
-/// a bucket usually takes, short enough for a caller.
+/// a bucket usually takes, but short enough for a caller.
 const DEFAULT_OPTIONAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Tee {
@@ -71,7 +71,7 @@ impl Tee {
     }
 
     /// Adds a mirror: a required sink that keeps the ids of the first one. It gets a batch once all
-    /// other required sinks have it, so that its time comes on top of theirs.
+    /// other required sinks have it, so its latency adds to theirs.
     pub fn with_mirror(mut self, mirror: Arc<dyn Mirror>) -> Tee {
         self.mirrors.push(mirror);
         self
@@ -90,18 +90,18 @@ impl Tee {
         Tee { optional_timeout: timeout, ..self }
     }
 
-    /// The sinks that get a batch first.
+    /// The required sinks other than mirrors, which get a batch first.
     fn required(&self) -> impl Iterator<Item = &Arc<dyn AuditSink>> {
         std::iter::once(&self.first).chain(&self.required)
     }
 
-    /// These, and the mirrors.
+    /// All required sinks, mirrors included.
     fn all_required(&self) -> impl Iterator<Item = Arc<dyn AuditSink>> {
         let mirrors = self.mirrors.iter().map(|mirror| Arc::clone(mirror) as Arc<dyn AuditSink>);
         self.required().cloned().chain(mirrors)
     }
 
-    /// Persists a batch that the required sinks have in the mirrors.
+    /// Persists to the mirrors a batch that the other required sinks have.
     async fn mirror(&self, batch: &Batch, receipt: Receipt) -> Result<Receipt, SinkError> {
         let Some(place) = receipt.place else { return Ok(receipt) };
         let mirrored =
@@ -110,7 +110,7 @@ impl Tee {
         Ok(receipt)
     }
 
-    /// Calls every sink, and returns the first error of a required one.
+    /// Calls every sink. Returns the first error of a required one.
     async fn of_each<F: Future<Output = Result<(), SinkError>>>(
         &self,
         ask: impl Fn(Arc<dyn AuditSink>) -> F,
@@ -137,7 +137,7 @@ fn severity(commits: &Commits) -> u8 {
     }
 }
 
-/// The state, with the name of its sink.
+/// The state, with the sink's name in its reason.
 fn named(sink: &Arc<dyn AuditSink>, state: HealthState) -> HealthState {
     match state {
         HealthState::Ok => HealthState::Ok,
@@ -175,7 +175,7 @@ fn add(all: &mut Health, sink: &Arc<dyn AuditSink>, other: Health) {
         (HealthState::Ok, other) => other,
         (retrying @ HealthState::Retrying { .. }, _) => retrying,
     };
-    // Each sink that writes evidence has its own; the first one's is shown.
+    // Every sink that writes evidence has its own key; the first one is shown.
     all.verifier_key = all.verifier_key.take().or(verifier_key);
     all.pending_batches += pending_batches;
     all.pending_bytes += pending_bytes;
@@ -201,7 +201,7 @@ fn problem<T>(answer: Result<Result<T, SinkError>, tokio::time::error::Elapsed>)
     match answer {
         Ok(Ok(_)) => None,
         Ok(Err(error)) => Some(error.to_string()),
-        Err(_elapsed) => Some("it did not answer in time".to_owned()),
+        Err(_elapsed) => Some("it timed out".to_owned()),
     }
 }
 
@@ -237,7 +237,8 @@ impl AuditSink for Tee {
         let receipt = answers.next().expect("the first sink");
         let error = match receipt {
             Ok(receipt) => match answers.find_map(Result::err) {
-                // A crash before the mirrors have it: the others do, and nobody was told so.
+                // A crash before the mirrors have it: the other sinks do, but the caller has no
+                // receipt.
                 None => match self.mirror(&batch, receipt).await {
                     Ok(receipt) => return Ok(receipt),
                     Err(error) => error,
@@ -248,7 +249,7 @@ impl AuditSink for Tee {
         };
         if is_anywhere && error.outcome() == Outcome::NotPersisted {
             let kind = error.kind();
-            let message = "one of several audit sinks failed, another may have the records";
+            let message = "one of several audit sinks failed; another may have the records";
             return Err(SinkError::indeterminate(kind, message).with_source(error));
         }
         Err(error)

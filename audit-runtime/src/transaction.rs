@@ -16,22 +16,22 @@ use crate::sealed_logs::SealedLogs;
 ///
 /// # Contract
 ///
-/// - Nothing that was done in it is visible to others before `commit` returned `Ok`.
+/// - Its writes are invisible to others until it commits.
 /// - Dropping it without `commit` rolls it back.
 /// - `commit` that fails with a [conflict](Self::is_conflict) has committed nothing.
-/// - Dropping a future of these methods has the effect of dropping the transaction, except that the
-///   outcome of a `commit` is then unknown.
+/// - Dropping a future of these methods drops the transaction, except that the outcome of a
+///   `commit` is then unknown.
 pub trait Transaction: Send + 'static {
     /// The database's error. Functions that run in the transaction have an error of their own: see
     /// [`FunctionError`].
     type Error: Error + Send + 'static;
 
-    /// Writes the place of this attempt's logs in the transaction itself: the receipt is visible
-    /// exactly if the changes are. So changes lead to their records and records to their changes,
-    /// and after a crash the receipts tell which attempts committed.
+    /// Writes the place of this attempt's logs in the transaction itself, so that the receipt is
+    /// visible exactly if the changes are. Receipts match changes with their records, and after a
+    /// crash they show which attempts committed.
     ///
-    /// Called once the logs are durable, right before `commit`; not if there are none, or if the
-    /// sink discards them. After an error the transaction is rolled back. The default keeps
+    /// Called once the logs are durable, right before `commit`; not called if there are no logs or
+    /// the sink discards them. After an error the transaction is rolled back. The default stores
     /// nothing.
     fn keep_receipt(
         &mut self,
@@ -54,38 +54,38 @@ pub trait Transaction: Send + 'static {
 
     /// Whether a `commit` that failed with this error has certainly committed nothing. Then
     /// [outcomes](crate::AuditRuntimeBuilder::with_outcomes) record the attempt as rolled back;
-    /// otherwise they record nothing, since nobody knows. The default says so of conflicts alone.
+    /// otherwise the outcome is unknown and not recorded. By default only conflicts are certain.
     fn is_rolled_back(error: &Self::Error) -> bool {
         Self::is_conflict(error)
     }
 }
 
-/// Where the logs of one attempt at a mutation stand.
+/// The place of the logs of one attempt at a mutation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogReceipt {
-    /// The id of the call, as [`AuditLog::execution_id`](crate::AuditLog::execution_id) and
-    /// provenance have it.
+    /// The id of the call, the same as in [`AuditLog::execution_id`](crate::AuditLog::execution_id)
+    /// and provenance.
     pub execution: UniqueId,
-    /// Which attempt at the call, counted from 1.
+    /// The number of the attempt, counted from 1.
     pub attempt: u32,
-    /// Its records: their stream, the first one's number, and how many there are.
+    /// Its records: their stream, first sequence number and count.
     pub place: Place,
 }
 
 impl LogReceipt {
-    /// A receipt, for an adapter that reads what it kept.
+    /// Creates a receipt, for an adapter that reads stored ones.
     pub fn new(execution: UniqueId, attempt: u32, place: Place) -> LogReceipt {
         LogReceipt { execution, attempt, place }
     }
 }
 
-/// The error of a function that runs in a transaction whose database fails with `D`.
+/// The error of a function that runs in a transaction; `D` is the database's error.
 ///
 /// `From<D>` lets the function use `?` on the database's errors;
-/// [`database_error`](Self::database_error) lets the runtime see whether one of them is a write
-/// conflict, after which the function runs again. The database's own error implements it, for
-/// functions that fail in no other way.
+/// [`database_error`](Self::database_error) lets the runtime recognize a write conflict, after
+/// which it retries the function. The database's own error implements it, for functions with no
+/// errors of their own.
 ///
 /// ```
 /// # use std::{error::Error, fmt};
@@ -133,11 +133,11 @@ pub(crate) fn is_conflict<Tx: Transaction, E: FunctionError<Tx::Error>>(error: &
     error.database_error().is_some_and(Tx::is_conflict)
 }
 
-/// An attempt at a mutation that ran: its transaction, its result and its logs.
+/// An attempt at a mutation after the function ran: its transaction, result and logs.
 /// [`settle`](Self::settle) ends it.
 ///
 /// Most hosts let [`AuditRuntime::run_mutation`](crate::AuditRuntime::run_mutation) do this; a host
-/// with a loop of its own uses it directly.
+/// with its own retry loop uses it directly.
 #[must_use = "it is rolled back, and its logs are lost, unless it is settled"]
 #[derive(Debug)]
 pub struct AuditedTransaction<Tx: Transaction, T, E = <Tx as Transaction>::Error> {
@@ -154,7 +154,8 @@ pub struct AuditedTransaction<Tx: Transaction, T, E = <Tx as Transaction>::Error
 pub enum Attempt<T, E> {
     /// The logs are durable, the transaction is committed, and this is the function's value.
     Committed(T),
-    /// A write conflict: rolled back, the logs of the attempt are durable. Run the function again.
+    /// A write conflict: the transaction is rolled back and the logs of the attempt are durable.
+    /// Retry the function.
     Conflict(E),
 }
 
@@ -182,10 +183,9 @@ impl<Tx: Transaction, T, E> AuditedTransaction<Tx, T, E> {
         (self.transaction, self.outcome, self.request)
     }
 
-    /// Abandons the attempt: returns the transaction, which may not commit, and the logs that
-    /// nothing else releases, with their request. The logs of another attempt are released by
-    /// whoever runs that attempt.
-    pub(crate) fn give_up(self) -> (Tx, Option<Arc<SealedLogs>>, RequestContext) {
+    /// Abandons the attempt. Returns the transaction, which must not commit, and the request with
+    /// the logs, unless a retry loop releases those.
+    pub(crate) fn abandon(self) -> (Tx, Option<Arc<SealedLogs>>, RequestContext) {
         let AuditedTransaction { transaction, outcome, request, attempt } = self;
         let logs = attempt.is_none().then(|| outcome.into_parts().1).flatten();
         (transaction, logs, request)

@@ -1,5 +1,5 @@
-//! A host that would log wrong addresses says so, once. Alone in its process: the warnings are the
-//! process's.
+//! A host that would log wrong addresses warns once. In a separate process, because the warnings
+//! are per process.
 #![cfg(feature = "http")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -30,7 +30,7 @@ impl Log {
 }
 
 #[test]
-fn a_host_that_would_log_wrong_addresses_says_so_once() {
+fn wrong_proxy_settings_warn_once() {
     let log = Log::default();
     let writer = log.clone();
     tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
@@ -43,7 +43,7 @@ fn a_host_that_would_log_wrong_addresses_says_so_once() {
         }
         log.taken()
     };
-    // All is well, or nothing can be known.
+    // Correct settings, or nothing to conclude.
     assert!(from("10.1.1.1", "x-forwarded-for").is_empty());
     assert!(from("203.0.113.1", "x-forwarded-for").is_empty());
     assert!(from("127.0.0.1", "user-agent").is_empty());

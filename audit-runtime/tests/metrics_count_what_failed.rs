@@ -1,4 +1,5 @@
-//! What a runtime counts: functions that fail for their logs, and releases that the sink fails.
+//! The counters of a runtime: functions that failed for their logs, and releases that the sink
+//! failed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ fn counters(snapshotter: &Snapshotter) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn refused_functions_and_failed_persists_by_reason() {
+fn failures_are_counted_by_reason() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let sink = Arc::new(MemorySink::new());
@@ -35,7 +36,7 @@ fn refused_functions_and_failed_persists_by_reason() {
         let refused = [of("body"), of("limit"), of("not_durable")];
         (refused, [failed("not_persisted"), failed("indeterminate")])
     };
-    // They are there from the beginning, so that a rate is of something.
+    // Counters exist from the start, so that rates work.
     assert_eq!(counted(), ([0; 3], [0; 2]));
 
     let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

@@ -1,5 +1,5 @@
-//! An execution that logged nothing costs nothing: no allocation, no call to the sink. And what one
-//! log costs when its result is replayed, so that a change of that is noticed.
+//! An execution that logged nothing costs nothing: no allocation, no call to the sink. Also pins
+//! the cost of replaying one log.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt;
@@ -14,7 +14,7 @@ use audit_runtime::{
 use audit_sink_null::NullSink;
 use futures::FutureExt;
 
-/// Nobody may call it.
+/// A sink that must not be called.
 #[derive(Debug)]
 struct NoSink;
 
@@ -58,7 +58,8 @@ impl Transaction for Tx {
     }
 }
 
-/// A runtime with nowhere to log to, a request, and no executor: nothing here may wait.
+/// A runtime whose sink must not be called, and a request. Without an executor: nothing here may
+/// wait.
 fn host() -> (AuditRuntime, RequestContext) {
     let runtime = AuditRuntime::new(Arc::new(NoSink));
     let request =
@@ -66,14 +67,14 @@ fn host() -> (AuditRuntime, RequestContext) {
     (runtime, request)
 }
 
-/// What it takes of the allocator, after a first time that may set up what stays.
+/// The allocations of a run, after a first run that may initialize lasting state.
 fn cost(run: impl Fn()) -> AllocationInfo {
     run();
     measure(run)
 }
 
 #[test]
-fn a_query() {
+fn an_unlogged_query_allocates_nothing() {
     let (runtime, request) = host();
     let requests = [request.clone(), request.clone()];
     let cost = cost(|| {
@@ -89,7 +90,7 @@ fn a_query() {
 }
 
 #[test]
-fn a_mutation() {
+fn an_unlogged_mutation_allocates_nothing() {
     let (runtime, request) = host();
     let cost = cost(|| {
         let execution = runtime.mutation("rename", request.clone());
@@ -104,9 +105,9 @@ fn a_mutation() {
     assert_eq!(cost.count_total, 0);
 }
 
-/// One small allocation for an attempt: the place where its logs are kept in case it panics.
+/// One small allocation per attempt, which keeps its logs if it panics.
 #[test]
-fn a_mutation_that_the_runtime_retries() {
+fn an_unlogged_attempt_allocates_once() {
     let (runtime, request) = host();
     let cost = cost(|| {
         let attempt = async |execution: Execution<Mutation>| {
@@ -119,9 +120,9 @@ fn a_mutation_that_the_runtime_retries() {
     assert!(cost.bytes_total <= 256, "{cost:?}");
 }
 
-/// The bytes of the batch, and what tells its owners; the future of the sink behind its trait.
+/// The bytes of the batch and their reference count; the boxed future of the sink.
 #[test]
-fn the_replay_of_one_cached_log() {
+fn replaying_one_log_allocates_little() {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let _guard = tokio.enter();
     let runtime = AuditRuntime::new(Arc::new(NullSink::new()));

@@ -58,7 +58,7 @@ macro_rules! body {
     (@elements $value:expr $(, $($rest:tt)*)?) => { (&$value, $crate::body!(@elements $($($rest)*)?)) };
 }
 
-/// What [`body!`](crate::body) makes of `{ … }`: a list of pairs of key and value.
+/// The expansion of `{ … }` in [`body!`](crate::body): a list of key-value pairs.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy)]
 pub struct Object<M> {
@@ -66,7 +66,7 @@ pub struct Object<M> {
     pub members: M,
 }
 
-/// What [`body!`](crate::body) makes of `[ … ]`.
+/// The expansion of `[ … ]` in [`body!`](crate::body).
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy)]
 pub struct Array<E> {

@@ -13,10 +13,10 @@ pub struct HostValue {
 }
 
 impl HostValue {
-    /// The most levels of objects and arrays.
+    /// The maximum nesting of objects and arrays, in levels.
     pub const MAX_DEPTH: u32 = 16;
 
-    /// Its JSON was compiled under the rules for `var`.
+    /// `json` must have been compiled under the rules for `var`.
     pub(crate) fn compiled(var: Var, json: Vec<u8>) -> HostValue {
         HostValue { var, json: json.into() }
     }

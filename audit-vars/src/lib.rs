@@ -48,6 +48,8 @@ mod host_value;
 mod now;
 mod padding;
 mod request_id;
+mod search;
+mod separators;
 mod template;
 #[cfg(feature = "test-util")]
 pub mod tree_walk;

@@ -1,8 +1,8 @@
 //! Copying short pieces of text as chunks of a fixed size.
 //!
-//! A call of memcpy for 20 bytes costs more than copying them. So the texts of templates and values
-//! are padded: a short piece is copied with the bytes behind it, as a chunk of a fixed size, and
-//! the output is truncated to the piece's end.
+//! Calling memcpy for 20 bytes costs more than the copy itself. So templates and values are padded:
+//! a short piece is copied together with the bytes behind it, as a chunk of a fixed size, and the
+//! output is truncated to the end of the piece.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub(crate) const LONGEST_CHUNK: usize = 128;
 
 /// Appends the first `len` of these bytes. If enough bytes follow them, they are copied as a chunk
 /// whose size the compiler knows, and the excess is truncated: a few instructions instead of a
-/// call. It takes the smallest chunk that suffices, since the stores take the time.
+/// call. Uses the smallest chunk that suffices, because the stores dominate the cost.
 #[inline(always)]
 pub(crate) fn append(out: &mut Vec<u8>, padded: &[u8], len: usize) {
     let is_copied = match len {

@@ -23,11 +23,11 @@ impl RequestId {
     /// The text and two quotes.
     pub const MAX_JSON_BYTES: u32 = Self::MAX_BYTES as u32 + 2;
 
-    /// An id that another system made.
+    /// An id assigned by another system.
     ///
     /// # Errors
     ///
-    /// When it is empty, longer than [`MAX_BYTES`](Self::MAX_BYTES), or has other characters.
+    /// If it is empty, longer than [`MAX_BYTES`](Self::MAX_BYTES), or contains other characters.
     pub fn new(text: &str) -> Result<RequestId, InvalidRequestId> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(&byte);
         if text.is_empty() || text.len() > Self::MAX_BYTES || !text.bytes().all(plain) {

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::padding::{LONGEST_CHUNK, append};
 use crate::values::Values;
 
-/// A body that was serialized once: its JSON, and the places of its variables.
+/// A body serialized once: its JSON and the positions of its variables.
 ///
 /// Rendering copies slices of the JSON between the values of the variables: no tree, no allocation
 /// for each value, no second serialization. It cannot fail, and it writes one JSON object without a
@@ -19,7 +19,7 @@ pub struct Template {
     bound_bytes: u32,
 }
 
-/// The place of a variable.
+/// The position of a variable in the text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cut {
     /// The number of bytes of text before it.

@@ -45,12 +45,12 @@ impl<'a> Values<'a> {
         self.with(Var::NOW, now.piece())
     }
 
-    /// Sets all variables of the host, which are in the table `vars`, and replaces those set
-    /// before. Of two values of one variable the first counts.
+    /// Sets the values of the host's variables, which are in the table `vars`, in place of those
+    /// set before. If a variable has two values, the first wins.
     ///
     /// # Panics
     ///
-    /// If a variable belongs to another table, in which its place may be another variable's.
+    /// If a variable belongs to another table, where its slot may mean another variable.
     pub fn with_host_values(self, vars: &Vars, host: &'a [HostValue]) -> Values<'a> {
         for value in host {
             let (var, bytes) = (value.var(), value.as_json().len());

@@ -60,10 +60,10 @@ impl fmt::Debug for Var {
     }
 }
 
-/// The name by which the serializer recognizes a variable among enums. It is in the type, which no
-/// data can name.
+/// The enum name by which the serializer recognizes a variable. It belongs to a type, so data
+/// cannot forge it.
 pub(crate) const VAR_TYPE: &str = "$audit_vars::Var";
-/// The one member of an object that stands for a variable, in JSON text.
+/// In JSON text, the only key of an object that stands for a variable.
 pub(crate) const SENTINEL_KEY: &str = "$var";
 
 impl Serialize for Var {
@@ -104,9 +104,9 @@ impl Vars {
     ///
     /// # Errors
     ///
-    /// When the name is taken, empty, longer than [`MAX_NAME_BYTES`](Self::MAX_NAME_BYTES), or not
-    /// of ASCII letters, digits and `_`; when `max_bytes` is less than the 4 of `null` or more than
-    /// [`MAX_VAR_BYTES`](Self::MAX_VAR_BYTES); when there are [`MAX_VARS`](Self::MAX_VARS) already.
+    /// If the name is taken, empty, longer than [`MAX_NAME_BYTES`](Self::MAX_NAME_BYTES), or not of
+    /// ASCII letters, digits and `_`; if `max_bytes` is less than the 4 of `null` or more than
+    /// [`MAX_VAR_BYTES`](Self::MAX_VAR_BYTES); if there are [`MAX_VARS`](Self::MAX_VARS) already.
     pub fn register(
         &mut self,
         name: impl Into<Cow<'static, str>>,
@@ -128,7 +128,7 @@ impl Vars {
             Ok(slot) if usize::from(slot) < Self::MAX_VARS => slot,
             Ok(_) | Err(_) => return refuse(VarProblem::TooMany),
         };
-        let var = Var { name: kept(name), slot, max_bytes };
+        let var = Var { name: interned(name), slot, max_bytes };
         self.known.push(var);
         Ok(var)
     }
@@ -143,14 +143,14 @@ impl Vars {
         self.known.iter().copied()
     }
 
-    /// Whether this very variable is in this table, not only one with its place.
+    /// Whether the table contains this variable, not merely another one in its slot.
     pub(crate) fn knows(&self, var: Var) -> bool {
         self.known.get(usize::from(var.slot)) == Some(&var)
     }
 }
 
 /// Leaks a name, so that a [`Var`] can be copied.
-fn kept(name: Cow<'static, str>) -> &'static str {
+fn interned(name: Cow<'static, str>) -> &'static str {
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     match name {
         Cow::Borrowed(name) => name,
@@ -204,13 +204,13 @@ impl fmt::Display for InvalidVar {
             VarProblem::MaxBytes(bytes) => {
                 write!(
                     f,
-                    "has a largest size of {bytes} bytes, allowed are 4 to {}",
+                    "has a maximum size of {bytes} bytes, which must be 4 to {}",
                     Vars::MAX_VAR_BYTES
                 )
             }
             VarProblem::Taken => f.write_str("is already registered"),
             VarProblem::TooMany => {
-                write!(f, "would be one more than the {} that fit", Vars::MAX_VARS)
+                write!(f, "exceeds the limit of {} variables", Vars::MAX_VARS)
             }
         }
     }
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_places_in_the_table() {
+    fn slots_are_indices_into_the_table() {
         let mut vars = Vars::new();
         let actor = vars.register("convexActor", 256).unwrap();
         for (slot, var) in vars.iter().enumerate() {
@@ -234,30 +234,27 @@ mod tests {
         assert!(!Vars::new().knows(actor));
         let mut others = Vars::new();
         others.register("other", 256).unwrap();
-        assert!(
-            !others.knows(actor),
-            "a variable of the same place in another table is another variable"
-        );
+        assert!(!others.knows(actor), "the same slot in another table is another variable");
     }
 
     #[test]
-    fn invalid_variables_are_refused_with_the_reason() {
+    fn invalid_variables_are_rejected_with_a_reason() {
         let mut vars = Vars::new();
         let mut message = |name, bytes| vars.register(name, bytes).unwrap_err().to_string();
         assert_eq!(message("ip", 10), "audit variable \"ip\" is already registered");
         assert!(message("", 10).contains("1 to 64 ASCII letters"));
         assert!(message("a-b", 10).contains("1 to 64 ASCII letters"));
-        assert!(message("a", 3).contains("3 bytes, allowed are 4 to 65536"));
+        assert!(message("a", 3).contains("3 bytes, which must be 4 to 65536"));
         for n in 4..Vars::MAX_VARS {
             vars.register(format!("v{n}"), 10).unwrap();
         }
         assert!(
-            vars.register("more", 10).unwrap_err().to_string().contains("one more than the 32")
+            vars.register("more", 10).unwrap_err().to_string().contains("exceeds the limit of 32")
         );
     }
 
     #[test]
-    fn a_name_from_settings_is_kept_once() {
+    fn names_from_settings_are_interned() {
         let register = |name: String| Vars::new().register(name, 10).unwrap();
         let (one, other) = (register("tenant".to_owned()), register("tenant".to_owned()));
         assert_eq!(one, other);
@@ -265,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_a_variable_is_its_wire_form() {
+    fn other_serializers_write_the_wire_form() {
         assert_eq!(serde_json::to_string(&Var::USER_AGENT).unwrap(), r#"{"$var":"userAgent"}"#);
     }
 }

@@ -1,9 +1,10 @@
-//! A tower layer that makes the [`RequestContext`] of each HTTP request. Behind the feature `http`.
+//! A tower layer that creates the [`RequestContext`] of each HTTP request. Behind the feature
+//! `http`.
 //!
-//! It finds the client's address, trusting forwarded headers only from [`TrustedProxies`], takes
-//! the `User-Agent`, and gives the request an id, or takes that of a trusted proxy. The context
-//! goes into the request's extensions, and the id into the response's headers. Beside the context
-//! is the [`Origin`], which says whether a header about the client's identity can be trusted. Hosts
+//! It finds the client's address, trusting forwarded headers only from [`TrustedProxies`], reads
+//! the `User-Agent`, and takes the request id of a trusted proxy or generates one. The context goes
+//! into the request's extensions, and the id into the response's headers. The extensions also get
+//! the [`Origin`], which says whether a header about the client's identity can be trusted. Hosts
 //! without tower call [`Origin::of`].
 //!
 //! ```

@@ -1,4 +1,4 @@
-//! The trusted part of a request's headers about its sender.
+//! What trusted headers say about the sender of a request.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use http::header::FORWARDED;
 
 use super::{ClientAddressHeader, TrustedProxies};
 
-/// Where a request came from, as far as its headers can be trusted.
+/// The sender of a request, as far as its headers can be trusted.
 ///
 /// The [layer](super::RequestContextLayer) puts it into the extensions of each request. Read any
 /// header that identifies a user through [`asserted`](Self::asserted): a client can send every
@@ -50,11 +50,10 @@ pub struct Origin {
 impl Origin {
     /// Reads the headers of a request from `peer`, the address at the other end of the connection.
     ///
-    /// `lines` gives the lines of the header with this name, in lower case, in the order in which
-    /// they came.
+    /// `lines` returns the lines of the header with the given lower-case name, in order of arrival.
     ///
-    /// Logs a warning, once for each process, if there is no peer, if a private address that is not
-    /// a trusted proxy sends a proxy's header, and if a trusted proxy sends none.
+    /// Logs each of these warnings once per process: there is no peer; a private address that is
+    /// not a trusted proxy sends a proxy header; a trusted proxy sends none.
     pub fn of<'a, L>(
         peer: Option<IpAddr>,
         proxies: &TrustedProxies,
@@ -84,7 +83,7 @@ impl Origin {
         origin.is_trusted = true;
         origin.client = proxies.client(peer, lines(header.name().as_str()));
         let id = origin.asserted(lines(request_id_header));
-        // The lines of a header are one list: of several ids the last is the proxy's.
+        // The lines of a header form one list, in which the last id is the proxy's.
         let id = id.and_then(|id| id.rsplit(|byte| *byte == b',').next());
         let id = id.and_then(|id| std::str::from_utf8(id.trim_ascii()).ok());
         origin.request_id = id.and_then(|id| RequestId::new(id).ok());
@@ -96,7 +95,7 @@ impl Origin {
         self.client
     }
 
-    /// The id that a trusted proxy gave the request.
+    /// The request id assigned by a trusted proxy.
     pub fn request_id(&self) -> Option<&RequestId> {
         self.request_id.as_ref()
     }
@@ -106,8 +105,8 @@ impl Origin {
         self.is_trusted
     }
 
-    /// The value that a trusted proxy gave a header with these lines: the last one, since a client
-    /// may have sent others. `None` if the peer is not trusted.
+    /// The value that a trusted proxy set in the header with these lines: the last one, since a
+    /// client may have sent others. `None` if the peer is not trusted.
     ///
     /// A proxy must set such a header in **every** request, or remove the client's.
     pub fn asserted<'a>(&self, lines: impl IntoIterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
@@ -117,7 +116,7 @@ impl Origin {
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Whether an address is of the kind that a host's own proxy has.
+/// Whether the address could be that of the host's own proxy.
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
@@ -132,7 +131,7 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// The warnings logged so far. Requests cause them, so each is logged once.
+/// The warnings logged so far. Clients can provoke them, so each is logged once.
 struct Warnings {
     no_peer: AtomicBool,
     unnamed_proxy: AtomicBool,

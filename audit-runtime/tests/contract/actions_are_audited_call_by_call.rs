@@ -1,8 +1,8 @@
-//! C7: queries and mutations called by an action are audited each on its own; an action has no
-//! audit log. C10: mutations and actions can read their request, and pass on what they read.
+//! C7: queries and mutations called by an action are each audited on their own; an action has no
+//! audit log. C10: mutations and actions can read their request and pass it on.
 //!
-//! That an action cannot log and a query cannot read its request is for the compiler to say: see
-//! the `compile_fail` examples of the crate.
+//! The `compile_fail` examples of the crate prove that an action cannot log and a query cannot read
+//! its request.
 
 use audit_core::testing::MemoryFault;
 use audit_runtime::{AuditError, Execution, Mutation, ReleaseError, body};
@@ -11,12 +11,12 @@ use crate::database::DbError;
 use crate::host::*;
 
 #[test]
-fn audit_in_an_action_is_refused_in_the_contracts_words() {
+fn the_error_of_audit_in_actions_is_the_contracts() {
     assert_eq!(AuditError::InAction.to_string(), "audit logging is not supported in actions");
 }
 
 #[tokio::test]
-async fn each_call_of_an_action_has_limits_and_a_release_of_its_own() {
+async fn each_call_of_an_action_has_its_own_limits() {
     let host = Host::new();
     let action = host.runtime.action(alice());
     let query = |logs: usize| {
@@ -26,13 +26,13 @@ async fn each_call_of_an_action_has_limits_and_a_release_of_its_own() {
         }
         query.seal(logs)
     };
-    // More than 500 in all, and each call within its limits.
+    // More than 500 logs in all, but each call is within its limits.
     assert_eq!(query(500).release(action.request()).await.unwrap(), &500);
     assert_eq!(host.increment().await.unwrap(), 1);
     assert!(matches!(query(501).release(action.request()).await, Err(ReleaseError::Limit(_))));
     host.sink.script([MemoryFault::FailBefore]);
     not_durable(query(1).release(action.request()).await.unwrap_err());
-    // Neither failure is the failure of another call, or takes back what is done.
+    // A failure affects no other call and undoes nothing.
     assert_eq!(host.increment().await.unwrap(), 2);
     assert_eq!(host.sink.lines().len(), 500 + 1 + 500 + 1);
 }

@@ -1,5 +1,5 @@
-//! C5, C6: whatever the host does with the execution of an attempt, what was logged to it is
-//! durable before the answer, and nothing commits that another execution sealed.
+//! C5, C6: whatever the host does with the execution of an attempt, its logs are durable before the
+//! response, and nothing sealed by another execution commits.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -38,7 +38,7 @@ fn assert_foreign<T: std::fmt::Debug>(answer: Result<T, MutationError<DbError>>)
     assert!(matches!(answer, Err(MutationError::ForeignExecution)), "{answer:?}");
 }
 
-/// What a host may do with the execution that it was given before it seals one of its own making.
+/// What a host may do with the given execution before it seals one of its own.
 const FATES: [fn(Execution<Mutation>, &Kept); 6] = [
     |execution, _| drop(execution),
     |execution, _| drop(execution.seal("value")),
@@ -62,7 +62,7 @@ impl Kept<'_> {
 }
 
 #[tokio::test]
-async fn a_seal_by_the_hosts_own_execution_is_rolled_back() {
+async fn a_seal_by_another_execution_is_rolled_back() {
     for fate in FATES {
         for logs_to_the_other in [false, true] {
             let host = host();
@@ -89,7 +89,7 @@ async fn a_seal_by_the_hosts_own_execution_is_rolled_back() {
 }
 
 #[tokio::test]
-async fn an_unsealed_execution_is_logged_whatever_became_of_it() {
+async fn an_unsealed_execution_is_logged() {
     for fate in FATES {
         for panics in [false, true] {
             let host = host();
@@ -114,7 +114,7 @@ async fn an_unsealed_execution_is_logged_whatever_became_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_earlier_attempts_execution_logs_and_seals_nothing() {
+async fn an_ended_execution_accepts_no_logs_or_seals() {
     for caught in [false, true] {
         let host = host();
         let first: RefCell<Option<Execution<Mutation>>> = RefCell::default();
@@ -136,7 +136,7 @@ async fn an_earlier_attempts_execution_logs_and_seals_nothing() {
     }
 }
 
-/// An attempt ends once, whatever the host does with its execution afterwards.
+/// An attempt ends once, whatever the host does with its execution later.
 #[tokio::test]
 async fn an_execution_after_its_attempt_commits_nothing() {
     let host = host();

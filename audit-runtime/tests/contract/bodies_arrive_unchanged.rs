@@ -1,6 +1,6 @@
-//! C1: what reaches the sink is the body as JSON, variables replaced, nothing else changed. C2:
-//! what variables stand for. C3: data never becomes a variable. C10: without a client, its address
-//! and User-Agent are null.
+//! C1: the sink gets the body as JSON with variables replaced and nothing else changed. C2: the
+//! values of variables. C3: data never becomes a variable. C10: without a client, its address and
+//! User-Agent are null.
 
 use std::panic::AssertUnwindSafe;
 
@@ -36,7 +36,7 @@ async fn a_body_of_any_shape_arrives_as_serde_writes_it() {
     query.log().audit(&viewed).unwrap();
     query.log().audit(&body!({})).unwrap();
     query.seal(()).release(&bob()).await.unwrap();
-    // What ends a line for some readers is escaped: the same string, as JSON.
+    // Characters that end a line for some readers are escaped: the same string in JSON.
     let document = serde_json::to_string(document).unwrap().replace('\u{2028}', r"\u2028");
     let expected = format!(
         r#"{{"document":{document},"sharedWith":[null,0.1,1e+300],"by":["Bob \"2\"","2001:db8::b"],"request":"b","at":[{RAN_AT},{RAN_AT}]}}"#
@@ -45,7 +45,7 @@ async fn a_body_of_any_shape_arrives_as_serde_writes_it() {
 }
 
 #[tokio::test]
-async fn the_json_of_another_language_keeps_its_spelling() {
+async fn json_text_keeps_its_spelling() {
     let host = Host::new();
     let query = host.runtime.query("view");
     query
@@ -57,7 +57,7 @@ async fn the_json_of_another_language_keeps_its_spelling() {
 }
 
 #[tokio::test]
-async fn logs_have_the_moment_of_the_execution_or_of_the_replay() {
+async fn now_is_the_time_of_execution_or_replay() {
     let host = Host::new();
     let query = host.runtime.query("view");
     for _ in 0..2 {
@@ -73,7 +73,7 @@ async fn logs_have_the_moment_of_the_execution_or_of_the_replay() {
     assert_eq!(host.members("now"), [0, 0, 100, 100, -200, -200].map(|ms| json!(RAN_AT + ms)));
     let times: Vec<i64> =
         host.sink.batches().iter().map(|batch| batch.time_ms() - RAN_AT).collect();
-    assert_eq!(times, [0, 100, -200], "a sink files records under the time that stands in them");
+    assert_eq!(times, [0, 100, -200], "a sink files records under their own time");
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn a_function_without_client_has_no_address_or_user_agent() {
 }
 
 #[tokio::test]
-async fn a_variable_of_the_host_is_what_the_request_gives_or_null() {
+async fn host_variables_have_the_requests_value_or_null() {
     let mut vars = Vars::new();
     let actor = vars.register("actor", 64).unwrap();
     let trace = vars.register("trace", 64).unwrap();
@@ -118,10 +118,10 @@ async fn a_variable_of_the_host_is_what_the_request_gives_or_null() {
     );
 }
 
-/// Two tables give the same place to different variables. One's value must not turn up as the
-/// other's.
+/// Two tables may use one slot for different variables. The value of one must not appear as the
+/// other.
 #[tokio::test]
-async fn a_value_of_another_runtime_stops_the_release() {
+async fn values_of_another_runtime_stop_the_release() {
     let mut vars = Vars::new();
     let actor = vars.register("actor", 64).unwrap();
     let host = Host::with(|settings| settings.with_vars(vars));
@@ -142,7 +142,7 @@ async fn a_value_of_another_runtime_stops_the_release() {
 }
 
 #[tokio::test]
-async fn data_that_looks_like_a_variable_is_refused_or_is_text() {
+async fn data_like_a_variable_is_rejected_or_text() {
     let host = Host::new();
     let query = host.runtime.query("view");
     let sent = json!({ "comment": [{ "$var": "ip" }] });

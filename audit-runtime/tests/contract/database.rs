@@ -1,5 +1,5 @@
-//! A small database: one number, optimistic transactions, and a history that says for each step how
-//! many records were durable at that very moment.
+//! A small database: one number, optimistic transactions, and a history that shows for each step
+//! how many records were durable at that moment.
 
 use std::fmt;
 use std::panic::resume_unwind;
@@ -11,7 +11,7 @@ use tokio::task::yield_now;
 
 use Step::*;
 
-/// What a transaction did.
+/// A step of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Began,
@@ -21,7 +21,7 @@ pub(crate) enum Step {
     /// The commit failed for another reason.
     CommitFailed,
     RolledBack,
-    /// It was dropped before it was ended, which rolls it back.
+    /// It was dropped before it ended, which rolls it back.
     Dropped,
 }
 
@@ -38,19 +38,19 @@ struct State {
     history: Vec<(Step, usize)>,
     commits: Commits,
     receipts: Receipts,
-    /// Those of committed transactions.
+    /// The receipts of committed transactions.
     kept: Vec<LogReceipt>,
     rollbacks_fail: bool,
 }
 
-/// How commits end that conflict with no other.
+/// How a commit without a conflict ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Commits {
     #[default]
     Succeed,
-    /// Nothing is committed, and the error does not say so.
+    /// Nothing is committed, but the error does not say so.
     Fail,
-    /// All is committed, and the error does not say so.
+    /// Everything is committed, but the error does not say so.
     FailAfterwards,
     /// Nothing is committed, and the error says so.
     Break,
@@ -58,7 +58,7 @@ pub(crate) enum Commits {
     PanicAfterwards,
 }
 
-/// How keeping a receipt ends.
+/// The result of storing a receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Receipts {
     #[default]
@@ -86,12 +86,12 @@ impl Database {
         tx
     }
 
-    /// What is committed.
+    /// The committed number.
     pub(crate) fn value(&self) -> i64 {
         self.with(|state| state.value)
     }
 
-    /// Each step, with the number of records that were in the sink when it was taken.
+    /// Each step, with the number of records then in the sink.
     pub(crate) fn history(&self) -> Vec<(Step, usize)> {
         self.with(|state| state.history.clone())
     }
@@ -100,12 +100,12 @@ impl Database {
         self.history().into_iter().map(|(step, _)| step).collect()
     }
 
-    /// How many transactions began: the number of the attempt that runs.
+    /// How many transactions began, which is the number of the current attempt.
     pub(crate) fn attempts(&self) -> usize {
         self.steps().into_iter().filter(|step| *step == Began).count()
     }
 
-    /// Another transaction commits, so that those under way run into a conflict.
+    /// Commits another transaction, so that open ones meet a conflict.
     pub(crate) fn interfere(&self) {
         self.with(|state| state.version += 1);
     }
@@ -147,7 +147,7 @@ pub(crate) struct Tx {
 }
 
 impl Tx {
-    /// Adds to the number, and gives what it is now.
+    /// Adds to the number and returns it.
     pub(crate) fn add(&mut self, n: i64) -> i64 {
         self.value += n;
         self.value
@@ -158,11 +158,11 @@ impl Tx {
 pub(crate) enum DbError {
     Conflict,
     Disk,
-    /// A commit broke a rule, and was rolled back.
+    /// A commit violated a constraint and was rolled back.
     Broken,
-    /// What a function fails with by itself.
+    /// The function's own failure.
     Function,
-    /// What a function fails with that does not catch an error of `audit`.
+    /// An error of `audit` that the function did not catch.
     Audit(String),
 }
 
@@ -180,7 +180,7 @@ impl From<AuditError> for DbError {
     }
 }
 
-/// Its methods wait before they act and before they answer: moments at which a caller can go away.
+/// Its methods yield before they act and before they return, so that a caller can go away there.
 impl Transaction for Tx {
     type Error = DbError;
 

@@ -1,5 +1,5 @@
-//! C6 when the caller goes away: at whichever moment its future is dropped, nothing is committed
-//! without its records, and what the sink has begun to persist is not lost.
+//! C6 under cancellation: whenever the caller's future is dropped, nothing is committed without its
+//! records, and what the sink has begun to persist is not lost.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::database::Step::*;
 use crate::host::*;
 
 #[tokio::test(start_paused = true)]
-async fn dropped_while_the_sink_has_stored_but_not_answered() {
+async fn dropping_a_stored_release_keeps_its_logs() {
     let host = Arc::new(Host::new());
     host.sink.script([MemoryFault::HangAfter]);
     let task = tokio::spawn({
@@ -25,8 +25,8 @@ async fn dropped_while_the_sink_has_stored_but_not_answered() {
     assert_eq!(host.database.history(), [(Began, 0), (Dropped, 1)]);
 }
 
-/// What a history without a fault looks like at any moment: a commit has the records of its attempt
-/// and all before it.
+/// Asserts the invariant of a history: a commit has the records of its attempt and of all earlier
+/// ones.
 fn assert_logged_before_committed(host: &Host) {
     let history = host.database.history();
     for (n, (step, records)) in history.iter().enumerate() {
@@ -40,7 +40,7 @@ fn assert_logged_before_committed(host: &Host) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropped_at_any_await_of_a_mutation_that_commits() {
+async fn dropping_a_commit_anywhere_is_safe() {
     let mut ends = Vec::new();
     for polls in 0.. {
         let host = Host::new();
@@ -53,12 +53,12 @@ async fn dropped_at_any_await_of_a_mutation_that_commits() {
         }
     }
     ends.dedup();
-    // Nothing; durable and rolled back; durable and committed, but nobody heard of it; answered.
+    // Nothing; durable and rolled back; durable and committed without a response; completed.
     assert_eq!(ends, [(0, 0, false), (1, 0, false), (1, 1, false), (1, 1, true)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropped_at_any_await_of_a_mutation_that_is_retried_or_fails() {
+async fn dropping_a_retry_or_failure_anywhere_is_safe() {
     for conflicts in 0..3 {
         for polls in 0.. {
             let host = Host::new();
@@ -87,14 +87,14 @@ async fn dropped_at_any_await_of_a_mutation_that_is_retried_or_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropped_at_any_await_of_a_release() {
+async fn dropping_a_release_anywhere_is_safe() {
     for polls in 0.. {
         let host = Host::with(|settings| settings.with_provenance(true));
         let result = host.view("page");
         let answer = poll_at_most(polls, result.release(&alice())).await;
         let stored = host.sink.lines().len();
         assert!(answer.is_none() || stored == 1);
-        // Only a release that never ran leaves the first one to another.
+        // Only a release that never ran does not count as the first.
         result.release(&bob()).await.unwrap();
         assert_eq!(host.members("$audit")[stored]["replay"], polls > 0);
         if answer.is_some() {

@@ -16,7 +16,7 @@ use crate::host::*;
 
 type Sealed<T> = Result<AuditedTransaction<Tx, T>, DbError>;
 
-/// Three attempts.
+/// A host that makes three attempts.
 fn host() -> Host {
     let retry_policy = RetryPolicy { max_attempts: 3, ..RetryPolicy::default() };
     Host::with(|settings| settings.with_provenance(true).with_retry_policy(retry_policy))
@@ -36,7 +36,7 @@ async fn a_mutation_that_succeeds_is_logged_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_attempt_is_logged_with_its_number_and_moment() {
+async fn attempts_are_logged_with_number_and_time() {
     let host = host();
     let attempt = async |execution: Execution<Mutation>| {
         let mut tx = host.database.begin();
@@ -44,7 +44,7 @@ async fn each_attempt_is_logged_with_its_number_and_moment() {
         let value = tx.add(1);
         host.clock.advance(50);
         match host.database.attempts() {
-            // The commit fails; the function itself does; nothing does.
+            // The commit fails, then the function, then nothing.
             1 => host.database.interfere(),
             2 => return Ok(execution.seal_transaction(tx, Err(DbError::Conflict))),
             _ => {}
@@ -63,7 +63,7 @@ async fn each_attempt_is_logged_with_its_number_and_moment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_conflict_is_the_answer_and_commits_nothing() {
+async fn the_last_conflict_is_returned_uncommitted() {
     let host = host();
     let attempt = async |execution: Execution<Mutation>| {
         let mut tx = host.database.begin();
@@ -82,14 +82,14 @@ async fn the_last_conflict_is_the_answer_and_commits_nothing() {
 }
 
 #[tokio::test]
-async fn a_policy_of_no_attempts_is_one_of_one() {
+async fn a_policy_of_zero_attempts_makes_one() {
     let none = RetryPolicy { max_attempts: 0, ..RetryPolicy::default() };
     let host = Host::with(|settings| settings.with_retry_policy(none));
     assert_eq!(host.increment().await.unwrap(), 1);
 }
 
 #[tokio::test]
-async fn a_function_that_fails_is_rolled_back_logged_and_not_retried() {
+async fn failed_functions_are_logged_and_not_retried() {
     for rollback_fails in [false, true] {
         let host = host();
         host.database.let_rollbacks_fail(rollback_fails);
@@ -109,7 +109,7 @@ async fn a_function_that_fails_is_rolled_back_logged_and_not_retried() {
 }
 
 #[tokio::test]
-async fn a_commit_that_fails_for_another_reason_is_not_retried() {
+async fn commits_are_retried_only_after_conflicts() {
     let host = host();
     host.database.let_commits(Commits::Fail);
     let error = host.increment().await.unwrap_err();
@@ -118,7 +118,7 @@ async fn a_commit_that_fails_for_another_reason_is_not_retried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_returns_before_it_is_sealed_is_logged() {
+async fn attempts_that_return_unsealed_are_logged() {
     let host = host();
     let attempt = async |execution: Execution<Mutation>| -> Sealed<()> {
         let _tx = host.database.begin();
@@ -132,7 +132,7 @@ async fn an_attempt_that_returns_before_it_is_sealed_is_logged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_fails_after_its_seal_is_logged_once() {
+async fn attempts_that_fail_after_sealing_are_logged_once() {
     let host = host();
     let attempt = async |execution: Execution<Mutation>| -> Sealed<()> {
         execution.log().audit(&body!({}))?;
@@ -153,7 +153,7 @@ async fn an_attempt_that_fails_after_its_seal_is_logged_once() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_does_not_begin_fails_without_the_sink() {
+async fn a_transaction_that_cannot_begin_skips_the_sink() {
     let host = host();
     let attempt = async |_: Execution<Mutation>| -> Sealed<()> { Err(DbError::Disk) };
     let error = host.runtime.run_mutation("f", &alice(), attempt).await.unwrap_err();
@@ -162,7 +162,7 @@ async fn a_transaction_that_does_not_begin_fails_without_the_sink() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_panics_is_logged_and_the_panic_goes_on() {
+async fn panicking_attempts_are_logged_and_still_panic() {
     let host = host();
     let attempt = async |execution: Execution<Mutation>| -> Sealed<()> {
         let _tx = host.database.begin();
@@ -178,9 +178,10 @@ async fn an_attempt_that_panics_is_logged_and_the_panic_goes_on() {
     assert_eq!((host.database.steps(), attempts_logged(&host)), (vec![Began, Dropped], vec![1]));
 }
 
-/// An attempt need not be an `async` closure: what it does before it gives a future is part of it.
+/// An attempt need not be an `async` closure: what it does before it returns its future is part of
+/// it.
 #[tokio::test]
-async fn an_attempt_that_panics_before_it_is_a_future_is_logged() {
+async fn a_panic_before_the_future_is_logged() {
     let host = host();
     let attempt = |execution: Execution<Mutation>| {
         execution.log().audit(&body!({})).unwrap();
@@ -206,7 +207,7 @@ async fn a_nested_mutation_that_is_rolled_back_keeps_its_logs() {
         let log = execution.log();
         log.audit(&body!({ "step": 1 }))?;
         tx.add(1);
-        // What a host with savepoints does: the nested function's writes go, its logs stay.
+        // As in a host with savepoints: the nested function's writes are undone, its logs stay.
         let nested = log.nested_mutation("nested");
         nested.audit(&body!({ "step": 2, "id": Var::REQUEST_ID }))?;
         assert_eq!(nested.request(), &alice());
@@ -224,7 +225,7 @@ async fn a_nested_mutation_that_is_rolled_back_keeps_its_logs() {
 }
 
 #[tokio::test]
-async fn a_host_with_a_loop_of_its_own_has_the_same() {
+async fn a_hosts_own_retry_loop_logs_the_same() {
     let host = host();
     let mut conflicts = 0;
     let call = host.runtime.new_id();

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::host::*;
 
 #[tokio::test]
-async fn each_release_logs_its_subscriber_and_moment() {
+async fn each_release_logs_its_subscriber_and_time() {
     let host = Host::new();
     let cached = host.view("page");
     let mut released = Vec::new();
@@ -31,7 +31,7 @@ async fn each_release_logs_its_subscriber_and_moment() {
 }
 
 #[tokio::test]
-async fn a_query_that_fails_emits_what_it_logged() {
+async fn failed_queries_emit_their_logs() {
     let host = Host::new();
     let failed = host.view(Err::<(), _>("no such page"));
     for subscriber in [alice(), bob()] {
@@ -51,9 +51,9 @@ async fn a_result_without_logs_is_released_without_the_sink() {
     assert_eq!(host.slow.most_at_once(), 0);
 }
 
-/// Of the first, somebody may have heard even if its caller was told that it failed.
+/// The first release may have been persisted even if its caller got an error.
 #[tokio::test]
-async fn a_first_release_that_failed_is_followed_by_replays() {
+async fn releases_after_a_failed_one_are_replays() {
     let host = Host::with(|settings| settings.with_provenance(true));
     for fault in [MemoryFault::FailBefore, MemoryFault::FailAfter] {
         host.sink.script([fault]);
@@ -69,10 +69,14 @@ async fn a_first_release_that_failed_is_followed_by_replays() {
 }
 
 #[tokio::test]
-async fn a_release_to_nobody_emits_nothing_and_is_not_the_first() {
+async fn releases_without_requests_emit_nothing() {
     let host = Host::with(|settings| settings.with_provenance(true));
     let result = host.view(());
-    assert_eq!(result.release_all(&[]).await.unwrap(), None, "there is nobody to hand it to");
+    assert_eq!(
+        result.release_all(&[]).await.unwrap(),
+        None,
+        "there is no request to release it to"
+    );
     assert!(host.sink.lines().is_empty());
     host.clock.advance(5);
     result.release(&alice()).await.unwrap();
@@ -84,11 +88,11 @@ fn subscribers(count: usize) -> Vec<RequestContext> {
     (0..count).map(|n| request(&n.to_string())).collect()
 }
 
-/// As `release_all` splits sets into batches.
+/// Sets in batches, as `release_all` splits them.
 const BATCH_BYTES: usize = 1 << 20;
 
 #[tokio::test]
-async fn ten_thousand_subscribers_get_a_set_each_in_bounded_batches() {
+async fn ten_thousand_releases_use_bounded_batches() {
     let host = Host::new();
     let query = host.runtime.query("view");
     let pad = "x".repeat(3_000);
@@ -99,8 +103,7 @@ async fn ten_thousand_subscribers_get_a_set_each_in_bounded_batches() {
     assert_eq!(**result.release_all(&subscribers(10_000)).await.unwrap().unwrap(), "page");
 
     let mut batches = host.sink.batches();
-    // Batches that are with the sink at the same time may be stored in any order; subscribers keep
-    // theirs in each.
+    // Concurrent batches may be stored in any order; subscribers keep their order within each.
     let first = |batch: &audit_core::Batch| {
         let log: serde_json::Value =
             serde_json::from_slice(&batch.records().next().unwrap()).unwrap();
@@ -132,7 +135,7 @@ fn bytes_of(line: String) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_set_that_is_larger_than_a_batch_is_a_batch_of_its_own() {
+async fn a_set_larger_than_a_batch_is_its_own_batch() {
     let host =
         Host::with(|settings| settings.with_limits(Limits::new(10, 8_000_000, 1_000_000).unwrap()));
     let query = host.runtime.query("view");
@@ -160,7 +163,7 @@ async fn a_release_to_many_hands_out_all_or_nothing() {
         let error = result.release_all(&subscribers(30)).await.unwrap_err();
         assert_eq!(not_durable(error).kind(), SinkErrorKind::Unavailable);
         let stored = host.sink.lines().len() as u64;
-        assert!(stored < 30, "the batch that failed is not there");
+        assert!(stored < 30, "the failed batch is not stored");
         assert!(host.runtime.usage().logs() <= stored);
         result.release_all(&subscribers(30)).await.unwrap();
         assert_eq!(host.sink.lines().len() as u64, stored + 30);

@@ -1,5 +1,5 @@
-//! The database's error is the transaction's, a function's error is its own: a conflict is seen
-//! inside it, and the database's errors are turned into it.
+//! A transaction fails with the database's error, a function with its own, which wraps the
+//! database's: conflicts are recognized inside it.
 
 use std::fmt;
 
@@ -48,7 +48,7 @@ impl fmt::Display for RenameError {
 
 impl std::error::Error for RenameError {}
 
-/// One mutation whose function does this in each of its attempts.
+/// Runs a mutation whose function does this in each attempt.
 async fn run(
     host: &Host,
     function: impl Fn(&mut Tx) -> Result<i64, RenameError>,
@@ -63,7 +63,7 @@ async fn run(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_conflict_within_it_is_retried() {
+async fn a_wrapped_conflict_is_retried() {
     let host = Host::new();
     let conflict_first = |tx: &mut Tx| match host.database.attempts() {
         1 => Err(DbError::Conflict.into()),
@@ -74,7 +74,7 @@ async fn a_conflict_within_it_is_retried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_error_is_the_answer() {
+async fn any_other_error_is_returned() {
     let host = Host::new();
     let error = run(&host, |_| Err(RenameError::NotFound)).await.unwrap_err();
     assert!(matches!(error, MutationError::Function(RenameError::NotFound)), "{error:?}");
@@ -85,7 +85,7 @@ async fn another_error_is_the_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_commit_is_turned_into_it() {
+async fn a_failed_commit_is_wrapped() {
     let host = Host::new();
     host.database.let_commits(Commits::Fail);
     let error = run(&host, |tx| Ok(tx.add(1))).await.unwrap_err();

@@ -1,5 +1,4 @@
-//! A host for the tests: a runtime with its sink, its clock and its database, and the people who
-//! call it.
+//! A host for the tests: a runtime with its sink, clock and database, and its callers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,10 +17,10 @@ use tokio::time::timeout;
 
 use crate::database::{Database, DbError};
 
-/// When functions run, unless a test moves the clock.
+/// The time at which functions run, unless a test moves the clock.
 pub(crate) const RAN_AT: i64 = 1_700_000_000_000;
 
-/// Every way in which a sink does not say that a batch is durable.
+/// Every fault in which a sink returns no receipt.
 pub(crate) const FAULTS: [MemoryFault; 4] = [
     MemoryFault::FailBefore,
     MemoryFault::FailAfter,
@@ -51,7 +50,7 @@ impl Host {
         Host { sink, slow, clock, database, runtime: settings(builder).build() }
     }
 
-    /// What is in the sink, as JSON.
+    /// The records in the sink, as JSON.
     pub(crate) fn logs(&self) -> Vec<Value> {
         self.sink.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
@@ -61,7 +60,7 @@ impl Host {
         self.logs().into_iter().map(|mut log| log[name].take()).collect()
     }
 
-    /// A query that has logged one body with all variables, with `value` as its result.
+    /// A sealed query with the result `value`, which has logged one body with all variables.
     pub(crate) fn view<T>(&self, value: T) -> Audited<T> {
         let query = self.runtime.query("view");
         query.log().audit(&everyone()).unwrap();
@@ -94,19 +93,19 @@ pub(crate) fn bob() -> RequestContext {
     request("b").with_ip("2001:db8::b".parse().unwrap()).with_user_agent("Bob \"2\"".into())
 }
 
-/// A request with this id and nobody behind it.
+/// A request with this id and no client.
 pub(crate) fn request(id: &str) -> RequestContext {
     RequestContext::new(RequestId::new(id).unwrap())
 }
 
-/// The sink's error, where a result was held back for it.
+/// The sink's error that held a result back.
 pub(crate) fn not_durable(error: ReleaseError) -> SinkError {
     let ReleaseError::NotDurable(error) = error else { panic!("{error}") };
     error
 }
 
-/// Waits before it stores and before it answers, as real sinks do: moments at which a caller can go
-/// away. And counts how many batches it has at once.
+/// Yields before it stores and before it returns, so that a caller can go away there, as with real
+/// sinks. Counts concurrent batches.
 #[derive(Debug)]
 pub(crate) struct SlowSink {
     sink: Arc<MemorySink>,

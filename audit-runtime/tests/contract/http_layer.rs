@@ -1,4 +1,4 @@
-//! The tower layer, driven as a server drives it.
+//! The tower layer, driven like a server drives it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -47,8 +47,7 @@ fn server_behind(proxies: TrustedProxies) -> Server {
 }
 
 impl Server {
-    /// Sends a request from this peer. Gives the audit log it left, and the id that the response
-    /// carries.
+    /// Sends a request from this peer. Returns its audit log and the id in the response.
     async fn get(
         &self,
         peer: Option<&str>,
@@ -82,7 +81,7 @@ async fn an_untrusted_peers_forwarded_header_reaches_no_log() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_is_believed() {
+async fn trusted_proxies_name_client_and_request() {
     let server = server("10.0.0.0/8");
     let headers: &[(&str, &[u8])] =
         &[("x-forwarded-for", b"6.6.6.6, 192.0.2.7"), ("x-request-id", b"trace-1/2")];

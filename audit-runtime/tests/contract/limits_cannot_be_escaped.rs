@@ -1,5 +1,5 @@
-//! C8: 500 logs, 4,000,000 bytes in all, 1,000,000 bytes for one, on the largest size that a log
-//! could have; nested calls count towards the parent; exceeding one fails the function whatever it
+//! C8: 500 logs, 4,000,000 bytes in all, 1,000,000 bytes for one, by the largest size a log could
+//! have. Nested calls count towards the parent; exceeding a limit fails the function whatever it
 //! does; what was emitted before is persisted. C12: the same with no bucket configured.
 
 use std::net::Ipv6Addr;
@@ -18,7 +18,7 @@ use crate::database::Step::*;
 use crate::database::{DbError, Tx};
 use crate::host::*;
 
-/// Logs a body whose largest JSON has this many bytes, with an address in it or not.
+/// Logs a body whose largest JSON has this many bytes, with or without an address.
 fn log_of(log: &AuditLog<'_, Query>, bytes: usize, with_ip: bool) -> Result<(), AuditError> {
     if with_ip {
         log.audit(
@@ -50,7 +50,7 @@ async fn five_hundred_logs_are_accepted_and_no_more() {
 }
 
 #[tokio::test]
-async fn one_log_has_a_million_bytes_at_its_largest_and_no_more() {
+async fn one_log_has_at_most_a_million_bytes() {
     for with_ip in [false, true] {
         let host = Host::new();
         let query = host.runtime.query("q");
@@ -60,7 +60,7 @@ async fn one_log_has_a_million_bytes_at_its_largest_and_no_more() {
         assert!(
             matches!(query.seal(()).release(&request("c")).await, Err(ReleaseError::Limit(e)) if e == error)
         );
-        // An address that is not there is `null`: 37 bytes less than the longest.
+        // A missing address is `null`: 37 bytes shorter than the longest.
         assert_eq!(host.sink.lines()[0].len(), if with_ip { 999_963 } else { 1_000_000 });
     }
 }
@@ -84,7 +84,7 @@ async fn all_logs_together_have_at_most_four_million_bytes() {
     }
 }
 
-/// The ways to exceed each of these limits: 3 logs, 300 bytes in all, 200 bytes for one.
+/// Small limits: 3 logs, 300 bytes in all, 200 bytes for one.
 fn small(settings: audit_runtime::AuditRuntimeBuilder) -> audit_runtime::AuditRuntimeBuilder {
     settings.with_limits(Limits::new(3, 300, 200).unwrap())
 }
@@ -96,7 +96,7 @@ const OVERFLOWS: [(Limit, &[usize]); 3] = [
 ];
 
 #[tokio::test]
-async fn a_query_that_catches_the_error_fails_all_the_same() {
+async fn a_query_that_catches_the_error_fails() {
     for (limit, logs) in OVERFLOWS {
         let host = Host::with(small);
         let query = host.runtime.query("q");
@@ -104,13 +104,13 @@ async fn a_query_that_catches_the_error_fails_all_the_same() {
         before.iter().for_each(|bytes| log_of(&query.log(), *bytes, false).unwrap());
         let error = exceeded(log_of(&query.log(), *last, false));
         assert_eq!(error.limit(), limit);
-        // However small, and whatever is wrong with it.
+        // Small or invalid, further logs fail with the first error.
         assert_eq!(exceeded(query.log().audit(&body!({}))), error);
         assert_eq!(exceeded(query.log().audit_json("not even JSON")), error);
         assert_eq!(exceeded(query.log().nested_query("n").audit(&body!({}))), error);
         let value = Arc::new(());
         let result = query.seal(Arc::clone(&value));
-        assert_eq!(Arc::strong_count(&value), 1, "the value is out of reach for good");
+        assert_eq!(Arc::strong_count(&value), 1, "the value was dropped");
         for releases in 1..3 {
             let Err(ReleaseError::Limit(answer)) = result.release(&alice()).await else { panic!() };
             assert_eq!(answer, error);
@@ -125,7 +125,7 @@ type End = fn(Execution<Mutation>, Tx) -> Result<AuditedTransaction<Tx, ()>, DbE
 
 #[tokio::test(start_paused = true)]
 async fn a_mutation_that_catches_the_error_fails_unretried() {
-    // With the first log nothing is emitted before, and one record says so.
+    // If the first log is refused, nothing was emitted and one record says so.
     let overflows = OVERFLOWS.into_iter().chain([(Limit::LogBytes, &[201][..])]);
     let records = |logs: &[usize]| (logs.len() - 1).max(1);
     for (limit, logs) in overflows {
@@ -174,12 +174,12 @@ async fn nested_calls_count_towards_the_parent() {
         exceeded(log.nested_mutation("m").nested_mutation("m").audit(&body!({}))).limit(),
         Limit::Logs
     );
-    assert!(log.audit(&body!({})).is_err(), "the overflow of a nested call is that of its caller");
+    assert!(log.audit(&body!({})).is_err(), "a nested call's overflow fails its caller");
     assert!(mutation.seal(()).release(&alice()).await.is_err());
 }
 
 #[tokio::test]
-async fn calls_side_by_side_count_towards_the_same_limit() {
+async fn concurrent_calls_share_a_limit() {
     let host = Host::new();
     let query = host.runtime.query("q");
     let log = query.log();
@@ -199,9 +199,9 @@ async fn calls_side_by_side_count_towards_the_same_limit() {
     assert_eq!(host.sink.lines().len(), 500);
 }
 
-/// Four logs that fill the limits to the last byte when their variables are at their largest.
+/// Four logs that fill the limits exactly when their variables are at their largest.
 #[tokio::test]
-async fn no_request_makes_a_replay_exceed_a_limit_or_fail() {
+async fn replays_never_exceed_a_limit() {
     let mut vars = Vars::new();
     let actor = vars.register("actor", 1_000).unwrap();
     let clock = Arc::new(ManualClock::at(0));

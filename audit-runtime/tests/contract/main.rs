@@ -1,8 +1,7 @@
-//! The contract between the runtime and its host, property by property: one file for each area,
-//! named for what holds in it.
+//! The contract between the runtime and its host: one file for each area, named for its property.
 //!
-//! The sink is in memory and fails on demand, time is paused, the database is a double that sees
-//! what is durable at the moment it commits.
+//! The sink is in memory and fails on demand, time is paused, and the database is a double that
+//! records what is durable when it commits.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod database;

@@ -22,7 +22,7 @@ fn host() -> Host {
     Host::with(|settings| settings.with_persist_timeout(PERSIST_TIMEOUT))
 }
 
-/// Checks that the error is what the runtime makes of this fault, and came when it should.
+/// Asserts that the error is the one for this fault, and came in time.
 fn assert_is_of(fault: MemoryFault, error: &SinkError, asked_at: Instant) {
     let (outcome, took) = match fault {
         MemoryFault::None => panic!("no fault"),
@@ -40,7 +40,7 @@ fn assert_is_of(fault: MemoryFault, error: &SinkError, asked_at: Instant) {
 }
 
 #[tokio::test]
-async fn at_the_moment_of_commit_the_records_are_in_the_sink() {
+async fn records_are_in_the_sink_at_commit() {
     let host = host();
     let attempt = async |execution: Execution<Mutation>| {
         let mut tx = host.database.begin();
@@ -55,7 +55,7 @@ async fn at_the_moment_of_commit_the_records_are_in_the_sink() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mutation_whose_logs_are_not_durable_is_rolled_back() {
+async fn mutations_without_durable_logs_roll_back() {
     for fault in FAULTS {
         let host = host();
         host.sink.script([fault]);
@@ -73,7 +73,7 @@ async fn a_mutation_whose_logs_are_not_durable_is_rolled_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_path_hands_out_a_result_without_durable_logs() {
+async fn no_release_returns_without_durable_logs() {
     for fault in FAULTS {
         let host = host();
         let result = host.view("page");
@@ -104,7 +104,7 @@ async fn no_path_hands_out_a_result_without_durable_logs() {
 }
 
 #[tokio::test]
-async fn a_closed_sink_is_no_way_out() {
+async fn a_closed_sink_releases_nothing() {
     let host = host();
     host.sink.close().await.unwrap();
     let error = not_durable(host.view(()).release(&alice()).await.unwrap_err());
@@ -116,7 +116,7 @@ async fn a_closed_sink_is_no_way_out() {
     assert_eq!(host.database.value(), 0);
 }
 
-/// How a mutation can fail.
+/// The ways in which a mutation can fail.
 #[derive(Debug, Clone, Copy)]
 enum Failure {
     Function,
@@ -126,7 +126,7 @@ enum Failure {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_releases_its_locks_then_logs_then_answers() {
+async fn failures_roll_back_then_log_then_return() {
     for failure in [Failure::Function, Failure::BeforeItIsSealed, Failure::Limit, Failure::Panic] {
         for fault in [MemoryFault::HangBefore, MemoryFault::HangAfter] {
             let host = host();
@@ -177,7 +177,7 @@ async fn a_failure_releases_its_locks_then_logs_then_answers() {
 }
 
 #[tokio::test]
-async fn a_failure_that_is_answered_has_its_logs_in_the_sink() {
+async fn reported_failures_have_durable_logs() {
     let host = host();
     host.database.let_commits(Commits::Fail);
     assert!(matches!(host.increment().await, Err(MutationError::Commit(DbError::Disk))));
@@ -191,6 +191,6 @@ async fn a_failure_that_is_answered_has_its_logs_in_the_sink() {
 }
 
 #[test]
-fn a_sealed_value_does_not_leave_through_its_debug_form() {
+fn debug_shows_no_sealed_value() {
     assert_eq!(format!("{:?}", host().view("page")), "Audited { logs: 1, .. }");
 }

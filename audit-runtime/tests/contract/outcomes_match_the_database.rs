@@ -1,6 +1,6 @@
-//! C17: where outcomes are switched on, each attempt that logged something has one outcome at most.
-//! It is the one that the database says, it follows the attempt's logs, and an attempt that
-//! committed lacks it only if the database did not say so.
+//! C17: with outcomes on, each attempt that logged something has at most one outcome. It matches
+//! the database and follows the attempt's logs; a committed attempt lacks it only if the database
+//! did not report the commit.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::database::{Commits, DbError, Receipts, Tx};
 use crate::host::*;
 
-/// Everything that the first attempt may do. One after it commits.
+/// What the first attempt does. A second one commits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Way {
     Succeeds,
@@ -36,7 +36,7 @@ enum Way {
     SealsAnother,
     ReleasesItself,
     SettlesItself,
-    /// In a task that runs before or after the attempt fails.
+    /// In a task, before or after the attempt fails.
     SettlesBeside {
         first: bool,
     },
@@ -67,7 +67,7 @@ const WAYS: [Way; 18] = [
     SettlesLater,
 ];
 
-/// How the transaction of the first attempt ends, if it comes that far.
+/// How the transaction of the first attempt ends, if it gets that far.
 const ENDS: [(Receipts, Commits); 9] = [
     (Receipts::Kept, Commits::Succeed),
     (Receipts::Kept, Commits::Fail),
@@ -84,7 +84,7 @@ const ENDS: [(Receipts, Commits); 9] = [
 struct Case {
     way: Way,
     end: (Receipts, Commits),
-    /// Of the first call of the sink.
+    /// The fault of the sink's first call.
     fault: MemoryFault,
 }
 
@@ -104,7 +104,7 @@ impl Case {
         })
     }
 
-    /// Runs the mutation for so many polls, and whatever it left behind to its end.
+    /// Polls the mutation at most this many times, then runs the tasks it left behind to their end.
     async fn run(self, polls: usize) -> (Host, bool) {
         let policy = RetryPolicy { max_attempts: 2, ..RetryPolicy::default() };
         let host = Host::with(|settings| settings.with_outcomes(true).with_retry_policy(policy));
@@ -117,7 +117,7 @@ impl Case {
             let sealed = execution.seal_transaction(host.database.begin(), Ok::<_, DbError>(()));
             drop(AssertUnwindSafe(sealed.settle()).catch_unwind().await);
         }
-        // Tasks that the attempt left behind have a drain of their own.
+        // Waits for tasks that the attempt left behind.
         for _ in 0..100 {
             yield_now().await;
         }
@@ -194,12 +194,12 @@ impl Case {
         Ok(execution.seal_transaction(tx, done))
     }
 
-    /// Whether the database committed the first attempt and did not say so.
+    /// Whether the database committed the first attempt without reporting it.
     fn hides_a_commit(self) -> bool {
         [Commits::FailAfterwards, Commits::PanicAfterwards].contains(&self.end.1)
     }
 
-    /// The outcomes of both attempts, where the sink has no fault and the caller stays.
+    /// The expected outcomes of both attempts, if the sink has no fault and the caller stays.
     fn expected(self) -> Vec<&'static str> {
         let settled: &[&str] = match self.end {
             (Receipts::Fail | Receipts::Panic, _) | (_, Commits::Break) => &["rolled back"],
@@ -227,15 +227,15 @@ impl Case {
     }
 }
 
-/// An attempt, as records name it.
+/// The identity of an attempt in records.
 type Named = (String, u64);
 
 fn named(audit: &Value) -> Named {
     (audit["execution"].as_str().unwrap().to_owned(), audit["attempt"].as_u64().unwrap())
 }
 
-/// What is wrong with the outcomes among these records. `committed` is what the database has of
-/// attempts with logs, and whether it said so.
+/// Checks the outcomes in these records. `committed` are the attempts that the database committed,
+/// and whether it reported so.
 fn check(records: &[Value], committed: &BTreeMap<Named, bool>) -> Result<(), String> {
     let mut logged: BTreeMap<Named, usize> = BTreeMap::new();
     let mut outcomes: BTreeMap<Named, (&str, usize)> = BTreeMap::new();
@@ -295,7 +295,7 @@ async fn every_end_of_an_attempt_has_its_own_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_outcome_is_wrong_whatever_fails_or_is_cancelled() {
+async fn outcomes_are_right_under_faults_and_cancellation() {
     let mut committed_unheard = 0;
     for case in Case::all() {
         for polls in 0.. {
@@ -309,10 +309,10 @@ async fn no_outcome_is_wrong_whatever_fails_or_is_cancelled() {
             }
         }
     }
-    assert!(committed_unheard > 10, "{committed_unheard} committed after their callers went");
+    assert!(committed_unheard > 10, "{committed_unheard} committed after their callers were gone");
 }
 
-/// If the sink says that it has no logs of an attempt, nothing in it is about that attempt.
+/// If the sink persisted no logs of an attempt, it has no outcome of it either.
 #[tokio::test(start_paused = true)]
 async fn attempts_whose_logs_are_lost_have_no_outcome() {
     for case in Case::all().filter(|case| case.fault == MemoryFault::FailBefore) {
@@ -328,7 +328,7 @@ async fn attempts_whose_logs_are_lost_have_no_outcome() {
     }
 }
 
-/// The checks above see each way in which outcomes may be wrong.
+/// The check catches each way in which outcomes can be wrong.
 #[tokio::test(start_paused = true)]
 async fn wrong_outcomes_are_caught() {
     for way in [Succeeds, IsOvertaken, Fails] {
@@ -377,11 +377,11 @@ async fn outcomes_are_off_by_default_and_switch_provenance_on() {
         *outcome,
         json!({ "$audit": { "execution": execution, "attempt": 1, "outcome": "committed" } })
     );
-    assert_eq!(host.runtime.usage().logs(), 1, "an outcome is no usage");
+    assert_eq!(host.runtime.usage().logs(), 1, "outcomes are not metered");
 }
 
 #[tokio::test(start_paused = true)]
-async fn queries_and_mutations_without_a_transaction_have_none() {
+async fn only_transactions_have_outcomes() {
     let host = Host::with(|settings| settings.with_outcomes(true));
     host.view(()).release(&alice()).await.unwrap();
     let mutation = host.runtime.mutation("f", alice());

@@ -1,4 +1,4 @@
-//! Random functions: what they are made of, how they run, and a plain account of what they emit.
+//! Random functions: their steps, how they run, and a simple model of what they emit.
 
 use std::net::IpAddr;
 
@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 
 use crate::host::*;
 
-/// What one function does, step by step.
+/// One step of a function.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     Emit(Emission),
-    /// The clock moves by so many milliseconds.
+    /// Moves the clock by this many milliseconds.
     Tick(i64),
     Yield,
 }
@@ -28,7 +28,8 @@ pub(crate) struct Emission {
     form: Form,
     pad: usize,
     vars: Vec<usize>,
-    /// Whether the function fails if this is refused. If not, it catches the error and goes on.
+    /// Whether the function fails if this log is refused. Otherwise it catches the error and
+    /// continues.
     must: bool,
 }
 
@@ -44,7 +45,7 @@ enum Caller {
 enum Form {
     Rust,
     Json,
-    /// With a key that no body may have.
+    /// With a reserved key.
     Bad,
 }
 
@@ -52,11 +53,11 @@ const VARS: [Var; 4] = [Var::IP, Var::USER_AGENT, Var::REQUEST_ID, Var::NOW];
 /// The longest JSON of each.
 const WIDTHS: [usize; 4] = [41, 1_026, 130, 20];
 
-/// As a Rust function writes it.
+/// The body as a Rust function writes it.
 impl Serialize for Emission {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        // First, since it is refused for what comes first.
+        // First, since the first problem decides the error.
         if let Form::Bad = self.form {
             map.serialize_entry("$bad", &())?;
         }
@@ -67,7 +68,7 @@ impl Serialize for Emission {
 }
 
 impl Emission {
-    /// The JSON of the body, with these in the place of variables.
+    /// The JSON of the body with these values of variables.
     pub(crate) fn json(&self, values: &[String; 4]) -> String {
         let vars: Vec<&str> = self.vars.iter().map(|var| &*values[*var]).collect();
         format!(r#"{{"pad":"{}","vars":[{}]}}"#, "x".repeat(self.pad), vars.join(","))
@@ -85,7 +86,7 @@ impl Emission {
         }
     }
 
-    /// The function that provenance names, by the name of the one that is called from outside.
+    /// The function that provenance names, given the name of the outer one.
     pub(crate) fn origin(&self, root: &str, kind: FunctionKind) -> Value {
         let (function, kind) = match self.by {
             Caller::Root => (root, kind.as_str()),
@@ -129,7 +130,7 @@ impl Runs for Mutation {
     }
 }
 
-/// Runs the steps. Fails where one fails that must not.
+/// Runs the steps. Fails at the first step whose failure is not caught.
 pub(crate) async fn run<K: Runs>(
     steps: &[Step],
     log: &AuditLog<'_, K>,
@@ -156,7 +157,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// That of a release, if that is why it failed.
+    /// The refusal in a release error, if there is one.
     pub(crate) fn of(error: &ReleaseError) -> Option<Refusal> {
         match error {
             ReleaseError::Limit(exceeded) => Some(Refusal::Limit(exceeded.limit())),
@@ -167,7 +168,7 @@ impl Refusal {
 }
 
 impl Refusal {
-    /// What a client may hear of it.
+    /// The text that a client may see.
     pub(crate) fn message(self, limits: &Limits) -> String {
         match self {
             Refusal::Limit(Limit::Logs) => {
@@ -187,13 +188,13 @@ impl Refusal {
     }
 }
 
-/// What becomes of the steps, by the plainest account.
+/// The simplest model of the steps.
 #[derive(Debug, Default)]
 pub(crate) struct Account<'p> {
     pub(crate) accepted: Vec<&'p Emission>,
-    /// The first log that was refused.
+    /// The first refusal.
     pub(crate) refused: Option<(Refusal, &'p Emission)>,
-    /// A step failed that must not.
+    /// A step failed whose failure is not caught.
     pub(crate) failed: bool,
     pub(crate) ticked_ms: i64,
 }
@@ -241,7 +242,7 @@ impl<'p> Account<'p> {
     }
 }
 
-/// Who calls.
+/// A caller.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     ip: Option<IpAddr>,
@@ -261,7 +262,7 @@ impl Client {
         context
     }
 
-    /// What the variables stand for, as JSON.
+    /// The values of the variables, as JSON.
     pub(crate) fn values(&self, now_ms: i64) -> [String; 4] {
         let ip = self.ip.map(|ip| ip.to_string());
         [json!(ip), json!(self.user_agent), json!(self.id), json!(now_ms)]
@@ -280,10 +281,9 @@ pub(crate) fn any_client() -> impl Strategy<Value = Client> {
         .prop_map(|(ip, user_agent, id)| Client { ip, user_agent, id })
 }
 
-/// Limits that a handful of logs meets and exceeds.
+/// Limits that a handful of logs reaches and exceeds.
 pub(crate) fn any_limits() -> impl Strategy<Value = Limits> {
-    // Room for the beginning of a body at least: one that is wrong in two ways may be refused for
-    // either.
+    // Room for at least the beginning of a body: with two problems, either may be reported.
     let small = (0u32..8, 0u32..4_000, 40u32..2_000);
     let small =
         small.prop_map(|(logs, total, log)| Limits::new(logs, total.max(log), log).unwrap());

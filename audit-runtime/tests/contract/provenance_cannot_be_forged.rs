@@ -1,5 +1,5 @@
-//! C14: nothing is added to a body, unless provenance is switched on: then it stands in one last
-//! member that no body can have.
+//! C14: nothing is added to a body unless provenance is on. It is then the last member, with a key
+//! that no body can have.
 
 use audit_runtime::{AuditError, BodyProblem, body};
 use serde_json::{Value, json};
@@ -11,14 +11,14 @@ fn host() -> Host {
 }
 
 #[tokio::test]
-async fn it_is_off_unless_it_is_switched_on() {
+async fn provenance_is_off_by_default() {
     let host = Host::new();
     host.view(()).release(&alice()).await.unwrap();
     assert!(host.members("$audit")[0].is_null());
 }
 
 #[tokio::test]
-async fn it_is_the_last_member_and_the_rest_is_the_body_byte_by_byte() {
+async fn provenance_follows_the_unchanged_body() {
     let host = host();
     for body in [r#"{}"#, r#"{"b":{"z":[1.0]},"a":"}"}"#] {
         let query = host.runtime.query("documents:view");
@@ -40,7 +40,7 @@ async fn it_is_the_last_member_and_the_rest_is_the_body_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn an_execution_has_one_identity_in_all_its_releases() {
+async fn all_releases_share_one_execution_id() {
     let host = host();
     let result = host.view(());
     result.release_all(&[alice(), bob()]).await.unwrap();
@@ -83,7 +83,7 @@ async fn each_log_names_the_function_that_emitted_it() {
 }
 
 #[tokio::test]
-async fn a_body_with_this_member_is_refused_at_any_depth() {
+async fn bodies_with_this_member_are_refused() {
     let host = host();
     let query = || host.runtime.query("q");
     let forged = json!({ "execution": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "replay": false });

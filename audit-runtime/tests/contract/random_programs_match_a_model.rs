@@ -1,5 +1,5 @@
-//! C1 to C9, C13 and C14 together: random programs run as the contract says, by a model that knows
-//! nothing of templates, tasks or time, and a random moment to go away at.
+//! C1 to C9, C13 and C14 together: random programs behave like a model without templates, tasks or
+//! time, with callers that go away at random moments.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -17,7 +17,7 @@ use crate::database::{Commits, DbError, Step as DbStep};
 use crate::host::*;
 use crate::program::*;
 
-/// What a host is like.
+/// The settings of a host.
 #[derive(Debug, Clone)]
 struct Settings {
     limits: Limits,
@@ -52,22 +52,22 @@ fn any_settings() -> impl Strategy<Value = Settings> {
     )
 }
 
-/// The sink, its logs and its clock, by the plainest account.
+/// The simplest model of the sink, its logs and its clock.
 #[derive(Debug)]
 struct Model {
     faults: VecDeque<MemoryFault>,
     now_ms: i64,
     lines: Vec<Line>,
-    /// Bytes of each log that is known to be durable.
+    /// The size of each log known to be durable, in bytes.
     durable: Vec<usize>,
     hung: u32,
 }
 
 #[derive(Debug, Clone)]
 struct Line {
-    /// That of a function whose first log was refused has none.
+    /// `None` for the record of a refusal.
     body: Option<String>,
-    /// What stands in `$audit`, without the identity of the execution.
+    /// The member `$audit`, without the identity of the execution.
     origin: Value,
 }
 
@@ -77,7 +77,7 @@ impl Model {
         Model { faults, now_ms: RAN_AT, lines: Vec::new(), durable: Vec::new(), hung: 0 }
     }
 
-    /// Gives the lines to the sink, and says what it answers.
+    /// Persists the lines. Returns the sink's response.
     fn persist(&mut self, lines: Vec<Line>) -> Result<(), Outcome> {
         use MemoryFault::*;
         if lines.is_empty() {
@@ -110,12 +110,11 @@ impl Model {
         assert_eq!(usage.logs(), self.durable.len() as u64);
         assert_eq!(usage.bytes(), self.durable.iter().sum::<usize>() as u64);
         assert_eq!(usage.metered_bytes(), metered as u64);
-        // 30 seconds for each time that the sink hung; waiting between attempts takes some
-        // milliseconds.
+        // 30 seconds for each hang of the sink; backoff takes some milliseconds.
         assert_eq!(began.elapsed().as_secs(), u64::from(self.hung) * 30);
     }
 
-    /// Checks that these lines are those of the model, or the first of them.
+    /// Asserts that these lines are a prefix of the model's.
     fn assert_begins_with(&self, lines: &[String], provenance: bool) {
         assert!(lines.len() <= self.lines.len(), "{lines:#?} are more than {:#?}", self.lines);
         for (line, expected) in lines.iter().zip(&self.lines) {
@@ -161,7 +160,7 @@ fn lines(
         origin["replay"] = json!(replay);
         Line { body: Some(emission.json(&values)), origin }
     };
-    // One that fails for a log that is refused leaves a record.
+    // A function whose first log is refused leaves a record.
     if let (Some((refusal, by)), []) = (&account.refused, &account.accepted[..]) {
         let mut origin = by.origin(function, kind);
         origin["event"] = json!("refused");
@@ -184,7 +183,7 @@ struct AttemptPlan {
     rollbacks_fail: bool,
 }
 
-/// What the function comes to if no step fails.
+/// The function's result if no step fails.
 #[derive(Debug, Clone, Copy)]
 enum FunctionResult {
     Value,
@@ -234,7 +233,7 @@ fn any_attempt() -> impl Strategy<Value = AttemptPlan> {
 struct MutationPlan {
     settings: Settings,
     client: Client,
-    /// As many as there can be.
+    /// As many as the policy allows.
     attempts: Vec<AttemptPlan>,
 }
 
@@ -243,7 +242,7 @@ fn any_mutation() -> impl Strategy<Value = MutationPlan> {
         .prop_map(|(settings, client, attempts)| MutationPlan { settings, client, attempts })
 }
 
-/// What the caller of a mutation hears.
+/// What the caller of a mutation gets.
 #[derive(Debug, Clone, PartialEq)]
 enum Answer {
     Value(i64),
@@ -264,7 +263,7 @@ impl Answer {
     }
 }
 
-/// What an attempt fails with.
+/// The error of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Failure {
     Function,
@@ -336,7 +335,7 @@ impl MutationPlan {
         }
     }
 
-    /// What must come of it, and the history of the database.
+    /// Predicts the response and the history of the database.
     fn predict(&self, model: &mut Model) -> (Answer, Vec<(DbStep, usize)>) {
         let mut history = Vec::new();
         for attempt in 1..=self.settings.max_attempts {
@@ -379,8 +378,7 @@ impl MutationPlan {
             FunctionResult::Fails => Some(Failure::Function),
             FunctionResult::Conflicts => Some(Failure::Conflict),
         };
-        // One that succeeds and none of whose logs is refused makes them durable first, all others
-        // undo it first.
+        // A success without refusals makes its logs durable first; all others roll back first.
         let succeeds = failure.is_none() && account.refused.is_none();
         if !succeeds {
             let sealed = failure.is_none() || plan.way == Way::Sealed;
@@ -414,7 +412,7 @@ impl MutationPlan {
     }
 }
 
-/// A query, and what is done with its result.
+/// A query and the releases of its result.
 #[derive(Debug, Clone)]
 struct QueryPlan {
     settings: Settings,
@@ -503,7 +501,7 @@ impl QueryPlan {
     }
 }
 
-/// Runs it with time that passes when there is nothing else to do.
+/// Runs the test with paused time, which advances when idle.
 fn in_paused_time(test: impl Future<Output = ()>) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -514,7 +512,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
 
     #[test]
-    fn a_mutation_answers_commits_and_logs_what_the_model_says(plan in any_mutation()) {
+    fn mutations_match_the_model(plan in any_mutation()) {
         in_paused_time(async {
             let (host, mut model, began) = (plan.settings.host(), Model::of(&plan.settings), Instant::now());
             let (answer, history) = plan.predict(&mut model);
@@ -526,7 +524,7 @@ proptest! {
     }
 
     #[test]
-    fn a_mutation_dropped_anywhere_is_one_that_stopped_there(plan in any_mutation(), polls in 0usize..16) {
+    fn dropped_mutations_are_a_prefix_of_the_model(plan in any_mutation(), polls in 0usize..16) {
         in_paused_time(async {
             let (host, mut model) = (plan.settings.host(), Model::of(&plan.settings));
             let (answer, predicted) = plan.predict(&mut model);
@@ -535,7 +533,7 @@ proptest! {
                 None => {
                     model.assert_begins_with(&host.sink.lines(), plan.settings.provenance);
                     let mut history = host.database.history();
-                    // A transaction that it left open is rolled back.
+                    // An open transaction is rolled back.
                     if !predicted.starts_with(&history) {
                         assert!(matches!(history.pop(), Some((DbStep::Dropped, _))));
                     }
@@ -548,7 +546,7 @@ proptest! {
     }
 
     #[test]
-    fn releases_answer_and_log_what_the_model_says(plan in any_query()) {
+    fn releases_match_the_model(plan in any_query()) {
         in_paused_time(plan.run_and_compare());
     }
 }

@@ -1,5 +1,4 @@
-//! A transaction is handed the place of its logs before it commits, and keeps it or does not
-//! commit.
+//! A transaction gets the place of its logs before it commits, and stores it or does not commit.
 
 use audit_core::testing::MemorySink;
 use audit_runtime::{
@@ -12,7 +11,7 @@ use crate::database::Step::*;
 use crate::database::{Database, DbError, Receipts};
 use crate::host::*;
 
-/// A mutation with so many logs that adds 1.
+/// A mutation that logs this many times and adds 1.
 async fn add(
     (runtime, database): (&AuditRuntime, &Database),
     logs: usize,
@@ -28,7 +27,7 @@ async fn add(
     runtime.run_mutation("f", &alice(), attempt).await
 }
 
-/// The records where the receipt says that they are.
+/// The records at the receipt's place.
 fn records_at(sink: &MemorySink, receipt: &LogReceipt) -> Vec<serde_json::Value> {
     let LogReceipt { place, .. } = receipt;
     let numbers = place.first_sequence..place.first_sequence + u64::from(place.count);
@@ -59,7 +58,7 @@ async fn a_receipt_names_the_records_of_its_attempt() {
 }
 
 #[tokio::test]
-async fn without_kept_records_there_is_no_receipt() {
+async fn discarded_records_have_no_receipt() {
     let host = Host::new();
     add((&host.runtime, &host.database), 0).await.unwrap();
     let discarding = AuditRuntime::new(Arc::new(NullSink::new()));
@@ -68,7 +67,7 @@ async fn without_kept_records_there_is_no_receipt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_receipt_that_is_not_kept_stops_the_commit() {
+async fn a_failed_receipt_stops_the_commit() {
     for outcomes in [false, true] {
         let policy = RetryPolicy { max_attempts: 3, ..RetryPolicy::default() };
         let with =
@@ -87,7 +86,7 @@ async fn a_receipt_that_is_not_kept_stops_the_commit() {
     }
 }
 
-/// A retried mutation has one id, and the receipt says which attempt at it committed.
+/// A retried mutation has one id, and its receipt names the attempt that committed.
 #[tokio::test(start_paused = true)]
 async fn the_receipt_is_of_the_attempt_that_committed() {
     let host = Host::with(|settings| settings.with_provenance(true));

@@ -1,6 +1,5 @@
-//! C8, C15: a function that fails for a log that is refused leaves a record where it has emitted
-//! none, and its client hears of the limit and never of the actual size. C12: without a bucket
-//! nothing is emitted.
+//! C8, C15: a function whose first log is refused leaves a record, and its client learns the limit
+//! but never the actual size. C12: without a bucket nothing is emitted.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -28,7 +27,7 @@ fn too_large<K: Audits>(log: &AuditLog<'_, K>) -> AuditError {
     log.audit(&body!({ "secret": "x".repeat(12_345) })).unwrap_err()
 }
 
-/// Of many logs none of which is too large; the second is refused, if the first was not.
+/// Exceeds the total with logs within the single limit; the second is refused at the latest.
 fn too_many_bytes<K: Audits>(log: &AuditLog<'_, K>) -> AuditError {
     let large = body!({ "secret": "x".repeat(1_800) });
     log.audit(&large).unwrap();
@@ -45,7 +44,7 @@ fn host(provenance: bool) -> Host {
 }
 
 #[tokio::test]
-async fn each_hand_out_of_a_silent_query_leaves_one() {
+async fn each_release_of_a_refused_query_leaves_one() {
     for (refuse, reason) in REFUSALS {
         for nested in [false, true] {
             let host = host(false);
@@ -68,13 +67,13 @@ async fn each_hand_out_of_a_silent_query_leaves_one() {
                 )
             };
             assert_eq!(host.sink.lines(), [RAN_AT, RAN_AT + 5, RAN_AT + 5].map(record));
-            assert_eq!(host.runtime.usage(), Usage::default(), "it is no log of the function");
+            assert_eq!(host.runtime.usage(), Usage::default(), "the record is not metered");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_attempt_at_a_mutation_leaves_one_before_its_answer() {
+async fn each_refused_attempt_leaves_one_first() {
     let host = host(true);
     let attempt = async |execution: Execution<Mutation>| {
         let tx = host.database.begin();
@@ -86,7 +85,7 @@ async fn each_attempt_at_a_mutation_leaves_one_before_its_answer() {
         assert!(matches!(error, MutationError::Release(ReleaseError::Limit(_))), "{error:?}");
         assert_eq!(host.sink.lines().len(), calls);
     }
-    // One whose first attempt met a conflict, and which is refused in the second.
+    // A conflict in the first attempt, a refusal in the second.
     let attempt = async |execution: Execution<Mutation>| {
         let tx = host.database.begin();
         if host.database.attempts() > 3 {
@@ -106,7 +105,7 @@ async fn each_attempt_at_a_mutation_leaves_one_before_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_answer_waits_for_it() {
+async fn the_response_waits_for_the_record() {
     for fault in FAULTS {
         let host = host(false);
         host.sink.script([fault]);
@@ -117,7 +116,7 @@ async fn the_answer_waits_for_it() {
 }
 
 #[tokio::test]
-async fn without_a_bucket_there_is_none() {
+async fn without_a_bucket_there_is_no_record() {
     let runtime = AuditRuntime::new(Arc::new(NullSink::new()));
     let query = runtime.query("q");
     query.log().audit(&[1]).unwrap_err();
@@ -126,7 +125,7 @@ async fn without_a_bucket_there_is_none() {
 }
 
 #[tokio::test]
-async fn its_text_is_bounded_and_one_line() {
+async fn the_record_is_one_bounded_line() {
     let host = host(true);
     let separators = "\u{2028}\u{2029}\u{85}\n\0\"".repeat(1_000);
     let query = host.runtime.query(separators.clone());
@@ -139,9 +138,9 @@ async fn its_text_is_bounded_and_one_line() {
     assert!(separators.starts_with(record["$audit"]["reason"].as_str().unwrap()));
 }
 
-/// What a client can hear of a log that is too large, over everything that it can be sent.
+/// Everything that a client can be sent about a log that is too large.
 #[tokio::test]
-async fn no_error_tells_the_size_of_what_was_refused() {
+async fn errors_hide_the_size_of_refused_logs() {
     let tells = |error: &dyn Error| {
         let mut text = String::new();
         let mut next = Some(error);
@@ -158,7 +157,7 @@ async fn no_error_tells_the_size_of_what_was_refused() {
         let error = query.log().audit(&large).unwrap_err();
         assert!(!tells(&error), "{error}");
         let AuditError::Limit(exceeded) = error else { panic!("{error:?}") };
-        assert!(exceeded.actual() > exceeded.max(), "an operator can see it");
+        assert!(exceeded.actual() > exceeded.max(), "operators see the size");
         let error = query.seal(()).release(&alice()).await.unwrap_err();
         assert!(!tells(&error), "{error}");
         let attempt = async |execution: Execution<Mutation>| {
@@ -169,7 +168,7 @@ async fn no_error_tells_the_size_of_what_was_refused() {
         let error = host.runtime.run_mutation("m", &alice(), attempt).await.unwrap_err();
         assert!(!tells(&error), "{error}");
     }
-    // Where in a text a fault lies says how long the text before it is.
+    // The offset of a syntax error reveals the size of the text before it.
     let text = format!(r#"{{"secret":"{}","sent":?}}"#, "x".repeat(1_230));
     let error: BodyError =
         audit_vars::Template::from_json(&Vars::new(), &Limits::default(), &text).unwrap_err();

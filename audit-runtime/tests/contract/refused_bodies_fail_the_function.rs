@@ -1,5 +1,5 @@
-//! C15: a body that is refused fails the function, whether it awaits, catches or ignores the error.
-//! What it logged before is durable.
+//! C15: an invalid body fails the function, whether it awaits, catches or ignores the error. Its
+//! earlier logs are durable.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -14,7 +14,7 @@ use crate::database::Step::*;
 use crate::database::{DbError, Tx};
 use crate::host::*;
 
-/// Its author meant to log it, and has a bug.
+/// A value with a bug in its Serialize implementation.
 struct Panics;
 
 impl Serialize for Panics {
@@ -23,7 +23,7 @@ impl Serialize for Panics {
     }
 }
 
-/// The ways in which a body is refused, and what the function hears.
+/// The ways in which a body is invalid, with their errors.
 const WAYS: [(Way, &str); 7] = [
     (Way::ReservedKey, "audit log body keys must not start with \"$\": \"$a\" at /$a"),
     (Way::NotAnObject, "an audit log body must be a JSON object"),
@@ -46,7 +46,7 @@ enum Way {
 }
 
 impl Way {
-    /// Logs a body that is refused, and ignores the error.
+    /// Logs an invalid body and ignores the error.
     fn fail<K: Audits>(self, log: &AuditLog<'_, K>) {
         let result = match self {
             Way::ReservedKey => log.audit(&json!({ "$a": 1 })),
@@ -70,7 +70,7 @@ fn assert_is(error: ReleaseError, message: &str) {
 }
 
 #[tokio::test]
-async fn a_query_that_ignores_the_error_fails_and_keeps_its_logs() {
+async fn queries_that_ignore_the_error_fail_but_keep_logs() {
     for (way, message) in WAYS {
         for nested in [false, true] {
             let host = Host::new();
@@ -81,7 +81,7 @@ async fn a_query_that_ignores_the_error_fails_and_keeps_its_logs() {
             } else {
                 way.fail(&query.log());
             }
-            // However good the body is that follows, the error is the first.
+            // Even a valid body fails with the first error afterwards.
             let after = query.log().audit(&body!({ "n": 2 })).unwrap_err();
             assert!(after.to_string().starts_with(message), "{after}");
             let result = query.seal("secret");
@@ -98,7 +98,7 @@ async fn a_query_that_ignores_the_error_fails_and_keeps_its_logs() {
 type End = fn(Execution<Mutation>, Tx) -> Result<AuditedTransaction<Tx, ()>, DbError>;
 
 #[tokio::test(start_paused = true)]
-async fn a_mutation_that_ignores_the_error_is_rolled_back() {
+async fn mutations_that_ignore_the_error_roll_back() {
     let ends: [(End, _); 3] = [
         (|execution, tx| Ok(execution.seal_transaction(tx, Ok::<_, DbError>(()))), RolledBack),
         (|execution, tx| Ok(execution.seal_transaction(tx, Err(DbError::Conflict))), RolledBack),
@@ -124,7 +124,7 @@ async fn a_mutation_that_ignores_the_error_is_rolled_back() {
 }
 
 #[tokio::test]
-async fn a_limit_and_a_body_do_not_hide_each_other() {
+async fn the_first_refusal_is_the_error() {
     let host = Host::new();
     let large = json!({ "large": "x".repeat(1_000_001) });
     let query = host.runtime.query("q");

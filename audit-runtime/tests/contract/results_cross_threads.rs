@@ -1,4 +1,4 @@
-//! Results and their futures cross threads, and many may release at once.
+//! Results and their futures cross threads, and concurrent releases are allowed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -53,9 +53,9 @@ async fn exactly_one_of_many_releases_is_not_a_replay() {
     }
 }
 
-/// Optimistic transactions side by side: each commits once, and each attempt is logged once.
+/// Concurrent optimistic transactions: each commits once, and each attempt is logged once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn mutations_run_side_by_side() {
+async fn concurrent_mutations_commit_once_each() {
     let retry_policy = audit_runtime::RetryPolicy { max_attempts: 1_000, ..Default::default() };
     let host = Arc::new(Host::with(|settings| settings.with_retry_policy(retry_policy)));
     let tasks: Vec<_> = (0..16)
@@ -73,7 +73,7 @@ async fn mutations_run_side_by_side() {
 }
 
 #[test]
-fn values_that_a_host_holds_cross_threads() {
+fn public_types_are_send_and_sync() {
     fn crosses<T: Send + Sync>() {}
     crosses::<AuditRuntime>();
     crosses::<RequestContext>();
@@ -88,7 +88,7 @@ fn values_that_a_host_holds_cross_threads() {
     crosses::<MutationError<DbError>>();
 }
 
-/// An error that is answered by value stays small, and so does what a cache holds beside its value.
+/// Errors returned by value stay small, and so does the overhead of a cached result.
 #[test]
 fn sizes_are_small() {
     assert!(size_of::<AuditError>() <= 24);
@@ -97,9 +97,9 @@ fn sizes_are_small() {
     assert!(size_of::<Audited<Arc<()>>>() <= 40);
 }
 
-/// A sealed stream, say: sent to another thread, and shared with none.
+/// A sealed stream, for example, is sent to another thread but never shared.
 #[test]
-fn release_into_asks_for_no_sync() {
+fn release_into_does_not_require_sync() {
     fn sends<T: Send>(value: T) -> T {
         value
     }

@@ -1,4 +1,4 @@
-//! A tee is a sink like any other, whose outcome is that of all its sinks together.
+//! A tee conforms to the contract of a sink, and combines the outcomes of its sinks.
 
 use std::fmt;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use audit_runtime::{AuditSink, Tee};
 
 use MemoryFault::{FailAfter, FailBefore, HangAfter, HangBefore, None};
 
-/// Two sinks that must have every batch and one that may, for each opening.
+/// Two required sinks and an optional one, for each opening.
 #[derive(Default)]
 struct Tees(Mutex<Vec<[Arc<MemorySink>; 3]>>);
 
@@ -33,7 +33,7 @@ impl Destination for Tees {
         Arc::new(tee)
     }
 
-    /// In the first sinks, whose receipts the tees give.
+    /// The first sinks, whose receipts the tees return.
     async fn stored(&self) -> Vec<StoredRecord> {
         self.0.lock().unwrap().iter().flat_map(|[first, ..]| first.records()).collect()
     }
@@ -63,7 +63,7 @@ fn batch() -> Batch {
     Batch::from_lines(0, "{}\n".into()).unwrap()
 }
 
-/// The answer where the sinks go wrong in these ways.
+/// The tee's result with these faults of its sinks.
 async fn persist(faults: [MemoryFault; 3]) -> (Result<(), Outcome>, [usize; 3]) {
     let sinks = std::array::from_fn(|_| Arc::new(MemorySink::new()));
     sinks.iter().zip(faults).for_each(|(sink, fault)| sink.script([fault]));
@@ -73,7 +73,7 @@ async fn persist(faults: [MemoryFault; 3]) -> (Result<(), Outcome>, [usize; 3]) 
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_outcome_is_that_of_all_sinks_together() {
+async fn the_outcome_combines_all_sinks() {
     let (absent, unknown) = (Err(Outcome::NotPersisted), Err(Outcome::Indeterminate));
     for (faults, answer, stored) in [
         ([None, None, None], Ok(()), [1, 1, 1]),
@@ -92,7 +92,7 @@ async fn the_outcome_is_that_of_all_sinks_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_optional_sink_delays_a_batch_no_longer_than_set() {
+async fn optional_sinks_delay_at_most_their_timeout() {
     let (first, optional) = (Arc::new(MemorySink::new()), Arc::new(MemorySink::new()));
     optional.script([HangBefore]);
     let tee = Tee::new(first.clone()).with_optional(optional.clone());
@@ -108,7 +108,7 @@ async fn an_optional_sink_delays_a_batch_no_longer_than_set() {
     assert_eq!(tee.to_string(), format!("Tee({first}, optional {optional})"));
 }
 
-/// A sink that tells this of itself, and whether it has stopped.
+/// A sink that reports this health, and whether it has stopped.
 #[derive(Debug)]
 struct Telling(&'static str, Health);
 
@@ -145,7 +145,7 @@ impl AuditSink for Telling {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_health_of_a_tee_is_that_of_all_its_sinks() {
+async fn the_health_of_a_tee_combines_all_sinks() {
     let health = |commits: &Commits, state: &HealthState, amount: u64| Health {
         state: state.clone(),
         commits: commits.clone(),
@@ -174,7 +174,7 @@ async fn the_health_of_a_tee_is_that_of_all_its_sinks() {
     assert_eq!((stops.health().pending_bytes, stops.health().journal_bytes), (5, Some(5)));
     assert_eq!(stops.stopped().await, "disk");
 
-    // A sink that may miss batches refuses none of the tee's.
+    // An optional sink refuses no batch of the tee.
     let goes_on = tee(ok.clone(), health(&Commits::Accepted, &retrying, 0), {
         Health { create_only: Option::None, ..health(&stopped, &blocked, 1) }
     });
@@ -183,5 +183,5 @@ async fn the_health_of_a_tee_is_that_of_all_its_sinks() {
     assert_eq!(goes_on.health().state, blocks);
     assert_eq!(goes_on.health().create_only, Option::None);
     let stops = tokio::time::timeout(Duration::from_secs(1), goes_on.stopped()).await;
-    assert!(stops.is_err(), "only a sink that must have every batch stops the tee");
+    assert!(stops.is_err(), "only a required sink stops the tee");
 }

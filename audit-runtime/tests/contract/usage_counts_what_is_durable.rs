@@ -1,5 +1,5 @@
 //! C13: each log counts its bytes rounded up to the next 5,000. C12: with no bucket configured
-//! nothing is emitted, and so nothing is metered.
+//! nothing is emitted or metered.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ fn counts(usage: Usage) -> (u64, u64, u64) {
 }
 
 #[tokio::test]
-async fn each_log_of_each_release_counts_its_bytes_rounded_up() {
-    // Provenance is the host's wish and not the function's log.
+async fn each_released_log_is_rounded_up() {
+    // Provenance is added by the host, so it is not metered.
     for provenance in [false, true] {
         let host = Host::with(|settings| settings.with_provenance(provenance));
         let query = host.runtime.query("q");
@@ -35,7 +35,7 @@ async fn each_log_of_each_release_counts_its_bytes_rounded_up() {
 }
 
 #[tokio::test]
-async fn bytes_are_those_that_arrive_and_not_the_bound() {
+async fn usage_counts_actual_bytes() {
     let host = Host::new();
     let query = host.runtime.query("q");
     query.log().audit(&body!({ "ip": Var::IP })).unwrap();

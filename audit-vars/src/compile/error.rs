@@ -9,8 +9,8 @@ use crate::var::Vars;
 
 /// A body is invalid or too large. [`path`](Self::path) says where.
 ///
-/// Its text may go to a client: it has keys of the body and a limit, but no value, size or offset
-/// from which a client could compute the size of data that it may not see. Those are in
+/// Its text may reach a client: it names keys of the body and limits, but no value, size or offset
+/// from which a client could infer the size of data it may not see. Those are in
 /// [`problem`](Self::problem), for the operator's log. A host whose bodies have secret keys must
 /// not show the text.
 #[derive(Clone)]
@@ -67,13 +67,13 @@ pub enum BodyProblem {
         /// The declared size, in bytes.
         max: u32,
     },
-    /// The key of a map is neither a string nor a value that JSON writers commonly turn into one.
+    /// The key of a map is neither a string nor a value that JSON writers commonly convert to one.
     KeyNotAString,
     /// The text is not JSON that every reader accepts.
     Syntax {
         /// What was expected or is wrong.
         reason: &'static str,
-        /// The place, in bytes from the start of the text.
+        /// The byte offset in the text.
         offset: usize,
     },
     /// The `Serialize` implementation of the value failed.
@@ -81,9 +81,9 @@ pub enum BodyProblem {
         /// Its message.
         message: String,
     },
-    /// The host could not write it as JSON.
+    /// The host could not convert the body to JSON.
     Refused {
-        /// The reason, and the place in the body.
+        /// The reason, and where in the body.
         reason: String,
     },
 }
@@ -113,7 +113,7 @@ impl BodyError {
         BodyError::reserved_key(&String::from_utf8_lossy(&escaped))
     }
 
-    /// A name that two members of an object have. `escaped` is the name as in JSON, without the
+    /// A name shared by two members of an object. `escaped` is the name as in JSON, without the
     /// quotes.
     #[cold]
     pub(super) fn duplicate_key(escaped: String) -> BodyError {
@@ -152,8 +152,8 @@ impl BodyError {
         if let BodyProblem::TooLarge(exceeded) = self.0.problem { Some(exceeded) } else { None }
     }
 
-    /// The place as a JSON Pointer (RFC 6901), which is empty for the body itself. Long paths and
-    /// keys are shortened with `…`; keys keep their JSON escapes.
+    /// The location as a JSON Pointer (RFC 6901), empty for the body itself. Long paths and keys
+    /// are shortened with `…`; keys keep their JSON escapes.
     pub fn path(&self) -> String {
         const MAX_KEY_CHARS: usize = 64;
         const MAX_STEPS: usize = 16;
@@ -221,7 +221,7 @@ impl fmt::Display for BodyError {
             }
             BodyProblem::Refused { reason } => f.write_str(reason)?,
         }
-        // The place at which a limit ran out would tell a size too.
+        // The path at which a limit was exceeded would reveal a size too.
         if let BodyProblem::TooLarge(_) | BodyProblem::ValueTooLarge { .. } = self.0.problem {
             return Ok(());
         }

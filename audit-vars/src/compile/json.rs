@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::names::Names;
 use super::{BodyError, BodyProblem, Compiler};
-use crate::escape::{find_special, find_special_or_wide, separators};
+use crate::search::{find_special, find_special_or_wide};
+use crate::separators::separators;
 use crate::var::SENTINEL_KEY;
 
 /// The meaning of `{"$var":…}` in the text.
@@ -34,7 +35,7 @@ pub(super) fn compile(
 
 struct Parser<'t, 'c, 'v> {
     text: &'t str,
-    /// As [`append_value`], for the parser.
+    /// The bytes of `text`.
     bytes: &'t [u8],
     at: usize,
     /// Everything before this index is in the compiler's text, or was white space or a sentinel.
@@ -73,8 +74,8 @@ impl<'t> Parser<'t, '_, '_> {
     /// copied first.
     #[inline(always)]
     fn token(&mut self) -> Option<u8> {
-        // One comparison for the usual case: white space is at most a space, and other bytes that
-        // are at most a space are refused later.
+        // One comparison for the usual case: white space is at most 0x20, and other bytes up to
+        // 0x20 are rejected later.
         match self.peek() {
             Some(byte) if byte > b' ' => Some(byte),
             None => None,
@@ -291,7 +292,7 @@ impl<'t> Parser<'t, '_, '_> {
                 Ok(())
             }
             Some(b'u') => {
-                let unpaired = "an unpaired surrogate is not text";
+                let unpaired = "unpaired surrogate";
                 match self.code_unit(self.at)? {
                     0xd800..0xdc00 => match self.code_unit(self.at + 6) {
                         Ok(0xdc00..0xe000) => self.at += 12,
@@ -302,7 +303,7 @@ impl<'t> Parser<'t, '_, '_> {
                 }
                 Ok(())
             }
-            Some(_) | None => Err(self.syntax("no such escape")),
+            Some(_) | None => Err(self.syntax("unknown escape")),
         }
     }
 

@@ -29,11 +29,11 @@ struct Compiler<'v> {
     cuts: Vec<Cut>,
     /// The total of the largest sizes of the variables so far.
     variable_bytes: u64,
-    /// The largest size of the text beside them, in bytes.
+    /// How many bytes the text may have, with these variables at their largest.
     room: usize,
     depth: u32,
-    /// Part of a value was refused, so the text is incomplete. It is remembered because a
-    /// `Serialize` implementation may ignore the error.
+    /// Whether an error left the text incomplete. Kept because a `Serialize` implementation may
+    /// ignore the error.
     is_broken: bool,
     rules: Rules<'v>,
 }
@@ -79,7 +79,7 @@ impl<'v> Compiler<'v> {
         })
     }
 
-    /// Part of a value was refused.
+    /// Notes that a part of the value was rejected.
     #[cold]
     fn failed(&mut self, error: BodyError) -> BodyError {
         self.is_broken = true;
@@ -89,7 +89,9 @@ impl<'v> Compiler<'v> {
     /// Fails if the `Serialize` implementation succeeded after an error in a part of the value.
     fn check_whole(&self) -> Result<(), BodyError> {
         if self.is_broken {
-            return Err(ser::Error::custom("its Serialize implementation went on after an error"));
+            return Err(ser::Error::custom(
+                "its Serialize implementation continued after an error",
+            ));
         }
         Ok(())
     }
@@ -131,7 +133,7 @@ impl<'v> Compiler<'v> {
 
     fn finish_body(&mut self, limits: &Limits) -> Result<Template, BodyError> {
         self.check_whole()?;
-        // A variable instead of a body leaves no text, or none that begins with a brace.
+        // A body that is itself a variable has no text of its own, or a cut before the brace.
         if self.text.first() != Some(&b'{') || self.cuts.first().is_some_and(|cut| cut.at == 0) {
             return Err(BodyError::new(BodyProblem::NotAnObject));
         }
@@ -200,11 +202,11 @@ impl Template {
     /// a variable.
     ///
     /// For hosts whose functions are written in another language: the producer of the text must
-    /// have told variables from data, as Convex's `log.audit` does with Symbols. White space
-    /// between values is left out, and characters that end a line for some readers (U+0085, U+2028,
-    /// U+2029) are escaped, which is the same string as JSON. Everything else stays as it was
-    /// written: numbers, escapes, the order of members. A sentinel's key and name are taken
-    /// literally: written with escapes (`\u0024var`) the key is a reserved one.
+    /// have distinguished variables from data, as Convex's `log.audit` does with Symbols. White
+    /// space between values is left out, and characters that end a line for some readers (U+0085,
+    /// U+2028, U+2029) are escaped, which leaves the string's value unchanged. Everything else
+    /// keeps its spelling: numbers, escapes, the order of members. A sentinel's key and name are
+    /// taken literally: written with escapes (`\u0024var`) the key is a reserved one.
     ///
     /// # Errors
     ///
@@ -224,7 +226,7 @@ impl HostValue {
     ///
     /// # Errors
     ///
-    /// When its JSON is longer than [`Var::max_bytes`], nests deeper than
+    /// If its JSON is longer than [`Var::max_bytes`], nests deeper than
     /// [`MAX_DEPTH`](Self::MAX_DEPTH), or breaks a rule for bodies.
     pub fn new<T: Serialize + ?Sized>(var: Var, value: &T) -> Result<HostValue, BodyError> {
         let mut compiler = Compiler::new(Rules::HostValue(var), Vec::with_capacity(64), Vec::new());

@@ -6,13 +6,13 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::escape::find_special;
+use crate::search::find_special;
 
 /// The names of one object, checked while it is written.
 ///
-/// Most objects are cleared by a few instructions for each name: the names ascend, as in a sorted
-/// map, or a small filter has seen none of them before. Otherwise all names are read again at the
-/// object's end and sorted, so that no choice of names makes the check quadratic.
+/// For most objects a few instructions per name suffice: the names ascend, as in a sorted map, or a
+/// small filter has no collision. Otherwise all names are read again at the object's end and
+/// sorted, so that no choice of names makes the check quadratic.
 pub(super) struct Names {
     /// Where the object begins.
     start: usize,
@@ -36,11 +36,11 @@ struct Ascent {
     first: [NamePlace; 8],
 }
 
-/// A filter with 256 places.
+/// A filter of 256 bits.
 #[derive(Default)]
 struct Filter {
     taken: [u64; 4],
-    /// Not zero if one may have been taken twice.
+    /// Nonzero if a bit was set twice.
     hits: u64,
 }
 
@@ -80,13 +80,13 @@ impl Names {
         Names { start, order: Order::Any, filter: Filter::default() }
     }
 
-    /// A name with other spellings: it is compared at the object's end.
+    /// A name written with escapes: it is compared at the object's end.
     #[inline]
     pub(super) fn add_escaped(&mut self) {
         (self.order, self.filter.hits) = (Order::Any, 1);
     }
 
-    /// The next name, at this range of `text`, without quotes and without other spellings.
+    /// The next name, at this range of `text`, without quotes or escapes.
     #[inline]
     pub(super) fn add(&mut self, text: &[u8], name: Range<usize>) {
         let words = Words::of(&text[name.clone()]);
@@ -118,7 +118,7 @@ impl Names {
         self.filter.add(place);
     }
 
-    /// The object's end. Returns a name that occurs twice, as it is spelled there.
+    /// Ends the object. Returns a name that occurs twice, as spelled in the text.
     #[inline]
     pub(super) fn duplicate(&self, text: &[u8], end: usize) -> Option<String> {
         if self.filter.hits == 0 { None } else { duplicate(&text[self.start..end]) }
@@ -189,7 +189,7 @@ fn duplicate(object: &[u8]) -> Option<String> {
 }
 
 /// The names of the members of an object, whose text begins with its brace and may end anywhere
-/// between two members. Values may be missing, as they are where variables go.
+/// between two members. Values may be missing where variables go.
 fn names(object: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut at = 0;
     let mut depth = 0u32;
@@ -227,7 +227,7 @@ fn names(object: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The content of a JSON string, without escapes, which are known to be valid.
+/// The content of a JSON string, unescaped. Its escapes are known to be valid.
 fn unescaped(spelled: &[u8]) -> Cow<'_, [u8]> {
     if !spelled.contains(&b'\\') {
         return Cow::Borrowed(spelled);

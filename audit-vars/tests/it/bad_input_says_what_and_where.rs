@@ -1,4 +1,4 @@
-//! Each refusal says what is wrong, with numbers and limits, and where, as a JSON Pointer.
+//! Each error says what is wrong, with numbers and limits, and where, as a JSON Pointer.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::cell::Cell;
@@ -28,7 +28,7 @@ fn text_refusal(text: &str) -> BodyError {
 }
 
 #[track_caller]
-/// The offset is for whoever made the text, and not in the message.
+/// The offset is for the producer of the text, so it is not in the message.
 fn syntax_refused(text: &str, offset: usize, reason: &'static str, place: &str) {
     text_refused(text, &format!("invalid JSON: {reason}{place}"));
     let error = Template::from_json(&TABLE.vars, &Limits::default(), text).unwrap_err();
@@ -39,7 +39,7 @@ fn text_refused(text: &str, message: &str) {
     assert_eq!(text_refusal(text).to_string(), message, "{text}");
 }
 
-/// A Serialize implementation in one closure.
+/// A Serialize implementation from a closure.
 macro_rules! serializes {
     ($name:ident, |$serializer:ident| $body:expr) => {
         struct $name;
@@ -53,7 +53,7 @@ macro_rules! serializes {
 }
 
 #[test]
-fn reserved_keys_are_refused() {
+fn reserved_keys_are_rejected() {
     let reserved = |key: &str, path: &str| {
         format!("audit log body keys must not start with \"$\": {key:?} at {path}")
     };
@@ -91,7 +91,7 @@ fn reserved_keys_are_refused() {
     refused(&body!({ "a": [0, Variants::Newtype(inner())] }), &reserved("$", "/a/1/newtype/$"));
     refused(&BTreeMap::from([('$', 1)]), &reserved("$", "/$"));
 
-    // The parts of a JSON Pointer are escaped as RFC 6901 says; what JSON escapes stays escaped.
+    // The parts of a JSON Pointer are escaped as RFC 6901 says; JSON escapes stay as they are.
     refused(
         &json!({ "a/b": { "m~n": [{ "": [[{ "$x/~": 1 }]] }] } }),
         &reserved("$x/~", "/a~1b/m~0n/0//0/0/$x~1~0"),
@@ -111,7 +111,7 @@ fn reserved_keys_are_refused() {
     text_refused(r#"{"a":[true,{"\u0024var":"ip"}]}"#, &reserved("\\u0024var", "/a/1/\\u0024var"));
     text_refused(r#"{"a":{"$v\u0061r":"ip"}}"#, &reserved("$v\\u0061r", "/a/$v\\u0061r"));
     text_refused(r#"{"$audit":{}}"#, &reserved("$audit", "/$audit"));
-    // A sentinel with anything more or less in it is none.
+    // An object with more or fewer members is not a sentinel.
     for sentinel in [
         r#"{"$var":"ip","a":1}"#,
         r#"{"a":1,"$var":"ip"}"#,
@@ -125,7 +125,7 @@ fn reserved_keys_are_refused() {
 }
 
 #[test]
-fn invalid_variables_are_refused() {
+fn invalid_variables_are_rejected() {
     let mut others = Vars::new();
     let unknown = others.register("tenant", 100).unwrap();
     refused(&body!({ "a": [1, unknown] }), "unknown audit variable \"tenant\" at /a/1");
@@ -147,7 +147,7 @@ fn invalid_variables_are_refused() {
 }
 
 #[test]
-fn bodies_that_are_no_object_are_refused() {
+fn bodies_other_than_objects_are_rejected() {
     let message = "an audit log body must be a JSON object";
     refused(&[1], message);
     refused("text {", message);
@@ -172,7 +172,7 @@ fn bodies_that_are_no_object_are_refused() {
 }
 
 #[test]
-fn deep_nesting_is_refused() {
+fn deep_nesting_is_rejected() {
     /// `levels` arrays around `inside`.
     fn nested(levels: u32, inside: Value) -> Value {
         (0..levels).fold(inside, |value, _| Value::Array(vec![value]))
@@ -215,7 +215,7 @@ fn deep_nesting_is_refused() {
     }
     assert!(refusal(&deeper).path().ends_with("/0/b~1"));
 
-    // Whatever is deeper is not looked at: recursion ends at the limit, and so does its stack.
+    // Deeper levels are never visited: recursion, and so the stack, ends at the limit.
     struct Endless;
     impl Serialize for Endless {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -228,7 +228,7 @@ fn deep_nesting_is_refused() {
         &BodyProblem::TooDeep { max: 64 }
     );
 
-    // Enums count as what they are in JSON: a variant with content is an object around it.
+    // Enums count as in JSON: a variant with content is an object around it.
     #[derive(Serialize)]
     enum Level {
         Next(Box<Level>),
@@ -240,7 +240,7 @@ fn deep_nesting_is_refused() {
 }
 
 #[test]
-fn excess_size_is_refused() {
+fn excess_size_is_rejected() {
     let limits = Limits::new(1, 100, 100).unwrap();
     let compile =
         |n: usize| Template::compile(&TABLE.vars, &limits, &body!({ "a": "x".repeat(n) }));
@@ -266,7 +266,7 @@ fn excess_size_is_refused() {
     let error = exact(90).unwrap_err();
     assert_eq!(error.to_string(), "audit log exceeds limit of 90 bytes");
     assert_eq!(error.limit_exceeded().unwrap().actual(), 91);
-    // How much fits before the place is a size too, so the text leaves it out.
+    // The amount that fits before the path is a size too, so the text omits the path.
     let error = exact(88).unwrap_err();
     assert_eq!(error.to_string(), "audit log exceeds limit of 88 bytes");
     assert_eq!((error.limit_exceeded().unwrap().actual(), &*error.path()), (89, "/a/1"));
@@ -276,10 +276,10 @@ fn excess_size_is_refused() {
     assert_eq!(refusal(&5).limit_exceeded(), None);
 }
 
-/// A body that would take gigabytes is given up at the limit.
+/// Compiling a body of gigabytes stops at the limit.
 #[test]
-fn excess_size_is_refused_as_soon_as_it_is_known() {
-    /// As many as one wants, and how many one wanted.
+fn oversized_bodies_are_rejected_early() {
+    /// An endless iterator, and the number of items taken.
     fn counted<T: Clone>(count: &Cell<u64>, value: T) -> impl Iterator<Item = T> {
         std::iter::repeat(value).inspect(|_| count.set(count.get() + 1))
     }
@@ -293,12 +293,12 @@ fn excess_size_is_refused_as_soon_as_it_is_known() {
     let error = refusal(&body!({ "a": Once(Cell::new(Some(counted(&count, "0123456789")))) }));
     assert_eq!(count.get(), 76_923, "1,000,000 bytes hold that many of 13");
     assert_eq!(error.path(), "/a/76922");
-    // Counted at their largest, variables get there with hardly any text.
+    // Variables count at their largest, so they reach the limit with little text.
     let count = Cell::new(0);
     refusal(&body!({ "a": Once(Cell::new(Some(counted(&count, Var::USER_AGENT)))) }));
     assert_eq!(count.get(), 974);
 
-    // A Display without end, in a value and in a key.
+    // An endless Display, in a value and in a key.
     struct Endless<'c>(&'c Cell<u64>);
     impl fmt::Display for Endless<'_> {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -329,7 +329,7 @@ fn excess_size_is_refused_as_soon_as_it_is_known() {
     assert_eq!((error.path().as_str(), count.get()), ("/a", 1_000_000));
     assert!(error.limit_exceeded().is_some());
 
-    // A huge string is refused for its length, before it is copied or looked at.
+    // A huge string is rejected for its length, before it is copied or scanned.
     let huge = "\u{1}".repeat(64 << 20);
     let at_least = |error: BodyError| error.limit_exceeded().unwrap().actual();
     assert_eq!(at_least(refusal(&body!({ "a": huge }))), (64 << 20) + r#"{"a":"#.len() as u64);
@@ -356,7 +356,7 @@ fn serde_bytes(bytes: &[u8]) -> impl Serialize + '_ {
 }
 
 #[test]
-fn invalid_host_values_are_refused() {
+fn invalid_host_values_are_rejected() {
     let mut vars = Vars::new();
     let small = vars.register("small", 10).unwrap();
     let refused = |value: &dyn Fn() -> Result<HostValue, BodyError>, message: &str| {
@@ -390,7 +390,7 @@ fn invalid_host_values_are_refused() {
 
 #[test]
 #[should_panic(expected = "Var(small) is not in the table of this runtime")]
-fn a_host_value_of_another_table_panics() {
+fn host_values_of_another_table_panic() {
     let mut others = Vars::new();
     let small = others.register("small", 10).unwrap();
     let value = HostValue::new(small, "value").unwrap();
@@ -398,7 +398,7 @@ fn a_host_value_of_another_table_panics() {
 }
 
 #[test]
-fn invalid_json_is_refused() {
+fn invalid_json_is_rejected() {
     let syntax = |text: &str, offset, reason| syntax_refused(text, offset, reason, "");
     syntax("", 0, "expected a value");
     syntax(" \n", 2, "expected a value");
@@ -424,19 +424,19 @@ fn invalid_json_is_refused() {
     syntax("1e+", 3, "expected a digit");
     syntax("-1e309", 0, "the number is out of the range of a 64-bit float");
     syntax("\"a\nb\"", 2, "control characters must be escaped");
-    syntax("\"\\x\"", 1, "no such escape");
+    syntax("\"\\x\"", 1, "unknown escape");
     syntax("\"\\u00g0\"", 1, "expected four hexadecimal digits");
-    syntax("\"\\ud800\"", 1, "an unpaired surrogate is not text");
-    syntax("\"\\ud800\\u0041\"", 1, "an unpaired surrogate is not text");
-    syntax("\"a\\udc00\"", 2, "an unpaired surrogate is not text");
+    syntax("\"\\ud800\"", 1, "unpaired surrogate");
+    syntax("\"\\ud800\\u0041\"", 1, "unpaired surrogate");
+    syntax("\"a\\udc00\"", 2, "unpaired surrogate");
     syntax_refused("{\"k\":[00]}", 7, "expected ',' or ']'", " at /k");
     syntax_refused("{\"k\":{\"$var\":", 13, "expected a value", " at /k");
     syntax_refused("{\"k\":{\"$var\":\"ip\"", 17, "expected ',' or '}'", " at /k");
 }
 
-/// An implementation that a debugger would be needed for otherwise.
+/// Errors that would otherwise need a debugger.
 #[test]
-fn failing_serialize_implementations_are_refused() {
+fn failing_serialize_implementations_are_rejected() {
     let failed = |message: &str| format!("the audit log body cannot be serialized: {message}");
     serializes!(Fails, |_serializer| Err(S::Error::custom("no connection")));
     refused(&body!({ "a": [Fails] }), &failed("no connection at /a/0"));
@@ -481,7 +481,7 @@ fn failing_serialize_implementations_are_refused() {
     serializes!(ShownKey, |serializer| serializer.collect_map([(Shown, 1)]));
     refused(&body!({ "a": ShownKey }), &failed("its Display implementation failed at /a"));
 
-    // What `serde_json` uses for text that is ready, by another that knows its name.
+    // The struct name that `serde_json` uses for finished text, used by other code.
     serializes!(NoJson, |serializer| serializer
         .serialize_struct("$serde_json::private::RawValue", 0)?
         .end());
@@ -510,10 +510,10 @@ fn failing_serialize_implementations_are_refused() {
     );
 }
 
-/// An implementation that hides an error in one of its parts cannot make a line that is no JSON.
+/// A Serialize implementation that hides an error cannot produce invalid JSON.
 #[test]
-fn swallowed_errors_are_refused() {
-    let message = "the audit log body cannot be serialized: its Serialize implementation went on after an error";
+fn swallowed_errors_are_rejected() {
+    let message = "the audit log body cannot be serialized: its Serialize implementation continued after an error";
     serializes!(Fails, |_serializer| Err(S::Error::custom("no connection")));
     serializes!(Sequence, |serializer| {
         let mut elements = serializer.serialize_seq(None)?;
@@ -545,7 +545,7 @@ fn swallowed_errors_are_refused() {
 }
 
 #[test]
-fn without_showing_all_of_a_long_key() {
+fn long_keys_are_shortened() {
     let long = "k".repeat(100_000);
     let error = refusal(&json!({ (long.as_str()): { (format!("${long}")): 1 } }));
     let shown = "k".repeat(64);

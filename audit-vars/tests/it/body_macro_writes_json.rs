@@ -1,5 +1,4 @@
-//! `body!` takes what one writes as JSON, with expressions in it, and means the same as
-//! `serde_json::json!`.
+//! `body!` accepts JSON syntax with expressions, and means the same as `serde_json::json!`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use audit_core::Limits;
@@ -23,7 +22,7 @@ mod keys {
 
 #[test]
 #[rustfmt::skip]
-fn in_every_form() {
+fn every_form_is_accepted() {
     assert_eq!(line(&body!({})), "{}");
     assert_eq!(line(&body!({ "a": {}, "b": [], "c": [[], {}, [{}]] })), r#"{"a":{},"b":[],"c":[[],{},[{}]]}"#);
     assert_eq!(line(&body!({ "a": 1, })), r#"{"a":1}"#);
@@ -33,9 +32,9 @@ fn in_every_form() {
     assert_eq!(line(&body!({ "a": -1, "b": [-1.5, - 2], "c": !yes, "d": 1 + 2 * 3 })), r#"{"a":-1,"b":[-1.5,-2],"c":false,"d":7}"#);
 }
 
-/// An expression that begins like an array or an object of JSON is still an expression.
+/// An expression that begins like a JSON array or object is still an expression.
 #[test]
-fn with_expressions_that_begin_with_brackets() {
+fn expressions_may_begin_with_brackets() {
     let index = 1;
     let body = body!({
         "length": [1, 2].len(),
@@ -55,7 +54,7 @@ fn with_expressions_that_begin_with_brackets() {
         r#"{"length":2,"element":20,"elements":[2,3,6],"paren":[1,"two"],"if":"yes","match":"one","#
             .to_owned() + r#""call":1,"macro":[1,2],"reference":1,"generic":[],"chain":4}"#
     );
-    // Not bound to a name, a body may borrow from what lives until the end of the statement.
+    // A body not bound to a name may borrow temporaries of the statement.
     assert_eq!(
         line(&body!({ "string": format!("{index} ").as_str().trim_end() })),
         r#"{"string":"1"}"#
@@ -63,7 +62,7 @@ fn with_expressions_that_begin_with_brackets() {
 }
 
 #[test]
-fn with_keys_that_are_expressions() {
+fn keys_may_be_expressions() {
     let (owned, suffix) = ("owned".to_owned(), "x");
     let body = body!({
         KEY: 1,
@@ -84,7 +83,7 @@ fn with_keys_that_are_expressions() {
 
 /// The temporaries of a body that is bound to a name live as long as the name.
 #[test]
-fn bound_to_a_name() {
+fn a_body_may_be_bound_to_a_name() {
     let tags = vec!["a".to_owned()];
     let body = body!({
         "made": format!("{}", 1),
@@ -94,9 +93,9 @@ fn bound_to_a_name() {
     });
     let expected = r#"{"made":"1","deep":{"er":["x",{"y":[1,null]}]},"borrowed":["a"],"at":null}"#;
     assert_eq!(line(&body), expected);
-    assert_eq!(line(&body), expected, "a body can be taken more than once");
+    assert_eq!(line(&body), expected, "a body can be serialized more than once");
     assert_eq!(tags.len(), 1);
-    // Inside another body, and behind a reference to something that serializes.
+    // Inside another body, and as an opaque `impl Serialize`.
     fn part() -> impl Serialize {
         body!({ "part": 1, "list": [1, "two", null] })
     }
@@ -104,7 +103,7 @@ fn bound_to_a_name() {
 }
 
 #[test]
-fn as_json_means_it() {
+fn json_values_keep_their_meaning() {
     let value = ("x", 1.5);
     assert_eq!(
         line(&body!({ "a": [value, { "b": null }], "c": { "d": [true, [value.1]] } })),
@@ -114,7 +113,7 @@ fn as_json_means_it() {
 
 #[test]
 #[rustfmt::skip]
-fn with_many_members() {
+fn many_members_are_accepted() {
     let body = body!({
         "a00": 0, "a01": 1, "a02": 2, "a03": 3, "a04": 4, "a05": 5, "a06": 6, "a07": 7, "a08": 8, "a09": 9,
         "a10": 0, "a11": 1, "a12": 2, "a13": 3, "a14": 4, "a15": 5, "a16": 6, "a17": 7, "a18": 8, "a19": 9,

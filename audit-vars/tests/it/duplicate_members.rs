@@ -2,12 +2,12 @@
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Whether some object in the text has two members of one name.
+/// Whether any object in the text has two members with the same name.
 pub(crate) fn has_duplicates(text: &str) -> bool {
     serde_json::from_str::<Unique>(text).is_err_and(|error| error.to_string().starts_with("twice"))
 }
 
-/// JSON in which no object has two members of one name.
+/// JSON in which no object has two members with the same name.
 struct Unique;
 
 impl<'de> Deserialize<'de> for Unique {

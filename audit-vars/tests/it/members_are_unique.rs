@@ -1,5 +1,5 @@
-//! Members of a body are unique at every depth (RFC 7493), however they come to be alike: readers
-//! disagree about which of two counts.
+//! Members of a body are unique at every depth (RFC 7493), whatever writes them: readers disagree
+//! about which of two members counts.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -25,7 +25,7 @@ fn assert_twice(result: Result<Template, BodyError>, path: &str) {
     assert_eq!(error.to_string(), format!("audit log body keys must be unique: {key:?} at {path}"));
 }
 
-/// A map that writes these members as they come.
+/// A map that writes these members in order.
 struct Pairs<K, V>(Vec<(K, V)>);
 
 impl<K: Serialize, V: Serialize> Serialize for Pairs<K, V> {
@@ -36,7 +36,7 @@ impl<K: Serialize, V: Serialize> Serialize for Pairs<K, V> {
     }
 }
 
-/// A key of a map may be a number or a string: one text.
+/// A number and a string as keys of a map: the same text.
 #[derive(serde::Serialize)]
 #[serde(untagged)]
 enum Key {
@@ -73,7 +73,7 @@ enum Internal {
 }
 
 #[test]
-fn duplicates_are_refused_in_values_of_every_shape() {
+fn duplicates_are_rejected_in_every_shape() {
     let sent = BTreeMap::from([("a", 1), ("user", 2)]);
     assert_twice(compile(&Flattened { user: "ada", sent: sent.clone() }), "/user");
     assert_twice(compile(&json!([0]).as_array().map(|_| Pairs(vec![("a", 1), ("a", 1)]))), "/a");
@@ -102,7 +102,7 @@ fn duplicates_are_refused_in_values_of_every_shape() {
 }
 
 #[test]
-fn duplicates_are_refused_however_they_are_spelled() {
+fn duplicates_are_rejected_in_any_spelling() {
     for (text, path) in [
         (r#"{"a":1,"a":2}"#, "/a"),
         (r#"{"a":1,"\u0061":2}"#, "/\\u0061"),
@@ -116,7 +116,7 @@ fn duplicates_are_refused_however_they_are_spelled() {
     ] {
         let error = from_json(text).expect_err(text);
         assert!(matches!(error.problem(), BodyProblem::DuplicateKey { .. }), "{error}");
-        // Which of two spellings is named is open.
+        // The error may name either spelling.
         assert_eq!(error.path().rsplit_once('/').unwrap().0, path.rsplit_once('/').unwrap().0);
     }
     for reserved in [r#"{"\u0024a":1}"#, r#"{"$\u0061":1}"#, r#"{"$a\"":1}"#] {
@@ -129,9 +129,9 @@ fn duplicates_are_refused_however_they_are_spelled() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Many names, few of them alike: the filter doubts often.
+    /// Many names, few of them equal: the filter often has false positives.
     #[test]
-    fn duplicates_are_refused_exactly_where_a_set_has_them(
+    fn rejected_duplicates_match_a_set(
         names in prop::collection::vec("[ab\\\\\"é\u{2028}]{0,3}|property_[0-9]{3}", 0..40),
     ) {
         let unique = names.iter().collect::<HashSet<_>>().len() == names.len();
@@ -151,9 +151,9 @@ proptest! {
     }
 }
 
-/// Names that ascend are watched by another means than those in any order.
+/// Ascending names are checked differently from unordered ones.
 #[test]
-fn a_name_that_ascended_is_found_again() {
+fn duplicates_of_ascending_names_are_found() {
     let limits = Limits::default();
     for count in 1..20 {
         let names: Vec<String> = (0..count).map(|n| format!("name_{n:02}")).collect();
@@ -170,9 +170,9 @@ fn a_name_that_ascended_is_found_again() {
     compile(&Pairs(vec![("a", 0), ("", 0)])).unwrap();
 }
 
-/// Work for each pair of names would take minutes here.
+/// Comparing each pair of names would take minutes here.
 #[test]
-fn many_members_in_no_order_are_checked_in_linear_time() {
+fn many_unordered_members_are_checked_quickly() {
     let name = |n: u32| format!("\"{:x}\":0", n.wrapping_mul(0x9e37_79b9));
     let members: Vec<String> = (0..90_000).map(name).collect();
     let text = format!("{{{}}}", members.join(","));

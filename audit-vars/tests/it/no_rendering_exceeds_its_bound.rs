@@ -11,7 +11,7 @@ use crate::trees::{self, Request, TABLE, limits};
 
 proptest! {
     #[test]
-    fn whatever_the_request_and_it_is_reached(body in trees::body(), request in trees::request()) {
+    fn no_request_exceeds_it_and_one_reaches_it(body in trees::body(), request in trees::request()) {
         let template = Template::compile(&TABLE.vars, &limits(), &body).unwrap();
         let size = |values: &Values<'_>| {
             let mut line = Vec::new();
@@ -25,7 +25,7 @@ proptest! {
     }
 
     #[test]
-    fn by_any_value_of_one_variable(
+    fn no_value_of_a_variable_exceeds_it(
         addr: u128, v4: [u8; 4], bytes in trees::user_agent_bytes(), ms: i64, seed: u64,
     ) {
         let fits = |var: Var, values: Values<'_>| {
@@ -35,8 +35,7 @@ proptest! {
             let json = line.len() - br#"{"v":}"#.len();
             assert!(json <= var.max_bytes() as usize, "{var:?} of {json} bytes");
         };
-        // All the forms that addresses have: compressed, IPv4 in IPv6, in IPv4-compatible IPv6,
-        // NAT64.
+        // All forms of addresses: compressed, IPv4-mapped, IPv4-compatible, NAT64.
         let [a, b, c, d] = v4.map(u16::from);
         let addresses: [IpAddr; 6] = [
             Ipv6Addr::from(addr).into(),
@@ -56,9 +55,9 @@ proptest! {
     }
 }
 
-/// The arithmetic of each bound: a value that needs all of it, and none that needs more.
+/// Each bound is exact: some value needs all of it, and none needs more.
 #[test]
-fn each_variable_reaches_its_own() {
+fn each_variable_reaches_its_maximum() {
     let worst = Request::worst();
     for var in TABLE.vars.iter() {
         let template = Template::compile(&TABLE.vars, &limits(), &body!({ "v": var })).unwrap();
@@ -72,11 +71,11 @@ fn each_variable_reaches_its_own() {
 }
 
 #[test]
-fn a_host_value_may_have_its_maximum_and_no_byte_more() {
+fn host_values_may_reach_their_maximum_size() {
     let max = TABLE.trace.max_bytes() as usize;
     assert!(HostValue::new(TABLE.trace, &"a".repeat(max - 2)).is_ok());
     assert!(HostValue::new(TABLE.trace, &"a".repeat(max - 1)).is_err());
-    // The last byte is a bracket, written when nothing is left to check but the whole.
+    // The last byte is a bracket, which only the final check sees.
     assert!(HostValue::new(TABLE.trace, &["a".repeat(max - 4)]).is_ok());
     assert!(HostValue::new(TABLE.trace, &["a".repeat(max - 3)]).is_err());
 }

@@ -1,4 +1,4 @@
-//! What has no variables is written byte for byte as `serde_json::to_vec` writes it.
+//! A body without variables is written byte for byte as by `serde_json::to_vec`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -142,7 +142,7 @@ impl Serialize for FloatKey {
 
 proptest! {
     #[test]
-    fn in_every_shape_that_serde_has(
+    fn every_shape_of_serde_matches_serde_json(
         text in trees::text(),
         char: char,
         integers: (i8, i16, i32, i64, i128),

@@ -1,5 +1,5 @@
-//! A rendered template is, to the byte, what cloning a tree, replacing its sentinels and
-//! serializing it gives.
+//! A rendered template equals, byte for byte, a cloned tree with its sentinels replaced,
+//! serialized.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use audit_vars::{Template, tree_walk};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::trees::{self, Request, TABLE, limits};
 
 fn render(template: &Template, request: &Request) -> String {
-    // Appends: what is there already stays.
+    // Rendering appends: existing bytes stay.
     let mut out = b"before".to_vec();
     template.render(&request.values(), &mut out);
     String::from_utf8(out).unwrap().strip_prefix("before").unwrap().to_owned()
@@ -38,7 +38,7 @@ fn with_white_space(text: &str, blanks: &[&str]) -> String {
 
 proptest! {
     #[test]
-    fn any_body_renders_as_the_tree_for_any_request(
+    fn any_body_renders_like_the_tree_walk(
         body in trees::body(),
         request in trees::request(),
         blanks in prop::collection::vec(prop::sample::select(vec!["", " ", "\n", "\r\n\t "]), 1..8),
@@ -58,7 +58,7 @@ proptest! {
         for text in [with_white_space(&text, &blanks), text, pretty] {
             let from_text = Template::from_json(&TABLE.vars, &limits(), &text).unwrap();
             prop_assert_eq!(render(&from_text, &request), &*walked);
-            prop_assert!(from_text == compiled, "both ways in make the same template");
+            prop_assert!(from_text == compiled, "text and value make the same template");
         }
     }
 }

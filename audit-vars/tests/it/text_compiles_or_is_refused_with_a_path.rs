@@ -1,13 +1,13 @@
-//! `from_json` takes exactly the JSON that `serde_json` takes, less what the contract refuses, and
-//! what it refuses it refuses with a place that exists.
+//! `from_json` accepts the JSON that `serde_json` accepts, except what the contract rejects, and
+//! each error names a path that exists.
 //!
-//! What `serde_json` takes as a value and `from_json` refuses, in full:
+//! The complete list of what `serde_json` accepts as a value and `from_json` rejects:
 //!
-//! - what is not an object, or nests deeper than [`MAX_DEPTH`] (`serde_json` stops at 128);
-//! - a key that begins with `$`, except in a sentinel of a variable that is known;
-//! - a sentinel with escapes in its key or its name, `{"\u0024var":"ip"}`: no writer makes them of
-//!   plain letters;
-//! - what is larger than the limit.
+//! - values other than objects, and nesting deeper than [`MAX_DEPTH`] (`serde_json` stops at 128);
+//! - a key that begins with `$`, except in the sentinel of a known variable;
+//! - a sentinel with escapes in its key or its name, `{"\u0024var":"ip"}`: no writer escapes plain
+//!   letters;
+//! - bodies larger than the limit.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt;
@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::duplicate_members::has_duplicates;
 use crate::trees::{self, Request, TABLE, limits};
 
-/// What `serde_json` reads, with every member of an object that names one twice.
+/// A value as `serde_json` reads it, duplicate members included.
 enum Read {
     Scalar,
     Text(String),
@@ -85,7 +85,7 @@ impl<'de> Deserialize<'de> for Read {
 }
 
 impl Read {
-    /// Whether this may stand in a body that already nests `depth` levels deep.
+    /// Whether this is allowed in a body at a nesting of `depth` levels.
     fn is_allowed(&self, depth: u32) -> bool {
         match self {
             Read::Scalar | Read::Text(_) => true,
@@ -116,12 +116,12 @@ impl Read {
         }
     }
 
-    /// Whether the JSON Pointer leads somewhere here.
+    /// Whether the JSON Pointer resolves here.
     fn has(&self, path: &str) -> bool {
         let Some(path) = path.strip_prefix('/') else { return path.is_empty() };
         let (step, rest) = path.find('/').map_or((path, ""), |slash| path.split_at(slash));
         if step.ends_with('…') {
-            // Shortened: what stands here is not known.
+            // The path was shortened: the rest cannot be checked.
             return true;
         }
         match self {
@@ -142,15 +142,18 @@ fn check(text: &str, request: &Request) -> Result<(), TestCaseError> {
     let read = serde_json::from_str::<Read>(text);
     match (Template::from_json(&TABLE.vars, &limits(), text), read) {
         (Ok(template), read) => {
-            prop_assert!(read.is_ok_and(|read| read.is_body()), "compiled, but is no body: {text}");
+            prop_assert!(
+                read.is_ok_and(|read| read.is_body()),
+                "compiled, but is not a valid body: {text}"
+            );
             let value: Value = serde_json::from_str(text).unwrap();
             let walked = tree_walk::tree_walk(&value, &|name| request.lookup(name));
             let mut line = Vec::new();
             template.render(&request.values(), &mut line);
             prop_assert!(crate::trees::is_one_line(std::str::from_utf8(&line).unwrap()));
-            prop_assert!(!has_duplicates(text), "compiled, with members twice: {text}");
+            prop_assert!(!has_duplicates(text), "compiled with duplicate members: {text}");
             prop_assert!(line.len() <= template.bound_bytes() as usize);
-            // Numbers stay as they were written: the meaning is the same.
+            // Numbers keep their spelling: the value is the same.
             let [line, walked] =
                 [line, walked].map(|json| serde_json::from_slice::<Value>(&json).unwrap());
             prop_assert_eq!(line, walked);
@@ -172,7 +175,8 @@ fn check(text: &str, request: &Request) -> Result<(), TestCaseError> {
             );
         }
         (Err(refused), Err(_)) => {
-            // Its message is made without a panic, and a syntax error lies in the text.
+            // Formatting its message does not panic, and the offset of a syntax error lies in the
+            // text.
             let _ = refused.to_string();
             if let BodyProblem::Syntax { offset, .. } = refused.problem() {
                 prop_assert!(text.is_char_boundary(*offset), "{refused} in {text}");
@@ -182,7 +186,7 @@ fn check(text: &str, request: &Request) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// A change of text at a place, both measured in 1/65536 of the text.
+/// A change of the text; positions are in 1/65536 of its length.
 #[derive(Debug, Clone)]
 enum Mutation {
     Delete(u16, u8),
@@ -273,7 +277,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn as_any_text(text in prop_oneof![
+    fn arbitrary_text_compiles_or_names_a_path(text in prop_oneof![
         "(?s).{0,40}",
         "[\\[\\]{}\",:0-9eE.+\\-truefalsn$v\\\\ \n]{0,40}",
         "\\{\"a\":[\\[\\]{}\",:0-9eE.+\\-truefalsn$v\\\\ \n]{0,12}\\}",
@@ -285,7 +289,7 @@ proptest! {
     }
 
     #[test]
-    fn as_json_with_mistakes(
+    fn mutated_json_compiles_or_names_a_path(
         body in trees::body(),
         request in trees::request(),
         mutations in prop::collection::vec(mutation(), 1..4),
@@ -298,9 +302,9 @@ proptest! {
     }
 }
 
-/// What arbitrary text seldom meets.
+/// Cases that arbitrary text seldom reaches.
 #[test]
-fn as_the_corners_of_the_grammar() {
+fn corners_of_the_grammar_are_checked() {
     let nested = |open: &str, levels: usize, inside: &str, close: &str| {
         format!("{{\"a\":{}{inside}{}}}", open.repeat(levels), close.repeat(levels))
     };

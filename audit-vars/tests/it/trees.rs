@@ -11,13 +11,13 @@ use proptest::prelude::*;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-/// The largest that can be set, so that size is never what a test meets by accident.
+/// The largest possible limits, so that no test exceeds them by accident.
 pub(crate) fn limits() -> Limits {
     let bytes = Limits::HIGHEST_MAX_TOTAL_BYTES;
     Limits::new(1, bytes, bytes).unwrap()
 }
 
-/// The built-in variables and two of a host.
+/// The built-in variables and two host variables.
 pub(crate) struct Table {
     pub(crate) vars: Vars,
     pub(crate) actor: Var,
@@ -62,7 +62,7 @@ impl Serialize for Tree {
 }
 
 impl Tree {
-    /// Levels of objects and arrays.
+    /// The nesting of objects and arrays, in levels.
     pub(crate) fn depth(&self) -> usize {
         let deepest = match self {
             Tree::Array(elements) => elements.iter().map(Tree::depth).max(),
@@ -84,7 +84,7 @@ impl Tree {
     }
 }
 
-/// Text with everything in it that a JSON writer or a reader of lines could trip over.
+/// Text with every character that JSON writers or line readers could mishandle.
 pub(crate) fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         "[ -~]{0,40}",
@@ -144,7 +144,7 @@ pub(crate) fn body() -> impl Strategy<Value = Tree> {
     })
 }
 
-/// What one request brings. `None` is a variable without value.
+/// The values of one request. `None` is a variable without a value.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     ip: Option<ClientIp>,
@@ -156,7 +156,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Each variable at the largest that it can be.
+    /// Each variable at its largest.
     pub(crate) fn worst() -> Request {
         let host_value = |var: Var| {
             let text = "\u{1}".repeat((var.max_bytes() as usize - 2) / 6) + "aaaaa";
@@ -197,7 +197,7 @@ impl Request {
         values
     }
 
-    /// The same for the tree walk.
+    /// The same values for the tree walk.
     pub(crate) fn lookup(&self, name: &str) -> Value {
         match name {
             "ip" => json!(self.ip.map(|ip| ip.addr().to_string())),
@@ -250,14 +250,14 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         })
 }
 
-/// Everything that some reader takes for the end of a line.
+/// Every character that some reader treats as the end of a line.
 const LINE_ENDS: [char; 7] = ['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
 
 pub(crate) fn is_one_line(text: &str) -> bool {
     !text.contains(LINE_ENDS)
 }
 
-/// JSON as we write it: what `serde_json` leaves raw and ends a line for some readers is escaped.
+/// JSON as we write it: separators that `serde_json` leaves raw are escaped.
 pub(crate) fn in_one_line(json: &str) -> String {
     LINE_ENDS
         .into_iter()

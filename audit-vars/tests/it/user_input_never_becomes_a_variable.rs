@@ -1,5 +1,4 @@
-//! What a user sent is data, whatever it looks like (C3), and cannot break out of its string or its
-//! line.
+//! User input stays data, whatever it looks like (C3), and cannot break out of its string or line.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::trees::{TABLE, limits, user_agent_bytes};
 
-/// Refused for the reserved key, at this path.
+/// Asserts that the body is rejected for a reserved key at this path.
 #[track_caller]
 fn refused<T: Serialize + ?Sized>(body: &T, path: &str) {
     let error = Template::compile(&TABLE.vars, &limits(), body).unwrap_err();
@@ -21,7 +20,7 @@ fn refused<T: Serialize + ?Sized>(body: &T, path: &str) {
 }
 
 #[test]
-fn as_a_value_that_looks_like_the_sentinel() {
+fn values_that_look_like_sentinels_are_rejected() {
     let sent: Value = serde_json::from_str(r#"{"comment":[{"$var":"ip"}]}"#).unwrap();
     refused(&sent, "/comment/0/$var");
     refused(&body!({ "sent": sent }), "/sent/comment/0/$var");
@@ -29,7 +28,7 @@ fn as_a_value_that_looks_like_the_sentinel() {
     refused(&body!({ "sent": HashMap::from([("$var", "ip")]) }), "/sent/$var");
     refused(&body!({ "sent": BTreeMap::from([("$var".to_owned(), Var::IP)]) }), "/sent/$var");
     refused(&body!({ "sent": { "$var": "ip" } }), "/sent/$var");
-    // Even in the place of the body.
+    // Even as the whole body.
     refused(&json!({ "$var": "ip" }), "/$var");
 
     #[derive(Serialize)]
@@ -41,7 +40,7 @@ fn as_a_value_that_looks_like_the_sentinel() {
 }
 
 #[test]
-fn as_json_text_that_is_ready() {
+fn sentinels_in_raw_json_are_rejected() {
     for text in [r#"{"$var":"ip"}"#, "{ \"$var\" : \"ip\" }"] {
         let raw: &RawValue = serde_json::from_str(text).unwrap();
         refused(&body!({ "sent": [raw] }), "/sent/0/$var");
@@ -53,7 +52,7 @@ fn as_json_text_that_is_ready() {
 }
 
 #[test]
-fn as_an_enum_that_imitates_a_variable() {
+fn enums_that_imitate_variables_are_rejected() {
     #[derive(Serialize)]
     enum Imitation {
         #[serde(rename = "$var")]
@@ -67,7 +66,7 @@ fn as_an_enum_that_imitates_a_variable() {
     refused(&body!({ "sent": Imitation::Tuple(1, 2) }), "/sent/$var");
     refused(&body!({ "sent": Imitation::Struct { name: "ip" } }), "/sent/$var");
 
-    // By the name of the type as well.
+    // Even with the name of the type.
     #[derive(Serialize)]
     #[serde(rename = "Var")]
     enum Named {
@@ -78,7 +77,7 @@ fn as_an_enum_that_imitates_a_variable() {
 }
 
 #[test]
-fn as_a_string() {
+fn strings_stay_strings() {
     for text in ["$var", "{\"$var\":\"ip\"}", "$ip", "${ip}", "\u{0}ip"] {
         let body = body!({ "sent": text, "list": [text] });
         let template = Template::compile(&TABLE.vars, &limits(), &body).unwrap();
@@ -92,15 +91,15 @@ fn as_a_string() {
 }
 
 proptest! {
-    /// Whatever bytes a client puts in its header, the line is one JSON object with one more string
-    /// in it.
+    /// Whatever bytes a client sends in the header, the line is one JSON object with that text as a
+    /// string.
     #[test]
-    fn as_a_user_agent(bytes in user_agent_bytes()) {
+    fn user_agents_stay_strings(bytes in user_agent_bytes()) {
         let user_agent = UserAgent::from_bytes(&bytes);
         let text = user_agent.as_str();
         prop_assert!(text.len() <= UserAgent::MAX_BYTES);
         prop_assert!(!text.chars().any(char::is_control));
-        // All of it that is text, or cut where the next character does not fit.
+        // The whole text, or a prefix to which the next character would not fit.
         let whole: String = String::from_utf8_lossy(&bytes)
             .chars()
             .map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char })
@@ -119,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn as_a_request_id(text in prop_oneof!["[!-~]{0,130}", "(?s).{0,20}", "[A-Za-z0-9_.:/+=@~-]{100,140}"]) {
+    fn request_ids_stay_strings(text in prop_oneof!["[!-~]{0,130}", "(?s).{0,20}", "[A-Za-z0-9_.:/+=@~-]{100,140}"]) {
         let allowed = |char: char| char.is_ascii_alphanumeric() || "-_.:/+=@~".contains(char);
         let valid = !text.is_empty() && text.len() <= 128 && text.chars().all(allowed);
         match RequestId::new(&text) {
@@ -134,7 +133,7 @@ proptest! {
 }
 
 #[test]
-fn as_the_value_of_a_host_variable() {
+fn host_values_stay_data() {
     let sent = json!({ "name": "me", "more": { "$var": "ip" } });
     let error = HostValue::new(TABLE.actor, &sent).unwrap_err();
     assert_eq!(

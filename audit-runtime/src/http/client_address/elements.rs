@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-/// The parts between the commas of a header line, the last first.
+/// The parts between the commas of a header line, from last to first.
 ///
 /// Read from the right, because a trusted proxy wrote the right end, and a client may have opened a
-/// quote to the left of it to swallow it.
+/// quote to the left of it to swallow that part.
 pub(super) fn elements_from_the_right(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(line);
     std::iter::from_fn(move || {
@@ -22,12 +22,12 @@ pub(super) fn elements_from_the_right(line: &[u8]) -> impl Iterator<Item = &[u8]
         rest = before;
         Some(element.trim_ascii())
     })
-    // An empty element says nothing (RFC 9110, section 5.6.1).
+    // Empty elements are ignored (RFC 9110, section 5.6.1).
     .filter(|element| !element.is_empty())
 }
 
 /// Whether a quoted string begins or ends here: at a quote that no backslash escapes. Backslashes
-/// are counted only before a quote, so that a line of them takes no quadratic time.
+/// are counted only before a quote, so that a line of backslashes does not take quadratic time.
 fn is_quote(line: &[u8], at: usize) -> bool {
     let backslashes = || line[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
     line[at] == b'"' && backslashes() % 2 == 0
@@ -87,7 +87,7 @@ pub(super) fn node(text: &[u8]) -> Option<IpAddr> {
         return None;
     }
     let address: IpAddr = match address.split_once('%') {
-        // A zone names an interface of the proxy (RFC 4007): to the host it means nothing.
+        // A zone names an interface of the proxy (RFC 4007), which means nothing here.
         Some((address, zone)) if !zone.is_empty() => IpAddr::V6(address.parse().ok()?),
         Some(_) => return None,
         None => address.parse().ok()?,

@@ -34,10 +34,10 @@ pub struct TrustedProxies {
 /// The header in which the proxies write the client's address. Only one header is read: a client
 /// could set the one that its proxy does not write.
 ///
-/// `FromStr` takes the header's name, in any case.
+/// `FromStr` parses the header's name, in any case.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum ClientAddressHeader {
-    /// `X-Forwarded-For: 192.0.2.1, 10.0.0.7`, the common one.
+    /// `X-Forwarded-For: 192.0.2.1, 10.0.0.7`, the most common one.
     #[default]
     XForwardedFor,
     /// `Forwarded: for=192.0.2.1, for="[2001:db8::7]:4711"` (RFC 7239).
@@ -92,7 +92,7 @@ impl TrustedProxies {
     ///
     /// # Errors
     ///
-    /// When a network mixes IPv6 with IPv4-mapped addresses; see [`TrustedProxies`].
+    /// If a network mixes IPv6 with IPv4-mapped addresses; see [`TrustedProxies`].
     pub fn new(
         networks: impl IntoIterator<Item = IpNet>,
     ) -> Result<TrustedProxies, InvalidProxies> {
@@ -118,12 +118,11 @@ impl TrustedProxies {
     }
 
     /// The client's address of a request from `peer`, the address at the other end of the
-    /// connection. `lines` gives the lines of the header with this name, in lower case, in the
-    /// order in which they came. `None` if a trusted proxy does not know the client, or sends an
-    /// invalid address.
+    /// connection. `lines` returns the lines of the header with the given lower-case name, in order
+    /// of arrival. `None` if a trusted proxy does not know the client, or sends an invalid address.
     ///
-    /// For hosts that need only the address and whose headers have types of their own: actix-web,
-    /// gRPC's metadata. [`Origin::of`](super::Origin::of) gives the request's id as well, and warns
+    /// For hosts that need only the address and have their own header types, such as actix-web and
+    /// gRPC metadata. [`Origin::of`](super::Origin::of) gives the request's id as well, and warns
     /// if the named proxies are not the actual ones.
     ///
     /// ```
@@ -151,7 +150,7 @@ impl TrustedProxies {
         self.client(peer, lines(self.header.name().as_str()))
     }
 
-    /// The same with the lines of the proxies' own header.
+    /// As [`client_address`](Self::client_address), with the lines of the proxies' header.
     pub(super) fn client<'a>(
         &self,
         peer: IpAddr,
@@ -175,7 +174,7 @@ impl TrustedProxies {
     }
 }
 
-/// The network with IPv4-mapped addresses as what they stand for.
+/// The network with IPv4-mapped addresses as IPv4.
 fn canonical(network: IpNet) -> Result<IpNet, InvalidProxies> {
     const MAPPED: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0);
     let IpNet::V6(v6) = network else { return Ok(network) };
@@ -184,7 +183,7 @@ fn canonical(network: IpNet) -> Result<IpNet, InvalidProxies> {
         (_, 0) => Ok(Ipv6Net::default().into()),
         (_, 1..96) if v6.contains(&MAPPED) => Err(InvalidProxies::new(
             &network.to_string(),
-            "holds IPv4-mapped addresses among others; name the IPv4 and the IPv6 networks apart",
+            "holds IPv4-mapped addresses among others; name the IPv4 and IPv6 networks separately",
         )),
         (_, _) => Ok(network),
     }

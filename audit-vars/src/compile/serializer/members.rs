@@ -13,13 +13,13 @@ use crate::compile::{BodyError, Compiler};
 pub(in crate::compile) struct Members<'c, 'v> {
     pub(super) compiler: &'c mut Compiler<'v>,
     pub(super) first: bool,
-    /// The range of the key that waits for its value, without quotes.
+    /// The range of the key whose value comes next, without quotes.
     pub(super) key: Option<Range<usize>>,
     pub(super) names: Names,
 }
 
 impl Members<'_, '_> {
-    /// Returns its range, without quotes.
+    /// Writes a key and returns its range, without quotes.
     #[inline(always)]
     fn write_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<Range<usize>, BodyError> {
         let is_first = mem::take(&mut self.first);
@@ -68,7 +68,7 @@ impl ser::SerializeMap for Members<'_, '_> {
         self.write_value(key, value)
     }
 
-    /// Key and value at once: the key need not wait.
+    /// Writes key and value at once, so the key is not stored.
     #[inline]
     fn serialize_entry<K: Serialize + ?Sized, V: Serialize + ?Sized>(
         &mut self,

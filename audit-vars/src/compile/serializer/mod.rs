@@ -109,7 +109,7 @@ impl<'c, 'v> Serializer for &'c mut Compiler<'v> {
 
     #[inline]
     fn serialize_bool(self, value: bool) -> Result<(), BodyError> {
-        // Each has a length that the compiler knows.
+        // Two calls, so that each length is a constant.
         if value { self.plain("true") } else { self.plain("false") }
     }
 
@@ -248,7 +248,7 @@ impl<'c, 'v> Serializer for &'c mut Compiler<'v> {
     }
 
     fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<(), BodyError> {
-        /// Escapes what is written to it. Refuses more once the log is too large.
+        /// Escapes what is written to it, and fails once the log is too large.
         struct Escaping<'c, 'v> {
             compiler: &'c mut Compiler<'v>,
             too_large: Option<BodyError>,

@@ -1,8 +1,7 @@
-//! Logs of a function that is dropped before it ended reach nobody, and it had no effect to tell
-//! of. That a caller can bring this about, by going away, must show.
+//! A function dropped before it ended had no effect, and its logs are dropped. A caller can cause
+//! this by going away, so it is logged as a warning.
 //!
-//! A test binary of its own: what `tracing` remembers of a place that warns belongs to the whole
-//! process.
+//! A separate test binary: `tracing` caches the interest in each callsite for the whole process.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt;
@@ -37,7 +36,7 @@ impl Transaction for Tx {
 }
 
 #[tokio::test]
-async fn only_of_those_that_logged_something_and_reach_nobody() {
+async fn only_dropped_logs_cause_a_warning() {
     let warnings = Warnings::default();
     tracing::subscriber::set_global_default(warnings.clone()).unwrap();
     let said = |function: &str, kind: &str| {
@@ -56,7 +55,7 @@ async fn only_of_those_that_logged_something_and_reach_nobody() {
     drop(query);
     said("dropped", "query");
 
-    // A mutation whose caller goes away before it ended, then after it was sealed.
+    // A mutation whose caller goes away before it ends, then after it was sealed.
     let abandoned =
         async |execution: Execution<Mutation>| -> Result<AuditedTransaction<Tx, ()>, _> {
             execution.log().audit(&body!({})).unwrap();
@@ -74,7 +73,7 @@ async fn only_of_those_that_logged_something_and_reach_nobody() {
     said("sealed", "mutation");
     assert!(sink.lines().is_empty());
 
-    // Logs that are released are no loss, whatever became of the function.
+    // Released logs are not lost, however the function ended.
     let conflict = async |execution: Execution<Mutation>| {
         execution.log().audit(&body!({})).unwrap();
         Ok(execution.seal_transaction(Tx, Ok::<_, fmt::Error>(())))
