@@ -24,7 +24,7 @@
 //! | 2 | the command line is wrong |
 //! | 3 | could not be done: the bucket is out of reach or refuses, a file cannot be read |
 //! | 4 | `verify`: nothing is tampered with, and something can be neither proven nor refuted |
-//! | 5 | `verify`: the rest is well, and a host's sign of life is overdue |
+//! | 5 | `verify`: the rest is fine, but a host's heartbeat is overdue |
 //! | 6 | `verify`: the rest is well, and the beginning of a stream has expired |
 //! | 130, 143 | stopped by Ctrl-C, by SIGTERM |
 

@@ -1,11 +1,11 @@
-//! Checkpoints: the size and the root of a log's tree, as its key signs them.
+//! Checkpoints: the size and root of a log's tree, which its key signs.
 
 use std::fmt;
 
 use crate::note::{cosigned_at, cosigned_message};
 use crate::{Hash, KeyKind, Note, NoteSignature, SignerKey, VerifierKey};
 
-/// The head of a log's tree at some size, by the format `tlog-checkpoint` of C2SP.
+/// The head of a log's tree at some size, in the format `tlog-checkpoint` of C2SP.
 ///
 /// Its text, which is what gets signed, is three lines: origin, size, root.
 ///
@@ -24,7 +24,7 @@ pub struct Checkpoint {
     origin: String,
     size: u64,
     root: Hash,
-    /// Whole lines that other logs add. They are signed, and mean nothing here.
+    /// Extension lines of other logs: signed, but ignored here.
     extensions: String,
 }
 
@@ -33,7 +33,7 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`InvalidCheckpoint`] when the origin is empty or holds a control character.
+    /// [`InvalidCheckpoint`] if the origin is empty or contains a control character.
     pub fn new(origin: &str, size: u64, root: Hash) -> Result<Checkpoint, InvalidCheckpoint> {
         if origin.is_empty() || origin.chars().any(char::is_control) {
             return Err(InvalidCheckpoint);
@@ -60,7 +60,7 @@ impl Checkpoint {
         Ok(Checkpoint { extensions: extensions.to_owned(), ..checkpoint })
     }
 
-    /// The log that it is a checkpoint of.
+    /// The name of the log.
     pub fn origin(&self) -> &str {
         &self.origin
     }
@@ -80,24 +80,24 @@ impl Checkpoint {
         Note::new(self.to_string()).expect("lines without control characters are a note's text")
     }
 
-    /// The bytes of a signature by the log's key, to be kept where a note cannot stand.
+    /// The bytes of a signature by the log's key, for stores that cannot hold a note.
     pub fn sign(&self, key: &SignerKey) -> [u8; 64] {
         key.sign(self.to_string().as_bytes())
     }
 
-    /// The checkpoint with a signature that [`sign`](Self::sign) made, as a note.
+    /// The checkpoint as a note, with a signature made by [`sign`](Self::sign).
     pub fn with_signature(&self, key: &VerifierKey, signature: &[u8; 64]) -> Note {
         let mut note = self.to_note();
         note.add(NoteSignature::new(key, signature));
         note
     }
 
-    /// Cosigns the checkpoint as one that was seen to be consistent with all before it, at a time
-    /// in seconds since the Unix epoch.
+    /// Cosigns the checkpoint as consistent with all earlier ones. `time` is in seconds since the
+    /// Unix epoch.
     ///
     /// # Panics
     ///
-    /// If the key is no [cosigner's](KeyKind::Cosignature), or the time is 2^63 or later.
+    /// If the key is not a [cosigner's](KeyKind::Cosignature), or the time is 2^63 or later.
     pub fn cosign(&self, key: &SignerKey, time: u64) -> NoteSignature {
         assert_eq!(key.verifier().kind(), KeyKind::Cosignature, "the key does not cosign");
         assert!(time < 1 << 63, "a cosignature's time is below 2^63 seconds");
@@ -122,7 +122,7 @@ impl NoteSignature {
     }
 }
 
-/// A number in decimal digits, without sign and leading zeros.
+/// Parses decimal digits without sign or leading zeros.
 pub(crate) fn parse_decimal(text: &str) -> Option<u64> {
     let is_canonical = text == "0" || !text.starts_with(['0', '+']);
     text.parse().ok().filter(|_| is_canonical)

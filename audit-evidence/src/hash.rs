@@ -15,7 +15,7 @@ impl Hash {
     /// Length of a hash, in bytes.
     pub const BYTES: usize = 32;
 
-    /// The hash that these bytes are.
+    /// A hash from its bytes.
     pub const fn from_bytes(bytes: [u8; Hash::BYTES]) -> Hash {
         Hash(bytes)
     }
@@ -25,7 +25,7 @@ impl Hash {
         &self.0
     }
 
-    /// The root of a tree without leaves: the hash of nothing.
+    /// The root of an empty tree: the hash of the empty string.
     pub fn empty() -> Hash {
         Hash(Sha256::digest(b"").into())
     }
@@ -51,7 +51,7 @@ impl Hash {
     ///
     /// # Errors
     ///
-    /// [`InvalidBase64`] when the text is anything else, trailing bits that are not zero included.
+    /// [`InvalidBase64`] if the text has any other form, including nonzero trailing bits.
     pub fn from_base64(text: &str) -> Result<Hash, InvalidBase64> {
         decode_array(text).map(Hash)
     }
@@ -99,8 +99,8 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// The bytes of canonical base64. `STANDARD` refuses missing padding and trailing bits, so that
-/// each value has one text: two texts of one signature could otherwise pass for two signatures.
+/// Decodes canonical base64. `STANDARD` rejects missing padding and trailing bits, so each value
+/// has one text: otherwise two texts of one signature could pass for two signatures.
 pub(crate) fn decode(text: &str) -> Result<Vec<u8>, InvalidBase64> {
     STANDARD.decode(text).map_err(|_| InvalidBase64)
 }

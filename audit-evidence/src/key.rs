@@ -10,7 +10,7 @@ use crate::hash::{decode_array, encode};
 /// What a key's signatures mean. Its number is part of the key's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyKind {
-    /// Signs a note as it stands: 0x01 of signed-note.
+    /// Signs the text of a note: 0x01 of signed-note.
     Ed25519 = 0x01,
     /// Signs a checkpoint and a time: 0x04, see tlog-cosignature.
     Cosignature = 0x04,
@@ -22,7 +22,7 @@ impl KeyKind {
     }
 }
 
-/// Whether a name can name a key: not empty, without white space, control characters and `+`.
+/// Whether a key may have this name: not empty, without white space, control characters or `+`.
 pub(crate) fn is_key_name(name: &str) -> bool {
     let is_allowed = |c: char| !c.is_whitespace() && !c.is_control() && c != '+';
     !name.is_empty() && name.chars().all(is_allowed)
@@ -31,8 +31,7 @@ pub(crate) fn is_key_name(name: &str) -> bool {
 /// A public key with the name that it signs under.
 ///
 /// Its text is `<name>+<id, 8 hexadecimal digits>+<base64 of the kind and the 32 bytes>`, which
-/// signed-note calls a *vkey*. Keys of small order are refused: they accept signatures that
-/// nobody made.
+/// signed-note calls a *vkey*. Keys of small order are rejected: they accept forged signatures.
 #[derive(Clone, PartialEq, Eq)]
 pub struct VerifierKey {
     name: String,
@@ -46,8 +45,8 @@ impl VerifierKey {
     ///
     /// # Errors
     ///
-    /// [`InvalidKey`] when the name cannot name a key, or the bytes are no point of the curve or
-    /// one of small order.
+    /// [`InvalidKey`] if the name is invalid, or the bytes are not a point of the curve or one of
+    /// small order.
     pub fn new(name: &str, kind: KeyKind, bytes: &[u8; 32]) -> Result<VerifierKey, InvalidKey> {
         if !is_key_name(name) {
             return Err(InvalidKey::Name);
@@ -84,7 +83,8 @@ impl VerifierKey {
         &self.name
     }
 
-    /// The first four bytes of a hash over name, kind and key. It tells keys apart, no more.
+    /// The first four bytes of a hash over name, kind and key: a hint for telling keys apart, not a
+    /// fingerprint.
     pub fn id(&self) -> u32 {
         self.id
     }
@@ -99,8 +99,8 @@ impl VerifierKey {
         self.key.to_bytes()
     }
 
-    /// Whether the key made this signature of exactly this message. Signatures that some
-    /// implementations accept and others refuse are refused.
+    /// Whether the key made this signature of exactly this message. Signatures on which
+    /// implementations disagree are rejected.
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         self.key.verify_strict(message, &Signature::from_bytes(signature)).is_ok()
     }
@@ -147,7 +147,7 @@ impl SignerKey {
     ///
     /// # Errors
     ///
-    /// [`InvalidKey`] says which part is invalid, and shows none of it.
+    /// [`InvalidKey`] says which part is invalid without showing it.
     pub fn parse(text: &str) -> Result<SignerKey, InvalidKey> {
         let text = text.strip_prefix("PRIVATE+KEY+").ok_or(InvalidKey::Form)?;
         let mut parts = text.splitn(3, '+');
@@ -164,7 +164,7 @@ impl SignerKey {
         Ok(parsed)
     }
 
-    /// The text form. It is the secret itself: for the key's file and nothing else.
+    /// The text form. It contains the secret: write it to the key's file and nowhere else.
     pub fn to_secret_text(&self) -> String {
         let VerifierKey { name, id, kind, .. } = &self.verifier;
         let mut bytes = vec![*kind as u8];
@@ -209,7 +209,7 @@ pub enum InvalidKey {
     Kind(u8),
     /// The id is not that of the name and the key.
     Id {
-        /// What the id would be.
+        /// The id that they have.
         expected: u32,
     },
     /// The bytes are not a point of the curve, or one of small order.
@@ -229,7 +229,10 @@ impl fmt::Display for InvalidKey {
                  (0x04) are"
             ),
             InvalidKey::Id { expected } => {
-                write!(f, "the key's id does not fit its name and bytes, which have {expected:08x}")
+                write!(
+                    f,
+                    "the key's id does not match its name and bytes, which have {expected:08x}"
+                )
             }
             InvalidKey::Point => f.write_str("the key's bytes are not a usable Ed25519 key"),
         }

@@ -1,30 +1,28 @@
-//! Evidence: what an outsider verifies of an audit log with public keys alone.
+//! Evidence: what outsiders can verify about an audit log with public keys alone.
 //!
 //! The records of a stream are the leaves of one Merkle tree (RFC 6962). Each object in the bucket
-//! carries the root up to its last record, signed by the stream, and what its tree needs of the
-//! records before it. So each object verifies by itself, each record has a short proof, and two
-//! histories of one stream cannot pass for one. The nouns:
+//! carries the root up to its last record, signed by the stream, and the hashes of the records
+//! before it. So each object verifies on its own, each record has a short proof, and two histories
+//! of one stream cannot pass for one. The nouns:
 //!
-//! - [`struct@Hash`], [`CompactRange`], [`Tree`]: trees, as far as they have to be kept.
-//!   [`verify_inclusion`] and [`verify_consistency`] check what is claimed of them.
+//! - [`struct@Hash`], [`CompactRange`], [`Tree`]: trees, reduced to the hashes that are needed.
+//!   [`verify_inclusion`] and [`verify_consistency`] check proofs.
 //! - [`SignerKey`], [`VerifierKey`]: Ed25519 keys with names.
-//! - [`Note`], [`Checkpoint`]: signed texts, and those that say how large a tree is and what its
-//!   root is.
-//! - [`Proof`]: a record's inclusion in a checkpoint, as a file to be checked offline.
-//! - [`ObjectHead`], [`Salts`], [`Certificate`]: what an object carries, how its records become
-//!   leaves, and how a stream's key belongs to a host.
-//! - [`Sidecar`]: the same as a file, for stores that keep no metadata.
-//! - [`StreamSigner`], [`ObjectHasher`]: how a host makes these while it writes.
-//! - [`SystemRecord`]: what a host says about a stream, within the stream.
-//! - [`CheckedObject`], [`StreamVerifier`], [`BucketReport`]: what an auditor finds in a bucket,
-//!   each [`Finding`] with its kind of [`Alarm`]. [`State`] is the memory between two looks.
-//! - [`Policy`]: which logs and witnesses somebody trusts. [`AddCheckpoint`]: what a witness
-//!   decides.
+//! - [`Note`], [`Checkpoint`]: a signed text, and the signed size and root of a tree.
+//! - [`Proof`]: a record's inclusion in a checkpoint, as a file that can be checked offline.
+//! - [`ObjectHead`], [`Salts`], [`Certificate`]: an object's evidence, how its records become
+//!   leaves, and the host's signature of a stream's key.
+//! - [`Sidecar`]: an object's evidence as a file, for stores without metadata.
+//! - [`StreamSigner`], [`ObjectHasher`]: the writer's side, for hosts.
+//! - [`SystemRecord`]: a host's statement about a stream, within the stream.
+//! - [`CheckedObject`], [`StreamVerifier`], [`BucketReport`]: the auditor's side. Each [`Finding`]
+//!   has a kind of [`Alarm`]; [`State`] is what is remembered between verifications.
+//! - [`Policy`]: trusted logs and witnesses. [`AddCheckpoint`]: a witness's decision.
 //!
-//! Formats are those of C2SP where it has one: signed-note, tlog-checkpoint, tlog-cosignature,
+//! Formats are those of C2SP where one exists: signed-note, tlog-checkpoint, tlog-cosignature,
 //! tlog-proof, tlog-policy, tlog-witness. Keys are Ed25519 and hashes SHA-256.
 //!
-//! This crate does no I/O and has no clock and no randomness: seeds and times are handed in. It
+//! This crate does no I/O and uses no clock or randomness: seeds and times are parameters. It
 //! depends on no other crate of the workspace.
 //!
 //! # Example
@@ -47,7 +45,7 @@
 //! }
 //! let (head, _) = signer.seal(CompactRange::default(), &hasher.finish());
 //!
-//! // What an auditor has is the object, its metadata, and the host's public key.
+//! // An auditor has the object, its metadata, and the host's public key.
 //! let metadata = head.to_metadata();
 //! let get = |name: &str| metadata.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
 //! let read = ObjectHead::from_metadata(stream, get)?;

@@ -1,4 +1,4 @@
-//! Signed notes: a text, and who signed it.
+//! Signed notes: a text with signatures.
 
 use std::fmt;
 
@@ -8,16 +8,16 @@ use crate::hash::{decode, encode};
 use crate::key::is_key_name;
 use crate::{KeyKind, SignerKey, VerifierKey};
 
-/// A text with signatures, by the format `signed-note` of C2SP.
+/// A text with signatures, in the format `signed-note` of C2SP.
 ///
-/// Parsing says nothing about who signed it: [`verify`](Self::verify) does.
+/// Parsing checks no signature: [`verify`](Self::verify) does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
     text: String,
     signatures: Vec<NoteSignature>,
 }
 
-/// One line of signature below a note.
+/// One signature line below a note.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoteSignature {
     name: String,
@@ -25,7 +25,7 @@ pub struct NoteSignature {
     bytes: Vec<u8>,
 }
 
-/// What separates a note's text from its signatures is the last empty line.
+/// The start of a signature line.
 const SIGNATURE_START: &str = "— ";
 
 impl Note {
@@ -39,7 +39,7 @@ impl Note {
     ///
     /// # Errors
     ///
-    /// [`InvalidNote::Text`] unless the text ends in a line feed and holds no other control
+    /// [`InvalidNote::Text`] unless the text ends in a line feed and contains no other control
     /// character.
     pub fn new(text: impl Into<String>) -> Result<Note, InvalidNote> {
         let text = text.into();
@@ -69,7 +69,7 @@ impl Note {
         Ok(parsed)
     }
 
-    /// What is signed, the last line feed included.
+    /// The signed text, including its last line feed.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -96,12 +96,12 @@ impl Note {
         self.signatures.push(NoteSignature::new(key.verifier(), &signature));
     }
 
-    /// Whether `key` signed the text. A signature under the key's name and id that the key did not
-    /// make is an error, even where another one is valid: somebody tampered with the note.
+    /// Whether `key` signed the text. An invalid signature under the key's name and id is an error,
+    /// even beside a valid one: somebody tampered with the note.
     ///
     /// # Errors
     ///
-    /// [`InvalidSignature`], see above.
+    /// [`InvalidSignature`], as described above.
     pub fn verify(&self, key: &VerifierKey) -> Result<bool, InvalidSignature> {
         let mut is_signed = false;
         for signature in self.signatures.iter().filter(|signature| signature.is_by(key)) {
@@ -122,7 +122,7 @@ impl fmt::Display for Note {
 }
 
 impl NoteSignature {
-    /// The line that stands for a signature of `key`.
+    /// The line of a signature by `key`.
     pub fn new(key: &VerifierKey, bytes: &[u8]) -> NoteSignature {
         NoteSignature { name: key.name().to_owned(), id: key.id(), bytes: bytes.to_vec() }
     }
@@ -143,7 +143,7 @@ impl NoteSignature {
         parse().ok_or(InvalidNote::Signatures)
     }
 
-    /// A line of a kind that signed-note has no number for: 0xff and what it is called.
+    /// A line of a kind without a number in signed-note: 0xff and the kind's name.
     pub(crate) fn of_other_kind(name: &str, kind: &str, bytes: &[u8]) -> NoteSignature {
         NoteSignature { name: name.to_owned(), id: other_id(name, kind), bytes: bytes.to_vec() }
     }
@@ -157,12 +157,12 @@ impl NoteSignature {
         &self.name
     }
 
-    /// What stands after the key's id.
+    /// The bytes after the key's id.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Whether it claims to be of this key.
+    /// Whether it claims to be by this key.
     pub fn is_by(&self, key: &VerifierKey) -> bool {
         self.name == key.name() && self.id == key.id()
     }
@@ -188,8 +188,8 @@ impl fmt::Display for NoteSignature {
     }
 }
 
-/// The id of a key whose kind is called so. The key itself is not part of it: who writes the line
-/// need not know the key.
+/// The id of a key whose kind has this name. It does not depend on the key, which the writer of the
+/// line need not know.
 fn other_id(name: &str, kind: &str) -> u32 {
     let mut hasher = Sha256::new();
     hasher.update(name);
@@ -199,7 +199,8 @@ fn other_id(name: &str, kind: &str) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-/// What a cosigner signs: see tlog-cosignature. `time` is in seconds since the Unix epoch.
+/// The message that a cosigner signs: see tlog-cosignature. `time` is in seconds since the Unix
+/// epoch.
 pub(crate) fn cosigned_message(time: u64, text: &str) -> String {
     format!("cosignature/v1\ntime {time}\n{text}")
 }
@@ -220,9 +221,9 @@ pub enum InvalidNote {
         /// Its length, in bytes.
         actual: usize,
     },
-    /// The text does not end in a line feed, or holds another control character.
+    /// The text does not end in a line feed, or contains another control character.
     Text,
-    /// No empty line with lines of signature behind it, or one of these has another form.
+    /// The signature lines after an empty line are missing, or one is malformed.
     Signatures,
     /// There are more than [`Note::MAX_SIGNATURES`].
     TooManySignatures,
@@ -235,7 +236,7 @@ impl fmt::Display for InvalidNote {
                 write!(f, "a note of {actual} bytes exceeds the limit of {} bytes", Note::MAX_BYTES)
             }
             InvalidNote::Text => f.write_str(
-                "a note's text must end in a line feed and hold no other control character",
+                "a note's text must end in a line feed and contain no other control character",
             ),
             InvalidNote::Signatures => f.write_str(
                 "a note's text must be followed by an empty line and lines \
@@ -250,7 +251,7 @@ impl fmt::Display for InvalidNote {
 
 impl std::error::Error for InvalidNote {}
 
-/// A note has a signature in the name of a known key, which that key did not make.
+/// A note has an invalid signature in the name of a known key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidSignature {
     pub(crate) name: String,

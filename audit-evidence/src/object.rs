@@ -1,4 +1,4 @@
-//! What an object in the bucket carries to be verified by itself.
+//! The evidence that an object in the bucket carries, so that it verifies on its own.
 
 use std::fmt;
 
@@ -9,23 +9,24 @@ use crate::{
     Checkpoint, CompactRange, Hash, KeyKind, Note, NoteSignature, SignerKey, Tree, VerifierKey,
 };
 
-/// The most records of a stream. A new one starts before: 28 hashes then fit an object's metadata.
+/// The maximum number of records in a stream, so that 28 hashes fit an object's metadata. A new
+/// stream starts before that.
 pub const MAX_STREAM_RECORDS: u64 = 1 << 28;
 
-/// The most characters of a host's name.
+/// The maximum length of a host's name, in characters.
 pub const MAX_NAME_CHARS: usize = 64;
 
-/// The origin of a stream's checkpoints, which is its key's name too: `<host's name>/<stream>`.
+/// The origin of a stream's checkpoints, also the name of its key: `<host's name>/<stream>`.
 pub fn origin(name: &str, stream: &str) -> String {
     format!("{name}/{stream}")
 }
 
-/// Makes an object's records into leaves that tell nothing of each other.
+/// Turns an object's records into leaves that reveal nothing about each other.
 ///
-/// Each record is hashed behind a salt of its own. So the sibling's hash in a proof cannot be
-/// guessed at, and what is left of an object that was erased says nothing about its records. The
-/// salts follow from the object's key, its stable number and its seed, which binds these to the
-/// root:
+/// Each record is hashed with its own salt. So the content behind a sibling's hash in a proof
+/// cannot be guessed, and the hashes left after an object was erased reveal nothing about its
+/// records. The salts are derived from the object's key, its stable number and its seed, which
+/// binds these to the root:
 ///
 /// ```text
 /// K      = SHA-256("audit-object/v1\n" ‖ key ‖ "\n" ‖ stable ‖ "\n" ‖ seed)
@@ -65,10 +66,10 @@ impl fmt::Debug for Salts {
     }
 }
 
-/// Says that a stream's key belongs to a host.
+/// A host's signature of a stream's key.
 ///
-/// The stream's private key is destroyed when the stream is delivered. Who steals the host's key
-/// later can sign new streams and not this one.
+/// The stream's private key is destroyed once the stream is delivered. A thief of the host's key
+/// can then sign new streams but not this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     stream_key: VerifierKey,
@@ -83,7 +84,7 @@ impl Certificate {
         Certificate { stream_key: stream_key.clone(), signature }
     }
 
-    /// A certificate that was stored.
+    /// A certificate from its stored parts.
     pub fn from_parts(stream_key: VerifierKey, signature: [u8; 64]) -> Certificate {
         Certificate { stream_key, signature }
     }
@@ -105,16 +106,16 @@ impl Certificate {
             && host.verifies(Certificate::message(&self.stream_key).as_bytes(), &self.signature)
     }
 
-    /// The certificate as a line below a note of the stream, so that whoever knows the host's key
-    /// alone can verify the note. To others it is a signature of an unknown key, and skipped.
+    /// The certificate as a line below a note of the stream, so that the host's key alone suffices
+    /// to verify the note. Other verifiers skip it as a signature by an unknown key.
     pub fn to_note_signature(&self) -> NoteSignature {
         let (name, _) = self.stream_key.name().rsplit_once('/').unwrap_or_default();
         let bytes = [self.stream_key.to_bytes().as_slice(), &self.signature].concat();
         NoteSignature::of_other_kind(name, Certificate::KIND, &bytes)
     }
 
-    /// The certificate that `host` issued for the origin of the note's checkpoint, if a line below
-    /// the note is one.
+    /// The certificate, among the lines below the note, that `host` issued for the origin of the
+    /// note's checkpoint.
     pub fn find(note: &Note, host: &VerifierKey) -> Option<Certificate> {
         let origin = note.text().split('\n').next()?;
         let lines = note.signatures().iter();
@@ -127,7 +128,7 @@ impl Certificate {
         })
     }
 
-    /// What the line below a note is called by.
+    /// The name of the line's kind.
     const KIND: &str = "audit-stream/v1";
 
     fn message(stream_key: &VerifierKey) -> String {
@@ -136,8 +137,8 @@ impl Certificate {
     }
 }
 
-/// The evidence of one object: where its records stand in their stream, and the signed root of the
-/// stream's tree up to its last record. It verifies without any other object.
+/// The evidence of one object: the position of its records in their stream, and the signed root of
+/// the stream's tree up to its last record. It verifies without any other object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectHead {
     /// The number of its first record.
@@ -146,11 +147,11 @@ pub struct ObjectHead {
     pub count: u64,
     /// SHA-256 of its lines, uncompressed, line feeds included.
     pub sha256: [u8; 32],
-    /// All records below this number had been acknowledged when the object was made.
+    /// All records below this number had been acknowledged when the object was written.
     pub stable: u64,
     /// 32 random bytes, see [`Salts`].
     pub seed: [u8; 32],
-    /// The stream's records before it.
+    /// The hashes of the stream's records before it.
     pub before: CompactRange,
     /// The root of the stream's tree up to its last record.
     pub root: Hash,
@@ -179,13 +180,13 @@ const NAMES: [&str; 12] = [
 ];
 
 impl ObjectHead {
-    /// The version that the metadata `format` says.
+    /// The value of the metadata `format`.
     pub const FORMAT: &'static str = "2";
 
     /// The head as an object's metadata, names and values in ASCII.
     ///
-    /// The value of `left` is empty for a stream's first object. Where a store takes no empty
-    /// values it may be left out.
+    /// The value of `left` is empty for a stream's first object. It may be omitted where a store
+    /// rejects empty values.
     pub fn to_metadata(&self) -> [(&'static str, String); 12] {
         let ObjectHead {
             first, count, sha256, stable, seed, before, root, signature, name, ..
@@ -213,8 +214,8 @@ impl ObjectHead {
     ///
     /// # Errors
     ///
-    /// [`HeadError`] names the first field that is missing or not as it is written. Base64 and
-    /// numbers have one form: what differs from it was not written by a host.
+    /// [`HeadError`] names the first field that is missing or malformed. Base64 and numbers have
+    /// one canonical form, so any other was not written by a host.
     pub fn from_metadata<'a>(
         stream: &str,
         metadata: impl Fn(&str) -> Option<&'a str>,
@@ -233,7 +234,7 @@ impl ObjectHead {
         let first = first.ok_or(HeadError::Malformed("count"))?;
         let sha256 = from_hex(get("sha256")?).ok_or(HeadError::Malformed("sha256"))?;
         let stable = number("stable")?;
-        // Not every store keeps a value that is empty, and nothing is before the first record.
+        // Some stores drop empty values, and before the first record `left` is empty.
         let left = if first == 0 { metadata("left").unwrap_or("") } else { get("left")? };
         let left = decode(left).map_err(|_| HeadError::Malformed("left"))?;
         let (left, rest) = left.as_chunks::<{ Hash::BYTES }>();
@@ -267,7 +268,7 @@ impl ObjectHead {
         self.first + self.count
     }
 
-    /// The checkpoint that its signature is of.
+    /// The signed checkpoint.
     pub fn checkpoint(&self) -> Checkpoint {
         let origin = self.certificate.stream_key.name();
         Checkpoint::new(origin, self.end(), self.root).expect("a key's name is an origin")
@@ -278,8 +279,8 @@ impl ObjectHead {
         self.checkpoint().with_signature(&self.certificate.stream_key, &self.signature)
     }
 
-    /// Checks what can be checked without the records: that the host certified the stream's key,
-    /// and that this signed the root.
+    /// Checks what does not need the records: that the host certified the stream's key, and that
+    /// this key signed the root.
     ///
     /// # Errors
     ///
@@ -295,8 +296,8 @@ impl ObjectHead {
         Ok(())
     }
 
-    /// The tree up to the object's last record, made of its lines (without line feeds), for proofs
-    /// of them. `key` is that of the object.
+    /// The tree up to the object's last record, for proofs of its records. `key` is the object's
+    /// key; `lines` are without line feeds.
     ///
     /// # Errors
     ///
@@ -333,7 +334,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Lower-case digits alone: one form for each value.
+/// Accepts only lower-case digits, so that each value has one form.
 fn from_hex(text: &str) -> Option<[u8; 32]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -351,21 +352,21 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
     bytes?.try_into().ok()
 }
 
-/// Why an object's evidence does not hold.
+/// Why an object's evidence is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HeadError {
     /// The metadata has no such field.
     Missing(&'static str),
-    /// The field is not as a host writes it.
+    /// The field is malformed.
     Malformed(&'static str),
     /// The host did not certify the stream's key.
     Certificate,
     /// The stream's key did not sign the root.
     Signature,
-    /// There are more or fewer records than was signed.
+    /// There are more or fewer records than were signed.
     Count,
-    /// The records are not those that were signed.
+    /// The records differ from those signed.
     Root,
 }
 

@@ -1,14 +1,14 @@
-//! Policies: which logs and witnesses somebody trusts.
+//! Policies: trusted logs and witnesses.
 
 use std::collections::HashMap;
 use std::fmt;
 
 use crate::{InvalidSignature, KeyKind, Note, VerifierKey};
 
-/// Whose checkpoints are valid, by the format `tlog-policy` of C2SP: those of the listed logs, as
-/// far as a quorum of the listed witnesses has cosigned them.
+/// Which checkpoints are valid, in the format `tlog-policy` of C2SP: those of the listed logs that
+/// a quorum of the listed witnesses has cosigned.
 ///
-/// Names are octets, as the format has it: nothing is normalized.
+/// Names are octets, as in the format: they are not normalized.
 #[derive(Debug, Clone)]
 pub struct Policy {
     logs: Vec<VerifierKey>,
@@ -17,7 +17,7 @@ pub struct Policy {
     quorum: Option<Member>,
 }
 
-/// What a group counts, by its place among the witnesses or among the groups.
+/// A member of a group, by its index among the witnesses or among the groups.
 #[derive(Debug, Clone, Copy)]
 enum Member {
     Witness(usize),
@@ -101,7 +101,7 @@ impl Policy {
         Ok(signer)
     }
 
-    /// Checks that a quorum of the witnesses cosigned the note, whoever signed it.
+    /// Checks that a quorum of the witnesses cosigned the note, regardless of its signer.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ impl Policy {
         let cosigned: Result<Vec<bool>, _> =
             self.witnesses.iter().map(|witness| note.verify(witness)).collect();
         let cosigned = cosigned?;
-        // A group names only groups before it, so that one pass decides all.
+        // A group names only earlier groups, so one pass suffices.
         let mut reached: Vec<bool> = Vec::with_capacity(self.groups.len());
         let counts = |member: &Member, reached: &[bool]| match *member {
             Member::Witness(at) => cosigned[at],
@@ -180,9 +180,9 @@ impl<'a> Parser<'a> {
             .iter()
             .map(|member| {
                 let (place, is_member) =
-                    self.names.get_mut(member).ok_or("a name that no line before this defines")?;
+                    self.names.get_mut(member).ok_or("a name that no earlier line defines")?;
                 if std::mem::replace(is_member, true) {
-                    return Err("a name that is a member of a group already");
+                    return Err("a name that is already a member of a group");
                 }
                 Ok(*place)
             })
@@ -192,13 +192,13 @@ impl<'a> Parser<'a> {
     }
 
     fn member(&self, name: &[u8]) -> Result<Member, &'static str> {
-        let (member, _) = self.names.get(name).ok_or("a name that no line before this defines")?;
+        let (member, _) = self.names.get(name).ok_or("a name that no earlier line defines")?;
         Ok(*member)
     }
 
     fn define(&mut self, name: &'a [u8], member: Member) -> Result<(), &'static str> {
         if name == b"none" || self.names.insert(name, (member, false)).is_some() {
-            return Err("a name that is defined already");
+            return Err("a name that is already defined");
         }
         Ok(())
     }
@@ -211,7 +211,7 @@ fn parse_key(text: &[u8]) -> Result<VerifierKey, &'static str> {
 
 fn add(keys: &mut Vec<VerifierKey>, key: VerifierKey) -> Result<usize, &'static str> {
     if keys.iter().any(|known| known.to_bytes() == key.to_bytes()) {
-        return Err("a key that is listed already");
+        return Err("a key that is already listed");
     }
     keys.push(key);
     Ok(keys.len() - 1)
@@ -241,9 +241,9 @@ pub enum PolicyError {
     UnknownLog(String),
     /// Too few witnesses cosigned it.
     Quorum {
-        /// How many did.
+        /// How many cosigned it.
         cosigned: usize,
-        /// How many the policy lists.
+        /// How many witnesses the policy lists.
         witnesses: usize,
     },
     /// A signature in the name of a listed key is not by that key.
@@ -262,10 +262,9 @@ impl fmt::Display for PolicyError {
             PolicyError::UnknownLog(origin) => {
                 write!(f, "the checkpoint of {origin:?} is signed by no log of the policy")
             }
-            PolicyError::Quorum { cosigned, witnesses } => write!(
-                f,
-                "{cosigned} of {witnesses} witnesses cosigned the checkpoint, which is no quorum"
-            ),
+            PolicyError::Quorum { cosigned, witnesses } => {
+                write!(f, "{cosigned} of {witnesses} witnesses cosigned the checkpoint: no quorum")
+            }
             PolicyError::Signature(error) => error.fmt(f),
         }
     }

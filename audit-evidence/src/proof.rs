@@ -1,4 +1,4 @@
-//! Proofs that an entry is in a log, to be checked offline.
+//! Offline proofs that an entry is in a log.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use crate::checkpoint::parse_decimal;
 use crate::hash::{decode, encode};
 use crate::{Checkpoint, Hash, Note, verify_inclusion};
 
-/// The inclusion of one entry in a signed checkpoint, by the format `tlog-proof` of C2SP. Its file
+/// The inclusion of one entry in a signed checkpoint, in the format `tlog-proof` of C2SP. Its file
 /// ends in `.tlog-proof`.
 ///
-/// The extra data is what else the entry is made of: for a record of an audit log its salt.
+/// The extra data is the rest of the entry: for a record of an audit log, its salt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
     extra: Option<Vec<u8>>,
@@ -25,11 +25,11 @@ const HEADER: &str = "c2sp.org/tlog-proof@v1";
 const MAX_PATH: usize = 63;
 
 impl Proof {
-    /// A proof of the entry of number `index`, for the checkpoint that `note` is.
+    /// A proof of entry `index` in the checkpoint `note`.
     ///
     /// # Errors
     ///
-    /// [`ProofError::Checkpoint`] when the note is no checkpoint.
+    /// [`ProofError::Checkpoint`] if the note is not a checkpoint.
     pub fn new(
         extra: Option<&[u8]>,
         index: u64,
@@ -62,13 +62,13 @@ impl Proof {
         let path: Result<Vec<_>, _> = lines.map(Hash::from_base64).collect();
         let path = path.map_err(|_| ProofError::Form("a line of the path is not a hash"))?;
         if path.len() > MAX_PATH {
-            return Err(ProofError::Form("the path is longer than any tree is high"));
+            return Err(ProofError::Form("the path is longer than any tree is deep"));
         }
         let note = Note::parse(note).map_err(|_| ProofError::Checkpoint)?;
         Proof::new(extra.transpose()?.as_deref(), index, path, note)
     }
 
-    /// What else the entry is made of. Nothing vouches for it but the proof's own success.
+    /// The extra data. It is authentic only if the proof verifies.
     pub fn extra(&self) -> Option<&[u8]> {
         self.extra.as_deref()
     }
@@ -78,17 +78,17 @@ impl Proof {
         self.index
     }
 
-    /// The signed checkpoint, whose signatures are to be verified beside the proof.
+    /// The signed checkpoint. Its signatures must be verified in addition to the proof.
     pub fn note(&self) -> &Note {
         &self.note
     }
 
-    /// What the note says.
+    /// The checkpoint in the note.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
     }
 
-    /// Checks that `leaf` is in the tree of the checkpoint, and not who signed that.
+    /// Checks that `leaf` is in the tree of the checkpoint. Does not check signatures.
     ///
     /// # Errors
     ///
@@ -111,15 +111,15 @@ impl fmt::Display for Proof {
     }
 }
 
-/// Why a text proves nothing.
+/// Why a proof is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProofError {
-    /// It does not have the form of a proof.
+    /// The text is malformed.
     Form(&'static str),
-    /// What stands behind the empty line is not a signed checkpoint.
+    /// The text after the empty line is not a signed checkpoint.
     Checkpoint,
-    /// The entry is not at that place in the tree of the checkpoint.
+    /// The entry is not at that index in the tree of the checkpoint.
     Path,
 }
 
@@ -127,7 +127,7 @@ impl fmt::Display for ProofError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ProofError::Form(what) => write!(f, "not a tlog-proof: {what}"),
-            ProofError::Checkpoint => f.write_str("the proof holds no signed checkpoint"),
+            ProofError::Checkpoint => f.write_str("the proof contains no signed checkpoint"),
             ProofError::Path => f.write_str("the entry is not in the tree of the checkpoint"),
         }
     }

@@ -1,4 +1,4 @@
-//! Compact ranges: what has to be kept of some leaves in order to append to them.
+//! Compact ranges: the hashes that suffice to append to a tree.
 
 use crate::Hash;
 use crate::tree::{Nodes, consistency_path, inclusion_path, subtree};
@@ -6,9 +6,8 @@ use crate::tree::{Nodes, consistency_path, inclusion_path, subtree};
 /// The leaves `[begin, end)` of a tree, reduced to the roots of the fewest complete subtrees that
 /// cover them: at most 2 × 63 hashes.
 ///
-/// A range that begins at 0 determines its tree's root, and appending needs nothing else. This is
-/// what a writer keeps of the records that it has delivered, and what each object carries of the
-/// records before it.
+/// A range that begins at 0 determines the root of its tree, and suffices to append to it. A writer
+/// keeps one for the delivered records, and each object carries one for the records before it.
 ///
 /// ```
 /// use audit_evidence::{CompactRange, Hash};
@@ -41,10 +40,10 @@ struct Node {
 }
 
 impl CompactRange {
-    /// The most leaves that a tree may have: 2^63, so that no sum of two sizes overflows.
+    /// The maximum number of leaves: 2^63, so that no sum of two sizes overflows.
     pub const MAX_END: u64 = 1 << 63;
 
-    /// An empty range, to which the leaf of number `begin` can be appended.
+    /// An empty range, to which leaf `begin` can be appended.
     ///
     /// # Panics
     ///
@@ -58,7 +57,7 @@ impl CompactRange {
     ///
     /// # Errors
     ///
-    /// [`WrongHashCount`] unless there is one hash for each bit that is set in `size`.
+    /// [`WrongHashCount`] unless there is one hash for each bit set in `size`.
     pub fn from_hashes(size: u64, hashes: &[Hash]) -> Result<CompactRange, WrongHashCount> {
         let expected = size.count_ones() as usize;
         if hashes.len() != expected || size > Self::MAX_END {
@@ -79,7 +78,7 @@ impl CompactRange {
         self.begin
     }
 
-    /// The number after that of the last leaf. For a range from 0 it is the size of the tree.
+    /// One past the number of the last leaf. For a range from 0, the size of the tree.
     pub fn end(&self) -> u64 {
         self.end
     }
@@ -89,7 +88,7 @@ impl CompactRange {
         self.nodes.iter().map(|node| &node.hash)
     }
 
-    /// Appends the leaf of number [`end`](Self::end).
+    /// Appends leaf number [`end`](Self::end).
     ///
     /// # Panics
     ///
@@ -100,9 +99,9 @@ impl CompactRange {
         self.push_node(Node { start: self.end - 1, level: 0, hash: leaf });
     }
 
-    /// Appends a subtree, whose leaves `end` counts already.
+    /// Appends a subtree whose leaves are already counted in `end`.
     fn push_node(&mut self, mut node: Node) {
-        // Two complete subtrees of one size are one of twice the size, if they are siblings.
+        // Two sibling subtrees of one size combine to one of twice the size.
         while let Some(left) = self.nodes.last().copied() {
             let is_sibling = left.level == node.level && left.start >> left.level & 1 == 0;
             if !is_sibling {
@@ -115,7 +114,7 @@ impl CompactRange {
         self.nodes.push(node);
     }
 
-    /// The range of both, where `later` begins where this one ends; `None` if it does not.
+    /// This range followed by `later`. `None` unless `later` begins where this one ends.
     #[must_use]
     pub fn join(mut self, later: &CompactRange) -> Option<CompactRange> {
         if later.begin != self.end {
@@ -126,7 +125,7 @@ impl CompactRange {
         Some(self)
     }
 
-    /// The root of the tree over the range. `None` when the range does not begin at 0.
+    /// The root of the tree over the range. `None` if the range does not begin at 0.
     pub fn root(&self) -> Option<Hash> {
         if self.begin != 0 {
             return None;
@@ -140,7 +139,7 @@ impl CompactRange {
     /// is `[0, m)` and `later` is `[m, n)`. [`verify_consistency`](crate::verify_consistency)
     /// checks the proof.
     ///
-    /// `None` when the two do not adjoin, or this one does not begin at 0.
+    /// `None` if the two are not adjacent, or this one does not begin at 0.
     pub fn consistency(&self, later: &CompactRange) -> Option<Vec<Hash>> {
         if self.begin != 0 || later.begin != self.end {
             return None;
@@ -149,8 +148,8 @@ impl CompactRange {
         consistency_path(self.end, later.end, &Nodes { boundary: self.end, complete: &complete })
     }
 
-    /// Whether no subtree that both ranges hold has two roots. Ranges of one tree never contradict
-    /// each other; ranges of two trees may go unnoticed where they hold no subtree in common.
+    /// Whether all subtrees in both ranges have equal roots. True for ranges of one tree; ranges of
+    /// different trees may agree too, if they share no subtree.
     pub fn agrees_with(&self, other: &CompactRange) -> bool {
         self.nodes
             .iter()
@@ -171,7 +170,7 @@ impl Default for CompactRange {
     }
 }
 
-/// The number of hashes does not fit the size of the tree.
+/// The number of hashes does not match the size of the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrongHashCount {
     size: u64,
@@ -182,14 +181,14 @@ pub struct WrongHashCount {
 impl std::fmt::Display for WrongHashCount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let WrongHashCount { size, expected, actual } = self;
-        write!(f, "a tree of {size} leaves is kept in {expected} hashes, not in {actual}")
+        write!(f, "a tree of {size} leaves has {expected} hashes, not {actual}")
     }
 }
 
 impl std::error::Error for WrongHashCount {}
 
-/// A tree of which the leaves from some number on are known, and a [`CompactRange`] of those
-/// before: enough to prove the inclusion of each known leaf.
+/// A tree whose later leaves are known, with a [`CompactRange`] of the earlier ones: enough to
+/// prove the inclusion of each known leaf.
 ///
 /// Memory: two hashes for each known leaf.
 #[derive(Debug, Clone)]
@@ -201,7 +200,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// A tree that continues `before`, which begins at 0. `None` if it does not.
+    /// A tree that continues `before`. `None` unless `before` begins at 0.
     pub fn after(before: CompactRange) -> Option<Tree> {
         (before.begin == 0).then(|| Tree { end: before.end, before, levels: vec![Vec::new()] })
     }
@@ -221,7 +220,7 @@ impl Tree {
         self.end += 1;
         self.levels[0].push(leaf);
         let mut level = 0;
-        // A complete subtree ends here at each level whose size divides the number of leaves.
+        // The new leaf completes a subtree at each level whose size divides the number of leaves.
         while self.end >> level & 1 == 0 {
             let known = &self.levels[level as usize];
             let &[.., left, right] = known.as_slice() else { break };

@@ -1,4 +1,4 @@
-//! An object's metadata in a file, for stores that keep no metadata.
+//! An object's metadata in a file, for stores without metadata.
 
 use std::collections::BTreeMap;
 
@@ -24,22 +24,22 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// The longest file that is read, in bytes: the metadata that stores keep has 2 KB.
+    /// The longest file that is read, in bytes. Stores limit metadata to 2 KB.
     pub const MAX_BYTES: u64 = 4 << 10;
 
-    /// The key of the file that stands for the metadata of the object at `key`. It ends in
-    /// `.head`, so that a pattern for objects matches none of these, wherever it looks.
+    /// The key of the metadata file of the object at `key`. It ends in `.head`, so that no pattern
+    /// for objects matches it.
     pub fn key_of(key: &str) -> String {
         format!("_audit/heads/{key}.head")
     }
 
-    /// The file of an object.
+    /// The text of an object's file.
     pub fn text(head: &ObjectHead) -> String {
         let members = head.to_metadata();
         members.iter().map(|(name, value)| format!("{name} {value}\n")).collect()
     }
 
-    /// Reads a file. `None` if it does not have the form of one: then the object has no metadata.
+    /// Parses a file. `None` if it is malformed: the object then counts as having no metadata.
     pub fn parse(file: &[u8]) -> Option<Sidecar> {
         let lines = std::str::from_utf8(file).ok()?.strip_suffix('\n')?;
         let mut members = BTreeMap::new();

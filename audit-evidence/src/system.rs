@@ -1,4 +1,4 @@
-//! What a host says about a stream, in records of the stream itself.
+//! A host's statements about a stream, as records of the stream itself.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::Hash;
 
-/// A record that the host writes about its stream, as a line that has the member `$audit` only.
+/// A record that the host writes about its stream: a line with `$audit` as its only member.
 ///
-/// System records are numbered and hashed like all others, in objects of their own below
-/// `_audit/`. Members that a later version adds are skipped.
+/// System records are numbered and hashed like all others, in separate objects below `_audit/`.
+/// Unknown members, which later versions may add, are skipped.
 ///
 /// ```
 /// use audit_evidence::SystemRecord;
@@ -29,42 +29,43 @@ pub enum SystemRecord {
         at: u64,
         /// The name of the host's key.
         host: String,
-        /// What wrote the stream, with its version.
+        /// The software that wrote the stream, with its version.
         software: String,
         /// The host's verifier key.
         key: String,
-        /// The next system record comes before this time, in milliseconds since the Unix epoch.
+        /// The deadline for the next system record, in milliseconds since the Unix epoch.
         next: u64,
         /// The bucket that the stream was written to, without credentials.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bucket: Option<String>,
-        /// The stream before it, when that had been delivered whole.
+        /// The end of the previous stream, if that was fully delivered.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         previous: Option<StreamEnd>,
     },
-    /// The host lives, and nothing behind this record is missing until `next`.
+    /// The host is alive. Until `next`, records after this one may still be on their way.
     Heartbeat {
         /// Milliseconds since the Unix epoch.
         at: u64,
-        /// The next system record comes before this time, in milliseconds since the Unix epoch.
+        /// The deadline for the next system record, in milliseconds since the Unix epoch.
         next: u64,
-        /// How far the host's clock is behind the store's, in milliseconds, when known.
+        /// How far the host's clock is behind the store's, in milliseconds, if known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         clock_offset: Option<i64>,
-        /// Earlier checkpoints of the stream with what witnesses signed, each as a note.
+        /// Earlier checkpoints of the stream with their cosignatures, each as a note.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         cosigned: Vec<String>,
-        /// The stream before it, if that was delivered whole since the record before.
+        /// The end of the previous stream, if that was fully delivered since the last system
+        /// record.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         previous: Option<StreamEnd>,
     },
-    /// Records that are not in the bucket, since their object's key held something else.
+    /// Records that are not in the bucket because another object had their key.
     Void {
         /// Milliseconds since the Unix epoch.
         at: u64,
-        /// The number of the first of them.
+        /// The number of the first such record.
         first: u64,
-        /// How many they are.
+        /// The number of such records.
         count: u64,
         /// What happened.
         reason: String,
@@ -105,7 +106,7 @@ impl SystemRecord {
     ///
     /// # Errors
     ///
-    /// [`InvalidSystemRecord`], also for an event that this version does not know.
+    /// [`InvalidSystemRecord`], also for unknown events.
     pub fn parse(line: &[u8]) -> Result<SystemRecord, InvalidSystemRecord> {
         let line: Line<SystemRecord> =
             serde_json::from_slice(line).map_err(|_| InvalidSystemRecord)?;
@@ -122,7 +123,7 @@ impl SystemRecord {
         }
     }
 
-    /// Before when the next one was promised, in milliseconds since the Unix epoch.
+    /// The deadline for the next one, in milliseconds since the Unix epoch.
     pub fn next(&self) -> Option<u64> {
         match *self {
             SystemRecord::Opened { next, .. } | SystemRecord::Heartbeat { next, .. } => Some(next),
@@ -130,7 +131,7 @@ impl SystemRecord {
         }
     }
 
-    /// What it says of the stream before.
+    /// The end of the previous stream, if it states one.
     pub fn previous(&self) -> Option<&StreamEnd> {
         match self {
             SystemRecord::Opened { previous, .. } | SystemRecord::Heartbeat { previous, .. } => {
@@ -141,7 +142,7 @@ impl SystemRecord {
     }
 }
 
-/// The line is no system record that this version knows.
+/// The line is not a system record known to this version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidSystemRecord;
 

@@ -1,12 +1,12 @@
-//! The shape of an RFC 6962 tree, and the proofs that follow from it.
+//! The shape of an RFC 6962 tree, and its proofs.
 
 use std::fmt;
 
 use crate::Hash;
 
-/// What is known of a tree: complete subtrees on both sides of a boundary.
+/// The known nodes of a tree: complete subtrees on both sides of a boundary.
 pub(crate) struct Nodes<'a> {
-    /// On each side of it, the known subtrees are the largest there are, or all below those.
+    /// On each side, the largest complete subtrees are known, or all subtrees below them.
     pub(crate) boundary: u64,
     /// The root over `[start, start + 2^level)`, where `start` is a multiple of 2^level.
     pub(crate) complete: &'a dyn Fn(u64, u32) -> Option<Hash>,
@@ -19,13 +19,13 @@ fn split(size: u64) -> u64 {
     1 << (size - 1).ilog2()
 }
 
-/// The root over the leaves `[lo, hi)`, where they are a subtree. `None` when too little is known.
+/// The root over the leaves `[lo, hi)`, which form a subtree. `None` if too little is known.
 pub(crate) fn subtree(lo: u64, hi: u64, nodes: &Nodes<'_>) -> Option<Hash> {
     let size = hi.checked_sub(lo).filter(|&size| size > 0)?;
     if size.is_power_of_two() {
         let known = (nodes.complete)(lo, size.ilog2());
         let reaches_across = lo < nodes.boundary && nodes.boundary < hi;
-        // Below an unknown subtree on one side of the boundary nothing is known either.
+        // On one side of the boundary, nothing below an unknown subtree is known.
         if known.is_some() || !reaches_across {
             return known;
         }
@@ -67,7 +67,7 @@ pub(crate) fn consistency_path(old: u64, size: u64, nodes: &Nodes<'_>) -> Option
             lo = middle;
         }
     }
-    // The old root itself is known to who verifies, so only a part of the old tree is given.
+    // The verifier knows the old root, so a proof contains only a part of the old tree.
     if lo != 0 {
         path.push(subtree(lo, hi, nodes)?);
     }
@@ -80,7 +80,7 @@ pub(crate) fn consistency_path(old: u64, size: u64, nodes: &Nodes<'_>) -> Option
 ///
 /// # Errors
 ///
-/// [`InvalidProof`] if it does not follow from `path`.
+/// [`InvalidProof`] if `path` does not prove it.
 pub fn verify_inclusion(
     leaf: &Hash,
     index: u64,
@@ -112,11 +112,12 @@ pub fn verify_inclusion(
 }
 
 /// Checks that the tree of `old_size` leaves with `old_root` is a prefix of that of `size` leaves
-/// with `root`, by the algorithm of RFC 9162, section 2.1.4.2. An empty tree is a prefix of all.
+/// with `root`, by the algorithm of RFC 9162, section 2.1.4.2. An empty tree is a prefix of every
+/// tree.
 ///
 /// # Errors
 ///
-/// [`InvalidProof`] if it does not follow from `path`.
+/// [`InvalidProof`] if `path` does not prove it.
 pub fn verify_consistency(
     old_size: u64,
     old_root: &Hash,
@@ -132,7 +133,7 @@ pub fn verify_consistency(
         return holds(old_size == size && path.is_empty() && old_root == root);
     }
     let mut path = path.iter();
-    // The old tree is a node of the new one if it is complete, and then need not be given.
+    // If the old tree is complete it is a node of the new one, and not part of the path.
     let first = if old_size.is_power_of_two() { Some(old_root) } else { path.next() };
     let Some(&first) = first else { return Err(InvalidProof) };
     let skipped = (old_size - 1).trailing_ones();
@@ -158,7 +159,7 @@ pub fn verify_consistency(
     holds(last == 0 && old_hash == *old_root && hash == *root)
 }
 
-/// What was claimed of a tree does not follow from its proof.
+/// A proof does not lead to the claimed root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidProof;
 

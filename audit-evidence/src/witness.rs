@@ -1,5 +1,4 @@
-//! What a witness decides: the rules of `tlog-witness`, apart from HTTP and from where it keeps
-//! its state.
+//! The decisions of a witness: the rules of `tlog-witness`, without HTTP or storage.
 
 use std::fmt;
 
@@ -15,7 +14,7 @@ pub struct AddCheckpoint {
     checkpoint: Checkpoint,
 }
 
-/// The newest checkpoint of a log that a witness has cosigned.
+/// The latest checkpoint of a log that a witness has cosigned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Witnessed {
     /// The number of leaves.
@@ -25,14 +24,15 @@ pub struct Witnessed {
 }
 
 impl AddCheckpoint {
-    /// The most hashes that a consistency proof may have.
+    /// The maximum number of hashes in a consistency proof.
     pub const MAX_PATH: usize = 63;
 
-    /// Asks a witness that has cosigned `old_size` leaves to cosign the checkpoint of `note`.
+    /// A request to a witness that has cosigned `old_size` leaves, to cosign the checkpoint in
+    /// `note`.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Malformed`] when the note is no checkpoint, or the path is too long.
+    /// [`Refusal::Malformed`] if the note is not a checkpoint, or the path is too long.
     pub fn new(old_size: u64, path: Vec<Hash>, note: Note) -> Result<AddCheckpoint, Refusal> {
         let checkpoint = Checkpoint::parse(note.text())
             .map_err(|_| Refusal::Malformed("the note is not a checkpoint"))?;
@@ -59,7 +59,7 @@ impl AddCheckpoint {
         AddCheckpoint::new(old_size, path, note)
     }
 
-    /// The checkpoint that is to be cosigned.
+    /// The checkpoint to cosign.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
     }
@@ -69,15 +69,15 @@ impl AddCheckpoint {
         &self.note
     }
 
-    /// Whether a witness may cosign the checkpoint: `log` is the key it trusts for the origin, and
-    /// `latest` what it last cosigned for that.
+    /// Checks whether a witness may cosign the checkpoint. `log` is the key that it trusts for the
+    /// origin, `latest` what it last cosigned for it.
     ///
-    /// The witness must make [`Witnessed`] durable before it answers with its cosignature, and in
-    /// one step with this check. If it crashed in between, it would cosign two histories.
+    /// The witness must check and make [`Witnessed`] durable in one atomic step, before it returns
+    /// its cosignature. Otherwise a crash in between could make it cosign two histories.
     ///
     /// # Errors
     ///
-    /// [`Refusal`], in the order in which `tlog-witness` has the checks.
+    /// [`Refusal`], in the order of the checks in `tlog-witness`.
     pub fn check(
         &self,
         log: Option<&VerifierKey>,
@@ -117,28 +117,28 @@ impl fmt::Display for AddCheckpoint {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The request does not have the form of one.
+    /// The request is malformed.
     Malformed(&'static str),
     /// The witness knows no log of this origin.
     UnknownOrigin,
     /// The log's key did not sign the checkpoint.
     Unsigned,
-    /// The proof starts from another size than the witness cosigned last.
+    /// The proof does not start from the size last cosigned.
     OtherSize {
-        /// What the witness cosigned last.
+        /// The size last cosigned.
         latest: u64,
     },
-    /// Another root of the same size was cosigned: two histories.
+    /// Another root was cosigned for the same size: there are two histories.
     Fork {
         /// The size.
         size: u64,
     },
-    /// The checkpoint does not follow from the one before by the proof.
+    /// The proof does not show that the checkpoint extends the last one.
     Inconsistent,
 }
 
 impl Refusal {
-    /// The HTTP status that `tlog-witness` has for it.
+    /// The HTTP status of the refusal in `tlog-witness`.
     pub fn status(&self) -> u16 {
         match self {
             Refusal::Malformed(_) => 400,
@@ -163,7 +163,7 @@ impl fmt::Display for Refusal {
                 write!(f, "another tree of {size} leaves has been cosigned")
             }
             Refusal::Inconsistent => {
-                f.write_str("the checkpoint does not follow from the one before")
+                f.write_str("the checkpoint is not consistent with the last one")
             }
         }
     }

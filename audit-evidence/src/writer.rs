@@ -1,4 +1,4 @@
-//! What a host does to its objects while it writes a stream.
+//! The evidence of a stream, as its host writes it.
 
 use std::fmt;
 use std::io::BufRead as _;
@@ -11,8 +11,8 @@ use crate::{
     ObjectHead, Salts, SignerKey, origin,
 };
 
-/// Hashes the lines of one object. It needs nothing of the objects before it, so that several can
-/// be encoded at once; [`StreamSigner::seal`] then takes them in the order of their records.
+/// Hashes the lines of one object. It does not depend on earlier objects, so several can be encoded
+/// in parallel; [`StreamSigner::seal`] then takes them in the order of their records.
 pub struct ObjectHasher {
     stable: u64,
     seed: [u8; 32],
@@ -31,13 +31,13 @@ pub struct HashedObject {
 }
 
 impl ObjectHasher {
-    /// Begins with the record of number `first`. `key` is the object's, below the bucket's prefix;
-    /// all records below `stable` were acknowledged; `seed` must come from a cryptographic
-    /// generator, and be the object's alone.
+    /// Begins with record `first`. `key` is the object's key below the bucket's prefix; all records
+    /// below `stable` were acknowledged; `seed` must come from a cryptographic generator and be
+    /// used for no other object.
     ///
     /// # Panics
     ///
-    /// If `first` is no number of a stream.
+    /// If `first` is [`MAX_STREAM_RECORDS`] or more.
     pub fn new(key: &str, first: u64, stable: u64, seed: [u8; 32]) -> ObjectHasher {
         assert!(first < MAX_STREAM_RECORDS, "a stream has at most 2^28 records");
         let (salts, range) = (Salts::new(key, stable, &seed), CompactRange::new(first));
@@ -46,8 +46,8 @@ impl ObjectHasher {
 
     /// Adds whole lines, each with its line feed.
     ///
-    /// Each line is hashed twice while it is in the cache: as a part of the object's `sha256`, and
-    /// as a leaf.
+    /// Each line is hashed twice while it is in the cache: for the object's `sha256`, and as a
+    /// leaf.
     pub fn lines(&mut self, mut lines: &[u8]) {
         while !lines.is_empty() {
             let rest = lines;
@@ -59,7 +59,7 @@ impl ObjectHasher {
         }
     }
 
-    /// What the lines came to.
+    /// Ends the object.
     pub fn finish(self) -> HashedObject {
         let ObjectHasher { stable, seed, salts: _, digest, range } = self;
         HashedObject { stable, seed, sha256: digest.finalize().into(), range }
@@ -78,7 +78,7 @@ impl HashedObject {
     }
 }
 
-// Hashes tell nothing without the salts; the seed is public once the object is.
+// Hashes reveal nothing without the salts; the seed becomes public with the object.
 impl fmt::Debug for HashedObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HashedObject").field("range", &self.range).finish_non_exhaustive()
@@ -91,7 +91,7 @@ impl fmt::Debug for ObjectHasher {
     }
 }
 
-/// Signs the objects of one stream, with a key of the stream's own that the host certified once.
+/// Signs the objects of one stream with the stream's own key, which the host certified.
 ///
 /// ```
 /// use audit_evidence::*;
@@ -111,7 +111,7 @@ impl fmt::Debug for ObjectHasher {
 /// ```
 #[derive(Debug)]
 pub struct StreamSigner {
-    /// The host's.
+    /// The host's name.
     name: String,
     key: SignerKey,
     certificate: Certificate,
@@ -125,8 +125,7 @@ impl StreamSigner {
     ///
     /// # Errors
     ///
-    /// [`InvalidKey::Name`] when the host's name is not one for objects' metadata, see
-    /// [`is_host_name`].
+    /// [`InvalidKey::Name`] if the host's name cannot be stored in metadata: see [`is_host_name`].
     pub fn new(
         host: &SignerKey,
         stream: &str,
@@ -141,8 +140,8 @@ impl StreamSigner {
         Ok(StreamSigner { name: name.to_owned(), key, certificate })
     }
 
-    /// The text that [`parse`](Self::parse) reads. It is the stream's secret: for a file that lives
-    /// as long as the stream is delivered, and nothing else.
+    /// The text that [`parse`](Self::parse) reads. It contains the stream's secret: write it only
+    /// to a file that is deleted once the stream is delivered.
     pub fn to_secret_text(&self) -> String {
         let certificate = encode(self.certificate.signature());
         format!("{SECRET}\n{}\n{certificate}\n", self.key.to_secret_text())
@@ -171,7 +170,8 @@ impl StreamSigner {
         &self.name
     }
 
-    /// Signs an object behind the records `before` it. Gives its head, and what is before the next.
+    /// Signs an object that follows the records `before`. Returns its head, and the range before
+    /// the next object.
     ///
     /// # Panics
     ///
@@ -201,8 +201,8 @@ impl StreamSigner {
     }
 }
 
-/// Whether a host of this name can write evidence: 1 to [`MAX_NAME_CHARS`] visible ASCII
-/// characters, none of them `+`. Metadata are headers, which hold nothing else everywhere.
+/// Whether a host of this name can write evidence: 1 to [`MAX_NAME_CHARS`] visible ASCII characters
+/// other than `+`. Metadata are HTTP headers, which do not carry other characters reliably.
 pub fn is_host_name(name: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'+';
     (1..=MAX_NAME_CHARS).contains(&name.len()) && name.bytes().all(is_allowed)

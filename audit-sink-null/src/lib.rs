@@ -1,12 +1,13 @@
-//! An audit sink for hosts with no bucket configured: it discards every batch, and says so.
+//! An audit sink for hosts with no bucket configured: it discards every batch, and its receipts say
+//! so.
 //!
-//! [`NullSink`] keeps everything of the [contract](AuditSink) that can be kept without a
-//! destination: its receipts are [`Receipt::DISCARDED`], and nothing is accepted after
-//! [`close`](AuditSink::close). What a runtime does around a sink (limits, metering, holding
-//! effects back) is the same as with a bucket, so a function that works here works there.
+//! [`NullSink`] keeps the [contract](AuditSink) as far as is possible without a destination: its
+//! receipts are [`Receipt::DISCARDED`], and it accepts nothing after [`close`](AuditSink::close).
+//! The runtime enforces limits and holds effects back as with a bucket, so a function that works
+//! here works there.
 //!
-//! It depends on `audit-core` alone. A host opens it where the settings name no destination; it is
-//! also the baseline that benchmarks compare other sinks with.
+//! It depends on `audit-core` alone. A host opens it if its settings name no destination;
+//! benchmarks use it as the baseline.
 //!
 //! # Example
 //!

@@ -1,4 +1,4 @@
-//! A web service on axum and sqlx: the smallest host that is whole.
+//! A web service on axum and sqlx: the smallest complete host.
 //!
 //! ```toml
 //! [dependencies]
@@ -12,7 +12,7 @@
 //!
 //! `cargo run -p audit-sqlx --example axum`
 //!
-//! A host with settings, probes and an orderly end is `hosts/service`.
+//! `hosts/service` adds settings, probes and an orderly shutdown.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -37,7 +37,7 @@ struct App {
 
 type Failure = sqlx::Error;
 
-/// A query: what it shows is logged.
+/// A query, which logs what it shows.
 async fn read(log: &AuditLog<'_, Query>, pool: &SqlitePool, id: &str) -> Result<String, Failure> {
     let text = sqlx::query_scalar("SELECT text FROM notes WHERE id = $1").bind(id);
     let text: Option<String> = text.fetch_optional(pool).await?;
@@ -49,7 +49,7 @@ async fn read(log: &AuditLog<'_, Query>, pool: &SqlitePool, id: &str) -> Result<
     text.ok_or(Failure::RowNotFound)
 }
 
-/// A mutation: it logs what it is about to do. The runtime commits, once that is durable.
+/// A mutation, which logs what it is about to do. The runtime commits once the log is durable.
 async fn write(
     log: &AuditLog<'_, Mutation>,
     tx: &mut Tx<Sqlite>,
@@ -73,7 +73,8 @@ async fn get_note(
 ) -> Result<String, StatusCode> {
     let query = runtime.query("notes:read");
     let result = read(&query.log(), &pool, &id).await;
-    // The failure is sealed too: the log is durable before the caller hears that there is no note.
+    // The failure is sealed too: the log is durable before the caller learns that the note does not
+    // exist.
     let released = query.seal(result).release_into(&request).await;
     released.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?.map_err(|_| StatusCode::NOT_FOUND)
 }

@@ -1,4 +1,4 @@
-//! The databases with transactions for the runtime.
+//! The supported databases.
 
 use audit_runtime::LogReceipt;
 use sqlx::{Database, Error, Pool};
@@ -12,7 +12,7 @@ pub trait AuditedDatabase: Database + sealed::Sealed {
     #[doc(hidden)]
     fn serializable(pool: &Pool<Self>) -> &'static str;
 
-    /// Fails if a transaction on this connection can no longer commit.
+    /// Fails if the transaction on this connection can no longer commit.
     #[doc(hidden)]
     fn check(
         connection: &mut Self::Connection,
@@ -35,7 +35,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// SQLite transactions are serializable whatever they begin with.
+/// SQLite transactions are always serializable.
 #[cfg(any(feature = "sqlite", feature = "any"))]
 const SQLITE_BEGIN: &str = "BEGIN";
 
@@ -55,7 +55,7 @@ mod sqlite {
             SQLITE_BEGIN
         }
 
-        // The commit of a transaction that SQLite has rolled back fails by itself.
+        // If SQLite has rolled the transaction back, the commit itself fails.
         async fn check(_: &mut sqlx::SqliteConnection) -> Result<(), Error> {
             Ok(())
         }

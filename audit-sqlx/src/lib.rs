@@ -42,38 +42,37 @@
 //! # }
 //! ```
 //!
-//! The crate needs a feature for each database: `sqlite`, `postgres`; and `any` for hosts that
-//! choose one of them by URL.
+//! Features select the databases: `sqlite`, `postgres`, and `any` for hosts that choose by URL.
 //!
 //! # What it takes care of
 //!
 //! - **A cancelled `begin`.** If its future is dropped, sqlx leaves a PostgreSQL transaction open:
-//!   the connection goes back into the pool with it, later statements on that connection become
-//!   part of it, and reads are as old as it is. [`begin`] runs in a task of its own, which rolls
+//!   the connection returns to the pool with it, and later statements on that connection run in
+//!   that transaction and read its old snapshot. [`begin`] runs in a separate task, which rolls
 //!   back if its caller is gone.
-//! - **A commit that rolls back.** PostgreSQL answers the `COMMIT` of a transaction in which a
-//!   statement failed with a rollback, which sqlx reports as a success. A function that catches a
+//! - **A commit that rolls back.** If a statement of a transaction failed, PostgreSQL turns its
+//!   `COMMIT` into a rollback, which sqlx reports as a success. A function that catches a
 //!   statement's error and returns a value would be reported as committed. [`Tx`] checks first, and
 //!   such a commit fails.
-//! - **Conflicts**: [`is_conflict`] says which errors are worth another attempt.
+//! - **Conflicts**: [`is_conflict`] says which errors to retry.
 //!
 //! # Receipts
 //!
-//! [`Tx::with_receipts`] writes where the mutation's records stand into a table, in the same
-//! transaction: so a row of the table is there exactly if the change is. [`receipt_of_execution`]
-//! leads from a row that keeps the call's id to its records, [`receipt_of_record`] from a record to
-//! the call that committed. After a crash this says what no outcome says:
+//! [`Tx::with_receipts`] writes the place of the mutation's records into a table, in the same
+//! transaction, so that the receipt exists exactly if the change does. [`receipt_of_execution`]
+//! finds the records for a row that stores the call's id, [`receipt_of_record`] the committed call
+//! for a record. After a crash, receipts decide what a lost outcome cannot:
 //!
 //! | a record of a mutation | means |
 //! |---|---|
 //! | has a receipt | its attempt committed |
 //! | has none, and no transaction from before the crash is open | its attempt committed nothing |
 //!
-//! The table is the input of `audit verify --receipts`, too:
-//! `SELECT stream, sequence, count FROM audit_receipts`, as CSV.
+//! The table is also the input of `audit verify --receipts`: `SELECT stream, sequence, count FROM
+//! audit_receipts`, as CSV.
 //!
-//! Nothing removes receipts but the host. The id of an execution begins with its time, so that old
-//! ones are those whose `execution` is less than the id of a time.
+//! Only the host removes receipts. The id of an execution begins with its time, so old receipts are
+//! those whose `execution` is less than the id of a time.
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -102,7 +101,7 @@
 //! let (stream, first) = (receipt.place.stream, receipt.place.first_sequence);
 //! assert_eq!(audit_sqlx::receipt_of_record(&pool, stream, first).await?, Some(receipt));
 //!
-//! // Those from before 2026 are gone, and this one is not.
+//! // Receipts from before 2026 are removed; this one stays.
 //! let time_ms: u128 = 1_767_225_600_000;
 //! let before = audit_core::UniqueId::from_bits(time_ms << 80).to_string();
 //! let remove = sqlx::query("DELETE FROM audit_receipts WHERE execution < $1").bind(before);
@@ -114,16 +113,16 @@
 //!
 //! # Advice
 //!
-//! - A `UNIQUE` violation is not a conflict: it may be permanent. A mutation that found no row and
-//!   then inserts one writes `INSERT … ON CONFLICT DO NOTHING`: if another transaction inserted the
-//!   row meanwhile, PostgreSQL then reports a serialization failure, which is retried.
-//! - On SQLite use WAL mode and a `busy_timeout`. A transaction that read what another one changed
-//!   meanwhile cannot write (`SQLITE_BUSY_SNAPSHOT`), and is retried at once. A mutation that
-//!   always writes avoids that with [`begin_with`]`(pool, "BEGIN IMMEDIATE")`, and waits for other
-//!   writers there.
-//! - The transaction stays open while the logs become durable. On SQLite, with its one writer, the
-//!   sink's latency is the pace of commits.
-//! - Do not commit in functions: a `COMMIT` that a function executes waits for no log.
+//! - A `UNIQUE` violation is not a conflict: it may be permanent. To insert a row that a mutation
+//!   did not find, use `INSERT … ON CONFLICT DO NOTHING`: if a concurrent transaction inserted it,
+//!   PostgreSQL reports a serialization failure, which is retried.
+//! - On SQLite use WAL mode and a `busy_timeout`. A transaction that read data changed by another
+//!   one since cannot write (`SQLITE_BUSY_SNAPSHOT`) and is retried at once. A mutation that always
+//!   writes avoids this with [`begin_with`]`(pool, "BEGIN IMMEDIATE")`, which waits for other
+//!   writers.
+//! - The transaction stays open while the logs become durable. On SQLite, with its single writer,
+//!   the sink's latency limits the rate of commits.
+//! - Do not commit in functions: a `COMMIT` executed by a function does not wait for the logs.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

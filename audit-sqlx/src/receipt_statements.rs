@@ -1,14 +1,14 @@
-//! The statements for receipts, which are the same for each database.
+//! The statements for receipts, the same for each database.
 
 use audit_runtime::{LogReceipt, Place};
 use sqlx::Error;
 
-/// Which receipt.
+/// The key of a receipt.
 #[doc(hidden)]
 #[derive(Debug)]
 pub enum Wanted {
     Execution(String),
-    /// The last one of the stream that begins at this record or before it.
+    /// The last receipt of the stream that begins at or before this record.
     Record(String, i64),
 }
 

@@ -1,4 +1,4 @@
-//! Where the logs of committed mutations stand, in a table beside what they changed.
+//! Receipts: the place of the logs of committed mutations, in a table beside their changes.
 
 use audit_runtime::{LogReceipt, Place, UniqueId};
 use sqlx::{Error, Executor, Pool};
@@ -6,18 +6,18 @@ use sqlx::{Error, Executor, Pool};
 use crate::AuditedDatabase;
 use crate::receipt_statements::{Row, Wanted};
 
-/// The table of receipts and its indexes, for those who make their schema themselves. Each
-/// statement does nothing if what it makes exists.
+/// The table of receipts and its indexes, for hosts that manage their schema themselves. Each
+/// statement does nothing if its table exists.
 ///
-/// One row for each mutation that committed and had logs: its call's id and the attempt, as
-/// provenance shows them, and the stream, first number and count of its records. A row has about
-/// 120 bytes, and its keys as much again.
+/// One row for each committed mutation with logs: the call's id and the attempt, as in provenance,
+/// and the stream, first sequence number and count of its records. A row takes about 120 bytes, and
+/// its keys about as much again.
 pub const RECEIPTS_SCHEMA: [&str; 1] = ["CREATE TABLE IF NOT EXISTS audit_receipts (\
      execution TEXT NOT NULL, attempt BIGINT NOT NULL, \
      stream TEXT NOT NULL, sequence BIGINT NOT NULL, count BIGINT NOT NULL, \
      PRIMARY KEY (execution, attempt), UNIQUE (stream, sequence))"];
 
-/// Makes the table of receipts, if it does not exist.
+/// Creates the table of receipts, if it does not exist.
 ///
 /// # Errors
 ///
@@ -27,8 +27,8 @@ where
     for<'c> &'c Pool<DB>: Executor<'c, Database = DB>,
 {
     for statement in RECEIPTS_SCHEMA {
-        // Of several hosts that start together on a new PostgreSQL database, one makes the table.
-        // To the others it may look as if a type of this name existed, until that one is done.
+        // If several hosts start together on a new PostgreSQL database, all but one may fail
+        // because the table's type already exists. By the second attempt the table exists.
         if let Err(first) = pool.execute(statement).await {
             pool.execute(statement).await.map_err(|_second| first)?;
         }
@@ -36,9 +36,9 @@ where
     Ok(())
 }
 
-/// Where the records of a call of a mutation stand, if it committed: from a row that keeps
-/// [`AuditLog::execution_id`](audit_runtime::AuditLog::execution_id), or from a record that shows
-/// its provenance. One lookup by the primary key.
+/// The place of a mutation's records, if it committed. The id comes from a row that stores
+/// [`AuditLog::execution_id`](audit_runtime::AuditLog::execution_id), or from a record's
+/// provenance. One lookup by primary key.
 ///
 /// # Errors
 ///
@@ -53,9 +53,9 @@ pub async fn receipt_of_execution<DB: AuditedDatabase>(
 
 /// The receipt that covers a record, if the record's attempt committed. One lookup by a unique key.
 ///
-/// There is none for the record of an attempt that did not commit, nor for one of a query. So after
-/// a crash this decides what no outcome tells, once no transaction of before the crash can be open
-/// any more.
+/// There is none for a record of an uncommitted attempt or of a query. So after a crash this
+/// decides attempts whose outcome was lost, once no transaction from before the crash can still be
+/// open.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Transactions, and how they begin.
+//! Transactions.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -11,8 +11,8 @@ use crate::{AuditedDatabase, is_conflict};
 
 /// A transaction that the audit runtime commits, on a connection of a pool.
 ///
-/// It dereferences to the connection: `&mut *tx`, or `&mut **tx` behind a reference, is what sqlx
-/// executes on. `begin` of that connection makes a savepoint, for a part that may be rolled back.
+/// It dereferences to the connection: pass `&mut *tx`, or `&mut **tx` behind a reference, to sqlx.
+/// Calling `begin` on that connection creates a savepoint, for a part that may be rolled back.
 ///
 /// If dropped, it is rolled back before the connection is used again.
 pub struct Tx<DB: AuditedDatabase> {
@@ -20,12 +20,13 @@ pub struct Tx<DB: AuditedDatabase> {
     keeps_receipts: bool,
 }
 
-/// Begins a serializable transaction, as the audit runtime's contract requires: at its commit a
-/// mutation would read what it has read, or the commit is a conflict.
+/// Begins a serializable transaction: if data that the mutation read has changed by the time of its
+/// commit, the commit is a conflict.
 ///
 /// # Errors
 ///
-/// Those of sqlx, which include that no connection was free in the pool's `acquire_timeout`.
+/// Those of sqlx, including a timeout if no connection was free within the pool's
+/// `acquire_timeout`.
 ///
 /// # Cancellation
 ///
@@ -38,7 +39,7 @@ pub async fn begin<DB: AuditedDatabase>(pool: &Pool<DB>) -> Result<Tx<DB>, Error
     begin_with(pool, DB::serializable(pool)).await
 }
 
-/// Begins a transaction with a statement of your own, such as `BEGIN IMMEDIATE` on SQLite. Use an
+/// Begins a transaction with a custom statement, such as `BEGIN IMMEDIATE` on SQLite. Use an
 /// isolation level below serializable only if the mutations tolerate it: the runtime retries what
 /// the database reports as a conflict, and nothing else.
 ///
@@ -47,22 +48,22 @@ pub async fn begin_with<DB: AuditedDatabase>(
     pool: &Pool<DB>,
     statement: &'static str,
 ) -> Result<Tx<DB>, Error> {
-    // Waiting for a connection ends when the caller goes.
+    // Waiting for a connection may be cancelled.
     let connection = pool.acquire().await?;
-    // sqlx 0.9 does not roll back a PostgreSQL transaction if the future is dropped that begins it.
-    // This task always ends, and the transaction is dropped if its caller is gone. The function is
-    // hidden in sqlx's documentation; only it takes a connection by value.
+    // If the future that begins a PostgreSQL transaction is dropped, sqlx 0.9 does not roll the
+    // transaction back. This task always completes, and drops the transaction if the caller is
+    // gone. The function is hidden in sqlx's documentation; no other takes a connection by value.
     let statement = Some(statement.into_sql_str());
     let begun = tokio::spawn(sqlx::Transaction::begin(connection, statement)).await;
-    // A task that panicked, or was aborted at the end of the process.
+    // The task panicked, or was aborted at shutdown.
     let transaction = begun.map_err(|error| Error::Protocol(error.to_string()))??;
     Ok(Tx { transaction, keeps_receipts: false })
 }
 
 impl<DB: AuditedDatabase> Tx<DB> {
-    /// Keeps a receipt of the mutation's logs in the table that
-    /// [`create_receipts`](crate::create_receipts) makes: one `INSERT` in this transaction, after
-    /// the logs are durable and before the commit. Without it, no table is needed.
+    /// Stores a receipt of the mutation's logs in the table that
+    /// [`create_receipts`](crate::create_receipts) creates: one `INSERT` in this transaction, after
+    /// the logs are durable and before the commit. Without receipts, the table is not needed.
     #[must_use]
     pub fn with_receipts(mut self) -> Tx<DB> {
         self.keeps_receipts = true;
@@ -82,8 +83,9 @@ impl<DB: AuditedDatabase> Transaction for Tx<DB> {
     }
 
     async fn commit(mut self) -> Result<(), Error> {
-        // A crash before the second line ends: nothing is committed. The check is not part of the
-        // commit: a transaction that passed it may still conflict there.
+        // A crash before the commit returns may leave the change committed or not; a crash during
+        // the check leaves it uncommitted. A transaction that passed the check may still conflict
+        // at the commit.
         DB::check(&mut self.transaction).await?;
         self.transaction.commit().await
     }

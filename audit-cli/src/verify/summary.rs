@@ -53,7 +53,7 @@ impl<'a> FindingLine<'a> {
 pub(crate) fn what(finding: &Finding) -> String {
     if let Fault::Overdue(at) = finding.fault {
         let at = shown(i64::try_from(at).unwrap_or(i64::MAX));
-        return format!("a sign of life was promised for before {at}");
+        return format!("a heartbeat was due at {at}");
     }
     finding.fault.to_string()
 }

@@ -1,23 +1,23 @@
-//! The streams of a bucket, put together.
+//! The verification of a whole bucket.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Alarm, Fault, Finding, Remembered, State, StreamReport, opened_at};
 use crate::StreamEnd;
 
-/// What was found in a bucket.
+/// The result of verifying a bucket.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct BucketReport {
-    /// The streams by name, which is by the time of their opening.
+    /// The streams, sorted by name and so by opening time.
     pub streams: Vec<StreamReport>,
-    /// All that is wrong, by stream and record.
+    /// All findings, by stream and record.
     pub findings: Vec<Finding>,
 }
 
 impl BucketReport {
-    /// Puts the streams of a bucket together, at the time `now` in milliseconds since the Unix
-    /// epoch. What was written before `retained_since` may have expired.
+    /// Combines the reports of a bucket's streams. `now` and `retained_since` are in milliseconds
+    /// since the Unix epoch; what was written before `retained_since` may have expired.
     pub fn new(
         mut streams: Vec<StreamReport>,
         state: &State,
@@ -29,7 +29,7 @@ impl BucketReport {
         let standing: BTreeSet<&str> = streams.iter().map(|report| &*report.stream).collect();
         let is_missing = |stream: &str| !standing.contains(stream);
         let missing = state.streams().filter(|(stream, _)| is_missing(stream));
-        // A successor may have said it already.
+        // A successor may have reported it already.
         let is_said = |stream: &str| findings.iter().any(|finding| finding.stream == stream);
         let missing: Vec<Finding> = missing
             .filter(|(stream, _)| !is_said(stream))
@@ -58,7 +58,7 @@ impl BucketReport {
         BucketReport { streams, findings }
     }
 
-    /// Whether a stream, or something of it, was tampered with.
+    /// Whether the stream has a finding of tampering.
     pub fn is_tampered(&self, stream: &str) -> bool {
         let mut findings = self.findings.iter();
         findings.any(|finding| finding.stream == stream && finding.alarm() == Alarm::Tampered)
@@ -66,7 +66,7 @@ impl BucketReport {
 }
 
 impl State {
-    /// Takes over what was seen. Streams of which something is tampered with keep what was known.
+    /// Updates the state with a report. Streams that were tampered with keep their former state.
     pub fn update(&mut self, report: &BucketReport) {
         for stream in &report.streams {
             let Some(root) = stream.root.filter(|_| !report.is_tampered(&stream.stream)) else {
@@ -79,7 +79,7 @@ impl State {
     }
 }
 
-/// Compares what streams say of those before them with what stands.
+/// Compares each stream's end with what its successor states.
 fn compare_successors(streams: &mut [StreamReport], retained_since: Option<u64>) -> Vec<Finding> {
     let places: BTreeMap<String, usize> =
         streams.iter().enumerate().map(|(at, report)| (report.stream.clone(), at)).collect();
@@ -110,7 +110,7 @@ fn compare_successors(streams: &mut [StreamReport], retained_since: Option<u64>)
                 .iter()
                 .any(|finding| matches!(finding.fault, Fault::Truncated(_) | Fault::Rewritten(_)));
             if earlier.is_open || is_said {
-                // Its last object is unusable, or it was found before that the end is missing.
+                // Its last object is unusable, or its end was already reported as missing.
             } else if earlier.size < size {
                 let records = Some(earlier.size..size);
                 findings.push(finding(&stream, records, Fault::Truncated(size)));
@@ -125,7 +125,7 @@ fn compare_successors(streams: &mut [StreamReport], retained_since: Option<u64>)
     findings
 }
 
-/// Nothing stands of a stream that had `size` records.
+/// The finding for a stream of `size` records with no object left.
 fn vanished(stream: &str, size: u64, retained_since: Option<u64>) -> Finding {
     let opened = opened_at(stream);
     let may_have_expired =

@@ -1,4 +1,4 @@
-//! Records that are missing before an object.
+//! Gaps: records missing before an object.
 
 use std::ops::Range;
 
@@ -8,14 +8,14 @@ use super::Fault;
 #[derive(Debug, Clone)]
 pub(super) struct Gap {
     pub(super) records: Range<u64>,
-    /// Whether no object of the stream's records stands before it, system objects aside.
+    /// Whether no object precedes it, system objects aside.
     pub(super) is_prefix: bool,
-    /// When the system record before it was written.
+    /// When the last system record before it was written, in milliseconds since the Unix epoch.
     pub(super) after: Option<u64>,
 }
 
 impl Gap {
-    /// The gaps that remain when these records are accounted for.
+    /// The parts of the gap outside these records.
     pub(super) fn without(self, records: &Range<u64>) -> impl Iterator<Item = Gap> {
         let Range { start, end } = self.records;
         let before = start..end.min(records.start);
@@ -24,9 +24,9 @@ impl Gap {
         remaining.map(move |records| Gap { records, ..self })
     }
 
-    /// Why the records are missing, in pieces with one reason each. All records below `stable`
-    /// were acknowledged. `may_have_expired` says whether the store may have removed records of
-    /// this age.
+    /// Splits the gap into pieces with one reason each. All records below `stable` were
+    /// acknowledged. `may_have_expired` says whether the store may have removed records of this
+    /// age.
     pub(super) fn faults(
         &self,
         stable: u64,
@@ -34,7 +34,7 @@ impl Gap {
         may_have_expired: bool,
     ) -> Vec<(Range<u64>, Fault)> {
         let Range { start, end } = self.records;
-        // Between two of these numbers, all records are alike.
+        // Between two of these bounds, all records have the same reason.
         let mut bounds: Vec<u64> = acknowledged
             .iter()
             .flat_map(|records| [records.start, records.end])

@@ -1,8 +1,8 @@
-//! What an auditor finds in a bucket.
+//! The verification of a bucket.
 //!
-//! Objects are checked one by one and in parallel ([`CheckedObject`]), put together stream by
-//! stream in the order of their records ([`StreamVerifier`]), and the streams at the end
-//! ([`BucketReport`]). Memory grows with the number of streams and of findings, not of objects.
+//! Objects are checked individually and in parallel ([`CheckedObject`]), then combined to streams
+//! in the order of their records ([`StreamVerifier`]), and the streams to a report
+//! ([`BucketReport`]). Memory grows with the number of streams and findings, not of objects.
 
 mod bucket;
 mod gap;
@@ -20,14 +20,14 @@ pub use stream::{Known, StreamReport, StreamVerifier};
 
 use crate::{HeadError, VerifierKey};
 
-/// Which hosts an auditor believes.
+/// The hosts that an auditor trusts.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
     keys: Vec<VerifierKey>,
 }
 
 impl Trust {
-    /// These hosts' keys. One name may have several: a host that changed its key.
+    /// Trusts these keys. A name may have several, if the host changed its key.
     pub fn new(keys: impl IntoIterator<Item = VerifierKey>) -> Trust {
         Trust { keys: keys.into_iter().collect() }
     }
@@ -38,107 +38,105 @@ impl Trust {
     }
 }
 
-/// How a finding is to be taken. The kinds never mix.
+/// The kind of a finding. The kinds never mix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Alarm {
-    /// What stands is not what was written, or what was written no longer stands.
+    /// The bucket does not hold what was written.
     Tampered,
-    /// It can be neither proven nor refuted.
+    /// Integrity can be neither proven nor refuted.
     Unproven,
-    /// A sign of life is overdue.
+    /// A heartbeat is overdue.
     Late,
-    /// Records at the beginning of a stream are gone, as retention removes them.
+    /// Records at the beginning of a stream are gone, as after retention.
     Expired,
 }
 
-/// Something that an auditor should know.
+/// A finding of an audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The stream that it concerns.
     pub stream: String,
-    /// The key of the object, where it is one.
+    /// The key of the object, if it concerns one.
     pub object: Option<String>,
-    /// The records that it concerns, as far as they are known.
+    /// The records that it concerns, if known.
     pub records: Option<Range<u64>>,
-    /// What it is.
+    /// The fault.
     pub fault: Fault,
 }
 
 impl Finding {
-    /// How it is to be taken.
+    /// The kind of the finding.
     pub fn alarm(&self) -> Alarm {
         self.fault.alarm()
     }
 }
 
-/// What is wrong.
+/// The kinds of faults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The object's metadata or records are not what was signed.
+    /// The object's metadata or records differ from what was signed.
     Object(HeadError),
-    /// The object cannot be read to its end: it is not compressed as its key says, or its last line
-    /// has no line feed.
+    /// The object cannot be read to its end: its compression is invalid, or its last line has no
+    /// line feed.
     Damaged,
-    /// The object has no evidence, and others of its stream have.
+    /// The object has no evidence, but others of its stream do.
     Stripped,
-    /// The object says in its metadata that it begins elsewhere than its key says.
+    /// The object's metadata and key name different first records.
     Place,
-    /// The object's `sha256` is not that of the lines that were signed.
+    /// The object's `sha256` does not match the signed lines.
     Digest,
     /// The object is signed by another key than the stream's others.
     OtherKey,
-    /// The records before the object, as it was signed, are not those that stand.
+    /// The object was signed after other records than those before it now.
     Unlinked,
-    /// The same records were signed twice, and differently.
+    /// The same records were signed twice, with different content.
     Fork,
-    /// The object says that it holds records that another one holds too. Reading their lines tells
-    /// which of the two is not what was signed.
+    /// Two objects claim the same records. Reading their lines shows which one was altered.
     Overlap,
     /// The object is a copy of another one.
     Copy,
-    /// A system object holds something else than system records, or one at a wrong place.
+    /// A system object contains other lines, or a system record in the wrong position.
     SystemRecord,
-    /// The records were acknowledged and are gone.
+    /// Acknowledged records are gone.
     Deleted,
-    /// The stream ends before it ended when it was last seen, or before where its successor says.
-    /// The number is where it ended.
+    /// The stream is shorter than when last seen, or than its successor states. The number is its
+    /// former size.
     Truncated(u64),
-    /// The stream was known, and nothing of it stands.
+    /// The stream was known, but no object of it is left.
     Vanished,
-    /// The stream's first records are others than when it was last seen, or than its successor
-    /// says. The number is how many were known.
+    /// The stream's first records differ from those last seen, or from what its successor states.
+    /// The number is how many were known.
     Rewritten(u64),
-    /// Something stands behind the stream's end.
+    /// An object follows the end of the stream.
     AfterEnd,
-    /// Two streams follow the same one: this is the later.
+    /// Two streams follow the same one; this is the later of the two.
     TwoSuccessors {
         /// The stream that both follow.
         of: String,
     },
-    /// The stream has no evidence: it was written without.
+    /// The stream was written without evidence.
     NoEvidence,
     /// No key is known for the host of this name.
     UnknownHost(String),
-    /// The records are not there, and nothing shows that they had been acknowledged: a host that
-    /// was killed may leave such a gap.
+    /// The records are missing, but nothing shows that they were acknowledged: a killed host may
+    /// leave such a gap.
     Unacknowledged,
-    /// Too few witnesses have cosigned any checkpoint of the stream that stands.
+    /// No checkpoint left of the stream has enough cosignatures.
     Unwitnessed,
-    /// The host set the records aside: their object's key held something else.
+    /// The host set the records aside because another object had their key.
     SetAside {
-        /// What the host says about it.
+        /// The host's reason.
         reason: String,
     },
-    /// The stream's next sign of life was promised for before this time, in milliseconds since
-    /// the Unix epoch.
+    /// The stream's next heartbeat was due at this time, in milliseconds since the Unix epoch.
     Overdue(u64),
-    /// The records, or the whole stream, are older than what still stands.
+    /// The records, or the whole stream, are past retention.
     Expired,
 }
 
 impl Fault {
-    /// How it is to be taken.
+    /// The kind of the finding.
     pub fn alarm(&self) -> Alarm {
         match self {
             Fault::Object(_)
@@ -170,7 +168,7 @@ impl Fault {
 }
 
 impl Fault {
-    /// What it is in one word, for programs.
+    /// A stable code, for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Fault::Object(error) => match error {
@@ -216,21 +214,23 @@ impl fmt::Display for Fault {
             Fault::Stripped => f.write_str("the object has lost its evidence"),
             Fault::Place => f.write_str("the object's key and its metadata name different records"),
             Fault::Digest => f.write_str("the metadata \"sha256\" is not that of the signed lines"),
-            Fault::OtherKey => f.write_str("another key than the stream's signed the object"),
+            Fault::OtherKey => f.write_str("the object is signed by a key other than the stream's"),
             Fault::Unlinked => f.write_str("the object was signed after other records than these"),
             Fault::Fork => f.write_str("the same records were signed twice, differently"),
-            Fault::Overlap => {
-                f.write_str("another object claims some of the same records, and one of them lies")
-            }
+            Fault::Overlap => f.write_str(
+                "another object claims some of the same records: one of the two was altered",
+            ),
             Fault::Copy => f.write_str("the object is a copy of another one"),
             Fault::SystemRecord => f.write_str("the object holds invalid system records"),
             Fault::Deleted => f.write_str("acknowledged records are missing"),
-            Fault::Truncated(size) => write!(f, "the stream had {size} records and ends before"),
-            Fault::Vanished => f.write_str("the stream is known and nothing of it stands"),
-            Fault::Rewritten(size) => {
-                write!(f, "the stream's first {size} records are not those that were known")
+            Fault::Truncated(size) => {
+                write!(f, "the stream had {size} records and now ends earlier")
             }
-            Fault::AfterEnd => f.write_str("the object stands behind the stream's end"),
+            Fault::Vanished => f.write_str("the stream is known, but no object of it is left"),
+            Fault::Rewritten(size) => {
+                write!(f, "the stream's first {size} records differ from those known")
+            }
+            Fault::AfterEnd => f.write_str("the object follows the end of the stream"),
             Fault::TwoSuccessors { of } => {
                 write!(f, "another stream follows {of} too: a journal was copied")
             }
@@ -241,8 +241,8 @@ impl fmt::Display for Fault {
             }
             Fault::Unwitnessed => f.write_str("no quorum of witnesses has cosigned the stream"),
             Fault::SetAside { reason } => write!(f, "the host set records aside: {reason}"),
-            Fault::Overdue(at) => write!(f, "a sign of life was promised for before {at} ms"),
-            Fault::Expired => f.write_str("the records before what stands have expired"),
+            Fault::Overdue(at) => write!(f, "a heartbeat was due at {at} ms"),
+            Fault::Expired => f.write_str("the records have expired"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One object, by itself.
+//! The check of a single object.
 
 use std::ops::Range;
 
@@ -7,11 +7,11 @@ use sha2::{Digest, Sha256};
 use super::{Fault, Trust};
 use crate::{CompactRange, Hash, HeadError, ObjectHead, Salts, SystemRecord};
 
-/// An object as far as it could be checked without any other.
+/// An object, checked without reference to any other.
 #[derive(Debug, Clone)]
 pub struct CheckedObject {
     pub(super) key: String,
-    /// The number that its key says.
+    /// The number of its first record by its key.
     pub(super) first: u64,
     pub(super) head: Result<ObjectHead, Unusable>,
     pub(super) body: Body,
@@ -19,13 +19,13 @@ pub struct CheckedObject {
     pub(super) records: Vec<SystemRecord>,
 }
 
-/// Why nothing of an object's metadata counts.
+/// Why an object's metadata cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Unusable {
-    /// It has none.
+    /// It has no evidence.
     NoEvidence,
     UnknownHost(String),
-    /// It is signed, and stands under a key that names other records than these.
+    /// It is validly signed for these records, but its key names others.
     Misplaced(Range<u64>),
     Fault(Fault),
 }
@@ -33,7 +33,7 @@ pub(super) enum Unusable {
 #[derive(Debug, Clone)]
 pub(super) enum Body {
     Unread,
-    /// The stream's roots at the sizes that were asked for.
+    /// The stream's roots at the requested sizes.
     Sound {
         roots: Vec<(u64, Hash)>,
         after: CompactRange,
@@ -42,9 +42,9 @@ pub(super) enum Body {
 }
 
 impl CheckedObject {
-    /// Checks an object's metadata: what it says of itself, and the signatures.
+    /// Checks an object's metadata and its signatures.
     ///
-    /// `key` is what follows the bucket's prefix, `stream` and `first` are what it names.
+    /// `key` is the object's key below the bucket's prefix, `stream` and `first` are its parts.
     pub fn head<'a>(
         trust: &Trust,
         key: &str,
@@ -62,8 +62,8 @@ impl CheckedObject {
         }
     }
 
-    /// Checks the object's lines too, given without line feeds. The roots of the stream at `sizes`
-    /// that fall into the object are noted on the way.
+    /// Checks the object's lines too, given without line feeds. Records the roots of the stream at
+    /// those `sizes` that fall into the object.
     #[must_use]
     pub fn lines<'a>(
         self,
@@ -80,12 +80,12 @@ impl CheckedObject {
         check.finish(&digest.finalize().into())
     }
 
-    /// Checks the object's lines as they are read. The roots of the stream at `sizes` that fall
-    /// into the object are noted on the way.
+    /// Checks the object's lines as they are read. Records the roots of the stream at those `sizes`
+    /// that fall into the object.
     pub fn check_lines(self, sizes: &[u64]) -> LineCheck {
         let (salts, range) = match &self.head {
             Ok(head) => (Salts::new(&self.key, head.stable, &head.seed), head.before.clone()),
-            // Nothing can be compared with its lines.
+            // Without usable evidence there is nothing to compare the lines with.
             Err(_) => (Salts::new("", 0, &[0; 32]), CompactRange::default()),
         };
         LineCheck {
@@ -99,7 +99,7 @@ impl CheckedObject {
         }
     }
 
-    /// The key that it was given under.
+    /// The object's key.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -109,18 +109,18 @@ impl CheckedObject {
         self.first
     }
 
-    /// What its evidence says, if that is sound.
+    /// Its evidence, if valid.
     pub fn evidence(&self) -> Option<&ObjectHead> {
         self.head.as_ref().ok()
     }
 
-    /// The system records in it, if it is a system object whose lines were checked and are sound.
+    /// Its system records, if it is a system object whose lines were checked and are valid.
     pub fn system_records(&self) -> &[SystemRecord] {
         &self.records
     }
 }
 
-/// The lines of an object while they are checked.
+/// A check of an object's lines in progress.
 ///
 /// Memory: 64 hashes, and the system records of a system object.
 #[derive(Debug)]
@@ -155,8 +155,8 @@ impl LineCheck {
         }
     }
 
-    /// The object, when it was read to its end. `sha256` is that of all its lines, line feeds
-    /// included.
+    /// Ends the check of a fully read object. `sha256` is that of all its lines, including line
+    /// feeds.
     pub fn finish(mut self, sha256: &[u8; 32]) -> CheckedObject {
         let Ok(head) = &self.object.head else { return self.object };
         let fault = if self.has_more || self.range.end() != head.end() {
@@ -177,8 +177,8 @@ impl LineCheck {
         self.object
     }
 
-    /// The object, when it cannot be read to its end: it is not compressed as its key says, or its
-    /// last line has no line feed.
+    /// Ends the check of an object that cannot be read to its end: its compression is invalid, or
+    /// its last line has no line feed.
     pub fn damaged(self) -> CheckedObject {
         if self.object.head.is_ok() { self.unsound(Fault::Damaged) } else { self.object }
     }
@@ -196,7 +196,7 @@ fn check_head<'a>(
     first: u64,
     metadata: impl Fn(&str) -> Option<&'a str>,
 ) -> Result<ObjectHead, Unusable> {
-    // What the first version wrote, and what was copied without its metadata.
+    // Written by the first version, or copied without metadata.
     if matches!(metadata("format"), None | Some("1")) {
         return Err(Unusable::NoEvidence);
     }
@@ -207,7 +207,7 @@ fn check_head<'a>(
         return Err(Unusable::UnknownHost(head.name));
     }
     if !verdicts.contains(&Ok(())) {
-        // A key that certified the stream says more than those that did not.
+        // An error from a key that certified the stream is more specific.
         let is_certified = verdicts.contains(&Err(HeadError::Signature));
         let error = if is_certified { HeadError::Signature } else { HeadError::Certificate };
         return Err(fault(error));

@@ -1,4 +1,4 @@
-//! What an auditor remembers between two looks at a bucket.
+//! What an auditor remembers between verifications of a bucket.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,10 +6,10 @@ use std::fmt;
 use crate::Hash;
 use crate::checkpoint::parse_decimal;
 
-/// How far each stream was when an auditor last saw it. Who keeps it notices a tail that was cut,
-/// a stream that was removed, and an old copy of the bucket, which a bucket alone cannot show.
+/// The size and root of each stream when an auditor last saw it. It reveals a cut tail, a removed
+/// stream, and an old copy of the bucket, which the bucket alone cannot show.
 ///
-/// Its text has about 110 bytes a stream:
+/// Its text has about 110 bytes per stream:
 ///
 /// ```text
 /// audit state 1
@@ -20,7 +20,7 @@ pub struct State {
     streams: BTreeMap<String, Remembered>,
 }
 
-/// A stream as it was seen.
+/// A stream as last seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remembered {
     /// The number of its records.
@@ -34,7 +34,7 @@ pub struct Remembered {
 const HEADER: &str = "audit state 1";
 
 impl State {
-    /// Parses what [`Display`](fmt::Display) writes.
+    /// Parses the text that [`Display`](fmt::Display) writes.
     ///
     /// # Errors
     ///
@@ -54,18 +54,17 @@ impl State {
         Ok(State { streams })
     }
 
-    /// What is remembered of a stream.
+    /// The remembered state of a stream.
     pub fn get(&self, stream: &str) -> Option<Remembered> {
         self.streams.get(stream).copied()
     }
 
-    /// The streams that are remembered, by name.
+    /// The remembered streams, by name.
     pub fn streams(&self) -> impl Iterator<Item = (&str, Remembered)> {
         self.streams.iter().map(|(stream, seen)| (stream.as_str(), *seen))
     }
 
-    /// The memory of those streams alone for which `is_wanted` holds: of what is looked at, where
-    /// that is a part of the bucket.
+    /// The state of only those streams for which `is_wanted` holds, to verify part of a bucket.
     #[must_use]
     pub fn only(&self, is_wanted: impl Fn(&str) -> bool) -> State {
         let wanted = self.streams.iter().filter(|(stream, _)| is_wanted(stream));
@@ -100,7 +99,7 @@ impl fmt::Display for State {
     }
 }
 
-/// The text is no state.
+/// The text is not a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidState {
     /// The line, from 1.
@@ -109,7 +108,7 @@ pub struct InvalidState {
 
 impl fmt::Display for InvalidState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {} is not as a verifier's state is written", self.line)
+        write!(f, "line {} of the verifier's state is malformed", self.line)
     }
 }
 

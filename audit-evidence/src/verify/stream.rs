@@ -1,4 +1,4 @@
-//! The objects of one stream, put together.
+//! The verification of one stream.
 
 use std::ops::Range;
 
@@ -7,96 +7,96 @@ use super::object::{Body, Unusable};
 use super::{CheckedObject, Fault, Finding, Remembered, opened_at};
 use crate::{CompactRange, Hash, ObjectHead, StreamEnd, SystemRecord};
 
-/// What an auditor knows of a stream from elsewhere.
+/// An auditor's prior knowledge of a stream.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
-    /// How it was when it was last seen.
+    /// Its state when last seen.
     pub seen: Option<Remembered>,
-    /// Records that somebody has a receipt for.
+    /// Records for which there are receipts.
     pub acknowledged: Vec<Range<u64>>,
-    /// What was written at or after this time, in milliseconds since the Unix epoch, is still
-    /// retained. Without it, whatever is missing at a stream's beginning counts as expired.
+    /// Records written at or after this time, in milliseconds since the Unix epoch, must still be
+    /// retained. If `None`, all records missing at a stream's beginning count as expired.
     pub retained_since: Option<u64>,
 }
 
-/// Puts the objects of one stream together, given by the number of their first record, and by
-/// their key where that is equal.
+/// Verifies the objects of one stream, added in the order of their first record and then of their
+/// key.
 #[derive(Debug)]
 pub struct StreamVerifier {
     known: Known,
     report: StreamReport,
-    /// The number of the record that should come next.
+    /// The expected number of the next record.
     expected: u64,
-    /// Whether the last object's end is unknown, since its metadata was unusable.
+    /// Whether the last object's end is unknown because its metadata is unusable.
     is_open: bool,
     last: Option<Last>,
     has_seen_data: bool,
     stream_key: Option<[u8; 32]>,
     gaps: Vec<Gap>,
-    /// Gaps before objects whose metadata is unusable. They count once a sound object follows: a
-    /// key alone shows no record to have been there.
+    /// Gaps before objects with unusable metadata. They count once a valid object follows: a key
+    /// alone does not prove that records existed.
     unconfirmed: Vec<Gap>,
     voids: Vec<(Range<u64>, String)>,
-    /// What became of objects whose metadata was unusable, by the number of their first record.
+    /// Objects with unusable metadata, by the number of their first record.
     unusable: Vec<(u64, String, Unusable)>,
     is_seen_settled: bool,
 }
 
-/// The last object that was accepted.
+/// The last accepted object.
 #[derive(Debug)]
 struct Last {
     head: ObjectHead,
-    /// The stream's tree before it or up to its end, if its lines did not contradict it.
+    /// The stream's tree before the object or, if its lines were read, up to its end. `None` if its
+    /// lines contradict it.
     range: Option<CompactRange>,
     is_sound: bool,
 }
 
-/// What was found of a stream.
+/// The result of verifying a stream.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StreamReport {
     /// The stream.
     pub stream: String,
-    /// The name of the host that wrote it. `None` when no object of it has sound evidence.
+    /// The name of the host that wrote it. `None` if no object has valid evidence.
     pub host: Option<String>,
-    /// The number after that of the last record whose object has sound evidence.
+    /// One past the number of the last record in an object with valid evidence.
     pub size: u64,
     /// The root of the stream's tree at that size.
     pub root: Option<Hash>,
-    /// The number of records in objects with sound evidence, system records included.
+    /// The number of records in objects with valid evidence, including system records.
     pub records: u64,
-    /// The number of objects, whatever they are.
+    /// The number of objects of any kind.
     pub objects: u64,
     /// All records below this number were acknowledged.
     pub stable: u64,
-    /// What the host said when it opened the stream, if that stands.
+    /// The host's opening record, if present.
     pub opened: Option<SystemRecord>,
     /// When the host wrote its last system record, in milliseconds since the Unix epoch.
     pub latest: Option<u64>,
-    /// Before when the host promised the next system record, in milliseconds since the Unix epoch.
+    /// The deadline for the host's next system record, in milliseconds since the Unix epoch.
     pub promised: Option<u64>,
-    /// The number after that of the record that closed it.
+    /// One past the number of the closing record.
     pub closed: Option<u64>,
-    /// Whether its last object's metadata is unusable, so that it may end further behind.
+    /// Whether its last object's metadata is unusable, so that it may end later.
     pub(super) is_open: bool,
-    /// Whether a later stream says that it ends here.
+    /// Whether a later stream states that it ends here.
     pub(super) is_succeeded: bool,
-    /// What it says of streams before it.
+    /// The ends of earlier streams that it states.
     pub previous: Vec<StreamEnd>,
-    /// What is wrong, by record.
+    /// The findings, by record.
     pub findings: Vec<Finding>,
 }
 
 impl StreamReport {
-    /// Whether nothing more is to come: it was closed, or the host's next stream says that it is
-    /// delivered whole.
+    /// Whether it is complete: closed, or stated as fully delivered by the host's next stream.
     pub fn has_ended(&self) -> bool {
         self.closed.is_some() || self.is_succeeded
     }
 }
 
 impl StreamVerifier {
-    /// Begins with no object.
+    /// A verifier without objects.
     pub fn new(stream: &str, known: Known) -> StreamVerifier {
         let report = StreamReport {
             stream: stream.to_owned(),
@@ -131,7 +131,7 @@ impl StreamVerifier {
         }
     }
 
-    /// Sizes at which the stream's root is asked for, for [`CheckedObject::lines`].
+    /// The sizes at which the stream's root is needed, for [`CheckedObject::lines`].
     pub fn sizes(&self) -> Vec<u64> {
         self.known.seen.iter().map(|seen| seen.size).collect()
     }
@@ -169,7 +169,7 @@ impl StreamVerifier {
         self.take_records(&key, first, records);
     }
 
-    /// An object begins here whose end is unknown: the one after it says where it is at latest.
+    /// An object of unknown end begins here; it ends at latest where the next one begins.
     fn occupy(&mut self, first: u64) {
         if first >= self.expected {
             let gap = self.gap_before(first);
@@ -188,7 +188,7 @@ impl StreamVerifier {
         })
     }
 
-    /// An object whose records stand already.
+    /// An object whose records were already seen.
     fn overlap(&mut self, key: &str, head: &ObjectHead, body: Body) {
         let records = Some(head.first..head.end());
         if let Body::Unsound(fault) = body {
@@ -197,14 +197,14 @@ impl StreamVerifier {
         }
         match &mut self.last {
             Some(last) if last.head == *head => {
-                // The other one was the copy, and was found to be.
+                // The other object was the copy, and was reported.
                 if last.is_sound {
                     self.find(Some(key), records, Fault::Copy);
                 } else {
                     last.is_sound = true;
                 }
             }
-            // Without its lines, what a head says of its first record is not proven.
+            // Without its lines, the position of an object is unproven.
             Some(_) | None if matches!(body, Body::Unread) => {
                 self.find(Some(key), records, Fault::Overlap);
             }
@@ -212,7 +212,7 @@ impl StreamVerifier {
         }
     }
 
-    /// The next object in the order of records, perhaps behind a gap.
+    /// The next object in the order of records, perhaps after a gap.
     fn place(&mut self, key: &str, head: ObjectHead, body: Body) {
         let gap = self.gap_before(head.first);
         let confirmed = self.unconfirmed.drain(..);
@@ -226,7 +226,7 @@ impl StreamVerifier {
             }
         });
         let fault = match &body {
-            // What contradicts its own lines need not be compared with others.
+            // An object that contradicts its own lines is not compared with others.
             Body::Unsound(fault) => Some(fault.clone()),
             Body::Unread | Body::Sound { .. } => (!is_linked).then_some(Fault::Unlinked),
         };
@@ -240,7 +240,7 @@ impl StreamVerifier {
             Body::Unsound(_) => (None, false),
         };
         let range = range.filter(|_| is_linked);
-        // The salts bind it, so that it is the host's word only if the lines are sound.
+        // Only the salts bind `stable`, so it counts only if the lines are valid.
         if is_sound {
             self.report.stable = self.report.stable.max(head.stable);
         }
@@ -258,7 +258,7 @@ impl StreamVerifier {
             head.root == seen.root
         } else if (head.first + 1..head.end()).contains(&seen.size) {
             match body {
-                // Objects never change: one ended there.
+                // Objects never change, so one must have ended there.
                 Body::Unread => false,
                 Body::Sound { roots, .. } => roots.contains(&(seen.size, seen.root)),
                 Body::Unsound(_) => true,
@@ -303,7 +303,7 @@ impl StreamVerifier {
         self.report.findings.push(Finding { stream, object, records, fault });
     }
 
-    /// Says what is wrong, when all objects were added.
+    /// Ends the stream, once all objects were added.
     pub fn finish(mut self) -> StreamReport {
         self.judge_unusable();
         for (records, reason) in std::mem::take(&mut self.voids) {
@@ -331,13 +331,13 @@ impl StreamVerifier {
         let has_evidence = self.report.host.is_some();
         let mut is_said = false;
         for (first, key, unusable) in std::mem::take(&mut self.unusable) {
-            // What stands where the host met something else is why it set its records aside.
+            // The foreign object for which the host set its records aside.
             let is_aside = self.voids.iter().any(|(records, _)| records.start == first);
             let records = Some(first..first + 1);
             match unusable {
                 Unusable::Misplaced(signed) => {
-                    // Which of the two is false is unknown: only what is missing there and nowhere
-                    // else is accounted for.
+                    // Either the key or the metadata is false, so only gaps within the signed
+                    // records are covered.
                     let is_there = |gap: &Gap| {
                         signed.start <= gap.records.start && gap.records.end <= signed.end
                     };
@@ -352,7 +352,7 @@ impl StreamVerifier {
                 Unusable::UnknownHost(_) if has_evidence => {
                     self.find(Some(&key), records, Fault::OtherKey);
                 }
-                // Of a whole stream it is said once.
+                // Reported once per stream.
                 Unusable::NoEvidence | Unusable::UnknownHost(_) if is_said => {}
                 Unusable::NoEvidence => {
                     is_said = true;
@@ -367,7 +367,7 @@ impl StreamVerifier {
     }
 
     fn judge_end(&mut self) {
-        // Behind an object whose end is unknown, nothing is known to be missing.
+        // After an object of unknown end, nothing is known to be missing.
         if self.is_open {
             return;
         }

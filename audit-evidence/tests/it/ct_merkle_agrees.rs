@@ -1,10 +1,10 @@
-//! A crate by others accepts the proofs that are made here.
+//! An independent crate accepts the proofs.
 
 use audit_evidence::{CompactRange, Hash, Tree};
 use ct_merkle::{ConsistencyProof, InclusionProof, RootHash};
 use sha2::Sha256;
 
-/// The other crate hashes the leaves itself.
+/// An entry, since the other crate hashes the leaves itself.
 fn entry(index: u64) -> Vec<u8> {
     format!("entry {index}").into_bytes()
 }

@@ -1,4 +1,4 @@
-//! The evidence of an object fails for every change to its metadata, its records and its key.
+//! An object's evidence rejects every change to its metadata, its records and its key.
 
 use audit_evidence::{
     Certificate, HeadError, KeyKind, Note, ObjectHead, Salts, Sidecar, SignerKey,
@@ -14,7 +14,7 @@ fn verify(vectors: &Vectors, object: &ObjectVector) -> Result<(), HeadError> {
 }
 
 #[test]
-fn heads_are_those_of_the_vectors() {
+fn heads_match_the_vectors() {
     let vectors = Vectors::read();
     for object in &vectors.objects {
         assert_eq!(verify(&vectors, object), Ok(()), "{}", object.key);
@@ -34,11 +34,11 @@ fn heads_are_those_of_the_vectors() {
     }
 }
 
-/// Fields that say nothing of who signed: they are checked where the object is read.
+/// Fields outside the signature, which are checked when the object is read.
 const UNSIGNED: [&str; 1] = ["sha256"];
 
 #[test]
-fn each_field_stripped_or_altered_is_seen() {
+fn each_removed_or_altered_field_is_detected() {
     let vectors = Vectors::read();
     let object = &vectors.objects[3];
     for (name, value) in &object.metadata {
@@ -56,7 +56,7 @@ fn each_field_stripped_or_altered_is_seen() {
         {
             assert!(changed(Some(other.clone())).is_err(), "{name}: {other:?}");
         }
-        // A change of any character to another one of its kind.
+        // Each character changed to another of its kind.
         for (at, byte) in value.bytes().enumerate() {
             let other = match byte {
                 b'0'..=b'8' | b'a'..=b'e' | b'A'..=b'Y' | b'g'..=b'y' => byte + 1,
@@ -69,7 +69,7 @@ fn each_field_stripped_or_altered_is_seen() {
             let is_unsigned = UNSIGNED.contains(&name.as_str());
             assert_eq!(changed(Some(other)).is_ok(), is_unsigned, "{name}, at {at}");
         }
-        // Those of a neighbour.
+        // The value of a neighbouring object.
         let neighbour = vectors.objects[2].metadata[name].clone();
         let is_same = neighbour == *value || UNSIGNED.contains(&name.as_str());
         assert_eq!(changed(Some(neighbour)).is_ok(), is_same, "{name} of a neighbour");
@@ -77,7 +77,7 @@ fn each_field_stripped_or_altered_is_seen() {
 }
 
 #[test]
-fn each_change_to_the_records_is_seen() {
+fn each_change_to_the_records_is_detected() {
     let vectors = Vectors::read();
     let object = &vectors.objects[3];
     let changed = |change: &dyn Fn(&mut Vec<String>)| {
@@ -98,7 +98,7 @@ fn each_change_to_the_records_is_seen() {
 }
 
 #[test]
-fn an_object_under_another_key_is_seen() {
+fn objects_under_other_keys_are_detected() {
     let vectors = Vectors::read();
     let key = &vectors.objects[3].key;
     for other in [key.replace("24", "25"), key.replace("hour=14", "hour=15"), format!("x/{key}")] {
@@ -109,7 +109,7 @@ fn an_object_under_another_key_is_seen() {
 }
 
 #[test]
-fn another_host_stream_or_key_is_not_accepted() {
+fn other_hosts_streams_and_keys_are_rejected() {
     let vectors = Vectors::read();
     let head = vectors.objects[3].head(&vectors.stream);
     for (name, seed) in [("example.com/api", [7; 32]), ("example.com", [1; 32])] {
@@ -132,7 +132,7 @@ fn a_stream_has_at_most_2_to_the_28_records() {
         let get = |name: &str| object.metadata.get(name).map(String::as_str);
         assert_eq!(ObjectHead::from_metadata(&vectors.stream, get).is_ok(), is_allowed, "{last}");
     }
-    // The largest metadata, with the longest name, is what S3 takes: 2 KB of names and values.
+    // The largest metadata, with the longest name, fits the limit of S3: 2 KB of names and values.
     object.metadata.insert("lastsequence".to_owned(), ((1u64 << 28) - 1).to_string());
     object.metadata.insert("left".to_owned(), base64(&[0; 28 * 32]));
     object.metadata.insert("name".to_owned(), "n".repeat(64));
@@ -159,7 +159,7 @@ fn certificates_below_notes_name_their_host() {
     let found = Certificate::find(&note, &host).unwrap();
     assert_eq!(found, head.certificate);
     assert_eq!(note.verify(found.stream_key()), Ok(true));
-    // To a verifier that knows other keys, the line is one of an unknown key.
+    // A verifier with other keys skips the line as one of an unknown key.
     assert_eq!(note.verify(&host), Ok(false));
     let thief = SignerKey::from_seed(host.name(), KeyKind::Ed25519, &[7; 32]).unwrap();
     assert_eq!(Certificate::find(&note, thief.verifier()), None);
@@ -168,9 +168,9 @@ fn certificates_below_notes_name_their_host() {
     assert_eq!(Certificate::find(&head.note(), &host), None);
 }
 
-/// Whoever has a hash and not the object can't try which record it is of.
+/// The record behind a hash cannot be guessed without the object.
 #[test]
-fn hashes_of_equal_records_differ_with_the_seed() {
+fn hashes_depend_on_the_seed() {
     let leaf = |key, stable, seed: [u8; 32], number| {
         Salts::new(key, stable, &seed).leaf(number, b"{\"user\":\"ada\"}")
     };

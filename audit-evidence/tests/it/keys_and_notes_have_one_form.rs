@@ -1,5 +1,5 @@
-//! Keys, notes, cosignatures and proofs are written as the second implementation writes them, and
-//! read only in that form.
+//! Keys, notes, cosignatures and proofs are written like the second implementation writes them, and
+//! parsed only in that form.
 
 use audit_evidence::{Checkpoint, InvalidKey, KeyKind, Note, Proof, Salts, SignerKey, VerifierKey};
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::vectors::Vectors;
 
 #[test]
-fn keys_are_written_as_they_are_read() {
+fn keys_round_trip() {
     let vectors = Vectors::read();
     for key in [&vectors.host, &vectors.stream_key, &vectors.witness] {
         assert_eq!(key.verifier().to_string(), key.verifier);
@@ -18,7 +18,7 @@ fn keys_are_written_as_they_are_read() {
 }
 
 #[test]
-fn keys_of_another_form_are_refused() {
+fn malformed_keys_are_rejected() {
     let vectors = Vectors::read();
     let key = &vectors.host.verifier;
     let (rest, bytes) = key.rsplit_once('+').unwrap();
@@ -44,7 +44,7 @@ fn keys_of_another_form_are_refused() {
 }
 
 #[test]
-fn keys_of_small_order_are_refused() {
+fn keys_of_small_order_are_rejected() {
     // The points whose order divides 8, in their canonical and other encodings (RFC 8032 decodes
     // the former alone), from "Taming the many EdDSAs" (Chalkias and others, 2020).
     let mut identity = [0; 32];
@@ -58,7 +58,7 @@ fn keys_of_small_order_are_refused() {
 }
 
 #[test]
-fn cosignatures_are_those_of_the_vectors() {
+fn cosignatures_match_the_vectors() {
     let vectors = Vectors::read();
     let (stream, witness) = (vectors.stream_key.signer(), vectors.witness.signer());
     let parsed = Note::parse(&vectors.cosigned.note).unwrap();
@@ -77,7 +77,7 @@ fn cosignatures_are_those_of_the_vectors() {
 }
 
 #[test]
-fn proofs_are_those_of_the_vectors_and_hold() {
+fn proofs_match_the_vectors_and_verify() {
     let vectors = Vectors::read();
     for object in &vectors.objects {
         let head = object.head(&vectors.stream);
@@ -113,7 +113,7 @@ fn a_forged_signature_beside_a_valid_one_is_an_error() {
 }
 
 #[test]
-fn notes_of_another_form_are_refused() {
+fn malformed_notes_are_rejected() {
     let vectors = Vectors::read();
     let note = &vectors.cosigned.note;
     let line = note.lines().last().unwrap();
@@ -140,7 +140,7 @@ fn notes_of_another_form_are_refused() {
 
 proptest! {
     #[test]
-    fn parsed_notes_are_written_the_same(text in ".{0,40}(\n.{0,20}){0,6}", cut in 0usize..600) {
+    fn parsed_notes_round_trip(text in ".{0,40}(\n.{0,20}){0,6}", cut in 0usize..600) {
         let vectors = Vectors::read();
         let note = &vectors.cosigned.note;
         let cut = (0..=cut.min(note.len())).rev().find(|&at| note.is_char_boundary(at)).unwrap();

@@ -1,5 +1,5 @@
 //! The crate against vectors of a second implementation, against another crate, and against
-//! whoever changes something.
+//! tampering.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

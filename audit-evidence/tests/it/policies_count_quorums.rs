@@ -1,4 +1,4 @@
-//! A policy accepts exactly what its logs signed and its quorum cosigned.
+//! A policy accepts exactly the checkpoints that its logs signed and its quorum cosigned.
 
 use audit_evidence::{Checkpoint, Hash, KeyKind, Policy, PolicyError, SignerKey};
 
@@ -10,7 +10,7 @@ fn witness(number: u8) -> SignerKey {
     SignerKey::from_seed(&format!("w{number}"), KeyKind::Cosignature, &[number; 32]).unwrap()
 }
 
-/// Three witnesses of one owner, two of another one.
+/// Three witnesses of one owner, two of another.
 fn policy(last: &str) -> String {
     let mut text = format!("# for tests\n\nlog {} https://example.com\n", log("log").verifier());
     for number in 1..=5 {
@@ -22,7 +22,7 @@ fn policy(last: &str) -> String {
 const GROUPS: &str = "group X 2 W1 W2 W3\ngroup Y any W4 W5\ngroup both all X Y\nquorum both\n";
 
 #[test]
-fn a_quorum_is_what_its_groups_say() {
+fn quorums_follow_their_groups() {
     let policy = Policy::parse(policy(GROUPS).as_bytes()).unwrap();
     let checkpoint = Checkpoint::new("log", 7, Hash::empty()).unwrap();
     for cosigners in 0u8..32 {
@@ -57,15 +57,15 @@ fn invalid_policies_name_the_line() {
         (String::new(), "line 9: no quorum"),
         ("quorum W6\n".to_owned(), "line 9: a name that no line before this defines"),
         ("quorum none\nquorum W1\n".to_owned(), "line 10: a second quorum"),
-        (format!("witness W1 {}\n", key(6)), "line 9: a name that is defined already"),
-        (format!("witness none {}\n", key(6)), "line 9: a name that is defined already"),
-        (format!("witness W6 {}\n", key(5)), "line 9: a key that is listed already"),
+        (format!("witness W1 {}\n", key(6)), "line 9: a name that is already defined"),
+        (format!("witness none {}\n", key(6)), "line 9: a name that is already defined"),
+        (format!("witness W6 {}\n", key(5)), "line 9: a key that is already listed"),
         (
             format!("witness W6 {}\n", log("abc").verifier()),
             "line 9: a witness's key must be of kind 0x04",
         ),
         (format!("log {}\n", key(6)), "line 9: a log's key must be of kind 0x01"),
-        (format!("log {}\n", log("log").verifier()), "line 9: a key that is listed already"),
+        (format!("log {}\n", log("log").verifier()), "line 9: a key that is already listed"),
         ("log x+y+z\n".to_owned(), "line 9: an invalid key"),
         ("group G 0 W1\n".to_owned(), "line 9: a threshold must be from 1"),
         ("group G 2 W1\n".to_owned(), "line 9: a threshold must be from 1"),

@@ -1,5 +1,5 @@
-//! Every root, inclusion proof and consistency proof of trees of 0 to 300 leaves is that of the
-//! second implementation, and is accepted for what it proves and for nothing else.
+//! All roots, inclusion proofs and consistency proofs of trees of 0 to 300 leaves match the second
+//! implementation, and verify only what they prove.
 
 use audit_evidence::{CompactRange, Hash, Tree, verify_consistency, verify_inclusion};
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::vectors::{Vectors, leaf};
 
-/// One hash for many proofs, as `make.py` makes it.
+/// One hash for many proofs, as in `make.py`.
 fn digest<'a>(proofs: impl IntoIterator<Item = &'a Vec<Hash>>) -> String {
     let mut hasher = Sha256::new();
     for proof in proofs {
@@ -32,12 +32,12 @@ fn tree(known_from: u64, size: u64) -> Tree {
 }
 
 #[test]
-fn roots_and_proofs_are_those_of_the_vectors() {
+fn roots_and_proofs_match_the_vectors() {
     let vectors = Vectors::read();
     assert_eq!(vectors.trees.len(), 301);
     let roots: Vec<Hash> =
         vectors.trees.iter().map(|tree| Hash::from_base64(&tree.root).unwrap()).collect();
-    // Kept as a log keeps them: each grows by one leaf.
+    // As in a log, each tree grows by one leaf.
     let mut tree = tree(0, 0);
     let (mut before, mut later) = (vec![range(0, 0)], vec![range(0, 0)]);
     for vector in &vectors.trees {
@@ -71,7 +71,7 @@ fn roots_and_proofs_are_those_of_the_vectors() {
 
 proptest! {
     #[test]
-    fn a_tree_without_its_beginning_gives_the_same(
+    fn partial_trees_make_the_same_proofs(
         size in 1u64..300, known_from in 0u64..300, at in any::<prop::sample::Index>(),
     ) {
         let known_from = known_from.min(size - 1);
@@ -84,7 +84,7 @@ proptest! {
     }
 
     #[test]
-    fn no_proof_holds_for_anything_else(
+    fn proofs_verify_nothing_else(
         size in 1u64..300, old in 0u64..300, index in 0u64..300, other in 0u64..600,
         flipped in any::<prop::sample::Index>(), bit in 0u8..8,
     ) {
@@ -133,7 +133,7 @@ proptest! {
 }
 
 #[test]
-fn ranges_that_do_not_adjoin_prove_nothing() {
+fn ranges_apart_prove_nothing() {
     assert_eq!(range(0, 3).consistency(&range(4, 9)), None);
     assert_eq!(range(1, 3).consistency(&range(3, 9)), None);
     assert_eq!(range(1, 3).root(), None);
@@ -144,7 +144,7 @@ fn ranges_that_do_not_adjoin_prove_nothing() {
 }
 
 #[test]
-fn a_range_is_what_its_hashes_say() {
+fn ranges_follow_from_their_hashes() {
     for size in 0..300 {
         let range = range(0, size);
         let hashes: Vec<Hash> = range.hashes().copied().collect();

@@ -1,4 +1,4 @@
-//! What `tests/vectors/make.py` wrote.
+//! The vectors that `tests/vectors/make.py` wrote.
 
 use std::collections::BTreeMap;
 
@@ -71,7 +71,7 @@ impl ObjectVector {
     }
 }
 
-/// The leaf that the trees of the vectors have at this place.
+/// The leaf at this index in the trees of the vectors.
 pub(crate) fn leaf(index: u64) -> Hash {
     Hash::leaf(&[format!("entry {index}").as_bytes()])
 }

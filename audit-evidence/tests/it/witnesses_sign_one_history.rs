@@ -1,5 +1,5 @@
-//! A witness cosigns what follows from what it has cosigned, and answers everything else with the
-//! status that tlog-witness has for it.
+//! A witness cosigns consistent checkpoints, and rejects everything else with the status in
+//! tlog-witness.
 
 use audit_evidence::{
     AddCheckpoint, Checkpoint, CompactRange, Hash, KeyKind, Note, SignerKey, Witnessed,
@@ -27,7 +27,7 @@ fn witnessed(size: u64) -> Witnessed {
     Witnessed { size, root: range(0, size).root().unwrap() }
 }
 
-/// From one size to another, as an honest log asks.
+/// An honest log's request, from one size to another.
 fn request(old: u64, size: u64) -> AddCheckpoint {
     let path = range(0, old).consistency(&range(old, size)).unwrap();
     AddCheckpoint::new(old, path, note(size, range(0, size).root().unwrap())).unwrap()
@@ -45,7 +45,7 @@ fn consistent_checkpoints_are_cosigned() {
 }
 
 #[test]
-fn everything_else_has_its_status() {
+fn refusals_have_their_status() {
     let key = log();
     let other = SignerKey::from_seed("example.com/other", KeyKind::Ed25519, &[5; 32]).unwrap();
     let thief = SignerKey::from_seed("example.com/log", KeyKind::Ed25519, &[6; 32]).unwrap();
@@ -71,7 +71,7 @@ fn everything_else_has_its_status() {
 }
 
 #[test]
-fn malformed_requests_are_told_apart() {
+fn malformed_requests_have_status_400() {
     let valid = request(6, 9).to_string();
     let hash = leaf(0).to_string();
     for body in [

@@ -1,4 +1,4 @@
-//! Whatever a host writes verifies, in whatever order its objects are encoded.
+//! Everything that a host writes verifies, in any order of encoding.
 
 use audit_evidence::{
     BucketReport, CheckedObject, CompactRange, Hash, InvalidKey, KeyKind, Known, MAX_NAME_CHARS,
@@ -44,7 +44,7 @@ proptest! {
     fn written_streams_verify(objects in objects(), pieces in 1..5usize, restart in any::<bool>()) {
         let host = host("example.com/api");
         let mut signer = StreamSigner::new(&host, STREAM, &[2; 32]).unwrap();
-        // The last first: nothing of an object depends on those before it but its seal.
+        // The last object first: only the seal depends on earlier objects.
         let hashed: Vec<_> = objects.iter().rev().map(|object| {
             let mut hasher = ObjectHasher::new(&object.key, object.first, object.stable, object.seed);
             for lines in object.lines.chunks(pieces) {
@@ -67,7 +67,7 @@ proptest! {
             }
             prop_assert_eq!(&after, &one_by_one);
             let metadata = head.to_metadata();
-            // Stores that keep no empty values are fine.
+            // Stores may drop empty values.
             let get = |name: &str| {
                 let value = metadata.iter().find(|(known, _)| *known == name);
                 value.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
@@ -75,7 +75,7 @@ proptest! {
             let checked = CheckedObject::head(&trust, &object.key, STREAM, object.first, get);
             verifier.add(checked.lines(object.lines.iter().map(|line| line.as_bytes()), &[]));
             before = after;
-            // Who goes on with the stream needs the text of its key, and not the host's.
+            // Continuing the stream needs its key, not the host's.
             if restart {
                 signer = StreamSigner::parse(STREAM, &signer.to_secret_text()).unwrap();
             }
@@ -104,10 +104,10 @@ proptest! {
 }
 
 #[test]
-fn metadata_fits_what_s3_takes() {
+fn metadata_fits_the_limit_of_s3() {
     let name = "n".repeat(MAX_NAME_CHARS);
     let signer = StreamSigner::new(&host(&name), STREAM, &[2; 32]).unwrap();
-    // The number whose binary form has the most ones is the frontier with the most hashes.
+    // The size with the most one bits has the range with the most hashes.
     let first = MAX_STREAM_RECORDS - 1;
     let before = CompactRange::from_hashes(first, &[Hash::empty(); 28]).unwrap();
     let mut hasher = ObjectHasher::new("key", first, first, [0xff; 32]);
@@ -121,7 +121,7 @@ fn metadata_fits_what_s3_takes() {
 }
 
 #[test]
-fn hosts_have_names_that_headers_hold() {
+fn host_names_fit_in_headers() {
     for name in ["a", "example.com/api", &"n".repeat(MAX_NAME_CHARS)] {
         assert!(is_host_name(name), "{name}");
         assert!(StreamSigner::new(&host(name), STREAM, &[2; 32]).is_ok());
@@ -136,7 +136,7 @@ fn hosts_have_names_that_headers_hold() {
 }
 
 #[test]
-fn stream_keys_are_read_as_written_and_shown_nowhere() {
+fn stream_keys_round_trip_and_stay_hidden() {
     let signer = StreamSigner::new(&host("example.com/api"), STREAM, &[2; 32]).unwrap();
     let text = signer.to_secret_text();
     let secret = text.lines().nth(1).unwrap().rsplit('+').next().unwrap();

@@ -1,4 +1,4 @@
-//! Wherever the beginning of a transaction is cancelled, no connection keeps one.
+//! Wherever `begin` is cancelled, no connection keeps a transaction.
 
 use audit_core::testing::poll_at_most;
 use futures::FutureExt;
@@ -6,10 +6,10 @@ use futures::FutureExt;
 use crate::database::Database;
 
 #[tokio::test]
-async fn a_cancelled_beginning_leaves_no_transaction_open() {
+async fn a_cancelled_begin_leaves_no_transaction() {
     let database = Database::new(1).await;
     let (mut cancelled, mut begun) = (0, 0);
-    // How far a number of polls leads differs, so each is tried several times.
+    // The progress of a number of polls varies, so each is tried several times.
     for (round, polls) in [1, 2, 3, 4, 5, 1_000].into_iter().cycle().take(60).enumerate() {
         match poll_at_most(polls, audit_sqlx::begin(&database.pool)).await {
             Some(tx) => {
@@ -18,8 +18,8 @@ async fn a_cancelled_beginning_leaves_no_transaction_open() {
             }
             None => cancelled += 1,
         }
-        // The pool has one connection. If a transaction was open on it, this would be part of it,
-        // and others would not see it.
+        // The pool has one connection. An open transaction would contain this statement, and others
+        // would not see it.
         let name = format!("row {round}");
         let inserted = sqlx::query(database.sql("INSERT INTO $TABLE VALUES ($1, 1)"))
             .bind(&name)

@@ -1,4 +1,4 @@
-//! What is answered as committed is in the database, and nothing else is.
+//! The database holds exactly what was reported as committed.
 
 use audit_runtime::MutationError;
 use sqlx::{Connection, Executor};
@@ -6,7 +6,7 @@ use sqlx::{Connection, Executor};
 use crate::database::{Database, logged, runtime};
 
 #[tokio::test]
-async fn a_caught_error_of_a_statement_commits_all_or_nothing() {
+async fn caught_statement_errors_commit_all_or_nothing() {
     let database = Database::new(1).await;
     let (sink, runtime, request) = runtime();
     let run = runtime.run_mutation("f", &request, async |execution| {
@@ -14,12 +14,12 @@ async fn a_caught_error_of_a_statement_commits_all_or_nothing() {
         let mut tx = audit_sqlx::begin(&database.pool).await?;
         let insert = || sqlx::query(database.sql("INSERT INTO $TABLE VALUES ('a', 1)"));
         insert().execute(&mut *tx).await?;
-        // The second one violates the key. The function does not mind.
+        // The second insert violates the key. The function ignores the error.
         assert!(insert().execute(&mut *tx).await.is_err());
         Ok(execution.seal_transaction(tx, Ok::<_, sqlx::Error>("done")))
     });
     let result = run.await;
-    // SQLite undoes the statement alone, PostgreSQL the whole transaction.
+    // SQLite undoes only the statement, PostgreSQL the whole transaction.
     match (&result, database.is_sqlite) {
         (Ok("done"), true) => assert_eq!(database.value("a").await, Some(1)),
         (Err(MutationError::Commit(_)), false) => assert_eq!(database.value("a").await, None),
@@ -44,7 +44,7 @@ async fn a_failed_function_commits_nothing_and_is_logged() {
 }
 
 #[tokio::test]
-async fn a_savepoint_is_rolled_back_alone_and_keeps_its_log() {
+async fn rolled_back_savepoints_keep_their_logs() {
     let database = Database::new(1).await;
     let (sink, runtime, request) = runtime();
     let run = runtime.run_mutation("f", &request, async |execution| {
@@ -63,9 +63,9 @@ async fn a_savepoint_is_rolled_back_alone_and_keeps_its_log() {
     assert!(sink.lines()[0].contains("\"g\""));
 }
 
-/// On the pools of the databases themselves, without `Any` in between.
+/// On typed pools, without `Any`.
 #[tokio::test]
-async fn pools_of_one_database_commit_too() {
+async fn typed_pools_commit_too() {
     let database = Database::new(1).await;
     let (sink, runtime, request) = runtime();
     let insert = || database.sql("INSERT INTO $TABLE VALUES ('a', 1)");

@@ -1,4 +1,4 @@
-//! A mutation that another one conflicts with runs again, and each attempt is logged.
+//! A mutation that meets a conflict is retried, and each attempt is logged.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use tokio::sync::Barrier;
 
 use crate::database::{Database, logged, runtime};
 
-/// Adds 1 to a counter, the first attempt only once the others have read it too. Gives how many
-/// attempts it took.
+/// Adds 1 to a counter. The first attempt writes only once all others have read. Returns the number
+/// of attempts.
 async fn add_one(
     database: &Database,
     (runtime, request): (&AuditRuntime, &RequestContext),
@@ -47,13 +47,13 @@ async fn no_update_is_lost_and_each_attempt_is_logged() {
     let writers = (0..WRITERS).map(|_| add_one(&database, (&runtime, &request), &barrier));
     let attempts = futures::future::try_join_all(writers).await.unwrap();
     assert_eq!(database.value("counter").await, Some(WRITERS as i64));
-    // All read before any wrote, so that one of the first attempts alone can have committed.
+    // All read before any wrote, so only one of the first attempts can have committed.
     assert_eq!(attempts.iter().filter(|attempts| **attempts == 1).count(), 1, "{attempts:?}");
     assert_eq!(sink.lines().len(), attempts.iter().sum::<u32>() as usize);
 }
 
-/// Two transactions that read the same rows and write different ones: each is right alone, and both
-/// together break what they checked.
+/// Write skew: two transactions read the same rows and write different ones, which together
+/// violates what each checked.
 #[tokio::test]
 async fn transactions_are_serializable() {
     let database = Database::new(2).await;
@@ -86,7 +86,7 @@ async fn transactions_are_serializable() {
         run.await.unwrap()
     };
     let (ada, bob) = futures::future::join(leave("ada"), leave("bob")).await;
-    assert!(ada != bob, "one left, and the other saw that: {ada} {bob}");
+    assert!(ada != bob, "one left, and the other saw it: {ada} {bob}");
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn inserts_that_ignore_duplicates_report_concurrent_ones() {
 }
 
 #[tokio::test]
-async fn a_duplicate_key_is_no_conflict() {
+async fn duplicate_keys_are_not_conflicts() {
     let database = Database::new(1).await;
     let (sink, runtime, request) = runtime();
     let runtime = AuditRuntime::builder(Arc::clone(runtime.sink()))

@@ -1,4 +1,4 @@
-//! A database with a table that no other test uses, and a runtime.
+//! A database with a table of the test's own, and a runtime.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use sqlx::{AnyPool, AssertSqlSafe, Executor};
 use tempfile::TempDir;
 
 pub(crate) struct Database {
-    /// Of this many connections.
+    /// A pool of this many connections.
     pub(crate) pool: AnyPool,
-    /// Reads what is committed, on a connection of its own.
+    /// Reads committed data on a separate connection.
     observer: AnyPool,
     /// `(name TEXT PRIMARY KEY, value BIGINT)`
     pub(crate) table: String,
@@ -54,7 +54,7 @@ impl Database {
         Database { pool, observer, table, is_sqlite, directory }
     }
 
-    /// The statement with the table's name in the place of `$TABLE`.
+    /// The statement with `$TABLE` replaced by the table's name.
     pub(crate) fn sql(&self, statement: &str) -> AssertSqlSafe<String> {
         AssertSqlSafe(statement.replace("$TABLE", &self.table))
     }
@@ -63,7 +63,7 @@ impl Database {
         url(&self.directory)
     }
 
-    /// What is committed.
+    /// The committed value.
     pub(crate) async fn value(&self, name: &str) -> Option<i64> {
         let query = sqlx::query_scalar(self.sql("SELECT value FROM $TABLE WHERE name = $1"));
         query.bind(name).fetch_optional(&self.observer).await.unwrap()

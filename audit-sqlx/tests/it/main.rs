@@ -1,5 +1,5 @@
-//! Transactions on SQLite in a new directory, or on the PostgreSQL database that `DATABASE_URL`
-//! names (`hosts/service/with-postgres` makes one).
+//! Transactions on SQLite in a temporary directory, or on the PostgreSQL database in `DATABASE_URL`
+//! (`hosts/service/with-postgres` starts one).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cancelled_beginnings_leave_nothing;

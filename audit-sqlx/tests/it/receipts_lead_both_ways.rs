@@ -1,5 +1,5 @@
-//! With receipts, a committed change leads to its records, a record to its change, and a record
-//! without a receipt is of an attempt that committed nothing.
+//! Receipts match committed changes with records in both directions, and a record without a receipt
+//! belongs to an uncommitted attempt.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use tokio::sync::Barrier;
 
 use crate::database::Database;
 
-/// A database with a table of receipts, and a runtime that shows outcomes.
+/// A database with a table of receipts, and a runtime with outcomes.
 async fn host(connections: u32) -> (Database, Arc<MemorySink>, AuditRuntime, RequestContext) {
     let database = Database::new(connections).await;
     create_receipts(&database.pool).await.unwrap();
-    // A second time, as of another host.
+    // Twice, as by a second host.
     create_receipts(&database.pool).await.unwrap();
     let sink = Arc::new(MemorySink::new());
     let policy = RetryPolicy { max_attempts: 50, base_backoff_ms: 1, max_backoff_ms: 20 };
@@ -27,7 +27,7 @@ async fn host(connections: u32) -> (Database, Arc<MemorySink>, AuditRuntime, Req
     (database, sink, runtime, request)
 }
 
-/// Each log in the sink, with the outcome of its attempt and whether it has a receipt.
+/// Each log in the sink, with its attempt's outcome and whether it has a receipt.
 async fn examined(database: &Database, sink: &MemorySink) -> Vec<(Value, Option<String>, bool)> {
     let records = sink.records();
     let parsed: Vec<Value> =
@@ -41,7 +41,7 @@ async fn examined(database: &Database, sink: &MemorySink) -> Vec<(Value, Option<
         };
         let mut found = parsed.iter().filter(of);
         let outcome = found.next().map(|found| found["$audit"]["outcome"].as_str().unwrap().into());
-        assert!(found.next().is_none(), "one outcome of an attempt");
+        assert!(found.next().is_none(), "one outcome per attempt");
         outcome
     };
     let mut examined = Vec::new();
@@ -49,7 +49,7 @@ async fn examined(database: &Database, sink: &MemorySink) -> Vec<(Value, Option<
         let receipt = receipt_of_record(&database.pool, record.stream, record.sequence);
         let receipt = receipt.await.unwrap();
         if log["$audit"]["outcome"].is_string() {
-            assert_eq!(receipt, None, "an outcome is no log of an attempt");
+            assert_eq!(receipt, None, "outcomes have no receipts");
             continue;
         }
         if let Some(receipt) = receipt {
@@ -64,7 +64,7 @@ async fn examined(database: &Database, sink: &MemorySink) -> Vec<(Value, Option<
 }
 
 #[tokio::test]
-async fn a_row_and_its_records_lead_to_each_other() {
+async fn rows_and_records_find_each_other() {
     let (database, sink, runtime, request) = host(1).await;
     for logs in [3, 1, 2] {
         let run = runtime.run_mutation("add", &request, async |execution| {
@@ -100,7 +100,7 @@ async fn a_row_and_its_records_lead_to_each_other() {
 }
 
 #[tokio::test]
-async fn attempts_that_commit_nothing_have_no_receipt() {
+async fn uncommitted_attempts_have_no_receipt() {
     let (database, sink, runtime, request) = host(1).await;
     let run = runtime.run_mutation("fail", &request, async |execution| {
         let tx = audit_sqlx::begin(&database.pool).await?.with_receipts();
@@ -108,7 +108,7 @@ async fn attempts_that_commit_nothing_have_no_receipt() {
         Ok(execution.seal_transaction(tx, Err::<(), _>(sqlx::Error::RowNotFound)))
     });
     run.await.unwrap_err();
-    // The function catches the error of a statement; PostgreSQL can no longer commit then.
+    // The function catches a statement's error, after which PostgreSQL can no longer commit.
     let run = runtime.run_mutation("catch", &request, async |execution| {
         let mut tx = audit_sqlx::begin(&database.pool).await?.with_receipts();
         execution.log().audit(&body!({ "way": "catches" })).unwrap();
@@ -130,9 +130,9 @@ async fn attempts_that_commit_nothing_have_no_receipt() {
     assert_eq!(found, expected);
 }
 
-/// A constraint that is checked by the commit: it fails, and says that nothing is committed.
+/// A deferred constraint fails the commit, which certainly commits nothing.
 #[tokio::test]
-async fn a_commit_that_breaks_a_constraint_is_rolled_back() {
+async fn commits_that_violate_constraints_roll_back() {
     let (database, sink, runtime, request) = host(1).await;
     let create = "CREATE TABLE $TABLE_of (parent TEXT REFERENCES $TABLE (name) DEFERRABLE INITIALLY DEFERRED)";
     sqlx::query(database.sql(create)).execute(&database.pool).await.unwrap();
@@ -188,7 +188,7 @@ async fn outcomes_and_receipts_agree_under_conflicts() {
     assert_eq!((committed, database.value("counter").await), (WRITERS, Some(WRITERS as i64)));
 }
 
-/// Each lookup is one search of an index, with no sorting.
+/// Each lookup is one index search without sorting.
 #[tokio::test]
 async fn lookups_use_an_index() {
     let (database, ..) = host(1).await;

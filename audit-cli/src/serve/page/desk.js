@@ -382,7 +382,7 @@ async function watch() {
 const WORDS = {
   tampered: "what stands is not what was written, or what was written no longer stands",
   unproven: "can be neither proven nor refuted",
-  late: "a host's sign of life is overdue",
+  late: "a host's heartbeat is overdue",
   expired: "the beginning of a stream is gone, as retention removes it",
 };
 

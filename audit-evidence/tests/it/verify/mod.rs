@@ -1,5 +1,5 @@
-//! The verifier against buckets that were tampered with: each change is named as what it is, at
-//! its object, and nothing else is. What a crash leaves is no alarm.
+//! The verifier against tampered buckets: each change is reported as what it is, at its object, and
+//! nothing else is. The traces of a crash raise no alarm.
 
 mod model;
 mod mutations;
@@ -16,8 +16,8 @@ fn number_of(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |number| number.parse().unwrap())
 }
 
-/// The seeds of buckets: more with `AUDIT_EVIDENCE_BUCKETS`, others with
-/// `AUDIT_EVIDENCE_FIRST_BUCKET`.
+/// The seeds of buckets: `AUDIT_EVIDENCE_BUCKETS` sets their number, `AUDIT_EVIDENCE_FIRST_BUCKET`
+/// the first.
 fn seeds() -> Range<u64> {
     let first = number_of("AUDIT_EVIDENCE_FIRST_BUCKET", 0);
     first..first + number_of("AUDIT_EVIDENCE_BUCKETS", 24)
@@ -28,7 +28,7 @@ fn buckets() -> impl Iterator<Item = Bucket> {
 }
 
 #[test]
-fn buckets_that_hosts_wrote_are_silent() {
+fn untouched_buckets_raise_no_alarm() {
     for (seed, bucket) in buckets().enumerate() {
         for look in [Look::full(), Look::heads()] {
             let report = bucket.look(&look);
@@ -40,13 +40,12 @@ fn buckets_that_hosts_wrote_are_silent() {
     }
 }
 
-/// How often each change was made.
+/// How often each change was applied.
 type Applied = BTreeMap<&'static str, u64>;
 
-/// Makes changes to the bucket of a seed, one after another, each on the bucket as it was.
+/// Applies changes to the bucket of a seed, each to the original bucket.
 ///
-/// All of them; with `AUDIT_EVIDENCE_CHANGES` so many of those that can be made, which differ from
-/// seed to seed.
+/// All of them, or at most `AUDIT_EVIDENCE_CHANGES` of the applicable ones, which vary by seed.
 fn change_bucket(seed: u64, most: usize, applied: &mut Applied) {
     let bucket = Bucket::generate(&mut Chance::new(seed));
     let (known, mut checks) = (bucket.known_findings(), Checks::default());
@@ -71,7 +70,7 @@ fn change_bucket(seed: u64, most: usize, applied: &mut Applied) {
             mutation.name,
             expected.findings
         );
-        // What was found before is still found, unless the change is at the same place.
+        // Earlier findings remain, unless the change affects the same records.
         for finding in known.iter().filter(|known| expected.spares(known)) {
             assert!(report.findings.contains(finding), "{}: {finding:?}", mutation.name);
         }
@@ -87,7 +86,7 @@ fn change_bucket(seed: u64, most: usize, applied: &mut Applied) {
 ///     cargo test --release -p audit-evidence --test it each_change -- --nocapture
 /// ```
 #[test]
-fn each_change_is_named_and_nothing_else() {
+fn each_change_is_reported_and_nothing_else() {
     let most = number_of("AUDIT_EVIDENCE_CHANGES", u64::MAX);
     let most = usize::try_from(most).unwrap().min(mutations::ALL.len());
     let (next, end) = (AtomicU64::new(seeds().start), seeds().end);
@@ -116,7 +115,7 @@ fn each_change_is_named_and_nothing_else() {
     });
     println!("{} changes: {applied:#?}", applied.values().sum::<u64>());
     let mut rare = mutations::ALL.iter().map(|mutation| mutation.name);
-    assert_eq!(rare.find(|name| !applied.contains_key(name)), None, "it was never made");
+    assert_eq!(rare.find(|name| !applied.contains_key(name)), None, "the change was never applied");
 }
 
 #[test]
@@ -125,7 +124,7 @@ fn state_survives_its_text() {
         let mut state = State::default();
         state.update(&bucket.look(&Look::full()));
         assert_eq!(State::parse(&state.to_string()), Ok(state.clone()));
-        // Seen again with its own memory, the bucket is what it was.
+        // Verified again with this state, the bucket is unchanged.
         let look = Look { state, ..Look::full() };
         assert_eq!(bucket.look(&look).findings, bucket.known_findings());
     }

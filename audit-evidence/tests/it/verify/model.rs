@@ -1,4 +1,4 @@
-//! Buckets as hosts write them.
+//! A model of buckets as hosts write them.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap};
@@ -13,11 +13,11 @@ use audit_evidence::{
 use sha2::{Digest, Sha256};
 
 pub(super) const HOST: &str = "example.com/api";
-/// Between any record and the next promise.
+/// The time between a record and its promised successor.
 pub(super) const NOW: u64 = 1_764_000_000_000;
 const PROMISE: u64 = 3_600_000;
 
-/// Numbers that follow from a seed.
+/// Seeded random numbers.
 pub(super) struct Chance(u64);
 
 impl Chance {
@@ -54,9 +54,9 @@ pub(super) struct Object {
     pub(super) lines: Vec<String>,
     /// Whether its last line feed is missing.
     pub(super) is_cut: bool,
-    /// Whether somebody else put it there, before the host.
+    /// Whether a third party wrote it before the host did.
     pub(super) is_foreign: bool,
-    /// What the host meant it to be, to be compared with.
+    /// The object as the host wrote it.
     pub(super) count: u64,
 }
 
@@ -74,7 +74,7 @@ impl Object {
         !self.is_foreign && !self.metadata.is_empty()
     }
 
-    /// What the host says in it to be acknowledged.
+    /// The records that it states as acknowledged.
     pub(super) fn stable(&self) -> u64 {
         if self.is_ours() { self.metadata["stable"].parse().unwrap() } else { 0 }
     }
@@ -91,14 +91,14 @@ impl Object {
     }
 }
 
-/// What a host keeps while it writes a stream.
+/// A host's state while it writes a stream.
 #[derive(Clone)]
 pub(super) struct Writer {
     pub(super) stream: String,
     /// The stream's key, and the host's signature of it.
     keys: Arc<(SignerKey, Certificate)>,
     pub(super) range: CompactRange,
-    /// Of the keys' days.
+    /// The day in its keys.
     pub(super) day: u64,
 }
 
@@ -164,13 +164,13 @@ impl Writer {
 pub(super) struct Bucket {
     pub(super) objects: Vec<Object>,
     pub(super) trust: Vec<VerifierKey>,
-    /// At the end of each stream, as its host would go on.
+    /// The writers at the end of each stream, ready to continue.
     pub(super) writers: Vec<Writer>,
     known: Vec<Finding>,
     pub(super) host_seed: [u8; 32],
 }
 
-/// How an auditor looks.
+/// An auditor's options.
 #[derive(Debug, Clone)]
 pub(super) struct Look {
     pub(super) reads_lines: bool,
@@ -197,13 +197,13 @@ impl Look {
 }
 
 impl Bucket {
-    /// These objects, in the order of a listing.
+    /// The objects in listing order.
     pub(super) fn of(objects: Vec<Object>, trust: Vec<VerifierKey>) -> Bucket {
         Bucket { objects, trust, writers: Vec::new(), known: Vec::new(), host_seed: [0; 32] }
     }
 
-    /// One to three streams: by way of a journal, so that each says how the one before it ended,
-    /// or direct, so that a host that was killed leaves gaps.
+    /// One to three streams: with a journal, each states how its predecessor ended; direct, a
+    /// killed host leaves gaps.
     pub(super) fn generate(chance: &mut Chance) -> Bucket {
         let host_seed = chance.bytes();
         let host = SignerKey::from_seed(HOST, KeyKind::Ed25519, &host_seed).unwrap();
@@ -261,7 +261,7 @@ impl Bucket {
             let object = writer.write(false, lines, stable, chance.bytes());
             let records = Some(first..end);
             match trouble {
-                // The host was killed, and a later object had arrived already.
+                // The host was killed after a later object had arrived.
                 3 if at == lost => {
                     most_stable = first;
                     if at + 1 < count {
@@ -270,7 +270,7 @@ impl Bucket {
                     }
                     continue;
                 }
-                // The key held something else.
+                // Another object had the key.
                 2 if at == lost => {
                     let reason = "the object's key holds other records".to_owned();
                     let void = SystemRecord::Void {
@@ -301,7 +301,7 @@ impl Bucket {
                 self.objects.push(heartbeat);
             }
         }
-        // A direct stream that lost an object was killed, and so was not closed.
+        // A direct stream that lost an object was killed, so it was not closed.
         let was_killed = trouble == 3 || is_last && chance.below(2) == 0;
         if !was_killed {
             let closed = vec![SystemRecord::Closed { at: NOW - 1 }.to_line()];
@@ -315,12 +315,12 @@ impl Bucket {
         self.known.push(Finding { stream, object: None, records, fault });
     }
 
-    /// What is no tampering and is named all the same.
+    /// Findings that are not tampering.
     pub(super) fn known_findings(&self) -> Vec<Finding> {
         self.known.clone()
     }
 
-    /// The size of each stream, as its objects show it.
+    /// The size of each stream by its objects.
     pub(super) fn sizes(&self) -> BTreeMap<String, u64> {
         let mut sizes = BTreeMap::<String, u64>::new();
         for object in self.objects.iter().filter(|object| object.is_ours()) {
@@ -334,7 +334,7 @@ impl Bucket {
         self.look_again(look, &mut Checks::default())
     }
 
-    /// As [`look`](Self::look), without checking anew what was checked before.
+    /// As [`look`](Self::look), reusing earlier checks of objects.
     pub(super) fn look_again(&self, look: &Look, checks: &mut Checks) -> BucketReport {
         let trust = Trust::new(self.trust.iter().cloned());
         let mut streams = BTreeMap::<&str, Vec<&Object>>::new();
@@ -363,8 +363,8 @@ impl Bucket {
     }
 }
 
-/// What stands where the host met something else than its own object: nothing any more, something
-/// without evidence, or the same lines sealed by somebody who has the stream's key.
+/// The object that the host found in place of its own: deleted since, without evidence, or the same
+/// lines sealed by a thief of the stream's key.
 fn foreign(ours: Object, chance: &mut Chance) -> Option<Object> {
     let seal = match chance.below(4) {
         0 => return None,
@@ -382,8 +382,7 @@ fn foreign(ours: Object, chance: &mut Chance) -> Option<Object> {
     Some(object)
 }
 
-/// Objects that were checked by themselves, which says nothing of a bucket: most of those of a
-/// bucket that was changed are as they were before.
+/// A cache of checked objects: most objects of a changed bucket are unchanged.
 #[derive(Default)]
 pub(super) struct Checks(HashMap<u64, CheckedObject>);
 

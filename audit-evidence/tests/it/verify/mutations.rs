@@ -1,4 +1,4 @@
-//! What an adversary, or bad luck, does to a bucket, and what the verifier has to call it.
+//! Changes by an adversary or by bad luck, and the verifier's expected findings.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,21 +11,22 @@ use super::model::{Bucket, Chance, HOST, Look, NOW, Object, Writer};
 
 pub(super) struct Mutation {
     pub(super) name: &'static str,
-    /// Changes the bucket, if there is what it changes.
+    /// Changes the bucket, if the change is applicable.
     pub(super) change: fn(&mut Bucket, &mut Chance) -> Option<Expected>,
 }
 
 pub(super) struct Expected {
     pub(super) look: Look,
     pub(super) findings: Vec<ExpectedFinding>,
-    /// A stream of which nothing stands.
+    /// A stream with no object left.
     gone: Option<String>,
 }
 
 pub(super) struct ExpectedFinding {
     pub(super) stream: String,
     pub(super) object: Option<String>,
-    /// Records that it names at least, all of them if there is no such finding beside them.
+    /// The records that must be reported, all of them unless adjacent findings of the same kind
+    /// merge.
     pub(super) records: Option<Range<u64>>,
     pub(super) is_fault: Box<dyn Fn(&Fault) -> bool>,
 }
@@ -37,7 +38,7 @@ impl std::fmt::Debug for ExpectedFinding {
 }
 
 impl Expected {
-    /// Nothing is found, by someone who reads everything.
+    /// No finding, even if all lines are read.
     fn silence() -> Expected {
         Expected { look: Look::full(), findings: Vec::new(), gone: None }
     }
@@ -46,7 +47,7 @@ impl Expected {
         Expected::silence().and(&object.stream, Some(&object.key), is_fault)
     }
 
-    /// Something is gone.
+    /// The object's records are gone.
     fn gone(object: &Object, fault: Fault) -> Expected {
         Expected::stream(&object.stream, is(fault)).at(object.first..object.end())
     }
@@ -70,7 +71,7 @@ impl Expected {
         self
     }
 
-    /// These records are named, and no others.
+    /// Exactly these records are reported.
     fn at(mut self, records: Range<u64>) -> Expected {
         let last = self.findings.last_mut();
         last.expect("a finding").records = Some(records);
@@ -81,7 +82,7 @@ impl Expected {
         Expected { look, ..self }
     }
 
-    /// Whether these findings, which are not those of the unchanged bucket, are the expected ones.
+    /// Whether the findings that the change added are the expected ones.
     pub(super) fn is(&self, new: &[&Finding], known: &[Finding]) -> bool {
         new.len() == self.findings.len()
             && new.iter().zip(&self.findings).all(|(finding, expected)| {
@@ -92,7 +93,7 @@ impl Expected {
             })
     }
 
-    /// Whether the change is in another stream than what was found before it.
+    /// Whether the finding concerns the expected records, given the earlier findings.
     pub(super) fn spares(&self, known: &Finding) -> bool {
         let mut findings = self.findings.iter();
         self.gone.as_ref() != Some(&known.stream)
@@ -107,7 +108,7 @@ impl ExpectedFinding {
         if found == expected {
             return true;
         }
-        // Two gaps of one kind side by side are one.
+        // Adjacent gaps of one kind merge.
         let mut beside = known.iter().filter_map(|known| {
             known
                 .records
@@ -129,7 +130,7 @@ fn head(error: HeadError) -> impl Fn(&Fault) -> bool {
     is(Fault::Object(error))
 }
 
-/// Objects of records that a host wrote and that stand where it put them.
+/// Data objects that a host wrote and that are in place.
 fn data(bucket: &Bucket) -> Vec<usize> {
     let objects = bucket.objects.iter().enumerate();
     let sound = objects.filter(|(_, object)| !object.is_system() && object.is_ours());
@@ -150,7 +151,7 @@ fn is_stable(bucket: &Bucket, object: &Object) -> bool {
     same.filter(|other| other.key != object.key).any(|other| other.stable() >= object.end())
 }
 
-/// Someone remembers the bucket as it is.
+/// A look by an auditor who remembers the bucket.
 fn remembering(bucket: &Bucket) -> Look {
     let mut state = State::default();
     state.update(&bucket.look(&Look::full()));
@@ -189,7 +190,7 @@ fn field(
     Some(Expected::object(object, is_fault))
 }
 
-/// Another character of base64 in the middle of a value.
+/// Changes a base64 character in the middle of a value.
 fn flip(value: &str) -> Option<String> {
     let at = value.len() / 3;
     let other = if value.as_bytes().get(at)? == &b'A' { "B" } else { "A" };
@@ -434,13 +435,13 @@ mutations! {
         let at = chance.below(bucket.objects.len());
         let key = bucket.objects[at].key.strip_prefix("_audit/")?.replace(".system", ".ndjson");
         let line = &bucket.objects[at].lines[0];
-        // What it says is not believed any more.
+        // Its `stable` no longer counts.
         let is_missed = line.contains("void") || line.contains("previous\":");
         (!is_missed).then(|| move_to(bucket, at, key))
     },
     "an object is moved to another number" => |bucket, chance| {
         let at = pick(bucket, chance)?;
-        // Where something was missing before it already, more is now.
+        // An existing gap before it grows.
         let Object { stream, first, .. } = bucket.objects[at].clone();
         let is_before = |object: &Object| object.stream == stream && object.end() == first;
         if !bucket.objects.iter().any(is_before) {
@@ -501,7 +502,7 @@ mutations! {
     "a field is stripped" => |bucket, chance| {
         let (at, name) = (pick(bucket, chance)?, *chance.pick(&FIELDS)?);
         let object = &mut bucket.objects[at];
-        // Without records before it, an object needs no `left`.
+        // The first object of a stream needs no `left`.
         object.metadata.remove(name).filter(|value| !value.is_empty())?;
         Some(match name {
             "format" => Expected::object(object, is(Fault::Stripped)),
@@ -521,7 +522,7 @@ mutations! {
     "a field is too long" => |bucket, chance| {
         let name = *chance.pick(&FIELDS)?;
         let malformed = head(HeadError::Malformed(name));
-        // As long as all that S3 takes.
+        // As long as S3 allows.
         let long = |value: &str| (!value.is_empty()).then(|| value.repeat(2_048 / value.len() + 1));
         field(bucket, chance, name, long, malformed)
     },
@@ -729,7 +730,7 @@ mutations! {
             let gap = follows(object)?;
             let gone = &bucket.objects[gap];
             let next = &bucket.objects[follows(gone)?];
-            // The trees before the next object and up to this one's end have one half in common.
+            // The trees before the next object and up to the end of this one share a half.
             let half = 1 << object.end().ilog2();
             let is_common = object.first < half && next.first < 2 * half;
             let is_deleted = next.stable() >= gone.end() && !gone.is_system();
@@ -825,7 +826,7 @@ mutations! {
     },
 }
 
-/// The object with other records, signed by other keys than the stream's.
+/// The object with other records, signed by foreign keys.
 fn forged(object: &Object, host_seed: [u8; 32], key_seed: [u8; 32]) -> Object {
     let mut writer = Writer::new(object.stream.clone(), host_seed, key_seed);
     writer.range = before(object);
@@ -839,7 +840,7 @@ fn rewritten(bucket: &Bucket, object: &Object, day: u64) -> Option<Object> {
     signed_anew(bucket, object, lines, day)
 }
 
-/// The object with these records and another seed, signed by the stream's own key.
+/// The object with these records and a new seed, signed by the stream's own key.
 fn signed_anew(bucket: &Bucket, object: &Object, lines: Vec<String>, day: u64) -> Option<Object> {
     let mut writer = bucket.writers.iter().find(|writer| writer.stream == object.stream)?.clone();
     (writer.range, writer.day) = (before(object), day);

@@ -1,6 +1,6 @@
-//! Another verifier, `docs-tests/second_verifier.py`, judges buckets as this one does: those that
-//! it made, in `tests/vectors/buckets.json`, and those of the model, which are written where
-//! `AUDIT_EVIDENCE_CASES` says, for it to judge.
+//! A second verifier, `docs-tests/second_verifier.py`, agrees with this one: on its own buckets, in
+//! `tests/vectors/buckets.json`, and on those of the model, which are written to the path in
+//! `AUDIT_EVIDENCE_CASES`.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use super::mutations;
 
 #[derive(Deserialize, Serialize)]
 struct Cases {
-    /// What cases refer to by place.
+    /// The objects, which cases refer to by index.
     objects: Vec<Stored>,
     cases: Vec<Case>,
 }
@@ -132,7 +132,7 @@ impl Stored {
 }
 
 #[test]
-fn its_buckets_are_judged_as_it_judges_them() {
+fn both_verifiers_agree_on_its_buckets() {
     let cases: Cases = serde_json::from_str(include_str!("../../vectors/buckets.json")).unwrap();
     assert!(cases.cases.len() > 50);
     for case in &cases.cases {
@@ -146,9 +146,9 @@ fn its_buckets_are_judged_as_it_judges_them() {
     }
 }
 
-/// Writes what the gate has the other verifier judge.
+/// Writes the buckets that the gate gives to the second verifier.
 #[test]
-fn buckets_are_written_for_it_to_judge() {
+fn buckets_are_written_for_the_second_verifier() {
     let Ok(file) = std::env::var("AUDIT_EVIDENCE_CASES") else { return };
     let mut cases = Vec::new();
     for (seed, bucket) in super::buckets().enumerate() {
@@ -157,7 +157,7 @@ fn buckets_are_written_for_it_to_judge() {
             let mut changed = bucket.clone();
             let chance = &mut Chance::new(seed as u64 ^ 0x5eed);
             let Some(expected) = (mutation.change)(&mut changed, chance) else { continue };
-            // The other one reads everything, and lines that it is given have ended.
+            // The second verifier reads all lines, and expects each to end in a line feed.
             let is_cut = changed.objects.iter().any(|object| object.is_cut);
             if expected.look.reads_lines && !is_cut {
                 cases.push(Case::new(mutation.name, &changed, &expected.look));
