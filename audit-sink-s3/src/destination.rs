@@ -18,24 +18,24 @@ use crate::evidence::{Evidence, frontier, seed};
 use crate::object::encode::{EncodedObject, ObjectEncoder};
 use crate::{Compression, ObjectKey, ObjectMetadata};
 
-/// Encodes objects and puts each under its key. It vouches for streams with evidence: what it says
-/// of a stream before an object is the frontier of the stream's tree.
+/// Encodes objects and puts each under its key. For streams with evidence it also seals them; the
+/// state before an object is the frontier of the stream's tree.
 pub(crate) struct BucketDestination {
     put: Put,
-    /// For new streams. Those that have a secret have evidence in any case.
+    /// For new streams. Streams with a secret have evidence in any case.
     evidence: Option<Arc<Evidence>>,
     random: Arc<dyn Random>,
-    /// Whether objects say that what is under way is in the bucket: as they must not.
+    /// A known-bad variant: objects state records in flight as stable.
     #[cfg(test)]
     is_hasty: bool,
-    /// The last one that was needed.
+    /// The signer used last.
     signer: Mutex<Option<(UniqueId, Arc<StreamSigner>)>>,
-    /// Kept for its memory. A panic while it encodes loses it.
+    /// Kept to reuse its memory. Lost if encoding panics.
     encoder: Mutex<Option<ObjectEncoder>>,
 }
 
 impl BucketDestination {
-    /// Randomness is for the seeds of objects.
+    /// `random` makes the seeds of objects.
     pub(crate) fn new(
         put: Put,
         evidence: Option<Arc<Evidence>>,
@@ -58,7 +58,7 @@ impl BucketDestination {
         BucketDestination { is_hasty, ..self }
     }
 
-    /// What an object says to be in the bucket, of what may be said.
+    /// The number below which the object states all records as stable.
     fn stable(&self, link: &Link, plan: &Plan) -> u64 {
         #[cfg(test)]
         if self.is_hasty {
@@ -74,7 +74,7 @@ impl BucketDestination {
             return Arc::clone(signer);
         }
         let signer = StreamSigner::parse(&stream.to_string(), secret.as_str());
-        let signer = Arc::new(signer.expect("a journal is opened if its secrets are understood"));
+        let signer = Arc::new(signer.expect("a journal with unreadable secrets is not opened"));
         *kept = Some((stream, Arc::clone(&signer)));
         signer
     }
@@ -87,7 +87,7 @@ impl BucketDestination {
 const ZSTD: Encoding = Encoding::new(*b"zstd");
 const GZIP: Encoding = Encoding::new(*b"gzip");
 const NONE: Encoding = Encoding::new(*b"none");
-/// One record of the host's own, uncompressed and under a key of its own kind.
+/// One system record, uncompressed and under a system key.
 const SYSTEM: Encoding = Encoding::new(*b"syst");
 
 pub(crate) fn encoding(compression: Compression) -> Encoding {
@@ -98,7 +98,7 @@ pub(crate) fn encoding(compression: Compression) -> Encoding {
     }
 }
 
-/// `None` for an object that is not of records that somebody logged.
+/// `None` if the object is not one of records.
 pub(crate) fn compression(encoding: Encoding) -> Option<Compression> {
     [Compression::Zstd, Compression::Gzip, Compression::None]
         .into_iter()
@@ -106,8 +106,7 @@ pub(crate) fn compression(encoding: Encoding) -> Option<Compression> {
 }
 
 impl ObjectKey {
-    /// Where an object stands that a journal has planned. `None` if it was planned for something
-    /// else than a bucket.
+    /// The key of a planned object. `None` if it was planned for another kind of destination.
     pub fn of_plan(plan: &Plan) -> Option<ObjectKey> {
         if plan.encoding == SYSTEM {
             return Some(ObjectKey::system(plan.time_ms, plan.stream, plan.first_sequence));
@@ -117,9 +116,9 @@ impl ObjectKey {
     }
 }
 
-/// Where an object stands. The journal was opened with nothing but objects for buckets.
+/// The key of a planned object, in a journal whose objects are all for buckets.
 pub(crate) fn key(plan: &Plan) -> ObjectKey {
-    ObjectKey::of_plan(plan).expect("a journal is opened if its objects are accepted")
+    ObjectKey::of_plan(plan).expect("a journal with other objects is not opened")
 }
 
 #[async_trait]
@@ -154,7 +153,8 @@ impl Destination for BucketDestination {
                 let (stable, seed) = (self.stable(link, plan), seed(&*self.random));
                 let hasher = ObjectHasher::new(&key.to_string(), first, stable, seed);
                 let (payload, hashed) = encoder.encode_unsealed(lines, hasher, key.compression());
-                let range = frontier::read(first, before).expect("the state of another encode");
+                let range = frontier::read(first, before)
+                    .expect("the state that an earlier encode returned");
                 let (head, after) = self.signer(plan.stream, secret).seal(range, &hashed);
                 let seal = Seal {
                     before: before.clone(),

@@ -1,4 +1,4 @@
-//! Why a sink could not be opened.
+//! Errors of opening a bucket or a sink.
 
 use std::error::Error;
 use std::fmt;
@@ -7,7 +7,7 @@ use audit_journal::{JournalError, JournalErrorKind};
 
 /// A bucket or a sink could not be opened.
 ///
-/// [`kind`](Self::kind) says what its reader can do. The message holds no credential.
+/// [`kind`](Self::kind) says what the caller can do. The message contains no credentials.
 #[derive(Debug)]
 pub struct OpenError {
     kind: OpenErrorKind,
@@ -15,22 +15,22 @@ pub struct OpenError {
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// What the reader of an [`OpenError`] can do.
+/// What to do about an [`OpenError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OpenErrorKind {
-    /// The URL, an option, a setting, or a file that one of them names is wrong, or there are no
-    /// credentials: correct it.
+    /// The URL, an option, a setting, or a file named by one is invalid, or there are no
+    /// credentials. Correct the configuration.
     Configuration,
-    /// The bucket refuses, and will until an operator acts: permissions, credentials, no such
+    /// The bucket refuses access until an operator acts: permissions, credentials, a missing
     /// bucket.
     Blocked,
-    /// The settings ask for a store that does not let objects be overwritten, and this one does.
+    /// The settings require a store that protects objects from being overwritten, which this one
+    /// does not.
     NotCreateOnly,
-    /// The journal holds acknowledged records that are damaged or missing. An operator must look at
-    /// it; nothing was changed.
+    /// Acknowledged records in the journal are damaged or missing. An operator must inspect it;
+    /// nothing was changed.
     Damaged,
-    /// The bucket is out of reach, and the settings do not allow to go on without knowing it. Try
-    /// again.
+    /// The bucket is unreachable, and the settings require a check of it. Retry.
     Unavailable,
 }
 

@@ -2,13 +2,12 @@
 //!
 //! A reader opens a [`Bucket`] with [`Bucket::open_to_read`], lists the days and hours that it
 //! needs ([`Bucket::level`], [`Partition`]), lists their objects ([`Bucket::list`], [`ObjectKey`])
-//! and decodes each ([`LineDecoder`]). [`ObjectMetadata`] is what an object must then hold. The
-//! bytes are documented in `docs/FORMAT.md`, precisely enough for a reader that does not use this
-//! module.
+//! and decodes each ([`LineDecoder`]). [`ObjectMetadata`] must then match its content.
+//! `docs/FORMAT.md` specifies the bytes for readers in other languages.
 //!
-//! Skip what is not an object of records: [`Listed::Other`], of which [`is_leftover`] tells what
-//! dead writers left; and everything below [`SYSTEM_PREFIX`], where hosts write about their
-//! streams.
+//! Skip everything that is not an object of records: [`Listed::Other`], which includes the
+//! [leftovers](is_leftover) of crashed writers, and everything below [`SYSTEM_PREFIX`], where hosts
+//! write about their streams.
 //!
 //! ```
 //! use audit_core::{AuditSink, Batch};
@@ -54,15 +53,14 @@ pub use crate::object::encode::ObjectMetadata;
 pub use crate::object::key::{InvalidKey, ObjectKey, SYSTEM_PREFIX, is_leftover};
 pub use crate::object::partition::{InvalidPartition, Partition};
 
-/// The metadata of an object, member by member: the attributes that its store keeps, or in a
-/// directory, the file that stands for them.
+/// The metadata of an object: its attributes in the store or, in a directory, its metadata file.
 #[derive(Debug, Clone)]
 pub struct Metadata(Members);
 
 #[derive(Debug, Clone)]
 enum Members {
     Attributes(Attributes),
-    /// `None` if there is no such file, or it does not have the form of one.
+    /// `None` if the file is missing or malformed.
     Sidecar(Option<Sidecar>),
 }
 
@@ -80,12 +78,12 @@ impl Metadata {
 }
 
 impl Bucket {
-    /// The metadata of the object at `key`, of which the store returned `attributes`. In a
-    /// directory it reads one small file; elsewhere it asks nothing.
+    /// The metadata of the object at `key`, for which the store returned `attributes`. In a
+    /// directory this reads one small file; elsewhere it makes no request.
     ///
     /// # Errors
     ///
-    /// When that file exists and cannot be read.
+    /// If that file exists but cannot be read.
     pub async fn metadata(
         &self,
         key: &ObjectKey,

@@ -17,14 +17,14 @@
 //!   stream, in which records are numbered from 0.
 //! - [`Bucket`]: a store and a prefix, from a URL and the environment, or from a store that the
 //!   host made.
-//! - [`Settings`]: how the sink groups, sends and waits, with the reason of each default.
-//! - [`EvidenceSettings`]: the name and key with which it signs its objects.
-//! - [`JournalSettings`]: where the journal is, its size, and how soon it is delivered.
-//! - [`rescue`]: the delivery of a journal whose host is gone.
+//! - [`Settings`]: grouping, requests and timeouts, with the reason for each default.
+//! - [`EvidenceSettings`]: the host's name and key, which sign its objects.
+//! - [`JournalSettings`]: the journal's directory, size and delivery.
+//! - [`rescue`]: delivers the journal of a host that is gone.
 //! - [`layout`]: the keys, metadata and lines of objects, for programs that read a bucket.
 //!
-//! [`AuditSink::health`](audit_core::AuditSink::health) reports the state of the sink and its
-//! cause. The same goes to the `metrics` facade, under names that begin with `audit_`.
+//! [`AuditSink::health`](audit_core::AuditSink::health) reports the sink's state and its cause.
+//! Metrics go to the `metrics` facade, under names that begin with `audit_`.
 //!
 //! The crate depends on `audit-core` and `audit-journal`. Hosts open a sink and pass it to their
 //! runtime.
@@ -59,12 +59,12 @@
 //!
 //! # The contents of the bucket
 //!
-//! Objects of lines, one JSON object each, under
-//! `<prefix>/dt=YYYY-MM-DD/hour=HH/<stream>-<first sequence>.ndjson.zst`. Day and hour are those of
-//! the first record, in UTC: Hive partitions, which Athena, Trino, Spark and DuckDB read directly.
-//! The metadata of an object has the members `lastsequence`, `count`, `sha256` (of the uncompressed
-//! lines) and `format` (the version of the layout); a directory keeps no metadata. One small object
-//! of another kind, `_audit/probe`, is beside them. Engines skip it because of its underscore.
+//! Objects of lines, one JSON object each, under `<prefix>/dt=YYYY-MM-DD/hour=HH/<stream>-<first
+//! sequence>.ndjson.zst`. Day and hour are those of the first record, in UTC: Hive partitions,
+//! which Athena, Trino, Spark and DuckDB read directly. The metadata of an object has the members
+//! `lastsequence`, `count`, `sha256` (of the uncompressed lines) and `format` (the version of the
+//! layout); a directory keeps no metadata. One small object, `_audit/probe`, holds no records;
+//! query engines skip it because of its underscore.
 //!
 //! # The delivery of a batch
 //!
@@ -88,8 +88,8 @@
 //! A request that takes longer than 95% of the last 64 successful ones gets a second one beside it,
 //! with the same bytes for the same key. The first certain response counts.
 //!
-//! A key is never used for other bytes, so no response, however late or lost, leads to a record
-//! that is stored twice. In direct mode a caller gets:
+//! A key is never used for other bytes, so no late or lost response can store a record twice. In
+//! direct mode a caller gets:
 //!
 //! | result of `persist` | the batch |
 //! |---|---|
@@ -98,13 +98,13 @@
 //! | *indeterminate*, `Unavailable` or `Blocked` | was sent, and its outcome is not certain yet. The sink continues with it, so it may still arrive, once |
 //! | *not persisted*, `Closed` | came after `close` |
 //!
-//! The message ends with the last response: who refused, why, and what to do. Dropping the future
-//! of `persist` withdraws nothing.
+//! The message ends with the last response: its cause, and what to do. Dropping the future of
+//! `persist` withdraws nothing.
 //!
 //! A conflict means that another program wrote under a key of this sink's stream. That object is
-//! left alone, the batches that were meant for it fail, and their sequence numbers are not used
-//! again: the stream has a gap. In direct mode a crash may leave a gap too, of unacknowledged
-//! records before records that had arrived.
+//! left alone, the batches of this key fail, and their sequence numbers are not reused: the stream
+//! has a gap. In direct mode a crash may leave a gap too, of unacknowledged records before records
+//! that had arrived.
 //!
 //! # The journal
 //!
@@ -156,15 +156,15 @@
 //! the latter), with `kms:GenerateDataKey` and `kms:Decrypt` where a customer's key encrypts.
 //! Neither listing nor deleting. Opening a sink [checks](S3Sink::open) these, and whether the store
 //! refuses to overwrite objects (AWS, GCS, Azure, Ceph on buckets without versions, MinIO and R2
-//! do; Garage does not). Even on a store that does not, each record is delivered once, but nothing
-//! protects it from others with the same credentials: see
+//! do; Garage does not). On other stores each record is still delivered once, but is not protected
+//! from holders of the same credentials: see
 //! [`require_create_only`](Settings::require_create_only).
 //!
 //! On `file://` a receipt means that file and directories are synced; only their owner can access
 //! them. An object is written under `_audit/unfinished/` and then renamed; opening the directory
 //! removes the leftovers of writers that died ([`is_leftover`]). A failed sync is retried like any
-//! other error, although the operating system may then report a success that is false: a directory
-//! is for development, and for file systems that do not fail.
+//! other error, although the operating system may then falsely report success: use a directory for
+//! development, or on reliable file systems.
 
 #[cfg(feature = "bench_internals")]
 #[doc(hidden)]

@@ -1,4 +1,4 @@
-//! How a sink groups, sends and waits.
+//! The settings of a sink.
 
 use std::time::Duration;
 
@@ -10,11 +10,10 @@ use crate::bounds::{InvalidSettings, MAX_IN_FLIGHT, MAX_TIME_MS, within};
 use crate::evidence::settings::EvidenceSettings;
 use crate::{Compression, JournalSettings};
 
-/// How an [`S3Sink`](crate::S3Sink) groups, sends and waits. Plain values, with defaults that suit
-/// a service which writes to a bucket in its own region; what opens the sink
-/// [checks](Settings::check) them.
+/// The settings of an [`S3Sink`](crate::S3Sink): plain values, with defaults for a service that
+/// writes to a bucket in its own region. Opening a sink [checks](Settings::check) them.
 ///
-/// In a settings file every member may be left out, and one that does not exist is an error.
+/// In a settings file every member is optional, and an unknown one is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -23,68 +22,67 @@ pub struct Settings {
 
     /// How long the first batch of an object waits for others, in milliseconds. Default: 50.
     ///
-    /// The trade is cost against latency: every object is one PUT, and the function that logged
-    /// waits. For a writer that always has something to write, at S3 Standard's $0.005 for 1,000
-    /// PUTs: 5 ms $2,630 a month, 50 ms $263, 250 ms $53, 1 s $13. A small PUT itself takes about
-    /// 80 ms, so that 50 ms less than doubles what a caller waits. 0 waits for nothing.
+    /// Trades cost against latency: every object is one PUT, and the function that logged waits.
+    /// For a busy writer, at S3 Standard's $0.005 for 1,000 PUTs: 5 ms $2,630 a month, 50 ms $263,
+    /// 250 ms $53, 1 s $13. A small PUT takes about 80 ms, so 50 ms less than doubles the latency.
+    /// 0 does not wait.
     pub linger_ms: u64,
 
     /// When an object is full, in bytes of its uncompressed lines. Default: 8 MiB.
     ///
-    /// A batch is never divided: one that is larger is an object alone. Query engines read objects
-    /// of megabytes well and thousands of tiny ones badly.
+    /// A batch is never divided: a larger one gets its own object. Query engines read objects of
+    /// megabytes well, but thousands of tiny ones badly.
     pub max_object_bytes: usize,
 
     /// How many objects are sent at once. Default: 8.
     ///
-    /// While all are under way, what arrives gathers in larger objects. 8 objects in 80 ms each are
-    /// 100 objects a second, well below the 3,500 PUTs a second that one prefix of S3 takes.
+    /// While all are in flight, new batches gather in larger objects. 8 objects of 80 ms each are
+    /// 100 objects a second, well below the limit of S3, 3,500 PUTs a second per prefix.
     pub max_in_flight: usize,
 
     /// How many bytes of lines may be accepted and not yet delivered. Default: 64 MiB. At least one
     /// largest batch ([`MAX_BATCH_BYTES`]).
     ///
-    /// It bounds memory: encoding holds at most the same again. A `persist` that finds no room
-    /// waits for it, and fails as *not persisted* at its deadline.
+    /// Bounds memory: encoding holds at most as much again. Without room `persist` waits, and fails
+    /// as *not persisted* at its deadline.
     pub max_pending_bytes: usize,
 
     /// How long one request to the bucket may take, in milliseconds. Default: 10,000.
     ///
-    /// A request can hang for ever, so each has an end. One that did not answer is tried again with
-    /// twice the time, up to five minutes, so that a slow line does not cut every attempt at the
-    /// same point.
+    /// A request can hang for ever, so each has a timeout. It doubles with each retry, up to five
+    /// minutes, so that a slow connection does not cut every attempt at the same point.
     pub put_timeout_ms: u64,
 
-    /// How long `persist` waits until its batch is certain, in milliseconds. Default: 20,000.
+    /// How long `persist` waits for a certain outcome, in milliseconds. Default: 20,000.
     ///
-    /// The sink has its own deadline because it knows why it waits: the error carries the bucket's
-    /// last answer. Set it below the deadline of whoever calls.
+    /// The sink has its own deadline so that the error can contain the bucket's last response. Set
+    /// it below the caller's deadline.
     pub persist_timeout_ms: u64,
 
-    /// Whether to refuse a store that does not protect objects from being overwritten. Default: no,
-    /// it is warned about.
+    /// Whether to reject a store that does not protect objects from being overwritten. Default: no,
+    /// such a store is logged as a warning.
     ///
-    /// Each record is delivered once either way. Protection is against others, who have the same
-    /// credentials.
+    /// Each record is delivered once either way. The protection is against other holders of the
+    /// same credentials.
     pub require_create_only: bool,
 
-    /// The longest first pause before a request is repeated, in milliseconds; the longest pause
-    /// doubles with each repetition. Default: 50. The pause is drawn between zero and the longest
-    /// ("full jitter"), so that many hosts do not come back together.
+    /// The base of the backoff, in milliseconds. Default: 50. The limit doubles with each retry;
+    /// the backoff is drawn between zero and the limit ("full jitter"), so that many hosts do not
+    /// retry at once.
     pub retry_base_ms: u64,
 
-    /// The longest pause between repetitions, in milliseconds. Default: 5,000.
+    /// The longest backoff, in milliseconds. Default: 5,000.
     pub retry_cap_ms: u64,
 
-    /// The longest pause while the bucket refuses, in milliseconds: until an operator acts, each
-    /// retry is in vain. Default: 30,000.
+    /// The longest backoff while the bucket refuses access, in milliseconds. Default: 30,000.
+    /// Retries fail until an operator acts.
     pub blocked_retry_cap_ms: u64,
 
-    /// The journal on this host's disk, with which `persist` waits for one sync instead of a PUT.
+    /// The journal on this host's disk: `persist` then waits for one sync instead of a PUT.
     /// Default: none, which is direct mode.
     pub journal: Option<JournalSettings>,
 
-    /// Evidence: signatures with which whoever has the host's public key can prove what was logged.
+    /// Evidence: signatures that prove what was logged to anyone with the host's public key.
     /// Default: none, since it needs a name for the host and a place for its key.
     pub evidence: Option<EvidenceSettings>,
 }
@@ -110,11 +108,11 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Whether a sink can work with these values.
+    /// Checks the values.
     ///
     /// # Errors
     ///
-    /// For the first value that makes no sense, naming it.
+    /// [`InvalidSettings`] names the first invalid value and its bounds.
     pub fn check(&self) -> Result<(), InvalidSettings> {
         let Settings {
             compression: Compression::Zstd | Compression::Gzip | Compression::None,
@@ -132,7 +130,7 @@ impl Settings {
             ref evidence,
         } = *self;
         within("persist_timeout_ms", persist_timeout_ms, 1, MAX_TIME_MS)?;
-        // A linger beyond the deadline would let every lonely batch fail.
+        // With a linger beyond the deadline, every batch that is alone would fail.
         within("linger_ms", linger_ms, 0, persist_timeout_ms - 1)?;
         let most_pending = Semaphore::MAX_PERMITS as u64;
         within(
@@ -191,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_value_and_its_bounds() {
+    fn errors_name_the_value_and_its_bounds() {
         let error = Settings { max_in_flight: 0, ..Settings::default() }.check().unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -200,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_may_leave_out_members_and_not_invent_them() {
+    fn members_are_optional_and_unknown_ones_rejected() {
         let settings: Settings =
             serde_json::from_str(r#"{"compression":"gzip","linger_ms":5}"#).unwrap();
         let expected =

@@ -22,8 +22,8 @@ use crate::{Bucket, OpenError, Settings};
 
 /// Delivers batches to a bucket; see the [crate's documentation](crate).
 ///
-/// Dropping it without [`close`](AuditSink::close) loses nothing while the runtime lives: what was
-/// accepted is delivered in the background.
+/// Dropping it without [`close`](AuditSink::close) loses nothing while the runtime lives: accepted
+/// batches are delivered in the background.
 #[derive(Debug)]
 pub struct S3Sink {
     bucket: Bucket,
@@ -53,14 +53,14 @@ impl S3Sink {
     /// Opens a sink on the bucket at `url`, with credentials and options from the environment: see
     /// [`Bucket::open`] for both.
     ///
-    /// It asks the bucket whether it can be written to and whether it protects objects, with up to
-    /// three small requests on the key `_audit/probe`. A bucket that is out of reach holds this up
-    /// for five seconds at most, and is then warned about, since it may come back.
+    /// It checks that the bucket can be written to and whether it protects objects, with up to
+    /// three small requests on the key `_audit/probe`. An unreachable bucket delays it by at most
+    /// five seconds and is then logged as a warning, since it may recover.
     ///
     /// # Errors
     ///
-    /// When the URL, the environment or the settings are wrong; when the bucket refuses; and, if
-    /// the settings require create-only, when the store is not known to be that.
+    /// If the URL, the environment or the settings are invalid; if the bucket refuses access; and,
+    /// if the settings require create-only, if the store is not known to be.
     ///
     /// # Panics
     ///
@@ -69,7 +69,7 @@ impl S3Sink {
         S3Sink::builder(Bucket::open(url)?).with_settings(settings).open().await
     }
 
-    /// Opens a sink on a bucket that the caller made, or with components of the caller's.
+    /// A builder, for a bucket or components of the caller's.
     pub fn builder(bucket: Bucket) -> S3SinkBuilder {
         S3SinkBuilder {
             bucket,
@@ -79,18 +79,18 @@ impl S3Sink {
         }
     }
 
-    /// Where it writes.
+    /// The bucket it writes to.
     pub fn bucket(&self) -> &Bucket {
         &self.bucket
     }
 
-    /// The stream of this opening: part of the key of every object it writes. With evidence, the
-    /// first of its streams: receipts say in which stream a record is.
+    /// The stream of this opening, part of the key of every object it writes. With evidence, the
+    /// first of its streams; receipts name the stream of each record.
     pub fn stream(&self) -> UniqueId {
         self.stream
     }
 
-    /// The public key with which its evidence can be verified. `None` if it writes none.
+    /// The public key that verifies its evidence. `None` if it writes none.
     pub fn verifier_key(&self) -> Option<&VerifierKey> {
         self.verifier_key.as_ref()
     }
@@ -107,20 +107,19 @@ pub struct S3SinkBuilder {
 }
 
 impl S3SinkBuilder {
-    /// With these settings instead of the defaults.
+    /// Replaces the default settings.
     pub fn with_settings(self, settings: Settings) -> S3SinkBuilder {
         S3SinkBuilder { settings, ..self }
     }
 
-    /// With this clock instead of the system's: for the name of the stream, and with evidence for
-    /// what the sink says of it and when.
+    /// Replaces the system's clock. It dates the stream's name and, with evidence, system records.
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> S3SinkBuilder {
         S3SinkBuilder { clock, ..self }
     }
 
-    /// With this randomness instead of the system's: for the name of the stream, which must be
-    /// unique in the bucket, for the backoff between attempts, and with evidence for private keys.
-    /// Whoever can guess it can sign in the host's name.
+    /// Replaces the system's randomness. It makes the stream's name, which must be unique in the
+    /// bucket, the backoff and, with evidence, private keys: anyone who can guess it can sign in
+    /// the host's name.
     pub fn with_random(self, random: Arc<dyn Random>) -> S3SinkBuilder {
         S3SinkBuilder { random, ..self }
     }
@@ -235,7 +234,7 @@ mod tests {
     use crate::JournalSettings;
 
     #[test]
-    fn everything_crosses_threads() {
+    fn sinks_and_futures_are_send() {
         fn crosses<T: Send + Sync + 'static>() {}
         fn is_send<T: Send>(value: T) -> T {
             value
@@ -246,10 +245,10 @@ mod tests {
         drop(is_send(S3Sink::open("memory:///", Settings::default())));
     }
 
-    /// A runtime that ends takes the tasks of a sink with it. A handle on another one must not go
-    /// on.
+    /// A runtime that shuts down drops the sink's tasks. A handle used on another runtime must
+    /// stop.
     #[test]
-    fn tasks_that_vanish_with_their_runtime_stop_the_sink() {
+    fn a_sink_stops_with_its_runtime() {
         let directory = tempfile::tempdir().unwrap();
         let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         for journal in [None, Some(JournalSettings::new(directory.path()))] {

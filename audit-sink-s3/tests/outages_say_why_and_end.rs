@@ -139,7 +139,7 @@ async fn an_object_in_the_way_is_reported_left_alone_and_passed_by() {
         );
         assert_eq!(
             error.to_string(),
-            format!("another object stands at {key}, where the audit batch should go")
+            format!("another object has the key of the audit batch: {key}")
         );
         let health = sink.health();
         assert_eq!((health.conflicts, health.state), (1, HealthState::Ok));

@@ -41,7 +41,7 @@ pub(super) struct Group {
 pub(super) struct Ended {
     pub(super) key: ObjectKey,
     pub(super) count: u64,
-    /// Where another object stands, if one does.
+    /// The key of a conflicting object, if there is one.
     pub(super) conflict: Option<String>,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Ended {
 pub(super) struct Waiter {
     pub(super) reply: oneshot::Sender<Result<Receipt, SinkError>>,
     pub(super) place: Place,
-    /// Gives its room back when the outcome is certain.
+    /// Releases its room once the outcome is certain.
     pub(super) pending: Pending,
 }
 
@@ -67,7 +67,7 @@ impl Group {
             let attempt = async {
                 if object.is_none() {
                     let hasher = seal.as_ref().map(|seal| {
-                        // The same for each attempt, so that all make the same object.
+                        // The same for each attempt, so that all encode the same object.
                         let seed = *object_seed.get_or_insert_with(|| seed(&*seal.random));
                         let first = key.first_sequence();
                         ObjectHasher::new(&key.to_string(), first, seal.stable, seed)
@@ -93,7 +93,7 @@ impl Group {
             };
             match catch_in(Box::pin(attempt)).await {
                 Ok(Some(outcome)) => break outcome,
-                // The object before it went with its runtime, and so does this one.
+                // The previous object was dropped with its runtime, and so is this one.
                 Ok(None) => return None,
                 Err(panicked) => {
                     // The metrics or the backoff may be what panics.
@@ -107,18 +107,18 @@ impl Group {
         }
         for Waiter { reply, place, pending } in waiters {
             let result = match outcome {
-                // A crash before this line: the object is in the bucket, and no caller was told,
-                // which is allowed.
+                // A crash before this line: the object is in the bucket but unacknowledged, which
+                // is allowed.
                 PutOutcome::Stored => {
                     Ok(Receipt { durability: Durability::Delivered, place: Some(place) })
                 }
                 PutOutcome::Conflict => Err(SinkError::not_persisted(
                     SinkErrorKind::Blocked,
-                    format!("another object stands at {path}, where the audit batch should go"),
+                    format!("another object has the key of the audit batch: {path}"),
                 )),
             };
-            // The caller may have gone; the records stay. Or it panics when it is woken, which must
-            // not affect the others.
+            // The caller may be gone; its records stay. Its waker may panic, which must not affect
+            // other callers.
             let _ = catch(move || {
                 let _ = reply.send(result);
                 drop(pending);
@@ -149,10 +149,10 @@ fn encode(lines: &[Bytes], key: ObjectKey, count: u64, hasher: Option<ObjectHash
     }
 }
 
-/// Seals an object after the one before it, once that is hashed, and lets the next one continue.
-/// `None` if the one before it is gone.
+/// Seals an object once the previous one is hashed, and lets the next one continue. `None` if the
+/// previous one is gone.
 ///
-/// Each object is encoded by itself, in parallel with others: only their hashes are put in order.
+/// Objects are encoded in parallel; only their hashes are chained in order.
 async fn seal_behind(
     payload: PutPayload,
     hashed: &HashedObject,
@@ -165,11 +165,11 @@ async fn seal_behind(
     Some(EncodedObject::sealed(payload, key, head))
 }
 
-/// How long delivery waits after a panic when the backoff itself cannot be drawn.
+/// The wait after a panic if drawing the backoff itself panics.
 const FALLBACK_BACKOFF: Duration = Duration::from_secs(1);
 
-/// Reports a panic of a delivery, and says how long to wait before the retry. `panics` are those
-/// of this delivery so far.
+/// Reports a panic of a delivery and returns the backoff. `panics` are those of this delivery so
+/// far.
 fn backoff_after(panicked: &Panicked, panics: &mut Option<(Watch, u32)>, put: &Put) -> Duration {
     let (watch, count) = panics.get_or_insert_with(|| (put.health.watch(), 0));
     *count = count.saturating_add(1);

@@ -1,9 +1,9 @@
 //! Direct mode: nothing is kept on this host, and a batch is durable once its object is in the
 //! bucket.
 //!
-//! One task owns the queue, cuts it into objects and numbers the records (`queue`); a task for each
-//! object encodes and delivers it, and tells its callers (`group`). What the task knows of a stream
-//! that has evidence is in `stream`.
+//! One task owns the queue, cuts it into objects and numbers the records (`queue`). A task for each
+//! object encodes and delivers it, and replies to its callers (`group`). The state of a stream,
+//! with its evidence, is in `stream`.
 
 mod group;
 #[cfg(test)]
@@ -27,14 +27,14 @@ use crate::health::HealthBoard;
 use crate::panic::catch_in;
 use crate::take_once::TakeOnce;
 
-/// The handle on the queue's task. Dropping it lets the task end by itself, once everything
-/// accepted is certain.
+/// The handle on the queue's task. Once it is dropped, the task ends after all accepted batches
+/// have a certain outcome.
 pub(crate) struct Direct {
     commands: mpsc::UnboundedSender<Command>,
     /// One permit for each byte of lines that may be pending. It bounds the queue, which itself has
     /// no bound.
     room: Arc<Semaphore>,
-    /// Becomes true when the task has come to its end; closed before that if it panicked.
+    /// Becomes true when the task has ended; closed without that if it panicked.
     ended: watch::Receiver<bool>,
     health: Arc<HealthBoard>,
     settings: Settings,
@@ -87,7 +87,7 @@ impl Direct {
         }
         match timeout_at(deadline, outcome).await {
             Ok(Ok(result)) => result,
-            // The task that had the batch is gone with its runtime.
+            // The task that had the batch was dropped with its runtime.
             Ok(Err(_gone)) => Err(match slot.take() {
                 Some(_) => self.not_taken(),
                 None => SinkError::indeterminate(
@@ -105,7 +105,7 @@ impl Direct {
     /// See [`AuditSink::flush`](audit_core::AuditSink::flush).
     pub(crate) async fn flush(&self) -> Result<(), SinkError> {
         let (reply, flushed) = oneshot::channel();
-        // Without a writer there is nothing to wait for but its end.
+        // If the task has ended, `ended` below returns its result.
         let _ = self.commands.send(Command::Flush(reply));
         match flushed.await {
             Ok(()) => Ok(()),
@@ -125,7 +125,7 @@ impl Direct {
         ended.wait_for(|ended| *ended).await.map(drop).map_err(|_panicked| self.stopped())
     }
 
-    /// The queue is gone: closed in the meantime, or the task panicked.
+    /// The error if the queue is gone: it was closed meanwhile, or its task panicked.
     fn not_taken(&self) -> SinkError {
         if self.room.is_closed() { SinkError::closed() } else { self.stopped() }
     }

@@ -1,4 +1,5 @@
-//! A delivery that panics at any step: each caller gets its receipt, and the object is there once.
+//! Panics at any step of a delivery: each caller still gets its receipt, and the object is stored
+//! once.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -37,13 +38,13 @@ impl Steps {
     fn step(&self) {
         let step = self.taken.fetch_add(1, Ordering::Relaxed);
         if self.panics_at.lock().unwrap().contains(&step) {
-            // Without a message on standard error for each.
+            // `resume_unwind` prints no message.
             std::panic::resume_unwind(Box::new("told to panic"));
         }
     }
 }
 
-/// What a delivery reaches beyond its own code.
+/// A dependency of a delivery that counts its calls as steps.
 #[derive(Debug, Clone)]
 struct Stepping<T>(Arc<Steps>, T);
 
@@ -129,7 +130,7 @@ impl tracing::Subscriber for Stepping<()> {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// Stores what it is sent. The response to the first put is lost.
+/// A store that loses the response to the first put.
 #[derive(Debug)]
 struct LossyStore {
     steps: Arc<Steps>,
@@ -162,7 +163,7 @@ impl StoreDouble for LossyStore {
     }
 }
 
-/// A writer to a store in memory, all of whose parts count their steps.
+/// A writer to a store in memory, with dependencies that count their steps.
 fn start(
     steps: &Arc<Steps>,
     evidence: Option<Arc<Evidence>>,
@@ -197,19 +198,19 @@ fn stream() -> UniqueId {
     UniqueId::from_bits(1)
 }
 
-/// Two batches of one object, large enough to be encoded on another thread.
+/// Two batches of one object, large enough for another thread to encode.
 fn batches() -> [Batch; 2] {
     let line = |n| format!("{{\"n\":{n},\"x\":\"{}\"}}\n", "x".repeat(MAX_ENCODE_INLINE_BYTES));
     [1, 2].map(|n| Batch::from_lines(0, line(n).into()).unwrap())
 }
 
-/// Delivers two batches, with panics at these steps. Says how many steps were taken.
+/// Delivers two batches, with panics at these steps. Returns the number of steps.
 async fn deliver(panics_at: Vec<usize>, evidence: Option<&Arc<Evidence>>) -> usize {
     let what = format!("panics at {panics_at:?}");
     let panics = panics_at.len();
     let steps = Arc::new(Steps { panics_at: Mutex::new(panics_at), ..Steps::default() });
     let (writer, health, store) = start(&steps, evidence.cloned());
-    // The record that opens the stream is before them.
+    // The stream's opening record precedes them.
     let first = u64::from(evidence.is_some());
     let _log = tracing::subscriber::set_default(Stepping(Arc::clone(&steps), ()));
     let batches = batches();
@@ -244,13 +245,13 @@ async fn deliver(panics_at: Vec<usize>, evidence: Option<&Arc<Evidence>>) -> usi
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delivery_that_panics_at_any_step_is_retried() {
+async fn deliveries_are_retried_after_any_panic() {
     let steps = deliver(Vec::new(), None).await;
-    // The executor, two puts, the question whose object it is, the backoff, counters, the log.
+    // The executor, two puts, the comparison, the backoff, counters, the log.
     assert!(steps >= 14, "{steps} steps");
     for step in 0..steps {
         deliver(vec![step], None).await;
-        // What comes after a panic panics too: reporting it, the backoff, the retry.
+        // The handling of a panic panics too: the report, the backoff, the retry.
         for other in step + 1..step + 12 {
             deliver(vec![step, other], None).await;
         }
@@ -259,7 +260,7 @@ async fn a_delivery_that_panics_at_any_step_is_retried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delivery_with_evidence_that_panics_is_retried() {
+async fn sealed_deliveries_are_retried_after_any_panic() {
     let root = tempfile::tempdir().unwrap();
     let key_file = Some(root.path().join("key"));
     let settings = EvidenceSettings { key_file, ..EvidenceSettings::new("api") };
@@ -273,7 +274,7 @@ async fn a_delivery_with_evidence_that_panics_is_retried() {
     }
 }
 
-/// Panics when it is woken.
+/// A waker that panics.
 struct PanickyWaker;
 
 impl Wake for PanickyWaker {
@@ -283,7 +284,7 @@ impl Wake for PanickyWaker {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_panics_costs_no_other_its_receipt() {
+async fn a_panicking_caller_affects_no_other() {
     let (writer, _, _) = start(&Arc::new(Steps::default()), None);
     let [first, second] = batches().map(|batch| writer.persist(batch));
     let mut first = pin!(first);

@@ -1,4 +1,4 @@
-//! Batches on their way: their numbers, and their count.
+//! Pending batches.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The queue: batches wait for others, are cut into objects, and are numbered.
+//! The queue, in which batches wait for others, are cut into objects and numbered.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::executor::Executor;
 use crate::take_once::TakeOnce;
 use crate::{ObjectKey, Settings};
 
-/// How many commands the task takes before it looks around again.
+/// How many commands the task takes before it handles other events.
 const MAX_COMMANDS: usize = 256;
 
-/// What the handle asks of the task.
+/// A command from the handle.
 pub(super) enum Command {
     Persist(Queued),
     Flush(oneshot::Sender<()>),
@@ -31,17 +31,17 @@ pub(super) enum Command {
 
 /// An accepted batch on its way to the cut.
 pub(super) struct Queued {
-    /// The cut takes the batch, or the caller who gives up.
+    /// Taken by the cut, or by the caller when it times out.
     pub(super) slot: Arc<TakeOnce<(Batch, Pending)>>,
     pub(super) reply: oneshot::Sender<Result<Receipt, SinkError>>,
     pub(super) bytes: usize,
-    /// When it has waited long enough for others.
+    /// When its linger ends.
     pub(super) due: Instant,
 }
 
 /// The task that owns the queue.
 pub(super) struct Queue {
-    /// The streams of which something may be under way. The last one takes what comes.
+    /// The streams with records in flight. New batches go to the last one.
     streams: VecDeque<Stream>,
     evidence: Option<Arc<Evidence>>,
     clock: Arc<dyn Clock>,
@@ -50,28 +50,29 @@ pub(super) struct Queue {
     executor: Arc<dyn Executor>,
     settings: Settings,
     commands: mpsc::UnboundedReceiver<Command>,
-    /// No command will come any more.
+    /// The channel is closed and empty.
     drained: bool,
     closing: bool,
     batches: VecDeque<(Ticket, Queued)>,
     queued_bytes: usize,
-    /// At this length the queue is rid of what was taken back, so that a long outage does not fill
-    /// it.
+    /// The length at which withdrawn batches are removed, so that they do not fill the queue in a
+    /// long outage.
     sweep_at: usize,
     next_ticket: Ticket,
     deliveries: JoinSet<Option<Ended>>,
-    /// The first ticket of each object under way, and its stream.
+    /// The first ticket of each object in flight, and its stream.
     in_flight: HashMap<task::Id, (Ticket, UniqueId)>,
-    /// Each waits until every ticket below its own is certain. In the order of their tickets.
+    /// Each waits until all tickets below its own have a certain outcome. In the order of their
+    /// tickets.
     flushes: VecDeque<(Ticket, oneshot::Sender<()>)>,
 }
 
 const MIN_SWEEP: usize = 1_024;
 
-/// How often the clock is looked at, at least: it may be set, and a host may sleep.
+/// The longest wait between checks of the clock, which may be set while a host sleeps.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// What a queue writes, and with what.
+/// The components of a queue.
 pub(crate) struct Parts {
     /// The first stream.
     pub(crate) stream: UniqueId,
@@ -116,7 +117,7 @@ impl Queue {
             if self.is_ending() && self.in_flight.is_empty() {
                 return;
             }
-            // While every object is under way there is nothing to cut, due or not.
+            // While the maximum of objects is in flight, nothing is cut.
             let due =
                 self.batches.front().filter(|_| self.has_slot()).map(|(_, queued)| queued.due);
             let wait = self.system_record_due();
@@ -126,9 +127,9 @@ impl Queue {
                     received.drain(..).for_each(|command| self.take(command));
                 }
                 Some(ended) = self.deliveries.join_next_with_id(), if !self.deliveries.is_empty() => {
-                    // A delivery that is gone without an outcome went with its runtime.
+                    // A delivery without an outcome was dropped with its runtime.
                     let (id, ended) = ended.unwrap_or_else(|gone| (gone.id(), None));
-                    self.take_note(id, ended);
+                    self.delivered(id, ended);
                 }
                 () = sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
@@ -147,7 +148,7 @@ impl Queue {
                 }
             }
             Command::Flush(reply) => self.flushes.push_back((self.next_ticket, reply)),
-            // What was sent before this took effect is still received.
+            // Commands sent before the channel closes are still received.
             Command::Close => {
                 self.closing = true;
                 self.commands.close();
@@ -170,7 +171,7 @@ impl Queue {
         let queued = self.batches.front().map(|(ticket, _)| *ticket);
         let oldest = unfinished.or(queued).unwrap_or(self.next_ticket);
         while let Some((_, reply)) = self.flushes.pop_front_if(|(ticket, _)| *ticket <= oldest) {
-            // The caller may have gone.
+            // The caller may be gone.
             let _ = reply.send(());
         }
     }
@@ -191,8 +192,8 @@ impl Queue {
         self.in_flight.insert(id, of);
     }
 
-    /// Takes note of a delivery that ended.
-    fn take_note(&mut self, id: task::Id, ended: Option<Ended>) {
+    /// Handles the end of a delivery.
+    fn delivered(&mut self, id: task::Id, ended: Option<Ended>) {
         let Some((_, stream)) = self.in_flight.remove(&id) else { return };
         let Some(stream) = self.streams.iter_mut().find(|known| known.id == stream) else { return };
         match ended {
@@ -208,7 +209,7 @@ impl Queue {
         self.drained && self.batches.is_empty()
     }
 
-    /// Goes on with another stream when the current one has ended.
+    /// Starts another stream if the current one is over.
     fn change_stream_if_due(&mut self) {
         let now_ms = self.clock.now_ms();
         if self.streams.back().is_some_and(|stream| stream.is_over(now_ms)) {
@@ -217,7 +218,7 @@ impl Queue {
         }
     }
 
-    /// How long until a system record may be due, or a stream is over.
+    /// The time until a system record may be due or a stream is over.
     fn system_record_due(&self) -> Option<Duration> {
         let now_ms = self.clock.now_ms();
         let current = self.streams.len() - 1;
@@ -226,8 +227,7 @@ impl Queue {
         Some(Duration::from_millis(due).min(MAX_WAIT))
     }
 
-    /// Writes what the host has to say about its streams, and forgets those that it has said
-    /// everything about.
+    /// Writes the system records that are due, and forgets completed streams.
     fn write_system_records(&mut self) {
         self.change_stream_if_due();
         let now_ms = self.clock.now_ms();
@@ -248,7 +248,7 @@ impl Queue {
         let (sequence, seal) = stream.number(1, &self.random);
         let line = Bytes::from(record.to_line() + "\n");
         let group = Group {
-            // Nobody who flushed before waits for it.
+            // Earlier flushes do not wait for it.
             first_ticket: self.next_ticket,
             key: ObjectKey::system(now_ms, stream.id, sequence),
             count: 1,
@@ -260,7 +260,7 @@ impl Queue {
         self.deliver(group);
     }
 
-    /// Whether the batch at the front need not wait for others any more.
+    /// Whether the batch at the front is due.
     fn is_due(&self) -> bool {
         let Some((ticket, queued)) = self.batches.front() else { return false };
         self.closing
@@ -271,7 +271,7 @@ impl Queue {
     }
 
     /// Takes one object's batches from the front and numbers their records. `None` if all were
-    /// taken back.
+    /// withdrawn.
     fn cut(&mut self) -> Option<Group> {
         let mut bytes = 0;
         let mut taken: Vec<(Ticket, oneshot::Sender<_>, Batch, Pending)> = Vec::new();
@@ -322,7 +322,7 @@ mod tests {
     use audit_core::testing::SeededRandom;
 
     #[test]
-    fn batches_taken_back_do_not_fill_the_queue() {
+    fn withdrawn_batches_do_not_fill_the_queue() {
         let (bucket, settings) = (Bucket::open("memory:///").unwrap(), Settings::default());
         let health = HealthBoard::new(String::new());
         let put = Put::new(bucket, health, Arc::new(SeededRandom::new(1)), settings.clone());

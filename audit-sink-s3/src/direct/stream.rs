@@ -1,4 +1,4 @@
-//! A stream while it is written in direct mode: its numbers, and its evidence.
+//! A stream in direct mode: its sequence numbers and its evidence.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::evidence::{Aside, Evidence, FULL, Heartbeats, time};
 
-/// A stream that is written to, or that has objects under way.
+/// A stream that is being written, or has objects in flight.
 pub(super) struct Stream {
     pub(super) id: UniqueId,
     /// The number of the next record.
@@ -17,22 +17,22 @@ pub(super) struct Stream {
     evidence: Option<StreamEvidence>,
 }
 
-/// The evidence of a stream: the state with which its records are vouched for.
+/// The state of a stream's evidence.
 struct StreamEvidence {
     evidence: Arc<Evidence>,
     signer: Arc<StreamSigner>,
-    /// All records that have a number, once the last of them is hashed.
+    /// The range over all numbered records, once the last of them is hashed.
     frontier: watch::Receiver<Option<CompactRange>>,
     /// The first numbers of objects with an uncertain outcome, and of those that met a conflict,
-    /// until a record in the bucket declares it. All records below them are acknowledged.
+    /// until a record in the bucket declares the conflict. All records below them are acknowledged.
     uncertain: BTreeSet<u64>,
-    /// The conflicts that are not declared yet.
+    /// Undeclared conflicts.
     asides: VecDeque<Aside>,
-    /// The declaring records under way, by their number.
+    /// The declaring records in flight, by their number.
     voids: BTreeMap<u64, Aside>,
-    /// From the first record on.
+    /// Set from the first record on.
     opened: Option<Opened>,
-    /// The heartbeat under way. There is at most one, however long the bucket is unreachable.
+    /// The heartbeat in flight. At most one, however long the bucket is unreachable.
     heartbeat: Option<u64>,
     ending: Ending,
     /// A delivery ended without an outcome, so that the stream cannot be declared complete.
@@ -47,7 +47,7 @@ struct Opened {
 #[derive(PartialEq, Eq)]
 enum Ending {
     No,
-    /// The last record is under way, under this number.
+    /// The last record, of this number, is in flight.
     Closing(u64),
     Closed,
 }
@@ -83,17 +83,17 @@ impl Stream {
         Stream { id, next_sequence: 0, evidence }
     }
 
-    /// Whether the next object belongs into another stream.
+    /// Whether the next object belongs to another stream.
     pub(super) fn is_over(&self, now_ms: i64) -> bool {
         self.is_full_after(0) || self.over_in_ms(now_ms) == Some(0)
     }
 
-    /// Whether no batch fits behind `count` more records.
+    /// Whether the stream would be full after `count` more records.
     pub(super) fn is_full_after(&self, count: u64) -> bool {
         self.evidence.is_some() && self.next_sequence + count > FULL
     }
 
-    /// How long the stream may still continue, in milliseconds.
+    /// The stream's remaining time, in milliseconds.
     fn over_in_ms(&self, now_ms: i64) -> Option<u64> {
         let StreamEvidence { evidence, opened: Some(opened), .. } = self.evidence.as_ref()? else {
             return None;
@@ -102,8 +102,7 @@ impl Stream {
         Some(evidence.settings().max_stream_ms.saturating_sub(age))
     }
 
-    /// How long until something is to be done without a new record, in milliseconds: a heartbeat,
-    /// or another stream after the current one.
+    /// The time until the next heartbeat or change of streams, in milliseconds.
     pub(super) fn due_in_ms(&self, now_ms: i64, is_current: bool) -> Option<u64> {
         let StreamEvidence { opened, heartbeat, ending, is_lost, .. } = self.evidence.as_ref()?;
         let may_beat = *ending == Ending::No && heartbeat.is_none() && !is_lost;
@@ -113,8 +112,7 @@ impl Stream {
         heartbeat.into_iter().chain(over).min()
     }
 
-    /// Gives the next `count` records their numbers, and says the first, with what the object that
-    /// holds them needs to be sealed.
+    /// Numbers the next `count` records. Returns the first number, and the seal of their object.
     pub(super) fn number(&mut self, count: u64, random: &Arc<dyn Random>) -> (u64, Option<Seal>) {
         let first = self.next_sequence;
         self.next_sequence += count;
@@ -129,7 +127,7 @@ impl Stream {
         (first, seal)
     }
 
-    /// The record that opens the stream, if it is to be written before those that come now.
+    /// The opening record, if it must be written before the next records.
     pub(super) fn open(&mut self, now_ms: i64) -> Option<SystemRecord> {
         let StreamEvidence { evidence, opened, .. } = self.evidence.as_mut()?;
         if let Some(opened) = opened {
@@ -141,8 +139,8 @@ impl Stream {
         Some(evidence.opened(now_ms, None))
     }
 
-    /// The next record that the host has to write about the stream, under the next number.
-    /// `is_ending` says that it gets no other records.
+    /// The next system record that is due, for the next number. `is_ending` says that the stream
+    /// gets no other records.
     pub(super) fn due_record(&mut self, now_ms: i64, is_ending: bool) -> Option<SystemRecord> {
         let number = self.next_sequence;
         let evidence = self.evidence.as_mut()?;
@@ -155,7 +153,7 @@ impl Stream {
         if evidence.ending != Ending::No || evidence.is_lost {
             return None;
         }
-        // Nothing may be missing before the record that says so.
+        // The closing record states that nothing before it is missing.
         if is_ending && evidence.uncertain.is_empty() {
             evidence.ending = Ending::Closing(number);
             return Some(SystemRecord::Closed { at: time(now_ms) });
@@ -183,8 +181,8 @@ impl Stream {
                     evidence.ending = Ending::Closed;
                 }
             }
-            // It stays uncertain until the bucket says that it is missing: otherwise it would count
-            // as deleted.
+            // It stays uncertain until a record in the bucket declares it missing: otherwise it
+            // would count as deleted.
             Some(key) => {
                 evidence.asides.extend(declared);
                 evidence.asides.push_back(Aside { first, count, key });
@@ -195,14 +193,14 @@ impl Stream {
         }
     }
 
-    /// Records an object whose outcome will never be known.
+    /// Notes that an object's outcome will never be known.
     pub(super) fn vanished(&mut self) {
         if let Some(evidence) = &mut self.evidence {
             evidence.is_lost = true;
         }
     }
 
-    /// Whether nothing is left to be written about the stream, if it gets no other records.
+    /// Whether the stream is complete, if it gets no other records.
     pub(super) fn is_done(&self) -> bool {
         self.evidence.as_ref().is_none_or(|evidence| {
             evidence.opened.is_none() || evidence.ending == Ending::Closed || evidence.is_lost

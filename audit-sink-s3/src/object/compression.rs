@@ -1,4 +1,4 @@
-//! How the lines in an object are compressed.
+//! The compression of objects.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// One zstd frame with its checksum and its content's size. Level 3: beyond it, audit records
-    /// shrink little more.
+    /// One zstd frame with a checksum and the content's size. Level 3: higher levels shrink audit
+    /// records little further.
     #[default]
     Zstd,
-    /// One gzip member, without a time or a name in it.
+    /// One gzip member, without a time or a name.
     Gzip,
-    /// The lines as they are.
+    /// Uncompressed.
     None,
 }
 
 impl Compression {
-    /// What follows `.ndjson` in a key.
+    /// The suffix after `.ndjson` in a key.
     pub fn suffix(self) -> &'static str {
         match self {
             Compression::Zstd => ".zst",
@@ -34,9 +34,9 @@ impl Compression {
             .find(|c| c.suffix() == suffix)
     }
 
-    /// The object's content type. The compression is part of the object and no transport encoding,
-    /// so there is no `Content-Encoding`: a client that undid it would hand engines something else
-    /// than the suffix says.
+    /// The object's content type. The compression is part of the object and not a transport
+    /// encoding, so there is no `Content-Encoding`: a client that decompressed it would contradict
+    /// the suffix.
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Compression::Zstd => "application/zstd",

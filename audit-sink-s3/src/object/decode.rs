@@ -1,4 +1,4 @@
-//! The bytes of an object become lines again.
+//! Decoding: from the bytes of an object to its lines.
 
 use std::fmt;
 
@@ -8,12 +8,11 @@ use sha2::{Digest, Sha256};
 use super::decompress::{DecodeError, Decompressor};
 use crate::{Compression, ObjectMetadata};
 
-/// Reads the lines of one object from its bytes, as they come in pieces of any size. It holds one
-/// line, a window of the compression and a buffer, however large the object is.
+/// Decodes the lines of one object from its bytes, in pieces of any size. Memory: one line, the
+/// window of the compression and a buffer, however large the object is.
 ///
-/// It accepts what a sink writes and nothing else: one frame or member, whole, with nothing behind
-/// it, and a line feed at the end. An object that was cut off, or had something appended, is an
-/// error and never fewer or more lines.
+/// It accepts exactly what a sink writes: one complete frame or member with nothing after it, and a
+/// line feed at the end. A truncated or extended object is an error, never fewer or more lines.
 ///
 /// ```
 /// use audit_sink_s3::layout::{Compression, LineDecoder};
@@ -32,19 +31,19 @@ pub struct LineDecoder {
     lines: LineSplitter,
 }
 
-/// What the lines of a whole object come to.
+/// A summary of the lines of a whole object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodedLines {
-    /// How many there are: at least one.
+    /// The number of lines, at least one.
     pub count: u64,
-    /// Their bytes, line feeds included.
+    /// Their size in bytes, including line feeds.
     pub bytes: u64,
-    /// SHA-256 of them, line feeds included.
+    /// Their SHA-256, including line feeds.
     pub sha256: [u8; 32],
 }
 
 impl DecodedLines {
-    /// What the object should say about itself, if its key has this first sequence number.
+    /// The metadata that the object must have if its key has this first sequence number.
     pub fn metadata(&self, first_sequence: u64) -> ObjectMetadata {
         let DecodedLines { count, bytes: _, sha256 } = *self;
         ObjectMetadata { last_sequence: first_sequence.saturating_add(count - 1), count, sha256 }
@@ -52,29 +51,29 @@ impl DecodedLines {
 }
 
 impl LineDecoder {
-    /// For an object that is compressed as its key says.
+    /// A decoder for an object with this compression.
     pub fn new(compression: Compression) -> LineDecoder {
         let decompressor = Decompressor::new(compression);
         let lines = LineSplitter { rest: Vec::new(), count: 0, bytes: 0, hash: Sha256::new() };
         LineDecoder { decompressor, lines }
     }
 
-    /// Takes the next bytes of the object, and gives each line that they end, without its line
-    /// feed.
+    /// Takes the next bytes of the object and passes each line that they complete to `line`,
+    /// without its line feed.
     ///
     /// # Errors
     ///
-    /// When these bytes cannot follow those before them. The lines that were given are then those
-    /// of a damaged object.
+    /// If these bytes cannot follow the earlier ones. The lines passed so far then belong to a
+    /// damaged object.
     pub fn push(&mut self, bytes: &[u8], mut line: impl FnMut(&[u8])) -> Result<(), DecodeError> {
         self.decompressor.push(bytes, &mut |bytes| self.lines.push(bytes, &mut line))
     }
 
-    /// Says what the lines came to, once all bytes were taken.
+    /// Ends the object, once all bytes were taken.
     ///
     /// # Errors
     ///
-    /// When something is missing at the end.
+    /// If the object is truncated.
     pub fn finish(self) -> Result<DecodedLines, DecodeError> {
         self.decompressor.finish()?;
         let LineSplitter { rest, count, bytes, hash } = self.lines;
@@ -92,7 +91,7 @@ impl fmt::Debug for LineDecoder {
 }
 
 struct LineSplitter {
-    /// The line that has not ended yet.
+    /// The incomplete last line.
     rest: Vec<u8>,
     count: u64,
     bytes: u64,
@@ -156,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_come_back_in_whatever_pieces_they_arrive(
+        fn lines_round_trip_in_any_pieces(
             lines in prop::collection::vec("[^\n]{1,300}", 1..20),
             piece in 1..2_000usize,
         ) {
@@ -171,7 +170,7 @@ mod tests {
         }
 
         #[test]
-        fn an_object_that_is_cut_off_or_longer_is_an_error(
+        fn truncated_or_extended_objects_are_errors(
             lines in prop::collection::vec("[^\n]{1,300}", 1..20),
             cut in 0.0..1.0f64,
             piece in 1..2_000usize,
@@ -179,7 +178,7 @@ mod tests {
             let lines: Vec<Vec<u8>> = lines.into_iter().map(String::into_bytes).collect();
             for compression in [Compression::Zstd, Compression::Gzip] {
                 let (bytes, _) = object(&lines, compression);
-                // Below the length, so that at least one byte is missing.
+                // At least one byte is missing.
                 let kept = (bytes.len() as f64 * cut) as usize;
                 let error = decode(&bytes[..kept], piece, compression).unwrap_err();
                 prop_assert!(matches!(error, DecodeError::CutOff), "{:?} of {}: {:?}", kept, bytes.len(), error);
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_byte_never_changes_a_line_unnoticed() {
+    fn changed_bytes_never_change_lines_silently() {
         let lines: Vec<Vec<u8>> = (0..40).map(|i| format!("{{\"i\":{i}}}").into_bytes()).collect();
         for compression in [Compression::Zstd, Compression::Gzip] {
             let (bytes, _) = object(&lines, compression);
@@ -199,7 +198,7 @@ mod tests {
             for at in 0..bytes.len() {
                 let mut changed = bytes.to_vec();
                 changed[at] ^= 0x10;
-                // A bit that nothing uses, or the time in a header of gzip, may change.
+                // An unused bit, or the time in a gzip header, may change.
                 match decode(&changed, 4_096, compression) {
                     Ok((found, _)) => assert!(found == lines, "byte {at} of {compression:?}"),
                     Err(_) => noticed += 1,
@@ -210,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_without_an_end_or_without_bytes_are_no_object() {
+    fn incomplete_or_empty_lines_are_errors() {
         for bytes in [&b""[..], b"{}", b"{}\n{"] {
             assert!(matches!(decode(bytes, 1, Compression::None), Err(DecodeError::CutOff)));
         }
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_no_sink_uses_is_refused() {
+    fn oversized_windows_are_rejected() {
         use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation, OutBuffer};
         let bomb = |window_log| {
             let mut encoder = Encoder::new(1).unwrap();

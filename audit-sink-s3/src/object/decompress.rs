@@ -1,4 +1,4 @@
-//! The compression of an object undone, as its bytes come in.
+//! Incremental decompression of an object.
 
 use std::error::Error;
 use std::fmt;
@@ -12,11 +12,11 @@ use super::compression::Compression;
 /// Why the bytes are not an object of lines.
 #[derive(Debug)]
 pub enum DecodeError {
-    /// The compression cannot be undone, or its checksum does not match.
+    /// The compressed data is invalid, or its checksum does not match.
     Damaged(io::Error),
-    /// The object ends before its compression or its last line does, or there is nothing in it.
+    /// The object is empty, or ends within its compressed data or last line.
     CutOff,
-    /// Something follows the end of the compressed lines.
+    /// Bytes follow the end of the compressed lines.
     TrailingBytes,
     /// A line has more than [`MAX_BATCH_BYTES`].
     LineTooLong,
@@ -44,14 +44,14 @@ impl Error for DecodeError {
     }
 }
 
-/// The largest window that an object may ask memory for, as a power of two: 8 MiB. A sink's have
-/// 2 MiB; zstd itself would grant 128 MiB to each object that is read at once.
+/// The largest window of an object, as a power of two: 8 MiB. Sinks use 2 MiB; zstd by default
+/// would allow 128 MiB for each object read concurrently.
 const MAX_WINDOW_LOG: u32 = 23;
 
 /// How many bytes are decompressed at once.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// Undoes the compression of one object.
+/// Decompresses one object.
 pub(super) enum Decompressor {
     Zstd { decoder: RawDecoder<'static>, buffer: Vec<u8>, ended: bool },
     Gzip(Box<GzipMember>),
@@ -75,7 +75,7 @@ impl Decompressor {
         }
     }
 
-    /// Takes the next bytes of the object, and gives what they become to `out`.
+    /// Takes the next bytes of the object and passes the decompressed bytes to `out`.
     pub(super) fn push(&mut self, bytes: &[u8], out: Out<'_>) -> Result<(), DecodeError> {
         match self {
             Decompressor::Zstd { decoder, buffer, ended } => {
@@ -91,7 +91,7 @@ impl Decompressor {
                     let written = output.pos();
                     *ended = left == 0;
                     out(&buffer[..written])?;
-                    // With room left in the buffer, nothing more comes of what was read.
+                    // If the buffer is not full, the input so far has no more output.
                     if !*ended && input.pos == bytes.len() && written < buffer.len() {
                         return Ok(());
                     }
@@ -102,7 +102,7 @@ impl Decompressor {
         }
     }
 
-    /// Checks that the compression has ended, once all bytes were taken.
+    /// Checks that the compressed data is complete, once all bytes were taken.
     pub(super) fn finish(self) -> Result<(), DecodeError> {
         let ended = match self {
             Decompressor::Zstd { ended, .. } => ended,
@@ -128,7 +128,7 @@ const GZIP_HEADER_BYTES: usize = 10;
 
 const GZIP_TRAILER_BYTES: usize = 8;
 
-/// Magic, deflate, and no flags. What follows is a time and hints.
+/// Magic, deflate, no flags. A time and hints follow.
 const GZIP_HEADER: [u8; 4] = [0x1f, 0x8b, 8, 0];
 
 impl GzipMember {
@@ -162,7 +162,7 @@ impl GzipMember {
             bytes = &bytes[read..];
             self.crc.update(&self.buffer[..written]);
             out(&self.buffer[..written])?;
-            // With room left in the buffer, nothing more comes of what was read.
+            // If the buffer is not full, the input so far has no more output.
             if bytes.is_empty() && written < self.buffer.len() {
                 break;
             }
@@ -178,7 +178,7 @@ impl GzipMember {
     }
 }
 
-/// Moves bytes from the front of `bytes` until `part` has so many.
+/// Moves bytes from the front of `bytes` until `part` has `len`.
 fn fill(part: &mut Vec<u8>, len: usize, bytes: &mut &[u8]) {
     let (head, rest) = bytes.split_at(bytes.len().min(len - part.len()));
     part.extend_from_slice(head);

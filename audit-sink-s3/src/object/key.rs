@@ -14,19 +14,18 @@ use crate::Compression;
 ///
 /// Day and hour are those of the object's first record, in UTC; written as Hive partitions, they
 /// let Athena, Trino, Spark and DuckDB skip what a query does not need. Below them names sort by
-/// stream, and so by the time a stream began, then by sequence number, which has 12 digits (and
-/// more beyond a million million records of one stream; the names stay unique, and only their text
-/// order ends there).
+/// stream, and so by the time a stream began, then by sequence number, which has 12 digits, or more
+/// beyond 10^12 records in a stream: names stay unique, but no longer sort by number.
 ///
-/// A stream and a first sequence number name one object for ever: a key is never used for other
+/// A stream and a first sequence number identify one object for ever: a key is never used for other
 /// bytes.
 ///
-/// What a host says about a stream itself, see [`system`](Self::system), stands beside that in
+/// A host's [system records](Self::system) about a stream have keys of the form
 /// `_audit/dt=YYYY-MM-DD/hour=HH/<stream>-<sequence>.system`. Query engines skip names that begin
 /// with an underscore, and no pattern for objects matches the suffix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
-    /// System objects come first in the order of their text.
+    /// First, since system objects sort before all others.
     is_data: bool,
     /// Hours since the Unix epoch, within the years 1 to 9999.
     hour: i64,
@@ -37,7 +36,7 @@ pub struct ObjectKey {
 
 impl ObjectKey {
     /// The key of the object whose first record has this time (milliseconds since the Unix epoch),
-    /// stream and sequence number. A time outside of the years 1 to 9999 is filed under the nearest
+    /// stream and sequence number. A time outside the years 1 to 9999 is filed under the nearest
     /// hour within.
     pub fn new(
         time_ms: i64,
@@ -48,25 +47,25 @@ impl ObjectKey {
         ObjectKey { is_data: true, hour: hour_of(time_ms), stream, first_sequence, compression }
     }
 
-    /// The key of the object that holds one system record: what a host says about the stream. It is
-    /// not compressed.
+    /// The key of an object with one system record, a host's statement about the stream. It is not
+    /// compressed.
     pub fn system(time_ms: i64, stream: UniqueId, sequence: u64) -> ObjectKey {
         let hour = hour_of(time_ms);
         let compression = Compression::None;
         ObjectKey { is_data: false, hour, stream, first_sequence: sequence, compression }
     }
 
-    /// Whether the object holds a system record, and no record of anybody else.
+    /// Whether the object holds a system record rather than logged records.
     pub fn is_system(&self) -> bool {
         !self.is_data
     }
 
-    /// The beginning of the hour the object is filed under, in milliseconds since the Unix epoch.
+    /// The beginning of the object's hour, in milliseconds since the Unix epoch.
     pub fn hour_ms(&self) -> i64 {
         self.hour * HOUR_MS
     }
 
-    /// The hour it is filed under.
+    /// The object's hour.
     pub fn partition(&self) -> Partition {
         Partition::hour_of(self.hour_ms())
     }
@@ -87,22 +86,23 @@ impl ObjectKey {
     }
 }
 
-/// Below a bucket's prefix, the directory in which hosts keep what is not records: system objects,
-/// the metadata of objects in a directory, and what they check a bucket with.
+/// The directory below a bucket's prefix for everything but records: system objects, metadata files
+/// of objects in a directory, and the probe.
 pub const SYSTEM_PREFIX: &str = "_audit/";
 
-/// What follows the number in the key of a system object.
+/// The suffix of a system object's key.
 const SYSTEM_SUFFIX: &str = ".system";
 
-/// Where a sink on a directory writes an object before it gives it its name: below the prefix.
+/// The directory below the prefix in which a sink on a directory writes an object before renaming
+/// it.
 pub(crate) const UNFINISHED: &str = "_audit/unfinished";
 
-/// Whether a file below the prefix of a `file://` bucket is what a writer that died left of an
-/// object: part of one, or all of one under a second name. It holds nothing that was acknowledged
-/// and is not in the bucket too. Readers skip it.
+/// Whether a file below the prefix of a `file://` bucket is a leftover of a crashed writer: part of
+/// an object, or a copy of one under a second name. Every acknowledged record in it is also in the
+/// bucket. Readers skip it.
 ///
-/// Objects are written under `_audit/unfinished/` first. Other programs that write through the
-/// `object_store` crate, as versions of this one did, leave `<key>#<digits>`.
+/// Objects are written under `_audit/unfinished/` first. The `object_store` crate, which earlier
+/// versions used for this, leaves `<key>#<digits>`.
 ///
 /// ```
 /// use audit_sink_s3::layout::is_leftover;
@@ -156,15 +156,15 @@ impl std::error::Error for InvalidKey {}
 impl FromStr for ObjectKey {
     type Err = InvalidKey;
 
-    /// Reads a key without its prefix: exactly what [`Display`](fmt::Display) writes, so that one
-    /// object has one name.
+    /// Parses a key without its prefix: exactly the form that [`Display`](fmt::Display) writes, so
+    /// that an object has one name.
     fn from_str(text: &str) -> Result<ObjectKey, InvalidKey> {
         let key = parse(text).ok_or(InvalidKey)?;
         if key.to_string() == text { Ok(key) } else { Err(InvalidKey) }
     }
 }
 
-/// Reads more than is valid; the caller compares.
+/// Accepts more than the canonical form; the caller compares.
 fn parse(text: &str) -> Option<ObjectKey> {
     let (text, is_data) = match text.strip_prefix(SYSTEM_PREFIX) {
         Some(text) => (text, false),
@@ -197,7 +197,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_reads_back(time_ms: i64, stream: u128, first: u64, compression in compressions()) {
+        fn keys_round_trip(time_ms: i64, stream: u128, first: u64, compression in compressions()) {
             let stream = UniqueId::from_bits(stream);
             let (data, system) = (
                 ObjectKey::new(time_ms, stream, first, compression),
@@ -222,7 +222,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_the_one_name_of_a_key_or_refused(
+        fn arbitrary_text_is_canonical_or_rejected(
             text in "(_audit/)?(dt=)?[0-9+-]{0,12}/hour=[0-9+]{1,3}/[0-9A-Z]{26}-[0-9+]{0,14}.(ndjson|system)(.zst|.gz|.bz2)?",
         ) {
             if let Ok(key) = text.parse::<ObjectKey>() {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_as_documented() {
+    fn keys_match_the_documentation() {
         let stream = UniqueId::from_bits(77);
         let name = |time_ms, first, compression| {
             ObjectKey::new(time_ms, stream, first, compression).to_string()
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn leftovers_are_no_keys_and_nothing_else_is_a_leftover() {
+    fn only_leftovers_are_leftovers() {
         let key = "dt=2023-11-14/hour=22/0000000000000000000000002D-000000000042.ndjson.zst";
         for leftover in [format!("{key}#0"), format!("{key}#17"), format!("{UNFINISHED}/x")] {
             assert!(is_leftover(&leftover), "{leftover}");
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn other_spellings_are_refused() {
+    fn non_canonical_spellings_are_rejected() {
         for text in [
             "",
             "_audit/probe",

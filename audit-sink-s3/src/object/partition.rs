@@ -1,22 +1,22 @@
-//! Days and hours, by which a bucket is divided.
+//! Partitions: the days and hours of a bucket.
 
 use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Timelike};
 
-/// The milliseconds of an hour.
+/// One hour, in milliseconds.
 pub(super) const HOUR_MS: i64 = 60 * 60 * 1_000;
 
-/// 0001-01-01T00 and 9999-12-31T23, the hours that a date of four digits can name, as hours since
-/// the Unix epoch.
+/// 0001-01-01T00 and 9999-12-31T23, the range of dates with four-digit years, in hours since the
+/// Unix epoch.
 const FIRST_HOUR: i64 = -719_162 * 24;
 const LAST_HOUR: i64 = 2_932_897 * 24 - 1;
 
-/// A part of the layout that one directory stands for: a day (`dt=YYYY-MM-DD`), or an hour of it
-/// (`dt=YYYY-MM-DD/hour=HH`), in UTC.
+/// One directory of the layout: a day (`dt=YYYY-MM-DD`) or an hour (`dt=YYYY-MM-DD/hour=HH`), in
+/// UTC.
 ///
-/// A reader lists partitions first, and then only those that it needs.
+/// A reader lists the partitions, then the objects of those that it needs.
 ///
 /// ```
 /// use audit_sink_s3::layout::Partition;
@@ -31,30 +31,30 @@ const LAST_HOUR: i64 = 2_932_897 * 24 - 1;
 pub struct Partition {
     /// Hours since the Unix epoch, within the years 1 to 9999.
     first_hour: i64,
-    /// One, or the 24 of a day.
+    /// 1, or 24 for a day.
     hours: i64,
 }
 
 const HOURS_OF_DAY: i64 = 24;
 
 impl Partition {
-    /// The hour under which records of this time are filed (milliseconds since the Unix epoch).
+    /// The hour of records with this time, in milliseconds since the Unix epoch.
     pub fn hour_of(time_ms: i64) -> Partition {
         Partition { first_hour: hour_of(time_ms), hours: 1 }
     }
 
-    /// The day under which records of this time are filed (milliseconds since the Unix epoch).
+    /// The day of records with this time, in milliseconds since the Unix epoch.
     pub fn day_of(time_ms: i64) -> Partition {
         let first_hour = hour_of(time_ms).div_euclid(HOURS_OF_DAY) * HOURS_OF_DAY;
         Partition { first_hour, hours: HOURS_OF_DAY }
     }
 
-    /// When it begins, in milliseconds since the Unix epoch.
+    /// Its begin, in milliseconds since the Unix epoch.
     pub fn begin_ms(&self) -> i64 {
         self.first_hour * HOUR_MS
     }
 
-    /// When the next one begins.
+    /// Its end, which is the begin of the next one, in milliseconds since the Unix epoch.
     pub fn end_ms(&self) -> i64 {
         (self.first_hour + self.hours) * HOUR_MS
     }
@@ -88,7 +88,7 @@ impl std::error::Error for InvalidPartition {}
 impl FromStr for Partition {
     type Err = InvalidPartition;
 
-    /// Reads exactly what [`Display`](fmt::Display) writes.
+    /// Parses exactly the form that [`Display`](fmt::Display) writes.
     fn from_str(text: &str) -> Result<Partition, InvalidPartition> {
         let parse = || {
             let (date, hour) = match text.strip_prefix("dt=")?.split_once("/hour=") {
@@ -104,12 +104,12 @@ impl FromStr for Partition {
     }
 }
 
-/// The hour that a time is filed under, in hours since the Unix epoch.
+/// The hour of a time in milliseconds, in hours since the Unix epoch.
 pub(super) fn hour_of(time_ms: i64) -> i64 {
     time_ms.div_euclid(HOUR_MS).clamp(FIRST_HOUR, LAST_HOUR)
 }
 
-/// The beginning of an hour of the layout, in UTC.
+/// The begin of an hour of the layout, in UTC.
 pub(super) fn date_time(hour: i64) -> NaiveDateTime {
     DateTime::from_timestamp(hour * 60 * 60, 0).expect("the years 1 to 9999 are dates").naive_utc()
 }
@@ -124,7 +124,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_partition_reads_back_and_holds_its_keys(time_ms: i64, stream: u128) {
+        fn partitions_round_trip_and_contain_their_keys(time_ms: i64, stream: u128) {
             let key = ObjectKey::new(time_ms, UniqueId::from_bits(stream), 0, Compression::Zstd);
             for partition in [Partition::hour_of(time_ms), Partition::day_of(time_ms)] {
                 prop_assert_eq!(partition.to_string().parse(), Ok(partition));
@@ -136,7 +136,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_the_one_name_of_a_partition_or_refused(text in "(dt=)?[0-9+-]{0,12}(/hour=[0-9+]{1,3})?") {
+        fn arbitrary_text_is_canonical_or_rejected(text in "(dt=)?[0-9+-]{0,12}(/hour=[0-9+]{1,3})?") {
             if let Ok(partition) = text.parse::<Partition>() {
                 prop_assert_eq!(partition.to_string(), text);
             }
