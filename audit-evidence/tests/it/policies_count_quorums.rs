@@ -55,7 +55,7 @@ fn invalid_policies_name_the_line() {
     let key = |number| witness(number).verifier().to_string();
     let cases = [
         (String::new(), "line 9: no quorum"),
-        ("quorum W6\n".to_owned(), "line 9: a name that no line before this defines"),
+        ("quorum W6\n".to_owned(), "line 9: a name that no earlier line defines"),
         ("quorum none\nquorum W1\n".to_owned(), "line 10: a second quorum"),
         (format!("witness W1 {}\n", key(6)), "line 9: a name that is already defined"),
         (format!("witness none {}\n", key(6)), "line 9: a name that is already defined"),
@@ -71,12 +71,12 @@ fn invalid_policies_name_the_line() {
         ("group G 2 W1\n".to_owned(), "line 9: a threshold must be from 1"),
         ("group G +1 W1\n".to_owned(), "line 9: a threshold is a number"),
         ("group G any\n".to_owned(), "line 9: a threshold must be from 1"),
-        ("group G any G\n".to_owned(), "line 9: a name that no line before this defines"),
-        ("group G any none\n".to_owned(), "line 9: a name that no line before this defines"),
-        ("group G any W1 W1\n".to_owned(), "line 9: a name that is a member of a group already"),
+        ("group G any G\n".to_owned(), "line 9: a name that no earlier line defines"),
+        ("group G any none\n".to_owned(), "line 9: a name that no earlier line defines"),
+        ("group G any W1 W1\n".to_owned(), "line 9: a name that is already a member of a group"),
         (
             "group G any W1\ngroup H any W1\n".to_owned(),
-            "line 10: a name that is a member of a group already",
+            "line 10: a name that is already a member of a group",
         ),
         ("quorum none\r\n".to_owned(), "line 9: a control character"),
         ("trust everyone\n".to_owned(), "line 9: not a line of"),

@@ -14,7 +14,7 @@ use super::{
     key::{self, Key},
 };
 
-/// The index that every table has: in the order of creation.
+/// The index of every table in the order of creation.
 pub(super) const BY_CREATION_TIME: &str = "by_creation_time";
 /// The documents themselves, in the order of their ids.
 pub(super) const BY_ID: &str = "by_id";
@@ -26,7 +26,7 @@ pub(super) struct Catalog {
     numbers: HashMap<u32, Arc<Table>>,
 }
 
-/// A table. Immutable: a schema that changes it makes another one with the same number.
+/// A table. Immutable: a changed schema creates a new value with the same number.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) component: ComponentPath,
@@ -34,7 +34,7 @@ pub(super) struct Table {
     /// Unique among the tables and indexes of all components.
     pub(super) number: u32,
     pub(super) indexes: Vec<Index>,
-    /// The validator of its documents, with the JSON it was made from.
+    /// The validator of its documents, and the JSON it was parsed from.
     pub(super) validator: Option<(Validator, Json)>,
     /// The key under which the table is stored; in the read set of every transaction that used it.
     key: Key,
@@ -51,7 +51,7 @@ pub(super) struct Index {
     pub(super) fields: Vec<Vec<String>>,
 }
 
-/// Indexes of the tables that the host itself writes.
+/// The indexes of system tables.
 fn system_indexes(table: &str) -> &'static [(&'static str, &'static [&'static str])] {
     match table {
         "_scheduled_functions" => &[("by_state_and_time", &["state.kind", "scheduledTime"])],
@@ -60,7 +60,7 @@ fn system_indexes(table: &str) -> &'static [(&'static str, &'static [&'static st
     }
 }
 
-/// Whether a system table has this index. It has it even before its first document.
+/// Whether a system table has this index, even before its first document.
 pub(super) fn is_system_index(table: &str, index: &str) -> bool {
     system_indexes(table).iter().any(|(name, _)| *name == index)
 }
@@ -204,7 +204,7 @@ impl Catalog {
         self.numbers.values()
     }
 
-    /// The table and, where there is one, the document that a key is about.
+    /// The table of a key and, if it has one, its document.
     pub(super) fn describe(&self, key: &[u8]) -> (String, Option<String>) {
         let about = key::about(key);
         let is_meant = |table: &&Arc<Table>| match about.number {
@@ -217,7 +217,7 @@ impl Catalog {
         (name.or(about.name).unwrap_or_default(), about.id)
     }
 
-    /// The highest number of a table or an index.
+    /// The highest number of any table or index.
     pub(super) fn highest_number(&self) -> u32 {
         self.tables()
             .flat_map(|table| table.indexes.iter().map(|index| index.number).chain([table.number]))
@@ -256,12 +256,12 @@ impl Index {
     }
 }
 
-/// The names in a dotted path.
+/// The parts of a dotted path.
 pub(super) fn field_path(text: &str) -> Vec<String> {
     text.split('.').map(str::to_owned).collect()
 }
 
-/// Whether only the host writes the table of this name.
+/// Whether the table of this name is a system table, which only the host writes.
 pub(super) fn is_system(table: &str) -> bool {
     table.starts_with('_')
 }
@@ -271,7 +271,7 @@ pub(super) fn any_document() -> Json {
     json!({ "type": "any" })
 }
 
-/// Checks that text may be the name of a table or an index.
+/// Checks the name of a table or an index.
 pub(super) fn check_identifier(what: &str, text: &str) -> Result<(), String> {
     const MAX_LENGTH: usize = 64;
     if text.is_empty() {

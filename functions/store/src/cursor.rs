@@ -1,15 +1,15 @@
-//! Cursors and journals: places between the rows of a query, in the hands of clients.
+//! Cursors and journals: positions between the rows of a query, held by clients.
 //!
-//! A place is the key of a row. It holds values that a function may hide, and a client that could
-//! forge one could read anywhere. So both are encrypted and authenticated with a key of the store,
-//! and bound to their purpose: a **cursor** to its component and query, index range included; a
-//! **journal** (where a client's page ended) to the function and all parameters of the page, so
-//! that it can only end the same page there again. They are not bound to an identity: the function
-//! decides, for each caller, what it queries.
+//! A position is the key of a row. It contains values that a function may hide, and a forged one
+//! could read anywhere. So both are encrypted and authenticated with a key of the store, and bound
+//! to their purpose: a **cursor** to its component and query, including the index range; a
+//! **journal** (the end of a client's page) to the function and all parameters of the page, so that
+//! it can only end the same page at the same position. They are not bound to an identity: the
+//! function decides what each caller may query.
 //!
-//! The cipher is AES-256-GCM-SIV (RFC 8452) with a nonce derived from the purpose: the same place
-//! always has the same cursor, since results must not depend on when they are computed. Two cursors
-//! reveal whether they are equal and nothing else. The length of a key shows in steps of
+//! The cipher is AES-256-GCM-SIV (RFC 8452) with a nonce derived from the purpose: the same
+//! position always has the same cursor, since results must not depend on when they are computed.
+//! Two cursors reveal only whether they are equal, and the length of their keys in steps of
 //! [`PADDING`] bytes.
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -24,15 +24,15 @@ use super::{
     tx::PageRequest,
 };
 
-/// Bytes of the store's key for cursors.
+/// The size of the store's key for cursors, in bytes.
 pub(super) const SECRET_BYTES: usize = 32;
 
-/// The format, before what is encrypted.
+/// The format, before the encrypted part.
 const FORMAT: u8 = 1;
 
 const PADDING: usize = 64;
 
-/// A place between the rows of a query's range.
+/// A position between the rows of a query's range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Position {
     Start,
@@ -44,7 +44,7 @@ pub(super) enum Position {
 /// The key of a store, for cursors and journals.
 pub(super) struct CursorKey(LessSafeKey);
 
-/// The purpose that a cursor or a journal is bound to. With another one it does not open.
+/// The purpose that a cursor or journal is bound to. It cannot be opened for another purpose.
 pub(super) struct Purpose([u8; 32]);
 
 impl Purpose {
@@ -53,7 +53,7 @@ impl Purpose {
         Purpose::of(["cursor", &component.to_string(), &request.query.to_string()])
     }
 
-    /// The journal of this very page.
+    /// The journal of this page.
     pub(super) fn journal(component: &ComponentPath, request: &PageRequest<'_>) -> Purpose {
         let PageRequest {
             function,
@@ -95,7 +95,8 @@ impl Purpose {
 /// A new secret for a store.
 pub(super) fn new_secret() -> Result<[u8; SECRET_BYTES], StoreError> {
     let mut secret = [0; SECRET_BYTES];
-    rand::fill(&mut secret).map_err(|_| StoreError::failed("the system gave no random bytes"))?;
+    rand::fill(&mut secret)
+        .map_err(|_| StoreError::failed("the operating system provided no random bytes"))?;
     Ok(secret)
 }
 
@@ -115,7 +116,7 @@ impl CursorKey {
         let mut bytes = Vec::with_capacity(key.len() + 2 * PADDING);
         bytes.push(tag);
         bytes.extend_from_slice(key);
-        // As in ISO/IEC 7816-4: a one, and zeros.
+        // Padding of ISO/IEC 7816-4: a one, then zeros.
         bytes.push(0x80);
         bytes.resize(bytes.len().next_multiple_of(PADDING), 0);
         self.0
@@ -125,7 +126,7 @@ impl CursorKey {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The place, if the text was made by this store for this purpose.
+    /// The position, if the text was sealed by this store for this purpose.
     pub(super) fn open(&self, purpose: &Purpose, text: &str) -> Option<Position> {
         let mut bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (format, sealed) = bytes.split_first_mut()?;

@@ -7,7 +7,7 @@ use functions_value::{ValueError, encoding::Undecodable};
 /// Why an operation failed.
 #[derive(Debug, Clone)]
 pub enum StoreError {
-    /// The caller's error, in words for the function's author.
+    /// An error of the caller, described for the function's author.
     User(String),
     /// The store cannot be read or written, or is damaged.
     Failed(Arc<Failure>),
@@ -25,7 +25,7 @@ impl StoreError {
         Self::User(message.into())
     }
 
-    /// A failure that is not one of its files.
+    /// A failure outside the store's files.
     pub fn failed(what: impl fmt::Display) -> Self {
         Self::damaged(format!("the store failed: {what}"))
     }

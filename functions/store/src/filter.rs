@@ -1,4 +1,4 @@
-//! Expressions of `filter`, which run over each document that a query reads.
+//! Expressions of `filter`, evaluated on each document that a query reads.
 
 use std::borrow::Cow;
 
@@ -7,8 +7,8 @@ use serde_json::Value as Json;
 
 use super::{catalog::field_path, error::StoreError};
 
-/// An expression over a document. A missing field evaluates to nothing, which equals itself only
-/// and comes before every value.
+/// An expression on a document. A missing field evaluates to nothing, which equals only itself and
+/// comes before every value.
 #[derive(Debug, Clone)]
 pub(super) enum Expression {
     Literal(Option<Value>),
@@ -40,7 +40,7 @@ pub(super) enum Operation {
     Remainder,
 }
 
-/// Deeper expressions are refused, so that evaluation's stack is bounded.
+/// The maximum depth of an expression, which bounds the stack of its evaluation.
 const MAX_DEPTH: usize = 128;
 
 impl Expression {
@@ -99,7 +99,7 @@ impl Expression {
     fn truth(&self, document: &Object) -> Result<bool, StoreError> {
         match self.evaluate(document)?.as_deref() {
             Some(Value::Boolean(boolean)) => Ok(*boolean),
-            // An optional boolean field that a document lacks.
+            // A missing optional boolean field.
             None => Ok(false),
             Some(other) => Err(StoreError::user(format!(
                 "Filter expressions must evaluate to a boolean, but one evaluated to {}",

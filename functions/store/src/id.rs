@@ -1,7 +1,7 @@
 //! Ids of documents: 32 characters of Crockford's base 32 in lower case for 20 bytes: the table's
 //! number, random bytes, a checksum. The characters' order is that of the bytes.
 
-/// Length of every id, in characters.
+/// The length of an id, in characters.
 pub(super) const ID_LENGTH: usize = 32;
 
 const NUMBER_BYTES: usize = 3;
@@ -9,7 +9,7 @@ const RANDOM_BYTES: usize = 15;
 const ALL_BYTES: usize = NUMBER_BYTES + RANDOM_BYTES + 2;
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// The value of each digit, by its byte; others have [`NO_DIGIT`].
+/// The value of each digit, indexed by byte; [`NO_DIGIT`] for other bytes.
 const DIGITS: [u8; 256] = {
     let mut digits = [NO_DIGIT; 256];
     let mut value = 0;
@@ -40,8 +40,7 @@ pub(super) fn encode(number: u32, random: u128) -> String {
     digits.collect()
 }
 
-/// The number of the table that an id belongs to; an error says what is wrong with a text that is
-/// no id.
+/// The number of an id's table. The error says why a text is not an id.
 pub(super) fn table_number(id: &str) -> Result<u32, String> {
     if id.len() != ID_LENGTH {
         return Err(format!("Invalid ID length {}", id.len()));
@@ -67,7 +66,7 @@ pub(super) fn table_number(id: &str) -> Result<u32, String> {
     Ok(content[..NUMBER_BYTES].iter().fold(0, |number, byte| number << 8 | u32::from(*byte)))
 }
 
-/// CRC-16/CCITT-FALSE: finds every typing error of up to two neighbouring characters.
+/// CRC-16/CCITT-FALSE: detects every typing error of up to two adjacent characters.
 fn checksum(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0xFFFF, |mut sum: u16, byte| {
         sum ^= u16::from(*byte) << 8;

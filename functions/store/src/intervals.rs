@@ -1,11 +1,11 @@
-//! An interval tree: which of many ranges of keys hold a key.
+//! An interval tree, which finds the ranges that contain a key.
 
 use std::cmp::Ordering;
 
 use super::key::Key;
 
-/// Ranges with their owners: a treap ordered by first key, in which each node knows the highest end
-/// below it. Inserting, removing and finding take logarithmic time, plus the ranges found.
+/// Ranges with their owners: a treap ordered by first key, in which each node stores the highest
+/// end in its subtree. All operations take logarithmic time, plus the number of ranges found.
 #[derive(Debug, Default)]
 pub(super) struct Intervals {
     root: Tree,
@@ -20,7 +20,7 @@ struct Node {
     start: Key,
     end: Key,
     owner: u64,
-    /// The highest end of this range and of all below.
+    /// The highest end in the subtree.
     highest_end: Key,
     priority: u64,
     left: Tree,
@@ -59,7 +59,7 @@ impl Intervals {
         self.root = merge(left, right);
     }
 
-    /// Calls `told` with the owner of each range that holds the key.
+    /// Calls `found` with the owner of each range that contains the key.
     pub(super) fn find(&self, key: &Key, told: &mut impl FnMut(u64)) {
         find(&self.root, key, told);
     }
@@ -84,7 +84,7 @@ fn find(tree: &Tree, key: &Key, told: &mut impl FnMut(u64)) {
     }
 }
 
-/// The ranges before `(start, owner)`, and the rest.
+/// Splits into the ranges before `(start, owner)` and the rest.
 fn split(tree: Tree, start: &Key, owner: u64) -> (Tree, Tree) {
     let Some(mut node) = tree else { return (None, None) };
     if node.order(start, owner).is_lt() {
@@ -125,7 +125,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn found_are_the_owners_of_exactly_the_ranges_around_a_key(
+        fn find_returns_exactly_the_ranges_with_a_key(
             ranges in proptest::collection::vec((0_u8..30, 0_u8..30), 0..40),
             removed in proptest::collection::vec(any::<bool>(), 40),
         ) {

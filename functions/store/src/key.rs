@@ -1,34 +1,34 @@
-//! The keys of everything stored, and of what is read without being stored. All ranges of keys that
-//! a transaction can read lie in this one space, so a read set is ranges of it and a commit is keys
-//! of it.
+//! The keys of everything stored, and of some things that are read but not stored. All ranges that
+//! a transaction can read lie in this one key space, so a read set is a set of ranges and a commit
+//! a set of keys.
 
 use functions_value::{ComponentPath, encoding};
 
 use super::{error::StoreError, id::ID_LENGTH};
 
-/// A key, or the bytes under it. Cheap to clone.
+/// A key, or its value. Cheap to clone.
 pub(super) type Key = fjall::Slice;
 
 const META: u8 = 0;
 /// Tables by component and name.
 const TABLES: u8 = 1;
-/// How many documents a table has.
+/// The number of documents of a table.
 const COUNTS: u8 = 2;
 /// Documents by table and id.
 const DOCUMENTS: u8 = 3;
-/// Entries of indexes, by the index and the indexed values.
+/// Entries of indexes, by index and indexed values.
 const ENTRIES: u8 = 4;
-/// Tables by number. Never stored: it is written when a table comes into being, for those who
-/// looked for one.
+/// Tables by number. Never stored, but written when a table is created, so that transactions that
+/// looked for it conflict.
 const NUMBERS: u8 = 5;
-/// Receipts of audit logs, which no transaction reads: see `receipts.rs`.
+/// Receipts of audit logs, which transactions do not read: see `receipts.rs`.
 const RECEIPTS: u8 = 6;
 
-/// Longest key that is stored. The key-value store takes up to 65,535 bytes; what a key may begin
-/// with is far less.
+/// The longest stored key, in bytes. The key-value store allows 65,535; the fixed prefixes of keys
+/// are far shorter.
 pub(super) const MAX_KEY_BYTES: usize = 32 << 10;
 
-/// Bytes of the id at the end of an index entry: its tag, its characters, its end.
+/// The size of the encoded id at the end of an index entry: tag, characters, terminator.
 const ENCODED_ID: usize = ID_LENGTH + 3;
 
 /// The format of the store.
@@ -41,7 +41,7 @@ pub(super) fn last_commit() -> [u8; 2] {
     [META, 1]
 }
 
-/// The secret that cursors are sealed with.
+/// The key that seals cursors.
 pub(super) fn cursor_secret() -> [u8; 2] {
     [META, 2]
 }
@@ -51,7 +51,7 @@ pub(super) fn tables() -> [u8; 1] {
     [TABLES]
 }
 
-/// What is known of one table.
+/// The entry of one table.
 pub(super) fn table(component: &ComponentPath, name: &str) -> Key {
     let mut key = vec![TABLES];
     encoding::encode_str(&component.to_string(), &mut key);
@@ -64,7 +64,7 @@ pub(super) fn counts() -> [u8; 1] {
     [COUNTS]
 }
 
-/// How many documents a table has.
+/// The number of documents of a table.
 pub(super) fn count(number: u32) -> Key {
     numbered(COUNTS, number).into()
 }
@@ -73,7 +73,7 @@ pub(super) fn count(number: u32) -> Key {
 pub(super) fn count_table(key: &[u8]) -> Result<u32, StoreError> {
     match key {
         [COUNTS, number @ ..] => decode_u32(number),
-        _ => Err(StoreError::damaged("the store holds a key of no known kind")),
+        _ => Err(StoreError::damaged("the store holds a key of an unknown kind")),
     }
 }
 
@@ -109,11 +109,11 @@ pub(super) fn entries(index: u32) -> Vec<u8> {
 pub(super) fn entry_index(key: &[u8]) -> Result<u32, StoreError> {
     match key {
         [ENTRIES, a, b, c, d, ..] => Ok(u32::from_be_bytes([*a, *b, *c, *d])),
-        _ => Err(StoreError::damaged("the store holds a key of no known kind")),
+        _ => Err(StoreError::damaged("the store holds a key of an unknown kind")),
     }
 }
 
-/// The document that an index's entry stands for.
+/// The key of the document of an index entry.
 pub(super) fn entry_document(number: u32, entry: &[u8]) -> Key {
     let mut key = documents(number);
     key.extend_from_slice(&entry[entry.len().saturating_sub(ENCODED_ID)..]);
@@ -125,7 +125,7 @@ pub(super) fn receipt(execution: &[u8; 16]) -> Key {
     [&[RECEIPTS, 0], &execution[..]].concat().into()
 }
 
-/// The execution whose records begin with this one.
+/// The receipt by its first record.
 pub(super) fn receipt_of_record(stream: &[u8; 16], sequence: u64) -> Key {
     [&[RECEIPTS, 1], &stream[..], &sequence.to_be_bytes()].concat().into()
 }
@@ -145,7 +145,7 @@ pub(super) fn encoded_id(document: &Key) -> &[u8] {
     &document[document.len().min(5)..]
 }
 
-/// What a key is about, for messages.
+/// The subject of a key, for messages.
 pub(super) struct About {
     /// The number of a table or an index.
     pub(super) number: Option<u32>,
@@ -155,7 +155,7 @@ pub(super) struct About {
     pub(super) id: Option<String>,
 }
 
-/// What a key is about.
+/// The subject of a key.
 pub(super) fn about(key: &[u8]) -> About {
     let (kind, rest) = key.split_first().map_or((META, &[][..]), |(kind, rest)| (*kind, rest));
     let number = rest.first_chunk().map(|number| u32::from_be_bytes(*number));
@@ -203,23 +203,23 @@ pub(super) fn after_prefix(prefix: &[u8]) -> Key {
     next.into()
 }
 
-/// A bound that has the same stored keys before it and after it, and is not longer than a key may
-/// be.
+/// Shortens a bound to the maximum length of a key, so that it still separates the same stored
+/// keys.
 pub(super) fn clamp(bound: Key) -> Key {
-    // Of the keys that may be stored only the cut-off bound itself begins with it, and that one
-    // comes before the bound.
+    // The only key that can be stored with this prefix is the truncated bound itself, which comes
+    // before the bound.
     if bound.len() > MAX_KEY_BYTES { after(&bound[..MAX_KEY_BYTES]) } else { bound }
 }
 
 fn decode_u32(bytes: &[u8]) -> Result<u32, StoreError> {
     Ok(u32::from_be_bytes(
-        bytes.try_into().map_err(|_| StoreError::damaged("the store holds a cut-off number"))?,
+        bytes.try_into().map_err(|_| StoreError::damaged("the store holds a truncated number"))?,
     ))
 }
 
-/// A number that is stored by itself.
+/// Decodes a stored number.
 pub(super) fn decode_u64(bytes: &[u8]) -> Result<u64, StoreError> {
     Ok(u64::from_be_bytes(
-        bytes.try_into().map_err(|_| StoreError::damaged("the store holds a cut-off number"))?,
+        bytes.try_into().map_err(|_| StoreError::damaged("the store holds a truncated number"))?,
     ))
 }

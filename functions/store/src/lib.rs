@@ -1,20 +1,20 @@
-//! Documents, indexes, transactions, and the dependencies of results.
+//! Documents, indexes, transactions, and dependency tracking.
 //!
 //! A [`Store`] keeps the documents of all components in one embedded key-value store. A [`Tx`]
-//! reads a [`Snapshot`] and holds its writes back; [`Tx::commit`] succeeds exactly when no commit
-//! since the snapshot wrote into what the transaction read, so committed transactions are
-//! serializable in the order of their timestamps. Its [`ReadSet`] holds ranges of keys, no wider
-//! than what was consumed. The same read set makes a [`Watch`], which a later commit that writes
-//! into it invalidates. This one comparison, of a read set with a commit's written keys, decides
-//! conflicts, invalidates cached results, and wakes subscriptions.
+//! reads a [`Snapshot`] and buffers its writes; [`Tx::commit`] succeeds exactly if no commit since
+//! the snapshot wrote to its reads, so committed transactions are serializable in the order of
+//! their timestamps. Its [`ReadSet`] contains ranges of keys, no wider than what was consumed. A
+//! read set can also be [watched](Watch): a later commit that writes to it invalidates the watch.
+//! This one comparison, of a read set with a commit's keys, decides conflicts, invalidates cached
+//! results, and wakes subscriptions.
 //!
-//! A commit stores where the audit logs of its mutation stand, a [`Receipt`], with its writes.
+//! With its writes, a commit stores the place of its mutation's audit logs, a [`Receipt`].
 //!
 //! # Durability
 //!
-//! When [`Tx::commit`] returns, the commit is on stable storage. After a crash the store holds a
-//! prefix of the commits in the order of their timestamps, each whole. Commits that arrive while
-//! another is being synced share the next sync.
+//! When [`Tx::commit`] returns, the commit is on stable storage. After a crash the store contains a
+//! prefix of the commits in timestamp order, each complete. Commits that arrive during a sync share
+//! the next one.
 
 mod catalog;
 mod commit;
@@ -63,11 +63,11 @@ pub use tx::{
 };
 pub use watch::Watch;
 
-/// When a commit happened: nanoseconds since 1970 where the clock allows, and always more than the
-/// one before.
+/// The time of a commit, in nanoseconds since the Unix epoch as far as the clock allows. Strictly
+/// increasing.
 pub type Timestamp = u64;
 
-/// The format of the stored keys and values. Any other is refused.
+/// The format of the stored keys and values. A store of any other format is not opened.
 const FORMAT: &[u8] = b"functions-host store 1";
 
 /// An open store. Cheap to clone; clones are the same store.
@@ -79,7 +79,7 @@ struct Inner {
     database: fjall::Database,
     clock: Arc<dyn Clock>,
     cursors: CursorKey,
-    /// Replaced by each group of commits, under the lock of `recent`.
+    /// The latest snapshot. Replaced by each group of commits, under the lock of `recent`.
     latest: RwLock<Snapshot>,
     /// Requests that wait for the current leader.
     queue: Mutex<Queue>,
@@ -91,11 +91,11 @@ struct Inner {
     /// table propose the same number; only one of them can commit.
     proposed: Mutex<HashMap<(ComponentPath, String), u32>>,
     next_number: AtomicU32,
-    /// The bits of the last creation time.
+    /// The last creation time, as the bits of a float.
     creation_time: AtomicU64,
 }
 
-/// A consistent view as of one commit. While one is held, nothing that it sees is reclaimed.
+/// A consistent view as of one commit. Nothing that it sees is reclaimed while it is held.
 #[derive(Clone)]
 pub struct Snapshot(Arc<SnapshotInner>);
 
@@ -106,7 +106,7 @@ struct SnapshotInner {
 }
 
 impl Snapshot {
-    /// The last commit that it sees.
+    /// The last visible commit.
     pub fn ts(&self) -> Timestamp {
         self.0.ts
     }
@@ -133,13 +133,12 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the store in a directory, which is made if it does not exist. One process may have it
-    /// open at a time.
+    /// Opens the store in a directory, which is created if missing. Only one process can have it
+    /// open.
     ///
     /// # Errors
     ///
-    /// The directory cannot be used, another process has it open, or it holds a store of another
-    /// format.
+    /// The directory cannot be used, another process has the store open, or it has another format.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         Self::open_with_clock(directory, Arc::new(SystemClock))
     }
@@ -174,8 +173,8 @@ impl Store {
                 )));
             }
         };
-        // A store of an earlier version has none. If a crash comes before it is stored, no cursor
-        // was made with it.
+        // A store of an earlier version has none. A crash before it is stored is harmless: no
+        // cursor was sealed with it.
         let secret = match data.get(key::cursor_secret())? {
             Some(secret) => secret,
             None => {
@@ -219,28 +218,26 @@ impl Store {
         self.0.latest.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Begins a transaction on a snapshot. The seed makes the ids of the documents it inserts.
+    /// Begins a transaction on a snapshot. The seed determines the ids of inserted documents.
     pub fn begin(&self, snapshot: &Snapshot, seed: impl Into<ChanceSeed>) -> Tx {
         Tx::new(self.clone(), snapshot.clone(), seed.into())
     }
 
-    /// Registers a watch on what a transaction read at `at`. A commit since then that wrote into it
-    /// counts.
+    /// Watches the reads of a transaction as of `at`. Commits since then count.
     pub fn watch(&self, reads: Arc<ReadSet>, at: Timestamp) -> Watch {
         Watch::new(self, reads, at)
     }
 
-    /// Makes the tables' indexes and validators those of the schemas, in one step: every table of a
-    /// component that is named here gets what its component's schema says (`None`: no schema);
-    /// other components stay as they are. The schema is the JSON that `defineSchema(…).export()`
-    /// gives.
+    /// Applies schemas atomically: every table of the named components gets the indexes and
+    /// validators of its component's schema (`None`: no schema); other components are unchanged. A
+    /// schema is the JSON that `defineSchema(…).export()` returns.
     ///
-    /// Commits wait while indexes are filled. A transaction that began before and used a table that
-    /// changes conflicts.
+    /// Commits wait while indexes are built. An open transaction that used a changed table
+    /// conflicts.
     ///
     /// # Errors
     ///
-    /// The schema cannot be read, or an existing document breaks a validator. Nothing has changed
+    /// The schema is invalid, or an existing document violates a validator. Nothing is changed
     /// then.
     pub fn set_schema(
         &self,
@@ -249,8 +246,8 @@ impl Store {
         schema::set(self, schemas)
     }
 
-    /// The time of a commit after `last`. It comes after the creation times of all documents, so
-    /// that those go on increasing when the store is opened again.
+    /// The timestamp of a commit after `last`. It exceeds all creation times, so that these keep
+    /// increasing after the store is reopened.
     fn commit_time(&self, last: Timestamp) -> Timestamp {
         let created =
             f64::from_bits(self.0.creation_time.load(Ordering::Relaxed)).next_up().next_up();
@@ -262,12 +259,11 @@ impl Store {
         now_ns(&*self.0.clock).max(last + 1).max((created * 1e6) as u64)
     }
 
-    /// When a document is created: milliseconds since 1970, more than any time given out before, so
-    /// that documents are in the order in which they were inserted also where the clock does not
-    /// tell them apart.
+    /// The creation time of a document, in milliseconds since the Unix epoch. Strictly increasing,
+    /// so that documents are in the order of insertion even if the clock does not distinguish them.
     fn new_creation_time(&self) -> f64 {
         let now = ms(now_ns(&*self.0.clock)).to_bits();
-        // Of positive floats the next one has the next bits.
+        // The bits of positive floats are in the order of the floats.
         let next = |last: u64| last.saturating_add(1).max(now);
         let last =
             self.0
@@ -276,12 +272,12 @@ impl Store {
         f64::from_bits(next(last.unwrap_or_else(|last| last)))
     }
 
-    /// A number that no table and no index has had.
+    /// A number never used for a table or index.
     fn new_number(&self) -> u32 {
         self.0.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The number for a table that does not exist yet.
+    /// The proposed number of a new table.
     fn propose_number(&self, component: &ComponentPath, table: &str) -> u32 {
         *lock(&self.0.proposed)
             .entry((component.clone(), table.to_owned()))
@@ -301,7 +297,7 @@ impl Store {
     }
 }
 
-/// Makes the directory, open to its owner alone: it holds documents, and the secret of cursors.
+/// Creates the directory, private to its owner: it contains documents and the key of cursors.
 fn make_private(directory: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     #[cfg(unix)]
@@ -312,8 +308,8 @@ fn make_private(directory: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Locks a mutex whose holders keep its content whole even when they panic, or mark it as failed
-/// themselves.
+/// Locks a mutex, ignoring poison: holders keep its content consistent even if they panic, or mark
+/// it as failed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -322,7 +318,7 @@ fn now_ns(clock: &dyn Clock) -> u64 {
     u64::try_from(clock.now_ms()).unwrap_or(0).saturating_mul(1_000_000)
 }
 
-/// Milliseconds, with what a float keeps of the fraction.
+/// Milliseconds, with the fraction that a float can represent.
 fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6
 }

@@ -4,24 +4,24 @@ use std::collections::BTreeMap;
 
 use super::key::{self, Key};
 
-/// What a transaction read: disjoint ranges of keys that do not touch.
+/// The reads of a transaction: disjoint, non-adjacent ranges of keys.
 ///
-/// Empty ranges that were read are in it too, so that a new row in one is noticed.
+/// It includes ranges without rows, so that a new row in one is detected.
 #[derive(Debug, Clone, Default)]
 pub struct ReadSet {
-    /// From each range's first key to the first key after it.
+    /// The first key of each range, with the first key after it.
     ranges: BTreeMap<Key, Key>,
 }
 
 impl ReadSet {
-    /// Whether nothing was read.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// An upper estimate, in bytes, of the memory it takes while it is watched.
+    /// An upper estimate of its memory while it is watched, in bytes.
     pub fn bytes(&self) -> usize {
-        // A watch keeps the ranges by their number too; the keys are shared.
+        // A watch stores the ranges a second time; the keys are shared.
         const RANGE: usize = 4 * size_of::<Key>() + 64;
         self.ranges.iter().map(|(start, end)| start.len() + end.len() + RANGE).sum()
     }
@@ -37,7 +37,7 @@ impl ReadSet {
         }
     }
 
-    /// Adds `[start, end)`, joining what overlaps or touches.
+    /// Adds `[start, end)`, merging overlapping and adjacent ranges.
     pub(super) fn add(&mut self, mut start: Key, mut end: Key) {
         if start >= end {
             return;

@@ -1,4 +1,4 @@
-//! Where the audit logs of committed transactions stand, beside the documents that they changed.
+//! Receipts: the place of the audit logs of committed transactions, beside the changed documents.
 //!
 //! ```text
 //! 6 0 execution             → attempt (4), stream (16), first sequence (8), count (4)
@@ -8,9 +8,8 @@
 //! ```
 //!
 //! Numbers are big-endian; an execution and a stream have 16 bytes. They are part of the commit's
-//! batch, so a receipt is there exactly if the changes are: about 150 bytes for each commit with
-//! logs, and 100 for each document that it changed. They stay until an operator has the old ones
-//! removed.
+//! batch, so a receipt exists exactly if the changes do: about 150 bytes for each commit with logs,
+//! and 100 for each changed document. They stay until an operator removes old ones.
 
 use audit_core::{Place, UniqueId};
 use functions_value::encoding;
@@ -22,19 +21,19 @@ use super::{
     key::{self, Key},
 };
 
-/// Where the logs of a committed transaction stand.
+/// The place of a committed transaction's logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
     /// The id of the mutation's call.
     pub execution: UniqueId,
-    /// Which attempt at it, counted from 1.
+    /// The number of the attempt, counted from 1.
     pub attempt: u32,
-    /// Its records.
+    /// The place of its records.
     pub place: Place,
 }
 
 impl Receipt {
-    /// What a commit stores that changed the documents of these keys.
+    /// The keys and values to store with a commit that changed these documents.
     pub(crate) fn puts<'a>(
         &self,
         documents: impl Iterator<Item = &'a Key>,
@@ -61,7 +60,7 @@ impl Receipt {
     }
 
     fn read(execution: UniqueId, value: &[u8]) -> Result<Receipt, StoreError> {
-        let damaged = || StoreError::damaged("the store holds a receipt of no known form");
+        let damaged = || StoreError::damaged("the store holds a malformed receipt");
         let (attempt, rest) = value.split_first_chunk().ok_or_else(damaged)?;
         let (stream, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
         let (first_sequence, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
@@ -76,7 +75,7 @@ impl Receipt {
 }
 
 impl Store {
-    /// Where the logs of a call of a mutation stand, if it committed and had any.
+    /// The receipt of a mutation's call, if it committed and had logs.
     ///
     /// # Errors
     ///
@@ -99,7 +98,7 @@ impl Store {
         let stream = id_bytes(stream);
         let first = key::receipt_of_record(&stream, 0);
         let mut end = key::receipt_of_record(&stream, sequence).to_vec();
-        // The next one after this key.
+        // The first key after this one.
         end.push(0);
         let Some(last) = self.range_at(&self.latest(), first..end.into()).next_back() else {
             return Ok(None);
@@ -125,17 +124,17 @@ impl Store {
         }
     }
 
-    /// Removes receipts of calls that were made before this time, in milliseconds since the Unix
-    /// epoch: the oldest first, and at most `most`. Says how many.
+    /// Removes receipts of calls before this time, in milliseconds since the Unix epoch: at most
+    /// `most`, oldest first. Returns how many were removed.
     ///
-    /// The number of a document's last call stays, and leads to no receipt any more: another
-    /// commit may be writing it.
+    /// The entry with a document's last call stays, since a concurrent commit may be writing it; it
+    /// then has no receipt.
     ///
     /// # Errors
     ///
-    /// The store failed. A crash in here removes all of them or none.
+    /// The store failed. A crash removes all of them or none.
     pub fn remove_receipts_before(&self, time_ms: u64, most: usize) -> Result<usize, StoreError> {
-        // An id begins with the time at which it was made.
+        // An id begins with its creation time.
         let end = id_bytes(UniqueId::from_bits(u128::from(time_ms) << 80));
         let range = key::receipt(&[0; 16])..key::receipt(&end);
         let latest = self.latest();
@@ -161,7 +160,7 @@ impl Store {
         Ok(removed)
     }
 
-    /// The ids of the documents that a call of a mutation changed, in the order of their ids.
+    /// The ids of the documents that a mutation's call changed, sorted.
     ///
     /// # Errors
     ///
@@ -174,7 +173,7 @@ impl Store {
             let (key, _) = entry.into_inner()?;
             let encoded = &key[range.start.len()..];
             let id = encoding::decode(encoded)?;
-            let damaged = || StoreError::damaged("the store holds an id that is no string");
+            let damaged = || StoreError::damaged("the store holds an id that is not a string");
             id.as_str().map(ToOwned::to_owned).ok_or_else(damaged)
         });
         ids.collect()
@@ -187,6 +186,6 @@ fn id_bytes(id: UniqueId) -> [u8; 16] {
 
 fn id_of(bytes: &[u8]) -> Result<UniqueId, StoreError> {
     let bytes = bytes.try_into();
-    let bytes = bytes.map_err(|_| StoreError::damaged("the store holds an id of no known form"))?;
+    let bytes = bytes.map_err(|_| StoreError::damaged("the store holds a malformed id"))?;
     Ok(UniqueId::from_bits(u128::from_be_bytes(bytes)))
 }

@@ -1,4 +1,4 @@
-//! Schemas: which indexes and validators tables have. A schema takes effect as one commit.
+//! Schemas: the indexes and validators of tables. A schema takes effect as one commit.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,17 +22,17 @@ use super::{
     tx::decode_document,
 };
 
-/// Most indexes that a schema gives one table.
+/// The maximum number of indexes of a table in a schema.
 const MAX_INDEXES: usize = 32;
-/// Most fields of one index.
+/// The maximum number of fields of an index.
 const MAX_INDEX_FIELDS: usize = 16;
-/// Entries that are written, or removed, in one batch while indexes are filled and emptied.
+/// The number of index entries written or removed per batch.
 const BATCH_ENTRIES: usize = 4_096;
 
 /// Why a schema was not applied.
 #[derive(Debug)]
 pub enum SchemaError {
-    /// The schema is invalid, or existing documents break it; the message says which.
+    /// The schema is invalid, or existing documents violate it; the message says which.
     Refused(String),
     /// The store failed.
     Store(StoreError),
@@ -65,7 +65,7 @@ impl From<StoreError> for SchemaError {
     }
 }
 
-/// What a schema says of one table.
+/// A table in a schema.
 struct Wanted {
     name: String,
     indexes: Vec<WantedIndex>,
@@ -85,13 +85,13 @@ pub(super) fn set(
     });
     let wanted = wanted.collect::<Result<Vec<_>, SchemaError>>()?;
     store.exclusively(|before| change(store, before, &wanted))?;
-    // Replaced indexes are removed once the change is durable. After a crash, opening the store
-    // removes them.
+    // Replaced indexes are removed once the change is durable, or after a crash when the store is
+    // opened.
     store.drop_unknown_indexes()?;
     Ok(())
 }
 
-/// Fills new indexes. Returns the batch that puts them into use.
+/// Builds new indexes. Returns the batch that activates them.
 fn change(
     store: &Store,
     before: &Snapshot,
@@ -133,7 +133,7 @@ fn change(
     Ok(Some(Exclusive { puts, written, catalog }))
 }
 
-/// The table that the schema asks for, if it differs from the current one.
+/// The table as the schema defines it, if that differs from the current one.
 fn altered(
     store: &Store,
     component: &ComponentPath,
@@ -145,7 +145,7 @@ fn altered(
         Some(table) => table.number,
         None => store.check_number(store.propose_number(component, name))?,
     };
-    // Built-in indexes come first, and are those of a table without a schema.
+    // Built-in indexes come first. A table without a schema has only those.
     let mut table = Table::new((*component).clone(), name, number, || 0);
     for (name, fields) in wanted.iter().flat_map(|wanted| &wanted.indexes) {
         table.indexes.push(Index { name: name.clone(), number: 0, fields: fields.clone() });
@@ -198,7 +198,7 @@ fn check_documents(
     Ok(())
 }
 
-/// Writes the entries of new indexes. Nothing reads them before the table names the indexes.
+/// Writes the entries of new indexes, which are not read until the table names the indexes.
 fn fill(
     store: &Store,
     snapshot: &Snapshot,
@@ -234,8 +234,8 @@ fn documents<'a>(
 }
 
 impl Store {
-    /// Removes the entries of indexes that no table has: a schema dropped them, or a crash
-    /// interrupted filling them.
+    /// Removes the entries of indexes without a table: a schema dropped them, or a crash
+    /// interrupted building them.
     pub(super) fn drop_unknown_indexes(&self) -> Result<(), StoreError> {
         self.exclusively(|latest| {
             let known: BTreeSet<_> = latest
@@ -319,7 +319,7 @@ fn remove_system_fields(document_type: &mut Json) {
     }
 }
 
-/// Checks that a validator accepts documents only.
+/// Checks that a validator accepts only documents.
 fn check_document_validator(table: &str, validator: &Validator) -> Result<(), SchemaError> {
     match validator {
         Validator::Any => Ok(()),

@@ -1,4 +1,4 @@
-//! Recent commits, and watches on what was read.
+//! Recent commits, and watches on read sets.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,27 +13,27 @@ use tokio::sync::Notify;
 
 use super::{Inner, Store, Timestamp, intervals::Intervals, key::Key, lock, reads::ReadSet};
 
-/// Recent commits are forgotten once they are more than this.
+/// The maximum number of recent commits.
 pub(super) const MAX_RECENT_COMMITS: usize = 16_384;
-/// Recent commits are forgotten once they wrote more keys than this.
+/// The maximum number of keys written by recent commits.
 const MAX_RECENT_KEYS: usize = 1 << 20;
 
-/// Which keys a commit wrote.
+/// The keys that a commit wrote.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) ts: Timestamp,
     pub(super) keys: Vec<Key>,
 }
 
-/// The last commits, and the watches that the next ones may invalidate.
+/// The recent commits, and the active watches.
 #[derive(Debug)]
 pub(super) struct Recent {
     log: VecDeque<Arc<Written>>,
     keys: usize,
-    /// Commits up to here are not in the log.
+    /// Commits up to this timestamp have been dropped from the log.
     horizon: Timestamp,
     watches: HashMap<u64, Arc<Watched>>,
-    /// What they watch, by their numbers.
+    /// The watches by number.
     ranges: Intervals,
     next_watch: u64,
 }
@@ -50,13 +50,13 @@ impl Recent {
         }
     }
 
-    /// Adds a commit. Returns the watches that it invalidated, for the caller to notify.
+    /// Adds a commit. Returns the invalidated watches, for the caller to notify.
     pub(super) fn push(&mut self, written: Arc<Written>) -> Vec<Arc<Watched>> {
         let mut numbers = Vec::new();
         for key in &written.keys {
             self.ranges.find(key, &mut |number| numbers.push(number));
         }
-        // A watch is invalidated once.
+        // A watch is invalidated only once.
         let told: Vec<_> = numbers.into_iter().filter_map(|number| self.remove(number)).collect();
         for watched in &told {
             watched.invalidate(written.ts);
@@ -89,7 +89,7 @@ impl Recent {
         Some(watched)
     }
 
-    /// All commits after `ts`, unless some of them are forgotten.
+    /// All commits after `ts`. `None` if some have been dropped.
     pub(super) fn since(&self, ts: Timestamp) -> Option<Vec<Arc<Written>>> {
         if ts < self.horizon {
             return None;
@@ -99,13 +99,13 @@ impl Recent {
     }
 }
 
-/// What is watched.
+/// The watched read set.
 #[derive(Debug)]
 pub(super) struct Watched {
     reads: Arc<ReadSet>,
-    /// The first commit that wrote into it; 0 while there is none.
+    /// The first commit that wrote to it; 0 if there is none.
     invalid_since: AtomicU64,
-    /// Weak, since a result that never changes may have many followers, one after another.
+    /// Weak, since an unchanging result may have many successive followers.
     notifies: Mutex<Vec<Weak<Notify>>>,
 }
 
@@ -121,11 +121,11 @@ impl Watched {
     }
 }
 
-/// Knows whether something that was read has been written since. Dropping it ends the watch.
+/// Tracks whether a read set has been written to since. Dropping it ends the watch.
 pub struct Watch {
     watched: Arc<Watched>,
     store: Weak<Inner>,
-    /// None if it was invalid from the beginning.
+    /// `None` if it was invalid from the start.
     number: Option<u64>,
 }
 
@@ -147,7 +147,8 @@ impl Watch {
                     None => Some(recent.add(&watched)),
                 }
             }
-            // The commits since then are forgotten. At worst the very next one wrote into it.
+            // The commits since then were dropped, so the next one is assumed to have written to
+            // it.
             None => {
                 watched.invalidate(at + 1);
                 None
@@ -156,12 +157,12 @@ impl Watch {
         Self { watched, store: Arc::downgrade(&store.0), number }
     }
 
-    /// What is watched.
+    /// The watched read set.
     pub fn reads(&self) -> &ReadSet {
         &self.watched.reads
     }
 
-    /// The first commit after the read that wrote into what was read. It is set before any snapshot
+    /// The first commit after the read that wrote to the read set. It is set before any snapshot
     /// shows that commit.
     pub fn invalid_since(&self) -> Option<Timestamp> {
         match self.watched.invalid_since.load(Ordering::Acquire) {
@@ -171,8 +172,8 @@ impl Watch {
     }
 
     /// Gives `notify` a permit ([`Notify::notify_one`]) once [`invalid_since`](Self::invalid_since)
-    /// is known and [`Store::latest`] has what made it so: right now if that has happened, never if
-    /// it does not happen.
+    /// is set and [`Store::latest`] shows the invalidating commit; at once if that has already
+    /// happened.
     pub fn on_invalid(&self, notify: &Arc<Notify>) {
         let mut notifies = lock(&self.watched.notifies);
         if notifies.len() == notifies.capacity() {
@@ -181,7 +182,7 @@ impl Watch {
         notifies.push(Arc::downgrade(notify));
         drop(notifies);
         if self.invalid_since().is_some() {
-            // That commit holds this lock until it is published.
+            // The commit holds this lock until it is published.
             if let Some(store) = self.store.upgrade() {
                 drop(lock(&store.recent));
             }

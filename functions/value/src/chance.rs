@@ -1,20 +1,20 @@
-//! Random bits for one execution, from a cryptographic generator.
+//! The random bits of one execution, from a cryptographic generator.
 
 use std::fmt;
 
 use chacha20::ChaCha12Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
 
-/// A stream of random bits from a seed. Whoever knows any part of it can compute no other part, so
-/// that an id or a number that a function shows says nothing about another one.
+/// A stream of random bits from a seed. No part of it can be computed from another part, so an id
+/// or number that a function shows reveals nothing about others.
 pub struct Chance(ChaCha12Rng);
 
-/// What a [`Chance`] begins with.
+/// The seed of a [`Chance`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ChanceSeed([u8; 32]);
 
 impl Chance {
-    /// The stream that begins with this seed.
+    /// The stream of this seed.
     pub fn new(seed: ChanceSeed) -> Chance {
         Chance(ChaCha12Rng::from_seed(seed.0))
     }
@@ -29,7 +29,7 @@ impl Chance {
         u128::from(self.next_u64()) << 64 | u128::from(self.next_u64())
     }
 
-    /// The seed of another stream, which tells nothing about this one.
+    /// A seed for another stream, which reveals nothing about this one.
     pub fn next_seed(&mut self) -> ChanceSeed {
         let mut seed = [0; 32];
         self.0.fill_bytes(&mut seed);
@@ -38,7 +38,7 @@ impl Chance {
 }
 
 impl ChanceSeed {
-    /// A seed that nobody can guess, from four times 64 random bits.
+    /// An unpredictable seed, from four times 64 random bits.
     pub fn from_bits(mut bits: impl FnMut() -> u64) -> ChanceSeed {
         let mut seed = [0; 32];
         for part in seed.as_chunks_mut::<8>().0 {
@@ -48,7 +48,7 @@ impl ChanceSeed {
     }
 }
 
-/// For tests and benchmarks, which need no secret.
+/// A predictable seed, for tests and benchmarks.
 impl From<u64> for ChanceSeed {
     fn from(number: u64) -> ChanceSeed {
         let mut seed = [0; 32];

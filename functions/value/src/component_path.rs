@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// The names of components from the root down: none is the app itself, `["files", "blobs"]` a
-/// component of a component.
+/// The names of components from the root down: empty for the app itself, `["files", "blobs"]` for a
+/// nested component.
 ///
-/// Shown as `files/blobs`, the root as nothing.
+/// Displayed as `files/blobs`; the root as the empty text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ComponentPath(Vec<String>);
 
@@ -33,8 +33,8 @@ impl ComponentPath {
         &self.0
     }
 
-    /// Parses what [`Display`](fmt::Display) writes. Empty names are skipped, so that any text is a
-    /// path.
+    /// Parses the form that [`Display`](fmt::Display) writes. Empty names are skipped, so any text
+    /// is a path.
     pub fn parse(text: &str) -> ComponentPath {
         ComponentPath(text.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect())
     }

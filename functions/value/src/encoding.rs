@@ -1,12 +1,11 @@
-//! An encoding of values in bytes that keeps their order: `encode(a) < encode(b)` exactly when
-//! `a < b`, also as the parts of a longer key. Documents are stored in the same encoding, since it
-//! can be decoded.
+//! An order-preserving byte encoding of values: `encode(a) < encode(b)` exactly if `a < b`, also as
+//! parts of a longer key. It can be decoded, so documents are stored in it too.
 //!
-//! A value is a tag, whose order is that of types, and its content. Integers and floats are
-//! big-endian with the bits turned so that unsigned order is theirs. Strings and bytes end with
-//! `00 01`, and a zero byte within them becomes `00 FF`, so a shorter one comes first. Arrays and
-//! objects end with a zero byte, which is no tag. No encoding is the beginning of another one, so
-//! all keys that begin with a value's encoding have this value there.
+//! A value is a tag, in the order of types, and its content. Integers and floats are big-endian,
+//! with bits flipped so that their order is that of unsigned bytes. Strings and bytes end with `00
+//! 01`, and a zero byte within them becomes `00 FF`, so shorter ones come first. Arrays and objects
+//! end with a zero byte, which is not a tag. No encoding is a prefix of another one, so all keys
+//! that begin with a value's encoding have this value there.
 
 use super::{MAX_NESTING, Object, Value};
 
@@ -21,14 +20,14 @@ const STRING: u8 = 7;
 const BYTES: u8 = 8;
 const ARRAY: u8 = 9;
 const OBJECT: u8 = 10;
-/// Stands before each field name of an object.
+/// Precedes each field name of an object.
 const FIELD: u8 = 1;
 /// Ends strings and bytes.
 const END_OF_BYTES: [u8; 2] = [0, 1];
 /// Follows a zero byte that belongs to a string.
 const ESCAPE: u8 = 0xFF;
 
-/// Bytes that do not encode a value: the store's files are damaged.
+/// The bytes do not encode a value: the store's files are damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Undecodable;
 
@@ -53,7 +52,8 @@ pub fn encode(value: &Value, out: &mut Vec<u8>) {
         Value::Float64(number) => {
             out.push(FLOAT64);
             let bits = number.to_bits();
-            // IEEE 754's total order: negative numbers run backwards, so all their bits turn.
+            // IEEE 754's total order: negative numbers are in reverse order, so all their bits are
+            // flipped.
             let ordered = if bits >> 63 == 0 { bits ^ (1 << 63) } else { !bits };
             out.extend_from_slice(&ordered.to_be_bytes());
         }
@@ -103,14 +103,14 @@ fn escape(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&END_OF_BYTES);
 }
 
-/// The value that `bytes` are the encoding of, to their last byte.
+/// Decodes `bytes`, which must be exactly one encoding.
 pub fn decode(bytes: &[u8]) -> Result<Value, Undecodable> {
     let mut rest = bytes;
     let value = decode_value(&mut rest, 0)?;
     if rest.is_empty() { Ok(value) } else { Err(Undecodable) }
 }
 
-/// The last of the values that `bytes` are the encodings of.
+/// Decodes `bytes`, a sequence of encodings, and returns the last value.
 pub fn decode_last(bytes: &[u8]) -> Result<Value, Undecodable> {
     let mut rest = bytes;
     loop {
@@ -122,7 +122,7 @@ pub fn decode_last(bytes: &[u8]) -> Result<Value, Undecodable> {
 }
 
 fn decode_value(rest: &mut &[u8], depth: usize) -> Result<Value, Undecodable> {
-    // Documents may wrap values that are themselves as deep as allowed.
+    // A document may wrap values of the maximum depth.
     if depth > MAX_NESTING + 2 {
         return Err(Undecodable);
     }

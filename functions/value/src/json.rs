@@ -1,5 +1,5 @@
-//! Values as JSON, in the form that Convex's clients speak: what JSON cannot say is an object with
-//! one key that begins with `$`.
+//! Values as JSON, in the form of Convex's clients: values that JSON lacks are objects with one key
+//! that begins with `$`.
 
 use std::fmt::{self, Write as _};
 
@@ -11,11 +11,11 @@ use super::{
     MAX_ARRAY_ELEMENTS, MAX_FIELD_NAME_BYTES, MAX_NESTING, MAX_OBJECT_FIELDS, Object, Value,
 };
 
-/// Why JSON is not a Convex value. The message names the place in it.
+/// Why JSON is not a Convex value. The message names the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueError {
     message: String,
-    /// The innermost part comes first.
+    /// From the innermost part outwards.
     path: Vec<Part>,
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for ValueError {
 
 impl std::error::Error for ValueError {}
 
-/// The fields that a patch sets, or removes (`None`).
+/// The fields that a patch sets or, for `None`, removes.
 pub type Patch = std::collections::BTreeMap<String, Option<Value>>;
 
 /// Parses the JSON of a patch: an object whose members are values, or `{"$undefined": null}` to
@@ -84,7 +84,7 @@ pub fn is_undefined(json: &Json) -> bool {
 }
 
 impl Value {
-    /// The value that Convex's clients write as this JSON.
+    /// Parses the JSON of a value, as Convex's clients write it.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ impl Value {
         from_json(json, 0)
     }
 
-    /// The JSON that Convex's clients read as this value.
+    /// The JSON of the value, as Convex's clients read it.
     pub fn to_json(&self) -> Json {
         let special = |key: &str, bytes: &[u8]| {
             Json::Object(
@@ -139,7 +139,7 @@ impl Value {
     }
 }
 
-/// As [`Value::to_json`], with no tree in between.
+/// As [`Value::to_json`], without an intermediate tree.
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let special = |serializer: S, key: &str, bytes: &[u8]| {
@@ -171,12 +171,12 @@ impl Serialize for Value {
     }
 }
 
-/// Whether JSON has no number for it.
+/// Whether JSON cannot represent the number.
 fn is_special(number: f64) -> bool {
     !number.is_finite() || (number == 0.0 && number.is_sign_negative())
 }
 
-/// A whole number is written as JavaScript writes it, without `.0`.
+/// Whole numbers are written without `.0`, as in JavaScript.
 fn as_integer(number: f64) -> Option<i64> {
     const EXACT: f64 = (1_u64 << 53) as f64;
     #[allow(clippy::cast_possible_truncation, reason = "checked to be whole and within 53 bits")]
@@ -272,8 +272,7 @@ fn special(key: &str, content: &Json) -> Result<Value, ValueError> {
     }
 }
 
-/// Whether an object may have a field of this name. Documents' own fields are further checked by
-/// the store.
+/// Checks the name of a field. The store further restricts the fields of documents.
 pub(crate) fn check_field_name(name: &str) -> Result<(), ValueError> {
     if name.len() > MAX_FIELD_NAME_BYTES {
         let mut shown = String::new();

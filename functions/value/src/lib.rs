@@ -1,9 +1,9 @@
-//! Convex values: what documents, arguments and results are made of.
+//! Convex values, which make up documents, arguments and results.
 //!
 //! [`Value`] has a total order over values of all types, and a [byte encoding](encoding) that keeps
-//! this order, which the store uses for index keys and for documents alike. [`Validator`] says
-//! which values a field accepts. [`ComponentPath`] names the component that a table or a function
-//! belongs to. [`Chance`] gives the random bits of one execution, of which an id is made.
+//! this order, which the store uses for index keys and for documents alike. A [`Validator`] checks
+//! values. A [`ComponentPath`] names the component of a table or function. [`Chance`] provides the
+//! random bits of one execution, for example for ids.
 
 mod chance;
 mod component_path;
@@ -23,14 +23,14 @@ pub use json::{Patch, ValueError, is_undefined as is_undefined_json, patch_from_
 pub use shown::shown as shown_value;
 pub use validator::{Validator, ValidatorError};
 
-/// Longest name of a field, in bytes.
+/// The longest field name, in bytes.
 pub const MAX_FIELD_NAME_BYTES: usize = 1024;
-/// How deep arrays and objects may be nested. The encoder and decoder recurse, so this bounds their
-/// stack too.
+/// The maximum nesting of arrays and objects, in levels. It bounds the stack of the recursive
+/// encoder and decoder.
 pub const MAX_NESTING: usize = 64;
-/// Most elements of one array.
+/// The maximum number of elements in an array.
 pub const MAX_ARRAY_ELEMENTS: usize = 8192;
-/// Most fields of one object.
+/// The maximum number of fields in an object.
 pub const MAX_OBJECT_FIELDS: usize = 1024;
 
 /// Fields by name, in the order of their names' bytes.
@@ -66,7 +66,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// The type's place in the order of types.
+    /// The position in the order of types.
     fn rank(&self) -> u8 {
         match self {
             Value::Null => 0,

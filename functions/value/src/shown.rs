@@ -1,4 +1,4 @@
-//! Values as messages quote them.
+//! Values as quoted in messages.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::Value;
 
-/// A value as a person would write it in JavaScript, cut off after a few hundred bytes.
+/// A value in JavaScript syntax, truncated after a few hundred bytes.
 pub fn shown(value: &Value) -> String {
     const MAX_BYTES: usize = 400;
     let mut text = String::new();

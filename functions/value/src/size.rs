@@ -1,9 +1,9 @@
-//! What a value counts for against limits.
+//! The size of values for limits.
 
 use super::Value;
 
 impl Value {
-    /// Bytes that the value counts for, as `getConvexSize` of the npm package counts them.
+    /// The size in bytes, as computed by `getConvexSize` of the npm package.
     pub fn size(&self) -> usize {
         match self {
             Value::Null | Value::Boolean(_) => 1,

@@ -5,8 +5,7 @@ use serde_json::json;
 
 use super::{encoding, *};
 
-/// Values of all types, with what tells neighbours apart: zero bytes, both zeros, not-a-number,
-/// prefixes.
+/// Values of all types, including edge cases of the order: zero bytes, both zeros, NaN, prefixes.
 pub(crate) fn any_value() -> impl Strategy<Value = Value> {
     let float = prop_oneof![
         any::<f64>(),
@@ -48,14 +47,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn encoded_values_order_as_the_values_do(a in proptest::option::of(any_value()), b in proptest::option::of(any_value())) {
+    fn encoding_preserves_the_order_of_values(a in proptest::option::of(any_value()), b in proptest::option::of(any_value())) {
         let (left, right) = (encoded(a.as_ref()), encoded(b.as_ref()));
         prop_assert_eq!(left.cmp(&right), a.cmp(&b));
-        prop_assert!(a == b || !left.starts_with(&right), "one is the beginning of the other");
+        prop_assert!(a == b || !left.starts_with(&right), "one is a prefix of the other");
     }
 
     #[test]
-    fn encoded_tuples_order_as_the_tuples_do(a in [any_value(), any_value()], b in [any_value(), any_value()], same in any::<bool>()) {
+    fn encoding_preserves_the_order_of_tuples(a in [any_value(), any_value()], b in [any_value(), any_value()], same in any::<bool>()) {
         let [mut left, right] = [a, b];
         if same {
             left[0] = right[0].clone();
@@ -65,12 +64,12 @@ proptest! {
     }
 
     #[test]
-    fn values_survive_encoding(value in any_value()) {
+    fn values_round_trip_through_the_encoding(value in any_value()) {
         prop_assert_eq!(encoding::decode(&encoded(Some(&value))), Ok(value));
     }
 
     #[test]
-    fn bytes_that_are_no_value_are_refused_without_a_panic(bytes in collection::vec(0_u8..12, 0..20), value in any_value()) {
+    fn invalid_bytes_are_rejected_without_panics(bytes in collection::vec(0_u8..12, 0..20), value in any_value()) {
         let _ = encoding::decode(&bytes);
         let whole = encoded(Some(&value));
         for length in 0..whole.len() {
@@ -79,7 +78,7 @@ proptest! {
     }
 
     #[test]
-    fn json_of_a_value_is_that_value(value in any_value()) {
+    fn values_round_trip_through_json(value in any_value()) {
         let json = value.to_json();
         prop_assert_eq!(serde_json::to_string(&value).unwrap(), json.to_string());
         prop_assert_eq!(Value::from_json(json), Ok(value));
@@ -106,7 +105,7 @@ fn types_order_as_documented() {
 }
 
 #[test]
-fn json_is_what_the_clients_write() {
+fn json_matches_the_clients() {
     let cases = [
         (json!({ "$integer": "AQAAAAAAAAA=" }), Value::Int64(1)),
         (json!({ "$float": "AAAAAAAAAIA=" }), Value::Float64(-0.0)),
@@ -126,7 +125,7 @@ fn json_is_what_the_clients_write() {
 }
 
 #[test]
-fn json_that_is_no_value_is_refused_with_its_path() {
+fn invalid_json_is_rejected_with_its_path() {
     let mut deep = json!(1);
     for _ in 0..=MAX_NESTING {
         deep = json!([deep]);
@@ -192,7 +191,7 @@ fn field(of: &serde_json::Value, optional: bool) -> serde_json::Value {
 }
 
 #[test]
-fn every_validator_accepts_its_values_and_no_others() {
+fn each_validator_accepts_only_its_values() {
     let values = [
         json!(null),
         json!(1.5),
@@ -207,7 +206,7 @@ fn every_validator_accepts_its_values_and_no_others() {
     ];
     let string = json!({ "type": "string" });
     let number = json!({ "type": "number" });
-    // Each with the places of the values above that it accepts.
+    // Each with the indexes of the values above that it accepts.
     let cases: [(serde_json::Value, &[usize]); 16] = [
         (json!({ "type": "any" }), &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
         (json!({ "type": "null" }), &[0]),
@@ -243,7 +242,7 @@ fn every_validator_accepts_its_values_and_no_others() {
 }
 
 #[test]
-fn a_mismatch_is_told_with_path_value_and_validator() {
+fn mismatches_name_path_value_and_validator() {
     let string = json!({ "type": "string" });
     let kind = |name: &str, extra: &serde_json::Value| {
         json!({ "type": "object", "value": {

@@ -1,4 +1,4 @@
-//! [`Validator`]: which values are accepted.
+//! Validators of values.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -7,10 +7,9 @@ use serde_json::Value as Json;
 use super::shown::shown;
 use super::{Object, Value};
 
-/// Which values a function's arguments and results, or a table's documents, may have.
+/// The values that are valid for a function's arguments or results, or a table's documents.
 ///
-/// Displayed as the text that makes it in a schema, such as
-/// `v.object({name: v.optional(v.string())})`.
+/// Displayed as in a schema, such as `v.object({name: v.optional(v.string())})`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Validator {
     /// `v.any()`.
@@ -44,9 +43,9 @@ pub enum Validator {
 /// A field of an object validator.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Field {
-    /// Which values it may have.
+    /// The validator of its value.
     pub validator: Validator,
-    /// Whether it may be missing.
+    /// Whether it is optional.
     pub optional: bool,
 }
 
@@ -63,13 +62,12 @@ impl fmt::Display for ValidatorError {
 impl std::error::Error for ValidatorError {}
 
 impl Validator {
-    /// The validator that the npm package writes as this JSON (its `json`). JSON null, which stands
-    /// for "none given", is [`Validator::Any`].
+    /// Parses a validator from the JSON of the npm package (its `json`). JSON null, which means
+    /// that none was given, is [`Validator::Any`].
     ///
     /// # Errors
     ///
-    /// JSON of another shape, or a validator of a later version of the package; the message quotes
-    /// it.
+    /// Malformed JSON, or a validator of a later version of the package; the message quotes it.
     pub fn from_json(json: &Json) -> Result<Self, ValidatorError> {
         if json.is_null() {
             return Ok(Self::Any);
@@ -109,13 +107,12 @@ impl Validator {
         })
     }
 
-    /// Whether the value is accepted. `is_id(table, text)` says whether a text is the id of a
-    /// document in that table.
+    /// Checks a value. `is_id(table, text)` says whether a text is the id of a document in that
+    /// table.
     ///
     /// # Errors
     ///
-    /// What is wrong, where, with which value, and which validator says so, in the words that users
-    /// of Convex know.
+    /// The problem, its path, the value and the validator, in Convex's words.
     pub fn check(&self, value: &Value, is_id: &dyn Fn(&str, &str) -> bool) -> Result<(), String> {
         self.check_at(value, &mut Path::default(), is_id).map_err(|mismatch| mismatch.to_string())
     }
@@ -234,8 +231,8 @@ impl Validator {
     }
 }
 
-/// The one member of a union of objects that the value means, by a literal field that all of them
-/// have and that tells them apart, so that the error speaks of what is wrong within it.
+/// The member of a union of objects that the value selects by a discriminating literal field, so
+/// that the error describes the problem within it.
 fn discriminated<'a>(members: &'a [Validator], value: &Value) -> Option<&'a Validator> {
     let object = value.as_object()?;
     let literals = |member: &'a Validator| {
@@ -313,7 +310,7 @@ impl fmt::Display for Validator {
     }
 }
 
-/// Where in a value.
+/// A path in a value.
 #[derive(Default)]
 struct Path(Vec<Step>);
 

@@ -22,16 +22,16 @@ use crate::cache::Cache;
 use crate::database::Database;
 use crate::documents::{self, Change, Document, Failure};
 
-/// What the body of a request may have, in bytes: the longest document, with room for escapes.
+/// The maximum size of a request body, in bytes: the longest document, with room for escapes.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// What all requests share.
+/// The state shared by all requests.
 #[derive(Clone)]
 pub(crate) struct App {
     runtime: AuditRuntime,
     database: Database,
     cache: Arc<Cache>,
-    /// The variable that stands for the user in logs.
+    /// The variable for the user in logs.
     user: Var,
     request_timeout: Duration,
 }
@@ -46,7 +46,7 @@ impl App {
         App { runtime, database, cache: Arc::default(), user, request_timeout }
     }
 
-    /// What clients talk to.
+    /// The routes for clients.
     pub(crate) fn router(self, proxies: TrustedProxies, probe: Probe) -> Router {
         let layer = RequestContextLayer::new(self.runtime.clone(), |extensions| {
             extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip())
@@ -62,7 +62,7 @@ impl App {
     }
 }
 
-/// What probes are answered. Clients hear whether the service is ready, operators also why not.
+/// The routes for probes. Clients learn whether the service is ready, operators also why not.
 pub(crate) fn probes(probe: Probe, tell: fn(Answer) -> Answer) -> Router {
     let told = move |answer: Answer| {
         let answer = tell(answer);
@@ -80,8 +80,8 @@ pub(crate) fn probes(probe: Probe, tell: fn(Answer) -> Answer) -> Router {
         .route("/healthz", get(healthz))
 }
 
-/// Bounds the time of a request, its body included: a client that sends it slowly cannot hold what
-/// it takes for ever. What is dropped here commits nothing that is not logged.
+/// Limits the time of a request, including its body, so that a slow client cannot hold resources
+/// for ever. A request dropped here commits nothing unlogged.
 async fn within(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
@@ -92,8 +92,8 @@ async fn within(State(limit): State<Duration>, request: Request, next: Next) -> 
     }
 }
 
-/// Adds the user to the request's context. Who that is, the proxy in front has found out. Only a
-/// trusted proxy is believed: any other client could name whom it likes.
+/// Adds the user to the request's context. A proxy in front authenticates users. Only trusted
+/// proxies are believed: any other client could name any user.
 async fn identify(
     State(app): State<App>,
     Extension(origin): Extension<Origin>,
@@ -119,8 +119,8 @@ async fn view(
     Extension(request): Extension<RequestContext>,
     Path(id): Path<String>,
 ) -> Result<Response, Unanswered> {
-    // The revision is read first: a document that is changed meanwhile was current at that moment.
-    // Where it cannot be read the query runs, fails too, and logs that.
+    // The revision is read first, so the document was current at that moment. If the revision
+    // cannot be read the query runs, fails too, and logs that.
     let revision = documents::revision(app.database.pool(), &id).await.ok().flatten();
     let sealed = match revision.and_then(|revision| app.cache.get(&id, revision)) {
         Some(hit) => hit,
@@ -133,7 +133,7 @@ async fn view(
                     app.cache.insert(&id, revision, sealed.clone());
                     sealed
                 }
-                // A failure is a result too: it leaves once its logs are durable.
+                // A failure is a result too: it is released once its logs are durable.
                 Err(failure) => {
                     return Err(query.seal(failure).release_into(&request).await?.into());
                 }
@@ -159,7 +159,7 @@ async fn update(
     Ok(Json(updated.await?))
 }
 
-/// A failure on its way to the client.
+/// A failure, as a response to the client.
 struct Unanswered {
     status: StatusCode,
     message: String,
@@ -214,13 +214,13 @@ impl From<MutationError<Failure>> for Unanswered {
     }
 }
 
-/// Whether it is worth trying again.
+/// 503 if a retry may succeed, 500 otherwise.
 fn unavailable_if(is_passing: bool) -> StatusCode {
     if is_passing { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR }
 }
 
 impl Unanswered {
-    /// What the client may know is the message; what lies beneath is for the operator.
+    /// The client gets the message; its sources are for the operator's log.
     fn new(status: StatusCode, error: &(dyn Error + 'static)) -> Unanswered {
         if status.is_server_error() {
             let mut causes = Vec::new();

@@ -1,4 +1,4 @@
-//! No view is stale, whoever changed the document and however far that came.
+//! No view is stale, whoever changed the document and wherever the change was cancelled.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use audit_core::testing::{MemorySink, poll_at_most};
@@ -17,7 +17,7 @@ struct Service {
     router: Router,
 }
 
-/// A service of its own on the database that all of a test share.
+/// A service on the database that all services of a test share.
 async fn service(url: &str) -> Service {
     let sink = Arc::new(MemorySink::new());
     let mut vars = Vars::new();
@@ -65,14 +65,14 @@ impl Service {
 }
 
 #[tokio::test]
-async fn no_view_is_stale_wherever_a_change_was_cancelled() {
+async fn cancelled_changes_leave_no_stale_view() {
     let directory = tempfile::TempDir::new().unwrap();
     let (url, id) = database(&directory);
     let service = service(&url).await;
     assert_eq!(service.update(&id, "first").await, StatusCode::OK);
     let (mut done, mut cancelled) = (0, 0);
-    // How far a number of polls leads differs, so each is tried several times. A thousand are
-    // enough.
+    // The progress of a number of polls varies, so each is tried several times. A thousand polls
+    // suffice.
     for polls in (1..=8).chain([1_000]).cycle().take(54) {
         service.view(&id).await;
         match poll_at_most(polls, service.update(&id, &format!("{polls}"))).await {
@@ -82,7 +82,7 @@ async fn no_view_is_stale_wherever_a_change_was_cancelled() {
             }
             None => cancelled += 1,
         }
-        // A commit that was on its way may arrive between two of these.
+        // A commit in flight may complete between two of these.
         for _ in 0..3 {
             let before = service.revision(&id).await;
             let seen = service.view(&id).await["revision"].as_i64().unwrap();
@@ -91,7 +91,7 @@ async fn no_view_is_stale_wherever_a_change_was_cancelled() {
         }
     }
     assert!(cancelled > 0 && done > 0, "{cancelled} changes were cancelled, {done} done");
-    // What committed is logged: as the change of each revision.
+    // Each committed revision has its log.
     let logs = service.sink.lines();
     for revision in 1..=service.revision(&id).await {
         let to = format!("\"to\":{revision},");
@@ -119,5 +119,8 @@ async fn logs_of_oversized_requests_are_small() {
     let logs = service.sink.lines();
     assert_eq!(logs.len(), 3);
     assert!(logs.iter().all(|log| log.len() < 1_000), "{logs:?}");
-    assert!(!logs[0].contains(&format!("\"{}\"", &long[..64])), "a cut id is not another's");
+    assert!(
+        !logs[0].contains(&format!("\"{}\"", &long[..64])),
+        "a truncated id matches no other id"
+    );
 }

@@ -1,4 +1,4 @@
-//! Results of the query `documents:view`, sealed: each hand-out is logged, hits like misses.
+//! Sealed results of the query `documents:view`: each release is logged, hits like misses.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,14 +7,14 @@ use audit_runtime::Audited;
 
 use crate::documents::Document;
 
-/// How many documents are kept. When there is no room all are released: simple, and right.
+/// The maximum number of documents. A full cache is emptied, which is simple and correct.
 const MAX_ENTRIES: usize = 1_000;
 
 /// Sealed documents by id.
 ///
-/// Nothing invalidates them. Whoever wants one says which revision the database has **now**, and a
-/// document at another revision is a miss. So no entry is ever stale, whoever changed the document:
-/// a request that was cancelled before its end, another process, a person with a database client.
+/// Entries are never invalidated: a lookup names the revision that the database has **now**, and an
+/// entry with another revision is a miss. So no view is stale, whoever changed the document: a
+/// cancelled request, another process, a person with a database client.
 #[derive(Debug, Default)]
 pub(crate) struct Cache(Mutex<HashMap<String, Sealed>>);
 
@@ -25,14 +25,14 @@ struct Sealed {
 }
 
 impl Cache {
-    /// The sealed document, if it is kept at this revision.
+    /// The sealed document, if it is cached at this revision.
     pub(crate) fn get(&self, id: &str, revision: i64) -> Option<Audited<Arc<Document>>> {
         let entries = self.entries();
         let sealed = entries.get(id).filter(|sealed| sealed.revision == revision)?;
         Some(sealed.document.clone())
     }
 
-    /// Keeps the result of a query.
+    /// Caches the result of a query.
     pub(crate) fn insert(&self, id: &str, revision: i64, document: Audited<Arc<Document>>) {
         let mut entries = self.entries();
         if entries.len() >= MAX_ENTRIES {

@@ -7,8 +7,7 @@ use sqlx::{AnyPool, Executor};
 #[derive(Debug, Clone)]
 pub(crate) struct Database(AnyPool);
 
-/// Documents, and which call of a mutation made each of their revisions. Receipts have a table of
-/// their own.
+/// Documents, and the mutation call that made each revision. Receipts have a separate table.
 const TABLES: [&str; 2] = [
     "CREATE TABLE IF NOT EXISTS documents \
      (id TEXT PRIMARY KEY, revision BIGINT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL)",
@@ -18,7 +17,7 @@ const TABLES: [&str; 2] = [
 ];
 
 impl Database {
-    /// Connects, and makes the tables that do not exist.
+    /// Connects, and creates missing tables.
     pub(crate) async fn open(url: &str) -> Result<Database, sqlx::Error> {
         sqlx::any::install_default_drivers();
         let is_sqlite = url.starts_with("sqlite:");
@@ -27,7 +26,7 @@ impl Database {
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     if is_sqlite {
-                        // FULL: a commit that was answered survives a power cut. In WAL mode a
+                        // FULL: an acknowledged commit survives a power failure. In WAL mode a
                         // writer does not wait for readers.
                         connection.execute("PRAGMA journal_mode = WAL").await?;
                         connection.execute("PRAGMA synchronous = FULL").await?;
@@ -39,9 +38,8 @@ impl Database {
             .connect(url)
             .await?;
         for table in TABLES {
-            // Of several services that start together on a new PostgreSQL database, one makes a
-            // table; to the others it may look as if it existed already under another name, until
-            // the one is done.
+            // If several services start together on a new PostgreSQL database, all but one may fail
+            // because a table's type already exists. By the second attempt the table exists.
             if let Err(first) = pool.execute(table).await {
                 pool.execute(table).await.map_err(|_second| first)?;
             }
@@ -50,7 +48,7 @@ impl Database {
         Ok(Database(pool))
     }
 
-    /// Where reads run, each statement on its own, and mutations begin their transactions.
+    /// The pool for reads outside transactions, and for the transactions of mutations.
     pub(crate) fn pool(&self) -> &AnyPool {
         &self.0
     }

@@ -1,6 +1,7 @@
-//! What users do with documents, and what of it is logged.
+//! The functions on documents, and their logs.
 //!
-//! These functions know nothing of HTTP, caches, or when their logs become durable.
+//! These functions do not depend on HTTP or caches, and do not decide when their logs become
+//! durable.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,24 +12,24 @@ use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row};
 
-/// A document as it is shown.
+/// A document as shown to users.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Document {
     pub(crate) id: String,
-    /// 1 when it is new; each change adds 1.
+    /// 1 for a new document; each change adds 1.
     pub(crate) revision: i64,
     pub(crate) title: String,
     pub(crate) text: String,
 }
 
-/// What a user wants a document to be.
+/// A change requested by a user.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Change {
     pub(crate) title: String,
     pub(crate) text: String,
-    /// The revision that the user saw, if the change may not go over a later one. 0 for a document
-    /// that must be new.
+    /// The revision that the user saw, if the change must not overwrite a later one. 0 if the
+    /// document must be new.
     pub(crate) expected_revision: Option<i64>,
 }
 
@@ -37,13 +38,13 @@ pub(crate) struct Change {
 pub(crate) enum Failure {
     /// There is no such document.
     NotFound,
-    /// The document is not at the revision that the user saw.
+    /// The document has another revision than the user saw.
     Stale { expected: i64, actual: i64 },
-    /// What the user sent is not allowed.
+    /// The user's input is invalid.
     Invalid(String),
     /// The database failed, or another transaction conflicts with this one.
     Database(sqlx::Error),
-    /// The audit log was not taken.
+    /// The audit log was refused.
     Audit(AuditError),
 }
 
@@ -54,7 +55,7 @@ const MAX_TEXT_BYTES: usize = 100_000;
 
 /// The query `documents:view`.
 ///
-/// Its result is cached and shown to many: who views it, from where and when, are variables.
+/// Its result is cached and shown to many, so who views it, from where and when, are variables.
 pub(crate) async fn view(
     log: &AuditLog<'_, Query>,
     user: Var,
@@ -78,7 +79,7 @@ pub(crate) async fn view(
     found?.ok_or(Failure::NotFound)
 }
 
-/// The mutation `documents:update`: changes a document, or makes a new one.
+/// The mutation `documents:update`: changes or creates a document.
 pub(crate) async fn update(
     log: &AuditLog<'_, Mutation>,
     user: Var,
@@ -112,8 +113,8 @@ pub(crate) async fn update(
     result?;
     let revision = before?.map_or(0, |before| before.revision) + 1;
     let statement = if revision == 1 {
-        // There was none. If another transaction inserts one meanwhile, that is a conflict with it,
-        // and no violation of the key.
+        // The document is new. If another transaction inserts it meanwhile, this reports a conflict
+        // rather than a violated key.
         "INSERT INTO documents (id, revision, title, text) VALUES ($1, $2, $3, $4) \
          ON CONFLICT DO NOTHING"
     } else {
@@ -122,7 +123,7 @@ pub(crate) async fn update(
     let statement =
         sqlx::query(statement).bind(id).bind(revision).bind(&change.title).bind(&change.text);
     statement.execute(&mut **tx).await?;
-    // The call's id leads from this revision to its records.
+    // With the call's id, this revision can be matched with its records.
     let made = "INSERT INTO document_changes (document, revision, execution) VALUES ($1, $2, $3)";
     let made = sqlx::query(made).bind(id).bind(revision).bind(log.execution_id().to_string());
     made.execute(&mut **tx).await?;
@@ -134,7 +135,7 @@ pub(crate) async fn update(
     })
 }
 
-/// Whether this change may be made.
+/// Checks that the change is allowed.
 fn check(id: &str, before: Option<&Document>, change: &Change) -> Result<(), Failure> {
     let at_most = |what: &str, bytes: usize, limit: usize| {
         if bytes > limit {
@@ -154,8 +155,7 @@ fn check(id: &str, before: Option<&Document>, change: &Change) -> Result<(), Fai
     }
 }
 
-/// What of a text goes into a log: what a client sends may be refused for its size, and the log of
-/// that must not have the same size.
+/// Truncates a text for a log: if input is rejected for its size, its log must be small.
 fn bounded(text: &str, max_bytes: usize) -> Cow<'_, str> {
     if text.len() <= max_bytes {
         return Cow::Borrowed(text);
@@ -163,7 +163,7 @@ fn bounded(text: &str, max_bytes: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(max_bytes)]))
 }
 
-/// The revision that a document has now: all that it takes to know if a cached one is current.
+/// The document's current revision, which shows whether a cached one is current.
 pub(crate) async fn revision(
     database: impl sqlx::Executor<'_, Database = Any>,
     id: &str,
@@ -173,7 +173,7 @@ pub(crate) async fn revision(
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
-/// A revision of a document, as a call made it.
+/// A revision of a document that a call made.
 #[derive(Debug, Serialize)]
 pub(crate) struct Changed {
     document: String,
@@ -190,7 +190,7 @@ pub(crate) async fn execution_of(
     sqlx::query_scalar(execution).bind(document).bind(revision).fetch_optional(database).await
 }
 
-/// What a call changed, if it committed.
+/// The revision that a call made, if it committed.
 pub(crate) async fn changed_by(
     database: impl sqlx::Executor<'_, Database = Any>,
     execution: &str,
@@ -248,7 +248,7 @@ impl fmt::Display for Failure {
             }
             Failure::Invalid(reason) => f.write_str(reason),
             Failure::Database(_) => f.write_str("the database failed"),
-            Failure::Audit(_) => f.write_str("the audit log was not taken"),
+            Failure::Audit(_) => f.write_str("the audit log was refused"),
         }
     }
 }

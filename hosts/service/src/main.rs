@@ -1,10 +1,10 @@
 //! A web service whose reads and writes are audited, small enough to be read in one sitting.
 //!
-//! Users view and change documents. No view leaves and no change commits before its audit log is in
-//! the bucket. Read it in this order: `documents.rs`, what the functions do and log; `app.rs`, how
-//! a request becomes a function call; `database.rs`; `cache.rs`; `receipts.rs`, how changes and
-//! records lead to each other; and this file, which puts them together. Transactions are those of
-//! the crate `audit-sqlx`.
+//! Users view and change documents. No view is shown and no change commits before its audit log is
+//! durable. Read it in this order: `documents.rs`, the functions and their logs; `app.rs`, from a
+//! request to a function call; `database.rs`; `cache.rs`; `receipts.rs`, which matches changes with
+//! records; and this file, which puts them together. The crate `audit-sqlx` provides the
+//! transactions.
 
 mod app;
 mod cache;
@@ -31,25 +31,26 @@ use crate::app::{App, probes};
 use crate::database::Database;
 use crate::settings::Settings;
 
-/// What a user's name may have as JSON, in bytes: it is charged to every log that names the user.
+/// The maximum size of a user's name as JSON, in bytes, which is charged to every log that names
+/// the user.
 const MAX_USER_JSON_BYTES: u32 = 256;
 
-/// How much longer than the sink itself the runtime waits: the sink's error says what it waited
+/// How much longer than the sink the runtime waits, because the sink's error says what it waited
 /// for.
 const PERSIST_GRACE: Duration = Duration::from_secs(5);
 
-/// SQLite has one writer at a time, and tells others that it is busy: that counts as a conflict,
-/// and passes soon.
+/// SQLite has one writer at a time and reports *busy* to others, which counts as a conflict and
+/// soon passes.
 const RETRY_POLICY: RetryPolicy =
     RetryPolicy { max_attempts: 30, base_backoff_ms: 5, max_backoff_ms: 250 };
 
 #[tokio::main]
 async fn main() {
-    // What the service writes is for its owner alone: database, journal, bucket.
+    // Files of the service are private to their owner: database, journal, bucket.
     audit_host::private_files();
     let (settings, sources) = Settings::read().unwrap_or_else(|error| error.exit("audit-service"));
-    // PostgreSQL notes that a transaction whose commit met a conflict was rolled back already. That
-    // is as it should be.
+    // After a conflict at commit, PostgreSQL notes that the transaction is already rolled back.
+    // That is expected.
     let filter = "warn,sqlx::postgres::notice=error";
     let (out, errors) = (Output::stdout(), log_to_stderr(filter, settings.log_format()));
     let result = if settings.print_config {
@@ -98,7 +99,7 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let proxies = proxies.with_header(settings.client_address_header.clone());
     let stopped = settings.exit_when_stopped.then(|| sink.stopped());
     let probe = Probe::new(opened.clone());
-    // Until here a signal ends the process at once: nothing was accepted.
+    // Until here a signal ends the process at once, since nothing was accepted yet.
     let shutdown = Shutdown::on_signals()?;
 
     let shown = if shows { ", and are shown here once they are durable" } else { "" };
@@ -116,7 +117,7 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     if let Some(address) = settings.operators_listen()? {
         let listener = listen(address).await?;
         out.line(&format!("probes are answered on http://{}", listener.local_addr()?));
-        // To the end of the process.
+        // Kept until the process ends.
         let operators = probes(probe.clone(), |answer| answer).merge(receipts);
         let connections = Connections::new(limits.for_operators())?;
         tokio::spawn(async move {

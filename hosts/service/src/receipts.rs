@@ -1,4 +1,4 @@
-//! For operators: from a document's revision to its records, and from a record to what it changed.
+//! For operators: the records of a document's revision, and the change of a record.
 
 use audit_runtime::{LogReceipt, Place, UniqueId};
 use audit_sqlx::{receipt_of_execution, receipt_of_record};
@@ -24,7 +24,7 @@ struct Wanted {
     revision: Option<i64>,
 }
 
-/// A change that committed, and where its records stand.
+/// A committed change and the place of its records.
 #[derive(Debug, Serialize)]
 struct Committed {
     execution: String,
@@ -57,7 +57,7 @@ async fn find(database: &Database, wanted: Wanted) -> Result<Option<Committed>, 
     if let (Some(document), Some(revision)) = (document, revision) {
         execution = documents::execution_of(pool, &document, revision).await?;
     }
-    // A text that is no identifier names nothing.
+    // An invalid identifier matches nothing.
     let id = |text: Option<String>| text?.parse::<UniqueId>().ok();
     let receipt = match (id(execution), id(stream), sequence) {
         (Some(execution), ..) => receipt_of_execution(pool, execution).await?,

@@ -7,24 +7,24 @@ use crate::error::StoreError;
 /// Why a transaction was not committed.
 #[derive(Debug, Clone)]
 pub enum CommitError {
-    /// A commit since the snapshot wrote into what the transaction read. Nothing of it is stored;
-    /// run it again on a newer snapshot.
+    /// A commit after the snapshot wrote to the transaction's reads. Nothing is stored; retry it on
+    /// a newer snapshot.
     Conflict {
-        /// The table that was written.
+        /// The written table.
         table: String,
-        /// A document that was written, where the conflict is about one.
+        /// The written document, if the conflict concerns one.
         document: Option<String>,
     },
-    /// The snapshot is so old that the commits since then are no longer known. Nothing of it is
-    /// stored; run it again on a newer snapshot.
+    /// The snapshot is too old: later commits are no longer in the log. Nothing is stored; retry
+    /// the transaction on a newer snapshot.
     Expired,
-    /// The store failed. The commit may or may not be there after a restart; until then the store
-    /// takes no more.
+    /// The store failed. After a restart the commit may or may not be there; until then the store
+    /// accepts no more commits.
     Failed(StoreError),
 }
 
 impl CommitError {
-    /// Whether running the transaction again on a newer snapshot may succeed.
+    /// Whether a retry on a newer snapshot may succeed.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Conflict { .. } | Self::Expired => true,

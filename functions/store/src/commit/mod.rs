@@ -1,8 +1,8 @@
 //! Group commit: requests are validated, written in groups, and published in timestamp order.
 //!
 //! The first caller becomes the leader. It takes all waiting requests, validates each against the
-//! commits since its snapshot and against those before it in the group, writes them as one atomic
-//! batch, syncs it, publishes it, and hands the lead to the first caller that arrived meanwhile.
+//! commits since its snapshot and the earlier ones of the group, writes them as one atomic batch,
+//! syncs and publishes it, and passes the lead to the first caller that arrived meanwhile.
 
 mod error;
 mod queue;
@@ -24,26 +24,26 @@ use super::{Snapshot, SnapshotInner, Store, Timestamp, id, lock};
 pub use self::error::CommitError;
 pub(super) use self::queue::Queue;
 
-/// A transaction that is ready to be committed.
+/// A transaction ready to commit.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) reads: ReadSet,
-    /// No commit up to here wrote into what was read.
+    /// No commit up to this timestamp wrote to the reads.
     pub(super) checked: Timestamp,
-    /// Every key whose readers see a change.
+    /// All keys whose readers see a change.
     pub(super) written: Vec<Key>,
-    /// What to store, or to remove.
+    /// The keys to store or remove.
     pub(super) puts: Vec<(Key, Option<Key>)>,
-    /// By how much the number of documents of tables changes.
+    /// The change of each table's number of documents.
     pub(super) counts: Vec<(u32, i64)>,
-    /// Tables that come into being.
+    /// New tables.
     pub(super) created: Vec<Arc<Table>>,
     /// Documents with the time of the commit in them, which are encoded once it is known.
     pub(super) timed: Vec<(Key, Write)>,
 }
 
 impl Request {
-    /// One that reads nothing and changes nothing that a transaction can read.
+    /// A request that reads nothing and changes nothing that a transaction can read.
     pub(super) fn of_puts(puts: Vec<(Key, Option<Key>)>) -> Request {
         Request {
             reads: ReadSet::default(),
@@ -67,7 +67,7 @@ impl Request {
 /// The state of the leader.
 pub(super) struct Committer {
     last: Timestamp,
-    /// Documents by table, as of the last commit.
+    /// The number of documents of each table, as of the last commit.
     counts: HashMap<u32, u64>,
     /// A write or a sync failed. The state on disk is unknown, so nothing more is written.
     has_failed: bool,
@@ -93,7 +93,7 @@ impl Committer {
 }
 
 impl Store {
-    /// Commits the requests of a group that conflict with nothing, in order.
+    /// Commits the requests of a group that have no conflict, in order.
     pub(super) fn commit_group(&self, group: Vec<Request>) -> Vec<Result<Timestamp, CommitError>> {
         let mut committer = lock(&self.0.committer);
         if let Err(error) = committer.begin() {
@@ -106,7 +106,7 @@ impl Store {
         let mut batch: BTreeMap<Key, Option<Key>> = BTreeMap::new();
         let outcomes = group.into_iter().map(|request| {
             self.check(&request.reads, request.checked, &catalog)?;
-            // Looked up by the ranges read, since a group may write many keys.
+            // Looked up by the read ranges, since a group may write many keys.
             let ranges = request.reads.ranges();
             if let Some(key) =
                 ranges.filter_map(|(start, end)| keys.range::<Key, _>(start..end).next()).next()
@@ -169,7 +169,7 @@ impl Store {
         Ok(batch.durability(durability).commit()?)
     }
 
-    /// Makes the batch visible, after its watches are invalidated.
+    /// Invalidates watches, then makes the batch visible.
     fn publish(&self, written: Vec<Arc<Written>>, catalog: Arc<Catalog>) {
         let Some(last) = written.last() else { return };
         // Only the leader writes, so this view ends with the last of these commits.
@@ -182,15 +182,14 @@ impl Store {
             snapshot,
         );
         drop(recent);
-        // A woken watcher finds the snapshot that has the write.
+        // A notified watcher finds the snapshot with the write.
         for watched in told {
             watched.notify();
         }
         drop(before);
     }
 
-    /// Checks that no commit after `checked` wrote into what was read. Returns the last commit that
-    /// was looked at.
+    /// Checks that no commit after `checked` wrote to the reads. Returns the last commit checked.
     pub(super) fn check(
         &self,
         reads: &ReadSet,
@@ -204,9 +203,9 @@ impl Store {
         }
     }
 
-    /// Runs `change` while nothing else commits. `change` may write batches itself; it returns the
-    /// last batch, with the keys whose readers see a change and the catalog after it, which is
-    /// committed like a transaction.
+    /// Runs `change` while nothing else commits. `change` may write batches itself. It returns the
+    /// last batch, the keys whose readers see a change and the new catalog, which are committed
+    /// like a transaction.
     pub(super) fn exclusively<E: From<StoreError>>(
         &self,
         change: impl FnOnce(&Snapshot) -> Result<Option<Exclusive>, E>,
@@ -255,14 +254,14 @@ impl Store {
     }
 }
 
-/// What [`Store::exclusively`] commits.
+/// A change committed by [`Store::exclusively`].
 pub(super) struct Exclusive {
     pub(super) puts: BTreeMap<Key, Option<Key>>,
     pub(super) written: Vec<Key>,
     pub(super) catalog: Catalog,
 }
 
-/// The conflict over a key.
+/// The error for a conflict on a key.
 fn conflict(catalog: &Catalog, key: &Key) -> CommitError {
     let (table, document) = catalog.describe(key);
     CommitError::Conflict { table, document }

@@ -1,4 +1,4 @@
-//! The callers that wait for a commit, and the one of them that leads.
+//! The queue of callers that wait for a commit, and its leader.
 
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -7,20 +7,20 @@ use super::{CommitError, Request};
 use crate::error::StoreError;
 use crate::{Inner, Store, Timestamp, lock};
 
-/// Most commits that share one sync.
+/// The maximum number of commits per sync.
 const MAX_GROUP_COMMITS: usize = 256;
 
-/// A group takes no further commit once its bytes exceed this.
+/// The size in bytes above which a group takes no further commit.
 const MAX_GROUP_BYTES: usize = 16 << 20;
 
-/// Waiting requests, and whether a leader is at work.
+/// Waiting requests, and whether there is a leader.
 #[derive(Default)]
 pub(crate) struct Queue {
     waiting: Vec<(Request, Arc<Slot>)>,
     is_led: bool,
 }
 
-/// Where a waiting caller receives its turn to lead, or the outcome.
+/// How a waiting caller receives the lead or its outcome.
 #[derive(Default)]
 struct Slot {
     turn: Mutex<Turn>,
@@ -42,7 +42,7 @@ impl Slot {
         self.changed.notify_one();
     }
 
-    /// The outcome, or `None` if the caller must lead to get one.
+    /// The outcome, or `None` if the caller becomes the leader.
     fn wait(&self) -> Option<Result<Timestamp, CommitError>> {
         let mut turn = lock(&self.turn);
         loop {
@@ -57,8 +57,8 @@ impl Slot {
     }
 }
 
-/// Leads until dropped. On a panic, the outcome of this group is unknown to its callers, and the
-/// next caller leads.
+/// Held while leading. If the leader panics, the outcome of its group is unknown and the next
+/// caller leads.
 struct Lead<'a> {
     inner: &'a Inner,
     taken: Vec<Arc<Slot>>,
@@ -80,7 +80,7 @@ impl Drop for Lead<'_> {
 }
 
 impl Store {
-    /// Commits, and returns when the commit is durable and published.
+    /// Commits. Returns once the commit is durable and published.
     pub(crate) fn commit(&self, request: Request) -> Result<Timestamp, CommitError> {
         let slot = Arc::new(Slot::default());
         let must_wait = {
@@ -91,7 +91,7 @@ impl Store {
         if must_wait && let Some(outcome) = slot.wait() {
             return outcome;
         }
-        // Our own request is the first that waits: the leader before took all earlier ones.
+        // Our own request is the first in the queue: the previous leader took all earlier ones.
         let mut lead = Lead { inner: &self.0, taken: Vec::new() };
         let group = {
             let mut queue = lock(&self.0.queue);

@@ -13,12 +13,12 @@ use crate::{
 };
 
 impl Tx {
-    /// The document with an id. Documents of other components do not exist; those of system tables
-    /// are refused to functions. `table` is the table that the caller expects, if it names one.
+    /// The document with an id. Documents of other components are not found; functions may not read
+    /// system tables. `table` is the expected table, if any.
     ///
     /// # Errors
     ///
-    /// The text is not an id, or is the id of a document in another table than expected.
+    /// The text is not an id, or the document is in another table than expected.
     pub fn get(
         &mut self,
         component: &ComponentPath,
@@ -37,8 +37,7 @@ impl Tx {
     ///
     /// # Errors
     ///
-    /// The table's name is invalid or that of a system table, or the table does not accept the
-    /// value.
+    /// The table's name is invalid or that of a system table, or the table rejects the value.
     pub fn insert(
         &mut self,
         component: &ComponentPath,
@@ -63,7 +62,7 @@ impl Tx {
             Some(table) => self.checked(table, fields)?,
             None => fields,
         };
-        // Ids derive from the seed, so a seed used twice repeats them.
+        // Ids are derived from the seed, so reusing a seed repeats them.
         let (id, key) = loop {
             let id = id::encode(number, self.chance.next_u128());
             let key = key::document(number, &id);
@@ -93,7 +92,7 @@ impl Tx {
     ///
     /// # Errors
     ///
-    /// There is no such document, or the table does not accept the result.
+    /// The document does not exist, or the table rejects the result.
     pub fn patch(
         &mut self,
         component: &ComponentPath,
@@ -120,7 +119,7 @@ impl Tx {
     ///
     /// # Errors
     ///
-    /// There is no such document, or the table does not accept the value.
+    /// The document does not exist, or the table rejects the value.
     pub fn replace(
         &mut self,
         component: &ComponentPath,
@@ -140,7 +139,7 @@ impl Tx {
     ///
     /// # Errors
     ///
-    /// There is no such document.
+    /// The document does not exist.
     pub fn remove(
         &mut self,
         component: &ComponentPath,
@@ -153,7 +152,7 @@ impl Tx {
         Ok(Value::Object(Arc::unwrap_or_clone(before)))
     }
 
-    /// How many documents a table has.
+    /// The number of documents of a table.
     ///
     /// # Errors
     ///
@@ -173,7 +172,7 @@ impl Tx {
         Ok(stored.saturating_add_signed(change))
     }
 
-    /// The text, if it is the id of a document in this table. The document need not exist.
+    /// The text, if it has the form of an id in this table. The document need not exist.
     ///
     /// # Errors
     ///
@@ -187,7 +186,7 @@ impl Tx {
         Ok(self.is_id(component, table, text).then(|| text.to_owned()))
     }
 
-    /// Whether the text is the id of a document in this table, as `v.id(table)` means it. The
+    /// Whether the text has the form of an id in this table, as checked by `v.id(table)`. The
     /// document need not exist.
     pub fn is_id(&mut self, component: &ComponentPath, table: &str, text: &str) -> bool {
         match (id::table_number(text), self.table(component, table)) {
@@ -196,8 +195,7 @@ impl Tx {
         }
     }
 
-    /// Whether a validator of this component accepts the value, with `v.id(table)` meaning its
-    /// tables.
+    /// Checks a value with a validator of this component, whose `v.id(table)` refers to its tables.
     ///
     /// # Errors
     ///
@@ -212,7 +210,7 @@ impl Tx {
         validator.check(value, &|table, text| tx.borrow_mut().is_id(component, table, text))
     }
 
-    /// Finds the table of an id and the document's key in it. `None` if no such document can exist.
+    /// The table and key of an id. `None` if no such document can exist.
     fn find(
         &mut self,
         method: &str,
@@ -256,7 +254,7 @@ impl Tx {
         Ok(Some((table, key)))
     }
 
-    /// Reads the document that is about to change.
+    /// Reads the document to be changed.
     fn existing(
         &mut self,
         method: &str,
@@ -346,7 +344,7 @@ fn with_system_fields(mut fields: Object, id: &str, creation_time: Value) -> Arc
     Arc::new(fields)
 }
 
-/// Checks a system field in a write: it may be named only with its current value.
+/// Checks a system field in a write, which may only have its current value.
 fn check_system_field(
     name: &str,
     value: Option<&Value>,

@@ -1,4 +1,4 @@
-//! What one transaction may read and write, and what it has.
+//! The limits of a transaction, and its usage.
 
 use std::sync::Arc;
 
@@ -7,31 +7,31 @@ use functions_value::Object;
 use super::{Access, Tx};
 use crate::error::StoreError;
 
-/// Most documents that a transaction may read.
+/// The maximum number of documents that a transaction may read.
 pub const MAX_DOCUMENTS_READ: u64 = 32_000;
-/// Most bytes of documents that a transaction may read.
+/// The maximum size of documents that a transaction may read, in bytes.
 pub const MAX_BYTES_READ: u64 = 16 << 20;
-/// Most documents that a transaction may write.
+/// The maximum number of documents that a transaction may write.
 pub const MAX_DOCUMENTS_WRITTEN: u64 = 16_000;
-/// Most bytes of documents that a transaction may write.
+/// The maximum size of documents that a transaction may write, in bytes.
 pub const MAX_BYTES_WRITTEN: u64 = 16 << 20;
-/// Most reads by id and queries of a transaction.
+/// The maximum number of reads by id and queries.
 pub const MAX_DATABASE_QUERIES: u64 = 4_096;
-/// Most bytes of one document.
+/// The maximum size of a document, in bytes.
 pub const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 
-/// What a transaction has used so far.
+/// The usage of a transaction so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TxMetrics {
-    /// Bytes of documents read, also of those that a filter then left out.
+    /// The size of documents read, including filtered ones, in bytes.
     pub bytes_read: u64,
-    /// Documents read, also those that a filter then left out.
+    /// The number of documents read, including filtered ones.
     pub documents_read: u64,
-    /// Bytes of documents written.
+    /// The size of documents written, in bytes.
     pub bytes_written: u64,
-    /// Documents written.
+    /// The number of documents written.
     pub documents_written: u64,
-    /// Reads by id and queries begun.
+    /// The number of reads by id and queries.
     pub database_queries: u64,
 }
 
@@ -99,7 +99,7 @@ fn within(used: u64, limit: u64, message: impl FnOnce() -> String) -> Result<(),
     if used > limit { Err(StoreError::User(message())) } else { Ok(()) }
 }
 
-/// Bytes of a document, as limits count them.
+/// The size of a document for limits, in bytes.
 pub(super) fn size(document: &Arc<Object>) -> usize {
     document.iter().map(|(name, value)| name.len() + 1 + value.size()).sum::<usize>() + 2
 }

@@ -1,4 +1,4 @@
-//! [`Tx`]: one transaction.
+//! Transactions.
 
 mod documents;
 mod limits;
@@ -31,35 +31,35 @@ pub use limits::{
 };
 pub use query::{Page, PageRequest, PageStatus};
 
-/// Whose operations a transaction runs now.
+/// On whose behalf a transaction runs operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Access {
-    /// A function's: system tables are refused, limits are counted.
+    /// A function: no access to system tables; limits apply.
     Function,
-    /// A function's that may use system tables: limits are counted.
+    /// A function with access to system tables; limits apply.
     System,
-    /// The host's own: all tables, no limits.
+    /// The host: all tables, no limits.
     Host,
 }
 
-/// A transaction. It reads a snapshot and its own writes, which no other transaction sees before
+/// A transaction. It reads a snapshot and its own writes, which are invisible to others until
 /// [`commit`](Self::commit).
 ///
 /// Dropping it rolls it back. An operation that fails with [`StoreError::User`] changes nothing,
-/// and the transaction may go on.
+/// and the transaction may continue.
 pub struct Tx {
     pub(crate) store: Store,
     pub(crate) snapshot: Snapshot,
-    /// The source of ids, and of no other random bits of the execution.
+    /// The source of ids, and only of ids.
     chance: Chance,
     /// Documents written, by their keys.
     documents: BTreeMap<Key, Write>,
-    /// Index entries written: whether each exists now.
+    /// Written index entries, and whether each now exists.
     entries: BTreeMap<Key, bool>,
     created: BTreeMap<(ComponentPath, String), Arc<Table>>,
-    /// How to undo each write, the latest last.
+    /// The undo log, latest write last.
     undo: Vec<Undo>,
-    /// Where each open nested transaction begins in `undo`.
+    /// The begin of each open nested transaction in `undo`.
     nested: Vec<usize>,
     reads: ReadSet,
     streams: HashMap<u32, Stream>,
@@ -114,13 +114,13 @@ impl Tx {
         self.nested.push(self.undo.len());
     }
 
-    /// Ends the innermost nested transaction. Its writes become those of the one around it.
+    /// Ends the innermost nested transaction. Its writes become those of the enclosing one.
     pub fn commit_nested(&mut self) {
         self.nested.pop();
     }
 
-    /// Ends the innermost nested transaction and undoes its writes. Its reads stay: its failure may
-    /// depend on them.
+    /// Rolls the innermost nested transaction back. Its reads stay, since its failure may depend on
+    /// them.
     pub fn rollback_nested(&mut self) {
         let begin = self.nested.pop().unwrap_or(0);
         for undo in self.undo.drain(begin..).rev() {
@@ -134,12 +134,12 @@ impl Tx {
         }
     }
 
-    /// What was read so far.
+    /// The reads so far.
     pub fn reads(&self) -> &ReadSet {
         &self.reads
     }
 
-    /// Takes the read set out of a transaction that will not be committed.
+    /// Takes the read set of a transaction that will not be committed.
     pub fn take_reads(&mut self) -> ReadSet {
         std::mem::take(&mut self.reads)
     }
@@ -150,9 +150,8 @@ impl Tx {
         self.with_access(Access::System, operations)
     }
 
-    /// Runs the host's own bookkeeping, which may use system tables. It counts towards no limit,
-    /// that on the size of a document included: whether a function succeeds does not depend on
-    /// what the host notes about it.
+    /// Runs the host's bookkeeping, which may use system tables. It counts towards no limits, not
+    /// even the size of a document, so that it cannot make a function fail.
     pub fn as_host<T>(&mut self, bookkeeping: impl FnOnce(&mut Self) -> T) -> T {
         self.with_access(Access::Host, bookkeeping)
     }
@@ -164,7 +163,7 @@ impl Tx {
         done
     }
 
-    /// What was used so far.
+    /// The usage so far.
     pub fn metrics(&self) -> TxMetrics {
         self.metrics
     }
@@ -174,13 +173,13 @@ impl Tx {
         !self.created.is_empty() || self.documents.values().any(Write::is_change)
     }
 
-    /// Keeps where the transaction's audit logs stand: the commit stores it with the writes.
+    /// Sets the receipt that the commit stores with the writes.
     pub fn keep_receipt(&mut self, receipt: Receipt) {
         self.receipt = Some(receipt);
     }
 
-    /// Commits: all writes or none, as if the transaction had run alone at the time that is
-    /// returned. With no writes it is the snapshot's. Blocks until the commit is durable.
+    /// Commits atomically and serializably. Returns the commit's timestamp, or without writes the
+    /// snapshot's. Blocks until the commit is durable.
     ///
     /// # Errors
     ///
@@ -188,7 +187,7 @@ impl Tx {
     pub fn commit(self) -> Result<Timestamp, CommitError> {
         let store = self.store.clone();
         if !self.has_writes() {
-            // It saw the snapshot, whatever was committed since: its receipt conflicts with none.
+            // Without writes it is serializable at its snapshot, so its receipt cannot conflict.
             if let Some(receipt) = self.receipt {
                 store.commit(Request::of_puts(receipt.puts(std::iter::empty())))?;
             }
@@ -199,7 +198,7 @@ impl Tx {
         store.commit(request)
     }
 
-    /// The commit's request, computed before the leader takes it.
+    /// The commit request, prepared before the leader takes it.
     pub(crate) fn into_request(self, checked: Timestamp) -> Result<Request, StoreError> {
         let mut written = Vec::new();
         let mut puts = Vec::new();
@@ -234,7 +233,7 @@ impl Tx {
         })
     }
 
-    /// The table of a name. Its existence and its schema count as read.
+    /// The table of this name. Its existence and schema count as read.
     pub(crate) fn table(&mut self, component: &ComponentPath, name: &str) -> Option<Arc<Table>> {
         let created =
             || self.created.iter().find(|((path, table), _)| path == component && table == name);

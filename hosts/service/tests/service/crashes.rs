@@ -1,5 +1,5 @@
-//! Killed under load and started again: what was answered is in the bucket, and so is whatever
-//! committed. Each record leads to its change if that committed, and no outcome says otherwise.
+//! The service is killed under load and restarted: the logs of all responses and all commits are in
+//! the bucket. Each record of a committed change has a receipt, and no outcome contradicts it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,8 +30,8 @@ async fn no_change_is_without_its_log(start: Start) {
     let mut answered = BTreeSet::new();
     for round in 0..ROUNDS {
         let mut service = start(&directory, &["--outcomes"], &[]);
-        // Each client changes its own document until its connection breaks; the kill comes after a
-        // number of answers that differs from round to round.
+        // Each client changes its own document until its connection breaks. The kill comes after a
+        // number of responses that varies by round.
         let (answers, mut answer) = tokio::sync::mpsc::unbounded_channel();
         let service_ref = &service;
         let clients = join_all(ids.iter().map(|id| {
@@ -65,7 +65,7 @@ async fn no_change_is_without_its_log(start: Start) {
         let last = document["revision"].as_i64().unwrap();
         committed.extend((1..=last).map(|revision| (id.clone(), revision)));
     }
-    // Whatever was on its way arrives before the process ends.
+    // Pending logs arrive before the process ends.
     service.stop();
     let records = records_after_crash(&directory);
     let logs: BTreeSet<(String, i64)> = records.values().filter_map(changed).collect();
@@ -106,7 +106,7 @@ async fn no_change_is_without_its_log(start: Start) {
     assert!(unknown > 0, "the kills took outcomes, and the receipts tell them");
 }
 
-/// The document and the revision of a change that was to be committed.
+/// The document and revision of an attempted change.
 fn changed(log: &Value) -> Option<(String, i64)> {
     (log["outcome"] == "to be committed").then_some(())?;
     Some((log["document"].as_str()?.to_owned(), log["to"].as_i64()?))

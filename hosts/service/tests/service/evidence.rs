@@ -1,4 +1,4 @@
-//! What the service logs is signed with a key that it makes at its first start.
+//! The service signs its logs with a key that it creates at its first start.
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -6,14 +6,14 @@ use walkdir::WalkDir;
 
 use crate::process::{Service, change, new_id};
 
-/// The files below the directory whose names end so.
+/// The files below the directory with this suffix.
 fn files(directory: &TempDir, suffix: &str) -> Vec<std::path::PathBuf> {
     let files = WalkDir::new(directory.path()).into_iter().map(|entry| entry.unwrap().into_path());
     files.filter(|path| path.to_str().unwrap().ends_with(suffix)).collect()
 }
 
 #[tokio::test]
-async fn the_first_start_makes_the_key_of_all_later_ones() {
+async fn the_first_start_creates_the_key() {
     let directory = TempDir::new().unwrap();
     let mut keys = Vec::new();
     for _ in 0..2 {

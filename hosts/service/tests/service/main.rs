@@ -1,7 +1,6 @@
-//! The service as it is started and used: a process, driven over HTTP, with its logs read back from
-//! the bucket.
+//! The service as a process, driven over HTTP, with its logs read back from the bucket.
 //!
-//! The database is SQLite in a new directory, or the one that `DATABASE_URL` names.
+//! The database is SQLite in a temporary directory, or the one in `DATABASE_URL`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod crashes;

@@ -1,4 +1,4 @@
-//! A running service, and what is in its bucket.
+//! A running service, and the records in its bucket.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use walkdir::WalkDir;
 
-/// A service in a process of its own. Killed when dropped.
+/// A service in its own process. Killed when dropped.
 pub(crate) struct Service {
     process: Child,
     url: String,
@@ -19,7 +19,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts one that keeps everything in `directory`, and has no journal: an answer says that its
+    /// Starts a service with its files in `directory` and without a journal: after a response, its
     /// logs are in the bucket.
     pub(crate) fn start(
         directory: &TempDir,
@@ -33,8 +33,8 @@ impl Service {
         )
     }
 
-    /// Starts one that keeps everything in `directory`, its journal too: an answer says that its
-    /// logs are there.
+    /// Starts a service with its files in `directory` and a journal: after a response, its logs are
+    /// in the journal.
     pub(crate) fn start_with_journal(
         directory: &TempDir,
         flags: &[&str],
@@ -44,7 +44,7 @@ impl Service {
             .args(["--listen", "127.0.0.1:0", "--operators-listen", "127.0.0.1:0", "--data-dir"])
             .arg(directory.path())
             .args(flags)
-            // Without the host's own records, the numbers of others have no gap.
+            // Without system records, the sequence numbers of logs have no gaps.
             .env("AUDIT_EVIDENCE", "off")
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())
@@ -57,7 +57,7 @@ impl Service {
         };
         let operators = said("probes are answered on ").expect("the service says where");
         let url = said("listening on ").expect("the service says where it listens");
-        // What it prints from now on must be read, so that it can go on printing.
+        // Its further output must be read, so that it does not block.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         Service { process, url, operators, client: reqwest::Client::new() }
     }
@@ -89,12 +89,12 @@ impl Service {
         self.probe(&self.url, "/healthz").await.0
     }
 
-    /// What clients and operators are answered.
+    /// The responses to clients and operators.
     pub(crate) async fn probes(&self, path: &str) -> [(u16, String); 2] {
         [self.probe(&self.url, path).await, self.probe(&self.operators, path).await]
     }
 
-    /// What operators are told of a committed change.
+    /// The receipt of a committed change, for operators.
     pub(crate) async fn receipt(&self, query: &str) -> Option<Value> {
         let (status, text) = self.probe(&self.operators, &format!("/receipts?{query}")).await;
         match status {
@@ -114,24 +114,22 @@ impl Service {
         self.url.strip_prefix("http://").unwrap()
     }
 
-    /// Asks the process to end.
+    /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
     }
 
-    /// The code with which it ended.
+    /// Waits for the exit code.
     pub(crate) fn exit_code(mut self) -> Option<i32> {
         self.process.wait().unwrap().code()
     }
 
-    /// Ends the process as the operating system ends one that it wants to be rid of. It is gone
-    /// when this returns only for those who `wait` for it.
+    /// Sends SIGKILL. `wait` for its end.
     pub(crate) fn kill(&self) {
         self.signal("KILL");
     }
 
-    /// Asks the process to end, and waits until it has done what it has to do before: bring what is
-    /// left to the bucket.
+    /// Sends SIGTERM and waits for the end, by which pending logs are delivered.
     pub(crate) fn stop(mut self) {
         self.signal("TERM");
         let status = self.process.wait().unwrap();
@@ -166,13 +164,13 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It may be dead already, by the test's own hand.
+        // The test may have ended it already.
         drop(self.process.kill());
         drop(self.process.wait());
     }
 }
 
-/// An id that no other test uses, also where all share one database.
+/// An id that no other test uses, even in a shared database.
 pub(crate) fn new_id(name: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let random = TempDir::new().unwrap();
@@ -184,20 +182,19 @@ pub(crate) fn change(text: &str) -> Value {
     json!({ "title": "A title", "text": text })
 }
 
-/// The records in the local bucket, in the order of their streams' numbers: each is there once, and
-/// none is missing.
+/// The records in the local bucket, by stream and sequence number: each once, without gaps.
 pub(crate) fn records(directory: &TempDir) -> Vec<Value> {
     let records = records_after_crash(directory);
     check_numbers(&records);
     records.into_values().collect()
 }
 
-/// The records in the local bucket, by stream and number. A crash leaves gaps where objects were on
-/// their way that nobody was told of, while later ones had arrived.
+/// The records in the local bucket, by stream and sequence number. A crash leaves gaps for
+/// unacknowledged objects before others that had arrived.
 pub(crate) fn records_after_crash(directory: &TempDir) -> Records {
     let objects = WalkDir::new(directory.path().join("bucket")).into_iter().map(Result::unwrap);
-    // `object#1` is an object that was being written when the service was killed. It never got its
-    // name.
+    // `object#1` is an object that was being written when the service was killed, before its
+    // rename.
     let is_object = |path: &Path| !name(path).contains('#');
     let objects = objects.filter(|entry| entry.file_type().is_file() && is_object(entry.path()));
     records_in(objects.map(|entry| (name(entry.path()), std::fs::read(entry.path()).unwrap())))
@@ -206,8 +203,7 @@ pub(crate) fn records_after_crash(directory: &TempDir) -> Records {
 /// Records by stream and number.
 pub(crate) type Records = BTreeMap<(String, u64), Value>;
 
-/// The records in these objects, given as names without their partitions and bytes. Each is there
-/// once.
+/// The records in these objects, given as names without partitions and bytes. Each occurs once.
 pub(crate) fn records_in(objects: impl IntoIterator<Item = (String, Vec<u8>)>) -> Records {
     let mut records = Records::new();
     for (name, bytes) in objects {
@@ -228,7 +224,7 @@ pub(crate) fn records_in(objects: impl IntoIterator<Item = (String, Vec<u8>)>) -
     records
 }
 
-/// Each stream is numbered from 0 without a gap.
+/// Checks that each stream is numbered from 0 without a gap.
 pub(crate) fn check_numbers(records: &Records) {
     let mut next: BTreeMap<&str, u64> = BTreeMap::new();
     for (stream, sequence) in records.keys() {

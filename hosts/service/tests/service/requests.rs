@@ -1,4 +1,4 @@
-//! Every view and every change is in the bucket, with whose it was.
+//! Every view and every change is in the bucket, with its user.
 
 use std::collections::BTreeSet;
 
@@ -19,10 +19,10 @@ async fn views_and_changes_are_in_the_bucket_before_the_response() {
 
     let (status, document) = service.update(&id, change("one"), &from("192.0.2.1", "ada")).await;
     assert_eq!((status, &document["revision"]), (200, &json!(1)));
-    assert_eq!(records(&directory).len(), 1, "the log was there before the answer");
+    assert_eq!(records(&directory).len(), 1, "the log preceded the response");
 
-    // The first view runs the query, the second gets the cached result: each is logged as its own
-    // viewer's.
+    // The first view runs the query, the second gets the cached result. Each is logged for its own
+    // viewer.
     for (n, (ip, user)) in
         [("192.0.2.2", "bob"), ("2001:db8::3", "eve \"quoted\" \\")].into_iter().enumerate()
     {
@@ -93,12 +93,12 @@ async fn forged_headers_reach_no_log() {
 }
 
 #[tokio::test]
-async fn a_proxy_is_believed_in_the_header_that_is_named_for_it() {
+async fn only_the_configured_header_is_trusted() {
     let directory = TempDir::new().unwrap();
     let flags =
         ["--trusted-proxies", "::ffff:127.0.0.0/104", "--client-address-header", "Forwarded"];
     let service = Service::start(&directory, &flags, &[]);
-    // What the client sent is in the same request as what its proxy wrote.
+    // The request has both the client's header and the proxy's.
     let headers = [
         ("x-forwarded-for", "6.6.6.6"),
         ("forwarded", "for=6.6.6.6"),
@@ -116,7 +116,7 @@ async fn a_proxy_is_believed_in_the_header_that_is_named_for_it() {
 }
 
 #[tokio::test]
-async fn clients_hear_from_probes_only_whether_the_service_is_ready() {
+async fn clients_learn_only_whether_it_is_ready() {
     let directory = TempDir::new().unwrap();
     let service = Service::start_with_journal(&directory, &[], &[]);
     for path in ["/livez", "/readyz", "/healthz", "/healthz?verbose"] {
@@ -130,7 +130,7 @@ async fn clients_hear_from_probes_only_whether_the_service_is_ready() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn written_files_are_for_their_owner_alone() {
+async fn files_are_private_to_their_owner() {
     use std::os::unix::fs::PermissionsExt;
     let directory = TempDir::new().unwrap();
     let service = Service::start_with_journal(&directory, &[], &[]);
@@ -148,7 +148,7 @@ async fn written_files_are_for_their_owner_alone() {
 }
 
 #[tokio::test]
-async fn a_body_sent_slowly_is_given_up() {
+async fn slow_request_bodies_time_out() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let directory = TempDir::new().unwrap();
     let service = Service::start(&directory, &["--request-timeout-ms", "50"], &[]);
@@ -163,9 +163,9 @@ async fn a_body_sent_slowly_is_given_up() {
 }
 
 #[tokio::test]
-async fn conflicting_changes_are_retried_and_each_attempt_is_logged() {
+async fn conflicts_are_retried_and_attempts_logged() {
     let directory = TempDir::new().unwrap();
-    // While one waits for its log, the others read: all but one of them then meet a conflict.
+    // While one waits for its log the others read, so all but one meet a conflict.
     let service = Service::start(&directory, &["--linger-ms", "20", "--provenance"], &[]);
     let id = new_id("contended");
     let mut committed = 0;
@@ -178,7 +178,7 @@ async fn conflicting_changes_are_retried_and_each_attempt_is_logged() {
         }
     }
     let (_, document) = service.view(&id, &[]).await;
-    assert_eq!(document["revision"], committed, "each answered change is there once");
+    assert_eq!(document["revision"], committed, "each acknowledged change is there once");
 
     let records = records(&directory);
     let attempts: BTreeSet<_> = records
@@ -193,7 +193,7 @@ async fn conflicting_changes_are_retried_and_each_attempt_is_logged() {
 }
 
 #[tokio::test]
-async fn changes_and_their_records_lead_to_each_other() {
+async fn changes_and_records_find_each_other() {
     let directory = TempDir::new().unwrap();
     let service = Service::start(&directory, &["--outcomes"], &[]);
     let id = new_id("plan");
@@ -222,7 +222,7 @@ async fn changes_and_their_records_lead_to_each_other() {
         .map(|record| record["$audit"]["outcome"].as_str().unwrap())
         .collect();
     assert_eq!(outcomes, ["committed", "committed", "committed", "failed"]);
-    assert_eq!(records.len(), 8, "a log and an outcome of each attempt");
+    assert_eq!(records.len(), 8, "a log and an outcome per attempt");
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn two_services_on_one_database_show_each_others_changes() {
             assert_eq!(service.view(&id, &[]).await.1["revision"], revision);
         }
     }
-    // Each hand-out is logged where it happens, hits like misses.
+    // Each release is logged, hits like misses.
     for directory in &directories {
         let records = records(directory);
         let views = records.iter().filter(|log| log["action"] == "documents.view");
@@ -252,7 +252,7 @@ async fn two_services_on_one_database_show_each_others_changes() {
 }
 
 #[tokio::test]
-async fn without_a_bucket_everything_works_and_nothing_is_kept() {
+async fn without_a_bucket_nothing_is_logged() {
     let directory = TempDir::new().unwrap();
     let service = Service::start(&directory, &["--bucket", "none"], &[]);
     let id = new_id("plan");

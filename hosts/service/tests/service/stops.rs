@@ -1,7 +1,6 @@
-//! A service that is told to stop ends, whatever its clients and its bucket do.
+//! A service stops when told to, whatever its clients and its bucket do.
 //!
-//! A limit that must not be what ends it is an hour: a test that waits for it fails by never
-//! ending.
+//! Limits that must not trigger are set to an hour: a test that waits for one never ends.
 
 use s3_testserver::S3TestServer;
 use tempfile::TempDir;
@@ -18,13 +17,13 @@ const HALF_A_BODY: &str = "PUT /documents/plan HTTP/1.1\r\nHost: a\r\n\
 async fn sent(service: &Service, bytes: &str) -> TcpStream {
     let mut client = TcpStream::connect(service.address()).await.unwrap();
     client.write_all(bytes.as_bytes()).await.unwrap();
-    // Whatever was sent before this is answered, was accepted by the service.
+    // Once this is answered, the service has accepted what was sent before.
     assert_eq!(service.healthz().await, 200);
     client
 }
 
 #[tokio::test]
-async fn unfinished_headers_and_idle_connections_delay_no_stop() {
+async fn idle_connections_do_not_delay_a_stop() {
     let directory = TempDir::new().unwrap();
     let flags = ["--drain-timeout-ms", AN_HOUR, "--header-timeout-ms", AN_HOUR];
     let service = Service::start_with_journal(&directory, &flags, &[]);
@@ -36,7 +35,7 @@ async fn unfinished_headers_and_idle_connections_delay_no_stop() {
 }
 
 #[tokio::test]
-async fn half_a_body_is_cut_off_and_the_sink_is_closed() {
+async fn a_stop_cuts_unfinished_bodies() {
     let directory = TempDir::new().unwrap();
     let service = Service::start_with_journal(&directory, &["--drain-timeout-ms", "50"], &[]);
     assert_eq!(service.update(&new_id("plan"), change("one"), &[]).await.0, 200);
@@ -55,7 +54,7 @@ async fn a_second_signal_ends_a_service_at_once() {
     let service = Service::start_with_journal(&directory, &flags, &[]);
     let client = sent(&service, HALF_A_BODY).await;
     service.terminate();
-    // It was told once it accepts no more.
+    // Once it accepts no more connections, it has received the first signal.
     while TcpStream::connect(service.address()).await.is_ok() {
         tokio::task::yield_now().await;
     }
@@ -65,7 +64,7 @@ async fn a_second_signal_ends_a_service_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_that_takes_nothing_keeps_no_service_from_stopping() {
+async fn an_unreachable_bucket_does_not_prevent_a_stop() {
     let directory = TempDir::new().unwrap();
     let store = S3TestServer::start().await;
     let (bucket, endpoint) = (format!("s3://{}/logs", store.bucket()), store.endpoint());

@@ -1,4 +1,4 @@
-//! A bucket that cannot be reached: nothing is shown and nothing commits.
+//! While the bucket is unreachable, nothing unlogged is shown or commits.
 
 use s3_testserver::S3TestServer;
 use serde_json::json;
@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::process::{Records, Service, change, check_numbers, new_id, records_in};
 
-/// What the service is started with to write to this server.
+/// The environment for writing to this server.
 pub(crate) fn environment<'a>(
     store: &'a S3TestServer,
     endpoint: &'a str,
@@ -20,7 +20,7 @@ pub(crate) fn environment<'a>(
     ]
 }
 
-/// What is in the bucket, with the numbers checked.
+/// The records in the bucket, with their numbers checked.
 fn records_on(store: &S3TestServer) -> Records {
     let name = |key: &str| key.rsplit('/').next().unwrap().to_owned();
     let objects = store.objects().into_iter();
@@ -30,7 +30,7 @@ fn records_on(store: &S3TestServer) -> Records {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_a_journal_everything_goes_on_while_the_bucket_is_away() {
+async fn a_journal_bridges_an_unreachable_bucket() {
     let directory = TempDir::new().unwrap();
     let store = S3TestServer::start().await;
     let (bucket, endpoint) = (format!("s3://{}/logs", store.bucket()), store.endpoint());
@@ -51,7 +51,7 @@ async fn with_a_journal_everything_goes_on_while_the_bucket_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_its_bucket_a_service_shows_and_commits_nothing() {
+async fn an_unreachable_bucket_blocks_all_effects() {
     let directory = TempDir::new().unwrap();
     let store = S3TestServer::start().await;
     let (bucket, endpoint) = (format!("s3://{}/logs", store.bucket()), store.endpoint());
@@ -68,14 +68,13 @@ async fn without_its_bucket_a_service_shows_and_commits_nothing() {
         assert_eq!(status, 503, "{answer}");
         assert_eq!(answer["message"], "the audit logs of the function could not be made durable");
     }
-    // The cached result is not handed out either.
+    // Cached results are not released either.
     assert_eq!(service.view(&id, &[]).await.0, 503);
     assert_eq!(service.healthz().await, 503);
 
     store.resume().await;
     let (status, document) = loop {
-        // The connection comes back at its own time; until then the answer is that nothing was
-        // done.
+        // Until the connection recovers, responses report that nothing was done.
         let (status, answer) = service.update(&id, change("four"), &[]).await;
         if status != 503 {
             break (status, answer);
@@ -88,10 +87,9 @@ async fn without_its_bucket_a_service_shows_and_commits_nothing() {
     );
     assert_eq!(service.view(&id, &[]).await.1["text"], "four");
 
-    // What was on its way is let arrive before the process ends.
+    // Pending logs arrive before the process ends.
     service.stop();
-    // Each record once, also those whose functions failed since nobody knew whether they would
-    // arrive.
+    // Each record once, including those of functions that failed with an indeterminate outcome.
     let records = records_on(&store);
     let request_ids: Vec<_> =
         records.values().map(|log| log["client"]["requestId"].to_string()).collect();
@@ -101,8 +99,5 @@ async fn without_its_bucket_a_service_shows_and_commits_nothing() {
     assert_eq!(once.len(), request_ids.len(), "no request is logged twice");
     let changes: Vec<_> =
         records.values().filter(|log| log["action"] == "documents.update").collect();
-    assert!(
-        changes.len() >= 3,
-        "one before, one after, and those whose outcome was not known: {changes:?}"
-    );
+    assert!(changes.len() >= 3, "one before, one after, and the indeterminate ones: {changes:?}");
 }

@@ -1,4 +1,4 @@
-//! Queries: ranges of an index, read in order, filtered, limited, and read page by page.
+//! Queries: index ranges read in order, filtered, limited and paginated.
 
 mod page;
 mod plan;
@@ -17,16 +17,16 @@ use plan::Operator;
 pub use page::{Page, PageRequest, PageStatus};
 pub(super) use stream::Stream;
 
-/// A page that read more documents than this is better split.
+/// The number of documents read above which a page should be split.
 const SPLIT_DOCUMENTS: usize = 1_000;
 
 impl Tx {
-    /// Begins a query, given as JSON of the npm package. Returns its number.
+    /// Begins a query in the npm package's JSON. Returns its number.
     ///
     /// # Errors
     ///
-    /// The query names an index that does not exist, compares its fields out of order, or uses
-    /// something that this host does not support.
+    /// The query names a missing index, compares its fields out of order, or uses an unsupported
+    /// feature.
     pub fn query(&mut self, component: &ComponentPath, query: &Json) -> Result<u32, StoreError> {
         self.count_query()?;
         let plan = self.plan(component, query)?;
@@ -36,13 +36,14 @@ impl Tx {
         Ok(number)
     }
 
-    /// The next document of a query, or `None` when there are no more.
+    /// The next document of a query, or `None` at its end.
     ///
     /// # Errors
     ///
-    /// There is no such query, a filter cannot be evaluated, or the transaction has read too much.
+    /// The query does not exist, a filter cannot be evaluated, or the transaction has read too
+    /// much.
     pub fn query_next(&mut self, number: u32) -> Result<Option<Value>, StoreError> {
-        // Taken out while it runs, since it reads through the transaction.
+        // Taken out while it runs, because it reads through the transaction.
         let mut stream = self
             .streams
             .remove(&number)
@@ -61,9 +62,9 @@ impl Tx {
     ///
     /// # Errors
     ///
-    /// As [`query`](Self::query) and [`query_next`](Self::query_next), or a cursor is invalid: it
-    /// was not made by this store for this query, or the query's index is another one by now. The
-    /// message begins with `InvalidCursor`, upon which clients begin with the first page.
+    /// As [`query`](Self::query) and [`query_next`](Self::query_next), or a cursor is invalid: this
+    /// store did not make it for this query, or the query's index was replaced. The message begins
+    /// with `InvalidCursor`, which makes clients restart at the first page.
     pub fn page(
         &mut self,
         component: &ComponentPath,
@@ -113,11 +114,11 @@ impl Tx {
             let bytes = used.bytes_read - before.bytes_read;
             let is_over = request.maximum_rows_read.is_some_and(|most| rows >= most)
                 || request.maximum_bytes_read.is_some_and(|most| bytes >= most);
-            // At least one row, or the next page would begin where this one does.
+            // Read at least one row, or the next page would begin where this one does.
             let is_over = is_over && !positions.is_empty();
             match &end {
-                // The next page begins at this end whatever happens, so the client must learn that
-                // this one is incomplete.
+                // The next page begins at this end in any case, so the client must learn that this
+                // one is incomplete.
                 Some(end) if is_over => {
                     status = Some(PageStatus::SplitRequired);
                     break Some(end.clone());

@@ -1,4 +1,4 @@
-//! Requests for pages, and pages.
+//! Pages, and requests for them.
 
 use functions_value::Value;
 use serde_json::Value as Json;
@@ -8,17 +8,17 @@ use serde_json::Value as Json;
 pub struct PageRequest<'a> {
     /// The calling function.
     pub function: &'a str,
-    /// The query, as JSON of the npm package.
+    /// The query, in the npm package's JSON.
     pub query: &'a Json,
-    /// Where the page begins: an earlier page's `continue_cursor`, or the start.
+    /// The begin of the page: an earlier page's `continue_cursor`, or the start.
     pub cursor: Option<&'a str>,
-    /// Where the page ends, whatever its number of documents. Without it the page ends after
+    /// The end of the page, regardless of its number of documents. If `None`, the page ends after
     /// `page_size` documents.
     pub end_cursor: Option<&'a str>,
-    /// An earlier [`Page::journal`] of the same page, so that it ends there again. Any other is
-    /// ignored, so that a journal never widens a page.
+    /// An earlier [`Page::journal`] of the same page, so that it ends at the same position. Any
+    /// other is ignored, so that a journal never widens a page.
     pub journal: Option<&'a str>,
-    /// Most documents of the page.
+    /// The maximum number of documents.
     pub page_size: u64,
     /// The page ends early once it has read this many documents.
     pub maximum_rows_read: Option<u64>,
@@ -31,13 +31,13 @@ pub struct PageRequest<'a> {
 pub struct Page {
     /// The documents.
     pub page: Vec<Value>,
-    /// Whether there is nothing after it.
+    /// Whether it is the last page.
     pub is_done: bool,
-    /// Where the next page begins.
+    /// The begin of the next page.
     pub continue_cursor: String,
-    /// The same place, for a client that reads the same page again.
+    /// The same position, for rereading this page.
     pub journal: String,
-    /// A place in the middle, at which this page can be split.
+    /// A position in the middle, at which the page can be split.
     pub split_cursor: Option<String>,
     /// Whether it should be split.
     pub page_status: Option<PageStatus>,
@@ -46,7 +46,7 @@ pub struct Page {
 /// Whether a page should be split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageStatus {
-    /// It has grown large.
+    /// It is large.
     SplitRecommended,
     /// It could not be read to its end cursor.
     SplitRequired,

@@ -1,4 +1,4 @@
-//! What a query reads: a range of an index, in an order, through filters and limits.
+//! Query plans: a range of an index, an order, filters and limits.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use crate::{
     tx::Tx,
 };
 
-/// Most filters and limits of one query.
+/// The maximum number of filters and limits of a query.
 const MAX_OPERATORS: usize = 256;
 
-/// A parsed query, with the range of keys that it reads.
+/// A parsed query with its range of keys.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    /// `None` if the table does not exist. There is nothing to read then.
+    /// `None` if the table does not exist.
     pub(super) table: Option<Arc<Table>>,
     pub(super) is_by_id: bool,
     pub(super) start: Key,
@@ -32,12 +32,12 @@ pub(super) struct Plan {
 #[derive(Debug, Clone)]
 pub(super) enum Operator {
     Filter(Expression),
-    /// How many documents may still pass.
+    /// The remaining number of documents.
     Limit(u64),
 }
 
 impl Tx {
-    /// Parses a query and finds its range in its table.
+    /// Parses a query and resolves its range.
     pub(super) fn plan(
         &mut self,
         component: &ComponentPath,
@@ -201,7 +201,7 @@ impl Operator {
 }
 
 impl Plan {
-    /// Whether the place is in this range. A key of a replaced index is not.
+    /// Whether the position is in this range. A key of a replaced index is not.
     pub(super) fn holds(&self, position: &Position) -> bool {
         match position {
             Position::Start | Position::End => true,
@@ -209,7 +209,7 @@ impl Plan {
         }
     }
 
-    /// Narrows the range to what comes after a position.
+    /// Narrows the range to the part after a position.
     pub(super) fn begin_after(&mut self, position: &Position) {
         match position {
             Position::Start => {}
@@ -221,7 +221,7 @@ impl Plan {
         }
     }
 
-    /// Narrows the range to what comes up to a position.
+    /// Narrows the range to the part up to a position.
     pub(super) fn end_with(&mut self, position: &Position) {
         match position {
             Position::Start => self.end = self.start.clone(),

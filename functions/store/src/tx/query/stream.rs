@@ -1,4 +1,4 @@
-//! A query under way: the rows of its range in order, those that the transaction wrote among them.
+//! A running query: the rows of its range in order, merged with the transaction's writes.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::{
     tx::{Tx, decode_document},
 };
 
-/// A query under way.
+/// A running query.
 pub(crate) struct Stream {
     plan: Plan,
-    /// The rows of the snapshot in the range, and the next one once it was fetched.
+    /// The snapshot's rows in the range, and the next one once fetched.
     stored: Option<fjall::Iter>,
     next_stored: Option<(Key, Key)>,
     is_at_end: bool,
@@ -29,8 +29,8 @@ impl Stream {
     /// The next document that passes all filters and limits.
     pub(super) fn next(&mut self, tx: &mut Tx) -> Result<Option<Arc<Object>>, StoreError> {
         loop {
-            // Once a limit is used up nothing more is read, so that the result does not depend on
-            // later rows.
+            // Nothing is read after a limit is reached, so that the result does not depend on later
+            // rows.
             if self.plan.operators.iter().any(|operator| matches!(operator, Operator::Limit(0))) {
                 return Ok(None);
             }
@@ -52,7 +52,7 @@ impl Stream {
         Ok(true)
     }
 
-    /// The next row of the range and its document, passing or not. The rest of the range begins
+    /// The next row of the range with its document, before filters. The rest of the range begins
     /// after it.
     pub(super) fn next_row(
         &mut self,
@@ -93,15 +93,15 @@ impl Stream {
         }
     }
 
-    /// The next key of the range that the transaction sees, with its value in the snapshot unless
-    /// the transaction wrote it.
+    /// The next visible key of the range, with its value in the snapshot unless the transaction
+    /// wrote it.
     fn next_key(&mut self, tx: &Tx) -> Result<Option<(Key, Option<Key>)>, StoreError> {
         let is_descending = self.plan.is_descending;
         let mut range = self.plan.start.clone()..self.plan.end.clone();
         loop {
             self.look_at_stored(tx)?;
             let stored = self.next_stored.as_ref().map(|(key, _)| key);
-            // A write of the transaction that comes before the stored row, or replaces it.
+            // A write of the transaction precedes or replaces the stored row.
             let own = if self.plan.is_by_id {
                 nearest(tx.documents.range(range.clone()), is_descending)
                     .map(|(key, write)| (key, write.current.is_some()))
@@ -130,7 +130,7 @@ impl Stream {
         }
     }
 
-    /// Fetches the next row of the snapshot unless it was fetched.
+    /// Fetches the snapshot's next row, unless already fetched.
     fn look_at_stored(&mut self, tx: &Tx) -> Result<(), StoreError> {
         if self.next_stored.is_some() {
             return Ok(());
