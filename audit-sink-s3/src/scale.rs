@@ -1,12 +1,12 @@
-//! How objects, latency and cost grow with hosts and logs: simulated time, and the real code that
-//! cuts, names, encodes and sends objects.
+//! How objects, latency and cost grow with hosts and logs: the real code that cuts, names, encodes
+//! and sends objects, in simulated time.
 //!
 //! ```text
 //! cargo test --release -p audit-sink-s3 --lib scale -- --ignored --nocapture
 //! ```
 //!
 //! prints the tables of the project's `docs/SCALE.md`. Hosts share nothing but the bucket, so one
-//! host is simulated at each rate, and a fleet is so many of them.
+//! host is simulated at each rate, and a fleet is a multiple of it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -28,17 +28,17 @@ use crate::health::HealthBoard;
 use crate::store_double::{Double, StoreDouble};
 use crate::{Bucket, Compression, JournalSettings, ObjectKey, ObjectMetadata, S3Sink, Settings};
 
-/// What a small PUT to a bucket in the same region takes.
+/// The latency of a small PUT to a bucket in the same region.
 const PUT: Duration = Duration::from_millis(80);
 
-/// Dollars for a thousand PUTs, and for a GB a month, of S3 Standard.
+/// The prices of S3 Standard, in dollars per 1,000 PUTs and per GB and month.
 const PUT_PRICE: f64 = 0.005;
 const STORAGE_PRICE: f64 = 0.023;
 
-/// A log, in bytes, as functions write them.
+/// The size of a typical log, in bytes.
 const LOG_BYTES: usize = 1_200;
 
-/// A store that stores objects after a time, and records which arrived when.
+/// A store that stores objects after a delay, and records when each arrived.
 #[derive(Debug, Default)]
 struct Counted {
     objects: Mutex<Vec<Object>>,
@@ -62,7 +62,7 @@ impl StoreDouble for Counted {
         options: PutOptions,
     ) -> Result<PutResult> {
         let Ok(key) = location.as_ref().parse::<ObjectKey>() else {
-            // The probe: the second of it is refused.
+            // The probe, whose second put is refused.
             let mut probed = self.probed.lock().unwrap();
             if std::mem::replace(&mut *probed, true) {
                 let path = location.to_string();
@@ -83,20 +83,20 @@ impl StoreDouble for Counted {
     }
 }
 
-/// How a host writes.
+/// The mode of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Journal,
     Direct,
 }
 
-/// What one host does at one rate.
+/// The result for one host at one rate.
 #[derive(Debug)]
 struct Host {
     objects_an_hour: f64,
     object_bytes: f64,
     bytes_an_hour: f64,
-    /// From the call until it is in the bucket, in milliseconds: half are sooner, and 99 of 100.
+    /// The latency from the call to the bucket, in milliseconds: median and 99th percentile.
     in_bucket_ms: (f64, f64),
 }
 
@@ -129,7 +129,7 @@ fn line(n: u64) -> String {
     line + "}\n"
 }
 
-/// Simulates a host that logs so many times a second, evenly, for so long.
+/// Simulates a host that logs evenly, `a_second` times a second, for `time`.
 async fn host(mode: Mode, a_second: f64, time: Duration) -> Host {
     let store = Arc::new(Counted::default());
     let bucket = Bucket::from_store(Arc::new(Double(Arc::clone(&store))), "");
@@ -210,8 +210,8 @@ async fn host(mode: Mode, a_second: f64, time: Duration) -> Host {
     }
 }
 
-/// How long a rate is simulated: so that much is cut by time and by size, and not more than memory
-/// holds.
+/// The duration of the simulation of a rate: long enough for many cuts by time and by size, but
+/// within memory.
 fn time(a_second: f64) -> Duration {
     Duration::from_secs_f64((40_000.0 / a_second).clamp(20.0, 4.0 * 3_600.0))
 }
@@ -255,19 +255,18 @@ async fn hosts_and_logs() {
     }
 }
 
-/// What `docs/SCALE.md` reckons with.
+/// The assumptions of `docs/SCALE.md`.
 #[tokio::test(start_paused = true)]
-async fn time_cuts_what_is_slow_and_size_what_is_fast() {
-    // Once in two cuts: an object for each log.
+async fn slow_hosts_cut_by_time_and_fast_ones_by_size() {
+    // A log every two cut intervals: one object per log.
     let slow = host(Mode::Journal, 0.1, Duration::from_secs(1_000)).await;
     assert!((slow.objects_an_hour - 360.0).abs() < 10.0, "{slow:?}");
     assert!((5_000.0..5_200.0).contains(&slow.in_bucket_ms.0), "{slow:?}");
-    // Always something: one for each 5 s, which half of the logs wait half of.
+    // Always busy: one object every 5 s, of which a log waits half on average.
     let busy = host(Mode::Journal, 20.0, Duration::from_secs(100)).await;
     assert!((700.0..=760.0).contains(&busy.objects_an_hour), "{busy:?}");
     assert!(busy.in_bucket_ms.1 < 5_200.0, "{busy:?}");
-    // Direct: an object for each 50 ms at most, and nobody waits for more than that and a PUT or
-    // two.
+    // Direct: at most one object every 50 ms; a caller waits for that and one or two PUTs.
     let direct = host(Mode::Direct, 200.0, Duration::from_secs(10)).await;
     assert!((60_000.0..=72_000.0).contains(&direct.objects_an_hour), "{direct:?}");
     assert!(direct.in_bucket_ms.1 < 300.0, "{direct:?}");

@@ -1,4 +1,4 @@
-//! The checker of these tests is not blind: each way in which a bucket can be wrong is caught.
+//! The checker of these tests catches each way in which a bucket can be wrong.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -10,7 +10,7 @@ use audit_sink_s3::{S3Sink, Settings};
 use object_store::memory::InMemory;
 use support::{Ledger, Objects, batch, bucket_in, read_store};
 
-/// Two objects of three records each, and what was said about them.
+/// Two objects of three records each, and their ledger.
 async fn good() -> (Objects, Ledger) {
     let store: Arc<InMemory> = Arc::default();
     let settings = Settings {

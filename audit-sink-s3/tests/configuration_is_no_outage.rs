@@ -1,5 +1,5 @@
-//! Configuration that can never work is refused when a sink is opened, naming what to change, and
-//! is blocked when it breaks later. What may pass is an outage, and holds nothing up.
+//! Opening a sink rejects a configuration that can never work, naming what to change; one that
+//! breaks later blocks. Anything that may pass is an outage, which does not delay the start.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/stub.rs"]
@@ -257,7 +257,7 @@ async fn configuration_errors_are_refused_and_outages_are_not() {
     futures::join!(refused, outages);
 }
 
-/// Runs [`child_with_an_authority`] in a process that trusts the authority.
+/// Runs [`child_with_an_authority`] in a process that trusts the certificate authority.
 #[test]
 fn a_certificate_that_is_expired_or_of_another_name_is_refused() {
     let root = tempfile::tempdir().unwrap();
@@ -324,7 +324,7 @@ async fn broken_credentials_block_with_a_remedy_until_mended() {
     let variable = "aws_container_authorization_token_file";
     std::fs::remove_file(token).unwrap();
     is_blocked_by("gone", &["credentials: the file ", variable, "cannot be read"]).await;
-    // The client panics on it.
+    // The client panics on this response.
     std::fs::write(token, "token\n").unwrap();
     is_blocked_by("line feed", &["credentials: the file ", variable, "line feed"]).await;
     issuer.answer("403 Forbidden", r#"{"code":"AccessDenied","message":"not you"}"#);

@@ -1,5 +1,5 @@
-//! What a journal keeps after its delivery brings back what is deleted from the bucket: each record
-//! once, over nothing that stands there.
+//! A journal's kept segments restore objects deleted from the bucket: each record once, without
+//! overwriting anything.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -20,7 +20,7 @@ use support::gated_store::{Gate, GatedStore};
 use support::{Ledger, Objects, TIME_MS, bucket_of, large_batch, read_directory, read_store};
 use tempfile::TempDir;
 
-/// A host that delivered all it had, and the bucket that it wrote to.
+/// A host that delivered everything, and its bucket.
 struct Delivered {
     root: TempDir,
     settings: Settings,
@@ -32,9 +32,9 @@ struct Delivered {
 }
 
 enum Store {
-    /// Keeps metadata.
+    /// A store with metadata.
     Memory(Arc<GatedStore>),
-    /// Keeps none.
+    /// A directory, without metadata.
     Directory(Bucket),
 }
 
@@ -99,7 +99,7 @@ impl Delivered {
             let receipt = sink.persist(batch.clone()).await.unwrap();
             delivered.ledger.acknowledged(&batch, &receipt);
             delivered.records += u64::from(batch.count());
-            // Some objects are cut at their size, others before.
+            // Some objects are cut by size, others earlier.
             if n % 3 == 2 {
                 sink.flush().await.unwrap();
             }
@@ -133,7 +133,7 @@ impl Delivered {
         }
     }
 
-    /// Puts something of others in the place of an object.
+    /// Replaces an object with foreign content.
     async fn replace(&self, key: &str, bytes: Bytes, attributes: Attributes) {
         let (key, payload) = (Key::from(key), bytes.into());
         match &self.store {
@@ -154,7 +154,7 @@ impl Delivered {
         let journal = loop {
             match OrphanedJournal::open(&directory).await {
                 Ok(journal) => break journal,
-                // A task that was stopped ends a little later, and its lock with it.
+                // A stopped task ends a little later and then releases its lock.
                 Err(error) if error.kind() == JournalErrorKind::Configuration => {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
@@ -172,7 +172,7 @@ impl Delivered {
         self.objects.keys().cloned().collect()
     }
 
-    /// Deletes these objects, and looks at what comes back: each record once. Then nothing more.
+    /// Deletes these objects and checks that each record is restored once, and nothing more.
     async fn come_back(&self, deleted: &[String]) {
         for key in deleted {
             self.delete(key).await;
@@ -209,7 +209,7 @@ async fn a_complete_bucket_gets_nothing() {
 async fn each_deleted_object_comes_back_byte_for_byte() {
     for compression in [Compression::Zstd, Compression::Gzip, Compression::None] {
         for mut host in both(compression, 8).await {
-            // The others say how it was compressed.
+            // The other objects show how it was compressed.
             host.settings.compression = Compression::Zstd;
             assert!(host.objects.len() > 4, "{:?}", host.keys());
             for key in host.keys() {
@@ -228,7 +228,7 @@ async fn any_deleted_objects_come_back_with_each_record_once() {
             let keys = host.keys();
             host.come_back(&keys.into_iter().enumerate().filter_map(chosen).collect::<Vec<_>>())
                 .await;
-            // The next round begins with what the host had cut.
+            // The next round begins with the host's objects.
             for key in host.read().await.into_keys() {
                 host.delete(&key).await;
             }
@@ -253,7 +253,7 @@ async fn records_that_retention_removed_are_named() {
     let batches: Vec<_> = ["a", "b"].map(|tag| large_batch(tag, 20 << 20)).into();
     let host = Delivered::memory(Compression::Zstd, 0, batches).await;
     let [first, second] = &host.keys()[..] else { panic!("{:?}", host.keys()) };
-    // What is gone from the journal and stands in the bucket is no loss.
+    // Records gone from the journal but present in the bucket are not lost.
     host.delete(second).await;
     let again = host.again().await;
     assert_eq!((again.objects, again.gone[0].kept_from, again.is_whole()), (1, 1, true));
@@ -264,13 +264,13 @@ async fn records_that_retention_removed_are_named() {
     assert!(!again.is_whole());
 }
 
-/// When requests of a delivery that was killed come to the store.
+/// When the requests of a killed delivery reach the store.
 #[derive(Debug, Clone, Copy)]
 enum Late {
     Never,
     /// Before the next delivery lists the bucket.
     First,
-    /// While its own requests for the same keys are under way.
+    /// While its own requests for the same keys are in flight.
     Beside,
 }
 
@@ -300,13 +300,13 @@ async fn a_killed_delivery_is_finished_by_the_next() {
             drop(killed);
             match late {
                 Late::Never => {
-                    // What was dropped is not there to go through.
+                    // Dropped requests never arrive.
                     tokio::task::yield_now().await;
                     store.set(Gate::Open);
                 }
                 Late::First => store.set(Gate::Open),
                 Late::Beside => {
-                    // The probe of the next one has to go through, and what was late with it.
+                    // The next delivery's probe must pass, together with the late requests.
                     store.set(Gate::Open);
                     let next = host.begin().await;
                     store.set(Gate::Closed);
@@ -320,7 +320,7 @@ async fn a_killed_delivery_is_finished_by_the_next() {
     }
 }
 
-/// What somebody may have put in the place of an object.
+/// Foreign replacements of an object.
 fn replacements(host: &Delivered, key: &str) -> Vec<(&'static str, Bytes)> {
     let bytes = host.objects[key].bytes.clone();
     let other = host.objects.iter().find(|(other, _)| *other != key).unwrap().1.bytes.clone();
@@ -349,7 +349,7 @@ async fn foreign_objects_are_named_and_left_alone() {
         for (n, key) in keys.iter().enumerate() {
             for (what, bytes) in replacements(&host, key) {
                 host.replace(key, bytes.clone(), Attributes::new()).await;
-                // Others are restored all the same.
+                // Other objects are still restored.
                 let deleted = &keys[(n + 2) % keys.len()];
                 host.delete(deleted).await;
                 let again = host.again().await;
@@ -363,7 +363,7 @@ async fn foreign_objects_are_named_and_left_alone() {
                 assert_eq!(objects[key].bytes, bytes, "{what} is not overwritten");
                 objects.insert(key.clone(), host.objects[key].clone());
                 assert!(objects == host.objects, "{what} in place of {key}");
-                // Once it is gone, its records come back.
+                // Once the foreign object is deleted, its records are restored.
                 host.come_back(std::slice::from_ref(key)).await;
                 assert!(host.read().await == host.objects);
             }
@@ -372,10 +372,10 @@ async fn foreign_objects_are_named_and_left_alone() {
 }
 
 #[tokio::test]
-async fn records_that_were_moved_are_not_put_again() {
+async fn moved_records_are_not_restored() {
     let host = Delivered::memory(Compression::Zstd, 1_000_000, (0..6).map(batch).collect()).await;
     let keys = host.keys();
-    // Somebody joined all objects in the first one's place, without metadata.
+    // All objects joined into one under the first key, without metadata.
     let joined: Vec<u8> = keys.iter().flat_map(|key| lines(&host.objects[key].bytes)).collect();
     let joined = zstd::encode_all(&joined[..], 3).unwrap();
     for key in &keys[1..] {

@@ -1,5 +1,5 @@
-//! With evidence, an auditor who reads the bucket finds nothing wrong: at the end, and at every
-//! moment in between, since the host may die at any.
+//! With evidence, an auditor finds nothing wrong in the bucket, at the end or at any moment before,
+//! since the host may die at any.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -27,7 +27,7 @@ use support::{Objects, TIME_MS, batch, bucket_on, check, read_directory, read_se
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-/// Wall time that goes on with tokio's, which a test pauses.
+/// Wall time that follows tokio's time, which tests pause.
 #[derive(Debug)]
 struct TokioClock(Instant);
 
@@ -46,7 +46,7 @@ async fn open(bucket: Bucket, keys: &FilePath) -> S3Sink {
     S3Sink::builder(bucket).with_settings(settings).open().await.unwrap()
 }
 
-/// Persists some batches, several at once. Says what was acknowledged.
+/// Persists some batches concurrently. Returns the acknowledged records.
 async fn write(sink: &Arc<S3Sink>) -> Acknowledged {
     let mut persists = JoinSet::new();
     for n in 0..40u32 {
@@ -65,7 +65,7 @@ async fn write(sink: &Arc<S3Sink>) -> Acknowledged {
     places.map(records).collect()
 }
 
-/// Whether a closed stream has all its records and a first and a last word of the host.
+/// Asserts that a closed stream has all its records, an opening and a closing record.
 fn assert_whole(prefix: &str, objects: &Objects, host: &VerifierKey, acknowledged: &Acknowledged) {
     let report = verify(prefix, objects, host, acknowledged, u64::MAX);
     assert_eq!(report.findings, []);
@@ -74,7 +74,7 @@ fn assert_whole(prefix: &str, objects: &Objects, host: &VerifierKey, acknowledge
     assert_eq!(stream.closed, Some(stream.size));
     assert_eq!(stream.records, stream.size);
     let logs = check(prefix, objects).unwrap().len() as u64;
-    assert_eq!((logs, stream.size), (120, 120 + 2), "and two records of the host's own");
+    assert_eq!((logs, stream.size), (120, 120 + 2), "and two system records");
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn a_bucket_verifies() {
     sink.close().await.unwrap();
     let host = sink.verifier_key().unwrap();
     assert_whole("some/prefix/", &read_server(&server), host, &acknowledged);
-    // What engines see is what they saw before.
+    // Query engines see the same as without evidence.
     let keys: Vec<String> = server.objects().into_keys().collect();
     let is_data = |key: &&String| key.starts_with("some/prefix/dt=");
     let patterns = [".ndjson", ".ndjson.gz", ".ndjson.zst"];
@@ -105,14 +105,14 @@ async fn a_directory_verifies() {
     let objects = read_directory(root.path());
     assert_whole("", &objects, sink.verifier_key().unwrap(), &acknowledged);
     for key in objects.keys().filter(|key| key.ends_with(".ndjson.zst")) {
-        assert!(key.starts_with("dt="), "{key} is an object to no pattern");
+        assert!(key.starts_with("dt="), "no pattern for objects matches {key}");
     }
 }
 
-/// Streams of one journal follow each other: each is closed, named by the next, and its secret
-/// gone.
+/// Streams of one journal follow each other: each is closed and named by the next, and its secret
+/// is deleted.
 #[tokio::test]
-async fn journals_vouch_for_their_streams() {
+async fn journaled_streams_verify_and_follow() {
     let (server, root) = (S3TestServer::start().await, tempfile::tempdir().unwrap());
     let directory = root.path().join("journal");
     let secrets = || {
@@ -147,7 +147,7 @@ async fn journals_vouch_for_their_streams() {
         assert_eq!(stream.records, stream.size);
         let previous = stream.previous.iter();
         let mut named = previous.map(|end| (&end.stream, end.size, Some(end.root)));
-        assert_eq!(named.next_back(), before, "the one before it");
+        assert_eq!(named.next_back(), before, "the previous stream");
         before = Some((&stream.stream, stream.size, stream.root));
     }
     assert_eq!((report.streams.len(), check("logs/", &objects).unwrap().len()), (3, 360));
@@ -180,15 +180,15 @@ async fn evidence_without_a_name_or_a_key_is_refused() {
     assert!(error.contains(EvidenceSettings::KEY_VARIABLE), "{error}");
 }
 
-/// Answers late, or not, or with an error; and now and then somebody else was first.
+/// A store that responds late, never or with errors, and sometimes has a foreign object at the key.
 #[derive(Debug)]
 struct ChaoticStore {
     inner: Arc<InMemory>,
     random: SeededRandom,
     tried: Mutex<BTreeSet<Path>>,
-    /// Where somebody else was first.
+    /// Keys taken by foreign objects.
     foreign: Arc<Mutex<BTreeSet<String>>>,
-    /// Told after each change.
+    /// Notified after each change.
     changed: tokio::sync::mpsc::UnboundedSender<()>,
 }
 
@@ -233,8 +233,8 @@ impl StoreDouble for ChaoticStore {
     }
 }
 
-/// A host that writes for two minutes to a bucket that misbehaves, with a stream for each. After
-/// each change to the bucket, an auditor looks at it, as if the host had died then.
+/// A host that writes to a misbehaving bucket for two minutes, changing streams every minute. After
+/// each change to the bucket an auditor verifies it, as if the host had died then.
 async fn live(seed: u64) -> (Vec<Fault>, usize) {
     let keys = tempfile::tempdir().unwrap();
     let inner = Arc::new(InMemory::new());
@@ -276,16 +276,16 @@ async fn live(seed: u64) -> (Vec<Fault>, usize) {
         tokio::spawn(async move {
             let mut looks = 0;
             while changes.recv().await.is_some() {
-                // What is acknowledged by now is in the bucket by now.
+                // Everything acknowledged by now is in the bucket.
                 let acknowledged = acknowledged.lock().unwrap().clone();
                 let objects = read_store(&*inner).await;
                 let now = u64::try_from(clock.now_ms()).unwrap();
                 let report = verify("", &objects, &host, &acknowledged, now);
-                // Somebody else's object is tampering, until the host says that it met it.
+                // A foreign object counts as tampering until the host declares the conflict.
                 let foreign = foreign.lock().unwrap().clone();
                 let found = tampered(&report, &foreign);
                 assert_eq!(found, [""; 0], "seed {seed}, look {looks}");
-                // And if it was removed before the host said so, nothing of the host's is missing.
+                // If it is removed before that, no record of the host is missing.
                 let mut cleaned = objects;
                 cleaned.retain(|key, _| !foreign.contains(key));
                 let report = verify("", &cleaned, &host, &acknowledged, now);
@@ -300,14 +300,14 @@ async fn live(seed: u64) -> (Vec<Fault>, usize) {
     for n in 0..60 {
         let (sink, acknowledged) = (Arc::clone(&sink), Arc::clone(&acknowledged));
         persists.spawn(async move {
-            // What met a conflict is not acknowledged.
+            // Batches that met a conflict are not acknowledged.
             let Ok(receipt) = sink.persist(batch(&n.to_string(), 1 + n % 3)).await else { return };
             let place = receipt.place.unwrap();
             let end = place.first_sequence + u64::from(place.count);
             let records = place.first_sequence..end;
             acknowledged.lock().unwrap().push((place.stream.to_string(), records));
         });
-        // Bursts, and a pause in which a heartbeat is due.
+        // Bursts, and pauses long enough for a heartbeat.
         let pause = if n % 20 == 19 { 25_000 } else { store.below(3_000) };
         sleep(Duration::from_millis(pause)).await;
     }
@@ -331,7 +331,7 @@ async fn live(seed: u64) -> (Vec<Fault>, usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kill_at_any_moment_is_no_tampering() {
+async fn a_kill_never_looks_like_tampering() {
     let seeds = std::env::var("AUDIT_SIMULATION_SEEDS").ok();
     let seeds: u64 = seeds.map_or(6, |seeds| seeds.parse::<u64>().unwrap().min(2_000));
     let mut conflicts = 0;

@@ -1,7 +1,7 @@
-//! Every fault at every step: nothing acknowledged is missing, and nothing stands there twice.
+//! Every fault at every step: no acknowledged record is missing, and none is stored twice.
 //!
-//! The server speaks real HTTP; what it stored is read straight from its memory, by a checker that
-//! shares no code with the sink.
+//! The server speaks real HTTP. A checker that shares no code with the sink reads its objects
+//! directly from memory.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -18,7 +18,7 @@ use http::Method;
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 use support::{Ledger, batch, bucket_on, read_server};
 
-/// Everything the server can do to a request.
+/// All faults of the server.
 fn faults() -> Vec<Fault> {
     let answers = [
         ErrorAnswer::SLOW_DOWN,
@@ -53,14 +53,14 @@ fn faults() -> Vec<Fault> {
     faults
 }
 
-/// Whether the fault is an answer that waits for an operator, which is no start for a sink.
+/// Whether the fault is a response that needs an operator, with which a sink does not open.
 fn blocks(fault: Fault) -> bool {
     let (Fault::Refused(answer) | Fault::StoredThenError(answer)) = fault else { return false };
     matches!(answer.status(), 403 | 404 | 418 | 501) || answer.code() == "ExpiredToken"
 }
 
-/// Repeated until it works. Requests are given up early where they hang, and only there: on a busy
-/// machine an answer may take its time.
+/// Retries until success. Timeouts are short only for faults that hang: on a busy machine responses
+/// may be slow.
 fn settings(fault: Fault) -> Settings {
     let hangs = matches!(fault, Fault::Hung | Fault::StoredThenHung)
         || matches!(fault, Fault::Slow { delay } if delay > Duration::from_secs(1));
@@ -80,8 +80,8 @@ async fn open(server: &S3TestServer, fault: Fault) -> Arc<S3Sink> {
     Arc::new(builder.with_random(Arc::new(SeededRandom::new(1))).open().await.unwrap())
 }
 
-/// Persists `count` batches, one object each where nothing else is under way, and checks that each
-/// is there once.
+/// Persists `count` batches, one object each if nothing else is in flight, and checks that each is
+/// stored once.
 async fn persist_and_check(server: &S3TestServer, sink: &Arc<S3Sink>, count: u32, what: &str) {
     let batches: Vec<_> = (0..count).map(|n| batch(&format!("batch-{n}"), 1 + n)).collect();
     let receipts = join_all(batches.iter().map(|batch| sink.persist(batch.clone()))).await;
@@ -89,7 +89,7 @@ async fn persist_and_check(server: &S3TestServer, sink: &Arc<S3Sink>, count: u32
     for (batch, receipt) in batches.iter().zip(receipts) {
         ledger.acknowledged(batch, &receipt.unwrap_or_else(|error| panic!("{what}: {error}")));
     }
-    // What is acknowledged is there before anything else happens.
+    // Acknowledged records are stored before anything else happens.
     ledger.check("logs/", &read_server(server)).unwrap_or_else(|error| panic!("{what}: {error}"));
     server.faults().none();
     sink.flush().await.unwrap();
@@ -105,13 +105,13 @@ async fn persist_and_check(server: &S3TestServer, sink: &Arc<S3Sink>, count: u32
     );
 }
 
-/// Runs one step for each fault, several at a time, each on a server of its own.
+/// Runs one step per fault concurrently, each on its own server.
 async fn for_each_fault<F: Future<Output = ()>>(step: impl Fn(Fault) -> F) {
     stream::iter(faults()).map(step).buffer_unordered(12).collect::<()>().await;
 }
 
 #[tokio::test]
-async fn at_the_first_put() {
+async fn faults_at_the_first_put() {
     for_each_fault(|fault| async move {
         let server = S3TestServer::start().await;
         let sink = open(&server, fault).await;
@@ -123,7 +123,7 @@ async fn at_the_first_put() {
 }
 
 #[tokio::test]
-async fn at_the_retry_of_a_put_that_was_not_stored() {
+async fn faults_at_the_retry_of_an_unstored_put() {
     for_each_fault(|fault| async move {
         let server = S3TestServer::start().await;
         let sink = open(&server, fault).await;
@@ -136,7 +136,7 @@ async fn at_the_retry_of_a_put_that_was_not_stored() {
 }
 
 #[tokio::test]
-async fn at_the_retry_of_a_put_that_was_stored() {
+async fn faults_at_the_retry_of_a_stored_put() {
     for_each_fault(|fault| async move {
         let server = S3TestServer::start().await;
         let sink = open(&server, fault).await;
@@ -148,7 +148,7 @@ async fn at_the_retry_of_a_put_that_was_stored() {
 }
 
 #[tokio::test]
-async fn at_the_head_that_asks_whose_object_it_is() {
+async fn faults_at_the_head_that_compares_objects() {
     for_each_fault(|fault| async move {
         let server = S3TestServer::start().await;
         let sink = open(&server, fault).await;
@@ -165,7 +165,7 @@ async fn at_the_head_that_asks_whose_object_it_is() {
 }
 
 #[tokio::test]
-async fn with_several_objects_under_way() {
+async fn faults_with_several_objects_in_flight() {
     for_each_fault(|fault| async move {
         let server = S3TestServer::start().await;
         // Each batch is too large to share an object.
@@ -205,17 +205,17 @@ async fn at_the_probe(before: &[Fault], fault: Fault) {
 }
 
 #[tokio::test]
-async fn at_the_first_put_of_the_probe() {
+async fn faults_at_the_first_put_of_the_probe() {
     for_each_fault(|fault| at_the_probe(&[], fault)).await;
 }
 
 #[tokio::test]
-async fn at_the_second_put_of_the_probe() {
+async fn faults_at_the_second_put_of_the_probe() {
     for_each_fault(|fault| at_the_probe(&[Fault::None], fault)).await;
 }
 
 #[tokio::test]
-async fn on_a_store_that_overwrites() {
+async fn faults_on_a_store_that_overwrites() {
     for_each_fault(|fault| async move {
         let server = S3TestServer::start().await;
         server.ignore_if_none_match(true);
@@ -227,8 +227,8 @@ async fn on_a_store_that_overwrites() {
     .await;
 }
 
-/// Two requests in three fail in a way that the seed draws, callers give up early, and several
-/// write at once.
+/// Two of three requests fail with a fault drawn from the seed, callers give up early, and several
+/// write concurrently.
 async fn storm(seed: u64) {
     let server = S3TestServer::start().await;
     server.ignore_if_none_match(seed % 4 == 3);
@@ -274,6 +274,6 @@ async fn storm(seed: u64) {
 }
 
 #[tokio::test]
-async fn in_a_storm_of_faults() {
+async fn storms_of_faults_lose_nothing() {
     stream::iter(0..24).map(storm).buffer_unordered(8).collect::<()>().await;
 }

@@ -1,5 +1,4 @@
-//! Where the journal ends: its lock, its room, its disk, its memory, its close; and what it says
-//! there.
+//! The limits of the journal, and their errors: lock, size, disk, memory, close.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -25,7 +24,7 @@ use support::child::{self, ChildProcess};
 use support::{Ledger, TIME_MS, batch, bucket_on, check, large_batch, read_server};
 use tokio::time::timeout;
 
-/// The smallest there may be.
+/// The smallest journal allowed.
 const SEGMENT_BYTES: u64 = (32 << 20) + 8192;
 
 fn journal(directory: &Path) -> JournalSettings {
@@ -52,13 +51,13 @@ async fn open(server: &S3TestServer, journal: JournalSettings) -> Result<S3Sink,
     S3Sink::builder(bucket_on(server, "logs")).with_settings(settings(journal)).open().await
 }
 
-/// On the disk of the build: a temporary directory may be memory.
+/// On the disk of the build, since a temporary directory may be in memory.
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
 #[tokio::test]
-async fn one_sink_at_a_time_has_a_journal() {
+async fn a_journal_has_one_sink_at_a_time() {
     let (server, directory) = (S3TestServer::start().await, directory());
     for _ in 0..4 {
         let sink = open(&server, journal(directory.path())).await.unwrap();
@@ -106,7 +105,7 @@ async fn only_its_owner_can_read_it() {
     let sink = open(&server, journal(&path)).await.unwrap();
     server.faults().always(Fault::Hung);
     sink.persist(batch("secret", 1)).await.unwrap();
-    // By then the plan of the object is on disk.
+    // By then the object's plan is on disk.
     server.faults().wait_fired(1).await;
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o700);
@@ -171,7 +170,7 @@ async fn a_full_journal_fails_persists_until_it_is_delivered() {
         .map(|(_, bytes)| bytes)
         .sum();
     assert_eq!(on_disk, most);
-    // What still fits in the last segment is taken.
+    // Batches that fit in the last segment are still accepted.
     let small = batch("small", 1);
     ledger.acknowledged(&small, &sink.persist(small.clone()).await.unwrap());
     assert_eq!(sink.health().commits, Commits::Accepted);
@@ -190,8 +189,7 @@ async fn a_full_journal_fails_persists_until_it_is_delivered() {
     ledger.check("logs/", &read_server(&server)).unwrap();
 }
 
-/// The child's part: does nothing when the harness runs it as one of the tests. It does what it is
-/// told, line by line.
+/// The child process, which executes commands line by line. Does nothing when run as a test.
 #[test]
 fn child() {
     if child::parameter("ENDPOINT").is_none() {
@@ -205,7 +203,7 @@ fn child() {
 async fn obey() {
     let mut told = child::listen();
     let directory: PathBuf = child::required("DIRECTORY");
-    // Persisting waits no longer than a test.
+    // `persist` times out within the test.
     let settings = Settings {
         persist_timeout_ms: child::required("PERSIST_TIMEOUT_MS"),
         ..settings(journal(&directory))
@@ -235,7 +233,7 @@ async fn obey() {
                 child::say("flushed");
             }
             ["memory"] => child::say(&format!("memory {}", peak_memory())),
-            // As a host does that has to end.
+            // As a host does on shutdown.
             ["give", "up", "closing"] => {
                 timeout(Duration::from_millis(50), sink.close()).await.unwrap_err();
                 child::say("gave up");
@@ -250,7 +248,7 @@ async fn obey() {
     }
 }
 
-/// A batch of 1 MiB that compresses as logs do, by a half or so: `n` and random digits.
+/// A batch of 1 MiB that compresses to about half, like logs: `n` and random digits.
 fn mebibyte(n: u64) -> Batch {
     let random = SeededRandom::new(n);
     let mut lines = String::with_capacity(1 << 20);
@@ -267,7 +265,7 @@ fn mebibyte(n: u64) -> Batch {
     Batch::from_lines(TIME_MS, lines.into()).unwrap()
 }
 
-/// The most memory that this process ever had, in KiB.
+/// The peak memory of this process, in KiB.
 fn peak_memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -289,8 +287,7 @@ fn start(
     )
 }
 
-/// A file may not grow beyond a limit that is lifted later: to the child that is a disk without
-/// room.
+/// The file size of the child is limited, which it sees as a full disk; the limit is lifted later.
 #[tokio::test]
 async fn a_full_disk_fails_functions_until_there_is_room() {
     if Command::new("prlimit").arg("--version").output().is_err() {
@@ -322,7 +319,7 @@ async fn a_full_disk_fails_functions_until_there_is_room() {
     let lifted =
         Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited:"]).status().unwrap();
     assert!(lifted.success());
-    // It looks again by itself, sooner or later.
+    // It retries by itself.
     loop {
         child.tell("persist late");
         let line = child.line().await.unwrap();
@@ -338,7 +335,7 @@ async fn a_full_disk_fails_functions_until_there_is_room() {
     assert_eq!(lines, batch("late", 1).records().collect::<Vec<_>>());
 }
 
-/// With `JOURNAL_LIMITS_BACKLOG_MIB=1024` and `--release` it is the backlog of an outage.
+/// `JOURNAL_LIMITS_BACKLOG_MIB=1024` with `--release` tests the backlog of a long outage.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes half a minute and measures the process's memory: for a quiet machine"]
 async fn a_backlog_does_not_take_memory() {
@@ -359,8 +356,8 @@ async fn a_backlog_does_not_take_memory() {
     child.kill();
     child.wait();
 
-    // As far away as a bucket in another region, so that as many objects as may be are under way at
-    // once.
+    // The latency of a bucket in another region, so that the maximum number of objects is in
+    // flight.
     server.faults().plan(|request| match request.key.ends_with("_audit/probe") {
         true => Fault::None,
         false => Fault::Slow { delay: Duration::from_millis(300) },
@@ -407,9 +404,9 @@ async fn flush_and_close_wait_for_no_full_object() {
     sink.flush().await.unwrap();
 }
 
-/// Also: what an earlier process left is delivered under its own stream.
+/// Also: records of an earlier process are delivered under their own stream.
 #[tokio::test]
-async fn a_close_that_was_given_up_is_made_good_by_the_next_opening() {
+async fn the_next_opening_completes_a_cut_close() {
     let (server, directory) = (S3TestServer::start().await, directory());
     let mut ledger = Ledger::default();
     let mut streams = Vec::new();
@@ -449,7 +446,7 @@ async fn a_close_that_was_given_up_is_made_good_by_the_next_opening() {
 }
 
 #[tokio::test]
-async fn damage_is_refused_where_it_is_and_nothing_is_changed() {
+async fn damage_is_located_and_left_unchanged() {
     let (server, directory) = (S3TestServer::start().await, directory());
     let keeping = JournalSettings { retention_ms: 3_600_000, ..journal(directory.path()) };
     let sink = open(&server, keeping.clone()).await.unwrap();
@@ -463,7 +460,7 @@ async fn damage_is_refused_where_it_is_and_nothing_is_changed() {
         .write(true)
         .open(directory.path().join("00000001.journal"))
         .unwrap();
-    // One bit of a record in the second of three groups, each of which begins a block.
+    // Flips one bit of a record in the second of three groups, each at the begin of a block.
     let (at, mut byte) = (2 * 4096 + 159 + 80 + 3, [0]);
     segment.read_exact_at(&mut byte, at).unwrap();
     segment.write_all_at(&[byte[0] ^ 4], at).unwrap();
@@ -475,7 +472,7 @@ async fn damage_is_refused_where_it_is_and_nothing_is_changed() {
         "{source}"
     );
     assert_eq!(files(directory.path()), before);
-    // An operator who brings the file back from a copy goes on.
+    // After an operator restores the file from a copy, the journal opens.
     segment.write_all_at(&byte, at).unwrap();
     open(&server, keeping).await.unwrap().close().await.unwrap();
     assert_eq!(check("logs/", &read_server(&server)).unwrap().len(), 3);

@@ -1,5 +1,5 @@
-//! Writers to a directory are killed while they write: every object that has its name is whole, and
-//! the next opening removes the rest.
+//! Writers to a directory are killed while writing: every object under its final name is complete,
+//! and the next opening removes the rest.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Write};
@@ -23,7 +23,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// Writes until it is killed, or has written much. Does nothing unless a parent asks for it.
+/// The child process, which writes until it is killed. Does nothing when run as a test.
 #[test]
 fn child() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
@@ -47,11 +47,11 @@ fn child() {
 }
 
 #[test]
-fn killed_writers_leave_files_that_the_next_opening_removes() {
+fn the_next_opening_removes_leftovers() {
     let root = tempfile::tempdir().unwrap();
     let unfinished = root.path().join("_audit/unfinished");
     let mut left = 0;
-    // The first kill finds a write under way but for luck.
+    // The first kill almost always interrupts a write.
     for _ in 0..50 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["child", "--exact", "--nocapture"])

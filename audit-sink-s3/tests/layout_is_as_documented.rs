@@ -1,4 +1,4 @@
-//! What readers of the bucket rely on: keys, metadata, content type, compression.
+//! The layout that readers rely on: keys, metadata, content type, compression.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -24,7 +24,7 @@ async fn open(server: &S3TestServer, prefix: &str, settings: Settings) -> S3Sink
 }
 
 #[tokio::test]
-async fn an_object_says_what_it_is() {
+async fn objects_have_the_documented_metadata() {
     for (compression, suffix, content_type) in [
         (Compression::Zstd, ".ndjson.zst", "application/zstd"),
         (Compression::Gzip, ".ndjson.gz", "application/gzip"),
@@ -57,12 +57,11 @@ async fn an_object_says_what_it_is() {
 }
 
 #[tokio::test]
-async fn the_first_record_decides_day_and_hour() {
+async fn the_first_record_determines_the_hour() {
     let server = S3TestServer::start().await;
     let sink = open(&server, "logs", Settings { linger_ms: 100, ..Settings::default() }).await;
     let at = |time_ms| Batch::from_lines(time_ms, "{}\n".into()).unwrap();
-    // 2023-11-14T22:59:59.999Z, then the next hour, in one object; then times that no clock should
-    // show.
+    // 2023-11-14T22:59:59.999Z, then the next hour, in one object; then invalid times.
     let (first, second) =
         tokio::join!(sink.persist(at(1_700_002_799_999)), sink.persist(at(1_700_002_800_000)));
     assert_eq!(
@@ -95,7 +94,7 @@ async fn the_first_record_decides_day_and_hour() {
 }
 
 #[tokio::test]
-async fn a_reader_gets_by_with_the_public_nouns() {
+async fn the_public_module_suffices_for_readers() {
     let server = S3TestServer::start().await;
     let bucket = bucket_on(&server, "logs");
     let sink = S3Sink::builder(bucket.clone()).open().await.unwrap();

@@ -1,7 +1,6 @@
-//! The log hears when a bucket is blocked and when it answers again: once each, not at each
-//! repetition.
+//! The log reports once when a bucket is blocked and once when it recovers, not at each retry.
 //!
-//! Alone in its file, since what is logged by other tests at the same time would mix with it.
+//! In its own binary, since the logs of concurrent tests would mix.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -14,7 +13,7 @@ use audit_sink_s3::{S3Sink, Settings};
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 use support::{batch, bucket_on, until};
 
-/// What was logged while it lived.
+/// The captured log.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -35,7 +34,7 @@ impl Log {
 }
 
 #[tokio::test]
-async fn the_log_hears_of_each_change_once() {
+async fn each_change_is_logged_once() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber =

@@ -1,4 +1,4 @@
-//! What a sink reports to whoever records metrics.
+//! The metrics of a sink.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -11,8 +11,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 use support::{batch, bucket_on};
 
-/// What was reported since the last call, by name. Counters give their sum, histograms how many
-/// values they got.
+/// The metrics since the last call, by name: sums of counters, counts of histograms.
 fn reported(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
     let values = snapshotter.snapshot().into_vec().into_iter();
     values
@@ -62,7 +61,7 @@ async fn metrics_count_commits_deliveries_and_failures() {
     support::until(|| sink.health().retries > 2).await;
     let away = reported(&snapshotter);
     assert_eq!(away["audit_blocked"], 1.0);
-    assert_eq!(sink.health().commits, Commits::Accepted, "the journal takes what the bucket will");
+    assert_eq!(sink.health().commits, Commits::Accepted, "the journal accepts batches");
     assert_eq!(
         away["audit_oldest_undelivered_timestamp_seconds"],
         support::TIME_MS as f64 / 1_000.0

@@ -1,5 +1,4 @@
-//! How batches become objects: shared by callers, ended by time, by size, by flush and by close,
-//! never within a batch.
+//! Batches share objects, which end by time, size, flush or close, but never within a batch.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -17,7 +16,7 @@ async fn open(store: &Arc<InMemory>, settings: Settings) -> Arc<S3Sink> {
     Arc::new(S3Sink::builder(bucket_in(store, "")).with_settings(settings).open().await.unwrap())
 }
 
-/// How many objects there are, the probe's not counted.
+/// The number of objects, except the probe.
 async fn count_objects(store: &InMemory) -> usize {
     read_store(store).await.keys().filter(|key| key.starts_with("dt=")).count()
 }
@@ -92,12 +91,12 @@ async fn flush_with_nothing_to_do_returns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_object_does_not_linger_and_a_batch_is_never_divided() {
+async fn full_objects_do_not_linger() {
     let store = Arc::default();
     let settings = Settings { linger_ms: 15_000, max_object_bytes: 1_000, ..Settings::default() };
     let sink = open(&store, settings).await;
     let begin = Instant::now();
-    // 400 + 400 fit, the third does not; 2,000 is an object alone; and the last ones wait for the
+    // 400 + 400 fit, the third does not; 2,000 is its own object; the last ones wait for the
     // linger.
     let sizes = [400, 400, 400, 2_000, 300, 300];
     let calls: Vec<_> = (0..)

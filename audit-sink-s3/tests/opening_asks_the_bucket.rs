@@ -1,4 +1,4 @@
-//! What opening a sink finds out, refuses and warns about.
+//! The checks, errors and warnings of opening a sink.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -84,14 +84,14 @@ async fn opening_refuses_bad_credentials_buckets_and_permissions() {
     assert!(error.to_string().ends_with("(create the bucket, or correct its name)"), "{error}");
     let error = refused(Method::PUT, ErrorAnswer::ACCESS_DENIED).await.unwrap_err();
     assert!(error.to_string().contains("s3:PutObject and s3:GetObject"), "{error}");
-    // The permission to read is needed only once an answer got lost: it is asked for in time.
+    // The permission to read is needed only after a lost response, so it is checked at opening.
     let error = refused(Method::HEAD, ErrorAnswer::ACCESS_DENIED).await.unwrap_err();
     assert_eq!(error.kind(), OpenErrorKind::Blocked);
     assert!(error.to_string().contains("s3:PutObject and s3:GetObject"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unreachable_bucket_does_not_hold_up_a_start_for_long() {
+async fn unreachable_buckets_delay_a_start_briefly() {
     let store = GatedStore::new();
     store.set(Gate::Closed);
     let begin = Instant::now();
@@ -126,7 +126,7 @@ async fn invalid_settings_are_refused_before_any_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_of_the_host_without_attributes_is_used_without() {
+async fn stores_without_attributes_are_supported() {
     let directory = tempfile::tempdir().unwrap();
     let store = object_store::local::LocalFileSystem::new_with_prefix(directory.path()).unwrap();
     let bucket = bucket_in(&Arc::new(store), "logs");
@@ -136,7 +136,7 @@ async fn a_store_of_the_host_without_attributes_is_used_without() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sinks_of_one_bucket_do_not_meet() {
+async fn sinks_of_one_bucket_do_not_conflict() {
     let store: Arc<InMemory> = Arc::default();
     let mut sinks = Vec::new();
     for _ in 0..3 {
@@ -157,8 +157,7 @@ async fn a_bucket_in_memory_needs_nothing_but_its_url() {
     assert_eq!(check("logs/", &read_store(&**sink.bucket().store()).await).unwrap().len(), 1);
 }
 
-/// The test below runs this in a process of its own, since a process has one environment; elsewhere
-/// it does nothing.
+/// Run by the test below in a separate process with its own environment; otherwise does nothing.
 #[tokio::test]
 async fn in_a_process_of_its_own() {
     let Ok(url) = std::env::var("AUDIT_TEST_URL") else { return };

@@ -1,5 +1,5 @@
-//! What callers and operators hear while a bucket is out of reach or refuses, and that it ends
-//! well.
+//! While a bucket is unreachable or refuses, callers and operators learn why; afterwards everything
+//! is delivered.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -120,7 +120,7 @@ async fn a_hanging_bucket_fails_persist_in_time() {
 #[tokio::test]
 async fn an_object_in_the_way_is_reported_left_alone_and_passed_by() {
     let plain = StoredObject { bytes: "somebody else's".into(), ..StoredObject::default() };
-    // As another writer of this layout would leave it.
+    // A foreign object, as another writer of this layout would leave it.
     let metadata =
         [("format", "1"), ("count", "2"), ("lastsequence", "1"), ("sha256", &*"0f".repeat(32))];
     let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -164,8 +164,8 @@ async fn an_object_in_the_way_is_reported_left_alone_and_passed_by() {
 async fn objects_without_metadata_are_recognized_by_their_bytes() {
     let server = S3TestServer::start().await;
     let sink = open(&server).await;
-    // Something on the way strips headers: the first PUT is stored without metadata, and its answer
-    // gets lost.
+    // An intermediary strips headers: the first PUT is stored without metadata, and its response is
+    // lost.
     server.faults().next_puts([Fault::StoredThenHung]);
     let batch = batch("stripped", 1);
     let (receipt, ()) = tokio::join!(sink.persist(batch), async {

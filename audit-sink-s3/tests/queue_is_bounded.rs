@@ -1,5 +1,4 @@
-//! A slow or a hanging bucket: memory is bounded, nobody waits for ever, and what an error says is
-//! so.
+//! With a slow or hanging bucket memory is bounded, every wait ends, and errors are accurate.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -16,7 +15,7 @@ use support::{Ledger, batch, bucket_of, check, large_batch, placed, read_store, 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// A request may take an hour: nothing is repeated.
+/// Requests may take an hour, so there are no retries.
 fn patient() -> Settings {
     Settings {
         put_timeout_ms: 3_600_000,
@@ -103,7 +102,7 @@ async fn unsent_batches_are_withdrawn_as_not_persisted() {
     store.set(Gate::Closed);
     let sent = persist(&sink, &batch("sent", 1));
     store.arrived(3).await;
-    // More than the queue holds before it is swept.
+    // More than the queue holds before a sweep.
     let waiting: Vec<_> =
         (0..3_000).map(|n| persist(&sink, &batch(&format!("waits-{n}"), 1))).collect();
     for call in waiting {
@@ -133,7 +132,7 @@ async fn unsent_batches_are_withdrawn_as_not_persisted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_all_objects_are_under_way_batches_gather() {
+async fn batches_gather_while_all_slots_are_in_use() {
     let store = GatedStore::new();
     let sink = open(&store, Settings { max_in_flight: 2, linger_ms: 1, ..patient() }).await;
     store.set(Gate::Closed);
@@ -194,7 +193,7 @@ async fn flush_covers_abandoned_batches_and_no_later_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_given_up_that_lands_late_changes_nothing() {
+async fn timed_out_requests_that_land_change_nothing() {
     let store = GatedStore::detached();
     let settings =
         Settings { put_timeout_ms: 100, persist_timeout_ms: 600_000, ..Settings::default() };
@@ -202,7 +201,7 @@ async fn a_request_given_up_that_lands_late_changes_nothing() {
     store.set(Gate::Closed);
     let batch = batch("late", 5);
     let call = persist(&sink, &batch);
-    // Several requests with these bytes are on their way now, all of them given up but the last.
+    // Several requests with these bytes are in flight; all but the last have timed out.
     store.arrived(6).await;
     let HealthState::Retrying { reason } = sink.health().state else {
         panic!("{:?}", sink.health())
@@ -210,7 +209,7 @@ async fn a_request_given_up_that_lands_late_changes_nothing() {
     assert!(reason.starts_with("no answer within "), "{reason}");
     store.set(Gate::Open);
     let receipt = call.await.unwrap().unwrap();
-    // All have landed by now, since the gate let them go in one go.
+    // All have landed by now, since the gate released them together.
     until(|| sink.health().state == HealthState::Ok).await;
     let mut ledger = Ledger::default();
     ledger.acknowledged(&batch, &receipt);
@@ -219,14 +218,14 @@ async fn a_request_given_up_that_lands_late_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_line_gets_more_time_with_each_attempt() {
+async fn timeouts_grow_with_each_attempt() {
     let store = GatedStore::new();
     let settings =
         Settings { put_timeout_ms: 1_000, persist_timeout_ms: 600_000, ..Settings::default() };
     let sink = open(&store, settings).await;
     store.set(Gate::Closed);
     let call = persist(&sink, &batch("slow", 1));
-    // After 1, 2, 4 and 8 s the fifth attempt has 16 s.
+    // After attempts of 1, 2, 4 and 8 s, the fifth has 16 s.
     store.arrived(7).await;
     let begin = Instant::now();
     tokio::time::sleep(Duration::from_secs(15)).await;

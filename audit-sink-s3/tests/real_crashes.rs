@@ -1,17 +1,16 @@
-//! Real processes on a real file system, killed at any moment: what was acknowledged is in the
-//! bucket once, and an auditor with the host's public key finds nothing amiss.
+//! Real processes on a real file system, killed at any moment: every acknowledged record is in the
+//! bucket once, and an auditor with the host's public key finds nothing wrong.
 //!
-//! A child persists from several tasks and says what was acknowledged. The parent has the bucket,
-//! behind HTTP with faults, and kills the child with SIGKILL, in rounds on one journal; the last
-//! round closes in order. Then a checker that shares no code with the sink reads the bucket.
+//! A child persists from several tasks and reports acknowledged batches. The parent runs the
+//! bucket, over HTTP with faults, and kills the child with SIGKILL, in rounds on one journal; the
+//! last round closes orderly. Then a checker that shares no code with the sink reads the bucket.
 //!
-//! More of it:
-//! `REAL_CRASHES_ROUNDS=500 cargo test -p audit-sink-s3 --test real_crashes killed_at_any_moment`,
-//! with `REAL_CRASHES_SEED` for other choices. Kills and errors at chosen system calls need strace:
-//! `tests/system-calls`.
+//! Longer runs: `REAL_CRASHES_ROUNDS=500 cargo test -p audit-sink-s3 --test real_crashes
+//! killed_at_any_moment`, with `REAL_CRASHES_SEED` for other choices. Kills and errors at chosen
+//! system calls need strace: `tests/system-calls`.
 //!
-//! A process that is killed loses nothing that it gave to the kernel. What a power cut takes is the
-//! simulation's to show.
+//! A killed process loses nothing that it passed to the kernel. The simulation covers power
+//! failures.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -33,11 +32,11 @@ use support::child::{self, ChildProcess};
 use support::evidence::{Acknowledged, verify};
 use support::{Checker, TIME_MS, read_server};
 
-/// How many tasks persist at once in a child.
+/// The number of concurrent tasks in a child.
 const TASKS: u32 = 4;
 
-/// What a round's child is told to do. Its records follow from that alone, so that the checker
-/// makes them again.
+/// The parameters of a round's child. They determine its records, so that the checker can recreate
+/// them.
 #[derive(Debug, Clone, Copy)]
 struct Round {
     number: u32,
@@ -49,7 +48,7 @@ struct Round {
 }
 
 impl Round {
-    /// How many batches each task persists before it only waits.
+    /// The number of batches that each task persists.
     fn batches(self) -> u32 {
         if self.large { 12 } else { 100 }
     }
@@ -72,7 +71,7 @@ impl Round {
     }
 }
 
-/// The child's part: does nothing when the harness runs it as one of the tests.
+/// The child process. Does nothing when run as a test.
 #[test]
 fn child() {
     if child::parameter("ENDPOINT").is_none() {
@@ -100,7 +99,7 @@ async fn persist_until_told() {
         compression: [Compression::Zstd, Compression::Gzip, Compression::None]
             [round.compression as usize],
         max_object_bytes: round.max_object_bytes,
-        // The server leaves requests without an answer, and answers some that were large.
+        // The server leaves some requests without a response.
         put_timeout_ms: 500,
         retry_base_ms: 1,
         retry_cap_ms: 8,
@@ -156,7 +155,7 @@ async fn persist_until_told() {
         for task in tasks {
             task.await.unwrap();
         }
-        // An error is the parent's to see: the journal may have stopped.
+        // The parent evaluates errors: the journal may have stopped.
         if sink.flush().await.is_ok() {
             child::say("flushed");
         }
@@ -170,17 +169,17 @@ async fn persist_until_told() {
     child::say("closed");
 }
 
-/// What the children said.
+/// The reports of the children.
 #[derive(Debug, Default)]
 struct Account {
     rounds: Vec<Round>,
-    /// The stream of each round that came to have one.
+    /// The stream of each round that opened one.
     streams: BTreeMap<u32, UniqueId>,
-    /// Where the batches of each round's tasks stand, in order.
+    /// The places of the batches of each round's tasks, in order.
     acknowledged: BTreeMap<(u32, u32), Vec<u64>>,
     /// Whether the children's disk is made to fail.
     disk_fails: bool,
-    /// What became of the batch after those, where it failed.
+    /// The outcome of the following batch, if it failed.
     failed: BTreeMap<(u32, u32), Outcome>,
 }
 
@@ -193,7 +192,7 @@ impl Account {
             }
             ["ack", task, n, stream, first] => {
                 let so_far = self.acknowledged.entry((round, task.parse().unwrap())).or_default();
-                assert_eq!(so_far.len().to_string(), n, "the child's own order");
+                assert_eq!(so_far.len().to_string(), n, "the child's order");
                 assert_eq!(
                     self.streams[&round],
                     stream.parse().unwrap(),
@@ -209,7 +208,7 @@ impl Account {
                 };
                 self.failed.insert((round, task.parse().unwrap()), outcome);
             }
-            // Only where the disk was made to fail; damage is never an answer to that.
+            // Only if the disk was made to fail; even then never as damage.
             ["refused", "Blocked", ..] if self.disk_fails => {}
             ["opening" | "flushed" | "closed"] => {}
             _ => panic!("the child said {line:?}"),
@@ -220,8 +219,8 @@ impl Account {
         self.acknowledged.values().map(Vec::len).sum()
     }
 
-    /// Everything acknowledged is there, once, in its place; nothing else, but for one batch of
-    /// each task that was under way when its process ended, whole or not at all.
+    /// Checks that every acknowledged batch is stored once at its place, and nothing else except at
+    /// most one batch in flight per task when its process ended, whole or not at all.
     fn check(&self, stored: &[StoredRecord]) -> Result<(), String> {
         let mut streams: BTreeMap<UniqueId, BTreeMap<u64, &Bytes>> = BTreeMap::new();
         for record in stored {
@@ -251,7 +250,7 @@ impl Account {
                     .find(|round| round.number == number)
                     .ok_or("an unknown round")?;
                 let batch = round.batch(task, n);
-                // The rest of the batch follows at once, or the batch is not there whole.
+                // The rest of the batch must follow directly.
                 let rest = u64::from(batch.count()) - 1;
                 let there = std::iter::once(*line).chain(
                     lines.by_ref().take(usize::try_from(rest).unwrap()).map(|(_, line)| *line),
@@ -305,7 +304,7 @@ impl Account {
     }
 }
 
-/// A bucket and a journal that outlive the processes that use them.
+/// A bucket and a journal that outlive the processes.
 struct Crashes {
     server: S3TestServer,
     directory: tempfile::TempDir,
@@ -321,14 +320,14 @@ impl Crashes {
         let drawn = Arc::clone(&random);
         server.faults().plan(move |request| {
             let bits = drawn.next_u64();
-            // An answer that waits for an operator keeps a sink from opening.
+            // A response that needs an operator would prevent opening.
             if request.key.ends_with("_audit/probe") || !bits.is_multiple_of(4) {
                 return Fault::None;
             }
             let faults = faults();
             faults[usize::try_from(bits >> 32).unwrap() % faults.len()]
         });
-        // On the disk of the build, which is a disk: a temporary directory may be memory.
+        // On the disk of the build, since a temporary directory may be in memory.
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         Crashes {
             server,
@@ -362,15 +361,14 @@ impl Crashes {
         (number, ChildProcess::start(&self.server, wrapper, &parameters))
     }
 
-    /// Notes everything that a child has said and yet says until it has ended.
+    /// Records all output of a child until it has ended.
     async fn drain(&mut self, number: u32, child: &mut ChildProcess) {
         while let Some(line) = child.line().await {
             self.account.note(number, &line);
         }
     }
 
-    /// Kills a child after it has said so many lines, or after the bucket has had so many requests
-    /// from it.
+    /// Kills a child after this many lines of output, or this many requests to the bucket.
     async fn round_of(&mut self, large: bool, lines: u64, requests: u64) {
         let before = self.server.requests().len();
         let (number, mut child) = self.start(&[], large);
@@ -394,8 +392,7 @@ impl Crashes {
         assert!(!child.wait().success());
     }
 
-    /// Runs a child under strace with `injection` in its way until that has killed it, or else it
-    /// is done.
+    /// Runs a child under strace with `injection`, until it is killed or finished.
     async fn round_with(&mut self, call: &str, injection: &str) -> bool {
         let strace = ["strace", "-f", "-qq", "-o", "/dev/null"].map(str::to_owned);
         let what = [
@@ -416,8 +413,8 @@ impl Crashes {
         done
     }
 
-    /// Lets a child deliver all there is and close in order, and checks the bucket and what is left
-    /// of the journal.
+    /// Lets a child deliver everything and close, then checks the bucket and the rest of the
+    /// journal.
     async fn close_and_check(&mut self) {
         self.server.faults().none();
         let (number, mut child) = self.start(&[], false);
@@ -435,7 +432,7 @@ impl Crashes {
         assert!(!is_left, "{:?}", names(&self.journal()));
     }
 
-    /// Nothing is missing between records, of the host's own or others.
+    /// Checks that no record is missing, system records included.
     fn check(&self) -> Result<(), String> {
         let objects = read_server(&self.server);
         self.account.check(&self.checker.check("logs/", &objects)?)?;
@@ -483,8 +480,7 @@ async fn killed_at_any_moment() {
     let mut crashes = Crashes::new(seed).await;
     for _ in 0..rounds {
         let large = crashes.draw(8) == 0;
-        // Some at the very start, some while the journal is opened, most under load, some in the
-        // middle of delivery.
+        // Some kills at the start, some during opening, most under load, some during delivery.
         let (lines, requests) = match crashes.draw(6) {
             0 => (crashes.draw(4), 1_000),
             1 | 2 => (10_000, 3 + crashes.draw(40)),
@@ -502,8 +498,8 @@ async fn killed_at_any_moment() {
     );
 }
 
-/// Which call of a kind it is to be. Each thread of a child counts its own, and preparing two
-/// segments takes 68 writes: the higher numbers are reached by the thread that commits.
+/// The ordinal of the call to hit. Each thread counts its own, and preparing two segments takes 68
+/// writes: only the committing thread reaches the higher numbers.
 fn which_calls() -> impl Iterator<Item = u64> {
     (1..=number("REAL_CRASHES_CALLS", 20)).chain([69, 75, 90, 120])
 }

@@ -1,7 +1,7 @@
 //! The sink keeps the contract of `AuditSink` on every kind of store, in each compression.
 //!
-//! In memory it proves the logic, in a directory that nothing depends on metadata, on the test
-//! server that it does so through HTTP with signatures and checksums.
+//! In memory this tests the logic, in a directory independence of metadata, and on the test server
+//! HTTP with signatures and checksums.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -23,7 +23,7 @@ use support::gated_store::{Gate, GatedStore};
 use support::{Checker, Objects, TIME_MS, batch};
 
 async fn open(bucket: Bucket, compression: Compression) -> S3Sink {
-    // One object is sent at a time: while the bucket does not answer, the next one is not sent.
+    // One object at a time: while the bucket does not respond, the next one is not sent.
     let settings = Settings {
         compression,
         linger_ms: 2,
@@ -36,7 +36,7 @@ async fn open(bucket: Bucket, compression: Compression) -> S3Sink {
     S3Sink::builder(bucket).with_settings(settings).open().await.unwrap()
 }
 
-/// The sink that was opened last, and the objects that somebody else wrote under its keys.
+/// The sink opened last, and foreign objects under its keys.
 #[derive(Default)]
 struct Opened {
     sink: Mutex<Option<Arc<S3Sink>>>,
@@ -57,8 +57,8 @@ impl Opened {
         self.sink.lock().unwrap().clone().unwrap()
     }
 
-    /// The key under which the suite's next batch belongs: the one before it has two records. What
-    /// stands there is foreign from now on.
+    /// The key of the suite's next batch, after one of two records. Marks the object there as
+    /// foreign.
     fn foreign_key(&self, compression: Compression) -> String {
         let key = ObjectKey::new(TIME_MS, self.sink().stream(), 2, compression).to_string();
         self.foreign.lock().unwrap().insert(key.clone());
@@ -74,16 +74,16 @@ impl Opened {
     }
 }
 
-/// In a store whose requests wait, while time passes as fast as it can.
+/// A store with gated requests, in paused time.
 struct Memory {
     store: Arc<GatedStore>,
     compression: Compression,
-    /// Whether time passes as fast as it can: faults last until a deadline.
+    /// Whether time is paused: faults last until a deadline.
     is_paused: bool,
     opened: Opened,
 }
 
-/// A sink whose bucket answers again when it is closed.
+/// A sink whose bucket recovers when it is closed.
 struct Recovering(Arc<S3Sink>, Arc<GatedStore>);
 
 #[async_trait]
@@ -190,7 +190,7 @@ impl Destination for Directory {
     }
 }
 
-/// What goes wrong with one request: the sink repeats it, whatever became of the first one.
+/// A fault of one request, which the sink retries.
 const FAULTS: [Fault; 8] = [
     Fault::Refused(ErrorAnswer::SLOW_DOWN),
     Fault::Refused(ErrorAnswer::ACCESS_DENIED),
@@ -202,7 +202,7 @@ const FAULTS: [Fault; 8] = [
     Fault::Early412,
 ];
 
-/// The next PUT of the server fails in this way, if there is one of this number.
+/// Injects the fault of this number into the server's next PUT, if there is one.
 fn fail_next_put(server: &S3TestServer, number: u32) -> bool {
     let fault = FAULTS.get(number as usize);
     server.faults().next_puts(fault.copied());
@@ -237,8 +237,8 @@ impl Destination for Server {
     }
 }
 
-/// With a journal in front of the server, in the first directory that no open sink uses: each takes
-/// the disk of two segments.
+/// With a journal, in the first directory that no open sink uses: each takes the disk space of two
+/// segments.
 struct Journaled(S3TestServer, Checker, tempfile::TempDir);
 
 #[async_trait]
@@ -275,7 +275,7 @@ impl Destination for Journaled {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_a_journal() {
+async fn journals_conform() {
     let directory = tempfile::tempdir().unwrap();
     let server = S3TestServer::start().await;
     let journaled = Journaled(server, Checker::default(), directory);
@@ -284,32 +284,32 @@ async fn with_a_journal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_memory_with_zstd() {
+async fn memory_with_zstd_conforms() {
     conformance::run(&memory(Compression::Zstd, true)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_memory_with_gzip() {
+async fn memory_with_gzip_conforms() {
     conformance::run(&memory(Compression::Gzip, true)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_memory_without_compression() {
+async fn memory_without_compression_conforms() {
     conformance::run(&memory(Compression::None, true)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_memory_on_several_threads() {
+async fn several_threads_conform() {
     conformance::run(&memory(Compression::Zstd, false)).await;
 }
 
 #[tokio::test]
-async fn in_a_directory() {
+async fn directories_conform() {
     conformance::run(&Directory(tempfile::tempdir().unwrap(), Opened::default())).await;
 }
 
 #[tokio::test]
-async fn on_a_server() {
+async fn servers_conform() {
     let server = Server(S3TestServer::start().await, Opened::default());
     conformance::run(&server).await;
     assert_eq!(server.0.faults().fired(), FAULTS);

@@ -1,5 +1,5 @@
-//! A request that takes longer than most gets company, and its object is in the bucket once all the
-//! same.
+//! A request slower than most gets a second one beside it, and its object is still in the bucket
+//! once.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -11,7 +11,7 @@ use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 use support::{Ledger, batch, bucket_on};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hanging_request_does_not_hold_up_its_object() {
+async fn a_hanging_request_does_not_delay_its_object() {
     let server = S3TestServer::start().await;
     // Waiting for the request itself would take longer than the test may.
     let hour_ms = 60 * 60 * 1_000;
@@ -29,7 +29,7 @@ async fn a_hanging_request_does_not_hold_up_its_object() {
         let receipt = sink.persist(batch.clone()).await.unwrap();
         ledger.acknowledged(&batch, &receipt);
     };
-    // Enough answers to know what is slow.
+    // Enough responses to estimate what is slow.
     for n in 0..64 {
         persist(&format!("quick-{n}")).await;
     }
@@ -39,7 +39,7 @@ async fn a_hanging_request_does_not_hold_up_its_object() {
         persist(&format!("slow-{n}")).await;
         assert!(server.request_count(&Method::PUT) >= before + 2, "there was a second request");
     }
-    // One that is refused at once is no slow one: it is repeated after a pause, as ever.
+    // A request refused at once is not slow: it is retried after the usual backoff.
     server.faults().next_puts([Fault::Refused(ErrorAnswer::SLOW_DOWN)]);
     persist("refused").await;
     sink.close().await.unwrap();

@@ -1,4 +1,4 @@
-//! An auditor with the host's public key, who looks at the bucket after every opening.
+//! An auditor with the host's public key, who verifies the bucket after every opening.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::EvidenceSettings;
 
 const NAME: &str = "simulated/host";
 
-/// For a simulation that runs for minutes.
+/// Short enough for a simulation of minutes.
 pub(super) fn settings() -> EvidenceSettings {
     EvidenceSettings {
         heartbeat_ms: 20_000,
@@ -27,8 +27,8 @@ pub(super) fn host_key() -> SignerKey {
     SignerKey::from_seed(NAME, KeyKind::Ed25519, &[7; 32]).unwrap()
 }
 
-/// Reads every object of the host's, and says what a crash does not excuse. Streams without
-/// evidence are of openings that wrote none.
+/// Reads all objects of the host. Returns the findings that a crash does not explain. Streams
+/// without evidence belong to openings that wrote none.
 pub(super) fn verify(objects: &BTreeMap<String, Stored>, is_whole: bool) -> Result<(), String> {
     let trust = Trust::new([host_key().verifier().clone()]);
     let mut streams = BTreeMap::<String, Vec<(u64, &str, &Stored)>>::new();

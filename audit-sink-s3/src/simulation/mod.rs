@@ -1,6 +1,6 @@
-//! The journal's simulation with a bucket as its destination: what `audit-journal` checks with a
-//! destination of its own, from seed to seed, holds for the requests that this crate makes and for
-//! what it reads from responses.
+//! The journal's simulation with a bucket as its destination: the properties that `audit-journal`
+//! checks with a simulated destination also hold for this crate's requests and its handling of
+//! responses.
 
 mod auditor;
 mod reading;

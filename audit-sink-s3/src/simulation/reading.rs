@@ -1,4 +1,4 @@
-//! Reads a bucket as its format describes it, and shares no code with what writes it.
+//! A reader of buckets, written from the format's description without sharing code with the writer.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -58,7 +58,7 @@ pub(crate) fn lines_of(bytes: &[u8], zstd: bool) -> Result<Vec<Vec<u8>>, String>
     Ok(text.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect())
 }
 
-/// Reads the objects of a bucket, but those of others.
+/// Reads the objects of a bucket, except foreign ones.
 pub(crate) fn read(
     known: &mut Known,
     objects: &BTreeMap<String, Stored>,

@@ -1,5 +1,5 @@
 //! A store in memory with every response of the crate's table. The simulated bucket decides the
-//! outcome of a request from a seed; this turns it into the result of a store's client.
+//! outcome of a request from a seed; this translates it to the result of a store's client.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use crate::store_double::StoreDouble;
 #[derive(Debug, Clone)]
 pub(crate) struct SimulatedStore(pub(crate) SimulatedBucket);
 
-/// The name of the content type among the metadata.
+/// The name under which the content type is stored with the metadata.
 const CONTENT_TYPE: &str = "content-type";
 
 fn from_attributes(attributes: &Attributes) -> BTreeMap<String, String> {
@@ -47,7 +47,7 @@ fn to_attributes(attributes: &BTreeMap<String, String>) -> Attributes {
     named.collect()
 }
 
-/// As a client says it.
+/// The error of a client.
 fn error(refused: Refused, key: &str) -> Error {
     let path = key.to_owned();
     let exists = |status, code| Error::AlreadyExists {

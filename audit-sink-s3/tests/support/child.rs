@@ -1,9 +1,8 @@
-//! A process of its own for a sink that is to be killed or measured.
+//! Child processes with a sink, to be killed or measured.
 //!
-//! It is the test's own binary, started again to run nothing but its test `child`, which does
-//! nothing unless a parent asks for it. The two talk in lines: what the child says goes out before
-//! it does anything else, so that what the parent has not read when it kills the child is read all
-//! the same. A child whose parent is gone ends by itself.
+//! A child is the test's own binary, started to run only its test `child`, which otherwise does
+//! nothing. The processes exchange lines. The child flushes each line before it continues, so that
+//! the parent can read all of them even after killing it. A child whose parent is gone exits.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -11,12 +10,11 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use s3_testserver::S3TestServer;
 use tokio::sync::mpsc;
 
-/// What the child's part of the conversation begins with: the rest of its output is the test
-/// harness's.
+/// The prefix of the child's lines; all other output is the test harness's.
 const MARK: &str = "@ ";
 const VARIABLE: &str = "AUDIT_SINK_S3_CHILD_";
 
-/// A child under way. It is killed when this is dropped.
+/// A running child. Killed when dropped.
 pub struct ChildProcess {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -24,8 +22,8 @@ pub struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts the test `child` with a bucket on `server` and these parameters, by this command line
-    /// in front of its own if there is one.
+    /// Starts the test `child` with a bucket on `server` and these parameters, wrapped in a command
+    /// if one is given.
     pub fn start(
         server: &S3TestServer,
         wrapper: &[String],
@@ -65,12 +63,12 @@ impl ChildProcess {
         self.child.id()
     }
 
-    /// What it says next. `None` once it has ended.
+    /// Its next line. `None` once it has ended.
     pub async fn line(&mut self) -> Option<String> {
         self.lines.recv().await
     }
 
-    /// Waits until it says this, whatever it says before.
+    /// Waits for this line, skipping others.
     pub async fn wait_for(&mut self, what: &str) -> String {
         loop {
             let line = self
@@ -85,19 +83,18 @@ impl ChildProcess {
 
     pub fn tell(&mut self, what: &str) {
         let mut stdin = self.stdin.as_ref().unwrap();
-        // A child that was killed does not listen.
+        // A killed child does not read.
         let _ = writeln!(stdin, "{what}");
     }
 
-    /// SIGKILL. Where this kills a wrapper that lets the child live, the child still ends when it
-    /// finds its parent gone.
+    /// Sends SIGKILL. If that kills only a wrapper, the child exits because its parent is gone.
     pub fn kill(&mut self) {
         // It may have ended.
         let _ = self.child.kill();
         self.stdin = None;
     }
 
-    /// Waits for its end. Call it when [`line`](Self::line) gives no more.
+    /// Waits for its end. Call it once [`line`](Self::line) returns `None`.
     pub fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
@@ -115,7 +112,7 @@ pub fn parameter(name: &str) -> Option<String> {
     std::env::var(format!("{VARIABLE}{name}")).ok()
 }
 
-/// A parameter that the parent gave.
+/// A parameter from the parent.
 pub fn required<T: std::str::FromStr<Err: std::fmt::Debug>>(name: &str) -> T {
     parameter(name).unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
 }
@@ -130,13 +127,13 @@ pub fn bucket(prefix: &str) -> audit_sink_s3::Bucket {
     )
 }
 
-/// Tells the parent.
+/// Sends a line to the parent.
 pub fn say(what: &str) {
-    // One write for each line, and a parent that is gone does not matter here.
+    // One write per line. It does not matter here if the parent is gone.
     let _ = std::io::stdout().lock().write_all(format!("{MARK}{what}\n").as_bytes());
 }
 
-/// What the parent tells, as it comes. The process ends when the parent does.
+/// The lines from the parent. The process exits when the parent does.
 pub fn listen() -> mpsc::UnboundedReceiver<String> {
     let (sender, told) = mpsc::unbounded_channel();
     std::thread::spawn(move || {

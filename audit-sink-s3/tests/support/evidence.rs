@@ -1,4 +1,4 @@
-//! An auditor who has the host's public key, and what stands in the bucket.
+//! An auditor with the host's public key and the objects of the bucket.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,11 +9,11 @@ use audit_sink_s3::layout::ObjectKey;
 
 use super::{Objects, Stored, lines_of};
 
-/// Records that somebody has a receipt for, by stream.
+/// Acknowledged records, by stream.
 pub type Acknowledged = Vec<(String, std::ops::Range<u64>)>;
 
-/// Reads every object below `prefix` and says what is wrong, at the time `now` in milliseconds
-/// since the Unix epoch. Whatever was written is still retained.
+/// Verifies all objects below `prefix`, at the time `now` in milliseconds since the Unix epoch.
+/// Everything written must still be retained.
 pub fn verify(
     prefix: &str,
     objects: &Objects,
@@ -50,7 +50,7 @@ pub fn verify(
                 None => sidecar.as_ref().and_then(|sidecar| sidecar.get(name)),
             };
             let checked = CheckedObject::head(&trust, key, &stream, first, get);
-            // What is not the host's need not be an object at all.
+            // Foreign content need not be a valid object.
             if checked.evidence().is_none() {
                 verifier.add(checked);
                 continue;
@@ -64,7 +64,7 @@ pub fn verify(
     BucketReport::new(reports.collect(), &State::default(), Some(0), now)
 }
 
-/// What is found that a crash does not excuse, but for objects that are foreign.
+/// The findings that neither a crash nor foreign objects explain.
 pub fn tampered(report: &BucketReport, foreign: &BTreeSet<String>) -> Vec<String> {
     let is_foreign = |object: &String| foreign.contains(object);
     let findings = report.findings.iter().filter(|finding| {

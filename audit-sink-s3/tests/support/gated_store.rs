@@ -1,4 +1,4 @@
-//! A store in memory whose puts wait until the test lets them through.
+//! A store in memory whose puts wait for the test to release them.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub struct GatedStore {
     inner: Arc<InMemory>,
     gate: watch::Sender<Gate>,
     puts: watch::Sender<usize>,
-    /// Whether a put whose caller has gone is carried out all the same.
+    /// Whether a put is executed even if its caller is gone.
     detached: bool,
 }
 
@@ -40,7 +40,7 @@ impl GatedStore {
         })
     }
 
-    /// Like a server that got the whole request: it carries it out, whoever waits for the answer.
+    /// Like a server that received the whole request, which executes it even if nobody waits.
     pub fn detached() -> Arc<GatedStore> {
         let GatedStore { inner, gate, puts, detached: _ } =
             Arc::into_inner(GatedStore::new()).unwrap();
@@ -51,7 +51,7 @@ impl GatedStore {
         self.gate.send_replace(gate);
     }
 
-    /// Waits until so many puts have arrived since the beginning, the probe's two included.
+    /// Waits until this many puts have arrived in all, including the probe's two.
     pub async fn arrived(&self, puts: usize) {
         self.puts.subscribe().wait_for(|arrived| *arrived >= puts).await.unwrap();
     }

@@ -1,6 +1,6 @@
-//! Reads a bucket without the sink: what stands there, checked object by object.
+//! A reader and checker of buckets, independent of the sink.
 //!
-//! It knows the layout from its documentation and shares no code with what writes it.
+//! It is written from the layout's documentation and shares no code with the writer.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -27,11 +27,11 @@ use sha2::{Digest, Sha256};
 
 use self::store_double::{Double, StoreDouble};
 
-/// An object as it lies in a store.
+/// An object in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     pub bytes: Bytes,
-    /// `None` where the store keeps none.
+    /// `None` if the store keeps none.
     pub metadata: Option<BTreeMap<String, String>>,
 }
 
@@ -76,20 +76,19 @@ pub fn read_directory(root: &Path) -> Objects {
     objects
 }
 
-/// All objects of the test server, straight from its memory.
+/// All objects of the test server, read from its memory.
 pub fn read_server(server: &s3_testserver::S3TestServer) -> Objects {
     let objects = server.objects().into_iter();
     objects.map(|(key, o)| (key, Stored { bytes: o.bytes, metadata: Some(o.metadata) })).collect()
 }
 
-/// Every record in the bucket, after checking that each object is what its key and its metadata
-/// say, and that no record stands there twice.
+/// All records in the bucket, after checking that each object matches its key and metadata, and
+/// that no record occurs twice.
 pub fn check(prefix: &str, objects: &Objects) -> Result<Vec<StoredRecord>, String> {
     Checker::default().check(prefix, objects)
 }
 
-/// Remembers which objects it has checked: hashing megabytes again and again is slow without
-/// optimization.
+/// Caches checked objects, since hashing megabytes repeatedly is slow without optimization.
 #[derive(Debug, Default)]
 pub struct Checker(Mutex<BTreeMap<String, (Stored, Vec<StoredRecord>)>>);
 
@@ -206,7 +205,7 @@ fn check_object(key: &str, object: &Stored) -> Result<Vec<StoredRecord>, String>
         .collect())
 }
 
-/// The batch's records, where its receipt says that they stand.
+/// The batch's records at the place in its receipt.
 pub fn placed(batch: &Batch, receipt: &Receipt) -> Vec<StoredRecord> {
     let place = receipt.place.unwrap();
     assert_eq!(place.count, batch.count());
@@ -214,8 +213,8 @@ pub fn placed(batch: &Batch, receipt: &Receipt) -> Vec<StoredRecord> {
     lines.map(|(sequence, line)| StoredRecord { stream: place.stream, sequence, line }).collect()
 }
 
-/// What must be in the bucket: each acknowledged record where its receipt says, once, and of what
-/// was given up only what was handed in, once.
+/// The expected contents of the bucket: each acknowledged record once, at the place in its receipt,
+/// and each abandoned batch at most once.
 #[derive(Debug, Default)]
 pub struct Ledger {
     acknowledged: Vec<StoredRecord>,
@@ -234,7 +233,7 @@ impl Ledger {
 
     /// # Errors
     ///
-    /// The first thing that is not as it must be.
+    /// The first discrepancy.
     pub fn check(&self, prefix: &str, objects: &Objects) -> Result<(), String> {
         let mut stored = check(prefix, objects)?;
         for record in &self.acknowledged {
@@ -276,7 +275,7 @@ pub fn large_batch(tag: &str, bytes: usize) -> Batch {
     Batch::from_lines(TIME_MS, line.into()).unwrap()
 }
 
-/// Polls until `done`, for what has no event to wait for. With paused time this takes none.
+/// Polls until `done`, for conditions without an event. Takes no time if time is paused.
 pub async fn until(mut done: impl FnMut() -> bool) {
     for _ in 0..10_000 {
         if done() {
@@ -287,7 +286,7 @@ pub async fn until(mut done: impl FnMut() -> bool) {
     panic!("waited in vain");
 }
 
-/// A bucket on `server`, below `prefix`, with the server's own keys.
+/// A bucket on `server`, below `prefix`, with the server's keys.
 pub fn bucket_on(server: &s3_testserver::S3TestServer, prefix: &str) -> audit_sink_s3::Bucket {
     bucket_with_keys(server, prefix, server.access_key(), server.secret_key())
 }
@@ -318,12 +317,12 @@ pub fn bucket_at(
     audit_sink_s3::Bucket::open_with(url, options).unwrap()
 }
 
-/// A bucket in a test double of a store, which several buckets may share.
+/// A bucket in a store double, which several buckets may share.
 pub fn bucket_of<D: StoreDouble>(double: &Arc<D>, prefix: &str) -> audit_sink_s3::Bucket {
     audit_sink_s3::Bucket::from_store(Arc::new(Double(Arc::clone(double))), prefix)
 }
 
-/// A bucket in a store of the test's own, which can be behind several.
+/// A bucket in a given store, which several buckets may share.
 pub fn bucket_in<S: ObjectStore>(store: &Arc<S>, prefix: &str) -> audit_sink_s3::Bucket {
     audit_sink_s3::Bucket::from_store(Arc::clone(store) as Arc<dyn ObjectStore>, prefix)
 }

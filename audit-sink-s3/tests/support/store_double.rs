@@ -1,4 +1,4 @@
-//! Test doubles of stores. A double implements the calls that a sink makes; all others are here.
+//! Test doubles of stores. A double implements only the calls that a sink makes.
 #![allow(unreachable_pub, reason = "shared by tests of the crate and beside it")]
 
 use std::fmt;
@@ -25,7 +25,7 @@ pub trait StoreDouble: fmt::Debug + Send + Sync + 'static {
 
     async fn get(&self, location: &Path, options: GetOptions) -> Result<GetResult>;
 
-    /// Empty, unless a test reads the bucket too.
+    /// Empty unless the test also reads the bucket.
     fn list(&self, _prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         stream::empty().boxed()
     }
@@ -36,7 +36,7 @@ pub trait StoreDouble: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// The store that a double is. It fails a test that makes any other call.
+/// The store of a double. Panics on any other call.
 #[derive(Debug)]
 pub struct Double<D>(pub Arc<D>);
 

@@ -1,4 +1,4 @@
-//! Servers that say one thing to whoever asks, over TLS or not.
+//! Servers with one fixed response, with or without TLS.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-/// Answers every request alike, until it is dropped.
+/// Sends the same response to every request, until dropped.
 pub(crate) struct Stub {
     scheme: &'static str,
     address: SocketAddr,
@@ -53,7 +53,7 @@ impl Stub {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// From now on this is the answer.
+    /// Replaces the response.
     pub(crate) fn answer(&self, status: &str, body: &str) {
         let length = body.len();
         *self.answer.lock().unwrap() = format!(
@@ -61,7 +61,7 @@ impl Stub {
         );
     }
 
-    /// Stops listening, and says where nobody listens any more.
+    /// Stops listening and returns the now unused address.
     pub(crate) fn close(self) -> String {
         self.url()
     }
@@ -73,10 +73,10 @@ impl Drop for Stub {
     }
 }
 
-/// One request and its answer. Bodies are small enough to come with their heads.
+/// Serves one request. Bodies are small enough to arrive with their heads.
 async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &Mutex<String>) {
     let mut request = Vec::new();
-    // Who begins with TLS where there is none is answered too, as servers do.
+    // A TLS handshake to a plain server gets a response too, as from real servers.
     while request.first() != Some(&0x16) && !request.windows(4).any(|window| window == b"\r\n\r\n")
     {
         match stream.read_buf(&mut request).await {
@@ -104,7 +104,7 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A server with a certificate for these names, whose time is over if it is not valid.
+    /// A server with a certificate for these names, which is expired unless `valid`.
     pub(crate) async fn serve(&self, names: &[&str], is_valid: bool) -> Stub {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
@@ -122,7 +122,8 @@ impl Authority {
     }
 }
 
-/// What an endpoint of a container issues. It expires so soon that it is asked for each request.
+/// Credentials as issued by a container's endpoint, which expire so soon that each request needs
+/// new ones.
 pub(crate) fn issued(access_key: &str, secret_key: &str) -> String {
     format!(
         r#"{{"AccessKeyId":"{access_key}","SecretAccessKey":"{secret_key}","Token":"",

@@ -21,7 +21,7 @@ fn blocked(blocker: Blocker) -> Response {
 }
 
 #[test]
-fn responses_mean_what_the_table_says() {
+fn responses_match_the_documented_table() {
     for (status, code, response) in [
         ("500 Internal Server Error", "InternalError", Response::Unknown),
         ("503 Service Unavailable", "SlowDown", Response::Unknown),
@@ -58,7 +58,7 @@ fn responses_mean_what_the_table_says() {
 }
 
 #[test]
-fn errors_without_a_status_are_read_by_their_cause() {
+fn errors_without_a_status_are_read_by_cause() {
     let of = |store, source: Box<dyn std::error::Error + Send + Sync>| {
         Refusal::of(&Error::Generic { store, source }, Provider::S3).response
     };
@@ -91,7 +91,7 @@ fn refusals_name_cause_and_remedy_without_secrets() {
     assert!(scrub(&"ü".repeat(1_000)).len() < 410);
 }
 
-/// A request of which only the status and the body are of interest.
+/// The refusal for a response with this status and body.
 fn said(provider: Provider, status: &str, body: &str) -> String {
     let store = "store";
     let source = format!(
@@ -109,7 +109,7 @@ fn said(provider: Provider, status: &str, body: &str) -> String {
 }
 
 #[test]
-fn each_provider_has_its_own_sentence_for_each_response() {
+fn each_provider_has_a_message_per_response() {
     use Provider::{Azure, Gcs, S3};
     let xml = |code: &str| format!("<Error><Code>{code}</Code><Message>No</Message></Error>");
     let google = r#"{"error":{"code":403,"message":"No","status":"PERMISSION_DENIED"}}"#;
@@ -229,7 +229,7 @@ fn of_issuer(is_default: bool, has_issued: bool, source: &str) -> Refusal {
 }
 
 #[test]
-fn a_refusal_by_the_issuer_of_credentials_is_not_the_buckets() {
+fn refusals_of_the_issuer_are_not_the_buckets() {
     let denied = "POST REDACTED: status code: 403 Forbidden: <Error><Code>AccessDenied</Code>\
                   <Message>Not you</Message></Error>";
     let refusal = of_issuer(false, true, denied);
