@@ -100,7 +100,7 @@ fn record(n: i64, at: i64, action: &str, outcome: &str) -> Value {
     })
 }
 
-/// The records of one call, and what became of it.
+/// The records of one call, and its outcome.
 fn call(n: i64, at: i64) -> Vec<Value> {
     let execution = UniqueId::from_bits(0x0001_9000_0000_0000 + n.cast_unsigned() as u128);
     let execution = execution.to_string();

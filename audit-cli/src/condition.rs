@@ -94,7 +94,7 @@ impl FromStr for Condition {
     }
 }
 
-/// Splits a pointer from what follows it. In quotes it may have any character.
+/// Splits a pointer from the rest. A quoted pointer may contain any character.
 fn split_pointer(text: &str) -> Result<(Pointer, &str), String> {
     if text.starts_with('"') {
         let mut values = serde_json::Deserializer::from_str(text).into_iter::<String>();
@@ -148,7 +148,7 @@ impl Text {
         self.0.find(bytes).is_some()
     }
 
-    /// Whether a string in the line may contain it: it stands there as it is, or with escapes.
+    /// Whether a string in the line may contain it, literally or with escapes.
     fn may_be_in(&self, line: &[u8]) -> bool {
         self.is_in(line) || memchr::memchr(b'\\', line).is_some()
     }

@@ -96,7 +96,7 @@ fn show(directory: &JournalDirectory, output: &Output) -> Result<Outcome, Failur
         true
     });
     match counted {
-        // Its host went on meanwhile: what was read was delivered and removed.
+        // The host continued meanwhile: the segments read were delivered and removed.
         Err(_) if state.in_use => {}
         counted => counted.map_err(cannot_read)?,
     }
@@ -295,7 +295,7 @@ async fn deliver(
     } else {
         None
     };
-    // What was not delivered again for an object in the way is in the segments alone.
+    // Records not delivered again because of a conflicting object are only in the segments.
     let is_free = redelivered.as_ref().is_none_or(|again| again.conflicts.is_empty());
     let journal = journal.remove_delivered(*remove && is_free);
     let delivering = rescue::deliver(journal, bucket, settings).await?;
@@ -329,7 +329,7 @@ async fn deliver(
     Ok(Outcome::wrong_if(conflicts + earlier > 0 || !is_whole))
 }
 
-/// How often the state of a delivery is looked at.
+/// The interval of checks of a delivery's state.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Waits for deliveries, and says how they are doing.

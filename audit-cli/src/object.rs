@@ -226,7 +226,7 @@ pub(crate) fn ended_well(
 /// Objects up to this many bytes are read whole, since each chunk of a file is read by a thread.
 const WHOLE_BYTES: u64 = 1 << 20;
 
-/// The bytes of an object, as they come.
+/// The bytes of an object, as they arrive.
 pub(crate) async fn chunks(
     found: GetResult,
 ) -> impl Stream<Item = object_store::Result<Bytes>> + Send + Unpin {

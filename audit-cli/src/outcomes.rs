@@ -79,7 +79,7 @@ pub(crate) fn frame(stream: UniqueId, sequence: u64, line: &[u8], chunk: &mut Ch
     chunk.ends.push(chunk.bytes.len());
 }
 
-/// Whether a line says what became of an attempt.
+/// Whether a line is the outcome of an attempt.
 pub(crate) fn is_outcome(line: &[u8]) -> bool {
     provenance(line).is_some_and(|(_, _, provenance)| provenance.outcome.is_some())
 }
@@ -190,7 +190,7 @@ impl Outcomes {
         true
     }
 
-    /// Prints an attempt's records with what became of it.
+    /// Prints an attempt's records with its outcome.
     fn decide(&mut self, records: Vec<Held>, outcome: &str, printer: &Printer, out: &mut Chunk) {
         self.held_bytes -= bytes(&records);
         self.unknown += u64::from(outcome == UNKNOWN);
@@ -204,7 +204,7 @@ impl Outcomes {
         }
     }
 
-    /// Prints what is still held: nothing says what became of it.
+    /// Prints the held records, whose outcomes are unknown.
     pub(crate) fn end(&mut self, printer: &Printer, out: &mut Chunk) {
         self.end_group(printer, out);
         while self.give_up_oldest(printer, out) {}
@@ -256,7 +256,7 @@ impl Outcomes {
     }
 }
 
-/// The outcome of an attempt of which nothing says what became.
+/// The outcome of an attempt without an outcome record.
 const UNKNOWN: &str = "unknown";
 
 fn bytes(records: &[Held]) -> usize {

@@ -1,4 +1,4 @@
-//! `audit prove`: files with which anyone who has a host's public key can check a record.
+//! `audit prove`: files that prove a record to anyone with the host's public key.
 
 use std::ops::Range;
 use std::path::Path;

@@ -36,7 +36,7 @@ impl fmt::Display for Pointer {
 }
 
 impl Pointer {
-    /// The value that the pointer selects in a line of JSON. `None` if there is none, or the line
+    /// The value that the pointer selects in a line of JSON. `None` if it is missing, or the line
     /// is not JSON. The rest of the line is not parsed.
     pub(crate) fn find<'a>(&self, line: &'a [u8]) -> Option<&'a RawValue> {
         let mut deserializer = serde_json::Deserializer::from_slice(line);

@@ -142,7 +142,7 @@ fn write_all(shared: &Shared, mut writer: impl Write) {
         state.is_writing = true;
         drop(state);
         if writer.write_all(&taken).and_then(|()| writer.flush()).is_err() {
-            // A closed pipe. The host goes on without a reader.
+            // A closed pipe. The host continues without a reader.
             let mut state = shared.lock();
             *state = State { is_gone: true, ..State::default() };
             shared.changed.notify_all();

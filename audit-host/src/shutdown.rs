@@ -75,7 +75,7 @@ impl Shutdown {
         Ok(Shutdown { told })
     }
 
-    /// Completes when the host is told to stop.
+    /// Completes when the host receives a signal to stop.
     pub fn told(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut told = self.told.clone();
         async move {

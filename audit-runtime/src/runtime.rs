@@ -271,7 +271,7 @@ impl AuditRuntimeBuilder {
     ///
     /// The record follows the effect, together with others of the same second, and no caller waits
     /// for it. It is lost if the process dies first, so a missing record means *unknown*, never
-    /// *rolled back*. There is none if the database does not say whether it committed (see
+    /// *rolled back*. No record is written if the database does not say whether it committed (see
     /// [`Transaction::is_rolled_back`](crate::Transaction::is_rolled_back)), and none for a
     /// mutation that is sealed without a transaction. At most 65,536 outcomes wait for the sink (2
     /// MiB). Those beyond that, and those whose persistence is indeterminate, are counted in

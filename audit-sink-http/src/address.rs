@@ -1,5 +1,5 @@
-//! Which addresses may be sent to: a URL, or the name in it, may be somebody else's, and must not
-//! lead into this host's own network.
+//! The addresses that requests may go to: a URL, or the name in it, may be controlled by others,
+//! and must not lead into this host's own network.
 
 use std::error::Error;
 use std::fmt;

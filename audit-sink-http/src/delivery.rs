@@ -46,9 +46,9 @@ pub(crate) struct Delivery {
 /// What becomes of records that the receiver will not take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rejects {
-    /// The delivery fails, and whoever waits for it hears why.
+    /// The delivery fails, and its callers get the reason.
     Fail,
-    /// They are somewhere else already. The rejected ones are set aside all the same.
+    /// They are already stored elsewhere. Rejected ones are still set aside.
     Aside,
     /// They are nowhere else, so that each is set aside before anything else happens.
     Only,

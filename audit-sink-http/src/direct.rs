@@ -1,8 +1,8 @@
 //! Without a journal: `persist` waits until the receiver has the batch.
 //!
-//! Each batch is sent by a task of its own, which goes on until the outcome is certain, whatever
-//! becomes of the caller. Nothing is kept on this host: a crash leaves open what became of the
-//! batches under way, and nobody was told that they are durable.
+//! Each batch is sent by its own task, which continues until the outcome is certain, even if the
+//! caller is gone. Nothing is stored on this host: a crash leaves the outcome of batches in flight
+//! unknown, and none of them was acknowledged.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,15 +24,15 @@ pub(crate) struct Direct {
     stream: UniqueId,
     /// One permit for each byte of lines that may be pending.
     room: Arc<Semaphore>,
-    /// One for each batch that may be under way.
+    /// One permit for each batch in flight.
     slots: Arc<Semaphore>,
     numbers: Arc<Numbers>,
 }
 
-/// Numbers of records, and of batches that are under way.
+/// The sequence numbers of records, and the batches in flight.
 struct Numbers {
     state: Mutex<State>,
-    /// The first batch that is under way, or the next one.
+    /// The first batch in flight, or the next one.
     first_pending: watch::Sender<u64>,
 }
 
@@ -49,7 +49,7 @@ impl Numbers {
     }
 }
 
-/// A batch under way. Dropped once its outcome is certain, or with its runtime.
+/// A batch in flight. Dropped once its outcome is certain, or with its runtime.
 struct UnderWay {
     numbers: Arc<Numbers>,
     ticket: u64,
@@ -116,7 +116,7 @@ impl Direct {
         tokio::spawn(async move {
             let events = Events::of_batch(&batch, place);
             let delivered = delivery.deliver(&events, rejects).await;
-            // The caller may have gone, and it hears of the outcome before those that flush.
+            // The caller may be gone. It gets the outcome before flushes complete.
             let _ = reply.send(delivered);
             drop(under_way);
         });

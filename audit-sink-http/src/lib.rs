@@ -47,10 +47,10 @@
 //! | answer | meaning | next |
 //! |---|---|---|
 //! | 2xx | delivered | |
-//! | timeout, reset, 408, 5xx | unknown | the same request again, after a pause with full jitter, for ever |
+//! | timeout, reset, 408, 5xx | unknown | the same request is retried without end, after a backoff with full jitter |
 //! | 429, and any `Retry-After` | later | the same, after the time that the receiver asks for |
 //! | 400, 422; 413 | rejected | divided; a single record is set aside, or the batch fails |
-//! | a redirect, other 4xx, a certificate, a private address | blocked | again, slowly, for ever; an error in the log, and in `Health` |
+//! | a redirect, other 4xx, a certificate, a private address | blocked | retried slowly without end; an error in the log, and in `Health` |
 //!
 //! With a journal, or behind a bucket, a record that is rejected is *set aside* in a file of
 //! [`Settings::dead_letters`], and the others go on. Without either, `persist` fails: as *not
@@ -65,7 +65,7 @@
 //! |---|---|
 //! | receipt | is at the receiver |
 //! | *not persisted* | was not sent within [`Settings::persist_timeout_ms`], is too large, or was rejected |
-//! | *indeterminate* | was sent and is not certain yet: the sink goes on with it; or was rejected in part |
+//! | *indeterminate* | was sent, and its outcome is not certain yet: the sink continues with it; or was rejected in part |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -230,7 +230,7 @@ impl Receiver {
 
     fn failed(&self, error: reqwest::Error) -> Answer {
         let (is_connect, is_builder) = (error.is_connect(), error.is_builder());
-        // The URL may hold what is nobody's business.
+        // The URL may contain secrets.
         let error = error.without_url();
         let mut causes = Vec::new();
         let mut next: Option<&(dyn Error + 'static)> = Some(&error);

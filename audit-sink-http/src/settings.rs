@@ -134,8 +134,8 @@ pub struct Settings {
     pub allow_http: bool,
 
     /// Whether to send to addresses that are not public: loopback, private and link-local networks.
-    /// Default: no, since a name that somebody else controls may resolve to a service of this
-    /// host's own network.
+    /// Default: no, since a name controlled by others may resolve to a service of this host's own
+    /// network.
     #[serde(default)]
     pub allow_private_addresses: bool,
 
@@ -174,7 +174,7 @@ pub struct Settings {
     #[serde(default = "default_blocked_retry_cap_ms")]
     pub blocked_retry_cap_ms: u64,
 
-    /// Without a journal: how many requests are under way at once. Default: 64, since each caller
+    /// Without a journal: the maximum number of concurrent requests. Default: 64, since each caller
     /// waits for one of its own.
     #[serde(default = "default_max_in_flight")]
     pub max_in_flight: usize,

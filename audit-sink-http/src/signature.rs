@@ -19,7 +19,7 @@ pub(crate) struct Signer {
 impl Signer {
     /// # Errors
     ///
-    /// When a secret begins with `whsec_` and what follows is not base64.
+    /// If a secret begins with `whsec_` and the rest is not base64.
     pub(crate) fn new(secrets: Vec<Secret>) -> Result<Signer, String> {
         for secret in &secrets {
             key(secret)?;

@@ -53,9 +53,8 @@ pub async fn receipt_of_execution<DB: AuditedDatabase>(
 
 /// The receipt that covers a record, if the record's attempt committed. One lookup by a unique key.
 ///
-/// There is none for a record of an uncommitted attempt or of a query. So after a crash this
-/// decides attempts whose outcome was lost, once no transaction from before the crash can still be
-/// open.
+/// Records of uncommitted attempts and of queries have none. So after a crash this decides attempts
+/// whose outcome was lost, once no transaction from before the crash can still be open.
 ///
 /// # Errors
 ///

@@ -33,7 +33,7 @@
 //! assert_eq!(line, br#"{"action":"view","document":"d1","ip":"192.0.2.7","at":1700000000000}"#);
 //! assert!(line.len() <= template.bound_bytes() as usize);
 //!
-//! // What a user sent is data, whatever it looks like:
+//! // User input is data, whatever it looks like:
 //! let sent = serde_json::json!({ "comment": { "$var": "ip" } });
 //! let error = Template::compile(&Vars::new(), &Limits::default(), &sent).unwrap_err();
 //! assert_eq!(error.to_string(), "audit log body keys must not start with \"$\": \"$var\" at /comment/$var");

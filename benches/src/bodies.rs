@@ -18,7 +18,7 @@ pub const REQUEST_ID: &str = "01KAXQ2Z4N8W6T3V5R7Y9B1C0D";
 /// The time of all renderings, in milliseconds since the Unix epoch.
 pub const NOW_MS: i64 = 1_764_000_000_000;
 
-/// Who looked at which document: four variables, two of them deep inside.
+/// A view of a document: four variables, two of them nested.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct View {

@@ -18,7 +18,7 @@ pub enum Target {
     PerSecond(f64),
     /// Ours takes at most so many seconds.
     Seconds(f64),
-    /// Ours is at most so much, in whatever it is counted.
+    /// The upper limit for ours, in its own unit.
     AtMost(f64),
 }
 

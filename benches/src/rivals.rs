@@ -1,6 +1,6 @@
 //! Other ways of doing the same, written to be as good as that way can be.
 //!
-//! - [`tree_walk`]: the body is kept as a JSON tree. For each hand-out it is cloned, the sentinels
+//! - [`tree_walk`]: the body is kept as a JSON tree. For each release it is cloned, the sentinels
 //!   in it are replaced, it is serialized to learn its size, and serialized again into the line.
 //! - [`RawLog`]: the bytes are written one after the other into a file that was filled with zeros
 //!   and synced, with one `fdatasync` each time. No format, no checksum, no recovery: what any
@@ -17,7 +17,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// What a body is without templates, for one hand-out: `lookup` gives what a variable stands for.
+/// Renders a body without templates, for one release: `lookup` returns the value of a variable.
 /// Also says how large the line is, as it was measured before.
 pub fn tree_walk(body: &Value, lookup: &dyn Fn(&str) -> Value) -> (usize, Vec<u8>) {
     let mut body = body.clone();

@@ -17,7 +17,7 @@ use object_store::{
 /// A store that remembers the names of what was put, and nothing else.
 #[derive(Debug)]
 pub struct FarStore {
-    /// How long a put takes. `None` for ever.
+    /// The duration of a put. `None`: it never ends.
     takes: Option<Duration>,
     keys: Mutex<BTreeSet<String>>,
 }

@@ -127,7 +127,7 @@ impl Backend {
             let response = self.s3.call(Request::from_parts(parts, Body::from(body))).await?;
             let missing = is_read && response.status() == StatusCode::NOT_FOUND;
             if missing && !self.policies.allow_list(BUCKET) {
-                // Whether something is there is not for everybody to know.
+                // Without permission, the existence of an object is not revealed.
                 ErrorAnswer::ACCESS_DENIED.response()
             } else {
                 response

@@ -22,7 +22,7 @@ pub enum Fault {
     None,
     /// Not stored, and answered with this error.
     Refused(ErrorAnswer),
-    /// Stored, and answered with this error all the same.
+    /// Stored, but answered with this error.
     StoredThenError(ErrorAnswer),
     /// Not stored: a part of the body is read, then the connection is cut.
     CutInBody,
@@ -81,7 +81,7 @@ impl ErrorAnswer {
     pub const EXPIRED_TOKEN_403: Self = Self::new(403, "ExpiredToken");
     /// 404: the bucket does not exist.
     pub const NO_SUCH_BUCKET: Self = Self::new(404, "NoSuchBucket");
-    /// 409: a conflicting conditional write was under way.
+    /// 409: a conflicting conditional write was in progress.
     pub const CONDITIONAL_REQUEST_CONFLICT: Self = Self::new(409, "ConditionalRequestConflict");
     /// 412: the condition did not hold, for instance because the object exists.
     pub const PRECONDITION_FAILED: Self = Self::new(412, "PreconditionFailed");

@@ -141,7 +141,7 @@ impl S3TestServer {
     }
 
     /// Whether to ignore the checksums that come with a PUT. The hash that is part of the signature
-    /// is checked all the same. Off at the start.
+    /// is still checked. Off at the start.
     pub fn ignore_checksums(&self, ignore: bool) {
         self.store.ignore_checksums(ignore);
     }
@@ -194,7 +194,7 @@ impl S3TestServer {
     /// already.
     ///
     /// On return new connections are refused, and no request of an earlier one can change the store
-    /// any more. A request that was under way has taken effect whole or not at all.
+    /// any more. A request in flight has taken effect completely or not at all.
     pub async fn pause(&self) {
         let running = self.running.lock().expect("no panic under this lock").take();
         if let Some(Running { stop, task }) = running {

@@ -171,7 +171,7 @@ pub(crate) struct Cat {
 
     /// Print each record of a mutation once its outcome is read, and with it:
     /// "outcome":"committed", "conflict", "rolled back" or "failed" in the record's "$audit", or
-    /// "unknown" if nothing says what became of it. For hosts that record outcomes. Holds 64 MiB of
+    /// "unknown" if it has no outcome record. For hosts that record outcomes. Holds 64 MiB of
     /// records at most
     #[arg(long)]
     pub(crate) outcomes: bool,
@@ -195,7 +195,7 @@ pub(crate) struct Tail {
 
     /// Print each record of a mutation once its outcome is read, and with it:
     /// "outcome":"committed", "conflict", "rolled back" or "failed" in the record's "$audit", or
-    /// "unknown" if nothing says what became of it. For hosts that record outcomes. Holds 64 MiB of
+    /// "unknown" if it has no outcome record. For hosts that record outcomes. Holds 64 MiB of
     /// records at most
     #[arg(long)]
     pub(crate) outcomes: bool,

@@ -11,7 +11,7 @@ use crate::arguments::Profile;
 
 /// What a rule asks of a bucket.
 struct Rule {
-    /// The rule, and what it says.
+    /// A rule, with its description.
     name: &'static str,
     /// How long records are kept, in days; `None` if the rule names no time.
     keep_days: Option<u32>,
@@ -61,7 +61,7 @@ impl Profile {
 enum Configuration {
     /// The document.
     Is(String),
-    /// There is none.
+    /// There is no such rule.
     None,
     /// Nobody knows, and why.
     Unknown(String),

@@ -34,7 +34,7 @@ const EVERY: Duration = Duration::from_millis(250);
 
 /// The most distinct values that are counted of one member. Further ones are counted together.
 const MAX_VALUES: usize = 5_000;
-/// How many of them the page is told of.
+/// How many of them the page shows.
 const VALUES_SENT: usize = 50;
 /// The most bins of a timeline, and the most values that divide one of them.
 const MAX_BINS: usize = 5_000;
@@ -312,7 +312,7 @@ impl Total {
     }
 }
 
-/// A value with how it is shown, and as JSON for a condition; neither if there is none.
+/// A value as displayed, and as JSON for a condition; neither if it is missing.
 fn valued(value: &str, count: u64) -> serde_json::Value {
     let raw: Option<&RawValue> = serde_json::from_str(value).ok();
     serde_json::json!({ "shown": raw.map(cell), "json": raw.map(RawValue::get), "count": count })

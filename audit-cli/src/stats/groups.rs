@@ -70,7 +70,7 @@ pub(super) struct Groups {
     records: u64,
 }
 
-/// How much of a value is kept. Longer ones are told apart by a hash.
+/// How much of a value is kept. Longer values are distinguished by a hash.
 const MAX_VALUE_BYTES: usize = 512;
 
 /// A part is sent on when it takes so much.

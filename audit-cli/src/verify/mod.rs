@@ -135,7 +135,7 @@ impl Verified {
     }
 }
 
-/// From when on a bucket is looked at.
+/// The begin of the verified time range.
 struct Begin {
     /// Streams that were opened before are not examined, in milliseconds since the Unix epoch; and
     /// earlier hours are not listed, unless something is missing.
@@ -294,7 +294,7 @@ impl Look<'_> {
         finish(current, &mut verified.witnessed);
         drop(progress);
 
-        // What a stream says of one that is not looked at is no alarm.
+        // Statements about streams outside the selection raise no alarm.
         let listed_since = u64::try_from(self.begin.list_ms).ok();
         let retained_since = self.begin.retained_since().max(listed_since);
         let now = reader.store_time_ms().unwrap_or_else(now_ms);
@@ -322,7 +322,7 @@ impl Look<'_> {
     }
 }
 
-/// What is so of a whole bucket.
+/// Findings about the whole bucket.
 pub(crate) struct Whole {
     pub(crate) report: BucketReport,
     /// Objects that could not be read.

@@ -1,4 +1,4 @@
-//! Places of records that somebody was told to be durable.
+//! Receipts: the places of acknowledged records.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

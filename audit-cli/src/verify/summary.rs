@@ -73,7 +73,7 @@ struct StreamLine<'a> {
     witnessed: Option<u64>,
 }
 
-/// What was looked at of one host.
+/// The verified part of one host.
 #[derive(Debug, Default, Serialize)]
 struct Population {
     streams: u64,

@@ -1,4 +1,5 @@
-//! `audit witness`: cosigns what follows from what it has cosigned, by the protocol `tlog-witness`.
+//! `audit witness`: cosigns checkpoints that extend what it has cosigned, by the protocol
+//! `tlog-witness`.
 
 mod memory;
 
@@ -142,7 +143,7 @@ impl Cosigner {
         let latest = memory.latest(origin)?;
         let (pinned, latest) = latest.unzip();
         if pinned.is_some_and(|pinned| stream_key.is_some_and(|key| key.to_bytes() != pinned)) {
-            // A stream has one key for ever.
+            // A stream's key never changes.
             return Err(Refusal::Unsigned.into());
         }
         let witnessed = request.check(stream_key, latest)?;

@@ -157,7 +157,7 @@ async fn each_right_too_many_is_named() {
         "the host may not delete by its own policy either"
     );
     assert_eq!(named(allowing(&deleting, "s3:DeleteObject")).await, ["delete"]);
-    // Object Lock keeps the version all the same.
+    // Object Lock still keeps the version.
     assert_eq!(named(allowing(&deleting, "s3:DeleteObjectVersion")).await, [] as [&str; 0]);
     server.set_object_lock(None);
     assert_eq!(named(allowing(&deleting, "s3:DeleteObjectVersion")).await, ["delete-version"]);
@@ -344,7 +344,7 @@ async fn files_of_dead_writers_are_counted_and_named() {
         let said = check["said"].as_str().unwrap();
         assert!(said.starts_with("writers that died left 2 files, such as dt="), "{said}");
         assert_eq!((&check["verdict"], ran.code), (&"warning".into(), Some(0)));
-        // The advice does what it says, and to nothing else.
+        // The advice has exactly the described effect.
         let advice = check["advice"].as_str().unwrap().rsplit_once(": ").unwrap().1;
         let find = advice.replace("DIRECTORY", ".").replace(" -mmin +60 -delete", "");
         let found = Command::new("sh").args(["-c", &find]).current_dir(root.path()).output();
@@ -400,7 +400,7 @@ async fn a_bucket_as_shipped_shows_what_every_profile_asks() {
     for name in PROFILES {
         assert_eq!(profile(&server, name).await, verdicts(["ok"; 3]), "{name}");
     }
-    // Without the permissions nothing is shown, and that is no problem of the bucket.
+    // Missing permissions are not a problem of the bucket.
     set(&server, &[policy(&server, "reader").await, policy_text(&server).await]);
     for name in PROFILES {
         assert_eq!(profile(&server, name).await, verdicts(["unknown"; 3]), "{name}");

@@ -125,7 +125,7 @@ async fn a_store_with_all_of_them_on_every_level_is_read() {
         let places = ["logs/", "logs/dt=2023-11-14/", "logs/dt=2023-11-14/hour=04/", "", "logs"];
         for place in places {
             let key = format!("{place}{rest}");
-            // Directly below the prefix, our own layout is what it says.
+            // Directly below the prefix, keys of our layout are valid.
             if !key.starts_with("logs/dt=2023-11-14/hour=03") {
                 server.put_object(&key, object.clone());
             }

@@ -103,7 +103,7 @@ impl Host {
         });
         let before = self.server.objects().len();
         self.persist(10).await;
-        // The first object has arrived, nobody was told of that, and no later one can.
+        // The first object has arrived unacknowledged, and no later one can arrive.
         let mut requests = self.server.requests().len();
         while self.server.objects().len() == before || puts.load(Ordering::SeqCst) < 2 {
             self.server.wait_requests(requests + 1).await;
@@ -117,7 +117,7 @@ impl Host {
         let Host { runtime, server, root, sink, acknowledged: _ } = self;
         ManuallyDrop::into_inner(runtime).shutdown_background();
         drop(sink);
-        // And nothing that was under way arrives any more.
+        // No request in flight arrives any more.
         server.pause().await;
         (server, root)
     }
@@ -330,7 +330,7 @@ async fn objects_deleted_from_the_bucket_are_delivered_again() {
     assert!(denied.err.contains("cannot be listed"), "{denied:?}");
     server.faults().plan(|_: &s3_testserver::RequestInfo| Fault::None);
 
-    // Something else stands there: it is named, left alone, and the segments are kept.
+    // A foreign object has the key: it is named and left alone, and the segments are kept.
     let mut foreign = server.objects().remove(&first).unwrap();
     foreign.bytes = "foreign".into();
     foreign.metadata.clear();

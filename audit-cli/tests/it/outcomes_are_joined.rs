@@ -1,4 +1,4 @@
-//! `--outcomes` shows each attempt with what became of it, whichever object and hour says that.
+//! `--outcomes` shows each attempt with its outcome, whichever object and hour contains it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use audit_core::{Batch, UniqueId};

@@ -70,7 +70,7 @@ async fn arrives_under_any_hour(
 ) {
     let now = SystemClock.now_ms();
     let sink = S3Sink::builder(bucket).with_settings(object_for_each_batch()).open().await.unwrap();
-    // There before, under an hour that is not looked at each time.
+    // An earlier object, in an hour that is not listed each time.
     sink.persist(batch(now - 30 * HOUR_MS, "before", 1)).await.unwrap();
     sink.persist(batch(now, "now", 1)).await.unwrap();
     let mut child = command()
@@ -96,7 +96,7 @@ async fn arrives_under_any_hour(
         let lines = [next(), next()];
         assert!(lines.iter().all(|line| line.contains(&format!("\"{user}\""))), "{lines:?}");
     }
-    // What came at once comes whole, in whatever order the hours are looked at.
+    // Objects that arrive together are printed completely, in any order of the hours.
     let expected: BTreeSet<String> = (0..20).map(|n| format!("\"backlog{n}\"")).collect();
     for n in 0..20 {
         let time = now - (50 + n % 7) * HOUR_MS;

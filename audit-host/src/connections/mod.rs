@@ -129,7 +129,7 @@ impl Connections {
             "requests were not answered within {:?} of being told to stop, and are cut off",
             self.limits.drain_timeout
         );
-        // A request that computes without end does not notice; the process ends nevertheless.
+        // A request that computes endlessly does not notice; the process ends anyway.
         drop(timeout(ABORT_TIMEOUT, open.0.all_ended()).await);
         cut_off
     }

@@ -76,7 +76,7 @@ impl RequestContextLayer {
     /// A layer that trusts no proxy and echoes the id as `x-request-id`.
     ///
     /// `peer_of` returns the peer's address, which the server leaves in a request's extensions, or
-    /// `None` where there is none, as on a Unix socket. The context then has no address.
+    /// `None` if it has none, as on a Unix socket. The context then has no address.
     pub fn new(
         runtime: AuditRuntime,
         peer_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static,

@@ -1,5 +1,5 @@
-//! A receiver that keeps what it gets, and misbehaves as it is told to. It speaks just enough HTTP
-//! to be in control of each connection.
+//! A receiver that records requests and misbehaves as scripted. It speaks just enough HTTP to be in
+//! control of each connection.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -110,7 +110,7 @@ impl Receiver {
         receiver
     }
 
-    /// With a listener that somebody else accepts from.
+    /// With a listener whose connections the test accepts.
     pub(crate) async fn bind() -> (Receiver, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -61,7 +61,7 @@ async fn rejections_without_end_block_the_delivery() {
     let lines: Vec<String> = (0..150).map(|n| format!("{{\"n\":{n}}}")).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     sink.persist(batch(5, &lines)).await.unwrap();
-    // 100 records alone, at most 99 requests of several, and then one again and again.
+    // 100 single records, at most 99 requests of several, then one repeatedly.
     receiver.arrived(400).await;
     let letters = DeadLetter::list(&directory.path().join("dead-letters")).unwrap();
     assert_eq!(letters.len(), 100);

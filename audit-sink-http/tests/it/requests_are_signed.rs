@@ -6,7 +6,7 @@ use audit_sink_http::{Format, HttpSink, Settings};
 
 use crate::receiver::{Fault, Receiver, batch};
 
-/// A secret of 24 bytes, in the way of Standard Webhooks, in a file.
+/// A secret of 24 bytes in the format of Standard Webhooks, in a file.
 fn secret(directory: &tempfile::TempDir) -> audit_sink_http::SecretSource {
     let path = directory.path().join("secret");
     std::fs::write(&path, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();

@@ -54,7 +54,7 @@ async fn a_mirror_that_fails_leaves_the_outcome_open() {
     let error = tee.persist(batch(1, &["{}"])).await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Indeterminate);
     assert_eq!((bucket.records().len(), receiver.stored().len()), (1, 0));
-    // It was told that it may arrive, and it does.
+    // The caller got an indeterminate error, and the record arrives.
     receiver.release();
     mirror.flush().await.unwrap();
     assert_eq!(receiver.stored(), bucket.records());

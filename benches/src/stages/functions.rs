@@ -26,8 +26,8 @@ use tokio::time::Instant;
 
 use crate::contest::{Contest, Row, Side, Target, Unit};
 
-/// A query that logs a body of about 1 KB again and again, as many times as one function may and
-/// some to spare.
+/// A query that logs a body of about 1 KB repeatedly, as many times as one function may and some to
+/// spare.
 const MODULE: &str = r#"
 import { log } from "convex/server";
 import { query } from "./_generated/server";

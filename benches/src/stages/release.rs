@@ -105,7 +105,7 @@ pub struct OfOneCore {
     pub raw: f64,
 }
 
-/// Releases one result to 10,000 subscribers, again and again, into a journal in this directory. It
+/// Repeatedly releases one result to 10,000 subscribers, into a journal in this directory. It
 /// should be on a file system in memory, where a sync costs nothing.
 pub fn into_journal(directory: &Path, rounds: u32) -> Vec<OfOneCore> {
     const COUNT: u32 = 10_000;
@@ -116,7 +116,7 @@ pub fn into_journal(directory: &Path, rounds: u32) -> Vec<OfOneCore> {
     let (audited, requests) = (cached(sink), subscribers(COUNT));
     let mut raw = RawLog::create(&directory.join("raw"), 64 << 20);
     let piece = vec![b'x'; 4 << 20];
-    // The first ones fill the object that is on its way for ever, after which nothing is delivered.
+    // The first releases fill the object whose put never ends, after which nothing is delivered.
     let release = || {
         let (before, began) = (computed(), Instant::now());
         runtime.block_on(audited.release_all(&requests)).expect("a journal");

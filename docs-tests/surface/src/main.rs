@@ -31,8 +31,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::from(u8::from(differs)))
 }
 
-/// An item a line, each once, without what follows from derives, blanket implementations and the
-/// implementation of `Debug` or `Display`.
+/// One item per line, without those from derives, blanket implementations and the implementation of
+/// `Debug` or `Display`.
 fn listed(json: &Path) -> public_api::Result<String> {
     let api: PublicApi = Builder::from_rustdoc_json(json)
         .omit_blanket_impls(true)

@@ -22,7 +22,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::database::Database;
 
-/// What the cache holds: a sealed result, so that each hand-out is logged.
+/// A cache entry: a sealed result, so that each release is logged.
 type Note = Audited<Arc<String>>;
 
 struct Host {

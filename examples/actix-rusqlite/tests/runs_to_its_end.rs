@@ -1,4 +1,4 @@
-//! The example is what it says.
+//! The example runs to its end.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;

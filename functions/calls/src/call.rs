@@ -132,7 +132,7 @@ pub enum CallError {
     NotDurable(Internal),
     /// Every attempt conflicted with other mutations.
     Conflict(String),
-    /// Too many calls are under way.
+    /// Too many calls are in progress.
     Overloaded(String),
     /// The host failed: its store, or a thread of its own.
     Internal(Internal),

@@ -21,7 +21,7 @@ pub(super) enum Fault {
     Store(&'static str),
     /// The thread panics.
     Panic,
-    /// The thread reports that it got here, and goes on when the sender is dropped.
+    /// The thread reports that it got here, and continues when the sender is dropped.
     Hang { reached: oneshot::Sender<()>, hold: mpsc::Receiver<()> },
 }
 

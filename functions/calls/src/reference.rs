@@ -42,7 +42,7 @@ pub(super) fn full_name(component: &ComponentPath, name: &str) -> String {
     if component.is_root() { name.to_owned() } else { format!("{component}/{name}") }
 }
 
-/// What a reference names, whether there is such a function or not.
+/// The target of a reference, which need not exist.
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) component: ComponentPath,

@@ -76,7 +76,7 @@ impl Validators {
     ///
     /// # Errors
     ///
-    /// What the caller is told.
+    /// The message to the caller.
     pub(super) fn check_returned(
         &self,
         target: &Target<'_>,

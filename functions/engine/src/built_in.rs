@@ -17,7 +17,7 @@ struct BuiltIn {
     imports: &'static [Import],
 }
 
-/// The module beneath every other: the globals, and the engine's side of a call.
+/// The base module: the globals, and the engine's side of a call.
 pub(super) const PRELUDE: &str = "convex:prelude";
 
 const BUILT_IN: [BuiltIn; 23] = [

@@ -1,4 +1,4 @@
-//! `functions-host serve`: puts the parts together and runs them until the process is told to stop.
+//! `functions-host serve`: assembles the parts and runs them until the process is stopped.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -31,7 +31,7 @@ use crate::settings::Settings;
 /// How much longer than the sink itself a call waits: the sink's error says what it waited for.
 const PERSIST_GRACE: Duration = Duration::from_secs(5);
 
-/// How often the directory of functions is looked at.
+/// The interval of checks of the directory of functions.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 
 /// The variable of the host: who acts with an administrator's rights. This host has none, so that
@@ -39,7 +39,7 @@ const LOOK_PERIOD: Duration = Duration::from_millis(500);
 const ACTOR: &str = "convexActor";
 const MAX_ACTOR_JSON_BYTES: u32 = 1_024;
 
-/// Serves functions until the process is told to stop.
+/// Serves functions until the process is stopped.
 ///
 /// # Errors
 ///
@@ -242,8 +242,8 @@ async fn follow(functions: Functions, directory: PathBuf, env: Env, output: Outp
     }
 }
 
-/// Returns when the process is told to stop, by Ctrl-C or SIGTERM. A second signal ends it at once,
-/// whatever its threads do.
+/// Completes on Ctrl-C or SIGTERM. A second signal ends the process at once, whatever its threads
+/// do.
 async fn stop_signal() {
     match Shutdown::on_signals() {
         Ok(shutdown) => shutdown.told().await,

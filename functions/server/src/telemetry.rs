@@ -90,7 +90,7 @@ pub(super) fn describe_metrics() {
     );
 }
 
-/// Drains histograms for ever.
+/// Drains histograms, without end.
 pub(super) async fn upkeep(metrics: PrometheusHandle) {
     let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
     loop {

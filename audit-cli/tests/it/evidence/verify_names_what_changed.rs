@@ -154,7 +154,7 @@ async fn stores_are_asked_as_little_as_the_depth_needs() {
         };
         assert_eq!((count("GET"), count("HEAD")), (gets, heads), "{depth:?}");
     }
-    // An object that is not given is verified by what it says, and is not left out in silence.
+    // An object that was not selected is verified by its metadata, and is not silently skipped.
     server.faults().plan(|request: &RequestInfo| {
         let is_data = request.method == "GET" && request.key.contains("dt=");
         let is_data = is_data && !request.key.contains("_audit") && !request.is_list();

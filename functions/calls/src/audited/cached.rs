@@ -1,4 +1,4 @@
-//! The sealed result of a query: what the cache holds, and whose logs every hand-out makes durable.
+//! The cached result of a query: sealed, so that every release makes its logs durable.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,7 +37,7 @@ pub(crate) struct Facts {
     pub(crate) may_be_kept: bool,
 }
 
-/// Callers that arrive while a hand-out is made durable. They share the next write.
+/// Callers that arrive during a release. They share the next write.
 #[derive(Default)]
 struct Releases {
     under_way: bool,
@@ -46,7 +46,8 @@ struct Releases {
 
 type HandedOut = Result<Arc<Answered>, CallError>;
 
-/// The most hand-outs that share a write. It bounds how long the first waits for the last.
+/// The maximum number of releases that share a write. It bounds how long the first waits for the
+/// last.
 const MAX_RELEASED_TOGETHER: usize = 4_096;
 
 impl CachedQuery {
@@ -116,8 +117,8 @@ impl CachedQuery {
         self.at <= time && self.watch.invalid_since().is_none_or(|since| time < since)
     }
 
-    /// Makes the logs of one hand-out durable, then hands out. Callers that arrive while others are
-    /// served share one write.
+    /// Makes the logs of one release durable, then returns the value. Callers that arrive while
+    /// others are served share one write.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! From an execution to a hand-out: every seal, release and settlement.
+//! Every seal, release and settlement: from an execution to its response.
 //!
 //! A run is two functions. The first runs on a worker thread and may return early, panic, or never
 //! return. The second takes its outcome, whatever that is, and seals it.

@@ -17,7 +17,7 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// `committed` is told when it commits.
+    /// `committed` is notified when it commits.
     pub(super) fn new(tx: Option<Tx>, committed: Arc<OnceLock<Timestamp>>) -> Attempt {
         Attempt { tx, committed }
     }

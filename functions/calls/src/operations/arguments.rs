@@ -63,7 +63,7 @@ struct AuditArgs<'a> {
 ///
 /// # Errors
 ///
-/// When there is none.
+/// If it is missing.
 pub fn audit_body(args: &str) -> Result<&str, SyscallError> {
     let AuditArgs { body } =
         serde_json::from_str(args).map_err(|error| failed(format!("no audit log: {error}")))?;

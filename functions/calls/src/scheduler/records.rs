@@ -33,7 +33,7 @@ impl Inner {
             let mut tx = self.store.begin(&at, 0);
             let room = taken_up.room(path);
             let is_free = |id: &str| taken_up.is_free(&(path.clone(), id.to_owned()));
-            // Without room the next one is read all the same, for its due time.
+            // Even without room the next one is read, for its due time.
             let jobs = jobs::in_state(&mut tx, path, "pending", room.max(1), now_ms, &is_free)?;
             for (id, job) in jobs {
                 if job.at_ms > now_ms {

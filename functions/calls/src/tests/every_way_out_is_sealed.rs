@@ -1,5 +1,5 @@
-//! Whatever way a function ends, what it logged is durable before anybody hears of the end, and
-//! what it wrote is committed only if it succeeded.
+//! However a function ends, its logs are durable before the end is reported, and what it wrote is
+//! committed only if it succeeded.
 
 use std::sync::mpsc;
 
@@ -219,7 +219,7 @@ async fn a_function_that_is_given_up_is_sealed() {
         held.push((release, path, mark));
     }
     for (release, path, mark) in held {
-        // The thread goes on, and nothing comes of it.
+        // The thread continues without any effect.
         drop(release);
         check(&host, path, &mark, &Err(String::new())).await;
     }

@@ -1,4 +1,4 @@
-//! A function whose log is refused fails, whatever it does about the error.
+//! A function whose log is refused fails, even if it catches the error.
 
 use serde_json::{Value as Json, json};
 

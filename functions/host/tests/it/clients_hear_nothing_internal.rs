@@ -1,4 +1,4 @@
-//! What a client is told never holds what lies beneath: paths, buckets, a provider's words.
+//! Messages to clients contain nothing internal: no paths, buckets or providers' texts.
 
 use std::error::Error;
 use std::fmt;
@@ -77,7 +77,7 @@ export const planned = query({
 });
 "#;
 
-/// Fails as it is told, with a marker in every text of its errors.
+/// Fails as scripted, with a marker in every text of its errors.
 #[derive(Debug)]
 struct Telling(Mutex<(SinkErrorKind, Outcome)>);
 

@@ -123,7 +123,7 @@ async fn calls_of_http_actions_are_audited_for_their_request() {
     for again in 1..=2 {
         let (status, text) = ask(&served, Method::GET, "/notes").await;
         assert_eq!((status, &*text), (200, "[[\"hello\"],[\"hello\"]]"));
-        // One for each hand-out, the action's included.
+        // One for each release, including the action's.
         assert_eq!(logs(&sink, "read").len(), 2 * again);
     }
     // Nothing is handed out or committed whose logs are not durable.

@@ -94,7 +94,7 @@ fn a_truncated_journal_holds_a_prefix_of_whole_commits() {
         if seen > 0 {
             assert_eq!(store.latest().ts(), times[seen]);
         }
-        // It goes on from there.
+        // The history continues from there.
         let mut tx = store.begin(&store.latest(), 99);
         tx.insert(&root(), "t", Value::Object([("commit".to_owned(), Value::Int64(99))].into()))
             .unwrap();

@@ -1,4 +1,4 @@
-//! What functions and the host may do, and what they are told when they may not.
+//! The operations of functions and the host, and their errors.
 
 use std::collections::BTreeMap;
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{CommitError, Snapshot, Store, Tx, Watch};
 
-/// A transaction under way, with what it did so far.
+/// An open transaction, with its steps so far.
 struct Running {
     tx: Tx,
     steps: Log,
@@ -190,7 +190,7 @@ proptest! {
             let watch = store.watch(Arc::clone(&read), snapshot.ts());
             late.push((Watched { steps: reader.steps, state: state.clone(), watch }, read, snapshot.ts()));
         }
-        // A watch that is registered late knows what one that was there in time was told.
+        // A watch registered late knows the same as one registered in time.
         for (Watched { watch, .. }, read, at) in late {
             prop_assert_eq!(store.watch(read, at).invalid_since(), watch.invalid_since());
         }

@@ -1,4 +1,4 @@
-//! Why a session ends, and what its client is told.
+//! The reasons why a session ends, and the messages to its client.
 
 use axum::extract::ws::close_code;
 
