@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_json_matches_nothing() {
+    fn invalid_json_matches_nothing() {
         let condition: Condition = "/a=1".parse().unwrap();
         for line in [&b"{\"a\":1"[..], b"{\"a\":1} x", b"", b"\xff"] {
             assert!(!condition.holds(line));
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_found_in_names_and_values_however_they_are_written() {
+    fn text_is_found_in_any_spelling() {
         let line =
             r#"{"na\u006de":"quo\"te","path":["a\\b",{"x":"\u00e9\ud83e\udd80"}],"n":12345}"#;
         for text in ["name", "quo\"te", "a\\b", "é", "\u{1f980}", "2345", "\"n\":1", "te"] {

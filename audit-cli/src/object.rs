@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_contradiction_says_in_what() {
+    fn contradictions_name_the_field() {
         let said = ObjectMetadata { last_sequence: 9, count: 10, sha256: [1; 32] };
         assert_eq!(contradiction(&said, &said), None);
         let with = |change: fn(&mut ObjectMetadata)| {

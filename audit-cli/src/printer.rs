@@ -153,7 +153,7 @@ mod tests {
     use crate::arguments::Color;
 
     #[test]
-    fn pretty_keeps_the_order_and_the_spelling_of_what_it_lays_out() {
+    fn pretty_printing_keeps_order_and_spelling() {
         let style = Output::new(Color::Never, false).style();
         let mut out = Vec::new();
         let line = br#"{"z":1.50,"a":["x\"\\",{}],"e":[],"n":null,"long":{"b":true}}"#;

@@ -218,7 +218,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_come_back_as_they_were_written(
+        fn records_round_trip(
             records in prop::collection::vec("[^\n\\x00]{1,20}", 0..20), time_ms: i64,
         ) {
             let mut builder = BatchBuilder::default();

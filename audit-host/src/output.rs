@@ -201,7 +201,7 @@ pub(crate) mod tests {
     const LONG: Duration = Duration::from_secs(600);
 
     #[test]
-    fn a_reader_that_stops_blocks_nobody_and_learns_what_it_missed() {
+    fn stalled_readers_block_nobody_and_see_losses() {
         let (output, go, received) = piped(false);
         let line = "x".repeat(99);
         // The thread has the first line, and waits for the reader.
@@ -229,7 +229,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_is_no_fault() {
+    fn a_closed_pipe_is_not_an_error() {
         let (output, go, received) = piped(false);
         drop((go, received));
         output.line("nobody");

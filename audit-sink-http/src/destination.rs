@@ -139,7 +139,7 @@ mod tests {
     use crate::{Format, Settings};
 
     #[test]
-    fn what_is_encoded_is_read_back() {
+    fn encoded_requests_round_trip() {
         let stream = LogStream::open(Settings::new("https://example.com", Format::Ndjson)).unwrap();
         let destination = StreamDestination::new(stream.delivery());
         let plan = Plan {

@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_mean_what_they_say() {
+    fn responses_match_the_documented_table() {
         let mut settings = Settings::new("https://example.com/x?key=hunter2", Format::Ndjson);
         let told = |settings: &Settings, status: u16, body: &str| {
             let receiver = opened(settings).unwrap();

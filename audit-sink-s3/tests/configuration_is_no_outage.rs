@@ -259,7 +259,7 @@ async fn configuration_errors_are_refused_and_outages_are_not() {
 
 /// Runs [`child_with_an_authority`] in a process that trusts the certificate authority.
 #[test]
-fn a_certificate_that_is_expired_or_of_another_name_is_refused() {
+fn expired_or_foreign_certificates_are_rejected() {
     let root = tempfile::tempdir().unwrap();
     let ran = Command::new(std::env::current_exe().unwrap())
         .args(["child_with_an_authority", "--exact", "--ignored"])

@@ -159,7 +159,7 @@ async fn a_bucket_in_memory_needs_nothing_but_its_url() {
 
 /// Run by the test below in a separate process with its own environment; otherwise does nothing.
 #[tokio::test]
-async fn in_a_process_of_its_own() {
+async fn child_with_an_environment() {
     let Ok(url) = std::env::var("AUDIT_TEST_URL") else { return };
     let sink = S3Sink::open(&url, Settings::default()).await.unwrap();
     assert_eq!(sink.to_string(), format!("S3Sink({url})"));
@@ -172,7 +172,7 @@ async fn the_environment_configures_the_bucket() {
     let server = S3TestServer::start().await;
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
-        .args(["--exact", "in_a_process_of_its_own"])
+        .args(["--exact", "child_with_an_environment"])
         .env("AUDIT_TEST_URL", format!("s3://{}/from/env", server.bucket()))
         .env("AWS_ENDPOINT", server.endpoint())
         .env("AWS_ALLOW_HTTP", "true")

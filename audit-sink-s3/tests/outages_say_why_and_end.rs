@@ -28,7 +28,7 @@ async fn open(server: &S3TestServer) -> S3Sink {
 }
 
 #[tokio::test]
-async fn unreachable_buckets_fail_in_time_and_get_the_batch_later() {
+async fn unreachable_buckets_time_out_and_recover() {
     let server = S3TestServer::start().await;
     let sink = open(&server).await;
     server.pause().await;
@@ -65,7 +65,7 @@ async fn unreachable_buckets_fail_in_time_and_get_the_batch_later() {
 }
 
 #[tokio::test]
-async fn a_refusing_bucket_blocks_with_its_remedy_until_it_accepts() {
+async fn refusing_buckets_block_with_a_remedy() {
     let cases = [
         (ErrorAnswer::EXPIRED_TOKEN, "status 400 ExpiredToken", "renew or correct the credentials"),
         (ErrorAnswer::ACCESS_DENIED, "status 403 AccessDenied", "s3:PutObject"),
@@ -118,7 +118,7 @@ async fn a_hanging_bucket_fails_persist_in_time() {
 }
 
 #[tokio::test]
-async fn an_object_in_the_way_is_reported_left_alone_and_passed_by() {
+async fn conflicting_objects_are_reported_and_skipped() {
     let plain = StoredObject { bytes: "somebody else's".into(), ..StoredObject::default() };
     // A foreign object, as another writer of this layout would leave it.
     let metadata =

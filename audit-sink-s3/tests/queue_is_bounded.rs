@@ -40,7 +40,7 @@ async fn stored(store: &GatedStore) -> Vec<audit_core::testing::StoredRecord> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_room_persist_waits_and_then_fails_as_not_persisted() {
+async fn persist_without_room_waits_then_fails() {
     let store = GatedStore::new();
     let sink = open(&store, patient()).await;
     store.set(Gate::Closed);

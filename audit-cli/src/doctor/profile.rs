@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn elements_are_found_where_they_are_whole() {
+    fn only_whole_elements_are_found() {
         let xml = "<L><Rule><ID>a</ID></Rule><Rule><ID>b</ID></Rule><Rule><ID>";
         assert_eq!(elements(xml, "Rule").collect::<Vec<_>>(), ["<ID>a</ID>", "<ID>b</ID>"]);
         assert_eq!((element(xml, "ID"), element(xml, "Days")), (Some("a"), None));

@@ -48,7 +48,7 @@ async fn usage_errors_end_with_two_and_unreadable_buckets_with_three() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_overloaded_store_is_asked_again() {
+async fn overloaded_stores_are_retried() {
     let (server, _) = hourly(8).await;
     let count = std::sync::atomic::AtomicUsize::new(0);
     server.faults().plan(move |_: &s3_testserver::RequestInfo| {

@@ -136,7 +136,7 @@ async fn only_the_holder_of_the_token_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_finds_what_the_command_finds() {
+async fn the_page_matches_the_command() {
     let (server, _) = hourly(60).await;
     let (environment, url) = (environment(&server), url(&server));
     let page = Page::open(&environment, &url).await;

@@ -134,7 +134,7 @@ async fn policy_text(server: &S3TestServer) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_right_too_many_is_named() {
+async fn excess_permissions_are_named() {
     let (server, policies) = well().await;
     // What the bucket's policy denies is denied whatever the credentials may.
     set(&server, &allowing(&policies, "s3:*"));
@@ -169,7 +169,7 @@ async fn each_right_too_many_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_right_that_is_missing_is_named_with_the_policy() {
+async fn missing_permissions_are_named_with_the_policy() {
     let (server, policies) = well().await;
     let edit = |action: &str| {
         let host = policies[0].replace(&format!("\"{action}\""), "\"s3:Nothing\"");
@@ -208,7 +208,7 @@ async fn each_right_that_is_missing_is_named_with_the_policy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_lacks_a_protection_is_named() {
+async fn missing_protections_are_named() {
     let (server, _) = well().await;
     server.ignore_if_none_match(true);
     assert_eq!(doctor(&server, &[]).await.all("problem"), ["create-only"]);
@@ -235,7 +235,7 @@ async fn a_store_that_lacks_a_protection_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clocks_that_differ_are_named() {
+async fn clock_skew_is_named() {
     let (server, _) = well().await;
     server.set_clock_offset(300);
     let report = doctor(&server, &[]).await;
@@ -305,7 +305,7 @@ async fn missing_buckets_and_wrong_credentials_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_is_for_development_and_said_to_be() {
+async fn directories_are_named_as_for_development() {
     let root = tempfile::tempdir().unwrap();
     let ran = audit(&[], &["doctor", "--json", root.path().to_str().unwrap()]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -321,7 +321,7 @@ async fn a_directory_is_for_development_and_said_to_be() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_of_dead_writers_are_counted_and_named() {
+async fn leftovers_are_counted_and_named() {
     let root = tempfile::tempdir().unwrap();
     let bucket = Bucket::open(&format!("file://{}", root.path().display())).unwrap();
     let days = [DAY, DAY + 24 * HOUR_MS].map(|time_ms| batch(time_ms, "ada", 1));
@@ -389,7 +389,7 @@ async fn auditor(server: &S3TestServer) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_as_shipped_shows_what_every_profile_asks() {
+async fn the_shipped_policies_satisfy_every_profile() {
     let (server, _) = well().await;
     write(bucket(&server), object_for_each_batch(), vec![batch(DAY, "ada", 1)]).await;
     let lock: Value = serde_json::from_str(&policy(&server, "object-lock").await).unwrap();

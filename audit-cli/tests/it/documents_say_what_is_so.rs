@@ -151,7 +151,7 @@ async fn console_blocks_show_what_the_commands_print() {
 }
 
 #[test]
-fn the_auditors_session_prints_what_is_shown() {
+fn the_auditors_session_matches_the_document() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
     let vectors = include_str!("../../../audit-evidence/tests/vectors/buckets.json");
@@ -193,7 +193,7 @@ fn the_auditors_session_prints_what_is_shown() {
 }
 
 #[test]
-fn the_matcher_tells_what_differs() {
+fn the_matcher_names_differences() {
     assert!(matches(&["a … c", "…", "z"], &["a  b c", "1", "2", "z"]));
     assert!(!matches(&["a … c"], &["a b d"]));
     assert!(!matches(&["a"], &["a", "b"]));
@@ -269,7 +269,7 @@ fn has_test(source: &str, name: &str) -> bool {
 }
 
 #[test]
-fn every_test_that_compliance_rests_on_exists() {
+fn tests_named_by_compliance_exist() {
     let tests = named_tests(COMPLIANCE);
     assert!(tests.len() > 20, "{tests:?}");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -326,7 +326,7 @@ fn alerts_dashboard_and_documents_name_the_same_metrics() {
 }
 
 #[test]
-fn terraform_takes_the_policies_that_the_command_prints() {
+fn terraform_uses_the_printed_policies() {
     for file in ["host-policy", "reader-policy", "bucket-policy"] {
         assert!(TERRAFORM.contains(&format!("\"{file}\"")), "{file}");
     }

@@ -24,7 +24,7 @@ fn put(root: &Path, stream: u128, compression: Compression, bytes: &[u8]) -> Str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_is_no_json_object_is_named_with_its_number() {
+async fn invalid_lines_are_named_by_number() {
     let huge = vec![b'x'; 2 << 20];
     for (line, what) in [
         (&b"\xef\xbb\xbf{}"[..], "line 2 begins with a byte order mark"),

@@ -278,7 +278,7 @@ async fn conflicts_and_damage_are_named_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn objects_deleted_from_the_bucket_are_delivered_again() {
+async fn deleted_objects_are_delivered_again() {
     let mut host = Host::start().await;
     host.half_deliver().await;
     let rescued = host.rescued("rescued");

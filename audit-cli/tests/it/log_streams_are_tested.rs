@@ -57,7 +57,7 @@ async fn run(arguments: &[&str], file: &Path) -> Ran {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tests_say_what_each_receiver_answers() {
+async fn tests_show_each_receivers_response() {
     let (receiver, url) = start().await;
     let directory = tempfile::tempdir().unwrap();
     let streams = [("open", "/hook"), ("closed", "/closed")];

@@ -63,7 +63,7 @@ fn expected(all: &[(u64, u64, &str)]) -> Vec<(u64, u64, Option<String>)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn attempts_are_shown_with_what_became_of_them() {
+async fn attempts_are_shown_with_their_outcomes() {
     let server = scene().await;
     let (environment, url) = (environment(&server), url(&server));
     let ran = audit(&environment, &["cat", "--outcomes", &url]).await;

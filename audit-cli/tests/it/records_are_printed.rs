@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_come_in_the_order_of_their_keys_and_as_they_are() {
+async fn records_are_printed_verbatim_in_key_order() {
     let (server, _) = hourly(30).await;
     let ran = audit(&environment(&server), &["cat", &url(&server)]).await;
     let expected: Vec<String> = (0..30)
@@ -69,7 +69,7 @@ async fn conditions_times_and_limits_select() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_is_read_as_a_store_is_whatever_its_compression() {
+async fn directories_are_read_like_stores() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().to_str().unwrap();
     let at = |n: i64| DAY + n * HOUR_MS / 2;

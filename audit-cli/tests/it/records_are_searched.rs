@@ -56,7 +56,7 @@ fn lines(records: &[Value], is_wanted: impl Fn(usize, &Value) -> bool) -> Vec<St
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_search_prints_what_matches_and_says_of_how_many() {
+async fn searches_print_matches_and_totals() {
     let (root, records) = directory().await;
     let place = root.path().to_str().unwrap();
     let is = |record: &Value, member: &str, value: &str| record[member] == value;
@@ -104,7 +104,7 @@ async fn a_search_prints_what_matches_and_says_of_how_many() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn groups_count_what_a_loop_counts() {
+async fn groups_match_a_simple_loop() {
     let (root, records) = directory().await;
     let place = root.path().to_str().unwrap();
     let grouped =

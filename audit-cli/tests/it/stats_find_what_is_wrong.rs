@@ -28,7 +28,7 @@ fn key(server: &S3TestServer, n: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_whole_bucket_is_counted_and_nothing_is_wrong_with_it() {
+async fn complete_buckets_have_no_faults() {
     let (server, _) = hourly(30).await;
     let ran = stats(&server, &["--time", "/at"]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -69,7 +69,7 @@ async fn a_whole_bucket_is_counted_and_nothing_is_wrong_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_object_is_a_gap() {
+async fn deleted_objects_are_gaps() {
     let (server, places) = hourly(30).await;
     let stream = places[0].stream.to_string();
     for n in [0, 12, 13] {
@@ -91,7 +91,7 @@ async fn a_deleted_object_is_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_put_again_under_another_key_is_found() {
+async fn copies_under_other_keys_are_found() {
     let (server, places) = hourly(10).await;
     let stream = places[0].stream;
     let original = key(&server, 4);

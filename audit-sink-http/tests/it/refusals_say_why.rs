@@ -101,7 +101,7 @@ async fn certificates_are_verified() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_wants_to_be_left_alone_is() {
+async fn retry_after_is_respected() {
     let receiver = Receiver::start().await;
     let settings = Settings { persist_timeout_ms: 200, ..receiver.settings(Format::Webhook) };
     let sink = HttpSink::open(settings).await.unwrap();
@@ -118,7 +118,7 @@ async fn a_receiver_that_wants_to_be_left_alone_is() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_said() {
+async fn refused_connections_are_named() {
     // A port that is taken, and that nobody listens on.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -133,7 +133,7 @@ async fn nobody_there_is_said() {
 }
 
 #[tokio::test]
-async fn settings_that_cannot_work_are_refused() {
+async fn impossible_settings_are_rejected() {
     let ok = || Settings::new("https://example.com", Format::Webhook);
     let directory = tempfile::tempdir().unwrap();
     let journal = Some(audit_sink_http::JournalSettings::new(directory.path()));

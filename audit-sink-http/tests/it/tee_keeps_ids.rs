@@ -10,7 +10,7 @@ use audit_sink_http::{DeadLetter, Format, HttpSink, Settings};
 use crate::receiver::{Fault, Receiver, batch};
 
 #[tokio::test]
-async fn a_mirror_has_what_the_first_sink_has_under_its_ids() {
+async fn mirrors_store_records_under_the_same_ids() {
     let (receiver, bucket) = (Receiver::start().await, Arc::new(MemorySink::new()));
     let mirror = Arc::new(HttpSink::open(receiver.settings(Format::Webhook)).await.unwrap());
     let tee = Arc::new(Tee::new(bucket.clone()).with_mirror(mirror));
@@ -64,7 +64,7 @@ async fn a_mirror_that_fails_leaves_the_outcome_open() {
 
 /// The bucket has the record, so that a log stream that will never take it holds up nobody.
 #[tokio::test]
-async fn what_a_mirror_never_takes_is_set_aside() {
+async fn records_rejected_by_a_mirror_are_set_aside() {
     let (receiver, bucket) = (Receiver::start().await, Arc::new(MemorySink::new()));
     let directory = tempfile::tempdir().unwrap();
     let letters = directory.path().join("dead-letters");

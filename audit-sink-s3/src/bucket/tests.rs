@@ -178,7 +178,7 @@ async fn system_objects_are_listed_by_themselves() {
 
 #[cfg(feature = "aws")]
 #[tokio::test]
-async fn readers_retry_for_as_long_as_they_are_told() {
+async fn readers_retry_up_to_their_limit() {
     use object_store::ObjectStoreExt;
     use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 

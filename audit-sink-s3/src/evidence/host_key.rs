@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_no_key_is_refused_and_not_shown() {
+    fn invalid_keys_are_rejected_and_not_shown() {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("host.key");
         let made = read_or_make(&file, "api", &[1; 32]).unwrap();

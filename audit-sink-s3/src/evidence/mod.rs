@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heartbeats_come_before_what_was_promised() {
+    fn heartbeats_come_before_their_deadline() {
         let settings = EvidenceSettings::new("api");
         let (busy, idle) = (settings.heartbeat_ms, settings.idle_heartbeat_ms);
         let mut beats = Heartbeats::opened(0, &settings);

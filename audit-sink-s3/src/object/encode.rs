@@ -303,7 +303,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_come_back_and_the_metadata_tells_of_them(
+        fn lines_round_trip_with_their_metadata(
             whole in prop::collection::vec(any::<u8>(), 1..3_000), count in 1..20u64, first in 0..u64::MAX / 2,
         ) {
             let mut encoder = encoder();

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn conflicting_attempts_run_again_and_are_logged() -> rusqlite::Result<()> {
+    async fn conflicting_attempts_are_retried_and_logged() -> rusqlite::Result<()> {
         let directory = tempfile::tempdir().expect("a directory");
         let database = Database::open(&directory.path().join("db"))?;
         database.read(insert).await??;

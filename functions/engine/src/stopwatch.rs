@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_is_no_processor_time() {
+    fn waiting_takes_no_processor_time() {
         let stopwatch = started();
         let (sender, receiver) = std::sync::mpsc::channel::<()>();
         let timeout = receiver.recv_timeout(Duration::from_millis(40));

@@ -146,7 +146,7 @@ fn exports_are_imported_as_by_the_bundler() {
 }
 
 #[test]
-fn modules_are_evaluated_once_and_when_they_are_required() {
+fn modules_are_evaluated_once_on_require() {
     let files = [
         ("node_modules/m/index.js", "const { log } = globalThis; log.push('m begins');
             exports.before = require('./a').seen; exports.lazy = () => require('./lazy'); log.push('m ends');"),
@@ -170,7 +170,7 @@ fn modules_are_evaluated_once_and_when_they_are_required() {
 }
 
 #[test]
-fn missing_modules_fail_where_they_are_used() {
+fn missing_modules_fail_at_use() {
     let message =
         |code: &str| format!("(() => {{ try {{ {code} }} catch (e) {{ return e.message; }} }})()");
     let (absent, broken, node, computed, tried) = (

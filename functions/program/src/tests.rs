@@ -135,7 +135,7 @@ fn functions_are_known_by_their_modules_and_exports() {
 }
 
 #[test]
-fn schema_crons_and_auth_are_what_they_export() {
+fn schema_crons_and_auth_are_read_from_exports() {
     let files = Files::new(&[
         ("convex/messages.ts", EMPTY),
         (

@@ -81,7 +81,7 @@ async fn deletes_hide_versions_and_retention_keeps_them() {
 }
 
 #[tokio::test]
-async fn a_clock_far_off_is_refused_with_the_servers_time() {
+async fn skewed_clocks_are_refused_with_the_servers_time() {
     let server = S3TestServer::start().await;
     let store = client(&server);
     server.set_clock_offset(600);

@@ -57,7 +57,7 @@ async fn a_pause_cuts_open_connections() {
 }
 
 #[tokio::test]
-async fn nobody_gets_the_port_meanwhile() {
+async fn the_port_stays_reserved_while_paused() {
     let server = S3TestServer::start().await;
     server.pause().await;
     let mut others = Vec::new();

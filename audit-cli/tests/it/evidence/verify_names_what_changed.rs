@@ -116,7 +116,7 @@ async fn compare(bucket: &Bucket, keys: &Bucket, look: Look, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_change_is_named_as_the_library_names_it() {
+async fn findings_match_the_librarys() {
     for seed in 0..2 {
         let whole = bucket(seed);
         compare(&whole, &whole, Look::full(), "nothing").await;
@@ -134,7 +134,7 @@ async fn every_change_is_named_as_the_library_names_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stores_are_asked_as_little_as_the_depth_needs() {
+async fn each_depth_makes_the_fewest_requests() {
     let server = S3TestServer::start().await;
     let bucket = bucket(3);
     upload(&bucket, &server);
@@ -166,7 +166,7 @@ async fn stores_are_asked_as_little_as_the_depth_needs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn state_is_written_whole_and_seen_again() {
+async fn state_is_written_whole_and_read_back() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("bucket");
     let state = directory.path().join("state");
@@ -191,7 +191,7 @@ async fn state_is_written_whole_and_seen_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_from_before_evidence_alarm_only_since_then() {
+async fn unsigned_streams_alarm_only_since_evidence() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("bucket");
     let mut bucket = bucket(0);
@@ -235,7 +235,7 @@ fn chrono_text(ms: u64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_are_named_once_and_come_from_files_and_policies() {
+async fn keys_come_from_files_and_policies() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("bucket");
     let bucket = bucket(2);
@@ -273,7 +273,7 @@ async fn keys_are_named_once_and_come_from_files_and_policies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn people_get_a_summary_that_can_be_filed() {
+async fn the_summary_is_readable_and_dated() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("bucket");
     let bucket = bucket(2);

@@ -20,7 +20,7 @@ export const get = query(async () => { await log.audit({ mark: "got" }); return 
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_is_computed_in_the_lane_whose_turn_comes_first() {
+async fn shared_queries_run_in_the_first_lane() {
     let host = Host::with_module("shared.ts", MODULE, FunctionSettings::default()).await;
     let (functions, workers) = (&host.functions, &host.functions.inner.workers);
     // All threads are blocked, the one for prompt jobs last. One of the others is released once

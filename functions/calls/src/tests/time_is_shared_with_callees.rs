@@ -20,7 +20,7 @@ export const caller = query(async (ctx, { times }) => {
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_limit_is_named_whoever_exceeds_it() {
+async fn the_exceeded_limit_is_named() {
     let limits = Limits { time: Duration::from_millis(300), ..Limits::default() };
     let settings = FunctionSettings { limits, ..FunctionSettings::default() };
     let host = Host::with_module("time.js", MODULE, settings).await;

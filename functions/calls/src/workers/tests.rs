@@ -153,7 +153,7 @@ async fn work_whose_caller_went_away_is_not_begun() {
 }
 
 #[tokio::test]
-async fn a_panic_is_the_answer_and_its_thread_goes_on() {
+async fn panics_are_returned_and_threads_survive() {
     let workers = start(1, NEVER, 1);
     let lane = Lane::connection();
     let broken = workers.run(lane, Presence::default(), |_| panic!("as tests do")).await;

@@ -59,7 +59,7 @@ async fn failed_mutations_emit_their_logs_and_write_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn actions_have_no_log_and_what_they_call_has() {
+async fn only_the_calls_of_actions_have_logs() {
     let host = Host::demo().await;
     let id = document(&host).await;
     let made =

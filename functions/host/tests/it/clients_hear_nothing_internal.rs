@@ -167,7 +167,7 @@ async fn heard(served: &Served) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_answer_tells_what_lies_beneath_a_failure() {
+async fn responses_hide_internal_causes() {
     let sink = Arc::new(Telling(Mutex::new((SinkErrorKind::Unavailable, Outcome::NotPersisted))));
     let served = Served::with_sink(Arc::clone(&sink) as _, program(&[("f.ts", MODULE)])).await;
     let kinds = [SinkErrorKind::Unavailable, SinkErrorKind::Blocked, SinkErrorKind::Closed];

@@ -174,7 +174,7 @@ async fn untaken(host: &Served, kib: usize) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_nobody_takes_ends_with_its_connection() {
+async fn unread_responses_end_with_their_connection() {
     let serve = ServeLimits { send_timeout: SHORT, ..ServeLimits::default() };
     let host = Served::with_limits(NetworkLimits { serve, ..NetworkLimits::default() }).await;
     let mut stream = untaken(&host, 8 << 10).await;

@@ -170,7 +170,7 @@ async fn http_actions_know_their_request_and_its_user() {
 }
 
 #[tokio::test]
-async fn a_failed_http_action_tells_its_caller_no_reason() {
+async fn failed_http_actions_hide_their_reason() {
     let (served, sink) = served().await;
     for path in ["/throws", "/nothing", "/logs"] {
         let (status, text) = ask(&served, Method::GET, path).await;

@@ -228,7 +228,7 @@ async fn callers_are_known_by_valid_tokens_only() {
 }
 
 #[tokio::test]
-async fn the_log_says_where_a_call_came_from() {
+async fn logs_name_the_origin_of_a_call() {
     let host = Served::start().await;
     let list = call("messages:list", json!({})).to_string();
     let mut expected = Vec::new();
@@ -247,7 +247,7 @@ async fn the_log_says_where_a_call_came_from() {
 }
 
 #[tokio::test]
-async fn without_durable_logs_there_is_no_answer() {
+async fn undurable_logs_mean_no_result() {
     let (host, sink) = Served::with_memory_sink().await;
     sink.script([MemoryFault::FailBefore, MemoryFault::FailBefore]);
     for (path, body) in [

@@ -34,7 +34,7 @@ async fn call(host: &Host, path: &str, caller: &Caller) -> Json {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_result_that_depends_on_who_calls_is_for_them_alone() {
+async fn results_that_depend_on_the_caller_are_private() {
     let host = Host::with_modules(&[("who.ts", WHO)]).await;
     let (ada, bob, nobody) =
         (identified(&host, "ada"), identified(&host, "bob"), host.caller("192.0.2.1"));
@@ -49,7 +49,7 @@ async fn a_result_that_depends_on_who_calls_is_for_them_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_result_that_does_not_is_for_everyone() {
+async fn other_results_are_shared() {
     let host = Host::with_modules(&[("who.ts", WHO)]).await;
     let first = call(&host, "who:chance", &host.caller("192.0.2.1")).await;
     assert_eq!(call(&host, "who:chance", &identified(&host, "ada")).await, first);
@@ -58,7 +58,7 @@ async fn a_result_that_does_not_is_for_everyone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_is_seen_by_whoever_asks_after_it() {
+async fn later_calls_see_a_change() {
     let host = Host::demo().await;
     let id = document(&host).await;
     let view = json!({ "documentId": id });
@@ -92,7 +92,7 @@ async fn a_change_is_seen_by_whoever_asks_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_program_answers_from_the_moment_it_is_deployed() {
+async fn a_deployed_program_serves_at_once() {
     let one =
         "import { query } from './_generated/server'; export const get = query(async () => 1);";
     let host = Host::with_modules(&[("number.ts", one)]).await;

@@ -74,7 +74,7 @@ async fn followed(host: &Served, path: &str) -> Follower {
 }
 
 #[tokio::test]
-async fn a_client_follows_queries_and_hears_of_nothing_else() {
+async fn clients_get_only_the_queries_they_follow() {
     let host = Served::start().await;
     let mut follower = followed(&host, "messages:list").await;
     assert_eq!(follower.step().await, [(0, Ok(json!([])))]);
@@ -253,7 +253,7 @@ async fn actions_of_a_client_run_at_once() {
 }
 
 #[tokio::test]
-async fn a_mutation_that_is_sent_again_on_a_new_connection_runs_once() {
+async fn resent_mutations_run_once() {
     let host = Served::start().await;
     let mut socket = Socket::connect_as(&host.url, 5).await;
     socket.mutate(0, "messages:send", json!({ "text": "a" })).await;
@@ -444,7 +444,7 @@ async fn a_token_that_expires_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_holds_up_nobody() {
+async fn a_stalled_client_delays_no_other() {
     const CHANGES: u32 = 12;
     let host = Served::start().await;
     let mut slow = Follower::new(Socket::with_small_buffer(&host.url).await);
@@ -482,7 +482,7 @@ async fn a_clock_that_is_behind_has_a_negative_skew() {
 }
 
 #[tokio::test]
-async fn a_host_that_stops_says_so() {
+async fn a_stopping_host_notifies_clients() {
     let mut host = Served::start().await;
     let mut follower = followed(&host, "messages:count").await;
     follower.step().await;

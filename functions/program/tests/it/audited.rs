@@ -32,7 +32,7 @@ fn bodies(expressions: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn a_body_is_what_json_stringify_makes_of_it() {
+fn bodies_match_json_stringify() {
     let same = [
         "{}",
         "{ a: 1, b: -2.5, c: 0, d: -0, e: 1e21, f: 1e-7, g: 2 ** 53, h: 123456789012345680000, i: NaN, j: Infinity, k: 0.1 + 0.2 }",

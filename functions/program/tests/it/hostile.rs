@@ -143,7 +143,7 @@ fn loops_of_the_language_end_with_their_functions_time() {
 
 /// The engine counts what it is given here, and a wrong count ends the process.
 #[test]
-fn whatever_is_set_for_stack_traces_ends_with_the_call() {
+fn stack_trace_settings_end_with_the_call() {
     let fixture = fixture(
         "const values = () => [{}, [], 'text', 5n, Symbol('s'), null, undefined, 1.5, () => 1, function () { return {}; }, class {}, Error];
          export const set = query(async () => {
@@ -192,7 +192,7 @@ fn long_iterations_and_sorts_end_with_their_functions_time() {
 }
 
 #[test]
-fn methods_with_bounds_do_what_the_language_says() {
+fn bounded_methods_follow_the_language() {
     let fixture = fixture(
         "class Mine extends Array { more = 1; }
          export const same = query(async () => {

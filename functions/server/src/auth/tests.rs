@@ -90,7 +90,7 @@ fn answer(claims: &Json) -> Result<Verified, Refused> {
 }
 
 #[test]
-fn each_algorithm_verifies_what_its_key_signed() {
+fn each_algorithm_verifies_its_signatures() {
     for algorithm in ALL {
         let (key, provider, _kept) = pair(algorithm);
         let verified = open(&[provider]).unwrap().verify(&token(algorithm, &key, &claims()));

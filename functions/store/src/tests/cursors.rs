@@ -160,7 +160,7 @@ fn a_journal_ends_the_page_it_is_of_and_makes_no_other_larger() {
 }
 
 #[test]
-fn a_cursor_tells_nothing_of_the_row_that_it_stands_after() {
+fn cursors_reveal_nothing_about_their_row() {
     let (directory, store) = filled();
     let query = query("asc");
     let first = page(&store, &request(&query)).unwrap();

@@ -212,7 +212,7 @@ fn overlong_index_values_are_refused_and_may_be_queried() {
 }
 
 #[test]
-fn a_query_sees_what_its_transaction_writes_ahead_of_it() {
+fn queries_see_writes_ahead_of_them() {
     let (_directory, store) = open();
     let mut tx = begin(&store);
     let ids: Vec<_> =
@@ -320,7 +320,7 @@ fn the_host_keeps_scheduled_functions_by_state_and_time() {
 }
 
 #[test]
-fn a_transaction_is_told_when_it_reads_or_writes_too_much() {
+fn excess_reads_and_writes_fail() {
     let (_directory, store) = open();
     let mut tx = begin(&store);
     let large = "x".repeat(900_000);
@@ -517,7 +517,7 @@ fn schemas_that_mean_nothing_are_refused() {
 }
 
 #[test]
-fn a_page_ends_where_it_must_and_says_so() {
+fn pages_end_early_and_report_it() {
     let (_directory, store) = open();
     let mut tx = begin(&store);
     for n in 0..10 {

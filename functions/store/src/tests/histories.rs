@@ -146,7 +146,7 @@ proptest! {
     /// A watch becomes invalid with exactly the first commit that writes into what was read, and
     /// with no other.
     #[test]
-    fn a_watch_is_told_of_exactly_what_writes_into_what_was_read(
+    fn watches_see_exactly_the_conflicting_commits(
         program in collection::vec((model::steps(), model::reads()), 1..8),
     ) {
         let (store, mut ids) = (&WATCHED.store, WATCHED.begin());

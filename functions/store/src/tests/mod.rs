@@ -66,7 +66,7 @@ fn later_transactions_alone_read_a_commit() {
 }
 
 #[test]
-fn a_commit_conflicts_exactly_if_what_it_read_was_written() {
+fn commits_conflict_exactly_on_written_reads() {
     let (_directory, store) = open();
     let mut tx = store.begin(&store.latest(), 1);
     let a = tx.insert(&root(), "t", value(json!({ "n": 1 }))).unwrap();

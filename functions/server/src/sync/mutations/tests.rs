@@ -23,7 +23,7 @@ fn never() -> BoxFuture<'static, String> {
 }
 
 #[tokio::test]
-async fn calls_resent_on_another_connection_are_not_run_again() {
+async fn calls_resent_on_a_new_connection_run_once() {
     let mutations = Arc::new(Mutations::new(MAX_BYTES));
     let connection = mutations.connect(1);
     let (release, held) = oneshot::channel();

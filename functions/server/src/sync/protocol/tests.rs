@@ -120,7 +120,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn transitions_read_as_they_were_meant(
+    fn transitions_are_parsed_by_clients(
         start in any_version(),
         end in any_version(),
         (first, second) in (any_answer(), any_answer()),
@@ -152,7 +152,7 @@ proptest! {
     }
 
     #[test]
-    fn responses_read_as_they_were_meant(
+    fn responses_are_parsed_by_clients(
         request_id in any::<u32>(),
         answer in any_answer(),
         committed in prop::option::of(any_time()),
@@ -171,7 +171,7 @@ proptest! {
     }
 
     #[test]
-    fn errors_read_as_they_were_meant(error in any::<String>(), version in any::<u32>(), attempted in any::<bool>()) {
+    fn errors_are_parsed_by_clients(error in any::<String>(), version in any::<u32>(), attempted in any::<bool>()) {
         let expected = ServerMessage::AuthError {
             error_message: error.clone(),
             base_version: Some(version),
