@@ -129,8 +129,8 @@ impl Value {
         }
     }
 
-    /// The value at a path of field names; `None` where a field is missing or something on the way
-    /// is not an object.
+    /// The value at a path of field names. `None` if a field is missing or a value on the path is
+    /// not an object.
     pub fn at<'a>(&'a self, path: &[impl AsRef<str>]) -> Option<&'a Value> {
         path.iter().try_fold(self, |value, name| value.as_object()?.get(name.as_ref()))
     }

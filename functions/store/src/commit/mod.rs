@@ -137,7 +137,7 @@ impl Store {
         let outcomes: Vec<_> = outcomes.collect();
         if !commits.is_empty() {
             // A crash before the sync returns leaves the whole batch or nothing of it. No caller
-            // has been told yet.
+            // has been acknowledged yet.
             batch.insert(
                 Key::from(key::last_commit()),
                 Some(Key::from(committer.last.to_be_bytes())),
