@@ -79,8 +79,7 @@ struct Inner {
     database: fjall::Database,
     clock: Arc<dyn Clock>,
     cursors: CursorKey,
-    /// The latest snapshot. The latest snapshot. Replaced by each group of commits, under the lock
-    /// of `recent`.
+    /// The latest snapshot. Replaced by each group of commits, under the lock of `recent`.
     latest: RwLock<Snapshot>,
     /// Requests that wait for the current leader.
     queue: Mutex<Queue>,
