@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 /// - [Alive](Probe::live) until only a restart helps: for the supervisor that restarts the process.
 /// - [Ready](Probe::ready) as long as calls can succeed: for the load balancer. With a journal it
 ///   does not depend on the bucket, and trouble with delivery is in the body only.
+/// - Both depend on [further parts](Probe::with_part) that calls need, such as a store.
 ///
 /// A [public answer](Answer::public) is for listeners that clients reach: it says whether the host
 /// is ready, and not why.
@@ -22,7 +23,14 @@ pub struct Probe {
 
 struct Inner {
     sink: Option<Arc<dyn AuditSink>>,
+    part: Option<Part>,
     stopping: AtomicBool,
+}
+
+/// What calls need beside the sink.
+struct Part {
+    name: &'static str,
+    commits: Box<dyn Fn() -> Commits + Send + Sync>,
 }
 
 /// An answer to a probe: a status of HTTP and a body of JSON.
@@ -37,7 +45,18 @@ pub struct Answer {
 impl Probe {
     /// The probe of a host with this sink, or without one.
     pub fn new(sink: Option<Arc<dyn AuditSink>>) -> Probe {
-        Probe { inner: Arc::new(Inner { sink, stopping: AtomicBool::new(false) }) }
+        Probe { inner: Arc::new(Inner { sink, part: None, stopping: AtomicBool::new(false) }) }
+    }
+
+    /// A probe that depends on another part too, named as answers name it: on whether changes can
+    /// be stored, as `commits` says whenever it is called.
+    pub fn with_part(
+        sink: Option<Arc<dyn AuditSink>>,
+        name: &'static str,
+        commits: impl Fn() -> Commits + Send + Sync + 'static,
+    ) -> Probe {
+        let part = Some(Part { name, commits: Box::new(commits) });
+        Probe { inner: Arc::new(Inner { sink, part, stopping: AtomicBool::new(false) }) }
     }
 
     /// Makes the host not ready: it is stopping, and takes no new requests.
@@ -47,20 +66,31 @@ impl Probe {
 
     /// Whether the process should go on: 503 once nothing but a restart helps.
     pub fn live(&self) -> Answer {
-        live(self.health().as_ref())
+        live(self.health().as_ref(), self.part())
     }
 
     /// Whether calls can succeed: 503 while none can.
     pub fn ready(&self) -> Answer {
-        ready(self.health().as_ref(), self.inner.stopping.load(Ordering::Acquire))
+        self.ready_with(self.health().as_ref())
     }
 
     /// As [`ready`](Self::ready), with all details of the sink.
     pub fn verbose(&self) -> Answer {
         let health = self.health();
-        let mut answer = ready(health.as_ref(), self.inner.stopping.load(Ordering::Acquire));
+        let mut answer = self.ready_with(health.as_ref());
         answer.body["sink"] = health.as_ref().map_or(Json::Null, details);
+        if let Some((name, commits)) = self.part() {
+            answer.body[name] = word(&commits).into();
+        }
         answer
+    }
+
+    fn ready_with(&self, health: Option<&Health>) -> Answer {
+        ready(health, self.part(), self.inner.stopping.load(Ordering::Acquire))
+    }
+
+    fn part(&self) -> Option<(&'static str, Commits)> {
+        self.inner.part.as_ref().map(|part| (part.name, (part.commits)()))
     }
 
     fn health(&self) -> Option<Health> {
@@ -81,31 +111,39 @@ impl Answer {
     }
 }
 
-fn live(health: Option<&Health>) -> Answer {
-    match health.map(|health| &health.commits) {
-        Some(Commits::Stopped { reason }) => Answer::of(false, format!("restart it: {reason}")),
-        Some(Commits::Accepted | Commits::Refused { .. }) | None => Answer::of(true, "ok"),
+fn live(health: Option<&Health>, part: Option<(&str, Commits)>) -> Answer {
+    let commits = health.map(|health| health.commits.clone());
+    for commits in commits.into_iter().chain(part.map(|(_, commits)| commits)) {
+        match commits {
+            Commits::Stopped { reason } => {
+                return Answer::of(false, format!("restart it: {reason}"));
+            }
+            Commits::Accepted | Commits::Refused { .. } => {}
+        }
     }
+    Answer::of(true, "ok")
 }
 
-fn ready(health: Option<&Health>, is_stopping: bool) -> Answer {
+fn ready(health: Option<&Health>, part: Option<(&str, Commits)>, is_stopping: bool) -> Answer {
     if is_stopping {
         return Answer::of(false, "the host is stopping");
     }
-    let Some(health) = health else { return Answer::of(true, "ok: no bucket") };
-    match &health.commits {
-        Commits::Accepted => {
-            let mut answer = Answer::of(true, "ok");
-            answer.body["delivery"] = health.state.to_string().into();
-            answer
-        }
-        Commits::Refused { reason } => {
-            Answer::of(false, format!("audit logs cannot be made durable: {reason}"))
-        }
-        Commits::Stopped { reason } => {
-            Answer::of(false, format!("audit logs cannot be made durable, restart it: {reason}"))
+    let logs = health
+        .map(|health| ("audit logs cannot be made durable".to_owned(), health.commits.clone()));
+    let part = part.map(|(name, commits)| (format!("the {name} takes no changes"), commits));
+    for (what, commits) in logs.into_iter().chain(part) {
+        match commits {
+            Commits::Accepted => {}
+            Commits::Refused { reason } => return Answer::of(false, format!("{what}: {reason}")),
+            Commits::Stopped { reason } => {
+                return Answer::of(false, format!("{what}, restart it: {reason}"));
+            }
         }
     }
+    let Some(health) = health else { return Answer::of(true, "ok: no bucket") };
+    let mut answer = Answer::of(true, "ok");
+    answer.body["delivery"] = health.state.to_string().into();
+    answer
 }
 
 impl Answer {
@@ -121,13 +159,8 @@ fn details(health: &Health) -> Json {
         HealthState::Retrying { .. } => "retrying",
         HealthState::Blocked { .. } => "blocked",
     };
-    let commits = match health.commits {
-        Commits::Accepted => "accepted",
-        Commits::Refused { .. } => "refused",
-        Commits::Stopped { .. } => "stopped",
-    };
     json!({
-        "commits": commits,
+        "commits": word(&health.commits),
         "delivery": state,
         "pendingBatches": health.pending_batches,
         "pendingBytes": health.pending_bytes,
@@ -142,6 +175,14 @@ fn details(health: &Health) -> Json {
         "verifierKey": health.verifier_key,
         "lastError": health.last_error,
     })
+}
+
+fn word(commits: &Commits) -> &'static str {
+    match commits {
+        Commits::Accepted => "accepted",
+        Commits::Refused { .. } => "refused",
+        Commits::Stopped { .. } => "stopped",
+    }
 }
 
 impl fmt::Debug for Probe {
@@ -177,10 +218,10 @@ mod tests {
             for state in &states {
                 let health = health(commits.clone(), state.clone());
                 let what = format!("{commits:?} {state:?}");
-                let ready_now = ready(Some(&health), false);
+                let ready_now = ready(Some(&health), None, false);
                 assert_eq!(ready_now.is_ok, commits == Commits::Accepted, "{what}");
-                assert!(!ready(Some(&health), true).is_ok, "{what}");
-                let live = live(Some(&health));
+                assert!(!ready(Some(&health), None, true).is_ok, "{what}");
+                let live = live(Some(&health), None);
                 assert_eq!(live.is_ok, !matches!(commits, Commits::Stopped { .. }), "{what}");
                 let is_told = ready_now.body.to_string().contains(HERE);
                 assert_eq!(is_told, !ready_now.is_ok || *state != HealthState::Ok, "{what}");
@@ -193,7 +234,26 @@ mod tests {
                 }
             }
         }
-        assert!(ready(None, false).is_ok && live(None).is_ok && !ready(None, true).is_ok);
+        assert!(ready(None, None, false).is_ok && live(None, None).is_ok);
+        assert!(!ready(None, None, true).is_ok);
         assert_eq!(details(&health(Commits::Accepted, HealthState::Ok))["lastError"], HERE);
+    }
+    #[test]
+    fn a_part_that_takes_no_changes_makes_the_host_not_ready() {
+        let of = |commits: Commits| Some(("store", commits));
+        let fine = health(Commits::Accepted, HealthState::Ok);
+        for health in [None, Some(&fine)] {
+            assert!(ready(health, of(Commits::Accepted), false).is_ok);
+            let refused = || of(Commits::Refused { reason: HERE.to_owned() });
+            let answer = ready(health, refused(), false);
+            let message = format!("the store takes no changes: {HERE}");
+            assert_eq!((answer.is_ok, &answer.body["message"]), (false, &json!(message)));
+            assert!(live(health, refused()).is_ok);
+            let stopped = || of(Commits::Stopped { reason: HERE.to_owned() });
+            assert!(!ready(health, stopped(), false).is_ok && !live(health, stopped()).is_ok);
+        }
+        let part = || Commits::Refused { reason: HERE.to_owned() };
+        let answer = Probe::with_part(None, "store", part).verbose();
+        assert_eq!((answer.is_ok, &answer.body["store"]), (false, &json!("refused")));
     }
 }

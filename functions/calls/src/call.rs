@@ -130,6 +130,8 @@ pub enum CallError {
     Invalid(String),
     /// The audit logs could not be made durable.
     NotDurable(Internal),
+    /// The store takes no changes now, so the mutation has no effect. Its logs are durable.
+    NotStored(Internal),
     /// Every attempt conflicted with other mutations.
     Conflict(String),
     /// Too many calls are in progress.
@@ -164,7 +166,10 @@ impl CallError {
     pub(super) fn may_pass(&self) -> bool {
         match self {
             CallError::NotFound(_) | CallError::Invalid(_) => false,
-            CallError::NotDurable(_) | CallError::Conflict(_) | CallError::Overloaded(_) => true,
+            CallError::NotDurable(_)
+            | CallError::NotStored(_)
+            | CallError::Conflict(_)
+            | CallError::Overloaded(_) => true,
             CallError::Internal(internal) | CallError::Unknown(internal) => internal.may_pass,
         }
     }
@@ -231,6 +236,12 @@ impl fmt::Display for CallError {
                 "the audit logs of the function could not be made durable, so it has no effect and \
                  no result; {internal}"
             ),
+            CallError::NotStored(internal) => {
+                write!(
+                    f,
+                    "the store takes no changes now, so the mutation has no effect; {internal}"
+                )
+            }
             CallError::Internal(internal) => write!(f, "the host failed; {internal}"),
             CallError::Unknown(internal) => write!(
                 f,
@@ -264,22 +275,44 @@ pub(super) fn unreleased(error: &ReleaseError) -> Result<Answered, CallError> {
     }
 }
 
-/// While a sink is unavailable every call fails, so the warning is limited to one a second.
-fn not_durable(reason: String) -> CallError {
-    static TOLD: Mutex<Option<(Instant, u64)>> = Mutex::new(None);
-    let internal = Internal::new(reason);
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    match &mut *told {
-        Some((at, untold)) if at.elapsed() < Duration::from_secs(1) => *untold += 1,
-        told => {
-            let others = told.replace((Instant::now(), 0)).map_or(0, |(_, untold)| untold);
-            tracing::warn!(
-                failure = %internal.id,
-                reason = internal.reason(),
-                others,
-                "a call failed: its audit logs are not durable"
-            );
-        }
+/// An error whose cause is said once a second: while it lasts, every call fails.
+struct Limited {
+    message: &'static str,
+    told: Mutex<Option<(Instant, u64)>>,
+}
+
+impl Limited {
+    const fn new(message: &'static str) -> Limited {
+        Limited { message, told: Mutex::new(None) }
     }
-    CallError::NotDurable(internal)
+
+    fn log(&self, reason: String) -> Internal {
+        let internal = Internal::new(reason);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *told {
+            Some((at, untold)) if at.elapsed() < Duration::from_secs(1) => *untold += 1,
+            told => {
+                let others = told.replace((Instant::now(), 0)).map_or(0, |(_, untold)| untold);
+                tracing::warn!(
+                    failure = %internal.id,
+                    reason = internal.reason(),
+                    others,
+                    "{}",
+                    self.message
+                );
+            }
+        }
+        internal
+    }
+}
+
+fn not_durable(reason: String) -> CallError {
+    static TOLD: Limited = Limited::new("a call failed: its audit logs are not durable");
+    CallError::NotDurable(TOLD.log(reason))
+}
+
+/// The commit of a mutation was refused before anything was written.
+pub(super) fn not_stored(reason: String) -> CallError {
+    static TOLD: Limited = Limited::new("a mutation failed: the store takes no changes");
+    CallError::NotStored(TOLD.log(reason))
 }

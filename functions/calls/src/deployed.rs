@@ -110,7 +110,7 @@ pub(super) fn deployment_document(store: &Store) -> Result<String, StoreError> {
     let id = tx.as_host(|tx| tx.insert(&root, DEPLOYMENT, first))?;
     match tx.commit() {
         Ok(_) => Ok(id),
-        Err(CommitError::Failed(error)) => Err(error),
+        Err(CommitError::Refused(error) | CommitError::Failed(error)) => Err(error),
         // No one else has the store yet, so this cannot conflict.
         Err(error @ (CommitError::Conflict { .. } | CommitError::Expired)) => {
             Err(StoreError::User(error.to_string()))

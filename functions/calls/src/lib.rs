@@ -377,7 +377,7 @@ impl Inner {
             match tx.commit() {
                 Ok(_) => return Ok(done),
                 Err(CommitError::Conflict { .. } | CommitError::Expired) => {}
-                Err(CommitError::Failed(error)) => return Err(error),
+                Err(CommitError::Refused(error) | CommitError::Failed(error)) => return Err(error),
             }
         }
     }

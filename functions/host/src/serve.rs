@@ -82,6 +82,8 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     let documents = Store::open(&settings.data_dir.join("documents"))?;
     let functions =
         Functions::start(runtime, documents, program, function_settings(&settings)).await?;
+    // What a start writes is little, and without it there would be no queries and no probes.
+    functions.store().set_reserve(settings.store_reserve_bytes);
     let auth = Authenticator::open(&settings.auth, Arc::new(SystemClock))?;
     let operators = match settings.operators_listen {
         None => None,
@@ -115,7 +117,12 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     notify_ready();
     let watching =
         tokio::spawn(follow(functions.clone(), settings.directory.clone(), env, output.clone()));
-    let stopped = settings.exit_when_stopped.then(|| sink.stopped());
+    let stopped = settings.exit_when_stopped.then(|| {
+        let (sink, store) = (sink.stopped(), functions.store().stopped());
+        async move {
+            tokio::select! { reason = sink => reason, reason = store => reason }
+        }
+    });
     let stopped = OptionFuture::from(stopped);
     let why = Arc::new(OnceLock::new());
     let noted = Arc::clone(&why);

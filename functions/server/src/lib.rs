@@ -127,11 +127,12 @@ impl Server {
         };
         let for_operators = Connections::new(limits.serve.for_operators())?;
         let (sessions, mut ended) = mpsc::channel(1);
+        let store = functions.store().clone();
         let inner = Inner {
             functions,
             auth,
             proxies,
-            probe: Probe::new(bucket),
+            probe: Probe::with_part(bucket, "store", move || store.commits()),
             budget: Arc::new(Budget::new(&limits)),
             mutations: Arc::new(Mutations::new(Budget::outcomes_bytes(&limits))),
             limits,

@@ -1,7 +1,7 @@
 //! What operators look at, on an address of its own: probes, metrics and receipts. No page of
 //! another origin may read it.
 
-use audit_core::Usage;
+use audit_core::{Commits, Usage};
 use audit_host::Answer;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -51,6 +51,8 @@ async fn metrics_page(State(server): State<Server>) -> Response {
     match server.metrics() {
         Some(metrics) => {
             count_usage(server.functions().runtime().usage());
+            let accepts = server.functions().store().commits() == Commits::Accepted;
+            metrics::gauge!("functions_store_accepts").set(f64::from(u8::from(accepts)));
             let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             ([(CONTENT_TYPE, kind)], metrics.render()).into_response()
         }

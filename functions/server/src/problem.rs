@@ -57,6 +57,7 @@ impl From<CallError> for Problem {
             CallError::NotFound(_) => (StatusCode::NOT_FOUND, "FunctionNotFound"),
             CallError::Invalid(_) => (StatusCode::BAD_REQUEST, "BadArguments"),
             CallError::NotDurable(_) => (StatusCode::SERVICE_UNAVAILABLE, "AuditLogNotDurable"),
+            CallError::NotStored(_) => (StatusCode::SERVICE_UNAVAILABLE, "StoreUnavailable"),
             CallError::Conflict(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "OptimisticConcurrencyControlFailure")
             }

@@ -63,6 +63,10 @@ pub(super) fn describe_metrics() {
     );
     describe_gauge!("functions_workers_stuck", "Threads that were given up and have not come back");
     describe_gauge!(
+        "functions_store_accepts",
+        "Whether the store takes changes: 0 without room on its disk, or until a restart"
+    );
+    describe_gauge!(
         "functions_requests_bytes",
         Unit::Bytes,
         "Memory that requests and messages are reckoned to take now"

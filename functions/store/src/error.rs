@@ -1,6 +1,6 @@
 //! [`StoreError`].
 
-use std::{fmt, sync::Arc};
+use std::{error::Error as _, fmt, path::Path, sync::Arc};
 
 use functions_value::{ValueError, encoding::Undecodable};
 
@@ -28,6 +28,23 @@ impl StoreError {
     /// A failure outside the store's files.
     pub fn failed(what: impl fmt::Display) -> Self {
         Self::damaged(format!("the store failed: {what}"))
+    }
+
+    /// The disk has less room than is kept free.
+    pub(super) fn no_room(directory: &Path, free: u64, reserve: u64) -> Self {
+        let directory = directory.display();
+        Self::damaged(format!(
+            "the disk of {directory} has {free} bytes free, fewer than the {reserve} that are kept \
+             for the store's own work: make room"
+        ))
+    }
+
+    /// The message and its cause, in one line.
+    pub(super) fn with_cause(&self) -> String {
+        match self.source() {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
     }
 
     pub(super) fn damaged(message: impl Into<String>) -> Self {

@@ -21,6 +21,7 @@ mod commit;
 mod cursor;
 mod error;
 mod filter;
+mod gate;
 mod id;
 mod intervals;
 mod key;
@@ -42,18 +43,20 @@ use std::{
     },
 };
 
-use audit_core::{Clock, SystemClock};
+use audit_core::{Clock, Commits, SystemClock};
 use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 use functions_value::{ChanceSeed, ComponentPath};
 
 use catalog::Catalog;
 use commit::{Committer, Queue};
 use cursor::CursorKey;
+use gate::Gate;
 use key::Key;
 use watch::Recent;
 
 pub use commit::CommitError;
 pub use error::StoreError;
+pub use gate::DEFAULT_RESERVE_BYTES;
 pub use reads::ReadSet;
 pub use receipts::Receipt;
 pub use schema::SchemaError;
@@ -79,6 +82,7 @@ struct Inner {
     database: fjall::Database,
     clock: Arc<dyn Clock>,
     cursors: CursorKey,
+    gate: Gate,
     /// The latest snapshot. Replaced by each group of commits, under the lock of `recent`.
     latest: RwLock<Snapshot>,
     /// Requests that wait for the current leader.
@@ -201,6 +205,7 @@ impl Store {
             database,
             clock,
             cursors,
+            gate: Gate::new(directory.to_owned()),
             latest: RwLock::new(latest),
             queue: Mutex::default(),
             committer: Mutex::new(Committer::new(last, counts)),
@@ -211,6 +216,23 @@ impl Store {
         }));
         store.drop_unknown_indexes()?;
         Ok(store)
+    }
+
+    /// Leaves so many bytes of the disk free: with less, commits are refused before anything is
+    /// written, and accepted again once there is room. [`DEFAULT_RESERVE_BYTES`] at first; 0 leaves
+    /// it to the disk to refuse, which stops the store until it is opened again.
+    pub fn set_reserve(&self, bytes: u64) {
+        self.0.gate.set_reserve(bytes);
+    }
+
+    /// Whether it takes commits now.
+    pub fn commits(&self) -> Commits {
+        self.0.gate.state()
+    }
+
+    /// Completes with the reason once the store takes no commits until it is opened again.
+    pub fn stopped(&self) -> impl Future<Output = String> + Send + 'static {
+        self.0.gate.stopped()
     }
 
     /// The view as of the last commit.

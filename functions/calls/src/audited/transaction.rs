@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use audit_runtime::{LogReceipt, MutationError, Transaction};
 use functions_store::{CommitError, Receipt, StoreError, Timestamp, Tx};
 
-use crate::call::{Answered, CallError, Internal, Mutated, chain, unreleased};
+use crate::call::{Answered, CallError, Internal, Mutated, chain, not_stored, unreleased};
 
 /// One attempt's transaction.
 pub(super) struct Attempt {
@@ -72,6 +72,9 @@ pub(super) fn uncommitted(error: MutationError<AttemptError>) -> Result<Mutated,
         error @ MutationError::Conflict { .. } => {
             return Err(CallError::Conflict(chain(&error)));
         }
+        MutationError::Commit(AttemptError::Commit(CommitError::Refused(error))) => {
+            return Err(not_stored(chain(&error)));
+        }
         error @ MutationError::Commit(_) => {
             return Err(CallError::Unknown(Internal::logged(chain(&error))));
         }
@@ -125,5 +128,9 @@ impl Transaction for Attempt {
             | AttemptError::Broken(_)
             | AttemptError::Store(_) => false,
         }
+    }
+
+    fn is_rolled_back(error: &AttemptError) -> bool {
+        matches!(error, AttemptError::Commit(error) if error.is_rolled_back())
     }
 }

@@ -20,6 +20,7 @@ use audit_host::{Destinations, LogFormat, Sources};
 use audit_runtime::http::TrustedProxies;
 use functions_server::NetworkLimits;
 use functions_server::auth::AuthSettings;
+use functions_store::DEFAULT_RESERVE_BYTES;
 
 pub(crate) use self::command_line::{Command, CommandLine, Serve};
 pub(crate) use self::deployment::{Deployment, DeploymentClass};
@@ -81,6 +82,8 @@ pub(crate) struct Settings {
     pub(crate) limits: FunctionLimits,
     /// The size of the query result cache, in bytes.
     pub(crate) query_cache_bytes: usize,
+    /// How much of its disk the store leaves free, in bytes.
+    pub(crate) store_reserve_bytes: u64,
     /// Whether to end when audit logs cannot be made durable before a restart.
     pub(crate) exit_when_stopped: bool,
     /// Deployment metadata for functions.
@@ -159,6 +162,9 @@ impl Settings {
                 .query_cache_mib
                 .unwrap_or(DEFAULT_QUERY_CACHE_MIB)
                 .saturating_mul(1 << 20),
+            store_reserve_bytes: options
+                .store_reserve_mib
+                .map_or(DEFAULT_RESERVE_BYTES, |mib| mib.saturating_mul(1 << 20)),
             exit_when_stopped: options.exit_when_stopped.unwrap_or(false),
             deployment,
             env: FunctionEnv(variables.map(|EnvVar { name, value }| (name, value)).collect()),

@@ -192,8 +192,15 @@ pub(crate) struct Options {
     #[arg(long, env = "QUERY_CACHE_MIB", value_name = "MIB")]
     pub(crate) query_cache_mib: Option<usize>,
 
+    /// How much room the store leaves on its disk, in MiB: with less, mutations are answered 503 and
+    /// have no effect, until there is room again. Without a reserve, the store finds the disk full
+    /// and takes no changes until a restart. [default: 256]
+    #[arg(long, env = "STORE_RESERVE_MIB", value_name = "MIB")]
+    pub(crate) store_reserve_mib: Option<u64>,
+
     /// End the process in order, with the code 4, when audit logs cannot be made durable before a
-    /// restart, as after a failed sync of the journal: for a supervisor that starts it again.
+    /// restart, as after a failed sync of the journal, or when the store takes no changes before
+    /// one: for a supervisor that starts it again.
     /// [default: false]
     #[arg(long, env = "AUDIT_EXIT_WHEN_STOPPED", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) exit_when_stopped: Option<bool>,
@@ -316,6 +323,7 @@ impl Options {
             action_timeout_ms: self.action_timeout_ms.or(other.action_timeout_ms),
             function_memory_mib: self.function_memory_mib.or(other.function_memory_mib),
             query_cache_mib: self.query_cache_mib.or(other.query_cache_mib),
+            store_reserve_mib: self.store_reserve_mib.or(other.store_reserve_mib),
             deployment_name: self.deployment_name.or(other.deployment_name),
             deployment_region: self.deployment_region.or(other.deployment_region),
             deployment_class: self.deployment_class.or(other.deployment_class),

@@ -71,6 +71,7 @@ fn flags_override_the_file_and_the_file_overrides_defaults() {
         function_timeout_ms = 5
         function_memory_mib = 2
         query_cache_mib = 3
+        store_reserve_mib = 5
         drain_timeout_ms = 4
         close_timeout_ms = 5
         deployment_name = "file"
@@ -97,6 +98,7 @@ fn flags_override_the_file_and_the_file_overrides_defaults() {
     assert_eq!(settings.limits.time, Duration::from_millis(5));
     assert_eq!(settings.limits.memory_bytes, 2 << 20);
     assert_eq!(settings.query_cache_bytes, 3 << 20);
+    assert_eq!(settings.store_reserve_bytes, 5 << 20);
     assert_eq!(settings.network.serve.drain_timeout, Duration::from_millis(6));
     assert_eq!(settings.close_timeout, Duration::from_millis(5));
     assert_eq!(settings.deployment.name, "file");

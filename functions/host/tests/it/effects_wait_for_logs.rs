@@ -39,6 +39,25 @@ async fn without_durable_logs_nothing_commits_or_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_without_room_fails_mutations_and_no_queries() {
+    let host = Host::demo().await;
+    let id = document(&host).await;
+    let store = host.functions.store();
+    store.set_reserve(u64::MAX);
+    for _ in 0..3 {
+        let error = host.mutation("counters:add", json!({ "name": "full" })).await.unwrap_err();
+        assert!(matches!(error, CallError::NotStored(_)), "{error:?}");
+        assert!(error.to_string().contains("takes no changes now"), "{error}");
+        host.query("documents:view", json!({ "documentId": id })).await.unwrap();
+    }
+    // Each attempt was made durable before it was refused.
+    assert_eq!(host.logs("counter.added").len(), 3);
+    store.set_reserve(0);
+    let mutated = host.mutation("counters:add", json!({ "name": "full" })).await.unwrap();
+    assert_eq!(value(&mutated.answered), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conflicting_mutations_commit_once_and_log_each_attempt() {
     let host = Host::demo().await;
     let calls = (0..12).map(|_| host.mutation("counters:add", json!({ "name": "contended" })));

@@ -18,6 +18,8 @@ pub enum CommitError {
     /// The snapshot is too old: later commits are no longer in the log. Nothing is stored; retry
     /// the transaction on a newer snapshot.
     Expired,
+    /// The store takes no commits: its disk lacks room, or it failed before. Nothing is stored.
+    Refused(StoreError),
     /// The store failed. After a restart the commit may or may not be there; until then the store
     /// accepts no more commits.
     Failed(StoreError),
@@ -28,8 +30,13 @@ impl CommitError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Conflict { .. } | Self::Expired => true,
-            Self::Failed(_) => false,
+            Self::Refused(_) | Self::Failed(_) => false,
         }
+    }
+
+    /// Whether nothing of the transaction is stored, for certain.
+    pub fn is_rolled_back(&self) -> bool {
+        !matches!(self, Self::Failed(_))
     }
 }
 
@@ -47,6 +54,7 @@ impl fmt::Display for CommitError {
                 }
             }
             Self::Expired => f.write_str("This mutation read data too long ago to be committed"),
+            Self::Refused(_) => f.write_str("the store takes no changes"),
             Self::Failed(_) => f.write_str("the commit may or may not have been stored"),
         }
     }
@@ -56,7 +64,7 @@ impl std::error::Error for CommitError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Conflict { .. } | Self::Expired => None,
-            Self::Failed(error) => Some(error),
+            Self::Refused(error) | Self::Failed(error) => Some(error),
         }
     }
 }

@@ -15,6 +15,7 @@ use fjall::PersistMode;
 
 use super::catalog::{Catalog, Table};
 use super::error::StoreError;
+use super::gate::Gate;
 use super::key::{self, Key};
 use super::reads::ReadSet;
 use super::watch::Written;
@@ -78,16 +79,25 @@ impl Committer {
         Self { last, counts, has_failed: false }
     }
 
+    #[cfg(test)]
+    pub(super) fn fail(&mut self) {
+        self.has_failed = true;
+    }
+
     /// Marks the store as failed until the group is done, so that a panic on the way leaves it
     /// failed.
     ///
     /// # Errors
     ///
-    /// An earlier write failed.
-    fn begin(&mut self) -> Result<(), StoreError> {
-        if mem::replace(&mut self.has_failed, true) {
-            return Err(StoreError::from(fjall::Error::Poisoned));
+    /// An earlier write failed, or there is no room for another one. Nothing is written.
+    fn begin(&mut self, gate: &Gate) -> Result<(), StoreError> {
+        if self.has_failed {
+            let error = StoreError::from(fjall::Error::Poisoned);
+            gate.stop(&error);
+            return Err(error);
         }
+        gate.check_room()?;
+        self.has_failed = true;
         Ok(())
     }
 }
@@ -96,8 +106,8 @@ impl Store {
     /// Commits the requests of a group that have no conflict, in order.
     pub(super) fn commit_group(&self, group: Vec<Request>) -> Vec<Result<Timestamp, CommitError>> {
         let mut committer = lock(&self.0.committer);
-        if let Err(error) = committer.begin() {
-            return group.iter().map(|_| Err(CommitError::Failed(error.clone()))).collect();
+        if let Err(error) = committer.begin(&self.0.gate) {
+            return group.iter().map(|_| Err(CommitError::Refused(error.clone()))).collect();
         }
         let before = self.latest();
         let mut catalog = Arc::clone(&before.0.catalog);
@@ -143,6 +153,7 @@ impl Store {
                 Some(Key::from(committer.last.to_be_bytes())),
             );
             if let Err(error) = self.write(batch, Some(PersistMode::SyncAll)) {
+                self.0.gate.stop(&error);
                 let failed =
                     |outcome: Result<_, _>| outcome.and(Err(CommitError::Failed(error.clone())));
                 return outcomes.into_iter().map(failed).collect();
@@ -211,7 +222,7 @@ impl Store {
         change: impl FnOnce(&Snapshot) -> Result<Option<Exclusive>, E>,
     ) -> Result<Timestamp, E> {
         let mut committer = lock(&self.0.committer);
-        committer.begin()?;
+        committer.begin(&self.0.gate)?;
         let before = self.latest();
         let (result, has_failed) = match change(&before) {
             Ok(None) => (Ok(before.ts()), false),
@@ -229,7 +240,10 @@ impl Store {
                         );
                         (Ok(committer.last), false)
                     }
-                    Err(error) => (Err(E::from(error)), true),
+                    Err(error) => {
+                        self.0.gate.stop(&error);
+                        (Err(E::from(error)), true)
+                    }
                 }
             }
             Err(error) => (Err(error), false),

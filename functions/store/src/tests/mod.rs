@@ -1,6 +1,7 @@
 //! Transactions by example, and by comparison with a model.
 
 mod commit_times;
+mod commits;
 mod costs;
 mod crashes;
 mod cursors;

@@ -1,0 +1,120 @@
+//! Whether the store takes commits.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use audit_core::Commits;
+use tokio::sync::watch;
+
+use crate::error::StoreError;
+
+/// How many bytes of its disk the store leaves free, unless it is told otherwise. A write or a
+/// background compaction that finds no room stops the store until a restart; one table that is
+/// written out and the next log of writes take 64 MiB each.
+pub const DEFAULT_RESERVE_BYTES: u64 = 256 << 20;
+
+/// Refuses commits before the disk does, and remembers a failure.
+pub(crate) struct Gate {
+    directory: PathBuf,
+    reserve_bytes: AtomicU64,
+    state: watch::Sender<Commits>,
+}
+
+impl Gate {
+    pub(crate) fn new(directory: PathBuf) -> Gate {
+        let reserve_bytes = AtomicU64::new(DEFAULT_RESERVE_BYTES);
+        Gate { directory, reserve_bytes, state: watch::Sender::default() }
+    }
+
+    pub(crate) fn set_reserve(&self, bytes: u64) {
+        self.reserve_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a commit can succeed now.
+    pub(crate) fn state(&self) -> Commits {
+        // The state says it.
+        let _ = self.check_room();
+        self.state.borrow().clone()
+    }
+
+    /// Completes once the store has stopped, with the reason.
+    pub(crate) fn stopped(&self) -> impl Future<Output = String> + Send + 'static {
+        let mut state = self.state.subscribe();
+        async move {
+            let reason = state.wait_for(is_stopped).await.map(|stopped| match &*stopped {
+                Commits::Stopped { reason } => reason.clone(),
+                Commits::Accepted | Commits::Refused { .. } => String::new(),
+            });
+            match reason {
+                Ok(reason) => reason,
+                // The store is closed, and cannot stop any more.
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Checks that the disk has room for a group of commits. Nothing has been written yet, so a
+    /// refusal is certain to have no effect, and passes once there is room.
+    pub(crate) fn check_room(&self) -> Result<(), StoreError> {
+        let reserve = self.reserve_bytes.load(Ordering::Relaxed);
+        // A disk that cannot be asked is full when a write fails.
+        let free = self.free_bytes().unwrap_or(u64::MAX);
+        if free >= reserve {
+            let changed = self.state.send_if_modified(|state| {
+                let refused = matches!(state, Commits::Refused { .. });
+                if refused {
+                    *state = Commits::Accepted;
+                }
+                refused
+            });
+            if changed {
+                tracing::info!("the store of documents takes changes again");
+            }
+            return Ok(());
+        }
+        let error = StoreError::no_room(&self.directory, free, reserve);
+        let changed = self.state.send_if_modified(|state| {
+            let accepted = *state == Commits::Accepted;
+            if accepted {
+                *state = Commits::Refused { reason: error.to_string() };
+            }
+            accepted
+        });
+        if changed {
+            tracing::error!(reason = %error, "the store of documents takes no changes");
+        }
+        Err(error)
+    }
+
+    /// A write failed: only the recovery of the next opening finds out what is stored.
+    pub(crate) fn stop(&self, error: &StoreError) {
+        let changed = self.state.send_if_modified(|state| {
+            let stops = !matches!(state, Commits::Stopped { .. });
+            if stops {
+                *state = Commits::Stopped { reason: error.with_cause() };
+            }
+            stops
+        });
+        if changed {
+            tracing::error!(
+                reason = error.with_cause(),
+                "the store of documents takes no changes until the process is restarted"
+            );
+        }
+    }
+
+    #[cfg(unix)]
+    fn free_bytes(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.directory).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    #[cfg(not(unix))]
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+}
+
+fn is_stopped(state: &Commits) -> bool {
+    matches!(state, Commits::Stopped { .. })
+}

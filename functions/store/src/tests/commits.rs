@@ -1,0 +1,57 @@
+//! When commits are refused, and that nothing of them is stored then.
+
+use super::*;
+
+fn insert(store: &Store) -> Result<Timestamp, CommitError> {
+    let mut tx = store.begin(&store.latest(), 1);
+    tx.insert(&root(), "t", value(json!({ "a": 1 }))).unwrap();
+    tx.commit()
+}
+
+#[track_caller]
+fn assert_refused(store: &Store) {
+    let before = store.latest().ts();
+    let error = insert(store).unwrap_err();
+    assert!(matches!(error, CommitError::Refused(_)), "{error:?}");
+    assert!(error.is_rolled_back() && !error.is_retryable());
+    assert_eq!(store.latest().ts(), before);
+}
+
+#[test]
+fn without_room_commits_are_refused_until_there_is_some() {
+    let (directory, store) = open();
+    insert(&store).unwrap();
+    for _ in 0..3 {
+        store.set_reserve(u64::MAX);
+        assert_refused(&store);
+        let Commits::Refused { reason } = store.commits() else { panic!("{:?}", store.commits()) };
+        assert!(reason.contains("bytes free") && reason.contains("make room"), "{reason}");
+        // It need not be asked to commit to know that there is room.
+        store.set_reserve(0);
+        assert_eq!(store.commits(), Commits::Accepted);
+        store.set_reserve(u64::MAX);
+        assert_refused(&store);
+        store.set_reserve(0);
+        insert(&store).unwrap();
+    }
+    drop(store);
+    let store = Store::open(directory.path()).unwrap();
+    let mut tx = store.begin(&store.latest(), 1);
+    assert_eq!(tx.count(&root(), "t").unwrap(), 4);
+}
+
+#[tokio::test]
+async fn after_a_failed_write_commits_are_refused_for_good() {
+    let (directory, store) = open();
+    insert(&store).unwrap();
+    let stopped = store.stopped();
+    lock(&store.0.committer).fail();
+    assert_refused(&store);
+    let Commits::Stopped { reason } = store.commits() else { panic!("{:?}", store.commits()) };
+    assert!(reason.contains("restart to recover"), "{reason}");
+    assert_eq!(stopped.await, reason);
+    store.set_reserve(0);
+    assert_refused(&store);
+    drop(store);
+    insert(&Store::open(directory.path()).unwrap()).unwrap();
+}
