@@ -192,9 +192,9 @@ pub(crate) struct Options {
     #[arg(long, env = "QUERY_CACHE_MIB", value_name = "MIB")]
     pub(crate) query_cache_mib: Option<usize>,
 
-    /// How much room the store leaves on its disk, in MiB: with less, mutations are answered 503 and
-    /// have no effect, until there is room again. Without a reserve, the store finds the disk full
-    /// and takes no changes until a restart. [default: 256]
+    /// How much room the store leaves on its disk, in MiB. With less, mutations are answered 503,
+    /// without effect, until there is room again. With 0, a full disk stops the store until a
+    /// restart. [default: 256]
     #[arg(long, env = "STORE_RESERVE_MIB", value_name = "MIB")]
     pub(crate) store_reserve_mib: Option<u64>,
 
