@@ -58,7 +58,8 @@ impl Named {
 }
 
 /// The function that a reference means, as the client library sends it, in a call from `from`: one
-/// of `{"name":"module:function"}`, in the same component;
+/// of `{"name":"module:function"}`, in the same component, which older versions of the package write
+/// `{"reference":"_reference/function/<module:function>"}`;
 /// `{"reference":"_reference/childComponent/<name>/<module>/<function>"}`;
 /// `{"functionHandle":"function://<component>;<module:function>"}`.
 pub(super) fn resolve<'a>(
@@ -108,6 +109,9 @@ fn named(program: &Program, from: &ComponentPath, reference: &Json) -> Result<Na
 }
 
 fn named_by_path(program: &Program, from: &ComponentPath, path: &str) -> Result<Named, String> {
+    if let Some(name) = path.strip_prefix("_reference/function/") {
+        return Ok(Named { component: from.clone(), function: name.to_owned() });
+    }
     let parts: Vec<&str> = path.split('/').collect();
     let ["_reference", "childComponent", child, rest @ ..] = &parts[..] else {
         return Err(format!("references like {path:?} are not supported by this host"));

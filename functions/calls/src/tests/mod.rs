@@ -7,6 +7,7 @@ mod bodies;
 mod commit_times;
 mod every_way_out_is_sealed;
 mod randomness_is_independent;
+mod references;
 mod refused_logs_fail_their_function;
 mod scheduled;
 mod time_is_shared_with_callees;

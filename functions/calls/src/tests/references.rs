@@ -1,0 +1,45 @@
+//! How functions of a package name other functions.
+
+use serde_json::json;
+
+use super::super::FunctionSettings;
+use super::Host;
+
+const MODULE: &str = r#"
+import { mutation, internalQuery } from "./_generated/server";
+export const one = internalQuery({ args: {}, handler: () => 1 });
+export const call = mutation(async (ctx, reference) => {
+  const args = JSON.stringify({ udfType: "query", args: {}, version: "1.48.0", ...reference });
+  return JSON.parse(await Convex.asyncSyscall("1.0/runUdf", args));
+});
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_is_named_in_several_ways() {
+    let host = Host::with_module("a.js", MODULE, FunctionSettings::default()).await;
+    let cases = [
+        (json!({ "name": "a:one" }), Ok("1")),
+        (json!({ "reference": "_reference/function/a:one" }), Ok("1")),
+        (json!({ "functionHandle": "function://;a:one" }), Ok("1")),
+        (
+            json!({ "reference": "_reference/function/a:two" }),
+            Err("Could not find function \"a:two\""),
+        ),
+        (json!({ "reference": "_reference/other/a:one" }), Err("are not supported by this host")),
+        (
+            json!({ "reference": "_reference/childComponent/b/a/one" }),
+            Err("the app uses no component \"b\""),
+        ),
+        (json!({}), Err("a call names no function")),
+    ];
+    for (reference, expected) in cases {
+        let mutated = host.functions.mutation("a:call", &reference, &host.caller()).await.unwrap();
+        match (mutated.answered.result, expected) {
+            (Ok(value), Ok(expected)) => assert_eq!(value.to_string(), expected, "{reference}"),
+            (Err(failed), Err(expected)) => {
+                assert!(failed.message.contains(expected), "{reference}: {}", failed.message);
+            }
+            (result, _) => panic!("{reference}: {result:?}"),
+        }
+    }
+}
