@@ -58,8 +58,8 @@ impl Named {
 }
 
 /// The function that a reference means, as the client library sends it, in a call from `from`: one
-/// of `{"name":"module:function"}`, in the same component, which older versions of the package write
-/// `{"reference":"_reference/function/<module:function>"}`;
+/// of `{"name":"module:function"}`, in the same component;
+/// `{"reference":"_reference/function/<module:function>"}`, the same from older libraries;
 /// `{"reference":"_reference/childComponent/<name>/<module>/<function>"}`;
 /// `{"functionHandle":"function://<component>;<module:function>"}`.
 pub(super) fn resolve<'a>(
