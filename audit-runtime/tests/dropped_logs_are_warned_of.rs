@@ -4,36 +4,20 @@
 //! A separate test binary: `tracing` caches the interest in each callsite for the whole process.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/no_database.rs"]
+mod no_database;
+
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use audit_core::testing::MemorySink;
-use audit_runtime::{
-    AuditRuntime, AuditedTransaction, Execution, Mutation, RetryPolicy, Transaction, body,
-};
+use audit_runtime::{AuditRuntime, AuditedTransaction, Execution, Mutation, RetryPolicy, body};
 use futures::FutureExt;
 use serde_json::{Value, json};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-/// A transaction without a database, which always meets a conflict.
-struct Tx;
-
-impl Transaction for Tx {
-    type Error = fmt::Error;
-
-    async fn commit(self) -> Result<(), fmt::Error> {
-        Err(fmt::Error)
-    }
-
-    async fn rollback(self) -> Result<(), fmt::Error> {
-        Ok(())
-    }
-
-    fn is_conflict(_: &fmt::Error) -> bool {
-        true
-    }
-}
+use self::no_database::NoDatabase;
 
 #[tokio::test]
 async fn only_dropped_logs_cause_a_warning() {
@@ -57,16 +41,17 @@ async fn only_dropped_logs_cause_a_warning() {
 
     // A mutation whose caller goes away before it ends, then after it was sealed.
     let abandoned =
-        async |execution: Execution<Mutation>| -> Result<AuditedTransaction<Tx, ()>, _> {
+        async |execution: Execution<Mutation>| -> Result<AuditedTransaction<NoDatabase, ()>, _> {
             execution.log().audit(&body!({})).unwrap();
             std::future::pending().await
         };
     assert!(runtime.run_mutation("abandoned", &request, abandoned).now_or_never().is_none());
     said("abandoned", "mutation");
     let abandoned =
-        async |execution: Execution<Mutation>| -> Result<AuditedTransaction<Tx, ()>, _> {
+        async |execution: Execution<Mutation>| -> Result<AuditedTransaction<NoDatabase, ()>, _> {
             execution.log().audit(&body!({})).unwrap();
-            let _sealed = execution.seal_transaction(Tx, Ok::<_, fmt::Error>(()));
+            let _sealed =
+                execution.seal_transaction(NoDatabase::Conflicts, Ok::<_, fmt::Error>(()));
             std::future::pending().await
         };
     assert!(runtime.run_mutation("sealed", &request, abandoned).now_or_never().is_none());
@@ -76,13 +61,14 @@ async fn only_dropped_logs_cause_a_warning() {
     // Released logs are not lost, however the function ended.
     let conflict = async |execution: Execution<Mutation>| {
         execution.log().audit(&body!({})).unwrap();
-        Ok(execution.seal_transaction(Tx, Ok::<_, fmt::Error>(())))
+        Ok(execution.seal_transaction(NoDatabase::Conflicts, Ok::<_, fmt::Error>(())))
     };
     runtime.run_mutation("conflict", &request, conflict).await.unwrap_err();
-    let early = async |execution: Execution<Mutation>| -> Result<AuditedTransaction<Tx, ()>, _> {
-        execution.log().audit(&body!({})).unwrap();
-        Err(fmt::Error)
-    };
+    let early =
+        async |execution: Execution<Mutation>| -> Result<AuditedTransaction<NoDatabase, ()>, _> {
+            execution.log().audit(&body!({})).unwrap();
+            Err(fmt::Error)
+        };
     runtime.run_mutation("early", &request, early).await.unwrap_err();
     assert_eq!(sink.lines().len(), 4);
     assert_eq!(*warnings.0.lock().unwrap(), [] as [Value; 0]);

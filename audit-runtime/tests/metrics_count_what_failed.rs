@@ -2,14 +2,19 @@
 //! failed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/no_database.rs"]
+mod no_database;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use audit_core::AuditSink;
 use audit_core::testing::{MemoryFault, MemorySink};
-use audit_runtime::{AuditRuntime, Transaction, body};
+use audit_runtime::{AuditRuntime, body};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+
+use self::no_database::NoDatabase;
 
 /// Each counter with its label.
 fn counters(snapshotter: &Snapshotter) -> BTreeMap<String, u64> {
@@ -80,7 +85,11 @@ fn lost_outcomes_are_counted_by_reason() {
         let mutate = async || {
             let execution = runtime.mutation("f", runtime.new_request());
             execution.log().audit(&body!({})).unwrap();
-            execution.seal_transaction(Tx, Ok::<_, fmt::Error>(())).settle().await.unwrap();
+            execution
+                .seal_transaction(NoDatabase::Commits, Ok::<_, fmt::Error>(()))
+                .settle()
+                .await
+                .unwrap();
         };
         sink.script([MemoryFault::None, MemoryFault::FailAfter]);
         mutate().await;
@@ -92,23 +101,4 @@ fn lost_outcomes_are_counted_by_reason() {
         runtime.drain_outcomes().await;
         assert_eq!(counted(), [0, 2, 0]);
     });
-}
-
-/// A transaction without a database.
-struct Tx;
-
-impl Transaction for Tx {
-    type Error = fmt::Error;
-
-    async fn commit(self) -> Result<(), fmt::Error> {
-        Ok(())
-    }
-
-    async fn rollback(self) -> Result<(), fmt::Error> {
-        Ok(())
-    }
-
-    fn is_conflict(_: &fmt::Error) -> bool {
-        false
-    }
 }

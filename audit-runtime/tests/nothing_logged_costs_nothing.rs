@@ -2,6 +2,9 @@
 //! the cost of replaying one log.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/no_database.rs"]
+mod no_database;
+
 use std::fmt;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -9,10 +12,12 @@ use std::sync::Arc;
 use allocation_counter::{AllocationInfo, measure};
 use audit_core::{Batch, Receipt, async_trait};
 use audit_runtime::{
-    AuditRuntime, AuditSink, Execution, Mutation, RequestContext, SinkError, Transaction, Var, body,
+    AuditRuntime, AuditSink, Execution, Mutation, RequestContext, SinkError, Var, body,
 };
 use audit_sink_null::NullSink;
 use futures::FutureExt;
+
+use self::no_database::NoDatabase;
 
 /// A sink that must not be called.
 #[derive(Debug)]
@@ -36,25 +41,6 @@ impl AuditSink for NoSink {
 impl fmt::Display for NoSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("NoSink")
-    }
-}
-
-/// A transaction without a database.
-struct Tx;
-
-impl Transaction for Tx {
-    type Error = fmt::Error;
-
-    async fn commit(self) -> Result<(), fmt::Error> {
-        Ok(())
-    }
-
-    async fn rollback(self) -> Result<(), fmt::Error> {
-        Ok(())
-    }
-
-    fn is_conflict(_: &fmt::Error) -> bool {
-        false
     }
 }
 
@@ -96,7 +82,7 @@ fn an_unlogged_mutation_allocates_nothing() {
         let execution = runtime.mutation("rename", request.clone());
         black_box(execution.log().nested_mutation("nested"));
         execution
-            .seal_transaction(Tx, Ok::<_, fmt::Error>(7))
+            .seal_transaction(NoDatabase::Commits, Ok::<_, fmt::Error>(7))
             .settle()
             .now_or_never()
             .unwrap()
@@ -111,7 +97,7 @@ fn an_unlogged_attempt_allocates_once() {
     let (runtime, request) = host();
     let cost = cost(|| {
         let attempt = async |execution: Execution<Mutation>| {
-            Ok(execution.seal_transaction(Tx, Ok::<_, fmt::Error>(7)))
+            Ok(execution.seal_transaction(NoDatabase::Commits, Ok::<_, fmt::Error>(7)))
         };
         let run = runtime.run_mutation("rename", &request, attempt);
         assert_eq!(run.now_or_never().unwrap().unwrap(), 7);

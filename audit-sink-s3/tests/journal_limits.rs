@@ -192,12 +192,7 @@ async fn a_full_journal_fails_persists_until_it_is_delivered() {
 /// The child process, which executes commands line by line. Does nothing when run as a test.
 #[test]
 fn child() {
-    if child::parameter("ENDPOINT").is_none() {
-        return;
-    }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.unwrap().block_on(obey());
+    child::run(obey());
 }
 
 async fn obey() {

@@ -74,12 +74,7 @@ impl Round {
 /// The child process. Does nothing when run as a test.
 #[test]
 fn child() {
-    if child::parameter("ENDPOINT").is_none() {
-        return;
-    }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.unwrap().block_on(persist_until_told());
+    child::run(persist_until_told());
 }
 
 async fn persist_until_told() {

@@ -107,6 +107,16 @@ impl Drop for ChildProcess {
     }
 }
 
+/// Runs the child's part in a runtime of two threads. Does nothing in a process that is no child.
+pub fn run(part: impl Future<Output = ()>) {
+    if parameter("ENDPOINT").is_none() {
+        return;
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.unwrap().block_on(part);
+}
+
 /// A parameter of this process, if it is a child.
 pub fn parameter(name: &str) -> Option<String> {
     std::env::var(format!("{VARIABLE}{name}")).ok()

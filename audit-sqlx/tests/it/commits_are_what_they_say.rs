@@ -1,7 +1,11 @@
 //! The database holds exactly what was reported as committed.
 
+use std::sync::Arc;
+
+use audit_core::testing::MemorySink;
 use audit_runtime::MutationError;
-use sqlx::{Connection, Executor};
+use audit_sqlx::AuditedDatabase;
+use sqlx::{AssertSqlSafe, Connection, Executor, Pool};
 
 use crate::database::{Database, logged, runtime};
 
@@ -63,30 +67,33 @@ async fn rolled_back_savepoints_keep_their_logs() {
     assert!(sink.lines()[0].contains("\"g\""));
 }
 
-/// On typed pools, without `Any`.
+/// Inserts on a typed pool, without `Any`.
+async fn insert_on<DB: AuditedDatabase>(
+    pool: Pool<DB>,
+    sql: impl Fn() -> AssertSqlSafe<String>,
+) -> Arc<MemorySink>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    let (sink, runtime, request) = runtime();
+    let run = runtime.run_mutation("f", &request, async |execution| {
+        logged(&execution.log(), "f");
+        let mut tx = audit_sqlx::begin(&pool).await?;
+        tx.execute(sql()).await?;
+        Ok(execution.seal_transaction(tx, Ok::<_, sqlx::Error>(())))
+    });
+    run.await.unwrap();
+    sink
+}
+
 #[tokio::test]
 async fn typed_pools_commit_too() {
     let database = Database::new(1).await;
-    let (sink, runtime, request) = runtime();
-    let insert = || database.sql("INSERT INTO $TABLE VALUES ('a', 1)");
-    if database.is_sqlite {
-        let pool = sqlx::SqlitePool::connect(&database.url()).await.unwrap();
-        let run = runtime.run_mutation("f", &request, async |execution| {
-            logged(&execution.log(), "f");
-            let mut tx = audit_sqlx::begin(&pool).await?;
-            tx.execute(insert()).await?;
-            Ok(execution.seal_transaction(tx, Ok::<_, sqlx::Error>(())))
-        });
-        run.await.unwrap();
+    let (url, sql) = (database.url(), || database.sql("INSERT INTO $TABLE VALUES ('a', 1)"));
+    let sink = if database.is_sqlite {
+        insert_on(sqlx::SqlitePool::connect(&url).await.unwrap(), sql).await
     } else {
-        let pool = sqlx::PgPool::connect(&database.url()).await.unwrap();
-        let run = runtime.run_mutation("f", &request, async |execution| {
-            logged(&execution.log(), "f");
-            let mut tx = audit_sqlx::begin(&pool).await?;
-            tx.execute(insert()).await?;
-            Ok(execution.seal_transaction(tx, Ok::<_, sqlx::Error>(())))
-        });
-        run.await.unwrap();
-    }
+        insert_on(sqlx::PgPool::connect(&url).await.unwrap(), sql).await
+    };
     assert_eq!((database.value("a").await, sink.lines().len()), (Some(1), 1));
 }
