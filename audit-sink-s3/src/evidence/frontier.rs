@@ -1,15 +1,15 @@
-//! The frontier of a stream's tree as bytes: the hashes one behind the other. How many records it
-//! is of is known where it is kept.
+//! The frontier of a stream's tree as bytes: its concatenated hashes. The number of records is
+//! stored separately.
 
 use audit_evidence::{CompactRange, Hash};
 use bytes::Bytes;
 
-/// The bytes.
+/// The bytes of a frontier.
 pub(crate) fn write(range: &CompactRange) -> Bytes {
     range.hashes().flat_map(|hash| *hash.as_bytes()).collect::<Vec<u8>>().into()
 }
 
-/// The frontier of so many records. `None` if the bytes are not one's.
+/// The frontier of this many records. `None` if the bytes have the wrong length.
 pub(crate) fn read(records: u64, bytes: &[u8]) -> Option<CompactRange> {
     let (hashes, rest) = bytes.as_chunks::<{ Hash::BYTES }>();
     let hashes: Vec<Hash> = hashes.iter().map(|hash| Hash::from_bytes(*hash)).collect();
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frontier_is_read_as_written_or_refused_for_its_length() {
+    fn frontiers_round_trip_or_have_the_wrong_length() {
         let mut range = CompactRange::default();
         for records in 0..70u64 {
             let bytes = write(&range);

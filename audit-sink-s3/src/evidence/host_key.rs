@@ -20,7 +20,7 @@ pub(super) fn check_name(name: &str) -> Result<(), OpenError> {
     )))
 }
 
-/// The key that the environment holds.
+/// The key in the environment.
 pub(super) fn from_environment(name: &str) -> Result<SignerKey, OpenError> {
     let variable = EvidenceSettings::KEY_VARIABLE;
     match std::env::var(variable) {
@@ -32,12 +32,12 @@ pub(super) fn from_environment(name: &str) -> Result<SignerKey, OpenError> {
 }
 
 impl EvidenceSettings {
-    /// The public key of the private key that the settings name. `None` if there is no such file
-    /// yet; opening a sink makes it.
+    /// The public key of the configured private key. `None` if its file does not exist yet; opening
+    /// a sink creates it.
     ///
     /// # Errors
     ///
-    /// When the key cannot be read, is of another name, or is accessible to others.
+    /// If the key cannot be read, has another name, or is accessible to other users.
     pub fn verifier_key(&self) -> Result<Option<VerifierKey>, OpenError> {
         check_name(&self.name)?;
         let key = match &self.key_file {
@@ -49,7 +49,7 @@ impl EvidenceSettings {
     }
 }
 
-/// The key in `file`, which is made of `seed` if there is none.
+/// The key in `file`, which is created from `seed` if missing.
 pub(super) fn read_or_make(
     file: &Path,
     name: &str,
@@ -60,7 +60,7 @@ pub(super) fn read_or_make(
             .expect("the name was checked to be a host's");
         make(file, &format!("{}\n", key.to_secret_text()))
             .map_err(|error| unusable(file, "made", error))?;
-        // Another process may have been first, so the file is read all the same.
+        // Another process may have created it first, so the file is read in any case.
     }
     read(file, name)
 }
@@ -95,9 +95,9 @@ fn parse(text: &str, name: &str, source: &str) -> Result<SignerKey, OpenError> {
     Ok(key)
 }
 
-/// Writes the file whole or not at all, for its owner alone. One that is there stays as it is.
+/// Writes the file atomically and private to its owner. An existing file is unchanged.
 ///
-/// A crash before it has its name leaves a file beside it that nobody reads.
+/// A crash before the rename leaves an unused temporary file.
 fn make(file: &Path, text: &str) -> io::Result<()> {
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
@@ -115,7 +115,7 @@ fn make(file: &Path, text: &str) -> io::Result<()> {
 }
 
 fn write_new(file: &Path, text: &str) -> io::Result<()> {
-    // What a process of the same number left when it died.
+    // A leftover of a dead process with the same id.
     let _ = std::fs::remove_file(file);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -130,8 +130,8 @@ fn write_new(file: &Path, text: &str) -> io::Result<()> {
 fn check_permissions(file: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let mode = file.metadata()?.permissions().mode() & 0o777;
-    // systemd lets this unit alone into the directory of its credentials, by an access control list
-    // that looks like the rights of a group.
+    // systemd grants access to the directory of its credentials to this unit alone, by an access
+    // control list that looks like group permissions.
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
     let is_credential = credentials.is_some_and(|directory| file.starts_with(directory));
     if mode & 0o077 == 0 || is_credential {
@@ -152,7 +152,7 @@ mod tests {
     use std::error::Error;
 
     #[test]
-    fn a_key_is_made_once_and_kept() {
+    fn keys_are_created_once() {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("keys/host.key");
         let made = read_or_make(&file, "example.com/api", &[1; 32]).unwrap();
@@ -168,7 +168,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_key_is_for_its_owner_alone() {
+    fn keys_are_private_to_their_owner() {
         use std::os::unix::fs::PermissionsExt;
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("host.key");
@@ -195,7 +195,7 @@ mod tests {
             let shown = format!("{error} {error:?} {:?}", error.source().unwrap().to_string());
             assert!(!shown.contains(&secret[..20]), "{shown}");
         }
-        // A public key is no private one.
+        // A public key in place of a private one.
         std::fs::write(&file, made.verifier().to_string()).unwrap();
         read_or_make(&file, "api", &[1; 32]).unwrap_err();
         let witness = SignerKey::from_seed("api", KeyKind::Cosignature, &[1; 32]).unwrap();

@@ -1,4 +1,4 @@
-//! What a host says about a stream that it writes by way of a journal.
+//! The system records of a stream that is written through a journal.
 
 use std::sync::Arc;
 
@@ -7,16 +7,16 @@ use audit_journal::{LastRecord, SystemRecords};
 
 use super::{Evidence, FULL, Heartbeats, MAX_RECORDS, frontier, time};
 
-/// The records of one stream.
+/// The system records of one stream.
 #[derive(Debug)]
 pub(crate) struct StreamRecords {
     evidence: Arc<Evidence>,
-    /// From the first record on: when that was, and when others are due.
+    /// Set from the first record on: its time, and when heartbeats are due.
     opened: Option<(i64, Heartbeats)>,
 }
 
 impl StreamRecords {
-    /// Of a stream that has no record yet.
+    /// For a stream without records.
     pub(crate) fn new(evidence: Arc<Evidence>) -> StreamRecords {
         StreamRecords { evidence, opened: None }
     }
@@ -69,8 +69,8 @@ impl SystemRecords for StreamRecords {
     }
 }
 
-/// What the delivery says of a stream that nobody commits to any more. It needs no key of the
-/// host's, which may be gone.
+/// The delivery's last record for a stream that gets no more commits. It does not need the host's
+/// key, which may be gone.
 pub(crate) fn last_record(now_ms: i64, record: &LastRecord) -> String {
     let at = time(now_ms);
     let record = match record {

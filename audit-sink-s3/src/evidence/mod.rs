@@ -1,5 +1,4 @@
-//! What a sink needs in order to write evidence: the host's key, the streams' keys, and what it
-//! says about its streams.
+//! How a sink writes evidence: the host's key, the streams' keys, and system records.
 
 pub(crate) mod frontier;
 mod host_key;
@@ -16,14 +15,13 @@ use audit_evidence::{
 use self::settings::EvidenceSettings;
 use crate::{Bucket, OpenError};
 
-/// The most records that are logged to a stream: behind them there is room for what the host has to
-/// say of it.
+/// The maximum number of logged records of a stream, which leaves room for system records.
 pub(crate) const MAX_RECORDS: u64 = MAX_STREAM_RECORDS - 1_024;
 
-/// A stream has room for any batch below this number.
+/// Below this number, a stream has room for any batch.
 pub(crate) const FULL: u64 = MAX_RECORDS - MAX_BATCH_BYTES as u64;
 
-/// Certifies streams, and makes the records in which the host speaks of them.
+/// Certifies streams and makes their system records.
 #[derive(Debug)]
 pub(crate) struct Evidence {
     host: SignerKey,
@@ -32,11 +30,11 @@ pub(crate) struct Evidence {
 }
 
 impl Evidence {
-    /// Reads the host's key, or makes it.
+    /// Reads or creates the host's key.
     ///
     /// # Errors
     ///
-    /// When the name or the key is wrong, or its file cannot be read or made.
+    /// If the name or the key is invalid, or its file cannot be read or created.
     pub(crate) async fn open(
         settings: EvidenceSettings,
         bucket: &Bucket,
@@ -57,7 +55,7 @@ impl Evidence {
         Ok(Evidence { host, settings, bucket: bucket.to_string() })
     }
 
-    /// With this key, whatever the settings say of its place.
+    /// With this key, regardless of the settings.
     #[cfg(test)]
     pub(crate) fn with_key(host: SignerKey, settings: EvidenceSettings, bucket: &str) -> Evidence {
         Evidence { host, settings, bucket: bucket.to_owned() }
@@ -72,7 +70,7 @@ impl Evidence {
         &self.settings
     }
 
-    /// A key of its own for a stream, which lives as long as the signer does.
+    /// A signer with a new key for the stream.
     pub(crate) fn signer(&self, stream: UniqueId, random: &dyn Random) -> StreamSigner {
         StreamSigner::new(&self.host, &stream.to_string(), &seed(random))
             .expect("the host's name was checked, and a stream's name is letters and digits")
@@ -92,7 +90,7 @@ impl Evidence {
     }
 }
 
-/// A time as system records have it. Before 1970, clocks are wrong anyway.
+/// A time in the form of system records. Times before 1970 are clock errors and count as 0.
 pub(crate) fn time(ms: i64) -> u64 {
     u64::try_from(ms).unwrap_or(0)
 }
@@ -106,40 +104,40 @@ pub(crate) fn seed(random: &dyn Random) -> [u8; 32] {
     seed
 }
 
-/// Says when system records are due: what was promised, and before when it is kept.
+/// Schedules heartbeats, early enough to keep the promised deadlines.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Heartbeats {
-    /// The next one is due then, in milliseconds since the Unix epoch.
+    /// When the next one is due, in milliseconds since the Unix epoch.
     due_ms: i64,
-    /// Records came since the last one.
+    /// Whether records were written since the last one.
     is_active: bool,
     busy_ms: u64,
     idle_ms: u64,
 }
 
 impl Heartbeats {
-    /// From the record that opens a stream, which promises the next one as soon as records do.
+    /// Starts with the opening record, which promises the next one like a busy stream.
     pub(crate) fn opened(now_ms: i64, settings: &EvidenceSettings) -> Heartbeats {
         let EvidenceSettings { heartbeat_ms, idle_heartbeat_ms, .. } = *settings;
         let due_ms = now_ms.saturating_add_unsigned(before(heartbeat_ms));
         Heartbeats { due_ms, is_active: true, busy_ms: heartbeat_ms, idle_ms: idle_heartbeat_ms }
     }
 
-    /// Records come: the next one is due sooner than an idle stream's.
+    /// Notes a logged record: the next heartbeat is due sooner than in an idle stream.
     pub(crate) fn record(&mut self, now_ms: i64) {
         self.is_active = true;
         self.due_ms = self.due_ms.min(now_ms.saturating_add_unsigned(before(self.busy_ms)));
     }
 
-    /// How long until the next one is due, in milliseconds.
+    /// The time until the next one is due, in milliseconds.
     ///
-    /// A clock that was set back by more than the longest promise leaves nothing to wait for.
+    /// 0 if the clock was set back by more than the longest promise.
     pub(crate) fn due_in_ms(&self, now_ms: i64) -> u64 {
         let left = u64::try_from(self.due_ms.saturating_sub(now_ms)).unwrap_or(0);
         if left > self.idle_ms { 0 } else { left }
     }
 
-    /// The heartbeat that is written now.
+    /// The heartbeat to write now.
     pub(crate) fn beat(&mut self, now_ms: i64, previous: Option<StreamEnd>) -> SystemRecord {
         let promise = if self.is_active { self.busy_ms } else { self.idle_ms };
         self.due_ms = now_ms.saturating_add_unsigned(before(promise));
@@ -154,23 +152,22 @@ impl Heartbeats {
     }
 }
 
-/// When what is promised after so many milliseconds is written: early enough for the bucket to take
-/// a while.
+/// The time after which a promised record is written: early enough for a slow bucket.
 fn before(promise_ms: u64) -> u64 {
     promise_ms - promise_ms / 4
 }
 
-/// A range of records that is in no object of the stream, since another one stands under its key.
+/// A range of records in no object, because another object has their key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Aside {
     pub(crate) first: u64,
     pub(crate) count: u64,
-    /// Where it should have stood.
+    /// Their key.
     pub(crate) key: String,
 }
 
 impl Aside {
-    /// The record that says so.
+    /// The system record that declares it.
     pub(crate) fn void(&self, now_ms: i64) -> SystemRecord {
         SystemRecord::Void {
             at: time(now_ms),
@@ -212,7 +209,7 @@ mod tests {
         now += 60_000;
         beats.record(now);
         assert!(beats.due_in_ms(now) < busy, "as soon as records come");
-        // An hour or more before what was due: the clock was set back.
+        // An hour or more before the due time: the clock was set back.
         assert_eq!(beats.due_in_ms(now - 2 * i64::try_from(idle).unwrap()), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! How evidence is written.
+//! The settings of evidence.
 
 use std::path::PathBuf;
 
@@ -6,11 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds::{InvalidSettings, MAX_TIME_MS, within};
 
-/// How a sink writes evidence: with it, whoever has the host's public key can prove what was
-/// logged. Plain values, without anything secret; the key itself is in a file or in the
-/// environment.
+/// The settings of evidence, which proves to anyone with the host's public key what was logged.
+/// Plain values without secrets: the key itself is in a file or in the environment.
 ///
-/// In a settings file every member but `name` may be left out.
+/// In a settings file every member except `name` is optional.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvidenceSettings {
@@ -19,40 +18,41 @@ pub struct EvidenceSettings {
     /// same key may share it.
     pub name: String,
 
-    /// The file of the host's private key. Where there is none it is made, for its owner alone
-    /// (0600). Default: none, and the key is in the environment, in
+    /// The file of the host's private key, created if missing and private to its owner (0600).
+    /// Default: none, and the key is in the environment variable
     /// [`KEY_VARIABLE`](Self::KEY_VARIABLE).
     ///
-    /// Keep it away from the bucket, and from whoever delivers a journal in the host's place.
+    /// Keep it away from the bucket, and from those who deliver journals of lost hosts.
     #[serde(default)]
     pub key_file: Option<PathBuf>,
 
-    /// How soon after each system record the next one is promised while records come, in
-    /// milliseconds. Default: 300,000 (5 minutes). At most a day.
+    /// The promised interval of system records while records are logged, in milliseconds. Default:
+    /// 300,000 (5 minutes). At most a day.
     ///
-    /// It is how long the end of a stream could be cut off unnoticed. Each costs one PUT: at five
-    /// minutes $0.04 a month.
+    /// The end of a stream could be cut off unnoticed for this long. Each record costs one PUT: at
+    /// five minutes $0.04 a month.
     #[serde(default = "EvidenceSettings::default_heartbeat_ms")]
     pub heartbeat_ms: u64,
 
-    /// The same while no records come. Default: 3,600,000 (an hour). At most a day.
+    /// The promised interval while no records are logged, in milliseconds. Default: 3,600,000 (an
+    /// hour). At most a day.
     #[serde(default = "EvidenceSettings::default_idle_heartbeat_ms")]
     pub idle_heartbeat_ms: u64,
 
-    /// How long after its first record a stream ends and another one begins, in milliseconds.
-    /// Default: 86,400,000, a day, which is the most.
+    /// The maximum age of a stream, after which another one begins, in milliseconds. Default and
+    /// maximum: 86,400,000, a day.
     ///
-    /// A stream's key exists as long as the stream is written. What was signed before, nobody who
-    /// steals the host's keys can sign again.
+    /// A stream's key exists only while the stream is written, so a thief of the host's keys cannot
+    /// forge earlier streams.
     #[serde(default = "EvidenceSettings::default_max_stream_ms")]
     pub max_stream_ms: u64,
 }
 
 impl EvidenceSettings {
-    /// The environment variable of the host's private key, where no file is named.
+    /// The environment variable of the host's private key, used if no file is set.
     pub const KEY_VARIABLE: &'static str = "AUDIT_EVIDENCE_KEY";
 
-    /// The defaults, under this name.
+    /// The defaults, with this name.
     pub fn new(name: impl Into<String>) -> EvidenceSettings {
         EvidenceSettings {
             name: name.into(),
@@ -63,7 +63,7 @@ impl EvidenceSettings {
         }
     }
 
-    /// With the key in this file, unless the environment holds one.
+    /// Sets the key file, unless the environment has a key.
     pub fn with_key_in(self, file: impl Into<PathBuf>) -> EvidenceSettings {
         let is_in_environment = std::env::var_os(Self::KEY_VARIABLE).is_some();
         EvidenceSettings { key_file: (!is_in_environment).then(|| file.into()), ..self }

@@ -39,8 +39,7 @@ use crate::{Bucket, OpenError, Settings};
 ///
 /// # Errors
 ///
-/// When the settings are not valid or the bucket refuses, as when a sink is opened; and when the
-/// journal holds objects for a destination of another kind.
+/// Those of opening a sink, and if the journal contains objects for another kind of destination.
 ///
 /// # Panics
 ///
@@ -70,13 +69,13 @@ pub async fn deliver(
 /// System records are not restored, and objects of streams with evidence are restored without it:
 /// the keys that could sign them are destroyed. `audit verify` reports this.
 ///
-/// It can be stopped and begun again at any time, with the same settings. It ends with an error for
-/// the same reasons as any delivery, and when the journal, or a listing or object of the bucket,
+/// It can be stopped and restarted at any time, with the same settings. It ends with an error for
+/// the same reasons as any delivery, and if the journal, a listing or an object of the bucket
 /// cannot be read.
 ///
 /// # Errors
 ///
-/// When the settings are not valid or the bucket refuses, as when a sink is opened.
+/// Those of opening a sink.
 ///
 /// # Panics
 ///
@@ -92,7 +91,7 @@ pub async fn deliver_again(
     Ok(JournalDelivering::new(health, tokio::spawn(work.run())))
 }
 
-/// The put of objects into this bucket, after a probe whether it accepts any.
+/// Probes the bucket, and returns the put of objects into it.
 async fn probed(bucket: Bucket, settings: Settings) -> Result<Put, OpenError> {
     settings.check().map_err(|error| {
         OpenError::configuration("the settings of the audit sink are not valid").with_source(error)

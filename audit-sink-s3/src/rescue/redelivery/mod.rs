@@ -1,4 +1,4 @@
-//! Delivers records again that were delivered, are still in the segments, and are missing from the
+//! Restores records that were delivered, are still in the segments, and are missing from the
 //! bucket.
 //!
 //! The disk does not show how delivered records were cut into objects: a plan is removed once its
@@ -50,7 +50,7 @@ const SLACK_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// The work on one journal.
 pub(crate) struct Redelivery {
-    /// Locked as long as this lasts.
+    /// Locked for the duration.
     pub(crate) journal: KeptJournal,
     pub(crate) put: Arc<Put>,
     pub(crate) settings: Settings,
@@ -119,7 +119,7 @@ impl Work {
         Ok(found)
     }
 
-    /// Delivers what is missing of one stream before record `to`.
+    /// Restores the missing records of one stream before record `to`.
     async fn stream(
         &self,
         kept: &Arc<KeptStream>,
@@ -179,7 +179,7 @@ impl Work {
         parts.collect()
     }
 
-    /// Puts these records, in objects of the size that is set.
+    /// Puts these records, in objects of the configured size.
     async fn put(
         &self,
         kept: &Arc<KeptStream>,
@@ -218,7 +218,7 @@ impl Work {
         Ok(())
     }
 
-    /// Repeats a request until the bucket answers. A refusal until an operator acts is an error.
+    /// Retries a request until the bucket responds. A refusal that needs an operator is an error.
     async fn ask<T, F: Future<Output = object_store::Result<T>>>(
         &self,
         done: &str,

@@ -1,4 +1,4 @@
-//! The records of a stream that the bucket holds.
+//! The records of a stream in the bucket.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,25 +12,25 @@ use sha2::{Digest, Sha256};
 use super::{Work, blocking};
 use crate::layout::{Compression, LineDecoder, ListedObject, ObjectKey, ObjectMetadata};
 
-/// How many objects of the bucket are read at once.
+/// The number of objects read concurrently.
 const READS: usize = 8;
 
-/// What an object of the bucket turned out to be.
+/// The result of examining an object.
 enum Look {
-    /// It holds records up to before this one, and those that the journal has are the same.
+    /// It contains records up to this number, exclusive; those also in the journal are equal.
     Same { end: u64 },
-    /// It holds something else. How many records its metadata say that it has, if they do.
+    /// It has other content. The number of records by its metadata, if stated.
     Foreign { count: Option<u64> },
     /// It was removed meanwhile.
     Gone,
 }
 
-/// What the bucket holds of one stream.
+/// The state of one stream in the bucket.
 #[derive(Default)]
 pub(super) struct Present {
-    /// The records of objects that hold what the journal holds, sorted.
+    /// The records of objects that match the journal, sorted.
     pub(super) same: Vec<(Range<u64>, Compression)>,
-    /// Objects that hold something else, and how many records they claim to have.
+    /// Objects with other content, and the number of records they claim.
     pub(super) foreign: Vec<(ObjectKey, Option<u64>)>,
     /// First numbers of all objects, sorted.
     keys: Vec<u64>,
@@ -47,7 +47,7 @@ impl Present {
         }
     }
 
-    /// The number after that of the last record before `start` that is in the bucket.
+    /// One past the number of the last record before `start` in the bucket.
     pub(super) fn end_before(&self, start: u64) -> u64 {
         let same = self.same.iter().filter(|(same, _)| same.start < start);
         let foreign = self.foreign.iter().filter(|(key, _)| key.first_sequence() < start);
@@ -55,9 +55,9 @@ impl Present {
         same.map(|(same, _)| same.end).chain(foreign).max().unwrap_or(0).min(start)
     }
 
-    /// The records that are not delivered for a foreign object with this first number: as many as
-    /// its metadata say, or else all up to the next object, since they may be in it in a form that
-    /// is not understood here.
+    /// The records that are not restored because of a foreign object with this first number: as
+    /// many as its metadata states, or else all up to the next object, since it may contain them in
+    /// an unknown form.
     pub(super) fn blocked_by(
         &self,
         first: u64,
@@ -86,13 +86,13 @@ impl Present {
 /// The lines of an object.
 struct Lines {
     count: u64,
-    /// Of those that were to be compared.
+    /// The hash of the lines to compare.
     sha256: [u8; 32],
 }
 
 impl Work {
-    /// Looks at the objects that hold records of the stream from its first kept one to before `to`,
-    /// and at the last one before.
+    /// Examines the objects with records of the stream from its first kept one up to `to`, and the
+    /// last object before.
     pub(super) async fn present(
         &self,
         kept: &Arc<KeptStream>,
@@ -151,7 +151,7 @@ impl Work {
                 return Ok(Look::Same { end });
             }
         }
-        // A directory says nothing, and of an object that is not kept whole the lines must.
+        // A directory has no metadata, and a partly kept object must be compared by its lines.
         let compared = first.max(kept.records.start)..kept.records.end;
         let read = self.ask("read", self.settings.put_timeout(), || async {
             match self.read(object, compared.clone()).await {

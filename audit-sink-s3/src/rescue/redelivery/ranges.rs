@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// How many records a range has.
+/// The number of records in a range.
 pub(super) fn len(range: &Range<u64>) -> u64 {
     range.end.saturating_sub(range.start)
 }
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_that_are_left_are_in_order_and_within() {
+    fn remaining_ranges_are_ordered_and_within() {
         for (taken, left) in [
             ("", "3..9"),
             ("0..3 9..12", "3..9"),

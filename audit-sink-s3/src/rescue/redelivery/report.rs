@@ -11,16 +11,15 @@ use crate::layout::ObjectKey;
 /// The result of a redelivery.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JournalRedelivered {
-    /// Objects that were put.
+    /// The number of restored objects.
     pub objects: u64,
-    /// Records in them.
+    /// The number of records in them.
     pub records: u64,
-    /// Delivered records of the journal that were found in the bucket.
+    /// The number of delivered records found in the bucket.
     pub present: u64,
-    /// Objects under the keys of records of this journal that hold something else. They were left
-    /// alone.
+    /// Foreign objects under keys of this journal's records. They were left alone.
     pub conflicts: Vec<ForeignObject>,
-    /// Streams whose first records the journal does not hold any more.
+    /// Streams whose first records are no longer in the journal.
     pub gone: Vec<GoneRecords>,
 }
 
@@ -48,19 +47,19 @@ impl JournalRedelivered {
         }
     }
 
-    /// Whether every delivered record of the journal is in the bucket now, and no record is known
+    /// Whether all delivered records of the journal are now in the bucket, and no record is known
     /// to be in neither.
     pub fn is_whole(&self) -> bool {
         self.conflicts.is_empty() && self.gone.iter().all(|gone| gone.missing() == 0)
     }
 }
 
-/// An object that stands where records of the journal belong, and does not hold them.
+/// An object that has the key of records of the journal, but does not contain them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignObject {
     /// Its key.
     pub key: ObjectKey,
-    /// How many records were not delivered for it.
+    /// The number of records not restored because of it.
     pub records: u64,
 }
 
@@ -69,15 +68,15 @@ pub struct ForeignObject {
 pub struct GoneRecords {
     /// The stream.
     pub stream: UniqueId,
-    /// Records below this number are not in the journal.
+    /// The first number still in the journal.
     pub kept_from: u64,
-    /// The number after that of the last one of them that is in the bucket. Whether those before
-    /// it are, was not looked at: `audit stats` does.
+    /// One past the number of the last earlier record in the bucket. Whether all records before it
+    /// are present was not checked: `audit stats` does that.
     pub in_bucket_to: u64,
 }
 
 impl GoneRecords {
-    /// How many records are known to be in neither the journal nor the bucket.
+    /// The number of records known to be in neither the journal nor the bucket.
     pub fn missing(&self) -> u64 {
         self.kept_from - self.in_bucket_to
     }
