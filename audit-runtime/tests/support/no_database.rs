@@ -5,7 +5,7 @@ use std::fmt;
 use audit_runtime::Transaction;
 
 /// Commits, or always meets a conflict.
-pub enum NoDatabase {
+pub(crate) enum NoDatabase {
     #[allow(dead_code, reason = "each test binary uses one of the two")]
     Commits,
     #[allow(dead_code, reason = "each test binary uses one of the two")]
