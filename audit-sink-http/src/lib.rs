@@ -69,7 +69,6 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod address;
 mod dead_letters;
 mod delivery;
 mod destination;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::Clock;
+use audit_egress::{Egress, PrivateAddress, is_public};
 use audit_journal::shared::one_line::scrub;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
@@ -14,7 +15,6 @@ use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 use url::{Host, Url};
 
-use crate::address::{PrivateAddress, PublicAddresses, is_public};
 use crate::secret::Secret;
 use crate::signature::Signer;
 use crate::{Format, OpenError, Settings};
@@ -75,7 +75,7 @@ impl Receiver {
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("audit-sink-http/", env!("CARGO_PKG_VERSION")));
         if !settings.allow_private_addresses {
-            client = client.dns_resolver(PublicAddresses);
+            client = client.dns_resolver(Egress::public());
         }
         if let Some(path) = &settings.ca_file {
             let failed = |error: Box<dyn Error + Send + Sync>| {
@@ -236,7 +236,12 @@ impl Receiver {
         let mut next: Option<&(dyn Error + 'static)> = Some(&error);
         while let Some(cause) = next {
             if let Some(private) = cause.downcast_ref::<PrivateAddress>() {
-                let reason = format!("{self} is not sent to: {private}");
+                let reason = format!(
+                    "{self} is not sent to: {} resolves to {}, which is no public address (set \
+                     allow_private_addresses if it is meant to be reached)",
+                    private.host(),
+                    private.address()
+                );
                 return Answer::Blocked { by: "address", reason };
             }
             causes.push(cause.to_string());

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use audit_runtime::{AuditError, FunctionKind};
 use functions_engine::{Answer, Call, Failure, Later, Limits, Seed, SyscallError, Syscalls};
+use functions_fetch::Fetches;
 use functions_store::StoreError;
 use functions_value::ComponentPath;
 use serde_json::{Value as Json, json};
@@ -16,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::call::{Answered, CallError, Caller, Failed};
 use super::deployed::Deployed;
+use super::fetching;
 use super::http_action::Responding;
 use super::jobs::{self, Job};
 use super::operations::{function_metadata, request_metadata, unknown};
@@ -182,7 +184,7 @@ impl Running {
             self.deployed.program.call(&target.component, target.function, &args, request_id);
         // An action is never replayed, so it may use the current time and fresh randomness.
         let seed = Seed { random: inner.chance().next_seed(), now_ms: inner.now_ms() as f64 };
-        let mut host = InAction { running: self, target: target.clone(), pulse };
+        let mut host = InAction::new(self, target.clone(), pulse);
         let limits = &inner.settings.action_limits;
         let ran = pulse.in_engine(|| functions_engine::run(&call, &seed, limits, &mut host));
         let result = match ran.result {
@@ -209,7 +211,7 @@ impl Running {
         let call = self.deployed.program.call(&self.component, function, &http.request, request_id);
         let call = Call { is_http: true, ..call };
         let seed = Seed { random: inner.chance().next_seed(), now_ms: inner.now_ms() as f64 };
-        let mut host = InAction { running: self, target, pulse };
+        let mut host = InAction::new(self, target, pulse);
         let limits = &inner.settings.action_limits;
         let ran = pulse.in_engine(|| functions_engine::run(&call, &seed, limits, &mut host));
         let result = match ran.result {
@@ -230,6 +232,8 @@ struct InAction<'a> {
     running: &'a Running,
     target: Target<'a>,
     pulse: &'a Pulse,
+    /// What it fetches, which ends with it. None before the first.
+    fetches: Option<Fetches>,
 }
 
 type Done = Result<String, SyscallError>;
@@ -257,7 +261,11 @@ fn told(error: &StoreError) -> String {
     }
 }
 
-impl InAction<'_> {
+impl<'a> InAction<'a> {
+    fn new(running: &'a Running, target: Target<'a>, pulse: &'a Pulse) -> InAction<'a> {
+        InAction { running, target, pulse, fetches: None }
+    }
+
     fn now(&self, op: &str, args: &Json) -> Done {
         let Running { functions, deployed, caller, scheduled, http, .. } = self.running;
         let json = match op {
@@ -387,6 +395,23 @@ impl Syscalls for InAction<'_> {
 }
 
 impl InAction<'_> {
+    fn fetches(&mut self) -> &Fetches {
+        let Running { functions, tasks, .. } = self.running;
+        self.fetches.get_or_insert_with(|| functions.inner.fetcher.fetches(tasks.clone()))
+    }
+
+    /// Once the client of a response that is being sent has gone, nothing is fetched for it.
+    fn follow_client(&mut self) {
+        let unwanted = self.running.http.as_ref().and_then(Responding::unwanted);
+        let Some(unwanted) = unwanted else { return };
+        let fetches = self.fetches().canceller();
+        self.running.tasks.spawn(async move {
+            // It ends with an error: its sender is dropped.
+            let _ = unwanted.await;
+            fetches.cancel();
+        });
+    }
+
     fn answer(&mut self, op: &str, args: &str, later: Later) -> Answer {
         let args: Json = match serde_json::from_str(args) {
             Ok(args) => args,
@@ -395,7 +420,14 @@ impl InAction<'_> {
         if !op.starts_with("1.0/actions/") && !op.starts_with("host/") {
             return Answer::Now(self.now(op, &args));
         }
-        match self.begin(op, &args, later) {
+        let begun = if op.starts_with("host/fetch") {
+            let running = self.running;
+            fetching::begin(self.fetches(), &running.tasks, op, &args, later)
+        } else {
+            self.begin(op, &args, later)
+        };
+        self.follow_client();
+        match begun {
             Ok(()) => Answer::Later,
             Err(error) => Answer::Now(Err(error)),
         }

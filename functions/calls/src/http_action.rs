@@ -50,9 +50,12 @@ pub struct HttpResponse {
     pub rest: Option<HttpPieces>,
 }
 
-/// The rest of a response.
+/// The rest of a response. Dropped, nobody wants it any more.
 #[derive(Debug)]
-pub struct HttpPieces(mpsc::Receiver<Piece>);
+pub struct HttpPieces {
+    pieces: mpsc::Receiver<Piece>,
+    _wanted: oneshot::Sender<()>,
+}
 
 #[derive(Debug)]
 enum Piece {
@@ -71,7 +74,7 @@ impl HttpPieces {
     ///
     /// Nothing is lost.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, BrokenOff> {
-        match self.0.recv().await {
+        match self.pieces.recv().await {
             Some(Piece::Bytes(bytes)) => Ok(Some(bytes)),
             Some(Piece::End) => Ok(None),
             None => Err(BrokenOff),
@@ -123,6 +126,8 @@ pub(super) struct Responding {
     head: Mutex<Option<oneshot::Sender<HttpResponse>>>,
     pieces: mpsc::Sender<Piece>,
     rest: Mutex<Option<mpsc::Receiver<Piece>>>,
+    /// Ends when nobody wants the rest of the response.
+    unwanted: Mutex<Option<oneshot::Receiver<()>>>,
     sent_bytes: Mutex<usize>,
 }
 
@@ -148,6 +153,7 @@ impl Responding {
             head: Mutex::new(Some(head)),
             pieces,
             rest: Mutex::new(Some(rest)),
+            unwanted: Mutex::new(None),
             sent_bytes: Mutex::new(0),
         };
         (responding, responded)
@@ -178,10 +184,20 @@ impl Responding {
         let is_whole = args.get("isWhole").and_then(Json::as_bool).unwrap_or(false);
         let sender = lock(&self.head).take();
         let sender = sender.ok_or_else(|| failed("an HTTP action responds once"))?;
-        let rest = lock(&self.rest).take().filter(|_| !is_whole).map(HttpPieces);
+        let rest = lock(&self.rest).take().filter(|_| !is_whole).map(|pieces| {
+            let (wanted, unwanted) = oneshot::channel();
+            *lock(&self.unwanted) = Some(unwanted);
+            HttpPieces { pieces, _wanted: wanted }
+        });
         sender
             .send(HttpResponse { status, headers, body, rest })
             .map_err(|_| failed("the client is gone"))
+    }
+
+    /// What completes when the client of a response of which more is to come has gone, or has all
+    /// of it. None before that, and the second time.
+    pub(super) fn unwanted(&self) -> Option<oneshot::Receiver<()>> {
+        lock(&self.unwanted).take()
     }
 
     /// `host/respondPiece` and `host/respondEnd`: what sends it.

@@ -13,6 +13,7 @@ mod cache;
 mod call;
 mod deployed;
 mod faults;
+mod fetching;
 mod http;
 mod http_action;
 mod jobs;
@@ -33,6 +34,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use audit_runtime::{AuditRuntime, FunctionKind};
+use functions_fetch::Fetcher;
 use functions_program::Program;
 use functions_store::{CommitError, Snapshot, Store, StoreError, Tx};
 use functions_value::{Chance, ChanceSeed, Value};
@@ -75,6 +77,7 @@ struct Inner {
     workers: Workers,
     faults: Faults,
     actions: Arc<Semaphore>,
+    fetcher: Fetcher,
     /// Notified when something new is scheduled.
     rescheduled: Arc<Notify>,
     stopping: watch::Sender<bool>,
@@ -110,6 +113,7 @@ impl Functions {
             runtime,
             store,
             actions: Arc::new(Semaphore::new(settings.max_actions)),
+            fetcher: Fetcher::new(settings.fetch.clone()),
             deployed: RwLock::new(deployed),
             deployment_id,
             cache: QueryCache::new(settings.query_cache_bytes),
@@ -193,6 +197,11 @@ impl Functions {
     /// The store, for what no function can read, such as receipts.
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// What functions fetch with.
+    pub fn fetcher(&self) -> &Fetcher {
+        &self.inner.fetcher
     }
 
     /// The runtime that the functions are audited by.

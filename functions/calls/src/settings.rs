@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use functions_engine::Limits;
+use functions_fetch::FetchSettings;
 use serde_json::{Value as Json, json};
 
 /// The limits of functions, and what they can read about where they run.
@@ -31,6 +32,8 @@ pub struct FunctionSettings {
     /// least goes first. The default is 256 MiB: some ten thousand results of usual size, and no
     /// more than four functions may take by default.
     pub query_cache_bytes: usize,
+    /// What actions may fetch.
+    pub fetch: FetchSettings,
 }
 
 impl Default for FunctionSettings {
@@ -44,6 +47,7 @@ impl Default for FunctionSettings {
             overrun_after: Duration::from_secs(60),
             max_stuck_threads: 8,
             query_cache_bytes: 256 << 20,
+            fetch: FetchSettings::default(),
         }
     }
 }

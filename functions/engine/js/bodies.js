@@ -576,6 +576,19 @@ function made(of, headers, content) {
   return response;
 }
 
+/// What `fetch` sends of a request. Its body counts as read.
+export function sendingOf(request) {
+  const { url, method, redirect, signal } = requestOf(request);
+  const content = contentOf(request);
+  return { url, method, redirect, signal, headers: pairsOf(request.headers), content };
+}
+
+/// The response that `fetch` received.
+export function madeResponse(of, pairs, stream) {
+  const headers = sealing(new Headers(pairs));
+  return made({ type: "basic", ...of }, headers, stream === null ? null : { stream, type: null });
+}
+
 /// The content of a body that is sent: null, its bytes, or a stream of them. It counts as read.
 export function contentOf(body) {
   const content = bodyOf.take(body);

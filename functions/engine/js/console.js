@@ -27,7 +27,10 @@ function inspected(value, depth, around) {
   if (typeof value === "function") return value.name ? `[Function: ${value.name}]` : "[Function]";
   if (typeof value !== "object" || value === null) return String(value);
   if (around.includes(value)) return "[Circular]";
-  if (value instanceof Error) return `${value.name}: ${value.message}\n${value.stack}`.trimEnd();
+  if (value instanceof Error) {
+    const because = value.cause instanceof Error ? `\n[cause]: ${inspect(value.cause, depth + 1, [...around, value])}` : "";
+    return `${value.name}: ${value.message}\n${value.stack}`.trimEnd() + because;
+  }
   if (value instanceof Date) return Number.isNaN(value.getTime()) ? "Invalid Date" : value.toISOString();
   if (value instanceof RegExp) return String(value);
   if (value instanceof Promise) return "Promise {}";

@@ -265,10 +265,21 @@ function explain(thrown) {
   const message = textMember(thrown, "message");
   return stringify({
     __proto__: null,
-    text: wellFormed(name && message ? `${name}: ${message}` : name || message || shown(thrown)),
+    text: wellFormed((name && message ? `${name}: ${message}` : name || message || shown(thrown)) + because(thrown)),
     stack: wellFormed(textMember(thrown, "stack")),
     data: isConvexError(thrown) ? textMember(thrown, "data") || null : null,
   });
+}
+
+/// What an error says of its cause, as that of `fetch` does.
+function because(thrown) {
+  try {
+    const { cause } = thrown;
+    const why = typeof cause === "object" && cause !== null ? textMember(cause, "message") : "";
+    return why && ` (cause: ${why})`;
+  } catch {
+    return "";
+  }
 }
 
 function isConvexError(thrown) {

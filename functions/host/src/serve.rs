@@ -81,7 +81,8 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     make_private_directory(&settings.data_dir)?;
     let documents = Store::open(&settings.data_dir.join("documents"))?;
     let functions =
-        Functions::start(runtime, documents, program, function_settings(&settings)).await?;
+        Functions::start(runtime, documents, program, function_settings(&settings, site.as_ref())?)
+            .await?;
     // What a start writes is little, and without it there would be no queries and no probes.
     functions.store().set_reserve(settings.store_reserve_bytes);
     let auth = Authenticator::open(&settings.auth, Arc::new(SystemClock))?;
@@ -201,7 +202,10 @@ fn load(directory: &Path, env: &Env) -> Result<Program, Box<dyn Error>> {
     Ok(program)
 }
 
-fn function_settings(settings: &Settings) -> FunctionSettings {
+fn function_settings(
+    settings: &Settings,
+    site: Option<&TcpListener>,
+) -> std::io::Result<FunctionSettings> {
     let defaults = FunctionSettings::default();
     let memory_bytes = settings.limits.memory_bytes;
     let limits = Limits { time: settings.limits.time, memory_bytes, ..defaults.limits };
@@ -210,7 +214,19 @@ fn function_settings(settings: &Settings) -> FunctionSettings {
     let crate::settings::Deployment { name, region, class } = settings.deployment.clone();
     let deployment = Deployment { name, region, class: class.as_str().to_owned() };
     let query_cache_bytes = settings.query_cache_bytes;
-    FunctionSettings { deployment, limits, action_limits, query_cache_bytes, ..defaults }
+    let mut fetch = settings.fetch.clone();
+    if let Some(site) = site {
+        fetch.own_addresses.push(site.local_addr()?);
+    }
+    let settings = FunctionSettings {
+        deployment,
+        limits,
+        action_limits,
+        query_cache_bytes,
+        fetch,
+        ..defaults
+    };
+    Ok(settings)
 }
 
 /// Serves the functions anew whenever their files change. What cannot be served is said once, and

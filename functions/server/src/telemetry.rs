@@ -75,6 +75,11 @@ pub(super) fn describe_metrics() {
         "functions_requests_refused_total",
         "Requests and messages that were refused for a limit, by reason"
     );
+    describe_gauge!("functions_fetches", "Fetches of actions that are under way");
+    describe_counter!(
+        "functions_fetches_total",
+        "Fetches that ended: responded, failed, or cancelled"
+    );
     describe_gauge!("functions_sync_sessions", "Clients that are connected");
     describe_counter!("functions_sync_transitions_total", "Steps that clients were sent");
     describe_counter!("functions_sync_results_total", "Results that clients were handed in them");

@@ -4,8 +4,10 @@ mod command_line;
 mod deployment;
 mod destination;
 mod env;
+mod fetch;
 mod file;
 mod limits;
+mod networks;
 mod options;
 mod printed;
 #[cfg(test)]
@@ -18,6 +20,7 @@ use std::time::Duration;
 
 use audit_host::{Destinations, LogFormat, Sources};
 use audit_runtime::http::TrustedProxies;
+use functions_fetch::FetchSettings;
 use functions_server::NetworkLimits;
 use functions_server::auth::AuthSettings;
 use functions_store::DEFAULT_RESERVE_BYTES;
@@ -84,6 +87,8 @@ pub(crate) struct Settings {
     pub(crate) query_cache_bytes: usize,
     /// How much of its disk the store leaves free, in bytes.
     pub(crate) store_reserve_bytes: u64,
+    /// What functions may fetch.
+    pub(crate) fetch: FetchSettings,
     /// Whether to end when audit logs cannot be made durable before a restart.
     pub(crate) exit_when_stopped: bool,
     /// Deployment metadata for functions.
@@ -120,6 +125,7 @@ impl Settings {
         let data_dir = options.data_dir.clone().unwrap_or_else(|| PathBuf::from("audit-data"));
         let limits = FunctionLimits::new(&options)?;
         let network = limits::network(&options)?;
+        let fetch = fetch::fetch(&options)?;
         let default = Deployment::default();
         let name = options.deployment_name.as_ref().unwrap_or(&default.name);
         let destinations = destination::destinations(&options, name, &data_dir)?;
@@ -165,6 +171,7 @@ impl Settings {
             store_reserve_bytes: options
                 .store_reserve_mib
                 .map_or(DEFAULT_RESERVE_BYTES, |mib| mib.saturating_mul(1 << 20)),
+            fetch,
             exit_when_stopped: options.exit_when_stopped.unwrap_or(false),
             deployment,
             env: FunctionEnv(variables.map(|EnvVar { name, value }| (name, value)).collect()),

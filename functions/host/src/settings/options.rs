@@ -11,6 +11,7 @@ use functions_server::auth::AuthSettings;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
+use super::networks::FetchNetworks;
 use super::{DeploymentClass, EnvVar};
 
 /// Settings that a flag, an environment variable or a member of the file can give, each under the
@@ -198,6 +199,35 @@ pub(crate) struct Options {
     #[arg(long, env = "STORE_RESERVE_MIB", value_name = "MIB")]
     pub(crate) store_reserve_mib: Option<u64>,
 
+    /// How long a response to `fetch` may take to begin, and the next bytes of its body to come, in
+    /// milliseconds. [default: 300000]
+    #[arg(long, env = "FETCH_TIMEOUT_MS", value_name = "MS")]
+    pub(crate) fetch_timeout_ms: Option<u64>,
+
+    /// The most that `fetch` may send as the body of a request, in MiB. [default: 20]
+    #[arg(long, env = "FETCH_REQUEST_MIB", value_name = "MIB")]
+    pub(crate) fetch_request_mib: Option<usize>,
+
+    /// The largest body of a response to `fetch`, decompressed, in MiB. [default: 64]
+    #[arg(long, env = "FETCH_RESPONSE_MIB", value_name = "MIB")]
+    pub(crate) fetch_response_mib: Option<usize>,
+
+    /// How much memory all fetches together may take, in MiB. Each takes 1 and the body of its
+    /// request; one action may take a quarter. Others wait. [default: 128]
+    #[arg(long, env = "FETCH_MEMORY_MIB", value_name = "MIB")]
+    pub(crate) fetch_memory_mib: Option<usize>,
+
+    /// Networks that functions may fetch from though they are not public, for example 10.0.0.0/8.
+    /// [default: none]
+    #[arg(long, env = "FETCH_NETWORKS", value_name = "NETWORKS", value_parser = fetch_networks)]
+    #[serde(deserialize_with = "fetch_networks_text")]
+    pub(crate) fetch_networks: Option<FetchNetworks>,
+
+    /// A proxy for `fetch`, which then decides where names lead: http://proxy:3128. The variables
+    /// HTTP_PROXY and HTTPS_PROXY do not count. [default: none]
+    #[arg(long, env = "FETCH_PROXY", value_name = "URL")]
+    pub(crate) fetch_proxy: Option<String>,
+
     /// End the process in order, with the code 4, when audit logs cannot be made durable before a
     /// restart, as after a failed sync of the journal, or when the store takes no changes before
     /// one: for a supervisor that starts it again.
@@ -259,6 +289,16 @@ fn header_text<'de, D: Deserializer<'de>>(
 
 fn networks_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<TrustedProxies>, D::Error> {
     networks(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
+}
+
+fn fetch_networks(text: &str) -> Result<FetchNetworks, String> {
+    text.parse()
+}
+
+fn fetch_networks_text<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<FetchNetworks>, D::Error> {
+    fetch_networks(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
 }
 
 fn env_table<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<EnvVar>, D::Error> {
@@ -324,6 +364,12 @@ impl Options {
             function_memory_mib: self.function_memory_mib.or(other.function_memory_mib),
             query_cache_mib: self.query_cache_mib.or(other.query_cache_mib),
             store_reserve_mib: self.store_reserve_mib.or(other.store_reserve_mib),
+            fetch_timeout_ms: self.fetch_timeout_ms.or(other.fetch_timeout_ms),
+            fetch_request_mib: self.fetch_request_mib.or(other.fetch_request_mib),
+            fetch_response_mib: self.fetch_response_mib.or(other.fetch_response_mib),
+            fetch_memory_mib: self.fetch_memory_mib.or(other.fetch_memory_mib),
+            fetch_networks: self.fetch_networks.or(other.fetch_networks),
+            fetch_proxy: self.fetch_proxy.or(other.fetch_proxy),
             deployment_name: self.deployment_name.or(other.deployment_name),
             deployment_region: self.deployment_region.or(other.deployment_region),
             deployment_class: self.deployment_class.or(other.deployment_class),

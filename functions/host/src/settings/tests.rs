@@ -72,6 +72,8 @@ fn flags_override_the_file_and_the_file_overrides_defaults() {
         function_memory_mib = 2
         query_cache_mib = 3
         store_reserve_mib = 5
+        fetch_timeout_ms = 6
+        fetch_networks = "10.0.0.0/8, fd00::1"
         drain_timeout_ms = 4
         close_timeout_ms = 5
         deployment_name = "file"
@@ -160,6 +162,9 @@ fn invalid_settings_are_rejected_by_name() {
     rejected("", &["--env", "novalue"], "NAME=VALUE");
     rejected("function_timeout_ms = 0", &[], "function_timeout_ms is 0");
     rejected("function_memory_mib = 0", &[], "function_memory_mib is 0");
+    rejected("fetch_memory_mib = 3", &[], "fetch_memory_mib is 3, and must be at least 4");
+    rejected("fetch_networks = \"ten\"", &[], "a list of networks is expected");
+    rejected("fetch_proxy = \"secret\"", &[], "fetch_proxy is not an http or https URL");
     rejected("persist_timeout_ms = 0", &[], "persist_timeout_ms");
     let missing = CommandLine::try_parse_from([
         "functions-host",

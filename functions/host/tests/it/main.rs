@@ -6,6 +6,7 @@ mod calls_are_audited;
 mod clients;
 mod clients_hear_nothing_internal;
 mod effects_wait_for_logs;
+mod fetches;
 mod functions_run_later;
 mod hostile_network;
 mod http_actions;

@@ -104,6 +104,14 @@ impl Served {
         Served::start_on(directory, sink, None, program(&[MESSAGES]), clock).await
     }
 
+    /// With a sink in memory, and other settings of functions.
+    pub(crate) async fn with_settings(program: Program, settings: FunctionSettings) -> Served {
+        let (directory, sink) = (tempfile::tempdir().unwrap(), Arc::new(MemorySink::new()));
+        let clock = Arc::new(SystemClock);
+        let limits = NetworkLimits::default();
+        Served::with_all(directory, sink, None, program, clock, limits, settings).await
+    }
+
     async fn start_on(
         directory: TempDir,
         sink: Arc<dyn AuditSink>,
@@ -130,13 +138,25 @@ impl Served {
         clock: Arc<dyn Clock>,
         limits: NetworkLimits,
     ) -> Served {
+        let settings = FunctionSettings::default();
+        Served::with_all(directory, sink, bucket, program, clock, limits, settings).await
+    }
+
+    async fn with_all(
+        directory: TempDir,
+        sink: Arc<dyn AuditSink>,
+        bucket: Option<Arc<dyn AuditSink>>,
+        program: Program,
+        clock: Arc<dyn Clock>,
+        limits: NetworkLimits,
+        settings: FunctionSettings,
+    ) -> Served {
         let metrics = metrics();
         let mut vars = Vars::new();
         vars.register("convexActor", 256).unwrap();
         let runtime = AuditRuntime::builder(Arc::clone(&sink)).with_vars(vars).build();
         let store = Store::open(&directory.path().join("store")).unwrap();
-        let functions =
-            Functions::start(runtime, store, program, FunctionSettings::default()).await.unwrap();
+        let functions = Functions::start(runtime, store, program, settings).await.unwrap();
         let secret_file = directory.path().join("secret");
         std::fs::write(&secret_file, SECRET).unwrap();
         let auth = AuthSettings {

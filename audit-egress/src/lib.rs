@@ -1,0 +1,254 @@
+//! Which addresses a host may connect to when somebody else chooses the URL, or the name in it.
+//!
+//! [`Egress`] is a resolver for reqwest's `ClientBuilder::dns_resolver`. A client connects to the
+//! addresses that it gives and to no others, so a name cannot resolve to one address when it is
+//! checked and to another when it is used. A client does not resolve an address that is written in
+//! a URL: check that with [`Egress::allows`] before each request, the hops of redirects included.
+//! A proxy resolves names by itself, so use no proxy where this check matters.
+
+use std::error::Error;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+/// The addresses that may be connected to: public ones, and those of allowed networks. Cheap to
+/// clone.
+#[derive(Clone, Default)]
+pub struct Egress {
+    allowed: Arc<[IpNet]>,
+    /// None: the system's.
+    resolver: Option<Arc<dyn Resolve>>,
+}
+
+impl Egress {
+    /// Public addresses alone.
+    pub fn public() -> Egress {
+        Egress::default()
+    }
+
+    /// Public addresses, and those of these networks.
+    pub fn allowing(networks: impl IntoIterator<Item = IpNet>) -> Egress {
+        Egress { allowed: networks.into_iter().collect(), resolver: None }
+    }
+
+    /// The same, with names resolved by `resolver` in the place of the system's. What it gives is
+    /// checked.
+    #[must_use]
+    pub fn with_resolver(self, resolver: Arc<dyn Resolve>) -> Egress {
+        Egress { resolver: Some(resolver), ..self }
+    }
+
+    /// Whether a connection may be made to this address.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        let canonical = address.to_canonical();
+        is_public(address)
+            || self.allowed.iter().any(|net| net.contains(&canonical) || net.contains(&address))
+    }
+}
+
+impl fmt::Debug for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Egress").field("allowed", &self.allowed).finish_non_exhaustive()
+    }
+}
+
+impl Resolve for Egress {
+    fn resolve(&self, name: Name) -> Resolving {
+        let egress = self.clone();
+        Box::pin(async move {
+            let host = name.as_str().to_owned();
+            let found: Vec<SocketAddr> = match &egress.resolver {
+                Some(resolver) => resolver.resolve(name).await?.collect(),
+                None => tokio::net::lookup_host((&*host, 0)).await?.collect(),
+            };
+            let (allowed, others): (Vec<SocketAddr>, Vec<SocketAddr>) =
+                found.into_iter().partition(|found| egress.allows(found.ip()));
+            if let (true, Some(other)) = (allowed.is_empty(), others.first()) {
+                return Err(PrivateAddress { host, address: other.ip() }.into());
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// A name that resolves to addresses that must not be connected to. `Display` does not show them,
+/// since they may be nobody's business.
+#[derive(Debug, Clone)]
+pub struct PrivateAddress {
+    host: String,
+    address: IpAddr,
+}
+
+impl PrivateAddress {
+    /// The name.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// One of the addresses, for the operator.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+}
+
+impl fmt::Display for PrivateAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} resolves to no public address", self.host)
+    }
+}
+
+impl Error for PrivateAddress {}
+
+/// Whether an address is in the public internet.
+pub fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    let is_special = address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_multicast()
+        || address.is_documentation()
+        // "This network".
+        || a == 0
+        // Shared by carriers.
+        || (a == 100 && (64..128).contains(&b))
+        // Protocol assignments, relays, benchmarks.
+        || (a == 192 && b == 0 && c == 0)
+        || (a == 192 && b == 88 && c == 99)
+        || (a == 198 && (b == 18 || b == 19))
+        // Reserved, and broadcast.
+        || a >= 240;
+    !is_special
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    if let Some(v4) = address.to_ipv4_mapped() {
+        return is_public_v4(v4);
+    }
+    let segments = address.segments();
+    let [a, b, c, ..] = segments;
+    // Translated addresses (NAT64, 6to4) lead to what they hold.
+    let held = |high: u16, low: u16| {
+        let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
+        is_public_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match a {
+        0x2002 => held(b, c),
+        0x64 if segments[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => held(segments[6], segments[7]),
+        // Protocol assignments with Teredo, and documentation.
+        0x2001 if b < 0x200 || b == 0xdb8 => false,
+        0x3fff if b < 0x1000 => false,
+        // Global unicast; all else is local, multicast, or not assigned.
+        0x2000..0x4000 => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives the same addresses for every name.
+    struct Fixed(Vec<SocketAddr>);
+
+    impl Resolve for Fixed {
+        fn resolve(&self, _: Name) -> Resolving {
+            let found = self.0.clone();
+            Box::pin(async move { Ok(Box::new(found.into_iter()) as Addrs) })
+        }
+    }
+
+    async fn resolved(egress: Egress) -> Result<Vec<String>, PrivateAddress> {
+        match egress.resolve("name.example".parse().unwrap()).await {
+            Ok(found) => Ok(found.map(|found| found.ip().to_string()).collect()),
+            Err(error) => Err(*error.downcast::<PrivateAddress>().unwrap()),
+        }
+    }
+
+    fn fixed(addresses: &[&str]) -> Arc<Fixed> {
+        let address = |text: &&str| SocketAddr::new(text.parse().unwrap(), 0);
+        Arc::new(Fixed(addresses.iter().map(address).collect()))
+    }
+
+    #[tokio::test]
+    async fn names_that_resolve_to_private_addresses_are_refused() {
+        let Err(error) = Egress::public().resolve("localhost".parse().unwrap()).await else {
+            panic!("localhost is taken for public");
+        };
+        let error = error.downcast::<PrivateAddress>().unwrap();
+        assert!(error.address().is_loopback() && error.host() == "localhost", "{error}");
+        assert!(!error.to_string().contains(&error.address().to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn only_allowed_addresses_are_left_of_a_name() {
+        let resolver = fixed(&["10.1.2.3", "8.8.8.8", "::ffff:10.9.9.9", "fd00::1"]);
+        let public = Egress::public().with_resolver(Arc::clone(&resolver) as _);
+        assert_eq!(resolved(public).await.unwrap(), ["8.8.8.8"]);
+        let networks = ["10.0.0.0/8".parse().unwrap(), "fd00::/64".parse().unwrap()];
+        let allowing = Egress::allowing(networks).with_resolver(resolver);
+        let all = ["10.1.2.3", "8.8.8.8", "::ffff:10.9.9.9", "fd00::1"];
+        assert_eq!(resolved(allowing).await.unwrap(), all);
+        let private = Egress::allowing(networks).with_resolver(fixed(&["192.168.0.1"]));
+        assert_eq!(resolved(private).await.unwrap_err().address().to_string(), "192.168.0.1");
+    }
+
+    #[test]
+    fn only_public_addresses_are_public() {
+        let public =
+            ["8.8.8.8", "1.1.1.1", "172.15.0.1", "172.32.0.1", "100.63.0.1", "100.128.0.1"];
+        let public_v6 = ["2606:4700::1111", "2a00:1450::1", "64:ff9b::808:808", "::ffff:8.8.8.8"];
+        for address in public.iter().chain(&public_v6) {
+            assert!(is_public(address.parse().unwrap()), "{address}");
+        }
+        let others = [
+            "0.0.0.0",
+            "127.0.0.1",
+            "127.255.0.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "192.0.0.8",
+            "198.18.0.1",
+            "192.0.2.1",
+            "203.0.113.9",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "fec0::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::7f00:1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::1",
+            "2002:7f00:1::",
+            "2002:a00:1::",
+            "2001::1",
+            "2001:db8::1",
+            "3fff::1",
+            "::7f00:1",
+            "4000::1",
+        ];
+        for address in others {
+            assert!(!is_public(address.parse().unwrap()), "{address}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Why a fetch failed.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use audit_egress::PrivateAddress;
+use url::Url;
+
+/// Why a fetch failed. `Display` is for the author of the function, and for whoever its caller is:
+/// it names what the function named, and no address that a name resolves to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchError {
+    message: String,
+}
+
+impl FetchError {
+    pub(crate) fn new(message: impl Into<String>) -> FetchError {
+        FetchError { message: message.into() }
+    }
+}
+
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for FetchError {}
+
+/// What is said of an error of the client.
+pub(crate) fn failed(error: &reqwest::Error, url: &Url) -> FetchError {
+    let host = url.host_str().unwrap_or_default();
+    let mut kind = None;
+    let mut certificate = None;
+    let mut is_resolving = false;
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if cause.is::<PrivateAddress>() {
+            return FetchError::new(format!(
+                "{host} resolves to no public address, and this host's settings do not allow others"
+            ));
+        }
+        if let Some(fetch) = cause.downcast_ref::<FetchError>() {
+            return fetch.clone();
+        }
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            kind = Some(io.kind());
+            // An error of TLS, or of a body, is inside of it.
+            if let Some(fetch) = io.get_ref().and_then(|inner| inner.downcast_ref::<FetchError>()) {
+                return fetch.clone();
+            }
+        }
+        let text = cause.to_string();
+        is_resolving |= text.contains("dns error") || text.contains("failed to lookup address");
+        if text.contains("invalid peer certificate") {
+            certificate = Some(text);
+        }
+        next = cause.source();
+    }
+    if let Some(text) = certificate {
+        return FetchError::new(format!("the TLS certificate of {host} is refused: {text}"));
+    }
+    if is_resolving {
+        return FetchError::new(format!("the name {host} could not be resolved"));
+    }
+    let port = url.port_or_known_default().unwrap_or_default();
+    let why = match kind {
+        Some(kind) if kind != io::ErrorKind::Other => format!(": {kind}"),
+        _ if error.is_timeout() => ": timed out".to_owned(),
+        _ => String::new(),
+    };
+    if error.is_connect() {
+        return FetchError::new(format!("no connection to {host}:{port}{why}"));
+    }
+    FetchError::new(format!(
+        "the connection to {host}:{port} failed before the response was complete{why}"
+    ))
+}

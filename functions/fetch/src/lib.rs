@@ -1,0 +1,233 @@
+//! `fetch` for functions: requests to addresses that a function chooses.
+//!
+//! A function is not trusted, and neither is who answers it. So each connection is checked by the
+//! address that it is made to ([`audit_egress`]), redirects are followed here, hop by hop, and time
+//! and bytes are limited. What a fetch takes of memory is counted, for its call and in all; a fetch
+//! waits for its share.
+//!
+//! [`Fetcher`] is the host's client. [`Fetches`] are those of one call: dropped, they end.
+
+mod body;
+mod decode;
+mod error;
+mod fetches;
+mod memory;
+mod redirect;
+mod request;
+mod settings;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use audit_egress::Egress;
+use bytes::{Bytes, BytesMut};
+use reqwest::dns::Resolve;
+use reqwest::header::{CONTENT_LENGTH, HeaderValue};
+use reqwest::{Body, Client, Method, Response};
+use tokio::time::timeout;
+use url::{Host, Url};
+
+pub use error::FetchError;
+pub use fetches::{Canceller, Fetches, Head};
+pub use request::{FetchRequest, RedirectMode};
+pub use settings::FetchSettings;
+
+use body::Incoming;
+use error::failed;
+use memory::Memory;
+use redirect::{Hop, next_hop};
+use request::Sending;
+
+/// How long a connection may take to be made. What does not answer by then rarely does.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection is kept for the next request. Servers close earlier or later; a minute
+/// covers a burst of calls.
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Connections that are kept to one host.
+const MAX_IDLE_CONNECTIONS: usize = 8;
+
+/// The most redirects of one fetch, as in the Fetch standard.
+const MAX_REDIRECTS: usize = 20;
+
+/// The host's client. Cheap to clone.
+#[derive(Clone)]
+pub struct Fetcher {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: FetchSettings,
+    egress: Egress,
+    /// Made when it is first used: it reads the system's certificates.
+    client: OnceLock<Result<Client, FetchError>>,
+    memory: Memory,
+}
+
+/// A response whose body is still to be read.
+struct Reached {
+    response: Response,
+    url: Url,
+    method: Method,
+    redirected: bool,
+}
+
+impl Fetcher {
+    /// A client with these settings.
+    pub fn new(settings: FetchSettings) -> Fetcher {
+        let egress = Egress::allowing(settings.networks.iter().copied());
+        Fetcher::with_egress(settings, egress)
+    }
+
+    /// As [`new`](Self::new), with names resolved by `resolver` in the place of the system's.
+    pub fn with_resolver(settings: FetchSettings, resolver: Arc<dyn Resolve>) -> Fetcher {
+        let egress = Egress::allowing(settings.networks.iter().copied()).with_resolver(resolver);
+        Fetcher::with_egress(settings, egress)
+    }
+
+    fn with_egress(settings: FetchSettings, egress: Egress) -> Fetcher {
+        let memory = Memory::new(settings.memory_bytes, settings.memory_bytes);
+        let client = OnceLock::new();
+        Fetcher { inner: Arc::new(Inner { settings, egress, client, memory }) }
+    }
+
+    /// The body of a successful response to `GET`, of `max_bytes` at most.
+    ///
+    /// # Errors
+    ///
+    /// If there is none: the error says why.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future ends the request.
+    pub async fn get(&self, url: Url, max_bytes: usize) -> Result<Bytes, FetchError> {
+        let read = async {
+            let Reached { response, method, .. } = self.reach(FetchRequest::get(url), None).await?;
+            if !response.status().is_success() {
+                let status = response.status();
+                return Err(FetchError::new(format!("the response has the status {status}")));
+            }
+            let mut incoming = Incoming::new(response, &method, max_bytes)?;
+            let mut all = BytesMut::new();
+            while let Some(piece) = incoming.next().await? {
+                all.extend_from_slice(&piece);
+            }
+            Ok(all.freeze())
+        };
+        let limit = self.inner.settings.timeout;
+        timeout(limit, Box::pin(read)).await.unwrap_or_else(|_| Err(too_slow(limit)))
+    }
+
+    /// Sends a request and follows redirects, without a limit on time.
+    async fn reach(
+        &self,
+        request: FetchRequest,
+        mut stream: Option<Body>,
+    ) -> Result<Reached, FetchError> {
+        let client = self.inner.client()?;
+        let FetchRequest { url, method, headers, redirect, body } = request;
+        let mut hop = Hop { url, method, headers, body };
+        let mut redirects = 0;
+        loop {
+            self.inner.check(&hop.url)?;
+            let mut headers = hop.headers.clone();
+            let has_none = matches!(hop.body, Sending::None);
+            if has_none && [Method::POST, Method::PUT, Method::PATCH].contains(&hop.method) {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+            let builder = client.request(hop.method.clone(), hop.url.clone()).headers(headers);
+            let builder = match &hop.body {
+                Sending::None => builder,
+                Sending::Bytes(bytes) => builder.body(bytes.clone()),
+                Sending::Stream => match stream.take() {
+                    Some(stream) => builder.body(stream),
+                    None => builder,
+                },
+            };
+            let response = builder.send().await.map_err(|error| failed(&error, &hop.url))?;
+            let status = response.status();
+            if status.is_informational() {
+                let message = format!(
+                    "the response has the status {status}, which asks for what fetch has not"
+                );
+                return Err(FetchError::new(message));
+            }
+            match next_hop(&hop, status, response.headers(), redirect)? {
+                Some(next) => hop = next,
+                None => {
+                    let Hop { url, method, .. } = hop;
+                    return Ok(Reached { response, url, method, redirected: redirects > 0 });
+                }
+            }
+            redirects += 1;
+            if redirects > MAX_REDIRECTS {
+                let message = format!("there were more than {MAX_REDIRECTS} redirects");
+                return Err(FetchError::new(message));
+            }
+        }
+    }
+}
+
+fn too_slow(limit: Duration) -> FetchError {
+    FetchError::new(format!("there was no response within {} ms", limit.as_millis()))
+}
+
+impl Inner {
+    fn client(&self) -> Result<&Client, FetchError> {
+        self.client.get_or_init(|| self.make_client()).as_ref().map_err(FetchError::clone)
+    }
+
+    fn make_client(&self) -> Result<Client, FetchError> {
+        let mut client = Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            // Those of the environment are for the host, and would be asked to resolve names.
+            .no_proxy()
+            // Its windows would hold more of a body than is counted.
+            .http1_only()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+            // Does a function's request once: what is sent again may be done twice.
+            .retry(reqwest::retry::never())
+            .user_agent(request::USER_AGENT);
+        client = match &self.settings.proxy {
+            None => client.dns_resolver(self.egress.clone()),
+            Some(proxy) => {
+                let proxy = reqwest::Proxy::all(proxy.clone());
+                client.proxy(proxy.map_err(|_| FetchError::new("the proxy's URL is invalid"))?)
+            }
+        };
+        // The reason is about the host's certificates.
+        client.build().map_err(|_| FetchError::new("the host's client cannot be made"))
+    }
+
+    /// Whether a URL may be fetched as far as it says by itself. Names are checked when they are
+    /// resolved.
+    fn check(&self, url: &Url) -> Result<(), FetchError> {
+        request::check_url(url)?;
+        let address = match url.host() {
+            Some(Host::Ipv4(address)) => address.into(),
+            Some(Host::Ipv6(address)) => address.into(),
+            Some(Host::Domain(_)) => return Ok(()),
+            None => return Err(FetchError::new("the URL names no host")),
+        };
+        let port = url.port_or_known_default().unwrap_or_default();
+        let is_own = self.settings.own_addresses.contains(&SocketAddr::new(address, port));
+        if is_own || self.egress.allows(address) {
+            return Ok(());
+        }
+        let host = url.host_str().unwrap_or_default();
+        Err(FetchError::new(format!(
+            "{host} is not a public address, and this host's settings do not allow it"
+        )))
+    }
+}
+
+impl fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetcher").field("settings", &self.inner.settings).finish_non_exhaustive()
+    }
+}
