@@ -105,6 +105,15 @@ record = {"user": "bob", "User": "eve", "dt": "body's", "hour": "body's", "filen
 with open(f"{clash}/dt=2026-11-20/hour=09/0000000000000000000000002D-000000000000.ndjson", "w") as file:
     file.write(json.dumps(record) + "\n")
 
+# The same records as Parquet.
+parquet = f"{root}/parquet"
+target = os.environ.get("CARGO_TARGET_DIR", "target")
+subprocess.run([f"{target}/debug/audit", "compact", bucket, "--to", parquet, "--today"], check=True)
+database.execute(queries["duckdb", "parquet"].replace("PARQUET_DIRECTORY", parquet))
+exported = f"{root}/exported.parquet"
+with open(exported, "wb") as file:
+    subprocess.run([f"{target}/debug/audit", "export", bucket, "--format", "parquet"], check=True, stdout=file)
+
 clickhouse = chdb.session.Session()
 clickhouse.query(queries["clickhouse", "table"].replace("BUCKET_DIRECTORY", bucket))
 
@@ -130,7 +139,14 @@ expected = {
 assert [len(expected[name]) for name in ("saw", "did", "failures")] == [9, 12, 6]
 
 
+lines = [line for (line,) in rows("SELECT json FROM read_ndjson_objects('BUCKET_DIRECTORY/dt=*/hour=*/*.ndjso*[ntz]')")]
+for table in ("audit_parquet", f"read_parquet('{exported}')"):
+    assert sorted(record for (record,) in rows(f"SELECT audit_record FROM {table}")) == sorted(lines), table
+    print(f"{table}: {len(lines)} records, byte for byte")
+
+
 def check(dialect, name, found):
+    name = name.removeprefix("parquet_")
     if name == "volume":
         # Midnight may have come meanwhile.
         of_user = {user: sum(row[2] for row in found if row[1] == user) for user in ("ada", "bob", "eve")}
@@ -141,6 +157,8 @@ def check(dialect, name, found):
     elif name == "json":
         updates = sorted((user, "127.0.0.1") for user, action, _, _ in asked if action == "documents.update")
         assert found == updates, found
+    elif name == "rest":
+        assert found == [], found
     elif name == "names":
         assert found == [("bob", "eve", "body's", "2026-11-20")], found
     else:
@@ -151,7 +169,7 @@ def check(dialect, name, found):
 
 of_engine = {"duckdb": rows, "clickhouse": clickhouse_rows}
 for (dialect, name), sql in queries.items():
-    if dialect in of_engine and name != "table":
+    if dialect in of_engine and name not in ("table", "parquet"):
         place = sql.replace("BUCKET_DIRECTORY", clash) if name == "names" else sql
         check(dialect, name, of_engine[dialect](place))
 
@@ -162,7 +180,7 @@ run = 0
 for dialect, name, sql in blocks:
     if dialect in of_engine:
         continue
-    if not name or name == "table":
+    if name in (None, "", "table", "parquet"):
         assert sqlglot.parse(sql, read=dialect), sql
         continue
     statement = sqlglot.parse_one(sql.strip().rstrip(";"), read=dialect)

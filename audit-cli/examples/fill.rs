@@ -1,9 +1,10 @@
 //! Fills a bucket with audit logs such as the service writes, by way of the real sink:
-//! `fill <bucket URL or "serve"> <logs>`. Or the journal of a host that dies before any of them is
-//! delivered: `fill journal:<directory> <logs>`.
+//! `fill <bucket URL or "serve"> <logs> [<batches at once>]`. Or the journal of a host that dies
+//! before any of them is delivered: `fill journal:<directory> <logs>`.
 //!
-//! The logs are spread over thirty days, four objects an hour. With `serve` the bucket is that of
-//! an S3 server in this process; it prints the variables that reach it and serves until its
+//! The logs are spread over thirty days, four batches an hour. Each is an object of its own if one
+//! is written at once; of the usual eight at once some share an object. With `serve` the bucket is
+//! that of an S3 server in this process; it prints the variables that reach it and serves until its
 //! standard input ends.
 #![allow(clippy::unwrap_used, reason = "an example ends with what went wrong")]
 
@@ -23,8 +24,11 @@ const BEGIN_MS: i64 = 1_790_812_800_000;
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, logs] = &arguments[..] else { panic!("fill <bucket URL or \"serve\"> <logs>") };
+    let [url, logs, at_once @ ..] = &arguments[..] else {
+        panic!("fill <bucket URL or \"serve\"> <logs> [<batches at once>]")
+    };
     let logs: i64 = logs.parse().unwrap();
+    let at_once: usize = at_once.first().map_or(8, |at_once| at_once.parse().unwrap());
     if let Some(directory) = url.strip_prefix("journal:") {
         // Nobody answers at that port.
         let options = [
@@ -38,12 +42,12 @@ async fn main() {
         let settings =
             Settings { journal: Some(JournalSettings::new(directory)), ..Settings::default() };
         let sink = S3Sink::builder(nowhere).with_settings(settings).open().await.unwrap();
-        persist_all(&sink, logs).await;
+        persist_all(&sink, logs, at_once).await;
         // As if it was killed.
         std::process::exit(0);
     }
     if url != "serve" {
-        return fill(Bucket::open(url).unwrap(), logs).await;
+        return fill(Bucket::open(url).unwrap(), logs, at_once).await;
     }
     let server = S3TestServer::start().await;
     let url = format!("s3://{}/logs", server.bucket());
@@ -55,7 +59,7 @@ async fn main() {
         ("AWS_SECRET_ACCESS_KEY", server.secret_key().to_owned()),
     ];
     let options = variables.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
-    fill(Bucket::open_with(&url, options).unwrap(), logs).await;
+    fill(Bucket::open_with(&url, options).unwrap(), logs, at_once).await;
     for (name, value) in variables {
         println!("export {name}={value}");
     }
@@ -66,18 +70,18 @@ async fn main() {
         .unwrap();
 }
 
-async fn fill(bucket: Bucket, logs: i64) {
+async fn fill(bucket: Bucket, logs: i64, at_once: usize) {
     let settings = Settings { linger_ms: 0, ..Settings::default() };
     let sink = S3Sink::builder(bucket).with_settings(settings).open().await.unwrap();
-    persist_all(&sink, logs).await;
+    persist_all(&sink, logs, at_once).await;
     sink.close().await.unwrap();
 }
 
-async fn persist_all(sink: &S3Sink, logs: i64) {
+async fn persist_all(sink: &S3Sink, logs: i64, at_once: usize) {
     let batches = (0..OBJECTS)
         .map(|object| batch(object, logs * object / OBJECTS..logs * (object + 1) / OBJECTS));
     let persisted =
-        futures::stream::iter(batches.flatten()).map(|batch| sink.persist(batch)).buffered(8);
+        futures::stream::iter(batches.flatten()).map(|batch| sink.persist(batch)).buffered(at_once);
     persisted.try_for_each(|_| async { Ok(()) }).await.unwrap();
 }
 

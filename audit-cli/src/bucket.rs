@@ -79,32 +79,51 @@ impl fmt::Display for Others {
 pub(crate) struct Wanted {
     pub(crate) times_ms: Range<i64>,
     pub(crate) stream: Option<UniqueId>,
+    /// How far from the range an hour may be and still hold records of it.
+    margin_ms: i64,
 }
 
 impl Wanted {
-    pub(crate) fn new(selection: &Selection) -> Wanted {
-        Wanted { times_ms: selection.times_ms(), stream: selection.stream }
+    pub(crate) fn new(times_ms: Range<i64>, stream: Option<UniqueId>) -> Wanted {
+        Wanted { times_ms, stream, margin_ms: 0 }
     }
 
-    /// With the hour before, where records have times of their own: an object is filed under the
-    /// hour of its first record and may hold records of the next.
+    /// What the command line selects. With `is_timed`, records are selected by times of their own.
+    pub(crate) fn selected(selection: &Selection, is_timed: bool) -> Wanted {
+        Wanted::new(selection.times_ms(), selection.stream).with_margin(is_timed)
+    }
+
+    /// With the hours before and after, where records have times of their own: an object is filed
+    /// under the hour of its first record. It may hold records of the next hour; and of the end of
+    /// the hour before, since records of one moment are written in any order.
     pub(crate) fn with_margin(self, is_timed: bool) -> Wanted {
-        let margin_ms = if is_timed { HOUR_MS } else { 0 };
-        let begin_ms = self.times_ms.start.saturating_sub(margin_ms);
-        Wanted { times_ms: begin_ms..self.times_ms.end, ..self }
+        Wanted { margin_ms: if is_timed { HOUR_MS } else { 0 }, ..self }
     }
 
     /// All times, all streams.
     pub(crate) fn all() -> Wanted {
-        Wanted { times_ms: i64::MIN..i64::MAX, stream: None }
+        Wanted::new(i64::MIN..i64::MAX, None)
     }
 
-    fn overlaps(&self, partition: &Partition) -> bool {
+    /// The range that is read.
+    pub(crate) fn read_ms(&self) -> Range<i64> {
+        let Range { start, end } = self.times_ms;
+        start.saturating_sub(self.margin_ms)..end.saturating_add(self.margin_ms)
+    }
+
+    /// Whether the range itself, without what is read around it, has a part of this partition.
+    pub(crate) fn names(&self, partition: &Partition) -> bool {
         partition.begin_ms() < self.times_ms.end && self.times_ms.start < partition.end_ms()
     }
 
+    fn overlaps(&self, partition: &Partition) -> bool {
+        let read = self.read_ms();
+        partition.begin_ms() < read.end && read.start < partition.end_ms()
+    }
+
     fn covers(&self, partition: &Partition) -> bool {
-        self.times_ms.start <= partition.begin_ms() && partition.end_ms() <= self.times_ms.end
+        let read = self.read_ms();
+        read.start <= partition.begin_ms() && partition.end_ms() <= read.end
     }
 }
 
@@ -398,11 +417,18 @@ mod tests {
     #[test]
     fn a_partition_is_wanted_if_any_of_it_is() {
         let hour = Partition::hour_of(0);
-        let wanted = |times_ms| Wanted { times_ms, stream: None };
+        let wanted = |times_ms| Wanted::new(times_ms, None);
         assert!(wanted(0..1).overlaps(&hour) && !wanted(0..1).covers(&hour));
         assert!(wanted(HOUR_MS - 1..HOUR_MS).overlaps(&hour));
         assert!(!wanted(HOUR_MS..HOUR_MS + 1).overlaps(&hour));
         assert!(!wanted(-5..0).overlaps(&hour));
         assert!(wanted(i64::MIN..i64::MAX).covers(&hour) && wanted(0..HOUR_MS).covers(&hour));
+        for times_ms in [-5..-1, HOUR_MS..HOUR_MS + 1] {
+            let timed = wanted(times_ms).with_margin(true);
+            assert!(timed.overlaps(&hour) && !timed.names(&hour), "{timed:?}");
+        }
+        for times_ms in [-HOUR_MS - 5..-HOUR_MS, 2 * HOUR_MS..2 * HOUR_MS + 1] {
+            assert!(!wanted(times_ms).with_margin(true).overlaps(&hour));
+        }
     }
 }

@@ -55,7 +55,7 @@ async fn print(
     output: &Output,
 ) -> Result<Printed, Failure> {
     let reader = Reader::open(&arguments.source, common)?;
-    let wanted = Wanted::new(&arguments.selection);
+    let wanted = Wanted::selected(&arguments.selection, arguments.filter.time.is_some());
     let mut filter = arguments.filter.clone();
     filter.conditions.extend_from_slice(more);
     let printer = Printer::new(&filter, wanted.times_ms.clone(), arguments.pretty, output);
@@ -65,10 +65,12 @@ async fn print(
         return Ok(none);
     }
     let mut joined = arguments.outcomes.then(Outcomes::new);
-    let (from_ms, until_ms) = (wanted.times_ms.start, wanted.times_ms.end);
-    // Attempts at the end of the range have their outcomes after it.
-    let end_ms = if arguments.outcomes { until_ms.saturating_add(HOUR_MS) } else { until_ms };
-    let read_on = Wanted { times_ms: from_ms..end_ms, stream: wanted.stream };
+    let until_ms = wanted.read_ms().end;
+    let mut read_on = wanted.clone();
+    if arguments.outcomes {
+        // Attempts at the end of the range have their outcomes after it.
+        read_on.times_ms.end = read_on.times_ms.end.saturating_add(HOUR_MS);
+    }
     let (of_objects, joins) = (Arc::clone(&printer), joined.is_some());
     let begin = move |object: &Listed| {
         let (stream, printer) = (object.key.stream(), Arc::clone(&of_objects));

@@ -1,4 +1,5 @@
-//! `audit check`: whether a proof holds for a record, with a public key and nothing else.
+//! `audit check`: whether a proof holds for a record, or a signature for a report, with a public
+//! key and nothing else.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use crate::arguments::Check;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
-use crate::verify;
+use crate::{report, verify};
 
 /// The longest file that is read, in bytes: no proof or record is longer.
 const MAX_BYTES: u64 = 64 << 20;
@@ -32,6 +33,10 @@ pub(crate) fn run(arguments: &Check, output: &Output) -> Result<Outcome, Failure
     let file = arguments.proof.display();
     let text = String::from_utf8(read(&arguments.proof)?)
         .map_err(|error| Failure::new(format!("{file} is not a proof")).because(error))?;
+    if report::is_seal(&text) {
+        let signed = report::check(&text, &read(&arguments.record)?, &keys);
+        return say_signed(signed, output);
+    }
     let proof = Proof::parse(&text)
         .map_err(|error| Failure::new(format!("{file} is not a proof")).because(error))?;
     let record = read(&arguments.record)?;
@@ -61,6 +66,21 @@ pub(crate) fn run(arguments: &Check, output: &Output) -> Result<Outcome, Failure
         })?;
     }
     Ok(Outcome::wrong_if(proven.is_err()))
+}
+
+/// Whether a report is signed.
+fn say_signed(signed: Result<&VerifierKey, String>, output: &Output) -> Result<Outcome, Failure> {
+    if output.is_json() {
+        let (key, why) = (signed.as_ref().ok().map(ToString::to_string), signed.as_ref().err());
+        output.json(&serde_json::json!({ "signed": signed.is_ok(), "key": key, "why": why }))?;
+    } else {
+        let style = output.style();
+        output.line(&match &signed {
+            Ok(key) => style.good(&format!("signed: this is of the report, by {key}")),
+            Err(why) => style.bad(&format!("not signed: {why}")),
+        })?;
+    }
+    Ok(Outcome::wrong_if(signed.is_err()))
 }
 
 /// The key by which the record is proven.

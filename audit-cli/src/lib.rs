@@ -2,8 +2,10 @@
 //!
 //! - `audit ls`, `cat`, `search`, `who`, `export`, `tail`, `stats` read a bucket, with the rights
 //!   to list and to get.
+//! - `audit compact` makes Parquet files of a bucket's records, for those who query much.
 //! - `audit verify` proves with hosts' public keys that a bucket holds what they wrote, and names
 //!   what was altered or removed.
+//! - `audit report` writes what an auditor files of a period.
 //! - `audit prove` writes proofs of single records, `audit check` checks one offline, `audit key`
 //!   shows and makes keys, and `audit witness` cosigns hosts' checkpoints.
 //! - `audit journal` reads the journal of a host, and delivers that of a host that is gone, with
@@ -50,11 +52,14 @@ mod man;
 mod object;
 mod outcomes;
 mod output;
+mod parquet;
+mod plain;
 mod printer;
 mod progress;
 mod prove;
 mod query;
 mod ranges;
+mod report;
 mod scan;
 mod serve;
 mod sieve;
@@ -114,10 +119,12 @@ async fn run(arguments: Arguments, output: &Output) -> Result<Outcome, Failure> 
         Command::Search(arguments) => cat::search(&arguments, &common, output).await,
         Command::Who(arguments) => stats::who(&arguments, &common, output).await,
         Command::Export(arguments) => export::run(&arguments, &common, output).await,
+        Command::Compact(arguments) => parquet::run(&arguments, &common, output).await,
         Command::Tail(arguments) => tail::run(&arguments, &common, output).await,
         Command::Stats(arguments) => stats::run(&arguments, &common, output).await,
         Command::Serve(arguments) => serve::run(&arguments, &common, output).await,
         Command::Verify(arguments) => verify::run(&arguments, &common, output).await,
+        Command::Report(arguments) => report::run(&arguments, &common, output).await,
         Command::Prove(arguments) => prove::run(&arguments, &common, output).await,
         Command::Check(arguments) => check::run(&arguments, output),
         Command::Key(arguments) => key::run(&arguments, output),

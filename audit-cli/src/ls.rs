@@ -73,7 +73,7 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<Outcome, Failure> {
     let reader = Reader::open(&arguments.source, common)?;
-    let wanted = Wanted::new(&arguments.selection);
+    let wanted = Wanted::selected(&arguments.selection, false);
     let partitions = reader.partitions(&wanted).await?;
     let mut progress = PartitionProgress::new(common, partitions.clone());
     let mut objects = std::pin::pin!(reader.objects_in(partitions, wanted.stream));

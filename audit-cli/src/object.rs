@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use crate::bucket::{Listed, Reader};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::plain::is_plain;
 
 /// The content of an object that was read to its end.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ impl Content {
 }
 
 /// Why a line is not a record, or `None` if it is one.
-fn no_record(line: &[u8]) -> Option<Cow<'static, str>> {
+pub(crate) fn no_record(line: &[u8]) -> Option<Cow<'static, str>> {
     if line.is_empty() {
         return Some("is empty".into());
     }
@@ -66,6 +67,9 @@ fn no_record(line: &[u8]) -> Option<Cow<'static, str>> {
     };
     if text.starts_with('\u{feff}') {
         return Some("begins with a byte order mark, and is not a JSON object".into());
+    }
+    if is_plain(line) {
+        return None;
     }
     if !text.trim_ascii_start().starts_with('{') {
         return Some("is not a JSON object".into());

@@ -22,6 +22,8 @@ pub(crate) struct Output {
     style: Style,
     is_terminal: bool,
     is_silent: bool,
+    /// Whether what is written is kept for who asked for it.
+    is_captured: bool,
 }
 
 /// The styles of text.
@@ -96,7 +98,27 @@ impl Output {
             }
         };
         let style = Style { colored: colored && !json };
-        Output { buffer: Mutex::default(), json, style, is_terminal, is_silent: false }
+        Output {
+            buffer: Mutex::default(),
+            json,
+            style,
+            is_terminal,
+            is_silent: false,
+            is_captured: false,
+        }
+    }
+
+    /// An output of JSON that is kept instead of written. Notes are written.
+    pub(crate) fn captured() -> Output {
+        let output = Output::new(Color::Never, true);
+        Output { is_terminal: false, is_captured: true, ..output }
+    }
+
+    /// The lines that were captured.
+    pub(crate) fn captured_lines(&self) -> Vec<serde_json::Value> {
+        let kept = self.lock();
+        let lines = kept.split(|byte| *byte == b'\n');
+        lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
     }
 
     /// An output that nobody reads: notes are dropped.
@@ -137,13 +159,16 @@ impl Output {
     pub(crate) fn write(&self, pieces: &[&[u8]]) -> Result<(), Failure> {
         let mut buffer = self.lock();
         pieces.iter().for_each(|piece| buffer.extend_from_slice(piece));
-        if buffer.len() < BUFFER_BYTES {
+        if self.is_captured || buffer.len() < BUFFER_BYTES {
             return Ok(());
         }
         write_out(&mut buffer)
     }
 
     pub(crate) fn flush(&self) -> Result<(), Failure> {
+        if self.is_captured {
+            return Ok(());
+        }
         write_out(&mut self.lock())
     }
 

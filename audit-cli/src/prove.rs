@@ -95,7 +95,7 @@ async fn find(
     let at = |hours: i64| opened.saturating_add(hours * HOUR_MS);
     // A host whose clock was wrong files records elsewhere: they are found by the second search.
     for times_ms in [at(HOURS.start)..at(HOURS.end), i64::MIN..i64::MAX] {
-        let wanted = Wanted { times_ms, stream: Some(stream) };
+        let wanted = Wanted::new(times_ms, Some(stream));
         let inventory = Inventory::list(reader, &wanted, common).await?;
         let entries = inventory.streams.get(&stream).map(Vec::as_slice).unwrap_or_default();
         let at = entries.partition_point(|entry| entry.first <= sequence);
@@ -178,7 +178,7 @@ async fn of_execution(
 ) -> Result<Vec<Found>, Failure> {
     let at = |moment: Option<crate::units::Moment>, or| moment.map_or(or, |moment| moment.0);
     let times_ms = at(arguments.since, i64::MIN)..at(arguments.until, i64::MAX);
-    let wanted = Wanted { times_ms, stream: arguments.stream };
+    let wanted = Wanted::new(times_ms, arguments.stream);
     let partitions = reader.partitions(&wanted).await?;
     let mut progress = PartitionProgress::new(common, partitions.clone());
     let objects = reader.objects_in(partitions, wanted.stream);

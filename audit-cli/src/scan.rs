@@ -110,8 +110,10 @@ where
             Read::Ended(object, content) => {
                 progress.object(&object.key);
                 let day = Some(object.key.hour_ms().div_euclid(DAY_MS));
-                scanned.days += u64::from(last_day != day);
-                last_day = day;
+                // Days that are read only for the hour at their edge are not counted.
+                let counts = last_day != day && wanted.names(&object.key.partition());
+                scanned.days += u64::from(counts);
+                last_day = if counts { day } else { last_day };
                 scanned.objects += 1;
                 scanned.wrong |= !ended_well(&object, &content, &mut scanned.refused, output)?;
                 Step::Ended(object)

@@ -61,6 +61,11 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<Moment>,
 
+    /// Also check the Parquet files that `audit compact` made there: that their records are those
+    /// that hosts signed, and that each column is what its record says
+    #[arg(long, value_name = "URL")]
+    pub(crate) parquet: Option<String>,
+
     /// Places of records that were acknowledged: lines of stream,sequence,count or of JSON objects
     /// with these members
     #[arg(long, value_name = "FILE")]
@@ -102,10 +107,10 @@ pub(crate) struct Prove {
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// The proof: a file that ends in .tlog-proof
+    /// The proof: a file that ends in .tlog-proof; or the .note of a report
     pub(crate) proof: PathBuf,
 
-    /// The record: a file with its line, or - for standard input
+    /// The record: a file with its line, or - for standard input; or the report's file
     pub(crate) record: PathBuf,
 
     #[command(flatten)]

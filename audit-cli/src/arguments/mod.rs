@@ -5,6 +5,7 @@ mod evidence;
 mod journal;
 mod log_stream;
 mod reading;
+mod report;
 mod serve;
 
 use std::ops::Range;
@@ -24,8 +25,10 @@ pub(crate) use self::journal::{
 };
 pub(crate) use self::log_stream::{Aside, LogStreamCommand, LogStreams, SendAgain};
 pub(crate) use self::reading::{
-    Cat, Export, Filter, Format, Grouping, Ls, Per, Search, Stats, Tail, Who,
+    ACTORS, Cat, Compact, Export, Filter, Format, Grouping, Ls, Per, Search, Stats, Tail, Who,
+    time_pointers,
 };
+pub(crate) use self::report::Report;
 pub(crate) use self::serve::Serve;
 
 const EXIT_CODES: &str = "\
@@ -91,8 +94,10 @@ pub(crate) enum Command {
     Search(Search),
     /// Count records with a value by who did what
     Who(Who),
-    /// Write records as CSV or as lines of JSON
+    /// Write records as CSV, as Parquet, or as lines of JSON
     Export(Export),
+    /// Make Parquet files of whole days, beside the records, for those who query much
+    Compact(Compact),
     /// Print the last records, and with -f new ones as they arrive
     Tail(Tail),
     /// Count logs and metered usage, and find gaps, duplicates and damage; with --by, count records
@@ -103,9 +108,12 @@ pub(crate) enum Command {
     /// Prove, with nothing but the public keys of hosts, that no record was altered, invented,
     /// moved or removed since they wrote it
     Verify(Verify),
+    /// Write what an auditor files of a period, as a page and as JSON: population, gaps,
+    /// verification, keys, settings
+    Report(Report),
     /// Write proofs of records, which anyone with the host's public key can check
     Prove(Prove),
-    /// Check a proof of a record, offline
+    /// Check a proof of a record, or a report's signature, offline
     Check(Check),
     /// Show the verifier key of a key file, or make one
     Key(Key),
@@ -181,6 +189,12 @@ impl Selection {
 impl Arguments {
     /// What clap cannot check for single options.
     pub(crate) fn check(&self) -> Result<(), String> {
+        if let Command::Report(report) = &self.command
+            && report.from >= report.to
+        {
+            let (from, to) = (shown(report.from.0), shown(report.to.0));
+            return Err(format!("--from {from} is not before --to {to}: nothing is between them"));
+        }
         let selection = match &self.command {
             Command::Ls(ls) => &ls.selection,
             Command::Cat(cat) => &cat.selection,
@@ -190,6 +204,8 @@ impl Arguments {
             Command::Stats(stats) => &stats.selection,
             Command::Tail(_)
             | Command::Serve(_)
+            | Command::Compact(_)
+            | Command::Report(_)
             | Command::Verify(_)
             | Command::Prove(_)
             | Command::Check(_)

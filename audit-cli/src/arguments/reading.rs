@@ -9,6 +9,7 @@ use super::{Selection, Source};
 use crate::condition::Condition;
 use crate::query::Pointer;
 use crate::sieve::Sieve;
+use crate::units::Moment;
 
 #[derive(Debug, Args)]
 pub(crate) struct Ls {
@@ -90,7 +91,7 @@ pub(crate) enum Per {
 }
 
 /// By what records are counted.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Grouping {
     /// Count for each hour or day in UTC. The time of a record is what --time names, or what
     /// stands at /at, /time, /timestamp, /now or /ts, or else the hour of its object
@@ -135,6 +136,8 @@ pub(crate) enum Format {
     Csv,
     /// The records as they are, one on each line
     Ndjson,
+    /// A table for SQL, with each record as it is in a column beside those of its members
+    Parquet,
 }
 
 #[derive(Debug, Args)]
@@ -150,10 +153,69 @@ pub(crate) struct Export {
     #[arg(long, value_enum)]
     pub(crate) format: Format,
 
-    /// The members that are columns of CSV, as JSON pointers. Without it: those of the first 1,000
-    /// records, and the whole record as the last column
+    /// The members that are columns of CSV or Parquet, as JSON pointers. Without it: those of the
+    /// first 1,000 records, and the whole record as the last column; for Parquet those that one of
+    /// 100 records has
     #[arg(long, value_name = "POINTER,...", value_delimiter = ',')]
     pub(crate) columns: Vec<Pointer>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compact {
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// Where the files are made: a URL or a directory of its own, neither below the records nor
+    /// above them. dt=2026-11-23/000000.parquet is the first file of a day; what is there is never
+    /// replaced
+    #[arg(long, value_name = "URL")]
+    pub(crate) to: String,
+
+    /// Only days from this time on: 2026-11-23, or an age: 7d. Days are compacted whole, once they
+    /// are over for an hour; objects that come later are in a further file of their day
+    #[arg(long, value_name = "TIME")]
+    since: Option<Moment>,
+
+    /// Only days that end before this time; as --since
+    #[arg(long, value_name = "TIME")]
+    until: Option<Moment>,
+
+    /// Days that are not over too. What comes after is in further files of the day
+    #[arg(long)]
+    pub(crate) today: bool,
+
+    /// Where a record has its time, for the column audit_time: the JSON pointer of milliseconds
+    /// since 1970, or of a date and time. Without it, what stands at /at, /time, /timestamp, /now
+    /// or /ts
+    #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER", hide_env_values = true)]
+    time: Option<Pointer>,
+}
+
+impl Compact {
+    pub(crate) fn times_ms(&self) -> Range<i64> {
+        let Compact { since, until, .. } = self;
+        since.map_or(i64::MIN, |since| since.0)..until.map_or(i64::MAX, |until| until.0)
+    }
+
+    pub(crate) fn time_pointers(&self) -> Vec<Pointer> {
+        time_pointers(self.time.as_ref())
+    }
+}
+
+/// Where records have who did it, if nothing says it: those of this workspace's hosts and what is
+/// usual.
+pub(crate) const ACTORS: [&str; 6] =
+    ["/actor/userId", "/actor/id", "/user/id", "/userId", "/user", "/actor"];
+
+/// Where records have their times, if nothing says it.
+const TIMES: [&str; 5] = ["/at", "/time", "/timestamp", "/now", "/ts"];
+
+/// The pointers at one of which a record has its time.
+pub(crate) fn time_pointers(time: Option<&Pointer>) -> Vec<Pointer> {
+    match time {
+        Some(time) => vec![time.clone()],
+        None => TIMES.iter().filter_map(|text| text.parse().ok()).collect(),
+    }
 }
 
 #[derive(Debug, Clone, Args)]

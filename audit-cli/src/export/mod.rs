@@ -1,4 +1,4 @@
-//! `audit export`: selected records as CSV, or as they are.
+//! `audit export`: selected records as CSV, as Parquet, or as they are.
 
 pub(crate) mod csv;
 pub(crate) mod found;
@@ -6,11 +6,12 @@ pub(crate) mod found;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::arguments::{Common, Export, Format};
+use crate::arguments::{Common, Export, Format, time_pointers};
 use crate::bucket::{Listed, Reader, Wanted};
 use crate::failure::{Failure, Outcome};
 use crate::object::Chunk;
 use crate::output::Output;
+use crate::parquet::{Exporter, Group};
 use crate::query::Pointer;
 use crate::scan::{self, Step};
 use crate::sieve::Sieve;
@@ -27,8 +28,11 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<Outcome, Failure> {
     let reader = Reader::open(&arguments.source, common)?;
-    let wanted = Wanted::new(&arguments.selection);
+    let wanted = Wanted::selected(&arguments.selection, arguments.filter.time.is_some());
     let csv = match arguments.format {
+        Format::Parquet => {
+            return export_parquet(arguments, &reader, &wanted, common, output).await;
+        }
         Format::Ndjson => None,
         Format::Csv if !arguments.columns.is_empty() => {
             Some(Csv::new(arguments.columns.clone(), false))
@@ -67,6 +71,45 @@ pub(crate) async fn run(
     let scanned = scan::run(&reader, &wanted, common, output, begin, take).await?;
     if scanned.objects == 0 {
         output.note(&reader.why_nothing(&wanted).await);
+    }
+    sieve.notes().iter().for_each(|note| output.note(note));
+    scanned.end()
+}
+
+async fn export_parquet(
+    arguments: &Export,
+    reader: &Reader,
+    wanted: &Wanted,
+    common: &Common,
+    output: &Output,
+) -> Result<Outcome, Failure> {
+    if output.is_terminal() {
+        let why = "redirect it into a file, as in > records.parquet";
+        return Err(Failure::new("a Parquet file is not for a terminal").because(why));
+    }
+    let sieve = Arc::new(arguments.filter.sieve(wanted.times_ms.clone()));
+    let selected = Arc::clone(&sieve);
+    let begin = move |object: &Listed| {
+        let (key, sieve) = (object.key, Arc::clone(&selected));
+        move |sequence, line: &[u8], group: &mut Group| {
+            if sieve.selects(line) {
+                group.begin(key.to_string(), key.stream(), None);
+                group.add(sequence, line);
+            }
+        }
+    };
+    let time = time_pointers(arguments.filter.time.as_ref());
+    let mut exporter = Exporter::new(output, arguments.columns.clone(), time);
+    let take = |step: Step<Group>| {
+        if let Step::Part(group) = step {
+            exporter.add(group)?;
+        }
+        Ok(ControlFlow::Continue(()))
+    };
+    let scanned = scan::run(reader, wanted, common, output, begin, take).await?;
+    exporter.end(scanned.objects)?;
+    if scanned.objects == 0 {
+        output.note(&reader.why_nothing(wanted).await);
     }
     sieve.notes().iter().for_each(|note| output.note(note));
     scanned.end()

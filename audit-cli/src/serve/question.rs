@@ -112,8 +112,7 @@ impl Question {
 
     /// The partitions that may hold it.
     pub(super) fn wanted(&self) -> Wanted {
-        Wanted { times_ms: self.from_ms..self.until_ms, stream: self.stream }
-            .with_margin(self.time.is_some())
+        Wanted::new(self.from_ms..self.until_ms, self.stream).with_margin(self.time.is_some())
     }
 
     /// The conditions on records. Their time is another matter: see [`Self::when`].

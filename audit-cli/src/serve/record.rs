@@ -123,10 +123,8 @@ async fn look(
 /// The object with those of its stream that are filed under the same hour and those beside it, in
 /// the order of their records.
 async fn neighbours(desk: &Desk, key: &ObjectKey) -> Result<Vec<Listed>, Failure> {
-    let wanted = Wanted {
-        times_ms: key.hour_ms() - HOUR_MS..key.hour_ms() + 2 * HOUR_MS,
-        stream: Some(key.stream()),
-    };
+    let times_ms = key.hour_ms() - HOUR_MS..key.hour_ms() + 2 * HOUR_MS;
+    let wanted = Wanted::new(times_ms, Some(key.stream()));
     let partitions: Vec<Partition> = desk.reader.hours_of(&wanted).await?;
     let mut listed = std::pin::pin!(desk.reader.objects_in(partitions, wanted.stream));
     let mut objects: Vec<Listed> = Vec::new();

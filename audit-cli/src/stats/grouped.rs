@@ -8,7 +8,9 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
 use super::groups::{Group, GroupKey, Groups, Plan, Total};
-use crate::arguments::{Common, Filter, Grouping, Per, Selection, Source, Stats, Who};
+use crate::arguments::{
+    ACTORS, Common, Filter, Grouping, Per, Selection, Source, Stats, Who, time_pointers,
+};
 use crate::bucket::{Listed, Reader, Wanted};
 use crate::escape;
 use crate::failure::{Failure, Outcome};
@@ -17,12 +19,9 @@ use crate::query::Pointer;
 use crate::scan::{self, Step};
 use crate::units::{Count, counted, shown};
 
-/// Where records have these members, if nothing says it: those of this workspace's hosts and what
-/// is usual.
-const WHO: [&str; 6] = ["/actor/userId", "/actor/id", "/user/id", "/userId", "/user", "/actor"];
+/// Where records have these members, if nothing says it.
 const ACTION: [&str; 3] = ["/action", "/event", "/type"];
 const ADDRESS: [&str; 4] = ["/client/ip", "/source/ip", "/actor/ip", "/ip"];
-const TIME: [&str; 5] = ["/at", "/time", "/timestamp", "/now", "/ts"];
 
 fn pointers(texts: &[&str]) -> Vec<Pointer> {
     texts.iter().filter_map(|text| text.parse().ok()).collect()
@@ -75,7 +74,7 @@ pub(crate) async fn who(
         filter,
         grouping: &arguments.grouping,
         by: vec![
-            By { title: "who".to_owned(), pointers: pointers(&WHO) },
+            By { title: "who".to_owned(), pointers: pointers(&ACTORS) },
             By { title: "action".to_owned(), pointers: pointers(&ACTION) },
         ],
     };
@@ -97,12 +96,13 @@ impl Counted<'_> {
     ) -> Result<(Outcome, u64, u64, u64), Failure> {
         let Counted { source, selection, filter, grouping, by } = self;
         let reader = Reader::open(source, common)?;
-        let wanted = Wanted::new(selection);
+        let wanted = Wanted::selected(selection, filter.time.is_some());
         let sieve = Arc::new(filter.sieve(wanted.times_ms.clone()));
         let or = |one: &Option<Pointer>, others: &[&str]| {
             one.as_ref().map_or_else(|| pointers(others), |one| vec![one.clone()])
         };
-        let (address, time) = (or(&grouping.address, &ADDRESS), or(&filter.time, &TIME));
+        let address = or(&grouping.address, &ADDRESS);
+        let time = time_pointers(filter.time.as_ref());
         let titles: Vec<String> = by.iter().map(|by| by.title.clone()).collect();
         let by = by.into_iter().map(|by| by.pointers).collect();
         let plan = Arc::new(Plan::new(by, address, time, grouping.per));

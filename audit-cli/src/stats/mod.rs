@@ -40,7 +40,7 @@ pub(crate) async fn run(
         return grouped::run(arguments, common, output).await;
     }
     let reader = Reader::open(&arguments.source, common)?;
-    let wanted = Wanted::new(&arguments.selection);
+    let wanted = Wanted::selected(&arguments.selection, false);
     let partitions = reader.partitions(&wanted).await?;
     let mut progress = PartitionProgress::new(common, partitions.clone());
     // Hosts' records about their streams are read after the logs, since they fill gaps between

@@ -28,6 +28,7 @@ use crate::durable;
 use crate::failure::{Failure, Outcome};
 use crate::in_order::in_order;
 use crate::output::Output;
+use crate::parquet::{self, Compacted};
 use crate::progress::Progress;
 use crate::units::{HOUR_MS, now_ms};
 
@@ -47,6 +48,8 @@ struct Verified {
     /// How many records of each stream a quorum has cosigned.
     witnessed: BTreeMap<String, u64>,
     stored_bytes: u64,
+    /// The Parquet files that were made of it, and how many objects of their days are in none.
+    compacted: Option<(Compacted, u64)>,
     /// Objects whose lines the store did not give, and what it said of one of them.
     unread: (u64, Option<String>),
 }
@@ -75,12 +78,20 @@ pub(crate) async fn run(
         told: Box::new(|_, _| {}),
     };
     let list = async |begin_ms| {
-        let wanted = Wanted { times_ms: begin_ms..i64::MAX, stream: None };
+        let wanted = Wanted::new(begin_ms..i64::MAX, None);
         let mut inventory = Inventory::list(&reader, &wanted, common).await?;
         inventory.retain(|stream| look.begin.is_examined(&stream.to_string()));
         Ok::<Inventory, Failure>(inventory)
     };
+    let compacted = match &arguments.parquet {
+        Some(url) => {
+            let files = parquet::open(url, common)?;
+            Some(parquet::verify(&files, &reader, &keys, look.begin.since_ms, common).await?)
+        }
+        None => None,
+    };
     let inventory = list(look.begin.list_ms).await?;
+    let lacking = compacted.as_ref().map(|compacted| inventory.count(|key| compacted.lacks(key)));
     let begin_ms = look.begin.list_ms;
     if inventory.objects == 0 && look.state == State::default() && look.receipts.is_empty() {
         let why = reader.why_nothing(&Wanted::all()).await;
@@ -99,6 +110,11 @@ pub(crate) async fn run(
         durable::replace(file, state.to_string().as_bytes()).map_err(|error| {
             Failure::new(format!("the state {} cannot be written", file.display())).because(error)
         })?;
+    }
+    // Behind the state, which is of streams: their files are made of them.
+    verified.compacted = compacted.zip(lacking);
+    if let Some((compacted, _)) = &mut verified.compacted {
+        verified.report.findings.append(&mut compacted.findings);
     }
     let now = reader.store_time_ms().unwrap_or_else(now_ms);
     Summary::new(&reader, arguments, &keys, &verified, explained, now).print(output)?;
@@ -227,6 +243,7 @@ impl Look<'_> {
             report: BucketReport::default(),
             witnessed: BTreeMap::new(),
             stored_bytes: 0,
+            compacted: None,
             unread: (0, None),
         };
         let mut streams: Vec<StreamReport> = Vec::new();

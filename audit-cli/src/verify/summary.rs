@@ -10,6 +10,7 @@ use crate::arguments::Verify;
 use crate::bucket::Reader;
 use crate::failure::Failure;
 use crate::output::{Output, Style};
+use crate::parquet::Compacted;
 use crate::units::{Size, counted, shown};
 
 /// The four kinds, the most serious first.
@@ -113,6 +114,8 @@ struct Totals<'a> {
     hosts: &'a BTreeMap<String, Population>,
     without_evidence: &'a Population,
     stored_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parquet: Option<Parquet>,
     other_objects: u64,
     unread_objects: u64,
     /// Streams that are older than what was asked for, by what was found of them.
@@ -123,6 +126,27 @@ struct Totals<'a> {
     unproven: u64,
     late: u64,
     expired: u64,
+}
+
+/// The Parquet files that were checked.
+#[derive(Serialize)]
+struct Parquet {
+    files: u64,
+    objects: u64,
+    records: u64,
+    /// Objects of their days that are in none.
+    missing_objects: u64,
+}
+
+impl Parquet {
+    fn new((compacted, missing_objects): &(Compacted, u64)) -> Parquet {
+        Parquet {
+            files: compacted.files,
+            objects: compacted.objects.len() as u64,
+            records: compacted.records,
+            missing_objects: *missing_objects,
+        }
+    }
 }
 
 /// Everything that was found.
@@ -192,7 +216,7 @@ impl<'a> Summary<'a> {
     }
 
     fn print_json(&self, output: &Output) -> Result<(), Failure> {
-        let Verified { report, witnessed, stored_bytes, unread } = self.verified;
+        let Verified { report, witnessed, stored_bytes, compacted, unread } = self.verified;
         for finding in &report.findings {
             output.json(&FindingLine::new(finding))?;
         }
@@ -222,6 +246,7 @@ impl<'a> Summary<'a> {
             hosts: &self.hosts,
             without_evidence: &self.without_evidence,
             stored_bytes: *stored_bytes,
+            parquet: compacted.as_ref().map(Parquet::new),
             other_objects: self.other_objects,
             unread_objects: unread.0,
             before_since: &self.before_since,
@@ -252,6 +277,13 @@ impl<'a> Summary<'a> {
             let Population { streams, objects, .. } = self.without_evidence;
             let (streams, objects) = (counted(streams, "stream"), counted(objects, "object"));
             row("without", &format!("{streams} without evidence that counts, {objects}"))?;
+        }
+        if let Some(compacted) = &self.verified.compacted {
+            let Parquet { files, objects, records, missing_objects } = Parquet::new(compacted);
+            let (files, objects) = (counted(files, "file"), counted(objects, "object"));
+            let records = counted(records, "record");
+            let missing = counted(missing_objects, "object");
+            row("parquet", &format!("{files}, {objects}, {records}; {missing} in no file"))?;
         }
         row("stored", &Size(self.verified.stored_bytes).to_string())?;
         if let Some(others) = &self.others {

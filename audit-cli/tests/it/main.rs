@@ -13,6 +13,7 @@ mod log_streams_are_tested;
 mod omissions_are_reported;
 mod outcomes_are_joined;
 mod reads_are_bounded_by_the_request;
+mod records_are_compacted;
 mod records_are_printed;
 mod records_are_searched;
 mod stats_find_what_is_wrong;

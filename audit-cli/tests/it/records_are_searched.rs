@@ -184,3 +184,40 @@ async fn exports_are_exact_and_open_safely() {
         assert!(head.contains(column), "{head}");
     }
 }
+
+/// Objects are filed under the hour of their first record. One holds a record of the next hour, and
+/// one a record of the moment before its hour.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_of_own_times_finds_records_filed_beside_it() {
+    let root = tempfile::tempdir().unwrap();
+    let bucket = Bucket::open(&format!("file://{}", root.path().display())).unwrap();
+    let begin = DAY + 5 * HOUR_MS;
+    let object = |filed: i64, times: [i64; 2]| {
+        let lines =
+            times.map(|at| format!("{{\"user\":\"ada\",\"action\":\"view\",\"at\":{at}}}\n"));
+        Batch::from_lines(filed, lines.concat().into()).unwrap()
+    };
+    let batches = vec![
+        object(begin - HOUR_MS, [begin - 1, begin]),
+        object(begin, [begin + 1, begin + 2]),
+        object(begin + HOUR_MS, [begin + HOUR_MS, begin + HOUR_MS - 1]),
+    ];
+    write(bucket, object_for_each_batch(), batches).await;
+    let place = root.path().to_str().unwrap();
+    let range = ["--since", "2023-11-14T05", "--until", "2023-11-14T06", "--time", "/at", "--json"];
+    let of = |command: &[&'static str]| [command, &[place], &range[..]].concat();
+    for command in [&["cat"][..], &["cat", "--outcomes"], &["search", "ada"]] {
+        let found = audit(&[], &of(command)).await;
+        let lines = found.json();
+        let times = lines.iter().map(|line| line["record"]["at"].as_i64().unwrap() - begin);
+        assert_eq!(times.collect::<Vec<_>>(), [0, 1, 2, HOUR_MS - 1], "{command:?}");
+    }
+    let exported = audit(&[], &of(&["export", "--format", "ndjson"])).await;
+    assert_eq!(exported.lines().len(), 4, "{exported:?}");
+    for command in [&["who", "ada"][..], &["stats", "--by", "/user"]] {
+        let counted = audit(&[], &of(command)).await;
+        assert_eq!(counted.json()[0]["records"], 4, "{command:?}: {counted:?}");
+    }
+    let searched = audit(&[], &of(&["search", "ada"])).await;
+    assert!(searched.err.contains("searched 4 records of 1 day"), "{}", searched.err);
+}

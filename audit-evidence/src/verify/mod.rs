@@ -98,6 +98,8 @@ pub enum Fault {
     Copy,
     /// A system object contains other lines, or a system record in the wrong position.
     SystemRecord,
+    /// A file derived from records differs from them. The text says how.
+    Compacted(String),
     /// Acknowledged records are gone.
     Deleted,
     /// The stream is shorter than when last seen, or than its successor states. The number is its
@@ -150,6 +152,7 @@ impl Fault {
             | Fault::Overlap
             | Fault::Copy
             | Fault::SystemRecord
+            | Fault::Compacted(_)
             | Fault::Deleted
             | Fault::Truncated(_)
             | Fault::Vanished
@@ -189,6 +192,7 @@ impl Fault {
             Fault::Overlap => "overlap",
             Fault::Copy => "copy",
             Fault::SystemRecord => "system-record",
+            Fault::Compacted(_) => "compacted",
             Fault::Deleted => "deleted",
             Fault::Truncated(_) => "truncated",
             Fault::Vanished => "vanished",
@@ -222,6 +226,9 @@ impl fmt::Display for Fault {
             ),
             Fault::Copy => f.write_str("the object is a copy of another one"),
             Fault::SystemRecord => f.write_str("the object holds invalid system records"),
+            Fault::Compacted(what) => {
+                write!(f, "the file is not derived from signed records: {what}")
+            }
             Fault::Deleted => f.write_str("acknowledged records are missing"),
             Fault::Truncated(size) => {
                 write!(f, "the stream had {size} records and now ends earlier")

@@ -8,7 +8,9 @@ use std::path::Path;
 use audit_evidence::Sidecar;
 use s3_testserver::{S3TestServer, StoredObject};
 
+mod parquet_is_verified;
 mod proofs_are_checked_offline;
+mod reports_say_what_was_found;
 mod sinks_satisfy_verify;
 mod verify_names_what_changed;
 mod witness_signs_one_history;

@@ -1,0 +1,89 @@
+"""What DuckDB reads for five questions, of the records as they are and of the files of `audit compact`.
+
+    cargo build --release -p audit-cli --bin audit --example fill
+    target/release/examples/fill file://$PWD/records 1000000 1
+    target/release/audit compact records --to parquet
+    python3 .ci/parquet_bytes.py records parquet     # needs duckdb and fsspec
+
+Bytes are counted where DuckDB asks for them. Both ways must give the same rows.
+"""
+
+import glob
+import os
+import sys
+import time
+
+import duckdb
+from fsspec.spec import AbstractFileSystem
+
+
+class Counted(AbstractFileSystem):
+    protocol = "counted"
+    cachable = False
+    read = 0
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return path.removeprefix("counted://")
+
+    def glob(self, path, **_):
+        return sorted(glob.glob(self._strip_protocol(path)))
+
+    def info(self, path, **_):
+        path = self._strip_protocol(path)
+        kind = "directory" if os.path.isdir(path) else "file"
+        return {"name": path, "size": os.path.getsize(path), "type": kind}
+
+    def exists(self, path, **_):
+        return os.path.exists(self._strip_protocol(path))
+
+    def open(self, path, mode="rb", **_):
+        return Handle(self._strip_protocol(path))
+
+
+class Handle:
+    closed = False
+
+    def __init__(self, path):
+        self.file = open(path, "rb", buffering=0)
+        self.seek, self.tell, self.close = self.file.seek, self.file.tell, self.file.close
+
+    def read(self, count=-1):
+        found = self.file.read(count)
+        Counted.read += len(found)
+        return found
+
+    def seekable(self):
+        return True
+
+    def readable(self):
+        return True
+
+
+records, parquet = (f"counted://{os.path.abspath(path)}" for path in sys.argv[1:])
+FIELDS = """{action: 'VARCHAR', document: 'VARCHAR', outcome: 'VARCHAR', "user": 'VARCHAR', client: 'STRUCT(ip VARCHAR)', "at": 'BIGINT'}"""
+RECORDS = f"""(SELECT *, client.ip AS client_ip, make_timestamp_ms("at") AS time FROM read_json(
+    '{records}/dt=*/hour=*/*.zst', format = 'newline_delimited', columns = {FIELDS}))"""
+PARQUET = f"""(SELECT *, timezone('UTC', audit_time) AS time FROM read_parquet('{parquet}/dt=*/*.parquet'))"""
+QUESTIONS = [
+    ("how often who saw a document", """SELECT "user", count(*) FROM {} WHERE document = 'doc3' AND action = 'documents.view' GROUP BY ALL ORDER BY ALL"""),
+    ("what one did, and when", """SELECT time, action, document, outcome FROM {} WHERE "user" = 'user7' ORDER BY ALL"""),
+    ("who failed how often", """SELECT "user", count(*) FROM {} WHERE outcome <> 'shown' GROUP BY ALL ORDER BY ALL"""),
+    ("how much each did", """SELECT "user", action, count(*) FROM {} GROUP BY ALL ORDER BY ALL"""),
+    ("from where one came", """SELECT client_ip, count(*) FROM {} WHERE "user" = 'user7' GROUP BY ALL ORDER BY ALL"""),
+    ("who saw a document, when, from where", """SELECT time, "user", client_ip FROM {} WHERE document = 'doc3' AND outcome = 'shown' ORDER BY ALL"""),
+]
+
+print("| question | rows | bytes of `.zst` | of Parquet | times fewer | seconds | |")
+print("|---|---|---|---|---|---|---|")
+for what, question in QUESTIONS:
+    answers = []
+    for table in (RECORDS, PARQUET):
+        database = duckdb.connect()
+        database.register_filesystem(Counted())
+        Counted.read, began = 0, time.monotonic()
+        rows = database.execute(question.format(table)).fetchall()
+        answers.append((rows, Counted.read, time.monotonic() - began))
+    (rows, zst, slow), (same, few, fast) = answers
+    assert rows == same and rows, what
+    print(f"| {what} | {len(rows):,} | {zst:,} | {few:,} | {zst / few:.1f} | {slow:.2f} | {fast:.2f} |", flush=True)

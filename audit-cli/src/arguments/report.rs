@@ -1,0 +1,46 @@
+//! Options of `audit report`.
+
+use std::path::PathBuf;
+
+use audit_evidence::VerifierKey;
+use clap::Args;
+
+use super::{Profile, Source};
+use crate::keys;
+use crate::units::Moment;
+
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// The beginning of the period: 2026-11-01, or an age such as 30d
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Moment,
+
+    /// Its end, which is not in it; as --from. Whole hours are counted
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Moment,
+
+    /// The files to write, without their suffixes: .html, .json, and .note if it is signed
+    #[arg(long, short, value_name = "FILE", default_value = "audit-report")]
+    pub(crate) output: PathBuf,
+
+    /// The verifier key of a host, as `audit key` prints it, or a file that holds it: what was
+    /// written from the beginning of the period on is verified. May be given several times
+    #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::verifier)]
+    pub(crate) keys: Vec<VerifierKey>,
+
+    /// Which keys to trust: a tlog-policy file, as for `verify`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+
+    /// Sign the report with the key in this file: see `audit key FILE --make NAME`. `audit check
+    /// REPORT.note REPORT.html --key KEY` checks it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sign: Option<PathBuf>,
+
+    /// Also compare the bucket's settings with what a rule asks of them, as `doctor` does
+    #[arg(long, value_enum)]
+    pub(crate) profile: Option<Profile>,
+}

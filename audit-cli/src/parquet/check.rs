@@ -1,0 +1,315 @@
+//! A Parquet file as it is checked: that its records are those that hosts signed, that its columns
+//! are those of its records, and that nothing an engine goes by says otherwise.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use audit_evidence::{Fault, ObjectHead, VerifierKey};
+use audit_sink_s3::layout::ObjectKey;
+use bytes::Bytes;
+use parquet::column::reader::ColumnReader;
+use parquet::data_type::ByteArray;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet::file::reader::FileReader;
+use parquet::file::serialized_reader::SerializedFileReader;
+
+use sha2::{Digest, Sha256};
+
+use super::columns::{Column, Columns};
+use super::file::{FORMAT, Places, digest, schema};
+use super::group::{Data, Group, Source, Values};
+use crate::query::Pointer;
+
+/// What a file says of itself.
+pub(crate) struct Said {
+    pub(crate) columns: Columns,
+    time: Vec<Pointer>,
+    objects: u64,
+    records: u64,
+}
+
+impl Said {
+    /// Reads it. `None` if the file is not one of ours.
+    pub(crate) fn read(metadata: &ParquetMetaData) -> Option<Said> {
+        let entries = metadata.file_metadata().key_value_metadata()?;
+        let mut values: BTreeMap<&str, &str> = BTreeMap::new();
+        for entry in entries {
+            values.insert(&entry.key, entry.value.as_deref()?);
+        }
+        let get = |name: &str| values.get(name).copied();
+        let is_ours = entries.len() == 6 && values.len() == 6 && get("audit.format")? == FORMAT;
+        let columns: Vec<Column> = serde_json::from_str(get("audit.columns")?).ok()?;
+        let time: Vec<String> = serde_json::from_str(get("audit.time")?).ok()?;
+        let time: Option<Vec<Pointer>> = time.iter().map(|text| text.parse().ok()).collect();
+        get("audit.sha256")?;
+        is_ours.then_some(Said {
+            columns: Columns::from_parts(columns)?,
+            time: time?,
+            objects: get("audit.objects")?.parse().ok()?,
+            records: get("audit.records")?.parse().ok()?,
+        })
+    }
+}
+
+/// What is wrong with a file.
+#[derive(Debug)]
+pub(crate) struct Wrong {
+    /// The stream whose records they are, where it is one.
+    pub(crate) stream: String,
+    pub(crate) records: Option<Range<u64>>,
+    /// The object that they are said to be from, and the hash of their lines.
+    pub(crate) object: Option<(ObjectKey, [u8; 32])>,
+    pub(crate) fault: Fault,
+}
+
+/// A file that was checked.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    /// The keys of the objects whose records it holds.
+    pub(crate) objects: Vec<String>,
+    pub(crate) records: u64,
+    pub(crate) wrong: Vec<Wrong>,
+}
+
+impl Checked {
+    fn add(&mut self, stream: &str, records: Option<Range<u64>>, fault: Fault) {
+        self.wrong.push(Wrong { stream: stream.to_owned(), records, object: None, fault });
+    }
+}
+
+/// An object whose records are being read, in any order.
+struct Current {
+    source: Source,
+    first: u64,
+    lines: BTreeMap<u64, ByteArray>,
+}
+
+impl Current {
+    /// How many records it says that it has.
+    fn count(&self) -> Option<u64> {
+        let members: BTreeMap<&str, &str> =
+            serde_json::from_str(self.source.evidence.as_deref()?).ok()?;
+        members.get("count")?.parse().ok()
+    }
+}
+
+/// Checks a file, with the keys of hosts that are trusted.
+pub(crate) fn check(file: &Bytes, keys: &[VerifierKey]) -> Checked {
+    let mut checked = Checked::default();
+    if let Err(error) = look(file, keys, &mut checked) {
+        let damaged = Fault::Compacted(error.to_string());
+        checked.add("", None, damaged);
+    }
+    checked
+}
+
+fn other(what: impl Into<String>) -> parquet::errors::ParquetError {
+    parquet::errors::ParquetError::General(what.into())
+}
+
+fn look(
+    file: &Bytes,
+    keys: &[VerifierKey],
+    checked: &mut Checked,
+) -> Result<(), parquet::errors::ParquetError> {
+    let reader = SerializedFileReader::new(file.clone())?;
+    let metadata = reader.metadata();
+    let said = Said::read(metadata).ok_or_else(|| other("it is not a file of audit compact"))?;
+    let sha256 = metadata.file_metadata().key_value_metadata().into_iter().flatten();
+    let sha256 = sha256.filter(|entry| entry.key == "audit.sha256").find_map(|e| e.value.as_ref());
+    if sha256 != digest(file).as_ref() {
+        return Err(other("its bytes are not those that were written"));
+    }
+    if *metadata.file_metadata().schema() != *schema(&said.columns)? {
+        return Err(other("its columns are not those that it says"));
+    }
+    let places = Places::new(&said.columns);
+    let mut objects_read: BTreeMap<String, (Current, Option<u64>)> = BTreeMap::new();
+    for at in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(at)?;
+        let rows = group.metadata();
+        if rows.sorting_columns().is_some() {
+            return Err(other("it says that it is sorted"));
+        }
+        let count = usize::try_from(rows.num_rows()).map_err(|_| other("it has no rows"))?;
+        let mut found = Vec::new();
+        for column in 0..rows.num_columns() {
+            let values = values(group.get_column_reader(column)?, count)?;
+            check_bounds(rows.column(column), &values)?;
+            found.push(values);
+        }
+        let texts = |at: usize| match found.get(at) {
+            Some(Values { data: Data::Texts(texts), levels }) => Ok((texts, levels)),
+            Some(_) | None => Err(other("its columns are not those that it says")),
+        };
+        let Some(Values { data: Data::Integers(sequences), .. }) = found.get(places.sequence)
+        else {
+            return Err(other("it has no numbers of records"));
+        };
+        let ((objects, _), (lines, _)) = (texts(places.object)?, texts(places.record)?);
+        let (evidences, has_evidence) = texts(places.evidence)?;
+        let mut evidences = evidences.iter();
+        let mut again = Group::default();
+        for (row, (has_evidence, sequence)) in has_evidence.iter().zip(sequences).enumerate() {
+            let evidence = if *has_evidence == 1 { evidences.next() } else { None };
+            let text = |array: &ByteArray| {
+                array.as_utf8().map(ToOwned::to_owned).map_err(|_| other("a text is not UTF-8"))
+            };
+            let sequence = u64::try_from(*sequence).map_err(|_| other("a number is negative"))?;
+            let key = text(&objects[row])?;
+            let evidence = evidence.map(text).transpose()?;
+            if !objects_read.contains_key(&key) {
+                let parsed: ObjectKey =
+                    key.parse().map_err(|_| other(format!("{key} is no object's key")))?;
+                let (stream, first) = (parsed.stream(), parsed.first_sequence());
+                let source = Source { key: key.clone(), stream, evidence: evidence.clone() };
+                let begun = Current { source, first, lines: BTreeMap::new() };
+                let count = begun.count();
+                objects_read.insert(key.clone(), (begun, count));
+            }
+            let (object, count) = objects_read.get_mut(&key).ok_or_else(|| other("no object"))?;
+            if evidence != object.source.evidence {
+                return Err(other(format!("it says two things of {key}")));
+            }
+            if object.lines.insert(sequence, lines[row].clone()).is_some() {
+                return Err(other(format!("record {sequence} of {key} stands twice")));
+            }
+            again.begin(key.clone(), object.source.stream, evidence);
+            again.add(sequence, lines[row].data());
+            // It is complete, so it need not be held longer.
+            if *count == Some(object.lines.len() as u64)
+                && let Some((object, _)) = objects_read.remove(&key)
+            {
+                finish(object, keys, checked);
+            }
+        }
+        checked.records += count as u64;
+        if again.into_values(&said.columns, &said.time).as_ref() != Some(&found) {
+            return Err(other("a column is not what its records say"));
+        }
+    }
+    for (object, _) in objects_read.into_values() {
+        finish(object, keys, checked);
+    }
+    let counts = (checked.objects.len() as u64, checked.records);
+    if counts != (said.objects, said.records) {
+        return Err(other("it has other records than it says"));
+    }
+    Ok(())
+}
+
+/// Checks the records of an object, once all were read.
+fn finish(object: Current, keys: &[VerifierKey], checked: &mut Checked) {
+    let Current { source: Source { key, stream, evidence }, first, lines } = object;
+    let (stream, records) = (stream.to_string(), first..first + lines.len() as u64);
+    checked.objects.push(key.clone());
+    let members: BTreeMap<String, String> =
+        evidence.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let head = ObjectHead::from_metadata(&stream, |name| members.get(name).map(String::as_str));
+    let is_whole = lines.keys().copied().eq(records.clone());
+    let fault = match head {
+        Ok(_) | Err(_) if !is_whole => Some(Fault::Compacted(format!("it lacks records of {key}"))),
+        Err(_) if !members.contains_key("format") => Some(Fault::NoEvidence),
+        Err(error) => Some(Fault::Object(error)),
+        Ok(head) if head.first != first => Some(Fault::Place),
+        Ok(head) => {
+            let mut named = keys.iter().filter(|host| host.name() == head.name).peekable();
+            let signed = named
+                .peek()
+                .is_some()
+                .then(|| named.map(|host| head.verify(host)).reduce(Result::or).unwrap_or(Ok(())));
+            match signed {
+                None => Some(Fault::UnknownHost(head.name.clone())),
+                Some(Err(error)) => Some(Fault::Object(error)),
+                Some(Ok(())) => {
+                    head.tree(&key, lines.values().map(ByteArray::data)).err().map(Fault::Object)
+                }
+            }
+        }
+    };
+    if let Some(fault) = fault {
+        let mut hash = Sha256::new();
+        lines.values().for_each(|line| {
+            hash.update(line.data());
+            hash.update(b"\n");
+        });
+        let object = key.parse().ok().map(|key| (key, hash.finalize().into()));
+        checked.wrong.push(Wrong { stream, records: Some(records), object, fault });
+    }
+}
+
+/// How many values are read at once: a file may claim any number.
+const AT_ONCE: usize = 8 << 10;
+
+fn values(reader: ColumnReader, rows: usize) -> Result<Values, parquet::errors::ParquetError> {
+    macro_rules! all {
+        ($reader:expr, $data:path) => {{
+            let (mut reader, mut values, mut levels) = ($reader, Vec::new(), Vec::new());
+            let mut count = 0;
+            while count < rows {
+                let wanted = AT_ONCE.min(rows - count);
+                let (read, ..) =
+                    reader.read_records(wanted, Some(&mut levels), None, &mut values)?;
+                if read == 0 {
+                    return Err(other("a column has fewer values than there are rows"));
+                }
+                count += read;
+            }
+            // A column that must have values has no levels.
+            if levels.is_empty() {
+                levels = vec![1; count];
+            }
+            Ok(Values { data: $data(values), levels })
+        }};
+    }
+    match reader {
+        ColumnReader::ByteArrayColumnReader(reader) => all!(reader, Data::Texts),
+        ColumnReader::Int64ColumnReader(reader) => all!(reader, Data::Integers),
+        ColumnReader::BoolColumnReader(reader) => all!(reader, Data::Booleans),
+        ColumnReader::Int32ColumnReader(_)
+        | ColumnReader::Int96ColumnReader(_)
+        | ColumnReader::FloatColumnReader(_)
+        | ColumnReader::DoubleColumnReader(_)
+        | ColumnReader::FixedLenByteArrayColumnReader(_) => {
+            Err(other("a column has a type that audit compact does not write"))
+        }
+    }
+}
+
+/// Engines leave out row groups by these bounds.
+fn check_bounds(
+    column: &ColumnChunkMetaData,
+    values: &Values,
+) -> Result<(), parquet::errors::ParquetError> {
+    let wrong = || other(format!("the bounds of {} are not its own", column.column_path()));
+    let has_index = column.bloom_filter_offset().is_some()
+        || column.column_index_offset().is_some()
+        || column.offset_index_offset().is_some();
+    if has_index || column.file_path().is_some() {
+        return Err(other("it has an index that audit compact does not write"));
+    }
+    let nulls = values.levels.iter().filter(|level| **level == 0).count() as u64;
+    let Some(bounds) = column.statistics() else { return Ok(()) };
+    if bounds.null_count_opt().is_some_and(|count| count != nulls)
+        || bounds.distinct_count_opt().is_some()
+    {
+        return Err(wrong());
+    }
+    let integer = |bytes: &[u8]| bytes.try_into().ok().map(i64::from_le_bytes);
+    let (min, max) = (bounds.min_bytes_opt(), bounds.max_bytes_opt());
+    let holds = match &values.data {
+        Data::Texts(texts) => texts.iter().all(|text| {
+            min.is_none_or(|min| min <= text.data()) && max.is_none_or(|max| text.data() <= max)
+        }),
+        Data::Integers(integers) => integers.iter().all(|value| {
+            min.is_none_or(|min| integer(min).is_some_and(|min| min <= *value))
+                && max.is_none_or(|max| integer(max).is_some_and(|max| *value <= max))
+        }),
+        Data::Booleans(booleans) => booleans.iter().all(|value| {
+            let value = u8::from(*value);
+            min.is_none_or(|min| min.first().is_some_and(|min| *min <= value))
+                && max.is_none_or(|max| max.first().is_some_and(|max| value <= *max))
+        }),
+    };
+    if holds { Ok(()) } else { Err(wrong()) }
+}

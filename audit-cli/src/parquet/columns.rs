@@ -1,0 +1,387 @@
+//! Which members of records are columns of a Parquet file, and of which type.
+//!
+//! A column's name and type never change from file to file: engines read many files as one table,
+//! and a column that changed would hide records from a query. So a file takes the columns of the
+//! file before it, and adds what it finds. What fits into no column is named in `audit_rest` of its
+//! row, and stands in `audit_record`.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::arguments::ACTORS;
+use crate::query::Pointer;
+
+/// The type of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// A string.
+    Text,
+    /// An integer of 64 bits that is spelled as such: neither 7.0 nor 7e0.
+    Integer,
+    Boolean,
+    /// Any value, as its JSON.
+    Json,
+}
+
+/// A column of a member.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    /// A JSON pointer.
+    pub(crate) member: String,
+    pub(crate) kind: Kind,
+}
+
+/// A value in a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cell<'a> {
+    Text(Cow<'a, str>),
+    Integer(i64),
+    Boolean(bool),
+}
+
+/// The most columns of members: a body may have members named by its users.
+const MAX_COLUMNS: usize = 128;
+
+/// Members that fewer records have stay in the record alone: one of so many.
+const COMMON_ONE_OF: u64 = 100;
+
+/// A member whose values are of one kind but for so few, one of so many, has that kind. A single
+/// strange body must not change a column.
+const STRANGE_ONE_OF: u64 = 10;
+
+const MAX_NAME_BYTES: usize = 64;
+const MAX_DEPTH: usize = 6;
+
+/// Distinct members that are looked at, to bound memory.
+const MAX_MEMBERS: usize = 4_096;
+
+/// Names that engines add to the table of a file.
+const TAKEN: [&str; 5] = ["dt", "hour", "filename", "file_row_number", "file_index"];
+
+/// The prefix of our own columns.
+const OURS: [&str; 7] = [
+    "audit_stream",
+    "audit_sequence",
+    "audit_object",
+    "audit_time",
+    "audit_record",
+    "audit_evidence",
+    "audit_rest",
+];
+
+/// The name of a member's column: its parts with underscores between them. `None` where that is no
+/// plain name in SQL.
+pub(crate) fn name_of(member: &str) -> Option<String> {
+    let parts = member.strip_prefix('/')?.split('/');
+    let parts: Option<Vec<&str>> = parts
+        .map(|part| {
+            let part = part.strip_prefix('$').unwrap_or(part);
+            let plain = part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            let begins = part.starts_with(|first: char| first.is_ascii_alphabetic());
+            (plain && begins).then_some(part)
+        })
+        .collect();
+    let name = parts?.join("_");
+    let lower = name.to_ascii_lowercase();
+    let is_free = !TAKEN.contains(&lower.as_str()) && !OURS.contains(&lower.as_str());
+    (is_free && name.len() <= MAX_NAME_BYTES).then_some(name)
+}
+
+impl Kind {
+    /// The kind of a value that is not null.
+    fn of(value: &str) -> Kind {
+        match value.as_bytes().first() {
+            Some(b'"') if text(value).is_some() => Kind::Text,
+            Some(b't' | b'f') => Kind::Boolean,
+            Some(b'-' | b'0'..=b'9') if integer(value).is_some() => Kind::Integer,
+            _ => Kind::Json,
+        }
+    }
+
+    /// The value as a cell of this kind. `None` if it is of another.
+    fn cell(self, value: &str) -> Option<Cell<'_>> {
+        match self {
+            Kind::Text => text(value).map(Cell::Text),
+            Kind::Integer => integer(value).map(Cell::Integer),
+            Kind::Boolean => value.parse().ok().map(Cell::Boolean),
+            Kind::Json => Some(Cell::Text(Cow::Borrowed(value))),
+        }
+    }
+}
+
+fn text(value: &str) -> Option<Cow<'_, str>> {
+    let inner = value.strip_prefix('"')?.strip_suffix('"')?;
+    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+        return Some(Cow::Borrowed(inner));
+    }
+    serde_json::from_str::<String>(value).ok().map(Cow::Owned)
+}
+
+/// An integer in its shortest spelling, so that nothing of it is lost.
+fn integer(value: &str) -> Option<i64> {
+    let number: i64 = value.parse().ok()?;
+    let digits = value.strip_prefix('-').unwrap_or(value);
+    let is_shortest = if digits.starts_with('0') { value == "0" } else { !value.starts_with('+') };
+    is_shortest.then_some(number)
+}
+
+/// The members of an object in their order, duplicates included.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(Name(name)) = map.next_key()? {
+                    members.push((name, map.next_value()?));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// A name, borrowed where it has no escapes.
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Calls `take` with each member that is not an object with members, and its value.
+fn leaves<'a>(line: &'a [u8], mut take: impl FnMut(&str, &'a str)) {
+    fn walk<'a>(
+        above: &mut String,
+        value: &'a str,
+        depth: usize,
+        take: &mut impl FnMut(&str, &'a str),
+    ) {
+        let is_object = value.starts_with('{') && depth < MAX_DEPTH;
+        let members = is_object.then(|| serde_json::from_str::<Members<'_>>(value).ok()).flatten();
+        match members {
+            Some(Members(members)) if !members.is_empty() || depth == 0 => {
+                let len = above.len();
+                for (name, value) in members {
+                    above.push('/');
+                    match name.contains(['~', '/']) {
+                        true => above.push_str(&name.replace('~', "~0").replace('/', "~1")),
+                        false => above.push_str(&name),
+                    }
+                    walk(above, value.get(), depth + 1, take);
+                    above.truncate(len);
+                }
+            }
+            Some(_) | None => take(above, value),
+        }
+    }
+    if let Ok(line) = std::str::from_utf8(line) {
+        walk(&mut String::new(), line.trim_ascii(), 0, &mut take);
+    }
+}
+
+/// The columns of a file.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Columns {
+    all: Vec<Column>,
+    by_member: HashMap<String, usize>,
+    /// In lower case: engines do not tell `user` and `User` apart.
+    names: HashSet<String>,
+}
+
+impl Columns {
+    /// Those of an earlier file. `None` if they are none that a file of ours has.
+    pub(crate) fn from_parts(parts: Vec<Column>) -> Option<Columns> {
+        let mut columns = Columns::default();
+        for column in parts {
+            if name_of(&column.member).as_ref() != Some(&column.name) || !columns.add(column) {
+                return None;
+            }
+        }
+        Some(columns)
+    }
+
+    pub(crate) fn all(&self) -> &[Column] {
+        &self.all
+    }
+
+    /// Where records have who did it, if there is a column of that.
+    pub(crate) fn actor(&self) -> Option<Pointer> {
+        let actor = ACTORS.iter().find(|actor| self.by_member.contains_key(**actor));
+        actor.and_then(|actor| actor.parse().ok())
+    }
+
+    /// Adds a column, unless its member has one or its name is taken.
+    fn add(&mut self, column: Column) -> bool {
+        if self.by_member.contains_key(&column.member)
+            || !self.names.insert(column.name.to_ascii_lowercase())
+        {
+            return false;
+        }
+        self.by_member.insert(column.member.clone(), self.all.len());
+        self.all.push(column);
+        true
+    }
+
+    /// Adds columns for the common members of these records; only for those of `wanted`, if it is
+    /// given.
+    pub(crate) fn extend<'a>(
+        &mut self,
+        lines: impl Iterator<Item = &'a [u8]>,
+        wanted: Option<&[Pointer]>,
+    ) {
+        let wanted: Option<HashSet<String>> =
+            wanted.map(|wanted| wanted.iter().map(ToString::to_string).collect());
+        let mut found: HashMap<String, (usize, HashMap<Kind, u64>)> = HashMap::new();
+        let mut records = 0;
+        for line in lines {
+            records += 1;
+            leaves(line, |member, value| {
+                if value == "null" || self.by_member.contains_key(member) {
+                    return;
+                }
+                let next = found.len();
+                if let Some((_, kinds)) = found.get_mut(member) {
+                    *kinds.entry(Kind::of(value)).or_default() += 1;
+                } else if next < MAX_MEMBERS && name_of(member).is_some() {
+                    let kinds = HashMap::from([(Kind::of(value), 1)]);
+                    found.insert(member.to_owned(), (next, kinds));
+                }
+            });
+        }
+        let counted = found.into_iter().map(|(member, (place, kinds))| {
+            let count: u64 = kinds.values().sum();
+            let (&kind, &most) =
+                kinds.iter().max_by_key(|(_, count)| **count).expect("it was found once");
+            let kind = if (count - most) * STRANGE_ONE_OF <= count { kind } else { Kind::Json };
+            (count, place, member, kind)
+        });
+        let is_wanted = |member: &String, count: u64| match &wanted {
+            Some(wanted) => wanted.contains(member),
+            None => count * COMMON_ONE_OF >= records,
+        };
+        let mut counted: Vec<_> =
+            counted.filter(|(count, _, member, _)| is_wanted(member, *count)).collect();
+        // A name belongs to the member that most records have.
+        counted.sort_by_key(|(count, place, ..)| (std::cmp::Reverse(*count), *place));
+        let mut added: Vec<(usize, Column)> = Vec::new();
+        for (_, place, member, kind) in counted {
+            let taken = |name: &str| {
+                let lower = name.to_ascii_lowercase();
+                self.names.contains(&lower)
+                    || added.iter().any(|(_, other)| other.name.eq_ignore_ascii_case(name))
+            };
+            if self.all.len() + added.len() < MAX_COLUMNS
+                && let Some(name) = name_of(&member).filter(|name| !taken(name))
+            {
+                added.push((place, Column { name, member, kind }));
+            }
+        }
+        // In the order of the records.
+        added.sort_by_key(|(place, _)| *place);
+        for (_, column) in added {
+            self.add(column);
+        }
+    }
+
+    /// The cells of a record, and the members that no cell holds, as an array of JSON. A member
+    /// that is null or missing has no cell.
+    pub(crate) fn cells<'a>(&self, line: &'a [u8]) -> (Vec<Option<Cell<'a>>>, Option<String>) {
+        let mut cells: Vec<Option<Cell<'a>>> = vec![None; self.all.len()];
+        let mut rest: Vec<String> = Vec::new();
+        let mut seen: Vec<bool> = vec![false; self.all.len()];
+        leaves(line, |member, value| {
+            let column = self.by_member.get(member).copied();
+            // Which of two members of one name counts is each reader's to say.
+            let is_again = column.is_some_and(|at| std::mem::replace(&mut seen[at], true));
+            if value == "null" && !is_again {
+                return;
+            }
+            let cell = column.and_then(|at| self.all[at].kind.cell(value));
+            match (column, cell) {
+                (Some(at), Some(cell)) if !is_again => cells[at] = Some(cell),
+                (Some(at), _) if is_again => {
+                    cells[at] = None;
+                    rest.push(member.to_owned());
+                }
+                (_, _) => rest.push(member.to_owned()),
+            }
+        });
+        let rest = (!rest.is_empty()).then(|| serde_json::json!(rest).to_string());
+        (cells, rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns(lines: &[&str]) -> Columns {
+        let mut columns = Columns::default();
+        columns.extend(lines.iter().map(|line| line.as_bytes()), None);
+        columns
+    }
+
+    fn shown(columns: &Columns) -> Vec<(&str, &str, Kind)> {
+        columns.all().iter().map(|c| (c.name.as_str(), c.member.as_str(), c.kind)).collect()
+    }
+
+    #[test]
+    fn a_column_has_the_type_that_loses_nothing() {
+        let line = r#"{"s":"a\u0062","i":-7,"big":9007199254740993,"huge":12345678901234567890,"f":7.0,"z":-0,"b":true,"a":[1],"e":{},"o":{"in":"x"},"n":null,"lone":"\ud800"}"#;
+        let columns = columns(&[line]);
+        let expected = [
+            ("s", "/s", Kind::Text),
+            ("i", "/i", Kind::Integer),
+            ("big", "/big", Kind::Integer),
+            ("huge", "/huge", Kind::Json),
+            ("f", "/f", Kind::Json),
+            ("z", "/z", Kind::Json),
+            ("b", "/b", Kind::Boolean),
+            ("a", "/a", Kind::Json),
+            ("e", "/e", Kind::Json),
+            ("o_in", "/o/in", Kind::Text),
+            ("lone", "/lone", Kind::Json),
+        ];
+        assert_eq!(shown(&columns), expected);
+        let (cells, rest) = columns.cells(line.as_bytes());
+        assert_eq!((cells[0].clone(), rest), (Some(Cell::Text("ab".into())), None));
+        assert_eq!(cells[2], Some(Cell::Integer(9_007_199_254_740_993)));
+        assert_eq!(cells[4], Some(Cell::Text("7.0".into())));
+    }
+
+    #[test]
+    fn one_strange_body_changes_no_column_and_is_named() {
+        let mut lines = vec![r#"{"user":"ada","client":{"ip":"::1"}}"#; 100];
+        lines.push(r#"{"user":7,"User":"eve","client":{"ip":[]},"rare":1,"client_ip":2,"dt":3}"#);
+        let mut columns = columns(&lines);
+        let expected = [("user", "/user", Kind::Text), ("client_ip", "/client/ip", Kind::Text)];
+        assert_eq!(shown(&columns), expected);
+        let (cells, rest) = columns.cells(lines[100].as_bytes());
+        assert_eq!(cells, [None, None]);
+        let expected = r#"["/user","/User","/client/ip","/rare","/client_ip","/dt"]"#;
+        assert_eq!(rest.as_deref(), Some(expected));
+        // Later files keep the columns, whatever most of their records have.
+        let later = [r#"{"user":8,"User":"x","new":"y"}"#];
+        columns.extend(later.iter().map(|line| line.as_bytes()), None);
+        assert_eq!(shown(&columns)[2..], [("new", "/new", Kind::Text)]);
+        assert_eq!(shown(&columns)[0], ("user", "/user", Kind::Text));
+        let (cells, rest) = columns.cells(br#"{"user":"a","user":"b","new":null}"#);
+        assert_eq!((cells, rest.as_deref()), (vec![None; 3], Some(r#"["/user"]"#)));
+        let again = Columns::from_parts(columns.all().to_vec()).unwrap();
+        assert_eq!(shown(&again), shown(&columns));
+        let lie = Column { member: "/nobody".to_owned(), ..columns.all()[0].clone() };
+        assert!(Columns::from_parts(vec![lie]).is_none());
+    }
+}

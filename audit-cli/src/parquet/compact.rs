@@ -1,0 +1,336 @@
+//! `audit compact`: Parquet files of whole days, each created once.
+//!
+//! The files of a day are numbered. Whoever makes one has read which objects those before it hold,
+//! and creates it only if nobody else has that number: so no object is in two files, even if two
+//! run at once. A process that is killed leaves whole files, and the next one goes on after them.
+//! Objects that come late are in a further file of their day.
+
+use std::collections::HashSet;
+
+use audit_sink_s3::Bucket;
+use audit_sink_s3::layout::Partition;
+use futures::StreamExt;
+use object_store::{ObjectStore, PutMode};
+use parquet::errors::ParquetError;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::task::block_in_place;
+
+use super::columns::Columns;
+use super::file::{ACTOR_GROUP_RECORDS, FileWriter, GROUP_BYTES, GROUP_RECORDS, seal};
+use super::group::{Group, Source};
+use super::index::{Target, name};
+use super::source::{self, Object};
+use crate::arguments::{Common, Compact};
+use crate::bucket::{Listed, Reader, Wanted, to_url};
+use crate::failure::{Failure, Outcome};
+use crate::in_order::in_order;
+use crate::object::ReadError;
+use crate::output::Output;
+use crate::progress::PartitionProgress;
+use crate::query::Pointer;
+use crate::units::{HOUR_MS, Size, counted, now_ms};
+
+/// A file ends with the object with which it has so many bytes of lines.
+const FILE_BYTES: u64 = 256 << 20;
+
+/// Objects that are read at once: each is held in memory.
+const MOST_AT_ONCE: usize = 4;
+
+/// A day is over for so long before it is compacted: what is on its way still arrives.
+const LATE_MS: i64 = HOUR_MS;
+
+/// What was made.
+#[derive(Serialize)]
+struct Line {
+    file: String,
+    objects: u64,
+    records: u64,
+    /// Of their lines.
+    lines_bytes: u64,
+    bytes: u64,
+}
+
+pub(crate) async fn run(
+    arguments: &Compact,
+    common: &Common,
+    output: &Output,
+) -> Result<Outcome, Failure> {
+    let reader = Reader::open(&arguments.source, common)?;
+    let target = Target { bucket: open_apart(&arguments.source.bucket, &arguments.to)? };
+    let now = reader.store_time_ms().unwrap_or_else(now_ms);
+    let times_ms = arguments.times_ms();
+    let wanted = Wanted::new(times_ms.clone(), None);
+    let days = reader.days(&wanted).await?.into_iter().filter(|day| {
+        let is_over = arguments.today || day.end_ms().saturating_add(LATE_MS) <= now;
+        is_over && times_ms.start <= day.begin_ms() && day.end_ms() <= times_ms.end
+    });
+    let days: Vec<Partition> = days.collect();
+    if days.is_empty() {
+        let why = reader.why_nothing(&wanted).await;
+        output.note(&format!("no day that is over for an hour is to be compacted: {why}"));
+        return Ok(Outcome::Well);
+    }
+    let progress = PartitionProgress::new(common, days.clone());
+    let mut work = Work {
+        reader: &reader,
+        target: &target,
+        time: arguments.time_pointers(),
+        output,
+        columns: Columns::default(),
+        progress,
+        left_out: 0,
+        refused: 0,
+    };
+    Box::pin(work.days(&days)).await?;
+    if work.refused > 0 {
+        return Err(Failure::new(format!("{} objects could not be read", work.refused)));
+    }
+    Ok(Outcome::wrong_if(work.left_out > 0))
+}
+
+/// What is being made, and where.
+pub(super) struct Work<'a> {
+    pub(super) reader: &'a Reader,
+    pub(super) target: &'a Target,
+    pub(super) time: Vec<Pointer>,
+    pub(super) output: &'a Output,
+    /// Those of the last file.
+    pub(super) columns: Columns,
+    pub(super) progress: PartitionProgress,
+    /// Objects that are damaged, and those that the store refused: a later run takes them.
+    pub(super) left_out: u64,
+    pub(super) refused: u64,
+}
+
+/// A file that was made.
+struct Made {
+    content: Vec<u8>,
+    line: Line,
+    columns: Columns,
+}
+
+impl Work<'_> {
+    /// Makes what is missing of these days.
+    pub(super) async fn days(&mut self, days: &[Partition]) -> Result<(), Failure> {
+        let first = days.first().map(day_name).unwrap_or_default();
+        let earlier = self.target.files(None).await?;
+        if let Some(last) = earlier.iter().rfind(|file| file.day < first) {
+            self.columns = self.target.held(last).await?.columns;
+        }
+        for day in days {
+            self.day(day).await?;
+        }
+        Ok(())
+    }
+
+    async fn day(&mut self, day: &Partition) -> Result<(), Failure> {
+        let day_name = day_name(day);
+        let mut left_out: HashSet<String> = HashSet::new();
+        loop {
+            // Again after each file: another process may have made one.
+            let files = self.target.files(Some(&day_name)).await?;
+            let mut held: HashSet<String> = HashSet::new();
+            for file in &files {
+                let found = self.target.held(file).await?;
+                held.extend(found.objects);
+                self.columns = found.columns;
+            }
+            let number = files.last().map_or(0, |last| last.number + 1);
+            let wanted = Wanted::new(day.begin_ms()..day.end_ms(), None);
+            let partitions = self.reader.partitions(&wanted).await?;
+            let mut listed = std::pin::pin!(self.reader.objects_in(partitions, None));
+            let mut missing: Vec<Listed> = Vec::new();
+            while let Some(object) = listed.next().await.transpose()? {
+                self.progress.object(&object.key);
+                let key = object.key.to_string();
+                if !held.contains(&key) && !left_out.contains(&key) {
+                    missing.push(object);
+                }
+            }
+            let name = name(&day_name, number);
+            let Some(mut made) = self.file(&name, missing, &mut left_out).await? else {
+                return Ok(());
+            };
+            seal(&mut made.content).map_err(|error| not_written(&name, error))?;
+            // A crash before this leaves nothing, and one after it leaves the whole file.
+            let (store, path) = (self.target.bucket.store(), self.target.path(&name));
+            let put = store.put_opts(&path, made.content.into(), PutMode::Create.into());
+            match put.await {
+                Ok(_) => {
+                    self.columns = made.columns;
+                    self.say(&made.line)?;
+                }
+                // Another process made it. What is in it is read, and this one made again of the
+                // rest.
+                Err(
+                    object_store::Error::AlreadyExists { .. }
+                    | object_store::Error::Precondition { .. },
+                ) => {}
+                Err(error) => {
+                    let said = self.target.bucket.describe(&error);
+                    let what = format!("cannot create {name} in {}", self.target.name());
+                    return Err(
+                        Failure::new(format!("{what}; start it again to go on")).because(said)
+                    );
+                }
+            }
+        }
+    }
+
+    fn say(&self, line: &Line) -> Result<(), Failure> {
+        if self.output.is_json() {
+            return self.output.json(line);
+        }
+        let Line { file, objects, records, lines_bytes, bytes } = line;
+        self.output.line(&format!(
+            "{file}  {}, {}: {} for {} of lines",
+            counted(*objects, "object"),
+            counted(*records, "record"),
+            Size(*bytes),
+            Size(*lines_bytes),
+        ))
+    }
+
+    /// Makes a file of the first of these objects, as many as fit into one. `None` if there are
+    /// none. What is damaged is left out and reported.
+    async fn file(
+        &mut self,
+        name: &str,
+        missing: Vec<Listed>,
+        left_out: &mut HashSet<String>,
+    ) -> Result<Option<Made>, Failure> {
+        let from = self.reader.clone();
+        type Came = (Listed, Result<Object, ReadError>);
+        let work = move |object: Listed, sender: mpsc::Sender<Came>| {
+            let reader = from.clone();
+            async move {
+                let read = source::read(&reader, &object).await;
+                // Who takes it may be gone.
+                let _ = sender.send((object, read)).await;
+            }
+        };
+        let at_once = self.reader.parallel.min(MOST_AT_ONCE);
+        let missing = futures::stream::iter(missing);
+        let mut objects = std::pin::pin!(in_order(missing, at_once, 1, work));
+        let mut columns = self.columns.clone();
+        let mut writer: Option<FileWriter<Vec<u8>>> = None;
+        let mut group = Group::default();
+        let (mut objects_in, mut lines_bytes) = (0u64, 0);
+        let failed = |error: ParquetError| not_written(name, error);
+        while lines_bytes < FILE_BYTES
+            && let Some((listed, read)) = objects.next().await
+        {
+            let object = match read {
+                Ok(object) => object,
+                Err(ReadError::Gone | ReadError::Unwanted) => continue,
+                Err(ReadError::Store(said)) => {
+                    let what = format!("cannot read {}", listed.location);
+                    return Err(Failure::new(what).because(said));
+                }
+                Err(error) => {
+                    let counter = match error {
+                        ReadError::Refused(_) => &mut self.refused,
+                        ReadError::Damaged(_)
+                        | ReadError::Gone
+                        | ReadError::Store(_)
+                        | ReadError::Unwanted => &mut self.left_out,
+                    };
+                    *counter += 1;
+                    let said = error.said(None);
+                    self.output.note(&format!("{} is left out: {said}", listed.location));
+                    left_out.insert(listed.key.to_string());
+                    continue;
+                }
+            };
+            let is_full = group.bytes() + object.bytes() > GROUP_BYTES
+                || group.records() as u64 + object.records() > GROUP_RECORDS as u64;
+            if is_full && !group.is_empty() {
+                let full = std::mem::take(&mut group);
+                self.write(&mut writer, &mut columns, full).map_err(failed)?;
+            }
+            lines_bytes += object.bytes() as u64 + object.records();
+            objects_in += 1;
+            let Source { key, stream, evidence } = object.source.clone();
+            group.begin(key, stream, evidence);
+            for (sequence, line) in (object.first..).zip(object.lines()) {
+                group.add(sequence, line);
+            }
+        }
+        if !group.is_empty() {
+            self.write(&mut writer, &mut columns, group).map_err(failed)?;
+        }
+        let Some(writer) = writer else { return Ok(None) };
+        let (records, objects) = (writer.records, objects_in);
+        let content = writer.end(objects).map_err(failed)?;
+        let bytes = content.len() as u64;
+        let line = Line { file: name.to_owned(), objects, records, lines_bytes, bytes };
+        Ok(Some(Made { content, line, columns }))
+    }
+
+    /// Writes a row group, and begins the file before the first.
+    fn write(
+        &self,
+        writer: &mut Option<FileWriter<Vec<u8>>>,
+        columns: &mut Columns,
+        group: Group,
+    ) -> Result<(), ParquetError> {
+        block_in_place(|| {
+            if writer.is_none() {
+                columns.extend(group.lines(), None);
+                *writer = Some(FileWriter::new(Vec::new(), columns.clone(), self.time.clone())?);
+            }
+            let Some(writer) = writer else { return Ok(()) };
+            match columns.actor() {
+                Some(actor) => {
+                    let mut groups = group.by_actor(&actor, ACTOR_GROUP_RECORDS).into_iter();
+                    groups.try_for_each(|group| writer.write(group))
+                }
+                None => writer.write(group),
+            }
+        })
+    }
+}
+
+fn not_written(name: &str, error: ParquetError) -> Failure {
+    Failure::new(format!("{name} cannot be made")).because(error)
+}
+
+/// A day as the directory of its files names it, without `dt=`.
+pub(super) fn day_name(day: &Partition) -> String {
+    day.to_string().trim_start_matches("dt=").to_owned()
+}
+
+/// Opens the directory of the files, which must be apart from the records: who reads one must not
+/// find the other.
+fn open_apart(source: &str, to: &str) -> Result<Bucket, Failure> {
+    let (source, to) = (to_url(source)?, to_new_url(to)?);
+    let whole = |url: &str| format!("{}/", url.trim_end_matches('/'));
+    let (one, other) = (whole(&source), whole(&to));
+    if one.starts_with(&other) || other.starts_with(&one) {
+        let why = "readers of one would find the other: choose a prefix of its own, as \
+            s3://bucket/logs-parquet is beside s3://bucket/logs";
+        return Err(Failure::new(format!("{to} is not apart from {source}")).because(why));
+    }
+    Ok(Bucket::open(&to)?)
+}
+
+/// A URL unchanged, or that of a directory that may not exist yet.
+fn to_new_url(to: &str) -> Result<String, Failure> {
+    if to.contains("://") {
+        return Ok(to.to_owned());
+    }
+    let path = std::path::Path::new(to);
+    let failed = |error: std::io::Error| {
+        Failure::new(format!("the directory {to} cannot be made")).because(error)
+    };
+    let absolute = std::path::absolute(path).map_err(failed)?;
+    // Of what exists, the true name.
+    let existing = absolute.ancestors().find(|path| path.exists()).unwrap_or(&absolute);
+    let rest = absolute.strip_prefix(existing).unwrap_or(std::path::Path::new(""));
+    let true_path = existing.canonicalize().map_err(failed)?.join(rest);
+    match url::Url::from_directory_path(&true_path) {
+        Ok(url) => Ok(url.into()),
+        Err(()) => Err(Failure::new(format!("{to} cannot be written as a URL"))),
+    }
+}

@@ -1,0 +1,102 @@
+//! `audit export --format parquet`.
+
+use std::io::{self, Write};
+
+use parquet::errors::ParquetError;
+
+use super::columns::Columns;
+use super::file::{FileWriter, GROUP_BYTES, GROUP_RECORDS};
+use super::group::Group;
+use crate::failure::Failure;
+use crate::object::Part;
+use crate::output::Output;
+use crate::query::Pointer;
+
+/// A part is sent on once it has so many bytes.
+const PART_BYTES: usize = 128 << 10;
+
+impl Part for Group {
+    fn is_empty(&self) -> bool {
+        Group::is_empty(self)
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes() >= PART_BYTES
+    }
+}
+
+struct Standard<'a>(&'a Output);
+
+impl Write for Standard<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(&[bytes]).map_err(io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(io::Error::other)
+    }
+}
+
+/// Writes records to standard output as one file.
+pub(crate) struct Exporter<'a> {
+    writer: Option<FileWriter<Standard<'a>>>,
+    group: Group,
+    output: &'a Output,
+    /// The members that are columns. Empty for those that are common.
+    members: Vec<Pointer>,
+    time: Vec<Pointer>,
+}
+
+fn failed(error: ParquetError) -> Failure {
+    let ParquetError::External(source) = error else {
+        return Failure::new("the file cannot be written").because(error);
+    };
+    match source.downcast::<io::Error>().map(|error| error.downcast::<Failure>()) {
+        Ok(Ok(failure)) => failure,
+        Ok(Err(error)) => Failure::of_output(error),
+        Err(error) => Failure::new("the file cannot be written").because(error),
+    }
+}
+
+impl<'a> Exporter<'a> {
+    pub(crate) fn new(output: &'a Output, members: Vec<Pointer>, time: Vec<Pointer>) -> Self {
+        Exporter { writer: None, group: Group::default(), output, members, time }
+    }
+
+    pub(crate) fn add(&mut self, part: Group) -> Result<(), Failure> {
+        self.group.append(part);
+        if self.group.bytes() >= GROUP_BYTES || self.group.records() >= GROUP_RECORDS {
+            self.write()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), Failure> {
+        let group = std::mem::take(&mut self.group);
+        tokio::task::block_in_place(|| {
+            if self.writer.is_none() {
+                let mut columns = Columns::default();
+                let wanted = (!self.members.is_empty()).then_some(&self.members[..]);
+                columns.extend(group.lines(), wanted);
+                let to = Standard(self.output);
+                self.writer = Some(FileWriter::new(to, columns, self.time.clone())?);
+            }
+            match &mut self.writer {
+                Some(writer) if !group.is_empty() => writer.write(group),
+                Some(_) | None => Ok(()),
+            }
+        })
+        .map_err(failed)
+    }
+
+    pub(crate) fn end(mut self, objects: u64) -> Result<(), Failure> {
+        if self.writer.is_none() || !self.group.is_empty() {
+            self.write()?;
+        }
+        match self.writer {
+            Some(writer) => writer.end(objects).map(drop).map_err(failed),
+            None => Ok(()),
+        }
+    }
+}

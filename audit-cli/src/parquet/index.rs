@@ -1,0 +1,240 @@
+//! What Parquet files hold, read without reading them whole.
+
+use std::collections::BTreeSet;
+
+use bytes::{Buf, Bytes};
+use futures::StreamExt;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use parquet::column::reader::{ColumnReader, get_column_reader};
+use parquet::errors::{ParquetError, Result};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::serialized_reader::SerializedPageReader;
+use std::sync::Arc;
+
+use super::check::Said;
+use super::columns::Columns;
+use super::file::Places;
+use crate::failure::Failure;
+
+/// A directory of Parquet files.
+pub(crate) struct Target {
+    pub(crate) bucket: audit_sink_s3::Bucket,
+}
+
+/// A file there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct File {
+    /// Such as 2026-11-23.
+    pub(crate) day: String,
+    /// Its number in the day.
+    pub(crate) number: u32,
+    pub(crate) bytes: u64,
+}
+
+impl File {
+    pub(crate) fn name(&self) -> String {
+        name(&self.day, self.number)
+    }
+}
+
+pub(crate) fn name(day: &str, number: u32) -> String {
+    format!("dt={day}/{number:06}.parquet")
+}
+
+/// What a file holds.
+pub(crate) struct Held {
+    /// The keys of its objects.
+    pub(crate) objects: BTreeSet<String>,
+    pub(crate) columns: Columns,
+}
+
+/// So much of a file's end is read first: most ends are shorter.
+const END_BYTES: u64 = 64 << 10;
+
+/// The last eight bytes: the length of what is before them, and a magic.
+const TAIL_BYTES: u64 = 8;
+
+impl Target {
+    pub(crate) fn name(&self) -> String {
+        self.bucket.to_string()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> Path {
+        self.bucket.path(name)
+    }
+
+    fn failed(&self, name: &str, what: &str, error: &object_store::Error) -> Failure {
+        let said = self.bucket.describe(error);
+        Failure::new(format!("cannot {what} {name} in {}", self.name())).because(said)
+    }
+
+    /// The files of all days, or of one, in order.
+    pub(crate) async fn files(&self, day: Option<&str>) -> std::result::Result<Vec<File>, Failure> {
+        let prefix = match day {
+            Some(day) => self.path(&format!("dt={day}")),
+            None => self.bucket.prefix().clone(),
+        };
+        let store = self.bucket.store();
+        let mut listed = store.list(Some(&prefix).filter(|prefix| !prefix.as_ref().is_empty()));
+        let mut files = Vec::new();
+        while let Some(meta) = listed.next().await {
+            let meta = match meta {
+                Ok(meta) => meta,
+                // A directory that was not made yet.
+                Err(object_store::Error::NotFound { .. }) => break,
+                Err(error) => return Err(self.failed("the files", "list", &error)),
+            };
+            files.extend(parse(&self.bucket, &meta.location, meta.size));
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// The whole file.
+    pub(crate) async fn get(&self, file: &File) -> std::result::Result<Bytes, Failure> {
+        let name = file.name();
+        let got = self.bucket.store().get(&self.path(&name)).await;
+        let got = match got {
+            Ok(got) => got.bytes().await,
+            Err(error) => Err(error),
+        };
+        got.map_err(|error| self.failed(&name, "read", &error))
+    }
+
+    /// Reads which objects a file holds: its end, and one column.
+    pub(crate) async fn held(&self, file: &File) -> std::result::Result<Held, Failure> {
+        let name = file.name();
+        let path = self.path(&name);
+        let failed = |error: object_store::Error| self.failed(&name, "read", &error);
+        let broken = |error: ParquetError| {
+            let what = format!("{name} in {} is not a file of audit compact", self.name());
+            let advice = "audit verify --parquet names what is wrong; remove it to make it again";
+            Failure::new(format!("{what}: {advice}")).because(error)
+        };
+        let other = |what: &str| broken(ParquetError::General(what.to_owned()));
+        let end = file.bytes.min(END_BYTES);
+        let mut pieces = vec![self.range(&path, file.bytes - end, end).await.map_err(failed)?];
+        let (_, tail) = &pieces[0];
+        let tail = tail.len().checked_sub(TAIL_BYTES as usize).map(|at| tail.slice(at..));
+        let mut tail = tail.ok_or_else(|| other("it is too short"))?;
+        let length = u64::from(tail.get_u32_le());
+        let begin = file.bytes.checked_sub(length + TAIL_BYTES);
+        let begin = begin.filter(|_| &tail[..] == b"PAR1").ok_or_else(|| other("it has no end"))?;
+        if begin < pieces[0].0 {
+            let more = pieces[0].0 - begin;
+            let (_, before) = self.range(&path, begin, more).await.map_err(failed)?;
+            let (_, after) = pieces.remove(0);
+            pieces.push((begin, [before, after].concat().into()));
+        }
+        let sparse = Sparse { len: file.bytes, pieces };
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&sparse).map_err(broken)?;
+        let said = Said::read(&metadata).ok_or_else(|| other("it does not say what it holds"))?;
+        let column = Places::new(&said.columns).object;
+        let mut pieces = Vec::new();
+        for group in metadata.row_groups() {
+            let chunk = group.columns().get(column).ok_or_else(|| other("it lacks a column"))?;
+            let (begin, len) = chunk.byte_range();
+            if begin.checked_add(len).is_none_or(|end| end > file.bytes) {
+                return Err(other("a column is not in it"));
+            }
+            pieces.push(self.range(&path, begin, len).await.map_err(failed)?);
+        }
+        let sparse = Arc::new(Sparse { len: file.bytes, pieces });
+        let objects = objects(&sparse, &metadata, column).map_err(broken)?;
+        Ok(Held { objects, columns: said.columns })
+    }
+
+    async fn range(&self, path: &Path, begin: u64, len: u64) -> object_store::Result<(u64, Bytes)> {
+        let range = Some(GetRange::Bounded(begin..begin + len));
+        let options = GetOptions { range, ..GetOptions::default() };
+        let bytes = self.bucket.store().get_opts(path, options).await?.bytes().await?;
+        Ok((begin, bytes))
+    }
+}
+
+/// A file of ours at a location, and nothing else.
+fn parse(bucket: &audit_sink_s3::Bucket, location: &Path, bytes: u64) -> Option<File> {
+    let (day, file) = {
+        let mut parts: Vec<_> = location.parts().collect();
+        let file = parts.pop()?;
+        (parts.pop()?.as_ref().strip_prefix("dt=")?.to_owned(), file.as_ref().to_owned())
+    };
+    let digits = file.strip_suffix(".parquet")?;
+    let is_number = digits.len() >= 6 && digits.bytes().all(|digit| digit.is_ascii_digit());
+    let number = digits.parse().ok().filter(|_| is_number)?;
+    day.parse::<chrono::NaiveDate>().ok()?;
+    (bucket.path(&name(&day, number)) == *location).then_some(File { day, number, bytes })
+}
+
+/// The objects that are named in a column.
+fn objects(
+    sparse: &Arc<Sparse>,
+    metadata: &ParquetMetaData,
+    column: usize,
+) -> Result<BTreeSet<String>> {
+    let mut objects = BTreeSet::new();
+    for group in metadata.row_groups() {
+        let chunk = group.column(column);
+        let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+        let pages = SerializedPageReader::new(Arc::clone(sparse), chunk, rows, None)?;
+        let reader = get_column_reader(chunk.column_descr_ptr(), Box::new(pages));
+        let ColumnReader::ByteArrayColumnReader(mut reader) = reader else {
+            return Err(ParquetError::General("the column of objects has no texts".to_owned()));
+        };
+        loop {
+            let mut values = Vec::new();
+            let (read, ..) = reader.read_records(8 << 10, None, None, &mut values)?;
+            if read == 0 {
+                break;
+            }
+            for value in values {
+                let key = value.as_utf8()?;
+                if !objects.contains(key) {
+                    objects.insert(key.to_owned());
+                }
+            }
+        }
+    }
+    Ok(objects)
+}
+
+/// Pieces of a file.
+struct Sparse {
+    len: u64,
+    pieces: Vec<(u64, Bytes)>,
+}
+
+impl Length for Sparse {
+    fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+impl Sparse {
+    fn at(&self, start: u64) -> Result<Bytes> {
+        let holds =
+            |(begin, bytes): &&(u64, Bytes)| *begin <= start && start <= begin + bytes.len() as u64;
+        let (begin, bytes) = self.pieces.iter().find(holds).ok_or_else(|| {
+            ParquetError::General(format!("byte {start} is not where the file says it is"))
+        })?;
+        Ok(bytes.slice(usize::try_from(start - begin).unwrap_or(bytes.len())..))
+    }
+}
+
+impl ChunkReader for Sparse {
+    type T = bytes::buf::Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T> {
+        Ok(self.at(start)?.reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
+        let bytes = self.at(start)?;
+        if bytes.len() < length {
+            return Err(ParquetError::EOF(format!("{length} bytes are not at byte {start}")));
+        }
+        Ok(bytes.slice(..length))
+    }
+}

@@ -1,0 +1,100 @@
+//! Objects as they are read to be compacted: whole, or not at all.
+
+use std::sync::Arc;
+
+use audit_evidence::ObjectHead;
+use audit_sink_s3::layout::{LineDecoder, ObjectMetadata};
+use futures::StreamExt;
+use object_store::{GetOptions, ObjectStore};
+
+use super::group::Source;
+use crate::bucket::{Listed, Reader};
+use crate::object::{PIECE_BYTES, ReadError, chunks, no_record};
+
+/// The most bytes of lines that one object may have: it is held in memory. Sinks write 8 MiB.
+const MAX_OBJECT_BYTES: usize = 64 << 20;
+
+/// An object that was read to its end, and is what its metadata says.
+pub(crate) struct Object {
+    pub(crate) source: Source,
+    pub(crate) first: u64,
+    /// Of its lines, with their line feeds.
+    pub(crate) sha256: [u8; 32],
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Object {
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn records(&self) -> u64 {
+        self.ends.len() as u64
+    }
+
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+    }
+}
+
+/// Reads an object.
+///
+/// # Errors
+///
+/// When it is damaged: what is compacted must be what was written.
+pub(crate) async fn read(reader: &Reader, listed: &Listed) -> Result<Object, ReadError> {
+    let failed = |error: object_store::Error| ReadError::of(reader, &error);
+    let store = Arc::clone(reader.store());
+    let found = store.get_opts(&listed.location, GetOptions::new()).await.map_err(failed)?;
+    let said = ObjectMetadata::from_attributes(&found.attributes);
+    let metadata = reader.metadata(&listed.key, found.attributes.clone()).await.map_err(failed)?;
+    let (stream, first) = (listed.key.stream(), listed.key.first_sequence());
+    let mut decoder = LineDecoder::new(listed.key.compression());
+    let (mut bytes, mut ends, mut wrong) = (Vec::new(), Vec::new(), None);
+    let mut content = chunks(found).await;
+    while let Some(chunk) = content.next().await {
+        for piece in chunk.map_err(failed)?.chunks(PIECE_BYTES) {
+            decoder.push(piece, |line| {
+                if bytes.len() + line.len() > MAX_OBJECT_BYTES {
+                    let too_large = "has more than 64 MiB of lines: that is too large to compact";
+                    wrong.get_or_insert(too_large.to_owned());
+                    return;
+                }
+                if let Some(what) = no_record(line) {
+                    wrong.get_or_insert_with(|| format!("line {} {what}", ends.len() + 1));
+                }
+                bytes.extend_from_slice(line);
+                ends.push(bytes.len());
+            })?;
+            if let Some(wrong) = wrong {
+                return Err(ReadError::Damaged(wrong));
+            }
+        }
+    }
+    let lines = decoder.finish()?;
+    let found = lines.metadata(first);
+    if said.is_some_and(|said| said != found) {
+        let wrong = "its lines are not those that its metadata name";
+        return Err(ReadError::Damaged(wrong.to_owned()));
+    }
+    let members: serde_json::Map<String, serde_json::Value> =
+        match ObjectHead::from_metadata(&stream.to_string(), |name| metadata.get(name)) {
+            Ok(head) => head
+                .to_metadata()
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.into()))
+                .collect(),
+            Err(_no_evidence) => [
+                ("count", found.count.to_string()),
+                ("sha256", found.sha256.iter().map(|byte| format!("{byte:02x}")).collect()),
+            ]
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect(),
+        };
+    let evidence = Some(serde_json::Value::Object(members).to_string());
+    let source = Source { key: listed.key.to_string(), stream, evidence };
+    Ok(Object { source, first, sha256: found.sha256, bytes, ends })
+}

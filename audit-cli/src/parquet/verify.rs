@@ -1,0 +1,130 @@
+//! `audit verify --parquet`: whether files are what their records say, and those what hosts signed.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use audit_evidence::{Alarm, Fault, Finding, VerifierKey};
+use audit_sink_s3::Bucket;
+use audit_sink_s3::layout::ObjectKey;
+use futures::{StreamExt, TryStreamExt};
+
+use super::check::{Checked, Wrong, check};
+use super::index::{File, Target};
+use super::source;
+use crate::arguments::Common;
+use crate::bucket::{Listed, Reader, to_url};
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::units::shown;
+
+/// What was found of all files.
+#[derive(Debug, Default)]
+pub(crate) struct Compacted {
+    pub(crate) files: u64,
+    pub(crate) records: u64,
+    /// The keys of the objects whose records they hold.
+    pub(crate) objects: HashMap<String, usize>,
+    /// The first day and the last.
+    pub(crate) days: Option<(String, String)>,
+    pub(crate) findings: Vec<Finding>,
+}
+
+impl Compacted {
+    /// Whether the object is of these days and in no file.
+    pub(crate) fn lacks(&self, key: &str) -> bool {
+        let day = key.strip_prefix("dt=").and_then(|rest| rest.get(..10));
+        let is_of_days =
+            self.days.as_ref().zip(day).is_some_and(|((first, last), day)| {
+                (first.as_str()..=last.as_str()).contains(&day)
+            });
+        is_of_days && !self.objects.contains_key(key)
+    }
+}
+
+/// Opens the directory of the files.
+pub(crate) fn open(to: &str, common: &Common) -> Result<Target, Failure> {
+    let retry_for = Duration::from_secs(common.retry_for);
+    Ok(Target { bucket: Bucket::open_to_read(&to_url(to)?, retry_for)? })
+}
+
+/// Files that are checked at once: each is held in memory.
+const AT_ONCE: usize = 2;
+
+/// Checks the files of the days from a time on.
+pub(crate) async fn verify(
+    target: &Target,
+    reader: &Reader,
+    keys: &[VerifierKey],
+    since_ms: Option<i64>,
+    common: &Common,
+) -> Result<Compacted, Failure> {
+    let first = since_ms.map(|ms| shown(ms).get(..10).unwrap_or_default().to_owned());
+    let mut files = target.files(None).await?;
+    files.retain(|file| first.as_ref().is_none_or(|first| *first <= file.day));
+    let (mut found, progress) = (Compacted::default(), Progress::new(common, files.len() as u64));
+    found.days =
+        files.first().map(|file| file.day.clone()).zip(files.last().map(|f| f.day.clone()));
+    let names: Vec<String> =
+        files.iter().map(|file| format!("{}/{}", target.name(), file.name())).collect();
+    let checks = files.into_iter().map(|file| one(target, file, keys.to_vec()));
+    let mut checks = futures::stream::iter(checks).buffered(AT_ONCE);
+    while let Some(Checked { objects, records, wrong }) = checks.try_next().await? {
+        let at = usize::try_from(found.files).unwrap_or(usize::MAX);
+        found.files += 1;
+        found.records += records;
+        progress.at(found.files, "files");
+        let name = &names[at];
+        let begin = found.findings.len();
+        let mut add = |stream: String, records: Option<Range<u64>>, fault: Fault| {
+            // What is so of many objects of a stream is said once.
+            let same = |finding: &&mut Finding| finding.stream == stream && finding.fault == fault;
+            let known = found.findings[begin..].iter_mut().find(same);
+            match (known.and_then(|finding| finding.records.as_mut()), &records) {
+                (Some(known), Some(more)) => {
+                    *known = known.start.min(more.start)..known.end.max(more.end);
+                }
+                _ => {
+                    let object = Some(name.clone());
+                    found.findings.push(Finding { stream, object, records, fault });
+                }
+            }
+        };
+        for Wrong { stream, records, object, fault } in wrong {
+            // The fault of an object that stands in the bucket as it does here is the bucket's.
+            let is_of_bucket = match object.filter(|_| fault.alarm() == Alarm::Tampered) {
+                Some((key, sha256)) => stands(reader, key, &sha256).await,
+                None => false,
+            };
+            if !is_of_bucket {
+                add(stream, records, fault);
+            }
+        }
+        for key in objects {
+            if let Some(other) = found.objects.get(&key) {
+                let what = format!("it holds the records of {key}, and so does {}", names[*other]);
+                add(String::new(), None, Fault::Compacted(what));
+            }
+            found.objects.insert(key, at);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the object stands in the bucket with lines of this hash.
+async fn stands(reader: &Reader, key: ObjectKey, sha256: &[u8; 32]) -> bool {
+    let location = reader.location(&key.to_string());
+    let listed = Listed { key, location, bytes: 0, modified_ms: 0 };
+    source::read(reader, &listed).await.is_ok_and(|object| object.sha256 == *sha256)
+}
+
+async fn one(target: &Target, file: File, keys: Vec<VerifierKey>) -> Result<Checked, Failure> {
+    let content = target.get(&file).await?;
+    let checked = tokio::task::spawn_blocking(move || check(&content, &keys)).await;
+    Ok(checked.unwrap_or_else(|_panicked| {
+        // A reader of a foreign format met what it did not expect.
+        let fault = Fault::Compacted("it cannot be read".to_owned());
+        let wrong = vec![Wrong { stream: String::new(), records: None, object: None, fault }];
+        Checked { wrong, ..Checked::default() }
+    }))
+}

@@ -1,0 +1,47 @@
+//! The signed note beside a report: the hashes of its files.
+
+use audit_evidence::{Note, SignerKey, VerifierKey};
+use sha2::{Digest, Sha256};
+
+use crate::failure::Failure;
+
+/// The first line of a note.
+const HEAD: &str = "audit report";
+
+fn hash(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The note for these files, each given by its suffix.
+pub(super) fn seal(
+    files: &[(&'static str, Vec<u8>)],
+    signer: &SignerKey,
+) -> Result<String, Failure> {
+    let lines = files.iter().map(|(suffix, content)| format!("{suffix} {}\n", hash(content)));
+    let text = format!("{HEAD}\n{}", lines.collect::<String>());
+    let failed = |error| Failure::new("the report cannot be signed").because(error);
+    let mut note = Note::new(text).map_err(failed)?;
+    note.sign(signer);
+    Ok(note.to_string())
+}
+
+/// Whether a text is the note of a report.
+pub(crate) fn is_seal(text: &str) -> bool {
+    text.strip_prefix(HEAD).is_some_and(|rest| rest.starts_with('\n'))
+}
+
+/// The key by which a report's file is signed, of those that are trusted.
+pub(crate) fn check<'a>(
+    note: &str,
+    file: &[u8],
+    keys: &'a [VerifierKey],
+) -> Result<&'a VerifierKey, String> {
+    let note = Note::parse(note).map_err(|error| error.to_string())?;
+    let hash = hash(file);
+    let mut hashes = note.text().lines().skip(1).filter_map(|line| line.split_once(' '));
+    if !hashes.any(|(_, signed)| signed == hash) {
+        return Err("the file is not one of the report that was signed".to_owned());
+    }
+    let signed = |key: &&VerifierKey| note.verify(key) == Ok(true);
+    keys.iter().find(signed).ok_or_else(|| "none of the given keys signed it".to_owned())
+}
