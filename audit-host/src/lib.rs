@@ -3,6 +3,7 @@
 //! - [`Output`]: standard output and standard error that never block the writer, so that a reader
 //!   which stops reading does not stop the host.
 //! - [`log_to_stderr`]: the host's own log, on such an output.
+//! - [`log_and_trace`], [`traced`]: the same, with traces of OpenTelemetry.
 //! - [`parse_with_file`], [`Sources`]: settings by flags, the environment and a file, and where
 //!   each came from.
 //! - [`Checks`]: tries what a start needs, before a start.
@@ -32,26 +33,37 @@
 //! errors.finish(std::time::Duration::from_secs(1));
 //! ```
 
+/// The version of these crates and, in a release build, the commit that it is of.
+pub const VERSION: &str = env!("AUDIT_VERSION");
+
 mod check;
 mod connections;
 mod destinations;
 mod files;
 mod health;
 mod logging;
+#[cfg(feature = "manual")]
+mod manual;
 mod output;
 mod settings;
 mod shown;
 mod shutdown;
 mod supervisor;
+mod traced;
+mod traces;
 
 pub use check::Checks;
 pub use connections::{Connection, Connections, ServeLimits, client_of};
 pub use destinations::{Destinations, LogStreamsFile};
 pub use files::{make_private_directory, private_files};
 pub use health::{Answer, Probe};
-pub use logging::{LogFormat, log_to_stderr};
+pub use logging::{LogFormat, log_and_trace, log_to_stderr};
+#[cfg(feature = "manual")]
+pub use manual::write_manual;
 pub use output::Output;
 pub use settings::{SettingsError, Source, Sources, parse_with_file, without_secrets};
 pub use shown::Shown;
 pub use shutdown::{CloseError, Shutdown, StoppedError, close, close_after, exit};
 pub use supervisor::{notify_ready, notify_stopping};
+pub use traced::traced;
+pub use traces::{Traces, TracesError};

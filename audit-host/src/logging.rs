@@ -5,9 +5,11 @@ use std::panic;
 use std::str::FromStr;
 
 use serde::Deserialize;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::Output;
+use crate::{Output, Traces, TracesError, traces};
 
 /// How the host's own log is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -56,11 +58,7 @@ impl FromStr for LogFormat {
 ///
 /// If a subscriber of `tracing` is installed already.
 pub fn log_to_stderr(default_filter: &str, format: LogFormat) -> Output {
-    let output = match format {
-        LogFormat::Text => Output::stderr(),
-        LogFormat::Json => Output::stderr().of_json(),
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| default_filter.into());
+    let (output, filter) = (output(format), filter(default_filter));
     let writer = output.clone();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -70,11 +68,63 @@ pub fn log_to_stderr(default_filter: &str, format: LogFormat) -> Output {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
+    log_panics();
+    output
+}
+
+/// As [`log_to_stderr`], and sends traces to the collector at this URL of OTLP over HTTP, such as
+/// `http://127.0.0.1:4318/v1/traces`: requests that are [`traced`](crate::traced()), calls, their
+/// attempts, what each waits for to be durable, and each request to the bucket. Nothing of a body
+/// is in them. Variables of OpenTelemetry, such as `OTEL_EXPORTER_OTLP_HEADERS` and
+/// `OTEL_TRACES_SAMPLER`, say more.
+///
+/// # Errors
+///
+/// When the URL is invalid, or this build has no traces (feature `traces`).
+///
+/// # Panics
+///
+/// As [`log_to_stderr`], and outside of a tokio runtime.
+pub fn log_and_trace(
+    default_filter: &str,
+    format: LogFormat,
+    service: &'static str,
+    collector: Option<&str>,
+) -> Result<(Output, Traces), TracesError> {
+    let Some(collector) = collector else {
+        return Ok((log_to_stderr(default_filter, format), Traces::none()));
+    };
+    let (layer, traces) = traces::layer(service, collector)?;
+    let (output, filter) = (output(format), filter(default_filter));
+    let writer = output.clone();
+    let log = tracing_subscriber::fmt::layer()
+        .with_writer(move || writer.clone())
+        .with_ansi(output.has_colours());
+    let log = match format {
+        LogFormat::Text => log.with_filter(filter).boxed(),
+        LogFormat::Json => log.json().flatten_event(true).with_filter(filter).boxed(),
+    };
+    tracing_subscriber::registry().with(layer).with(log).init();
+    log_panics();
+    Ok((output, traces))
+}
+
+fn output(format: LogFormat) -> Output {
+    match format {
+        LogFormat::Text => Output::stderr(),
+        LogFormat::Json => Output::stderr().of_json(),
+    }
+}
+
+fn filter(default: &str) -> EnvFilter {
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into())
+}
+
+fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let backtrace = std::backtrace::Backtrace::capture();
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("without a name");
         tracing::error!(thread, "{panic}\n{backtrace}");
     }));
-    output
 }

@@ -3,6 +3,8 @@
 use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use futures::FutureExt;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::context::Context;
 use crate::error::MutationError;
@@ -15,6 +17,24 @@ use crate::transaction::{Attempt, AuditedTransaction, FunctionError, Transaction
 
 /// Runs attempts until one commits or fails, or the limit is reached.
 pub(crate) async fn run<Tx, T, E, F, Fut>(
+    context: &Context,
+    function: FunctionName,
+    request: &RequestContext,
+    attempt: F,
+) -> Result<T, MutationError<E>>
+where
+    Tx: Transaction,
+    E: FunctionError<Tx::Error>,
+    F: FnMut(Execution<Mutation>) -> Fut,
+    Fut: Future<Output = Result<AuditedTransaction<Tx, T, E>, E>>,
+{
+    let span = tracing::info_span!(
+        target: "audit::trace", "mutation", %function, request_id = %request.request_id().as_str(),
+    );
+    attempts(context, function, request, attempt).instrument(span).await
+}
+
+async fn attempts<Tx, T, E, F, Fut>(
     context: &Context,
     function: FunctionName,
     request: &RequestContext,
@@ -36,15 +56,26 @@ where
         let (execution, logs) = execution.attended();
         // What `attempt` does before it returns its future is part of the attempt.
         let attempt = async { attempt(execution).await };
-        let ran = AssertUnwindSafe(attempt).catch_unwind().await;
-        let settled = match ran {
-            Ok(returned) => ordering::end_attempt(returned, &logs, request).await?,
-            Err(panic) => {
-                ordering::end_panicked(&function, &logs, request).await;
-                resume_unwind(panic)
+        let settled = async {
+            match AssertUnwindSafe(attempt).catch_unwind().await {
+                Ok(returned) => ordering::end_attempt(returned, &logs, request).await,
+                Err(panic) => {
+                    ordering::end_panicked(&function, &logs, request).await;
+                    resume_unwind(panic)
+                }
             }
         };
-        let conflict = match settled {
+        let span = tracing::info_span!(target: "audit::trace", "attempt", number, outcome = Empty);
+        let settled = settled.instrument(span.clone()).await;
+        span.record(
+            "outcome",
+            match &settled {
+                Ok(Attempt::Committed(_)) => "committed",
+                Ok(Attempt::Conflict(_)) => "conflict",
+                Err(_) => "failed",
+            },
+        );
+        let conflict = match settled? {
             Attempt::Committed(value) => return Ok(value),
             Attempt::Conflict(error) => error,
         };

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use audit_core::{Durability, Place, SinkError, SinkErrorKind};
 use futures::{StreamExt, TryStreamExt, stream};
 use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::audited::Audited;
 use crate::context::Context;
@@ -174,7 +175,19 @@ async fn persist(
     context: &Context,
     Rendered { batch, usage }: Rendered,
 ) -> Result<Option<Place>, SinkError> {
-    let receipt = context.sink().persist(batch).await?;
+    // Of a batch its size and its place, and nothing of what is in it.
+    let span = tracing::info_span!(
+        target: "audit::trace", "persist", records = batch.count(), bytes = batch.lines().len(),
+        stream = Empty, first_sequence = Empty, otel.status_code = Empty,
+    );
+    let persisted = context.sink().persist(batch).instrument(span.clone()).await;
+    let receipt = persisted.inspect_err(|_| {
+        span.record("otel.status_code", "ERROR");
+    })?;
+    if let Some(Place { stream, first_sequence, .. }) = receipt.place {
+        span.record("stream", tracing::field::display(stream));
+        span.record("first_sequence", first_sequence);
+    }
     match receipt.durability {
         // Nothing was emitted, so nothing is metered.
         Durability::Discarded => {}

@@ -46,7 +46,7 @@ Credentials, regions and endpoints come from the provider's usual environment va
 
 /// Inspects a bucket of audit logs or a journal, and reports what is wrong.
 #[derive(Debug, Parser)]
-#[command(name = "audit", version, after_help = EXIT_CODES, infer_subcommands = true)]
+#[command(name = "audit", version = audit_host::VERSION, after_help = EXIT_CODES, infer_subcommands = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) common: Common,

@@ -8,6 +8,8 @@ use audit_core::Random;
 use futures::future::{Either, select};
 use object_store::path::Path;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::blocker::Blocker;
 use super::response::{Refusal, Response};
@@ -150,7 +152,14 @@ impl Put {
         let create = || async {
             let began = Instant::now();
             let create = Box::pin(self.bucket.create_object(path, object));
-            let response = request(limit, &self.bucket, create).await;
+            let span = tracing::info_span!(
+                target: "audit::trace", "put", otel.kind = "client", key = %path,
+                records = object.logs, otel.status_code = Empty,
+            );
+            let response = request(limit, &self.bucket, create).instrument(span.clone()).await;
+            if response.is_err() {
+                span.record("otel.status_code", "ERROR");
+            }
             match &response {
                 Ok(()) => self.response_times().add(began.elapsed()),
                 Err(refusal) if refusal.is_panic() => self.health.panicked(),

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use object_store::PutPayload;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, sleep};
+use tracing::{Instrument, Span};
 
 use super::pending::{Pending, Ticket};
 use super::stream::Seal;
@@ -24,6 +25,9 @@ use crate::panic::{Panicked, catch, catch_in};
 /// compressing takes longer than a runtime's thread should be held up (about 0.2 ms), and far
 /// longer than handing it over.
 pub(super) const MAX_ENCODE_INLINE_BYTES: usize = 64 << 10;
+
+/// The most traces that a delivery is linked to.
+const MAX_LINKS: usize = 100;
 
 /// The batches of one object.
 pub(super) struct Group {
@@ -89,7 +93,17 @@ impl Group {
                         }
                     });
                 }
-                Some(put.until_certain(&path, object.as_ref()?).await)
+                // A part of the trace of the first caller, to which the others are linked.
+                let mut spans = waiters.iter().map(|waiter| &waiter.pending.span);
+                let span = spans.next().map_or_else(Span::none, |first| {
+                    tracing::info_span!(
+                        target: "audit::trace", parent: first, "deliver", batches = waiters.len(),
+                    )
+                });
+                spans.take(MAX_LINKS).for_each(|other| {
+                    span.follows_from(other);
+                });
+                Some(put.until_certain(&path, object.as_ref()?).instrument(span).await)
             };
             match catch_in(Box::pin(attempt)).await {
                 Ok(Some(outcome)) => break outcome,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Span;
 
 use crate::health::{HealthBoard, PendingBatch};
 
@@ -11,12 +12,14 @@ pub(super) type Ticket = u64;
 
 /// Counts a batch as pending while it lives.
 pub(super) struct Pending {
+    /// What its caller waits in, for traces.
+    pub(super) span: Span,
     _room: OwnedSemaphorePermit,
     _counted: PendingBatch,
 }
 
 impl Pending {
     pub(super) fn new(room: OwnedSemaphorePermit, health: &Arc<HealthBoard>) -> Pending {
-        Pending { _room: room, _counted: health.pending_batch() }
+        Pending { span: Span::current(), _room: room, _counted: health.pending_batch() }
     }
 }

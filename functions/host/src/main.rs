@@ -8,7 +8,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use audit_host::{LogFormat, Output, exit, log_to_stderr, private_files};
+use audit_host::{LogFormat, Output, exit, log_and_trace, private_files};
 
 use self::settings::{Command, CommandLine, Settings};
 
@@ -44,6 +44,14 @@ fn free_large_blocks() {}
 #[tokio::main]
 async fn start() -> ExitCode {
     private_files();
+    #[cfg(feature = "manual")]
+    if let (Some("--write-manual"), Some(directory)) =
+        (std::env::args().nth(1).as_deref(), std::env::args_os().nth(2))
+    {
+        use clap::CommandFactory;
+        let written = audit_host::write_manual(CommandLine::command(), directory.as_ref());
+        return written.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     let command = match CommandLine::read(std::env::args_os()) {
         Ok(line) => line.command,
         Err(error) => {
@@ -51,12 +59,15 @@ async fn start() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let (command, format) = match Asked::of(command) {
-        Ok(asked) => asked,
-        Err(error) => exit("functions-host", Err(error), &Output::stderr(), &Output::stdout()),
-    };
-    let (output, errors) = (Output::stdout(), log_to_stderr("warn", format));
-    match run(command, &output).await {
+    let output = Output::stdout();
+    let begun = Asked::of(command).and_then(|(asked, format, collector)| {
+        Ok((asked, log_and_trace("warn", format, "functions-host", collector.as_deref())?))
+    });
+    let (asked, (errors, traces)) = begun
+        .unwrap_or_else(|error| exit("functions-host", Err(error), &Output::stderr(), &output));
+    let ended = run(asked, &output).await;
+    traces.finish(LAST_WORDS);
+    match ended {
         Ok(true) => exit("functions-host", Ok(()), &errors, &output),
         Ok(false) => {
             output.finish(LAST_WORDS);
@@ -78,16 +89,19 @@ enum Asked {
 }
 
 impl Asked {
-    fn of(command: Command) -> Result<(Asked, LogFormat), Box<dyn Error>> {
-        let Command::Serve(serve) = command else { return Ok((Asked::Demo, LogFormat::Text)) };
+    /// With how the host logs, and where its traces go.
+    fn of(command: Command) -> Result<(Asked, LogFormat, Option<String>), Box<dyn Error>> {
+        let Command::Serve(serve) = command else {
+            return Ok((Asked::Demo, LogFormat::Text, None));
+        };
         let asked = match (serve.check, serve.print_config) {
             (true, _) => Asked::Check,
             (false, true) => Asked::PrintConfig,
             (false, false) => Asked::Serve,
         };
         let settings = Box::new(serve.settings()?);
-        let format = settings.log_format;
-        Ok((asked(settings), format))
+        let (format, collector) = (settings.log_format, settings.traces.clone());
+        Ok((asked(settings), format, collector))
     }
 }
 

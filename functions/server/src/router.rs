@@ -34,6 +34,7 @@ pub(super) fn router(server: Server) -> Router {
         .route("/query_at_ts", post(calls::query_at_ts))
         .route("/sync", any(sync::upgrade))
         .route("/{version}/sync", any(sync::upgrade))
+        .layer(from_fn(audit_host::traced))
         .layer(layer);
     let for_pages = Router::new()
         .nest("/api", api)

@@ -10,6 +10,7 @@ use axum::http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use functions_calls::{HttpError, HttpPieces, HttpRequest, HttpResponse};
 use futures::stream;
@@ -27,7 +28,11 @@ use super::router::peer;
 pub(super) fn router(server: Server) -> Router {
     let layer = RequestContextLayer::new(server.functions().runtime().clone(), peer);
     let layer = layer.with_trusted_proxies(server.inner.proxies.clone());
-    Router::new().fallback(answer).layer(layer).with_state(server)
+    Router::new()
+        .fallback(answer)
+        .layer(from_fn(audit_host::traced))
+        .layer(layer)
+        .with_state(server)
 }
 
 async fn answer(State(server): State<Server>, request: Request) -> Response {

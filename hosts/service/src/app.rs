@@ -12,7 +12,7 @@ use audit_runtime::{
 };
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, RawQuery, Request, State};
 use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
@@ -55,6 +55,7 @@ impl App {
             .route("/documents/{id}", get(view).put(update))
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
             .layer(from_fn_with_state(self.clone(), identify))
+            .layer(from_fn(audit_host::traced))
             .layer(layer.with_trusted_proxies(proxies))
             .layer(from_fn_with_state(self.request_timeout, within))
             .with_state(self)

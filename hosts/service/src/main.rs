@@ -20,11 +20,13 @@ use std::time::Duration;
 
 use audit_core::Observed;
 use audit_host::{
-    Connections, Output, Probe, Shown, Shutdown, StoppedError, close_after, exit, log_to_stderr,
+    Connections, Output, Probe, Shown, Shutdown, StoppedError, close_after, exit, log_and_trace,
     make_private_directory, notify_ready, notify_stopping,
 };
 use audit_runtime::{AuditRuntime, AuditSink, RetryPolicy, Vars};
 use audit_sink_null::NullSink;
+#[cfg(feature = "manual")]
+use clap::CommandFactory;
 use tokio::net::TcpListener;
 
 use crate::app::{App, probes};
@@ -39,6 +41,9 @@ const MAX_USER_JSON_BYTES: u32 = 256;
 /// for.
 const PERSIST_GRACE: Duration = Duration::from_secs(5);
 
+/// How long the end of the process waits for the collector of traces.
+const LAST_TRACES_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// SQLite has one writer at a time and reports *busy* to others, which counts as a conflict and
 /// soon passes.
 const RETRY_POLICY: RetryPolicy =
@@ -48,11 +53,22 @@ const RETRY_POLICY: RetryPolicy =
 async fn main() {
     // Files of the service are private to their owner: database, journal, bucket.
     audit_host::private_files();
+    #[cfg(feature = "manual")]
+    if let (Some("--write-manual"), Some(directory)) =
+        (std::env::args().nth(1).as_deref(), std::env::args_os().nth(2))
+    {
+        let written = audit_host::write_manual(Settings::command(), directory.as_ref());
+        std::process::exit(written.map_or(1, |()| 0));
+    }
     let (settings, sources) = Settings::read().unwrap_or_else(|error| error.exit("audit-service"));
     // After a conflict at commit, PostgreSQL notes that the transaction is already rolled back.
     // That is expected.
     let filter = "warn,sqlx::postgres::notice=error";
-    let (out, errors) = (Output::stdout(), log_to_stderr(filter, settings.log_format()));
+    let out = Output::stdout();
+    let traces = settings.traces.as_deref();
+    let logging = log_and_trace(filter, settings.log_format(), "audit-service", traces);
+    let (errors, traces) = logging
+        .unwrap_or_else(|error| exit("audit-service", Err(error.into()), &Output::stderr(), &out));
     let result = if settings.print_config {
         settings.print(&sources, &out)
     } else if settings.check {
@@ -60,6 +76,7 @@ async fn main() {
     } else {
         serve(settings, &out).await
     };
+    traces.finish(LAST_TRACES_TIMEOUT);
     exit("audit-service", result, &errors, &out)
 }
 

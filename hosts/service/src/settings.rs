@@ -23,7 +23,7 @@ const PATHS: [&str; 4] = ["data_dir", "evidence_key", "journal", "log_streams"];
 /// A web service whose reads and writes are audited: no document is shown and no change commits
 /// before its audit log is in the bucket.
 #[derive(Parser)]
-#[command(name = "audit-service", version)]
+#[command(name = "audit-service", version = audit_host::VERSION)]
 pub(crate) struct Settings {
     /// A file with settings, as TOML: the names of the flags with `_` for `-`. Flags override the
     /// environment, the environment overrides the file. Paths in it are relative to it. [default:
@@ -44,6 +44,16 @@ pub(crate) struct Settings {
     /// How the service's own log is written to standard error: as text or as JSON.
     #[arg(long, env = "LOG_FORMAT", value_parser = LogFormat::NAMES, default_value = "text")]
     log_format: String,
+
+    /// Where traces go: the URL of a collector of OpenTelemetry, OTLP over HTTP, such as
+    /// http://127.0.0.1:4318/v1/traces. [default: none are made]
+    #[arg(
+        long,
+        env = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub(crate) traces: Option<String>,
 
     /// Where to listen. Port 0 takes a free one.
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080")]
@@ -209,6 +219,7 @@ impl Settings {
             }),
             "evidence_key" => Some(shown_path(key)),
             "database_url" => Some(json!(without_secrets(&self.database_url().ok()?))),
+            "traces" => self.traces.as_ref().map(|url| json!(without_secrets(url))),
             "linger_ms" => bucket.map(|(_, settings)| json!(settings.linger_ms)),
             "cut_after_ms" => journal.map(|journal| json!(journal.cut_after_ms)),
             _ => None,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use audit_runtime::{Audited, RequestContext};
 use functions_store::{Timestamp, Watch};
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use crate::call::{Answered, CallError, Caller, unreleased};
 
@@ -138,7 +139,7 @@ impl CachedQuery {
         };
         if begin {
             // In a task of its own: if the first caller goes away, the others must still be served.
-            tokio::spawn(Arc::clone(self).release_waiting());
+            tokio::spawn(Arc::clone(self).release_waiting().in_current_span());
         }
         answered.await.unwrap_or_else(|_| Err(CallError::internal("the host is stopping")))
     }

@@ -6,6 +6,7 @@ use audit_runtime::{AuditedTransaction, Execution, Mutation, MutationError};
 use functions_store::{Timestamp, Tx};
 use functions_value::ComponentPath;
 use serde_json::Value as Json;
+use tracing::Instrument;
 
 use super::held::{Held, Log};
 use super::transaction::{Attempt, AttemptError, uncommitted};
@@ -79,7 +80,8 @@ impl Functions {
         // away, so that its logs match an outcome. One that has not begun is not begun.
         let present = Arc::new(());
         let (functions, caller) = (self.clone(), Presence::of(&present));
-        let running = tokio::spawn(async move { functions.attempts(call, caller).await });
+        let attempts = async move { functions.attempts(call, caller).await };
+        let running = tokio::spawn(attempts.in_current_span());
         let ran = running.await;
         drop(present);
         ran.unwrap_or_else(|error| Err(CallError::internal(error)))

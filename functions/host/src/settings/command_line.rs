@@ -11,7 +11,7 @@ use super::Options;
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "functions-host", version, about = ABOUT, after_help = AFTER_HELP)]
+#[command(name = "functions-host", version = audit_host::VERSION, about = ABOUT, after_help = AFTER_HELP)]
 pub(crate) struct CommandLine {
     /// The command.
     #[command(subcommand)]

@@ -62,6 +62,8 @@ pub(crate) struct Settings {
     sources: Sources,
     /// How the host's own log is written.
     pub(crate) log_format: LogFormat,
+    /// The collector of traces, if there is one.
+    pub(crate) traces: Option<String>,
     /// Whether audit logs are shown on standard output. By default on a terminal only.
     pub(crate) show_logs: Option<bool>,
     /// Limits on connections and requests.
@@ -148,6 +150,7 @@ impl Settings {
             site_listen,
             sources: Sources::default(),
             log_format: options.log_format.unwrap_or_default(),
+            traces: options.traces,
             show_logs: options.show_logs,
             network,
             close_timeout,

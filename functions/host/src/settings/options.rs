@@ -39,6 +39,12 @@ pub(crate) struct Options {
     #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", value_parser = log_format)]
     pub(crate) log_format: Option<LogFormat>,
 
+    /// Where traces go: the URL of a collector of OpenTelemetry, OTLP over HTTP, such as
+    /// http://127.0.0.1:4318/v1/traces. It needs a build with the feature `traces`. [default: none
+    /// are made]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", value_name = "URL")]
+    pub(crate) traces: Option<String>,
+
     /// Show each audit log on standard output once it is durable. Bodies are personal data.
     /// [default: whether standard output is a terminal]
     #[arg(long, env = "AUDIT_SHOW_LOGS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
@@ -327,6 +333,7 @@ impl Options {
             operators_listen: self.operators_listen.or(other.operators_listen),
             site_listen: self.site_listen.or(other.site_listen),
             log_format: self.log_format.or(other.log_format),
+            traces: self.traces.or(other.traces),
             show_logs: self.show_logs.or(other.show_logs),
             request_memory_mib: self.request_memory_mib.or(other.request_memory_mib),
             max_request_values: self.max_request_values.or(other.max_request_values),

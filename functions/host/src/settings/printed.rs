@@ -56,6 +56,7 @@ impl Settings {
             ("operators_listen", address(self.operators_listen)),
             ("site_listen", address(self.site_listen)),
             ("log_format", json!(self.log_format.to_string())),
+            ("traces", json!(self.traces.as_deref().map(without_secrets))),
             ("show_logs", json!(self.show_logs)),
             ("request_memory_mib", json!(request_memory_bytes >> 20)),
             ("max_request_values", json!(max_request_values)),

@@ -1,0 +1,179 @@
+//! Traces: spans on their way to a collector of OpenTelemetry.
+
+use std::fmt;
+
+/// Traces cannot be sent as they are set.
+#[derive(Debug)]
+pub struct TracesError(String);
+
+impl fmt::Display for TracesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TracesError {}
+
+#[cfg(feature = "traces")]
+pub use enabled::Traces;
+#[cfg(feature = "traces")]
+pub(crate) use enabled::{layer, set_parent};
+
+#[cfg(not(feature = "traces"))]
+pub use disabled::Traces;
+#[cfg(not(feature = "traces"))]
+pub(crate) use disabled::{layer, set_parent};
+
+#[cfg(feature = "traces")]
+mod enabled {
+    use std::collections::HashMap;
+    use std::fmt;
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use opentelemetry::propagation::TextMapPropagator;
+    use opentelemetry::trace::TracerProvider;
+    use opentelemetry_http::{HttpClient, HttpError};
+    use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
+    use opentelemetry_sdk::Resource;
+    use opentelemetry_sdk::propagation::TraceContextPropagator;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tracing::{Span, Subscriber};
+    use tracing_opentelemetry::OpenTelemetrySpanExt;
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::filter::filter_fn;
+    use tracing_subscriber::registry::LookupSpan;
+
+    use super::TracesError;
+
+    /// Spans that wait to be sent.
+    pub struct Traces {
+        provider: Option<SdkTracerProvider>,
+    }
+
+    impl Traces {
+        pub(crate) fn none() -> Traces {
+            Traces { provider: None }
+        }
+
+        /// Sends what is left, for as long as `at_most`.
+        pub fn finish(self, at_most: Duration) {
+            if let Some(provider) = self.provider
+                && let Err(error) = provider.shutdown_with_timeout(at_most)
+            {
+                tracing::warn!(%error, "the last traces were not sent");
+            }
+        }
+    }
+
+    impl fmt::Debug for Traces {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("Traces").field("are_sent", &self.provider.is_some()).finish()
+        }
+    }
+
+    pub(crate) fn layer<S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync>(
+        service: &'static str,
+        collector: &str,
+    ) -> Result<(impl Layer<S> + Send + Sync, Traces), TracesError> {
+        // Neither the URL nor its credentials are shown.
+        let failed = |error: String| TracesError(format!("traces cannot be sent: {error}"));
+        let url = reqwest::Url::parse(collector)
+            .map_err(|error| failed(format!("the collector's URL is invalid: {error}")))?;
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| failed(error.without_url().to_string()))?;
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(Client { client, runtime: tokio::runtime::Handle::current() })
+            .with_endpoint(url.as_str())
+            .with_protocol(Protocol::HttpBinary)
+            .build()
+            .map_err(|error| failed(error.to_string()))?;
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_resource(Resource::builder().with_service_name(service).build())
+            .build();
+        // Only spans of this target: others may hold what is in a body.
+        let layer = tracing_opentelemetry::layer()
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_tracked_inactivity(false)
+            .with_tracer(provider.tracer("audit"))
+            .with_filter(filter_fn(|metadata| {
+                metadata.is_span() && metadata.target() == "audit::trace"
+            }));
+        Ok((layer, Traces { provider: Some(provider) }))
+    }
+
+    /// Makes a span a part of the trace that W3C's headers name.
+    pub(crate) fn set_parent(span: &Span, traceparent: &str, tracestate: Option<&str>) {
+        let mut headers = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
+        headers.extend(tracestate.map(|state| ("tracestate".to_owned(), state.to_owned())));
+        // An invalid header gives an empty context, and the span a trace of its own.
+        let _ = span.set_parent(TraceContextPropagator::new().extract(&headers));
+    }
+
+    /// Sends from the host's runtime: the thread that batches spans has none.
+    #[derive(Debug)]
+    struct Client {
+        client: reqwest::Client,
+        runtime: tokio::runtime::Handle,
+    }
+
+    #[async_trait]
+    impl HttpClient for Client {
+        async fn send_bytes(
+            &self,
+            request: http::Request<Bytes>,
+        ) -> Result<http::Response<Bytes>, HttpError> {
+            let (parts, body) = request.into_parts();
+            let request = self.client.request(parts.method, parts.uri.to_string());
+            let request = request.headers(parts.headers).body(body);
+            let sent = async move {
+                let response = request.send().await?;
+                let status = response.status();
+                Ok::<_, reqwest::Error>((status, response.bytes().await?))
+            };
+            let (status, body) =
+                self.runtime.spawn(sent).await?.map_err(reqwest::Error::without_url)?;
+            let mut response = http::Response::new(body);
+            *response.status_mut() = status;
+            Ok(response)
+        }
+    }
+}
+
+#[cfg(not(feature = "traces"))]
+mod disabled {
+    use std::time::Duration;
+
+    use tracing::Span;
+    use tracing_subscriber::layer::Identity;
+
+    use super::TracesError;
+
+    /// Spans that wait to be sent: none in this build.
+    #[derive(Debug)]
+    pub struct Traces(());
+
+    impl Traces {
+        pub(crate) fn none() -> Traces {
+            Traces(())
+        }
+
+        /// Sends what is left.
+        pub fn finish(self, _at_most: Duration) {}
+    }
+
+    pub(crate) fn layer(_: &str, _: &str) -> Result<(Identity, Traces), TracesError> {
+        Err(TracesError(
+            "this build sends no traces: build it with the feature `traces`".to_owned(),
+        ))
+    }
+
+    pub(crate) fn set_parent(_: &Span, _: &str, _: Option<&str>) {}
+}
