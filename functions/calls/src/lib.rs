@@ -34,6 +34,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use audit_runtime::{AuditRuntime, FunctionKind};
+use functions_engine::KeptEngines;
 use functions_fetch::Fetcher;
 use functions_program::Program;
 use functions_store::{CommitError, Snapshot, Store, StoreError, Tx};
@@ -102,13 +103,14 @@ impl Functions {
         deployed.apply_schema(&store)?;
         let deployment_id = deployment_document(&store).map_err(|error| failed(&error))?;
         let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-        let workers = Workers::start(WorkerSettings {
+        let engines = KeptEngines::new(settings.kept_engine_bytes);
+        let workers = WorkerSettings {
             threads,
             overrun_after: settings.overrun_after,
             longest_stretch: longest_stretch(settings.limits.time),
             max_stuck: settings.max_stuck_threads,
-        });
-        let workers = workers.map_err(|error| failed(&error))?;
+        };
+        let workers = Workers::start(workers, engines).map_err(|error| failed(&error))?;
         let inner = Inner {
             runtime,
             store,
@@ -128,6 +130,12 @@ impl Functions {
         let scheduler = scheduler::start(&functions).await.map_err(|error| failed(&error))?;
         *functions.inner.scheduler.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheduler);
         Ok(functions)
+    }
+
+    /// Frees the memory of engines that are kept for later calls, as soon as their threads run
+    /// nothing: others need it.
+    pub fn drop_kept_engines(&self) {
+        self.inner.workers.drop_engines();
     }
 
     /// Stops the scheduler: no scheduled function begins any more. Returns when the running ones
@@ -170,6 +178,8 @@ impl Functions {
     pub async fn deploy(&self, program: Program) -> Result<(), DeployError> {
         let deployed = Arc::new(Deployed::new(program)?);
         let inner = Arc::clone(&self.inner);
+        // Those of the program that goes.
+        self.drop_kept_engines();
         let applied = tokio::task::spawn_blocking(move || {
             deployed.apply_schema(&inner.store)?;
             // In this order: a function that sees the new document sees the new program.

@@ -34,6 +34,12 @@ pub struct FunctionSettings {
     pub query_cache_bytes: usize,
     /// What actions may fetch.
     pub fetch: FetchSettings,
+    /// How many bytes the engines may take that worker threads keep ready for queries and
+    /// mutations, all threads together: about 1 MiB for each module of functions and thread, more
+    /// for large packages. Those that were used least recently go first. The default is 64 MiB, as
+    /// much as one function may take. With 0 each call starts an engine of its own, which takes
+    /// several times as long as a short function.
+    pub kept_engine_bytes: usize,
 }
 
 impl Default for FunctionSettings {
@@ -48,6 +54,7 @@ impl Default for FunctionSettings {
             max_stuck_threads: 8,
             query_cache_bytes: 256 << 20,
             fetch: FetchSettings::default(),
+            kept_engine_bytes: 64 << 20,
         }
     }
 }

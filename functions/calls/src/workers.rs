@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use functions_engine::KeptEngines;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -79,6 +80,7 @@ pub(super) struct Workers {
 
 struct Shared {
     settings: WorkerSettings,
+    engines: KeptEngines,
     state: Mutex<State>,
     urgent: Arc<Urgent>,
     /// Told when a job was added, or the pool ends.
@@ -210,9 +212,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Workers {
-    pub(super) fn start(settings: WorkerSettings) -> std::io::Result<Workers> {
+    pub(super) fn start(
+        settings: WorkerSettings,
+        engines: KeptEngines,
+    ) -> std::io::Result<Workers> {
         let shared = Arc::new(Shared {
             settings,
+            engines,
             state: Mutex::new(State {
                 turns: Turns::default(),
                 running: HashMap::new(),
@@ -283,6 +289,13 @@ impl Workers {
     #[cfg(test)]
     pub(super) fn give_up_all(&self) {
         self.shared.give_up(&mut self.shared.state(), |_| Some(Duration::ZERO));
+    }
+
+    /// Has all threads drop the engines that they keep, as soon as they run nothing.
+    pub(super) fn drop_engines(&self) {
+        self.shared.engines.drop_all();
+        self.shared.work.notify_all();
+        self.shared.prompt.notify_all();
     }
 
     /// Counts a thread that is not one of these and was given up.
@@ -366,6 +379,10 @@ impl Shared {
         metrics::gauge!("functions_workers_waiting").set(state.turns.waiting() as f64);
     }
 
+    fn show_engines(&self) {
+        metrics::gauge!("functions_kept_engines_bytes").set(self.engines.bytes() as f64);
+    }
+
     /// Wakes the thread for prompt jobs if one waits that no other thread is free for.
     fn call_prompt(&self, state: &State) {
         if state.turns.has_prompt() && state.are_all_busy(self.settings.threads) {
@@ -386,6 +403,7 @@ impl Shared {
     }
 
     fn work(&self, number: u64, role: Role) {
+        let _keeping = self.engines.on_this_thread();
         while let Some((task, pulse)) = self.begin(number, role) {
             task.run(&pulse);
             let mut state = self.state();
@@ -400,6 +418,7 @@ impl Shared {
             // After its turn: the caller's next job may arrive as soon as this one is answered.
             task.answer();
             drop(task);
+            self.show_engines();
             pulse.give_way();
         }
     }
@@ -420,6 +439,12 @@ impl Shared {
             };
             let Some((job, turn)) = next else {
                 state = added.wait(state).unwrap_or_else(PoisonError::into_inner);
+                if KeptEngines::has_to_trim() {
+                    drop(state);
+                    KeptEngines::trim();
+                    self.show_engines();
+                    state = self.state();
+                }
                 continue;
             };
             self.show(&state);

@@ -82,35 +82,33 @@ const globals = [
 ];
 
 export let native;
-let kind;
 
 /// The kind of the function; undefined while modules are only looked at.
-export const kindOf = () => kind;
+export const kindOf = () => native.kind();
 /// Whether the function must be the same each time.
-export const isDeterministic = () => kind !== "action";
+export const isDeterministic = () => native.kind() !== "action";
 
 const waiting = new Map();
 let nextId = 1;
 
-/// Called by the engine once, before anything else. `settings` are the kind of the function (none while modules are only
-/// looked at), the time, `process.env` as JSON text, and the names of the variables of audit logs.
+/// Called by the engine once, before anything else. `settings` are `process.env` as JSON text, and the names of the variables of
+/// audit logs. What differs from call to call is asked of `natives` when it is used: an engine can be prepared for many calls.
 export function install(natives, settings) {
   native = natives;
-  kind = settings.kind;
-  const { nowMs, env, auditVars } = settings;
+  const { env, auditVars } = settings;
   for (let i = 0; i < auditVars.length; i++) vars[auditVars[i]] = symbols[i] = Symbol(`var.${auditVars[i]}`);
   freeze(vars);
   hidden(globalThis, "Convex", { syscall, asyncSyscall, jsSyscall });
-  hidden(globalThis, "performance", { now: () => (kind === "action" ? native.elapsedMs() : 0), timeOrigin: nowMs });
+  lazily("performance", () => ({ now: () => (isDeterministic() ? 0 : native.elapsedMs()), timeOrigin: native.startMs() }));
   for (const name of ["self", "global"]) hidden(globalThis, name, globalThis);
   lazily("process", () => ({ env: freeze(parse(env)) }));
-  for (const name of ["setTimeout", "setInterval", "clearTimeout", "clearInterval"]) lazily(name, () => rarely().timers(kind)[name]);
+  for (const name of ["setTimeout", "setInterval", "clearTimeout", "clearInterval"]) lazily(name, () => rarely().timers()[name]);
   lazily("console", () => load("convex:console").makeConsole());
   for (let i = 0; i < globals.length; i += 2) {
     const names = globals[i + 1];
     for (let n = 0; n < names.length; n++) lazily(names[n], globals[i]);
   }
-  lazily("Date", () => rarely().makeDate(kind, nowMs));
+  lazily("Date", () => rarely().makeDate());
   boundLoops(native, () => load("convex:flatten"));
   guardErrors();
   refuseCode();
@@ -123,6 +121,11 @@ export function install(natives, settings) {
     describe: (namespace) => rarely().describe(namespace),
     nextTimer,
     fireTimers: () => rarely().fireTimers(),
+    /// Reads what many calls use, in an engine that is prepared for many.
+    warm: () => {
+      rarely();
+      load("convex:console");
+    },
   };
 }
 
@@ -231,6 +234,7 @@ export const log = freeze({ audit, vars });
 
 /// Calls a function, as `convex/server` made it. Gives the promise of its result as JSON text.
 async function invoke(fn, requestId, args) {
+  const kind = native.kind();
   if (kind === "query") return await fn.invokeQuery(args);
   if (kind === "mutation") return await fn.invokeMutation(args);
   return await fn.invokeAction(requestId, args);

@@ -1,6 +1,6 @@
 // What few calls need of the prelude: it is read when first needed, and then builds on what was kept of the language.
 
-import { captured, hidden, native, timed } from "convex:prelude";
+import { captured, hidden, isDeterministic, native, timed } from "convex:prelude";
 
 const { RealDate, RealError, RealPromise, RealString, apply, construct, defineProperty, mapDelete, mapSet, ownKeys, parse, push } = captured;
 const { stringify } = captured;
@@ -45,8 +45,8 @@ function kindOf({ isQuery, isMutation, isAction, isHttp, isPublic, isInternal })
 }
 
 /// A `Date` that begins at the call's own time, and knows no time zone but UTC: that of a machine is not the same everywhere.
-export function makeDate(kind, nowMs) {
-  const now = () => (kind === "action" ? Math.floor(nowMs + native.elapsedMs()) : nowMs);
+export function makeDate() {
+  const now = () => (isDeterministic() ? native.startMs() : Math.floor(native.startMs() + native.elapsedMs()));
   const prototype = RealDate.prototype;
   const localTime = /^\s*[+-]?\d{4,6}-\d\d-\d\dT[\d:.,]+\s*$/;
   const { test } = RegExp.prototype;
@@ -97,9 +97,9 @@ export function makeDate(kind, nowMs) {
 
 let nextTimerId = 1;
 
-export function timers(kind) {
+export function timers() {
   const set = (name, isRepeated) => (callback, delay, ...args) => {
-    if (kind !== "action") throw new RealError(`${name}() is for actions only: a query or mutation cannot wait`);
+    if (isDeterministic()) throw new RealError(`${name}() is for actions only: a query or mutation cannot wait`);
     if (typeof callback !== "function") throw new TypeError(`${name}() takes a function`);
     const every = Math.max(1, Number(delay) || 0);
     const id = nextTimerId++;

@@ -2,9 +2,6 @@
 
 import { addClass, native } from "convex:prelude";
 
-// The host's part of this module and of those that are read after it.
-native.extend(native);
-
 /// The bytes of a buffer or of a view of one.
 export const bytesOf = (source) => {
   if (source === undefined) return new Uint8Array(0);

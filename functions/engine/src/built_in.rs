@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use rquickjs::{Ctx, Error, Object, String as Text};
+use rquickjs::{Ctx, Error, Object};
 
 use super::Bytecode;
 use super::bytecode::Keep;
+use super::heap::Usage;
 
 /// The specifier of an import, and the module that it resolves to.
 type Import = (&'static str, &'static str);
@@ -177,8 +178,14 @@ pub fn import(base: &str, specifier: &str) -> Option<&'static str> {
 const HEADROOM_BYTES: usize = 1 << 20;
 
 /// Reads and evaluates a module that was not needed before.
-pub(super) fn load<'js>(ctx: &Ctx<'js>, name: &str) -> rquickjs::Result<Object<'js>> {
-    Text::from_str(ctx.clone(), &" ".repeat(HEADROOM_BYTES))?;
+pub(super) fn load<'js>(
+    ctx: &Ctx<'js>,
+    name: &str,
+    usage: &Usage,
+) -> rquickjs::Result<Object<'js>> {
+    if !usage.has_room_for(HEADROOM_BYTES) {
+        return Err(Error::Allocation);
+    }
     let bytecode = bytecode(name).ok_or_else(|| Error::new_loading(name))?;
     let (module, evaluated) = bytecode.declare(ctx)?.eval()?;
     evaluated.finish::<()>()?;

@@ -1,6 +1,6 @@
 //! Modules compiled once, for all later engines.
 //!
-//! One of the two places in this crate with `unsafe`. An engine trusts the bytecode that it reads
+//! One of the three places in this crate with `unsafe`. An engine trusts the bytecode that it reads
 //! as it trusts its own machine code, so reading it is safe only if an engine of the same build
 //! wrote it.
 #![allow(unsafe_code)]

@@ -1,10 +1,14 @@
 //! What functions find around them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// What functions find around them.
+/// What functions find around them. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Env {
+pub struct Env(Arc<Around>);
+
+#[derive(Debug)]
+struct Around {
     variables: BTreeMap<String, String>,
     variables_json: String,
     audit_vars: Vec<String>,
@@ -19,32 +23,34 @@ impl Env {
     ) -> Env {
         let variables_json = json_of(&variables);
         let of_the_contract = ["requestId", "ip", "userAgent", "now"].map(str::to_owned);
-        Env {
-            variables,
-            variables_json,
-            audit_vars: of_the_contract.into_iter().chain(audit_vars).collect(),
-        }
+        let audit_vars = of_the_contract.into_iter().chain(audit_vars).collect();
+        Env(Arc::new(Around { variables, variables_json, audit_vars }))
+    }
+
+    /// Whether the other is a clone of this one.
+    pub(crate) fn is(&self, other: &Env) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// `process.env` as JSON.
     pub(crate) fn variables_json(&self) -> &str {
-        &self.variables_json
+        &self.0.variables_json
     }
 
     /// The names of all variables of audit logs.
     pub(crate) fn audit_vars(&self) -> Vec<String> {
-        self.audit_vars.clone()
+        self.0.audit_vars.clone()
     }
 
     /// The same with other variables in `process.env`.
     pub fn with_variables(&self, variables: BTreeMap<String, String>) -> Env {
         let variables_json = json_of(&variables);
-        Env { variables, variables_json, audit_vars: self.audit_vars.clone() }
+        Env(Arc::new(Around { variables, variables_json, audit_vars: self.audit_vars() }))
     }
 
     /// What `process.env` holds.
     pub fn variables(&self) -> &BTreeMap<String, String> {
-        &self.variables
+        &self.0.variables
     }
 }
 

@@ -1,15 +1,19 @@
 //! The memory of one engine.
 //!
-//! One of the two places in this crate with `unsafe`. The engine is C: where it has no memory for
+//! One of the three places in this crate with `unsafe`. The engine is C: where it has no memory for
 //! something small, it can lose count of its values or read memory that is not its own, and so end
 //! the process. What is small is therefore given beyond the limit too, from a reserve; the call is
 //! ended when the engine next looks at the clock. The engine also leaves strings behind when it
 //! ends, which are freed with its heap.
+//!
+//! All that an engine knows is in its heap. So an [`Image`] of it, taken between two calls, makes
+//! the engine what it was then, whatever a call did to it: see `realm.rs`.
 #![allow(unsafe_code)]
 
 use std::alloc::{self, Layout};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
@@ -40,6 +44,11 @@ impl Usage {
     /// From here on. What was taken before counts.
     pub(super) fn limit(&self, bytes: usize) {
         self.limit.set(bytes);
+    }
+
+    /// Whether a block of this size could be given now.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        self.bytes.get().saturating_add(bytes) <= self.limit.get()
     }
 
     /// Whether the engine went beyond its limit, which ends its call for good.
@@ -74,9 +83,15 @@ impl Usage {
 struct Header {
     /// Of the block, in bytes.
     size: usize,
-    /// Where it stands among the heap's blocks.
+    /// Where it stands among the blocks that were given, or one of the two below.
     place: usize,
 }
+
+/// The place of a block that an image holds.
+const KEPT: usize = usize::MAX;
+
+/// The place of a block that an image holds and that the engine has freed since.
+const KEPT_AND_FREED: usize = usize::MAX - 1;
 
 const HEADER_BYTES: usize = size_of::<Header>();
 
@@ -85,33 +100,145 @@ fn layout(size: usize) -> Option<Layout> {
     Layout::from_size_align(size.checked_add(HEADER_BYTES)?, align_of::<Header>()).ok()
 }
 
-/// Where an engine's blocks come from. All of them are freed with it.
-pub(super) struct Heap {
-    blocks: Vec<NonNull<Header>>,
+/// Where an engine's blocks come from. All of them are freed with the last clone.
+#[derive(Clone)]
+pub(super) struct Heap(Rc<RefCell<Blocks>>);
+
+struct Blocks {
+    /// Those that no image holds.
+    given: Vec<NonNull<Header>>,
+    /// Those that the image holds, and their sizes: a header stands where a call could write.
+    kept: Vec<(NonNull<Header>, usize)>,
     usage: Rc<Usage>,
+}
+
+/// What an engine's heap held at some time.
+pub(super) struct Image {
+    /// The contents of the kept blocks, in their order.
+    contents: Vec<MaybeUninit<u8>>,
+    used_bytes: usize,
+}
+
+impl Image {
+    /// The memory that it and the blocks that it holds take, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        2 * self.contents.len()
+    }
 }
 
 impl Heap {
     pub(super) fn new(usage: Rc<Usage>) -> Heap {
-        Heap { blocks: Vec::new(), usage }
+        Heap(Rc::new(RefCell::new(Blocks { given: Vec::new(), kept: Vec::new(), usage })))
+    }
+
+    /// What the heap holds now, in place of any earlier image. Its blocks stay where they are from
+    /// here on, also if the engine frees them.
+    pub(super) fn image(&self) -> Image {
+        let blocks = &mut *self.0.borrow_mut();
+        blocks.forget_image();
+        let mut contents = Vec::new();
+        for header in std::mem::take(&mut blocks.given) {
+            // SAFETY: the block is alive, and as long as its header says. Its bytes are copied
+            // without a look at them: the engine need not have written all.
+            unsafe {
+                (*header.as_ptr()).place = KEPT;
+                let block = header.as_ptr().cast::<MaybeUninit<u8>>().add(HEADER_BYTES);
+                let size = header.read().size;
+                contents.extend_from_slice(std::slice::from_raw_parts(block, size));
+                blocks.kept.push((header, size));
+            }
+        }
+        Image { contents, used_bytes: blocks.usage.bytes.get() }
+    }
+
+    /// Makes the heap what it was when its last image was taken.
+    ///
+    /// # Safety
+    ///
+    /// `image` is the last one of this heap, whose engine does not run. Nothing outside of the heap
+    /// refers to a value that is in it now and was not then, and whatever the engine's values refer
+    /// to outside of the heap is as it was then.
+    pub(super) unsafe fn restore(&self, image: &Image) {
+        let blocks = &mut *self.0.borrow_mut();
+        for header in blocks.given.drain(..) {
+            // SAFETY: what refers to the block is overwritten below, or gone as the caller says.
+            unsafe { free(header, header.read().size) };
+        }
+        let mut contents = image.contents.as_ptr();
+        for &(header, size) in &blocks.kept {
+            // SAFETY: the block was kept, so it is where it was and as long as it was: the contents
+            // hold as many bytes for it.
+            unsafe {
+                header.write(Header { size, place: KEPT });
+                let block = header.as_ptr().cast::<MaybeUninit<u8>>().add(HEADER_BYTES);
+                ptr::copy_nonoverlapping(contents, block, size);
+                contents = contents.add(size);
+            }
+        }
+        blocks.usage.bytes.set(image.used_bytes);
+        blocks.usage.is_exhausted.set(false);
+    }
+}
+
+impl Blocks {
+    /// The blocks of the image are like all others again.
+    fn forget_image(&mut self) {
+        for (header, size) in std::mem::take(&mut self.kept) {
+            // SAFETY: a kept block is alive, and the engine does not use one that it freed.
+            unsafe {
+                if (*header.as_ptr()).place == KEPT_AND_FREED {
+                    free(header, size);
+                } else {
+                    (*header.as_ptr()).place = self.given.len();
+                    self.given.push(header);
+                }
+            }
+        }
+    }
+
+    /// A block for `size` bytes that are counted already.
+    fn give(&mut self, size: usize, take: unsafe fn(Layout) -> *mut u8) -> *mut u8 {
+        let Some(layout) = layout(size) else { return ptr::null_mut() };
+        // SAFETY: the layout is that of a header at least, so not empty.
+        let block = unsafe { take(layout) };
+        let Some(header) = NonNull::new(block.cast::<Header>()) else { return ptr::null_mut() };
+        // SAFETY: the block was just allocated with room for a header, and aligned for one.
+        unsafe { header.write(Header { size, place: self.given.len() }) };
+        self.given.push(header);
+        // SAFETY: the block is at least as long as its header.
+        unsafe { block.add(HEADER_BYTES) }
     }
 
     fn take(&mut self, size: usize, take: unsafe fn(Layout) -> *mut u8) -> *mut u8 {
-        let Some(layout) = layout(size) else { return ptr::null_mut() };
         if !self.usage.take(size, size) {
             return ptr::null_mut();
         }
-        // SAFETY: the layout is that of a header at least, so not empty.
-        let block = unsafe { take(layout) };
-        let Some(header) = NonNull::new(block.cast::<Header>()) else {
+        let block = self.give(size, take);
+        if block.is_null() {
             self.usage.give_back(size);
-            return ptr::null_mut();
-        };
-        // SAFETY: the block was just allocated with room for a header, and aligned for one.
-        unsafe { header.write(Header { size, place: self.blocks.len() }) };
-        self.blocks.push(header);
-        // SAFETY: the block is at least as long as its header.
-        unsafe { block.add(HEADER_BYTES) }
+        }
+        block
+    }
+
+    /// Frees a block, which is counted no more already. One that an image holds stays.
+    ///
+    /// # Safety
+    ///
+    /// A heap gave the block, and nothing uses it afterwards.
+    unsafe fn release(&mut self, header: NonNull<Header>) {
+        // SAFETY: as the caller says.
+        unsafe {
+            let Header { size, place } = header.read();
+            if place == KEPT {
+                (*header.as_ptr()).place = KEPT_AND_FREED;
+                return;
+            }
+            self.given.swap_remove(place);
+            if let Some(moved) = self.given.get(place) {
+                (*moved.as_ptr()).place = place;
+            }
+            free(header, size);
+        }
     }
 }
 
@@ -121,22 +248,22 @@ impl Heap {
 ///
 /// A heap gave `block`, which was not freed since.
 unsafe fn header_of(block: *mut u8) -> NonNull<Header> {
-    // SAFETY: `Heap::take` and `realloc` give what stands behind a header.
+    // SAFETY: `Blocks::give` and `realloc` give what stands behind a header.
     unsafe { NonNull::new_unchecked(block.sub(HEADER_BYTES).cast()) }
 }
 
 // SAFETY: `alloc`, `calloc` and `realloc` give null, or memory of the global allocator that is at
 // least `size` bytes long behind its header and aligned to 16 bytes; `usable_size` gives the size
-// that was asked for. `blocks` holds exactly the headers of the blocks that were given and not
-// freed, each at its `place`.
+// that was asked for. `given` holds exactly the headers of the blocks that were given and not
+// freed, each at its `place`, but for those of the image, which are in `kept`.
 unsafe impl Allocator for Heap {
     fn alloc(&mut self, size: usize) -> *mut u8 {
-        self.take(size, alloc::alloc)
+        self.0.borrow_mut().take(size, alloc::alloc)
     }
 
     fn calloc(&mut self, count: usize, size: usize) -> *mut u8 {
         match count.checked_mul(size) {
-            Some(bytes) => self.take(bytes, alloc::alloc_zeroed),
+            Some(bytes) => self.0.borrow_mut().take(bytes, alloc::alloc_zeroed),
             None => ptr::null_mut(),
         }
     }
@@ -145,13 +272,9 @@ unsafe impl Allocator for Heap {
         // SAFETY: the engine frees what this heap gave, once.
         unsafe {
             let header = header_of(block);
-            let Header { size, place } = header.read();
-            self.blocks.swap_remove(place);
-            if let Some(moved) = self.blocks.get(place) {
-                (*moved.as_ptr()).place = place;
-            }
-            self.usage.give_back(size);
-            free(header, size);
+            let blocks = &mut *self.0.borrow_mut();
+            blocks.usage.give_back(header.read().size);
+            blocks.release(header);
         }
     }
 
@@ -163,19 +286,35 @@ unsafe impl Allocator for Heap {
             let (Some(old), Some(new)) = (layout(old_size), layout(size)) else {
                 return ptr::null_mut();
             };
+            let blocks = &mut *self.0.borrow_mut();
             let more = size.saturating_sub(old_size);
-            if more > 0 && !self.usage.take(more, size) {
+            if more > 0 && !blocks.usage.take(more, size) {
                 return ptr::null_mut();
             }
-            let moved = alloc::realloc(header.as_ptr().cast(), old, new.size());
-            let Some(header) = NonNull::new(moved.cast::<Header>()) else {
-                self.usage.give_back(more);
-                return ptr::null_mut();
+            let moved = if place == KEPT {
+                let moved = blocks.give(size, alloc::alloc);
+                if !moved.is_null() {
+                    ptr::copy_nonoverlapping(block, moved, size.min(old_size));
+                    blocks.release(header);
+                }
+                moved
+            } else {
+                let moved = alloc::realloc(header.as_ptr().cast(), old, new.size());
+                match NonNull::new(moved.cast::<Header>()) {
+                    Some(header) => {
+                        header.write(Header { size, place });
+                        blocks.given[place] = header;
+                        moved.add(HEADER_BYTES)
+                    }
+                    None => ptr::null_mut(),
+                }
             };
-            header.write(Header { size, place });
-            self.blocks[place] = header;
-            self.usage.give_back(old_size.saturating_sub(size));
-            moved.add(HEADER_BYTES)
+            blocks.usage.give_back(if moved.is_null() {
+                more
+            } else {
+                old_size.saturating_sub(size)
+            });
+            moved
         }
     }
 
@@ -195,112 +334,24 @@ unsafe fn free(header: NonNull<Header>, size: usize) {
     }
 }
 
-impl Drop for Heap {
+impl Drop for Blocks {
     fn drop(&mut self) {
-        for header in self.blocks.drain(..) {
+        for header in self.given.drain(..) {
             // SAFETY: the engine is gone: its runtime drops its allocator last.
             unsafe { free(header, header.read().size) };
+        }
+        for (header, size) in self.kept.drain(..) {
+            // SAFETY: as above.
+            unsafe { free(header, size) };
         }
     }
 }
 
 impl fmt::Debug for Heap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Heap").field("usage", &self.usage).finish_non_exhaustive()
+        f.debug_struct("Heap").field("usage", &self.0.borrow().usage).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn beyond_the_limit_small_blocks_come_from_the_reserve() {
-        let usage = Rc::new(Usage::unlimited());
-        let mut heap = Heap::new(Rc::clone(&usage));
-        usage.limit(1 << 20);
-        assert!(heap.alloc(2 << 20).is_null());
-        assert!(!usage.is_exhausted(), "what is refused at once leaves the call as it was");
-        let mut given = 0;
-        while !heap.alloc(MAX_SMALL_BYTES).is_null() {
-            given += MAX_SMALL_BYTES;
-        }
-        assert!(usage.is_exhausted());
-        assert_eq!(given, (1 << 20) + RESERVE_BYTES);
-        assert!(heap.alloc(MAX_SMALL_BYTES + 1).is_null());
-    }
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Take { size: usize, is_zeroed: bool },
-        Resize { which: usize, size: usize },
-        Free { which: usize },
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        let size = 1..100_000_usize;
-        prop_oneof![
-            (size.clone(), any::<bool>())
-                .prop_map(|(size, is_zeroed)| Step::Take { size, is_zeroed }),
-            (any::<usize>(), size).prop_map(|(which, size)| Step::Resize { which, size }),
-            any::<usize>().prop_map(|which| Step::Free { which }),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-        /// Each block keeps what was written to it, whatever happens to the others, and what is
-        /// counted is what is there.
-        #[test]
-        fn blocks_are_apart_and_counted(steps in prop::collection::vec(step(), 0..60)) {
-            let usage = Rc::new(Usage::unlimited());
-            let mut heap = Heap::new(Rc::clone(&usage));
-            let mut blocks: Vec<(*mut u8, usize, u8)> = Vec::new();
-            for (number, step) in steps.into_iter().enumerate() {
-                let mark = u8::try_from(number + 1).unwrap();
-                match step {
-                    Step::Take { size, is_zeroed } => {
-                        let block = if is_zeroed { heap.calloc(1, size) } else { heap.alloc(size) };
-                        if is_zeroed {
-                            // SAFETY: the block is that long, and zeroed.
-                            let bytes = unsafe { std::slice::from_raw_parts(block, size) };
-                            prop_assert!(bytes.iter().all(|byte| *byte == 0));
-                        }
-                        // SAFETY: the block is that long.
-                        unsafe { block.write_bytes(mark, size) };
-                        blocks.push((block, size, mark));
-                    }
-                    Step::Resize { .. } | Step::Free { .. } if blocks.is_empty() => {}
-                    Step::Resize { which, size } => {
-                        let which = which % blocks.len();
-                        let (block, old_size, mark) = blocks[which];
-                        // SAFETY: the heap gave the block; of the new one this much is written.
-                        unsafe {
-                            let block = heap.realloc(block, size);
-                            let kept = std::slice::from_raw_parts(block, size.min(old_size));
-                            prop_assert!(kept.iter().all(|byte| *byte == mark));
-                            block.write_bytes(mark, size);
-                            blocks[which] = (block, size, mark);
-                        }
-                    }
-                    Step::Free { which } => {
-                        let (block, size, mark) = blocks.swap_remove(which % blocks.len());
-                        // SAFETY: the heap gave the block, and all of it was written.
-                        unsafe {
-                            let bytes = std::slice::from_raw_parts(block, size);
-                            prop_assert!(bytes.iter().all(|byte| *byte == mark));
-                            prop_assert_eq!(Heap::usable_size(block), size);
-                            heap.dealloc(block);
-                        }
-                    }
-                }
-                let sum: usize = blocks.iter().map(|(_, size, _)| size).sum();
-                prop_assert_eq!(usage.bytes.get(), sum);
-                prop_assert_eq!(heap.blocks.len(), blocks.len());
-            }
-        }
-    }
-}
+mod tests;

@@ -1,20 +1,23 @@
 //! The functions of Rust that JavaScript can call.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
-use functions_value::{Chance, ChanceSeed};
+use audit_runtime::FunctionKind;
+use functions_value::Chance;
 use rquickjs::{Array, Ctx, Exception, Function, Object, String as Text, Value};
 use scoped_tls_hkt::scoped_thread_local;
 use tokio::time::Instant;
 
 use super::audit::{self, Refused, Rules, Written};
 use super::built_in;
+use super::heap::Usage;
 use super::stopwatch::Stopwatch;
-use super::{Answer, Asking, Completion, Later, SyscallError, Syscalls, bytes, crypto, url};
+use super::{Answer, Asking, Completion, Later, Seed, SyscallError, Syscalls, bytes, crypto, url};
 
 scoped_thread_local! {
     /// The handler of the operations of the call that runs on this thread. A nested call has its
@@ -59,17 +62,129 @@ impl LogLines {
 }
 
 /// The state that the functions of one engine share.
-#[derive(Clone)]
 pub(super) struct Shared {
-    pub(super) stopwatch: Rc<Stopwatch>,
-    pub(super) lines: Rc<RefCell<LogLines>>,
+    pub(super) stopwatch: Stopwatch,
+    pub(super) usage: Rc<Usage>,
+    call: RefCell<OfCall>,
+    /// Whether the engine is being prepared for calls, and anything was asked that is not the same
+    /// for all of them.
+    preparing: Cell<Option<Touched>>,
+}
+
+/// Whether something depended on the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Touched(bool);
+
+/// What belongs to one call.
+struct OfCall {
+    kind: Option<FunctionKind>,
+    seed: Seed,
+    /// Of the seed; made when it is first drawn from.
+    chance: Option<Chance>,
+    started: Instant,
+    lines: LogLines,
     /// The pending operations.
-    pub(super) pending: Rc<RefCell<HashSet<u32>>>,
+    pending: HashSet<u32>,
     /// The members of audit logs that the call was warned about.
-    pub(super) hollow: Rc<RefCell<HashSet<String>>>,
-    pub(super) asking: Arc<Asking>,
-    pub(super) sender: Sender<Completion>,
-    pub(super) started: Instant,
+    hollow: HashSet<String>,
+    /// One for each call: a [`Later`] can outlive its call.
+    asking: Arc<Asking>,
+    sender: Option<Sender<Completion>>,
+}
+
+impl OfCall {
+    fn new(kind: Option<FunctionKind>, seed: Seed, sender: Option<Sender<Completion>>) -> OfCall {
+        OfCall {
+            kind,
+            seed,
+            chance: None,
+            started: Instant::now(),
+            lines: LogLines::default(),
+            pending: HashSet::new(),
+            hollow: HashSet::new(),
+            asking: Arc::default(),
+            sender,
+        }
+    }
+}
+
+impl Shared {
+    /// That of an engine that is being prepared.
+    pub(super) fn new(stopwatch: Stopwatch, usage: Rc<Usage>) -> Shared {
+        let call = OfCall::new(None, Seed { random: 0.into(), now_ms: 0.0 }, None);
+        let preparing = Cell::new(Some(Touched(false)));
+        Shared { stopwatch, usage, call: RefCell::new(call), preparing }
+    }
+
+    /// Begins a call.
+    pub(super) fn begin(&self, kind: Option<FunctionKind>, seed: Seed, sender: Sender<Completion>) {
+        self.preparing.set(None);
+        *self.call.borrow_mut() = OfCall::new(kind, seed, Some(sender));
+    }
+
+    /// Forgets the call.
+    pub(super) fn end(&self) {
+        *self.call.borrow_mut() = OfCall::new(None, Seed { random: 0.into(), now_ms: 0.0 }, None);
+        self.preparing.set(Some(Touched(false)));
+    }
+
+    /// Whether anything depended on the call since the engine is being prepared.
+    pub(super) fn is_touched(&self) -> bool {
+        self.preparing.get() == Some(Touched(true))
+    }
+
+    /// Notes that what follows depends on the call.
+    fn touch(&self) {
+        if self.preparing.get().is_some() {
+            self.preparing.set(Some(Touched(true)));
+        }
+    }
+
+    pub(super) fn push_line(&self, line: &str) {
+        self.call.borrow_mut().lines.push(line);
+    }
+
+    pub(super) fn take_lines(&self) -> Vec<String> {
+        self.call.borrow_mut().lines.take()
+    }
+
+    /// How many operations are pending.
+    pub(super) fn pending(&self) -> usize {
+        self.call.borrow().pending.len()
+    }
+
+    /// Whether this operation was pending, which it is no longer.
+    pub(super) fn settles(&self, id: u32) -> bool {
+        self.call.borrow_mut().pending.remove(&id)
+    }
+
+    /// How long ago the call began.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.call.borrow().started.elapsed()
+    }
+
+    fn random(&self) -> u64 {
+        self.touch();
+        let call = &mut *self.call.borrow_mut();
+        call.chance.get_or_insert_with(|| Chance::new(call.seed.random)).next_u64()
+    }
+
+    /// Calls the host while the stopwatch is stopped.
+    fn asked<T>(
+        &self,
+        ask: impl FnOnce(&mut dyn Syscalls) -> Result<T, SyscallError>,
+    ) -> Result<T, SyscallError> {
+        self.touch();
+        if self.stopwatch.is_over() {
+            return Err(SyscallError::new("the function's time is over"));
+        }
+        if self.preparing.get().is_some() || !HOST.is_set() {
+            return Err(SyscallError::new(
+                "Convex operations cannot be used while modules are loaded, only in a function's handler",
+            ));
+        }
+        self.stopwatch.pause(|| HOST.with(|host| ask(host)))
+    }
 }
 
 impl Shared {
@@ -81,16 +196,19 @@ impl Shared {
         op: &str,
         args: &str,
     ) -> rquickjs::Result<Option<String>> {
-        let later =
-            Later { id, asking: Arc::clone(&self.asking), sender: Some(self.sender.clone()) };
-        self.asking.begin(id);
-        let answer = asked(&self.stopwatch, |host| Ok(host.async_syscall(op, args, later)));
-        let is_given_up = self.asking.end();
+        let (asking, sender) = {
+            let call = self.call.borrow();
+            (Arc::clone(&call.asking), call.sender.clone())
+        };
+        let later = Later { id, asking: Arc::clone(&asking), sender };
+        asking.begin(id);
+        let answer = self.asked(|host| Ok(host.async_syscall(op, args, later)));
+        let is_given_up = asking.end();
         let answer = match answer {
             Ok(Answer::Now(answer)) => answer,
             Ok(Answer::Later) if is_given_up => Err(SyscallError::given_up()),
             Ok(Answer::Later) => {
-                self.pending.borrow_mut().insert(id);
+                self.call.borrow_mut().pending.insert(id);
                 return Ok(None);
             }
             Err(error) => Err(error),
@@ -109,7 +227,7 @@ impl Shared {
         body: Value<'js>,
     ) -> rquickjs::Result<Option<String>> {
         let refuse = |reason: &str| {
-            let refused = asked(&self.stopwatch, |host| Ok(host.refuse_audit(reason)));
+            let refused = self.asked(|host| Ok(host.refuse_audit(reason)));
             refused.unwrap_or_else(|error| error)
         };
         match audit::write(ctx, rules, body) {
@@ -135,8 +253,9 @@ impl Shared {
         let elements =
             path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest));
         let member = elements.collect::<Vec<_>>().join("[]");
-        if self.hollow.borrow().len() < MAX_LOG_LINES && self.hollow.borrow_mut().insert(member) {
-            self.lines.borrow_mut().push(&format!(
+        let call = &mut *self.call.borrow_mut();
+        if call.hollow.len() < MAX_LOG_LINES && call.hollow.insert(member) {
+            call.lines.push(&format!(
                 "[WARN] 'log.audit: {path} is logged as {{}}: JSON has no form for what a {class} holds'"
             ));
         }
@@ -144,29 +263,31 @@ impl Shared {
 }
 
 /// The functions passed to the prelude.
+///
+/// All are made here, before an image of the engine is taken: what a function holds outside of the
+/// engine's heap is freed with the function, and a function that a call makes would never be.
 pub(super) fn natives<'js>(
     ctx: &Ctx<'js>,
-    shared: &Shared,
-    random: ChanceSeed,
+    shared: &Rc<Shared>,
     audit_vars: Vec<String>,
 ) -> rquickjs::Result<Object<'js>> {
     let natives = Object::new(ctx.clone())?;
 
-    let stopwatch = Rc::clone(&shared.stopwatch);
+    let operations = Rc::clone(shared);
     let syscall = move |ctx: Ctx<'js>, op: Text<'js>, args: Text<'js>| {
         let (op, args) = (op.to_string()?, args.to_string()?);
-        let answer = asked(&stopwatch, |host| host.syscall(&op, &args));
+        let answer = operations.asked(|host| host.syscall(&op, &args));
         answer.map_err(|error| throw(&ctx, &error))
     };
     natives.set("syscall", Function::new(ctx.clone(), syscall)?)?;
 
-    let operations = shared.clone();
+    let operations = Rc::clone(shared);
     let async_syscall = move |ctx: Ctx<'js>, id: u32, op: Text<'js>, args: Text<'js>| {
         operations.start(&ctx, id, &op.to_string()?, &args.to_string()?)
     };
     natives.set("asyncSyscall", Function::new(ctx.clone(), async_syscall)?)?;
 
-    let operations = shared.clone();
+    let operations = Rc::clone(shared);
     let audit = move |ctx: Ctx<'js>,
                       id: u32,
                       body: Value<'js>,
@@ -174,49 +295,60 @@ pub(super) fn natives<'js>(
                       arrays: Object<'js>,
                       symbols: Array<'js>,
                       rare: Function<'js>| {
-        let stopwatch = &*operations.stopwatch;
+        let stopwatch = &operations.stopwatch;
         let rules = Rules { symbols, names: &audit_vars, plain, arrays, rare, stopwatch };
         operations.audit(&ctx, id, &rules, body)
     };
     natives.set("audit", Function::new(ctx.clone(), audit)?)?;
 
-    let lines = Rc::clone(&shared.lines);
+    let of_call = Rc::clone(shared);
     let log = move |line: Text<'js>| -> rquickjs::Result<()> {
-        lines.borrow_mut().push(&line.to_string()?);
+        of_call.touch();
+        of_call.push_line(&line.to_string()?);
         Ok(())
     };
     natives.set("log", Function::new(ctx.clone(), log)?)?;
 
-    let chance: OnceCell<RefCell<Chance>> = OnceCell::new();
-    let random = move || {
-        let chance = chance.get_or_init(|| RefCell::new(Chance::new(random)));
-        unit(chance.borrow_mut().next_u64())
-    };
+    let of_call = Rc::clone(shared);
+    let random = move || unit(of_call.random());
     natives.set("random", Function::new(ctx.clone(), random)?)?;
 
-    let started = shared.started;
-    natives.set(
-        "elapsedMs",
-        Function::new(ctx.clone(), move || started.elapsed().as_secs_f64() * 1e3)?,
-    )?;
+    let of_call = Rc::clone(shared);
+    let kind = move || {
+        of_call.touch();
+        of_call.call.borrow().kind.map(FunctionKind::as_str)
+    };
+    natives.set("kind", Function::new(ctx.clone(), kind)?)?;
 
-    let stopwatch = Rc::clone(&shared.stopwatch);
-    natives.set("isOver", Function::new(ctx.clone(), move || stopwatch.is_over())?)?;
+    let of_call = Rc::clone(shared);
+    let start = move || {
+        of_call.touch();
+        of_call.call.borrow().seed.now_ms
+    };
+    natives.set("startMs", Function::new(ctx.clone(), start)?)?;
+
+    let of_call = Rc::clone(shared);
+    let elapsed = move || {
+        of_call.touch();
+        of_call.elapsed().as_secs_f64() * 1e3
+    };
+    natives.set("elapsedMs", Function::new(ctx.clone(), elapsed)?)?;
+
+    let of_call = Rc::clone(shared);
+    let is_over = move || of_call.stopwatch.is_over();
+    natives.set("isOver", Function::new(ctx.clone(), is_over)?)?;
 
     // Without proxies, which can report any length.
     let is_array = |value: Value<'js>| value.is_array();
     natives.set("isArray", Function::new(ctx.clone(), is_array)?)?;
 
-    let load = |ctx: Ctx<'js>, name: String| built_in::load(&ctx, &name);
+    let usage = Rc::clone(&shared.usage);
+    let load = move |ctx: Ctx<'js>, name: String| built_in::load(&ctx, &name, &usage);
     natives.set("load", Function::new(ctx.clone(), load)?)?;
 
-    // Those that few calls need are added when one does.
-    let extend = |ctx: Ctx<'js>, natives: Object<'js>| {
-        bytes::add(&ctx, &natives)?;
-        crypto::add(&ctx, &natives)?;
-        url::add(&ctx, &natives)
-    };
-    natives.set("extend", Function::new(ctx.clone(), extend)?)?;
+    bytes::add(ctx, &natives)?;
+    crypto::add(ctx, &natives)?;
+    url::add(ctx, &natives)?;
     Ok(natives)
 }
 
@@ -226,22 +358,6 @@ pub(super) fn give_way(stopwatch: &Stopwatch) {
     if stopwatch.ends_slice() && HOST.is_set() {
         stopwatch.pause(|| HOST.with(|host| host.give_way()));
     }
-}
-
-/// Calls the host while the stopwatch is stopped.
-fn asked<T>(
-    stopwatch: &Stopwatch,
-    ask: impl FnOnce(&mut dyn Syscalls) -> Result<T, SyscallError>,
-) -> Result<T, SyscallError> {
-    if stopwatch.is_over() {
-        return Err(SyscallError::new("the function's time is over"));
-    }
-    if !HOST.is_set() {
-        return Err(SyscallError::new(
-            "Convex operations cannot be used while modules are loaded, only in a function's handler",
-        ));
-    }
-    stopwatch.pause(|| HOST.with(|host| ask(host)))
 }
 
 /// Throws a failed operation as an `Error`, with its data where `convex/server` looks for it.

@@ -2,7 +2,8 @@
 //!
 //! Every call has a fresh engine: nothing that a call does to its globals, its modules or its
 //! memory reaches another call, and the memory limit is exact. Precompiled modules make that
-//! affordable (see `bytecode.rs`).
+//! affordable (see `bytecode.rs`), and threads that keep engines ([`KeptEngines`]) restore one to
+//! how it was before any call (see `realm.rs`), which is the same and takes less.
 //!
 //! A function reaches the host through the three operations of Convex's function ABI,
 //! `Convex.syscall`, `Convex.asyncSyscall` and `Convex.jsSyscall`. The first two go to the
@@ -17,7 +18,9 @@ mod env;
 mod failure;
 mod heap;
 mod host;
+mod kept;
 mod modules;
+mod realm;
 mod rejections;
 mod running;
 mod stopwatch;
@@ -34,6 +37,7 @@ use functions_value::ChanceSeed;
 
 pub use bytecode::{Bytecode, Keep};
 pub use env::Env;
+pub use kept::{Keeping, KeptEngines};
 use modules::Loaded;
 pub use modules::{ModuleName, Modules};
 pub use running::{Described, DescribedFunction, describe};
@@ -114,7 +118,7 @@ pub trait Syscalls {
         SyscallError::new(reason)
     }
 
-    /// Called each 100 µs of processor time that the call takes, the start of its engine included.
+    /// Called each 100 µs of processor time that the call takes, or the start of its engine.
     /// The call goes on when this returns: a host can let others go first.
     fn give_way(&mut self) {}
 }
@@ -220,7 +224,7 @@ pub struct Ran {
     pub result: Result<String, Failure>,
     /// What it wrote to the console, such as `[LOG] 'text'`.
     pub log_lines: Vec<String>,
-    /// How long its JavaScript ran, the start of the engine included.
+    /// How long its JavaScript ran.
     pub js_time: Duration,
 }
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rquickjs::loader::{ImportAttributes, Loader, Resolver};
 use rquickjs::module::Declared;
@@ -64,18 +64,32 @@ impl Modules {
 /// The resolver and loader of an engine.
 #[derive(Debug, Clone)]
 pub(crate) struct Loaded {
-    modules: Arc<Modules>,
+    /// An engine that is kept for later calls does not keep their program.
+    modules: Weak<Modules>,
     /// The modules that the engine has read.
     read: Rc<RefCell<HashSet<String>>>,
 }
 
 impl Loaded {
-    pub(crate) fn new(modules: Arc<Modules>) -> Loaded {
-        Loaded { modules, read: Rc::default() }
+    pub(crate) fn new(modules: &Arc<Modules>) -> Loaded {
+        Loaded { modules: Arc::downgrade(modules), read: Rc::default() }
     }
 
     fn is_new(&self, name: &str) -> bool {
         self.read.borrow_mut().insert(name.to_owned())
+    }
+
+    /// The names of what was read so far.
+    pub(crate) fn names(&self) -> HashSet<String> {
+        self.read.borrow().clone()
+    }
+
+    /// Forgets what was read since [`names`](Self::names) gave these.
+    pub(crate) fn restore(&self, names: &HashSet<String>) {
+        // What was read is only added to.
+        if self.read.borrow().len() != names.len() {
+            self.read.borrow_mut().clone_from(names);
+        }
     }
 }
 
@@ -90,7 +104,9 @@ impl Resolver for Loaded {
         if let Some(found) = built_in::import(base, name) {
             return Ok(found.to_owned());
         }
-        let found = self.modules.imports.get(base).and_then(|imports| imports.get(name));
+        let modules = self.modules.upgrade();
+        let imports = modules.as_ref().and_then(|modules| modules.imports.get(base));
+        let found = imports.and_then(|imports| imports.get(name));
         match found {
             Some(found) => Ok(found.to_string()),
             None => Err(Error::new_resolving_message(
@@ -110,7 +126,9 @@ impl Loader for Loaded {
         name: &str,
         _: Option<ImportAttributes<'js>>,
     ) -> rquickjs::Result<Module<'js, Declared>> {
-        match built_in::bytecode(name).or_else(|| self.modules.compiled.get(name)) {
+        let modules = self.modules.upgrade();
+        let compiled = modules.as_ref().and_then(|modules| modules.compiled.get(name));
+        match built_in::bytecode(name).or(compiled) {
             Some(bytecode) if self.is_new(name) => bytecode.declare(ctx),
             Some(_) | None => Err(Error::new_loading(name)),
         }

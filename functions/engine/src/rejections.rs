@@ -39,12 +39,22 @@ impl Rejections {
         let [_, reason] = unhandled.promises.values().next()?;
         reason.clone().restore(ctx).ok()
     }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.borrow().promises.is_empty()
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&self) {
+        let unhandled = std::mem::take(&mut *self.0.borrow_mut());
+        drop(unhandled);
+    }
 }
 
 impl Drop for Rejections {
     fn drop(&mut self) {
-        let unhandled = std::mem::take(&mut *self.0.borrow_mut());
-        drop(unhandled);
+        self.clear();
     }
 }
 

@@ -1,49 +1,20 @@
-//! From the start of an engine to its end.
+//! One call in an engine.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use audit_runtime::FunctionKind;
-use rquickjs::context::intrinsic;
 use rquickjs::loader::{Loader, Resolver};
 use rquickjs::promise::PromiseState;
-use rquickjs::{
-    Context, Ctx, FromJs, Function, Module, Object, Persistent, Promise, Runtime, Value,
-};
-use tokio::time::Instant;
+use rquickjs::{Ctx, FromJs, Module, Object, Persistent, Promise, Value};
 
-use super::built_in::{self, PRELUDE};
-use super::failure;
-use super::heap::{Heap, Usage};
-use super::host::{HOST, LogLines, Shared, give_way, natives};
+use super::host::{HOST, Shared, give_way};
+use super::kept;
+use super::realm::{Control, Realm};
 use super::rejections::Rejections;
-use super::stopwatch::Stopwatch;
 use super::{
     Call, Completion, Env, Failure, FailureKind, Limits, Loaded, Ran, Seed, SyscallError, Syscalls,
 };
-
-/// The intrinsics of a context. Left out are `performance`, whose clock advances (the prelude has
-/// one that follows the seed), weak references, which reveal garbage collection, and `eval`: an
-/// engine that runs out of memory while it compiles reads and writes memory that is not its own.
-type Intrinsics = (
-    intrinsic::Date,
-    intrinsic::RegExpCompiler,
-    intrinsic::RegExp,
-    intrinsic::Json,
-    intrinsic::Proxy,
-    intrinsic::MapSet,
-    intrinsic::TypedArrays,
-    intrinsic::Promise,
-    intrinsic::DOMException,
-);
-
-/// The first garbage collection comes at a sixteenth of the heap's limit, before which most calls
-/// end. It is at least this, the engine's default.
-const MIN_GC_THRESHOLD_BYTES: usize = 256 << 10;
 
 /// The memory, in bytes, that a stalled engine can still allocate unless it stalled for want of
 /// memory.
@@ -54,10 +25,32 @@ const LOAD_TIME: Duration = Duration::from_secs(5);
 
 /// See [`super::run`].
 pub(super) fn run(call: &Call<'_>, seed: &Seed, limits: &Limits, host: &mut dyn Syscalls) -> Ran {
-    let started = Start { kind: Some(call.kind), seed: *seed, limits: *limits, env: call.env };
-    let loaded = Loaded::new(Arc::clone(call.modules));
+    HOST.set(host, || {
+        let realm = match kept::take(call).map_or_else(|| started(call, limits), Ok) {
+            Ok(realm) => realm,
+            Err(failure) => {
+                return Ran {
+                    result: Err(failure),
+                    log_lines: Vec::new(),
+                    js_time: Duration::ZERO,
+                };
+            }
+        };
+        let ran = realm.call(Some(call.kind), seed, limits, |engine| engine.call(call));
+        kept::put_back(call, realm);
+        ran
+    })
+}
+
+/// An engine for the functions of the call's module. It can be kept if the thread keeps any.
+fn started(call: &Call<'_>, limits: &Limits) -> Result<Realm, Failure> {
+    let loaded = Loaded::new(call.modules);
     let declare = |ctx: &Ctx<'_>| call.modules.declare(ctx, call.module, &loaded);
-    HOST.set(host, || started.engine(loaded.clone(), declare, |engine| engine.call(call)))
+    let mut realm = Realm::start(call.env, limits, loaded.clone(), declare)?;
+    if kept::is_on() {
+        realm.keep(loaded, call.module, limits);
+    }
+    Ok(realm)
 }
 
 /// The exports of a module.
@@ -101,193 +94,106 @@ where
 {
     let limits = Limits { time: LOAD_TIME, ..Limits::default() };
     let seed = Seed { random: 0.into(), now_ms: 0.0 };
-    let start = Start { kind: None, seed, limits, env };
-    let ran = start.engine(
-        modules,
-        |_| Ok(()),
-        |engine| {
-            let namespace = engine.module(module)?;
-            engine.attempt(engine.describe.call((namespace,)))
-        },
-    );
+    let realm = Realm::start(env, &limits, modules, |_| Ok(()))?;
+    let ran = realm.call(None, &seed, &limits, |engine| {
+        let namespace = engine.module(module)?;
+        engine.attempt(engine.control.describe.call((namespace,)))
+    });
     let text: String = ran.result?;
     serde_json::from_str(&text).map_err(|error| Failure::new(FailureKind::Load, error.to_string()))
 }
 
-/// The configuration of an engine.
-struct Start<'a> {
-    /// No kind: the engine only lists the exports of modules.
-    kind: Option<FunctionKind>,
-    seed: Seed,
-    limits: Limits,
-    env: &'a Env,
-}
-
-impl Start<'_> {
-    /// Starts an engine, declares modules and does `work` in it, ends it.
-    fn engine<M>(
+impl Realm {
+    /// Does `work` for one call.
+    pub(super) fn call(
         &self,
-        modules: M,
-        declare: impl Fn(&Ctx<'_>) -> rquickjs::Result<()>,
+        kind: Option<FunctionKind>,
+        seed: &Seed,
+        limits: &Limits,
         work: impl for<'js, 'a> FnOnce(&Engine<'js, 'a>) -> Result<String, Failure>,
-    ) -> Ran
-    where
-        M: Resolver + Loader + Clone + 'static,
-    {
+    ) -> Ran {
         let (sender, completions) = channel();
-        let usage = Rc::new(Usage::unlimited());
-        let shared = Shared {
-            stopwatch: Rc::new(Stopwatch::started(&self.limits, Rc::clone(&usage))),
-            lines: Rc::new(RefCell::new(LogLines::default())),
-            pending: Rc::new(RefCell::new(HashSet::new())),
-            hollow: Rc::default(),
-            asking: Arc::default(),
-            sender,
-            started: Instant::now(),
-        };
-        let result = self.run_in(modules, declare, &usage, &shared, &completions, work);
+        let shared = self.shared();
+        shared.begin(kind, *seed, sender);
+        let result = self.with(limits, |ctx, control, namespace| {
+            let (shared, rejections) = (self.shared(), self.rejections());
+            let completions = &completions;
+            let limits = *limits;
+            work(&Engine { ctx, limits, shared, completions, rejections, kind, control, namespace })
+        });
         give_way(&shared.stopwatch);
-        let log_lines = shared.lines.borrow_mut().take();
-        let js_time = shared.stopwatch.spent().saturating_sub(self.limits.spent);
+        let log_lines = shared.take_lines();
+        let js_time = shared.stopwatch.spent().saturating_sub(limits.spent);
         Ran { result, log_lines, js_time }
     }
 
-    fn run_in<M>(
+    /// Evaluates a module before any call, as far as it goes without waiting. `None` if that
+    /// failed, or depended on a call.
+    pub(super) fn evaluated(
         &self,
-        modules: M,
-        declare: impl Fn(&Ctx<'_>) -> rquickjs::Result<()>,
-        usage: &Rc<Usage>,
-        shared: &Shared,
-        completions: &Receiver<Completion>,
-        work: impl for<'js, 'a> FnOnce(&Engine<'js, 'a>) -> Result<String, Failure>,
-    ) -> Result<String, Failure>
-    where
-        M: Resolver + Loader + Clone + 'static,
-    {
-        // A failure before the function runs.
-        let out_of_memory = |_| {
-            if shared.stopwatch.is_over() {
-                Failure::over(&shared.stopwatch, &self.limits)
-            } else {
-                Failure::memory_limit(&self.limits)
-            }
-        };
-        let heap = Heap::new(Rc::clone(usage));
-        let runtime = Runtime::new_with_alloc(heap).map_err(out_of_memory)?;
-        runtime.set_max_stack_size(self.limits.stack_bytes);
-        runtime.set_gc_threshold((self.limits.memory_bytes / 16).max(MIN_GC_THRESHOLD_BYTES));
-        let stopwatch = Rc::clone(&shared.stopwatch);
-        runtime.set_interrupt_handler(Some(Box::new(move || {
-            give_way(&stopwatch);
-            stopwatch.is_over()
-        })));
-        runtime.set_loader(modules.clone(), modules);
-        let rejections = Rejections::of(&runtime);
-        give_way(&shared.stopwatch);
-        let context = Context::custom::<Intrinsics>(&runtime).map_err(out_of_memory)?;
-        give_way(&shared.stopwatch);
-        let control = context.with(|ctx| {
-            let control = self.install(&ctx, shared).map_err(out_of_memory)?;
-            give_way(&shared.stopwatch);
-            declare(&ctx)
-                .map_err(|error| Failure::new(FailureKind::Load, failure::text_of(&ctx, &error)))?;
-            Ok(control)
-        })?;
-        // Allocations so far count but cannot fail, since neither creating a context nor reading a
-        // module survives that.
-        usage.limit(self.limits.memory_bytes);
-        context.with(|ctx| {
-            let engine = control
-                .restore(&ctx)
-                .and_then(|control| self.started(ctx, &control, shared, completions, &rejections));
-            work(&engine.map_err(out_of_memory)?)
-        })
-    }
-
-    /// Evaluates the prelude and returns its functions for the engine's side of a call.
-    fn install<'js>(
-        &self,
-        ctx: &Ctx<'js>,
-        shared: &Shared,
-    ) -> rquickjs::Result<Persistent<Object<'static>>> {
-        let prelude =
-            built_in::bytecode(PRELUDE).ok_or_else(|| rquickjs::Error::new_loading(PRELUDE))?;
-        let (prelude, evaluated) = prelude.declare(ctx)?.eval()?;
-        evaluated.finish::<()>()?;
-        let settings = Object::new(ctx.clone())?;
-        settings.set("kind", self.kind.map(FunctionKind::as_str))?;
-        settings.set("nowMs", self.seed.now_ms)?;
-        settings.set("env", self.env.variables_json())?;
-        settings.set("auditVars", self.env.audit_vars())?;
-        let install: Function<'js> = prelude.get("install")?;
-        let control: Object<'js> = install
-            .call((natives(ctx, shared, self.seed.random, self.env.audit_vars())?, settings))?;
-        Ok(Persistent::save(ctx, control))
-    }
-
-    fn started<'js, 'a>(
-        &self,
-        ctx: Ctx<'js>,
-        control: &Object<'js>,
-        shared: &'a Shared,
-        completions: &'a Receiver<Completion>,
-        rejections: &'a Rejections,
-    ) -> rquickjs::Result<Engine<'js, 'a>> {
-        Ok(Engine {
-            rejections,
-            invoke: control.get("invoke")?,
-            answer_http: control.get("answerHttp")?,
-            settle: control.get("settle")?,
-            explain: control.get("explain")?,
-            describe: control.get("describe")?,
-            next_timer: control.get("nextTimer")?,
-            fire_timers: control.get("fireTimers")?,
-            kind: self.kind,
-            limits: self.limits,
-            shared,
-            completions,
-            ctx,
-        })
+        module: &str,
+        limits: &Limits,
+    ) -> Option<Persistent<Object<'static>>> {
+        let (_, completions) = channel();
+        let namespace = self.with(limits, |ctx, control, namespace| {
+            let engine = Engine {
+                ctx: ctx.clone(),
+                limits: *limits,
+                shared: self.shared(),
+                completions: &completions,
+                rejections: self.rejections(),
+                kind: None,
+                control,
+                namespace,
+            };
+            engine.module(module).map(|namespace| Persistent::save(&ctx, namespace))
+        });
+        let shared = self.shared();
+        let is_same = !shared.is_touched()
+            && shared.pending() == 0
+            && !shared.stopwatch.is_over()
+            && self.rejections().is_empty();
+        namespace.ok().filter(|_| is_same)
     }
 }
 
 /// A running engine.
-struct Engine<'js, 'a> {
+pub(super) struct Engine<'js, 'a> {
     ctx: Ctx<'js>,
     limits: Limits,
     shared: &'a Shared,
     completions: &'a Receiver<Completion>,
     rejections: &'a Rejections,
-    invoke: Function<'js>,
-    answer_http: Function<'js>,
-    settle: Function<'js>,
-    explain: Function<'js>,
-    describe: Function<'js>,
-    next_timer: Function<'js>,
-    fire_timers: Function<'js>,
     kind: Option<FunctionKind>,
+    control: Control<'js>,
+    /// What the function's module exports, if it was evaluated before the call.
+    namespace: Option<Object<'js>>,
 }
 
 impl<'js> Engine<'js, '_> {
     /// Calls the function and waits for its result.
     fn call(&self, call: &Call<'_>) -> Result<String, Failure> {
         give_way(&self.shared.stopwatch);
-        let namespace = self.module(call.module)?;
+        let namespace = match &self.namespace {
+            Some(namespace) => namespace.clone(),
+            None => self.module(call.module)?,
+        };
         give_way(&self.shared.stopwatch);
         let export: Value<'js> = self.attempt(namespace.get(call.export))?;
-        let invoke = if call.is_http { &self.answer_http } else { &self.invoke };
+        let Control { invoke, answer_http, .. } = &self.control;
+        let invoke = if call.is_http { answer_http } else { invoke };
         let returned = self.attempt(invoke.call((export, call.request_id, call.args)))?;
         let result = self.settled(returned).and_then(|result: String| {
             self.finish_jobs()?;
             self.check_rejections()?;
             Ok(result)
         });
-        let unawaited = self.shared.pending.borrow().len();
+        let unawaited = self.shared.pending();
         if unawaited > 0 {
             let line = format!(
                 "[WARN] '{unawaited} operations were not awaited: the function ended without their answers'"
             );
-            self.shared.lines.borrow_mut().push(&line);
+            self.shared.push_line(&line);
         }
         result
     }
@@ -321,7 +227,7 @@ impl<'js> Engine<'js, '_> {
             return Failure::memory_limit(&self.limits);
         }
         if error.is_exception() {
-            let failure = Failure::thrown(&self.ctx, &self.explain, thrown, &self.limits);
+            let failure = Failure::thrown(&self.ctx, &self.control.explain, thrown, &self.limits);
             // The thrown value can have getters.
             return if self.shared.stopwatch.is_over() {
                 Failure::over(&self.shared.stopwatch, &self.limits)
@@ -366,7 +272,7 @@ impl<'js> Engine<'js, '_> {
     /// Fails a function that leaves a rejection unhandled.
     fn check_rejections(&self) -> Result<(), Failure> {
         let Some(reason) = self.rejections.first(&self.ctx) else { return Ok(()) };
-        let mut failure = Failure::thrown(&self.ctx, &self.explain, reason, &self.limits);
+        let mut failure = Failure::thrown(&self.ctx, &self.control.explain, reason, &self.limits);
         if let Some(thrown) = failure.message.strip_prefix("Uncaught ") {
             failure.message = format!("Uncaught (in promise) {thrown}");
         }
@@ -375,13 +281,15 @@ impl<'js> Engine<'js, '_> {
 
     /// Waits for an operation or a timer, and settles it.
     fn wait(&self) -> Result<(), Failure> {
-        let Shared { pending, stopwatch, started, .. } = self.shared;
+        let (shared, stopwatch) = (self.shared, &self.shared.stopwatch);
         // Only actions have timers.
         let timer_ms = match self.kind {
-            Some(FunctionKind::Action) => self.attempt(self.next_timer.call::<_, f64>(()))?,
+            Some(FunctionKind::Action) => {
+                self.attempt(self.control.next_timer.call::<_, f64>(()))?
+            }
             Some(FunctionKind::Query | FunctionKind::Mutation) | None => -1.0,
         };
-        if pending.borrow().is_empty() && timer_ms < 0.0 {
+        if shared.pending() == 0 && timer_ms < 0.0 {
             // An engine without memory for a promise's next step skips it.
             if rquickjs::String::from_str(self.ctx.clone(), &" ".repeat(ENOUGH_MEMORY_BYTES))
                 .is_err()
@@ -392,7 +300,7 @@ impl<'js> Engine<'js, '_> {
             let message = "Returned promise will never resolve: it awaits what nothing settles";
             return Err(Failure::new(FailureKind::NeverResolves, message));
         }
-        let elapsed = started.elapsed();
+        let elapsed = shared.elapsed();
         let left = self.limits.wall.saturating_sub(elapsed);
         let until_timer =
             Duration::try_from_secs_f64(timer_ms / 1e3).ok().map(|at| at.saturating_sub(elapsed));
@@ -401,13 +309,15 @@ impl<'js> Engine<'js, '_> {
             Ok((id, answer)) => {
                 // An operation that was answered at once is not pending, whatever else the host
                 // does with it.
-                if !pending.borrow_mut().remove(&id) {
+                if !shared.settles(id) {
                     return Ok(());
                 }
                 let answer = answer.unwrap_or_else(|| Err(SyscallError::given_up()));
                 let settled = match answer {
-                    Ok(text) => self.settle.call::<_, ()>((id, true, text)),
-                    Err(error) => self.settle.call::<_, ()>((id, false, error.message, error.data)),
+                    Ok(text) => self.control.settle.call::<_, ()>((id, true, text)),
+                    Err(error) => {
+                        self.control.settle.call::<_, ()>((id, false, error.message, error.data))
+                    }
                 };
                 self.attempt(settled)
             }
@@ -415,7 +325,7 @@ impl<'js> Engine<'js, '_> {
                 Err(Failure::wall_limit(self.limits.wall))
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                self.attempt(self.fire_timers.call::<_, ()>(()))
+                self.attempt(self.control.fire_timers.call::<_, ()>(()))
             }
         }
     }

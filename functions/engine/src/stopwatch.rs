@@ -17,13 +17,13 @@ const SLICE: Duration = Duration::from_micros(100);
 /// engine waits for one.
 #[derive(Debug)]
 pub(super) struct Stopwatch {
-    limit: Duration,
+    limit: Cell<Duration>,
     spent: Cell<Duration>,
     /// When it was started, in processor time of this thread, unless it is stopped.
     since: Cell<Option<Duration>>,
     /// What was spent when the last slice ended.
     sliced: Cell<Duration>,
-    /// Set once the limit is exceeded, for good: no JavaScript runs afterwards.
+    /// Set once the limit is exceeded, for good: no JavaScript of the call runs afterwards.
     over: Cell<bool>,
     /// The engine's memory, which ends its call too.
     usage: Rc<Usage>,
@@ -32,13 +32,22 @@ pub(super) struct Stopwatch {
 impl Stopwatch {
     pub(super) fn started(limits: &Limits, usage: Rc<Usage>) -> Stopwatch {
         Stopwatch {
-            limit: limits.time,
+            limit: Cell::new(limits.time),
             spent: Cell::new(limits.spent),
             since: Cell::new(Some(processor_time())),
             sliced: Cell::new(limits.spent),
             over: Cell::new(false),
             usage,
         }
+    }
+
+    /// Starts again, for another call.
+    pub(super) fn restart(&self, limits: &Limits) {
+        self.limit.set(limits.time);
+        self.spent.set(limits.spent);
+        self.since.set(Some(processor_time()));
+        self.sliced.set(limits.spent);
+        self.over.set(false);
     }
 
     /// What of the limit is spent.
@@ -62,7 +71,7 @@ impl Stopwatch {
 
     /// Whether the call must end: its time is over, or its memory is exhausted.
     pub(super) fn is_over(&self) -> bool {
-        if !self.over.get() && (self.usage.is_exhausted() || self.spent() > self.limit) {
+        if !self.over.get() && (self.usage.is_exhausted() || self.spent() > self.limit.get()) {
             self.over.set(true);
         }
         self.over.get()

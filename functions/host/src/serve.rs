@@ -213,7 +213,6 @@ fn function_settings(
         Limits { time: settings.limits.action_time, memory_bytes, ..defaults.action_limits };
     let crate::settings::Deployment { name, region, class } = settings.deployment.clone();
     let deployment = Deployment { name, region, class: class.as_str().to_owned() };
-    let query_cache_bytes = settings.query_cache_bytes;
     let mut fetch = settings.fetch.clone();
     if let Some(site) = site {
         fetch.own_addresses.push(site.local_addr()?);
@@ -222,7 +221,8 @@ fn function_settings(
         deployment,
         limits,
         action_limits,
-        query_cache_bytes,
+        query_cache_bytes: settings.query_cache_bytes,
+        kept_engine_bytes: settings.kept_engine_bytes,
         fetch,
         ..defaults
     };

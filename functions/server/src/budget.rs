@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use functions_calls::Functions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -40,6 +41,8 @@ const UNIT_BYTES: usize = 1 << 10;
 /// The budget of all requests together.
 #[derive(Debug)]
 pub(super) struct Budget {
+    /// Whose engines that are kept for later calls are freed when there is no room.
+    functions: Option<Functions>,
     receiving: Arc<Semaphore>,
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
@@ -147,6 +150,7 @@ impl Budget {
         let (receiving, small, large_units) = (units / 8, units / 8, units / 2);
         let bytes = limits.request_memory_bytes;
         Budget {
+            functions: None,
             receiving: Arc::new(Semaphore::new(receiving)),
             small: Arc::new(Semaphore::new(small)),
             large: Arc::new(Semaphore::new(large_units)),
@@ -155,6 +159,11 @@ impl Budget {
             answers: Arc::new(Pool::new("answers", bytes / 8)),
             followed: Arc::new(Pool::new("followed", bytes / 16)),
         }
+    }
+
+    /// The same, which frees engines that are kept for later calls when there is no room.
+    pub(super) fn beside(self, functions: Functions) -> Budget {
+        Budget { functions: Some(functions), ..self }
     }
 
     /// The bytes for outcomes of mutations that a client may request again.
@@ -206,7 +215,12 @@ impl Budget {
         let acquired = Arc::clone(lane).acquire_many_owned(units(bytes));
         match timeout(MAX_WAIT, acquired).await {
             Ok(Ok(permit)) => Ok(share(permit)),
-            Ok(Err(_)) | Err(_) => Err(Refused::Busy.counted()),
+            Ok(Err(_)) | Err(_) => {
+                if let Some(functions) = &self.functions {
+                    functions.drop_kept_engines();
+                }
+                Err(Refused::Busy.counted())
+            }
         }
     }
 }

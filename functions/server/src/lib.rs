@@ -129,11 +129,11 @@ impl Server {
         let (sessions, mut ended) = mpsc::channel(1);
         let store = functions.store().clone();
         let inner = Inner {
+            budget: Arc::new(Budget::new(&limits).beside(functions.clone())),
             functions,
             auth,
             proxies,
             probe: Probe::with_part(bucket, "store", move || store.commits()),
-            budget: Arc::new(Budget::new(&limits)),
             mutations: Arc::new(Mutations::new(Budget::outcomes_bytes(&limits))),
             limits,
             metrics,

@@ -29,6 +29,11 @@ pub(super) fn describe_metrics() {
         Unit::Bytes,
         "What the cache of results holds, arguments and sealed logs included"
     );
+    describe_gauge!(
+        "functions_kept_engines_bytes",
+        Unit::Bytes,
+        "What the engines take that threads keep for later calls"
+    );
     describe_gauge!("functions_query_cache_entries", "Results in the cache");
     describe_counter!(
         "functions_query_cache_evictions_total",

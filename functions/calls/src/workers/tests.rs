@@ -7,7 +7,7 @@ use super::*;
 fn start(threads: usize, overrun_after: Duration, max_stuck: usize) -> Workers {
     let longest_stretch = NEVER;
     let settings = WorkerSettings { threads, overrun_after, longest_stretch, max_stuck };
-    Workers::start(settings).unwrap()
+    Workers::start(settings, KeptEngines::new(0)).unwrap()
 }
 
 const NEVER: Duration = Duration::from_secs(100_000);
@@ -187,7 +187,7 @@ async fn unstoppable_javascript_is_given_up() {
     let longest_stretch = Duration::from_millis(1);
     let settings =
         WorkerSettings { threads: 1, overrun_after: NEVER, longest_stretch, max_stuck: 1 };
-    let workers = Workers::start(settings).unwrap();
+    let workers = Workers::start(settings, KeptEngines::new(0)).unwrap();
     let (release, hold) = mpsc::channel::<()>();
     let stuck = move |pulse: &Pulse| pulse.in_engine(|| hold.recv().is_ok());
     let broken = workers.run(Lane::connection(), Presence::default(), stuck).await;

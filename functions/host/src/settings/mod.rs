@@ -34,6 +34,9 @@ pub(crate) use self::options::Options;
 /// Some ten thousand results of typical size; as much memory as four functions may use.
 const DEFAULT_QUERY_CACHE_MIB: usize = 256;
 
+/// Some twenty modules on each of three threads; as much memory as one function may use.
+const DEFAULT_KEPT_ENGINES_MIB: usize = 64;
+
 /// Together with 10 seconds for calls it fits into the 30 that Kubernetes allows by default.
 const DEFAULT_CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -91,6 +94,8 @@ pub(crate) struct Settings {
     pub(crate) store_reserve_bytes: u64,
     /// What functions may fetch.
     pub(crate) fetch: FetchSettings,
+    /// The memory of engines that are kept for later calls, in bytes.
+    pub(crate) kept_engine_bytes: usize,
     /// Whether to end when audit logs cannot be made durable before a restart.
     pub(crate) exit_when_stopped: bool,
     /// Deployment metadata for functions.
@@ -175,6 +180,10 @@ impl Settings {
                 .store_reserve_mib
                 .map_or(DEFAULT_RESERVE_BYTES, |mib| mib.saturating_mul(1 << 20)),
             fetch,
+            kept_engine_bytes: options
+                .kept_engines_mib
+                .unwrap_or(DEFAULT_KEPT_ENGINES_MIB)
+                .saturating_mul(1 << 20),
             exit_when_stopped: options.exit_when_stopped.unwrap_or(false),
             deployment,
             env: FunctionEnv(variables.map(|EnvVar { name, value }| (name, value)).collect()),

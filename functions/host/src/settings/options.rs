@@ -234,6 +234,12 @@ pub(crate) struct Options {
     #[arg(long, env = "FETCH_PROXY", value_name = "URL")]
     pub(crate) fetch_proxy: Option<String>,
 
+    /// How much memory the engines may take that threads keep ready for queries and mutations, in
+    /// MiB: about 1 for each module and thread. With 0 each call starts an engine, which takes
+    /// several times as long as a short function. [default: 64]
+    #[arg(long, env = "KEPT_ENGINES_MIB", value_name = "MIB")]
+    pub(crate) kept_engines_mib: Option<usize>,
+
     /// End the process in order, with the code 4, when audit logs cannot be made durable before a
     /// restart, as after a failed sync of the journal, or when the store takes no changes before
     /// one: for a supervisor that starts it again.
@@ -377,6 +383,7 @@ impl Options {
             fetch_memory_mib: self.fetch_memory_mib.or(other.fetch_memory_mib),
             fetch_networks: self.fetch_networks.or(other.fetch_networks),
             fetch_proxy: self.fetch_proxy.or(other.fetch_proxy),
+            kept_engines_mib: self.kept_engines_mib.or(other.kept_engines_mib),
             deployment_name: self.deployment_name.or(other.deployment_name),
             deployment_region: self.deployment_region.or(other.deployment_region),
             deployment_class: self.deployment_class.or(other.deployment_class),

@@ -92,6 +92,7 @@ impl Settings {
             ("function_memory_mib", json!(self.limits.memory_bytes >> 20)),
             ("query_cache_mib", json!(self.query_cache_bytes >> 20)),
             ("store_reserve_mib", json!(self.store_reserve_bytes >> 20)),
+            ("kept_engines_mib", json!(self.kept_engine_bytes >> 20)),
             ("exit_when_stopped", json!(self.exit_when_stopped)),
             ("deployment_name", json!(self.deployment.name)),
             ("deployment_region", json!(self.deployment.region)),

@@ -74,6 +74,7 @@ fn flags_override_the_file_and_the_file_overrides_defaults() {
         store_reserve_mib = 5
         fetch_timeout_ms = 6
         fetch_networks = "10.0.0.0/8, fd00::1"
+        kept_engines_mib = 4
         drain_timeout_ms = 4
         close_timeout_ms = 5
         deployment_name = "file"
@@ -101,6 +102,7 @@ fn flags_override_the_file_and_the_file_overrides_defaults() {
     assert_eq!(settings.limits.memory_bytes, 2 << 20);
     assert_eq!(settings.query_cache_bytes, 3 << 20);
     assert_eq!(settings.store_reserve_bytes, 5 << 20);
+    assert_eq!(settings.kept_engine_bytes, 4 << 20);
     assert_eq!(settings.network.serve.drain_timeout, Duration::from_millis(6));
     assert_eq!(settings.close_timeout, Duration::from_millis(5));
     assert_eq!(settings.deployment.name, "file");

@@ -8,6 +8,7 @@ mod called;
 mod every_function;
 mod globals;
 mod hostile;
+mod kept;
 mod modules;
 mod redefined;
 mod unhandled;
@@ -17,7 +18,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use functions_engine::{
-    Answer, Failure, FailureKind, Later, Limits, Ran, Seed, SyscallError, Syscalls, run,
+    Answer, Failure, FailureKind, Keeping, KeptEngines, Later, Limits, Ran, Seed, SyscallError,
+    Syscalls, run,
 };
 use functions_program::{Env, Program};
 use functions_value::ComponentPath;
@@ -50,6 +52,11 @@ struct Fixture {
     program: Program,
 }
 
+thread_local! {
+    /// All tests run in engines that are kept from call to call, as on a host's threads.
+    static KEEPING: Keeping = KeptEngines::new(256 << 20).on_this_thread();
+}
+
 const HEADER: &str = "import { query, mutation, action } from './_generated/server'; \
                       import { v, ConvexError } from 'convex/values'; import { log } from 'convex/server';";
 
@@ -76,6 +83,7 @@ fn fixture_of(files: &[(&str, &str)]) -> Fixture {
         Ok(program) => program,
         Err(error) => panic!("{error}"),
     };
+    KEEPING.with(|_| ());
     Fixture { _directory: directory, program }
 }
 
@@ -96,6 +104,7 @@ impl Fixture {
         limits: &Limits,
         host: &mut dyn Syscalls,
     ) -> Ran {
+        KEEPING.with(|_| ());
         let root = ComponentPath::root();
         let function = self.program.function(&root, name).unwrap_or_else(|| panic!("no {name}"));
         let call = self.program.call(&root, function, args, "r1");

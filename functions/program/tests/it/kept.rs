@@ -1,0 +1,239 @@
+//! Engines that are kept from call to call: a call cannot tell one from a new one, whatever the
+//! calls before it did.
+
+use functions_engine::{Call, FailureKind, KeptEngines, Limits, Ran, Seed, run};
+use functions_value::ComponentPath;
+
+use super::{Fixture, Host, SEED, ample, fixture, fixture_of};
+
+/// What a call gives, in full.
+fn shown(ran: &Ran) -> String {
+    format!("{:?} {:?}", ran.result, ran.log_lines)
+}
+
+/// The same in an engine of its own.
+fn in_a_new_engine<T>(work: impl FnOnce() -> T) -> T {
+    let _none = KeptEngines::new(0).on_this_thread();
+    work()
+}
+
+/// Looks at whatever a call could leave behind.
+const PROBE: &str = r#"
+let calls = 0;
+const made = [];
+export const probe = query(async () => {
+  calls++;
+  made.push({});
+  const seen = [];
+  const see = (object, path, depth) => {
+    if ((typeof object !== "object" && typeof object !== "function") || object === null || depth > 3) return;
+    for (const key of Reflect.ownKeys(object)) {
+      const { value, get, set, ...flags } = Reflect.getOwnPropertyDescriptor(object, key);
+      const of = typeof value === "object" || typeof value === "function" ? typeof value : String(value);
+      seen.push([path, String(key), of, typeof get, typeof set, JSON.stringify(flags)].join(" "));
+      if (key !== "globalThis" && key !== "self" && key !== "global") see(value, `${path}.${String(key)}`, depth + 1);
+    }
+  };
+  see(globalThis, "", 0);
+  console.log("probed", [1, 2].map(String), new Date(), Math.random(), crypto.randomUUID());
+  return [calls, made.length, seen.length, seen.join("\n"), [Object.isFrozen(Array.prototype), Object.isExtensible(globalThis)]];
+});
+"#;
+
+/// Functions that change what they can reach, and end in every way.
+const POLLUTERS: [(&str, &str); 22] = [
+    (
+        "globals",
+        "globalThis.left = 1; globalThis.JSON = null; delete globalThis.Map; globalThis.undefined_ = () => 1;",
+    ),
+    (
+        "prototypes",
+        "Object.prototype.left = 1; Array.prototype.push = () => 7; String.prototype.slice = null;",
+    ),
+    (
+        "getters",
+        "Object.defineProperty(Object.prototype, 'then', { get() { return undefined; }, configurable: true });",
+    ),
+    ("promises", "Promise.prototype.then = function () { return this; };"),
+    ("frozen", "Object.freeze(Array.prototype); Object.preventExtensions(globalThis);"),
+    ("module", "calls = 1e6; for (let i = 0; i < 1e4; i++) made.push({ i });"),
+    (
+        "lazy",
+        "new URL('http://a/b'); new TextEncoder().encode('x'); structuredClone({}); new Headers(); crypto.subtle; new AbortController();",
+    ),
+    (
+        "lazies",
+        "for (const name of ['Date', 'URL', 'console', 'crypto', 'process']) globalThis[name] = 7;",
+    ),
+    ("symbols", "Symbol.for('left'); globalThis[Symbol.for('left')] = 1; log.vars.left = 1;"),
+    (
+        "chance",
+        "for (let i = 0; i < 100; i++) Math.random(); crypto.getRandomValues(new Uint8Array(64));",
+    ),
+    ("lines", "for (let i = 0; i < 300; i++) console.log('x'.repeat(2000));"),
+    ("thrown", "throw new Error('thrown');"),
+    ("rejected", "Promise.reject(new Error('left')); await 1;"),
+    (
+        "pending",
+        "const never = new Promise(() => {}); (async () => { await never; globalThis.left = 1; })(); await 1;",
+    ),
+    ("stalled", "await new Promise(() => {});"),
+    ("jobs", "(async () => { for (;;) { await 1; globalThis.left = 1; } })(); return null;"),
+    ("deep", "const f = () => f() + 1; f();"),
+    ("endless", "for (;;);"),
+    ("memory", "const all = []; for (;;) all.push(new Array(1000).fill({}));"),
+    ("buffers", "const all = []; for (;;) all.push(new Uint8Array(1 << 20));"),
+    (
+        "cycles",
+        "for (let i = 0; i < 1e5; i++) { const a = {}; const b = { a }; a.b = b; a.f = () => b; }",
+    ),
+    (
+        "operations",
+        "Convex.asyncSyscall('1.0/x', '{}'); await Convex.asyncSyscall('1.0/y', '{}'); Convex.syscall('1.0/z', '{}');",
+    ),
+];
+
+fn polluted() -> Fixture {
+    let functions = POLLUTERS.map(|(name, code)| {
+        format!("export const {name} = query(async () => {{ {code} return null; }});\n")
+    });
+    fixture(&format!("{PROBE}{}", functions.concat()))
+}
+
+/// Tight enough for the endless ones to end soon.
+fn tight() -> Limits {
+    Limits { time: std::time::Duration::from_millis(200), memory_bytes: 16 << 20, ..ample() }
+}
+
+#[test]
+fn a_call_leaves_nothing_in_a_kept_engine() {
+    let fixture = polluted();
+    let alone = shown(&in_a_new_engine(|| fixture.ran("messages:probe", "[{}]")));
+    // That the probe sees something at all.
+    assert!(alone.contains("[1.0,1.0,") || alone.contains("[1,1,"), "{alone}");
+    assert_eq!(shown(&fixture.ran("messages:probe", "[{}]")), alone, "in one that was not used");
+    for (name, _) in POLLUTERS {
+        let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("null".to_owned()) };
+        let called = format!("messages:{name}");
+        let ended = fixture.run_with(&called, "[{}]", &SEED, &tight(), &mut host);
+        let ended = ended.result.map_err(|failure| failure.kind);
+        match name {
+            "endless" | "jobs" => assert_eq!(ended, Err(FailureKind::TimeLimit), "{name}"),
+            "memory" | "buffers" => assert_eq!(ended, Err(FailureKind::MemoryLimit), "{name}"),
+            "stalled" => assert_eq!(ended, Err(FailureKind::NeverResolves), "{name}"),
+            "deep" => assert_eq!(ended, Err(FailureKind::StackOverflow), "{name}"),
+            _ => {}
+        }
+        assert_eq!(shown(&fixture.ran("messages:probe", "[{}]")), alone, "after {name}");
+    }
+}
+
+/// Modules are evaluated before any call if that is the same for each; what is not is evaluated
+/// within each.
+#[test]
+fn module_state_is_that_of_the_call() {
+    const MODULES: [(&str, &str); 9] = [
+        ("time", "export const found = Date.now();"),
+        ("date", "export const found = new Date().toISOString();"),
+        ("chance", "export const found = Math.random();"),
+        ("crypto", "export const found = crypto.randomUUID();"),
+        ("origin", "export const found = performance.timeOrigin;"),
+        ("line", "console.log('evaluated'); export const found = 0;"),
+        ("nothing", "export const found = [1, 2, 3].map((n) => n * 2).join();"),
+        ("later", "export let found = 0; Promise.resolve().then(() => { found = 1; });"),
+        (
+            "operation",
+            "export let found; try { found = Convex.syscall('1.0/x', '{}'); } catch (e) { found = e.message; }",
+        ),
+    ];
+    for (name, module) in MODULES {
+        let function = "import { query } from './_generated/server'; import * as held from './held'; \
+                        export const found = query(() => held.found);";
+        let fixture = fixture_of(&[("held.ts", module), ("messages.ts", function)]);
+        for (round, random) in [1_u64, 2, 2, 3].into_iter().enumerate() {
+            let seed = Seed { random: random.into(), now_ms: 1.7e12 + round as f64 };
+            let call = || {
+                let mut host =
+                    Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("7".to_owned()) };
+                let ran = fixture.run_with("messages:found", "[{}]", &seed, &ample(), &mut host);
+                (shown(&ran), host.asked)
+            };
+            assert_eq!(call(), in_a_new_engine(call), "{name}, round {round}");
+        }
+    }
+}
+
+#[test]
+fn kept_engines_stay_within_their_memory() {
+    let modules: Vec<(String, String)> = (0..12)
+        .map(|n| {
+            let text =
+                "import { query } from './_generated/server'; export const f = query(() => 1);";
+            (format!("m{n}.ts"), text.to_owned())
+        })
+        .collect();
+    let modules: Vec<(&str, &str)> = modules.iter().map(|(n, t)| (&**n, &**t)).collect();
+    let fixture = fixture_of(&modules);
+    let limit = 4 << 20;
+    let engines = KeptEngines::new(limit);
+    let keeping = engines.on_this_thread();
+    let call = |n: usize| fixture.value(&format!("m{n}:f"), "[{}]");
+    call(0);
+    let one = engines.bytes();
+    assert!(one > 0 && one < limit / 3, "one takes {one} bytes");
+    for n in 0..12 {
+        assert_eq!(call(n), "1");
+        assert!(engines.bytes() <= limit, "{} of {limit}", engines.bytes());
+    }
+    assert!(engines.bytes() > limit - 2 * one, "as many as fit are kept: {}", engines.bytes());
+    engines.drop_all();
+    KeptEngines::trim();
+    assert_eq!(engines.bytes(), 0);
+    call(0);
+    assert!(engines.bytes() >= one);
+    // A program that is gone is kept by nothing.
+    drop(fixture);
+    KeptEngines::trim();
+    assert_eq!(engines.bytes(), 0);
+    drop(keeping);
+}
+
+/// An operation's answer that arrives after its call has ended is nobody's.
+#[test]
+fn answers_reach_their_own_call_alone() {
+    use std::cell::RefCell;
+
+    use functions_engine::{Answer, Later, SyscallError, Syscalls};
+
+    /// Keeps operations from call to call, and answers those of the call before first.
+    struct Late<'a>(&'a RefCell<Vec<Later>>);
+    impl Syscalls for Late<'_> {
+        fn syscall(&mut self, _: &str, _: &str) -> Result<String, SyscallError> {
+            Ok("null".to_owned())
+        }
+        fn async_syscall(&mut self, op: &str, _: &str, later: Later) -> Answer {
+            if op == "keep" {
+                self.0.borrow_mut().push(later);
+                return Answer::Later;
+            }
+            for old in self.0.take() {
+                old.complete(Ok("\"of the call before\"".to_owned()));
+            }
+            later.complete(Ok("\"its own\"".to_owned()));
+            Answer::Later
+        }
+    }
+    let fixture = fixture(
+        "export const run = action(async () => { \
+           const own = Convex.asyncSyscall('own', '{}'); Convex.asyncSyscall('keep', '{}'); \
+           return JSON.parse(await own); });",
+    );
+    let kept = RefCell::new(Vec::new());
+    let root = ComponentPath::root();
+    let function = fixture.program.function(&root, "messages:run").unwrap();
+    for _ in 0..3 {
+        let call: Call<'_> = fixture.program.call(&root, function, "[{}]", "r");
+        let ran = run(&call, &SEED, &ample(), &mut Late(&kept));
+        assert_eq!(ran.result.unwrap(), "\"its own\"");
+    }
+}
