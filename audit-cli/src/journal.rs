@@ -19,6 +19,7 @@ use crate::arguments::{
 };
 use crate::bucket::to_url;
 use crate::failure::{Failure, Outcome};
+use crate::followers::{self, Follower};
 use crate::object::Chunk;
 use crate::output::Output;
 use crate::printer::Printer;
@@ -69,6 +70,7 @@ struct State {
     oldest_undelivered: Option<String>,
     streams: Vec<Stream>,
     objects: Vec<Object>,
+    followers: Vec<Follower>,
 }
 
 #[derive(Serialize)]
@@ -100,19 +102,22 @@ fn show(directory: &JournalDirectory, output: &Output) -> Result<Outcome, Failur
         Err(_) if state.in_use => {}
         counted => counted.map_err(cannot_read)?,
     }
-    print_state(state, bytes, oldest, output)?;
+    let followers = Follower::all(&reader)?;
+    print_state(state, bytes, oldest, &followers, output)?;
     let conflicts = state.objects.iter().any(|object| object.set_aside);
+    let is_wrong = followers.iter().any(|follower| follower.is_wrong(state.in_use));
     // While a host is there, what is not delivered is on its way.
-    Ok(Outcome::wrong_if(conflicts || (!state.in_use && state.undelivered() > 0)))
+    Ok(Outcome::wrong_if(conflicts || is_wrong || (!state.in_use && state.undelivered() > 0)))
 }
 
 fn print_state(
     state: &JournalState,
     undelivered_bytes: u64,
     oldest: Option<i64>,
+    followers: &[Follower],
     output: &Output,
 ) -> Result<(), Failure> {
-    let JournalState { in_use, segments, bytes, streams, objects } = state;
+    let JournalState { in_use, segments, bytes, streams, objects, followers: _ } = state;
     if output.is_json() {
         let stream = |stream: &JournalStream| {
             let JournalStream { stream, delivered_to, next_sequence } = *stream;
@@ -132,6 +137,7 @@ fn print_state(
             oldest_undelivered: oldest.map(shown),
             streams: streams.iter().map(stream).collect(),
             objects: objects.iter().map(object).collect(),
+            followers: followers.to_vec(),
         });
     }
     let style = output.style();
@@ -152,6 +158,9 @@ fn print_state(
         } else {
             format!("planned: {key}, {count} records")
         })?;
+    }
+    for follower in followers {
+        follower.print(output)?;
     }
     let verdict = match (state.undelivered(), oldest) {
         (0, _) => style.good("everything is in the bucket or set aside"),
@@ -213,6 +222,9 @@ struct Delivered {
     conflicts: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     again: Option<Redelivered>,
+    /// Those that do not have everything.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    followers: Vec<Follower>,
 }
 
 #[derive(Serialize)]
@@ -249,6 +261,7 @@ async fn deliver(
         again,
         remove,
         timeout,
+        log_streams,
         compression,
         max_object_bytes,
     } = arguments;
@@ -298,7 +311,13 @@ async fn deliver(
     // Records not delivered again because of a conflicting object are only in the segments.
     let is_free = redelivered.as_ref().is_none_or(|again| again.conflicts.is_empty());
     let journal = journal.remove_delivered(*remove && is_free);
-    let delivering = rescue::deliver(journal, bucket, settings).await?;
+    let followers = followers::of_journal(
+        log_streams.as_deref(),
+        &directory.directory,
+        journal.state(),
+        output,
+    )?;
+    let delivering = rescue::deliver(journal, bucket, followers, settings).await?;
     if !waiting.until_finished(&delivering, Some(undelivered)).await {
         let delivered = delivering.health().records_delivered;
         return Err(too_late(
@@ -310,14 +329,18 @@ async fn deliver(
     let JournalDelivered { objects, records, conflicts } =
         delivered.map_err(|error| Failure::new("the journal was not delivered").because(error))?;
     let is_whole = redelivered.as_ref().is_none_or(JournalRedelivered::is_whole);
+    let mut followers = Follower::all(&JournalReader::open(&directory.directory)?)?;
+    followers.retain(|follower| follower.is_wrong(false));
+    let is_followed = followers.is_empty();
     if output.is_json() {
         let again = redelivered.as_ref().map(Redelivered::of);
-        output.json(&Delivered { objects, records, conflicts, again })?;
+        output.json(&Delivered { objects, records, conflicts, again, followers })?;
     } else {
         if let Some(redelivered) = &redelivered {
             print_redelivered(redelivered, output)?;
         }
         output.line(&format!("{records} records in {objects} objects are in {name}"))?;
+        followers.iter().try_for_each(|follower| follower.print(output))?;
     }
     if conflicts + earlier > 0 {
         output.note(&format!(
@@ -326,7 +349,7 @@ async fn deliver(
             directory.directory.display()
         ));
     }
-    Ok(Outcome::wrong_if(conflicts + earlier > 0 || !is_whole))
+    Ok(Outcome::wrong_if(conflicts + earlier > 0 || !is_whole || !is_followed))
 }
 
 /// The interval of checks of a delivery's state.

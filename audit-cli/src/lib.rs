@@ -42,6 +42,7 @@ mod escape;
 mod export;
 mod failure;
 mod follow;
+mod followers;
 mod in_order;
 mod journal;
 mod key;

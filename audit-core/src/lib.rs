@@ -106,7 +106,7 @@ pub use batch::{Batch, BatchBuilder, InvalidBatch, MAX_ADDED_BYTES, MAX_BATCH_BY
 pub use buffers::{Buffer, BufferPool};
 pub use clock::{Clock, SystemClock};
 pub use error::{Outcome, SinkError, SinkErrorKind};
-pub use health::{Commits, Health, HealthState};
+pub use health::{Commits, FollowerHealth, Health, HealthState};
 pub use id::{InvalidId, UniqueId};
 pub use limits::{Budget, InvalidLimits, Limit, LimitExceeded, Limits};
 pub use observed::Observed;

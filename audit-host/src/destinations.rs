@@ -1,13 +1,14 @@
 //! Where a host's audit logs go: a bucket, log streams, or both.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use audit_core::AuditSink;
 use audit_runtime::Tee;
-use audit_sink_http::HttpSink;
-use audit_sink_s3::{JournalSettings, S3Sink};
+use audit_sink_http::{HttpSink, follower};
+use audit_sink_s3::{Bucket, JournalSettings, S3Sink};
 use serde::Deserialize;
 
 /// How soon records are cut from the journal for a log stream, in milliseconds: its readers look at
@@ -99,12 +100,14 @@ impl Destinations {
     /// Opens the sink. `None` if logs go nowhere.
     ///
     /// With several destinations the first one gives records their ids: the bucket, or else the
-    /// first log stream. The others are mirrors of it, and a record is durable once all have it.
+    /// first log stream. Beside a bucket with a journal, a log stream follows, and nobody waits for
+    /// it, unless its settings require it. All others are mirrors, and a record is durable once all
+    /// of these have it.
     ///
     /// # Errors
     ///
-    /// When a destination cannot be opened, two log streams have the same name, or one that is a
-    /// mirror has a journal of its own.
+    /// When a destination cannot be opened, two log streams have the same name, or one beside
+    /// another destination has a journal of its own.
     pub async fn open(&self) -> Result<Option<Arc<dyn AuditSink>>, Box<dyn Error>> {
         let names = self.log_streams.iter().map(|settings| &settings.name);
         for (n, name) in names.clone().enumerate() {
@@ -112,30 +115,46 @@ impl Destinations {
                 return Err(format!("two log streams have the name {name:?}").into());
             }
         }
-        let mut streams = self.log_streams.iter();
+        let mut streams: VecDeque<_> = self.log_streams.clone().into();
         let first: Arc<dyn AuditSink> = match &self.bucket {
-            Some((url, settings)) => Arc::new(S3Sink::open(url, (**settings).clone()).await?),
-            None => match streams.next() {
-                Some(settings) => Arc::new(HttpSink::open(settings.clone()).await?),
+            Some((url, settings)) => {
+                are_beside(&streams)?;
+                let has_journal = settings.journal.is_some();
+                let mut sink =
+                    S3Sink::builder(Bucket::open(url)?).with_settings((**settings).clone());
+                let (followers, mirrors): (Vec<_>, _) =
+                    streams.into_iter().partition(|stream| has_journal && !stream.required);
+                for settings in followers {
+                    sink = sink.with_follower(follower(settings)?);
+                }
+                streams = mirrors.into();
+                Arc::new(sink.open().await?)
+            }
+            None => match streams.pop_front() {
+                Some(settings) => Arc::new(HttpSink::open(settings).await?),
                 None => return Ok(None),
             },
         };
-        if streams.len() == 0 {
+        if streams.is_empty() {
             return Ok(Some(first));
         }
+        are_beside(&streams)?;
         let mut tee = Tee::new(first);
         for settings in streams {
-            if settings.journal.is_some() {
-                let name = &settings.name;
-                return Err(format!(
-                    "the log stream {name:?} follows another destination, so that it has no \
-                     journal of its own"
-                )
-                .into());
-            }
-            tee = tee.with_mirror(Arc::new(HttpSink::open(settings.clone()).await?));
+            tee = tee.with_mirror(Arc::new(HttpSink::open(settings).await?));
         }
         Ok(Some(Arc::new(tee)))
+    }
+}
+
+/// Whether none of them has a journal of its own.
+fn are_beside(streams: &VecDeque<audit_sink_http::Settings>) -> Result<(), String> {
+    match streams.iter().find(|settings| settings.journal.is_some()) {
+        None => Ok(()),
+        Some(audit_sink_http::Settings { name, .. }) => Err(format!(
+            "the log stream {name:?} stands beside another destination, so that it has no journal \
+             of its own"
+        )),
     }
 }
 
@@ -205,6 +224,18 @@ mod tests {
              https://example.com/hook))"
         );
         assert!(data.join("dead-letters/one").is_dir() && data.join("journal").is_dir());
+        sink.close().await.unwrap();
+
+        let mut followed = with(bucket(), &["siem", "other"], Some("unused"));
+        let (_, settings) = followed.bucket.as_mut().unwrap();
+        settings.journal = Some(JournalSettings::new(data.join("followed")));
+        followed.log_streams[1].required = true;
+        let sink = followed.open().await.unwrap().unwrap();
+        let shown = sink.to_string();
+        assert!(shown.starts_with("Tee(S3Sink(memory://), then HttpSink(other"), "{shown}");
+        let followers = sink.health().followers;
+        assert_eq!(followers.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(), ["siem"]);
+        assert!(data.join("followed/00000001.follower").is_file() && !data.join("unused").exists());
         sink.close().await.unwrap();
 
         let both = with(bucket(), &["siem"], Some("unused"));

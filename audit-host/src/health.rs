@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use audit_core::{AuditSink, Commits, Health, HealthState};
+use audit_core::{AuditSink, Commits, FollowerHealth, Health, HealthState};
 use serde_json::{Value as Json, json};
 
 /// A host's answers to probes. Cheap to clone.
@@ -152,16 +152,35 @@ impl Answer {
     }
 }
 
-/// All numbers of a sink's health.
-fn details(health: &Health) -> Json {
-    let state = match health.state {
+fn state(state: &HealthState) -> &'static str {
+    match state {
         HealthState::Ok => "ok",
         HealthState::Retrying { .. } => "retrying",
         HealthState::Blocked { .. } => "blocked",
-    };
+    }
+}
+
+/// All numbers of a follower's health.
+fn follower(follower: &FollowerHealth) -> Json {
+    json!({
+        "name": follower.name,
+        "delivery": state(&follower.state),
+        "paused": follower.is_paused,
+        "lagBytes": follower.lag_bytes,
+        "oldestUndeliveredMs": follower.oldest_undelivered_ms,
+        "recordsDelivered": follower.records_delivered,
+        "retries": follower.retries,
+        "panics": follower.panics,
+        "missingRecords": follower.missing_records,
+        "lastError": follower.last_error,
+    })
+}
+
+/// All numbers of a sink's health.
+fn details(health: &Health) -> Json {
     json!({
         "commits": word(&health.commits),
-        "delivery": state,
+        "delivery": state(&health.state),
         "pendingBatches": health.pending_batches,
         "pendingBytes": health.pending_bytes,
         "objectsDelivered": health.objects_delivered,
@@ -174,6 +193,7 @@ fn details(health: &Health) -> Json {
         "oldestUndeliveredMs": health.oldest_undelivered_ms,
         "verifierKey": health.verifier_key,
         "lastError": health.last_error,
+        "followers": health.followers.iter().map(follower).collect::<Vec<_>>(),
     })
 }
 

@@ -6,6 +6,8 @@
 //! - [`Journal`]: the handle of an open journal. [`Opening`] opens one.
 //! - [`Destination`]: where records are delivered to. It encodes what was cut into an object, and
 //!   sends that until the outcome is certain.
+//! - [`Follower`]: a further destination, which gets every record at least once, under the same
+//!   stream and number, and which nobody waits for.
 //! - [`Plan`]: which records an object holds. It is durable, with the object's bytes, before the
 //!   first request, so that every later request sends the same bytes to the same place.
 //! - [`SystemRecords`], [`Link`], [`Seal`]: for a destination that vouches for streams: what it
@@ -24,6 +26,7 @@
 //! - `<stream>-<first sequence>.object`: an object, whole, with its plan; `.conflict` once another
 //!   one was found in its place.
 //! - `<stream>.delivered`: how far a stream is delivered.
+//! - `<number>.follower`: how far a follower is, and what it misses.
 //! - `<stream>.secret`: what is needed to vouch for a stream, until it is delivered.
 //! - `begin`: the first segment that is needed.
 //!
@@ -37,10 +40,13 @@ mod begin;
 #[doc(hidden)]
 pub mod bench_internals;
 mod commit;
+mod cutter;
+mod deliveries;
 mod delivery;
 mod destination;
 mod disk;
 mod error;
+mod followers;
 mod format;
 pub mod health;
 mod kept;
@@ -70,9 +76,11 @@ pub use destination::{
     Records, Seal, StreamEnd, StreamSecret, SystemRecords,
 };
 pub use error::{JournalError, JournalErrorKind};
+pub use followers::{Follower, FollowerState};
 pub use orphan::{JournalDelivered, JournalDelivering, OrphanedJournal};
 pub use reader::{
-    JournalBatch, JournalReader, JournalRecords, JournalState, JournalStream, PlannedObject,
+    JournalBatch, JournalFollower, JournalReader, JournalRecords, JournalState, JournalStream,
+    PlannedObject,
 };
 pub use settings::JournalSettings;
 pub use shared::bounds::InvalidSettings;

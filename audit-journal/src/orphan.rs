@@ -8,9 +8,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
+use crate::deliveries::deliver;
 use crate::delivery::{self, JournalDelivery};
 use crate::destination::Destination;
 use crate::disk::{Disk, LocalDisk};
+use crate::followers::{Follower, FollowerParts, FollowerState, Followers, Standing};
 use crate::health::HealthBoard;
 use crate::kept::KeptJournal;
 use crate::plan::Decided;
@@ -20,7 +22,7 @@ use crate::segments::LiveSegments;
 use crate::shared::executor::BlockingThreads;
 use crate::startup::{can_be_sent, cannot_open, cannot_recover, read_whole};
 use crate::streams::Streams;
-use crate::{JournalError, JournalSettings};
+use crate::{JournalError, JournalErrorKind, JournalSettings};
 
 /// The journal of a host that is gone, locked and recovered by this process, as if the host had
 /// started again. Nothing new is written to it.
@@ -93,9 +95,14 @@ impl OrphanedJournal {
     /// into objects of `max_object_bytes` bytes of lines. Streams that the destination vouches for
     /// are closed, with their secrets.
     ///
+    /// Followers whose names the journal knows get what they do not have yet, and that is waited
+    /// for. The others get nothing, and keep nothing in the journal: if it is removed once it is
+    /// delivered, their files say what they miss.
+    ///
     /// # Errors
     ///
-    /// When the journal holds objects that the destination cannot send.
+    /// When the journal holds objects that the destination cannot send, or knows none of these
+    /// followers' names.
     ///
     /// # Panics
     ///
@@ -103,37 +110,67 @@ impl OrphanedJournal {
     pub fn deliver(
         self,
         destination: Arc<dyn Destination>,
+        followers: Vec<Follower>,
         max_object_bytes: usize,
         health: Arc<HealthBoard>,
     ) -> Result<JournalDelivering, JournalError> {
-        let OrphanedJournal { directory, disk, recovered, decided, state: _, remove_delivered } =
+        let OrphanedJournal { directory, disk, recovered, mut decided, state: _, remove_delivered } =
             self;
+        let known = std::mem::take(&mut decided.followers);
+        let mut known: Vec<_> =
+            known.into_iter().filter(|known| known.state != FollowerState::Retired).collect();
+        let mut delivered_to = Vec::new();
+        for follower in followers {
+            let Some(at) = known.iter().position(|known| known.name == follower.name) else {
+                let (name, directory) = (&follower.name, directory.display());
+                let message = format!("the journal in {directory} has no follower {name:?}");
+                return Err(JournalError::new(JournalErrorKind::Configuration, message));
+            };
+            // Everything is kept until it has it.
+            let follower = Follower { max_kept_bytes: Some(u64::MAX), ..follower };
+            delivered_to.push((follower, known.remove(at)));
+        }
         can_be_sent(&directory, &decided, &*destination)?;
         // Nothing is committed: the channels end at once, and the delivery ends with the journal.
         let (_, durable) = watch::channel(recovered.end);
+        let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
         let (_, commands) = mpsc::unbounded_channel();
         let journal = JournalSettings {
             retention_ms: if remove_delivered { 0 } else { u64::MAX },
             max_bytes: u64::MAX,
             ..JournalSettings::new(directory)
         };
+        let parts = FollowerParts {
+            disk: Arc::clone(&disk),
+            live: Arc::clone(&live),
+            executor: Arc::new(BlockingThreads),
+            durable: durable.clone(),
+            journal_bytes: journal.max_bytes,
+        };
+        let (followers, tasks) = parts.start(delivered_to);
+        let left = known.into_iter().map(|record| {
+            let health = HealthBoard::new(record.name.clone());
+            Arc::new(Standing::new(record, health, 0))
+        });
+        let standings = followers.0.iter().cloned().chain(left).collect();
         let delivery = JournalDelivery::new(delivery::Parts {
             disk,
             executor: Arc::new(BlockingThreads),
-            live: Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now())),
+            live,
             destination,
             health: Arc::clone(&health),
             max_object_bytes,
             journal,
             clock: Arc::new(SystemClock),
             streams: Arc::new(Streams::recovered(&decided)),
+            followers: Arc::new(Followers(standings)),
             durable,
             commands,
             decided,
         });
         let board = Arc::clone(&health);
         let task = tokio::spawn(async move {
-            delivery.run().await;
+            deliver(delivery, tasks, None).await;
             let Health {
                 objects_delivered: objects, records_delivered: records, conflicts, ..
             } = board.health(0);

@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use crate::destination::{Encoded, Encoding, Plan};
 use crate::disk::{Disk, DiskFile, read_whole, remove_if_there, write_durably};
+use crate::followers::FollowerRecord;
 use crate::format::{Fields, seal};
 use crate::progress::{self, Progress, read_progress, write_progress};
 use crate::recovery_error::RecoveryError;
@@ -260,6 +261,8 @@ pub(crate) struct Decided {
     pub(crate) objects: Vec<DecidedObject>,
     /// The secrets of streams that are vouched for.
     pub(crate) secrets: BTreeMap<UniqueId, StreamSecret>,
+    /// All followers, those that were retired included; of an opening, its own.
+    pub(crate) followers: Vec<FollowerRecord>,
 }
 
 /// An object that was planned.

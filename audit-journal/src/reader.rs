@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,10 +12,12 @@ use audit_core::UniqueId;
 use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile, LOCK, read_ahead};
+use crate::followers::{FollowerRecord, FollowerState};
 use crate::format::{FIRST_GROUP, Found};
 use crate::plan::{self, Decided, DecidedObject};
 use crate::recovery::Recovered;
 use crate::segment::{SegmentReader, Window, ordinal_of};
+use crate::segments::Watermark;
 use crate::startup::{cannot_open, cannot_recover, read_whole};
 use crate::{JournalError, JournalErrorKind, Plan};
 
@@ -31,6 +34,8 @@ pub struct JournalState {
     pub streams: Vec<JournalStream>,
     /// The planned objects that are not known to be in the bucket, and those that were set aside.
     pub objects: Vec<PlannedObject>,
+    /// The followers, by number, those that were retired included.
+    pub followers: Vec<JournalFollower>,
 }
 
 impl JournalState {
@@ -58,6 +63,23 @@ impl JournalStream {
     }
 }
 
+/// A follower in a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalFollower {
+    /// Its number, which no other follower of the journal ever has.
+    pub number: u32,
+    /// Its name.
+    pub name: String,
+    /// Whether it is delivered to.
+    pub state: FollowerState,
+    /// It has the records of this stream below this number, and everything that was committed
+    /// before, except what is missing.
+    pub delivered_to: (UniqueId, u64),
+    /// Records that left the journal before it had them, the host's own included.
+    pub missing: Vec<(UniqueId, Range<u64>)>,
+    pub(crate) watermark: Watermark,
+}
+
 /// An object whose bytes are durable in the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedObject {
@@ -82,6 +104,13 @@ pub struct JournalBatch {
     pub lines: Bytes,
 }
 
+impl JournalBatch {
+    /// How many records.
+    pub fn records(&self) -> u64 {
+        memchr::memchr_iter(b'\n', &self.lines).count() as u64
+    }
+}
+
 /// A selection of a journal's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JournalRecords {
@@ -91,6 +120,8 @@ pub enum JournalRecords {
     Delivered,
     /// Both.
     All,
+    /// Those that the follower of this number is not known to have.
+    UndeliveredTo(u32),
 }
 
 /// Reads a journal without opening it: no lock is held, nothing is repaired or removed, and a
@@ -170,6 +201,15 @@ impl JournalReader {
                 JournalRecords::Undelivered => (delivered_to, u64::MAX),
                 JournalRecords::Delivered => (0, delivered_to),
                 JournalRecords::All => (0, u64::MAX),
+                JournalRecords::UndeliveredTo(number) => {
+                    let followers = &self.state.followers;
+                    let follower = followers.iter().find(|known| known.number == number);
+                    let ordinal = recovered.segment.header.ordinal;
+                    let from = |follower: &JournalFollower| {
+                        follower.watermark.begins_at(ordinal, recovered.stream)
+                    };
+                    (follower.map_or(u64::MAX, from), u64::MAX)
+                }
             };
             if recovered.next_sequence <= from || to <= recovered.first_sequence {
                 continue;
@@ -258,7 +298,16 @@ pub(crate) fn state(
         // A stream without records is left out, unless there is no other.
         streams: streams.into_values().filter(|stream| stream.next_sequence > 0).collect(),
         objects: objects.collect(),
+        followers: decided.followers.iter().map(JournalFollower::of).collect(),
     })
+}
+
+impl JournalFollower {
+    fn of(record: &FollowerRecord) -> JournalFollower {
+        let FollowerRecord { number, name, state, watermark, cuts: _, missing } = record.clone();
+        let delivered_to = (watermark.stream, watermark.next);
+        JournalFollower { number, name, state, delivered_to, missing, watermark }
+    }
 }
 
 /// A directory that ignores all writes. A recovery writes only what it has read, so that it finds

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use audit_core::UniqueId;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::begin::note_begin;
@@ -23,6 +23,8 @@ pub(crate) struct LiveSegments {
     state: Mutex<State>,
     /// Notified of each removal: the thread that prepares segments may be waiting for room.
     removed: Condvar,
+    /// Notified when there is no room for another segment.
+    wanted: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +41,8 @@ struct State {
 pub(crate) struct LiveSegment {
     pub(crate) segment: Segment,
     pub(crate) stream: UniqueId,
+    /// The number of its first record.
+    pub(crate) first_sequence: u64,
     /// The number after that of its last durable record.
     pub(crate) next_sequence: u64,
     /// Where its last durable group ends.
@@ -46,6 +50,35 @@ pub(crate) struct LiveSegment {
     /// Since when nothing more is written to it. Not wall time, which may jump by years in both
     /// directions.
     pub(crate) sealed_at: Option<Instant>,
+}
+
+/// A place between two records of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Watermark {
+    /// Segments before this one are before it.
+    pub(crate) ordinal: u32,
+    pub(crate) stream: UniqueId,
+    /// And so are the records of the stream below this number.
+    pub(crate) next: u64,
+}
+
+impl Watermark {
+    /// The number of the first record of a segment that is not before this watermark.
+    pub(crate) fn begins_at(&self, ordinal: u32, stream: UniqueId) -> u64 {
+        if ordinal < self.ordinal {
+            u64::MAX
+        } else if stream == self.stream {
+            self.next
+        } else {
+            0
+        }
+    }
+
+    /// Whether all records of the segment are before this watermark.
+    pub(crate) fn is_behind(&self, segment: &LiveSegment) -> bool {
+        let begins_at = self.begins_at(segment.segment.header.ordinal, segment.stream);
+        segment.next_sequence <= begins_at.max(segment.first_sequence)
+    }
 }
 
 /// Publishes the durable groups of one stream.
@@ -95,19 +128,21 @@ impl LiveSegments {
     pub(crate) fn recovered(segments: &[RecoveredSegment], now: Instant) -> LiveSegments {
         let mut state = State::default();
         for recovered in segments {
-            let RecoveredSegment { segment, stream, first_sequence: _, next_sequence, end } =
+            let RecoveredSegment { segment, stream, first_sequence, next_sequence, end } =
                 recovered;
             state.bytes += segment.header.bytes;
             let live = LiveSegment {
                 segment: segment.clone(),
                 stream: *stream,
+                first_sequence: *first_sequence,
                 next_sequence: *next_sequence,
                 end: *end,
                 sealed_at: Some(now),
             };
             state.segments.insert(segment.header.ordinal, live);
         }
-        LiveSegments { state: Mutex::new(state), removed: Condvar::new() }
+        let (removed, wanted) = (Condvar::new(), Notify::new());
+        LiveSegments { state: Mutex::new(state), removed, wanted }
     }
 
     /// Counts a group that was made durable, of `count` records.
@@ -123,6 +158,7 @@ impl LiveSegments {
         let live = state.segments.entry(ordinal).or_insert_with(|| LiveSegment {
             segment: group.segment.clone(),
             stream,
+            first_sequence: group.first_sequence,
             next_sequence: group.first_sequence,
             end: group.offset,
             sealed_at: None,
@@ -140,6 +176,7 @@ impl LiveSegments {
         state.segments.entry(segment.header.ordinal).or_insert_with(|| LiveSegment {
             segment: segment.clone(),
             stream,
+            first_sequence: next_sequence,
             next_sequence,
             end: FIRST_GROUP,
             sealed_at: None,
@@ -172,8 +209,33 @@ impl LiveSegments {
         state.lacks_room = prepared.as_ref().is_err_and(is_full);
         if prepared.is_ok() {
             state.bytes += bytes;
+        } else if state.lacks_room {
+            self.wanted.notify_one();
         }
         prepared
+    }
+
+    /// Completes after there was no room for another segment.
+    pub(crate) async fn room_is_wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Bytes of the oldest segments, as long as these are so.
+    pub(crate) fn bytes_while(&self, is_so: impl Fn(&LiveSegment) -> bool) -> u64 {
+        let state = self.state();
+        let oldest = state.segments.values().take_while(|segment| is_so(segment));
+        oldest.map(|segment| segment.segment.header.bytes).sum()
+    }
+
+    /// Bytes of groups behind this position.
+    pub(crate) fn bytes_behind(&self, position: Position) -> u64 {
+        let state = self.state();
+        let segments = state.segments.range(position.ordinal..);
+        let behind = segments.map(|(ordinal, segment)| match *ordinal == position.ordinal {
+            true => segment.end.saturating_sub(position.offset.max(FIRST_GROUP)),
+            false => segment.end.saturating_sub(FIRST_GROUP),
+        });
+        behind.sum()
     }
 
     /// Whether the disk lacks the room for another.
@@ -185,6 +247,9 @@ impl LiveSegments {
     /// whether there is.
     pub(crate) fn wait_for_room(&self, bytes: u64, max_bytes: u64, patience: Duration) -> bool {
         let full = |state: &mut State| state.bytes + bytes > max_bytes;
+        if self.bytes() + bytes > max_bytes {
+            self.wanted.notify_one();
+        }
         let waited = self.removed.wait_timeout_while(self.state(), patience, full);
         let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         drop(state);
@@ -199,11 +264,12 @@ impl LiveSegments {
     pub(crate) fn remove_while(
         &self,
         disk: &dyn Disk,
-        may_go: impl Fn(&LiveSegment) -> bool,
+        mut may_go: impl FnMut(&LiveSegment) -> io::Result<bool>,
     ) -> io::Result<()> {
-        while let Some(oldest) =
-            self.from(0).filter(|oldest| oldest.sealed_at.is_some() && may_go(oldest))
-        {
+        while let Some(oldest) = self.from(0).filter(|oldest| oldest.sealed_at.is_some()) {
+            if !may_go(&oldest)? {
+                break;
+            }
             let ordinal = oldest.segment.header.ordinal;
             note_begin(disk, ordinal + 1)?;
             remove_if_there(disk, &file_name(ordinal))?;

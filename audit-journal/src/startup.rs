@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use audit_core::{Clock, Random, UniqueId};
 use tokio::sync::{mpsc, watch};
@@ -11,9 +12,11 @@ use tokio::time::Instant;
 
 use crate::commit::own_records::{self, OwnRecords, prepare_stream};
 use crate::commit::{self, Bounds, Journal};
+use crate::deliveries::deliver;
 use crate::delivery::{self, JournalDelivery};
 use crate::destination::{Destination, NewStream, StreamSecret};
 use crate::disk::{Disk, LocalDisk};
+use crate::followers::{self, Follower, FollowerParts, read_followers};
 use crate::health::HealthBoard;
 use crate::plan::{self, Decided};
 use crate::recovery::{self, Recovered};
@@ -24,6 +27,9 @@ use crate::settings::JournalSettings;
 use crate::shared::executor::BlockingThreads;
 use crate::streams::Streams;
 use crate::{JournalError, JournalErrorKind};
+
+/// How long followers have for what is left when a journal is closed.
+const FOLLOWERS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The parts with which a journal is opened.
 #[derive(Debug)]
@@ -38,6 +44,8 @@ pub struct Opening {
     pub stream: UniqueId,
     /// The destination of the records.
     pub destination: Arc<dyn Destination>,
+    /// Further destinations, which nobody waits for.
+    pub followers: Vec<Follower>,
     /// The health that the journal reports to.
     pub health: Arc<HealthBoard>,
     /// The clock for system records.
@@ -52,7 +60,8 @@ impl Opening {
     /// # Errors
     ///
     /// When the directory cannot be used, a process has it open, acknowledged records are damaged
-    /// or missing, or it holds objects that the destination cannot send.
+    /// or missing, it holds objects that the destination cannot send, or the names of followers are
+    /// invalid.
     ///
     /// # Panics
     ///
@@ -72,10 +81,11 @@ impl Opening {
     pub(crate) async fn open_on(self, disk: Arc<dyn Disk>) -> Result<Journal, JournalError> {
         let directory = self.journal.directory.clone();
         let failed = |error| cannot_open(&directory, error);
+        let names = names(&self.followers)?;
         let new = self.destination.begin_stream(self.stream);
         let secret = new.as_ref().map(|new| new.secret.clone());
         let (from, stream) = (Arc::clone(&disk), self.stream);
-        let read = spawn_blocking(move || read(&*from, stream, secret.as_ref()))
+        let read = spawn_blocking(move || read(&*from, stream, secret.as_ref(), &names))
             .await
             .map_err(io::Error::other)
             .map_err(failed)?;
@@ -89,7 +99,7 @@ impl Opening {
         disk: Arc<dyn Disk>,
         new: Option<NewStream>,
         recovered: Recovered,
-        decided: Decided,
+        mut decided: Decided,
     ) -> io::Result<Journal> {
         let Opening {
             journal,
@@ -97,6 +107,7 @@ impl Opening {
             max_object_bytes,
             stream,
             destination,
+            followers,
             health,
             clock,
             random,
@@ -117,6 +128,15 @@ impl Opening {
         let (durable, committed) = watch::channel(recovered.end);
         let (commands, received) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(false);
+        let records = std::mem::take(&mut decided.followers);
+        let parts = FollowerParts {
+            disk: Arc::clone(&disk),
+            live: Arc::clone(&live),
+            executor: Arc::new(BlockingThreads),
+            durable: committed.clone(),
+            journal_bytes: journal.max_bytes,
+        };
+        let (followers, tasks) = parts.start(followers.into_iter().zip(records));
         let delivery = JournalDelivery::new(delivery::Parts {
             disk: Arc::clone(&disk),
             live: Arc::clone(&live),
@@ -127,6 +147,7 @@ impl Opening {
             journal: journal.clone(),
             clock,
             streams,
+            followers: Arc::clone(&followers),
             durable: committed,
             commands: received,
             decided,
@@ -136,6 +157,7 @@ impl Opening {
             writer: SegmentWriter::new(stream, recovered.end, OWN_WRITE_FROM),
             own,
             live,
+            followers,
             next_ordinal: recovered.next_ordinal,
             random,
             stream,
@@ -148,12 +170,30 @@ impl Opening {
         })?;
         let must_end = health.must_end("the delivery of the journal");
         tokio::spawn(async move {
-            delivery.run().await;
+            deliver(delivery, tasks, Some(FOLLOWERS_PATIENCE)).await;
             must_end.ended();
             end.send_replace(true);
         });
         Ok(writer)
     }
+}
+
+/// The names of followers, if they are valid.
+fn names(followers: &[Follower]) -> Result<Vec<String>, JournalError> {
+    let mut names: Vec<String> = Vec::new();
+    for follower in followers {
+        let name = &follower.name;
+        let what = if !follower.has_valid_name() {
+            "a follower's name has 1 to 64 lower-case letters, digits, `-` and `_`".to_owned()
+        } else if names.contains(name) {
+            format!("two followers have the name {name:?}")
+        } else {
+            names.push(name.clone());
+            continue;
+        };
+        return Err(JournalError::new(JournalErrorKind::Configuration, what));
+    }
+    Ok(names)
 }
 
 /// Whether the destination can send the objects that were planned.
@@ -210,15 +250,20 @@ pub(crate) fn cannot_recover(directory: &Path, error: RecoveryError) -> JournalE
 /// As [`read_whole`], for an opening that will commit to `stream`.
 ///
 /// The `.delivered` file of the new stream is durable before anything is committed to it: a stream
-/// without the file is damaged. With a `secret`, the destination vouches for the stream.
+/// without the file is damaged. With a `secret`, the destination vouches for the stream. So are the
+/// files of followers with these names, in whose order they are returned.
 pub(crate) fn read(
     disk: &dyn Disk,
     stream: UniqueId,
     secret: Option<&StreamSecret>,
+    names: &[String],
 ) -> Result<(Recovered, Decided), RecoveryError> {
-    let read = read_whole(disk)?;
+    let (recovered, decided) = read_whole(disk)?;
     prepare_stream(disk, stream, secret)?;
-    Ok(read)
+    let next = recovered.next_ordinal;
+    let oldest = recovered.segments.first().map_or(next, |first| first.segment.header.ordinal);
+    let followers = followers::adopt(disk, decided.followers, names, oldest, next, stream)?;
+    Ok((recovered, Decided { followers, ..decided }))
 }
 
 /// Reads segments and plans, and checks that they agree.
@@ -228,7 +273,8 @@ pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), Recove
         let mut segments = recovered.segments.iter();
         segments.any(|segment| segment.stream == stream && segment.next_sequence > 0)
     };
-    let decided = plan::recover(disk, has_records)?;
+    let mut decided = plan::recover(disk, has_records)?;
+    decided.followers = read_followers(disk)?;
     for (n, segment) in recovered.segments.iter().enumerate() {
         let damaged = |what: String| RecoveryError::Damaged {
             file: crate::segment::file_name(segment.segment.header.ordinal),

@@ -167,6 +167,7 @@ fn add(all: &mut Health, sink: &Arc<dyn AuditSink>, other: Health) {
         oldest_undelivered_ms,
         verifier_key,
         last_error,
+        followers,
     } = other;
     all.state = match (std::mem::take(&mut all.state), named(sink, state)) {
         (blocked @ HealthState::Blocked { .. }, _) | (_, blocked @ HealthState::Blocked { .. }) => {
@@ -194,6 +195,7 @@ fn add(all: &mut Health, sink: &Arc<dyn AuditSink>, other: Health) {
     let oldest = all.oldest_undelivered_ms.into_iter().chain(oldest_undelivered_ms);
     all.oldest_undelivered_ms = oldest.min();
     all.last_error = all.last_error.take().or(last_error);
+    all.followers.extend(followers);
 }
 
 /// The error of an optional sink.

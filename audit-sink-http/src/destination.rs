@@ -30,11 +30,13 @@ struct Head {
 /// Sends what the journal cut to the receiver.
 pub(crate) struct StreamDestination {
     delivery: Arc<Delivery>,
+    /// What becomes of records that the receiver will not take: they do not fail.
+    rejects: Rejects,
 }
 
 impl StreamDestination {
-    pub(crate) fn new(delivery: Arc<Delivery>) -> StreamDestination {
-        StreamDestination { delivery }
+    pub(crate) fn new(delivery: Arc<Delivery>, rejects: Rejects) -> StreamDestination {
+        StreamDestination { delivery, rejects }
     }
 }
 
@@ -71,7 +73,7 @@ impl Destination for StreamDestination {
         let bytes = object.pieces.concat().into();
         drop(object);
         let events = read(plan, &bytes);
-        let delivered = self.delivery.deliver(&events, Rejects::Only).await;
+        let delivered = self.delivery.deliver(&events, self.rejects).await;
         delivered.expect("what is rejected is set aside");
         audit_journal::Delivery::Delivered
     }
@@ -141,7 +143,7 @@ mod tests {
     #[test]
     fn encoded_requests_round_trip() {
         let stream = LogStream::open(Settings::new("https://example.com", Format::Ndjson)).unwrap();
-        let destination = StreamDestination::new(stream.delivery());
+        let destination = StreamDestination::new(stream.delivery(), Rejects::Only);
         let plan = Plan {
             stream: UniqueId::from_bits(1),
             first_sequence: 10,

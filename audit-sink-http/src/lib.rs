@@ -82,10 +82,10 @@ mod settings;
 mod signature;
 mod sink;
 
-pub use audit_journal::{InvalidSettings, JournalSettings};
+pub use audit_journal::{Follower, InvalidSettings, JournalSettings};
 
 pub use self::dead_letters::{DeadLetter, SetAside};
 pub use self::error::{OpenError, OpenErrorKind};
 pub use self::secret::SecretSource;
 pub use self::settings::{Format, Origin, Settings};
-pub use self::sink::{HttpSink, LogStream};
+pub use self::sink::{HttpSink, LogStream, follower};

@@ -193,6 +193,24 @@ pub struct Settings {
     #[serde(default)]
     pub journal: Option<JournalSettings>,
 
+    /// Beside a bucket with a journal: whether `persist` waits for the receiver's 2xx as well.
+    /// Default: no, and the log stream follows: it gets each record from the journal, and while it
+    /// is away nothing fails.
+    #[serde(default)]
+    pub required: bool,
+
+    /// As a follower: how late a record may be sent, in milliseconds after it is durable, so that
+    /// later ones share its request. Default: 200, since readers look at what happens now.
+    #[serde(default = "default_cut_after_ms")]
+    pub cut_after_ms: u64,
+
+    /// As a follower: how many bytes of the journal are kept for log streams alone before this one
+    /// is paused, and records leave the journal without it. Default: half of the journal's
+    /// `max_bytes`, so that one that is away for long does not shorten the outage of the bucket
+    /// that the journal bridges by more.
+    #[serde(default)]
+    pub max_kept_bytes: Option<u64>,
+
     /// When what is cut from the journal is full, in bytes of its lines. Default: 1 MiB. It is sent
     /// in as many requests as it takes.
     #[serde(default = "default_max_object_bytes")]
@@ -241,6 +259,10 @@ fn default_persist_timeout_ms() -> u64 {
     20_000
 }
 
+fn default_cut_after_ms() -> u64 {
+    200
+}
+
 fn default_max_object_bytes() -> usize {
     1 << 20
 }
@@ -273,6 +295,9 @@ impl Settings {
             max_pending_bytes: default_max_pending_bytes(),
             persist_timeout_ms: default_persist_timeout_ms(),
             journal: None,
+            required: false,
+            cut_after_ms: default_cut_after_ms(),
+            max_kept_bytes: None,
             max_object_bytes: default_max_object_bytes(),
             dead_letters: None,
             max_dead_letter_bytes: default_max_dead_letter_bytes(),
@@ -301,6 +326,7 @@ impl Settings {
         let pending = self.max_pending_bytes as u64;
         within("max_pending_bytes", pending, MAX_BATCH_BYTES as u64, most_pending)?;
         within("persist_timeout_ms", self.persist_timeout_ms, 1, MAX_TIME_MS)?;
+        within("cut_after_ms", self.cut_after_ms, 0, MAX_TIME_MS)?;
         within("max_object_bytes", self.max_object_bytes as u64, 1, pending)?;
         within("max_dead_letter_bytes", self.max_dead_letter_bytes, 1 << 20, u64::MAX)?;
         self.journal.as_ref().map_or(Ok(()), JournalSettings::check)
@@ -356,6 +382,7 @@ mod tests {
         assert_eq!(refused(|s| s.max_in_flight = 0), "max_in_flight");
         assert_eq!(refused(|s| s.max_pending_bytes = 1), "max_pending_bytes");
         assert_eq!(refused(|s| s.persist_timeout_ms = 0), "persist_timeout_ms");
+        assert_eq!(refused(|s| s.cut_after_ms = u64::MAX), "cut_after_ms");
         assert_eq!(refused(|s| s.max_object_bytes = 0), "max_object_bytes");
         assert_eq!(refused(|s| s.max_dead_letter_bytes = 0), "max_dead_letter_bytes");
         let source = || SecretSource::Env("X".to_owned());

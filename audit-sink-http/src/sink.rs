@@ -9,11 +9,11 @@ use audit_core::{
     SystemRandom, UniqueId, async_trait,
 };
 use audit_journal::health::HealthBoard;
-use audit_journal::{Bounds, Journal, Opening};
+use audit_journal::{Bounds, Follower, Journal, Opening};
 use bytes::Bytes;
 
 use crate::dead_letters::{DeadLetter, DeadLetters};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Rejects};
 use crate::destination::StreamDestination;
 use crate::direct::Direct;
 use crate::envelope::Envelope;
@@ -33,7 +33,7 @@ pub struct HttpSink {
 #[derive(Debug)]
 enum Mode {
     Direct(Box<Direct>),
-    Journaled(Journal),
+    Journaled(Box<Journal>),
 }
 
 impl HttpSink {
@@ -73,12 +73,7 @@ impl HttpSink {
         let mode = match settings.journal.clone() {
             None => Mode::Direct(Box::new(Direct::new(Arc::clone(&delivery), settings, stream))),
             Some(journal) => {
-                if !delivery.has_dead_letters() {
-                    return Err(OpenError::configuration(
-                        "a log stream with a journal needs dead_letters, a directory for records \
-                         that the receiver does not take",
-                    ));
-                }
+                needs_dead_letters(&delivery)?;
                 let opening = Opening {
                     journal,
                     bounds: Bounds {
@@ -87,12 +82,16 @@ impl HttpSink {
                     },
                     max_object_bytes: settings.max_object_bytes,
                     stream,
-                    destination: Arc::new(StreamDestination::new(Arc::clone(&delivery))),
+                    destination: Arc::new(StreamDestination::new(
+                        Arc::clone(&delivery),
+                        Rejects::Only,
+                    )),
+                    followers: Vec::new(),
                     health: Arc::clone(&delivery.health),
                     clock,
                     random,
                 };
-                Mode::Journaled(opening.open().await?)
+                Mode::Journaled(Box::new(opening.open().await?))
             }
         };
         Ok(HttpSink { name, stream, delivery, mode })
@@ -102,6 +101,45 @@ impl HttpSink {
     pub fn stream(&self) -> UniqueId {
         self.stream
     }
+}
+
+/// The most requests to a follower at once, as of a journal's destination.
+const FOLLOWER_IN_FLIGHT: usize = 16;
+
+/// A log stream as a follower of another sink's journal. The settings' `journal` is not used.
+///
+/// # Errors
+///
+/// When a setting, the URL or a secret is wrong, or the directory for records that are set aside
+/// cannot be used.
+pub fn follower(settings: Settings) -> Result<Follower, OpenError> {
+    let delivery = delivery(
+        &settings,
+        &(Arc::new(SystemClock) as Arc<dyn Clock>),
+        &(Arc::new(SystemRandom) as Arc<dyn Random>),
+    )?;
+    needs_dead_letters(&delivery)?;
+    let health = Arc::clone(&delivery.health);
+    let Settings { name, max_object_bytes, cut_after_ms, max_kept_bytes, .. } = settings;
+    Ok(Follower {
+        name,
+        destination: Arc::new(StreamDestination::new(delivery, Rejects::Aside)),
+        health,
+        max_object_bytes,
+        cut_after_ms,
+        max_in_flight: FOLLOWER_IN_FLIGHT,
+        max_kept_bytes,
+    })
+}
+
+fn needs_dead_letters(delivery: &Delivery) -> Result<(), OpenError> {
+    if delivery.has_dead_letters() {
+        return Ok(());
+    }
+    Err(OpenError::configuration(
+        "a log stream with a journal needs dead_letters, a directory for records that the receiver \
+         does not take",
+    ))
 }
 
 /// What sends to the receiver.
@@ -161,10 +199,10 @@ impl AuditSink for HttpSink {
     }
 
     fn health(&self) -> Health {
-        self.delivery.health.health(match &self.mode {
-            Mode::Direct(direct) => direct.pending_bytes(),
-            Mode::Journaled(journal) => journal.pending_bytes(),
-        })
+        match &self.mode {
+            Mode::Direct(direct) => self.delivery.health.health(direct.pending_bytes()),
+            Mode::Journaled(journal) => journal.health(),
+        }
     }
 
     fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {

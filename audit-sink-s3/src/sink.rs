@@ -9,7 +9,7 @@ use audit_core::{
     UniqueId, async_trait,
 };
 use audit_evidence::VerifierKey;
-use audit_journal::{Bounds, Journal, Opening};
+use audit_journal::{Bounds, Follower, Journal, Opening};
 
 use crate::bucket::probe::{Probe, probe};
 use crate::bucket::put::Put;
@@ -40,15 +40,6 @@ enum Mode {
     Journaled(Journal),
 }
 
-impl Mode {
-    fn pending_bytes(&self) -> u64 {
-        match self {
-            Mode::Direct(direct) => direct.pending_bytes(),
-            Mode::Journaled(journal) => journal.pending_bytes(),
-        }
-    }
-}
-
 impl S3Sink {
     /// Opens a sink on the bucket at `url`, with credentials and options from the environment: see
     /// [`Bucket::open`] for both.
@@ -74,6 +65,7 @@ impl S3Sink {
         S3SinkBuilder {
             bucket,
             settings: Settings::default(),
+            followers: Vec::new(),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
         }
@@ -102,6 +94,7 @@ impl S3Sink {
 pub struct S3SinkBuilder {
     bucket: Bucket,
     settings: Settings,
+    followers: Vec<Follower>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
 }
@@ -110,6 +103,12 @@ impl S3SinkBuilder {
     /// Replaces the default settings.
     pub fn with_settings(self, settings: Settings) -> S3SinkBuilder {
         S3SinkBuilder { settings, ..self }
+    }
+
+    /// Adds a further destination of the journal, which nobody waits for.
+    pub fn with_follower(mut self, follower: Follower) -> S3SinkBuilder {
+        self.followers.push(follower);
+        self
     }
 
     /// Replaces the system's clock. It dates the stream's name and, with evidence, system records.
@@ -128,13 +127,18 @@ impl S3SinkBuilder {
     ///
     /// # Errors
     ///
-    /// As [`S3Sink::open`].
+    /// As [`S3Sink::open`]; and when there are followers and no journal.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
     pub async fn open(self) -> Result<S3Sink, OpenError> {
-        let S3SinkBuilder { bucket, settings, clock, random } = self;
+        let S3SinkBuilder { bucket, settings, followers, clock, random } = self;
+        if !followers.is_empty() && settings.journal.is_none() {
+            return Err(OpenError::configuration(
+                "followers are delivered to from a journal, and the settings have none",
+            ));
+        }
         settings.check().map_err(|error| {
             OpenError::configuration("the settings of the audit sink are not valid")
                 .with_source(error)
@@ -177,6 +181,7 @@ impl S3SinkBuilder {
                     max_object_bytes,
                     stream,
                     destination,
+                    followers,
                     health,
                     clock,
                     random,
@@ -212,7 +217,10 @@ impl AuditSink for S3Sink {
     }
 
     fn health(&self) -> Health {
-        self.health.health(self.mode.pending_bytes())
+        match &self.mode {
+            Mode::Direct(direct) => self.health.health(direct.pending_bytes()),
+            Mode::Journaled(journal) => journal.health(),
+        }
     }
 
     fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {

@@ -74,6 +74,11 @@ pub(crate) struct JournalDeliver {
     #[arg(long, value_name = "SECONDS")]
     pub(crate) timeout: Option<u64>,
 
+    /// The file with the log streams of the host: those that follow the journal get what they do
+    /// not have yet, too. Without it, what they miss is said, and stays in the bucket
+    #[arg(long, env = "AUDIT_LOG_STREAMS", value_name = "FILE")]
+    pub(crate) log_streams: Option<PathBuf>,
+
     /// How objects are compressed that were not cut yet
     #[arg(long, value_enum, default_value = "zstd", value_name = "HOW")]
     pub(crate) compression: Compression,

@@ -6,11 +6,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use audit_core::{AuditSink, Batch, Receipt};
+use audit_sink_http::{Follower, Format, Settings as LogStream, follower};
 use audit_sink_s3::{JournalSettings, S3Sink, Settings};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::post;
 use http::Method;
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 use serde_json::{Value, json};
@@ -30,6 +34,10 @@ struct Host {
 
 impl Host {
     async fn start() -> Host {
+        Host::start_with(None).await
+    }
+
+    async fn start_with(follower: Option<Follower>) -> Host {
         let (server, root) = (S3TestServer::start().await, tempfile::tempdir().unwrap());
         let journal = JournalSettings {
             cut_after_ms: 0,
@@ -42,8 +50,11 @@ impl Host {
             .enable_all()
             .build()
             .unwrap();
-        let open = S3Sink::builder(bucket(&server)).with_settings(settings).open();
-        let sink = runtime.spawn(open).await.unwrap().unwrap();
+        let mut sink = S3Sink::builder(bucket(&server)).with_settings(settings);
+        if let Some(follower) = follower {
+            sink = sink.with_follower(follower);
+        }
+        let sink = runtime.spawn(sink.open()).await.unwrap().unwrap();
         Host { runtime: ManuallyDrop::new(runtime), server, root, sink, acknowledged: Vec::new() }
     }
 
@@ -348,6 +359,116 @@ async fn deleted_objects_are_delivered_again() {
     assert_eq!(again.code, Some(0), "{again:?}");
     assert_eq!(in_the_bucket(&server).await, expected);
     assert!(!Path::new(&rescued).join("00000001.journal").exists());
+}
+
+/// Takes everything, once it is open.
+#[derive(Default)]
+struct Receiver {
+    is_open: AtomicBool,
+    accepted: Mutex<Vec<Value>>,
+    requests: tokio::sync::Notify,
+}
+
+impl Receiver {
+    async fn start() -> (Arc<Receiver>, String) {
+        let receiver = Arc::new(Receiver::default());
+        let router = axum::Router::new()
+            .route("/", post(Receiver::receive))
+            .with_state(Arc::clone(&receiver));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
+        (receiver, url)
+    }
+
+    async fn receive(State(receiver): State<Arc<Receiver>>, body: String) -> StatusCode {
+        receiver.requests.notify_one();
+        if !receiver.is_open.load(Ordering::SeqCst) {
+            return StatusCode::SERVICE_UNAVAILABLE;
+        }
+        let records = body.lines().map(|line| serde_json::from_str(line).unwrap());
+        receiver.accepted.lock().unwrap().extend(records);
+        StatusCode::OK
+    }
+
+    /// Every record that was accepted, by its place.
+    fn records(&self) -> BTreeMap<(String, u64), Value> {
+        let accepted = self.accepted.lock().unwrap();
+        let place = |record: &Value| {
+            let stream = record["stream"].as_str().unwrap().to_owned();
+            ((stream, record["sequence"].as_u64().unwrap()), record["body"].clone())
+        };
+        accepted.iter().map(place).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rescuers_deliver_to_followers_or_say_what_they_miss() {
+    let (receiver, url_of_stream) = Receiver::start().await;
+    let root = tempfile::tempdir().unwrap();
+    let stream = LogStream {
+        name: "siem".to_owned(),
+        allow_http: true,
+        allow_private_addresses: true,
+        dead_letters: Some(root.path().join("aside")),
+        ..LogStream::new(&url_of_stream, Format::Ndjson)
+    };
+    let mut host = Host::start_with(Some(follower(stream.clone()).unwrap())).await;
+    host.persist(10).await;
+    host.sink.flush().await.unwrap();
+    receiver.requests.notified().await;
+    let (rescued, removed) = (host.rescued("rescued"), host.rescued("removed"));
+    let expected = host.expected();
+    let (server, _root) = host.die().await;
+    server.resume().await;
+
+    // The bucket has everything, and the follower nothing.
+    let shown = journal(&server, &["show", &rescued]).await;
+    assert_eq!((shown.code, &shown.json()[0]["undelivered"]), (Some(1), &json!(0)), "{shown:?}");
+    let siem = &shown.json()[0]["followers"][0];
+    assert_eq!(
+        (&siem["name"], &siem["number"], &siem["state"], &siem["undelivered"]),
+        (&json!("siem"), &json!(1), &json!("following"), &json!(30))
+    );
+
+    // Who removes the journal and does not deliver to the follower is told what that misses.
+    let gone = journal(&server, &["deliver", "--remove", &removed, &url(&server)]).await;
+    assert_eq!(gone.code, Some(1), "{gone:?}");
+    let siem = gone.json()[0]["followers"][0].clone();
+    let stream_of_records = expected.keys().next().unwrap().0.clone();
+    assert_eq!(
+        (&siem["state"], &siem["undelivered"], &siem["missing"]),
+        (
+            &json!("paused"),
+            &json!(0),
+            &json!([{ "stream": stream_of_records, "from": 0, "to": 29 }])
+        )
+    );
+    assert!(!Path::new(&removed).join("00000001.journal").exists());
+    let shown = journal(&server, &["show", &removed]).await;
+    assert_eq!((shown.code, &shown.json()[0]["followers"][0]), (Some(1), &siem));
+
+    // With the file of log streams it gets what it lacks, under the ids of the receipts.
+    receiver.is_open.store(true, Ordering::SeqCst);
+    let file = root.path().join("streams.toml");
+    std::fs::write(
+        &file,
+        format!(
+            "[[log_stream]]\nname = \"siem\"\nurl = \"{url_of_stream}\"\nformat = \"ndjson\"\n\
+             allow_http = true\nallow_private_addresses = true\n\
+             [[log_stream]]\nname = \"other\"\nurl = \"{url_of_stream}\"\n"
+        ),
+    )
+    .unwrap();
+    let streams = ["--log-streams", file.to_str().unwrap()];
+    let bucket = url(&server);
+    let deliver = [&["deliver"], &streams[..], &[&rescued, &bucket]].concat();
+    let delivered = journal(&server, &deliver).await;
+    assert_eq!(delivered.code, Some(0), "{delivered:?}");
+    assert!(delivered.err.contains("\"other\" does not follow this journal"), "{delivered:?}");
+    assert_eq!(receiver.records(), expected);
+    let shown = journal(&server, &["show", &rescued]).await;
+    assert_eq!((shown.code, &shown.json()[0]["followers"][0]["undelivered"]), (Some(0), &json!(0)));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use audit_core::{Batch, Random, Receipt, SinkError, SinkErrorKind, UniqueId};
+use audit_core::{Batch, Health, Random, Receipt, SinkError, SinkErrorKind, UniqueId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -25,6 +25,7 @@ use self::own_records::OwnRecords;
 pub(crate) use self::preparer::Preparer;
 use crate::delivery::Command;
 use crate::disk::Disk;
+use crate::followers::Followers;
 use crate::format::{EncodedBatch, Position};
 use crate::health::HealthBoard;
 use crate::segment_writer::SegmentWriter;
@@ -50,6 +51,7 @@ pub struct Journal {
     /// Closed when the threads have ended and released the directory.
     threads: watch::Receiver<()>,
     live: Arc<LiveSegments>,
+    followers: Arc<Followers>,
     health: Arc<HealthBoard>,
     bounds: Bounds,
     journal: JournalSettings,
@@ -81,6 +83,7 @@ pub(crate) struct Parts {
     /// For a destination that vouches for streams.
     pub(crate) own: Option<OwnRecords>,
     pub(crate) live: Arc<LiveSegments>,
+    pub(crate) followers: Arc<Followers>,
     pub(crate) next_ordinal: u32,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) stream: UniqueId,
@@ -125,6 +128,7 @@ impl Journal {
             writer,
             own,
             live,
+            followers,
             next_ordinal,
             random,
             stream,
@@ -177,6 +181,7 @@ impl Journal {
             ended,
             threads,
             live,
+            followers,
             health,
             bounds,
             journal,
@@ -187,6 +192,12 @@ impl Journal {
     /// How many bytes of lines are queued.
     pub fn pending_bytes(&self) -> u64 {
         (self.bounds.max_pending_bytes - self.room.available_permits()) as u64
+    }
+
+    /// See [`AuditSink::health`](audit_core::AuditSink::health).
+    pub fn health(&self) -> Health {
+        let health = self.health.health(self.pending_bytes());
+        Health { followers: self.followers.health(), ..health }
     }
 
     /// See [`AuditSink::persist`](audit_core::AuditSink::persist).
@@ -252,7 +263,7 @@ impl Journal {
         SinkError::not_persisted(SinkErrorKind::Unavailable, message)
     }
 
-    /// See [`AuditSink::flush`](audit_core::AuditSink::flush).
+    /// See [`AuditSink::flush`](audit_core::AuditSink::flush). It does not wait for followers.
     pub async fn flush(&self) -> Result<(), SinkError> {
         let durable = *self.durable.borrow();
         let (reply, flushed) = oneshot::channel();
@@ -264,7 +275,8 @@ impl Journal {
         }
     }
 
-    /// See [`AuditSink::close`](audit_core::AuditSink::close).
+    /// See [`AuditSink::close`](audit_core::AuditSink::close). Followers have five seconds for what
+    /// is left, once the destination has everything, as long as they take it without trouble.
     pub async fn close(&self) -> Result<(), SinkError> {
         self.room.close();
         // The thread commits what is queued, and ends.
@@ -303,7 +315,7 @@ impl fmt::Debug for Journal {
         f.debug_struct("Journal")
             .field("stream", &self.stream)
             .field("journal", &self.journal)
-            .field("health", &self.health.health(self.pending_bytes()))
+            .field("health", &self.health())
             .finish_non_exhaustive()
     }
 }

@@ -9,28 +9,44 @@ use tokio::time::Instant;
 
 use super::JournalDelivery;
 use crate::progress::{Progress, remove_progress};
+use crate::segments::LiveSegment;
 use crate::shared::executor::execute;
 
 /// How often segments are checked for removal.
 const CLEAN_EVERY: Duration = Duration::from_secs(60);
 
+/// For how many segments there must be room before followers are paused for it: commits prepare two
+/// ahead.
+const SEGMENTS_AHEAD: u64 = 2;
+
 impl JournalDelivery {
-    /// Removes segments that are delivered and old enough, and the progress of streams that have no
-    /// segment left.
-    pub(super) async fn clean(&mut self) {
+    /// Removes segments that are delivered, old enough and not kept for a follower, and the
+    /// progress of streams that have no segment left.
+    pub(crate) async fn clean(&mut self) {
         self.clean_at = Instant::now() + CLEAN_EVERY;
         let (disk, live, delivered) =
             (Arc::clone(&self.disk), Arc::clone(&self.live), self.delivered.clone());
         let retention = Duration::from_millis(self.journal.retention_ms);
         let pressed = self.is_pressed();
-        let streams = Arc::clone(&self.streams);
+        let (streams, followers) = (Arc::clone(&self.streams), Arc::clone(&self.followers));
+        let (segment_bytes, max_bytes) = (self.journal.segment_bytes, self.journal.max_bytes);
+        // The disk's own lack of room is over with one segment less, until it says so again.
+        let mut lacks_room = self.lacks_room();
         let cleaned = execute(&*self.executor, move || {
-            live.remove_while(&*disk, |segment| {
+            let is_delivered = |segment: &LiveSegment| {
                 let next = delivered.get(&segment.stream).map_or(0, |progress| progress.next);
-                segment.next_sequence <= next
-                    && segment
-                        .sealed_at
-                        .is_some_and(|sealed| pressed || sealed.elapsed() >= retention)
+                segment.sealed_at.is_some() && segment.next_sequence <= next
+            };
+            live.remove_while(&*disk, |segment| {
+                let is_old = segment.sealed_at.is_some_and(|at| at.elapsed() >= retention);
+                if !is_delivered(segment) || !(pressed || is_old) {
+                    return Ok(false);
+                }
+                let kept = live.bytes_while(is_delivered);
+                let left = max_bytes.saturating_sub(live.bytes());
+                let must_go = left < SEGMENTS_AHEAD * segment_bytes || lacks_room;
+                lacks_room = false;
+                followers.may_go(&*disk, segment, kept, must_go)
             })?;
             let is_gone = |(stream, progress): &(&UniqueId, &Progress)| {
                 !live.has(**stream) && streams.is_past(**stream, progress)
@@ -55,8 +71,11 @@ impl JournalDelivery {
     /// the journal's limit is left, or the disk has no room.
     pub(super) fn is_pressed(&self) -> bool {
         let left = self.journal.max_bytes.saturating_sub(self.live.bytes());
-        left < self.journal.segment_bytes.max(self.journal.max_bytes / 5)
-            || self.live.lacks_room()
-            || self.refused.as_ref().is_some_and(|refused| refused.is_full)
+        left < self.journal.segment_bytes.max(self.journal.max_bytes / 5) || self.lacks_room()
+    }
+
+    /// Whether the disk has no room.
+    fn lacks_room(&self) -> bool {
+        self.live.lacks_room() || self.refused.as_ref().is_some_and(|refused| refused.is_full)
     }
 }

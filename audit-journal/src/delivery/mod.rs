@@ -1,5 +1,5 @@
 //! Delivers the journal's records to the destination: cuts them into objects, plans each object
-//! durably, sends it, and removes what was delivered.
+//! durably, sends it, and removes what was delivered and is kept for nobody else.
 //!
 //! A panic, or a request that is dropped, leaves an unknown outcome. After a panic everything is
 //! read again from what is durable, and an object without a request is sent again from its file.
@@ -13,7 +13,6 @@
 //! may lack space.
 
 mod cleaning;
-mod cutter;
 mod ending;
 mod objects;
 mod planned;
@@ -29,11 +28,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use self::cutter::{Cut, Cutter};
 use self::planned::{Planned, State, Unplanned};
 use self::refusals::{DISK_PAUSE, Failed, Refused};
+use crate::cutter::{Cut, Cutter};
 use crate::destination::{Delivery, Destination, Plan};
 use crate::disk::Disk;
+use crate::followers::Followers;
 use crate::format::Position;
 use crate::health::{HealthBoard, Trouble, Watch};
 use crate::plan::{self, Decided, DecidedObject};
@@ -71,6 +71,8 @@ pub(crate) struct JournalDelivery {
     clock: Arc<dyn Clock>,
     /// The state of streams, shared with the commits.
     streams: Arc<Streams>,
+    /// Those that segments are kept for, too.
+    followers: Arc<Followers>,
     /// The end of the last durable group. Its sender is dropped when nothing more will be
     /// committed.
     durable: watch::Receiver<Position>,
@@ -116,6 +118,7 @@ pub(crate) struct Parts {
     pub(crate) journal: JournalSettings,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) streams: Arc<Streams>,
+    pub(crate) followers: Arc<Followers>,
     pub(crate) durable: watch::Receiver<Position>,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) decided: Decided,
@@ -133,6 +136,7 @@ impl JournalDelivery {
             journal,
             clock,
             streams,
+            followers,
             durable,
             commands,
             decided,
@@ -148,6 +152,7 @@ impl JournalDelivery {
             journal,
             clock,
             streams,
+            followers,
             durable,
             commands,
             cutter: Arc::new(Mutex::new(cutter)),
@@ -199,7 +204,7 @@ impl JournalDelivery {
 
     /// Runs until nothing more will be committed and everything is delivered. It never gives up:
     /// after a panic it begins again from what is durable, as the next process would.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self) -> JournalDelivery {
         while let Err(panicked) = catch_in(self.work()).await {
             self.lost = true;
             let trouble = Trouble::panicked("the delivery of the journal", &panicked);
@@ -207,6 +212,7 @@ impl JournalDelivery {
             let pause = catch(|| self.broke(trouble)).unwrap_or(DISK_PAUSE);
             sleep(pause).await;
         }
+        self
     }
 
     /// Counts a panic or a dropped request. Returns the backoff before the retry.
@@ -315,6 +321,7 @@ impl JournalDelivery {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if has_slot && due.is_some() => {}
                 () = sleep_until(again_at), if refuses => {}
                 () = sleep_until(resend_at), if resends => {}
+                () = self.live.room_is_wanted() => self.clean_at = Instant::now(),
                 () = sleep_until(self.clean_at) => {}
             }
         }

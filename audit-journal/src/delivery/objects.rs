@@ -8,10 +8,10 @@ use audit_core::UniqueId;
 use tokio::task::{Id, JoinError};
 use tokio::time::Instant;
 
-use super::cutter::Cut;
 use super::planned::{Planned, State, Unplanned};
 use super::refusals::Failed;
 use super::{JournalDelivery, lock};
+use crate::cutter::Cut;
 use crate::destination::{Delivery, Encoded, Plan, RecordTime, Records};
 use crate::format::Position;
 use crate::health::Trouble;
@@ -49,7 +49,7 @@ impl JournalDelivery {
     /// Encodes an object. It is sent once its plan is durable.
     pub(super) async fn encode(&mut self, cut: Cut) {
         let time_ms = cut.time_ms();
-        let Cut { stream, first_sequence, count, times, is_system, lines, since: _, end } = cut;
+        let Cut { stream, first_sequence, count, times, is_system, lines, end, .. } = cut;
         let encoding = match is_system {
             true => self.destination.system_encoding(),
             false => self.destination.encoding(),

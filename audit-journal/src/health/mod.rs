@@ -87,6 +87,7 @@ impl HealthBoard {
             oldest_undelivered_ms: troubles.oldest_undelivered_ms,
             verifier_key: troubles.verifier_key.clone(),
             last_error: troubles.last_error.clone(),
+            followers: Vec::new(),
         }
     }
 

@@ -58,7 +58,7 @@ fn write(seed: u64, streams: &[&[usize]], prepares_ahead: bool) -> Written {
     let (mut records, mut last) = (Records::new(), 0);
     for (n, groups) in streams.iter().enumerate() {
         let stream = UniqueId::from_bits((n as u128 + 1) << 64);
-        let (recovered, _) = startup::read(&disk, stream, None).unwrap();
+        let (recovered, _) = startup::read(&disk, stream, None, &[]).unwrap();
         let mut writer = SegmentWriter::new(stream, recovered.end, 1_000);
         let mut ordinal = recovered.next_ordinal;
         let mut prepare = || {
@@ -102,7 +102,7 @@ fn write(seed: u64, streams: &[&[usize]], prepares_ahead: bool) -> Written {
 
 /// All records, as the delivery reads them, or why the journal is refused.
 fn read(disk: &SimulatedDisk) -> Result<Records, RecoveryError> {
-    let (recovered, _) = startup::read(disk, UniqueId::from_bits(9999), None)?;
+    let (recovered, _) = startup::read(disk, UniqueId::from_bits(9999), None, &[])?;
     let mut records = Records::new();
     for segment in recovered.segments {
         let mut reader =
@@ -424,7 +424,7 @@ fn damage_after_a_crash_is_noticed_too() {
     for seed in 0..150 {
         let Written { disk, records, .. } = write(seed, &[&[3, 1, 2], &[2, 1]], false);
         let stream = UniqueId::from_bits(1 << 100);
-        let (recovered, _) = startup::read(&disk, stream, None).unwrap();
+        let (recovered, _) = startup::read(&disk, stream, None, &[]).unwrap();
         let mut writer = SegmentWriter::new(stream, recovered.end, 1_000);
         let bytes = (8 * BLOCK) as u64;
         let segment = Segment::prepare(&disk, recovered.next_ordinal, bytes, 77).unwrap();

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,10 +18,11 @@ use super::bucket::{Believes, Manners, SimulatedBucket};
 use super::destination::{Endpoint, Known, Own, Sending};
 use super::disk::SimulatedDisk;
 use super::disk::faulty::{Call, FaultyDisk, Injected};
+use super::receiver::{ReceiverDestination, SimulatedReceiver};
 use super::vouching::OWN;
 use crate::disk::{Disk, LocalDisk};
 use crate::health::HealthBoard;
-use crate::{Bounds, Journal, JournalSettings, Opening};
+use crate::{Bounds, Follower, Journal, JournalSettings, Opening};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -37,7 +38,7 @@ enum Behaviour {
 }
 
 /// What an open journal asks of its disk, by the end of the file's name.
-const CALLS: [(Call, &str); 19] = [
+const CALLS: [(Call, &str); 21] = [
     (Call::Write, ".journal"),
     (Call::SyncData, ".journal"),
     (Call::Read, ".journal"),
@@ -53,6 +54,8 @@ const CALLS: [(Call, &str); 19] = [
     (Call::Write, ".delivered.preparing"),
     (Call::SyncAll, ".delivered.preparing"),
     (Call::Rename, ".delivered"),
+    (Call::Write, ".follower.preparing"),
+    (Call::Rename, ".follower"),
     (Call::Write, "begin.preparing"),
     (Call::Rename, "begin"),
     (Call::Remove, ".journal"),
@@ -80,12 +83,14 @@ fn behaviour(call: Call, file: &str, injected: Injected) -> Behaviour {
 async fn open(
     directory: &Path,
     bucket: &SimulatedBucket,
+    receiver: &SimulatedReceiver,
     stream: u128,
     disk: Arc<dyn Disk>,
 ) -> (Journal, Arc<HealthBoard>) {
     let journal = JournalSettings {
         segment_bytes: 16 * 4096,
-        max_bytes: 5 * 16 * 4096,
+        // Nothing is ever paused for lack of room.
+        max_bytes: 100 * 16 * 4096,
         cut_after_ms: 0,
         retention_ms: 0,
         ..JournalSettings::new(directory)
@@ -106,6 +111,20 @@ async fn open(
         health: Arc::clone(&health),
     };
     let destination = Own::destination(bucket, sending);
+    let follower_health = HealthBoard::new("f".to_owned());
+    let follower = Follower {
+        name: "f".to_owned(),
+        destination: Arc::new(ReceiverDestination {
+            receiver: receiver.clone(),
+            health: Arc::clone(&follower_health),
+        }),
+        health: follower_health,
+        max_object_bytes: 4096,
+        cut_after_ms: 0,
+        max_in_flight: 4,
+        // The file is written when segments are removed, too.
+        max_kept_bytes: Some(u64::MAX),
+    };
     let stream = UniqueId::from_bits(stream);
     let board = Arc::clone(&health);
     let clock = Arc::new(audit_core::SystemClock);
@@ -115,6 +134,7 @@ async fn open(
         max_object_bytes,
         stream,
         destination,
+        followers: vec![follower],
         health: board,
         clock,
         random,
@@ -134,6 +154,13 @@ fn lines(bucket: &SimulatedBucket) -> BTreeMap<String, u32> {
         *lines.entry(line).or_default() += 1;
     }
     lines
+}
+
+/// Whether a follower has these lines, and none of the host's own.
+fn has_all(receiver: &SimulatedReceiver, lines: &[String]) -> bool {
+    let there: BTreeSet<_> = receiver.records().into_values().collect();
+    assert!(!there.iter().any(|line| line.starts_with(OWN.as_bytes())));
+    lines.iter().all(|line| there.contains(format!("{line}\n").as_bytes()))
 }
 
 /// A bucket that works.
@@ -165,7 +192,7 @@ async fn try_one(call: Call, file: &'static str, injected: Injected) {
     let what = format!("{call:?} of *{file}, which {injected:?}");
     let expected = behaviour(call, file, injected);
     let directory = tempfile::tempdir().unwrap();
-    let bucket = bucket();
+    let (bucket, receiver) = (bucket(), SimulatedReceiver::new(7, 0, 0));
     // Faults that are left. None before the journal is open.
     let left = Arc::new(AtomicU64::new(0));
     let met = Arc::new(AtomicU64::new(0));
@@ -180,7 +207,7 @@ async fn try_one(call: Call, file: &'static str, injected: Injected) {
         }
         None
     });
-    let (journal, health) = open(directory.path(), &bucket, 1, Arc::new(disk)).await;
+    let (journal, health) = open(directory.path(), &bucket, &receiver, 1, Arc::new(disk)).await;
     let mut acknowledged = Vec::new();
     let mut failed = 0;
     for n in 0..2_000 {
@@ -227,14 +254,19 @@ async fn try_one(call: Call, file: &'static str, injected: Injected) {
     journal.close().await.unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(met.load(Ordering::Acquire) > 0, "{what}: never met");
     let panics = matches!(injected, Injected::Panics { .. });
-    assert_eq!(health.health(0).panics > 0, panics, "{what}: {:?}", health.health(0));
+    let seen = health.health(0).panics + journal.health().followers[0].panics;
+    assert_eq!(seen > 0, panics, "{what}: {:?}", journal.health());
     if expected == Behaviour::GoesOn {
         assert_eq!(health.health(0).state, HealthState::Ok, "{what}");
     }
     drop(journal);
     // What a commit left unknown, the next opening decides.
     let disk = Arc::new(LocalDisk::open(directory.path()).unwrap());
-    let (journal, _) = open(directory.path(), &bucket, 2, disk).await;
+    let (journal, _) = open(directory.path(), &bucket, &receiver, 2, disk).await;
+    let is_followed =
+        || journal.health().followers[0].lag_bytes == 0 && has_all(&receiver, &acknowledged);
+    until(&format!("{what}: the follower does not have everything"), is_followed).await;
+    assert_eq!(receiver.broken(), None, "{what}");
     journal.close().await.unwrap();
     let stored = lines(&bucket);
     for line in &acknowledged {

@@ -9,6 +9,7 @@
 //! - `checkers`: read what is left, and share no code with what wrote it.
 //! - `corruption`: damage of every kind, one at a time.
 //! - `faults`: each call of a real disk, failing.
+//! - `receiver`: what becomes of requests to a follower, and a destination on it.
 //! - `vouching`: how the simulation's own destination vouches for streams, and an auditor.
 //! - `scale`: a journal on simulated time, for many hosts.
 #![allow(missing_docs, missing_debug_implementations, reason = "hidden")]
@@ -26,6 +27,7 @@ mod faults;
 pub mod fuzz;
 #[cfg(test)]
 mod journal;
+pub mod receiver;
 pub mod scale;
 mod vouching;
 

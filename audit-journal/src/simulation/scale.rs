@@ -59,6 +59,7 @@ impl Journal {
             journal,
             clock: Arc::new(audit_core::SystemClock),
             streams: Arc::new(Streams::recovered(&Decided::default())),
+            followers: Arc::default(),
             durable: committed,
             commands: received,
             decided: Decided::default(),
@@ -69,7 +70,7 @@ impl Journal {
             publisher: Publisher::new(Arc::clone(&live), stream, durable),
             live,
             commands,
-            delivery: tokio::spawn(delivery.run()),
+            delivery: tokio::spawn(async { drop(delivery.run().await) }),
             next_ordinal: 1,
             segment_bytes,
         }

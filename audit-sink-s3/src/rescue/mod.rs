@@ -8,7 +8,7 @@
 //! let journal = OrphanedJournal::open("/mnt/rescued/journal").await?;
 //! println!("{} records are not known to be in the bucket", journal.state().undelivered());
 //! let bucket = Bucket::open("s3://bucket/prefix")?;
-//! let delivering = rescue::deliver(journal, bucket, Settings::default()).await?;
+//! let delivering = rescue::deliver(journal, bucket, Vec::new(), Settings::default()).await?;
 //! assert_eq!(delivering.finished().await?.conflicts, 0);
 //! # Ok(())
 //! # }
@@ -19,7 +19,7 @@ mod redelivery;
 use std::sync::Arc;
 
 use audit_core::{Random, SystemRandom};
-use audit_journal::{JournalDelivering, OrphanedJournal};
+use audit_journal::{Follower, JournalDelivering, OrphanedJournal};
 
 use self::redelivery::Redelivery;
 pub use self::redelivery::{ForeignObject, GoneRecords, JournalRedelivered};
@@ -35,11 +35,15 @@ use crate::{Bucket, OpenError, Settings};
 /// host's own key is not needed. The bucket must be the one that the host wrote to: otherwise a
 /// stream is divided between two buckets.
 ///
+/// These followers, which the journal knows by their names, get what they do not have yet. Of the
+/// others, what they miss stays in the journal, or in their files if it is removed.
+///
 /// The settings' `journal` is not used.
 ///
 /// # Errors
 ///
-/// Those of opening a sink, and if the journal contains objects for another kind of destination.
+/// Those of opening a sink, and if the journal contains objects for another kind of destination, or
+/// knows no follower of a name.
 ///
 /// # Panics
 ///
@@ -47,13 +51,15 @@ use crate::{Bucket, OpenError, Settings};
 pub async fn deliver(
     journal: OrphanedJournal,
     bucket: Bucket,
+    followers: Vec<Follower>,
     settings: Settings,
 ) -> Result<JournalDelivering, OpenError> {
     let max_object_bytes = settings.max_object_bytes;
     let put = probed(bucket, settings).await?;
     let health = Arc::clone(&put.health);
     let destination = Arc::new(BucketDestination::new(put, None, Arc::new(SystemRandom)));
-    journal.deliver(destination, max_object_bytes, health).map_err(OpenError::of_journal)
+    let delivering = journal.deliver(destination, followers, max_object_bytes, health);
+    delivering.map_err(OpenError::of_journal)
 }
 
 /// Begins to restore records that were delivered once, are still in the journal, and are missing

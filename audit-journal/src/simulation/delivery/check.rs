@@ -81,6 +81,7 @@ impl<E: Endpoint> Simulation<E> {
         let mut own = self.bucket.objects();
         own.retain(|_, stored| !stored.foreign);
         E::verify(&own, false)?;
+        self.check_followers(false)?;
         if whole {
             are_in(&reading, &self.acknowledged())?;
             let set_aside = reading.values().flatten().filter(|object| object.set_aside).count();

@@ -25,6 +25,10 @@
 //! - Where the destination vouches for streams, an auditor who reads the bucket finds nothing amiss
 //!   at any crash; in the end every stream is closed, and says what was set aside; each is named by
 //!   one later stream at most; and no secret is left.
+//! - Each follower has every record that was committed since it was added, under the same number,
+//!   or the journal still holds it for the follower, or its file says that it is missing. A request
+//!   that is repeated holds the same records. None that is away keeps the journal from its end, or
+//!   segments in a journal that is full.
 //! - An opening never refuses what was left, and an orderly end comes to its end.
 //!
 //! `cargo test -p audit-journal --lib simulation::delivery` runs 20,000 seeds with the simulation's
@@ -36,6 +40,7 @@
 //! ```
 
 mod check;
+mod followers;
 mod scenarios;
 mod steps;
 #[cfg(test)]
@@ -57,6 +62,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use self::followers::Candidate;
 use self::trouble::{PanickyRandom, SimulatedExecutor, Trouble};
 use self::variants::{BadDisk, Variant};
 use super::bucket::{Believes, Manners, SimulatedBucket};
@@ -68,8 +74,10 @@ use super::number;
 use super::vouching::OWN;
 use crate::commit::own_records::{self, OwnRecords};
 use crate::commit::{self, Bounds, Committer, Journal};
+use crate::deliveries::deliver;
 use crate::delivery::{Command, JournalDelivery, Parts};
 use crate::disk::Disk;
+use crate::followers::{Follower, FollowerParts};
 use crate::format::Position;
 use crate::health::HealthBoard;
 use crate::plan::{Decided, DecidedObject};
@@ -138,6 +146,9 @@ struct Figures {
     left: u64,
     /// Tasks of requests that were aborted before they had ended.
     aborted: u64,
+    /// Records that followers have, and those that they are said to miss.
+    followed: u64,
+    missing: u64,
 }
 
 /// How the journal is set in one opening.
@@ -149,6 +160,9 @@ struct Config {
     max_object_bytes: usize,
     max_pending_bytes: usize,
     journal: JournalSettings,
+    followers: Vec<Follower>,
+    /// How long they have at the end.
+    patience: Option<Duration>,
 }
 
 /// One opening.
@@ -206,6 +220,13 @@ struct Simulation<E> {
     manners: Manners,
     trouble: Arc<Trouble>,
     panics: u64,
+    candidates: Vec<Candidate>,
+    /// The disk may have no room at times.
+    may_lack_room: bool,
+    /// Calls of the disk may fail.
+    may_fail: bool,
+    /// The current opening's journal may take nothing more than it must.
+    is_full: bool,
     dice: Dice,
     clock: Arc<ManualClock>,
     /// Whether destinations may vouch for streams.
@@ -261,6 +282,7 @@ impl<E: Endpoint> Simulation<E> {
         };
         let bucket = SimulatedBucket::new(dice.draw(), manners, disk.clone());
         let cancels = [0, 3, 15, 40][dice.below(4)];
+        let candidates = Candidate::all(&mut dice);
         Simulation {
             endpoint: PhantomData,
             disk,
@@ -268,6 +290,10 @@ impl<E: Endpoint> Simulation<E> {
             manners,
             trouble: Arc::new(Trouble::new(&mut dice)),
             panics: 0,
+            candidates,
+            may_lack_room: false,
+            may_fail: false,
+            is_full: false,
             clock: Arc::new(ManualClock::at(NOW_MS)),
             vouches: manners.attributes
                 && variant != Variant::CountsDroppedAsUnwritten
@@ -290,10 +316,13 @@ impl<E: Endpoint> Simulation<E> {
     async fn run(mut self) -> Result<Figures, String> {
         for _ in 0..self.dice.within(1..5) {
             self.plan_trouble();
-            let ended = match self.open()? {
+            let ended = match self.open(false)? {
                 Some(process) => self.work(process).await?,
                 None => Ended::Died,
             };
+            if ended == Ended::InOrder {
+                self.check_room()?;
+            }
             if self.dice.chance(6, 10) {
                 self.disk.crash()
             } else {
@@ -305,7 +334,8 @@ impl<E: Endpoint> Simulation<E> {
         self.bucket.stop_at(None);
         self.trouble.panics.store(0, Ordering::Relaxed);
         self.cancels = 0;
-        let mut process = self.open()?.ok_or("a journal cannot be opened on a disk that works")?;
+        let mut process =
+            self.open(true)?.ok_or("a journal cannot be opened on a disk that works")?;
         self.commit(&mut process)?;
         self.flush(&mut process);
         if self.end(process).await? != Ended::InOrder {
@@ -314,13 +344,16 @@ impl<E: Endpoint> Simulation<E> {
         self.disk.crash();
         self.check(true)?;
         self.are_closed()?;
-        let (_, decided) = startup::read(&self.disk, self.new_stream(), None)
+        self.check_followers(true)?;
+        let (_, decided) = startup::read(&self.disk, self.new_stream(), None, &[])
             .map_err(|error| error.to_string())?;
         if let Some(object) = decided.objects.first() {
             return Err(format!("{} is still to be sent", object.plan.file_name()));
         }
         let acknowledged = self.streams.iter().map(Stream::acknowledged).sum();
-        Ok(Figures { acknowledged, left: self.left, aborted: self.aborted })
+        let (followed, missing) = self.followed();
+        let (left, aborted) = (self.left, self.aborted);
+        Ok(Figures { acknowledged, left, aborted, followed, missing })
     }
 
     fn plan_trouble(&mut self) {
@@ -339,16 +372,20 @@ impl<E: Endpoint> Simulation<E> {
         for _ in 0..self.dice.below(3) {
             let from = now + ahead(&mut self.dice);
             let calls = if self.dice.chance(2, 3) { 1 } else { self.dice.within(1..6) as u64 };
-            self.disk.fail(from..from + calls, Fault::any(&mut self.dice));
+            let fault = Fault::any(&mut self.dice);
+            (self.may_lack_room, self.may_fail) = (self.may_lack_room | fault.no_space, true);
+            self.disk.fail(from..from + calls, fault);
         }
         if self.dice.chance(1, 5) {
             let from = now + ahead(&mut self.dice);
             let calls = [1, 4, 30][self.dice.below(3)];
             self.disk.lack_space(from..from + calls);
+            (self.may_lack_room, self.may_fail) = (true, true);
         }
     }
 
-    fn config(&mut self) -> Config {
+    fn config(&mut self, is_last: bool) -> Config {
+        let (followers, patience) = (self.choose_followers(is_last), Self::patience(is_last));
         let dice = &mut self.dice;
         // Setting up zstd takes most of the time.
         let packs = dice.chance(1, 6);
@@ -373,21 +410,24 @@ impl<E: Endpoint> Simulation<E> {
             },
             None => journal,
         };
-        Config { packs, vouches, max_object_bytes, max_pending_bytes, journal }
+        self.note_limits(&journal);
+        Config { packs, vouches, max_object_bytes, max_pending_bytes, journal, followers, patience }
     }
 
     fn new_stream(&self) -> UniqueId {
         UniqueId::generate(&*self.clock, &*self.random)
     }
 
-    /// Opens the journal, again where the disk fails. `None` if the process died.
-    fn open(&mut self) -> Result<Option<Process>, String> {
+    /// Opens the journal, again where the disk fails. `None` if the process died. With `is_last`,
+    /// followers have no trouble, and as much time as they need.
+    fn open(&mut self, is_last: bool) -> Result<Option<Process>, String> {
         let disk: Arc<dyn Disk> = if self.variant == Variant::AsItIs {
             Arc::new(self.disk.clone())
         } else {
             Arc::new(BadDisk::new(self.disk.clone(), self.variant))
         };
-        let config = self.config();
+        let config = self.config(is_last);
+        let names: Vec<_> = config.followers.iter().map(|f| f.name.clone()).collect();
         let health = HealthBoard::new(String::new());
         let random = SeededRandom::new(self.dice.draw());
         let random: Arc<dyn Random> = Arc::new(PanickyRandom(random, Arc::clone(&self.trouble)));
@@ -408,9 +448,10 @@ impl<E: Endpoint> Simulation<E> {
             // The host's randomness may be what panics.
             let Ok(new) = catch(|| destination.begin_stream(stream)) else { continue };
             let secret = new.as_ref().map(|new| &new.secret);
-            match startup::read(&*disk, stream, secret) {
+            match startup::read(&*disk, stream, secret, &names) {
                 Ok((recovered, decided)) => {
                     self.settle()?;
+                    self.note_followers()?;
                     let opened = Opened { disk, stream, new, recovered, decided };
                     return Ok(Some(self.start(opened, config, destination, health)));
                 }
@@ -432,7 +473,8 @@ impl<E: Endpoint> Simulation<E> {
         health: Arc<HealthBoard>,
     ) -> Process {
         let Opened { disk, stream, new, recovered, mut decided } = opened;
-        let Config { packs: _, vouches: _, max_object_bytes, max_pending_bytes, journal } = config;
+        let Config { max_object_bytes, max_pending_bytes, journal, followers, patience, .. } =
+            config;
         if self.variant == Variant::ForgetsPlans {
             decided.objects.clear();
         }
@@ -466,16 +508,27 @@ impl<E: Endpoint> Simulation<E> {
             OwnRecords::new(new.records, parts)
         });
         let is_vouched_for = own.is_some();
+        let executor = Arc::new(SimulatedExecutor(Arc::clone(&self.trouble)));
+        let parts = FollowerParts {
+            disk: Arc::clone(&disk),
+            live: Arc::clone(&live),
+            executor: executor.clone(),
+            durable: committed.clone(),
+            journal_bytes: journal.max_bytes,
+        };
+        let records = std::mem::take(&mut decided.followers);
+        let (followers, tasks) = parts.start(followers.into_iter().zip(records));
         let delivery = JournalDelivery::new(Parts {
             disk: Arc::clone(&disk),
             live: Arc::clone(&live),
-            executor: Arc::new(SimulatedExecutor(Arc::clone(&self.trouble))),
+            executor,
             destination,
             health: Arc::clone(&health),
             max_object_bytes,
             journal: journal.clone(),
             clock,
             streams,
+            followers: Arc::clone(&followers),
             durable: committed,
             commands: received,
             decided,
@@ -488,6 +541,7 @@ impl<E: Endpoint> Simulation<E> {
             writer: SegmentWriter::new(stream, recovered.end, 1_000),
             own,
             live: Arc::clone(&live),
+            followers,
             next_ordinal: recovered.next_ordinal,
             random,
             stream,
@@ -505,7 +559,7 @@ impl<E: Endpoint> Simulation<E> {
             durable: watching,
             live,
             commands,
-            delivery: tokio::spawn(delivery.run()),
+            delivery: tokio::spawn(deliver(delivery, tasks, patience)),
             prepared: VecDeque::new(),
             next_ordinal: recovered.next_ordinal,
             flushes: Vec::new(),
@@ -562,7 +616,8 @@ async fn died(process: Process) -> Result<Ended, String> {
 }
 
 pub use self::scenarios::{
-    a_day_without_the_destination, a_disk_without_room, clock_jumps_backwards, refusals_that_end,
+    a_day_without_a_follower, a_day_without_the_destination, a_disk_without_room,
+    clock_jumps_backwards, refusals_that_end,
 };
 
 /// Runs one seed; a panic is a failure too.
@@ -583,13 +638,15 @@ fn run<E: Endpoint>(seed: u64, variant: Variant) -> Result<Figures, String> {
 pub fn acknowledged_records_arrive_once<E: Endpoint>(seeds: u64, how: &str) {
     let first = number("AUDIT_SIMULATION_FIRST_SEED", 0);
     let seeds = number("AUDIT_SIMULATION_SEEDS", seeds);
-    let Figures { mut acknowledged, mut left, mut aborted } = Figures::default();
+    let mut all = Figures::default();
     for seed in first..first + seeds {
         match run::<E>(seed, Variant::AsItIs) {
             Ok(figures) => {
-                acknowledged += figures.acknowledged;
-                left += figures.left;
-                aborted += figures.aborted;
+                all.acknowledged += figures.acknowledged;
+                all.left += figures.left;
+                all.aborted += figures.aborted;
+                all.followed += figures.followed;
+                all.missing += figures.missing;
             }
             Err(what) => panic!(
                 "seed {seed}: {what}\nto replay: AUDIT_SIMULATION_FIRST_SEED={seed} \
@@ -597,17 +654,20 @@ pub fn acknowledged_records_arrive_once<E: Endpoint>(seeds: u64, how: &str) {
             ),
         }
     }
+    let Figures { acknowledged, left, aborted, followed, missing } = all;
     println!(
-        "{seeds} seeds, {acknowledged} records acknowledged, {left} callers left, {aborted} requests aborted"
+        "{seeds} seeds, {acknowledged} records acknowledged, {left} callers left, {aborted} \
+         requests aborted; followers have {followed} records and miss {missing}"
     );
-    let much = acknowledged > seeds && (seeds < 100 || (left > seeds && aborted > seeds / 10));
+    let many = [acknowledged, left, aborted * 10, followed, missing * 10];
+    let much = acknowledged > seeds && (seeds < 100 || many.iter().all(|events| *events > seeds));
     assert!(much, "a simulation in which little happens shows little");
 }
 
 /// Finds a seed for each delivery that must not be.
 pub fn bad_deliveries_are_caught<E: Endpoint>() {
     for variant in Variant::BAD {
-        let caught = (0..2_000).find_map(|seed| Some((seed, run::<E>(seed, variant).err()?)));
+        let caught = (0..3_000).find_map(|seed| Some((seed, run::<E>(seed, variant).err()?)));
         let (seed, what) = caught.unwrap_or_else(|| panic!("{variant:?} is not caught"));
         println!("{variant:?}: seed {seed}: {what}");
     }

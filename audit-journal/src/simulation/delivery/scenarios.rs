@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit_core::HealthState;
+use audit_core::{Commits, HealthState};
 use tokio::time::{Instant, sleep};
 
+use super::followers::Candidate;
 use super::trouble::Trouble;
 use super::variants::Variant;
 use super::{Ended, Process, Simulation, died};
@@ -19,6 +20,7 @@ fn quiet<E: Endpoint>(seed: u64) -> Simulation<E> {
         Manners { faults: 0, panics: 0, foreign: 0, overwrites: false, ..simulation.manners };
     simulation.trouble = Arc::new(Trouble::none());
     simulation.cancels = 0;
+    simulation.candidates.clear();
     simulation.bucket = SimulatedBucket::new(seed, simulation.manners, simulation.disk.clone());
     simulation
 }
@@ -47,7 +49,7 @@ pub async fn a_day_without_the_destination<E: Endpoint>() {
     for seed in 0..3 {
         let mut simulation = quiet::<E>(seed);
         simulation.retry_cap_ms = 60_000;
-        let mut process = simulation.open().unwrap().unwrap();
+        let mut process = simulation.open(false).unwrap().unwrap();
         simulation.commit_for(&mut process, 5 * MINUTE).await;
         simulation.bucket.refuse(Refuses::OutOfReach, DAY);
         let mut most = 0;
@@ -80,12 +82,59 @@ pub async fn a_day_without_the_destination<E: Endpoint>() {
     }
 }
 
+/// A follower that is away for a day is paused once its share is used up, and follows again by
+/// itself. The destination never waits for it.
+pub async fn a_day_without_a_follower<E: Endpoint>() {
+    const SHARE: u64 = 40 * 4096;
+    for seed in 0..3 {
+        let mut simulation = quiet::<E>(seed);
+        simulation.retention = Some(Duration::ZERO);
+        simulation.candidates = vec![Candidate::steady(SHARE)];
+        let receiver = simulation.candidates[0].receiver.clone();
+        let mut process = simulation.open(false).unwrap().unwrap();
+        let follower = |process: &Process| process.sink.health().followers[0].clone();
+        simulation.commit_for(&mut process, 20 * MINUTE).await;
+        sleep(MINUTE).await;
+        let before = receiver.records().len();
+        assert!(before > 0 && follower(&process).lag_bytes == 0, "{:?}", follower(&process));
+
+        receiver.set_away(true);
+        for _ in 0..24 {
+            simulation.commit_for(&mut process, 60 * MINUTE).await;
+            simulation.flush(&mut process);
+            sleep(MINUTE).await;
+            simulation.answered(&mut process).unwrap();
+            assert!(process.flushes.is_empty(), "the destination has everything");
+            let kept = simulation.files(".journal");
+            assert!(kept <= 17, "{kept} segments of 3 to 7 blocks are kept");
+            simulation.check_followers(false).unwrap();
+        }
+        let health = follower(&process);
+        assert!(health.is_paused && health.missing_records > 0 && health.lag_bytes > 0);
+        assert!(matches!(health.state, HealthState::Retrying { .. }), "{health:?}");
+        let all = process.sink.health();
+        assert_eq!((all.state, all.commits), (HealthState::Ok, Commits::Accepted));
+        assert_eq!(receiver.records().len(), before);
+
+        receiver.set_away(false);
+        simulation.commit_for(&mut process, 10 * MINUTE).await;
+        sleep(MINUTE).await;
+        let again = follower(&process);
+        assert!(!again.is_paused && again.lag_bytes == 0, "{again:?}");
+        assert!(again.missing_records >= health.missing_records, "{again:?}");
+        assert!(receiver.records().len() > before);
+        simulation.check_followers(true).unwrap();
+        assert_eq!(simulation.end(process).await.unwrap(), Ended::InOrder);
+        simulation.check(true).unwrap();
+    }
+}
+
 /// The journal may have more than there is, so that only the disk itself says that it is full.
 pub async fn a_disk_without_room<E: Endpoint>() {
     for seed in 0..3 {
         let mut simulation = quiet::<E>(seed);
         simulation.retention = Some(DAY);
-        let mut process = simulation.open().unwrap().unwrap();
+        let mut process = simulation.open(false).unwrap().unwrap();
         simulation.commit_for(&mut process, 60 * MINUTE).await;
         let kept = simulation.files(".journal");
         assert!(kept > 5, "{kept} segments are kept for their age");
@@ -112,7 +161,7 @@ pub async fn a_disk_without_room<E: Endpoint>() {
 /// Credentials that expire and come back, and other refusals: nothing is restarted.
 pub async fn refusals_that_end<E: Endpoint>() {
     let mut simulation = quiet::<E>(7);
-    let mut process = simulation.open().unwrap().unwrap();
+    let mut process = simulation.open(false).unwrap().unwrap();
     simulation.commit_for(&mut process, 2 * MINUTE).await;
     for how in [Refuses::ExpiredCredentials, Refuses::Permission, Refuses::NoBucket] {
         simulation.bucket.refuse(how, 60 * MINUTE);
@@ -138,7 +187,7 @@ pub async fn clock_jumps_backwards<E: Endpoint>() {
         let year = 365 * 24 * 60 * 60 * 1000;
         // Streams that are named later, and come to stand before the others.
         for _ in 0..3 {
-            let mut process = simulation.open().unwrap().unwrap();
+            let mut process = simulation.open(false).unwrap().unwrap();
             simulation.commit_for(&mut process, 20 * MINUTE).await;
             simulation.bucket.refuse(Refuses::OutOfReach, 60 * MINUTE);
             simulation.clock.advance(-year);
@@ -147,7 +196,7 @@ pub async fn clock_jumps_backwards<E: Endpoint>() {
             simulation.disk.crash();
             simulation.clock.advance(-year);
         }
-        let mut process = simulation.open().unwrap().unwrap();
+        let mut process = simulation.open(false).unwrap().unwrap();
         simulation.commit_for(&mut process, 60 * MINUTE).await;
         simulation.clock.advance(-year);
         simulation.commit_for(&mut process, 60 * MINUTE).await;

@@ -30,7 +30,7 @@ impl<E: Endpoint> Simulation<E> {
                 }
             }
             if self.variant == Variant::RemovesSegmentsEarly && self.dice.chance(1, 4) {
-                let _ = process.live.remove_while(&self.disk, |_| true);
+                let _ = process.live.remove_while(&self.disk, |_| Ok(true));
             }
             tokio::task::yield_now().await;
             self.abort_request();

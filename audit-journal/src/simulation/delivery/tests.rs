@@ -17,6 +17,11 @@ async fn a_day_without_the_destination_costs_disk_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_follower_that_is_away_is_paused_and_delays_nothing() {
+    super::a_day_without_a_follower::<Own>().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_disk_gets_room_from_what_is_delivered() {
     super::a_disk_without_room::<Own>().await;
 }

@@ -1,6 +1,6 @@
 //! Deliveries that must not be, so that a simulation which does not notice them is noticed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -8,8 +8,10 @@ use audit_core::{Durability, Place, Receipt};
 
 use crate::commit::{Committer, Taken};
 use crate::disk::{Disk, DiskFile, UnsyncedFile, read_whole, write_durably};
+use crate::followers::{FollowerRecord, FollowerState};
 use crate::plan;
 use crate::progress::{Progress, write_progress};
+use crate::segments::Watermark;
 use crate::shared::pieces::pieces;
 use crate::simulation::disk::SimulatedDisk;
 
@@ -50,11 +52,21 @@ pub(super) enum Variant {
     NamesStreamsUnnoted,
     /// The secret of a stream stays when it is closed.
     KeepsSecrets,
+    /// A follower is said to have what was sent to it, before it has answered.
+    NotesFollowersBeforeAnswers,
+    /// All followers have one watermark, that of the last one that took anything.
+    SharesWatermarks,
+    /// Records leave the journal before it is noted that a follower misses them.
+    PausesUnnoted,
+    /// Where a follower's objects end is not noted.
+    ForgetsCuts,
+    /// A follower is never paused.
+    NeverPauses,
 }
 
 impl Variant {
     /// Those that it must not be.
-    pub(super) const BAD: [Variant; 16] = [
+    pub(super) const BAD: [Variant; 21] = [
         Variant::PlansAfterSending,
         Variant::PlansWithoutFileSync,
         Variant::PlansWithoutDirectorySync,
@@ -71,6 +83,11 @@ impl Variant {
         Variant::TakesWhatIsUnderWayForStable,
         Variant::NamesStreamsUnnoted,
         Variant::KeepsSecrets,
+        Variant::NotesFollowersBeforeAnswers,
+        Variant::SharesWatermarks,
+        Variant::PausesUnnoted,
+        Variant::ForgetsCuts,
+        Variant::NeverPauses,
     ];
 
     /// Whether it differs only where a destination vouches for streams.
@@ -127,6 +144,42 @@ impl BadDisk {
             }
             self.held.lock().unwrap().remove(&name);
             write_durably(&self.inner, &name, [&file.bytes.lock().unwrap()[..]])?;
+        }
+        Ok(())
+    }
+}
+
+impl BadDisk {
+    /// What is noted of a follower gets its name.
+    fn rename_follower(&self, from: &str, to: &str) -> io::Result<()> {
+        let read = |name: &str| {
+            Ok::<_, io::Error>(FollowerRecord::decode(&read_whole(&self.inner, name)?))
+        };
+        let Some(mut record) = read(from)? else { return self.inner.rename(from, to) };
+        let is_paused = record.state == FollowerState::Paused;
+        if is_paused && self.variant == Variant::PausesUnnoted {
+            return self.inner.remove(from);
+        }
+        if is_paused && self.variant == Variant::NeverPauses {
+            return Err(io::Error::other("never"));
+        }
+        if self.variant == Variant::NotesFollowersBeforeAnswers
+            && let Some((stream, next)) = record.cuts.drain(..).next_back()
+        {
+            record.watermark = Watermark { stream, next, ..record.watermark };
+        }
+        if self.variant == Variant::ForgetsCuts {
+            record.cuts.clear();
+        }
+        self.inner.remove(from)?;
+        record.write(&self.inner)?;
+        let names = self.inner.list()?;
+        let others = names.iter().filter(|name| name.ends_with(".follower") && *name != to);
+        for name in others.filter(|_| self.variant == Variant::SharesWatermarks) {
+            if let Some(other) = read(name)? {
+                let watermark = record.watermark;
+                FollowerRecord { watermark, cuts: VecDeque::new(), ..other }.write(&self.inner)?;
+            }
         }
         Ok(())
     }
@@ -214,6 +267,9 @@ impl Disk for BadDisk {
             if String::from_utf8_lossy(&file).contains(" told 1 ") {
                 return self.inner.remove(from);
             }
+        }
+        if to.ends_with(".follower") {
+            return self.rename_follower(from, to);
         }
         self.inner.rename(from, to)?;
         if self.variant == Variant::NotesDeliveryWhenPlanned

@@ -1,6 +1,6 @@
 //! Cuts durable records into objects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -10,32 +10,65 @@ use tokio::time::Instant;
 use crate::destination::{Plan, RecordTime};
 use crate::format::{FIRST_GROUP, Found, Position};
 use crate::segment::{SegmentReader, Window};
-use crate::segments::LiveSegments;
+use crate::segments::{LiveSegments, Watermark};
 
 /// Records for one object.
-pub(super) struct Cut {
-    pub(super) stream: UniqueId,
-    pub(super) first_sequence: u64,
-    pub(super) count: u64,
+pub(crate) struct Cut {
+    pub(crate) stream: UniqueId,
+    pub(crate) first_sequence: u64,
+    pub(crate) count: u64,
     /// When its records were made, the first one first.
-    pub(super) times: Vec<RecordTime>,
+    pub(crate) times: Vec<RecordTime>,
     /// Whether it is a single system record.
-    pub(super) is_system: bool,
-    pub(super) lines: Vec<u8>,
-    pub(super) since: Instant,
+    pub(crate) is_system: bool,
+    pub(crate) lines: Vec<u8>,
+    pub(crate) since: Instant,
     /// Where the last group ends all of whose records are in this object or an earlier one.
-    pub(super) end: Position,
+    pub(crate) end: Position,
+    /// The segments with its first and its last record.
+    ordinals: (u32, u32),
+    /// Whether it ends where an earlier process had decided.
+    pub(crate) is_noted: bool,
 }
 
 impl Cut {
+    fn next_sequence(&self) -> u64 {
+        self.first_sequence + self.count
+    }
+
+    /// Before its first record, and behind its last one.
+    pub(crate) fn watermarks(&self) -> (Watermark, Watermark) {
+        let watermark = |ordinal, next| Watermark { ordinal, stream: self.stream, next };
+        let (first, last) = self.ordinals;
+        (watermark(first, self.first_sequence), watermark(last, self.next_sequence()))
+    }
+
     /// When its first record was made.
-    pub(super) fn time_ms(&self) -> i64 {
+    pub(crate) fn time_ms(&self) -> i64 {
         self.times.first().map_or(0, |first| first.time_ms)
     }
 }
 
+/// Where an object ends.
+struct Limit {
+    /// As an earlier process had decided.
+    end: Option<(UniqueId, u64)>,
+    bytes: usize,
+}
+
+impl Limit {
+    /// Whether an object does not take so many bytes more.
+    fn is_reached(&self, cut: &Cut, more: usize) -> bool {
+        cut.is_system
+            || match self.end.filter(|(stream, _)| *stream == cut.stream) {
+                Some((_, end)) => cut.next_sequence() >= end,
+                None => cut.lines.len() + more > self.bytes,
+            }
+    }
+}
+
 /// Reads groups in order and gathers their batches into objects. A batch is never divided.
-pub(super) struct Cutter {
+pub(crate) struct Cutter {
     live: Arc<LiveSegments>,
     reader: Option<SegmentReader>,
     /// For the next reader.
@@ -43,15 +76,21 @@ pub(super) struct Cutter {
     next_ordinal: u32,
     /// The number of each stream's first record that is in no object yet.
     planned_to: BTreeMap<UniqueId, u64>,
-    pub(super) pending: Option<Cut>,
-    pub(super) consumed: Position,
+    pub(crate) pending: Option<Cut>,
+    pub(crate) consumed: Position,
+    /// Behind the last group that was read.
+    pub(crate) read_to: Option<Watermark>,
+    /// Where the next objects end, as an earlier process had decided.
+    ends: VecDeque<(UniqueId, u64)>,
+    /// Whether system records are left out, which are for the destination that vouches for them.
+    skips_system: bool,
     max_object_bytes: usize,
     /// Memory for the lines of the next object.
     lines: Vec<u8>,
 }
 
 impl Cutter {
-    pub(super) fn new(
+    pub(crate) fn new(
         live: Arc<LiveSegments>,
         planned_to: BTreeMap<UniqueId, u64>,
         max_object_bytes: usize,
@@ -65,31 +104,54 @@ impl Cutter {
             planned_to,
             pending: None,
             consumed,
+            read_to: None,
+            ends: VecDeque::new(),
+            skips_system: false,
             max_object_bytes,
             lines: Vec::new(),
         }
     }
 
+    /// For a follower: from this watermark on, without system records. The first objects end at
+    /// `ends`.
+    pub(crate) fn following(
+        live: Arc<LiveSegments>,
+        watermark: Watermark,
+        ends: VecDeque<(UniqueId, u64)>,
+        max_object_bytes: usize,
+    ) -> Cutter {
+        let planned_to = BTreeMap::from([(watermark.stream, watermark.next)]);
+        Cutter {
+            next_ordinal: watermark.ordinal,
+            read_to: Some(watermark),
+            ends,
+            skips_system: true,
+            ..Cutter::new(live, planned_to, max_object_bytes)
+        }
+    }
+
     /// The number of the stream's first record that is in no object yet.
-    pub(super) fn planned_to(&self, stream: UniqueId) -> u64 {
+    pub(crate) fn planned_to(&self, stream: UniqueId) -> u64 {
         self.planned_to.get(&stream).copied().unwrap_or(0)
     }
 
     /// Notes an object with records that are in no segment.
-    pub(super) fn planned(&mut self, plan: &Plan) {
+    pub(crate) fn planned(&mut self, plan: &Plan) {
         self.planned_to.insert(plan.stream, plan.next_sequence());
     }
 
     /// Takes the gathered records. Later ones go into another object.
-    pub(super) fn take(&mut self) -> Option<Cut> {
+    pub(crate) fn take(&mut self) -> Option<Cut> {
         let cut = self.pending.take()?;
-        self.planned_to.insert(cut.stream, cut.first_sequence + cut.count);
-        Some(Cut { end: self.consumed, ..cut })
+        let place = (cut.stream, cut.next_sequence());
+        self.planned_to.insert(cut.stream, cut.next_sequence());
+        let is_noted = self.ends.pop_front_if(|end| *end == place).is_some();
+        Some(Cut { end: self.consumed, is_noted, ..cut })
     }
 
     /// Continues to read. Returns an object if one is full, and whether everything durable was
     /// read.
-    pub(super) fn read(&mut self) -> io::Result<(Option<Cut>, bool)> {
+    pub(crate) fn read(&mut self) -> io::Result<(Option<Cut>, bool)> {
         loop {
             let Some(live) = self.live.from(self.reader_ordinal()) else { return Ok((None, true)) };
             let ordinal = live.segment.header.ordinal;
@@ -117,6 +179,7 @@ impl Cutter {
                 let what = format!("a durable group is not there, at {}", reader.position());
                 return Err(io::Error::new(io::ErrorKind::InvalidData, what));
             };
+            let limit = Limit { end: self.ends.front().copied(), bytes: self.max_object_bytes };
             let planned_to = self.planned_to.get(&header.stream).copied().unwrap_or(0);
             let (places, payload) = reader.batches(&header)?;
             let mut sequence = header.first_sequence;
@@ -126,17 +189,19 @@ impl Cutter {
                 sequence += u64::from(place.count);
                 if let Some(pending) = &self.pending {
                     // This batch was gathered before, or is the first that does not fit.
-                    if first_sequence < pending.first_sequence + pending.count {
+                    if first_sequence < pending.next_sequence() {
                         continue;
                     }
-                    full = pending.is_system
-                        || place.is_system
-                        || pending.lines.len() + place.lines.len() > self.max_object_bytes;
+                    full = place.is_system || limit.is_reached(pending, place.lines.len());
                     if full {
                         break;
                     }
                 }
                 if first_sequence < planned_to {
+                    continue;
+                }
+                if place.is_system && self.skips_system {
+                    self.planned_to.insert(header.stream, sequence);
                     continue;
                 }
                 let lines = &mut self.lines;
@@ -154,20 +219,23 @@ impl Cutter {
                     },
                     since: Instant::now(),
                     end: self.consumed,
+                    ordinals: (ordinal, ordinal),
+                    is_noted: false,
                 });
                 if pending.times.last().is_none_or(|last| last.time_ms != place.time_ms) {
                     pending.times.push(RecordTime { first_sequence, time_ms: place.time_ms });
                 }
                 pending.lines.extend_from_slice(&payload[place.lines]);
                 pending.count += u64::from(place.count);
+                pending.ordinals.1 = ordinal;
             }
             if full {
                 return Ok((self.take(), false));
             }
             reader.step_over(&header);
             self.consumed = reader.position();
-            let is_full = |cut: &Cut| cut.is_system || cut.lines.len() >= self.max_object_bytes;
-            if self.pending.as_ref().is_some_and(is_full) {
+            self.read_to = Some(Watermark { ordinal, stream: header.stream, next: sequence });
+            if self.pending.as_ref().is_some_and(|pending| limit.is_reached(pending, 1)) {
                 return Ok((self.take(), false));
             }
         }
@@ -180,7 +248,7 @@ impl Cutter {
     }
 
     /// Takes back the memory of an object's lines. The memory of a larger batch is freed.
-    pub(super) fn give_back(&mut self, mut lines: Vec<u8>) {
+    pub(crate) fn give_back(&mut self, mut lines: Vec<u8>) {
         if lines.capacity() <= 2 * self.max_object_bytes {
             lines.clear();
             self.lines = lines;
@@ -188,7 +256,7 @@ impl Cutter {
     }
 
     /// Frees the memory for reading.
-    pub(super) fn trim(&mut self) {
+    pub(crate) fn trim(&mut self) {
         (self.lines, self.window) = (Vec::new(), Window::default());
         if let Some(reader) = &mut self.reader {
             reader.trim();

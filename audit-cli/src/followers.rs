@@ -1,0 +1,143 @@
+//! The followers of a journal: how far they are, and their log streams.
+
+use std::path::Path;
+
+use audit_host::LogStreamsFile;
+use audit_journal::{
+    Follower as Destination, FollowerState, JournalFollower, JournalReader, JournalRecords,
+    JournalState,
+};
+use audit_sink_http::Settings;
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::units::counted;
+
+/// How far a follower is.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Follower {
+    number: u32,
+    name: String,
+    state: &'static str,
+    stream: String,
+    delivered_to: u64,
+    undelivered: u64,
+    missing: Vec<Missing>,
+}
+
+/// Records that left the journal before a follower had them.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Missing {
+    pub(crate) stream: String,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
+
+impl Follower {
+    /// The followers of a journal, those that were retired included.
+    pub(crate) fn all(reader: &JournalReader) -> Result<Vec<Follower>, Failure> {
+        let state = reader.state();
+        let all = state.followers.iter().map(|follower| {
+            let mut undelivered = 0;
+            let is_retired = follower.state == FollowerState::Retired;
+            if !is_retired {
+                let records = JournalRecords::UndeliveredTo(follower.number);
+                let read = reader.batches(records, |batch| {
+                    undelivered += batch.records();
+                    true
+                });
+                match read {
+                    // Its host went on meanwhile: what was read was delivered and removed.
+                    Err(_) if state.in_use => {}
+                    read => read.map_err(|error| {
+                        Failure::new("the journal cannot be read").because(error)
+                    })?,
+                }
+            }
+            Ok(Follower::of(follower, undelivered))
+        });
+        all.collect()
+    }
+
+    fn of(follower: &JournalFollower, undelivered: u64) -> Follower {
+        let JournalFollower { number, name, state, delivered_to, missing, .. } = follower;
+        let (stream, delivered_to) = delivered_to;
+        let missing = missing.iter().map(|(stream, records)| Missing {
+            stream: stream.to_string(),
+            from: records.start,
+            to: records.end - 1,
+        });
+        Follower {
+            number: *number,
+            name: name.clone(),
+            state: match state {
+                FollowerState::Following => "following",
+                FollowerState::Paused => "paused",
+                FollowerState::Retired => "retired",
+            },
+            stream: stream.to_string(),
+            delivered_to: *delivered_to,
+            undelivered,
+            missing: missing.collect(),
+        }
+    }
+
+    /// Whether somebody has to see to it. While a host is there, what is undelivered is on its way.
+    /// What is missing stays listed once the follower takes records again.
+    pub(crate) fn is_wrong(&self, in_use: bool) -> bool {
+        self.state == "paused" || (!in_use && self.undelivered > 0)
+    }
+
+    pub(crate) fn print(&self, output: &Output) -> Result<(), Failure> {
+        let Follower { number, name, state, stream, delivered_to, undelivered, missing } = self;
+        let style = output.style();
+        let (follower, records) = (format!("follower {name}"), counted(*undelivered, "record"));
+        output.line(&match *state {
+            "retired" => format!(
+                "{follower}: retired, as number {number}; it has the records of stream {stream} \
+                 below {delivered_to}, and those before"
+            ),
+            "paused" => style.bad(&format!(
+                "{follower}: paused, since it lags by more than is kept for it; {records} not \
+                 known to be there"
+            )),
+            _ => format!("{follower}: {records} not known to be there"),
+        })?;
+        for Missing { stream, from, to } in missing {
+            output.line(&style.bad(&format!(
+                "{follower}: misses records {from} to {to} of stream {stream}, which left the \
+                 journal and are in the bucket"
+            )))?;
+        }
+        Ok(())
+    }
+}
+
+/// The log streams of a file that follow a journal.
+pub(crate) fn of_journal(
+    file: Option<&Path>,
+    journal: &Path,
+    state: &JournalState,
+    output: &Output,
+) -> Result<Vec<Destination>, Failure> {
+    let Some(file) = file else { return Ok(Vec::new()) };
+    let LogStreamsFile { log_stream } = LogStreamsFile::read(file).map_err(Failure::new)?;
+    let mut followers = Vec::new();
+    for settings in log_stream {
+        let name = settings.name.clone();
+        let is_it = |known: &&JournalFollower| known.name == name;
+        let known = state.followers.iter().filter(is_it);
+        if !known.clone().any(|known| known.state != FollowerState::Retired) {
+            output.note(&format!("the log stream {name:?} does not follow this journal"));
+            continue;
+        }
+        // As a host has it.
+        let aside = || journal.parent().unwrap_or(journal).join("dead-letters").join(&name);
+        let dead_letters = settings.dead_letters.clone().or_else(|| Some(aside()));
+        let settings = Settings { dead_letters, ..settings };
+        let failed = |error| Failure::new(format!("the log stream {name:?}")).because(error);
+        followers.push(audit_sink_http::follower(settings).map_err(failed)?);
+    }
+    Ok(followers)
+}

@@ -1,0 +1,294 @@
+//! What is durable of a follower: the file `<number>.follower`.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+
+use audit_core::UniqueId;
+
+use crate::disk::{Disk, read_whole, write_durably};
+use crate::format::{Fields, seal};
+use crate::recovery_error::RecoveryError;
+use crate::segments::{LiveSegment, Watermark};
+
+/// The longest name of a follower, in bytes.
+pub(crate) const MAX_NAME_BYTES: usize = 64;
+
+/// A follower, as its file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FollowerRecord {
+    /// Of this name's destination, and of no other one ever.
+    pub(crate) number: u32,
+    pub(crate) name: String,
+    pub(crate) state: FollowerState,
+    /// The follower has everything before it, except what is missing.
+    pub(crate) watermark: Watermark,
+    /// Where the objects end that may have been sent, from `watermark` on: they are cut there
+    /// again,
+    /// so that a request that is repeated by a later process has the same id.
+    pub(crate) cuts: VecDeque<(UniqueId, u64)>,
+    /// Records that left the journal before the follower had them.
+    pub(crate) missing: Vec<(UniqueId, Range<u64>)>,
+}
+
+/// Whether a follower is delivered to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FollowerState {
+    /// It gets every record.
+    Following,
+    /// It lags so far behind that records left the journal before it had them. It gets the later
+    /// ones once it takes any.
+    Paused,
+    /// The journal was opened without it.
+    Retired,
+}
+
+impl FollowerState {
+    const ALL: [FollowerState; 3] =
+        [FollowerState::Following, FollowerState::Paused, FollowerState::Retired];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            FollowerState::Following => "f",
+            FollowerState::Paused => "p",
+            FollowerState::Retired => "r",
+        }
+    }
+}
+
+impl FollowerRecord {
+    /// How many records are missing, system records included.
+    pub(crate) fn missing_records(&self) -> u64 {
+        self.missing.iter().map(|(_, records)| records.end - records.start).sum()
+    }
+
+    /// Notes that the follower will not get these records from the journal.
+    pub(crate) fn miss(&mut self, stream: UniqueId, records: Range<u64>) {
+        if records.is_empty() {
+            return;
+        }
+        match self
+            .missing
+            .last_mut()
+            .filter(|(of, last)| *of == stream && last.end == records.start)
+        {
+            Some((_, last)) => last.end = records.end,
+            None => self.missing.push((stream, records)),
+        }
+    }
+
+    /// Pauses the follower, and moves its watermark behind the oldest segment, and behind each
+    /// object that begins there.
+    pub(crate) fn skip(&mut self, segment: &LiveSegment) {
+        let LiveSegment { stream, first_sequence, next_sequence, .. } = *segment;
+        let from =
+            if self.watermark.stream == stream { self.watermark.next } else { first_sequence };
+        let mut to = from;
+        while let Some((_, end)) =
+            self.cuts.pop_front_if(|(of, _)| *of == stream && to < next_sequence)
+        {
+            to = end;
+        }
+        let next = to.max(next_sequence);
+        self.miss(stream, from..next);
+        self.watermark = Watermark { ordinal: segment.segment.header.ordinal + 1, stream, next };
+        self.state = FollowerState::Paused;
+    }
+
+    fn file_name(&self) -> String {
+        format!("{:08x}.follower", self.number)
+    }
+
+    /// Makes it durable. A crash leaves the former record or this one.
+    pub(crate) fn write(&self, disk: &dyn Disk) -> io::Result<()> {
+        write_durably(disk, &self.file_name(), [&self.encode()[..]])
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let FollowerRecord { number, name, state, watermark, cuts, missing } = self;
+        let Watermark { ordinal, stream, next } = watermark;
+        let mut text = format!(
+            "audit follower 1 number {number:08x} name {:08x} {name} state {} segment {ordinal:08x} \
+             stream {stream} next {next:016x} cuts {:08x} ",
+            name.len(),
+            state.as_str(),
+            cuts.len()
+        );
+        for (stream, end) in cuts {
+            text += &format!("{stream} {end:016x} ");
+        }
+        text += &format!("missing {:08x} ", missing.len());
+        for (stream, records) in missing {
+            text += &format!("{stream} {:016x}-{:016x} ", records.start, records.end);
+        }
+        let mut text = text.into_bytes();
+        seal(&mut text, 0);
+        text
+    }
+
+    pub(crate) fn decode(file: &[u8]) -> Option<FollowerRecord> {
+        let mut fields = Fields::of(file, 0)?;
+        fields.literal("audit follower 1 number ")?;
+        let number = fields.hex32()?;
+        fields.literal(" name ")?;
+        let bytes = usize::try_from(fields.hex32()?).ok()?;
+        fields.literal(" ")?;
+        let name = fields.text(bytes)?.to_owned();
+        fields.literal(" state ")?;
+        let state = fields.text(1)?;
+        let state = FollowerState::ALL.into_iter().find(|known| known.as_str() == state)?;
+        fields.literal(" segment ")?;
+        let ordinal = fields.hex32()?;
+        fields.literal(" stream ")?;
+        let stream = stream(&mut fields)?;
+        fields.literal(" next ")?;
+        let next = fields.hex64()?;
+        fields.literal(" cuts ")?;
+        let count = fields.hex32()?;
+        fields.literal(" ")?;
+        let mut cuts = VecDeque::new();
+        for _ in 0..count {
+            let of = self::stream(&mut fields)?;
+            fields.literal(" ")?;
+            cuts.push_back((of, fields.hex64()?));
+            fields.literal(" ")?;
+        }
+        fields.literal("missing ")?;
+        let count = fields.hex32()?;
+        fields.literal(" ")?;
+        let mut missing = Vec::new();
+        for _ in 0..count {
+            let of = self::stream(&mut fields)?;
+            fields.literal(" ")?;
+            let start = fields.hex64()?;
+            fields.literal("-")?;
+            missing.push((of, start..fields.hex64()?));
+            fields.literal(" ")?;
+        }
+        let watermark = Watermark { ordinal, stream, next };
+        Some(FollowerRecord { number, name, state, watermark, cuts, missing })
+    }
+}
+
+fn stream(fields: &mut Fields<'_>) -> Option<UniqueId> {
+    fields.text(UniqueId::TEXT_BYTES)?.parse().ok()
+}
+
+/// Reads what is durable of all followers, by number, and makes it durable again: a recovery acts
+/// on what it reads.
+pub(crate) fn read_followers(disk: &dyn Disk) -> Result<Vec<FollowerRecord>, RecoveryError> {
+    let mut records = Vec::new();
+    for name in disk.list()?.iter().filter(|name| name.ends_with(".follower")) {
+        let record = FollowerRecord::decode(&read_whole(disk, name)?)
+            .filter(|record| record.file_name() == *name)
+            .ok_or_else(|| RecoveryError::Damaged {
+                file: name.clone(),
+                offset: 0,
+                what: "the file does not match its checksum".to_owned(),
+            })?;
+        if record.state != FollowerState::Retired {
+            record.write(disk)?;
+        }
+        records.push(record);
+    }
+    records.sort_unstable_by_key(|record| record.number);
+    Ok(records)
+}
+
+/// The followers of an opening that has those of these names, in their order. Others are retired.
+///
+/// One that was known continues where it stood, if the journal still has everything from there on.
+/// Otherwise a former version of this library has removed segments without it, or it was retired
+/// too long; it then has a new number, and the record with the former one says what it has. A new
+/// name begins with the first record of this opening, whose stream this is.
+///
+/// A crash in here: the next opening does the rest.
+pub(crate) fn adopt(
+    disk: &dyn Disk,
+    known: Vec<FollowerRecord>,
+    names: &[String],
+    oldest_ordinal: u32,
+    next_ordinal: u32,
+    stream: UniqueId,
+) -> io::Result<Vec<FollowerRecord>> {
+    let mut last = known.last().map_or(0, |record| record.number);
+    let mut adopted: Vec<FollowerRecord> = Vec::new();
+    for name in names {
+        let before = known.iter().rev().find(|record| record.name == *name);
+        let record = match before.filter(|before| before.watermark.ordinal >= oldest_ordinal) {
+            Some(before) => {
+                let mut again = before.clone();
+                if again.state == FollowerState::Retired {
+                    again.state = FollowerState::Following;
+                }
+                // A crash came before it was noted that a segment without records is removed. Its
+                // number is used again.
+                again.watermark.ordinal = again.watermark.ordinal.min(next_ordinal);
+                if again != *before {
+                    again.write(disk)?;
+                }
+                again
+            }
+            None => {
+                last += 1;
+                let ordinal = if before.is_some() { oldest_ordinal } else { next_ordinal };
+                let new = FollowerRecord {
+                    number: last,
+                    name: name.clone(),
+                    state: FollowerState::Following,
+                    watermark: Watermark { ordinal, stream, next: 0 },
+                    cuts: VecDeque::new(),
+                    missing: Vec::new(),
+                };
+                new.write(disk)?;
+                new
+            }
+        };
+        adopted.push(record);
+    }
+    for record in known {
+        let is_adopted = adopted.iter().any(|adopted| adopted.number == record.number);
+        if !is_adopted && record.state != FollowerState::Retired {
+            FollowerRecord { state: FollowerState::Retired, ..record }.write(disk)?;
+        }
+    }
+    Ok(adopted)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record() -> impl Strategy<Value = FollowerRecord> {
+        let stream = || any::<u128>().prop_map(|bits| UniqueId::from_bits(bits >> 8));
+        let cuts = prop::collection::vec((stream(), any::<u64>()), 0..4);
+        let missing = prop::collection::vec((stream(), 0u64..9, 9u64..20), 0..4);
+        let watermark = (any::<u32>(), stream(), any::<u64>());
+        (any::<u32>(), "[a-z0-9_-]{1,64}", 0..3usize, watermark, cuts, missing).prop_map(
+            |(number, name, state, (ordinal, stream, next), cuts, missing)| FollowerRecord {
+                number,
+                name,
+                state: FollowerState::ALL[state],
+                watermark: Watermark { ordinal, stream, next },
+                cuts: cuts.into(),
+                missing: missing.into_iter().map(|(of, from, to)| (of, from..to)).collect(),
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn records_are_read_as_written_or_not_at_all(
+            record in record(), bit: prop::sample::Index,
+        ) {
+            let mut file = record.encode();
+            prop_assert_eq!(FollowerRecord::decode(&file), Some(record));
+            let bit = bit.index(file.len() * 8);
+            file[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(FollowerRecord::decode(&file), None);
+            prop_assert_eq!(FollowerRecord::decode(&file[..bit / 8]), None);
+        }
+    }
+}

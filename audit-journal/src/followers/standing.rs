@@ -1,0 +1,241 @@
+//! How far a follower is: shared by its own task, and by the removal of segments.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use audit_core::FollowerHealth;
+use metrics::{Gauge, Unit, describe_gauge, gauge};
+use tokio::sync::Notify;
+
+use super::record::{FollowerRecord, FollowerState};
+use crate::disk::Disk;
+use crate::health::HealthBoard;
+use crate::segments::{LiveSegment, Watermark};
+
+/// How far one follower is.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    health: Arc<HealthBoard>,
+    /// How many bytes of segments are kept for it alone.
+    max_kept_bytes: u64,
+    metrics: Metrics,
+    /// Held by the one who changes what is durable, while the disk works.
+    changing: Mutex<()>,
+    state: Mutex<State>,
+    /// Notified when the follower was paused.
+    paused: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// What is durable.
+    record: FollowerRecord,
+    /// A watermark behind the durable one, with nothing but system records between them.
+    reached: Option<Watermark>,
+    /// Changes when the follower is paused: what its task has read is then not to be sent.
+    generation: u64,
+    lag_bytes: u64,
+}
+
+impl Standing {
+    pub(crate) fn new(
+        record: FollowerRecord,
+        health: Arc<HealthBoard>,
+        max_kept_bytes: u64,
+    ) -> Standing {
+        let metrics = Metrics::new(&record.name);
+        metrics.note(&record);
+        let state = State { record, reached: None, generation: 0, lag_bytes: 0 };
+        Standing {
+            health,
+            max_kept_bytes,
+            metrics,
+            changing: Mutex::default(),
+            state: Mutex::new(state),
+            paused: Notify::new(),
+        }
+    }
+
+    /// What is durable, and its generation.
+    pub(crate) fn durable(&self) -> (FollowerRecord, u64) {
+        let state = self.lock();
+        (state.record.clone(), state.generation)
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
+    /// Completes after the follower was paused.
+    pub(crate) async fn paused(&self) {
+        self.paused.notified().await;
+    }
+
+    /// Changes what is durable, if its generation is still this one. Says whether it was. Blocks on
+    /// the disk.
+    ///
+    /// After an error the file has the former state or the changed one. Nothing has followed from
+    /// the latter, so that the next process may begin from either.
+    pub(crate) fn change(
+        &self,
+        disk: &dyn Disk,
+        generation: u64,
+        change: impl FnOnce(&mut FollowerRecord),
+    ) -> io::Result<bool> {
+        let _changing = self.changing();
+        let (mut record, before) = self.durable();
+        if before != generation {
+            return Ok(false);
+        }
+        let was_paused = record.state == FollowerState::Paused;
+        change(&mut record);
+        record.write(disk)?;
+        self.metrics.note(&record);
+        let (name, missing) = (record.name.clone(), record.missing_records());
+        let resumed = was_paused && record.state == FollowerState::Following;
+        {
+            let mut state = self.lock();
+            (state.record, state.reached) = (record, None);
+        }
+        if resumed {
+            let follower = name;
+            tracing::warn!(
+                follower,
+                missing,
+                "a follower of the audit journal takes records again: `audit journal show` names \
+                 those that it misses"
+            );
+        }
+        Ok(true)
+    }
+
+    /// Everything up to this watermark was read, and all of it that is for the follower is there.
+    pub(crate) fn reached(&self, generation: u64, watermark: Watermark) {
+        let mut state = self.lock();
+        if state.generation == generation {
+            state.reached = Some(watermark);
+        }
+    }
+
+    /// Whether the oldest segment may be removed, of which everybody else has everything. `kept` is
+    /// how many bytes of segments are kept for followers alone, this one included. With `must_go`
+    /// it may in any case, since commits need the room.
+    ///
+    /// If the follower still needs it, the follower is paused. That is durable when this returns: a
+    /// crash before that leaves the segment, and after it a record that says what is missing.
+    pub(crate) fn may_go(
+        &self,
+        disk: &dyn Disk,
+        segment: &LiveSegment,
+        kept: u64,
+        must_go: bool,
+    ) -> io::Result<bool> {
+        let _changing = self.changing();
+        let (mut record, reached) = {
+            let state = self.lock();
+            (state.record.clone(), state.reached.unwrap_or(state.record.watermark))
+        };
+        let ordinal = segment.segment.header.ordinal;
+        let is_needed = !reached.is_behind(segment);
+        if is_needed && kept <= self.max_kept_bytes && !must_go {
+            return Ok(false);
+        }
+        if is_needed {
+            record.skip(segment);
+        } else if record.watermark.ordinal <= ordinal {
+            // The next opening looks for no segment that is before the watermark.
+            record.watermark = Watermark { ordinal: ordinal + 1, ..reached };
+        } else {
+            return Ok(true);
+        }
+        record.write(disk)?;
+        self.metrics.note(&record);
+        let (follower, missing) = (record.name.clone(), record.missing_records());
+        let mut state = self.lock();
+        state.record = record;
+        if is_needed {
+            (state.reached, state.generation) = (None, state.generation + 1);
+            drop(state);
+            tracing::error!(
+                follower,
+                missing,
+                "a follower of the audit journal is paused: it lags by more than is kept for it, \
+                 and records leave the journal without it"
+            );
+            self.paused.notify_one();
+        }
+        Ok(true)
+    }
+
+    /// How many bytes of the journal the follower does not have.
+    pub(crate) fn lags(&self, bytes: u64) {
+        self.lock().lag_bytes = bytes;
+        self.metrics.lag_bytes.set(bytes as f64);
+    }
+
+    pub(crate) fn health(&self) -> FollowerHealth {
+        let state = self.lock();
+        let health = self.health.health(0);
+        FollowerHealth {
+            name: state.record.name.clone(),
+            state: health.state,
+            is_paused: state.record.state == FollowerState::Paused,
+            lag_bytes: state.lag_bytes,
+            oldest_undelivered_ms: health.oldest_undelivered_ms,
+            records_delivered: health.records_delivered,
+            retries: health.retries,
+            panics: health.panics,
+            missing_records: state.record.missing_records(),
+            last_error: health.last_error,
+        }
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Metrics {
+    lag_bytes: Gauge,
+    paused: Gauge,
+    missing: Gauge,
+}
+
+impl Metrics {
+    fn new(name: &str) -> Metrics {
+        describe_gauge!(
+            "audit_follower_lag_bytes",
+            Unit::Bytes,
+            "Bytes of the journal that a follower does not have"
+        );
+        describe_gauge!(
+            "audit_follower_paused",
+            "1 if records leave the journal before a follower has them: alert on it"
+        );
+        describe_gauge!(
+            "audit_follower_missing_records",
+            "Records that left the journal before a follower had them, and are in the bucket alone"
+        );
+        let label = || [("bucket", name.to_owned())];
+        Metrics {
+            lag_bytes: gauge!("audit_follower_lag_bytes", &label()),
+            paused: gauge!("audit_follower_paused", &label()),
+            missing: gauge!("audit_follower_missing_records", &label()),
+        }
+    }
+
+    fn note(&self, record: &FollowerRecord) {
+        self.paused.set(f64::from(u8::from(record.state == FollowerState::Paused)));
+        self.missing.set(record.missing_records() as f64);
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,414 @@
+//! The delivery to one follower.
+//!
+//! It reads what is durable, cuts it into objects, notes durably where each ends, sends it, and
+//! notes durably what the follower has. A crash at any point: what was sent and is not noted is
+//! cut in the same way, and sent again with the same id.
+//!
+//! After a panic, a request that is dropped, or a pause, it begins again from what is durable.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use audit_core::BufferPool;
+use tokio::sync::watch;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::record::{FollowerRecord, FollowerState};
+use super::{Follower, Standing};
+use crate::cutter::{Cut, Cutter};
+use crate::destination::{Delivery, Encoded, Plan, Records};
+use crate::disk::Disk;
+use crate::format::Position;
+use crate::health::{Trouble, Watch};
+use crate::segments::{LiveSegments, Watermark};
+use crate::shared::executor::{Executor, execute};
+use crate::shared::panic::{Panicked, catch, catch_in};
+use crate::shared::pieces::pieces;
+
+/// How long the task waits before it retries what the disk refused.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a follower that is to end looks whether it is in trouble.
+const SETTLE_EVERY: Duration = Duration::from_millis(100);
+
+/// When the task ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Once nothing more will be committed and the follower has everything.
+    Open,
+    /// Then, or when the follower does not take something at once.
+    Settle,
+    /// Now.
+    Stop,
+}
+
+/// The parts of a [`FollowerTask`] that all followers of a journal have in common.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) live: Arc<LiveSegments>,
+    pub(crate) executor: Arc<dyn Executor>,
+    /// The end of the last durable group. Its sender is dropped when nothing more will be
+    /// committed.
+    pub(crate) durable: watch::Receiver<Position>,
+    /// The most bytes of encoded objects of this follower under way before another one is read.
+    pub(crate) max_bytes_under_way: usize,
+}
+
+/// The task.
+pub(crate) struct FollowerTask {
+    parts: Parts,
+    follower: Follower,
+    standing: Arc<Standing>,
+    pool: BufferPool,
+    /// Of the standing, when the task began from it.
+    generation: u64,
+    /// The lock is never contended: while it reads on another thread, the task waits for that.
+    cutter: Arc<Mutex<Cutter>>,
+    /// Whether there may be something to read.
+    more: bool,
+    /// Nothing more will be committed.
+    ended: bool,
+    /// What is in memory cannot be trusted.
+    lost: bool,
+    /// The objects whose end is noted, in order.
+    under_way: VecDeque<UnderWay>,
+    /// The object after those.
+    next: Option<(UnderWay, Encoded)>,
+    requests: JoinSet<(Plan, Delivery)>,
+    /// How many objects may be under way, as of the delivery to the destination.
+    allowed: usize,
+    /// The end of the last group that the follower has.
+    delivered_to: Position,
+    /// The disk is not used before this.
+    again_at: Instant,
+    refused: Option<Watch>,
+    /// The trouble after a panic or a dropped request, and how often in a row.
+    broken: Option<(Watch, u32)>,
+}
+
+/// An object on its way to the follower.
+struct UnderWay {
+    plan: Plan,
+    /// Before its first record, and behind its last one.
+    from: Watermark,
+    to: Watermark,
+    end: Position,
+    is_noted: bool,
+    bytes: usize,
+    request: Option<Id>,
+    outcome: Option<Delivery>,
+}
+
+impl FollowerTask {
+    pub(crate) fn new(parts: Parts, follower: Follower, standing: Arc<Standing>) -> FollowerTask {
+        let cutter = Cutter::new(Arc::clone(&parts.live), Default::default(), 0);
+        FollowerTask {
+            parts,
+            follower,
+            standing,
+            pool: pieces(),
+            generation: 0,
+            cutter: Arc::new(Mutex::new(cutter)),
+            more: true,
+            ended: false,
+            lost: true,
+            under_way: VecDeque::new(),
+            next: None,
+            requests: JoinSet::new(),
+            allowed: 1,
+            delivered_to: Position { ordinal: 0, offset: 0 },
+            again_at: Instant::now(),
+            refused: None,
+            broken: None,
+        }
+    }
+
+    /// Runs until it is to end. It never gives up.
+    pub(crate) async fn run(mut self, mut ending: watch::Receiver<Ending>) {
+        while let Err(panicked) = catch_in(self.work(&mut ending)).await {
+            let trouble = Trouble::panicked("the delivery to a follower", &panicked);
+            // The metrics or the backoff may be what panics.
+            let pause = catch(|| self.broke(trouble)).unwrap_or(DISK_PAUSE);
+            (self.lost, self.again_at) = (true, Instant::now() + pause);
+        }
+    }
+
+    /// Begins from what is durable. Requests under way are dropped, and their outcomes are unknown.
+    fn begin(&mut self) {
+        let (record, generation) = self.standing.durable();
+        let FollowerRecord { watermark, cuts, .. } = record;
+        self.requests = JoinSet::new();
+        self.under_way.clear();
+        self.next = None;
+        let live = Arc::clone(&self.parts.live);
+        let cutter = Cutter::following(live, watermark, cuts, self.follower.max_object_bytes);
+        self.cutter = Arc::new(Mutex::new(cutter));
+        self.delivered_to = Position { ordinal: watermark.ordinal, offset: 0 };
+        (self.generation, self.more, self.allowed, self.lost) = (generation, true, 1, false);
+    }
+
+    async fn work(&mut self, ending: &mut watch::Receiver<Ending>) {
+        loop {
+            let may_use_disk = self.again_at <= Instant::now();
+            if may_use_disk {
+                if self.lost || self.generation != self.standing.generation() {
+                    self.begin();
+                }
+                if self.has_slot() && self.more {
+                    self.read().await;
+                    continue;
+                }
+                if self.has_slot() && self.due().is_some_and(|due| due <= Instant::now()) {
+                    let cut = self.cutter().take();
+                    if let Some(cut) = cut {
+                        self.encode(cut).await;
+                    }
+                    continue;
+                }
+                if self.next.is_some() || self.done() > 0 {
+                    self.note().await;
+                    continue;
+                }
+            }
+            let is_idle = self.rest();
+            let now = *ending.borrow_and_update();
+            let in_trouble = || self.follower.health.delivery_in_trouble() || !may_use_disk;
+            if now == Ending::Stop
+                || is_idle && (self.ended || now == Ending::Settle)
+                || now == Ending::Settle && in_trouble()
+            {
+                return;
+            }
+            let due = self.due();
+            let waits_for_time = may_use_disk && self.has_slot() && due.is_some();
+            let (refuses, again_at) = (!may_use_disk, self.again_at);
+            tokio::select! {
+                biased;
+                Some(request) = self.requests.join_next(), if !self.requests.is_empty() => match request {
+                    Ok((plan, delivery)) => self.arrived(&plan, delivery),
+                    Err(error) => self.vanished(error),
+                },
+                () = self.standing.paused() => {}
+                changed = ending.changed() => if changed.is_err() {
+                    return;
+                },
+                changed = self.parts.durable.changed(), if !self.ended => {
+                    self.ended = changed.is_err();
+                    self.more = true;
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if waits_for_time => {}
+                () = sleep_until(again_at), if refuses => {}
+                () = sleep(SETTLE_EVERY), if now == Ending::Settle => {}
+            }
+        }
+    }
+
+    fn cutter(&self) -> MutexGuard<'_, Cutter> {
+        lock(&self.cutter)
+    }
+
+    /// Whether another object may be read and sent.
+    fn has_slot(&self) -> bool {
+        let held: usize = self.under_way.iter().map(|object| object.bytes).sum();
+        self.next.is_none()
+            && self.under_way.len() < self.allowed
+            && (self.under_way.is_empty() || held < self.parts.max_bytes_under_way)
+    }
+
+    /// When the object that is being filled is cut, whatever it holds then.
+    fn due(&self) -> Option<Instant> {
+        let since = self.cutter().pending.as_ref()?.since;
+        let after = Duration::from_millis(self.follower.cut_after_ms);
+        Some(if self.ended { since } else { since + after })
+    }
+
+    /// How many of the first objects under way the follower has.
+    fn done(&self) -> usize {
+        self.under_way.iter().take_while(|object| object.outcome.is_some()).count()
+    }
+
+    /// Reads until an object is full or nothing more is durable.
+    async fn read(&mut self) {
+        self.parts.durable.borrow_and_update();
+        let cutter = Arc::clone(&self.cutter);
+        let read = execute(&*self.parts.executor, move || lock(&cutter).read()).await;
+        match read {
+            Ok((full, caught_up)) => {
+                self.more = !caught_up;
+                if let Some(refused) = self.refused.take() {
+                    refused.over();
+                }
+                if let Some(cut) = full {
+                    self.encode(cut).await;
+                }
+            }
+            Err(error) => self.refuse("the journal cannot be read for a follower", &error),
+        }
+    }
+
+    async fn encode(&mut self, cut: Cut) {
+        let time_ms = cut.time_ms();
+        let (from, to) = cut.watermarks();
+        let Cut { stream, first_sequence, count, times, lines, end, is_noted, .. } = cut;
+        let encoding = self.follower.destination.encoding();
+        let plan = Plan { stream, first_sequence, count, time_ms, encoding };
+        let (destination, pool) = (Arc::clone(&self.follower.destination), self.pool.clone());
+        let (object, lines) = execute(&*self.parts.executor, move || {
+            let records = Records { lines: &lines, times: &times };
+            (destination.encode(&plan, None, records, &pool), lines)
+        })
+        .await;
+        self.cutter().give_back(lines);
+        let (bytes, request, outcome) = (object.bytes(), None, None);
+        let next = UnderWay { plan, from, to, end, is_noted, bytes, request, outcome };
+        self.next = Some((next, object));
+    }
+
+    /// Notes durably what the follower has, and where the next object ends, and sends that only
+    /// then.
+    ///
+    /// A crash before that: the follower gets again what it has. After it: the same object is cut.
+    async fn note(&mut self) {
+        let done = self.done();
+        let last = done.checked_sub(1).and_then(|last| self.under_way.get(last));
+        let last = last.map(|last| (last.to, last.end));
+        let conflicts: Vec<_> = self
+            .under_way
+            .range(..done)
+            .filter(|object| object.outcome == Some(Delivery::Conflict))
+            .map(|object| {
+                (object.plan.stream, object.plan.first_sequence..object.plan.next_sequence())
+            })
+            .collect();
+        let next = self.next.as_ref().filter(|(next, _)| !next.is_noted);
+        let next = next.map(|(next, _)| (next.from, next.to));
+        let change = move |record: &mut FollowerRecord| {
+            if let Some((watermark, _)) = last {
+                record.watermark = watermark;
+                record.cuts.drain(..done);
+                record.state = FollowerState::Following;
+                conflicts.into_iter().for_each(|(stream, records)| record.miss(stream, records));
+            }
+            if let Some((from, to)) = next {
+                if record.cuts.is_empty() {
+                    record.watermark = from;
+                }
+                record.cuts.push_back((to.stream, to.next));
+            }
+        };
+        if last.is_some() || next.is_some() {
+            let (standing, generation) = (Arc::clone(&self.standing), self.generation);
+            let disk = Arc::clone(&self.parts.disk);
+            let work = move || standing.change(&*disk, generation, change);
+            match execute(&*self.parts.executor, work).await {
+                Ok(true) => {}
+                // It was paused meanwhile.
+                Ok(false) => return,
+                Err(error) => {
+                    self.refuse("the progress of a follower cannot be written", &error);
+                    return;
+                }
+            }
+            if let Some(refused) = self.refused.take() {
+                refused.over();
+            }
+        }
+        if let Some((_, end)) = last {
+            self.delivered_to = end;
+            self.under_way.drain(..done);
+        }
+        if let Some((next, object)) = self.next.take() {
+            let (destination, plan) = (Arc::clone(&self.follower.destination), next.plan);
+            let request =
+                self.requests.spawn(async move { (plan, destination.send(&plan, object).await) });
+            let id = request.id();
+            self.parts.executor.began(&plan, request);
+            self.under_way.push_back(UnderWay { request: Some(id), ..next });
+        }
+    }
+
+    /// Records the certain outcome of an object.
+    fn arrived(&mut self, plan: &Plan, delivery: Delivery) {
+        self.mended();
+        let trouble = self.follower.health.delivery_in_trouble();
+        self.allowed =
+            if trouble { 1 } else { (self.allowed + 1).min(self.follower.max_in_flight) };
+        if let Some(object) = self.under_way.iter_mut().find(|object| object.plan == *plan) {
+            (object.outcome, object.bytes) = (Some(delivery), 0);
+        }
+    }
+
+    /// A request panicked or was dropped: its outcome is unknown.
+    fn vanished(&mut self, error: JoinError) {
+        let request = error.id();
+        if !self.under_way.iter().any(|object| object.request == Some(request)) {
+            return;
+        }
+        let trouble = match error.try_into_panic() {
+            Ok(panic) => Trouble::panicked("the delivery to a follower", &Panicked::of(&*panic)),
+            Err(_cancelled) => {
+                Trouble::Panicked("the delivery to a follower ended without an outcome".to_owned())
+            }
+        };
+        let pause = self.broke(trouble);
+        (self.lost, self.again_at) = (true, Instant::now() + pause);
+    }
+
+    /// Releases what is not needed for now, and says how far the follower is. Returns whether it
+    /// has everything.
+    fn rest(&mut self) -> bool {
+        let (pending, read_to) = {
+            let cutter = self.cutter();
+            (cutter.pending.as_ref().map(Cut::time_ms), cutter.read_to)
+        };
+        let next = self.next.as_ref().map(|(next, _)| next.plan.time_ms);
+        let oldest = self.under_way.front().map(|object| object.plan.time_ms).or(next).or(pending);
+        self.follower.health.oldest_undelivered(oldest);
+        let is_idle = !self.lost && !self.more && oldest.is_none();
+        let lag = if is_idle { 0 } else { self.parts.live.bytes_behind(self.delivered_to) };
+        self.standing.lags(lag);
+        if is_idle {
+            self.mended();
+            if let Some(watermark) = read_to {
+                self.standing.reached(self.generation, watermark);
+            }
+            self.cutter().trim();
+            self.follower.destination.trim();
+            self.pool.trim();
+        }
+        is_idle
+    }
+
+    fn refuse(&mut self, what: &'static str, error: &io::Error) {
+        let watch = self.refused.take().unwrap_or_else(|| self.follower.health.watch());
+        watch.report(Trouble::disk(what, error));
+        self.refused = Some(watch);
+        self.again_at = Instant::now() + DISK_PAUSE;
+    }
+
+    /// Counts a panic or a dropped request. Returns the backoff before the retry.
+    fn broke(&mut self, trouble: Trouble) -> Duration {
+        let health = &self.follower.health;
+        health.panicked();
+        let (watch, times) = self.broken.take().unwrap_or_else(|| (health.watch(), 0));
+        watch.report(trouble);
+        self.broken = Some((watch, times.saturating_add(1)));
+        self.follower.destination.backoff_after_panic(times)
+    }
+
+    /// The trouble after a panic or a dropped request is over.
+    fn mended(&mut self) {
+        if let Some((watch, _)) = self.broken.take() {
+            watch.over();
+        }
+    }
+}
+
+/// After a panic the cutter is replaced, and not read.
+fn lock(cutter: &Mutex<Cutter>) -> MutexGuard<'_, Cutter> {
+    cutter.lock().unwrap_or_else(PoisonError::into_inner)
+}
