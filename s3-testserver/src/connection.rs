@@ -22,19 +22,25 @@ use tokio::net::TcpStream;
 use crate::policy::Policies;
 use crate::requests::RequestLog;
 use crate::store::Store;
+use crate::sts::Sts;
 use crate::{ErrorAnswer, Fault, Faults};
 
 /// The name of the bucket.
 pub(crate) const BUCKET: &str = "audit-test";
 
+/// The account that the bucket belongs to.
+pub(crate) const OWNER: &str = "123456789012";
+
 /// What all connections share.
 #[derive(Debug)]
 pub(crate) struct Backend {
-    pub(crate) s3: S3Service,
+    /// `None` for a server of GCS.
+    pub(crate) s3: Option<S3Service>,
     pub(crate) faults: Faults,
     pub(crate) requests: RequestLog,
     pub(crate) policies: Arc<Policies>,
     pub(crate) store: Store,
+    pub(crate) sts: Arc<Sts>,
 }
 
 /// How far a client's clock may be from the server's, in seconds: as AWS has it.
@@ -118,13 +124,23 @@ impl Backend {
     /// that is still sending when the answer and the close arrive would see a broken pipe.
     async fn apply(&self, parts: Parts, body: Bytes) -> Result<Response<Body>, HttpError> {
         let offset_s = self.store.clock_offset_s();
+        let Some(s3) = &self.s3 else {
+            return Ok(self.store.answer_as_gcs(&parts, body));
+        };
         let mut response = if offset_s.unsigned_abs() > MAX_SKEW_S {
             ErrorAnswer::REQUEST_TIME_TOO_SKEWED.response()
-        } else if !self.policies.allow(BUCKET, &parts) {
+        } else if parts.method == Method::POST && parts.uri.path() == "/" {
+            self.sts.answer(&parts, &body, |lifetime_s| self.store.in_seconds(lifetime_s))
+        } else if let Some(refused) = self.sts.refusal(&parts) {
+            refused.response()
+        } else if has_unsigned_header(&parts)
+            || is_of_another_owner(&parts)
+            || !self.policies.allow(BUCKET, &parts)
+        {
             ErrorAnswer::ACCESS_DENIED.response()
         } else {
             let is_read = matches!(parts.method, Method::GET | Method::HEAD);
-            let response = self.s3.call(Request::from_parts(parts, Body::from(body))).await?;
+            let response = s3.call(Request::from_parts(parts, Body::from(body))).await?;
             let missing = is_read && response.status() == StatusCode::NOT_FOUND;
             if missing && !self.policies.allow_list(BUCKET) {
                 // Without permission, the existence of an object is not revealed.
@@ -138,6 +154,23 @@ impl Backend {
         }
         Ok(response)
     }
+}
+
+/// Whether a header of AWS is not part of the signature: AWS refuses that.
+fn has_unsigned_header(parts: &Parts) -> bool {
+    let Some(authorization) = parts.headers.get(header::AUTHORIZATION) else { return false };
+    let signed = authorization.to_str().ok().and_then(|text| text.split("SignedHeaders=").nth(1));
+    let signed = signed.and_then(|rest| rest.split(',').next()).unwrap_or_default();
+    let is_signed = |name: &str| signed.split(';').any(|signed| signed == name);
+    parts
+        .headers
+        .keys()
+        .any(|name| name.as_str().starts_with("x-amz-") && !is_signed(name.as_str()))
+}
+
+/// Whether the client expects the bucket to belong to another account than it does.
+fn is_of_another_owner(parts: &Parts) -> bool {
+    parts.headers.get("x-amz-expected-bucket-owner").is_some_and(|owner| owner != OWNER)
 }
 
 async fn drain(body: Incoming) -> Result<Bytes, HttpError> {

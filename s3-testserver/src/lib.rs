@@ -1,4 +1,5 @@
-//! An S3 server for tests, in the test's own process, that can fail on purpose.
+//! A server of S3 or of Google Cloud Storage for tests, in the test's own process, that can fail on
+//! purpose.
 //!
 //! It speaks real HTTP on a loopback port that the operating system chose, checks every SigV4
 //! signature and every checksum, and lets exactly one of many racing `If-None-Match: *` writers
@@ -8,7 +9,8 @@
 //!
 //! # Nouns
 //!
-//! - [`S3TestServer`]: one bucket behind one port. It can be [paused](S3TestServer::pause)
+//! - [`S3TestServer`]: one bucket behind one port, of S3 or
+//!   [of GCS](S3TestServer::start_gcs). It can be [paused](S3TestServer::pause)
 //!   (connections refused and cut) and [resumed](S3TestServer::resume) on the same port with the
 //!   same data.
 //! - [`StoredObject`]: what lies under a key, as the independent checker sees it
@@ -19,6 +21,8 @@
 //!   [`ignore_checksums`](S3TestServer::ignore_checksums),
 //!   [`set_clock_offset`](S3TestServer::set_clock_offset): how the bucket is configured, well or
 //!   badly.
+//! - [`S3TestServer::set_role`], [`expire_sessions`](S3TestServer::expire_sessions), [`Session`]: a
+//!   role in the account of the bucket, which STS gives to the server's keys at the same address.
 //! - [`Faults`], [`Fault`], [`ErrorAnswer`]: which requests fail, how, and with which answer.
 //! - [`RequestInfo`]: one request as it arrived; [`S3TestServer::requests`] lists all of them.
 //!
@@ -28,8 +32,10 @@
 //! the map makes a write atomic under one lock, whatever the client does meanwhile: it is whole
 //! with its metadata or not there at all, and a failed checksum leaves nothing behind. One bucket;
 //! PUT, GET (ranges too), HEAD, DELETE and listing; versions as far as deleting needs them, and a
-//! default retention. What is not supported (multipart, copies, retention of single objects,
-//! conditional reads, headers that would have to be stored and are not) is refused, never ignored.
+//! default retention. Encryption, storage class and tags are taken as they are sent, and stand in
+//! [`RequestInfo::headers`] alone. What else is not supported (multipart, copies, retention of
+//! single objects, conditional reads, headers that would have to be stored and are not) is refused,
+//! never ignored.
 //! An emulator proves how a client behaves, not how any vendor's store does.
 //!
 //! # Example
@@ -69,8 +75,10 @@ mod policy;
 mod requests;
 mod server;
 mod store;
+mod sts;
 
 pub use faults::{ErrorAnswer, Fault, Faults};
 pub use requests::RequestInfo;
 pub use server::S3TestServer;
 pub use store::{RetentionMode, StoredObject};
+pub use sts::Session;

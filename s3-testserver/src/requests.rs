@@ -1,5 +1,7 @@
 //! What arrived: one entry per request, in order, whatever became of it.
 
+use std::collections::BTreeMap;
+
 use http::{Method, Request, header};
 use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
@@ -15,6 +17,10 @@ pub struct RequestInfo {
     pub prefix: Option<String>,
     /// Whether the request carried `If-None-Match`.
     pub if_none_match: bool,
+    /// Whether STS was asked for a role, and not the bucket for anything.
+    pub is_sts: bool,
+    /// The headers of AWS and of Google, without what authenticates.
+    pub headers: BTreeMap<String, String>,
     /// The request's number on this server; the first is 1.
     pub ordinal: u64,
     /// The request's number among those of its method; the first is 1.
@@ -51,6 +57,8 @@ impl RequestLog {
             key: decode(key),
             prefix: prefix.map(decode),
             if_none_match: request.headers().contains_key(header::IF_NONE_MATCH),
+            is_sts: request.method() == Method::POST && request.uri().path() == "/",
+            headers: headers(request),
             ordinal: 1,
             method_ordinal: 1,
         };
@@ -71,6 +79,18 @@ impl RequestLog {
         // The sender is borrowed, so the channel cannot close while this waits.
         let _ = self.0.subscribe().wait_for(|log| log.len() >= count).await;
     }
+}
+
+/// The headers that say how an object is stored, and in whose bucket.
+fn headers<B>(request: &Request<B>) -> BTreeMap<String, String> {
+    let is_of_store = |name: &str| name.starts_with("x-amz-") || name.starts_with("x-goog-");
+    let of_store = request
+        .headers()
+        .iter()
+        .filter(|(name, _)| is_of_store(name.as_str()) && name.as_str() != "x-amz-security-token");
+    of_store
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()))
+        .collect()
 }
 
 pub(crate) fn decode(text: &str) -> String {

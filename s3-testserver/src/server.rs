@@ -5,20 +5,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use http::Method;
-use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::connection::{self, BUCKET, Backend};
+use crate::connection::{self, BUCKET, Backend, OWNER};
 use crate::policy::Policies;
 use crate::requests::RequestLog;
-use crate::store::Store;
-use crate::{Faults, RequestInfo, RetentionMode, StoredObject};
-
-const ACCESS_KEY: &str = "AUDITTESTACCESSKEY";
-const SECRET_KEY: &str = "audit-test-secret-key";
+use crate::store::{Store, TOKEN};
+use crate::sts::{ACCESS_KEY, Keys, SECRET_KEY, Sts};
+use crate::{Faults, RequestInfo, RetentionMode, Session, StoredObject};
 
 /// Length of the queue of connections that were not accepted yet; more than any test opens at once.
 const BACKLOG: u32 = 1024;
@@ -51,19 +48,36 @@ impl S3TestServer {
     /// Outside of a tokio runtime with I/O and time enabled, and when no loopback port can be
     /// opened.
     pub async fn start() -> Self {
+        Self::start_with(true).await
+    }
+
+    /// Starts a server that speaks the XML API of Google Cloud Storage instead. What configures a
+    /// bucket of S3 has no effect on it, but for
+    /// [`ignore_if_none_match`](Self::ignore_if_none_match).
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_gcs() -> Self {
+        Self::start_with(false).await
+    }
+
+    async fn start_with(is_s3: bool) -> Self {
         let reservation = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let address = reservation.local_addr().expect("a bound socket has an address");
 
         let policies = Arc::new(Policies::default());
         let store = Store::new(BUCKET, Arc::clone(&policies));
+        let sts = Arc::new(Sts::default());
         let mut s3 = S3ServiceBuilder::new(store.clone());
-        s3.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        s3.set_auth(Keys(Arc::clone(&sts)));
         let backend = Backend {
-            s3: s3.build(),
+            s3: is_s3.then(|| s3.build()),
             faults: Faults::new(),
             requests: RequestLog::new(),
             policies,
             store: store.clone(),
+            sts,
         };
 
         let server = Self {
@@ -83,9 +97,24 @@ impl S3TestServer {
         format!("http://{}", self.address)
     }
 
+    /// Whether it speaks the protocol of GCS, and not that of S3.
+    pub fn is_gcs(&self) -> bool {
+        self.backend.s3.is_none()
+    }
+
+    /// The token that requests to a server of GCS must carry.
+    pub fn token(&self) -> &'static str {
+        TOKEN
+    }
+
     /// The name of the one bucket.
     pub fn bucket(&self) -> &'static str {
         BUCKET
+    }
+
+    /// The account that the bucket belongs to.
+    pub fn owner(&self) -> &'static str {
+        OWNER
     }
 
     /// The access key that requests must be signed with.
@@ -134,8 +163,8 @@ impl S3TestServer {
         self.store.delete(key)
     }
 
-    /// Whether to ignore `If-None-Match` on PUT, as some stores do: such a PUT then overwrites. Off
-    /// at the start.
+    /// Whether to ignore `If-None-Match` on PUT, or the condition of GCS, as some stores do: such a
+    /// PUT then overwrites. Off at the start.
     pub fn ignore_if_none_match(&self, ignore: bool) {
         self.store.ignore_if_none_match(ignore);
     }
@@ -182,6 +211,23 @@ impl S3TestServer {
     /// When a document is no policy, or says something that this server does not evaluate.
     pub fn set_policies(&self, documents: Option<&[&str]>) {
         self.backend.policies.set(documents);
+    }
+
+    /// The role that STS gives to the server's keys, and the external id that it asks for. From now
+    /// on the bucket refuses the keys themselves: they are of another account. STS is asked at
+    /// [`endpoint`](Self::endpoint), with `POST /`. No role at the start.
+    pub fn set_role(&self, arn: &str, external_id: Option<&str>) {
+        self.backend.sts.set_role(arn, external_id);
+    }
+
+    /// From now on the bucket refuses the sessions that STS has given, as expired.
+    pub fn expire_sessions(&self) {
+        self.backend.sts.expire();
+    }
+
+    /// The sessions that STS has given, in that order.
+    pub fn sessions(&self) -> Vec<Session> {
+        self.backend.sts.sessions()
     }
 
     /// How far the server's clock is ahead of the host's, in seconds. Beyond 15 minutes requests

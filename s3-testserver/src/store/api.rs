@@ -1,19 +1,17 @@
 //! The operations of S3 on the store.
 
-use std::ops::Bound;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use s3s::checksum::ChecksumHasher;
 use s3s::dto::*;
 use s3s::{
     Body, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, TrailingHeaders, s3_error,
 };
 
+use super::listing::{Page, PageAsked};
 use super::{DAY_S, Entry, Store, StoredObject, length};
-use crate::requests::decode;
 
 /// The response to GET or HEAD, as far as it describes the object.
 macro_rules! described {
@@ -77,25 +75,18 @@ impl S3 for Store {
             ..Default::default()
         };
 
-        // From here to the insertion is one critical section: exactly one of many racers sees no
-        // object.
-        let mut entries = self.entries();
-        let existing = entries.get(&input.key).map(|entry| &entry.e_tag);
         let if_none_match =
             input.if_none_match.filter(|_| !self.0.ignore_if_none_match.load(Ordering::Relaxed));
-        let holds = !if_none_match.is_some_and(|condition| matches(&condition, existing))
-            && input.if_match.is_none_or(|condition| matches(&condition, existing));
-        if !holds {
+        let holds = |existing: Option<&Entry>| {
+            let existing = existing.map(|entry| &entry.e_tag);
+            !if_none_match.is_some_and(|condition| matches(&condition, existing))
+                && input.if_match.is_none_or(|condition| matches(&condition, existing))
+        };
+        if self.write(input.key, entry, holds).is_none() {
             return Err(s3_error!(
                 PreconditionFailed,
                 "at least one of the preconditions did not hold"
             ));
-        }
-        if let Some(before) = entries.insert(input.key.clone(), entry)
-            && let Some(version_id) = &before.version_id
-        {
-            let mut hidden = self.0.hidden.lock().expect("no panic under this lock");
-            hidden.insert((input.key, version_id.clone()), before);
         }
         Ok(S3Response::new(output))
     }
@@ -249,64 +240,35 @@ impl S3 for Store {
         &self,
         request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
-        /// The largest page, and the one that a client gets that asks for none.
-        const PAGE: usize = 1000;
-
         let input = request.input;
         self.check_bucket(&input.bucket)?;
         if input.encoding_type.is_some() {
             return Err(s3_error!(NotImplemented, "encoding of listed keys is not supported"));
         }
-        let prefix = input.prefix.as_deref().unwrap_or_default();
-        let max_keys =
-            input.max_keys.and_then(|n| usize::try_from(n).ok()).unwrap_or(PAGE).min(PAGE);
-        // The token is the last name of the page before, encoded: a name may hold what XML cannot.
-        let token = input.continuation_token.as_deref().map(decode);
-        let after = token.as_deref().max(input.start_after.as_deref());
-
-        let entries = self.entries();
-        let mut contents = Vec::new();
-        let mut common_prefixes: Vec<CommonPrefix> = Vec::new();
-        let mut last = None;
-        let mut is_truncated = false;
-        let range = (Bound::Included(prefix), Bound::Unbounded);
-        for (key, entry) in
-            entries.range::<str, _>(range).take_while(|(key, _)| key.starts_with(prefix))
-        {
-            let folder = input.delimiter.as_deref().and_then(|delimiter| {
-                let end = prefix.len() + key[prefix.len()..].find(delimiter)? + delimiter.len();
-                Some(&key[..end])
-            });
-            let name = folder.unwrap_or(key);
-            if after.is_some_and(|after| name <= after) || last == Some(name) {
-                continue;
-            }
-            if contents.len() + common_prefixes.len() == max_keys {
-                is_truncated = true;
-                break;
-            }
-            last = Some(name);
-            match folder {
-                Some(folder) => {
-                    common_prefixes.push(CommonPrefix { prefix: Some(folder.to_owned()) })
-                }
-                None => contents.push(Object {
-                    key: Some(key.clone()),
-                    size: Some(entry.size()),
-                    e_tag: Some(entry.e_tag.clone()),
-                    last_modified: Some(entry.last_modified.clone()),
-                    ..Default::default()
-                }),
-            }
-        }
+        let asked = PageAsked {
+            prefix: input.prefix.as_deref().unwrap_or_default(),
+            delimiter: input.delimiter.as_deref(),
+            token: input.continuation_token.as_deref(),
+            start_after: input.start_after.as_deref(),
+            max_keys: input.max_keys.and_then(|n| usize::try_from(n).ok()),
+        };
+        let Page { keys, folders, max_keys, next } = self.page(&asked);
+        let count = keys.len() + folders.len();
+        let contents = keys.into_iter().map(|listed| Object {
+            key: Some(listed.key),
+            size: Some(listed.size),
+            e_tag: Some(listed.e_tag),
+            last_modified: Some(listed.last_modified),
+            ..Default::default()
+        });
+        let common_prefixes =
+            folders.into_iter().map(|folder| CommonPrefix { prefix: Some(folder) }).collect();
         Ok(S3Response::new(ListObjectsV2Output {
-            key_count: i32::try_from(contents.len() + common_prefixes.len()).ok(),
+            key_count: i32::try_from(count).ok(),
             max_keys: i32::try_from(max_keys).ok(),
-            is_truncated: Some(is_truncated),
-            next_continuation_token: last
-                .filter(|_| is_truncated)
-                .map(|last| utf8_percent_encode(last, NON_ALPHANUMERIC).to_string()),
-            contents: Some(contents),
+            is_truncated: Some(next.is_some()),
+            next_continuation_token: next,
+            contents: Some(contents.collect()),
             common_prefixes: Some(common_prefixes),
             name: Some(input.bucket),
             prefix: input.prefix,
@@ -342,7 +304,6 @@ fn refuse_unsupported(input: &PutObjectInput) -> S3Result {
         || input.content_disposition.is_some()
         || input.content_language.is_some()
         || input.expires.is_some()
-        || input.tagging.is_some()
     {
         return Err(s3_error!(
             NotImplemented,

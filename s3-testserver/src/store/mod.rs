@@ -1,13 +1,16 @@
 //! The store behind the protocol: one bucket, a map under one lock.
 
 mod api;
+mod gcs;
 mod lifecycle;
+mod listing;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
+pub(crate) use self::gcs::TOKEN;
 use bytes::Bytes;
 use s3s::crypto::{Checksum as _, Md5};
 use s3s::dto::*;
@@ -35,6 +38,8 @@ struct Entry {
     e_tag: ETag,
     last_modified: Timestamp,
     version_id: Option<String>,
+    /// The number of the write, as GCS shows it.
+    generation: u64,
     /// How it is protected, and until when.
     retention: Option<(RetentionMode, Timestamp)>,
 }
@@ -69,6 +74,7 @@ impl Entry {
             e_tag: ETag::Strong(format!("{md5:032x}")),
             last_modified: Timestamp::from(SystemTime::now()),
             version_id: None,
+            generation: 0,
             retention: None,
         }
     }
@@ -95,6 +101,7 @@ struct Inner {
     ignore_checksums: AtomicBool,
     versioned: AtomicBool,
     versions: AtomicU64,
+    generations: AtomicU64,
     clock_offset_s: AtomicI64,
     retention: Mutex<Option<RetentionMode>>,
     retention_days: AtomicU32,
@@ -113,6 +120,7 @@ impl Store {
             ignore_checksums: AtomicBool::new(false),
             versioned: AtomicBool::new(false),
             versions: AtomicU64::new(0),
+            generations: AtomicU64::new(0),
             clock_offset_s: AtomicI64::new(0),
             retention: Mutex::default(),
             retention_days: AtomicU32::new(RETENTION_DAYS),
@@ -156,7 +164,7 @@ impl Store {
 
     /// A time from now by its clock.
     #[expect(clippy::disallowed_methods, reason = "a store has its own clock")]
-    fn in_seconds(&self, seconds: u64) -> Timestamp {
+    pub(crate) fn in_seconds(&self, seconds: u64) -> Timestamp {
         let offset_s = self.clock_offset_s();
         let offset = Duration::from_secs(offset_s.unsigned_abs());
         let now = SystemTime::now();
@@ -208,11 +216,34 @@ impl Store {
     }
 
     pub(crate) fn put(&self, key: &str, object: StoredObject) {
-        self.entries().insert(key.to_owned(), Entry::new(object));
+        self.write(key.to_owned(), Entry::new(object), |_| true);
     }
 
     pub(crate) fn delete(&self, key: &str) -> Option<StoredObject> {
         self.entries().remove(key).map(|entry| entry.object)
+    }
+
+    /// Writes an entry if the condition holds for what stands under the key, and returns its
+    /// generation then. It is one critical section: exactly one of many racers sees nothing there.
+    fn write(
+        &self,
+        key: String,
+        mut entry: Entry,
+        holds: impl FnOnce(Option<&Entry>) -> bool,
+    ) -> Option<u64> {
+        let mut entries = self.entries();
+        if !holds(entries.get(&key)) {
+            return None;
+        }
+        let generation = 1 + self.0.generations.fetch_add(1, Ordering::Relaxed);
+        entry.generation = generation;
+        if let Some(before) = entries.insert(key.clone(), entry)
+            && let Some(version_id) = &before.version_id
+        {
+            let mut hidden = self.0.hidden.lock().expect("no panic under this lock");
+            hidden.insert((key, version_id.clone()), before);
+        }
+        Some(generation)
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
