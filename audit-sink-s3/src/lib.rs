@@ -83,7 +83,7 @@
 //! | already exists | delivered before, or a conflict | the object's hash is compared: the same is *delivered*, another is a *conflict* |
 //! | 409 of S3 | contention | compared, then retried |
 //! | a panic of the client or of a delivery task | unknown | retried slowly without end; counted, an error in the log and in the health |
-//! | 403, 404, credentials, certificate, encryption key, full disk | blocked | retried slowly without end; an error in the log and in the health |
+//! | 403, 404, credentials, a role that is not given, certificate, encryption key, full disk | blocked | retried slowly without end; an error in the log and in the health |
 //!
 //! A request that takes longer than 95% of the last 64 successful ones gets a second one beside it,
 //! with the same bytes for the same key. The first certain response counts.
@@ -154,11 +154,12 @@
 //!
 //! To put and get objects under the prefix: on AWS `s3:PutObject` and `s3:GetObject` (HEAD needs
 //! the latter), with `kms:GenerateDataKey` and `kms:Decrypt` where a customer's key encrypts.
-//! Neither listing nor deleting. Opening a sink [checks](S3Sink::open) these, and whether the store
-//! refuses to overwrite objects (AWS, GCS, Azure, Ceph on buckets without versions, MinIO and R2
-//! do; Garage does not). On other stores each record is still delivered once, but is not protected
-//! from holders of the same credentials: see
-//! [`require_create_only`](Settings::require_create_only).
+//! Neither listing nor deleting. A role in the account of the bucket's owner has them instead, if
+//! one is [assumed](Bucket::open): then the host's own identity needs `sts:AssumeRole` for it.
+//! Opening a sink [checks](S3Sink::open) these, and whether the store refuses to overwrite objects
+//! (AWS, GCS, Azure, Ceph on buckets without versions, MinIO and R2 do; Garage does not). On other
+//! stores each record is still delivered once, but is not protected from holders of the same
+//! credentials: see [`require_create_only`](Settings::require_create_only).
 //!
 //! On `file://` a receipt means that file and directories are synced; only their owner can access
 //! them. An object is written under `_audit/unfinished/` and then renamed; opening the directory

@@ -105,15 +105,29 @@ async fn persist_and_check(server: &S3TestServer, sink: &Arc<S3Sink>, count: u32
     );
 }
 
-/// Runs one step per fault concurrently, each on its own server.
-async fn for_each_fault<F: Future<Output = ()>>(step: impl Fn(Fault) -> F) {
-    stream::iter(faults()).map(step).buffer_unordered(12).collect::<()>().await;
+/// Runs one step for each fault on servers of S3 and of GCS, several at a time, each on a server of
+/// its own.
+async fn for_each_fault<F: Future<Output = ()>>(step: impl Fn(S3TestServer, Fault) -> F) {
+    for_each_fault_of(12, step).await;
+}
+
+async fn for_each_fault_of<F: Future<Output = ()>>(
+    at_once: usize,
+    step: impl Fn(S3TestServer, Fault) -> F,
+) {
+    let on_s3 = faults().into_iter().map(|fault| (true, fault));
+    let all = on_s3.chain(faults().into_iter().map(|fault| (false, fault)));
+    let run = async |(is_s3, fault): (bool, Fault)| {
+        let server =
+            if is_s3 { S3TestServer::start().await } else { S3TestServer::start_gcs().await };
+        step(server, fault).await;
+    };
+    stream::iter(all).map(run).buffer_unordered(at_once).collect::<()>().await;
 }
 
 #[tokio::test]
 async fn faults_at_the_first_put() {
-    for_each_fault(|fault| async move {
-        let server = S3TestServer::start().await;
+    for_each_fault(|server, fault| async move {
         let sink = open(&server, fault).await;
         server.faults().next_puts([fault]);
         persist_and_check(&server, &sink, 1, &format!("{fault:?}")).await;
@@ -124,8 +138,7 @@ async fn faults_at_the_first_put() {
 
 #[tokio::test]
 async fn faults_at_the_retry_of_an_unstored_put() {
-    for_each_fault(|fault| async move {
-        let server = S3TestServer::start().await;
+    for_each_fault(|server, fault| async move {
         let sink = open(&server, fault).await;
         let first = Fault::Refused(ErrorAnswer::SLOW_DOWN);
         server.faults().next_puts([first, fault]);
@@ -137,8 +150,7 @@ async fn faults_at_the_retry_of_an_unstored_put() {
 
 #[tokio::test]
 async fn faults_at_the_retry_of_a_stored_put() {
-    for_each_fault(|fault| async move {
-        let server = S3TestServer::start().await;
+    for_each_fault(|server, fault| async move {
         let sink = open(&server, fault).await;
         server.faults().next_puts([Fault::StoredThenCut, fault]);
         persist_and_check(&server, &sink, 1, &format!("{fault:?}")).await;
@@ -149,8 +161,7 @@ async fn faults_at_the_retry_of_a_stored_put() {
 
 #[tokio::test]
 async fn faults_at_the_head_that_compares_objects() {
-    for_each_fault(|fault| async move {
-        let server = S3TestServer::start().await;
+    for_each_fault(|server, fault| async move {
         let sink = open(&server, fault).await;
         let mut heads = 0;
         server.faults().plan(move |request| {
@@ -166,8 +177,7 @@ async fn faults_at_the_head_that_compares_objects() {
 
 #[tokio::test]
 async fn faults_with_several_objects_in_flight() {
-    for_each_fault(|fault| async move {
-        let server = S3TestServer::start().await;
+    for_each_fault(|server, fault| async move {
         // Each batch is too large to share an object.
         let small = Settings { max_object_bytes: 1, ..settings(fault) };
         let sink =
@@ -180,8 +190,8 @@ async fn faults_with_several_objects_in_flight() {
     .await;
 }
 
-async fn at_the_probe(before: &[Fault], fault: Fault) {
-    let server = S3TestServer::start().await;
+/// Few at once: a probe has five seconds, however busy the machine is.
+async fn at_the_probe(server: S3TestServer, before: &[Fault], fault: Fault) {
     server.faults().next_puts(before.iter().copied().chain([fault]));
     let what = format!("{before:?} {fault:?}");
     let opened =
@@ -206,18 +216,17 @@ async fn at_the_probe(before: &[Fault], fault: Fault) {
 
 #[tokio::test]
 async fn faults_at_the_first_put_of_the_probe() {
-    for_each_fault(|fault| at_the_probe(&[], fault)).await;
+    for_each_fault_of(3, |server, fault| at_the_probe(server, &[], fault)).await;
 }
 
 #[tokio::test]
 async fn faults_at_the_second_put_of_the_probe() {
-    for_each_fault(|fault| at_the_probe(&[Fault::None], fault)).await;
+    for_each_fault_of(3, |server, fault| at_the_probe(server, &[Fault::None], fault)).await;
 }
 
 #[tokio::test]
 async fn faults_on_a_store_that_overwrites() {
-    for_each_fault(|fault| async move {
-        let server = S3TestServer::start().await;
+    for_each_fault(|server, fault| async move {
         server.ignore_if_none_match(true);
         let sink = open(&server, fault).await;
         assert_eq!(sink.health().create_only, Some(false));
@@ -230,8 +239,9 @@ async fn faults_on_a_store_that_overwrites() {
 /// Two of three requests fail with a fault drawn from the seed, callers give up early, and several
 /// write concurrently.
 async fn storm(seed: u64) {
-    let server = S3TestServer::start().await;
-    server.ignore_if_none_match(seed % 4 == 3);
+    let is_s3 = seed.is_multiple_of(2);
+    let server = if is_s3 { S3TestServer::start().await } else { S3TestServer::start_gcs().await };
+    server.ignore_if_none_match(seed % 8 >= 6);
     let impatient = Settings {
         put_timeout_ms: 40,
         persist_timeout_ms: 300,

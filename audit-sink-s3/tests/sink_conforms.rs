@@ -308,9 +308,18 @@ async fn directories_conform() {
     conformance::run(&Directory(tempfile::tempdir().unwrap(), Opened::default())).await;
 }
 
-#[tokio::test]
-async fn servers_conform() {
-    let server = Server(S3TestServer::start().await, Opened::default());
+async fn on(server: S3TestServer) {
+    let server = Server(server, Opened::default());
     conformance::run(&server).await;
     assert_eq!(server.0.faults().fired(), FAULTS);
+}
+
+#[tokio::test]
+async fn servers_of_s3_conform() {
+    on(S3TestServer::start().await).await;
+}
+
+#[tokio::test]
+async fn servers_of_gcs_conform() {
+    on(S3TestServer::start_gcs().await).await;
 }

@@ -45,7 +45,7 @@ impl Examination {
         } else {
             Bucket::open(url)?
         };
-        let wire = if url.starts_with("s3:") { Some(Wire::open(url, &bucket)?) } else { None };
+        let wire = if url.starts_with("s3:") { Some(Wire::open(&bucket)?) } else { None };
         let name = UniqueId::generate(&SystemClock, &SystemRandom);
         let path = bucket.path(&format!("{SYSTEM_PREFIX}doctor/{name}"));
         let progress = Progress::new(common, CHECKS);

@@ -19,6 +19,8 @@ fn text(policy: Policy) -> &'static str {
 /// The document for the bucket and the prefix of this URL.
 pub(crate) fn filled(policy: Policy, url: &str) -> Result<String, Failure> {
     let url = to_url(url)?;
+    // Settings are not part of the name.
+    let url = url.split_once('?').map_or(&*url, |(url, _)| url);
     let Some((bucket, prefix)) =
         url.strip_prefix("s3://").map(|rest| rest.split_once('/').unwrap_or((rest, "")))
     else {
@@ -47,9 +49,11 @@ mod tests {
     #[test]
     fn every_policy_is_json_with_the_names_in_place_of_their_marks() {
         for policy in Policy::value_variants() {
-            for (url, resource) in
-                [("s3://logs/app/audit/", "logs/app/audit/*"), ("s3://logs", "logs/*")]
-            {
+            for (url, resource) in [
+                ("s3://logs/app/audit/", "logs/app/audit/*"),
+                ("s3://logs", "logs/*"),
+                ("s3://logs/a?region=us-east-1", "logs/a/*"),
+            ] {
                 let filled = filled(*policy, url).unwrap();
                 let document: Value = serde_json::from_str(&filled).unwrap();
                 assert!(!filled.contains("BUCKET") && !filled.contains("PREFIX"), "{filled}");

@@ -20,12 +20,11 @@ use crate::units::now_ms;
 /// How long one request may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Sends single requests, signed with the credentials of the environment.
+/// Sends single requests, signed with the credentials that the bucket is opened with.
 pub(crate) struct Wire {
     bucket: Bucket,
     store: AmazonS3,
     client: HttpClient,
-    region: String,
     /// The endpoint, if it is not AWS.
     endpoint: Option<url::Url>,
 }
@@ -52,26 +51,18 @@ impl fmt::Display for Answer {
 }
 
 impl Wire {
-    pub(crate) fn open(url: &str, bucket: &Bucket) -> Result<Wire, Failure> {
+    pub(crate) fn open(bucket: &Bucket) -> Result<Wire, Failure> {
         let cannot = |error: object_store::Error| {
             Failure::new(format!("{bucket} cannot be opened")).because(bucket.describe(&error))
         };
-        let builder = AmazonS3Builder::from_env().with_url(url);
-        let setting = |key| builder.get_config_value(&key);
-        let region = setting(AmazonS3ConfigKey::Region)
-            .or_else(|| setting(AmazonS3ConfigKey::DefaultRegion));
-        let store = builder.clone().build().map_err(cannot)?;
-        let endpoint = setting(AmazonS3ConfigKey::Endpoint)
+        let not_s3 = || Failure::new(format!("{bucket} is not a bucket of S3"));
+        let store = bucket.as_s3().cloned().ok_or_else(not_s3)?;
+        let endpoint = AmazonS3Builder::from_env()
+            .get_config_value(&AmazonS3ConfigKey::Endpoint)
             .and_then(|endpoint| url::Url::parse(&endpoint).ok());
         let options = ClientOptions::new().with_allow_http(true).with_timeout(PATIENCE);
         let client = ReqwestConnector::default().connect(&options).map_err(cannot)?;
-        Ok(Wire {
-            bucket: bucket.clone(),
-            store,
-            client,
-            region: region.unwrap_or_else(|| "us-east-1".to_owned()),
-            endpoint,
-        })
+        Ok(Wire { bucket: bucket.clone(), store, client, endpoint })
     }
 
     /// Whether requests leave this host without encryption.
@@ -137,9 +128,13 @@ impl Wire {
         headers: HeaderMap,
         body: HttpRequestBody,
     ) -> Result<(Answer, String), String> {
-        // The store alone knows the URL of a key, with the configured style and endpoint.
+        // The store alone knows the URL of a key, with the configured style and endpoint, and the
+        // region.
         let signed = self.store.signed_url(Method::GET, path, Duration::from_secs(1)).await;
         let mut url = signed.map_err(|error| self.bucket.describe(&error))?;
+        let scope = url.query_pairs().find(|(name, _)| name == "X-Amz-Credential");
+        let region = scope.as_ref().and_then(|(_, scope)| scope.split('/').nth(2));
+        let region = region.unwrap_or("us-east-1").to_owned();
         url.set_query(query);
         let uri: http::Uri =
             url.as_str().parse().map_err(|_| "the key cannot be written as a URL".to_owned())?;
@@ -152,7 +147,7 @@ impl Wire {
             .get_credential()
             .await
             .map_err(|error| self.bucket.describe(&error))?;
-        AwsAuthorizer::new(&credential, "s3", &self.region)
+        AwsAuthorizer::new(&credential, "s3", &region)
             .try_authorize(&mut request, None)
             .map_err(|error| self.bucket.describe(&error))?;
         let sent_ms = now_ms();

@@ -9,6 +9,8 @@ pub(crate) enum Blocker {
     Credentials,
     /// There are none.
     NoCredentials,
+    /// A role is not given to who asks for it.
+    Role,
     /// A file that credentials are obtained with cannot be used.
     CredentialFile,
     NoBucket,
@@ -40,10 +42,11 @@ pub(crate) enum Certificate {
 
 impl Blocker {
     #[cfg(test)]
-    pub(crate) const ALL: [Blocker; 18] = [
+    pub(crate) const ALL: [Blocker; 19] = [
         Blocker::Permission,
         Blocker::Credentials,
         Blocker::NoCredentials,
+        Blocker::Role,
         Blocker::CredentialFile,
         Blocker::NoBucket,
         Blocker::Region,
@@ -67,6 +70,7 @@ impl Blocker {
             Blocker::NoCredentials | Blocker::CredentialFile | Blocker::PlainHttp => true,
             Blocker::Permission
             | Blocker::Credentials
+            | Blocker::Role
             | Blocker::NoBucket
             | Blocker::Region
             | Blocker::HostClock

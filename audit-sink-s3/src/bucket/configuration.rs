@@ -15,6 +15,8 @@ use crate::one_line::scrub;
 /// The settings of one store, by the client's own name for each. Not `Debug`: some are secrets.
 pub(crate) struct Configuration {
     prefix: &'static str,
+    /// Those that the client does not know.
+    own: &'static [&'static str],
     settings: BTreeMap<String, Setting>,
 }
 
@@ -30,17 +32,22 @@ type TryBuild<'a> = &'a dyn Fn(&mut dyn Iterator<Item = (&str, &str)>) -> Option
 
 impl Configuration {
     /// The environment's variables with this prefix, then the options. `canonical` is the client's
-    /// name of a setting.
+    /// name of a setting, and `own` are settings that the client does not know.
     ///
     /// # Errors
     ///
     /// For an option that the client does not know. Variables that it does not know are others'.
     pub(crate) fn read(
         prefix: &'static str,
+        own: &'static [&'static str],
         options: &[(String, String)],
         canonical: &dyn Fn(&str) -> Option<String>,
         store: &str,
     ) -> Result<Configuration, OpenError> {
+        let canonical = |name: &str| match own.contains(&name) {
+            true => Some(name.to_owned()),
+            false => canonical(name),
+        };
         let mut variables: Vec<(String, String)> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| name.starts_with(prefix))
@@ -56,14 +63,16 @@ impl Configuration {
             let known = canonical(name).ok_or_else(|| unknown_option(name, store))?;
             settings.insert(known, Setting { name: name.clone(), value: value.clone() });
         }
-        Ok(Configuration { prefix, settings })
+        Ok(Configuration { prefix, own, settings })
     }
 
+    /// Those that the client knows.
     pub(crate) fn settings(&self) -> impl Iterator<Item = (&str, &Setting)> {
-        self.settings.iter().map(|(name, setting)| (name.as_str(), setting))
+        let settings = self.settings.iter().map(|(name, setting)| (name.as_str(), setting));
+        settings.filter(|(name, _)| !self.own.contains(name))
     }
 
-    fn get(&self, name: &str) -> Option<&Setting> {
+    pub(super) fn get(&self, name: &str) -> Option<&Setting> {
         self.settings.get(name)
     }
 
@@ -71,7 +80,7 @@ impl Configuration {
         self.settings.contains_key(name)
     }
 
-    fn is_true(&self, name: &str) -> bool {
+    pub(super) fn is_true(&self, name: &str) -> bool {
         self.get(name).is_some_and(|setting| {
             let value = setting.value.to_ascii_lowercase();
             matches!(value.as_str(), "1" | "true" | "on" | "yes" | "y")
@@ -115,7 +124,7 @@ impl Configuration {
     }
 
     /// Whether requests can go to this endpoint.
-    fn check_endpoint(&self, setting: &Setting) -> Result<Url, String> {
+    pub(super) fn check_endpoint(&self, setting: &Setting) -> Result<Url, String> {
         let Setting { name, value } = setting;
         let url = Url::parse(value).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let Some(url) = url.filter(Url::has_host) else {
@@ -139,7 +148,7 @@ impl Configuration {
 
     #[cfg(any(feature = "aws", feature = "azure"))]
     /// A setting without the others that it needs would be passed over, and other credentials used.
-    fn needs(&self, name: &str, others: &[(&str, &str)]) -> Result<(), String> {
+    pub(super) fn needs(&self, name: &str, others: &[(&str, &str)]) -> Result<(), String> {
         let Some(setting) = self.get(name) else { return Ok(()) };
         let missing = others.iter().find(|(other, _)| !self.has(other));
         match missing {
@@ -197,20 +206,22 @@ pub(crate) fn issuer_of_s3(
             return Err(format!("{name} is not an https URL, and STS is asked over https alone"));
         }
         return Ok(Some(Issuer {
-            name: "STS",
+            name: "STS".into(),
             variables: "AWS_WEB_IDENTITY_TOKEN_FILE, AWS_ROLE_ARN and AWS_ENDPOINT_URL_STS",
             endpoint: "AWS_ENDPOINT_URL_STS",
             files: web_identity,
             is_default: false,
+            role: None,
         }));
     }
     if configuration.has("aws_container_credentials_relative_uri") {
         return Ok(Some(Issuer {
-            name: "container's credentials endpoint",
+            name: "container's credentials endpoint".into(),
             variables: "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
             endpoint: "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
             files: Vec::new(),
             is_default: false,
+            role: None,
         }));
     }
     configuration.needs(
@@ -219,22 +230,24 @@ pub(crate) fn issuer_of_s3(
     )?;
     if configuration.has("aws_container_credentials_full_uri") {
         return Ok(Some(Issuer {
-            name: "container's credentials endpoint",
+            name: "container's credentials endpoint".into(),
             variables: "AWS_CONTAINER_CREDENTIALS_FULL_URI and \
                         AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
             endpoint: "AWS_CONTAINER_CREDENTIALS_FULL_URI",
             files: configuration.file("aws_container_authorization_token_file", true),
             is_default: false,
+            role: None,
         }));
     }
     configuration
         .needs("aws_role_arn", &[("aws_web_identity_token_file", "AWS_WEB_IDENTITY_TOKEN_FILE")])?;
     Ok(Some(Issuer {
-        name: "instance metadata service",
+        name: "instance metadata service".into(),
         variables: "the instance's role, AWS_METADATA_ENDPOINT",
         endpoint: "AWS_METADATA_ENDPOINT",
         files: Vec::new(),
         is_default: true,
+        role: None,
     }))
 }
 
@@ -261,11 +274,13 @@ pub(crate) fn issuer_of_gcs(
     });
     let is_default = !well_known && !names.iter().any(|name| configuration.has(name));
     Ok(Some(Issuer {
-        name: if is_default { "instance metadata service" } else { "token endpoint of Google" },
+        name: if is_default { "instance metadata service" } else { "token endpoint of Google" }
+            .into(),
         variables: "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS",
         endpoint: "the token URL in the file of the credentials",
         files: Vec::new(),
         is_default,
+        role: None,
     }))
 }
 
@@ -300,11 +315,12 @@ pub(crate) fn issuer_of_azure(
     configuration.needs("azure_storage_client_secret", &[id, tenant])?;
     configuration.needs("azure_federated_token_file", &[id, tenant])?;
     let entra = |variables, files| Issuer {
-        name: "token endpoint of Microsoft Entra ID",
+        name: "token endpoint of Microsoft Entra ID".into(),
         variables,
         endpoint: "AZURE_AUTHORITY_HOST",
         files,
         is_default: false,
+        role: None,
     };
     let federated = configuration.file("azure_federated_token_file", false);
     Ok(Some(if !federated.is_empty() {
@@ -314,11 +330,12 @@ pub(crate) fn issuer_of_azure(
     } else {
         let is_cli = configuration.is_true("azure_use_azure_cli");
         Issuer {
-            name: if is_cli { "Azure CLI" } else { "instance metadata service" },
+            name: if is_cli { "Azure CLI" } else { "instance metadata service" }.into(),
             variables: "the managed identity, or AZURE_CLIENT_ID",
             endpoint: "AZURE_MSI_ENDPOINT",
             files: Vec::new(),
             is_default: !is_cli,
+            role: None,
         }
     }))
 }

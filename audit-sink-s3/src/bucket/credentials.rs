@@ -8,6 +8,7 @@
     allow(dead_code, reason = "only the providers' stores have issuers")
 )]
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Issuer {
     /// As an operator knows it.
-    pub(crate) name: &'static str,
+    pub(crate) name: Cow<'static, str>,
     /// The variables that say how it is asked.
     pub(crate) variables: &'static str,
     /// The variable that says where it is.
@@ -26,6 +27,8 @@ pub(crate) struct Issuer {
     pub(crate) files: Vec<CredentialFile>,
     /// Whether it is asked because no setting names another.
     pub(crate) is_default: bool,
+    /// Where it is asked for a role: what to do when it refuses the role.
+    pub(crate) role: Option<&'static str>,
 }
 
 /// A file that is read whenever credentials are renewed.
@@ -97,6 +100,11 @@ impl Error for CredentialFailure {
     }
 }
 
+/// Whether an issuer's failure is this error already.
+fn is_failure(error: &object_store::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<CredentialFailure>())
+}
+
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 pub(crate) use issued::Issued;
 
@@ -151,6 +159,8 @@ mod issued {
                     self.has_issued.store(true, Ordering::Relaxed);
                     Ok(credential)
                 }
+                // It is asked with credentials of another issuer, which has failed.
+                Ok(Err(error)) if super::is_failure(&error) => Err(error),
                 Ok(Err(error)) => Err(self.failure(Some(error))),
                 Err(_panic) => Err(self.failure(None)),
             }

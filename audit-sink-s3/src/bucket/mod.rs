@@ -1,19 +1,26 @@
 //! The bucket that a URL names, and its requests.
 //!
 //! - `open`, `provider`, `stores`, `configuration`, `credentials`: its provider, and its opening.
+//! - `own_settings`, `assumed_role`, `kept`: what its owner wants: a role to be assumed, and how
+//!   objects are kept.
 //! - `directory`: a directory of this host as a bucket.
 //! - `response`: the meaning of its responses to a request that creates an object.
 //! - `probe`: whether it accepts objects, tried when a sink is opened.
 //! - `put`: creates an object, and retries until the outcome is certain.
 //! - `listing`, `read_client`: for readers.
 
+#[cfg(feature = "aws")]
+mod assumed_role;
 pub(crate) mod blocker;
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 mod configuration;
 mod credentials;
 pub(crate) mod directory;
+mod kept;
 pub(crate) mod listing;
 mod open;
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+mod own_settings;
 pub(crate) mod probe;
 mod provider;
 mod purpose;
@@ -36,6 +43,8 @@ use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{Attributes, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload};
 
+use self::blocker::Blocker;
+use self::kept::Kept;
 use self::provider::Provider;
 use self::response::{Refusal, Response};
 use crate::ObjectKey;
@@ -58,7 +67,19 @@ pub struct Bucket {
     store_time_ms: Option<Arc<AtomicI64>>,
     /// Cleared once the store said that it keeps no attributes.
     attributes: Arc<AtomicBool>,
+    /// The store, where it is one of S3 that a URL names.
+    #[cfg(feature = "aws")]
+    s3: Option<object_store::aws::AmazonS3>,
+    /// What goes with each object.
+    kept: Arc<Kept>,
+    /// Whether requests name the account that it must belong to.
+    has_expected_owner: bool,
+    /// Is told that its credentials were refused (`true`), or are not allowed something.
+    on_refusal: Option<OnRefusal>,
 }
+
+/// Hears of refusals that other credentials may end.
+type OnRefusal = Arc<dyn Fn(bool) + Send + Sync>;
 
 impl Bucket {
     /// The part of `store` below `prefix`. For a store that the host made itself: with credentials
@@ -81,12 +102,24 @@ impl Bucket {
             directory: None,
             store_time_ms: None,
             attributes: Arc::new(AtomicBool::new(true)),
+            #[cfg(feature = "aws")]
+            s3: None,
+            kept: Arc::default(),
+            has_expected_owner: false,
+            on_refusal: None,
         }
     }
 
     /// The store behind it.
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
+    }
+
+    /// The client of S3, if [`open`](Self::open) or another function made one: with the
+    /// credentials, and the role, that requests to the bucket have.
+    #[cfg(feature = "aws")]
+    pub fn as_s3(&self) -> Option<&object_store::aws::AmazonS3> {
+        self.s3.as_ref()
     }
 
     /// The store's own time at its last response, to the second before, in milliseconds since the
@@ -143,7 +176,21 @@ impl Bucket {
 
     pub(crate) fn refusal(&self, error: &object_store::Error) -> Refusal {
         let refusal = Refusal::of(error, self.provider);
-        if self.is_read_only { refusal.for_reader(self.provider) } else { refusal }
+        let is_credential = refusal.response == Response::Blocked(Blocker::Credentials);
+        let is_permission = refusal.response == Response::Blocked(Blocker::Permission);
+        if let Some(on_refusal) = &self.on_refusal
+            && (is_credential || is_permission)
+        {
+            on_refusal(is_credential);
+        }
+        let mut refusal =
+            if self.is_read_only { refusal.for_reader(self.provider) } else { refusal };
+        if is_permission && self.has_expected_owner {
+            refusal.advice.push_str(
+                ", or correct AWS_EXPECTED_BUCKET_OWNER if the bucket belongs to another account",
+            );
+        }
+        refusal
     }
 
     /// What it means that a request, or what makes it, panicked.
@@ -201,7 +248,9 @@ impl Bucket {
         if !self.attributes.load(Ordering::Relaxed) {
             return None;
         }
-        let options = PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
+        let (attributes, tags) = self.kept.apply(attributes);
+        let mode = PutMode::Create;
+        let options = PutOptions { mode, tags, attributes, ..PutOptions::default() };
         match self.store.put_opts(path, payload, options).await {
             // The local file system keeps no attributes and says so before it writes anything.
             Err(object_store::Error::NotImplemented { .. }) => {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use url::Url;
@@ -14,6 +13,7 @@ use super::directory::{self, Directory};
 use super::purpose::Purpose;
 use super::{Bucket, stores, unknown_option};
 use crate::OpenError;
+use crate::bucket::stores::Remote;
 
 impl Bucket {
     /// The bucket at `url`, with credentials and options from the environment.
@@ -26,13 +26,20 @@ impl Bucket {
     /// | `file:///path` | a directory, created where missing | |
     /// | `memory:///prefix` | this one value and its clones; for tests and examples | |
     ///
+    /// The URL may also hold settings that are no secrets, as in
+    /// `s3://bucket/prefix?region=eu-central-1&assume_role_arn=arn:aws:iam::123456789012:role/audit`:
+    /// a role to be assumed in the account of the bucket's owner, and how objects are kept. Each is
+    /// the variable without `AWS_`, `GOOGLE_` or `AZURE_`, and goes before it. The project's
+    /// `docs/CONFIGURATION.md` lists them.
+    ///
     /// Of AWS also the credentials of web identities, containers and instances are found; profiles
     /// in `~/.aws` are not. Nothing is sent to the bucket here; opening a sink on it does.
     ///
     /// # Errors
     ///
-    /// When the URL holds a credential or names no bucket, or a provider that is not compiled in;
-    /// and when the environment can never work, naming the variable: an http endpoint that nothing
+    /// When the URL holds a credential, or a setting that its provider does not have or that
+    /// belongs into the environment, or names no bucket, or a provider that is not compiled in; and
+    /// when the environment can never work, naming the variable: an http endpoint that nothing
     /// allows, a duration without a unit, a token file that does not exist, half of a pair.
     pub fn open(url: &str) -> Result<Bucket, OpenError> {
         Bucket::open_with(url, [] as [(&str, &str); 0])
@@ -99,7 +106,7 @@ impl Bucket {
             .into_iter()
             .map(|(name, value)| (name.as_ref().to_ascii_lowercase(), value.into()))
             .collect();
-        let url = parse_url(url)?;
+        let (url, mut settings) = parse_url(url)?;
         let prefix = Path::from_url_path(url.path().trim_matches('/')).map_err(|error| {
             OpenError::configuration("the path of the bucket URL is not a valid prefix")
                 .with_source(error)
@@ -113,17 +120,18 @@ impl Bucket {
             Purpose::Write => None,
         };
         let is_read_only = store_time_ms.is_some();
+        settings.extend(options.iter().cloned());
         let bucket = match url.scheme() {
-            "s3" => Bucket::remote(&url, prefix, stores::s3(&url, purpose, &options)?),
-            "gs" => Bucket::remote(&url, prefix, stores::gs(&url, purpose, &options)?),
-            "az" => Bucket::remote(&url, prefix, stores::az(&url, purpose, &options)?),
+            "s3" => Bucket::remote(&url, prefix, stores::s3(&url, purpose, &settings)?),
+            "gs" => Bucket::remote(&url, prefix, stores::gs(&url, purpose, &settings)?),
+            "az" => Bucket::remote(&url, prefix, stores::az(&url, purpose, &settings)?),
             "file" => {
                 no_options("file")?;
                 Bucket::directory(&url, purpose)
             }
             "memory" => {
                 no_options("memory")?;
-                Bucket::remote(&url, prefix, Arc::new(InMemory::new()))
+                Bucket::remote(&url, prefix, Remote::new(Arc::new(InMemory::new())))
             }
             "s3a" | "s3n" => Err(scheme(&url, "write s3://bucket/prefix")),
             "abfs" | "abfss" | "adl" | "azure" | "wasb" | "wasbs" => {
@@ -139,8 +147,19 @@ impl Bucket {
         Ok(Bucket { is_read_only, store_time_ms, ..bucket? })
     }
 
-    fn remote(url: &Url, prefix: Path, store: Arc<dyn ObjectStore>) -> Result<Bucket, OpenError> {
-        Ok(Bucket { name: name(url), ..Bucket::from_store(store, prefix) })
+    fn remote(url: &Url, prefix: Path, remote: Remote) -> Result<Bucket, OpenError> {
+        #[cfg(feature = "aws")]
+        let s3 = remote.s3;
+        let Remote { store, kept, has_expected_owner, on_refusal, .. } = remote;
+        Ok(Bucket {
+            name: name(url),
+            #[cfg(feature = "aws")]
+            s3,
+            kept: Arc::new(kept),
+            has_expected_owner,
+            on_refusal,
+            ..Bucket::from_store(store, prefix)
+        })
     }
 
     fn directory(url: &Url, purpose: Purpose) -> Result<Bucket, OpenError> {
@@ -186,9 +205,9 @@ impl Bucket {
     }
 }
 
-/// A URL without anything that could be a credential.
-fn parse_url(text: &str) -> Result<Url, OpenError> {
-    let url = Url::parse(text).map_err(|error| {
+/// A URL without anything that could be a credential, and the settings in its query.
+fn parse_url(text: &str) -> Result<(Url, Vec<(String, String)>), OpenError> {
+    let mut url = Url::parse(text).map_err(|error| {
         OpenError::configuration("the bucket is not named by a URL such as s3://bucket/prefix")
             .with_source(error)
     })?;
@@ -201,16 +220,45 @@ fn parse_url(text: &str) -> Result<Url, OpenError> {
     if !url.username().is_empty() || url.password().is_some() {
         return superfluous("a user name or a password");
     }
-    if url.query().is_some() || url.fragment().is_some() {
-        return superfluous("a query or a fragment");
+    if url.fragment().is_some() {
+        return superfluous("a fragment");
     }
+    let settings = settings_in(&url)?;
+    url.set_query(None);
     if matches!(url.scheme(), "s3" | "gs" | "az") && url.host_str().unwrap_or_default().is_empty() {
         return Err(OpenError::configuration(format!("the bucket URL {url} names no bucket")));
     }
     if url.scheme() == "memory" && url.host_str().is_some() {
         return Err(OpenError::configuration("a memory URL has three slashes: memory:///prefix"));
     }
-    Ok(url)
+    Ok((url, settings))
+}
+
+/// The settings in the query of a URL. What is none is not shown: it may be a credential.
+fn settings_in(url: &Url) -> Result<Vec<(String, String)>, OpenError> {
+    #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+    if let Some(own) = super::own_settings::OwnSettings::of_scheme(url.scheme()) {
+        let settings = url.query_pairs().map(|(member, value)| {
+            let name = own.in_url(&member).ok_or_else(|| {
+                let known: Vec<&str> = own.all_in_url().map(|(member, _)| member).collect();
+                OpenError::configuration(format!(
+                    "the query of a {}:// URL has only {}: put credentials and other options into \
+                     the environment instead",
+                    url.scheme(),
+                    known.join(", ")
+                ))
+            })?;
+            Ok((name.to_owned(), value.into_owned()))
+        });
+        return settings.collect();
+    }
+    match url.query() {
+        None => Ok(Vec::new()),
+        Some(_) => Err(OpenError::configuration(format!(
+            "a {}:// URL has no query: put options into the environment instead",
+            url.scheme()
+        ))),
+    }
 }
 
 fn name(url: &Url) -> Arc<str> {

@@ -80,7 +80,13 @@ fn refused(bucket: &Bucket, refusal: &Refusal) -> OpenError {
             OpenErrorKind::Blocked
         }
     };
-    OpenError::new(kind, format!("audit logs cannot be delivered to {bucket}: {refusal}"))
+    // Nothing was asked of the bucket where a role is refused, so that it is not named.
+    let message = if refusal.response == Response::Blocked(Blocker::Role) {
+        format!("audit logs cannot be delivered: {refusal}")
+    } else {
+        format!("audit logs cannot be delivered to {bucket}: {refusal}")
+    };
+    OpenError::new(kind, message)
 }
 
 impl Bucket {

@@ -126,6 +126,9 @@ impl Provider {
                 }
                 Provider::Directory | Provider::Other => "set credentials",
             },
+            Blocker::Role => {
+                issuer.and_then(|issuer| issuer.role).unwrap_or("let the role be assumed")
+            }
             Blocker::CredentialFile => {
                 "write what its issuer gave into that file, or correct the variable"
             }

@@ -5,12 +5,40 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use url::Url;
 
+use super::OnRefusal;
+use super::kept::Kept;
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+use super::own_settings;
+
 use super::purpose::Purpose;
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 use super::{configuration::Configuration, credentials::Issued};
 use crate::OpenError;
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 use std::time::Duration;
+
+/// A provider's store, and what goes with requests to it.
+pub(crate) struct Remote {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) kept: Kept,
+    pub(crate) has_expected_owner: bool,
+    pub(crate) on_refusal: Option<OnRefusal>,
+    #[cfg(feature = "aws")]
+    pub(crate) s3: Option<object_store::aws::AmazonS3>,
+}
+
+impl Remote {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>) -> Remote {
+        Remote {
+            store,
+            kept: Kept::default(),
+            has_expected_owner: false,
+            on_refusal: None,
+            #[cfg(feature = "aws")]
+            s3: None,
+        }
+    }
+}
 
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 impl Purpose {
@@ -44,12 +72,16 @@ fn not_compiled_in(url: &Url, feature: &str) -> OpenError {
 
 /// Builds the store of one provider: our defaults, the environment, then the options. What can
 /// never work is refused here, naming the variable.
+///
+/// `$configure` sets what no setting does; `$credentials` replaces the credentials that the store
+/// would use, where it gives others.
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 macro_rules! build {
-    ($store:literal, $prefix:literal, $builder:ty, $key:ty, $url:expr, $purpose:expr, $options:expr,
-     $issuer:path, $configure:expr) => {{
+    ($store:literal, $own:expr, $builder:ty, $key:ty, $url:expr, $purpose:expr, $options:expr,
+     $issuer:path, $configure:expr, $credentials:expr) => {{
         let canonical = |name: &str| name.parse().ok().map(|key: $key| key.as_ref().to_owned());
-        let configuration = Configuration::read($prefix, $options, &canonical, $store)?;
+        let configuration =
+            Configuration::read($own.prefix, $own.names, $options, &canonical, $store)?;
         let with = |builder: $builder, name: &str, value: &str| {
             builder.with_config(name.parse().expect("a name that was read"), value)
         };
@@ -68,8 +100,8 @@ macro_rules! build {
         if let Some(issuer) = &issuer {
             issuer.check().map_err(cannot)?;
         }
-        let configure: fn($builder) -> $builder = $configure;
-        let mut builder = configure(builder);
+        let kept = $own.kept(&configuration).map_err(cannot)?;
+        let mut builder = $configure(builder, &configuration).map_err(cannot)?;
         if let Purpose::Read { on_retry, store_time_ms, .. } = &$purpose {
             let (on_retry, time_ms) = (on_retry.clone(), Arc::clone(store_time_ms));
             let connector = super::read_client::ReadConnector { on_retry, time_ms };
@@ -84,15 +116,68 @@ macro_rules! build {
             cannot(configuration.blame(&error.to_string(), &try_build))
         };
         let store = builder.clone().build().map_err(failed)?;
-        let store = match issuer {
-            None => store,
-            Some(issuer) => {
-                let issued = Issued::new(issuer, Arc::clone(store.credentials()));
-                builder.with_credentials(Arc::new(issued)).build().map_err(failed)?
-            }
+        let issued = issuer
+            .map(|issuer| Arc::new(Issued::new(issuer, Arc::clone(store.credentials()))) as Arc<_>);
+        let base = issued.as_ref().unwrap_or(store.credentials());
+        let (own, on_refusal) = match $credentials(&configuration, base).map_err(cannot)? {
+            Some((own, on_refusal)) => (Some(own), Some(on_refusal)),
+            None => (issued, None),
         };
-        Ok(Arc::new(store))
+        let store = match own {
+            None => store,
+            Some(own) => builder.with_credentials(own).build().map_err(failed)?,
+        };
+        let has_expected_owner = configuration.get("aws_expected_bucket_owner").is_some();
+        let remote =
+            Remote { kept, has_expected_owner, on_refusal, ..Remote::new(Arc::new(store.clone())) };
+        (store, remote)
     }};
+}
+
+/// Credentials in the place of others, and who hears that the store refuses them.
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+type Replaced<C> = Option<(Arc<dyn object_store::CredentialProvider<Credential = C>>, OnRefusal)>;
+
+/// No others.
+#[cfg(any(feature = "gcp", feature = "azure"))]
+fn as_they_are<C>(
+    _: &Configuration,
+    _: &Arc<dyn object_store::CredentialProvider<Credential = C>>,
+) -> Result<Replaced<C>, String> {
+    Ok(None)
+}
+
+/// Credentials of the role to be assumed, if there is one.
+#[cfg(feature = "aws")]
+fn assumed_role(
+    configuration: &Configuration,
+    base: &object_store::aws::AwsCredentialProvider,
+) -> Result<Replaced<object_store::aws::AwsCredential>, String> {
+    use super::assumed_role::AssumedRole;
+    use object_store::client::{HttpConnector, ReqwestConnector};
+    let Some((role, issuer)) = own_settings::role(configuration)? else { return Ok(None) };
+    let client = ReqwestConnector::default()
+        .connect(&client_options(configuration))
+        .map_err(|error| error.to_string())?;
+    let role = Arc::new(AssumedRole::new(role, client, Arc::clone(base)));
+    let issued = Issued::new(issuer, Arc::clone(&role) as Arc<_>);
+    let on_refusal: OnRefusal = Arc::new(move |is_credential| role.refused(is_credential));
+    Ok(Some((Arc::new(issued), on_refusal)))
+}
+
+/// The settings of the HTTP client.
+#[cfg(feature = "aws")]
+fn client_options(configuration: &Configuration) -> object_store::ClientOptions {
+    use object_store::aws::AmazonS3ConfigKey;
+    let settings = configuration.settings().map(|(name, setting)| (name, setting.value.as_str()));
+    let all = CLIENT_DEFAULTS.into_iter().chain(settings);
+    all.fold(object_store::ClientOptions::new(), |options, (name, value)| {
+        if let Ok(AmazonS3ConfigKey::Client(key)) = name.parse() {
+            options.with_config(key, value)
+        } else {
+            options
+        }
+    })
 }
 
 #[cfg(feature = "aws")]
@@ -100,36 +185,43 @@ pub(crate) fn s3(
     url: &Url,
     purpose: Purpose,
     options: &[(String, String)],
-) -> Result<Arc<dyn ObjectStore>, OpenError> {
+) -> Result<Remote, OpenError> {
     use super::configuration::issuer_of_s3;
     use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
-    build!(
+    let (store, remote) = build!(
         "s3",
-        "AWS_",
+        own_settings::S3,
         AmazonS3Builder,
         AmazonS3ConfigKey,
         url,
         purpose,
         options,
         issuer_of_s3,
-        |builder| {
+        |builder: AmazonS3Builder, configuration: &Configuration| {
             // The store compares what arrived with what was sent; a bucket with Object Lock demands
             // it.
-            let builder = match builder.get_config_value(&AmazonS3ConfigKey::Checksum) {
+            let mut builder = match builder.get_config_value(&AmazonS3ConfigKey::Checksum) {
                 Some(_) => builder,
                 None => builder.with_checksum_algorithm(Checksum::SHA256),
             };
-            builder.with_conditional_put(S3ConditionalPut::ETagMatch)
-        }
-    )
+            if let Some(owner) = own_settings::owner(configuration)? {
+                // Each request has it, and signs it.
+                let (name, value) = ("x-amz-expected-bucket-owner", owner.parse());
+                let value = value.map_err(|_| "the owner is no header".to_owned())?;
+                let headers = [(name.parse().expect("a header's name"), value)];
+                let options = client_options(configuration);
+                let options = options.with_default_headers(headers.into_iter().collect());
+                builder = builder.with_client_options(options);
+            }
+            Ok(builder.with_conditional_put(S3ConditionalPut::ETagMatch))
+        },
+        assumed_role
+    );
+    Ok(Remote { s3: Some(store), ..remote })
 }
 
 #[cfg(not(feature = "aws"))]
-pub(crate) fn s3(
-    url: &Url,
-    _: Purpose,
-    _: &[(String, String)],
-) -> Result<Arc<dyn ObjectStore>, OpenError> {
+pub(crate) fn s3(url: &Url, _: Purpose, _: &[(String, String)]) -> Result<Remote, OpenError> {
     Err(not_compiled_in(url, "aws"))
 }
 
@@ -138,28 +230,26 @@ pub(crate) fn gs(
     url: &Url,
     purpose: Purpose,
     options: &[(String, String)],
-) -> Result<Arc<dyn ObjectStore>, OpenError> {
+) -> Result<Remote, OpenError> {
     use super::configuration::issuer_of_gcs;
     use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
-    build!(
+    let (_, remote) = build!(
         "gs",
-        "GOOGLE_",
+        own_settings::GCS,
         GoogleCloudStorageBuilder,
         GoogleConfigKey,
         url,
         purpose,
         options,
         issuer_of_gcs,
-        |builder| builder
-    )
+        |builder, _: &_| Ok(builder),
+        as_they_are
+    );
+    Ok(remote)
 }
 
 #[cfg(not(feature = "gcp"))]
-pub(crate) fn gs(
-    url: &Url,
-    _: Purpose,
-    _: &[(String, String)],
-) -> Result<Arc<dyn ObjectStore>, OpenError> {
+pub(crate) fn gs(url: &Url, _: Purpose, _: &[(String, String)]) -> Result<Remote, OpenError> {
     Err(not_compiled_in(url, "gcp"))
 }
 
@@ -168,28 +258,26 @@ pub(crate) fn az(
     url: &Url,
     purpose: Purpose,
     options: &[(String, String)],
-) -> Result<Arc<dyn ObjectStore>, OpenError> {
+) -> Result<Remote, OpenError> {
     use super::configuration::issuer_of_azure;
     use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-    build!(
+    let (_, remote) = build!(
         "az",
-        "AZURE_",
+        own_settings::AZURE,
         MicrosoftAzureBuilder,
         AzureConfigKey,
         url,
         purpose,
         options,
         issuer_of_azure,
-        |builder| builder
-    )
+        |builder, _: &_| Ok(builder),
+        as_they_are
+    );
+    Ok(remote)
 }
 
 #[cfg(not(feature = "azure"))]
-pub(crate) fn az(
-    url: &Url,
-    _: Purpose,
-    _: &[(String, String)],
-) -> Result<Arc<dyn ObjectStore>, OpenError> {
+pub(crate) fn az(url: &Url, _: Purpose, _: &[(String, String)]) -> Result<Remote, OpenError> {
     Err(not_compiled_in(url, "azure"))
 }
 

@@ -286,8 +286,17 @@ pub async fn until(mut done: impl FnMut() -> bool) {
     panic!("waited in vain");
 }
 
-/// A bucket on `server`, below `prefix`, with the server's keys.
+/// A bucket on `server`, below `prefix`, with the server's own keys or token.
 pub fn bucket_on(server: &s3_testserver::S3TestServer, prefix: &str) -> audit_sink_s3::Bucket {
+    if server.is_gcs() {
+        let options = [
+            ("google_base_url", server.endpoint()),
+            ("google_allow_http", "true".to_owned()),
+            ("google_bearer_token", server.token().to_owned()),
+        ];
+        let url = format!("gs://{}/{prefix}", server.bucket());
+        return audit_sink_s3::Bucket::open_with(&url, options).unwrap();
+    }
     bucket_with_keys(server, prefix, server.access_key(), server.secret_key())
 }
 

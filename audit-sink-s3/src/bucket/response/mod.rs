@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use self::read::causes;
 use self::status::Status;
+#[cfg(feature = "aws")]
+pub(crate) use self::status::element;
 use super::blocker::Blocker;
 use super::credentials::{CredentialFailure, Issuer};
 use super::provider::Provider;

@@ -32,7 +32,7 @@ impl Refusal {
 /// What a failure to obtain credentials means. Nothing was sent to the bucket.
 fn of_credentials(failure: &CredentialFailure, provider: Provider) -> Refusal {
     let CredentialFailure { issuer, has_issued, file, cause } = failure;
-    let name = issuer.name;
+    let name = &*issuer.name;
     let blocked =
         |blocker, detail| Refusal::new(Response::Blocked(blocker), detail, provider, Some(issuer));
     if let Some(file) = file {
@@ -67,10 +67,11 @@ fn of_credentials(failure: &CredentialFailure, provider: Provider) -> Refusal {
             | Blocker::HostClock
             | Blocker::CredentialFile),
         ) => blocked(blocker, detail),
+        Response::Blocked(Blocker::Credentials) => blocked(Blocker::Credentials, detail),
         Response::Blocked(
             Blocker::Permission
-            | Blocker::Credentials
             | Blocker::NoCredentials
+            | Blocker::Role
             | Blocker::NoBucket
             | Blocker::Region
             | Blocker::EncryptionKey
@@ -78,7 +79,8 @@ fn of_credentials(failure: &CredentialFailure, provider: Provider) -> Refusal {
             | Blocker::Disk
             | Blocker::Panic
             | Blocker::Request,
-        ) => blocked(Blocker::Credentials, detail),
+        ) if issuer.role.is_some() => blocked(Blocker::Role, detail),
+        Response::Blocked(_) => blocked(Blocker::Credentials, detail),
     }
 }
 
@@ -101,6 +103,10 @@ fn read(error: &object_store::Error) -> (Response, Option<Status>) {
             }
         }
         Error::NotFound { .. } => Response::Blocked(Blocker::NoBucket),
+        // Who may write and may not use the key is denied like who may not write.
+        Error::PermissionDenied { .. } if text.contains("to perform: kms:") => {
+            Response::Blocked(Blocker::EncryptionKey)
+        }
         Error::PermissionDenied { .. } => {
             Response::Blocked(of_code(code).unwrap_or(Blocker::Permission))
         }
@@ -136,7 +142,9 @@ fn of_status(status: &Status, text: &str) -> Response {
             400,
             Some("RequestTimeout" | "BadDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch"),
         ) => Response::Unknown,
-        (408 | 425 | 429, _) => Response::Unknown,
+        // STS is asked too often.
+        (400, Some("Throttling" | "ThrottlingException" | "RequestLimitExceeded"))
+        | (408 | 425 | 429, _) => Response::Unknown,
         (501, _) => Response::Blocked(Blocker::Unsupported),
         (500.., _) => Response::Unknown,
         (300..400, _) => Response::Blocked(Blocker::Region),
@@ -158,6 +166,10 @@ fn of_code(code: Option<&str>) -> Option<Blocker> {
         | "InvalidToken"
         | "TokenRefreshRequired"
         | "InvalidAccessKeyId"
+        | "InvalidClientTokenId"
+        | "ExpiredTokenException"
+        | "IncompleteSignature"
+        | "MissingAuthenticationToken"
         | "SignatureDoesNotMatch"
         | "RequestExpired"
         | "AuthenticationFailed"

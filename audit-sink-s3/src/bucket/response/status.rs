@@ -30,7 +30,8 @@ impl Status {
     }
 }
 
-fn element(xml: &str, name: &str) -> Option<String> {
+/// The text of the first element of this name.
+pub(crate) fn element(xml: &str, name: &str) -> Option<String> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (content, _) = rest.split_once("</")?;
     Some(content.trim().to_owned()).filter(|content| !content.is_empty())

@@ -216,11 +216,12 @@ fn advice_names_nothing_of_another_provider() {
 
 fn of_issuer(is_default: bool, has_issued: bool, source: &str) -> Refusal {
     let issuer = Issuer {
-        name: "STS",
+        name: "STS".into(),
         variables: "AWS_ROLE_ARN",
         endpoint: "AWS_ENDPOINT_URL_STS",
         files: Vec::new(),
         is_default,
+        role: None,
     };
     let cause = Some(Error::Generic { store: "S3", source: source.into() });
     let failure = CredentialFailure { issuer: issuer.into(), has_issued, file: None, cause };

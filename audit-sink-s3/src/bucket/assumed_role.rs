@@ -1,0 +1,352 @@
+//! A role in the customer's account: credentials that STS gives to the host's own.
+//!
+//! `object_store` assumes roles with web identities alone. This asks STS with whatever credentials
+//! the bucket would be opened with otherwise, and signs with `object_store`'s own signer.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use audit_core::{Clock, SystemClock, async_trait};
+use chrono::DateTime;
+use object_store::aws::{AwsAuthorizer, AwsCredential, AwsCredentialProvider};
+use object_store::client::{HttpClient, HttpError, HttpRequest, HttpRequestBody};
+use object_store::{CredentialProvider, Error};
+use tokio::time::{Instant, timeout};
+use url::form_urlencoded::Serializer;
+
+use super::response::element;
+
+/// A session is renewed this long before its end, or a third of its life before.
+const RENEWED_BEFORE: Duration = Duration::from_secs(300);
+
+/// How soon a renewal is tried again while the session lasts.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// How long STS may take to answer. Shorter than a request to the bucket, so that the reason is
+/// STS, and not a request that took too long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// For how long a session is asked: the longest that STS gives to who has a role already.
+const SESSION: Duration = Duration::from_secs(3_600);
+
+/// How old a session is that the bucket denies something to before another is asked for: the
+/// permissions of a role change, and its sessions can be revoked.
+const DENIED_AFTER: Duration = Duration::from_secs(60);
+
+/// Which role, and where to ask for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Role {
+    pub(crate) arn: String,
+    pub(crate) external_id: Option<String>,
+    pub(crate) session_name: String,
+    /// Of STS.
+    pub(crate) endpoint: String,
+    pub(crate) region: String,
+}
+
+/// Credentials of a role, kept until shortly before they expire.
+pub(crate) struct AssumedRole {
+    role: Role,
+    client: HttpClient,
+    /// Those that STS is asked with.
+    base: AwsCredentialProvider,
+    session: Mutex<Option<Session>>,
+    /// Held by who asks STS: the others wait if they have nothing that lasts.
+    asking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Session {
+    credential: Arc<AwsCredential>,
+    begun: Instant,
+    renewed_at: Instant,
+    ends_at: Instant,
+}
+
+impl AssumedRole {
+    pub(crate) fn new(role: Role, client: HttpClient, base: AwsCredentialProvider) -> AssumedRole {
+        AssumedRole { role, client, base, session: Mutex::default(), asking: Default::default() }
+    }
+
+    /// The bucket has refused the session (`is_credential`), or denied something to it. The next
+    /// request asks STS for another one.
+    pub(crate) fn refused(&self, is_credential: bool) {
+        let mut session = self.session();
+        let is_old = |session: &Session| session.begun.elapsed() >= DENIED_AFTER;
+        if is_credential || session.as_ref().is_some_and(is_old) {
+            *session = None;
+        }
+    }
+
+    fn session(&self) -> MutexGuard<'_, Option<Session>> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session, if it lasts, and whether it is due to be renewed.
+    fn lasting(&self) -> Option<(Arc<AwsCredential>, bool)> {
+        let now = Instant::now();
+        let session = self.session();
+        let session = session.as_ref().filter(|session| now < session.ends_at)?;
+        Some((Arc::clone(&session.credential), now >= session.renewed_at))
+    }
+
+    fn request(&self, base: &AwsCredential) -> object_store::Result<HttpRequest> {
+        let Role { arn, external_id, session_name, endpoint, region } = &self.role;
+        let mut form = Serializer::new(String::new());
+        form.append_pair("Action", "AssumeRole")
+            .append_pair("Version", "2011-06-15")
+            .append_pair("DurationSeconds", &SESSION.as_secs().to_string())
+            .append_pair("RoleArn", arn)
+            .append_pair("RoleSessionName", session_name);
+        if let Some(external_id) = external_id {
+            form.append_pair("ExternalId", external_id);
+        }
+        let mut request = HttpRequest::new(HttpRequestBody::from(form.finish()));
+        *request.method_mut() = "POST".parse().map_err(failed)?;
+        *request.uri_mut() = endpoint.parse().map_err(failed)?;
+        let form = "application/x-www-form-urlencoded; charset=utf-8";
+        request.headers_mut().insert("content-type", form.parse().map_err(failed)?);
+        AwsAuthorizer::new(base, "sts", region).try_authorize(&mut request, None)?;
+        Ok(request)
+    }
+
+    async fn assume(&self) -> object_store::Result<Session> {
+        let base = self.base.get_credential().await?;
+        let request = self.request(&base)?;
+        let endpoint = &self.role.endpoint;
+        let not_sent = |source| failed(NotSent { endpoint: endpoint.clone(), source });
+        let answered = timeout(PATIENCE, async {
+            let (parts, body) = self.client.execute(request).await?.into_parts();
+            Ok((parts, body.bytes().await?))
+        });
+        let Ok(answered) = answered.await else {
+            return Err(failed(format!("no answer within {} ms", PATIENCE.as_millis())));
+        };
+        let (parts, body) = answered.map_err(not_sent)?;
+        let body = String::from_utf8_lossy(&body);
+        if !parts.status.is_success() {
+            return Err(failed(format!("status code: {}: {body}", parts.status)));
+        }
+        let member = |name: &str| {
+            element(&body, name).ok_or_else(|| failed(format!("the response has no {name}")))
+        };
+        let credential = AwsCredential {
+            key_id: member("AccessKeyId")?,
+            secret_key: member("SecretAccessKey")?,
+            token: Some(member("SessionToken")?),
+        };
+        let ends = DateTime::parse_from_rfc3339(&member("Expiration")?)
+            .map_err(|error| failed(format!("the response has an invalid Expiration: {error}")))?;
+        // By the clock of STS, since this host's may be wrong.
+        let date = parts.headers.get("date").and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok());
+        let now_ms = date.map_or_else(|| SystemClock.now_ms(), |date| date.timestamp_millis());
+        let left_ms = u64::try_from(ends.timestamp_millis() - now_ms).unwrap_or(0);
+        let lasts = Duration::from_millis(left_ms).min(SESSION);
+        let begun = Instant::now();
+        Ok(Session {
+            credential: Arc::new(credential),
+            begun,
+            renewed_at: begun + (lasts - RENEWED_BEFORE.min(lasts / 3)),
+            ends_at: begun + lasts,
+        })
+    }
+}
+
+#[async_trait]
+impl CredentialProvider for AssumedRole {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        let _asking = match self.lasting() {
+            Some((credential, false)) => return Ok(credential),
+            Some((credential, true)) => match self.asking.try_lock() {
+                Ok(asking) => asking,
+                Err(_) => return Ok(credential),
+            },
+            None => self.asking.lock().await,
+        };
+        // Somebody else may have asked meanwhile.
+        if let Some((credential, false)) = self.lasting() {
+            return Ok(credential);
+        }
+        match self.assume().await {
+            Ok(session) => {
+                let credential = Arc::clone(&session.credential);
+                *self.session() = Some(session);
+                Ok(credential)
+            }
+            Err(error) => {
+                let mut session = self.session();
+                let now = Instant::now();
+                let Some(session) = session.as_mut().filter(|session| now < session.ends_at) else {
+                    return Err(error);
+                };
+                session.renewed_at = now + RETRY_AFTER;
+                Ok(Arc::clone(&session.credential))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for AssumedRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AssumedRole").field("arn", &self.role.arn).finish_non_exhaustive()
+    }
+}
+
+fn failed(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::Generic { store: "STS", source: why.into() }
+}
+
+/// STS was not reached.
+#[derive(Debug)]
+struct NotSent {
+    endpoint: String,
+    source: HttpError,
+}
+
+impl fmt::Display for NotSent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "POST {}", self.endpoint)
+    }
+}
+
+impl std::error::Error for NotSent {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use http_body_util::{BodyExt, Full};
+    use object_store::StaticCredentialProvider;
+    use object_store::client::{HttpResponse, HttpResponseBody, HttpService};
+
+    use super::*;
+
+    /// STS, as long as the answers last; then nobody answers.
+    #[derive(Debug, Default, Clone)]
+    struct Answers(Arc<Mutex<VecDeque<(u16, String)>>>);
+
+    #[async_trait]
+    impl HttpService for Answers {
+        async fn call(&self, _: HttpRequest) -> Result<HttpResponse, HttpError> {
+            let answer = self.0.lock().unwrap().pop_front();
+            let Some((status, text)) = answer else { std::future::pending().await };
+            let body = Full::new(text.into());
+            let mut response =
+                HttpResponse::new(HttpResponseBody::new(body.map_err(|n| match n {})));
+            *response.status_mut() = status.try_into().unwrap();
+            let date = "Tue, 14 Nov 2023 22:13:20 GMT".parse().unwrap();
+            response.headers_mut().insert("date", date);
+            Ok(response)
+        }
+    }
+
+    impl Answers {
+        /// A session that ends this many minutes after it was given.
+        fn session(&self, key: &str, minutes: u32) {
+            let text = format!(
+                "<AccessKeyId>{key}</AccessKeyId><SecretAccessKey>s</SecretAccessKey>\
+                 <SessionToken>t</SessionToken><Expiration>2023-11-14T23:{:02}:20Z</Expiration>",
+                13 + minutes - 60
+            );
+            self.0.lock().unwrap().push_back((200, text));
+        }
+
+        fn left(&self) -> usize {
+            self.0.lock().unwrap().len()
+        }
+    }
+
+    fn role(answers: &Answers) -> AssumedRole {
+        let base = AwsCredential { key_id: "k".into(), secret_key: "s".into(), token: None };
+        let role = Role {
+            arn: "arn:aws:iam::123456789012:role/audit".to_owned(),
+            external_id: None,
+            session_name: "audit".to_owned(),
+            endpoint: "https://sts.example".to_owned(),
+            region: "eu-central-1".to_owned(),
+        };
+        let base = Arc::new(StaticCredentialProvider::new(base));
+        AssumedRole::new(role, HttpClient::new(answers.clone()), base)
+    }
+
+    async fn key(role: &AssumedRole) -> Result<String, String> {
+        let credential = role.get_credential().await;
+        credential.map(|found| found.key_id.clone()).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_are_renewed_before_they_end() {
+        let answers = Answers::default();
+        let role = role(&answers);
+        answers.session("first", 60);
+        answers.session("second", 60);
+        for _ in 0..3 {
+            assert_eq!(key(&role).await.unwrap(), "first");
+        }
+        tokio::time::advance(Duration::from_secs(54 * 60)).await;
+        assert_eq!(key(&role).await.unwrap(), "first");
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(key(&role).await.unwrap(), "second", "five minutes before the end");
+        assert_eq!(answers.left(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_of_sts_uses_up_the_session() {
+        let answers = Answers::default();
+        let role = role(&answers);
+        answers.session("first", 60);
+        assert_eq!(key(&role).await.unwrap(), "first");
+        tokio::time::advance(Duration::from_secs(56 * 60)).await;
+        let before = Instant::now();
+        assert_eq!(key(&role).await.unwrap(), "first");
+        assert_eq!(before.elapsed(), PATIENCE, "STS was asked");
+        assert_eq!(key(&role).await.unwrap(), "first");
+        assert_eq!(before.elapsed(), PATIENCE, "and is not asked again at once");
+        tokio::time::advance(Duration::from_secs(4 * 60)).await;
+        assert_eq!(
+            key(&role).await.unwrap_err(),
+            "Generic STS error: no answer within 5000 ms",
+            "it has ended"
+        );
+        answers.session("second", 60);
+        assert_eq!(key(&role).await.unwrap(), "second");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_session_is_not_used_again() {
+        let answers = Answers::default();
+        let role = role(&answers);
+        ["first", "second", "third"].iter().for_each(|key| answers.session(key, 60));
+        assert_eq!(key(&role).await.unwrap(), "first");
+        role.refused(false);
+        assert_eq!(key(&role).await.unwrap(), "first", "another one would be denied the same");
+        role.refused(true);
+        assert_eq!(key(&role).await.unwrap(), "second");
+        tokio::time::advance(DENIED_AFTER).await;
+        role.refused(false);
+        assert_eq!(key(&role).await.unwrap(), "third");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_without_a_session_are_errors_without_secrets() {
+        let answers = Answers::default();
+        let role = role(&answers);
+        for (status, text, says) in [
+            (200, "<SecretAccessKey>SECRET</SecretAccessKey>", "the response has no AccessKeyId"),
+            (200, "", "the response has no AccessKeyId"),
+            (503, "later", "status code: 503 Service Unavailable: later"),
+        ] {
+            answers.0.lock().unwrap().push_back((status, text.to_owned()));
+            let error = key(&role).await.unwrap_err();
+            assert!(error.ends_with(says) && !error.contains("SECRET"), "{error}");
+        }
+    }
+}
