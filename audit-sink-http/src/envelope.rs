@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Format;
 use crate::event::{Event, Events};
+use crate::ocsf::Mapping;
 use crate::settings::{Origin, RequestLimits};
 
 /// The topic of audit logs in Convex's log streams.
@@ -32,6 +33,8 @@ pub(crate) struct Envelope {
     after: &'static str,
     /// What all events have in common, as JSON.
     common: String,
+    /// Of events of OCSF.
+    mapping: Mapping,
 }
 
 /// One request's content.
@@ -44,7 +47,12 @@ pub(crate) struct Content {
 }
 
 impl Envelope {
-    pub(crate) fn new(format: Format, limits: RequestLimits, origin: &Origin) -> Envelope {
+    pub(crate) fn new(
+        format: Format,
+        limits: RequestLimits,
+        origin: &Origin,
+        mapping: Mapping,
+    ) -> Envelope {
         let Origin { deployment_name, deployment_type, project_name, project_slug } = origin;
         let (mut before, mut between, mut after) = ("[".to_owned(), ",", "]");
         let common = match format {
@@ -94,6 +102,10 @@ impl Envelope {
                 format!("\"ddsource\":\"audit\",\"service\":{service},\"ddtags\":{tags}")
             }
             Format::Axiom => quoted(deployment_name),
+            Format::Ocsf => {
+                (before, between, after) = (String::new(), "\n", "\n");
+                deployment_name.clone()
+            }
             Format::CloudEvents => {
                 // A reference to what produces events: `/project/deployment`.
                 let project = if project_slug.is_empty() { "audit" } else { project_slug };
@@ -103,7 +115,7 @@ impl Envelope {
                 quoted(&format!("/{}/{}", encode(project), encode(deployment_name)))
             }
         };
-        Envelope { format, limits, before, between, after, common }
+        Envelope { format, limits, before, between, after, common, mapping }
     }
 
     /// The type of the content.
@@ -112,7 +124,7 @@ impl Envelope {
             Format::Webhook | Format::Splunk | Format::Otlp | Format::Datadog | Format::Axiom => {
                 "application/json"
             }
-            Format::WebhookLines | Format::Ndjson => "application/x-ndjson",
+            Format::WebhookLines | Format::Ndjson | Format::Ocsf => "application/x-ndjson",
             Format::CloudEvents => "application/cloudevents-batch+json",
         }
     }
@@ -213,6 +225,10 @@ impl Envelope {
                     "{{\"_time\":\"{time}\",{id},\"deployment\":{common},\"body\":{line}}}"
                 )
             }
+            Format::Ocsf => {
+                self.mapping.write(stream, event, line, common, body);
+                Ok(())
+            }
             Format::CloudEvents => {
                 let time = time(*time_ms);
                 write!(
@@ -264,7 +280,7 @@ mod tests {
     use super::*;
     use crate::Settings;
 
-    const FORMATS: [Format; 8] = [
+    const FORMATS: [Format; 9] = [
         Format::Webhook,
         Format::WebhookLines,
         Format::Ndjson,
@@ -273,10 +289,11 @@ mod tests {
         Format::Datadog,
         Format::Axiom,
         Format::CloudEvents,
+        Format::Ocsf,
     ];
 
     fn envelope(settings: &Settings) -> Envelope {
-        Envelope::new(settings.format, settings.limits(), &settings.origin)
+        Envelope::new(settings.format, settings.limits(), &settings.origin, Mapping::default())
     }
 
     fn settings(format: Format) -> Settings {
@@ -303,7 +320,7 @@ mod tests {
     fn read(format: Format, body: &[u8]) -> Vec<(String, u64, i64, Value)> {
         let text = std::str::from_utf8(body).unwrap();
         let values: Vec<Value> = match format {
-            Format::WebhookLines | Format::Ndjson | Format::Splunk => {
+            Format::WebhookLines | Format::Ndjson | Format::Splunk | Format::Ocsf => {
                 text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
             }
             Format::Otlp => {
@@ -349,6 +366,14 @@ mod tests {
                 (value["audit"].clone(), time, parsed(&value["message"]))
             }
             Format::Axiom => (value.clone(), time(&value["_time"]), value["body"].clone()),
+            Format::Ocsf => {
+                let (stream, sequence) =
+                    value["metadata"]["uid"].as_str().unwrap().split_once('-').unwrap();
+                assert_eq!(value["metadata"]["product"]["name"], "happy-animal-123");
+                let sequence: u64 = sequence.parse().unwrap();
+                let id = json!({"stream": stream, "sequence": sequence});
+                (id, value["time"].as_i64().unwrap(), value["unmapped"].clone())
+            }
             Format::CloudEvents => {
                 let (stream, sequence) = value["id"].as_str().unwrap().split_once('-').unwrap();
                 let sequence: u64 = sequence.parse().unwrap();
@@ -386,7 +411,9 @@ mod tests {
     #[test]
     fn bodies_of_webhooks_are_copied_byte_by_byte() {
         let line = r#"{"n":1.50,"big":12345678901234567890,"a":"\u0041"}"#;
-        for format in [Format::Webhook, Format::Ndjson, Format::Splunk, Format::CloudEvents] {
+        for format in
+            [Format::Webhook, Format::Ndjson, Format::Splunk, Format::CloudEvents, Format::Ocsf]
+        {
             let content = envelope(&settings(format)).fill(&events(&[line]), 0..1);
             assert!(String::from_utf8(content.body).unwrap().contains(line), "{format:?}");
         }

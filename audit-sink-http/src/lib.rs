@@ -1,5 +1,5 @@
 //! An audit sink that delivers to log streams over HTTP: signed webhooks, and the intakes of
-//! Splunk, OpenTelemetry, Datadog, Axiom and CloudEvents.
+//! Splunk, OpenTelemetry, Datadog, Axiom, CloudEvents and OCSF.
 //!
 //! It makes a batch durable in one of two ways:
 //!
@@ -46,7 +46,7 @@
 //!
 //! | answer | meaning | next |
 //! |---|---|---|
-//! | 2xx | delivered | |
+//! | 2xx | delivered; with [`Settings::indexer_ack_ms`] once Splunk's indexers have it, else *unknown* | |
 //! | timeout, reset, 408, 5xx | unknown | the same request is retried without end, after a backoff with full jitter |
 //! | 429, and any `Retry-After` | later | the same, after the time that the receiver asks for |
 //! | 400, 422; 413 | rejected | divided; a single record is set aside, or the batch fails |
@@ -69,6 +69,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod acknowledgment;
 mod dead_letters;
 mod delivery;
 mod destination;
@@ -76,6 +77,7 @@ mod direct;
 mod envelope;
 mod error;
 mod event;
+mod ocsf;
 mod receiver;
 mod secret;
 mod settings;

@@ -5,16 +5,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit_core::Clock;
+use audit_core::{Clock, Random};
 use audit_egress::{Egress, PrivateAddress, is_public};
 use audit_journal::shared::one_line::scrub;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response, StatusCode};
-use serde_json::Value;
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
 use url::{Host, Url};
 
+use crate::acknowledgment::{self, Acknowledgment};
 use crate::secret::Secret;
 use crate::signature::Signer;
 use crate::{Format, OpenError, Settings};
@@ -41,6 +43,7 @@ pub(crate) struct Receiver {
     secrets: Vec<Secret>,
     signer: Signer,
     clock: Arc<dyn Clock>,
+    acknowledgment: Option<Acknowledgment>,
 }
 
 /// What became of a request.
@@ -61,8 +64,14 @@ impl Receiver {
         settings: &Settings,
         content_type: &'static str,
         clock: Arc<dyn Clock>,
+        random: &dyn Random,
     ) -> Result<Receiver, OpenError> {
         let url = checked_url(settings)?;
+        let acknowledgment = settings.indexer_ack_ms.map(|ms| {
+            let within = Duration::from_millis(ms);
+            Acknowledgment::new(&url, within, random).map_err(OpenError::configuration)
+        });
+        let acknowledgment = acknowledgment.transpose()?;
         let read = |source: &crate::SecretSource| source.read().map_err(OpenError::configuration);
         let secrets = settings.secrets.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let token = settings.token.as_ref().map(read).transpose()?;
@@ -91,20 +100,91 @@ impl Receiver {
                 .with_source(error)
         })?;
         let format = settings.format;
-        Ok(Receiver { client, url, format, content_type, token, secrets, signer, clock })
+        Ok(Receiver {
+            client,
+            url,
+            format,
+            content_type,
+            token,
+            secrets,
+            signer,
+            clock,
+            acknowledgment,
+        })
     }
 
-    /// One request. It takes as long as `limit` at most.
+    /// One request. It takes as long as `limit` at most, and where indexers acknowledge it as long
+    /// as they are waited for.
     pub(crate) async fn send(&self, id: &str, body: Bytes, limit: Duration) -> Answer {
         let headers = self.headers(id, &body);
         let request = self.client.post(self.url.clone()).headers(headers).body(body);
+        let (answer, said) = self.ask(request, limit).await;
+        match &self.acknowledgment {
+            Some(acknowledgment) if matches!(answer, Answer::Accepted) => {
+                self.indexed(acknowledgment, &said, limit).await
+            }
+            _ => answer,
+        }
+    }
+
+    /// Waits until the indexers have the request that the collector has just taken.
+    async fn indexed(&self, asked: &Acknowledgment, taken: &Value, limit: Duration) -> Answer {
+        let Some(number) = acknowledgment::number(taken) else {
+            let reason = format!(
+                "{self} took the request and gave it no ackId (switch on indexer acknowledgment for \
+                 the token, or remove indexer_ack_ms)"
+            );
+            return Answer::Blocked { by: "acknowledgment", reason };
+        };
+        let deadline = Instant::now() + asked.within;
+        let mut questions = 0u32;
+        let mut last = String::new();
+        loop {
+            sleep(Acknowledgment::pause(questions)).await;
+            questions = questions.saturating_add(1);
+            // What a restart has forgotten is not indexed.
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let reason = format!(
+                    "the indexers of {self} did not acknowledge a request within {} ms{last}",
+                    asked.within.as_millis()
+                );
+                return Answer::Retry {
+                    reason,
+                    after: None,
+                    may_have_arrived: true,
+                    timed_out: false,
+                };
+            }
+            let question = json!({"acks": [number]}).to_string();
+            let headers = self.headers("", question.as_bytes());
+            let request = self.client.post(asked.url.clone()).headers(headers).body(question);
+            match self.ask(request, limit.min(left)).await {
+                (Answer::Accepted, said) if acknowledgment::is_indexed(&said, number) => {
+                    return Answer::Accepted;
+                }
+                (Answer::Accepted, _) => last.clear(),
+                (Answer::Retry { reason, .. }, _) => last = format!("; {reason}"),
+                (Answer::Rejected { reason, .. }, _) => {
+                    return Answer::Blocked { by: "acknowledgment", reason };
+                }
+                (blocked @ Answer::Blocked { .. }, _) => return blocked,
+            }
+        }
+    }
+
+    /// What a request is answered, and the JSON of it.
+    async fn ask(&self, request: RequestBuilder, limit: Duration) -> (Answer, Value) {
         let asked = async {
             let response = request.send().await?;
             let (status, headers) = (response.status(), response.headers().clone());
             Ok::<_, reqwest::Error>((status, headers, read(response).await))
         };
-        match tokio::time::timeout(limit, asked).await {
-            Ok(Ok((status, headers, body))) => self.answer(status, &headers, &body),
+        let answer = match timeout(limit, asked).await {
+            Ok(Ok((status, headers, body))) => {
+                let said = serde_json::from_slice(&body).unwrap_or(Value::Null);
+                return (self.answer(status, &headers, &body), said);
+            }
             Ok(Err(error)) => self.failed(error),
             Err(_elapsed) => Answer::Retry {
                 reason: format!("{self} did not answer within {} ms", limit.as_millis()),
@@ -112,7 +192,8 @@ impl Receiver {
                 may_have_arrived: true,
                 timed_out: true,
             },
-        }
+        };
+        (answer, Value::Null)
     }
 
     /// A request without a body, secrets or a token, and the status of the response.
@@ -147,11 +228,19 @@ impl Receiver {
                 | Format::Ndjson
                 | Format::Otlp
                 | Format::Axiom
+                | Format::Ocsf
                 | Format::CloudEvents => insert("authorization", &format!("Bearer {token}"), true),
             }
         }
+        if let Some(acknowledgment) = &self.acknowledgment {
+            insert("x-splunk-request-channel", &acknowledgment.channel, false);
+        }
         match self.format {
-            Format::Webhook | Format::WebhookLines | Format::Ndjson | Format::CloudEvents => {
+            Format::Webhook
+            | Format::WebhookLines
+            | Format::Ndjson
+            | Format::Ocsf
+            | Format::CloudEvents => {
                 let seconds = self.clock.now_ms().div_euclid(1_000);
                 for (name, value) in self.signer.headers(id, seconds, body) {
                     insert(name, &value, false);
@@ -223,6 +312,7 @@ impl Receiver {
             | Format::Ndjson
             | Format::Splunk
             | Format::Datadog
+            | Format::Ocsf
             | Format::CloudEvents => None,
         };
         rejected.map(|records| format!("{records} records"))
@@ -372,12 +462,13 @@ fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use audit_core::testing::ManualClock;
+    use audit_core::testing::{ManualClock, SeededRandom};
 
     use super::*;
 
     fn opened(settings: &Settings) -> Result<Receiver, OpenError> {
-        Receiver::new(settings, "application/json", Arc::new(ManualClock::at(784_111_777_000)))
+        let clock = Arc::new(ManualClock::at(784_111_777_000));
+        Receiver::new(settings, "application/json", clock, &SeededRandom::new(1))
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub enum Format {
     /// CloudEvents 1.0 in batches, signed.
     #[serde(rename = "cloudevents")]
     CloudEvents,
+    /// Events of OCSF's API Activity, one on each line, signed. [`Settings::mapping`] says which
+    /// members of a body become which fields.
+    Ocsf,
 }
 
 /// The most that one request holds.
@@ -50,7 +53,7 @@ impl Format {
             Format::Webhook | Format::WebhookLines => {
                 RequestLimits { records: 128, bytes: 5_000_000, record_bytes: 2_000_000 }
             }
-            Format::Ndjson | Format::CloudEvents | Format::Otlp => {
+            Format::Ndjson | Format::CloudEvents | Format::Otlp | Format::Ocsf => {
                 RequestLimits { records: 1_000, bytes: 4_000_000, record_bytes: 4_000_000 }
             }
             // Splunk Cloud takes up to 1 MB in one request.
@@ -116,7 +119,8 @@ pub struct Settings {
     pub name: String,
 
     /// The secrets that requests are signed with, at most two: the new one first while receivers
-    /// change over. Default: none. For `webhook`, `webhook-lines`, `ndjson` and `cloudevents`.
+    /// change over. Default: none. For `webhook`, `webhook-lines`, `ndjson`, `cloudevents` and
+    /// `ocsf`.
     #[serde(default)]
     pub secrets: Vec<SecretSource>,
 
@@ -124,6 +128,18 @@ pub struct Settings {
     /// none.
     #[serde(default)]
     pub token: Option<SecretSource>,
+
+    /// A file of TOML that says which members of a body become which fields of an event. Default:
+    /// none, and the usual names are mapped. For `ocsf`.
+    #[serde(default)]
+    pub mapping: Option<PathBuf>,
+
+    /// How long to wait until Splunk's indexers acknowledge a request, in milliseconds, before it
+    /// is sent again. Default: none, and a request is delivered once the collector has taken it,
+    /// which may lose it when it crashes. The token must have indexer acknowledgment. Splunk
+    /// advises 300,000. For `splunk`.
+    #[serde(default)]
+    pub indexer_ack_ms: Option<u64>,
 
     /// What events say of the deployment they come from.
     #[serde(default)]
@@ -280,6 +296,8 @@ impl Settings {
             name: default_name(),
             secrets: Vec::new(),
             token: None,
+            mapping: None,
+            indexer_ack_ms: None,
             origin: Origin::default(),
             allow_http: false,
             allow_private_addresses: false,
@@ -317,6 +335,7 @@ impl Settings {
         within("max_request_bytes", limits.bytes as u64, 4_096, 1 << 30)?;
         within("max_record_bytes", limits.record_bytes as u64, 2_048, limits.bytes as u64)?;
         within("secrets", self.secrets.len() as u64, 0, 2)?;
+        within("indexer_ack_ms", self.indexer_ack_ms.unwrap_or(1), 1, MAX_TIME_MS)?;
         within("request_timeout_ms", self.request_timeout_ms, 1, MAX_TIME_MS)?;
         within("retry_base_ms", self.retry_base_ms, 1, MAX_TIME_MS)?;
         within("retry_cap_ms", self.retry_cap_ms, self.retry_base_ms, MAX_TIME_MS)?;
@@ -397,8 +416,11 @@ mod tests {
 
     #[test]
     fn every_format_has_limits_that_are_valid() {
-        use Format::{Axiom, CloudEvents, Datadog, Ndjson, Otlp, Splunk, Webhook, WebhookLines};
-        for format in [Webhook, WebhookLines, Ndjson, Splunk, Otlp, Datadog, Axiom, CloudEvents] {
+        use Format::{
+            Axiom, CloudEvents, Datadog, Ndjson, Ocsf, Otlp, Splunk, Webhook, WebhookLines,
+        };
+        let all = [Webhook, WebhookLines, Ndjson, Splunk, Otlp, Datadog, Axiom, CloudEvents, Ocsf];
+        for format in all {
             assert_eq!(Settings::new("https://example.com", format).check(), Ok(()));
         }
     }

@@ -18,8 +18,9 @@ use crate::destination::StreamDestination;
 use crate::direct::Direct;
 use crate::envelope::Envelope;
 use crate::event::{Event, Events};
+use crate::ocsf::Mapping;
 use crate::receiver::{Answer, Receiver};
-use crate::{OpenError, Settings};
+use crate::{Format, OpenError, Settings};
 
 /// Delivers batches to a log stream; see the [crate's documentation](crate).
 #[derive(Debug)]
@@ -160,8 +161,19 @@ fn delivery(
             "the name of a log stream has 1 to 64 lower-case letters, digits, `-` and `_`",
         ));
     }
-    let envelope = Envelope::new(settings.format, settings.limits(), &settings.origin);
-    let receiver = Receiver::new(settings, envelope.content_type(), Arc::clone(clock))?;
+    let only_for = |name: &str, format: &str| {
+        OpenError::configuration(format!("{name} is for log streams of the format {format}"))
+    };
+    let mapping = match &settings.mapping {
+        Some(_) if settings.format != Format::Ocsf => return Err(only_for("mapping", "ocsf")),
+        Some(path) => Mapping::read(path)?,
+        None => Mapping::default(),
+    };
+    if settings.indexer_ack_ms.is_some() && settings.format != Format::Splunk {
+        return Err(only_for("indexer_ack_ms", "splunk"));
+    }
+    let envelope = Envelope::new(settings.format, settings.limits(), &settings.origin, mapping);
+    let receiver = Receiver::new(settings, envelope.content_type(), Arc::clone(clock), &**random)?;
     let letters = settings.dead_letters.as_ref().map(|directory| {
         DeadLetters::open(directory, settings.max_dead_letter_bytes).map_err(|error| {
             let what = format!("the directory {} cannot be used", directory.display());

@@ -1,6 +1,8 @@
 //! The sink against a receiver in this process.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod indexers_acknowledge;
+mod outages_lose_nothing;
 mod receiver;
 mod records_are_set_aside;
 mod refusals_say_why;

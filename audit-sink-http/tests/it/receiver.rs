@@ -51,6 +51,8 @@ struct Stored {
 /// A request that arrived whole.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
+    /// With its query.
+    pub(crate) path: String,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Vec<u8>,
 }
@@ -245,7 +247,7 @@ impl Receiver {
 }
 
 /// One request, or none if the connection has ended.
-async fn read(
+pub(crate) async fn read(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
 ) -> io::Result<Option<Request>> {
@@ -271,7 +273,8 @@ async fn read(
         }
     }
     let body = buffer.drain(..length).collect();
-    Ok(Some(Request { headers, body }))
+    let path = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
+    Ok(Some(Request { path, headers, body }))
 }
 
 /// A batch of records of this time.

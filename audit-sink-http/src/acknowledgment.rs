@@ -1,0 +1,105 @@
+//! Splunk's indexer acknowledgment: a request is delivered once its indexers have it, and not when
+//! the collector took it.
+//!
+//! The collector answers each request with a number, which is asked about until it says `true`.
+//! It says so once: if that answer is lost, or the collector restarts, nobody can tell any more
+//! what became of the request, and it is sent again.
+
+use std::time::Duration;
+
+use audit_core::Random;
+use serde_json::Value;
+use url::Url;
+
+/// How soon is asked first; the pause doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Where the collector takes events.
+const EVENTS: &str = "/services/collector";
+
+/// How a receiver is asked whether it has a request.
+#[derive(Debug)]
+pub(crate) struct Acknowledgment {
+    /// Numbers are those of a channel, and each opening has one of its own.
+    pub(crate) channel: String,
+    pub(crate) url: Url,
+    /// How long is waited for `true`.
+    pub(crate) within: Duration,
+}
+
+impl Acknowledgment {
+    /// # Errors
+    ///
+    /// When the URL is none of a collector.
+    pub(crate) fn new(
+        url: &Url,
+        within: Duration,
+        random: &dyn Random,
+    ) -> Result<Acknowledgment, String> {
+        let (before, _) = url
+            .path()
+            .split_once(EVENTS)
+            .ok_or_else(|| format!("indexer_ack_ms needs a url that ends with {EVENTS}/event"))?;
+        let mut asked = url.clone();
+        asked.set_path(&format!("{before}{EVENTS}/ack"));
+        asked.set_query(None);
+        let bits = (u128::from(random.next_u64()) << 64) | u128::from(random.next_u64());
+        let hex = format!("{bits:032x}");
+        let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+        let channel = parts.join("-");
+        asked.query_pairs_mut().append_pair("channel", &channel);
+        Ok(Acknowledgment { channel, url: asked, within })
+    }
+
+    /// The pause before a request is asked about, after so many questions.
+    pub(crate) fn pause(questions: u32) -> Duration {
+        FIRST_PAUSE
+            .saturating_mul(1u32.checked_shl(questions).unwrap_or(u32::MAX))
+            .min(LONGEST_PAUSE)
+    }
+}
+
+/// The number that a collector gave to a request.
+pub(crate) fn number(answer: &Value) -> Option<u64> {
+    answer["ackId"].as_u64()
+}
+
+/// Whether an answer says that the request of this number is indexed.
+pub(crate) fn is_indexed(answer: &Value, number: u64) -> bool {
+    answer["acks"][number.to_string()] == true
+}
+
+#[cfg(test)]
+mod tests {
+    use audit_core::testing::SeededRandom;
+
+    use super::*;
+
+    #[test]
+    fn each_opening_asks_on_a_channel_of_its_own() {
+        let new = |url: &str, seed| {
+            let random = SeededRandom::new(seed);
+            Acknowledgment::new(&url.parse().unwrap(), Duration::from_secs(1), &random)
+        };
+        let one = new("https://splunk.example:8088/services/collector/event?x=1", 1).unwrap();
+        let parts: Vec<usize> = one.channel.split('-').map(str::len).collect();
+        assert_eq!(parts, [8, 4, 4, 4, 12]);
+        let asked =
+            format!("https://splunk.example:8088/services/collector/ack?channel={}", one.channel);
+        assert_eq!(one.url.as_str(), asked);
+        let other = new("https://proxy.example/a/services/collector", 2).unwrap();
+        assert_eq!(other.url.path(), "/a/services/collector/ack");
+        assert_ne!(one.channel, other.channel);
+        assert!(new("https://splunk.example/event", 1).unwrap_err().contains("indexer_ack_ms"));
+    }
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_answers_are_read() {
+        let pauses = [0, 1, 3, 6, 31, u32::MAX].map(|n| Acknowledgment::pause(n).as_millis());
+        assert_eq!(pauses, [100, 200, 800, 5_000, 5_000, 5_000]);
+        let answer = serde_json::json!({"acks": {"3": true, "4": false}});
+        assert_eq!([3, 4, 5].map(|number| is_indexed(&answer, number)), [true, false, false]);
+        assert_eq!(number(&serde_json::json!({"code": 0, "ackId": 0})), Some(0));
+    }
+}

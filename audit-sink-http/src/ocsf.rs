@@ -1,0 +1,306 @@
+//! Records as events of OCSF's [API Activity](https://schema.ocsf.io/1.9.0/classes/api_activity).
+//!
+//! A mapping says which member of a body becomes which field. The body itself rides along, byte by
+//! byte, in `unmapped`: what no field names is not lost.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use audit_core::UniqueId;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::OpenError;
+use crate::event::Event;
+
+/// The version of the schema.
+const VERSION: &str = "1.9.0";
+
+/// The class, and its category.
+const CLASS: u64 = 6_003;
+const CATEGORY: u64 = 6;
+
+/// Severity: informational.
+const INFORMATIONAL: u64 = 1;
+
+/// The fields of a body without a mapping of its own: the usual names of what is logged.
+const USUAL: [(&str, &str); 5] = [
+    ("actor.user.uid", "/actor"),
+    ("api.operation", "/action"),
+    ("http_request.uid", "/requestId"),
+    ("http_request.user_agent", "/userAgent"),
+    ("src_endpoint.ip", "/ip"),
+];
+
+/// Fields that say what a record is, and so are ours.
+const OWN: [&str; 9] = [
+    "activity_id",
+    "activity_name",
+    "category_uid",
+    "class_uid",
+    "metadata",
+    "time",
+    "type_uid",
+    "unmapped",
+    "raw_data",
+];
+
+const MAX_FIELDS: usize = 100;
+
+/// What was done to what the operation is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Activity {
+    Create,
+    Read,
+    Update,
+    Delete,
+}
+
+/// Which member of a body becomes which field.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mapping {
+    /// By the field's path, as in `actor.user.uid`: a JSON pointer into the body.
+    #[serde(default = "usual")]
+    fields: BTreeMap<String, String>,
+    /// By the text of `api.operation`.
+    #[serde(default)]
+    activities: BTreeMap<String, Activity>,
+}
+
+impl Default for Mapping {
+    fn default() -> Mapping {
+        Mapping { fields: usual(), activities: BTreeMap::new() }
+    }
+}
+
+fn usual() -> BTreeMap<String, String> {
+    USUAL.map(|(field, pointer)| (field.to_owned(), pointer.to_owned())).into()
+}
+
+impl Mapping {
+    /// Reads a mapping from a file of TOML.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or is no mapping.
+    pub(crate) fn read(path: &Path) -> Result<Mapping, OpenError> {
+        let invalid = |why: String| {
+            OpenError::configuration(format!("the mapping in {}: {why}", path.display()))
+        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| invalid(format!("it cannot be read: {error}")))?;
+        let mapping: Mapping = toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| {
+                1 + text.as_bytes()[..span.start].iter().filter(|byte| **byte == b'\n').count()
+            });
+            invalid(format!("line {line}: {}", error.message()))
+        })?;
+        mapping.check().map_err(invalid)?;
+        Ok(mapping)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.fields.len() > MAX_FIELDS {
+            return Err(format!("{} fields exceed {MAX_FIELDS}", self.fields.len()));
+        }
+        let is_name = |part: &str| {
+            let is_valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+            !part.is_empty() && part.bytes().all(is_valid)
+        };
+        for (field, pointer) in &self.fields {
+            if !field.split('.').all(is_name) {
+                return Err(format!("{field:?} is not the path of a field, as in actor.user.uid"));
+            }
+            let first = field.split('.').next().unwrap_or_default();
+            if OWN.contains(&first) {
+                return Err(format!("{first} is set by the host, and by no mapping"));
+            }
+            if !pointer.starts_with('/') {
+                return Err(format!("{pointer:?} is not a JSON pointer, as in /user/id"));
+            }
+            let inner = self.fields.keys().find(|other| {
+                other.strip_prefix(field.as_str()).is_some_and(|rest| rest.starts_with('.'))
+            });
+            if let Some(inner) = inner {
+                return Err(format!("{field} and {inner} cannot both be fields"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a record as an event. `product` is where it comes from.
+    pub(crate) fn write(
+        &self,
+        stream: UniqueId,
+        event: &Event,
+        line: &str,
+        product: &str,
+        body: &mut String,
+    ) {
+        let Event { sequence, time_ms, line: _ } = event;
+        let logged: Value = serde_json::from_str(line).unwrap_or(Value::Null);
+        let mut fields = Map::new();
+        for (path, pointer) in &self.fields {
+            if let Some(found) = logged.pointer(pointer).filter(|found| !found.is_null()) {
+                insert(&mut fields, path, found.clone());
+            }
+        }
+        let operation = fields.get("api").and_then(|api| api.get("operation"));
+        let operation = operation.and_then(Value::as_str).map(str::to_owned);
+        let (activity, name) = match operation.as_deref() {
+            None => (0, "Unknown"),
+            Some(operation) => match self.activities.get(operation) {
+                Some(Activity::Create) => (1, "Create"),
+                Some(Activity::Read) => (2, "Read"),
+                Some(Activity::Update) => (3, "Update"),
+                Some(Activity::Delete) => (4, "Delete"),
+                None => (99, operation),
+            },
+        };
+        let own = json!({
+            "activity_id": activity,
+            "activity_name": name,
+            "category_uid": CATEGORY,
+            "class_uid": CLASS,
+            "type_uid": CLASS * 100 + activity,
+            "time": time_ms,
+            "metadata": {
+                "version": VERSION,
+                "uid": format!("{stream}-{sequence:012}"),
+                "sequence": sequence,
+                "logged_time": time_ms,
+                "product": {"name": product, "vendor_name": "audit"},
+            },
+        });
+        // What the class demands, where the body does not have it.
+        let demanded = [
+            ("severity_id", json!(INFORMATIONAL)),
+            ("api", json!({"operation": "unknown"})),
+            ("actor", json!({"application": {"name": product}})),
+            ("src_endpoint", json!({"name": "unknown"})),
+        ];
+        for (name, value) in demanded {
+            fields.entry(name).or_insert(value);
+        }
+        if operation.is_none()
+            && let Some(Value::Object(api)) = fields.get_mut("api")
+        {
+            api.entry("operation").or_insert_with(|| "unknown".into());
+        }
+        if let Value::Object(own) = own {
+            fields.extend(own);
+        }
+        let text = Value::Object(fields).to_string();
+        body.push_str(text.strip_suffix('}').unwrap_or(&text));
+        body.push_str(",\"unmapped\":");
+        body.push_str(line);
+        body.push('}');
+    }
+}
+
+/// Puts a value at the path of a field. Paths are checked not to lead through each other.
+fn insert(fields: &mut Map<String, Value>, path: &str, value: Value) {
+    match path.split_once('.') {
+        None => {
+            fields.insert(path.to_owned(), value);
+        }
+        Some((first, rest)) => {
+            let inner = fields.entry(first).or_insert_with(|| Value::Object(Map::new()));
+            if let Value::Object(inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(mapping: &Mapping, line: &str) -> Value {
+        let event = Event { sequence: 7, time_ms: 5, line: line.as_bytes().to_vec().into() };
+        let mut body = String::new();
+        mapping.write(UniqueId::from_bits(1), &event, line, "happy-animal-123", &mut body);
+        assert!(body.ends_with(&format!(",\"unmapped\":{line}}}")), "byte by byte: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    fn read(text: &str) -> Result<Mapping, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mapping.toml");
+        std::fs::write(&path, text).unwrap();
+        Mapping::read(&path).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn members_become_the_fields_that_the_mapping_names() {
+        let mapping = read(
+            "[fields]\n\"api.operation\" = \"/what\"\n\"actor.user.uid\" = \"/who/id\"\n\
+             \"actor.user.groups\" = \"/who/groups\"\n\"severity_id\" = \"/severity\"\n\
+             [activities]\n\"document.read\" = \"read\"\n",
+        )
+        .unwrap();
+        let line =
+            r#"{"what":"document.read","who":{"id":"ada","groups":[{"name":"x"}]},"n":1.50}"#;
+        let told = event(&mapping, line);
+        assert_eq!(told["api"], json!({"operation": "document.read"}));
+        assert_eq!(told["actor"]["user"], json!({"uid": "ada", "groups": [{"name": "x"}]}));
+        assert_eq!((&told["activity_id"], &told["type_uid"]), (&json!(2), &json!(600_302)));
+        assert_eq!((&told["class_uid"], &told["category_uid"]), (&json!(6_003), &json!(6)));
+        assert_eq!(told["metadata"]["uid"], "00000000000000000000000001-000000000007");
+        assert_eq!((&told["time"], &told["severity_id"]), (&json!(5), &json!(1)));
+        let told = event(&mapping, r#"{"what":"document.print","severity":3}"#);
+        assert_eq!((&told["activity_id"], &told["severity_id"]), (&json!(99), &json!(3)));
+        assert_eq!(told["activity_name"], "document.print");
+    }
+
+    /// Whatever the body is, the event has what its class demands.
+    #[test]
+    fn every_event_has_the_fields_that_its_class_demands() {
+        let lines = [
+            "{}",
+            r#"{"action":null,"actor":null,"ip":null}"#,
+            r#"{"action":5,"actor":{"id":1},"ip":["a"]}"#,
+            r#"{"action":"view","actor":"ada","ip":"192.0.2.1","userAgent":"x","requestId":"r"}"#,
+            r#"{"tooLarge":{"bytes":5}}"#,
+            r#"{"class_uid":1,"metadata":{"uid":"forged"},"unmapped":"x"}"#,
+        ];
+        for line in lines {
+            let told = event(&Mapping::default(), line);
+            for field in ["actor", "api", "metadata", "src_endpoint"] {
+                assert!(told[field].as_object().is_some_and(|o| !o.is_empty()), "{field}: {told}");
+            }
+            for field in ["activity_id", "category_uid", "class_uid", "severity_id", "type_uid"] {
+                assert!(told[field].is_u64(), "{field}: {told}");
+            }
+            assert!(!told["api"]["operation"].is_null());
+            assert_eq!(told["class_uid"], 6_003);
+            assert_eq!(told["metadata"]["sequence"], 7);
+        }
+        let told = event(&Mapping::default(), lines[3]);
+        assert_eq!(told["src_endpoint"], json!({"ip": "192.0.2.1"}));
+        assert_eq!(told["http_request"], json!({"uid": "r", "user_agent": "x"}));
+    }
+
+    #[test]
+    fn mappings_that_cannot_work_are_refused() {
+        for (text, says) in [
+            ("[fields]\n\"Actor\" = \"/a\"", "\"Actor\" is not the path of a field"),
+            ("[fields]\n\"a..b\" = \"/a\"", "\"a..b\" is not the path"),
+            ("[fields]\n\"a\" = \"a\"", "\"a\" is not a JSON pointer"),
+            ("[fields]\n\"metadata.uid\" = \"/a\"", "metadata is set by the host"),
+            ("[fields]\n\"a\" = \"/a\"\n\"a.b.c\" = \"/b\"", "a and a.b.c cannot both be fields"),
+            ("[field]\n", "line 1: unknown field `field`"),
+            ("[fields]\n\n[activities]\n\"x\" = \"print\"", "line 4: unknown variant"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains("mapping.toml: ") && error.contains(says), "{error}");
+        }
+        let many: String = (0..101).map(|n| format!("f{n} = \"/f\"\n")).collect();
+        assert!(read(&format!("[fields]\n{many}")).unwrap_err().contains("101 fields exceed 100"));
+        assert_eq!(read("").unwrap(), Mapping::default());
+        assert!(Mapping::read(Path::new("/absent/x")).unwrap_err().to_string().contains("be read"));
+    }
+}
