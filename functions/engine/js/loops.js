@@ -68,7 +68,7 @@ export function boundLoops(native, load) {
     return array(original, self, isLong ? [load().byText] : args, name);
   };
   const arrays = Array.prototype;
-  bound(arrays, ["copyWithin", "fill", "join", "reverse", "shift", "slice", "splice", "unshift", "toReversed", "toSpliced", "toLocaleString", "with"], array);
+  bound(arrays, ["copyWithin", "fill", "join", "reverse", "shift", "slice", "splice", "unshift", "toReversed", "toSpliced", "with"], array);
   bound(arrays, ["sort", "toSorted"], sort);
 
   // The engine's own go into the elements, which can be long too, or the same ones any number of times. Where they are not all
@@ -122,7 +122,7 @@ export function boundLoops(native, load) {
     check(name, apply(typedLength, self, []));
     return apply(original, self, args);
   };
-  bound(typedArrays, ["sort", "toSorted", "join", "toLocaleString"], longTyped);
+  bound(typedArrays, ["sort", "toSorted", "join"], longTyped);
   bound(typedArrays, ["copyWithin", "fill", "includes", "indexOf", "lastIndexOf", "reverse", "set", "slice", "toReversed", "with"], typed);
 
   const search = (original, self, args, name) => {

@@ -77,6 +77,7 @@ const globals = [
   ],
   "convex:bodies", ["Blob", "File", "FormData", "Headers", "Request", "Response"],
   "convex:fetch", ["fetch"],
+  "convex:locale", ["Intl"],
   "convex:async-context", ["AsyncLocalStorage", "AsyncResource"],
   "convex:others", ["WeakRef", "FinalizationRegistry", "navigator", "WebAssembly", "MessageChannel"],
 ];
@@ -110,6 +111,7 @@ export function install(natives, settings) {
   }
   lazily("Date", () => rarely().makeDate());
   boundLoops(native, () => load("convex:flatten"));
+  byLocale();
   guardErrors();
   refuseCode();
   hidden(Math, "random", () => native.random());
@@ -132,6 +134,18 @@ export function install(natives, settings) {
 /// A member as those that a global object is born with.
 export function hidden(object, name, value) {
   defineProperty(object, name, { value, writable: true, configurable: true, enumerable: false });
+}
+
+/// What depends on a language, and which the engine does not know.
+function byLocale() {
+  const method = (prototype, name, as = name) => {
+    hidden(prototype, name, { [name](...args) { return load("convex:locale")[as](this, ...args); } }[name]);
+  };
+  for (const name of ["localeCompare", "toLocaleUpperCase", "toLocaleLowerCase"]) method(RealString.prototype, name);
+  method(Number.prototype, "toLocaleString", "numberToLocaleString");
+  method(BigInt.prototype, "toLocaleString", "bigintToLocaleString");
+  method(arrayPrototype, "toLocaleString", "arrayToLocaleString");
+  method(captured.getPrototypeOf(Int8Array).prototype, "toLocaleString", "arrayToLocaleString");
 }
 
 /// The engine loses count of other values that are set here, and would end the process with the call.
@@ -278,6 +292,7 @@ function explain(thrown) {
 /// What an error says of its cause, as that of `fetch` does.
 function because(thrown) {
   try {
+    if (thrown.message === "Buffer is not defined") return " (this host has no Buffer: use Uint8Array, TextEncoder, atob and btoa)";
     const { cause } = thrown;
     const why = typeof cause === "object" && cause !== null ? textMember(cause, "message") : "";
     return why && ` (cause: ${why})`;

@@ -1,6 +1,6 @@
 // What few calls need of the prelude: it is read when first needed, and then builds on what was kept of the language.
 
-import { captured, hidden, isDeterministic, native, timed } from "convex:prelude";
+import { captured, hidden, isDeterministic, load, native, timed } from "convex:prelude";
 
 const { RealDate, RealError, RealPromise, RealString, apply, construct, defineProperty, mapDelete, mapSet, ownKeys, parse, push } = captured;
 const { stringify } = captured;
@@ -83,14 +83,16 @@ export function makeDate() {
     toString: (all) => `${day(all)} ${time(all)}`,
     toDateString: day,
     toTimeString: time,
-    toLocaleString: (all) => `${day(all)} ${all[4]}`,
-    toLocaleDateString: day,
-    toLocaleTimeString: (all) => all[4],
   };
   for (const name of ownKeys(texts)) {
     hidden(prototype, name, function () {
       return invalid(this) ? "Invalid Date" : texts[name](parts(this));
     });
+  }
+  for (const [name, part] of [["toLocaleString", "all"], ["toLocaleDateString", "date"], ["toLocaleTimeString", "time"]]) {
+    hidden(prototype, name, { [name](locales, options) {
+      return load("convex:locale").dateToLocaleString(`Date.prototype.${name}`, this, part, locales, options);
+    } }[name]);
   }
   return Date;
 }

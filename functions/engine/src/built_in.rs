@@ -21,7 +21,7 @@ struct BuiltIn {
 /// The base module: the globals, and the engine's side of a call.
 pub(super) const PRELUDE: &str = "convex:prelude";
 
-const BUILT_IN: [BuiltIn; 23] = [
+const BUILT_IN: [BuiltIn; 26] = [
     BuiltIn {
         name: "convex:audit",
         source: include_str!("../js/audit.js"),
@@ -113,6 +113,17 @@ const BUILT_IN: [BuiltIn; 23] = [
         source: include_str!("../js/http.js"),
         imports: &[("convex:prelude", PRELUDE)],
     },
+    BuiltIn {
+        name: "convex:collate",
+        source: include_str!("../js/collate.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn {
+        name: "convex:locale",
+        source: include_str!("../js/locale.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn { name: "convex:collation", source: include_str!("../js/collation.js"), imports: &[] },
     BuiltIn {
         name: "convex:others",
         source: include_str!("../js/others.js"),

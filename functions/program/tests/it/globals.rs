@@ -101,7 +101,7 @@ const THERE: [(&str, &str); 63] = [
     ("setInterval", "function"),
     ("setTimeout", "function"),
     ("structuredClone", "function"),
-    ("Intl", "undefined"),
+    ("Intl", "object"),
     ("Buffer", "undefined"),
     ("window", "undefined"),
     ("document", "undefined"),
@@ -585,4 +585,122 @@ fn the_console_shows_tables_and_counts() {
         "[LOG] 'g'",
     ];
     assert_eq!(ran.log_lines, expected);
+}
+
+/// What V8 gives in English and UTC, or an error that names what was called: nothing else.
+#[test]
+fn language_dependent_calls_are_right_or_errors() {
+    let refused = |what: &str, instead: &str| {
+        json!(format!("NotSupportedError: {what} is not supported by this host: {instead}"))
+    };
+    let sorting = "compare with < and >, or by a key of your own";
+    let numbers = "format it by hand, as with toFixed()";
+    let dates = "use toISOString(), or the getUTC methods";
+    let table = [
+        (
+            "sort",
+            "return ['b', 'a', 'B', 'A', '\u{e9}', 'e', 'f', 'Z', '_', '10', '9'].sort((a, b) => a.localeCompare(b)).join('')",
+            json!("_109aAbBe\u{e9}fZ"),
+        ),
+        (
+            "base",
+            "return 'R\u{e9}sum\u{e9}'.localeCompare('resume', undefined, { sensitivity: 'base' })",
+            json!(0),
+        ),
+        (
+            "numeric",
+            "return ['a10', 'a9', 'a1'].sort((a, b) => a.localeCompare(b, 'en', { numeric: true })).join()",
+            json!("a1,a9,a10"),
+        ),
+        (
+            "emoji",
+            "return ['x \u{1f600}', 'a \u{1f389}'].sort(new Intl.Collator().compare).join()",
+            json!("a \u{1f389},x \u{1f600}"),
+        ),
+        (
+            "swedish",
+            "return 'a'.localeCompare('b', 'sv')",
+            refused("String.prototype.localeCompare with the locale sv", sorting),
+        ),
+        (
+            "kana",
+            "return '\u{3042}'.localeCompare('\u{3044}')",
+            refused(
+                "String.prototype.localeCompare with the character U+3042, whose order depends on it",
+                sorting,
+            ),
+        ),
+        (
+            "number",
+            "return [(1234567.8915).toLocaleString(), (0.5).toLocaleString('en-US', { style: 'percent' }), (-1.005).toLocaleString('en-US', { style: 'currency', currency: 'USD' }), 12345n.toLocaleString()]",
+            json!(["1,234,567.892", "50%", "-$1.01", "12,345"]),
+        ),
+        (
+            "german",
+            "return (1.5).toLocaleString('de-DE')",
+            refused("Number.prototype.toLocaleString with the locale de-de", numbers),
+        ),
+        (
+            "compact",
+            "return (1500).toLocaleString('en', { notation: 'compact' })",
+            refused("Number.prototype.toLocaleString with the option notation", numbers),
+        ),
+        (
+            "array",
+            "const own: any[] = [1234.5, null, new Date(0)]; own.push(own); return own.toLocaleString()",
+            json!("1,234.5,,1/1/1970, 12:00:00 AM,"),
+        ),
+        ("typed", "return new Float64Array([1000, 0.25]).toLocaleString()", json!("1,000,0.25")),
+        (
+            "date",
+            "const d = new Date(Date.UTC(2026, 10, 6, 15, 5, 7)); return [d.toLocaleString(), d.toLocaleDateString('en-US'), d.toLocaleTimeString([], { timeZone: 'UTC' })]",
+            json!(["11/6/2026, 3:05:07 PM", "11/6/2026", "3:05:07 PM"]),
+        ),
+        (
+            "zone",
+            "return new Date(0).toLocaleString('en-US', { timeZone: 'Europe/Berlin' })",
+            refused("Date.prototype.toLocaleString with the time zone Europe/Berlin", dates),
+        ),
+        (
+            "month",
+            "return new Date(0).toLocaleDateString('en-US', { month: 'long' })",
+            refused("Date.prototype.toLocaleDateString with the option month", dates),
+        ),
+        (
+            "case",
+            "return ['i'.toLocaleUpperCase(), 'I'.toLocaleLowerCase('de'), 'x'.toLocaleUpperCase('tr')]",
+            refused("String.prototype.toLocaleUpperCase with the locale tr", "use toUpperCase()"),
+        ),
+        ("resolved", "return Intl.DateTimeFormat().resolvedOptions().timeZone", json!("UTC")),
+        (
+            "plural",
+            "return new Intl.PluralRules('en')",
+            refused(
+                "Intl.PluralRules",
+                "format by hand, or with a package that brings its own data",
+            ),
+        ),
+        (
+            "tag",
+            "return 'a'.localeCompare('b', 'not a tag')",
+            json!("RangeError: Incorrect locale information provided"),
+        ),
+        (
+            "normal",
+            "return ['\u{e9}\u{327}'.normalize('NFD') === 'e\u{327}\u{301}', '\u{1e9b}\u{323}'.normalize('NFKC'), '\u{ac01}'.normalize('NFD').length]",
+            json!([true, "\u{1e69}", 3]),
+        ),
+    ];
+    for kind in ["query", "action"] {
+        check(kind, &table);
+    }
+}
+
+#[test]
+fn a_missing_buffer_says_what_to_use() {
+    let failure =
+        fixture("export const run = query(async () => (globalThis as any, Buffer.from('x')));")
+            .failure("messages:run");
+    let expected = "Uncaught ReferenceError: Buffer is not defined (this host has no Buffer: use Uint8Array, TextEncoder, atob and btoa)";
+    assert!(failure.message.starts_with(expected), "{}", failure.message);
 }

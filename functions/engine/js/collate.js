@@ -1,0 +1,136 @@
+// `localeCompare` by the root collation, as far as it is known: what is not known is an error. Read when a function first
+// compares texts by locale.
+
+import { load } from "convex:prelude";
+
+const { apart, classes, groups, ignored, marks, spelled } = load("convex:collation");
+
+/// A character's primary and tertiary weight.
+const ranks = new Map();
+groups.forEach((group, primary) => [...group].forEach((char, tertiary) => ranks.set(char, [primary, tertiary])));
+const marked = new Map([...marks].map((mark, i) => [mark, i + 1]));
+const nothing = new Set(ignored);
+
+/// After a letter of these, a mark is a weight of its own. With others, the two can be one weight.
+const lettersForMarks = /^[A-Za-z\u0391-\u03c9\u0410-\u044f]$/;
+const isMark = /^\p{M}$/u;
+
+const isDigit = (char) => char >= "0" && char <= "9" && char.length === 1;
+
+const cyrillic = /^[\u0400-\u045f]$/;
+
+/// A text's characters as they are compared: without marks that are a part of them, but for letters with one that are one weight.
+function charactersOf(text) {
+  const characters = [];
+  for (const char of text.normalize("NFD")) {
+    const last = characters.length - 1;
+    const joined = isMark.test(char) && cyrillic.test(characters[last] ?? "") ? (characters[last] + char).normalize("NFC") : "";
+    if (ranks.has(joined)) characters[last] = joined;
+    else characters.push(...(apart[char] ?? char));
+  }
+  return characters;
+}
+
+/// The weights of a text, up to what is not known.
+function weightsOf(text, isNumeric) {
+  const primaries = [];
+  const secondaries = [];
+  const tertiaries = [];
+  let isLoose = false;
+  let takesMark = false;
+  const characters = charactersOf(text);
+  const add = (char) => {
+    const [primary, tertiary] = ranks.get(char);
+    primaries.push(primary);
+    secondaries.push(0);
+    tertiaries.push(tertiary);
+  };
+  for (let i = 0; i < characters.length; i++) {
+    const char = characters[i];
+    if (nothing.has(char)) continue;
+    const mark = marked.get(char);
+    if (mark !== undefined && takesMark) {
+      secondaries.push(mark);
+      tertiaries.push(0);
+    } else if (isNumeric && isDigit(char)) {
+      let digits = char;
+      while (i + 1 < characters.length && isDigit(characters[i + 1])) digits += characters[++i];
+      primaries.push({ digits: digits.replace(/^0+(?=.)/, "") });
+      secondaries.push(0);
+      tertiaries.push(0);
+      takesMark = false;
+    } else if (ranks.has(char)) {
+      // A letter with a dot after it is one letter.
+      if (char === "\u00b7" && takesMark) return { primaries, unknown: char };
+      takesMark = lettersForMarks.test(char);
+      const next = characters[i + 1];
+      const isCut = !takesMark || (cyrillic.test(char) && isMark.test(characters[i + 2] ?? ""));
+      if (isCut && isMark.test(next ?? "")) return { primaries, unknown: next };
+      add(char);
+    } else if (spelled[char] !== undefined) {
+      isLoose = true;
+      for (const other of spelled[char]) add(other);
+      takesMark = false;
+    } else {
+      const point = char.codePointAt(0);
+      const at = classes.find(([from, to]) => point >= from && point <= to);
+      if (at === undefined) return { primaries, unknown: char };
+      return { primaries, unknown: char, before: at[2] };
+    }
+  }
+  return { primaries, secondaries, tertiaries, isLoose };
+}
+
+const ofLists = (a, b) => {
+  const length = Math.min(a.length, b.length);
+  for (let i = 0; i < length; i++) {
+    if (a[i] !== b[i]) return a[i] < b[i] ? -1 : 1;
+  }
+  return a.length - b.length;
+};
+
+const ZERO = ranks.get("0")[0];
+
+/// Two primary weights, of which one can be a number.
+function ofPrimaries(a, b) {
+  if (typeof a === "number" && typeof b === "number") return a - b;
+  if (typeof a === "number") return a < ZERO ? -1 : 1;
+  if (typeof b === "number") return b < ZERO ? 1 : -1;
+  return a.digits.length - b.digits.length || (a.digits < b.digits ? -1 : a.digits > b.digits ? 1 : 0);
+}
+
+/// Less than zero, zero, or more, as `a` stands before `b`, is the same, or stands after it.
+export function collate(a, b, { sensitivity = "variant", isNumeric = false }, unknown) {
+  if (a === b) return 0;
+  const [one, other] = [weightsOf(a, isNumeric), weightsOf(b, isNumeric)];
+  const [p, q] = [one.primaries, other.primaries];
+  const length = Math.min(p.length, q.length);
+  for (let i = 0; i < length; i++) {
+    const order = ofPrimaries(p[i], q[i]);
+    if (order !== 0) return Math.sign(order);
+  }
+  if (one.unknown !== undefined || other.unknown !== undefined) {
+    // One goes on with what is not known, and the other with what is, or ends.
+    const side = (mine, theirs) => {
+      const next = theirs.primaries[length];
+      if (mine.before === undefined || mine.primaries.length !== length) return undefined;
+      if (next === undefined) return theirs.unknown === undefined ? 1 : undefined;
+      const place = typeof next === "number" ? next : ZERO;
+      return place < mine.before ? 1 : -1;
+    };
+    const order = one.unknown === undefined ? undefined : side(one, other);
+    const opposite = other.unknown === undefined ? undefined : side(other, one);
+    if (order !== undefined) return order;
+    if (opposite !== undefined) return -opposite;
+    throw unknown(one.unknown ?? other.unknown);
+  }
+  if (p.length !== q.length) return Math.sign(p.length - q.length);
+  if (sensitivity === "base") return 0;
+  if (one.isLoose || other.isLoose) {
+    const letter = [...a, ...b].find((char) => spelled[char] !== undefined);
+    throw unknown(letter ?? a);
+  }
+  const accents = Math.sign(ofLists(one.secondaries, other.secondaries));
+  if (accents !== 0 || sensitivity === "accent") return accents;
+  return Math.sign(ofLists(one.tertiaries, other.tertiaries));
+}
