@@ -51,6 +51,8 @@ impl Settings {
             Compression::Gzip => "gzip",
             Compression::None => "none",
         });
+        let networks: Vec<_> = self.fetch.networks.iter().map(ToString::to_string).collect();
+        let proxy = self.fetch.proxy.as_ref();
         vec![
             ("listen", json!(self.listen.to_string())),
             ("operators_listen", address(self.operators_listen)),
@@ -93,6 +95,12 @@ impl Settings {
             ("query_cache_mib", json!(self.query_cache_bytes >> 20)),
             ("store_reserve_mib", json!(self.store_reserve_bytes >> 20)),
             ("kept_engines_mib", json!(self.kept_engine_bytes >> 20)),
+            ("fetch_timeout_ms", ms(self.fetch.timeout)),
+            ("fetch_request_mib", json!(self.fetch.max_request_bytes >> 20)),
+            ("fetch_response_mib", json!(self.fetch.max_response_bytes >> 20)),
+            ("fetch_memory_mib", json!(self.fetch.memory_bytes >> 20)),
+            ("fetch_networks", json!((!networks.is_empty()).then(|| networks.join(", ")))),
+            ("fetch_proxy", json!(proxy.map(|proxy| without_secrets(proxy.as_str())))),
             ("exit_when_stopped", json!(self.exit_when_stopped)),
             ("deployment_name", json!(self.deployment.name)),
             ("deployment_region", json!(self.deployment.region)),
