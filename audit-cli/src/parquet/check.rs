@@ -16,7 +16,7 @@ use parquet::file::serialized_reader::SerializedFileReader;
 use sha2::{Digest, Sha256};
 
 use super::columns::{Column, Columns};
-use super::file::{FORMAT, Places, digest, schema};
+use super::file::{FORMAT, Places, is_sealed, schema};
 use super::group::{Data, Group, Source, Values};
 use crate::query::Pointer;
 
@@ -112,14 +112,13 @@ fn look(
     keys: &[VerifierKey],
     checked: &mut Checked,
 ) -> Result<(), parquet::errors::ParquetError> {
+    // Before anything of it is parsed.
+    if !is_sealed(file) {
+        return Err(other("its bytes are not those that were written"));
+    }
     let reader = SerializedFileReader::new(file.clone())?;
     let metadata = reader.metadata();
     let said = Said::read(metadata).ok_or_else(|| other("it is not a file of audit compact"))?;
-    let sha256 = metadata.file_metadata().key_value_metadata().into_iter().flatten();
-    let sha256 = sha256.filter(|entry| entry.key == "audit.sha256").find_map(|e| e.value.as_ref());
-    if sha256 != digest(file).as_ref() {
-        return Err(other("its bytes are not those that were written"));
-    }
     if *metadata.file_metadata().schema() != *schema(&said.columns)? {
         return Err(other("its columns are not those that it says"));
     }

@@ -193,6 +193,12 @@ pub(crate) fn digest(file: &[u8]) -> Option<String> {
     Some(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// Whether a file's digest is that of its bytes.
+pub(crate) fn is_sealed(file: &[u8]) -> bool {
+    let said = place_of_digest(file).and_then(|place| file.get(place));
+    said.is_some() && said == digest(file).as_deref().map(str::as_bytes)
+}
+
 /// Puts the digest into a file that was ended.
 pub(crate) fn seal(file: &mut [u8]) -> Result<()> {
     let found = digest(file).zip(place_of_digest(file));
