@@ -74,5 +74,5 @@ for rule in rules:
     assert rule["expr"].count("(") == rule["expr"].count(")"), rule
 described = open("docs/OPERATIONS.md").read()
 for rule in rules:
-    assert re.search(r"audit_\w+", rule["expr"])[0] in described, rule
+    assert re.search(r"(?:audit|functions)_\w+", rule["expr"])[0] in described, rule
 print(f"{len(rules)} alerts")
