@@ -22,7 +22,7 @@ pub(crate) struct Output {
     style: Style,
     is_terminal: bool,
     is_silent: bool,
-    /// Whether what is written is kept for who asked for it.
+    /// Whether the output stays in `buffer` for the caller to take.
     is_captured: bool,
 }
 

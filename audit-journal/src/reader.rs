@@ -120,7 +120,7 @@ pub enum JournalRecords {
     Delivered,
     /// Both.
     All,
-    /// Those that the follower of this number is not known to have.
+    /// The records that this follower may lack, by its number.
     UndeliveredTo(u32),
 }
 

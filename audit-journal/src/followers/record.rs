@@ -23,9 +23,8 @@ pub(crate) struct FollowerRecord {
     pub(crate) state: FollowerState,
     /// The follower has everything before it, except what is missing.
     pub(crate) watermark: Watermark,
-    /// Where the objects end that may have been sent, from `watermark` on: they are cut there
-    /// again,
-    /// so that a request that is repeated by a later process has the same id.
+    /// The ends of the objects after `watermark` that may have been sent. A later process cuts them
+    /// there again, so that a repeated request has the same id.
     pub(crate) cuts: VecDeque<(UniqueId, u64)>,
     /// Records that left the journal before the follower had them.
     pub(crate) missing: Vec<(UniqueId, Range<u64>)>,

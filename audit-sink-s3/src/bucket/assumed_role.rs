@@ -52,7 +52,7 @@ pub(crate) struct AssumedRole {
     /// Those that STS is asked with.
     base: AwsCredentialProvider,
     session: Mutex<Option<Session>>,
-    /// Held by who asks STS: the others wait if they have nothing that lasts.
+    /// Held by the caller of STS. Others wait for it if they have no valid credentials.
     asking: tokio::sync::Mutex<()>,
 }
 

@@ -234,7 +234,7 @@ fn parse_url(text: &str) -> Result<(Url, Vec<(String, String)>), OpenError> {
     Ok((url, settings))
 }
 
-/// The settings in the query of a URL. What is none is not shown: it may be a credential.
+/// The settings in the query of a URL. An unknown one is not shown: it may be a credential.
 fn settings_in(url: &Url) -> Result<Vec<(String, String)>, OpenError> {
     #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
     if let Some(own) = super::own_settings::OwnSettings::of_scheme(url.scheme()) {

@@ -7,8 +7,8 @@ use std::io;
 use audit_egress::PrivateAddress;
 use url::Url;
 
-/// Why a fetch failed. `Display` is for the author of the function, and for whoever its caller is:
-/// it names what the function named, and no address that a name resolves to.
+/// Why a fetch failed. `Display` may reach the function's author and its callers: it names what the
+/// function named, and no address that a name resolves to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchError {
     message: String,

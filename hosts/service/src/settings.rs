@@ -14,7 +14,7 @@ use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use serde_json::{Value as Json, json};
 
-/// The file that is read where none is named, if it exists.
+/// The default settings file, read if it exists.
 const DEFAULT_FILE: &str = "audit-service.toml";
 
 /// The settings that are paths: in a file they are relative to it.

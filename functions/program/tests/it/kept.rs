@@ -203,7 +203,7 @@ fn kept_engines_stay_within_their_memory() {
     drop(keeping);
 }
 
-/// An operation's answer that arrives after its call has ended is nobody's.
+/// An operation's answer that arrives after its call has ended reaches no other call.
 #[test]
 fn answers_reach_their_own_call_alone() {
     use std::cell::RefCell;
