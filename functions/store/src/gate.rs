@@ -1,5 +1,6 @@
 //! Whether the store takes commits.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -53,12 +54,27 @@ impl Gate {
         }
     }
 
-    /// Checks that the disk has room for a group of commits. Nothing has been written yet, so a
-    /// refusal is certain to have no effect, and passes once there is room.
+    /// Checks that a group of commits can be written: the store has not stopped, its directory is
+    /// there, and the disk has room. Nothing has been written yet, so a refusal is certain to have
+    /// no effect. One for lack of room passes.
     pub(crate) fn check_room(&self) -> Result<(), StoreError> {
+        if let Commits::Stopped { reason } = &*self.state.borrow() {
+            return Err(StoreError::damaged(reason.clone()));
+        }
         let reserve = self.reserve_bytes.load(Ordering::Relaxed);
-        // A disk that cannot be asked is full when a write fails.
-        let free = self.free_bytes().unwrap_or(u64::MAX);
+        let free = match self.free_bytes() {
+            Ok(free) => free,
+            // Somebody removed it. Commits would be written to files without a name, and gone with
+            // the process.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let directory = self.directory.display();
+                let error = StoreError::damaged(format!("the directory {directory} was removed"));
+                self.stop(&error);
+                return Err(error);
+            }
+            // A disk that cannot be asked is full when a write fails.
+            Err(_) => u64::MAX,
+        };
         if free >= reserve {
             let changed = self.state.send_if_modified(|state| {
                 let refused = matches!(state, Commits::Refused { .. });
@@ -104,14 +120,14 @@ impl Gate {
     }
 
     #[cfg(unix)]
-    fn free_bytes(&self) -> Option<u64> {
-        let disk = rustix::fs::statvfs(&self.directory).ok()?;
-        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    fn free_bytes(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.directory)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     #[cfg(not(unix))]
-    fn free_bytes(&self) -> Option<u64> {
-        None
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
     }
 }
 

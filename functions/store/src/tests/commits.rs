@@ -55,3 +55,17 @@ async fn after_a_failed_write_commits_are_refused_for_good() {
     drop(store);
     insert(&Store::open(directory.path()).unwrap()).unwrap();
 }
+
+#[cfg(unix)]
+#[test]
+fn nothing_is_committed_to_a_removed_directory() {
+    let (directory, store) = open();
+    insert(&store).unwrap();
+    std::fs::remove_dir_all(directory.path()).unwrap();
+    for _ in 0..2 {
+        assert_refused(&store);
+        assert!(matches!(store.commits(), Commits::Stopped { .. }));
+        // What was in it does not come back with its name.
+        std::fs::create_dir_all(directory.path()).unwrap();
+    }
+}
