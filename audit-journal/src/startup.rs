@@ -260,9 +260,7 @@ pub(crate) fn read(
 ) -> Result<(Recovered, Decided), RecoveryError> {
     let (recovered, decided) = read_whole(disk)?;
     prepare_stream(disk, stream, secret)?;
-    let next = recovered.next_ordinal;
-    let oldest = recovered.segments.first().map_or(next, |first| first.segment.header.ordinal);
-    let followers = followers::adopt(disk, decided.followers, names, oldest, next, stream)?;
+    let followers = followers::adopt(disk, decided.followers, names, &recovered, stream)?;
     Ok((recovered, Decided { followers, ..decided }))
 }
 

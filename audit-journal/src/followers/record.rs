@@ -8,6 +8,7 @@ use audit_core::UniqueId;
 
 use crate::disk::{Disk, read_whole, write_durably};
 use crate::format::{Fields, seal};
+use crate::recovery::{Recovered, RecoveredSegment};
 use crate::recovery_error::RecoveryError;
 use crate::segments::{LiveSegment, Watermark};
 
@@ -206,10 +207,12 @@ pub(crate) fn adopt(
     disk: &dyn Disk,
     known: Vec<FollowerRecord>,
     names: &[String],
-    oldest_ordinal: u32,
-    next_ordinal: u32,
+    recovered: &Recovered,
     stream: UniqueId,
 ) -> io::Result<Vec<FollowerRecord>> {
+    let next_ordinal = recovered.next_ordinal;
+    let oldest = recovered.segments.first();
+    let oldest_ordinal = oldest.map_or(next_ordinal, |oldest| oldest.segment.header.ordinal);
     let mut last = known.last().map_or(0, |record| record.number);
     let mut adopted: Vec<FollowerRecord> = Vec::new();
     for name in names {
@@ -220,9 +223,7 @@ pub(crate) fn adopt(
                 if again.state == FollowerState::Retired {
                     again.state = FollowerState::Following;
                 }
-                // A crash came before it was noted that a segment without records is removed. Its
-                // number is used again.
-                again.watermark.ordinal = again.watermark.ordinal.min(next_ordinal);
+                again.watermark.ordinal = first_needed(&again.watermark, recovered);
                 if again != *before {
                     again.write(disk)?;
                 }
@@ -254,11 +255,30 @@ pub(crate) fn adopt(
     Ok(adopted)
 }
 
+/// The first segment that a follower with this watermark needs.
+///
+/// The watermark may be behind the last segment that was recovered: a crash came after the segment
+/// was noted as not needed, and before its removal. The former process did not count the last group
+/// of that segment if the group was never acknowledged. The recovery does count it, so the follower
+/// needs it. Segments without records are made anew under their numbers.
+fn first_needed(watermark: &Watermark, recovered: &Recovered) -> u32 {
+    let is_beyond = |last: &&RecoveredSegment| {
+        let begins_at = if last.stream == watermark.stream { watermark.next } else { 0 };
+        last.next_sequence > begins_at.max(last.first_sequence)
+    };
+    let needed = recovered.segments.last().filter(is_beyond);
+    let first = needed.map_or(recovered.next_ordinal, |last| last.segment.header.ordinal);
+    watermark.ordinal.min(first)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::format::Position;
+    use crate::segment::Segment;
+    use crate::simulation::disk::SimulatedDisk;
 
     fn record() -> impl Strategy<Value = FollowerRecord> {
         let stream = || any::<u128>().prop_map(|bits| UniqueId::from_bits(bits >> 8));
@@ -288,6 +308,71 @@ mod tests {
             file[bit / 8] ^= 1 << (bit % 8);
             prop_assert_eq!(FollowerRecord::decode(&file), None);
             prop_assert_eq!(FollowerRecord::decode(&file[..bit / 8]), None);
+        }
+    }
+
+    fn id(bits: u128) -> UniqueId {
+        UniqueId::from_bits(bits)
+    }
+
+    /// A journal whose last segment has the number 4 and these records of stream 7. Two segments
+    /// without records may have followed it.
+    fn recovered(disk: &SimulatedDisk, records: Range<u64>) -> Recovered {
+        let segment = |ordinal, stream, records: Range<u64>| RecoveredSegment {
+            segment: Segment::prepare(disk, ordinal, 4096, 1).unwrap(),
+            stream: id(stream),
+            first_sequence: records.start,
+            next_sequence: records.end,
+            end: 0,
+        };
+        let segments = vec![segment(3, 6, 0..9), segment(4, 7, records)];
+        Recovered { segments, end: Position { ordinal: 4, offset: 100 }, next_ordinal: 5 }
+    }
+
+    #[test]
+    fn adopted_followers_need_what_a_crash_kept() {
+        // The watermark before the crash, the records that were recovered, and the first segment
+        // that the follower needs.
+        let table = [
+            // The follower has everything.
+            ((5, 7, 6), 0..6, 5),
+            ((6, 7, 6), 0..6, 5),
+            ((4, 7, 6), 0..6, 4),
+            ((3, 6, 4), 0..6, 3),
+            // The last record was not acknowledged.
+            ((5, 7, 6), 0..7, 4),
+            ((6, 7, 6), 0..7, 4),
+            ((7, 7, 6), 0..7, 4),
+            ((4, 7, 2), 0..7, 4),
+            ((3, 6, 9), 0..7, 3),
+            // It is the only one of its segment, and the follower had read none of its stream.
+            ((5, 6, 9), 0..1, 4),
+            ((5, 7, 0), 0..1, 4),
+            ((5, 7, 3), 3..4, 4),
+            // The last segment has none.
+            ((5, 6, 9), 0..0, 5),
+            ((5, 7, 3), 3..3, 5),
+        ];
+        for ((ordinal, stream, next), records, needed) in table {
+            let disk = SimulatedDisk::new(1);
+            let watermark = Watermark { ordinal, stream: id(stream), next };
+            let known = FollowerRecord {
+                number: 1,
+                name: "a".to_owned(),
+                state: FollowerState::Paused,
+                watermark,
+                cuts: VecDeque::new(),
+                missing: vec![(id(stream), 0..next)],
+            };
+            let recovered = recovered(&disk, records.clone());
+            let names = ["a".to_owned()];
+            let adopted = adopt(&disk, vec![known.clone()], &names, &recovered, id(9)).unwrap();
+            let expected = Watermark { ordinal: needed, ..watermark };
+            let what = format!("{watermark:?}, {records:?}");
+            assert_eq!(adopted, [FollowerRecord { watermark: expected, ..known }], "{what}");
+            if adopted[0].watermark != watermark {
+                assert_eq!(read_followers(&disk).unwrap(), adopted, "{what}");
+            }
         }
     }
 }
