@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::delivery::JournalDelivery;
 use crate::followers::{Ending, FollowerTask};
+use crate::shared::latest;
 use crate::shared::panic::catch_in;
 
 /// Runs the delivery to its end, and that to the followers beside it.
@@ -20,7 +20,7 @@ pub(crate) async fn deliver(
     tasks: Vec<FollowerTask>,
     patience: Option<Duration>,
 ) {
-    let (ending, _) = watch::channel(Ending::Open);
+    let (ending, _) = latest::channel(Ending::Open);
     let mut running = JoinSet::new();
     for task in tasks {
         running.spawn(task.run(ending.subscribe()));
@@ -33,9 +33,9 @@ pub(crate) async fn deliver(
     match patience {
         None => all_ended.await,
         Some(patience) => {
-            ending.send_replace(Ending::Settle);
+            ending.send(Ending::Settle);
             let _ = timeout(patience, all_ended).await;
-            ending.send_replace(Ending::Stop);
+            ending.send(Ending::Stop);
             while running.join_next().await.is_some() {}
         }
     }

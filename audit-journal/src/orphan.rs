@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use audit_core::{Health, SinkError, SinkErrorKind, SystemClock};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
@@ -20,6 +20,7 @@ use crate::reader::{self, JournalState};
 use crate::recovery::Recovered;
 use crate::segments::LiveSegments;
 use crate::shared::executor::BlockingThreads;
+use crate::shared::latest;
 use crate::startup::{can_be_sent, cannot_open, cannot_recover, read_whole};
 use crate::streams::Streams;
 use crate::{JournalError, JournalErrorKind, JournalSettings};
@@ -132,7 +133,7 @@ impl OrphanedJournal {
         }
         can_be_sent(&directory, &decided, &*destination)?;
         // Nothing is committed: the channels end at once, and the delivery ends with the journal.
-        let (_, durable) = watch::channel(recovered.end);
+        let (_, durable) = latest::channel(recovered.end);
         let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
         let (_, commands) = mpsc::unbounded_channel();
         let journal = JournalSettings {

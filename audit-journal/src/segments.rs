@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use audit_core::UniqueId;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::begin::note_begin;
@@ -16,6 +16,7 @@ use crate::format::{FIRST_GROUP, Position};
 use crate::recovery::RecoveredSegment;
 use crate::segment::{Segment, file_name};
 use crate::segment_writer::Committed;
+use crate::shared::latest;
 
 /// All segments with records and all prepared ones, by ordinal.
 #[derive(Debug)]
@@ -86,7 +87,7 @@ impl Watermark {
 pub(crate) struct Publisher {
     live: Arc<LiveSegments>,
     stream: UniqueId,
-    durable: watch::Sender<Position>,
+    durable: latest::Sender<Position>,
 }
 
 impl Publisher {
@@ -95,7 +96,7 @@ impl Publisher {
     pub(crate) fn new(
         live: Arc<LiveSegments>,
         stream: UniqueId,
-        durable: watch::Sender<Position>,
+        durable: latest::Sender<Position>,
     ) -> Publisher {
         Publisher { live, stream, durable }
     }
@@ -104,7 +105,7 @@ impl Publisher {
     /// flushes after its receipt must wait for this group too.
     pub(crate) fn publish(&self, group: &Committed, count: u32) {
         self.live.committed(group, self.stream, count, Instant::now());
-        self.durable.send_replace(group.segment.position(group.end));
+        self.durable.send(group.segment.position(group.end));
     }
 
     /// Seals a segment that is not full; the next record will have the number `next_sequence`.

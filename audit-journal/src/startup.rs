@@ -25,6 +25,7 @@ use crate::segment_writer::{OWN_WRITE_FROM, SegmentWriter};
 use crate::segments::LiveSegments;
 use crate::settings::JournalSettings;
 use crate::shared::executor::BlockingThreads;
+use crate::shared::latest;
 use crate::streams::Streams;
 use crate::{JournalError, JournalErrorKind};
 
@@ -125,7 +126,7 @@ impl Opening {
             OwnRecords::new(new.records, parts)
         });
         let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
-        let (durable, committed) = watch::channel(recovered.end);
+        let (durable, committed) = latest::channel(recovered.end);
         let (commands, received) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(false);
         let records = std::mem::take(&mut decided.followers);
@@ -272,7 +273,7 @@ pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), Recove
         segments.any(|segment| segment.stream == stream && segment.next_sequence > 0)
     };
     let mut decided = plan::recover(disk, has_records)?;
-    decided.followers = read_followers(disk)?;
+    decided.followers = read_followers(disk, &recovered)?;
     for (n, segment) in recovered.segments.iter().enumerate() {
         let damaged = |what: String| RecoveryError::Damaged {
             file: crate::segment::file_name(segment.segment.header.ordinal),

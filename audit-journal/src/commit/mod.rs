@@ -31,6 +31,7 @@ use crate::health::HealthBoard;
 use crate::segment_writer::SegmentWriter;
 use crate::segments::{LiveSegments, Publisher};
 use crate::settings::JournalSettings;
+use crate::shared::latest;
 use crate::shared::panic::catch;
 use crate::shared::take_once::TakeOnce;
 
@@ -43,7 +44,7 @@ pub struct Journal {
     /// One permit for each byte that may be queued.
     room: Arc<Semaphore>,
     stream: UniqueId,
-    durable: watch::Receiver<Position>,
+    durable: latest::Receiver<Position>,
     delivery: mpsc::UnboundedSender<Command>,
     /// Becomes true when everything is delivered and nothing more will come; closed before that if
     /// the task panicked.
@@ -87,7 +88,7 @@ pub(crate) struct Parts {
     pub(crate) next_ordinal: u32,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) stream: UniqueId,
-    pub(crate) durable: watch::Sender<Position>,
+    pub(crate) durable: latest::Sender<Position>,
     pub(crate) delivery: mpsc::UnboundedSender<Command>,
     pub(crate) ended: watch::Receiver<bool>,
     pub(crate) health: Arc<HealthBoard>,
@@ -265,7 +266,7 @@ impl Journal {
 
     /// See [`AuditSink::flush`](audit_core::AuditSink::flush). It does not wait for followers.
     pub async fn flush(&self) -> Result<(), SinkError> {
-        let durable = *self.durable.borrow();
+        let durable = self.durable.get();
         let (reply, flushed) = oneshot::channel();
         // Without a task there is nothing to wait for but its end.
         let _ = self.delivery.send(Command::Flush(durable, reply));

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use audit_core::{BufferPool, Clock, UniqueId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -42,6 +42,7 @@ use crate::recovery_error::RecoveryError;
 use crate::segments::LiveSegments;
 use crate::settings::JournalSettings;
 use crate::shared::executor::Executor;
+use crate::shared::latest;
 use crate::shared::panic::{catch, catch_in};
 use crate::shared::pieces::pieces;
 use crate::streams::Streams;
@@ -75,7 +76,7 @@ pub(crate) struct JournalDelivery {
     followers: Arc<Followers>,
     /// The end of the last durable group. Its sender is dropped when nothing more will be
     /// committed.
-    durable: watch::Receiver<Position>,
+    durable: latest::Receiver<Position>,
     commands: mpsc::UnboundedReceiver<Command>,
     pool: BufferPool,
     /// The lock is never contended: while it reads on another thread, the task waits for that.
@@ -119,7 +120,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) streams: Arc<Streams>,
     pub(crate) followers: Arc<Followers>,
-    pub(crate) durable: watch::Receiver<Position>,
+    pub(crate) durable: latest::Receiver<Position>,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) decided: Decided,
 }

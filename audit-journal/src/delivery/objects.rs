@@ -24,7 +24,7 @@ use crate::vouching::Link;
 impl JournalDelivery {
     /// Reads until an object is full or nothing more is durable.
     pub(super) async fn read(&mut self) {
-        let durable = *self.durable.borrow_and_update();
+        let durable = self.durable.see();
         let cutter = Arc::clone(&self.cutter);
         let read = execute(&*self.executor, move || lock(&cutter).read()).await;
         match read {

@@ -16,7 +16,6 @@ use std::io;
 use std::sync::Arc;
 
 use audit_core::FollowerHealth;
-use tokio::sync::watch;
 
 pub use self::record::FollowerState;
 pub(crate) use self::record::{FollowerRecord, MAX_NAME_BYTES, adopt, read_followers};
@@ -28,6 +27,7 @@ use crate::format::Position;
 use crate::health::HealthBoard;
 use crate::segments::{LiveSegment, LiveSegments};
 use crate::shared::executor::Executor;
+use crate::shared::latest;
 
 /// A further destination of a journal, which no commit waits for.
 #[derive(Debug, Clone)]
@@ -68,7 +68,7 @@ pub(crate) struct FollowerParts {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) live: Arc<LiveSegments>,
     pub(crate) executor: Arc<dyn Executor>,
-    pub(crate) durable: watch::Receiver<Position>,
+    pub(crate) durable: latest::Receiver<Position>,
     /// The most that the journal may take.
     pub(crate) journal_bytes: u64,
 }

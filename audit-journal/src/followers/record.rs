@@ -176,16 +176,20 @@ fn stream(fields: &mut Fields<'_>) -> Option<UniqueId> {
 
 /// Reads what is durable of all followers, by number, and makes it durable again: a recovery acts
 /// on what it reads.
-pub(crate) fn read_followers(disk: &dyn Disk) -> Result<Vec<FollowerRecord>, RecoveryError> {
+pub(crate) fn read_followers(
+    disk: &dyn Disk,
+    recovered: &Recovered,
+) -> Result<Vec<FollowerRecord>, RecoveryError> {
     let mut records = Vec::new();
     for name in disk.list()?.iter().filter(|name| name.ends_with(".follower")) {
-        let record = FollowerRecord::decode(&read_whole(disk, name)?)
+        let mut record = FollowerRecord::decode(&read_whole(disk, name)?)
             .filter(|record| record.file_name() == *name)
             .ok_or_else(|| RecoveryError::Damaged {
                 file: name.clone(),
                 offset: 0,
                 what: "the file does not match its checksum".to_owned(),
             })?;
+        record.watermark.ordinal = first_needed(&record.watermark, recovered);
         if record.state != FollowerState::Retired {
             record.write(disk)?;
         }
@@ -223,7 +227,6 @@ pub(crate) fn adopt(
                 if again.state == FollowerState::Retired {
                     again.state = FollowerState::Following;
                 }
-                again.watermark.ordinal = first_needed(&again.watermark, recovered);
                 if again != *before {
                     again.write(disk)?;
                 }
@@ -330,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn adopted_followers_need_what_a_crash_kept() {
+    fn followers_need_what_a_crash_kept() {
         // The watermark before the crash, the records that were recovered, and the first segment
         // that the follower needs.
         let table = [
@@ -364,15 +367,15 @@ mod tests {
                 cuts: VecDeque::new(),
                 missing: vec![(id(stream), 0..next)],
             };
+            known.write(&disk).unwrap();
             let recovered = recovered(&disk, records.clone());
-            let names = ["a".to_owned()];
-            let adopted = adopt(&disk, vec![known.clone()], &names, &recovered, id(9)).unwrap();
+            let read = read_followers(&disk, &recovered).unwrap();
             let expected = Watermark { ordinal: needed, ..watermark };
             let what = format!("{watermark:?}, {records:?}");
-            assert_eq!(adopted, [FollowerRecord { watermark: expected, ..known }], "{what}");
-            if adopted[0].watermark != watermark {
-                assert_eq!(read_followers(&disk).unwrap(), adopted, "{what}");
-            }
+            assert_eq!(read, [FollowerRecord { watermark: expected, ..known }], "{what}");
+            assert_eq!(disk.files()["00000001.follower"], read[0].encode(), "{what}");
+            let adopted = adopt(&disk, read.clone(), &["a".to_owned()], &recovered, id(9));
+            assert_eq!(adopted.unwrap(), read, "{what}");
         }
     }
 }

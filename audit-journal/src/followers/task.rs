@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use audit_core::BufferPool;
-use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -25,6 +24,7 @@ use crate::format::Position;
 use crate::health::{Trouble, Watch};
 use crate::segments::{LiveSegments, Watermark};
 use crate::shared::executor::{Executor, execute};
+use crate::shared::latest;
 use crate::shared::panic::{Panicked, catch, catch_in};
 use crate::shared::pieces::pieces;
 
@@ -53,7 +53,7 @@ pub(crate) struct Parts {
     pub(crate) executor: Arc<dyn Executor>,
     /// The end of the last durable group. Its sender is dropped when nothing more will be
     /// committed.
-    pub(crate) durable: watch::Receiver<Position>,
+    pub(crate) durable: latest::Receiver<Position>,
     /// The most bytes of encoded objects of this follower under way before another one is read.
     pub(crate) max_bytes_under_way: usize,
 }
@@ -128,7 +128,7 @@ impl FollowerTask {
     }
 
     /// Runs until it is to end. It never gives up.
-    pub(crate) async fn run(mut self, mut ending: watch::Receiver<Ending>) {
+    pub(crate) async fn run(mut self, mut ending: latest::Receiver<Ending>) {
         while let Err(panicked) = catch_in(self.work(&mut ending)).await {
             let trouble = Trouble::panicked("the delivery to a follower", &panicked);
             // The metrics or the backoff may be what panics.
@@ -151,7 +151,7 @@ impl FollowerTask {
         (self.generation, self.more, self.allowed, self.lost) = (generation, true, 1, false);
     }
 
-    async fn work(&mut self, ending: &mut watch::Receiver<Ending>) {
+    async fn work(&mut self, ending: &mut latest::Receiver<Ending>) {
         loop {
             let may_use_disk = self.again_at <= Instant::now();
             if may_use_disk {
@@ -175,7 +175,7 @@ impl FollowerTask {
                 }
             }
             let is_idle = self.rest();
-            let now = *ending.borrow_and_update();
+            let now = ending.see();
             let in_trouble = || self.follower.health.delivery_in_trouble() || !may_use_disk;
             if now == Ending::Stop
                 || is_idle && (self.ended || now == Ending::Settle)
@@ -233,7 +233,7 @@ impl FollowerTask {
 
     /// Reads until an object is full or nothing more is durable.
     async fn read(&mut self) {
-        self.parts.durable.borrow_and_update();
+        self.parts.durable.see();
         let cutter = Arc::clone(&self.cutter);
         let read = execute(&*self.parts.executor, move || lock(&cutter).read()).await;
         match read {

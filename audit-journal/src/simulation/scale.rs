@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use audit_core::{Batch, UniqueId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::disk::SimulatedDisk;
@@ -17,6 +17,7 @@ use crate::segment_writer::SegmentWriter;
 use crate::segments::{LiveSegments, Publisher};
 use crate::settings::JournalSettings;
 use crate::shared::executor::BlockingThreads;
+use crate::shared::latest;
 use crate::streams::Streams;
 
 /// What a [`Journal`] is made of.
@@ -46,7 +47,7 @@ impl Journal {
         let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new(1));
         let live = Arc::new(LiveSegments::recovered(&[], tokio::time::Instant::now()));
         let start = Position { ordinal: 0, offset: 0 };
-        let (durable, committed) = watch::channel(start);
+        let (durable, committed) = latest::channel(start);
         let (commands, received) = mpsc::unbounded_channel();
         let segment_bytes = journal.segment_bytes;
         let delivery = JournalDelivery::new(delivery::Parts {

@@ -49,6 +49,7 @@ mod trouble;
 mod variants;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -86,6 +87,7 @@ use crate::recovery_error::RecoveryError;
 use crate::segment::Segment;
 use crate::segment_writer::SegmentWriter;
 use crate::segments::{LiveSegments, Publisher};
+use crate::shared::latest;
 use crate::shared::panic::catch;
 use crate::startup;
 use crate::streams::Streams;
@@ -138,7 +140,7 @@ impl Stream {
 }
 
 /// What happened in a seed.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Figures {
     /// Records.
     acknowledged: u64,
@@ -149,6 +151,8 @@ struct Figures {
     /// Records that followers have, and those that they are said to miss.
     followed: u64,
     missing: u64,
+    /// Of all that the disk and the bucket were asked for, and of what is left.
+    trace: u64,
 }
 
 /// How the journal is set in one opening.
@@ -171,7 +175,7 @@ struct Process {
     callers: Vec<Caller>,
     committer: Committer,
     live: Arc<LiveSegments>,
-    durable: watch::Receiver<Position>,
+    durable: latest::Receiver<Position>,
     commands: mpsc::UnboundedSender<Command>,
     delivery: JoinHandle<()>,
     prepared: VecDeque<Segment>,
@@ -353,7 +357,17 @@ impl<E: Endpoint> Simulation<E> {
         let acknowledged = self.streams.iter().map(Stream::acknowledged).sum();
         let (followed, missing) = self.followed();
         let (left, aborted) = (self.left, self.aborted);
-        Ok(Figures { acknowledged, left, aborted, followed, missing })
+        let trace = self.trace();
+        Ok(Figures { acknowledged, left, aborted, followed, missing, trace })
+    }
+
+    fn trace(&self) -> u64 {
+        let mut trace = DefaultHasher::new();
+        (self.disk.operation(), self.bucket.requests(), self.disk.files()).hash(&mut trace);
+        for candidate in &self.candidates {
+            candidate.receiver.records().hash(&mut trace);
+        }
+        trace.finish()
     }
 
     fn plan_trouble(&mut self) {
@@ -485,7 +499,7 @@ impl<E: Endpoint> Simulation<E> {
             });
         }
         let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
-        let (durable, committed) = watch::channel(recovered.end);
+        let (durable, committed) = latest::channel(recovered.end);
         let (commands, received) = mpsc::unbounded_channel();
         // While it is opened it is read by one who hears of a panic.
         let trouble = Arc::clone(&self.trouble);
@@ -601,7 +615,7 @@ impl Process {
     /// Nothing more will be committed.
     fn stop(&mut self) {
         self.is_stopped = true;
-        let nothing = watch::channel(Position { ordinal: 0, offset: 0 }).0;
+        let nothing = latest::channel(Position { ordinal: 0, offset: 0 }).0;
         let stream = self.committer.publisher.stream();
         self.committer.publisher = Publisher::new(Arc::clone(&self.live), stream, nothing);
     }
@@ -654,7 +668,7 @@ pub fn acknowledged_records_arrive_once<E: Endpoint>(seeds: u64, how: &str) {
             ),
         }
     }
-    let Figures { acknowledged, left, aborted, followed, missing } = all;
+    let Figures { acknowledged, left, aborted, followed, missing, trace: _ } = all;
     println!(
         "{seeds} seeds, {acknowledged} records acknowledged, {left} callers left, {aborted} \
          requests aborted; followers have {followed} records and miss {missing}"
@@ -662,6 +676,14 @@ pub fn acknowledged_records_arrive_once<E: Endpoint>(seeds: u64, how: &str) {
     let many = [acknowledged, left, aborted * 10, followed, missing * 10];
     let much = acknowledged > seeds && (seeds < 100 || many.iter().all(|events| *events > seeds));
     assert!(much, "a simulation in which little happens shows little");
+}
+
+/// A seed does the same whenever it is run, so that a failure can be replayed.
+pub fn seeds_repeat<E: Endpoint>() {
+    for seed in 0..300 {
+        let [once, twice] = [(); 2].map(|()| run::<E>(seed, Variant::AsItIs).unwrap());
+        assert_eq!(once, twice, "seed {seed}");
+    }
 }
 
 /// Finds a seed for each delivery that must not be.

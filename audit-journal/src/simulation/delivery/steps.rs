@@ -137,7 +137,7 @@ impl<E: Endpoint> Simulation<E> {
             encoded.batch().records().map(|record| [&record[..], b"\n"].concat()).collect()
         };
         let group = Group { batches: taken.batches.iter().map(lines).collect() };
-        let before = *process.durable.borrow();
+        let before = process.durable.get();
         let id = process.committer.publisher.stream();
         let opens = process.is_vouched_for && self.streams.last().unwrap().acknowledged() == 0;
         let is_bad = self.variant == Variant::CountsDroppedAsUnwritten;
@@ -145,7 +145,7 @@ impl<E: Endpoint> Simulation<E> {
         let written = catch(|| {
             if is_bad { write_without_dropped(committer, taken) } else { committer.write(taken) }
         });
-        let mut is_durable = *process.durable.borrow() != before;
+        let mut is_durable = process.durable.get() != before;
         self.leave(process);
         let stream = self.streams.last_mut().unwrap();
         let mut may_be_there = true;
@@ -186,14 +186,14 @@ impl<E: Endpoint> Simulation<E> {
             return;
         }
         let committer = &mut process.committer;
-        let before = *process.durable.borrow();
+        let before = process.durable.get();
         let written = catch(|| {
             committer.change_stream_if_over();
             committer.write_what_is_due()
         });
         let (sequence, id) = (committer.writer.next_sequence(), committer.publisher.stream());
         let stream = self.streams.last_mut().unwrap();
-        if *process.durable.borrow() != before {
+        if process.durable.get() != before {
             stream.groups.push(Group::own());
             stream.unknown.clear();
         } else if process.is_vouched_for && sequence > 0 {
@@ -279,7 +279,7 @@ impl<E: Endpoint> Simulation<E> {
 
     pub(super) fn flush(&self, process: &mut Process) {
         let (reply, answer) = oneshot::channel();
-        let _ = process.commands.send(Command::Flush(*process.durable.borrow(), reply));
+        let _ = process.commands.send(Command::Flush(process.durable.get(), reply));
         let records = self.acknowledged();
         process.flushes.push(Flush { answer, records });
     }

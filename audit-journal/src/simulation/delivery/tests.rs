@@ -7,6 +7,11 @@ fn acknowledged_records_arrive_once() {
 }
 
 #[test]
+fn seeds_repeat() {
+    super::seeds_repeat::<Own>();
+}
+
+#[test]
 fn bad_deliveries_are_caught() {
     super::bad_deliveries_are_caught::<Own>();
 }
