@@ -17,17 +17,17 @@ pub(crate) struct Cut {
     pub(crate) stream: UniqueId,
     pub(crate) first_sequence: u64,
     pub(crate) count: u64,
-    /// When its records were made, the first one first.
+    /// The times at which its records were made, in order.
     pub(crate) times: Vec<RecordTime>,
     /// Whether it is a single system record.
     pub(crate) is_system: bool,
     pub(crate) lines: Vec<u8>,
     pub(crate) since: Instant,
-    /// Where the last group ends all of whose records are in this object or an earlier one.
+    /// The end of the last group whose records are all in this object or an earlier one.
     pub(crate) end: Position,
-    /// The segments with its first and its last record.
+    /// The ordinals of the segments with its first and its last record.
     ordinals: (u32, u32),
-    /// Whether it ends where an earlier process had decided.
+    /// Whether it ends at a point that an earlier process had decided.
     pub(crate) is_noted: bool,
 }
 
@@ -36,28 +36,28 @@ impl Cut {
         self.first_sequence + self.count
     }
 
-    /// Before its first record, and behind its last one.
+    /// The watermarks before its first and after its last record.
     pub(crate) fn watermarks(&self) -> (Watermark, Watermark) {
         let watermark = |ordinal, next| Watermark { ordinal, stream: self.stream, next };
         let (first, last) = self.ordinals;
         (watermark(first, self.first_sequence), watermark(last, self.next_sequence()))
     }
 
-    /// When its first record was made.
+    /// The time at which its first record was made.
     pub(crate) fn time_ms(&self) -> i64 {
         self.times.first().map_or(0, |first| first.time_ms)
     }
 }
 
-/// Where an object ends.
+/// The rule that ends an object.
 struct Limit {
-    /// As an earlier process had decided.
+    /// The end that an earlier process had decided.
     end: Option<(UniqueId, u64)>,
     bytes: usize,
 }
 
 impl Limit {
-    /// Whether an object does not take so many bytes more.
+    /// Whether the object is full with regard to `more` further bytes.
     fn is_reached(&self, cut: &Cut, more: usize) -> bool {
         cut.is_system
             || match self.end.filter(|(stream, _)| *stream == cut.stream) {
@@ -67,22 +67,23 @@ impl Limit {
     }
 }
 
-/// Reads groups in order and gathers their batches into objects. A batch is never divided.
+/// Reads groups in order and collects their batches into objects. A batch is never split.
 pub(crate) struct Cutter {
     live: Arc<LiveSegments>,
     reader: Option<SegmentReader>,
-    /// For the next reader.
+    /// Memory for the next reader.
     window: Window,
     next_ordinal: u32,
-    /// The number of each stream's first record that is in no object yet.
+    /// For each stream, the number of the first record that is not yet in an object.
     planned_to: BTreeMap<UniqueId, u64>,
     pub(crate) pending: Option<Cut>,
     pub(crate) consumed: Position,
-    /// Behind the last group that was read.
+    /// The watermark after the last group that was read.
     pub(crate) read_to: Option<Watermark>,
-    /// Where the next objects end, as an earlier process had decided.
+    /// The ends of the next objects, as an earlier process had decided.
     ends: VecDeque<(UniqueId, u64)>,
-    /// Whether system records are left out, which are for the destination that vouches for them.
+    /// Whether system records are skipped. They are only for the destination that vouches for the
+    /// streams.
     skips_system: bool,
     max_object_bytes: usize,
     /// Memory for the lines of the next object.
@@ -112,8 +113,8 @@ impl Cutter {
         }
     }
 
-    /// For a follower: from this watermark on, without system records. The first objects end at
-    /// `ends`.
+    /// Creates a cutter for a follower: it starts at this watermark, skips system records, and ends
+    /// the first objects at `ends`.
     pub(crate) fn following(
         live: Arc<LiveSegments>,
         watermark: Watermark,
@@ -130,17 +131,17 @@ impl Cutter {
         }
     }
 
-    /// The number of the stream's first record that is in no object yet.
+    /// The number of the stream's first record that is not yet in an object.
     pub(crate) fn planned_to(&self, stream: UniqueId) -> u64 {
         self.planned_to.get(&stream).copied().unwrap_or(0)
     }
 
-    /// Notes an object with records that are in no segment.
+    /// Records a planned object whose records are in no segment.
     pub(crate) fn planned(&mut self, plan: &Plan) {
         self.planned_to.insert(plan.stream, plan.next_sequence());
     }
 
-    /// Takes the gathered records. Later ones go into another object.
+    /// Takes the collected records as an object.
     pub(crate) fn take(&mut self) -> Option<Cut> {
         let cut = self.pending.take()?;
         let place = (cut.stream, cut.next_sequence());
@@ -149,13 +150,13 @@ impl Cutter {
         Some(Cut { end: self.consumed, is_noted, ..cut })
     }
 
-    /// Continues to read. Returns an object if one is full, and whether everything durable was
+    /// Continues reading. Returns an object if one is full, and whether all durable records were
     /// read.
     pub(crate) fn read(&mut self) -> io::Result<(Option<Cut>, bool)> {
         loop {
             let Some(live) = self.live.from(self.reader_ordinal()) else { return Ok((None, true)) };
             let ordinal = live.segment.header.ordinal;
-            // The one that was read to its end may have been removed since.
+            // A segment that was read to its end may have been removed since.
             if self.reader.as_ref().is_none_or(|reader| reader.segment().header.ordinal != ordinal)
             {
                 self.close_reader();
@@ -176,7 +177,7 @@ impl Cutter {
                 return Ok((self.take(), false));
             }
             let Found::Group(header) = reader.look()? else {
-                let what = format!("a durable group is not there, at {}", reader.position());
+                let what = format!("a durable group has disappeared at {}", reader.position());
                 return Err(io::Error::new(io::ErrorKind::InvalidData, what));
             };
             let limit = Limit { end: self.ends.front().copied(), bytes: self.max_object_bytes };
@@ -188,7 +189,7 @@ impl Cutter {
                 let first_sequence = sequence;
                 sequence += u64::from(place.count);
                 if let Some(pending) = &self.pending {
-                    // This batch was gathered before, or is the first that does not fit.
+                    // This batch was collected before, or is the first that does not fit.
                     if first_sequence < pending.next_sequence() {
                         continue;
                     }
@@ -212,8 +213,8 @@ impl Cutter {
                     times: Vec::new(),
                     is_system: place.is_system,
                     lines: {
-                        // Of what is reserved, only what is written is ever touched; growing would
-                        // move it.
+                        // Reserved memory that is not written is never touched, and growing would
+                        // copy.
                         lines.reserve(self.max_object_bytes);
                         std::mem::take(lines)
                     },
@@ -247,7 +248,8 @@ impl Cutter {
         }
     }
 
-    /// Takes back the memory of an object's lines. The memory of a larger batch is freed.
+    /// Takes back the buffer of an object's lines for reuse. A buffer that grew for a large batch
+    /// is freed.
     pub(crate) fn give_back(&mut self, mut lines: Vec<u8>) {
         if lines.capacity() <= 2 * self.max_object_bytes {
             lines.clear();
@@ -255,7 +257,7 @@ impl Cutter {
         }
     }
 
-    /// Frees the memory for reading.
+    /// Frees the buffers for reading.
     pub(crate) fn trim(&mut self) {
         (self.lines, self.window) = (Vec::new(), Window::default());
         if let Some(reader) = &mut self.reader {

@@ -1,4 +1,4 @@
-//! The delivery of a journal to its destination, and that to its followers beside it.
+//! Delivery of a journal to its destination and, concurrently, to its followers.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::followers::{Ending, FollowerTask};
 use crate::shared::latest;
 use crate::shared::panic::catch_in;
 
-/// Runs the delivery to its end, and that to the followers beside it.
+/// Runs the delivery to the destination and to the followers until both have ended.
 ///
-/// Once the delivery has ended, followers have `patience` to take what is left, as long as they
-/// take it without trouble. What they do not take stays in the journal. Without a limit, they take
-/// everything.
+/// Once the delivery to the destination has ended, followers have `patience` to accept the
+/// remaining records, as long as they accept them without trouble. Records they do not accept stay
+/// in the journal. With `None`, followers have no time limit.
 pub(crate) async fn deliver(
     delivery: JournalDelivery,
     tasks: Vec<FollowerTask>,
@@ -39,6 +39,6 @@ pub(crate) async fn deliver(
             while running.join_next().await.is_some() {}
         }
     }
-    // What stays is removed by the next opening.
+    // After a panic, the next opening removes the segments.
     let _panicked = catch_in(delivery.clean()).await;
 }

@@ -18,11 +18,11 @@ pub struct Encoding([u8; Encoding::BYTES]);
 impl Encoding {
     pub(crate) const BYTES: usize = 4;
 
-    /// A tag.
+    /// Creates a tag.
     ///
     /// # Panics
     ///
-    /// If it is not of lower-case letters and digits.
+    /// If it contains anything but lower-case ASCII letters and digits.
     pub const fn new(tag: [u8; Encoding::BYTES]) -> Encoding {
         let mut n = 0;
         while n < tag.len() {
@@ -35,7 +35,7 @@ impl Encoding {
         Encoding(tag)
     }
 
-    /// A tag that was read. `None` if it is invalid.
+    /// Parses a tag. Returns `None` if it is invalid.
     pub(crate) fn read(tag: &str) -> Option<Encoding> {
         let is_valid = tag.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
         Some(Encoding(tag.as_bytes().try_into().ok().filter(|_| is_valid)?))
@@ -59,59 +59,60 @@ impl fmt::Debug for Encoding {
     }
 }
 
-/// An object to be delivered, by the records that it holds.
+/// The records that an object holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
     /// The stream of the records.
     pub stream: UniqueId,
     /// The number of the first record.
     pub first_sequence: u64,
-    /// How many records, at least one.
+    /// The number of records, at least one.
     pub count: u64,
     /// When the first record was made, in milliseconds since the Unix epoch.
     pub time_ms: i64,
-    /// The format of its bytes.
+    /// The format of the object's bytes.
     pub encoding: Encoding,
 }
 
 impl Plan {
-    /// The number after that of the last record.
+    /// The sequence number after the last record.
     pub fn next_sequence(&self) -> u64 {
         self.first_sequence + self.count
     }
 }
 
-/// The records of an object, as they were committed.
+/// The records of an object as they were committed.
 #[derive(Debug, Clone, Copy)]
 pub struct Records<'a> {
-    /// A line for each, ended by a line feed.
+    /// One line for each record, with its line feed.
     pub lines: &'a [u8],
-    /// When they were made: the first at the first record of the object, in their order.
+    /// The times at which they were made, in the order of the records. The first entry is for the
+    /// object's first record.
     pub times: &'a [RecordTime],
 }
 
-/// When a record was made, and those after it up to the next such time.
+/// The time of a record and of those after it up to the next entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordTime {
-    /// The number of the first such record.
+    /// The number of the first record with this time.
     pub first_sequence: u64,
     /// In milliseconds since the Unix epoch.
     pub time_ms: i64,
 }
 
-/// The bytes of an object, as they are sent by every attempt.
+/// An encoded object. Every attempt sends the same bytes.
 #[derive(Debug, Clone)]
 pub struct Encoded {
-    /// In pieces of the pool that they were encoded with.
+    /// The bytes, in pieces from the pool that was passed to [`Destination::encode`].
     pub pieces: Vec<Bytes>,
-    /// SHA-256 of the lines.
+    /// The SHA-256 of the lines.
     pub sha256: [u8; 32],
     /// Its binding to the objects before it, in a stream that the destination vouches for.
     pub seal: Option<Seal>,
 }
 
 impl Encoded {
-    /// How many bytes.
+    /// The size in bytes.
     pub fn bytes(&self) -> usize {
         self.pieces.iter().map(Bytes::len).sum()
     }
@@ -122,36 +123,37 @@ impl Encoded {
 pub enum Delivery {
     /// The object is at its destination.
     Delivered,
-    /// It is not, and will not be: another one has its place.
+    /// The object is not at its destination and never will be, because another object has its
+    /// place.
     Conflict,
 }
 
-/// Where a journal delivers to.
+/// The place that a journal delivers to.
 ///
 /// # Contract
 ///
-/// - [`encode`](Self::encode) may give other bytes for the same plan and lines when it is called
-///   again: that happens only while nothing that it gave before was sent.
-/// - A destination may *vouch* for streams: with a [`Link`], [`encode`](Self::encode) MUST give a
-///   [`Seal`], and without one it MUST NOT. The links of a stream's objects are a chain, in the
-///   order of their records. Whoever has a stream's secret can go on with it.
-/// - [`send`](Self::send) returns when the outcome is certain. It may be called again for the same
-///   plan and bytes, by this process or a later one, also after an outcome that got lost: the
-///   object MUST then be there once.
-/// - Either may panic, and `send` may be dropped: the outcome is then unknown, and the journal
-///   retries from what is durable.
+/// - [`encode`](Self::encode) may return different bytes when it is called again for the same plan
+///   and lines. It is called again only as long as no earlier result was sent.
+/// - A destination may *vouch* for streams: with a [`Link`], [`encode`](Self::encode) MUST return a
+///   [`Seal`], and without one it MUST NOT. The links of a stream's objects form a chain in the
+///   order of their records. Any process with a stream's secret can continue the chain.
+/// - [`send`](Self::send) returns once the outcome is certain. It may be called again for the same
+///   plan and bytes, by this process or a later one, even after an outcome that was lost. The
+///   object MUST then be at the destination once.
+/// - Both may panic, and the future of `send` may be dropped. The outcome is then unknown, and the
+///   journal retries from its durable state.
 #[async_trait]
 pub trait Destination: Debug + Send + Sync + 'static {
-    /// How new objects are to be written.
+    /// The encoding of new objects.
     fn encoding(&self) -> Encoding;
 
-    /// Whether it can send objects that were written so, by this process or an earlier one. A
-    /// journal that holds others cannot be opened with it.
+    /// Whether it can send objects of this encoding, written by this process or an earlier one. A
+    /// journal that holds other objects cannot be opened with this destination.
     fn accepts(&self, encoding: Encoding) -> bool;
 
-    /// Encodes the records of an object, in pieces of this pool. CPU-bound: it is called on a
-    /// thread for blocking work. `link` says where the object stands in a stream that is vouched
-    /// for.
+    /// Encodes the records of an object into pieces from `pool`. CPU-bound: it is called on a
+    /// thread for blocking work. In a stream that is vouched for, `link` is the object's link to
+    /// those before it.
     fn encode(
         &self,
         plan: &Plan,
@@ -164,22 +166,22 @@ pub trait Destination: Debug + Send + Sync + 'static {
     /// first call.
     async fn send(&self, plan: &Plan, object: Encoded) -> Delivery;
 
-    /// What is needed to vouch for a stream that is about to begin. `None` if this destination
-    /// vouches for none.
+    /// Prepares to vouch for a stream that is about to begin. Returns `None` if this destination
+    /// does not vouch for streams.
     fn begin_stream(&self, stream: UniqueId) -> Option<NewStream>;
 
-    /// Whether it can go on with a stream of this secret.
+    /// Whether it can continue a stream with this secret.
     fn understands(&self, stream: UniqueId, secret: &StreamSecret) -> bool;
 
-    /// How objects that hold a record of the host's own are to be written.
+    /// The encoding of objects that hold a system record.
     fn system_encoding(&self) -> Encoding;
 
-    /// A record for a stream that nobody commits to any more, as a line without its line feed.
+    /// A system record for the end of a stream, as a line without its line feed.
     fn last_record(&self, now_ms: i64, record: &LastRecord) -> String;
 
-    /// How long to wait after a panic before the retry, after so many retries.
+    /// The backoff after a panic, given the number of retries so far.
     fn backoff_after_panic(&self, retries: u32) -> Duration;
 
-    /// Releases memory that only the next object needs.
+    /// Frees memory that is only needed for the next object.
     fn trim(&self);
 }

@@ -1,7 +1,7 @@
-//! The directory of a journal, as the few operations that a journal needs.
+//! The file operations that a journal needs, within one directory.
 //!
-//! Everything that the journal and its delivery do to a disk goes through these traits, so that a
-//! simulation can lose what was not synced, fail any call, and stop at any point.
+//! The journal and its delivery access the disk only through these traits, so that a simulation can
+//! lose unsynced data, fail any call, and stop at any point.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
@@ -10,21 +10,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-/// One directory without directories below it.
+/// A directory without subdirectories.
 ///
 /// # Durability
 ///
 /// The creation, change or removal of a name survives a power cut once `sync_directory` has
-/// returned; data written to a file, once `sync_data` or `sync_all` of that file has returned. A
-/// failed call may have had any part of its effect.
+/// returned. Data written to a file survives once `sync_data` or `sync_all` of that file has
+/// returned. A failed call may have had any part of its effect.
 pub(crate) trait Disk: Debug + Send + Sync + 'static {
-    /// The names of the files, in no order.
+    /// Lists the files' names, in no particular order.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Makes a file that did not exist, open for reading and writing.
+    /// Creates a file that did not exist, open for reading and writing.
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens a file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Renames a file, and replaces any file that had the new name.
+    /// Renames a file, replacing any file with the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
@@ -34,23 +34,23 @@ pub(crate) trait Disk: Debug + Send + Sync + 'static {
     fn read_ahead(&self, _name: &str) {}
 }
 
-/// An open file. Writes to different places may come from different threads.
+/// An open file. Different threads may write to different places.
 pub(crate) trait DiskFile: Debug + Send + Sync + 'static {
     /// Writes all bytes at this offset.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Fills the buffer from this offset on.
+    /// Fills the buffer with the bytes from this offset.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
-    /// How many bytes it has.
+    /// The file's size in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Makes written data durable, and the file's length if that is needed to read the data. After
-    /// an error the state of all data written before is unknown: the kernel may have dropped it,
+    /// Makes written data durable, along with the file's length if reading the data needs it. After
+    /// an error, the state of all data written before is unknown: the kernel may have dropped it
     /// and may report success later.
     fn sync_data(&self) -> io::Result<()>;
-    /// As `sync_data`, with all metadata of the file.
+    /// Like `sync_data`, including all metadata of the file.
     fn sync_all(&self) -> io::Result<()>;
 }
 
-/// Removes a file if it exists: a failed call or another caller may have removed it.
+/// Removes a file that a failed call or another caller may already have removed.
 pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
     match disk.remove(name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -58,7 +58,7 @@ pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
     }
 }
 
-/// The bytes of a small file.
+/// Reads a small file.
 pub(crate) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
     let file = disk.open(name)?;
     let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
@@ -66,7 +66,8 @@ pub(crate) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Replaces a file by one with these parts, atomically: a crash leaves the old file or the new one.
+/// Atomically and durably replaces a file by one with these parts: a crash leaves the old file or
+/// the new one.
 pub(crate) fn write_durably<'a>(
     disk: &dyn Disk,
     name: &str,
@@ -93,15 +94,15 @@ pub(crate) fn write_durably<'a>(
     put
 }
 
-/// Whether the disk refused for lack of room.
+/// Whether the disk lacked space.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Reads a file on a thread of its own, so that a later read finds it in the page cache.
+/// Reads a file on a separate thread, so that a later read finds it in the page cache.
 ///
-/// A disk delivers more bytes a second when several files are requested at once, and the system's
-/// own hints (`posix_fadvise`) cover no more than about a MiB.
+/// Disks have a higher throughput when several files are read at once, and the system's own hints
+/// (`posix_fadvise`) cover only about a MiB.
 pub(crate) fn read_ahead(path: PathBuf) {
     const PIECE_BYTES: usize = 256 << 10;
     let read = move || {
@@ -110,7 +111,7 @@ pub(crate) fn read_ahead(path: PathBuf) {
         let Ok(mut file) = File::open(path) else { return };
         while file.read(&mut memory).is_ok_and(|read| read > 0) {}
     };
-    // Without a thread, the file is read when it is needed.
+    // If no thread can be started, the file is read when it is needed.
     let _ = thread::Builder::new().name("audit-read".to_owned()).spawn(read);
 }
 
@@ -118,20 +119,20 @@ pub(crate) fn read_ahead(path: PathBuf) {
 #[derive(Debug)]
 pub(crate) struct LocalDisk {
     path: PathBuf,
-    /// Held open: closing them releases the locks.
+    /// Closing these files releases the locks.
     _locks: (File, Option<File>),
 }
 
-/// The name of the file that is locked.
+/// The name of the lock file.
 pub(crate) const LOCK: &str = "LOCK";
 
 impl LocalDisk {
-    /// Opens a directory, making it if it does not exist: for its owner alone, since it holds what
-    /// functions logged.
+    /// Opens a directory, creating it if it does not exist. Only its owner can access it, since it
+    /// holds logged records.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] when another process has it open.
+    /// [`io::ErrorKind::WouldBlock`] if another process has it open.
     pub(crate) fn open(path: &Path) -> io::Result<LocalDisk> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true);
@@ -140,8 +141,8 @@ impl LocalDisk {
         builder.create(path)?;
         let path = path.canonicalize()?;
         let file = lock(options().create(true).truncate(false).open(path.join(LOCK))?)?;
-        // Somebody may remove the file. Not every file system, or operating system, locks a
-        // directory.
+        // The directory is locked as well, since somebody may remove the lock file. Not every file
+        // system or operating system supports that.
         let directory = match File::open(&path).and_then(lock) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
             directory => directory.ok(),
@@ -161,7 +162,7 @@ fn lock(file: File) -> io::Result<File> {
     }
 }
 
-/// Files are for their owner alone.
+/// Only the owner can access the files.
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
@@ -217,7 +218,7 @@ impl DiskFile for File {
 
     fn sync_data(&self) -> io::Result<()> {
         File::sync_data(self)?;
-        // A sync of a file without a name succeeds, and the file is gone with the process.
+        // Syncing an unlinked file succeeds, but the file disappears with the process.
         match std::os::unix::fs::MetadataExt::nlink(&self.metadata()?) {
             0 => Err(io::Error::other("the file was removed while it was written to")),
             _ => Ok(()),
@@ -229,8 +230,8 @@ impl DiskFile for File {
     }
 }
 
-/// A file that reports a sync without doing it: for a simulation that must notice, and for
-/// measurements without the disk.
+/// A file whose syncs do nothing and report success: for a simulation that must detect this, and
+/// for measurements without the disk.
 #[cfg(any(test, feature = "simulation", feature = "bench_internals"))]
 #[derive(Debug)]
 pub(crate) struct UnsyncedFile(pub(crate) Arc<dyn DiskFile>);

@@ -1,9 +1,9 @@
-//! Why a journal could not be opened.
+//! The error of opening or reading a journal.
 
 use std::error::Error;
 use std::fmt;
 
-/// A journal could not be opened or read.
+/// A journal cannot be opened or read.
 #[derive(Debug)]
 pub struct JournalError {
     kind: JournalErrorKind,
@@ -11,15 +11,15 @@ pub struct JournalError {
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// What the reader of a [`JournalError`] can do.
+/// The remedy for a [`JournalError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JournalErrorKind {
-    /// The directory or a setting is wrong, or another process has the journal open: correct it.
+    /// The directory or a setting is wrong, or another process has the journal open. Correct that.
     Configuration,
-    /// The disk refuses, and will until an operator acts.
+    /// The disk fails, and will fail until an operator acts.
     Blocked,
-    /// The journal holds acknowledged records that are damaged or missing. An operator must look at
-    /// it; nothing was changed.
+    /// The journal holds acknowledged records that are damaged or missing. Nothing was changed; an
+    /// operator must look at it.
     Damaged,
     /// A process changes the journal faster than it can be read. Retry.
     Unavailable,
@@ -37,12 +37,12 @@ impl JournalError {
         JournalError { source: Some(source.into()), ..self }
     }
 
-    /// What to do.
+    /// The kind of the error, which tells what to do.
     pub fn kind(&self) -> JournalErrorKind {
         self.kind
     }
 
-    /// Its message and its source, for an error that takes its place.
+    /// Splits the error into its message and its source, to build another error from them.
     pub fn into_parts(self) -> (String, Option<Box<dyn Error + Send + Sync>>) {
         (self.message, self.source)
     }

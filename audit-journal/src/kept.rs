@@ -1,4 +1,4 @@
-//! Reads the records that segments still hold by their numbers, delivered or not.
+//! Reads the records that segments still hold, delivered or not, by their numbers.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +17,7 @@ use crate::segment::{Segment, SegmentReader, Window};
 
 /// The records that the segments of a journal still hold. The journal is locked while this lives.
 ///
-/// Its methods block on the disk.
+/// Its methods do blocking I/O.
 #[derive(Debug)]
 pub struct KeptJournal {
     disk: Arc<dyn Disk>,
@@ -37,12 +37,11 @@ impl KeptJournal {
         KeptJournal { disk, segments: recovered.segments.clone(), delivered }
     }
 
-    /// The streams of which records are here that were delivered, each with its first undelivered
-    /// record.
+    /// The streams that have delivered records here, each with its first undelivered record.
     ///
     /// # Errors
     ///
-    /// When a file cannot be read.
+    /// If a file cannot be read.
     pub fn streams(&self) -> io::Result<Vec<(KeptStream, u64)>> {
         let streams = KeptStream::all(&self.segments)?.into_iter().filter_map(|kept| {
             let next = self.delivered.get(&kept.stream).copied().unwrap_or(0);
@@ -52,18 +51,17 @@ impl KeptJournal {
         Ok(streams.collect())
     }
 
-    /// The objects that met a conflict, whenever that was: their files stay until an operator
-    /// removes them.
+    /// All objects that ever met a conflict. Their files stay until an operator removes them.
     ///
     /// # Errors
     ///
-    /// When a file cannot be read.
+    /// If a file cannot be read.
     pub fn conflicts(&self) -> io::Result<Vec<Plan>> {
         plan::conflicts(&*self.disk)
     }
 }
 
-/// The records of one stream that the segments hold. Their numbers have no gap.
+/// The records of one stream in the segments. Their numbers have no gaps.
 #[derive(Debug)]
 pub struct KeptStream {
     /// The stream.
@@ -74,8 +72,8 @@ pub struct KeptStream {
     pub oldest_ms: i64,
     /// The numbers of the host's own records.
     system: Vec<u64>,
-    /// In order. An index by group is small compared with the segments: a group takes at least a
-    /// block.
+    /// The groups, in order. This index is small compared with the segments, since a group takes at
+    /// least a block.
     groups: Vec<KeptGroup>,
 }
 
@@ -84,25 +82,25 @@ struct KeptGroup {
     records: Range<u64>,
     segment: Segment,
     offset: u64,
-    /// Where the last group of its segment ends.
+    /// The end of the last group in its segment.
     limit: u64,
 }
 
-/// Records of one batch.
+/// Some or all of the records of one batch.
 #[derive(Debug)]
 pub struct KeptRecords<'a> {
     /// The number of the first one.
     pub first_sequence: u64,
-    /// How many.
+    /// The number of records.
     pub count: u64,
-    /// Of the batch, in milliseconds since the Unix epoch.
+    /// The time of the batch, in milliseconds since the Unix epoch.
     pub time_ms: i64,
-    /// Each with its line feed.
+    /// The records, each with its line feed.
     pub lines: &'a [u8],
 }
 
 impl KeptStream {
-    /// Reads which records these segments hold, by stream.
+    /// Indexes the records in these segments by stream.
     pub(crate) fn all(segments: &[RecoveredSegment]) -> io::Result<Vec<KeptStream>> {
         let mut streams: Vec<KeptStream> = Vec::new();
         let mut window = Window::default();
@@ -112,7 +110,7 @@ impl KeptStream {
             let mut reader = SegmentReader::new(segment.clone(), FIRST_GROUP, window);
             reader.limit(*end);
             while reader.position().offset < *end {
-                let Found::Group(header) = reader.look()? else { return Err(not_there(&reader)) };
+                let Found::Group(header) = reader.look()? else { return Err(disappeared(&reader)) };
                 let first = header.first_sequence;
                 let group = KeptGroup {
                     records: first..first + u64::from(header.count),
@@ -156,11 +154,11 @@ impl KeptStream {
         self.system.iter().map(|number| *number..number + 1)
     }
 
-    /// Passes these records to `take` in order, one batch at a time, as long as it returns true.
+    /// Passes these records to `take` in order, one batch at a time, until it returns false.
     ///
     /// # Errors
     ///
-    /// When a file cannot be read.
+    /// If a file cannot be read.
     pub fn read(
         &self,
         records: Range<u64>,
@@ -174,7 +172,7 @@ impl KeptStream {
             }
             let mut reader = SegmentReader::new(group.segment.clone(), group.offset, window);
             reader.limit(group.limit);
-            let Found::Group(header) = reader.look()? else { return Err(not_there(&reader)) };
+            let Found::Group(header) = reader.look()? else { return Err(disappeared(&reader)) };
             let (places, payload) = reader.batches(&header)?;
             let mut next = header.first_sequence;
             for place in places {
@@ -202,11 +200,11 @@ impl KeptStream {
         Ok(())
     }
 
-    /// SHA-256 of these records, line feeds included.
+    /// The SHA-256 of these records, including line feeds.
     ///
     /// # Errors
     ///
-    /// When a file cannot be read.
+    /// If a file cannot be read.
     pub fn sha256(&self, records: Range<u64>) -> io::Result<[u8; 32]> {
         let mut hash = Sha256::new();
         self.read(records, |kept| {
@@ -217,14 +215,14 @@ impl KeptStream {
     }
 }
 
-/// Where the first `count` lines end.
+/// The end of the first `count` lines.
 fn lines_end(lines: &[u8], count: u64) -> usize {
     let Some(last) = count.checked_sub(1) else { return 0 };
     let last = usize::try_from(last).unwrap_or(usize::MAX);
     memchr::memchr_iter(b'\n', lines).nth(last).map_or(lines.len(), |end| end + 1)
 }
 
-fn not_there(reader: &SegmentReader) -> io::Error {
-    let what = format!("a group is not there any more, at {}", reader.position());
+fn disappeared(reader: &SegmentReader) -> io::Error {
+    let what = format!("a group has disappeared at {}", reader.position());
     io::Error::new(io::ErrorKind::InvalidData, what)
 }

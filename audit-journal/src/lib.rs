@@ -1,36 +1,36 @@
-//! A durable local stage for audit logs: a batch is acknowledged after one sync of this host's
-//! disk, and brought from there to a [`Destination`], each record once.
+//! A durable local stage for audit logs: a batch is acknowledged after one sync of the host's disk
+//! and delivered from there to a [`Destination`], each record once.
 //!
 //! # Nouns
 //!
 //! - [`Journal`]: the handle of an open journal. [`Opening`] opens one.
-//! - [`Destination`]: where records are delivered to. It encodes what was cut into an object, and
-//!   sends that until the outcome is certain.
-//! - [`Follower`]: a further destination, which gets every record at least once, under the same
-//!   stream and number, and which nobody waits for.
-//! - [`Plan`]: which records an object holds. It is durable, with the object's bytes, before the
-//!   first request, so that every later request sends the same bytes to the same place.
-//! - [`SystemRecords`], [`Link`], [`Seal`]: for a destination that vouches for streams: what it
-//!   writes into them, and what binds an object to those before it. The journal keeps all of it
-//!   durable with the objects, and knows nothing of what it means.
-//! - [`JournalReader`], [`OrphanedJournal`]: what is in a journal, read from outside; and a journal
-//!   whose host is gone, to be delivered by a rescuer.
-//! - [`health::HealthBoard`]: where the journal and its destination report how they are doing.
+//! - [`Destination`]: where records are delivered. It encodes them into objects and sends each
+//!   object until the outcome is certain.
+//! - [`Follower`]: an additional destination. It receives every record at least once, under the
+//!   same stream and number, and nothing waits for it.
+//! - [`Plan`]: the records that an object holds. It is durable, with the object's bytes, before the
+//!   first request, so that every retry sends the same bytes to the same place.
+//! - [`SystemRecords`], [`Link`], [`Seal`]: used by a destination that vouches for streams: the
+//!   records it adds to them, and the binding of each object to its predecessors. The journal
+//!   stores all of it durably with the objects and does not interpret it.
+//! - [`JournalReader`], [`OrphanedJournal`]: a read-only view of a journal, and a journal whose
+//!   host is gone and which another process delivers.
+//! - [`health::HealthBoard`]: the health that the journal and its destination report.
 //!
 //! # The files
 //!
 //! One directory, locked by one process at a time:
 //!
-//! - `<ordinal>.journal`: segments of one size, prepared ahead, so that a commit changes no
+//! - `<ordinal>.journal`: segments of a fixed size, prepared in advance so that a commit changes no
 //!   metadata.
-//! - `<stream>-<first sequence>.object`: an object, whole, with its plan; `.conflict` once another
-//!   one was found in its place.
-//! - `<stream>.delivered`: how far a stream is delivered.
-//! - `<number>.follower`: how far a follower is, and what it misses.
-//! - `<stream>.secret`: what is needed to vouch for a stream, until it is delivered.
-//! - `begin`: the first segment that is needed.
+//! - `<stream>-<first sequence>.object`: a complete object with its plan; `.conflict` once another
+//!   object was found in its place.
+//! - `<stream>.delivered`: the delivery progress of a stream.
+//! - `<number>.follower`: the progress of a follower, and the records it is missing.
+//! - `<stream>.secret`: the secret that vouches for a stream, until the stream is delivered.
+//! - `begin`: the first segment that is still needed.
 //!
-//! The project's `docs/FORMAT.md` describes them byte by byte, and `docs/JOURNAL.md` what a crash
+//! The project's `docs/FORMAT.md` describes them byte by byte; `docs/JOURNAL.md` says what a crash
 //! means at each step.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -50,6 +50,7 @@ mod followers;
 mod format;
 pub mod health;
 mod kept;
+mod object_file;
 mod orphan;
 mod plan;
 mod progress;

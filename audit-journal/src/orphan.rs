@@ -1,4 +1,4 @@
-//! The journal of a host that is gone.
+//! Delivery of the journal of a host that is gone.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::streams::Streams;
 use crate::{JournalError, JournalErrorKind, JournalSettings};
 
 /// The journal of a host that is gone, locked and recovered by this process, as if the host had
-/// started again. Nothing new is written to it.
+/// restarted. No records are added to it.
 #[derive(Debug)]
 pub struct OrphanedJournal {
     directory: PathBuf,
@@ -40,12 +40,12 @@ pub struct OrphanedJournal {
 impl OrphanedJournal {
     /// Locks and recovers a journal.
     ///
-    /// A crash from here on, of this process or its host, leaves a journal that can be opened
-    /// again, by this or by a sink.
+    /// A crash of this process or its host at any point leaves a journal that can be opened again,
+    /// as an orphan or by a sink.
     ///
     /// # Errors
     ///
-    /// There is no journal in the directory, a process has it open, or acknowledged records are
+    /// If there is no journal in the directory, a process has it open, or acknowledged records are
     /// damaged or missing ([`Damaged`](crate::JournalErrorKind::Damaged)). In the last case nothing
     /// was changed.
     ///
@@ -55,7 +55,7 @@ impl OrphanedJournal {
     pub async fn open(directory: impl AsRef<Path>) -> Result<OrphanedJournal, JournalError> {
         let directory = directory.as_ref().to_owned();
         let opened = spawn_blocking(move || {
-            // Opening would create it.
+            // Opening would create the directory.
             reader::exists(&directory)?;
             let disk =
                 LocalDisk::open(&directory).map_err(|error| cannot_open(&directory, error))?;
@@ -79,31 +79,32 @@ impl OrphanedJournal {
         }
     }
 
-    /// What it holds.
+    /// The journal's contents.
     pub fn state(&self) -> &JournalState {
         &self.state
     }
 
-    /// Removes segments once they are delivered, instead of keeping them for comparison. Objects
-    /// that met a conflict stay.
+    /// Sets whether segments are removed once they are delivered, rather than kept for comparison.
+    /// Objects that met a conflict are always kept.
     #[must_use]
     pub fn remove_delivered(self, remove_delivered: bool) -> OrphanedJournal {
         OrphanedJournal { remove_delivered, ..self }
     }
 
-    /// Begins to deliver the undelivered records, each under the stream and number in its receipt:
-    /// planned objects with the same bytes, and records that are not in objects yet, which are cut
-    /// into objects of `max_object_bytes` bytes of lines. Streams that the destination vouches for
-    /// are closed, with their secrets.
+    /// Starts to deliver the undelivered records, each under the stream and number in its receipt.
+    /// Planned objects are sent with the same bytes; the other records are cut into objects of
+    /// `max_object_bytes` bytes of lines. Streams that the destination vouches for are closed,
+    /// using their secrets.
     ///
-    /// Followers whose names the journal knows get what they do not have yet, and that is waited
-    /// for. The others get nothing, and keep nothing in the journal: if it is removed once it is
-    /// delivered, their files say what they miss.
+    /// The given followers, which the journal must know by name, get the records they do not have
+    /// yet, and the delivery waits for that. Followers that are not given get nothing and keep
+    /// nothing in the journal. If segments are removed, these followers' files list the missing
+    /// records.
     ///
     /// # Errors
     ///
-    /// When the journal holds objects that the destination cannot send, or knows none of these
-    /// followers' names.
+    /// If the journal holds objects that the destination cannot send, or does not know one of the
+    /// followers.
     ///
     /// # Panics
     ///
@@ -127,12 +128,13 @@ impl OrphanedJournal {
                 let message = format!("the journal in {directory} has no follower {name:?}");
                 return Err(JournalError::new(JournalErrorKind::Configuration, message));
             };
-            // Everything is kept until it has it.
+            // All records are kept until the follower has them.
             let follower = Follower { max_kept_bytes: Some(u64::MAX), ..follower };
             delivered_to.push((follower, known.remove(at)));
         }
         can_be_sent(&directory, &decided, &*destination)?;
-        // Nothing is committed: the channels end at once, and the delivery ends with the journal.
+        // Nothing will be committed: the channels are closed, so the delivery ends once everything
+        // is delivered.
         let (_, durable) = latest::channel(recovered.end);
         let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
         let (_, commands) = mpsc::unbounded_channel();
@@ -180,7 +182,7 @@ impl OrphanedJournal {
         Ok(JournalDelivering::new(health, task))
     }
 
-    /// The delivered records that its segments still hold, to be compared with the destination. The
+    /// The delivered records that the segments still hold, for comparison with the destination. The
     /// journal stays locked while the returned value lives.
     #[doc(hidden)]
     pub fn kept(&self) -> KeptJournal {
@@ -188,7 +190,7 @@ impl OrphanedJournal {
     }
 }
 
-/// A journal on its way to its destination. Dropping it stops the delivery, and loses nothing.
+/// A running delivery of a journal. Dropping it stops the delivery and loses nothing.
 #[derive(Debug)]
 #[must_use]
 pub struct JournalDelivering<T = JournalDelivered> {
@@ -199,16 +201,16 @@ pub struct JournalDelivering<T = JournalDelivered> {
 /// The result of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalDelivered {
-    /// Objects that are at the destination now, including those that were found there.
+    /// The number of objects now at the destination, including those that were already there.
     pub objects: u64,
-    /// Records in them.
+    /// The number of records in them.
     pub records: u64,
-    /// Objects that were set aside, since another one has their place.
+    /// The number of objects that were set aside because another object has their place.
     pub conflicts: u64,
 }
 
 impl<T> JournalDelivering<T> {
-    /// Follows a task that reports to `health`.
+    /// Wraps a task that reports to `health`.
     #[doc(hidden)]
     pub fn new(
         health: Arc<HealthBoard>,
@@ -227,20 +229,19 @@ impl<T> JournalDelivering<T> {
         self.task.is_finished()
     }
 
-    /// Waits until everything is at the destination or set aside, however long that is away.
-    /// Dropping the future stops the delivery.
+    /// Waits until everything is at the destination or set aside, without a time limit. Dropping
+    /// the future stops the delivery.
     ///
     /// # Errors
     ///
-    /// When the delivery ended without an outcome; of a delivery that has other reasons to end,
-    /// also for these.
+    /// If the delivery ended without an outcome, or if the task returned an error.
     pub async fn finished(mut self) -> Result<T, SinkError> {
         match (&mut self.task).await {
             Ok(done) => done,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => Err(SinkError::not_persisted(
                 SinkErrorKind::Closed,
-                "the delivery of the journal ended without an outcome: begin it anew",
+                "the delivery of the journal ended without an outcome: start it again",
             )),
         }
     }

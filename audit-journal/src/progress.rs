@@ -1,4 +1,4 @@
-//! How far a stream is delivered, as its `delivered` file says.
+//! The delivery progress of a stream, stored in its `delivered` file.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,36 +10,37 @@ use bytes::Bytes;
 use crate::disk::{Disk, read_whole, remove_if_there, write_durably};
 use crate::format::{Fields, seal};
 
-/// How far a stream is delivered.
+/// The delivery progress of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// The first undelivered record: those below it are at the destination, or were set aside.
+    /// The first undelivered record. All below it are at the destination or set aside.
     pub(crate) next: u64,
-    /// Of a stream that the destination vouches for.
+    /// Present if the destination vouches for the stream.
     pub(crate) chain: Option<ChainProgress>,
 }
 
-/// What a destination needs in order to vouch for what follows.
+/// The state that a destination needs to continue vouching for a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ChainProgress {
-    /// The destination's state of the stream at `next`.
+    /// The destination's state at `next`.
     pub(crate) state: Bytes,
-    /// Records that were set aside, as long as no record of the stream says so. In order.
+    /// Set-aside records that no system record of the stream has declared yet, in order.
     pub(crate) asides: VecDeque<Range<u64>>,
-    /// The stream's last record is delivered.
+    /// Whether the stream's last record is delivered.
     pub(crate) is_closed: bool,
-    /// A later stream names this one, or was about to when its process ended. It is noted before:
-    /// two that name it would look like two copies of one journal.
+    /// Whether a later stream names this one, or was about to when its process ended. It is set
+    /// before that stream does, since two streams naming this one would look like two copies of one
+    /// journal.
     pub(crate) is_told: bool,
 }
 
 impl Progress {
-    /// Of a stream that begins.
+    /// The progress of a new stream.
     pub(crate) fn begin(is_vouched_for: bool) -> Progress {
         Progress { next: 0, chain: is_vouched_for.then(ChainProgress::default) }
     }
 
-    /// All records below this number are at the destination, or said not to be.
+    /// All records below this number are at the destination or declared missing.
     pub(crate) fn stable(&self) -> u64 {
         let asides = self.chain.iter().flat_map(|chain| chain.asides.front());
         asides.map(|aside| aside.start).fold(self.next, u64::min)
@@ -47,7 +48,7 @@ impl Progress {
 }
 
 impl ChainProgress {
-    /// Adds records that were set aside, behind those that are known.
+    /// Appends set-aside records.
     pub(crate) fn set_aside(&mut self, records: Range<u64>) {
         match self.asides.back_mut().filter(|last| last.end == records.start) {
             Some(last) => last.end = records.end,
@@ -60,15 +61,15 @@ fn file_name(stream: UniqueId) -> String {
     format!("{stream}.delivered")
 }
 
-/// The stream whose progress stands in the file of this name, if any does.
+/// The stream whose progress this file holds, or `None` for any other file name.
 pub(crate) fn stream_of(name: &str) -> Option<UniqueId> {
     name.strip_suffix(".delivered")?.parse().ok()
 }
 
-/// Says, durably, how far a stream is delivered.
+/// Writes the progress of a stream durably.
 ///
-/// A crash before that: the object is at the destination and nobody here knows. It is sent again,
-/// and found there.
+/// After a crash before this returns, the object is at the destination but not recorded as
+/// delivered. It is sent again and found there.
 pub(crate) fn write_progress(
     disk: &dyn Disk,
     stream: UniqueId,
@@ -77,17 +78,17 @@ pub(crate) fn write_progress(
     write_durably(disk, &file_name(stream), [&encode(progress)[..]])
 }
 
-/// Forgets a stream of which no segment is left here.
+/// Removes the progress of a stream that has no segment left.
 pub(crate) fn remove_progress(disk: &dyn Disk, stream: UniqueId) -> io::Result<()> {
     remove_if_there(disk, &file_name(stream))
 }
 
-/// Reads a file. `None` if it does not match its checksum.
+/// Reads a progress file. Returns `None` if it does not match its checksum.
 pub(crate) fn read_progress(disk: &dyn Disk, name: &str) -> io::Result<Option<Progress>> {
     Ok(decode(&read_whole(disk, name)?))
 }
 
-/// A stream that nobody vouches for has the version that it always had.
+/// Streams that are not vouched for keep version 1.
 fn encode(progress: &Progress) -> Vec<u8> {
     let Progress { next, chain } = progress;
     let mut text = match chain {
@@ -112,7 +113,7 @@ fn encode(progress: &Progress) -> Vec<u8> {
     text
 }
 
-/// Two numbers, and what separates them.
+/// Two numbers with their separators.
 const ASIDE_BYTES: usize = 34;
 
 fn decode(file: &[u8]) -> Option<Progress> {
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn asides_that_touch_are_one_and_hold_back_what_is_stable() {
+    fn adjacent_asides_merge_and_bound_the_stable_records() {
         let mut chain = ChainProgress::default();
         for records in [3..5, 5..6, 9..10] {
             chain.set_aside(records);
@@ -195,7 +196,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn progress_is_read_as_written_or_not_at_all(
+        fn progress_round_trips_and_damage_is_detected(
             state: Vec<u8>, gaps in prop::collection::vec((1u64..9, 1u64..9), 0..5),
             is_closed: bool, is_told: bool, bit: prop::sample::Index,
         ) {

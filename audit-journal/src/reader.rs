@@ -1,5 +1,4 @@
-//! Reads a journal from outside. It changes nothing in the journal, and does not disturb the
-//! process that has it open.
+//! Reads a journal without changing it and without disturbing the process that has it open.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -21,25 +20,25 @@ use crate::segments::Watermark;
 use crate::startup::{cannot_open, cannot_recover, read_whole};
 use crate::{JournalError, JournalErrorKind, Plan};
 
-/// The contents of a journal, as a recovery would find them now.
+/// The current contents of a journal, as a recovery would find them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalState {
     /// Whether a process has it open. The contents may then change at any time.
     pub in_use: bool,
-    /// How many segment files there are.
+    /// The number of segment files.
     pub segments: u64,
-    /// Bytes of the disk that they take.
+    /// The disk space that they take, in bytes.
     pub bytes: u64,
     /// The streams in the journal, in the order in which they began.
     pub streams: Vec<JournalStream>,
-    /// The planned objects that are not known to be in the bucket, and those that were set aside.
+    /// The planned objects that are not known to be in the bucket, and the set-aside objects.
     pub objects: Vec<PlannedObject>,
-    /// The followers, by number, those that were retired included.
+    /// The followers by number, including retired ones.
     pub followers: Vec<JournalFollower>,
 }
 
 impl JournalState {
-    /// How many records are not known to be in the bucket.
+    /// The number of records that are not known to be in the bucket.
     pub fn undelivered(&self) -> u64 {
         self.streams.iter().map(JournalStream::undelivered).sum()
     }
@@ -48,16 +47,16 @@ impl JournalState {
 /// The records of one stream in a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalStream {
-    /// Its name.
+    /// The stream's name.
     pub stream: UniqueId,
-    /// Records below this number are in the bucket, or were set aside after a conflict.
+    /// Records below this number are in the bucket or were set aside after a conflict.
     pub delivered_to: u64,
-    /// The number after that of the last record.
+    /// The sequence number after the last record.
     pub next_sequence: u64,
 }
 
 impl JournalStream {
-    /// How many records are not known to be in the bucket.
+    /// The number of records that are not known to be in the bucket.
     pub fn undelivered(&self) -> u64 {
         self.next_sequence.saturating_sub(self.delivered_to)
     }
@@ -66,16 +65,17 @@ impl JournalStream {
 /// A follower in a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalFollower {
-    /// Its number, which no other follower of the journal ever has.
+    /// Its number, which no other follower of the journal ever gets.
     pub number: u32,
     /// Its name.
     pub name: String,
-    /// Whether it is delivered to.
+    /// Whether records are delivered to it.
     pub state: FollowerState,
-    /// It has the records of this stream below this number, and everything that was committed
-    /// before, except what is missing.
+    /// A stream and a sequence number. The follower has the stream's records below this number and
+    /// everything committed before, except the missing records.
     pub delivered_to: (UniqueId, u64),
-    /// Records that left the journal before it had them, the host's own included.
+    /// Records that were removed from the journal before the follower received them, including
+    /// system records.
     pub missing: Vec<(UniqueId, Range<u64>)>,
     pub(crate) watermark: Watermark,
 }
@@ -83,9 +83,9 @@ pub struct JournalFollower {
 /// An object whose bytes are durable in the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedObject {
-    /// Which records it holds.
+    /// The records that it holds.
     pub plan: Plan,
-    /// Whether another object has its place, so that it will not be sent.
+    /// Whether it was set aside because another object has its place. It will not be sent.
     pub set_aside: bool,
     /// The file that holds it.
     pub file: PathBuf,
@@ -96,7 +96,7 @@ pub struct PlannedObject {
 pub struct JournalBatch {
     /// The stream of its records.
     pub stream: UniqueId,
-    /// The number of the first one.
+    /// The number of the first record.
     pub first_sequence: u64,
     /// When it was made, in milliseconds since the Unix epoch.
     pub time_ms: i64,
@@ -105,7 +105,7 @@ pub struct JournalBatch {
 }
 
 impl JournalBatch {
-    /// How many records.
+    /// The number of records.
     pub fn records(&self) -> u64 {
         memchr::memchr_iter(b'\n', &self.lines).count() as u64
     }
@@ -114,39 +114,39 @@ impl JournalBatch {
 /// A selection of a journal's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JournalRecords {
-    /// Those that are not known to be in the bucket.
+    /// Records that are not known to be in the bucket.
     Undelivered,
-    /// Those that were delivered, or set aside after a conflict, and are still in the journal.
+    /// Records that were delivered, or set aside after a conflict, and are still in the journal.
     Delivered,
-    /// Both.
+    /// All records.
     All,
-    /// The records that this follower may lack, by its number.
+    /// Records that the follower with this number may lack.
     UndeliveredTo(u32),
 }
 
-/// Reads a journal without opening it: no lock is held, nothing is repaired or removed, and a
-/// process that has it open is not disturbed. The lock is tried for an instant; a host that starts
-/// at that instant may fail and have to be started again.
+/// A read-only view of a journal. It holds no lock, repairs and removes nothing, and does not
+/// disturb a process that has the journal open. The lock is only probed for an instant; a host that
+/// starts at that instant may fail and have to be restarted.
 ///
-/// Its methods block on the disk.
+/// Its methods do blocking I/O.
 #[derive(Debug)]
 pub struct JournalReader {
     state: JournalState,
     recovered: Recovered,
 }
 
-/// How often reading is retried because the process has changed the journal meanwhile.
+/// How often the journal is read while a process keeps changing it.
 const TRIES: u32 = 10;
 
 impl JournalReader {
-    /// Reads what is there now.
+    /// Reads the current contents.
     ///
     /// # Errors
     ///
-    /// When there is no journal, when it cannot be read, as
-    /// [`Unavailable`](JournalErrorKind::Unavailable) when a process changes it faster than it is
-    /// read, and as [`Damaged`](JournalErrorKind::Damaged) when acknowledged records are damaged or
-    /// missing.
+    /// [`Configuration`](JournalErrorKind::Configuration) if there is no journal,
+    /// [`Unavailable`](JournalErrorKind::Unavailable) if a process changes it faster than it can be
+    /// read, [`Damaged`](JournalErrorKind::Damaged) if acknowledged records are damaged or missing,
+    /// and [`Blocked`](JournalErrorKind::Blocked) if a file cannot be read.
     pub fn open(directory: &Path) -> Result<JournalReader, JournalError> {
         exists(directory)?;
         let disk = ReadOnlyDisk { path: directory.to_owned() };
@@ -160,8 +160,8 @@ impl JournalReader {
             });
             match read {
                 Ok(reader) => return Ok(reader),
-                // While it was read, a segment was removed or a group was written behind the end
-                // that was found.
+                // Meanwhile a segment was removed, or a group was written after the end that was
+                // found.
                 Err(_) if in_use && tries < TRIES => {}
                 Err(error) if in_use => {
                     let message = format!(
@@ -176,18 +176,18 @@ impl JournalReader {
         }
     }
 
-    /// What it holds.
+    /// The journal's contents.
     pub fn state(&self) -> &JournalState {
         &self.state
     }
 
-    /// Passes the batches of these records to `take` in order, one at a time from the disk, without
-    /// system records, as long as it returns true.
+    /// Passes the batches of these records to `take` in order, until it returns false. System
+    /// records are skipped. Batches are read from the disk one at a time.
     ///
     /// # Errors
     ///
-    /// When a file cannot be read; also if the process that has it open removed the file, since it
-    /// was delivered.
+    /// If a file cannot be read, for example because the process that has the journal open has
+    /// delivered and removed it.
     pub fn batches(
         &self,
         records: JournalRecords,
@@ -218,7 +218,7 @@ impl JournalReader {
             reader.limit(recovered.end);
             while reader.position().offset < recovered.end {
                 let Found::Group(header) = reader.look()? else {
-                    let what = format!("a group is not there any more, at {}", reader.position());
+                    let what = format!("a group has disappeared at {}", reader.position());
                     return Err(io::Error::new(io::ErrorKind::InvalidData, what));
                 };
                 let (places, payload) = reader.batches(&header)?;
@@ -242,7 +242,7 @@ impl JournalReader {
     }
 }
 
-/// Whether anything of a journal is there.
+/// Checks that the directory holds a journal.
 pub(crate) fn exists(directory: &Path) -> Result<(), JournalError> {
     let names = fs::read_dir(directory).map_err(|error| cannot_open(directory, error))?;
     let mut names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -253,7 +253,7 @@ pub(crate) fn exists(directory: &Path) -> Result<(), JournalError> {
     Err(JournalError::new(JournalErrorKind::Configuration, message))
 }
 
-/// Whether a process has it open.
+/// Whether a process has the journal open.
 fn in_use(directory: &Path) -> io::Result<bool> {
     match File::open(directory.join(LOCK)) {
         Ok(lock) => match lock.try_lock_shared() {
@@ -261,7 +261,7 @@ fn in_use(directory: &Path) -> io::Result<bool> {
             Err(fs::TryLockError::WouldBlock) => Ok(true),
             Err(fs::TryLockError::Error(error)) => Err(error),
         },
-        // It was copied from elsewhere, without the file.
+        // A copied journal may lack the file.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
@@ -295,7 +295,7 @@ pub(crate) fn state(
         in_use,
         segments: recovered.segments.len() as u64,
         bytes: recovered.segments.iter().map(|segment| segment.segment.header.bytes).sum(),
-        // A stream without records is left out, unless there is no other.
+        // Streams without records are left out.
         streams: streams.into_values().filter(|stream| stream.next_sequence > 0).collect(),
         objects: objects.collect(),
         followers: decided.followers.iter().map(JournalFollower::of).collect(),
@@ -310,14 +310,14 @@ impl JournalFollower {
     }
 }
 
-/// A directory that ignores all writes. A recovery writes only what it has read, so that it finds
-/// the same without its writes.
+/// A directory that ignores all writes. A recovery only rewrites what it has read, so it finds the
+/// same without its writes.
 #[derive(Debug)]
 struct ReadOnlyDisk {
     path: PathBuf,
 }
 
-/// A file that is only read, or that would have been created.
+/// A read-only file, or `None` for one that would have been created.
 #[derive(Debug)]
 struct ReadOnlyFile(Option<File>);
 

@@ -1,14 +1,14 @@
-//! Reads the journal that an earlier process left, and fails if acknowledged records are damaged.
+//! Recovers the journal of an earlier process, and fails if acknowledged records are damaged.
 //!
-//! Each group records up to where the journal was durable when it was written, which is the end of
-//! the group before it. The acknowledged groups therefore form a chain, in which a missing link is
+//! Each group records the end of the durable journal when it was written, which is the end of the
+//! previous group. The acknowledged groups therefore form a chain, in which a missing link is
 //! detected. At most one group at the end of the chain was not acknowledged; if the power was cut
 //! while it was written, pieces of it are zero.
 //!
-//! Another kind of group was not acknowledged: a group for which there was no space. It is the last
-//! of its segment, whole or torn, and the next group, in a later segment, names the same
-//! predecessor. So it is not a link of the chain, and is skipped. If it is the only group of its
-//! segment, the segment has no records, although later ones do.
+//! There is another kind of unacknowledged group: one that found no space. It is the last of its
+//! segment, complete or torn, and the next group, in a later segment, names the same predecessor.
+//! It is therefore not a link of the chain and is skipped. If it is the only group of its segment,
+//! the segment has no records although later ones do.
 
 use std::io;
 
@@ -20,27 +20,27 @@ use crate::format::{FIRST_GROUP, Found, GroupHeader, Position, look};
 use crate::recovery_error::RecoveryError;
 use crate::segment::{Segment, SegmentReader, Window, file_name, ordinal_of};
 
-/// A journal that was read whole.
+/// A completely read journal.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     /// The segments that hold records, in order.
     pub(crate) segments: Vec<RecoveredSegment>,
-    /// The end of the last group. All acknowledged records are before it.
+    /// The end of the last group, after all acknowledged records.
     pub(crate) end: Position,
-    /// The ordinal of the next segment to be made.
+    /// The ordinal of the next segment.
     pub(crate) next_ordinal: u32,
 }
 
-/// A segment that holds records, all of one stream.
+/// A segment with records, all of one stream.
 #[derive(Debug, Clone)]
 pub(crate) struct RecoveredSegment {
     pub(crate) segment: Segment,
     pub(crate) stream: UniqueId,
     /// The number of its first record.
     pub(crate) first_sequence: u64,
-    /// The number after that of its last record.
+    /// The sequence number after its last record.
     pub(crate) next_sequence: u64,
-    /// Where its last group ends.
+    /// The end of its last group.
     pub(crate) end: u64,
 }
 
@@ -51,18 +51,18 @@ fn damaged(position: Position, what: impl Into<String>) -> RecoveryError {
 
 const FIRST_ORDINAL: u32 = 1;
 
-/// How many segments are read ahead of the current one: enough to keep a disk busy, and little
-/// compared with the memory of a host that has room for a journal.
+/// The number of segments read ahead of the current one: enough to keep a disk busy, and small
+/// compared with a host's memory.
 const SEGMENTS_AHEAD: usize = 3;
 
-/// Reads a journal, and removes what was being prepared in it.
+/// Reads a journal and removes unfinished files.
 ///
-/// Names and contents are synced before they are trusted: they may be in the kernel's memory alone,
+/// Names and contents are synced before they are trusted: they may be only in the kernel's memory,
 /// and another power cut would undo the basis of this recovery's decisions. The last group is also
-/// [rewritten](write_again).
+/// [rewritten](rewrite).
 ///
-/// A crash in here changes nothing for the next recovery: removed segments hold no records, and are
-/// removed one by one from the end, so that there is never a gap.
+/// A crash in here changes nothing for the next recovery: removed segments hold no records, and
+/// they are removed one by one from the end, so that no gap appears.
 pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
     disk.sync_directory()?;
     let mut ordinals = Vec::new();
@@ -77,7 +77,8 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
         }
     }
     ordinals.sort_unstable();
-    // What was to be removed, and is durably noted to be: the directory was synced above.
+    // Segments before `begin` are no longer needed. That is durable, since the directory was synced
+    // above.
     let removed = ordinals.partition_point(|ordinal| *ordinal < begin);
     for ordinal in ordinals.drain(..removed) {
         disk.remove(&file_name(ordinal))?;
@@ -90,7 +91,7 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
 
     let mut segments: Vec<RecoveredSegment> = Vec::new();
     let mut chain = Chain { begin, last: None, before: None };
-    // Without a whole group, so far.
+    // The segments without a complete group so far.
     let mut empty: Vec<Segment> = Vec::new();
     let mut window = Window::default();
     let mut ahead = ordinals.iter();
@@ -110,7 +111,7 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
             empty.push(segment);
             continue;
         };
-        // The chain continues behind them, so they had no acknowledged records.
+        // The chain continues after these segments, so they had no acknowledged records.
         segments.extend(empty.drain(..).map(|segment| RecoveredSegment {
             segment,
             stream: recovered.stream,
@@ -122,8 +123,8 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
     }
     let last = chain.last;
 
-    // Segments without a whole group are made anew: nothing in them was acknowledged, and none is
-    // then older than the opening that writes to it.
+    // Segments without a complete group are prepared again: nothing in them was acknowledged, and
+    // each opening then writes only to its own segments.
     let empty_from = empty.first().map(|segment| segment.header.ordinal);
     let next_ordinal = empty_from.or_else(|| Some(ordinals.last()? + 1)).unwrap_or(begin);
     for ordinal in ordinals.iter().rev().filter(|ordinal| **ordinal >= next_ordinal) {
@@ -131,7 +132,7 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
         disk.sync_directory()?;
     }
     if let Some(last) = &last {
-        write_again(last)?;
+        rewrite(last)?;
     }
     let end = last.map_or(Position { ordinal: 0, offset: 0 }, |last| last.end);
     Ok(Recovered { segments, end, next_ordinal })
@@ -143,7 +144,7 @@ struct Chain {
     begin: u32,
     /// Unknown before the first group.
     last: Option<LastGroup>,
-    /// The group before the last one, if the last may not be acknowledged.
+    /// The group before the last one, in case the last was not acknowledged.
     before: Option<LastGroup>,
 }
 
@@ -157,9 +158,9 @@ struct LastGroup {
 }
 
 impl Chain {
-    /// Skips the last group, and returns it, if this header of a later segment's first group shows
-    /// that it was given up.
-    fn leave_out(&mut self, header: &GroupHeader) -> Option<LastGroup> {
+    /// Skips the last group and returns it if this header, of a later segment's first group, shows
+    /// that it was abandoned.
+    fn skip_abandoned(&mut self, header: &GroupHeader) -> Option<LastGroup> {
         let GroupHeader { stream, first_sequence, durable, .. } = header;
         let last = self.last.take_if(|last| {
             (last.header.durable, last.header.stream, last.header.first_sequence)
@@ -169,19 +170,19 @@ impl Chain {
         Some(last)
     }
 
-    /// Whether a group with this header, at `here`, follows the last one.
+    /// Checks that a group with this header, at `here`, follows the last one.
     fn check(&self, header: &GroupHeader, here: Position) -> Result<(), RecoveryError> {
         match self.last.as_ref().map(|last| last.end) {
             Some(end) if header.durable > end => {
-                let what = format!("what was acknowledged up to {} is not there", header.durable);
+                let what = format!("acknowledged groups up to {} are missing", header.durable);
                 Err(damaged(end, what))
             }
             Some(end) if header.durable < end => {
-                let what = format!("a group that followed {} stands behind {end}", header.durable);
+                let what = format!("a group that should follow {} follows {end}", header.durable);
                 Err(damaged(here, what))
             }
             None if header.durable.ordinal >= self.begin => {
-                let what = "a group that was acknowledged before this one is not there";
+                let what = "an acknowledged group before this one is missing";
                 Err(damaged(here, what))
             }
             Some(_) | None => Ok(()),
@@ -191,19 +192,20 @@ impl Chain {
 
 /// Makes the last group durable if it is not.
 ///
-/// If its sync failed and only the process ended, the kernel may have the group in memory, marked
-/// as clean: it can be read, no sync writes it, and a power cut removes it, possibly after it was
-/// delivered and later groups were acknowledged. Rewritten bytes are not clean. Only the last group
-/// can be in this state: nothing is committed after a failed sync.
+/// If its sync failed and only the process ended, the kernel may hold the group in memory marked as
+/// clean: it can be read, but no sync writes it, and a power cut removes it, possibly after it was
+/// delivered and later groups were acknowledged. Rewriting marks the pages as dirty. Only the last
+/// group can be in this state, since nothing is committed after a failed sync.
 ///
-/// A crash in here: if the group was durable, its sectors are overwritten with the same bytes. If
-/// it was not, no caller was told of it, and it is whole or torn.
-fn write_again(last: &LastGroup) -> io::Result<()> {
+/// After a crash in here, a durable group is still intact, since its sectors are overwritten with
+/// the same bytes. A group that was not durable is complete or torn, and no caller has a receipt
+/// for it.
+fn rewrite(last: &LastGroup) -> io::Result<()> {
     let LastGroup { segment, offset, header, end: _ } = last;
     let len = usize::try_from(header.group_bytes()).map_err(io::Error::other)?;
     let mut group = vec![0; len];
     segment.file.read_exact_at(&mut group, *offset)?;
-    // The kernel may have read it anew from the disk.
+    // The kernel may have read the group from the disk again.
     match look(&group, segment.header.salt) {
         Found::Group(found) if found == *header => {}
         Found::Group(_) | Found::Nothing | Found::Torn | Found::Damaged(_) => {
@@ -217,8 +219,8 @@ fn write_again(last: &LastGroup) -> io::Result<()> {
     segment.file.sync_data()
 }
 
-/// Reads one segment, up to its last group. `None` if it has none. `before` is the one before it
-/// that has any.
+/// Reads one segment up to its last group. Returns `None` if it has no groups. `before` is the
+/// previous segment with groups.
 fn read_segment(
     segment: Segment,
     chain: &mut Chain,
@@ -239,14 +241,14 @@ fn read_segment(
             Found::Nothing | Found::Torn if reader.has_group_behind()? => {
                 return Err(damaged(
                     here,
-                    "a group that was acknowledged is not there, and later ones are",
+                    "an acknowledged group is missing, although later ones exist",
                 ));
             }
             Found::Nothing | Found::Torn => return Ok((recovered, reader.into_window())),
         };
         if recovered.is_none()
             && let Some(before) = &mut before
-            && let Some(LastGroup { offset, header, .. }) = chain.leave_out(&header)
+            && let Some(LastGroup { offset, header, .. }) = chain.skip_abandoned(&header)
         {
             (before.next_sequence, before.end) = (header.first_sequence, offset);
         }
@@ -262,7 +264,7 @@ fn read_segment(
                 });
             }
             Some(recovered) if recovered.stream != header.stream => {
-                return Err(damaged(here, "a group of another stream stands in the segment"));
+                return Err(damaged(here, "the segment holds a group of another stream"));
             }
             Some(_) => {}
         }
@@ -273,7 +275,7 @@ fn read_segment(
                 return Err(damaged(
                     here,
                     format!(
-                        "record {} stands where record {expected} should",
+                        "record {} is in the place of record {expected}",
                         header.first_sequence
                     ),
                 ));

@@ -1,16 +1,16 @@
-//! Why a journal cannot be opened.
+//! The error of a recovery.
 
 use std::fmt;
 use std::io;
 
-/// A journal that cannot be opened.
+/// A failed recovery.
 #[derive(Debug)]
 pub(crate) enum RecoveryError {
-    /// Records that were acknowledged are damaged or missing.
+    /// Acknowledged records are damaged or missing.
     Damaged {
         /// The file.
         file: String,
-        /// In bytes.
+        /// The offset of the damage, in bytes.
         offset: u64,
         what: String,
     },

@@ -1,8 +1,8 @@
-//! The secret of a stream that the destination vouches for, in a file for its owner alone.
+//! The secret of a stream that the destination vouches for, in a file that only its owner can read.
 //!
-//! It is there from before the stream's first record until its last one is delivered, so that
-//! whoever delivers the journal in the host's place can vouch for what is left. After that nobody
-//! can sign anything in the stream's name.
+//! The file exists from before the stream's first record until the last one is delivered, so that a
+//! process that delivers the journal in the host's place can vouch for the remaining records. After
+//! that nobody can sign anything in the stream's name.
 
 use std::io;
 
@@ -12,12 +12,12 @@ use crate::destination::StreamSecret;
 use crate::disk::{Disk, read_whole, remove_if_there, write_durably};
 use crate::format::{Fields, seal};
 
-/// The name of its file.
+/// The name of the secret's file.
 pub(crate) fn file_name(stream: UniqueId) -> String {
     format!("{stream}.secret")
 }
 
-/// The stream whose secret stands in the file of this name, if one does.
+/// The stream whose secret this file holds, or `None` for any other file name.
 pub(crate) fn stream_of(name: &str) -> Option<UniqueId> {
     name.strip_suffix(".secret")?.parse().ok()
 }
@@ -48,7 +48,7 @@ pub(crate) fn read_secret(disk: &dyn Disk, name: &str) -> io::Result<Option<Stre
 
 /// Removes the secret, durably.
 ///
-/// A crash before that: the next recovery removes it.
+/// After a crash before this returns, the next recovery removes it.
 pub(crate) fn destroy_secret(disk: &dyn Disk, stream: UniqueId) -> io::Result<()> {
     remove_if_there(disk, &file_name(stream))?;
     disk.sync_directory()

@@ -1,4 +1,4 @@
-//! Segments: files of one size, prepared before they are needed, and read group by group.
+//! Segments: files of a fixed size, prepared before they are needed and read group by group.
 
 use std::io;
 use std::sync::Arc;
@@ -14,35 +14,35 @@ pub(crate) fn file_name(ordinal: u32) -> String {
     format!("{ordinal:08x}.journal")
 }
 
-/// The ordinal of the segment with this file name, if it is the name of a segment.
+/// The ordinal of the segment with this file name, or `None` for any other file name.
 pub(crate) fn ordinal_of(name: &str) -> Option<u32> {
     let ordinal = u32::from_str_radix(name.strip_suffix(".journal")?, 16).ok()?;
     (file_name(ordinal) == name).then_some(ordinal)
 }
 
-/// The name of a segment that is being prepared. If such a file exists when a journal is opened, it
-/// is unfinished.
+/// The file name of a segment in preparation. Such a file is unfinished if it exists when a journal
+/// is opened.
 pub(crate) fn preparing_name(ordinal: u32) -> String {
     format!("{ordinal:08x}.preparing")
 }
 
-/// A segment that can be written to or read.
+/// An open segment.
 #[derive(Debug, Clone)]
 pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,
     pub(crate) file: Arc<dyn DiskFile>,
 }
 
-/// Zeros are written this many bytes at a time.
+/// The number of zeros written at a time, in bytes.
 const ZEROS: usize = 1 << 20;
 
 impl Segment {
-    /// Makes a segment that contains its header only. A commit can write to it without changing the
-    /// file's metadata: its space is allocated and its bytes are zero.
+    /// Creates a segment that contains only its header. Its space is allocated and zeroed, so that
+    /// a commit changes no metadata.
     ///
-    /// A crash before the rename leaves a file that recovery removes. After it, an empty segment,
-    /// which recovery removes too. Its name is durable when this returns, so that what is synced
-    /// into it can be found.
+    /// A crash before the rename leaves a file that recovery removes; a crash after it, an empty
+    /// segment, which recovery removes too. The name is durable when this returns, so that synced
+    /// groups can be found.
     pub(crate) fn prepare(
         disk: &dyn Disk,
         ordinal: u32,
@@ -69,8 +69,8 @@ impl Segment {
             Ok(Segment { header, file })
         })();
         if made.is_err() {
-            // Either file would conflict with the next attempt. If it cannot be removed now, that
-            // attempt removes it.
+            // Either file would conflict with the next attempt, which removes what cannot be
+            // removed now.
             let _ = disk.remove(&preparing);
             let _ = disk.remove(&file_name(ordinal));
         }
@@ -80,7 +80,7 @@ impl Segment {
     /// Opens an existing segment of a journal.
     pub(crate) fn open(disk: &dyn Disk, ordinal: u32) -> io::Result<Result<Segment, &'static str>> {
         let file = disk.open(&file_name(ordinal))?;
-        // Recovery acts on what it reads, so it must not be in the kernel's memory alone.
+        // Recovery acts on what it reads, so the contents must not be only in the kernel's memory.
         file.sync_all()?;
         let len = file.len()?;
         let mut head = [0; SEGMENT_HEADER_BYTES];
@@ -92,10 +92,10 @@ impl Segment {
             return Ok(Err("the header of the segment does not match its checksum"));
         };
         if header.ordinal != ordinal {
-            return Ok(Err("the file is another segment's, under this one's name"));
+            return Ok(Err("the file is a different segment than its name says"));
         }
         if header.bytes != len {
-            return Ok(Err("the file does not have the length that it was made with"));
+            return Ok(Err("the file does not have the length in its header"));
         }
         Ok(Ok(Segment { header, file }))
     }
@@ -105,42 +105,42 @@ impl Segment {
     }
 }
 
-/// Reads the groups of a segment, one after the other, within a window of memory.
+/// Reads the groups of a segment sequentially, through a window of memory.
 #[derive(Debug)]
 pub(crate) struct SegmentReader {
     segment: Segment,
-    /// Where the next group begins.
+    /// The offset of the next group.
     offset: u64,
-    /// Nothing is read from here on.
+    /// The end of the part that may be read.
     limit: u64,
     window: Window,
 }
 
-/// The part of a file that was read, and memory for the next part.
+/// The part of a file that is in memory. The memory is reused for the next part.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     memory: Vec<u8>,
-    /// Its offset in the file.
+    /// The part's offset in the file.
     at: u64,
-    /// How many bytes of the memory were read.
+    /// The length of the part in bytes.
     filled: usize,
 }
 
-/// How many bytes are read at once, unless a group is larger.
+/// The bytes read at once, unless a group is larger.
 const WINDOW_BYTES: u64 = 1 << 20;
 
-/// How many bytes a window keeps: most groups are smaller. The memory for a larger group is freed
-/// after it.
+/// The most memory that a window keeps, in bytes. Most groups are smaller; the memory for a larger
+/// one is freed after it.
 const MAX_KEPT_BYTES: u64 = 5 << 20;
 
 impl SegmentReader {
-    /// Reads from `offset` on, where a group begins, into the memory of this window.
+    /// Creates a reader at the group at `offset` that reuses the memory of this window.
     pub(crate) fn new(segment: Segment, offset: u64, window: Window) -> SegmentReader {
         let limit = segment.header.bytes;
         SegmentReader { segment, offset, limit, window: Window { filled: 0, ..window } }
     }
 
-    /// The window, for the reader of another segment.
+    /// Returns the window for another reader.
     pub(crate) fn into_window(self) -> Window {
         self.window
     }
@@ -150,8 +150,8 @@ impl SegmentReader {
         self.window = Window::default();
     }
 
-    /// Reads up to `limit` only: a commit may be writing beyond it, and bytes that were read ahead
-    /// would be out of date.
+    /// Limits reading to the bytes before `limit`: a commit may be writing beyond it, and bytes
+    /// read ahead would be stale.
     pub(crate) fn limit(&mut self, limit: u64) {
         self.limit = limit;
     }
@@ -160,12 +160,12 @@ impl SegmentReader {
         &self.segment
     }
 
-    /// Where the next group begins, if there is one.
+    /// The position of the next group, if there is one.
     pub(crate) fn position(&self) -> Position {
         self.segment.position(self.offset)
     }
 
-    /// Looks at the reader's position without moving it.
+    /// Classifies the content at the reader's position without moving it.
     pub(crate) fn look(&mut self) -> io::Result<Found> {
         let (salt, left) = (self.segment.header.salt, self.limit - self.offset);
         let head = self.at(self.offset, left.min(BLOCK_BYTES))?;
@@ -178,12 +178,12 @@ impl SegmentReader {
         Ok(look(group, salt))
     }
 
-    /// Moves behind a group that [`look`](Self::look) found.
+    /// Moves past a group that [`look`](Self::look) found.
     pub(crate) fn step_over(&mut self, header: &GroupHeader) {
         self.offset = header.end(self.offset).min(self.segment.header.bytes);
     }
 
-    /// The batches of a group that [`look`](Self::look) found here, and the bytes that they are in.
+    /// The batches of a group that [`look`](Self::look) found, and the payload that holds them.
     pub(crate) fn batches(&mut self, header: &GroupHeader) -> io::Result<(Vec<BatchPlace>, &[u8])> {
         let salt = self.segment.header.salt;
         let offset = self.offset;
@@ -195,7 +195,7 @@ impl SegmentReader {
         Ok((places, payload))
     }
 
-    /// Whether there is a group anywhere behind the reader's position.
+    /// Whether a group follows anywhere after the reader's position.
     pub(crate) fn has_group_behind(&mut self) -> io::Result<bool> {
         let salt = self.segment.header.salt;
         let mut offset = self.offset + BLOCK_BYTES;
@@ -210,7 +210,7 @@ impl SegmentReader {
         Ok(false)
     }
 
-    /// These bytes of the file, read with what follows them.
+    /// Returns these bytes of the file, reading ahead.
     fn at(&mut self, offset: u64, len: u64) -> io::Result<&[u8]> {
         let Window { memory, at, filled } = &mut self.window;
         if offset < *at || offset + len > *at + *filled as u64 {
@@ -222,7 +222,7 @@ impl SegmentReader {
                 memory.shrink_to_fit();
             }
             if memory.len() < read {
-                // Not grown with what it holds, since that is read over.
+                // Reallocated rather than grown, since the old contents are not needed.
                 *memory = Vec::new();
                 *memory = vec![0; read];
             }

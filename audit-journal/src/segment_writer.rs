@@ -12,66 +12,65 @@ use crate::format::{
 };
 use crate::segment::Segment;
 
-/// The end of the journal, where groups are added. One for each opening.
+/// The writer at the end of the journal. Every opening has its own.
 #[derive(Debug)]
 pub(crate) struct SegmentWriter {
     stream: UniqueId,
     next_sequence: u64,
-    /// The segment that is written to, and where in it the next group begins.
+    /// The open segment, and the offset of the next group in it.
     open: Option<(Segment, u64)>,
-    /// Where the last durable group ends.
+    /// The end of the last durable group.
     durable: Position,
-    /// Parts of a group that are written together. Kept for its memory.
+    /// Holds the parts of a group that are written together. Reused.
     buffer: Vec<u8>,
-    /// Parts from this size on, in bytes, are written from where they are.
+    /// Parts of at least this many bytes are written without a copy.
     own_write_from: usize,
     failed: Option<Arc<io::Error>>,
-    /// Whether every group of the journal is known.
+    /// Whether the end of the stream is known.
     is_certain: bool,
 }
 
-/// A group that is durable.
+/// A durable group.
 #[derive(Debug, Clone)]
 pub(crate) struct Committed {
     /// The number of its first record.
     pub(crate) first_sequence: u64,
     /// The segment that it is in.
     pub(crate) segment: Segment,
-    /// Where it begins.
+    /// Its offset in the segment.
     pub(crate) offset: u64,
-    /// Where the next one begins.
+    /// The offset of the next group.
     pub(crate) end: u64,
 }
 
 /// Why a group may not be durable.
 #[derive(Debug)]
 pub(crate) enum CommitError {
-    /// There is no segment to write it to. Nothing was written; it may be retried once there is a
-    /// segment.
+    /// There is no segment for it. Nothing was written, and it may be retried once there is one.
     NoSegment,
-    /// The stream has no number left. Nothing was written.
+    /// The stream has no sequence numbers left. Nothing was written.
     StreamFull,
-    /// There was no space to write it. It may be in the journal whole: if the process ends before
-    /// another group is durable, recovery may find it. The next group goes into another segment,
-    /// and once that is durable, recovery skips this one.
+    /// The disk had no space. The group may still be complete in the journal: if the process ends
+    /// before another group is durable, recovery may find it. The next group goes into another
+    /// segment; once that is durable, recovery skips this one.
     NoSpace {
         error: Arc<io::Error>,
-        /// Nothing more is written to it.
+        /// The segment, to which nothing more is written.
         sealed: Segment,
-        /// The number that the next record will have.
+        /// The number of the next record.
         next_sequence: u64,
     },
-    /// This write or sync failed: whether the group is durable is unknown, and the kernel's later
-    /// answers about the file cannot be trusted. The journal accepts nothing more.
+    /// The write or sync failed. Whether the group is durable is unknown, and later results for the
+    /// file cannot be trusted. The journal accepts nothing more.
     Failed(Arc<io::Error>),
-    /// An earlier one failed. Nothing was written.
+    /// An earlier write or sync failed. Nothing was written.
     Stopped(Arc<io::Error>),
 }
 
 impl SegmentWriter {
-    /// The end of a journal that was recovered up to `durable`, with no records of `stream` in it.
-    /// Parts of a group from `own_write_from` bytes on are not copied together with others before
-    /// they are written: [`OWN_WRITE_FROM`].
+    /// A writer for a journal that was recovered up to `durable` and holds no records of `stream`.
+    /// Parts of at least `own_write_from` bytes ([`OWN_WRITE_FROM`]) are written without being
+    /// copied together with others.
     pub(crate) fn new(stream: UniqueId, durable: Position, own_write_from: usize) -> SegmentWriter {
         SegmentWriter {
             stream,
@@ -90,9 +89,8 @@ impl SegmentWriter {
         self.next_sequence
     }
 
-    /// Whether the stream's end is known. It is unknown while the journal may contain a group that
-    /// was not acknowledged: a group that failed, or one for which there was no space, until the
-    /// next group of the same stream shows that it was given up.
+    /// Whether the stream's end is known. It is unknown after a failed group, and after one that
+    /// found no space until the next group of the same stream shows that it was abandoned.
     pub(crate) fn is_certain(&self) -> bool {
         self.is_certain
     }
@@ -107,25 +105,25 @@ impl SegmentWriter {
         (self.stream, self.next_sequence, self.open) = (stream, 0, None);
     }
 
-    /// Whether a group of batches of so many bytes, headers included, fits into the segment that is
-    /// open.
+    /// Whether a group with this many bytes of batches, including their headers, fits into the open
+    /// segment.
     pub(crate) fn has_room(&self, payload_bytes: u64) -> bool {
         let space = (GROUP_HEADER_BYTES as u64 + payload_bytes).next_multiple_of(BLOCK_BYTES);
         self.open.as_ref().is_some_and(|(segment, offset)| offset + space <= segment.header.bytes)
     }
 
-    /// Whether a group of these batches needs another segment than the one that is open.
+    /// Whether a group of these batches needs a new segment.
     pub(crate) fn needs_segment(&self, batches: &[EncodedBatch]) -> bool {
         self.open
             .as_ref()
             .is_none_or(|(segment, offset)| offset + space(batches) > segment.header.bytes)
     }
 
-    /// Makes the batches durable, in this order, next to each other. `next_segment` is asked for a
-    /// prepared one when the open one is full.
+    /// Makes the batches durable as one group, in this order. `next_segment` provides a prepared
+    /// segment when the open one is full.
     ///
-    /// A crash before this returns: the group may be whole, and will be delivered, or torn, and
-    /// recovery skips it. No caller was told. Once this has returned, every recovery finds the
+    /// After a crash before this returns, the group may be complete, and is delivered, or torn, and
+    /// recovery skips it. No caller has a receipt. Once this has returned, every recovery finds the
     /// group.
     ///
     /// # Panics
@@ -162,9 +160,9 @@ impl SegmentWriter {
             return Err(self.cannot_write(error));
         }
         if let Err(error) = segment.file.sync_data() {
-            // The kernel may have dropped what it could not write, and report success for the next
-            // sync. So there is no next sync: acknowledged groups are durable, the state of this
-            // one is unknown, and only a recovery can tell.
+            // The kernel may have dropped the data that it could not write and report success for
+            // the next sync. So there is no next sync: acknowledged groups are durable, the state
+            // of this one is unknown, and only a recovery can determine it.
             return Err(self.stop(error));
         }
         let begin = *offset;
@@ -178,14 +176,14 @@ impl SegmentWriter {
         Ok(Committed { first_sequence, segment, offset: begin, end })
     }
 
-    /// A write failed, and nothing was synced after it: acknowledged groups are as durable as
-    /// before.
+    /// Handles a failed write, after which nothing was synced: acknowledged groups are as durable
+    /// as before.
     ///
-    /// Without space the journal continues, but never in this segment: the written part of the
-    /// group may reach the disk at any time, and a group behind it would follow a hole. The next
-    /// group is in another segment and names the same predecessor as this one, which shows a
-    /// recovery that this one was given up. Until then a crash may leave this group whole, and it
-    /// is delivered. Any other error stops the journal.
+    /// If the disk is out of space, the journal continues, but never in this segment: the written
+    /// part of the group may reach the disk at any time, and a group after it would follow a hole.
+    /// The next group goes into another segment and names the same predecessor as this one, which
+    /// tells a recovery that this one was abandoned. If a crash before that leaves this group
+    /// complete, it is delivered. Any other error stops the journal.
     fn cannot_write(&mut self, error: io::Error) -> CommitError {
         if !is_full(&error) {
             return self.stop(error);
@@ -202,11 +200,11 @@ impl SegmentWriter {
     }
 }
 
-/// Parts from this size on, in bytes, are written from where they are. Smaller ones are copied
-/// together, which takes less time than a call for each.
+/// Parts of at least this many bytes are written without a copy. Smaller ones are copied together,
+/// which is faster than one call for each.
 pub(crate) const OWN_WRITE_FROM: usize = 128 << 10;
 
-/// Writes these parts one after the other, with small parts copied together into one call.
+/// Writes these parts consecutively, copying small parts together into one call.
 fn write_parts<'a>(
     file: &dyn DiskFile,
     mut offset: u64,

@@ -1,4 +1,4 @@
-//! The segments that exist now: written by the commits, read by the delivery, removed once they are
+//! The existing segments: written by the committer, read by the delivery, and removed once they are
 //! delivered.
 
 use std::collections::BTreeMap;
@@ -18,11 +18,11 @@ use crate::segment::{Segment, file_name};
 use crate::segment_writer::Committed;
 use crate::shared::latest;
 
-/// All segments with records and all prepared ones, by ordinal.
+/// The segments with records, by ordinal, and the size of all segment files.
 #[derive(Debug)]
 pub(crate) struct LiveSegments {
     state: Mutex<State>,
-    /// Notified of each removal: the thread that prepares segments may be waiting for room.
+    /// Notified of each removal, for the thread that waits for room to prepare a segment.
     removed: Condvar,
     /// Notified when there is no room for another segment.
     wanted: Notify,
@@ -31,9 +31,9 @@ pub(crate) struct LiveSegments {
 #[derive(Debug, Default)]
 struct State {
     segments: BTreeMap<u32, LiveSegment>,
-    /// Bytes of all files, prepared ones included.
+    /// The size of all segment files in bytes, including prepared ones.
     bytes: u64,
-    /// The disk had no room for another segment at the last attempt.
+    /// Whether the disk had no room for another segment at the last attempt.
     lacks_room: bool,
 }
 
@@ -44,27 +44,27 @@ pub(crate) struct LiveSegment {
     pub(crate) stream: UniqueId,
     /// The number of its first record.
     pub(crate) first_sequence: u64,
-    /// The number after that of its last durable record.
+    /// The sequence number after its last durable record.
     pub(crate) next_sequence: u64,
-    /// Where its last durable group ends.
+    /// The end of its last durable group.
     pub(crate) end: u64,
-    /// Since when nothing more is written to it. Not wall time, which may jump by years in both
-    /// directions.
+    /// The time from which nothing more is written to it. This is monotonic, since the wall clock
+    /// may jump by years in either direction.
     pub(crate) sealed_at: Option<Instant>,
 }
 
 /// A place between two records of the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Watermark {
-    /// Segments before this one are before it.
+    /// Segments with a lower ordinal are before the watermark.
     pub(crate) ordinal: u32,
     pub(crate) stream: UniqueId,
-    /// And so are the records of the stream below this number.
+    /// Records of the stream below this number are before the watermark as well.
     pub(crate) next: u64,
 }
 
 impl Watermark {
-    /// The number of the first record of a segment that is not before this watermark.
+    /// The first record number in a segment that is not before this watermark.
     pub(crate) fn begins_at(&self, ordinal: u32, stream: UniqueId) -> u64 {
         if ordinal < self.ordinal {
             u64::MAX
@@ -91,8 +91,8 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// Where the last durable group ends is sent to `durable`, which is closed when this is
-    /// dropped: then nothing more will be committed.
+    /// Creates a publisher that sends the end of the last durable group to `durable`. The channel
+    /// closes when the publisher is dropped, after which nothing more will be committed.
     pub(crate) fn new(
         live: Arc<LiveSegments>,
         stream: UniqueId,
@@ -101,14 +101,14 @@ impl Publisher {
         Publisher { live, stream, durable }
     }
 
-    /// Publishes a group of `count` records, before any caller has a receipt for it: a caller that
-    /// flushes after its receipt must wait for this group too.
+    /// Publishes a group of `count` records, before any caller has a receipt for it: a flush after
+    /// the receipt must wait for this group too.
     pub(crate) fn publish(&self, group: &Committed, count: u32) {
         self.live.committed(group, self.stream, count, Instant::now());
         self.durable.send(group.segment.position(group.end));
     }
 
-    /// Seals a segment that is not full; the next record will have the number `next_sequence`.
+    /// Seals a segment that is not full. The next record will have the number `next_sequence`.
     pub(crate) fn seal(&self, segment: &Segment, next_sequence: u64) {
         self.live.sealed(segment, self.stream, next_sequence, Instant::now());
     }
@@ -118,7 +118,7 @@ impl Publisher {
         self.stream = stream;
     }
 
-    /// The stream.
+    /// The current stream.
     pub(crate) fn stream(&self) -> UniqueId {
         self.stream
     }
@@ -146,12 +146,12 @@ impl LiveSegments {
         LiveSegments { state: Mutex::new(state), removed, wanted }
     }
 
-    /// Counts a group that was made durable, of `count` records.
+    /// Records a durable group of `count` records.
     fn committed(&self, group: &Committed, stream: UniqueId, count: u32, now: Instant) {
         let ordinal = group.segment.header.ordinal;
         let mut state = self.state();
         if !state.segments.contains_key(&ordinal) {
-            // The one before it is full.
+            // The previous segment is full.
             if let Some((_, last)) = state.segments.iter_mut().next_back() {
                 last.sealed_at.get_or_insert(now);
             }
@@ -168,11 +168,11 @@ impl LiveSegments {
         live.end = group.end;
     }
 
-    /// Seals this segment and all before it: nothing more is written to them. It may have no
-    /// durable group, and is removed in its turn nevertheless.
+    /// Seals this segment and all before it: nothing more is written to them. A segment without a
+    /// durable group is recorded too, so that it is removed in its turn.
     fn sealed(&self, segment: &Segment, stream: UniqueId, next_sequence: u64, now: Instant) {
         let mut state = self.state();
-        // Its disk had no space.
+        // A segment is sealed early only when the disk is out of space.
         state.lacks_room = true;
         state.segments.entry(segment.header.ordinal).or_insert_with(|| LiveSegment {
             segment: segment.clone(),
@@ -187,17 +187,17 @@ impl LiveSegments {
         }
     }
 
-    /// The first segment from this ordinal on.
+    /// The first segment with at least this ordinal.
     pub(crate) fn from(&self, ordinal: u32) -> Option<LiveSegment> {
         self.state().segments.range(ordinal..).next().map(|(_, live)| live.clone())
     }
 
-    /// Bytes of all files.
+    /// The size of all segment files in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.state().bytes
     }
 
-    /// Prepares a segment, and counts it.
+    /// Prepares a segment and adds its size.
     pub(crate) fn prepare(
         &self,
         disk: &dyn Disk,
@@ -221,14 +221,15 @@ impl LiveSegments {
         self.wanted.notified().await;
     }
 
-    /// Bytes of the oldest segments, as long as these are so.
-    pub(crate) fn bytes_while(&self, is_so: impl Fn(&LiveSegment) -> bool) -> u64 {
+    /// The size in bytes of the oldest segments, up to the first one for which `predicate` is
+    /// false.
+    pub(crate) fn bytes_while(&self, predicate: impl Fn(&LiveSegment) -> bool) -> u64 {
         let state = self.state();
-        let oldest = state.segments.values().take_while(|segment| is_so(segment));
+        let oldest = state.segments.values().take_while(|segment| predicate(segment));
         oldest.map(|segment| segment.segment.header.bytes).sum()
     }
 
-    /// Bytes of groups behind this position.
+    /// The size in bytes of the groups after this position.
     pub(crate) fn bytes_behind(&self, position: Position) -> u64 {
         let state = self.state();
         let segments = state.segments.range(position.ordinal..);
@@ -239,13 +240,13 @@ impl LiveSegments {
         behind.sum()
     }
 
-    /// Whether the disk lacks the room for another.
+    /// Whether the disk lacks room for another segment.
     pub(crate) fn lacks_room(&self) -> bool {
         self.state().lacks_room
     }
 
-    /// Waits until there is room for `bytes` more within `max_bytes`, or for `patience`. Says
-    /// whether there is.
+    /// Waits for at most `patience` until there is room for `bytes` more within `max_bytes`.
+    /// Returns whether there is.
     pub(crate) fn wait_for_room(&self, bytes: u64, max_bytes: u64, patience: Duration) -> bool {
         let full = |state: &mut State| state.bytes + bytes > max_bytes;
         if self.bytes() + bytes > max_bytes {
@@ -257,11 +258,11 @@ impl LiveSegments {
         !timeout.timed_out()
     }
 
-    /// Removes the oldest segments as long as `may_go` says so.
+    /// Removes the oldest segments as long as `may_go` returns true.
     ///
-    /// A crash in here leaves a segment or removes it; what it held is in the bucket. It was noted
-    /// before that the journal begins behind it, so that recovery removes what is left of it, and
-    /// misses any other.
+    /// A crash in here may or may not leave a segment, whose records are all delivered. The
+    /// journal's new beginning is durable before the removal, so recovery removes such a segment,
+    /// and reports any other missing segment.
     pub(crate) fn remove_while(
         &self,
         disk: &dyn Disk,
@@ -284,7 +285,8 @@ impl LiveSegments {
         Ok(())
     }
 
-    /// The number after that of the last durable record of this stream, if any segment is its.
+    /// The sequence number after this stream's last durable record, if any segment belongs to the
+    /// stream.
     pub(crate) fn end_of(&self, stream: UniqueId) -> Option<u64> {
         let state = self.state();
         let own = state.segments.values().filter(|live| live.stream == stream);

@@ -1,4 +1,4 @@
-//! Where a journal is, how much it may take, how soon it is delivered.
+//! The settings of a journal.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,52 +9,53 @@ use serde::{Deserialize, Serialize};
 use crate::format::{BATCH_HEADER_BYTES, BLOCK_BYTES, GROUP_HEADER_BYTES};
 use crate::shared::bounds::{InvalidSettings, MAX_IN_FLIGHT, MAX_TIME_MS, within};
 
-/// A block for the header of the segment, and a group of one largest batch: its headers are less
-/// than another block.
+/// One block for the segment's header, plus a group with a single batch of maximum size, whose
+/// headers fit into another block.
 const MIN_SEGMENT_BYTES: u64 = 2 * BLOCK_BYTES + MAX_BATCH_BYTES as u64;
 const MAX_SEGMENT_BYTES: u64 = 1 << 30;
 const _: () = assert!(GROUP_HEADER_BYTES + BATCH_HEADER_BYTES <= BLOCK_BYTES as usize);
 
-/// A journal on this host's disk: where it is, and how it is brought to the bucket.
+/// A journal on this host's disk: its location, its size, and its delivery to the bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JournalSettings {
-    /// Its directory, made if it does not exist, for its owner alone. One process has it open at a
-    /// time. It must be on a disk that keeps what it has synced, and that outlives the process:
-    /// what is acknowledged may be there alone.
+    /// Its directory, created if it does not exist, accessible only to its owner. Only one process
+    /// can have it open. It must be on a disk that keeps synced data and outlives the process,
+    /// since it may hold the only copy of acknowledged records.
     pub directory: PathBuf,
 
-    /// The size of a segment, in bytes. Default: 64 MiB. A multiple of 4,096, and room for one
-    /// largest batch ([`MAX_BATCH_BYTES`]).
+    /// The size of a segment, in bytes. Default: 64 MiB. It must be a multiple of 4,096 with room
+    /// for one batch of maximum size ([`MAX_BATCH_BYTES`]).
     ///
-    /// Segments are allocated and zeroed before they are needed, so two of them are always there.
+    /// Segments are allocated and zeroed before they are needed, so at least two always exist.
     #[serde(default = "default_segment_bytes")]
     pub segment_bytes: u64,
 
-    /// How much disk its segments may take, in bytes. Default: 4 GiB. At least three segments.
+    /// The most disk space that its segments may take, in bytes. Default: 4 GiB. Minimum: three
+    /// segments.
     ///
-    /// It is how long an outage of the bucket can last: at 1 MiB of logs a second, 4 GiB are over
-    /// an hour. From 80% on there is a warning, and segments that are delivered go before their
-    /// time; when there is no room, functions wait for it and then fail.
+    /// This bounds the outage of the bucket that a host survives: at 1 MiB of logs a second, 4 GiB
+    /// last over an hour. From 80% on, a warning is logged and delivered segments are removed
+    /// before their retention ends. Without room, functions wait for it and then fail.
     #[serde(default = "default_max_bytes")]
     pub max_bytes: u64,
 
-    /// When an object is cut that is not full, in milliseconds after its first record was read.
-    /// Default: 5,000.
+    /// How long an object that is not full waits for more records, in milliseconds after its first
+    /// record was read. Default: 5,000.
     ///
-    /// It bounds how late a record is in the bucket, and how many objects a quiet host makes: 5 s
-    /// are 17,280 a day.
+    /// This bounds the delay until a record is in the bucket, and the number of objects of a quiet
+    /// host: with 5 s, 17,280 a day.
     #[serde(default = "default_cut_after_ms")]
     pub cut_after_ms: u64,
 
-    /// How long segments are kept after they are full and delivered, in milliseconds. Default: one
-    /// hour. Less if there is no room. What they hold can be compared with the destination, and
-    /// delivered again: see [`OrphanedJournal`](crate::OrphanedJournal).
+    /// How long full segments are kept after their delivery, in milliseconds. Default: one hour.
+    /// They are removed earlier if room is needed. Their records can be compared with the
+    /// destination and delivered again: see [`OrphanedJournal`](crate::OrphanedJournal).
     #[serde(default = "default_retention_ms")]
     pub retention_ms: u64,
 
-    /// The most objects that are sent at once. Default: 16. It begins with one, adds one for each
-    /// that arrives, and goes back to one when the bucket is in trouble.
+    /// The maximum number of objects sent at once. Default: 16. Sending starts with one, adds one
+    /// for each delivered object, and returns to one when the bucket is in trouble.
     #[serde(default = "default_journal_in_flight")]
     pub max_in_flight: usize,
 }
@@ -80,7 +81,7 @@ fn default_journal_in_flight() -> usize {
 }
 
 impl JournalSettings {
-    /// A journal in this directory, with defaults for all else.
+    /// A journal in this directory with default settings.
     pub fn new(directory: impl Into<PathBuf>) -> JournalSettings {
         JournalSettings {
             directory: directory.into(),
@@ -92,11 +93,11 @@ impl JournalSettings {
         }
     }
 
-    /// Whether a journal can work with these values.
+    /// Checks the values.
     ///
     /// # Errors
     ///
-    /// For the first value that makes no sense, naming it.
+    /// The first value out of bounds, by name.
     pub fn check(&self) -> Result<(), InvalidSettings> {
         let JournalSettings {
             directory: _,

@@ -29,39 +29,39 @@ use crate::shared::latest;
 use crate::streams::Streams;
 use crate::{JournalError, JournalErrorKind};
 
-/// How long followers have for what is left when a journal is closed.
+/// How long followers have for the remaining records when a journal is closed.
 const FOLLOWERS_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The parts with which a journal is opened.
+/// The parts needed to open a journal.
 #[derive(Debug)]
 pub struct Opening {
     /// Its directory and limits.
     pub journal: JournalSettings,
     /// Limits on callers.
     pub bounds: Bounds,
-    /// When an object is full, in bytes of its lines.
+    /// The size at which an object is full, in bytes of its lines.
     pub max_object_bytes: usize,
-    /// The new stream of the first committed records.
+    /// The stream, which must be new, that records are first committed to.
     pub stream: UniqueId,
     /// The destination of the records.
     pub destination: Arc<dyn Destination>,
-    /// Further destinations, which nobody waits for.
+    /// Additional destinations, which nothing waits for.
     pub followers: Vec<Follower>,
     /// The health that the journal reports to.
     pub health: Arc<HealthBoard>,
     /// The clock for system records.
     pub clock: Arc<dyn Clock>,
-    /// For the checksums of segments, and for the names of later streams.
+    /// The source of the segments' checksum seeds and of later streams' names.
     pub random: Arc<dyn Random>,
 }
 
 impl Opening {
-    /// Reads the journal, and starts its threads and its task.
+    /// Recovers the journal and starts its threads and its task.
     ///
     /// # Errors
     ///
-    /// When the directory cannot be used, a process has it open, acknowledged records are damaged
-    /// or missing, it holds objects that the destination cannot send, or the names of followers are
+    /// If the directory cannot be used, a process has it open, acknowledged records are damaged or
+    /// missing, it holds objects that the destination cannot send, or the names of followers are
     /// invalid.
     ///
     /// # Panics
@@ -78,7 +78,7 @@ impl Opening {
         self.open_on(Arc::new(disk.map_err(failed)?)).await
     }
 
-    /// As [`open`](Self::open), on this disk.
+    /// Like [`open`](Self::open), on this disk.
     pub(crate) async fn open_on(self, disk: Arc<dyn Disk>) -> Result<Journal, JournalError> {
         let directory = self.journal.directory.clone();
         let failed = |error| cannot_open(&directory, error);
@@ -179,13 +179,13 @@ impl Opening {
     }
 }
 
-/// The names of followers, if they are valid.
+/// Returns the followers' names if they are valid.
 fn names(followers: &[Follower]) -> Result<Vec<String>, JournalError> {
     let mut names: Vec<String> = Vec::new();
     for follower in followers {
         let name = &follower.name;
         let what = if !follower.has_valid_name() {
-            "a follower's name has 1 to 64 lower-case letters, digits, `-` and `_`".to_owned()
+            "a follower's name must have 1 to 64 lower-case letters, digits, `-` or `_`".to_owned()
         } else if names.contains(name) {
             format!("two followers have the name {name:?}")
         } else {
@@ -197,7 +197,7 @@ fn names(followers: &[Follower]) -> Result<Vec<String>, JournalError> {
     Ok(names)
 }
 
-/// Whether the destination can send the objects that were planned.
+/// Checks that the destination can send the planned objects and continue the streams.
 pub(crate) fn can_be_sent(
     directory: &Path,
     decided: &Decided,
@@ -218,7 +218,7 @@ pub(crate) fn can_be_sent(
         return Ok(());
     };
     let message = format!(
-        "the journal in {} holds an object that is written as {}, which this destination cannot \
+        "the journal in {} holds an object with the encoding {}, which this destination cannot \
          send: open it with the kind of destination and the version that wrote it",
         directory.display(),
         unknown.encoding
@@ -226,7 +226,7 @@ pub(crate) fn can_be_sent(
     Err(JournalError::new(JournalErrorKind::Configuration, message))
 }
 
-/// The directory could not be used.
+/// The error of a directory that cannot be used.
 pub(crate) fn cannot_open(directory: &Path, error: io::Error) -> JournalError {
     let in_use = error.kind() == io::ErrorKind::WouldBlock;
     let kind = if in_use { JournalErrorKind::Configuration } else { JournalErrorKind::Blocked };
@@ -234,13 +234,13 @@ pub(crate) fn cannot_open(directory: &Path, error: io::Error) -> JournalError {
     JournalError::new(kind, message).with_source(error)
 }
 
-/// What is in it could not be read.
+/// The error of a journal that cannot be recovered.
 pub(crate) fn cannot_recover(directory: &Path, error: RecoveryError) -> JournalError {
     match error {
         RecoveryError::Io(error) => cannot_open(directory, error),
         error @ RecoveryError::Damaged { .. } => {
             let message = format!(
-                "the journal in {} is damaged: keep it, and see what is left of it before another is begun",
+                "the journal in {} is damaged: keep it, and look at what is left before you start another",
                 directory.display()
             );
             JournalError::new(JournalErrorKind::Damaged, message).with_source(error)
@@ -248,11 +248,12 @@ pub(crate) fn cannot_recover(directory: &Path, error: RecoveryError) -> JournalE
     }
 }
 
-/// As [`read_whole`], for an opening that will commit to `stream`.
+/// Like [`read_whole`], for an opening that will commit to `stream`.
 ///
-/// The `.delivered` file of the new stream is durable before anything is committed to it: a stream
-/// without the file is damaged. With a `secret`, the destination vouches for the stream. So are the
-/// files of followers with these names, in whose order they are returned.
+/// Before anything is committed to the new stream, this makes its `.delivered` file durable, since
+/// a stream without that file counts as damaged, and its `secret` if the destination vouches for
+/// it. The files of the followers with these names are made durable too. The followers are returned
+/// in the order of the names.
 pub(crate) fn read(
     disk: &dyn Disk,
     stream: UniqueId,
@@ -265,7 +266,7 @@ pub(crate) fn read(
     Ok((recovered, Decided { followers, ..decided }))
 }
 
-/// Reads segments and plans, and checks that they agree.
+/// Reads segments and plans, and checks that they are consistent.
 pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), RecoveryError> {
     let recovered = recovery::recover(disk)?;
     let has_records = |stream| {
@@ -298,7 +299,7 @@ pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), Recove
         if !is_whole {
             let first = segment.first_sequence;
             return Err(damaged(format!(
-                "it begins with record {first}, and those from {expected} on are missing"
+                "it begins with record {first}, but records from {expected} on are missing"
             )));
         }
     }

@@ -1,4 +1,4 @@
-//! The state of streams that a destination vouches for, shared by commits and delivery.
+//! The state of streams that a destination vouches for, shared by the committer and the delivery.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use crate::destination::StreamSecret;
 use crate::plan::Decided;
 use crate::progress::Progress;
 
-/// The streams of one journal, by what is in memory alone.
+/// The streams of one journal. This state is only in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     state: Mutex<State>,
@@ -17,20 +17,20 @@ pub(crate) struct Streams {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The stream that is committed to, or whose end is unknown. All others get only their last
-    /// system records, from the delivery.
+    /// The stream that records are committed to, or whose end is unknown. All others get only their
+    /// last system records, from the delivery.
     current: Option<UniqueId>,
-    /// The secrets of the streams that are vouched for and not completely delivered.
+    /// The secrets of the vouched-for streams that are not completely delivered.
     secrets: BTreeMap<UniqueId, StreamSecret>,
-    /// The current stream is to end soon: an object of it met a conflict.
+    /// The current stream should end soon, because one of its objects met a conflict.
     is_retired: bool,
-    /// Streams that were delivered whole, and that no later stream names yet, in order.
+    /// Completely delivered streams that no later stream names yet, in order.
     untold: VecDeque<WholeStream>,
-    /// Those that a later stream names, durably.
+    /// Completely delivered streams that a later stream durably names.
     told: BTreeSet<UniqueId>,
 }
 
-/// A stream that was delivered whole, its last record included.
+/// A completely delivered stream, including its last record.
 #[derive(Debug, Clone)]
 pub(crate) struct WholeStream {
     pub(crate) stream: UniqueId,
@@ -38,7 +38,7 @@ pub(crate) struct WholeStream {
 }
 
 impl Streams {
-    /// The streams that a recovery found. None of them is committed to.
+    /// The streams that a recovery found. None of them is current.
     pub(crate) fn recovered(decided: &Decided) -> Streams {
         let (mut untold, mut told) = (VecDeque::new(), BTreeSet::new());
         for (stream, progress) in &decided.delivered {
@@ -56,7 +56,7 @@ impl Streams {
         Streams { state: Mutex::new(State { current, secrets, is_retired, untold, told }) }
     }
 
-    /// Notes the stream that is committed to from now on.
+    /// Makes this the current stream.
     pub(crate) fn begin(&self, stream: UniqueId, secret: Option<StreamSecret>) {
         let mut state = self.state();
         state.current = Some(stream);
@@ -71,19 +71,19 @@ impl Streams {
         self.state().secrets.get(&stream).cloned()
     }
 
-    /// Nothing is committed to the current stream any more, and its end is known.
+    /// Ends the current stream: nothing more is committed to it, and its end is known.
     pub(crate) fn end(&self) {
         self.state().current = None;
     }
 
-    /// The streams that are vouched for and get only their last system records.
+    /// The vouched-for streams that get only their last system records.
     pub(crate) fn ending(&self) -> Vec<UniqueId> {
         let state = self.state();
         let streams = state.secrets.keys().copied();
         streams.filter(|stream| Some(*stream) != state.current).collect()
     }
 
-    /// The stream's secret is destroyed, and its last record is delivered.
+    /// Marks a stream as ended: its last record is delivered and its secret is destroyed.
     pub(crate) fn ended(&self, stream: UniqueId, progress: &Progress) {
         let mut state = self.state();
         state.secrets.remove(&stream);
@@ -92,8 +92,8 @@ impl Streams {
         }
     }
 
-    /// Ends the current stream soon, if it is this one: some of its records cannot be delivered,
-    /// and only the last records of a stream declare that.
+    /// If this is the current stream, makes it end soon: some of its records cannot be delivered,
+    /// which only a stream's last records declare.
     pub(crate) fn retire(&self, stream: UniqueId) {
         let mut state = self.state();
         state.is_retired |= state.current == Some(stream);
@@ -104,19 +104,19 @@ impl Streams {
         self.state().is_retired
     }
 
-    /// The stream that a later one is to name next.
+    /// The next stream to be named by a later one.
     pub(crate) fn untold(&self) -> Option<WholeStream> {
         self.state().untold.front().cloned()
     }
 
-    /// A later stream names this one, durably.
+    /// Marks a stream as durably named by a later one.
     pub(crate) fn told(&self, stream: UniqueId) {
         let mut state = self.state();
         state.untold.retain(|whole| whole.stream != stream);
         state.told.insert(stream);
     }
 
-    /// Whether this stream's progress is not needed any more, once its segments are removed.
+    /// Whether this stream's progress is no longer needed once its segments are removed.
     pub(crate) fn is_past(&self, stream: UniqueId, progress: &Progress) -> bool {
         let state = self.state();
         state.current != Some(stream)

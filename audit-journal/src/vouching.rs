@@ -1,8 +1,8 @@
-//! The state with which a destination vouches for streams: that nothing in them was altered or left
-//! out.
+//! The types with which a destination vouches for streams, that is, for nothing in them having been
+//! altered or omitted.
 //!
-//! Such a destination binds each object to those before it. The journal keeps the state for that
-//! durable together with the object's bytes, without interpreting it.
+//! Such a destination binds each object to those before it. The journal stores the state for that
+//! durably together with the object's bytes and does not interpret it.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use bytes::Bytes;
 pub struct StreamSecret(Arc<str>);
 
 impl StreamSecret {
-    /// A secret.
+    /// Wraps the text of a secret.
     pub fn new(text: impl Into<Arc<str>>) -> StreamSecret {
         StreamSecret(text.into())
     }
@@ -33,56 +33,57 @@ impl fmt::Debug for StreamSecret {
     }
 }
 
-/// A stream that is to be vouched for, before its first record.
+/// A new stream that the destination vouches for, before its first record.
 #[derive(Debug)]
 pub struct NewStream {
-    /// The secret with which it is vouched for. It is durable in the journal's directory, readable
-    /// by its owner only, from before the first record until the last one is delivered.
+    /// The stream's secret. It is durable in the journal's directory, readable only by its owner,
+    /// from before the first record until the last one is delivered.
     pub secret: StreamSecret,
-    /// The host's own records in it.
+    /// The host's own records in the stream.
     pub records: Box<dyn SystemRecords>,
 }
 
-/// The records that a host writes about its own stream, on the thread that commits. Each is a line
-/// without its line feed; times are in milliseconds since the Unix epoch, by the host's clock.
+/// The records that a host writes about its own stream, called on the committing thread. Each is
+/// one line without a line feed; times are in milliseconds since the Unix epoch by the host's
+/// clock.
 pub trait SystemRecords: fmt::Debug + Send {
-    /// The stream's first record, before any other. It may be requested more than once, until one
-    /// is durable. `previous` is a stream that was delivered whole.
+    /// The stream's first record. It may be requested repeatedly until one is durable. `previous`
+    /// is a completely delivered stream.
     fn opened(&mut self, now_ms: i64, previous: Option<&StreamEnd>) -> String;
 
-    /// Records are about to be committed.
+    /// Called when records are about to be committed.
     fn note_records(&mut self, now_ms: i64);
 
-    /// How long until the next heartbeat is due, in milliseconds.
+    /// The time until the next heartbeat is due, in milliseconds.
     fn due_in_ms(&self, now_ms: i64) -> u64;
 
     /// The heartbeat that is due.
     fn heartbeat(&mut self, now_ms: i64, previous: Option<&StreamEnd>) -> String;
 
-    /// Whether another stream is to follow this one, which has so many records.
+    /// Whether another stream is to follow this one, which has `records` records.
     fn is_over(&self, now_ms: i64, records: u64) -> bool;
 
-    /// The most records that a stream may have.
+    /// The maximum number of records in a stream.
     fn max_records(&self) -> u64;
 }
 
-/// A stream that was delivered whole.
+/// A completely delivered stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamEnd {
     /// The stream.
     pub stream: UniqueId,
-    /// How many records it has.
+    /// The number of its records.
     pub size: u64,
-    /// The destination's state after them.
+    /// The destination's state after its last record.
     pub state: Bytes,
 }
 
 /// A record that the delivery writes to a stream once nothing more is committed to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LastRecord {
-    /// These records are not at the destination: other objects have their places.
+    /// These records are not at the destination, because other objects have their places.
     Void(Range<u64>),
-    /// The stream's last record: nothing before it is missing, except what was declared so.
+    /// The stream's last record: no record before it is missing except those declared missing.
     Closed,
 }
 
@@ -93,7 +94,7 @@ pub struct Link {
     pub secret: StreamSecret,
     /// The state after the object before it, empty before the first one.
     pub before: Bytes,
-    /// All records below this number are at the destination, or declared as missing.
+    /// All records below this number are at the destination or declared missing.
     pub stable: u64,
 }
 
@@ -101,7 +102,7 @@ pub struct Link {
 /// first request, so that no crash leads to two bindings of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seal {
-    /// As in the [`Link`] that it was made with.
+    /// The same as in the [`Link`] that it was made with.
     pub before: Bytes,
     /// The state that the next object is bound to.
     pub after: Bytes,

@@ -154,7 +154,7 @@ async fn a_full_journal_fails_persists_until_it_is_delivered() {
     let message = error.to_string();
     assert!(
         message.starts_with(&format!(
-            "no room in the journal within 3000 ms: it has {most} of {most} bytes; "
+            "no room in the journal within 3000 ms: {most} of {most} bytes are used; "
         )),
         "{message}"
     );

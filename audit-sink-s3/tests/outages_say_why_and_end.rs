@@ -143,7 +143,7 @@ async fn conflicting_objects_are_reported_and_skipped() {
         );
         let health = sink.health();
         assert_eq!((health.conflicts, health.state), (1, HealthState::Ok));
-        assert_eq!(health.last_error, Some(format!("another object stands at {key}")));
+        assert_eq!(health.last_error, Some(format!("another object has the key {key}")));
 
         let later = batch("later", 1);
         let receipt = sink.persist(later.clone()).await.unwrap();

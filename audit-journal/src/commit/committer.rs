@@ -17,26 +17,27 @@ use crate::segment::Segment;
 use crate::segment_writer::{CommitError, SegmentWriter};
 use crate::segments::Publisher;
 
-/// A group is closed when it has this many bytes: then a sync costs little compared with the write.
+/// A group is closed at this size: its sync then costs little compared with its write.
 const MAX_GROUP_BYTES: u64 = 4 << 20;
 
-/// How long the thread that commits stays awake after a group: part of the time of a sync, and no
-/// time while nothing is committed.
+/// How long the committing thread polls the queue after a group before it sleeps: a fraction of a
+/// sync.
 const AWAKE: Duration = Duration::from_micros(50);
 
-/// The longest pause after a write found no space. Each further attempt may use up a segment.
+/// The longest pause after a write ran out of space. Every attempt may use up a segment.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
-/// The most bytes of a system record, with its header.
+/// The maximum size of a system record with its header, in bytes.
 const MAX_OWN_BYTES: u64 = 4 << 10;
 
-/// The longest time between two looks at the clock: it may be set, and a host may sleep.
+/// The longest time between two readings of the wall clock, which may be set, and which advances
+/// while the host is suspended.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// A caller, the number of its batch's records, and the batch's room in the queue.
+/// A caller's reply channel, the number of records in its batch, and the batch's room in the queue.
 type Waiter = (Reply, u32, OwnedSemaphorePermit);
 
-/// Batches that their callers cannot take back any more.
+/// Batches that their callers can no longer withdraw.
 pub(crate) struct Taken {
     pub(crate) batches: Vec<EncodedBatch>,
     /// In the order of the batches.
@@ -44,7 +45,7 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// Takes the batches that were not taken back.
+    /// Takes the batches that were not withdrawn.
     pub(crate) fn of(group: impl Iterator<Item = Queued>) -> Taken {
         let (mut batches, mut waiters) = (Vec::new(), Vec::new());
         for Queued { slot, reply, bytes: _ } in group {
@@ -59,27 +60,27 @@ impl Taken {
 /// The thread that commits.
 pub(crate) struct Committer {
     pub(crate) writer: SegmentWriter,
-    /// The system records, for a destination that vouches for streams.
+    /// The system records, if the destination vouches for streams.
     pub(super) own: Option<OwnRecords>,
     pub(crate) queued: threads::Receiver<Queued>,
     pub(super) segments: threads::Receiver<Segment>,
-    /// A segment that is ready.
+    /// The next segment, already prepared.
     pub(crate) next: Option<Segment>,
     pub(crate) publisher: Publisher,
     pub(super) stopped: Arc<AtomicBool>,
     pub(super) health: Arc<HealthBoard>,
-    /// The last write found no space.
+    /// The trouble of the last write, if it ran out of space.
     pub(super) trouble: Option<Watch>,
-    /// Until when nothing is written, and how long that is, after a write that found no space.
+    /// After a write that ran out of space, the end of the pause and its length.
     pub(super) pause: Option<(Instant, Duration)>,
-    /// Whether a batch has waited for room, and none was committed since.
+    /// Whether a batch had to wait for room and none was committed since.
     pub(super) starving: bool,
 }
 
 impl Committer {
     pub(super) fn run(&mut self) {
         let mut group = Vec::new();
-        // The first batch that did not fit into a group begins the next one.
+        // The first batch that does not fit into a group begins the next one.
         let mut left: Option<Queued> = None;
         loop {
             self.change_stream_if_over();
@@ -105,8 +106,8 @@ impl Committer {
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                 }
             }
-            // Before the batches are taken: while there is no space or no segment, their callers
-            // may still take them back.
+            // This comes before the batches are taken: while there is no space or no segment,
+            // callers may still withdraw them.
             while !group.is_empty() && self.is_pausing() {
                 thread::park_timeout(PATIENCE);
                 group.retain(|queued| !queued.reply.is_closed());
@@ -127,16 +128,17 @@ impl Committer {
         self.end_stream();
     }
 
-    /// Nothing more will be committed: the delivery may write the stream's last record.
+    /// Ends the stream: nothing more will be committed, and the delivery may write the stream's
+    /// last record.
     ///
-    /// If its end is unknown, the next recovery finds it, and the stream is closed then.
+    /// If the stream's end is unknown, the next recovery finds it, and the stream is closed then.
     pub(crate) fn end_stream(&mut self) {
         if let Some(own) = self.own.as_ref().filter(|_| self.writer.is_certain()) {
             own.end_stream();
         }
     }
 
-    /// Waits until there is a segment for so many bytes, or nobody waits any more.
+    /// Waits until there is a segment with room for this many bytes, or no caller is waiting.
     fn wait_for_segment(&mut self, group: &mut Vec<Queued>, bytes: u64) {
         while !group.is_empty() && self.next.is_none() && !self.writer.has_room(bytes) {
             match self.segments.recv_timeout(PATIENCE) {
@@ -162,9 +164,9 @@ impl Committer {
         self.pause.is_some_and(|(until, _)| Instant::now() < until)
     }
 
-    /// Waits for a batch: at first awake, since a caller that was just answered often has the next
-    /// one, and waking a thread takes a considerable part of a sync's time. `None` if something
-    /// else is due first.
+    /// Waits for a batch. It polls first, since a caller that was just answered often submits the
+    /// next batch, and waking a thread takes a considerable part of a sync's time. Returns `None`
+    /// if a system record is due first.
     fn receive(&self) -> Result<Option<Queued>, threads::RecvError> {
         let began = Instant::now();
         loop {
@@ -183,17 +185,16 @@ impl Committer {
         }
     }
 
-    /// How long until a system record is due. A stream without records costs nothing.
+    /// The time until a system record is due. A stream without records gets none.
     fn due_in(&self) -> Option<Duration> {
         let own = self.own.as_ref().filter(|_| self.writer.next_sequence() > 0)?;
-        // Not at once: what is due may have to wait for the disk.
+        // Never zero: a due record may have to wait for the disk.
         Some(own.due_in().clamp(PATIENCE, MAX_WAIT))
     }
 
     /// Continues with another stream when the current one is over.
     ///
-    /// A crash before the first record of the new one: the stream has no records, and the next
-    /// recovery removes it.
+    /// After a crash before the new stream's first record, the next recovery removes that stream.
     pub(crate) fn change_stream_if_over(&mut self) {
         let records = self.writer.next_sequence();
         let Some(own) = &mut self.own else { return };
@@ -206,7 +207,7 @@ impl Committer {
         }
     }
 
-    /// Writes the heartbeat that is due, if there is room for it now.
+    /// Writes the due heartbeat, if there is room for it now.
     pub(crate) fn write_what_is_due(&mut self) {
         let has_records = self.writer.next_sequence() > 0;
         let Some(own) = self.own.as_mut().filter(|_| has_records) else { return };
@@ -265,8 +266,8 @@ impl Committer {
         }
     }
 
-    /// Writes batches and answers their callers. If a caller has gone, its batch keeps its numbers
-    /// and is delivered like the others.
+    /// Writes batches and answers their callers. The batch of a caller that is gone keeps its
+    /// numbers and is delivered like the others.
     pub(crate) fn write(&mut self, taken: Taken) {
         let Taken { batches, waiters } = taken;
         let count = batches.iter().map(|encoded| encoded.batch().count()).sum();
@@ -287,8 +288,8 @@ impl Committer {
                 for (reply, count, _room) in waiters {
                     let place = Place { stream: self.publisher.stream(), first_sequence, count };
                     first_sequence += u64::from(count);
-                    // A crash before this line: the record is durable and will be delivered, and no
-                    // caller was told.
+                    // After a crash before this line, the records are durable and will be
+                    // delivered, although the caller has no receipt.
                     let _ = reply.send(Ok(Receipt {
                         durability: Durability::Journaled,
                         place: Some(place),
@@ -314,7 +315,7 @@ impl Committer {
             CommitError::NoSpace { error, sealed, next_sequence } => {
                 self.publisher.seal(&sealed, next_sequence);
                 let watch = self.trouble.get_or_insert_with(|| self.health.watch());
-                watch.report(Trouble::disk("an audit batch found no space", &error));
+                watch.report(Trouble::disk("no space for an audit batch", &error));
                 self.starve(true);
                 let pause = self.pause.map_or(PATIENCE, |(_, pause)| (2 * pause).min(MAX_PAUSE));
                 self.pause = Some((Instant::now() + pause, pause));

@@ -1,5 +1,4 @@
-//! The thread that commits: it makes all queued batches durable with one sync, and answers their
-//! callers.
+//! The committing thread makes all queued batches durable with one sync and answers their callers.
 //!
 //! There is no linger: while one group is being synced, the next one gathers in the queue.
 
@@ -35,10 +34,10 @@ use crate::shared::latest;
 use crate::shared::panic::catch;
 use crate::shared::take_once::TakeOnce;
 
-/// How long the threads wait before they check again whether there is room.
+/// The interval at which the threads check for room.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// The handle on the journal of an open sink.
+/// The handle of an open journal.
 pub struct Journal {
     queue: Mutex<Option<threads::Sender<Queued>>>,
     /// One permit for each byte that may be queued.
@@ -46,8 +45,8 @@ pub struct Journal {
     stream: UniqueId,
     durable: latest::Receiver<Position>,
     delivery: mpsc::UnboundedSender<Command>,
-    /// Becomes true when everything is delivered and nothing more will come; closed before that if
-    /// the task panicked.
+    /// Becomes true when everything is delivered and nothing more will be committed. Closed before
+    /// that if the task panicked.
     ended: watch::Receiver<bool>,
     /// Closed when the threads have ended and released the directory.
     threads: watch::Receiver<()>,
@@ -61,9 +60,9 @@ pub struct Journal {
 /// Limits on callers of `persist`.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// How many bytes of lines may be queued.
+    /// The most bytes of lines that may be queued.
     pub max_pending_bytes: usize,
-    /// How long `persist` waits until its batch is certain.
+    /// How long `persist` waits for a certain outcome.
     pub persist_timeout: Duration,
 }
 
@@ -71,7 +70,7 @@ type Reply = oneshot::Sender<Result<Receipt, SinkError>>;
 
 /// A batch in the queue.
 pub(crate) struct Queued {
-    /// The thread takes the batch, or the caller does when it gives up.
+    /// Taken by the thread, or by the caller when it gives up.
     slot: Arc<TakeOnce<(EncodedBatch, OwnedSemaphorePermit)>>,
     reply: Reply,
     bytes: u64,
@@ -81,7 +80,7 @@ pub(crate) struct Queued {
 pub(crate) struct Parts {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) writer: SegmentWriter,
-    /// For a destination that vouches for streams.
+    /// Present if the destination vouches for streams.
     pub(crate) own: Option<OwnRecords>,
     pub(crate) live: Arc<LiveSegments>,
     pub(crate) followers: Arc<Followers>,
@@ -104,7 +103,7 @@ impl Journal {
         let also_running = running.clone();
         thread::Builder::new().name("audit-prepare".to_owned()).spawn(move || {
             let _running = running;
-            // A panic leaves an unused file, which is prepared again.
+            // A panic leaves an unused file, which is then prepared again.
             while let Err(panicked) = catch(|| preparer.run()) {
                 preparer.panicked(&panicked);
             }
@@ -122,7 +121,7 @@ impl Journal {
         Ok(handle)
     }
 
-    /// The work of the threads, without the threads.
+    /// Creates the work of the threads without starting them.
     pub(crate) fn connect(parts: Parts) -> (Journal, Committer, Preparer, watch::Sender<()>) {
         let Parts {
             disk,
@@ -141,7 +140,7 @@ impl Journal {
             journal,
         } = parts;
         let (queue, queued) = threads::channel();
-        // Without a buffer: the segment that is ready waits in the thread that prepared it.
+        // Unbuffered: a ready segment waits in the thread that prepared it.
         let (ready, segments) = threads::sync_channel(0);
         let stopped = Arc::new(AtomicBool::new(false));
         let room = Arc::new(Semaphore::new(bounds.max_pending_bytes));
@@ -190,7 +189,7 @@ impl Journal {
         (handle, committer, preparer, running)
     }
 
-    /// How many bytes of lines are queued.
+    /// The number of queued bytes of lines.
     pub fn pending_bytes(&self) -> u64 {
         (self.bounds.max_pending_bytes - self.room.available_permits()) as u64
     }
@@ -212,7 +211,8 @@ impl Journal {
                 Ok(Err(_closed)) => return Err(SinkError::closed()),
                 Err(_elapsed) => return Err(self.no_room()),
             };
-        // Nothing would deliver it before the next opening, and nobody would hear of it.
+        // Otherwise the batch would stay undelivered until the next opening, without anybody
+        // noticing.
         if self.delivery.is_closed() {
             return Err(self.stopped());
         }
@@ -250,7 +250,7 @@ impl Journal {
         }
     }
 
-    /// The batch was not written, since there was no room for it in time.
+    /// The error of a batch that was not written because there was no room in time.
     fn no_room(&self) -> SinkError {
         let (bytes, max_bytes) = (self.live.bytes(), self.journal.max_bytes);
         let why = match self.health.hindrance() {
@@ -258,7 +258,7 @@ impl Journal {
             None => "the disk is slow".to_owned(),
         };
         let message = format!(
-            "no room in the journal within {} ms: it has {bytes} of {max_bytes} bytes; {why}",
+            "no room in the journal within {} ms: {bytes} of {max_bytes} bytes are used; {why}",
             self.bounds.persist_timeout.as_millis()
         );
         SinkError::not_persisted(SinkErrorKind::Unavailable, message)
@@ -268,7 +268,7 @@ impl Journal {
     pub async fn flush(&self) -> Result<(), SinkError> {
         let durable = self.durable.get();
         let (reply, flushed) = oneshot::channel();
-        // Without a task there is nothing to wait for but its end.
+        // If the task has ended, `end` returns at once.
         let _ = self.delivery.send(Command::Flush(durable, reply));
         match flushed.await {
             Ok(()) => Ok(()),
@@ -276,15 +276,16 @@ impl Journal {
         }
     }
 
-    /// See [`AuditSink::close`](audit_core::AuditSink::close). Followers have five seconds for what
-    /// is left, once the destination has everything, as long as they take it without trouble.
+    /// See [`AuditSink::close`](audit_core::AuditSink::close). Once the destination has everything,
+    /// followers have five seconds to accept the remaining records, as long as they accept them
+    /// without trouble.
     pub async fn close(&self) -> Result<(), SinkError> {
         self.room.close();
-        // The thread commits what is queued, and ends.
+        // The thread commits the queued batches and ends.
         drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         let _ = self.delivery.send(Command::Hurry);
         let delivered = self.end().await;
-        // One of them may be preparing a segment. The next process must not find the journal in
+        // A thread may still be preparing a segment. The next process must not find the journal in
         // use.
         let _ended = self.threads.clone().changed().await;
         delivered
@@ -295,7 +296,7 @@ impl Journal {
         ended.wait_for(|ended| *ended).await.map(drop).map_err(|_gone| self.stopped())
     }
 
-    /// Nothing more is accepted before the process is restarted.
+    /// The error after the journal has stopped: nothing is accepted until the process is restarted.
     fn stopped(&self) -> SinkError {
         let why = self.health.stop_reason();
         match why {
@@ -305,7 +306,7 @@ impl Journal {
     }
 }
 
-/// The threads have ended, or write nothing more.
+/// The error if the threads have ended or write nothing more.
 fn stopped() -> SinkError {
     let message = "the journal has stopped: restart the process";
     SinkError::not_persisted(SinkErrorKind::Closed, message)

@@ -1,5 +1,5 @@
-//! The system records of the stream that is committed to, for a destination that vouches for
-//! streams; and the change from one stream to the next.
+//! The system records of the current stream, for a destination that vouches for streams, and the
+//! change from one stream to the next.
 
 use std::io;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use audit_core::{Batch, Clock, Random, UniqueId};
 use tokio::time::{Duration, Instant};
 
-use crate::destination::{Destination, NewStream, StreamEnd, SystemRecords};
+use crate::destination::{Destination, NewStream, StreamEnd, StreamSecret, SystemRecords};
 use crate::disk::Disk;
 use crate::format::EncodedBatch;
 use crate::progress::{ChainProgress, Progress, write_progress};
@@ -15,7 +15,7 @@ use crate::secret::write_secret;
 use crate::shared::panic::catch;
 use crate::streams::{Streams, WholeStream};
 
-/// The pause after the disk refused the files of a new stream.
+/// The delay before a failed disk operation is retried.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Makes the system records of a stream.
@@ -26,13 +26,14 @@ pub(crate) struct OwnRecords {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     streams: Arc<Streams>,
-    /// The stream that the next record names: that is noted, and the record is not committed yet.
+    /// The predecessor that the next record names. It is marked as named, but the record is not
+    /// committed yet.
     naming: Option<WholeStream>,
-    /// The disk is not used before this.
+    /// The earliest time at which the disk is used again.
     again_at: Instant,
 }
 
-/// The parts of system records beside a stream.
+/// The parts shared by the system records of all streams.
 pub(crate) struct Parts {
     pub(crate) destination: Arc<dyn Destination>,
     pub(crate) disk: Arc<dyn Disk>,
@@ -42,14 +43,14 @@ pub(crate) struct Parts {
 }
 
 impl OwnRecords {
-    /// For a stream that has begun.
+    /// Creates the records of a stream that has begun.
     pub(crate) fn new(records: Box<dyn SystemRecords>, parts: Parts) -> OwnRecords {
         let Parts { destination, disk, clock, random, streams } = parts;
         let again_at = Instant::now();
         OwnRecords { records, destination, disk, clock, random, streams, naming: None, again_at }
     }
 
-    /// The most records that a stream may have.
+    /// The maximum number of records in a stream.
     pub(crate) fn max_records(&self) -> u64 {
         self.records.max_records()
     }
@@ -66,7 +67,7 @@ impl OwnRecords {
         self.records.note_records(now_ms);
     }
 
-    /// How long until a record of the host's own is due.
+    /// The time until a system record is due.
     pub(crate) fn due_in(&self) -> Duration {
         Duration::from_millis(self.records.due_in_ms(self.clock.now_ms()))
     }
@@ -77,18 +78,18 @@ impl OwnRecords {
         encoded(now_ms, self.records.heartbeat(now_ms, previous.as_ref()))
     }
 
-    /// The last record is durable, and the stream that it names is named.
+    /// Records that the last system record is durable, and with it the predecessor that it names.
     pub(crate) fn committed(&mut self) {
         if let Some(named) = self.naming.take() {
             self.streams.told(named.stream);
         }
     }
 
-    /// The stream before, if one is to be named. That is noted first, durably.
+    /// The predecessor to name, if any. It is first marked as named, durably.
     ///
-    /// A crash between that and the commit: no stream will ever name it. Its own last record still
-    /// shows where it ended. The other way round two streams could name one, as two copies of one
-    /// journal would.
+    /// After a crash between that and the commit, no stream will ever name it; its own last record
+    /// still shows where it ended. In the opposite order, two streams could name the same
+    /// predecessor, as two copies of one journal would.
     fn previous(&mut self) -> Option<StreamEnd> {
         if self.naming.is_none() && self.again_at <= Instant::now() {
             let mut whole = self.streams.untold()?;
@@ -107,19 +108,19 @@ impl OwnRecords {
         Some(StreamEnd { stream: *stream, size: progress.next, state: state.clone() })
     }
 
-    /// Whether the stream, which has so many records, is to be followed by another one.
+    /// Whether another stream is to follow this one, which has `records` records.
     pub(crate) fn is_over(&self, records: u64) -> bool {
         let now_ms = self.clock.now_ms();
         let is_retired = self.streams.is_retired() && self.records.due_in_ms(now_ms) == 0;
         is_retired || self.records.is_over(now_ms, records)
     }
 
-    /// Nothing more is committed to the stream.
+    /// Marks the stream as ended: nothing more is committed to it.
     pub(crate) fn end_stream(&self) {
         self.streams.end();
     }
 
-    /// Begins another stream. `None` if the disk refuses: the old one continues until it does not.
+    /// Begins another stream. Returns `None` if the disk fails; the old stream then continues.
     pub(crate) fn change_stream(&mut self) -> Option<UniqueId> {
         if self.again_at > Instant::now() {
             return None;
@@ -130,7 +131,7 @@ impl OwnRecords {
                 Some(stream)
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "no other stream of audit logs can be begun yet");
+                tracing::warn!(%error, "cannot begin the next stream of audit logs yet");
                 self.again_at = Instant::now() + PAUSE;
                 None
             }
@@ -145,20 +146,20 @@ impl OwnRecords {
         let stream = UniqueId::generate(&*self.clock, &*self.random);
         let new = self.destination.begin_stream(stream);
         let NewStream { secret, records } =
-            new.ok_or_else(|| io::Error::other("the destination vouches for no stream now"))?;
+            new.ok_or_else(|| io::Error::other("the destination no longer vouches for streams"))?;
         prepare_stream(&*self.disk, stream, Some(&secret))?;
         self.streams.begin(stream, Some(secret));
         Ok((stream, records))
     }
 }
 
-/// Writes what has to be durable before the first record of a stream is committed.
+/// Writes the files that must be durable before the first record of a stream is committed.
 ///
-/// A crash in here: the stream has no records, and the next recovery forgets it.
+/// After a crash in here, the stream has no records, and the next recovery forgets it.
 pub(crate) fn prepare_stream(
     disk: &dyn Disk,
     stream: UniqueId,
-    secret: Option<&crate::destination::StreamSecret>,
+    secret: Option<&StreamSecret>,
 ) -> io::Result<()> {
     if let Some(secret) = secret {
         write_secret(disk, stream, secret)?;
@@ -168,5 +169,5 @@ pub(crate) fn prepare_stream(
 
 fn encoded(now_ms: i64, line: String) -> EncodedBatch {
     let batch = Batch::from_lines(now_ms, format!("{line}\n").into());
-    EncodedBatch::system(batch.expect("a record of the host's own is one line"))
+    EncodedBatch::system(batch.expect("a system record is one line"))
 }

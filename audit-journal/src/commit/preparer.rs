@@ -17,9 +17,9 @@ use crate::shared::panic::Panicked;
 /// limit on the journal's size.
 pub(crate) struct Preparer {
     pub(super) next_ordinal: u32,
-    /// A segment that is to be handed over.
+    /// A prepared segment that was not handed over yet.
     pub(super) made: Option<Segment>,
-    /// The trouble, if none can be prepared.
+    /// The trouble, if no segment can be prepared.
     pub(super) trouble: Option<Watch>,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) live: Arc<LiveSegments>,
@@ -45,7 +45,7 @@ impl Preparer {
                 tracing::warn!(
                     used,
                     max_bytes = self.max_bytes,
-                    "the journal of audit logs fills up: at its end functions fail"
+                    "the journal of audit logs is filling up: functions fail once it is full"
                 );
             }
             if !self.live.wait_for_room(bytes, self.max_bytes, PATIENCE) {
@@ -73,8 +73,8 @@ impl Preparer {
         }
     }
 
-    /// The segment that it was preparing may be incomplete, and is not used: it is prepared again,
-    /// under the same name.
+    /// Reports a panic. The segment in preparation may be incomplete, so it is prepared again under
+    /// the same name.
     pub(super) fn panicked(&mut self, panicked: &Panicked) {
         self.health.panicked();
         let what = "the thread that prepares segments of the journal";
@@ -84,7 +84,7 @@ impl Preparer {
     fn in_trouble(&mut self, trouble: Trouble) {
         let watch = self.trouble.get_or_insert_with(|| self.health.watch());
         watch.report(trouble);
-        // No removal would end this wait, so only time does.
+        // More room than can ever be freed: the wait always lasts its full time.
         self.live.wait_for_room(u64::MAX / 2, 0, PATIENCE);
     }
 }

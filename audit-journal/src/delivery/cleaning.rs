@@ -1,4 +1,4 @@
-//! The removal of segments that are delivered.
+//! Removal of delivered segments.
 
 use std::io;
 use std::sync::Arc;
@@ -15,13 +15,12 @@ use crate::shared::executor::execute;
 /// How often segments are checked for removal.
 const CLEAN_EVERY: Duration = Duration::from_secs(60);
 
-/// For how many segments there must be room before followers are paused for it: commits prepare two
-/// ahead.
+/// Followers are paused when there is room for fewer segments than this. Commits prepare two ahead.
 const SEGMENTS_AHEAD: u64 = 2;
 
 impl JournalDelivery {
-    /// Removes segments that are delivered, old enough and not kept for a follower, and the
-    /// progress of streams that have no segment left.
+    /// Removes segments that are delivered, past their retention and not kept for a follower, and
+    /// the progress files of streams without segments.
     pub(crate) async fn clean(&mut self) {
         self.clean_at = Instant::now() + CLEAN_EVERY;
         let (disk, live, delivered) =
@@ -30,7 +29,7 @@ impl JournalDelivery {
         let pressed = self.is_pressed();
         let (streams, followers) = (Arc::clone(&self.streams), Arc::clone(&self.followers));
         let (segment_bytes, max_bytes) = (self.journal.segment_bytes, self.journal.max_bytes);
-        // The disk's own lack of room is over with one segment less, until it says so again.
+        // One removed segment is taken as enough room, until the disk reports a lack of it again.
         let mut lacks_room = self.lacks_room();
         let cleaned = execute(&*self.executor, move || {
             let is_delivered = |segment: &LiveSegment| {
@@ -67,8 +66,8 @@ impl JournalDelivery {
         }
     }
 
-    /// Whether delivered segments are removed before their time: less than a segment or a fifth of
-    /// the journal's limit is left, or the disk has no room.
+    /// Whether delivered segments are removed before their retention ends: less than one segment or
+    /// a fifth of the journal's limit is left, or the disk has no room.
     pub(super) fn is_pressed(&self) -> bool {
         let left = self.journal.max_bytes.saturating_sub(self.live.bytes());
         left < self.journal.segment_bytes.max(self.journal.max_bytes / 5) || self.lacks_room()

@@ -1,24 +1,24 @@
-//! The end of streams that the destination vouches for: system records declare what is missing, and
-//! that nothing follows. Then the stream's secret is destroyed.
+//! Ends streams that the destination vouches for. System records declare the missing records and
+//! the end of the stream; then the stream's secret is destroyed.
 //!
-//! The delivery writes these records, in the name of a host that may be gone. Nothing more is
-//! committed to such a stream, and they get the numbers behind its last record.
+//! The delivery writes these records on behalf of a host that may be gone. Nothing more is
+//! committed to such a stream, so they take the numbers after its last record.
 
 use audit_core::UniqueId;
 
 use super::JournalDelivery;
 use super::refusals::Failed;
 use crate::destination::{Plan, RecordTime};
-use crate::plan::Role;
+use crate::object_file::Role;
 use crate::secret::destroy_secret;
 use crate::vouching::LastRecord;
 
 impl JournalDelivery {
-    /// Takes the next step with each stream that gets no more records and is delivered.
+    /// Takes the next step for each fully delivered stream that gets no more records.
     ///
-    /// One record of a stream is under way at a time, so that the last one covers all before it. A
-    /// crash between any two steps: the next process continues from what is durable. A record with
-    /// a durable plan is sent, and its file has its role.
+    /// A stream has one such record under way at a time, so that the last one covers all before it.
+    /// After a crash between any two steps, the next process continues from the durable state: a
+    /// record with a durable plan is sent, and its file states its role.
     pub(super) async fn end_streams(&mut self) -> Result<(), Failed> {
         for stream in self.streams.ending() {
             if !self.is_delivered(stream) {
@@ -27,7 +27,7 @@ impl JournalDelivery {
             let progress = self.progress(stream);
             let aside = match &progress.chain {
                 Some(chain) if !chain.is_closed && progress.next > 0 => chain.asides.front(),
-                // The last record is delivered, or there never was a first.
+                // The last record is delivered, or the stream never had one.
                 Some(_) | None => {
                     let destroyed = self.on_disk(move |disk| destroy_secret(disk, stream)).await;
                     destroyed
@@ -55,7 +55,8 @@ impl JournalDelivery {
         Ok(())
     }
 
-    /// Whether every record of the stream is at the destination or set aside, and that is noted.
+    /// Whether every record of the stream is at the destination or set aside, and the stream's
+    /// progress says so.
     fn is_delivered(&self, stream: UniqueId) -> bool {
         let next = self.progress(stream).next;
         let is_noted = self.cutter().planned_to(stream) <= next;

@@ -1,19 +1,20 @@
 //! Delivers the journal's records to the destination: cuts them into objects, plans each object
-//! durably, sends it, and removes what was delivered and is kept for nobody else.
+//! durably, sends it, and removes delivered segments that no follower needs.
 //!
-//! A panic, or a request that is dropped, leaves an unknown outcome. After a panic everything is
-//! read again from what is durable, and an object without a request is sent again from its file.
+//! A panic or a dropped request leaves an unknown outcome. After a panic the task restarts from the
+//! durable state, and an object without a request is sent again from its file.
 //!
-//! One task does everything in order; requests of several objects are under way at once. A backlog
-//! of any size is read from disk object by object, so that memory holds only the lines of one
-//! object, the encoder, and the encoded objects under way, all in reused pieces.
+//! One task does everything in order, with requests for several objects under way at once. A
+//! backlog of any size is read from disk object by object, so that memory holds only the lines of
+//! one object, the encoder, and the encoded objects under way, all in reused buffers.
 //!
-//! An operation that the disk refuses is retried without end. Nothing new is begun before it
-//! succeeds, but requests under way continue, and delivered segments are removed, since the disk
+//! An operation that the disk refuses is retried indefinitely. Nothing new is started until it
+//! succeeds, but requests under way continue, and delivered segments are removed because the disk
 //! may lack space.
 
 mod cleaning;
 mod ending;
+mod flushes;
 mod objects;
 mod planned;
 mod refusals;
@@ -28,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use self::flushes::Flushes;
 use self::planned::{Planned, State, Unplanned};
 use self::refusals::{DISK_PAUSE, Failed, Refused};
 use crate::cutter::{Cut, Cutter};
@@ -47,64 +49,64 @@ use crate::shared::panic::{catch, catch_in};
 use crate::shared::pieces::pieces;
 use crate::streams::Streams;
 
-/// A command of the handle.
+/// A command from the journal's handle.
 pub(crate) enum Command {
     /// Reports when everything up to this position is at the destination.
     Flush(Position, oneshot::Sender<()>),
-    /// Cuts objects without waiting for more records, from now on.
+    /// From now on, cuts objects without waiting for more records.
     Hurry,
 }
 
-/// The most bytes of encoded objects under way before another object is read. They are held in
-/// memory until they have arrived.
+/// No further object is read while this many bytes of encoded objects are under way. They stay in
+/// memory until they are delivered.
 const MAX_BYTES_UNDER_WAY: usize = 12 << 20;
 
-/// The task.
+/// The delivery task.
 pub(crate) struct JournalDelivery {
     disk: Arc<dyn Disk>,
     live: Arc<LiveSegments>,
     executor: Arc<dyn Executor>,
     destination: Arc<dyn Destination>,
     health: Arc<HealthBoard>,
-    /// When an object is full, in bytes of its lines.
+    /// The size at which an object is full, in bytes of its lines.
     max_object_bytes: usize,
     journal: JournalSettings,
     clock: Arc<dyn Clock>,
     /// The state of streams, shared with the commits.
     streams: Arc<Streams>,
-    /// Those that segments are kept for, too.
+    /// The followers that segments are also kept for.
     followers: Arc<Followers>,
     /// The end of the last durable group. Its sender is dropped when nothing more will be
     /// committed.
     durable: latest::Receiver<Position>,
     commands: mpsc::UnboundedReceiver<Command>,
     pool: BufferPool,
-    /// The lock is never contended: while it reads on another thread, the task waits for that.
+    /// The lock is never contended: while the cutter reads on another thread, the task waits.
     cutter: Arc<Mutex<Cutter>>,
-    /// Whether there may be something to read.
+    /// Whether there may be unread records.
     more: bool,
     ended: bool,
     hurry: bool,
-    /// The plans in memory cannot be trusted, and are read again.
+    /// The plans in memory cannot be trusted and must be read again.
     lost: bool,
-    /// The trouble after a panic or a dropped request, and how often in a row.
+    /// The trouble reported after panics or dropped requests, and the number of consecutive ones.
     broken: Option<(Watch, u32)>,
-    /// Nothing is sent from its file before this.
+    /// The earliest time at which objects are sent again from their files.
     resend_at: Instant,
     /// Objects whose plan is durable, in the order of their records.
     planned: VecDeque<Planned>,
-    /// The object after those, whose plan is to be written.
+    /// The object after those, whose plan is still to be written.
     unplanned: Option<Unplanned>,
     /// The last operation that the disk refused, until it succeeds.
     refused: Option<Refused>,
     requests: JoinSet<(Plan, Delivery)>,
-    /// The durable progress of each stream. The stream that is committed to may be missing.
+    /// The durable progress of each stream. The current stream may be missing.
     delivered: BTreeMap<UniqueId, Progress>,
     delivered_to: Position,
-    /// How many objects may be under way: it grows while objects arrive, and falls to one in
+    /// How many objects may be under way. It grows while objects are delivered and drops to one in
     /// trouble.
     allowed: usize,
-    flushes: Vec<(Position, oneshot::Sender<()>)>,
+    flushes: Flushes,
     clean_at: Instant,
 }
 
@@ -171,14 +173,14 @@ impl JournalDelivery {
             delivered: BTreeMap::new(),
             delivered_to: Position { ordinal: 0, offset: 0 },
             allowed: 1,
-            flushes: Vec::new(),
+            flushes: Flushes::default(),
             clean_at: Instant::now(),
         };
         delivery.begin(decided);
         delivery
     }
 
-    /// Begins from what is durable.
+    /// Starts over from the durable state.
     fn begin(&mut self, decided: Decided) {
         let start = Position { ordinal: 0, offset: 0 };
         self.delivered = decided.delivered.into_iter().collect();
@@ -204,12 +206,12 @@ impl JournalDelivery {
     }
 
     /// Runs until nothing more will be committed and everything is delivered. It never gives up:
-    /// after a panic it begins again from what is durable, as the next process would.
+    /// after a panic it starts over from the durable state, as the next process would.
     pub(crate) async fn run(mut self) -> JournalDelivery {
         while let Err(panicked) = catch_in(self.work()).await {
             self.lost = true;
             let trouble = Trouble::panicked("the delivery of the journal", &panicked);
-            // The metrics or the backoff may be what panics.
+            // The metrics or the backoff may panic as well.
             let pause = catch(|| self.broke(trouble)).unwrap_or(DISK_PAUSE);
             sleep(pause).await;
         }
@@ -226,7 +228,7 @@ impl JournalDelivery {
         self.destination.backoff_after_panic(times)
     }
 
-    /// The trouble after a panic or a dropped request is over.
+    /// Ends the trouble that a panic or a dropped request caused.
     fn mended(&mut self) {
         if let Some((watch, _)) = self.broken.take() {
             watch.over();
@@ -279,7 +281,7 @@ impl JournalDelivery {
                 }
                 continue;
             }
-            // Before callers of flush learn that nothing older is left.
+            // Updated before callers of flush learn that nothing older is left.
             self.note_oldest();
             self.answer_flushes();
             self.rest();
@@ -302,7 +304,7 @@ impl JournalDelivery {
                 (is_waiting && self.resend_at > Instant::now(), self.resend_at);
             let (refuses, again_at) = (!self.may_use_disk(), self.again_at());
             tokio::select! {
-                // In this order: the number of requests is bounded, so none of the others starves.
+                // Requests first: their number is bounded, so they starve no other branch.
                 biased;
                 Some(request) = self.requests.join_next(), if !self.requests.is_empty() => match request {
                     Ok((plan, delivery)) => self.arrived(&plan, delivery),
@@ -310,7 +312,7 @@ impl JournalDelivery {
                 },
                 Some(command) = self.commands.recv() => match command {
                     Command::Flush(position, reply) => {
-                        self.flushes.push((position, reply));
+                        self.flushes.push(position, reply);
                         self.more = true;
                     }
                     Command::Hurry => self.hurry = true,
@@ -339,7 +341,7 @@ impl JournalDelivery {
         self.health.oldest_undelivered(oldest);
     }
 
-    /// When the object that is being filled is cut, whatever it holds then.
+    /// When the object that is being filled is cut, however full it is.
     fn due(&self) -> Option<Instant> {
         let since = self.cutter().pending.as_ref()?.since;
         let now = self.hurry || self.ended || !self.flushes.is_empty();
@@ -362,7 +364,7 @@ impl JournalDelivery {
 
     /// Does all pending work on the disk.
     async fn catch_up(&mut self) {
-        // Each even if another fails: it may make the room that the other lacks.
+        // All of them, even if one fails: another may free the room it lacks.
         let done = [
             self.keep_conflicts().await,
             self.advance().await,
@@ -388,7 +390,7 @@ impl JournalDelivery {
             && self.cutter().pending.is_none()
     }
 
-    /// Releases memory that is not needed for now.
+    /// Frees memory while idle.
     fn rest(&mut self) {
         if self.is_idle() {
             self.cutter().trim();
@@ -398,25 +400,16 @@ impl JournalDelivery {
     }
 
     fn answer_flushes(&mut self) {
-        let nothing_left = self.is_idle();
-        let done = if nothing_left {
-            self.cutter().consumed.max(self.delivered_to)
-        } else {
-            self.delivered_to
-        };
-        let has_waiting = self.planned.iter().any(|planned| planned.end.ordinal == 0);
-        for (position, reply) in std::mem::take(&mut self.flushes) {
-            if position <= done && !has_waiting {
-                // The caller may have gone.
-                let _ = reply.send(());
-            } else {
-                self.flushes.push((position, reply));
-            }
+        // The end of an object that an earlier process planned is unknown.
+        if self.planned.iter().any(|planned| planned.end.ordinal == 0) {
+            return;
         }
+        let consumed = if self.is_idle() { self.cutter().consumed } else { self.delivered_to };
+        self.flushes.answer(consumed.max(self.delivered_to));
     }
 }
 
-/// After a panic the cutter is replaced, and not read.
+/// A poisoned cutter is never used: after a panic it is replaced.
 fn lock(cutter: &Mutex<Cutter>) -> MutexGuard<'_, Cutter> {
     cutter.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The way of an object from its cut to the certain outcome.
+//! The path of an object from its cut to a certain outcome.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,14 +15,14 @@ use crate::cutter::Cut;
 use crate::destination::{Delivery, Encoded, Plan, RecordTime, Records};
 use crate::format::Position;
 use crate::health::Trouble;
-use crate::plan::{Role, read_object, set_aside, write_object};
+use crate::object_file::{Role, read_object, set_aside, write_object};
 use crate::progress::{Progress, write_progress};
 use crate::shared::executor::execute;
 use crate::shared::panic::Panicked;
 use crate::vouching::Link;
 
 impl JournalDelivery {
-    /// Reads until an object is full or nothing more is durable.
+    /// Reads until an object is full or all durable records are read.
     pub(super) async fn read(&mut self) {
         let durable = self.durable.see();
         let cutter = Arc::clone(&self.cutter);
@@ -31,7 +31,7 @@ impl JournalDelivery {
             Ok((full, caught_up)) => {
                 if caught_up {
                     let mut cutter = self.cutter();
-                    // Some of it may have been delivered and removed before it was read.
+                    // Some segments may have been delivered and removed before they were read.
                     cutter.consumed = cutter.consumed.max(durable);
                 }
                 self.more = !caught_up;
@@ -59,7 +59,7 @@ impl JournalDelivery {
         self.cutter().give_back(lines);
     }
 
-    /// Encodes these lines, bound to the object before them. Returns their memory.
+    /// Encodes these lines, bound to the stream's previous object. Returns their buffer.
     pub(super) async fn encode_lines(
         &mut self,
         plan: Plan,
@@ -80,7 +80,7 @@ impl JournalDelivery {
         lines
     }
 
-    /// The place of the next object of a stream, if the stream is vouched for.
+    /// The link of a stream's next object to those before it, if the stream is vouched for.
     fn link(&self, stream: UniqueId) -> Option<Link> {
         let secret = self.streams.secret(stream)?;
         let progress = self.progress(stream);
@@ -93,7 +93,7 @@ impl JournalDelivery {
         Some(Link { secret, before, stable })
     }
 
-    /// How far a stream is delivered.
+    /// The delivery progress of a stream.
     pub(super) fn progress(&self, stream: UniqueId) -> Progress {
         let is_vouched_for = || self.streams.secret(stream).is_some();
         let known = self.delivered.get(&stream).cloned();
@@ -127,7 +127,7 @@ impl JournalDelivery {
         id
     }
 
-    /// Sends objects that are in their files only, with the planned bytes.
+    /// Sends the objects that are only in their files, with the planned bytes.
     pub(super) async fn send_waiting(&mut self) -> Result<(), Failed> {
         if self.resend_at > Instant::now() {
             return Ok(());
@@ -152,15 +152,15 @@ impl JournalDelivery {
                     let request = self.send(plan, object);
                     self.planned[n].state = State::UnderWay { bytes, request };
                 }
-                // Later ones may be read.
+                // Later objects may still be readable.
                 Err(error) => refused = Err(("the file of an object cannot be read", error)),
             }
         }
         refused
     }
 
-    /// A request panicked or was dropped: its outcome is unknown, and its object is sent again from
-    /// its file.
+    /// Handles a request that panicked or was dropped: its outcome is unknown, and the object is
+    /// sent again from its file.
     pub(super) fn vanished(&mut self, error: JoinError) {
         let request = error.id();
         let trouble = match error.try_into_panic() {

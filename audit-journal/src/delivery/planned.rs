@@ -5,7 +5,7 @@ use tokio::task::Id;
 
 use crate::destination::{Encoded, Plan};
 use crate::format::Position;
-use crate::plan::Role;
+use crate::object_file::Role;
 use crate::progress::Progress;
 
 /// An object with a durable plan.
@@ -21,11 +21,11 @@ pub(super) struct Planned {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// In its file only: an earlier process planned it, or its request was dropped.
+    /// Only in its file: an earlier process planned it, or its request was dropped.
     Waiting,
-    /// In memory, with a request.
+    /// In memory, with a request under way.
     UnderWay { bytes: usize, request: Id },
-    /// Another object has its place. It is to be set aside.
+    /// Another object has its place. This one is still to be set aside.
     Conflict,
     /// At its destination, or set aside.
     Done { is_aside: bool },
@@ -40,7 +40,7 @@ pub(super) struct Unplanned {
 }
 
 impl Planned {
-    /// Notes that the object is at its destination, or set aside.
+    /// Records in `progress` that the object is at its destination or set aside.
     pub(super) fn note(&self, progress: &mut Progress) {
         let Planned { plan, role, after, end: _, state } = self;
         progress.next = plan.next_sequence();
@@ -52,7 +52,7 @@ impl Planned {
             (State::Done { is_aside: true }, _) => {
                 chain.set_aside(plan.first_sequence..plan.next_sequence());
             }
-            // One is under way at a time, and declares the first range.
+            // Only one such record is under way at a time, and it declares the first range.
             (_, Role::Void) => drop(chain.asides.pop_front()),
             (_, Role::Closed) => chain.is_closed = true,
             (_, Role::Records) => {}

@@ -14,9 +14,9 @@ use crate::shared::executor::execute;
 /// An operation that the disk refused.
 pub(super) struct Refused {
     pub(super) again_at: Instant,
-    /// Because of a lack of space.
+    /// Whether the disk lacked space.
     pub(super) is_full: bool,
-    /// It was a read of the journal.
+    /// Whether the operation read the journal.
     pub(super) reading: bool,
     pub(super) watch: Watch,
 }
@@ -24,7 +24,7 @@ pub(super) struct Refused {
 /// The operation that failed, and its error.
 pub(super) type Failed = (&'static str, io::Error);
 
-/// How long the task waits before it retries what the disk refused.
+/// The delay before a refused operation is retried.
 pub(super) const DISK_PAUSE: Duration = Duration::from_secs(1);
 
 impl JournalDelivery {

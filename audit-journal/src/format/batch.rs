@@ -1,12 +1,12 @@
-//! Batches in a group, each with a header of its own.
+//! The batches in a group, each with its own header.
 
 use audit_core::Batch;
 
 use super::GroupHeader;
 use super::fields::Fields;
 
-/// A batch with its header. The caller who persists it makes the header, so that the thread that
-/// writes computes the header of the group alone.
+/// A batch with its header. The caller of `persist` computes the header, so that the committing
+/// thread computes only the header of the group.
 #[derive(Debug, Clone)]
 pub(crate) struct EncodedBatch {
     pub(super) header: [u8; BATCH_HEADER_BYTES],
@@ -15,9 +15,10 @@ pub(crate) struct EncodedBatch {
 
 pub(crate) const BATCH_HEADER_BYTES: usize = 80;
 
-/// The kind of a batch: records that functions logged, or one of the host's own.
+/// The kind of a batch of records that functions logged.
 const LOGGED: u32 = 0;
 
+/// The kind of a batch with one system record.
 const SYSTEM: u32 = 1;
 
 impl EncodedBatch {
@@ -25,7 +26,7 @@ impl EncodedBatch {
         EncodedBatch::of_kind(batch, LOGGED)
     }
 
-    /// A record of the host's own, which is delivered as an object of its own.
+    /// A system record, which is delivered as a separate object.
     pub(crate) fn system(batch: Batch) -> EncodedBatch {
         EncodedBatch::of_kind(batch, SYSTEM)
     }
@@ -34,8 +35,8 @@ impl EncodedBatch {
         let time_ms = batch.time_ms().cast_unsigned();
         let bytes =
             u32::try_from(batch.lines().len()).expect("a batch has at most MAX_BATCH_BYTES");
-        // Every caller does this for every batch: a formatter would take several times as long as
-        // the checksum.
+        // This runs for every batch, and formatting would take several times as long as the
+        // checksum.
         let mut header =
             *b"batch 00000000 time 0000000000000000 count 00000000 bytes 00000000 sum 00000000\n";
         put_hex(&mut header[6..14], kind.into());
@@ -56,7 +57,7 @@ impl EncodedBatch {
     }
 }
 
-/// Writes a number in as many hexadecimal digits as there are places.
+/// Writes a number in hexadecimal, padded with zeros to the length of `places`.
 fn put_hex(places: &mut [u8], value: u64) {
     let mut left = value;
     for place in places.iter_mut().rev() {
@@ -66,13 +67,12 @@ fn put_hex(places: &mut [u8], value: u64) {
     debug_assert_eq!(left, 0, "{value:x} does not fit");
 }
 
-/// What follows the header of a group, in order.
+/// The parts that follow the header of a group, in order.
 pub(crate) fn parts(batches: &[EncodedBatch]) -> impl Iterator<Item = &[u8]> {
     batches.iter().flat_map(|EncodedBatch { header, batch }| [&header[..], &batch.lines()[..]])
 }
 
-/// The batches of a group: when each was made, how many records it has, and where its lines are in
-/// the payload. `None` if a checksum does not match.
+/// Finds the batches in the payload of a group. Returns `None` if a checksum does not match.
 pub(crate) fn batches(header: &GroupHeader, payload: &[u8], salt: u32) -> Option<Vec<BatchPlace>> {
     let mut places = Vec::new();
     let (mut at, mut sum, mut records) = (0, salt, 0u32);
@@ -116,7 +116,8 @@ pub(crate) fn batches(header: &GroupHeader, payload: &[u8], salt: u32) -> Option
 pub(crate) struct BatchPlace {
     pub(crate) time_ms: i64,
     pub(crate) count: u32,
-    /// It is the host's own.
+    /// Whether it is a system record.
     pub(crate) is_system: bool,
+    /// Its lines, as a range of the payload.
     pub(crate) lines: std::ops::Range<usize>,
 }

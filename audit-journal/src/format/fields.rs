@@ -1,12 +1,12 @@
-//! Headers as text, with a checksum at their end.
+//! Text headers that end with a checksum.
 
-/// Ends a header with the checksum of its text, begun with `salt`.
+/// Appends the checksum of a header's text, seeded with `salt`.
 pub(crate) fn seal(text: &mut Vec<u8>, salt: u32) {
     let sum = crc32c::crc32c_append(salt, text);
     text.extend_from_slice(format!("{sum:08x}\n").as_bytes());
 }
 
-/// Reads a header field by field.
+/// A header, read field by field.
 pub(crate) struct Fields<'a> {
     pub(super) rest: &'a [u8],
 }
@@ -39,7 +39,7 @@ impl<'a> Fields<'a> {
         u32::try_from(self.hex(8)?).ok()
     }
 
-    /// Digits as they are written here: no sign, no capitals.
+    /// Lower-case digits without a sign, as the encoders write them.
     pub(crate) fn hex(&mut self, digits: usize) -> Option<u64> {
         let text = self.text(digits)?;
         let plain = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));

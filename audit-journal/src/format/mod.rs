@@ -1,13 +1,13 @@
-//! The segments of a journal, byte by byte.
+//! The byte format of a journal's segments.
 //!
-//! A segment begins with a header in a block of its own. After that come groups, each from the
-//! beginning of a block on, so that writing one never touches a block that holds another: what was
-//! acknowledged is not written over, but for a recovery that writes the last group again as it is.
-//! What no group has been written to is zero.
+//! A segment begins with a header in a block of its own. Groups follow, each aligned to the start
+//! of a block, so that writing one never touches a block that holds another: acknowledged groups
+//! are never overwritten, except that a recovery rewrites the last group unchanged. Unwritten space
+//! is zero.
 //!
-//! Headers are text, and so are the records: **a group has no zero byte in it.** That is what tells
-//! a write that a power cut tore, which leaves zeros where a piece is missing, from damage to a
-//! group that had been written whole.
+//! Headers and records are text: **a group contains no zero byte.** This distinguishes a write torn
+//! by a power cut, which leaves zeros in place of the missing pieces, from damage to a completely
+//! written group.
 
 mod batch;
 mod fields;
@@ -19,19 +19,19 @@ use audit_core::UniqueId;
 pub(crate) use self::batch::{BATCH_HEADER_BYTES, BatchPlace, EncodedBatch, batches, parts};
 pub(crate) use self::fields::{Fields, seal};
 
-/// The unit in which disks and kernels write: no two groups share one. In bytes.
+/// The unit in which disks and kernels write, in bytes. No two groups share a block.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
 
-/// Where the first group of a segment begins.
+/// The offset of a segment's first group.
 pub(crate) const FIRST_GROUP: u64 = BLOCK_BYTES;
 
 /// The header of a segment. It is durable before anything is written behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
-    /// Its place among the segments of the directory, without gaps.
+    /// Its number among the segments of the directory, without gaps.
     pub(crate) ordinal: u32,
-    /// Random: the checksums in this segment begin with it, so that no other segment's bytes are
-    /// taken for this one's.
+    /// A random seed of this segment's checksums, so that another segment's bytes are never taken
+    /// for this one's.
     pub(crate) salt: u32,
     /// The size of the file, in bytes.
     pub(crate) bytes: u64,
@@ -50,7 +50,7 @@ impl SegmentHeader {
         text
     }
 
-    /// `None` if these bytes are not a header as it was written.
+    /// Returns `None` if these bytes are not an intact header.
     pub(crate) fn decode(bytes: &[u8]) -> Option<SegmentHeader> {
         let mut fields = Fields::of(bytes.get(..SEGMENT_HEADER_BYTES)?, 0)?;
         fields.literal("audit journal 1 segment ")?;
@@ -66,9 +66,9 @@ impl SegmentHeader {
 /// A place in the journal, between two groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
-    /// Of the segment.
+    /// The ordinal of the segment.
     pub(crate) ordinal: u32,
-    /// In the segment, in bytes.
+    /// The offset in the segment, in bytes.
     pub(crate) offset: u64,
 }
 
@@ -85,21 +85,21 @@ pub(crate) struct GroupHeader {
     pub(crate) stream: UniqueId,
     /// The number of the first record.
     pub(crate) first_sequence: u64,
-    /// How many records.
+    /// The number of records.
     pub(crate) count: u32,
-    /// How many batches.
+    /// The number of batches.
     pub(crate) batches: u32,
-    /// Bytes of the batches with their headers.
+    /// The size of the batches with their headers.
     pub(crate) payload_bytes: u32,
-    /// Up to where the journal was durable when this was written: the end of the group before this
-    /// one, in whatever segment.
+    /// The end of the durable journal when this group was written, that is, the end of the previous
+    /// group, in whatever segment.
     pub(crate) durable: Position,
-    /// Checksum of the headers of the batches, each of which has the checksum of its batch.
+    /// The checksum of the batches' headers. Each header has the checksum of its batch.
     pub(crate) batch_sum: u32,
 }
 
 pub(crate) const GROUP_HEADER_BYTES: usize = 159;
-/// What a group begins with.
+/// The beginning of every group.
 pub(crate) const GROUP_MARK: &str = "group ";
 
 impl GroupHeader {
@@ -154,29 +154,28 @@ impl GroupHeader {
         })
     }
 
-    /// Bytes of the whole group.
+    /// The size of the whole group, in bytes.
     pub(crate) fn group_bytes(&self) -> u64 {
         GROUP_HEADER_BYTES as u64 + u64::from(self.payload_bytes)
     }
 
-    /// Where the next group begins, if this one begins at `offset`.
+    /// The offset of the next group, if this one begins at `offset`.
     pub(crate) fn end(&self, offset: u64) -> u64 {
         (offset + self.group_bytes()).next_multiple_of(BLOCK_BYTES)
     }
 }
 
-/// Bytes that a group of these batches takes, up to the beginning of the next one.
+/// The space that a group of these batches takes up to the next group, in bytes.
 pub(crate) fn space(batches: &[EncodedBatch]) -> u64 {
     let payload: u64 = batches.iter().map(EncodedBatch::bytes).sum();
     (GROUP_HEADER_BYTES as u64 + payload).next_multiple_of(BLOCK_BYTES)
 }
 
-/// The header of a group, and its text. The [parts] of its batches follow it.
+/// The header of a group, and its text. The [parts] of its batches follow in the file.
 ///
 /// # Panics
 ///
-/// If the payload does not fit into 32 bits of bytes; the caller keeps groups within the size of a
-/// segment.
+/// If the payload's size exceeds 32 bits. The caller keeps groups within the size of a segment.
 pub(crate) fn group_header(
     salt: u32,
     stream: UniqueId,
@@ -199,34 +198,34 @@ pub(crate) fn group_header(
     (header, header.encode(salt))
 }
 
-/// What stands where a group may begin.
+/// The content of a place where a group may begin.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// A group as it was written.
+    /// An intact group.
     Group(GroupHeader),
-    /// Nothing was written here.
+    /// Unwritten space.
     Nothing,
-    /// A group was being written here when the power was cut: a piece of it is missing. It was
+    /// A group that was being written when the power was cut: a piece of it is missing. It was
     /// never acknowledged.
     Torn,
-    /// A group was written here whole, and it is not what it was.
+    /// A group that was written completely and was altered since.
     Damaged(&'static str),
 }
 
-/// Looks at what begins with these bytes, which reach to the end of the segment.
+/// Classifies the content at the start of these bytes, which extend to the end of the segment.
 pub(crate) fn look(rest: &[u8], salt: u32) -> Found {
     let Some(head) = rest.get(..GROUP_HEADER_BYTES) else { return Found::Nothing };
     let Some(header) = GroupHeader::decode(head, salt) else {
         if head.iter().all(|byte| *byte == 0) {
             return Found::Nothing;
         }
-        let mends = |head: &[u8]| GroupHeader::decode(head, salt).is_some();
-        return torn_or_damaged(head, mends, "the header of a group does not match its checksum");
+        let repairs = |head: &[u8]| GroupHeader::decode(head, salt).is_some();
+        return torn_or_damaged(head, repairs, "the header of a group does not match its checksum");
     };
     let Some(payload) =
         rest.get(GROUP_HEADER_BYTES..GROUP_HEADER_BYTES + header.payload_bytes as usize)
     else {
-        return Found::Damaged("a group ends behind the end of its segment");
+        return Found::Damaged("a group extends beyond the end of its segment");
     };
     let matches = |payload: &[u8]| batches(&header, payload, salt).is_some();
     if matches(payload) {
@@ -235,17 +234,17 @@ pub(crate) fn look(rest: &[u8], salt: u32) -> Found {
     torn_or_damaged(payload, matches, "the records of a group do not match their checksums")
 }
 
-/// A piece that is missing is zero. What was written has no zeros, but where a single bit was
-/// flipped in a byte that had no other: then setting it again mends the checksum.
+/// Missing pieces are zero. Written bytes are never zero, unless a bit flip cleared the only set
+/// bit of a byte. In that case setting a bit again makes the checksum match.
 fn torn_or_damaged(bytes: &[u8], matches: impl Fn(&[u8]) -> bool, what: &'static str) -> Found {
     let mut zeros = bytes.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(at, _)| at);
     match (zeros.next(), zeros.next()) {
         (None, _) => Found::Damaged(what),
         (Some(at), None) => {
-            let mut mended = bytes.to_vec();
+            let mut repaired = bytes.to_vec();
             let flipped = (0..8).any(|bit| {
-                mended[at] = 1 << bit;
-                matches(&mended)
+                repaired[at] = 1 << bit;
+                matches(&repaired)
             });
             if flipped { Found::Damaged(what) } else { Found::Torn }
         }
@@ -298,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn any_flipped_bit_is_damage_and_never_a_torn_write() {
+    fn a_flipped_bit_is_damage_and_not_a_torn_write() {
         let (bytes, header) = group(7);
         for bit in 0..usize::try_from(header.group_bytes()).unwrap() * 8 {
             let mut flipped = bytes.clone();
@@ -318,9 +317,9 @@ mod tests {
     }
 
     proptest! {
-        /// A write that was cut leaves some pieces of the group and zeros for the others.
+        /// A torn write leaves some pieces of the group, and zeros for the others.
         #[test]
-        fn a_torn_write_is_a_torn_write(
+        fn torn_writes_are_not_damage(
             cuts in prop::collection::vec((0usize..400, 2usize..200), 1..6), salt: u32,
         ) {
             let (mut bytes, header) = group(salt);
@@ -334,7 +333,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_looked_at_without_panic(bytes: Vec<u8>, salt: u32, at in 0usize..500) {
+        fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>, salt: u32, at in 0usize..500) {
             look(&bytes, salt);
             let (mut group, _) = group(salt);
             let end = (at + bytes.len()).min(group.len());

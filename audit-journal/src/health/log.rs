@@ -1,4 +1,4 @@
-//! What the log says of troubles: each once, and not one line for each object.
+//! Decides which troubles are logged: each one once, rather than a line for each object.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::trouble::Trouble;
 
-/// The least time between two lines about troubles. Troubles that come and go with every object
-/// would be a line each.
+/// The minimum time between two lines about troubles. Otherwise troubles that come and go with
+/// every object would be logged for each object.
 pub(super) const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The target of the lines, by which an operator selects them.
@@ -16,27 +16,27 @@ const TARGET: &str = "audit_journal::health";
 /// The last state that was logged.
 #[derive(Debug, Default)]
 pub(super) struct Logged {
-    /// The trouble that was logged. `None` if the log says that all is well, or says nothing.
+    /// The logged trouble. `None` if nothing was logged yet or the last line reported an end.
     trouble: Option<Trouble>,
     /// When a trouble was last logged.
     at: Option<Instant>,
-    /// How many troubles began or changed since then without a line.
+    /// The number of changes since then that were not logged.
     held_back: u64,
-    /// Whether a task will log the trouble that was held back, if it lasts.
+    /// Whether a task is scheduled to log the suppressed trouble if it lasts.
     is_settling: bool,
 }
 
 /// A line of the log.
 pub(super) enum Line {
-    /// With how many others before it were not logged.
+    /// A trouble, with the number of suppressed changes before it.
     Trouble(Trouble, u64),
     /// The trouble has ended.
     Over(Trouble),
 }
 
 impl Logged {
-    /// The line to be logged now, if the worst trouble is this. The end of a trouble that was
-    /// logged is never held back: the log never ends on a trouble that is over.
+    /// The line to log now, given the worst trouble. The end of a logged trouble is always logged,
+    /// so the last line of the log never reports a trouble that is over.
     pub(super) fn line(&mut self, worst: Option<&Trouble>) -> Option<Line> {
         let new = match (&self.trouble, worst) {
             (None, None) => return None,
@@ -44,7 +44,7 @@ impl Logged {
             (Some(before), Some(now)) if now.is_like(before) => return None,
             (_, Some(now)) => now,
         };
-        // One that needs an operator is logged at once after one that needs none.
+        // A blocked state is logged at once, even shortly after a lesser trouble.
         let is_worse = self.trouble.as_ref().is_some_and(|before| before.level() < new.level());
         if !is_worse && self.at.is_some_and(|at| at.elapsed() < LOG_INTERVAL) {
             self.held_back += 1;
@@ -55,8 +55,8 @@ impl Logged {
         Some(Line::Trouble(new.clone(), std::mem::take(&mut self.held_back)))
     }
 
-    /// When a task must look again at a trouble that was held back, if it has to be started.
-    /// [`settle`](Self::settle) is its call.
+    /// The delay after which a new task must call [`settle`](Self::settle), if one has to be
+    /// started for a suppressed trouble.
     pub(super) fn settle_in(&mut self, worst: Option<&Trouble>) -> Option<Duration> {
         let worst = worst?;
         let is_logged = self.trouble.as_ref().is_some_and(|logged| worst.is_like(logged));
@@ -65,7 +65,7 @@ impl Logged {
         Some(LOG_INTERVAL.saturating_sub(at.elapsed()))
     }
 
-    /// The task that was to look again does so.
+    /// Called by the scheduled task when it looks again.
     pub(super) fn settle(&mut self) {
         self.is_settling = false;
     }
@@ -86,7 +86,7 @@ impl Line {
                 );
             }
             Line::Over(Trouble::Panicked(_)) => {
-                tracing::info!(target: TARGET, bucket, "what panicked in the audit sink goes on");
+                tracing::info!(target: TARGET, bucket, "the audit sink has recovered from a panic");
             }
             Line::Over(Trouble::JournalFull(_)) => {
                 tracing::info!(target: TARGET, bucket, "the journal of audit logs has room again");

@@ -1,4 +1,4 @@
-//! What a sink counts and measures, through the `metrics` facade. Each has the label `bucket`.
+//! The metrics of a sink, through the `metrics` facade. Each has the label `bucket`.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use ::metrics::{
 };
 use ::metrics::{SharedString, histogram};
 
-/// The handles of one sink. They go to the recorder that is installed when the sink is opened.
+/// The metric handles of one sink, bound to the recorder that is installed when the sink is opened.
 pub(super) struct Metrics {
     objects_delivered: Counter,
     records_delivered: Counter,
@@ -26,12 +26,12 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn new(bucket: &str) -> Metrics {
-        describe_counter!("audit_objects_delivered_total", "Objects that are in the bucket");
-        describe_counter!("audit_records_delivered_total", "Records in them");
-        describe_counter!("audit_retries_total", "Requests to the bucket that had to be repeated");
+        describe_counter!("audit_objects_delivered_total", "Objects delivered to the bucket");
+        describe_counter!("audit_records_delivered_total", "Records delivered to the bucket");
+        describe_counter!("audit_retries_total", "Retried requests to the bucket");
         describe_counter!(
             "audit_conflicts_total",
-            "Objects whose key another object has: alert on any"
+            "Objects whose key is taken by another object: alert on any"
         );
         describe_counter!(
             "audit_panics_total",
@@ -39,24 +39,24 @@ impl Metrics {
         );
         describe_gauge!(
             "audit_blocked",
-            "2 if nothing is delivered until an operator acts, 1 if requests are repeated, else 0"
+            "2 if delivery is blocked until an operator acts, 1 if requests are retried, else 0"
         );
         describe_histogram!(
             "audit_commit_seconds",
             Unit::Seconds,
-            "One write and sync of the journal"
+            "Time to write and sync one group of the journal"
         );
         describe_histogram!("audit_group_batches", "Batches that one sync made durable");
         describe_histogram!("audit_group_bytes", Unit::Bytes, "Bytes that one sync made durable");
         describe_gauge!(
             "audit_journal_bytes",
             Unit::Bytes,
-            "Disk that the journal's segments take"
+            "Disk space taken by the journal's segments"
         );
         describe_gauge!(
             "audit_oldest_undelivered_timestamp_seconds",
             Unit::Seconds,
-            "When the oldest record that is not in the bucket was made, since the Unix epoch; 0 if there is none"
+            "Unix time of the oldest record that is not yet in the bucket; 0 if there is none"
         );
         let bucket = SharedString::from(bucket.to_owned());
         let label = || [("bucket", bucket.clone())];
@@ -92,14 +92,14 @@ impl Metrics {
         self.panics.increment(1);
     }
 
-    /// 0: all is well, 1: requests are repeated, 2: blocked.
+    /// 0: no trouble, 1: requests are retried, 2: blocked.
     pub(super) fn blocked(&self, level: u8) {
         self.blocked.set(level);
     }
 
     pub(super) fn committed(&self, took: Duration, batches: usize, bytes: u64) {
         self.commit_seconds.record(took);
-        // Sizes far below 2^53, so no digit is lost.
+        // The sizes are far below 2^53, so the conversion is exact.
         self.group_batches.record(batches as f64);
         self.group_bytes.record(bytes as f64);
     }

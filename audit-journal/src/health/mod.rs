@@ -1,5 +1,4 @@
-//! The health of a sink, to which all its parts report: the journal, its destination, and whatever
-//! else it consists of.
+//! The health of a sink. All parts report to it: the journal, its destination, and any others.
 
 mod log;
 mod metrics;
@@ -28,23 +27,23 @@ pub use self::watch::{MustEnd, PendingBatch};
 pub struct HealthBoard {
     /// The bucket's name, for the log.
     bucket: String,
-    /// How many batches are accepted and not yet durable.
+    /// The number of accepted batches that are not yet durable.
     pending_batches: AtomicU64,
     objects_delivered: AtomicU64,
     records_delivered: AtomicU64,
     retries: AtomicU64,
     conflicts: AtomicU64,
     panics: AtomicU64,
-    /// Becomes the reason when the sink takes nothing more.
+    /// Holds the reason once the sink has stopped.
     stopped: channel::Sender<Option<String>>,
     troubles: Mutex<Troubles>,
-    /// Where a line that was held back is logged in the end. `None` without a runtime.
+    /// Runs the task that logs a suppressed line. `None` without a runtime.
     runtime: Option<tokio::runtime::Handle>,
     metrics: Metrics,
 }
 
 impl HealthBoard {
-    /// A board under this name, in the log and as the label of metrics.
+    /// Creates a board. `bucket` is its name in the log and in the label of metrics.
     pub fn new(bucket: String) -> Arc<HealthBoard> {
         let metrics = Metrics::new(&bucket);
         Arc::new(HealthBoard {
@@ -62,7 +61,7 @@ impl HealthBoard {
         })
     }
 
-    /// The health now. The caller knows how many bytes wait to become durable.
+    /// The current health. The caller provides the number of bytes that are not yet durable.
     pub fn health(&self, pending_bytes: u64) -> Health {
         let troubles = self.lock();
         let state = match troubles.worst() {
@@ -91,31 +90,31 @@ impl HealthBoard {
         }
     }
 
-    /// The worst trouble now.
+    /// The current worst trouble.
     #[doc(hidden)]
     pub fn trouble(&self) -> Option<Trouble> {
         self.lock().worst().cloned()
     }
 
-    /// The trouble that keeps a journal from being emptied or written to. That it is full is a
-    /// consequence of another trouble.
+    /// The trouble that keeps the journal from being written or emptied. A full journal counts only
+    /// if there is no other trouble, since it is mostly a consequence.
     pub(crate) fn hindrance(&self) -> Option<Trouble> {
         let troubles = self.lock();
         let is_cause = |trouble: &&Trouble| !matches!(trouble, Trouble::JournalFull(_));
         troubles.current.values().find(is_cause).or_else(|| troubles.worst()).cloned()
     }
 
-    /// Whether delivery is in trouble. The journal's own troubles do not count.
+    /// Whether delivery is in trouble, regardless of the journal's own troubles.
     pub(crate) fn delivery_in_trouble(&self) -> bool {
         self.lock().current.values().any(|trouble| matches!(trouble, Trouble::Delivery(_)))
     }
 
-    /// Whether the destination protects objects from being overwritten, if that is known.
+    /// Sets whether the destination protects objects from being overwritten, if that is known.
     pub fn create_only(&self, create_only: Option<bool>) {
         self.lock().create_only = create_only;
     }
 
-    /// The public key of the evidence that the destination writes.
+    /// Sets the public key of the evidence that the destination writes.
     pub fn verifier_key(&self, key: String) {
         self.lock().verifier_key = Some(key);
     }
@@ -133,46 +132,46 @@ impl HealthBoard {
         }
     }
 
-    /// An object of so many records is at the destination.
+    /// Counts an object of `records` records as delivered.
     pub fn delivered(&self, records: u64) {
         self.metrics.delivered(records);
         self.objects_delivered.fetch_add(1, Ordering::Relaxed);
         self.records_delivered.fetch_add(records, Ordering::Relaxed);
     }
 
-    /// Another object stands under this key.
+    /// Counts and logs a conflict: another object has this key.
     pub fn conflict(&self, key: &str) {
         self.conflicts.fetch_add(1, Ordering::Relaxed);
         self.metrics.met_conflict();
-        self.lock().last_error = Some(format!("another object stands at {key}"));
+        self.lock().last_error = Some(format!("another object has the key {key}"));
         tracing::error!(
             bucket = self.bucket,
             key,
-            "another object stands under the key of an audit object: not delivered"
+            "an audit object was not delivered: another object has its key"
         );
     }
 
-    /// One group of so many batches and bytes was made durable.
+    /// Counts a durable group.
     pub(crate) fn committed(&self, took: Duration, batches: usize, bytes: u64) {
         self.metrics.committed(took, batches, bytes);
     }
 
-    /// Something panicked.
+    /// Counts a panic.
     #[doc(hidden)]
     pub fn panicked(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
         self.metrics.panicked();
     }
 
-    /// The sink takes nothing more, until this process is restarted.
+    /// Stops the sink: it accepts nothing more until this process is restarted.
     pub(crate) fn stop(self: &Arc<Self>, trouble: Trouble) {
         let reason = trouble.to_string();
         self.change(|troubles| troubles.stop(trouble));
         self.stopped.send_if_modified(|stopped| stopped.replace(reason).is_none());
     }
 
-    /// Completes with the reason when the sink takes nothing more, until this process is restarted:
-    /// for [`AuditSink::stopped`](audit_core::AuditSink::stopped).
+    /// Completes with the reason once the sink has stopped and accepts nothing more until this
+    /// process is restarted. Implements [`AuditSink::stopped`](audit_core::AuditSink::stopped).
     pub fn stopped(&self) -> impl Future<Output = String> + Send + 'static {
         let mut stopped = self.stopped.subscribe();
         async move {
@@ -183,7 +182,7 @@ impl HealthBoard {
         }
     }
 
-    /// Why the sink takes nothing more, if so.
+    /// Why the sink has stopped, if it has.
     pub(crate) fn stop_reason(&self) -> Option<String> {
         self.stopped.borrow().clone()
     }
@@ -195,26 +194,26 @@ impl HealthBoard {
         PendingBatch(Arc::clone(self))
     }
 
-    /// Follows a task that must come to its end: dropped before that, with its runtime, it stops
-    /// the sink.
+    /// Follows a task that must run to completion. If it is dropped with its runtime before that,
+    /// the sink stops.
     #[doc(hidden)]
     pub fn must_end(self: &Arc<Self>, what: &'static str) -> MustEnd {
         MustEnd { board: Some(Arc::clone(self)), what }
     }
 
-    /// Whether commits wait for room.
+    /// Sets whether commits wait for room.
     pub(crate) fn starving(&self, starving: bool) {
         self.lock().starving = starving;
     }
 
-    /// Follows one thing that is under way.
+    /// Follows one operation, such as the delivery of an object.
     pub fn watch(self: &Arc<Self>) -> Watch {
         let mut troubles = self.lock();
         troubles.next_watch += 1;
         Watch { board: Arc::clone(self), number: troubles.next_watch }
     }
 
-    /// Changes the troubles, and logs the change if it is news.
+    /// Changes the troubles, and logs the change if the log has not reported it yet.
     fn change(self: &Arc<Self>, change: impl FnOnce(&mut Troubles)) {
         let mut troubles = self.lock();
         change(&mut troubles);
@@ -238,7 +237,7 @@ impl HealthBoard {
         }
     }
 
-    /// Logs the trouble that was held back, if it lasts.
+    /// Logs the suppressed trouble if it still lasts.
     fn settle(self: &Arc<Self>) {
         self.change(|troubles| troubles.log.settle());
     }

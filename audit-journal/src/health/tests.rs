@@ -48,7 +48,7 @@ const RETRIED: &str = "WARN audit delivery is retried reason=\"no answer within 
 const DELIVERED: &str = "INFO audit logs are delivered again";
 
 #[tokio::test(start_paused = true)]
-async fn troubles_that_come_and_go_are_logged_at_intervals() {
+async fn intermittent_troubles_are_logged_at_intervals() {
     let (log, _guard) = Log::start();
     let board = HealthBoard::new("b".to_owned());
     for _ in 0..3_377 {
@@ -58,7 +58,7 @@ async fn troubles_that_come_and_go_are_logged_at_intervals() {
     }
     assert_eq!(log.take(), [format!("{RETRIED} held_back=0"), DELIVERED.to_owned()]);
     tokio::time::sleep(LOG_INTERVAL).await;
-    assert_eq!(log.take(), [""; 0], "all is well, as the log was told");
+    assert_eq!(log.take(), [""; 0], "the log has already reported the end");
     let watch = board.watch();
     watch.report(trouble(None));
     assert_eq!(log.take(), [format!("{RETRIED} held_back=3376")]);
@@ -68,7 +68,7 @@ async fn troubles_that_come_and_go_are_logged_at_intervals() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trouble_that_was_held_back_and_lasts_is_logged() {
+async fn a_suppressed_trouble_that_lasts_is_logged() {
     let (log, _guard) = Log::start();
     let board = HealthBoard::new("b".to_owned());
     let first = board.watch();
@@ -79,7 +79,7 @@ async fn a_trouble_that_was_held_back_and_lasts_is_logged() {
     (0..1_000).for_each(|_| second.report(trouble(None)));
     assert_eq!(log.take(), [""; 0]);
     tokio::time::sleep(LOG_INTERVAL * 2).await;
-    assert_eq!(log.take().len(), 1, "once, without any event");
+    assert_eq!(log.take().len(), 1, "logged once, without any new event");
     second.over();
     assert_eq!(log.take(), [DELIVERED]);
 }
@@ -106,7 +106,7 @@ async fn blocked_deliveries_are_logged_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_is_dropped_claims_nothing() {
+async fn a_dropped_watch_reports_no_recovery() {
     let (log, _guard) = Log::start();
     let board = HealthBoard::new("b".to_owned());
     let watch = board.watch();

@@ -1,38 +1,38 @@
-//! What is wrong with one part of a sink.
+//! The trouble of one part of a sink.
 
 use std::fmt;
 use std::io;
 
 use crate::shared::panic::Panicked;
 
-/// What is wrong, as far as one part of a sink knows.
+/// A trouble, as reported by one part of a sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
     /// An object cannot be delivered.
     Delivery(DeliveryTrouble),
-    /// This host's disk did not do something that the journal needs.
+    /// This host's disk failed an operation that the journal needs.
     Disk(String),
-    /// The journal takes as much of the disk as it may.
+    /// The journal has reached its size limit.
     JournalFull(String),
-    /// A part of the sink panicked, and begins anew.
+    /// A part of the sink panicked and restarts.
     Panicked(String),
-    /// A sync of the journal failed or a part of the sink ended, after which nothing that this
-    /// process does makes it whole.
+    /// A sync of the journal failed or a part of the sink ended. This process cannot recover from
+    /// it.
     Stopped(String),
 }
 
 /// Why an object cannot be delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryTrouble {
-    /// What happened, and what to do if it waits for an operator.
+    /// What happened and, if an operator must act, what to do.
     pub reason: String,
-    /// What no retry helps against until an operator acts, in a word that tells it from other
-    /// causes. `None` where retries may help.
+    /// The cause, in a word that distinguishes it from others, if retries cannot succeed until an
+    /// operator acts. `None` if they can.
     pub blocked_by: Option<String>,
 }
 
 impl Trouble {
-    /// The disk did not do what it was asked for.
+    /// The disk failed the operation `what`.
     pub fn disk(what: &str, error: &io::Error) -> Trouble {
         Trouble::Disk(format!("{what}: {error}"))
     }
@@ -41,13 +41,13 @@ impl Trouble {
         Trouble::Stopped(format!("the journal has stopped, since its disk failed: {error}"))
     }
 
-    /// This panicked, and begins anew.
+    /// `what` panicked and restarts.
     #[doc(hidden)]
     pub fn panicked(what: &str, Panicked(said): &Panicked) -> Trouble {
         Trouble::Panicked(format!("{what} panicked: {said}"))
     }
 
-    /// A part without which nothing goes on has ended.
+    /// An indispensable part has ended.
     pub(crate) fn ended(what: &str, how: Option<&Panicked>) -> Trouble {
         Trouble::Stopped(match how {
             Some(Panicked(said)) => format!("{what} panicked: {said}"),
@@ -57,7 +57,7 @@ impl Trouble {
 
     pub(crate) fn journal_full(bytes: u64, max_bytes: u64) -> Trouble {
         Trouble::JournalFull(format!(
-            "the journal is full: {bytes} of {max_bytes} bytes wait for delivery, or are kept"
+            "the journal is full: {bytes} of {max_bytes} bytes are undelivered or retained"
         ))
     }
 
@@ -72,12 +72,12 @@ impl Trouble {
         }
     }
 
-    /// Whether no retry helps until an operator acts.
+    /// Whether retries cannot succeed until an operator acts.
     pub fn is_blocked(&self) -> bool {
         self.level() == Level::Blocked
     }
 
-    /// Whether the log has nothing new to say of `self` after `other`.
+    /// Whether `self` adds nothing to a log that has reported `other`.
     pub(super) fn is_like(&self, other: &Trouble) -> bool {
         match (self, other) {
             (Trouble::Delivery(this), Trouble::Delivery(other)) => {
@@ -99,7 +99,7 @@ impl Trouble {
     }
 }
 
-/// As an operator reads it: what happened, and what to do if it waits for somebody.
+/// For an operator: what happened and, if somebody must act, what to do.
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -108,19 +108,22 @@ impl fmt::Display for Trouble {
                 write!(f, "{detail} (make room, or allow this process to use the journal's disk)")
             }
             Trouble::JournalFull(detail) => {
-                write!(f, "{detail} (see why it is not delivered, or raise journal.max_bytes)")
+                write!(f, "{detail} (find out why it is not delivered, or raise journal.max_bytes)")
             }
             Trouble::Stopped(detail) => {
-                write!(f, "{detail} (see to what it names, then restart this process)")
+                write!(f, "{detail} (fix the cause, then restart this process)")
             }
             Trouble::Panicked(detail) => {
-                write!(f, "{detail} (it begins anew; restart this process if that does not last)")
+                write!(
+                    f,
+                    "{detail} (it restarts by itself; restart this process if it panics again)"
+                )
             }
         }
     }
 }
 
-/// How much a trouble matters.
+/// The severity of a trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
     Ok,

@@ -7,15 +7,15 @@ use audit_core::Commits;
 use super::log::Logged;
 use super::trouble::{Level, Trouble};
 
-/// The troubles of a sink, and what else its health says.
+/// The troubles of a sink, and the rest of its health.
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
-    /// The last trouble of each thing under way, by its watch.
+    /// The latest trouble of each operation under way, by its watch.
     pub(super) current: BTreeMap<u64, Trouble>,
     pub(super) next_watch: u64,
     /// Whether commits wait for room.
     pub(super) starving: bool,
-    /// Why the sink takes nothing more.
+    /// Why the sink has stopped, if it has.
     pub(super) stopped: Option<String>,
     pub(super) create_only: Option<bool>,
     pub(super) journal_bytes: Option<u64>,
@@ -26,7 +26,7 @@ pub(super) struct Troubles {
 }
 
 impl Troubles {
-    /// The trouble that matters most: one that needs an operator, else any.
+    /// The most severe trouble: one that blocks, else any.
     pub(super) fn worst(&self) -> Option<&Trouble> {
         let blocked = self.current.values().find(|trouble| trouble.is_blocked());
         blocked.or_else(|| self.current.values().next())
@@ -45,13 +45,13 @@ impl Troubles {
         if self.journal_bytes.is_none() {
             return self.worst().map_or(Commits::Accepted, refused);
         }
-        // Trouble with delivery only fills a journal, and a full journal is a trouble of its own.
+        // Trouble with delivery only fills the journal, and a full journal is a trouble of its own.
         let is_own = |trouble: &&Trouble| !matches!(trouble, Trouble::Delivery(_));
         let own = self.current.values().find(is_own).filter(|_| self.starving);
         own.map_or(Commits::Accepted, refused)
     }
 
-    /// Nothing more is taken, for this reason.
+    /// Stops the sink for this reason.
     pub(super) fn stop(&mut self, trouble: Trouble) {
         let reason = trouble.to_string();
         self.last_error = Some(reason.clone());

@@ -1,4 +1,4 @@
-//! Those that report to a board.
+//! Handles that report to a board.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,9 +7,9 @@ use super::HealthBoard;
 use super::trouble::Trouble;
 use crate::shared::panic::{Panicked, catch};
 
-/// Follows one thing under way, such as an object. Dropping it withdraws what it reported, and only
-/// [`over`](Self::over) says that it ended well: a task that is dropped with its runtime knows
-/// nothing of the bucket.
+/// Follows one operation, such as the delivery of an object. Dropping it withdraws its report; only
+/// [`over`](Self::over) reports success, since a task that is dropped with its runtime knows
+/// nothing about the bucket.
 #[must_use]
 #[derive(Debug)]
 pub struct Watch {
@@ -18,7 +18,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// It is in this trouble now.
+    /// Reports the operation's current trouble.
     pub fn report(&self, trouble: Trouble) {
         if let Trouble::Delivery(_) = trouble {
             self.board.retries.fetch_add(1, Ordering::Relaxed);
@@ -30,7 +30,7 @@ impl Watch {
         });
     }
 
-    /// It was carried out.
+    /// Reports that the operation succeeded.
     pub fn over(self) {
         self.board.change(|troubles| {
             troubles.current.remove(&self.number);
@@ -44,13 +44,13 @@ impl Drop for Watch {
         if troubles.current.remove(&self.number).is_some() {
             let level = troubles.level();
             drop(troubles);
-            // It may be dropped by a panic, and a second one would end the process.
+            // This may run during a panic, and a second one would abort the process.
             let _ = catch(|| self.board.metrics.blocked(level as u8));
         }
     }
 }
 
-/// A task that must come to its end.
+/// A task that must run to completion.
 #[doc(hidden)]
 #[must_use]
 #[derive(Debug)]
@@ -60,12 +60,12 @@ pub struct MustEnd {
 }
 
 impl MustEnd {
-    /// It ended as it should.
+    /// The task completed.
     pub fn ended(mut self) {
         self.board = None;
     }
 
-    /// It panicked.
+    /// The task panicked.
     pub fn panicked(mut self, panicked: &Panicked) {
         if let Some(board) = self.board.take() {
             board.panicked();
@@ -77,7 +77,7 @@ impl MustEnd {
 impl Drop for MustEnd {
     fn drop(&mut self) {
         if let Some(board) = self.board.take() {
-            // The log need not hear of it: the process mostly ends as well.
+            // Not logged: the process usually ends as well.
             let trouble = Trouble::ended(self.what, None);
             let reason = trouble.to_string();
             board.lock().stop(trouble);
@@ -86,7 +86,7 @@ impl Drop for MustEnd {
     }
 }
 
-/// A batch that is accepted and not yet durable.
+/// An accepted batch that is not yet durable.
 #[doc(hidden)]
 #[must_use]
 #[derive(Debug)]

@@ -1,14 +1,14 @@
-//! The bounds of settings.
+//! Bounds of settings.
 
 use std::fmt;
 
-/// The longest time that can be set, in milliseconds: one day.
+/// The maximum of settings in milliseconds: one day.
 pub const MAX_TIME_MS: u64 = 24 * 60 * 60 * 1_000;
 
-/// The most objects that can be sent at once. Each is a connection.
+/// The maximum number of objects sent at once. Each takes a connection.
 pub const MAX_IN_FLIGHT: usize = 1_024;
 
-/// Whether a value is within its bounds.
+/// Checks that a value is within its bounds.
 pub fn within(
     name: &'static str,
     actual: u64,
@@ -22,10 +22,10 @@ pub fn within(
     }
 }
 
-/// A value that a sink cannot work with.
+/// A setting whose value is out of bounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidSettings {
-    /// The setting.
+    /// The name of the setting.
     pub name: &'static str,
     actual: u64,
     least: u64,

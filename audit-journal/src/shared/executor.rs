@@ -1,4 +1,4 @@
-//! The threads for work that blocks or takes long.
+//! Threads for blocking and CPU-bound work.
 
 use std::fmt::Debug;
 
@@ -8,21 +8,22 @@ use tokio::task::{AbortHandle, spawn_blocking};
 
 use crate::destination::Plan;
 
-/// A piece of work.
+/// A unit of work.
 pub type Work = Box<dyn FnOnce() + Send>;
 
-/// Carries out work that a runtime's thread must not wait for.
+/// Runs work that would block a thread of the runtime.
 #[async_trait]
 pub trait Executor: Debug + Send + Sync + 'static {
-    /// Carries it out. Returns when it is done, and panics if it panicked. Dropping the future
-    /// leaves open whether it is carried out.
+    /// Runs the work and returns once it is done. Panics if the work panicked. If the future is
+    /// dropped, the work may or may not run.
     async fn execute(&self, work: Work);
 
-    /// Hears of each request that was begun, as a task of its own. A simulation ends some.
+    /// Called for each request that was started as a separate task. A simulation aborts some of
+    /// them.
     fn began(&self, _plan: &Plan, _request: AbortHandle) {}
 }
 
-/// The runtime's threads for blocking work.
+/// Runs work on the runtime's blocking threads.
 #[derive(Debug)]
 pub struct BlockingThreads;
 
@@ -32,22 +33,22 @@ impl Executor for BlockingThreads {
         match spawn_blocking(work).await {
             Ok(()) => {}
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // The runtime is shutting down, with the task that waits.
+            // The runtime is shutting down, and with it the waiting task.
             Err(_cancelled) => std::future::pending().await,
         }
     }
 }
 
-/// Carries out `work`, and returns its result.
+/// Runs `work` and returns its result.
 pub async fn execute<T: Send + 'static>(
     executor: &dyn Executor,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {
     let (result, done) = oneshot::channel();
     let work = Box::new(move || {
-        // The caller may have gone.
+        // The caller may be gone.
         let _ = result.send(work());
     });
     executor.execute(work).await;
-    done.await.expect("work that was carried out has a result")
+    done.await.expect("completed work has a result")
 }

@@ -1,4 +1,4 @@
-//! Parts that the sinks of this workspace share with the journal. Other crates must not use them.
+//! Code that the sinks of this workspace share with the journal. Other crates must not use it.
 #![allow(missing_docs, reason = "hidden")]
 
 pub mod bounds;

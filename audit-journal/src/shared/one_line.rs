@@ -1,6 +1,7 @@
-//! Text from outside, as it may be shown: in errors, in the log, in `Health`.
+//! Makes foreign text fit for errors, the log and `Health`.
 
-/// One line, not too long, without the query of any URL: queries carry signatures and tokens.
+/// Returns the text as one line of limited length, with the queries of URLs removed, since they
+/// carry signatures and tokens.
 pub fn scrub(text: &str) -> String {
     const MAX_BYTES: usize = 400;
     let words = text.split_whitespace().map(|word| match word.find("://").and(word.find('?')) {

@@ -1,4 +1,4 @@
-//! A panic of one part of a sink, as the other parts see it: an outcome that is unknown.
+//! Panics of one part of a sink, which the other parts treat as an unknown outcome.
 
 use std::any::Any;
 
@@ -18,13 +18,14 @@ impl Panicked {
     }
 }
 
-/// Runs `work`. The state that it changes must be unused after a panic, or valid at any point.
+/// Runs `work` and catches a panic. State that it changes must be valid at every point or unused
+/// after a panic.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
         .map_err(|payload| Panicked::of(&*payload))
 }
 
-/// As [`catch`], for a future.
+/// Like [`catch`], for a future.
 pub async fn catch_in<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
     let caught = std::panic::AssertUnwindSafe(work).catch_unwind().await;
     caught.map_err(|payload| Panicked::of(&*payload))

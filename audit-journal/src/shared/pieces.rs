@@ -1,20 +1,20 @@
-//! Bytes in pieces of reused memory.
+//! Byte sequences in pieces of reused memory.
 
 use std::io;
 
 use audit_core::{Buffer, BufferPool};
 use bytes::Bytes;
 
-/// The size of a piece, in bytes: small compared with an object, and large compared with the cost
-/// of taking one.
+/// The size of a piece, in bytes: small compared with an object, but large enough that taking one
+/// from the pool costs little.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// A pool of pieces. It keeps all of them until its owner trims it.
+/// Creates a pool of pieces. It keeps all of them until it is trimmed.
 pub fn pieces() -> BufferPool {
     BufferPool::new(PIECE_BYTES, usize::MAX)
 }
 
-/// A sequence of bytes, in pieces.
+/// A sequence of bytes in pieces.
 #[derive(Debug)]
 pub struct Pieces {
     pool: BufferPool,
@@ -23,7 +23,7 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// In pieces of this pool.
+    /// Creates an empty sequence with pieces from this pool.
     pub fn new(pool: &BufferPool) -> Pieces {
         Pieces { pool: pool.clone(), full: Vec::new(), last: None }
     }
@@ -38,7 +38,7 @@ impl Pieces {
         }
     }
 
-    /// Calls `write` with a piece that has room for at least one byte, which must not grow.
+    /// Calls `write` with a piece that has room for at least one byte. `write` must not grow it.
     pub fn fill<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let piece = self.last.get_or_insert_with(|| self.pool.take());
         let written = write(piece);
@@ -49,7 +49,7 @@ impl Pieces {
         written
     }
 
-    /// The pieces. Each returns to its pool when its last owner drops it.
+    /// Returns the pieces. Each goes back to its pool when its last owner drops it.
     pub fn into_bytes(self) -> Vec<Bytes> {
         let Pieces { pool: _, mut full, last } = self;
         full.extend(last.map(Buffer::freeze));

@@ -1,4 +1,4 @@
-//! A value that is taken once: by the task that works on it, or by the caller, who gives up.
+//! A value that can be taken once: by the task that works on it, or by the caller when it gives up.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,11 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct TakeOnce<T>(Mutex<Option<T>>);
 
 impl<T> TakeOnce<T> {
-    pub fn new(thing: T) -> TakeOnce<T> {
-        TakeOnce(Mutex::new(Some(thing)))
+    pub fn new(value: T) -> TakeOnce<T> {
+        TakeOnce(Mutex::new(Some(value)))
     }
 
-    /// The value, for the first caller.
+    /// Takes the value. Only the first caller gets it.
     pub fn take(&self) -> Option<T> {
         self.lock().take()
     }
@@ -25,7 +25,7 @@ impl<T> TakeOnce<T> {
     }
 }
 
-/// From which the thing was taken already.
+/// An empty holder, as if the value had been taken.
 impl<T> Default for TakeOnce<T> {
     fn default() -> TakeOnce<T> {
         TakeOnce(Mutex::new(None))

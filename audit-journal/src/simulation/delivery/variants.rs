@@ -9,7 +9,7 @@ use audit_core::{Durability, Place, Receipt};
 use crate::commit::{Committer, Taken};
 use crate::disk::{Disk, DiskFile, UnsyncedFile, read_whole, write_durably};
 use crate::followers::{FollowerRecord, FollowerState};
-use crate::plan;
+use crate::object_file::read_object;
 use crate::progress::{Progress, write_progress};
 use crate::segments::Watermark;
 use crate::shared::pieces::pieces;
@@ -274,7 +274,7 @@ impl Disk for BadDisk {
         self.inner.rename(from, to)?;
         if self.variant == Variant::NotesDeliveryWhenPlanned
             && to.ends_with(".object")
-            && let Ok((plan, ..)) = plan::read_object(&self.inner, to, &pieces())?
+            && let Ok((plan, ..)) = read_object(&self.inner, to, &pieces())?
         {
             let progress = Progress { next: plan.next_sequence(), chain: None };
             write_progress(&self.inner, plan.stream, &progress)?;
