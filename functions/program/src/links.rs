@@ -8,9 +8,10 @@ use std::path::Path;
 
 use oxc::allocator::Allocator;
 use oxc::ast::ast::{
-    AssignmentExpression, AssignmentTarget, BindingIdentifier, CallExpression, Expression,
-    IdentifierReference, ImportDeclarationSpecifier, ImportExpression, ObjectExpression,
-    ObjectPropertyKind, Statement, TryStatement,
+    AssignmentExpression, AssignmentTarget, BindingIdentifier, CallExpression, Class, Declaration,
+    Expression, IdentifierReference, ImportDeclarationSpecifier, ImportExpression,
+    ObjectExpression, ObjectPropertyKind, Statement, TryStatement, VariableDeclaration,
+    VariableDeclarationKind,
 };
 use oxc::ast_visit::{Visit, walk};
 use oxc::parser::{ParseOptions, Parser};
@@ -30,6 +31,9 @@ pub(crate) struct Links {
     pub(crate) own: BTreeSet<String>,
     /// Its imports, by specifier.
     pub(crate) imports: BTreeMap<String, Imports>,
+    /// Edits of the text that make the variables and classes of the module's top level `undefined`
+    /// before they are initialized, as esbuild does, and not an error. Lines stay.
+    pub(crate) hoisted: Vec<(usize, usize, String)>,
     /// `import("…")`: the specifiers, and the ends of the expressions.
     pub(crate) dynamic: Vec<(String, u32)>,
     /// `require("…")`: the specifiers, and whether all calls are in a `try`.
@@ -45,6 +49,8 @@ pub(crate) struct Links {
 /// The imports of a module from one other.
 #[derive(Debug, Default)]
 pub(crate) struct Imports {
+    /// Where the first of them stands.
+    pub(crate) first: u32,
     pub(crate) names: BTreeSet<String>,
     /// Its `export * from`, from `export` to the specifier.
     pub(crate) stars: Vec<Span>,
@@ -83,7 +89,8 @@ fn read(text: &str) -> Option<Links> {
     let exports = record.local_export_entries.iter().chain(&record.indirect_export_entries);
     links.own.extend(exports.filter_map(|export| match &export.export_name {
         ExportExportName::Name(name) => Some(name.name.to_string()),
-        ExportExportName::Default(_) | ExportExportName::Null => None,
+        ExportExportName::Default(_) => Some("default".to_owned()),
+        ExportExportName::Null => None,
     }));
     for statement in &parsed.program.body {
         links.add(text, statement);
@@ -94,10 +101,40 @@ fn read(text: &str) -> Option<Links> {
 }
 
 impl Links {
+    /// The imports of `source`, of which one stands at `place`.
+    fn imports_of(&mut self, source: &str, place: u32) -> &mut Imports {
+        let new = || Imports { first: place, ..Imports::default() };
+        self.imports.entry(source.to_owned()).or_insert_with(new)
+    }
+
+    fn hoist_variables(&mut self, variables: &VariableDeclaration<'_>) {
+        let instead = match variables.kind {
+            VariableDeclarationKind::Const => "var  ",
+            VariableDeclarationKind::Let => "var",
+            _ => return,
+        };
+        let from = variables.span.start as usize;
+        self.hoisted.push((from, from + instead.len(), instead.to_owned()));
+    }
+
+    fn hoist_class(&mut self, class: &Class<'_>) {
+        let Some(id) = &class.id else { return };
+        let (from, to) = (class.span.start as usize, class.span.end as usize);
+        self.hoisted.push((from, from, format!("var {}=", id.name)));
+        self.hoisted.push((to, to, ";".to_owned()));
+    }
+
     fn add(&mut self, text: &str, statement: &Statement<'_>) {
         match statement {
+            Statement::VariableDeclaration(variables) => self.hoist_variables(variables),
+            Statement::ClassDeclaration(class) => self.hoist_class(class),
+            Statement::ExportDeclaration(export) => match &export.declaration {
+                Declaration::VariableDeclaration(variables) => self.hoist_variables(variables),
+                Declaration::ClassDeclaration(class) => self.hoist_class(class),
+                _ => {}
+            },
             Statement::ImportDeclaration(import) => {
-                let imports = self.imports.entry(import.source.value.to_string()).or_default();
+                let imports = self.imports_of(import.source.value.as_str(), import.span.start);
                 for specifier in import.specifiers.iter().flatten() {
                     match specifier {
                         ImportDeclarationSpecifier::ImportSpecifier(one) => {
@@ -114,12 +151,12 @@ impl Links {
                 }
             }
             Statement::ExportFromDeclaration(export) => {
-                let imports = self.imports.entry(export.source.value.to_string()).or_default();
+                let imports = self.imports_of(export.source.value.as_str(), export.span.start);
                 let names = export.specifiers.iter().map(|one| one.local.name().to_string());
                 imports.names.extend(names);
             }
             Statement::ExportAllDeclaration(export) => {
-                let imports = self.imports.entry(export.source.value.to_string()).or_default();
+                let imports = self.imports_of(export.source.value.as_str(), export.span.start);
                 let span = Span::new(export.span.start, export.source.span.start);
                 match &export.exported {
                     Some(name) => {

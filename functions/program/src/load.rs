@@ -121,6 +121,7 @@ impl Loading {
         let mut contents = Contents::default();
         let files = modules_of(directory)?;
         self.graph.0.borrow_mut().stamps.add_directory(directory, &files);
+        self.graph.find_cycles(&files);
         for file in files {
             let relative = file.strip_prefix(directory).unwrap_or(&file);
             let stem = relative.with_extension("");

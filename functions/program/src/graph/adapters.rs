@@ -49,7 +49,10 @@ impl Reached {
                 edits.push((*end as usize, *end as usize, format!(".then($=>$.{ALL})")));
             }
         }
-        edits.sort_unstable_by_key(|(from, ..)| std::cmp::Reverse(*from));
+        if self.cycles.contains_key(path) {
+            edits.extend(read.links.hoisted.iter().cloned());
+        }
+        edits.sort_by_key(|(from, ..)| std::cmp::Reverse(*from));
         let mut code = read.code.clone();
         for (from, to, instead) in edits {
             code.replace_range(from..to, &instead);

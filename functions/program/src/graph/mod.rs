@@ -1,6 +1,7 @@
 //! The modules of a program, by the imports that lead to them.
 
 mod adapters;
+mod cycles;
 mod generated;
 mod read;
 mod types;
@@ -23,11 +24,13 @@ use super::fence::Fence;
 use super::resolve::{Finder, Found, Manner, is_relative, normal};
 use super::source::Exports;
 use super::stamp::Stamps;
+use cycles::{Cycles, GATE};
 use generated::generated;
 use read::{Kind, Read, uses_node};
 
 /// The name of a module for its author: relative to the directory above the functions.
 pub(super) fn place(module: &str) -> &str {
+    let module = module.strip_suffix(GATE).unwrap_or(module);
     module.strip_prefix("../").unwrap_or(module)
 }
 
@@ -62,6 +65,8 @@ pub(super) struct Reached {
     targets: HashMap<(PathBuf, String, Manner), Target>,
     /// The adapters between ES modules and others, by what they adapt.
     between: HashMap<(String, BTreeSet<String>, bool), ModuleName>,
+    /// The modules that import each other.
+    cycles: Cycles,
     pub(super) stamps: Stamps,
     /// The directories of components, by the paths in their definitions.
     pub(super) definitions: HashMap<String, PathBuf>,
@@ -101,6 +106,7 @@ impl Graph {
             read: HashMap::new(),
             targets: HashMap::new(),
             between: HashMap::new(),
+            cycles: Cycles::new(),
             stamps: Stamps::default(),
             definitions: HashMap::new(),
             exports: HashMap::new(),
@@ -121,7 +127,7 @@ impl Graph {
         }
         let read = reached.read(path)?;
         match read.kind {
-            Kind::Module => reached.file(path).map(Some),
+            Kind::Module => reached.entered(None, path).map(Some),
             Kind::CommonJs | Kind::Data => {
                 let names = read.links.exported.clone();
                 reached.between(path, names, false).map(Some)
@@ -253,7 +259,7 @@ impl Reached {
                 }
                 let read = self.read(&file)?;
                 if read.kind == Kind::Module {
-                    return self.file(&file);
+                    return self.entered(Some(&path), &file);
                 }
                 let (names, is_node) = self.wanted(&path, specifier, Some(&file))?;
                 self.between(&file, names, is_node)

@@ -10,6 +10,7 @@ mod globals;
 mod hostile;
 mod kept;
 mod modules;
+mod orders;
 mod redefined;
 mod unhandled;
 
