@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use audit_runtime::{AuditRuntime, FunctionKind};
 use functions_engine::KeptEngines;
 use functions_fetch::Fetcher;
-use functions_program::Program;
+use functions_program::{AuthProvider, Program};
 use functions_store::{CommitError, Snapshot, Store, StoreError, Tx};
 use functions_value::{Chance, ChanceSeed, Value};
 use serde_json::Value as Json;
@@ -207,6 +207,11 @@ impl Functions {
     /// The store, for what no function can read, such as receipts.
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// The issuers of tokens that the app's `auth.config` names.
+    pub fn auth_providers(&self) -> Arc<[AuthProvider]> {
+        self.inner.deployed().program.auth_providers()
     }
 
     /// What functions fetch with.

@@ -16,12 +16,14 @@ use crate::settings::Settings;
 /// fail.
 pub(crate) async fn check(settings: &Settings, output: &Output) -> Result<(), Box<dyn Error>> {
     let mut checks = Checks::shown_on(output.clone());
+    let mut app_issuers = 0;
     match Program::load(&settings.directory, &env(settings, settings.listen, settings.site_listen))
     {
         Ok(program) => {
             let functions: usize =
                 program.components().map(|(_, component)| component.functions().count()).sum();
             checks.ok("functions", format!("{functions} in {}", settings.directory.display()));
+            app_issuers = program.auth_providers().len();
             program.warnings().iter().for_each(|warning| checks.warning("functions", warning));
         }
         Err(error) => checks.problem("functions", &error, "correct them"),
@@ -49,7 +51,11 @@ pub(crate) async fn check(settings: &Settings, output: &Output) -> Result<(), Bo
         checks.ok("store", format!("{} will be made", documents.display()));
     }
     match Authenticator::open(&settings.auth, Arc::new(SystemClock)) {
-        Ok(_) => checks.ok("issuers", format!("{} whose keys can be used", settings.auth.len())),
+        Ok(_) => {
+            let known = settings.auth.len();
+            let found = format!("{known} whose keys can be used, {app_issuers} of auth.config");
+            checks.ok("issuers", found);
+        }
         Err(error) => checks.problem("issuers", &error, "correct the file that it names"),
     }
     checks.finish()

@@ -4,6 +4,7 @@
 //! their validators, the schema, the crons and the components. A loaded program does not change; a
 //! host that watches the directory loads it again when [`Program::has_changed`].
 
+mod auth;
 mod common_js;
 mod directory;
 mod fence;
@@ -28,6 +29,7 @@ use serde_json::Value;
 
 use self::stamp::Stamps;
 
+pub use self::auth::{AuthKeys, AuthProvider};
 pub use functions_engine::Env;
 
 /// A loaded directory of functions.
@@ -103,6 +105,12 @@ impl Program {
         self.component(&ComponentPath::root())?.http.as_ref()
     }
 
+    /// The issuers of tokens that the app's `auth.config` names.
+    pub fn auth_providers(&self) -> Arc<[AuthProvider]> {
+        let app = self.component(&ComponentPath::root());
+        app.map_or_else(Arc::default, |app| Arc::clone(&app.auth))
+    }
+
     /// The variable `name` of the app's `process.env`.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.env_of(&ComponentPath::root()).variables().get(name).map(String::as_str)
@@ -122,11 +130,10 @@ pub struct Component {
     pub schema: Option<Value>,
     /// Its crons.
     pub crons: Vec<Cron>,
-    /// The default export of `auth.config`, if there is one.
-    pub auth: Option<Value>,
     functions: HashMap<String, Function>,
     /// The modules with `"use node"`, named as in functions' names.
     node_modules: BTreeSet<String>,
+    auth: Arc<[AuthProvider]>,
     /// The router of its HTTP actions, if it has one.
     http: Option<Function>,
     env: Env,

@@ -10,6 +10,7 @@ use functions_engine::{Described, ModuleName, describe};
 use functions_value::ComponentPath;
 use serde_json::Value;
 
+use super::auth::{self, AuthProvider};
 use super::directory::modules_of;
 use super::graph::{Graph, place};
 use super::{Component, Cron, Env, Function, LoadError, Program};
@@ -53,7 +54,7 @@ struct Contents {
     functions: HashMap<String, Function>,
     schema: Option<Value>,
     crons: Vec<Cron>,
-    auth: Option<Value>,
+    auth: Arc<[AuthProvider]>,
     children: Vec<Child>,
     node_modules: BTreeSet<String>,
     http: Option<Function>,
@@ -107,7 +108,7 @@ impl Loading {
                 children,
                 schema: contents.schema.clone(),
                 crons: contents.crons.clone(),
-                auth: contents.auth.clone(),
+                auth: Arc::clone(&contents.auth),
                 functions: contents.functions.clone(),
                 node_modules: contents.node_modules.clone(),
                 http: contents.http.clone(),
@@ -187,12 +188,14 @@ impl Contents {
                 return Ok(());
             }
             "auth.config" => {
-                let warning = format!(
-                    "{}: is not read: name the issuers of tokens under [[auth]] in the host's settings",
-                    place(module)
-                );
-                loading.warnings.push(warning);
-                self.auth = plain;
+                let read = plain.as_ref().and_then(auth::providers);
+                let (providers, left_out) = read.ok_or_else(|| {
+                    let message = "the default export is not a configuration; write `export default { providers: [ … ] }`";
+                    LoadError::new(place(module), message)
+                })?;
+                let warnings = left_out.iter().map(|why| format!("{}: {why}", place(module)));
+                loading.warnings.extend(warnings);
+                self.auth = providers.into();
                 return Ok(());
             }
             "convex.config" => {

@@ -161,7 +161,8 @@ fn schema_crons_and_auth_are_read_from_exports() {
              crons.cron('cron', '*/5 * * * *', internal.messages.f, { a: [1] });
              export default crons;",
         ),
-        ("convex/auth.config.ts", "export default { providers: [{ domain: process.env.REGION, applicationID: 'a' }] };"),
+        ("convex/auth.config.ts", "export default { providers: [{ domain: process.env.REGION, applicationID: 'a' },
+            { type: 'customJwt', issuer: 'https://i', algorithm: 'RS256', jwks: process.env.MISSING }] };"),
         (
             "convex/http.ts",
             "import { httpRouter } from 'convex/server'; import { httpAction } from './_generated/server';
@@ -202,11 +203,12 @@ fn schema_crons_and_auth_are_read_from_exports() {
     );
     assert_eq!(cron("cron").schedule, json!({ "type": "cron", "cron": "*/5 * * * *" }));
     assert_eq!(cron("cron").args, json!([{ "a": [1] }]));
-    assert_eq!(app.auth, Some(json!({ "providers": [{ "domain": "eu", "applicationID": "a" }] })));
+    let [provider] = &*program.auth_providers() else { panic!("{:?}", program.auth_providers()) };
+    assert_eq!((&*provider.issuer, provider.application_id.as_deref()), ("https://eu", Some("a")));
     assert_eq!(
         program.warnings(),
         [
-            "convex/auth.config.ts: is not read: name the issuers of tokens under [[auth]] in the host's settings"
+            "convex/auth.config.ts: tokens of provider 2 are refused: jwks is missing, or from a variable that is not set"
         ]
     );
 }

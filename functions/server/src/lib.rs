@@ -56,7 +56,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use self::auth::Authenticator;
+use self::auth::{Authenticator, Refused, Verified};
 use self::budget::Budget;
 use self::snapshots::Snapshots;
 use self::sync::{MutationOutcome, Mutations};
@@ -186,8 +186,10 @@ impl Server {
         &self.inner.functions
     }
 
-    fn auth(&self) -> &Authenticator {
-        &self.inner.auth
+    /// Verifies a token by the issuers of the settings and of the app.
+    async fn verify(&self, token: &str) -> Result<Verified, Refused> {
+        let functions = self.functions();
+        self.inner.auth.verify(token, &functions.auth_providers(), functions.fetcher()).await
     }
 
     fn clock(&self) -> &dyn Clock {

@@ -51,7 +51,7 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
 async fn respond(server: &Server, request: Request) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
     let Ok(client) = Client::from_request_parts(&mut parts, server).await;
-    let (caller, refused_token) = client.caller_of_http(server);
+    let (caller, refused_token) = client.caller_of_http(server).await;
     let path_and_query = parts.uri.path_and_query().map_or("/", |it| it.as_str()).to_owned();
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = host.unwrap_or("localhost").to_owned();

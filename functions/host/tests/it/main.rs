@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "whatever a test does not expect makes it fail")]
 
+mod auth_config;
 mod calls_are_audited;
 mod clients;
 mod clients_hear_nothing_internal;

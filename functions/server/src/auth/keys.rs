@@ -115,7 +115,7 @@ fn public(pem: &[u8]) -> Result<Key, String> {
     Err("is not a PEM file with a public key for RS256, ES256 or EdDSA".to_owned())
 }
 
-fn key_set(json: &[u8]) -> Result<Vec<Key>, String> {
+pub(super) fn key_set(json: &[u8]) -> Result<Vec<Key>, String> {
     let set = serde_json::from_slice::<JwkSet>(json)
         // The parser's message may quote the contents.
         .map_err(|error| {

@@ -1,10 +1,14 @@
-//! Authenticates callers by JSON Web Tokens (RFC 7519), verified with configured keys.
+//! Authenticates callers by JSON Web Tokens (RFC 7519), verified with the keys of the issuers that
+//! the settings and the app's `auth.config` name.
 //!
 //! An invalid token is refused: its sender wanted to be a user, and is not treated as anonymous.
 //! Errors say what is wrong, and quote nothing of the token but names that are not secret,
 //! truncated.
 
+#[cfg(test)]
+mod app_tests;
 mod identity;
+mod key_sets;
 mod keys;
 mod settings;
 #[cfg(test)]
@@ -15,10 +19,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use audit_core::Clock;
+use functions_fetch::Fetcher;
+use functions_program::{AuthKeys, AuthProvider};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
 use serde_json::{Map, Value as Json};
+use tokio::time::Instant;
 
+use key_sets::{KeySet, KeySets};
 use keys::Key;
 pub use keys::KeyError;
 pub use settings::AuthSettings;
@@ -27,6 +35,8 @@ pub use settings::AuthSettings;
 #[derive(Clone)]
 pub struct Authenticator {
     providers: Arc<[Provider]>,
+    /// The keys of the app's issuers.
+    key_sets: Arc<KeySets>,
     clock: Arc<dyn Clock>,
 }
 
@@ -68,12 +78,16 @@ pub enum Refused {
     Malformed(&'static str),
     /// Its algorithm is not accepted.
     Algorithm,
-    /// No `[[auth]]` is set.
+    /// Its algorithm is not the one that is configured for its issuer.
+    WrongAlgorithm(String),
+    /// Neither the settings nor the app name an issuer.
     NobodyConfigured,
     /// Its issuer is not configured.
     Issuer(String),
     /// Its audience is not configured for its issuer.
     Audience(String),
+    /// The keys of its issuer cannot be fetched now.
+    NoKeys(String),
     /// Its issuer has no such key.
     UnknownKey(String),
     /// No key of its issuer made its signature.
@@ -90,14 +104,27 @@ pub enum Refused {
     },
 }
 
+impl Refused {
+    /// Whether the token itself may be good.
+    pub(crate) fn is_temporary(&self) -> bool {
+        matches!(self, Refused::NoKeys(_))
+    }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refused::Malformed(what) => write!(f, "the token {what}"),
             Refused::Algorithm => f.write_str("the token is not signed with RS256, ES256, EdDSA or HS256"),
             Refused::NobodyConfigured => f.write_str(
-                "this host accepts no tokens: its settings have no [[auth]] with an issuer and keys",
+                "this host accepts no tokens: neither its settings nor the app's auth.config name an issuer",
             ),
+            Refused::WrongAlgorithm(issuer) => {
+                write!(f, "the token is not signed with the algorithm that is configured for its issuer {issuer:?}")
+            }
+            Refused::NoKeys(issuer) => {
+                write!(f, "the keys of the token's issuer {issuer:?} cannot be fetched now; try again in a few seconds")
+            }
             Refused::Issuer(issuer) => {
                 write!(f, "the token is from {issuer:?}, an issuer that is not configured")
             }
@@ -134,65 +161,57 @@ impl Authenticator {
             Ok(Provider { issuer: issuer.clone(), audience: audience.clone(), keys })
         };
         let providers = settings.iter().map(provider).collect::<Result<_, KeyError>>()?;
-        Ok(Authenticator { providers, clock })
+        Ok(Authenticator { providers, key_sets: Arc::default(), clock })
     }
 
-    /// Verifies a token and returns its sender.
+    /// Verifies a token and returns its sender. The keys of the app's issuers are fetched if they
+    /// are not there.
     ///
     /// # Errors
     ///
     /// If it is not from a configured issuer for a configured audience, or is not valid now.
-    pub fn verify(&self, token: &str) -> Result<Verified, Refused> {
-        if self.providers.is_empty() {
+    ///
+    /// # Cancellation
+    ///
+    /// A fetch of keys goes on.
+    pub async fn verify(
+        &self,
+        token: &str,
+        app: &[AuthProvider],
+        fetcher: &Fetcher,
+    ) -> Result<Verified, Refused> {
+        if self.providers.is_empty() && app.is_empty() {
             return Err(Refused::NobodyConfigured);
         }
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(Refused::Malformed("is too long"));
-        }
-        let header = jsonwebtoken::decode_header(token).map_err(|error| {
-            // An algorithm that does not exist, or `none`.
-            let is_unknown = matches!(error.kind(), ErrorKind::Json(_));
-            if is_unknown {
-                Refused::Algorithm
-            } else {
-                Refused::Malformed("is not a JSON Web Token")
-            }
-        })?;
-        // RFC 7515, section 4.1.11: an unknown critical header makes the token invalid.
-        if header.crit.is_some() {
-            return Err(Refused::Malformed("has critical headers, and none is understood here"));
-        }
-        // Read to find the keys. Nothing is trusted before the signature is verified.
-        let claimed = jsonwebtoken::dangerous::insecure_decode_claims::<Map<String, Json>>(token)
-            .map_err(|_| Refused::Malformed("is not a JSON Web Token"))?;
-        let issuer = text(&claimed, "iss").ok_or(Refused::Malformed("has no issuer"))?;
-        let mut issued =
-            self.providers.iter().filter(|provider| provider.issuer == issuer).peekable();
-        if issued.peek().is_none() {
+        let token = Token::read(token)?;
+        let issuer = &*token.issuer;
+        let settings = self.providers.iter().filter(|provider| provider.issuer == issuer);
+        let settings: Vec<_> = settings.collect();
+        let sets = self.key_sets.of(app).into_iter();
+        let sets: Vec<_> = sets.filter(|set| token.is_from(&set.provider)).collect();
+        if settings.is_empty() && sets.is_empty() {
             return Err(Refused::Issuer(shown(issuer)));
         }
-        let mut meant = issued.filter(|provider| is_for(&claimed, &provider.audience)).peekable();
-        if meant.peek().is_none() {
-            return Err(Refused::Audience(shown(issuer)));
+        let mut refused = None;
+        for provider in settings {
+            if !token.is_for(&provider.audience) {
+                continue;
+            }
+            match token.signed_by(&provider.keys) {
+                Ok(claims) => return self.current(issuer, &claims),
+                Err(why) => refused = refused.or(Some(why)),
+            }
         }
-        let of_name = |key: &&Key| match (&header.kid, &key.id) {
-            (Some(wanted), Some(id)) => wanted == id,
-            // Without a name in the key set or in the token, any key may match.
-            (None, _) | (_, None) => true,
-        };
-        let keys = meant.flat_map(|provider| &provider.keys).filter(of_name);
-        let mut keys = keys.filter(|key| key.algorithm == header.alg).peekable();
-        if keys.peek().is_none() {
-            let accepted = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA, Algorithm::HS256];
-            let is_accepted = accepted.contains(&header.alg);
-            return Err(if is_accepted {
-                Refused::UnknownKey(shown(issuer))
-            } else {
-                Refused::Algorithm
-            });
+        for set in sets {
+            if set.provider.application_id.as_ref().is_some_and(|wanted| !token.is_for(wanted)) {
+                continue;
+            }
+            match token.signed_by_set(&set, fetcher).await {
+                Ok(claims) => return self.current(issuer, &claims),
+                Err(why) => refused = refused.or(Some(why)),
+            }
         }
-        let claims = keys.find_map(|key| signed(token, key)).ok_or(Refused::Signature)?;
-        self.current(issuer, &claims)
+        Err(refused.unwrap_or_else(|| Refused::Audience(shown(issuer))))
     }
 
     /// Checks the times of verified claims.
@@ -209,7 +228,7 @@ impl Authenticator {
         {
             return Err(Refused::NotYet { seconds: begins_ms.saturating_sub(now_ms) / 1_000 });
         }
-        let subject = text(claims, "sub").filter(|subject| !subject.is_empty());
+        let subject = member(claims, "sub").filter(|subject| !subject.is_empty());
         let subject = subject.ok_or(Refused::Malformed("has no subject"))?;
         Ok(Verified { claims: identity::identity(issuer, subject, claims), expires_ms })
     }
@@ -226,6 +245,108 @@ impl fmt::Debug for Authenticator {
     }
 }
 
+/// The algorithms of public keys. Others are accepted for no key that is published.
+const PUBLIC: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
+
+/// A token that was read and is not verified: nothing of it is trusted.
+struct Token<'a> {
+    text: &'a str,
+    algorithm: Algorithm,
+    key_id: Option<String>,
+    issuer: String,
+    claimed: Map<String, Json>,
+}
+
+impl Token<'_> {
+    fn read(text: &str) -> Result<Token<'_>, Refused> {
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(Refused::Malformed("is too long"));
+        }
+        let header = jsonwebtoken::decode_header(text).map_err(|error| {
+            // An algorithm that does not exist, or `none`.
+            let is_unknown = matches!(error.kind(), ErrorKind::Json(_));
+            if is_unknown {
+                Refused::Algorithm
+            } else {
+                Refused::Malformed("is not a JSON Web Token")
+            }
+        })?;
+        // RFC 7515, section 4.1.11: an unknown critical header makes the token invalid.
+        if header.crit.is_some() {
+            return Err(Refused::Malformed("has critical headers, and none is understood here"));
+        }
+        let claimed = jsonwebtoken::dangerous::insecure_decode_claims::<Map<String, Json>>(text)
+            .map_err(|_| Refused::Malformed("is not a JSON Web Token"))?;
+        let issuer = member(&claimed, "iss").ok_or(Refused::Malformed("has no issuer"))?;
+        let issuer = issuer.to_owned();
+        Ok(Token { text, algorithm: header.alg, key_id: header.kid, issuer, claimed })
+    }
+
+    fn is_from(&self, provider: &AuthProvider) -> bool {
+        match provider.keys {
+            AuthKeys::Discovered => {
+                self.issuer.strip_suffix('/').unwrap_or(&self.issuer) == provider.issuer
+            }
+            AuthKeys::At { .. } => self.issuer == provider.issuer,
+        }
+    }
+
+    fn is_for(&self, audience: &str) -> bool {
+        match self.claimed.get("aud") {
+            Some(Json::String(one)) => one == audience,
+            Some(Json::Array(several)) => several.iter().any(|one| one == audience),
+            _ => false,
+        }
+    }
+
+    /// Whether this key may have signed it.
+    fn names(&self, key: &Key) -> bool {
+        let is_named = match (&self.key_id, &key.id) {
+            (Some(wanted), Some(id)) => wanted == id,
+            // Without a name in the key set or in the token, any key may match.
+            (None, _) | (_, None) => true,
+        };
+        is_named && key.algorithm == self.algorithm
+    }
+
+    /// The verified claims.
+    fn signed_by(&self, keys: &[Key]) -> Result<Map<String, Json>, Refused> {
+        let mut named = keys.iter().filter(|key| self.names(key)).peekable();
+        if named.peek().is_none() {
+            let is_accepted =
+                self.algorithm == Algorithm::HS256 || PUBLIC.contains(&self.algorithm);
+            return Err(if is_accepted {
+                Refused::UnknownKey(shown(&self.issuer))
+            } else {
+                Refused::Algorithm
+            });
+        }
+        named.find_map(|key| signed(self.text, key)).ok_or(Refused::Signature)
+    }
+
+    /// The verified claims, with the keys that their issuer publishes. Nothing is fetched for a
+    /// token that no key could make valid.
+    async fn signed_by_set(
+        &self,
+        set: &Arc<KeySet>,
+        fetcher: &Fetcher,
+    ) -> Result<Map<String, Json>, Refused> {
+        if !PUBLIC.contains(&self.algorithm) {
+            return Err(Refused::Algorithm);
+        }
+        if let AuthKeys::At { algorithm, .. } = &set.provider.keys {
+            if algorithm.parse() != Ok(self.algorithm) {
+                return Err(Refused::WrongAlgorithm(shown(&self.issuer)));
+            }
+            if self.key_id.is_none() {
+                return Err(Refused::Malformed("does not name its key (kid)"));
+            }
+        }
+        let keys = set.keys(|key| self.names(key), fetcher, Instant::now()).await;
+        self.signed_by(&keys.ok_or_else(|| Refused::NoKeys(shown(&self.issuer)))?)
+    }
+}
+
 /// The claims of the token, if this key signed it.
 fn signed(token: &str, key: &Key) -> Option<Map<String, Json>> {
     // Times, issuer and audience are checked elsewhere, with the host's clock.
@@ -236,7 +357,7 @@ fn signed(token: &str, key: &Key) -> Option<Map<String, Json>> {
     jsonwebtoken::decode(token, &key.key, &validation).ok().map(|data| data.claims)
 }
 
-fn text<'a>(claims: &'a Map<String, Json>, name: &str) -> Option<&'a str> {
+fn member<'a>(claims: &'a Map<String, Json>, name: &str) -> Option<&'a str> {
     claims.get(name).and_then(Json::as_str)
 }
 
@@ -247,14 +368,6 @@ fn time_ms(claims: &Map<String, Json>, name: &str) -> Result<Option<i64>, Refuse
     let seconds = seconds.ok_or(Refused::Malformed("has a time that is not a number"))?;
     // A float becomes the nearest integer.
     Ok(Some((seconds * 1_000.0) as i64))
-}
-
-fn is_for(claims: &Map<String, Json>, audience: &str) -> bool {
-    match claims.get("aud") {
-        Some(Json::String(one)) => one == audience,
-        Some(Json::Array(several)) => several.iter().any(|one| one == audience),
-        _ => false,
-    }
 }
 
 fn shown(name: &str) -> String {

@@ -9,11 +9,19 @@ use serde_json::json;
 
 use super::*;
 
-const NOW_S: i64 = 1_700_000_000;
-const ISSUER: &str = "https://issuer.example";
+pub(super) const NOW_S: i64 = 1_700_000_000;
+pub(super) const ISSUER: &str = "https://issuer.example";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-fn keys(file: &str) -> PathBuf {
+impl Authenticator {
+    /// Verifies a token by the settings alone.
+    fn check(&self, token: &str) -> Result<Verified, Refused> {
+        let fetcher = Fetcher::new(functions_fetch::FetchSettings::default());
+        futures::executor::block_on(self.verify(token, &[], &fetcher))
+    }
+}
+
+pub(super) fn keys(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/auth/keys").join(file)
 }
 
@@ -27,7 +35,7 @@ fn provider() -> AuthSettings {
     }
 }
 
-fn open(providers: &[AuthSettings]) -> Result<Authenticator, KeyError> {
+pub(super) fn open(providers: &[AuthSettings]) -> Result<Authenticator, KeyError> {
     Authenticator::open(providers, Arc::new(ManualClock::at(NOW_S * 1_000)))
 }
 
@@ -36,7 +44,7 @@ fn open(providers: &[AuthSettings]) -> Result<Authenticator, KeyError> {
     clippy::wildcard_enum_match_arm,
     reason = "of the algorithms there are, these tests use four"
 )]
-fn pair(algorithm: Algorithm) -> (EncodingKey, AuthSettings, tempfile::TempDir) {
+pub(super) fn pair(algorithm: Algorithm) -> (EncodingKey, AuthSettings, tempfile::TempDir) {
     let kept = tempfile::tempdir().unwrap();
     let public = |file: &str| AuthSettings { public_key: Some(keys(file)), ..provider() };
     let private = |file: &str| std::fs::read(keys(file)).unwrap();
@@ -63,17 +71,17 @@ fn pair(algorithm: Algorithm) -> (EncodingKey, AuthSettings, tempfile::TempDir) 
 const ALL: [Algorithm; 4] =
     [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA, Algorithm::HS256];
 
-fn claims() -> Json {
+pub(super) fn claims() -> Json {
     json!({"iss": ISSUER, "sub": "user1", "aud": "app", "exp": NOW_S + 60, "email": "a@example.com"})
 }
 
-fn with(name: &str, value: Json) -> Json {
+pub(super) fn with(name: &str, value: Json) -> Json {
     let mut claims = claims();
     claims[name] = value;
     claims
 }
 
-fn without(name: &str) -> Json {
+pub(super) fn without(name: &str) -> Json {
     let mut claims = claims();
     claims.as_object_mut().unwrap().remove(name);
     claims
@@ -86,14 +94,14 @@ fn token(algorithm: Algorithm, key: &EncodingKey, claims: &Json) -> String {
 /// The result for a well-signed token with these claims.
 fn answer(claims: &Json) -> Result<Verified, Refused> {
     let (key, provider, _kept) = pair(Algorithm::EdDSA);
-    open(&[provider]).unwrap().verify(&token(Algorithm::EdDSA, &key, claims))
+    open(&[provider]).unwrap().check(&token(Algorithm::EdDSA, &key, claims))
 }
 
 #[test]
 fn each_algorithm_verifies_its_signatures() {
     for algorithm in ALL {
         let (key, provider, _kept) = pair(algorithm);
-        let verified = open(&[provider]).unwrap().verify(&token(algorithm, &key, &claims()));
+        let verified = open(&[provider]).unwrap().check(&token(algorithm, &key, &claims()));
         let verified = verified.unwrap_or_else(|refused| panic!("{algorithm:?}: {refused}"));
         assert_eq!(verified.claims["tokenIdentifier"], format!("{ISSUER}|user1"));
         assert_eq!(verified.claims["email"], "a@example.com");
@@ -110,9 +118,9 @@ fn a_changed_token_is_refused() {
         let other = token(algorithm, &key, &with("sub", json!("root")));
         let parts: Vec<&str> = good.split('.').collect();
         let forged = format!("{}.{}.{}", parts[0], other.split('.').nth(1).unwrap(), parts[2]);
-        assert_eq!(authenticator.verify(&forged), Err(Refused::Signature), "{algorithm:?}");
+        assert_eq!(authenticator.check(&forged), Err(Refused::Signature), "{algorithm:?}");
         let cut = format!("{}.{}.", parts[0], parts[1]);
-        assert_eq!(authenticator.verify(&cut), Err(Refused::Signature), "{algorithm:?}");
+        assert_eq!(authenticator.check(&cut), Err(Refused::Signature), "{algorithm:?}");
     }
 }
 
@@ -123,18 +131,18 @@ fn a_token_does_not_choose_how_a_key_is_used() {
     let public = std::fs::read(keys("rsa.pem")).unwrap();
     let forged = token(Algorithm::HS256, &EncodingKey::from_secret(&public), &claims());
     assert_eq!(
-        open(&[provider]).unwrap().verify(&forged),
+        open(&[provider]).unwrap().check(&forged),
         Err(Refused::UnknownKey(ISSUER.to_owned()))
     );
 
     let (key, provider, _kept) = pair(Algorithm::HS256);
     let authenticator = open(&[provider]).unwrap();
     let longer = token(Algorithm::HS512, &key, &claims());
-    assert_eq!(authenticator.verify(&longer), Err(Refused::Algorithm));
+    assert_eq!(authenticator.check(&longer), Err(Refused::Algorithm));
     // {"alg":"none"}
     let body = longer.split('.').nth(1).unwrap();
     assert_eq!(
-        authenticator.verify(&format!("eyJhbGciOiJub25lIn0.{body}.")),
+        authenticator.check(&format!("eyJhbGciOiJub25lIn0.{body}.")),
         Err(Refused::Algorithm)
     );
 }
@@ -157,11 +165,11 @@ fn issuer_and_audience_must_be_configured_together() {
     let (ec, second, _kept) = pair(Algorithm::ES256);
     let authenticator =
         open(&[first, AuthSettings { audience: "second".to_owned(), ..second }]).unwrap();
-    assert!(authenticator.verify(&token(Algorithm::EdDSA, &ed, &claims())).is_ok());
+    assert!(authenticator.check(&token(Algorithm::EdDSA, &ed, &claims())).is_ok());
     assert!(
-        authenticator.verify(&token(Algorithm::ES256, &ec, &with("aud", json!("second")))).is_ok()
+        authenticator.check(&token(Algorithm::ES256, &ec, &with("aud", json!("second")))).is_ok()
     );
-    let crossed = authenticator.verify(&token(Algorithm::ES256, &ec, &claims()));
+    let crossed = authenticator.check(&token(Algorithm::ES256, &ec, &claims()));
     assert_eq!(crossed, Err(Refused::UnknownKey(ISSUER.to_owned())));
 }
 
@@ -197,11 +205,11 @@ fn malformed_tokens_are_refused() {
     let (_, provider, _kept) = pair(Algorithm::EdDSA);
     let authenticator = open(&[provider]).unwrap();
     for text in ["", "x", "a.b", "a.b.c", "....", "eyJhbGciOiJFZERTQSJ9.e30.", "é.é.é"] {
-        assert!(matches!(authenticator.verify(text), Err(Refused::Malformed(_))), "{text}");
+        assert!(matches!(authenticator.check(text), Err(Refused::Malformed(_))), "{text}");
     }
     let long = "x".repeat(MAX_TOKEN_BYTES + 1);
-    assert_eq!(authenticator.verify(&long), Err(Refused::Malformed("is too long")));
-    assert_eq!(open(&[]).unwrap().verify("a.b.c"), Err(Refused::NobodyConfigured));
+    assert_eq!(authenticator.check(&long), Err(Refused::Malformed("is too long")));
+    assert_eq!(open(&[]).unwrap().check("a.b.c"), Err(Refused::NobodyConfigured));
 }
 
 #[test]
@@ -209,7 +217,7 @@ fn critical_headers_are_refused() {
     let (key, provider, _kept) = pair(Algorithm::EdDSA);
     let header = Header { crit: Some(vec!["exp".to_owned()]), ..Header::new(Algorithm::EdDSA) };
     let token = jsonwebtoken::encode(&header, &claims(), &key).unwrap();
-    assert!(matches!(open(&[provider]).unwrap().verify(&token), Err(Refused::Malformed(_))));
+    assert!(matches!(open(&[provider]).unwrap().check(&token), Err(Refused::Malformed(_))));
 }
 
 /// A key set as issuers publish it: a key for each of the two algorithms, one for another purpose,
@@ -240,7 +248,7 @@ fn a_key_set_has_a_key_for_each_name() {
     let sign = |algorithm, id: Option<&str>| {
         let (key, ..) = pair(algorithm);
         let header = Header { kid: id.map(str::to_owned), ..Header::new(algorithm) };
-        authenticator.verify(&jsonwebtoken::encode(&header, &claims(), &key).unwrap())
+        authenticator.check(&jsonwebtoken::encode(&header, &claims(), &key).unwrap())
     };
     assert!(sign(Algorithm::RS256, Some("rsa")).is_ok());
     assert!(sign(Algorithm::ES256, Some("ec")).is_ok());
@@ -289,7 +297,7 @@ fn nothing_secret_is_shown() {
     let (key, provider, _kept) = pair(Algorithm::HS256);
     let good = token(Algorithm::HS256, &key, &claims());
     let authenticator = open(&[provider]).unwrap();
-    let verified = authenticator.verify(&good).unwrap();
+    let verified = authenticator.check(&good).unwrap();
     let shown = format!("{authenticator:?} {verified:?}");
     assert!(!shown.contains(SECRET) && !shown.contains("a@example.com"), "{shown}");
     let long = "x".repeat(10_000);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use audit_host::Connection;
 use audit_runtime::RequestContext;
 use axum::extract::FromRequestParts;
-use axum::http::HeaderValue;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
 use functions_calls::{Caller, Identity};
 
 use crate::Server;
@@ -44,20 +44,22 @@ impl Client {
 
     /// The caller of an HTTP action, and why its bearer token was refused, if it was. Requests of
     /// strangers have all sorts of `Authorization`, so that none is an error by itself.
-    pub(crate) fn caller_of_http(&self, server: &Server) -> (Caller, Option<String>) {
+    pub(crate) async fn caller_of_http(&self, server: &Server) -> (Caller, Option<String>) {
         let is_bearer = self.authorization.as_ref().is_some_and(|value| {
             let scheme = value.as_bytes().get(..7);
             scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
         });
-        match is_bearer.then(|| self.caller(server)) {
-            None => (Caller::anonymous(self.request.clone()), None),
-            Some(Ok(caller)) => (caller, None),
-            Some(Err(refused)) => (Caller::anonymous(self.request.clone()), Some(refused.message)),
+        if !is_bearer {
+            return (Caller::anonymous(self.request.clone()), None);
+        }
+        match self.caller(server).await {
+            Ok(caller) => (caller, None),
+            Err(refused) => (Caller::anonymous(self.request.clone()), Some(refused.message)),
         }
     }
 
     /// The caller. An invalid token is an error, never an anonymous call.
-    pub(super) fn caller(&self, server: &Server) -> Result<Caller, Problem> {
+    pub(super) async fn caller(&self, server: &Server) -> Result<Caller, Problem> {
         let caller = Caller::anonymous(self.request.clone());
         let Some(authorization) = &self.authorization else {
             return Ok(caller);
@@ -76,10 +78,14 @@ impl Client {
             return refuse("the Authorization header is not `Bearer` and a token");
         }
         let token = token.trim();
-        let verified = server
-            .auth()
-            .verify(token)
-            .map_err(|refused| Problem::unauthenticated(refused.to_string()))?;
+        let verified = server.verify(token).await.map_err(|refused| {
+            if refused.is_temporary() {
+                let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, "AuthProviderUnavailable");
+                Problem::new(status, code, refused.to_string())
+            } else {
+                Problem::unauthenticated(refused.to_string())
+            }
+        })?;
         let identity = Identity::new(verified.claims, token.to_owned());
         Ok(caller.with_identity(Some(Arc::new(identity))))
     }

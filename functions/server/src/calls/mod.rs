@@ -53,7 +53,7 @@ pub(super) async fn query_in_url(
     url: Result<Query<CallInUrl>, QueryRejection>,
 ) -> Response {
     let answered = async {
-        let caller = client.caller(&server)?;
+        let caller = client.caller(&server).await?;
         let Query(CallInUrl { path, args, format, component_path }) =
             url.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
         let args = args.as_deref().unwrap_or("{}");
@@ -75,7 +75,7 @@ pub(super) async fn query_batch(
     client: Client,
     body: Body,
 ) -> Result<Response, Problem> {
-    let caller = client.caller(&server)?;
+    let caller = client.caller(&server).await?;
     let (Batch { queries }, _share) = parse(body?)?;
     let at = server.functions().latest();
     let held = server.budget().answers().hold(0, &client.holder());
@@ -127,7 +127,7 @@ pub(super) async fn run(
         .rsplit_once('/')
         .map_or(path.clone(), |(module, function)| format!("{module}:{function}"));
     let answered = async {
-        let caller = client.caller(&server)?;
+        let caller = client.caller(&server).await?;
         let (Arguments { args, format }, share) = parse(body?)?;
         let called = perform(&server, Kind::Any, path, None, arguments(args)?, caller);
         Ok(Answer { answered: called.await?, format, share })
@@ -146,7 +146,7 @@ pub(super) async fn query_ts(State(server): State<Server>) -> Response {
 /// `POST /api/query_at_ts`: a query at a time from `/api/query_ts`.
 pub(super) async fn query_at_ts(server: State<Server>, client: Client, body: Body) -> Response {
     let answered = async {
-        let caller = client.caller(&server)?;
+        let caller = client.caller(&server).await?;
         let (CallAt { ts, path, args, format, component_path }, share) = parse(body?)?;
         let bytes =
             BASE64_STANDARD.decode(&ts).ok().and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
@@ -172,7 +172,7 @@ pub(super) async fn query_at_ts(server: State<Server>, client: Client, body: Bod
 
 async fn call(server: &Server, client: Client, body: Body, kind: Kind) -> Response {
     let answered = async {
-        let caller = client.caller(server)?;
+        let caller = client.caller(server).await?;
         let (Call { path, args, format, component_path }, share) = parse(body?)?;
         let called = perform(server, kind, path, component_path, arguments(args)?, caller);
         Ok(Answer { answered: called.await?, format, share })

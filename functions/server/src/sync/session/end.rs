@@ -19,6 +19,8 @@ pub(super) enum End {
     Stopping,
     /// The client was silent for too long.
     Silent(&'static str),
+    /// The client is to connect again.
+    Busy(String),
     /// The client's messages exceed the budget.
     Refused(Refused),
 }
@@ -29,6 +31,7 @@ impl End {
         let (code, reason) = match self {
             End::Gone => return,
             End::Stopping => (close_code::AWAY, "the host is stopping".to_owned()),
+            End::Busy(reason) => (close_code::AGAIN, reason),
             End::Silent(reason) => (close_code::POLICY, reason.to_owned()),
             End::Refused(refused) => {
                 let code = match refused {

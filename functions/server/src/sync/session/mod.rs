@@ -238,7 +238,7 @@ impl Session {
                 self.modify(base_version, new_version, modifications).map_err(End::Fatal)
             }
             ClientMessage::Authenticate { base_version, token } => {
-                self.authenticate(base_version, token)
+                self.authenticate(base_version, token).await
             }
             ClientMessage::Mutation { request_id, udf_path, args, component_path } => {
                 let (path, component) = (String::from(udf_path), component_path);
@@ -285,18 +285,28 @@ impl Session {
         Ok(())
     }
 
-    fn authenticate(&mut self, base_version: u32, token: AuthenticationToken) -> Result<(), End> {
+    async fn authenticate(
+        &mut self,
+        base_version: u32,
+        token: AuthenticationToken,
+    ) -> Result<(), End> {
         let refuse =
             |error: String| End::Unauthenticated { error, base_version, update_attempted: true };
         let (identity, expires) = match token {
             AuthenticationToken::None => (None, None),
             AuthenticationToken::Admin(..) => return Err(refuse(NO_ADMIN.to_owned())),
             AuthenticationToken::User(token) => {
-                let verified = self
-                    .server
-                    .auth()
-                    .verify(&token)
-                    .map_err(|refused| refuse(refused.to_string()))?;
+                let verified = self.server.verify(&token).await;
+                // While the keys were fetched, no message could be seen.
+                self.last_heard = Instant::now();
+                let verified = verified.map_err(|refused| {
+                    if refused.is_temporary() {
+                        // A client that connects again sends its token again.
+                        End::Busy(refused.to_string())
+                    } else {
+                        refuse(refused.to_string())
+                    }
+                })?;
                 let left_ms = verified.expires_ms.saturating_sub(self.server.clock().now_ms());
                 // A day at a time is within the range of timers.
                 let left =

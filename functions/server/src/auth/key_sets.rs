@@ -1,0 +1,257 @@
+//! Keys that the issuers of an app publish, fetched when a token needs them.
+//!
+//! Whoever sends tokens decides when a set is fetched, so he must not decide how often: a set is
+//! fetched by one at a time, and not again before [`FETCH_INTERVAL`] has passed, whatever keys are
+//! asked for.
+
+use std::error::Error;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use functions_fetch::Fetcher;
+use functions_program::{AuthKeys, AuthProvider};
+use jsonwebtoken::Algorithm;
+use serde::Deserialize;
+use tokio::sync::Mutex as Turns;
+use tokio::time::Instant;
+use url::{Host, Url};
+
+use super::keys::{Key, key_set};
+
+/// How long keys are used without looking for newer ones: so long may a key be accepted that its
+/// issuer has withdrawn.
+const FRESH_FOR: Duration = Duration::from_secs(600);
+
+/// How long keys are used while their issuer cannot be reached. Tokens of the time before have
+/// expired by then, and the issuer makes no new ones.
+const USABLE_FOR: Duration = Duration::from_secs(3_600);
+
+/// The shortest time between two fetches. Issuers publish a key some time before they sign with it.
+const FETCH_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The same after a fetch that failed.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a fetch may take, discovery included: a call waits for it.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest key set, and the longest document of OpenID Connect Discovery. Real ones have a few
+/// kilobytes.
+const MAX_DOCUMENT_BYTES: usize = 256 << 10;
+
+/// The most keys of a set. A token without a key's name is tried with each of them.
+const MAX_KEYS: usize = 50;
+
+/// The key sets of the providers of an app.
+#[derive(Default)]
+pub(super) struct KeySets(Mutex<Vec<Arc<KeySet>>>);
+
+/// The keys of one provider.
+pub(super) struct KeySet {
+    pub(super) provider: AuthProvider,
+    held: Mutex<Held>,
+    /// Held by whoever fetches.
+    fetching: Arc<Turns<()>>,
+}
+
+#[derive(Clone, Default)]
+struct Held {
+    keys: Arc<[Key]>,
+    fetched: Option<Instant>,
+    /// When the last fetch began.
+    attempted: Option<Instant>,
+}
+
+impl KeySets {
+    /// Those of these providers. The keys of providers that were there before are kept.
+    pub(super) fn of(&self, providers: &[AuthProvider]) -> Vec<Arc<KeySet>> {
+        let mut sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !sets.iter().map(|set| &set.provider).eq(providers) {
+            let new = providers.iter().map(|provider| {
+                let known = sets.iter().find(|set| set.provider == *provider);
+                known.cloned().unwrap_or_else(|| Arc::new(KeySet::new(provider.clone())))
+            });
+            *sets = new.collect();
+        }
+        sets.clone()
+    }
+}
+
+impl Held {
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.fetched.is_some_and(|at| now.duration_since(at) < FRESH_FOR)
+    }
+
+    fn may_be_fetched(&self, now: Instant) -> bool {
+        let interval = if self.fetched < self.attempted { RETRY_INTERVAL } else { FETCH_INTERVAL };
+        self.attempted.is_none_or(|at| now.duration_since(at) >= interval)
+    }
+
+    fn usable(self, now: Instant) -> Option<Arc<[Key]>> {
+        let is_usable = self.fetched.is_some_and(|at| now.duration_since(at) < USABLE_FOR);
+        is_usable.then_some(self.keys)
+    }
+}
+
+impl KeySet {
+    pub(super) fn new(provider: AuthProvider) -> KeySet {
+        KeySet { provider, held: Mutex::default(), fetching: Arc::default() }
+    }
+
+    fn held(&self) -> Held {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The keys, with one that `is_wanted` if the issuer has one and it may be fetched now. None if
+    /// there are none that can still be used.
+    ///
+    /// # Cancellation
+    ///
+    /// A fetch that has begun goes on.
+    pub(super) async fn keys(
+        self: &Arc<KeySet>,
+        is_wanted: impl Fn(&Key) -> bool,
+        fetcher: &Fetcher,
+        now: Instant,
+    ) -> Option<Arc<[Key]>> {
+        let before = self.held();
+        let is_there = before.keys.iter().any(is_wanted);
+        if (is_there && before.is_fresh(now)) || !before.may_be_fetched(now) {
+            // Another call may be fetching the key.
+            if !is_there {
+                drop(self.fetching.lock().await);
+            }
+            return self.held().usable(now);
+        }
+        let attempted = before.attempted;
+        let turn = match (Arc::clone(&self.fetching).try_lock_owned(), before.usable(now)) {
+            (Ok(turn), _) => turn,
+            // Nobody waits for newer keys whose key is there.
+            (Err(_), Some(keys)) if is_there => return Some(keys),
+            (Err(_), _) => Arc::clone(&self.fetching).lock_owned().await,
+        };
+        if self.held().attempted == attempted {
+            let (set, fetcher) = (Arc::clone(self), fetcher.clone());
+            let fetch = tokio::spawn(async move {
+                set.fetch(&fetcher, now).await;
+                drop(turn);
+            });
+            // It does not panic; if it did, the keys would be those before.
+            let _ = fetch.await;
+        }
+        self.held().usable(now)
+    }
+
+    async fn fetch(&self, fetcher: &Fetcher, now: Instant) {
+        let change = |change: &dyn Fn(&mut Held)| {
+            change(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner));
+        };
+        change(&|held| held.attempted = Some(now));
+        let fetched = tokio::time::timeout(FETCH_TIMEOUT, published(&self.provider, fetcher)).await;
+        let fetched = fetched.unwrap_or_else(|_| {
+            Err(format!("they were not there within {} seconds", FETCH_TIMEOUT.as_secs()))
+        });
+        match fetched {
+            Ok(keys) => change(&|held| {
+                *held =
+                    Held { keys: keys.clone().into(), fetched: Some(now), attempted: Some(now) };
+            }),
+            Err(error) => {
+                let issuer = &self.provider.issuer;
+                tracing::warn!(issuer, error, "the keys of an issuer cannot be fetched");
+            }
+        }
+    }
+}
+
+/// The keys that an issuer publishes now.
+async fn published(provider: &AuthProvider, fetcher: &Fetcher) -> Result<Vec<Key>, String> {
+    let (document, algorithm) = match &provider.keys {
+        AuthKeys::At { jwks, algorithm } => {
+            let document = match jwks.strip_prefix("data:") {
+                Some(data) => data_of(data).ok_or("its data: URL is invalid")?,
+                None => get(jwks, fetcher).await?,
+            };
+            (document, algorithm.parse::<Algorithm>().ok())
+        }
+        AuthKeys::Discovered => {
+            #[derive(Deserialize)]
+            struct Discovered {
+                issuer: String,
+                jwks_uri: String,
+            }
+            let url = format!("{}/.well-known/openid-configuration", provider.issuer);
+            let document = get(&url, fetcher).await?;
+            let Discovered { issuer, jwks_uri } = serde_json::from_slice(&document)
+                .map_err(|_| format!("{url} has no JSON object with issuer and jwks_uri"))?;
+            // OpenID Connect Discovery 1.0, section 4.3.
+            if issuer.trim_end_matches('/') != provider.issuer {
+                return Err(format!("{url} is of another issuer, {issuer:?}"));
+            }
+            (get(&jwks_uri, fetcher).await?, None)
+        }
+    };
+    let keys = key_set(&document)?;
+    if keys.len() > MAX_KEYS {
+        return Err(format!("the set has {} keys, and may have {MAX_KEYS}", keys.len()));
+    }
+    Ok(keys.into_iter().filter(|key| algorithm.is_none_or(|it| it == key.algorithm)).collect())
+}
+
+async fn get(text: &str, fetcher: &Fetcher) -> Result<Vec<u8>, String> {
+    let url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+    if !is_safe(&url) {
+        return Err(format!(
+            "{text:?} is not https:, so anybody on the way could replace the keys"
+        ));
+    }
+    let body = fetcher.get(url, MAX_DOCUMENT_BYTES).await.map_err(|error| {
+        let mut said = format!("{text}: {error}");
+        let mut source = error.source();
+        while let Some(error) = source {
+            said += &format!(": {error}");
+            source = error.source();
+        }
+        said
+    })?;
+    Ok(body.into())
+}
+
+/// Whether nobody on the way can replace a response. Without TLS, it may come from this machine or
+/// its network, such as from the app's own HTTP actions; the settings of fetch decide whether that
+/// is allowed.
+fn is_safe(url: &Url) -> bool {
+    match (url.scheme(), url.host()) {
+        ("https", _) => true,
+        ("http", Some(Host::Domain(name))) => !name.trim_end_matches('.').contains('.'),
+        ("http", Some(Host::Ipv4(address))) => {
+            address.is_loopback() || address.is_private() || address.is_unspecified()
+        }
+        ("http", Some(Host::Ipv6(address))) => {
+            address.is_loopback() || address.is_unique_local() || address.is_unspecified()
+        }
+        _ => false,
+    }
+}
+
+/// The content of a `data:` URL, after the scheme.
+fn data_of(text: &str) -> Option<Vec<u8>> {
+    let (kind, data) = text.split_once(',')?;
+    let mut bytes = Vec::with_capacity(data.len());
+    let mut rest = data.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(if byte == b'%' {
+            let digits = [rest.next()?, rest.next()?];
+            u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+        } else {
+            byte
+        });
+    }
+    if kind.to_ascii_lowercase().ends_with(";base64") {
+        BASE64_STANDARD.decode(bytes).ok()
+    } else {
+        Some(bytes)
+    }
+}
