@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use audit_journal::JournalReader;
+use audit_journal::{FollowerState, JournalFollower, JournalReader, JournalState};
 use audit_sink_http::LogStream;
 use audit_sink_s3::{Bucket, EvidenceSettings, JournalSettings, OpenErrorKind};
 use tokio::net::TcpListener;
@@ -97,8 +97,16 @@ impl Checks {
         for settings in &destinations.log_streams {
             let reached = match LogStream::open(settings.clone()) {
                 Ok(stream) => stream.reach().await.map(|status| {
+                    let waits = match &settings.journal {
+                        _ if destinations.follows(settings) => {
+                            "it follows the bucket's journal, and no function waits for it"
+                        }
+                        Some(_) => "it gets records from the journal",
+                        None => "functions wait for it",
+                    };
                     format!(
-                        "{stream} is there ({status} for HEAD); `audit log-stream test` sends an event"
+                        "{stream} is there ({status} for HEAD; `audit log-stream test` sends an \
+                         event): {waits}"
                     )
                 }),
                 Err(error) => Err(chain(&error)),
@@ -193,7 +201,22 @@ impl Checks {
                     return self.show("journal", Err(Problem { what, remedy }));
                 }
                 Ok(reader) => {
-                    format!("{} records wait for delivery", reader.state().undelivered())
+                    let JournalState { followers, .. } = reader.state();
+                    let misses = |known: &&JournalFollower| {
+                        known.state != FollowerState::Retired && !known.missing.is_empty()
+                    };
+                    let missing = followers.iter().filter(misses);
+                    let missing = missing.map(|known| {
+                        format!(
+                            "; {} misses records, which `audit replay --missing {shown}` sends",
+                            known.name
+                        )
+                    });
+                    let undelivered = reader.state().undelivered();
+                    format!(
+                        "{undelivered} records wait for delivery{}",
+                        missing.collect::<String>()
+                    )
                 }
                 Err(error) => {
                     let remedy = "keep the directory as it is: OPERATIONS.md, \"The journal is \

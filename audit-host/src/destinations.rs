@@ -85,6 +85,12 @@ impl Destinations {
         self
     }
 
+    /// Whether a log stream follows the bucket's journal, so that nobody waits for it.
+    pub(crate) fn follows(&self, settings: &audit_sink_http::Settings) -> bool {
+        let has_journal = self.bucket.as_ref().is_some_and(|(_, bucket)| bucket.journal.is_some());
+        has_journal && !settings.required
+    }
+
     /// The directory of the journal in which logs are durable first, if there is one.
     pub fn journal(&self) -> Option<&Path> {
         self.journal_settings().map(|journal| journal.directory.as_path())
@@ -119,11 +125,10 @@ impl Destinations {
         let first: Arc<dyn AuditSink> = match &self.bucket {
             Some((url, settings)) => {
                 are_beside(&streams)?;
-                let has_journal = settings.journal.is_some();
                 let mut sink =
                     S3Sink::builder(Bucket::open(url)?).with_settings((**settings).clone());
                 let (followers, mirrors): (Vec<_>, _) =
-                    streams.into_iter().partition(|stream| has_journal && !stream.required);
+                    streams.into_iter().partition(|stream| self.follows(stream));
                 for settings in followers {
                     sink = sink.with_follower(follower(settings)?);
                 }
