@@ -171,6 +171,10 @@ impl Reader {
         Reader { is_system: true, passed: Arc::default(), ..self.clone() }
     }
 
+    pub(crate) fn bucket(&self) -> &Bucket {
+        &self.bucket
+    }
+
     /// The location of an object in the store.
     pub(crate) fn location(&self, key: &str) -> Path {
         self.bucket.path(key)

@@ -84,9 +84,11 @@ impl Follower {
     }
 
     /// Whether somebody has to see to it. While a host is there, what is undelivered is on its way.
-    /// What is missing stays listed once the follower takes records again.
+    /// What is missing stays so until `audit replay` has sent it.
     pub(crate) fn is_wrong(&self, in_use: bool) -> bool {
-        self.state == "paused" || (!in_use && self.undelivered > 0)
+        let is_retired = self.state == "retired";
+        let is_missing = !is_retired && !self.missing.is_empty();
+        self.state == "paused" || is_missing || (!in_use && self.undelivered > 0)
     }
 
     pub(crate) fn print(&self, output: &Output) -> Result<(), Failure> {
@@ -107,7 +109,7 @@ impl Follower {
         for Missing { stream, from, to } in missing {
             output.line(&style.bad(&format!(
                 "{follower}: misses records {from} to {to} of stream {stream}, which left the \
-                 journal and are in the bucket"
+                 journal: `audit replay` sends them from the bucket"
             )))?;
         }
         Ok(())

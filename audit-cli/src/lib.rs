@@ -60,6 +60,7 @@ mod progress;
 mod prove;
 mod query;
 mod ranges;
+mod replay;
 mod report;
 mod scan;
 mod serve;
@@ -131,6 +132,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<Outcome, Failure> 
         Command::Key(arguments) => key::run(&arguments, output),
         Command::Witness(arguments) => witness::run(&arguments, output).await,
         Command::Journal { command } => journal::run(&command, &common, output).await,
+        Command::Replay(arguments) => replay::run(&arguments, &common, output).await,
         Command::LogStream { command } => log_stream::run(&command, output).await,
         Command::Doctor(arguments) => doctor::run(&arguments, &common, output).await,
         Command::Policy { policy, source } => doctor::print_policy(policy, &source.bucket, output),

@@ -19,7 +19,7 @@ pub(crate) async fn run(command: &LogStreamCommand, output: &Output) -> Result<O
 }
 
 /// The log streams of a file that are asked for, at least one.
-fn selected(LogStreams { file, name }: &LogStreams) -> Result<Vec<Settings>, Failure> {
+pub(crate) fn selected(LogStreams { file, name }: &LogStreams) -> Result<Vec<Settings>, Failure> {
     let read = LogStreamsFile::read(file).map_err(Failure::new)?;
     let is_selected = |settings: &Settings| name.as_ref().is_none_or(|name| settings.name == *name);
     let settings: Vec<_> = read.log_stream.into_iter().filter(is_selected).collect();

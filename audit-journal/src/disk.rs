@@ -149,6 +149,26 @@ impl LocalDisk {
         };
         Ok(LocalDisk { path, _locks: (file, directory) })
     }
+
+    /// Opens a directory that exists, to write the file of this name in it, which no other process
+    /// writes meanwhile. The directory may be open elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] when another process writes that file.
+    pub(crate) fn beside(path: &Path, file: &str) -> io::Result<LocalDisk> {
+        let path = path.canonicalize()?;
+        let locked = path.join(format!("{file}.lock"));
+        let locked = options().create(true).truncate(false).open(locked)?;
+        let locked = lock(locked).map_err(|error| {
+            if error.kind() != io::ErrorKind::WouldBlock {
+                return error;
+            }
+            let message = format!("another process writes {}", path.join(file).display());
+            io::Error::new(io::ErrorKind::WouldBlock, message)
+        })?;
+        Ok(LocalDisk { path, _locks: (locked, None) })
+    }
 }
 
 fn lock(file: File) -> io::Result<File> {

@@ -15,6 +15,7 @@
 //!   stores all of it durably with the objects and does not interpret it.
 //! - [`JournalReader`], [`OrphanedJournal`]: a read-only view of a journal, and a journal whose
 //!   host is gone and which another process delivers.
+//! - [`ReplayLog`]: the records that were sent to a follower again.
 //! - [`health::HealthBoard`]: the health that the journal and its destination report.
 //!
 //! # The files
@@ -27,6 +28,7 @@
 //!   object was found in its place.
 //! - `<stream>.delivered`: the delivery progress of a stream.
 //! - `<number>.follower`: the progress of a follower, and the records it is missing.
+//! - `<number>.replayed`: those of them that were sent again.
 //! - `<stream>.secret`: the secret that vouches for a stream, until the stream is delivered.
 //! - `begin`: the first segment that is still needed.
 //!
@@ -77,7 +79,7 @@ pub use destination::{
     Records, Seal, StreamEnd, StreamSecret, SystemRecords,
 };
 pub use error::{JournalError, JournalErrorKind};
-pub use followers::{Follower, FollowerState};
+pub use followers::{Follower, FollowerState, ReplayLog};
 pub use orphan::{JournalDelivered, JournalDelivering, OrphanedJournal};
 pub use reader::{
     JournalBatch, JournalFollower, JournalReader, JournalRecords, JournalState, JournalStream,

@@ -21,6 +21,7 @@
 //! - [`EvidenceSettings`]: the host's name and key, which sign its objects.
 //! - [`JournalSettings`]: the journal's directory, size and delivery.
 //! - [`rescue`]: delivers the journal of a host that is gone.
+//! - [`replay`]: sends records of a bucket to a follower that misses them.
 //! - [`layout`]: the keys, metadata and lines of objects, for programs that read a bucket.
 //!
 //! [`AuditSink::health`](audit_core::AuditSink::health) reports the sink's state and its cause.
@@ -177,6 +178,7 @@ mod error;
 mod evidence;
 pub mod layout;
 mod object;
+pub mod replay;
 pub mod rescue;
 #[cfg(test)]
 mod scale;

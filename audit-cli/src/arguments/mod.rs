@@ -5,6 +5,7 @@ mod evidence;
 mod journal;
 mod log_stream;
 mod reading;
+mod replay;
 mod report;
 mod serve;
 
@@ -28,6 +29,7 @@ pub(crate) use self::reading::{
     ACTORS, Cat, Compact, Export, Filter, Format, Grouping, Ls, Per, Search, Stats, Tail, Who,
     time_pointers,
 };
+pub(crate) use self::replay::Replay;
 pub(crate) use self::report::Report;
 pub(crate) use self::serve::Serve;
 
@@ -124,6 +126,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: JournalCommand,
     },
+    /// Send records of a bucket to a log stream again, such as those that it misses
+    Replay(Replay),
     /// Test the log streams of a host, and send records again that a receiver would not take
     LogStream {
         #[command(subcommand)]
@@ -212,6 +216,7 @@ impl Arguments {
             | Command::Key(_)
             | Command::Witness(_)
             | Command::Journal { .. }
+            | Command::Replay(_)
             | Command::LogStream { .. }
             | Command::Doctor(_)
             | Command::Policy { .. }

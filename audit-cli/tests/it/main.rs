@@ -10,6 +10,7 @@ mod hostile_keys_stop_nothing;
 mod invalid_lines_are_damage;
 mod journals_are_read_and_delivered;
 mod log_streams_are_tested;
+mod missed_records_are_replayed;
 mod omissions_are_reported;
 mod outcomes_are_joined;
 mod reads_are_bounded_by_the_request;

@@ -9,6 +9,7 @@
 //! shares nothing with the delivery but its [`Standing`], which the removal of segments asks.
 
 mod record;
+mod replayed;
 mod standing;
 mod task;
 
@@ -19,6 +20,7 @@ use audit_core::FollowerHealth;
 
 pub use self::record::FollowerState;
 pub(crate) use self::record::{FollowerRecord, MAX_NAME_BYTES, adopt, read_followers};
+pub use self::replayed::ReplayLog;
 pub(crate) use self::standing::Standing;
 pub(crate) use self::task::{Ending, FollowerTask};
 use crate::destination::Destination;

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use audit_core::UniqueId;
 
+use super::replayed::replayed;
 use crate::disk::{Disk, read_whole, write_durably};
 use crate::format::{Fields, seal};
 use crate::recovery::{Recovered, RecoveredSegment};
@@ -75,6 +76,24 @@ impl FollowerRecord {
             Some((_, last)) => last.end = records.end,
             None => self.missing.push((stream, records)),
         }
+    }
+
+    /// Forgets missing records that were sent again, and the pause if those are all. Returns
+    /// whether anything changed.
+    pub(crate) fn forget_replayed(&mut self, disk: &dyn Disk) -> io::Result<bool> {
+        if self.missing.is_empty() {
+            return Ok(false);
+        }
+        let replayed = replayed(disk, self.number, &self.name)?;
+        let before = std::mem::take(&mut self.missing);
+        let left = before.iter().flat_map(|(stream, records)| {
+            replayed.lacks(*stream, records).into_iter().map(|left| (*stream, left))
+        });
+        self.missing = left.collect();
+        if self.missing.is_empty() && self.state == FollowerState::Paused {
+            self.state = FollowerState::Following;
+        }
+        Ok(self.missing != before)
     }
 
     /// Pauses the follower, and moves its watermark behind the oldest segment, and behind each
@@ -175,7 +194,7 @@ fn stream(fields: &mut Fields<'_>) -> Option<UniqueId> {
 }
 
 /// Reads what is durable of all followers, by number, and makes it durable again: a recovery acts
-/// on what it reads.
+/// on what it reads. What was sent to a follower again is not missing any more.
 pub(crate) fn read_followers(
     disk: &dyn Disk,
     recovered: &Recovered,
@@ -190,7 +209,8 @@ pub(crate) fn read_followers(
                 what: "the file does not match its checksum".to_owned(),
             })?;
         record.watermark.ordinal = first_needed(&record.watermark, recovered);
-        if record.state != FollowerState::Retired {
+        let is_changed = record.forget_replayed(disk)?;
+        if is_changed || record.state != FollowerState::Retired {
             record.write(disk)?;
         }
         records.push(record);
@@ -365,7 +385,7 @@ mod tests {
                 state: FollowerState::Paused,
                 watermark,
                 cuts: VecDeque::new(),
-                missing: vec![(id(stream), 0..next)],
+                missing: vec![(id(2), 0..9)],
             };
             known.write(&disk).unwrap();
             let recovered = recovered(&disk, records.clone());

@@ -89,6 +89,8 @@ impl Standing {
         }
         let was_paused = record.state == FollowerState::Paused;
         change(&mut record);
+        // Another process may have sent some of it. If that cannot be read now, it is named still.
+        let _ = record.forget_replayed(disk);
         record.write(disk)?;
         self.metrics.note(&record);
         let (name, missing) = (record.name.clone(), record.missing_records());

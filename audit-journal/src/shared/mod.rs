@@ -10,4 +10,5 @@ pub mod kept {
 pub mod one_line;
 pub mod panic;
 pub mod pieces;
+pub mod ranges;
 pub mod take_once;

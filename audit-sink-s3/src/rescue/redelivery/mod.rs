@@ -14,7 +14,6 @@
 //! attempt does, if that has the same settings.
 
 mod present;
-mod ranges;
 mod report;
 
 use std::collections::BTreeMap;
@@ -26,12 +25,12 @@ use std::time::Duration;
 use audit_core::{SinkError, SinkErrorKind, UniqueId};
 use audit_journal::Plan;
 use audit_journal::shared::kept::{KeptJournal, KeptStream};
+use audit_journal::shared::ranges::{len, without};
 use futures::stream::TryStreamExt;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
 use self::present::Present;
-use self::ranges::{len, without};
 pub use self::report::{ForeignObject, GoneRecords, JournalRedelivered};
 use crate::Settings;
 use crate::bucket::put::{Put, PutOutcome, longer, request};

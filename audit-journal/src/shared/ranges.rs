@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 /// The number of records in a range.
-pub(super) fn len(range: &Range<u64>) -> u64 {
+pub fn len(range: &Range<u64>) -> u64 {
     range.end.saturating_sub(range.start)
 }
 
 /// The rest of `all` without these ranges, in order.
-pub(super) fn without(all: &Range<u64>, taken: &[Range<u64>]) -> Vec<Range<u64>> {
+pub fn without(all: &Range<u64>, taken: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut taken = taken.to_vec();
     taken.sort_unstable_by_key(|taken| taken.start);
     let (mut left, mut at) = (Vec::new(), all.start);

@@ -1,0 +1,74 @@
+//! Options of `audit replay`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use audit_core::UniqueId;
+use clap::Args;
+
+use super::Source;
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("records").required(true).args(["missing", "from"]))]
+pub(crate) struct Replay {
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// The file with the log streams: what the host has as --log-streams
+    #[arg(long, env = "AUDIT_LOG_STREAMS", value_name = "FILE")]
+    pub(crate) log_streams: PathBuf,
+
+    /// Only the log stream of this name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+
+    /// Send what followers miss, as `audit journal show` says of the journal in this directory. A
+    /// host may have it open. What was sent is noted there, and not missing any more
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) missing: Option<PathBuf>,
+
+    /// Send the records of this stream from this number on: 01HF7YAT00000000000000000:120
+    #[arg(long, value_name = "STREAM:NUMBER")]
+    pub(crate) from: Option<Place>,
+
+    /// The number of the last record to send. Without it, all that are in the bucket
+    #[arg(long, value_name = "NUMBER", requires = "from")]
+    pub(crate) to: Option<u64>,
+
+    /// A file in which --from notes what was sent. With the same file again, that is not sent once
+    /// more
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub(crate) progress: Option<PathBuf>,
+
+    /// The directory for records that the receiver does not take. Without it, `dead_letters` of
+    /// the log stream's settings, or with --missing the host's
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) dead_letters: Option<PathBuf>,
+
+    /// Give up after so many seconds. Run it again to go on
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
+}
+
+/// A record, by its stream and its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) stream: UniqueId,
+    pub(crate) sequence: u64,
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Place, String> {
+        let place = || {
+            let (stream, sequence) = text.split_once(':')?;
+            Some(Place { stream: stream.parse().ok()?, sequence: sequence.parse().ok()? })
+        };
+        place().ok_or_else(|| {
+            "a record is named by its stream, a colon and its number: \
+             01HF7YAT00000000000000000:120"
+                .to_owned()
+        })
+    }
+}

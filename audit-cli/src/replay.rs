@@ -1,0 +1,269 @@
+//! `audit replay`: sends records of a bucket to a log stream again.
+
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+use audit_core::{HealthState, UniqueId};
+use audit_journal::{JournalReader, ReplayLog};
+use audit_sink_http::{Follower, Settings};
+use audit_sink_s3::replay::{Replayed, StreamRecords, replay};
+use serde::Serialize;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::arguments::{Common, LogStreams, Replay};
+use crate::bucket::Reader;
+use crate::failure::{Failure, Outcome};
+use crate::log_stream::selected;
+use crate::output::Output;
+use crate::progress::Progress;
+use crate::units::counted;
+
+/// The interval of checks of how the log stream is doing.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+pub(crate) async fn run(
+    arguments: &Replay,
+    common: &Common,
+    output: &Output,
+) -> Result<Outcome, Failure> {
+    let Replay { source, log_streams, name, timeout, .. } = arguments;
+    let streams = selected(&LogStreams { file: log_streams.clone(), name: name.clone() })?;
+    let sending = Sending {
+        reader: Reader::open(source, common)?,
+        common,
+        output,
+        end: timeout.and_then(|timeout| Instant::now().checked_add(Duration::from_secs(timeout))),
+    };
+    let works = match (&arguments.missing, arguments.from) {
+        (Some(directory), _) => missing(directory, streams, arguments, output)?,
+        (None, Some(from)) => {
+            let Ok([settings]) = <[Settings; 1]>::try_from(streams) else {
+                return Err(Failure::new(
+                    "the file has several log streams: choose one with --name",
+                ));
+            };
+            let end = arguments.to.map_or(u64::MAX, |last| last.saturating_add(1));
+            let records = from.sequence..end;
+            if records.is_empty() {
+                return Err(Failure::new("--to names a record before that of --from"));
+            }
+            let log = arguments.progress.as_deref().map(|path| {
+                ReplayLog::open(path, &settings.name).map_err(|error| {
+                    Failure::new(format!("{} cannot be used", path.display())).because(error)
+                })
+            });
+            let wanted = vec![(from.stream, records)];
+            vec![Work {
+                follower: follower(settings, None, arguments)?,
+                wanted,
+                log: log.transpose()?,
+            }]
+        }
+        (None, None) => return Err(Failure::new("give --missing or --from")),
+    };
+    let mut is_wrong = false;
+    for work in works {
+        is_wrong |= !sending.send(work).await?;
+    }
+    Ok(Outcome::wrong_if(is_wrong))
+}
+
+/// What is sent to one log stream.
+struct Work {
+    follower: Follower,
+    wanted: Vec<StreamRecords>,
+    /// Where it is noted.
+    log: Option<ReplayLog>,
+}
+
+/// What the followers of a journal miss that are among these log streams, those that were retired
+/// included.
+fn missing(
+    directory: &Path,
+    streams: Vec<Settings>,
+    arguments: &Replay,
+    output: &Output,
+) -> Result<Vec<Work>, Failure> {
+    let reader = JournalReader::open(directory)?;
+    let mut works = Vec::new();
+    for settings in streams {
+        let name = settings.name.clone();
+        let followers = reader.state().followers.iter().filter(|follower| follower.name == name);
+        let mut is_known = false;
+        for known in followers {
+            is_known = true;
+            if known.missing.is_empty() {
+                continue;
+            }
+            let log = ReplayLog::of_follower(directory, known.number, &name).map_err(|error| {
+                let what = format!("what is sent cannot be noted in {}", directory.display());
+                Failure::new(what).because(error)
+            })?;
+            // As a host has it.
+            let aside = directory.parent().unwrap_or(directory).join("dead-letters").join(&name);
+            let follower = follower(settings.clone(), Some(&aside), arguments)?;
+            works.push(Work { follower, wanted: known.missing.clone(), log: Some(log) });
+        }
+        if !is_known {
+            output.note(&format!("the log stream {name:?} does not follow this journal"));
+        }
+    }
+    if works.is_empty() && !output.is_json() {
+        output.line("nothing is missing")?;
+    }
+    Ok(works)
+}
+
+fn follower(
+    settings: Settings,
+    aside: Option<&Path>,
+    arguments: &Replay,
+) -> Result<Follower, Failure> {
+    let name = settings.name.clone();
+    let chosen = arguments.dead_letters.clone();
+    let dead_letters = chosen.or(settings.dead_letters.clone()).or(aside.map(Path::to_owned));
+    if dead_letters.is_none() {
+        return Err(Failure::new(format!(
+            "the log stream {name:?} has no place for records that the receiver does not take: \
+             choose a directory with --dead-letters"
+        )));
+    }
+    let failed = |error| Failure::new(format!("the log stream {name:?}")).because(error);
+    audit_sink_http::follower(Settings { dead_letters, ..settings }).map_err(failed)
+}
+
+#[derive(Serialize)]
+struct Sent<'a> {
+    name: &'a str,
+    objects: u64,
+    records: u64,
+    left: Vec<Left>,
+    unread: Vec<Unread<'a>>,
+}
+
+/// Records that were not sent. Without `to`, those of the stream from there on.
+#[derive(Serialize)]
+struct Left {
+    stream: String,
+    from: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Unread<'a> {
+    key: &'a str,
+    reason: &'a str,
+}
+
+struct Sending<'a> {
+    reader: Reader,
+    common: &'a Common,
+    output: &'a Output,
+    /// When to give up.
+    end: Option<Instant>,
+}
+
+impl Sending<'_> {
+    /// Sends what a log stream is to get. Says whether that was all of it.
+    async fn send(&self, work: Work) -> Result<bool, Failure> {
+        let Work { follower, wanted, mut log } = work;
+        let wanted: Vec<StreamRecords> = match &log {
+            None => wanted,
+            Some(log) => {
+                let lacks = |(stream, records): &(UniqueId, Range<u64>)| {
+                    let lacks = log.lacks(*stream, records).into_iter();
+                    lacks.map(|lacks| (*stream, lacks)).collect::<Vec<_>>()
+                };
+                wanted.iter().flat_map(lacks).collect()
+            }
+        };
+        let note = |records: &[StreamRecords]| log.as_mut().map_or(Ok(()), |log| log.note(records));
+        let replayed = tokio::select! {
+            biased;
+            replayed = replay(self.reader.bucket(), &follower, &wanted, note) => replayed,
+            failure = self.watch(&follower) => return Err(failure),
+        };
+        let replayed = replayed.map_err(|error| {
+            let reason = error.reason();
+            Failure::new(format!("{error}: run it again to go on")).because(reason)
+        })?;
+        self.print(&follower.name, &replayed)?;
+        Ok(replayed.left.is_empty())
+    }
+
+    /// Says how the log stream is doing, until it is time to give up.
+    async fn watch(&self, follower: &Follower) -> Failure {
+        let progress = Progress::new(self.common, 0);
+        let mut said = String::new();
+        let end = async {
+            match self.end {
+                Some(end) => sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut end = std::pin::pin!(end);
+        loop {
+            let health = follower.health.health(0);
+            let now = match health.state {
+                HealthState::Ok => String::new(),
+                HealthState::Retrying { reason } => {
+                    format!("the log stream is asked again: {reason}")
+                }
+                HealthState::Blocked { reason } => format!("the log stream refuses: {reason}"),
+            };
+            progress.at(health.records_delivered, if now.is_empty() { "records" } else { &now });
+            if now != said && !now.is_empty() && progress.is_hidden() {
+                self.output.note(&now);
+            }
+            said = now;
+            tokio::select! {
+                biased;
+                () = &mut end => {
+                    let sent = counted(health.records_delivered, "record");
+                    let failure = Failure::new(format!(
+                        "{sent} arrived at {:?} in time: run it again to go on",
+                        follower.name
+                    ));
+                    return match health.last_error {
+                        Some(error) => failure.because(error),
+                        None => failure,
+                    };
+                }
+                () = sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    fn print(&self, name: &str, replayed: &Replayed) -> Result<(), Failure> {
+        let Replayed { objects, records, left, unread } = replayed;
+        let output = self.output;
+        if output.is_json() {
+            let left = left.iter().map(|(stream, records)| Left {
+                stream: stream.to_string(),
+                from: records.start,
+                to: (records.end < u64::MAX).then(|| records.end - 1),
+            });
+            let unread = unread.iter().map(|(key, reason)| Unread { key, reason });
+            let (left, unread) = (left.collect(), unread.collect());
+            return output.json(&Sent { name, objects: *objects, records: *records, left, unread });
+        }
+        let style = output.style();
+        let (records, objects) = (counted(*records, "record"), counted(*objects, "object"));
+        output.line(&format!("{name}: {records} of {objects} sent"))?;
+        for (key, reason) in unread {
+            output.line(&style.bad(&format!("{key} cannot be read: {reason}")))?;
+        }
+        for (stream, records) in left {
+            let (from, last) = (records.start, records.end - 1);
+            output.line(&style.bad(&match records.end {
+                u64::MAX => {
+                    format!("{name}: no record of stream {stream} from {from} on is in the bucket")
+                }
+                _ => format!("{name}: records {from} to {last} of stream {stream} were not sent"),
+            }))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,382 @@
+//! Sends records of a bucket to a further destination: what a follower of a journal misses, or what
+//! somebody wants there once more.
+//!
+//! A record has the stream and number there that it has in the bucket. Each object of the bucket is
+//! divided in the same way every time, so that a request that is repeated by a later process holds
+//! the same records, under the same id.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use audit_core::UniqueId;
+use audit_journal::shared::pieces::pieces;
+use audit_journal::shared::ranges::{len, without};
+use audit_journal::{Delivery, Encoding, Follower, Plan, RecordTime, Records};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use object_store::{GetOptions, ObjectStore};
+use tokio::task::{JoinSet, spawn_blocking};
+
+use crate::layout::{LineDecoder, Listed, ListedObject, ObjectMetadata};
+use crate::{Bucket, Partition};
+
+/// Records of one stream.
+pub type StreamRecords = (UniqueId, Range<u64>);
+
+/// How many objects are read at once, each of which is held in memory.
+const READS: usize = 2;
+
+/// How long before its stream began the records of an object may be and count as late still.
+const SLACK_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// What became of a replay.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// How many objects of the bucket the sent records were in.
+    pub objects: u64,
+    /// How many records were sent.
+    pub records: u64,
+    /// Records that were wanted and not sent: no object of the bucket holds them, or it could not
+    /// be read, or the destination has another object in the place of theirs. If records were
+    /// wanted to the end of a stream, those behind the last one are not among them.
+    pub left: Vec<StreamRecords>,
+    /// Objects that could not be read, by their keys, and why.
+    pub unread: Vec<(String, String)>,
+}
+
+/// A replay ended early. What was noted was sent, and another replay can go on from there.
+#[derive(Debug)]
+pub enum ReplayError {
+    /// The bucket could not be listed.
+    Listing(String),
+    /// What was sent could not be noted.
+    Noting(io::Error),
+}
+
+impl fmt::Display for ReplayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ReplayError::Listing(_) => "the bucket cannot be listed",
+            ReplayError::Noting(_) => "what was sent cannot be noted",
+        })
+    }
+}
+
+impl std::error::Error for ReplayError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            // The store's words are no error of their own.
+            ReplayError::Listing(_) => None,
+            ReplayError::Noting(error) => Some(error),
+        }
+    }
+}
+
+impl ReplayError {
+    /// What the store or the disk said.
+    pub fn reason(&self) -> String {
+        match self {
+            ReplayError::Listing(said) => said.clone(),
+            ReplayError::Noting(error) => error.to_string(),
+        }
+    }
+}
+
+/// Sends these records of a bucket to a follower's destination, at least once each. An end of
+/// [`u64::MAX`] means the end of the stream. `note` is told what is certainly there, to make it
+/// durable; system records are never sent, and are noted without that. It blocks the caller.
+///
+/// A record's time is the hour of its object, and within that the time when the store took the
+/// object: the bucket does not say more.
+///
+/// Dropping the future stops the replay: what was sent and not noted is sent once more by the next
+/// one, which is to be given what is left. It waits for as long as the destination refuses; the
+/// follower's health says why.
+///
+/// # Errors
+///
+/// When the bucket cannot be listed, or `note` fails.
+pub async fn replay(
+    bucket: &Bucket,
+    follower: &Follower,
+    wanted: &[StreamRecords],
+    note: impl FnMut(&[StreamRecords]) -> io::Result<()>,
+) -> Result<Replayed, ReplayError> {
+    run(bucket, follower, wanted, note, false).await
+}
+
+/// As [`replay`]. `is_hasty` is a known-bad variant: it notes what it is about to send.
+async fn run(
+    bucket: &Bucket,
+    follower: &Follower,
+    wanted: &[StreamRecords],
+    mut note: impl FnMut(&[StreamRecords]) -> io::Result<()>,
+    is_hasty: bool,
+) -> Result<Replayed, ReplayError> {
+    let mut replay = Replay { wanted: wanted.to_vec(), covered: Vec::new(), arrived: Vec::new() };
+    let mut result = Replayed::default();
+    // Records are made after their stream has begun, unless a clock was wrong.
+    for is_late in [true, false] {
+        let listed = list(bucket, &replay.wanted, is_late).await;
+        let listed = listed.map_err(|error| ReplayError::Listing(bucket.describe(&error)))?;
+        replay.objects(bucket, follower, listed, &mut result, &mut note, is_hasty).await?;
+        replay.wanted = replay.left();
+        if replay.wanted.is_empty() {
+            break;
+        }
+    }
+    result.records = replay.arrived.iter().map(|(_, records)| len(records)).sum();
+    result.left = replay.wanted;
+    Ok(result)
+}
+
+struct Replay {
+    /// What was not sent yet.
+    wanted: Vec<StreamRecords>,
+    /// System records, and what was sent.
+    covered: Vec<StreamRecords>,
+    /// What was sent.
+    arrived: Vec<StreamRecords>,
+}
+
+impl Replay {
+    /// Sends the wanted records of these objects.
+    async fn objects(
+        &mut self,
+        bucket: &Bucket,
+        follower: &Follower,
+        listed: Vec<ListedObject>,
+        result: &mut Replayed,
+        note: &mut impl FnMut(&[StreamRecords]) -> io::Result<()>,
+        is_hasty: bool,
+    ) -> Result<(), ReplayError> {
+        let (system, objects): (Vec<_>, Vec<_>) =
+            listed.into_iter().partition(|object| object.key.is_system());
+        let system = system.iter().flat_map(|object| {
+            let first = object.key.first_sequence();
+            self.wanted_of(object.key.stream(), &(first..first + 1))
+        });
+        let system: Vec<_> = system.collect();
+        if !system.is_empty() {
+            note(&system).map_err(ReplayError::Noting)?;
+            self.covered.extend(system);
+        }
+        let mut reads = stream::iter(self.relevant(objects))
+            .map(|object| async move {
+                let read = read(bucket, &object).await;
+                (object, read)
+            })
+            .buffered(READS);
+        let mut sending: JoinSet<(Plan, Delivery)> = JoinSet::new();
+        while let Some((object, read)) = reads.next().await {
+            let lines = match read {
+                Ok(lines) => lines,
+                Err(why) => {
+                    result.unread.push((object.key.to_string(), why));
+                    continue;
+                }
+            };
+            let encoding = follower.destination.encoding();
+            let pieces = self.pieces(&object, &lines, encoding, follower.max_object_bytes);
+            result.objects += u64::from(!pieces.is_empty());
+            for (plan, lines) in pieces {
+                while sending.len() >= follower.max_in_flight {
+                    self.ended(sending.join_next().await, note)?;
+                }
+                if is_hasty {
+                    let records = plan.first_sequence..plan.next_sequence();
+                    note(&[(plan.stream, records)]).map_err(ReplayError::Noting)?;
+                }
+                let destination = Arc::clone(&follower.destination);
+                sending.spawn(async move {
+                    let encoding = Arc::clone(&destination);
+                    let encoded = spawn_blocking(move || {
+                        let times = [RecordTime {
+                            first_sequence: plan.first_sequence,
+                            time_ms: plan.time_ms,
+                        }];
+                        let records = Records { lines: &lines, times: &times };
+                        encoding.encode(&plan, None, records, &self::pieces())
+                    });
+                    let encoded = match encoded.await {
+                        Ok(encoded) => encoded,
+                        Err(error) => std::panic::resume_unwind(error.into_panic()),
+                    };
+                    (plan, destination.send(&plan, encoded).await)
+                });
+            }
+        }
+        while !sending.is_empty() {
+            self.ended(sending.join_next().await, note)?;
+        }
+        Ok(())
+    }
+
+    /// The wanted ones among these records.
+    fn wanted_of(&self, stream: UniqueId, records: &Range<u64>) -> Vec<StreamRecords> {
+        let wanted = self.wanted.iter().filter(|(of, _)| *of == stream);
+        let both =
+            wanted.map(|(_, wanted)| wanted.start.max(records.start)..wanted.end.min(records.end));
+        both.filter(|both| !both.is_empty()).map(|both| (stream, both)).collect()
+    }
+
+    /// The objects that may hold wanted records, in order. Their keys do not say where they end.
+    fn relevant(&self, mut objects: Vec<ListedObject>) -> Vec<ListedObject> {
+        objects.sort_unstable_by_key(|object| object.key);
+        objects.sort_by_key(|object| (object.key.stream(), object.key.first_sequence()));
+        let mut by_stream: BTreeMap<UniqueId, Vec<u64>> = BTreeMap::new();
+        for object in &objects {
+            by_stream.entry(object.key.stream()).or_default().push(object.key.first_sequence());
+        }
+        objects.retain(|object| {
+            let (stream, first) = (object.key.stream(), object.key.first_sequence());
+            let starts = &by_stream[&stream];
+            let next = starts.get(starts.partition_point(|start| *start <= first));
+            let records = first..next.copied().unwrap_or(u64::MAX);
+            !self.wanted_of(stream, &records).is_empty()
+        });
+        objects
+    }
+
+    /// The wanted records of an object, as they are sent: at most so many bytes of lines, or one
+    /// record.
+    fn pieces(
+        &self,
+        object: &ListedObject,
+        lines: &[Vec<u8>],
+        encoding: Encoding,
+        max_bytes: usize,
+    ) -> Vec<(Plan, Vec<u8>)> {
+        let (stream, first) = (object.key.stream(), object.key.first_sequence());
+        let hour = object.key.partition();
+        let time_ms = object.modified_ms.clamp(hour.begin_ms(), hour.end_ms() - 1);
+        let mut pieces: Vec<(Plan, Vec<u8>)> = Vec::new();
+        for (_, records) in self.wanted_of(stream, &(first..first + lines.len() as u64)) {
+            let mut is_new = true;
+            for sequence in records {
+                let line = usize::try_from(sequence - first).ok().and_then(|at| lines.get(at));
+                let line = line.expect("among the object's lines");
+                let last = pieces
+                    .last_mut()
+                    .filter(|(_, lines)| !is_new && lines.len() + line.len() < max_bytes);
+                let (plan, lines) = match last {
+                    Some(last) => last,
+                    None => {
+                        let (first_sequence, count) = (sequence, 0);
+                        let plan = Plan { stream, first_sequence, count, time_ms, encoding };
+                        pieces.push((plan, Vec::new()));
+                        pieces.last_mut().expect("pushed above")
+                    }
+                };
+                plan.count += 1;
+                lines.extend_from_slice(line);
+                lines.push(b'\n');
+                is_new = false;
+            }
+        }
+        pieces
+    }
+
+    /// Notes what has arrived.
+    fn ended(
+        &mut self,
+        ended: Option<Result<(Plan, Delivery), tokio::task::JoinError>>,
+        note: &mut impl FnMut(&[StreamRecords]) -> io::Result<()>,
+    ) -> Result<(), ReplayError> {
+        let (plan, delivery) = match ended {
+            None => return Ok(()),
+            Some(Ok(ended)) => ended,
+            Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+        };
+        if delivery == Delivery::Delivered {
+            let records = (plan.stream, plan.first_sequence..plan.next_sequence());
+            note(std::slice::from_ref(&records)).map_err(ReplayError::Noting)?;
+            self.covered.push(records.clone());
+            self.arrived.push(records);
+        }
+        Ok(())
+    }
+
+    /// The wanted records that were not sent.
+    fn left(&self) -> Vec<StreamRecords> {
+        let left = self.wanted.iter().flat_map(|(stream, wanted)| {
+            let covered = self.covered.iter().filter(|(of, _)| of == stream);
+            let covered: Vec<_> = covered.map(|(_, covered)| covered.clone()).collect();
+            let last = covered.iter().map(|covered| covered.end).max();
+            let end = match last.filter(|last| wanted.end == u64::MAX && *last > wanted.start) {
+                Some(last) => last,
+                None => wanted.end,
+            };
+            let left = without(&(wanted.start..end), &covered);
+            left.into_iter().map(|left| (*stream, left))
+        });
+        left.collect()
+    }
+}
+
+/// The objects of the streams of these records, system objects included: those of days that are not
+/// over when the first stream begins, or those of earlier days.
+async fn list(
+    bucket: &Bucket,
+    wanted: &[StreamRecords],
+    is_late: bool,
+) -> object_store::Result<Vec<ListedObject>> {
+    let began = wanted.iter().map(|(stream, _)| stream.time_ms()).min();
+    let Some(began) = began else { return Ok(Vec::new()) };
+    let from_ms = i64::try_from(began).unwrap_or(i64::MAX).saturating_sub(SLACK_MS);
+    let is_listed = |day: &&Partition| (day.end_ms() > from_ms) == is_late;
+    let mut objects = Vec::new();
+    for is_system in [false, true] {
+        let days = match is_system {
+            false => bucket.level(None).await?,
+            true => bucket.system_level(None).await?,
+        };
+        for day in days.partitions.iter().filter(is_listed) {
+            let mut listed = if is_system { bucket.list_system(day) } else { bucket.list(day) };
+            while let Some(listed) = listed.try_next().await? {
+                let Listed::Object(object) = listed else { continue };
+                if wanted.iter().any(|(stream, _)| *stream == object.key.stream()) {
+                    objects.push(object);
+                }
+            }
+        }
+    }
+    Ok(objects)
+}
+
+/// The lines of an object, if it is what a sink wrote.
+async fn read(bucket: &Bucket, object: &ListedObject) -> Result<Vec<Vec<u8>>, String> {
+    let failed = |error: object_store::Error| bucket.describe(&error);
+    let found = bucket.store().get_opts(&object.location, GetOptions::new()).await;
+    let found = found.map_err(failed)?;
+    let metadata = ObjectMetadata::from_attributes(&found.attributes);
+    let bytes = found.bytes().await.map_err(failed)?;
+    let key = object.key;
+    let decoded = spawn_blocking(move || {
+        let mut decoder = LineDecoder::new(key.compression());
+        let mut lines: Vec<Vec<u8>> = Vec::new();
+        decoder.push(&bytes, |line| lines.push(line.to_vec())).map_err(|e| e.to_string())?;
+        let found = decoder.finish().map_err(|error| error.to_string())?;
+        let found = found.metadata(key.first_sequence());
+        if metadata.is_some_and(|metadata| metadata != found) {
+            return Err("its lines are not those that its metadata name".to_owned());
+        }
+        let is_record = |line: &Vec<u8>| {
+            line.first() == Some(&b'{')
+                && serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok()
+        };
+        match lines.iter().position(|line| !is_record(line)) {
+            Some(at) => Err(format!("line {} is not a JSON object", at + 1)),
+            None => Ok(lines),
+        }
+    });
+    match decoded.await {
+        Ok(decoded) => decoded,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
