@@ -8,6 +8,7 @@
 Bytes are counted where DuckDB asks for them. Both ways must give the same rows.
 """
 
+import datetime
 import glob
 import os
 import sys
@@ -33,6 +34,9 @@ class Counted(AbstractFileSystem):
         path = self._strip_protocol(path)
         kind = "directory" if os.path.isdir(path) else "file"
         return {"name": path, "size": os.path.getsize(path), "type": kind}
+
+    def modified(self, path):
+        return datetime.datetime.fromtimestamp(os.path.getmtime(self._strip_protocol(path)), datetime.timezone.utc)
 
     def exists(self, path, **_):
         return os.path.exists(self._strip_protocol(path))

@@ -53,7 +53,7 @@ mod traced;
 mod traces;
 
 pub use check::Checks;
-pub use connections::{Connection, Connections, ServeLimits, client_of};
+pub use connections::{Connection, Connections, ServeLimits, Tls, TlsError, client_of};
 pub use destinations::{Destinations, LogStreamsFile};
 pub use files::{make_private_directory, private_files};
 pub use health::{Answer, Probe};

@@ -15,8 +15,8 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) source: Source,
 
-    /// The address to listen on. Port 0 takes a free one. Addresses of other machines reach it only
-    /// by way of a proxy: see --proxy
+    /// The address to listen on. Port 0 takes a free one. One that other machines reach needs
+    /// --tls-cert, or a proxy with TLS: see --proxy
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub(crate) listen: SocketAddr,
 
@@ -24,6 +24,19 @@ pub(crate) struct Serve {
     /// The proxy must keep the host header
     #[arg(long, value_name = "URL", value_parser = origin)]
     pub(crate) proxy: Option<Url>,
+
+    /// The certificate of the page, with those that it is signed by, as PEM: it is served with TLS
+    #[arg(long, value_name = "FILE", requires = "tls_key", conflicts_with = "proxy")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The private key of the certificate, as PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// The name under which browsers reach the page with TLS, one of the certificate's
+    /// [default: the address of --listen]
+    #[arg(long, value_name = "NAME", requires = "tls_cert")]
+    pub(crate) name: Option<String>,
 
     /// The verifier key of a host, as `audit key` prints it, or a file that holds it: the bucket is
     /// verified while the page is open, and records can be proven. May be given several times

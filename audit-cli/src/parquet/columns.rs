@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -60,6 +61,9 @@ const MAX_DEPTH: usize = 6;
 
 /// Distinct members that are looked at, to bound memory.
 const MAX_MEMBERS: usize = 4_096;
+
+/// Distinct values of a member that are counted, to bound memory.
+const MAX_VALUES: usize = 1_024;
 
 /// Names that engines add to the table of a file.
 const TAKEN: [&str; 5] = ["dt", "hour", "filename", "file_row_number", "file_index"];
@@ -191,6 +195,27 @@ fn leaves<'a>(line: &'a [u8], mut take: impl FnMut(&str, &'a str)) {
     }
 }
 
+/// What is known of a member.
+#[derive(Default)]
+struct Member {
+    /// How many were found before it.
+    place: usize,
+    kinds: HashMap<Kind, u64>,
+    /// Hashes of its values, up to [`MAX_VALUES`].
+    values: HashSet<u64>,
+}
+
+impl Member {
+    fn add(&mut self, value: &str) {
+        *self.kinds.entry(Kind::of(value)).or_default() += 1;
+        if self.values.len() < MAX_VALUES {
+            let mut hash = DefaultHasher::new();
+            value.hash(&mut hash);
+            self.values.insert(hash.finish());
+        }
+    }
+}
+
 /// The columns of a file.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Columns {
@@ -243,7 +268,7 @@ impl Columns {
     ) {
         let wanted: Option<HashSet<String>> =
             wanted.map(|wanted| wanted.iter().map(ToString::to_string).collect());
-        let mut found: HashMap<String, (usize, HashMap<Kind, u64>)> = HashMap::new();
+        let mut found: HashMap<String, Member> = HashMap::new();
         let mut records = 0;
         for line in lines {
             records += 1;
@@ -252,20 +277,21 @@ impl Columns {
                     return;
                 }
                 let next = found.len();
-                if let Some((_, kinds)) = found.get_mut(member) {
-                    *kinds.entry(Kind::of(value)).or_default() += 1;
+                if let Some(known) = found.get_mut(member) {
+                    known.add(value);
                 } else if next < MAX_MEMBERS && name_of(member).is_some() {
-                    let kinds = HashMap::from([(Kind::of(value), 1)]);
-                    found.insert(member.to_owned(), (next, kinds));
+                    let mut new = Member { place: next, ..Member::default() };
+                    new.add(value);
+                    found.insert(member.to_owned(), new);
                 }
             });
         }
-        let counted = found.into_iter().map(|(member, (place, kinds))| {
+        let counted = found.into_iter().map(|(member, Member { place, kinds, values })| {
             let count: u64 = kinds.values().sum();
             let (&kind, &most) =
                 kinds.iter().max_by_key(|(_, count)| **count).expect("it was found once");
             let kind = if (count - most) * STRANGE_ONE_OF <= count { kind } else { Kind::Json };
-            (count, place, member, kind)
+            (count, (values.len(), place), member, kind)
         });
         let is_wanted = |member: &String, count: u64| match &wanted {
             Some(wanted) => wanted.contains(member),
@@ -275,7 +301,7 @@ impl Columns {
             counted.filter(|(count, _, member, _)| is_wanted(member, *count)).collect();
         // A name belongs to the member that most records have.
         counted.sort_by_key(|(count, place, ..)| (std::cmp::Reverse(*count), *place));
-        let mut added: Vec<(usize, Column)> = Vec::new();
+        let mut added: Vec<((usize, usize), Column)> = Vec::new();
         for (_, place, member, kind) in counted {
             let taken = |name: &str| {
                 let lower = name.to_ascii_lowercase();
@@ -288,7 +314,8 @@ impl Columns {
                 added.push((place, Column { name, member, kind }));
             }
         }
-        // In the order of the records.
+        // Those of few distinct values first, else in the order of the records. They are small, and
+        // engines read columns beside each other at once, with what is between them.
         added.sort_by_key(|(place, _)| *place);
         for (_, column) in added {
             self.add(column);

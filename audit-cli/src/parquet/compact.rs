@@ -38,7 +38,7 @@ const FILE_BYTES: u64 = 256 << 20;
 const MOST_AT_ONCE: usize = 4;
 
 /// A day is over for so long before it is compacted: what is on its way still arrives.
-const LATE_MS: i64 = HOUR_MS;
+pub(super) const LATE_MS: i64 = HOUR_MS;
 
 /// What was made.
 #[derive(Serialize)]

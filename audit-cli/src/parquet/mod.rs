@@ -10,10 +10,12 @@ mod export;
 mod file;
 mod group;
 mod index;
+mod missing;
 mod source;
 mod verify;
 
 pub(crate) use compact::run;
 pub(crate) use export::Exporter;
 pub(crate) use group::Group;
+pub(crate) use missing::Missing;
 pub(crate) use verify::{Compacted, open, verify};

@@ -11,6 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::check::{Checked, Wrong, check};
 use super::index::{File, Target};
+use super::missing::{Missing, missing};
 use super::source;
 use crate::arguments::Common;
 use crate::bucket::{Listed, Reader, to_url};
@@ -25,20 +26,21 @@ pub(crate) struct Compacted {
     pub(crate) records: u64,
     /// The keys of the objects whose records they hold.
     pub(crate) objects: HashMap<String, usize>,
-    /// The first day and the last.
-    pub(crate) days: Option<(String, String)>,
+    /// Those that were there, and from which day on they were looked for.
+    listed: Vec<File>,
+    first_day: Option<String>,
     pub(crate) findings: Vec<Finding>,
 }
 
 impl Compacted {
-    /// Whether the object is of these days and in no file.
-    pub(crate) fn lacks(&self, key: &str) -> bool {
-        let day = key.strip_prefix("dt=").and_then(|rest| rest.get(..10));
-        let is_of_days =
-            self.days.as_ref().zip(day).is_some_and(|((first, last), day)| {
-                (first.as_str()..=last.as_str()).contains(&day)
-            });
-        is_of_days && !self.objects.contains_key(key)
+    /// What the files lack of the objects that are listed.
+    pub(crate) fn missing(
+        &self,
+        listed: impl Iterator<Item = ObjectKey>,
+        now_ms: i64,
+    ) -> Vec<Missing> {
+        let is_held = |key: &str| self.objects.contains_key(key);
+        missing(&self.listed, is_held, listed, self.first_day.as_deref(), now_ms)
     }
 }
 
@@ -63,8 +65,8 @@ pub(crate) async fn verify(
     let mut files = target.files(None).await?;
     files.retain(|file| first.as_ref().is_none_or(|first| *first <= file.day));
     let (mut found, progress) = (Compacted::default(), Progress::new(common, files.len() as u64));
-    found.days =
-        files.first().map(|file| file.day.clone()).zip(files.last().map(|f| f.day.clone()));
+    found.listed.clone_from(&files);
+    found.first_day = first;
     let names: Vec<String> =
         files.iter().map(|file| format!("{}/{}", target.name(), file.name())).collect();
     let checks = files.into_iter().map(|file| one(target, file, keys.to_vec()));

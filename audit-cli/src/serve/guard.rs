@@ -1,6 +1,6 @@
 //! Who may use the page: whoever has the token of this run, from a browser that means this server.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use audit_core::{Random, SystemRandom};
@@ -8,7 +8,8 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use url::Url;
+
+use super::Place;
 
 /// What each response says to the browser: nothing is loaded from elsewhere, nothing frames the
 /// page, no other site sees what it holds.
@@ -43,29 +44,34 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(address: SocketAddr, proxy: Option<&Url>) -> Guard {
+    pub(super) fn new(address: SocketAddr, place: &Place) -> Guard {
         let random = || SystemRandom.next_u64();
         let port = address.port();
         let mut hosts = vec![address.to_string()];
         if address.ip().is_loopback() {
             hosts.extend(["127.0.0.1", "localhost", "[::1]"].map(|host| format!("{host}:{port}")));
         }
-        let mut origin = format!("http://{address}");
-        if let Some(proxy) = proxy {
-            let name = proxy.host_str().unwrap_or_default();
-            let host = match proxy.port() {
-                Some(port) => format!("{name}:{port}"),
-                None => name.to_owned(),
-            };
-            origin = format!("{}://{host}", proxy.scheme());
-            hosts.push(host);
-        }
+        // Browsers leave out the port of the scheme.
+        let (scheme, host) = match place {
+            Place::Local => ("http", address.to_string()),
+            Place::Proxy(proxy) => {
+                let name = proxy.host_str().unwrap_or_default();
+                let port = proxy.port().map(|port| format!(":{port}")).unwrap_or_default();
+                (proxy.scheme(), format!("{name}{port}"))
+            }
+            Place::Tls(_, name) => {
+                let is_v6 = name.parse::<Ipv6Addr>().is_ok();
+                let name = if is_v6 { format!("[{name}]") } else { name.clone() };
+                ("https", if port == 443 { name } else { format!("{name}:{port}") })
+            }
+        };
+        hosts.push(host.clone());
         Guard {
             token: format!("{:016x}{:016x}", random(), random()),
             cookie: format!("audit-{port}"),
             hosts,
-            origin,
-            is_secure: proxy.is_some_and(|proxy| proxy.scheme() == "https"),
+            origin: format!("{scheme}://{host}"),
+            is_secure: scheme == "https",
         }
     }
 

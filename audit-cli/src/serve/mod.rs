@@ -10,7 +10,7 @@ mod search;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use audit_host::{Connections, ServeLimits};
+use audit_host::{Connections, ServeLimits, Tls};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use url::Url;
 
 use crate::arguments::{Common, Serve, TrustedKeys};
 use crate::bucket::{Reader, Wanted};
@@ -45,6 +46,49 @@ struct Desk {
     has_keys: bool,
 }
 
+/// How browsers reach the page.
+enum Place {
+    /// From this machine alone.
+    Local,
+    /// By way of a proxy with this address.
+    Proxy(Url),
+    /// With TLS, under this name.
+    Tls(Tls, String),
+}
+
+impl Place {
+    fn new(arguments: &Serve) -> Result<Place, Failure> {
+        let Serve { listen, proxy, tls_cert, tls_key, name, .. } = arguments;
+        if let Some(proxy) = proxy {
+            return Ok(Place::Proxy(proxy.clone()));
+        }
+        if let Some((chain, key)) = tls_cert.as_ref().zip(tls_key.as_ref()) {
+            let name = match name {
+                Some(name) => name.clone(),
+                None if listen.ip().is_unspecified() => {
+                    let what = format!("{} is every address of this machine", listen.ip());
+                    let why = "say which name of the certificate browsers use: --name NAME";
+                    return Err(Failure::new(format!("{what}: {why}")));
+                }
+                None => listen.ip().to_string(),
+            };
+            let tls = Tls::from_pem_files(chain, key, &name).map_err(|error| {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                Failure::new(error.to_string()).because(source.unwrap_or_default())
+            })?;
+            return Ok(Place::Tls(tls, name));
+        }
+        if listen.ip().is_loopback() {
+            return Ok(Place::Local);
+        }
+        Err(Failure::new(format!(
+            "{listen} can be reached from other machines, which needs TLS: give a certificate \
+             with --tls-cert and --tls-key, or put a proxy with TLS before it, and name it with \
+             --proxy https://NAME"
+        )))
+    }
+}
+
 pub(crate) async fn run(
     arguments: &Serve,
     common: &Common,
@@ -55,21 +99,14 @@ pub(crate) async fn run(
         policy: arguments.policy.clone(),
     })?;
     let reader = Reader::open(&arguments.source, common)?;
-    let is_local = arguments.listen.ip().is_loopback();
-    if !is_local && arguments.proxy.is_none() {
-        return Err(Failure::new(format!(
-            "{} can be reached from other machines, and this page has no TLS of its own: put a \
-             proxy with TLS before it, and name it with --proxy https://NAME",
-            arguments.listen
-        )));
-    }
+    let place = Place::new(arguments)?;
     let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
         Failure::new(format!("cannot listen on {}", arguments.listen)).because(error)
     })?;
     let address: SocketAddr = listener
         .local_addr()
         .map_err(|error| Failure::new("the listener has no address").because(error))?;
-    let guard = Arc::new(Guard::new(address, arguments.proxy.as_ref()));
+    let guard = Arc::new(Guard::new(address, &place));
     let first = guard.first_url();
     if output.is_json() {
         output.json(&serde_json::json!({ "page": first }))?;
@@ -104,8 +141,11 @@ pub(crate) async fn run(
         max_connections_per_address: MAX_CONNECTIONS,
         ..ServeLimits::default()
     };
-    let connections = Connections::new(limits)
+    let mut connections = Connections::new(limits)
         .map_err(|error| Failure::new("too few open files are allowed").because(error))?;
+    if let Place::Tls(tls, _) = place {
+        connections = connections.with_tls(tls);
+    }
     // The command ends with a signal.
     connections.serve(listener, router, std::future::pending()).await;
     Ok(Outcome::Well)

@@ -95,12 +95,11 @@ impl Inventory {
         self.streams.iter().map(|(stream, entries)| (stream.to_string(), of(entries))).collect()
     }
 
-    /// How many objects of records have such a key.
-    pub(crate) fn count(&self, is_counted: impl Fn(&str) -> bool) -> u64 {
-        let entries = self.streams.iter().flat_map(|(stream, entries)| {
+    /// The keys of the objects of records.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = ObjectKey> {
+        self.streams.iter().flat_map(|(stream, entries)| {
             entries.iter().filter(|entry| !entry.is_system()).map(|entry| entry.key(*stream))
-        });
-        entries.filter(|key| is_counted(&key.to_string())).count() as u64
+        })
     }
 
     /// Leaves out the other streams.

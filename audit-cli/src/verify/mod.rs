@@ -28,7 +28,7 @@ use crate::durable;
 use crate::failure::{Failure, Outcome};
 use crate::in_order::in_order;
 use crate::output::Output;
-use crate::parquet::{self, Compacted};
+use crate::parquet::{self, Compacted, Missing};
 use crate::progress::Progress;
 use crate::units::{HOUR_MS, now_ms};
 
@@ -48,8 +48,8 @@ struct Verified {
     /// How many records of each stream a quorum has cosigned.
     witnessed: BTreeMap<String, u64>,
     stored_bytes: u64,
-    /// The Parquet files that were made of it, and how many objects of their days are in none.
-    compacted: Option<(Compacted, u64)>,
+    /// The Parquet files that were made of it, and what they lack.
+    compacted: Option<(Compacted, Vec<Missing>)>,
     /// Objects whose lines the store did not give, and what it said of one of them.
     unread: (u64, Option<String>),
 }
@@ -91,7 +91,8 @@ pub(crate) async fn run(
         None => None,
     };
     let inventory = list(look.begin.list_ms).await?;
-    let lacking = compacted.as_ref().map(|compacted| inventory.count(|key| compacted.lacks(key)));
+    let now = reader.store_time_ms().unwrap_or_else(now_ms);
+    let lacking = compacted.as_ref().map(|compacted| compacted.missing(inventory.keys(), now));
     let begin_ms = look.begin.list_ms;
     if inventory.objects == 0 && look.state == State::default() && look.receipts.is_empty() {
         let why = reader.why_nothing(&Wanted::all()).await;

@@ -10,7 +10,7 @@ use crate::arguments::Verify;
 use crate::bucket::Reader;
 use crate::failure::Failure;
 use crate::output::{Output, Style};
-use crate::parquet::Compacted;
+use crate::parquet::{Compacted, Missing};
 use crate::units::{Size, counted, shown};
 
 /// The four kinds, the most serious first.
@@ -20,6 +20,9 @@ const ALARMS: [(Alarm, &str); 4] = [
     (Alarm::Late, "late"),
     (Alarm::Expired, "expired"),
 ];
+
+/// Days without a Parquet file that are named in text.
+const MAX_MISSING: usize = 20;
 
 fn name(alarm: Alarm) -> &'static str {
     ALARMS.iter().find(|(other, _)| *other == alarm).map_or("", |(_, name)| name)
@@ -115,7 +118,7 @@ struct Totals<'a> {
     without_evidence: &'a Population,
     stored_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    parquet: Option<Parquet>,
+    parquet: Option<Parquet<'a>>,
     other_objects: u64,
     unread_objects: u64,
     /// Streams that are older than what was asked for, by what was found of them.
@@ -130,21 +133,23 @@ struct Totals<'a> {
 
 /// The Parquet files that were checked.
 #[derive(Serialize)]
-struct Parquet {
+struct Parquet<'a> {
     files: u64,
     objects: u64,
     records: u64,
-    /// Objects of their days that are in none.
+    /// Objects of days that are over that are in none, and the files that they belong into.
     missing_objects: u64,
+    missing: &'a [Missing],
 }
 
-impl Parquet {
-    fn new((compacted, missing_objects): &(Compacted, u64)) -> Parquet {
+impl<'a> Parquet<'a> {
+    fn new((compacted, missing): &'a (Compacted, Vec<Missing>)) -> Parquet<'a> {
         Parquet {
             files: compacted.files,
             objects: compacted.objects.len() as u64,
             records: compacted.records,
-            missing_objects: *missing_objects,
+            missing_objects: missing.iter().map(|missing| missing.objects).sum(),
+            missing,
         }
     }
 }
@@ -279,11 +284,18 @@ impl<'a> Summary<'a> {
             row("without", &format!("{streams} without evidence that counts, {objects}"))?;
         }
         if let Some(compacted) = &self.verified.compacted {
-            let Parquet { files, objects, records, missing_objects } = Parquet::new(compacted);
+            let Parquet { files, objects, records, missing_objects, missing } =
+                Parquet::new(compacted);
             let (files, objects) = (counted(files, "file"), counted(objects, "object"));
             let records = counted(records, "record");
-            let missing = counted(missing_objects, "object");
-            row("parquet", &format!("{files}, {objects}, {records}; {missing} in no file"))?;
+            let without = counted(missing_objects, "object");
+            row("parquet", &format!("{files}, {objects}, {records}; {without} in no file"))?;
+            for missing in missing.iter().take(MAX_MISSING) {
+                row("no file", &missing.to_string())?;
+            }
+            if let more @ 1.. = missing.len().saturating_sub(MAX_MISSING) {
+                row("no file", &format!("and {}: see --json", counted(more as u64, "more day")))?;
+            }
         }
         row("stored", &Size(self.verified.stored_bytes).to_string())?;
         if let Some(others) = &self.others {

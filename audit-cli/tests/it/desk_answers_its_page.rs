@@ -1,12 +1,18 @@
 //! `audit serve` answers those who have its token, under its own name, with what the command finds.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 use crate::support::{DAY, HOUR_MS, audit, command, environment, hourly, url};
 
@@ -38,9 +44,14 @@ impl Answer {
 }
 
 impl Page {
-    async fn open(environment: &[(&'static str, String)], bucket: &str) -> Page {
+    /// Starts it, and reads the address that it prints, behind this scheme.
+    async fn start(
+        environment: &[(&'static str, String)],
+        arguments: &[&str],
+        scheme: &str,
+    ) -> Page {
         let mut serve = command();
-        serve.args(["serve", bucket]).envs(environment.iter().cloned());
+        serve.arg("serve").args(arguments).envs(environment.iter().cloned());
         let mut child = serve.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let out = child.stdout.take().unwrap();
         let first = tokio::task::spawn_blocking(|| {
@@ -49,14 +60,14 @@ impl Page {
             line
         });
         let first = first.await.unwrap();
-        let (_, rest) = first.split_once("http://").unwrap();
+        let (_, rest) = first.split_once(scheme).unwrap();
         let (address, token) = rest.trim().split_once("/?token=").unwrap();
-        let mut page = Page {
-            child,
-            address: address.to_owned(),
-            token: token.to_owned(),
-            cookie: String::new(),
-        };
+        Page { child, address: address.to_owned(), token: token.to_owned(), cookie: String::new() }
+    }
+
+    async fn open(environment: &[(&'static str, String)], bucket: &str) -> Page {
+        let mut page = Page::start(environment, &[bucket], "http://").await;
+        let token = &page.token;
         let admitted = page.get(&format!("/?token={token}&text=x%26y"), &[]).await;
         assert_eq!(admitted.status, 303, "{}", admitted.head);
         assert!(admitted.head.contains("location: /?text=x%26y\r\n"), "{}", admitted.head);
@@ -212,15 +223,86 @@ async fn the_page_matches_the_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_machines_reach_the_page_through_a_proxy_alone() {
+async fn other_machines_reach_the_page_with_tls_alone() {
     let (server, _) = hourly(1).await;
     let bucket = url(&server);
     let open = ["serve", &bucket, "--listen", "0.0.0.0:0"];
     let ran = audit(&environment(&server), &open).await;
     assert_eq!((ran.code, ran.out.as_str()), (Some(3), ""), "{ran:?}");
+    assert!(ran.err.contains("--tls-cert"), "{ran:?}");
     assert!(ran.err.contains("--proxy https://NAME"), "{ran:?}");
     let plain = ["serve", &bucket, "--proxy", "http://audit.example.com"];
     assert_eq!(audit(&environment(&server), &plain).await.code, Some(2));
+}
+
+/// Writes a certificate that signs itself, and its key.
+fn self_signed(to: &Path, name: &str) -> (String, String, CertificateDer<'static>) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let path = |kind: &str| to.join(format!("{name}.{kind}")).to_str().unwrap().to_owned();
+    fs::write(path("crt"), made.cert.pem()).unwrap();
+    fs::write(path("key"), made.signing_key.serialize_pem()).unwrap();
+    (path("crt"), path("key"), made.cert.der().clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_has_tls_of_its_own() {
+    let (server, _) = hourly(1).await;
+    let (environment, bucket) = (environment(&server), url(&server));
+    let files = tempfile::tempdir().unwrap();
+    let (chain, key, certificate) = self_signed(files.path(), "desk.example");
+    let (_, other_key, _) = self_signed(files.path(), "other.example");
+    let tls = [&*bucket, "--tls-cert", &chain, "--tls-key", &key, "--name", "desk.example"];
+    let mut page = Page::start(&environment, &tls, "https://").await;
+    let port: u16 = page.address.strip_prefix("desk.example:").unwrap().parse().unwrap();
+
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let provider = Arc::new(crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = TlsConnector::from(Arc::new(config));
+    let get = async |path: &str, cookie: &str| {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let name = ServerName::try_from("desk.example").unwrap();
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        let host = &page.address;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nCookie: {cookie}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let admitted = get(&format!("/?token={}", page.token), "").await;
+    assert!(admitted.starts_with("HTTP/1.0 303") && admitted.contains("; Secure"), "{admitted}");
+    let (_, cookie) = admitted.split_once("set-cookie: ").unwrap();
+    let cookie = cookie.split(';').next().unwrap();
+    let answered = get("/api/overview", cookie).await;
+    assert!(answered.starts_with("HTTP/1.0 200") && answered.contains("\"days\":1"), "{answered}");
+    assert!(get("/api/overview", "").await.starts_with("HTTP/1.0 401"));
+    // Without TLS nothing is answered but an alert of TLS.
+    let mut plain = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    page.child.kill().unwrap();
+
+    for (options, said) in [
+        (&["--tls-cert", &*chain, "--tls-key", &key][..], "cannot be used"),
+        (&["--tls-cert", &chain, "--tls-key", &key, "--name", "a.example"], "cannot be used"),
+        (&["--tls-cert", &chain, "--tls-key", &other_key, "--name", "desk.example"], "the key"),
+        (&["--tls-cert", &key, "--tls-key", &key, "--name", "desk.example"], "the certificate"),
+        (&["--tls-cert", &chain, "--tls-key", &key, "--listen", "0.0.0.0:0"], "--name NAME"),
+    ] {
+        let refused = audit(&environment, &[&["serve", &bucket], options].concat()).await;
+        assert_eq!((refused.code, refused.out.as_str()), (Some(3), ""), "{refused:?}");
+        assert!(refused.err.contains(said), "{options:?}: {refused:?}");
+    }
+    let alone = audit(&environment, &["serve", &bucket, "--tls-cert", &chain]).await;
+    assert_eq!(alone.code, Some(2), "{alone:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

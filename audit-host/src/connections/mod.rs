@@ -3,6 +3,7 @@
 mod limits;
 mod places;
 mod stream;
+mod tls;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -22,6 +23,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -32,6 +34,7 @@ pub use self::places::client_of;
 use self::places::{Place, Places, Refusal};
 pub use self::stream::Connection;
 use self::stream::Stream;
+pub use self::tls::{Tls, TlsError};
 
 /// How long a listener waits after it failed to accept, for example for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -54,6 +57,7 @@ pub struct Connections {
     limits: ServeLimits,
     places: Arc<Places>,
     is_exempt: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    tls: Option<Tls>,
 }
 
 impl Connections {
@@ -70,7 +74,7 @@ impl Connections {
             "Connections that were refused or ended for a limit, by reason"
         );
         let places = Arc::new(Places::new(limits.connections()?));
-        Ok(Connections { limits, places, is_exempt: Arc::new(|_| false) })
+        Ok(Connections { limits, places, is_exempt: Arc::new(|_| false), tls: None })
     }
 
     /// Exempts addresses from [`max_connections_per_address`]: those of proxies, which speak for
@@ -83,6 +87,13 @@ impl Connections {
         is_exempt: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
     ) -> Connections {
         Connections { is_exempt: Arc::new(is_exempt), ..self }
+    }
+
+    /// Serves HTTPS alone. A handshake may take
+    /// [`header_timeout`](ServeLimits::header_timeout).
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Connections {
+        Connections { tls: Some(tls), ..self }
     }
 
     /// Serves HTTP/1 on this listener until `stop` completes, then drains: accepts no more, closes
@@ -116,7 +127,29 @@ impl Connections {
             let entry = open.0.add(Arc::clone(&connection));
             let limits = self.limits;
             let stream = Stream::new(stream, Arc::clone(&connection), &limits, (place, entry));
-            tokio::spawn(serve(stream, connection, router.clone(), limits, stopping.subscribe()));
+            if let Err(error) = stream.set_nodelay() {
+                tracing::debug!(%error, "a connection without TCP_NODELAY");
+            }
+            let (router, stopping) = (router.clone(), stopping.subscribe());
+            match self.tls.clone() {
+                None => drop(tokio::spawn(serve(stream, connection, router, limits, stopping))),
+                Some(tls) => {
+                    tokio::spawn(async move {
+                        let handshake = timeout(limits.header_timeout, tls.0.accept(stream));
+                        let shaken = tokio::select! {
+                            shaken = handshake => shaken,
+                            () = connection.until_cut() => return,
+                        };
+                        match shaken {
+                            Ok(Ok(stream)) => {
+                                serve(stream, connection, router, limits, stopping).await;
+                            }
+                            Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
+                            Err(_elapsed) => tracing::debug!("a handshake took too long"),
+                        }
+                    });
+                }
+            }
         }
         drop((listener, router));
         stopping.send_replace(true);
@@ -250,15 +283,12 @@ impl Drop for Entry {
 }
 
 async fn serve(
-    stream: Stream<TcpStream, (Place, Entry)>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     connection: Arc<Connection>,
     router: Router,
     limits: ServeLimits,
     mut stopping: watch::Receiver<bool>,
 ) {
-    if let Err(error) = stream.set_nodelay() {
-        tracing::debug!(%error, "a connection without TCP_NODELAY");
-    }
     let has_begun = Arc::new(AtomicBool::new(false));
     let (begin, peer) = (Arc::clone(&has_begun), connection.peer());
     let mut cut_off = pin!(connection.until_cut());

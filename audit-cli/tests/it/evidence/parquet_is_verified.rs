@@ -49,5 +49,20 @@ async fn compacted_records_are_proven_and_altered_ones_found() {
                 && line["object"].as_str().unwrap().ends_with("000000.parquet")),
             "{altered:?}"
         );
+
+        // A removed file is named, and the hours that it held.
+        fs::remove_file(&file).unwrap();
+        let removed = verify(&["--parquet", to]).await;
+        assert_eq!(removed.code, plain.code, "{removed:?}");
+        let totals = removed.json().pop().unwrap();
+        assert_eq!(totals["parquet"]["missing"][0]["files"][0], lines[0]["file"], "{totals}");
+        assert_eq!(totals["parquet"]["missing_objects"], lines[0]["objects"], "{totals}");
+        let text = audit(&[], &["verify", place, "--key", &host, "--parquet", to]).await;
+        let name = lines[0]["file"].as_str().unwrap();
+        assert!(text.out.contains(&format!("no file   {name}: ")), "{text:?}");
+        let made = audit(&[], &["compact", place, "--to", to, "--json"]).await;
+        assert_eq!(made.json()[0]["file"], name, "{made:?}");
+        let whole = verify(&["--parquet", to]).await.json().pop().unwrap();
+        assert_eq!(whole["parquet"]["missing"].as_array().map(Vec::len), Some(0), "{whole}");
     }
 }

@@ -1,0 +1,81 @@
+//! TLS of a listener.
+
+use std::error::Error;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::client::verify_server_name;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::server::ParsedCertificate;
+use tokio_rustls::rustls::{ServerConfig, crypto};
+
+/// A certificate and its key, for [`Connections::with_tls`](super::Connections::with_tls). Cheap to
+/// clone.
+#[derive(Clone)]
+pub struct Tls(pub(super) TlsAcceptor);
+
+impl Tls {
+    /// Reads the certificate, with those that it is signed by, and its private key from PEM files.
+    /// `name` is the host name or the address that clients use.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read or holds none, the two do not belong together, or the certificate
+    /// is not valid for the name. Whether it has expired is not looked at.
+    pub fn from_pem_files(chain: &Path, key: &Path, name: &str) -> Result<Tls, TlsError> {
+        let chain_error = |source: Box<dyn Error + Send + Sync>| TlsError {
+            what: format!("the certificate {} cannot be used", chain.display()),
+            source,
+        };
+        let key_error = |source: Box<dyn Error + Send + Sync>| TlsError {
+            what: format!("the key {} cannot be used", key.display()),
+            source,
+        };
+        let certificates = CertificateDer::pem_file_iter(chain)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| chain_error(error.into()))?;
+        let leaf = certificates.first().ok_or_else(|| chain_error("it holds none".into()))?;
+        let of = ParsedCertificate::try_from(leaf).map_err(|error| chain_error(error.into()))?;
+        ServerName::try_from(name)
+            .map_err(|error| chain_error(format!("{name}: {error}").into()))
+            .and_then(|name| verify_server_name(&of, &name).map_err(|e| chain_error(e.into())))?;
+        let private = PrivateKeyDer::from_pem_file(key).map_err(|e| key_error(e.into()))?;
+        let provider = Arc::new(crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| chain_error(error.into()))?
+            .with_no_client_auth()
+            .with_single_cert(certificates, private)
+            .map_err(|error| key_error(error.into()))?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Tls(TlsAcceptor::from(Arc::new(config))))
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+/// A certificate or a key that cannot be used.
+#[derive(Debug)]
+pub struct TlsError {
+    what: String,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl Error for TlsError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
