@@ -15,7 +15,7 @@ use std::io;
 use audit_core::UniqueId;
 
 use crate::begin::{BEGIN, read_begin};
-use crate::disk::Disk;
+use crate::disk::{Disk, remove_if_there};
 use crate::format::{FIRST_GROUP, Found, GroupHeader, Position, look};
 use crate::recovery_error::RecoveryError;
 use crate::segment::{Segment, SegmentReader, Window, file_name, ordinal_of};
@@ -69,7 +69,8 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
     let mut begin = FIRST_ORDINAL;
     for name in disk.list()? {
         if name.ends_with(".preparing") {
-            disk.remove(&name)?;
+            // A replay that goes on beside may have given it its name since.
+            remove_if_there(disk, &name)?;
         } else if name == BEGIN {
             begin = read_begin(disk)?;
         } else if let Some(ordinal) = ordinal_of(&name) {

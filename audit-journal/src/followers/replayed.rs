@@ -202,6 +202,7 @@ impl ReplayLog {
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeSet, VecDeque};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use proptest::prelude::*;
 
@@ -343,6 +344,32 @@ mod tests {
         assert_eq!(read[0].missing_records(), 29);
         assert_eq!(missing(&disk).len(), 14);
         assert_eq!(log.lacks(id(6), &(0..30)), [0..5, 20..30]);
+    }
+
+    #[test]
+    fn a_host_that_opens_meanwhile_disturbs_no_replay() {
+        const ENOENT: i32 = 2;
+        let inner: Arc<dyn Disk> = Arc::new(SimulatedDisk::new(1));
+        let removed = Arc::new(AtomicBool::new(false));
+        let once = Arc::clone(&removed);
+        // The host removes the unfinished file before it has its name.
+        let disk = FaultyDisk::new(Arc::clone(&inner), move |call, name| {
+            let removes = call == Call::Rename && name.starts_with("00000002.replayed");
+            let is_first = removes && !once.swap(true, Ordering::SeqCst);
+            is_first.then_some(Injected::Fails(ENOENT))
+        });
+        let mut log = ReplayLog::of_follower_on(Arc::new(disk), 2, "siem").unwrap();
+        log.note(&[(id(1), 0..3)]).unwrap();
+        assert!(removed.load(Ordering::SeqCst));
+        assert!(replayed(&*inner, 2, "siem").unwrap().lacks(id(1), &(0..3)).is_empty());
+
+        // The file has its name before the host removes it.
+        inner.create("00000002.replayed.preparing").unwrap();
+        let disk = FaultyDisk::new(inner, |call, name: &str| {
+            let removes = call == Call::Remove && name.ends_with(".replayed.preparing");
+            removes.then_some(Injected::Fails(ENOENT))
+        });
+        assert!(crate::recovery::recover(&disk).unwrap().segments.is_empty());
     }
 
     #[test]
