@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use audit_runtime::{AuditError, FunctionKind};
-use functions_engine::{Answer, Call, Failure, Later, Limits, Seed, SyscallError, Syscalls};
+use functions_engine::{
+    Answer, Call, Failure, Later, Limits, Mount, Seed, SyscallError, Syscalls, UNROUTED,
+};
 use functions_fetch::Fetches;
+use functions_program::Router;
 use functions_store::StoreError;
 use functions_value::ComponentPath;
 use serde_json::{Value as Json, json};
@@ -202,23 +205,30 @@ impl Running {
 
 impl Running {
     fn answer_http(&self, http: &Responding, pulse: &Pulse) -> Answered {
-        let Some(function) = self.deployed.program.http() else {
-            return Answered::failed("there are no HTTP actions any more");
-        };
-        let target = Target { component: self.component.clone(), function };
-        let inner = &self.functions.inner;
-        let request_id = self.caller.request.request_id().as_str();
-        let call = self.deployed.program.call(&self.component, function, &http.request, request_id);
-        let call = Call { is_http: true, ..call };
-        let seed = Seed { random: inner.chance().next_seed(), now_ms: inner.now_ms() as f64 };
-        let mut host = InAction::new(self, target, pulse);
-        let limits = &inner.settings.action_limits;
-        let ran = pulse.in_engine(|| functions_engine::run(&call, &seed, limits, &mut host));
-        let result = match ran.result {
-            Ok(value) => Ok(value.into()),
-            Err(Failure { message, data, kind: _ }) => Err(Failed { message, data }),
-        };
-        Answered { result, log_lines: ran.log_lines }
+        let program = &self.deployed.program;
+        let mut routers = program.routers(&http.path).into_iter().peekable();
+        let mut log_lines = Vec::new();
+        while let Some(Router { component, function, prefix }) = routers.next() {
+            let mount = Mount { prefix, is_last: routers.peek().is_none() };
+            let target = Target { component: component.clone(), function };
+            let inner = &self.functions.inner;
+            let request_id = self.caller.request.request_id().as_str();
+            let call = program.call(component, function, &http.request, request_id);
+            let call = Call { http: Some(mount), ..call };
+            let seed = Seed { random: inner.chance().next_seed(), now_ms: inner.now_ms() as f64 };
+            let mut host = InAction::new(self, target, pulse);
+            let limits = &inner.settings.action_limits;
+            let ran = pulse.in_engine(|| functions_engine::run(&call, &seed, limits, &mut host));
+            log_lines.extend(ran.log_lines);
+            match ran.result {
+                Ok(value) if value == UNROUTED => {}
+                Ok(value) => return Answered { result: Ok(value.into()), log_lines },
+                Err(Failure { message, data, kind: _ }) => {
+                    return Answered { result: Err(Failed { message, data }), log_lines };
+                }
+            }
+        }
+        Answered::failed("there are no HTTP actions at this path any more")
     }
 
     /// The request that is to be answered.

@@ -26,10 +26,11 @@ impl Functions {
         caller: &Caller,
     ) -> Result<HttpResponse, HttpError> {
         let deployed = self.inner.deployed();
-        if deployed.program.http().is_none() {
+        let HttpRequest { method, path_and_query, host, headers, body, refused_token } = request;
+        let (path, _) = path_and_query.split_once('?').unwrap_or((&path_and_query, ""));
+        if deployed.program.routers(path).is_empty() {
             return Err(HttpError::None);
         }
-        let HttpRequest { method, path_and_query, host, headers, body, refused_token } = request;
         let origin = match deployed.program.variable("CONVEX_SITE_URL") {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => format!("http://{host}"),
@@ -41,7 +42,8 @@ impl Functions {
             "body": BASE64_STANDARD.encode(&body),
         });
         drop(body);
-        let (responding, mut responded) = Responding::new(described.to_string(), refused_token);
+        let (responding, mut responded) =
+            Responding::new(described.to_string(), path.to_owned(), refused_token);
         let (functions, caller) = (self.clone(), caller.clone());
         // In a task of its own, since the response may be over before the action is.
         let mut running = tokio::spawn(async move {

@@ -122,6 +122,8 @@ impl std::error::Error for HttpError {}
 pub(super) struct Responding {
     /// The request as JSON text, for the engine.
     pub(super) request: String,
+    /// The path of the request, as it was sent.
+    pub(super) path: String,
     pub(super) refused_token: Option<String>,
     head: Mutex<Option<oneshot::Sender<HttpResponse>>>,
     pieces: mpsc::Sender<Piece>,
@@ -143,12 +145,14 @@ impl Responding {
     /// With what is told when it responds.
     pub(super) fn new(
         request: String,
+        path: String,
         refused_token: Option<String>,
     ) -> (Responding, oneshot::Receiver<HttpResponse>) {
         let (head, responded) = oneshot::channel();
         let (pieces, rest) = mpsc::channel(MAX_PIECES);
         let responding = Responding {
             request,
+            path,
             refused_token,
             head: Mutex::new(Some(head)),
             pieces,
@@ -222,7 +226,7 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_response_are_limited_together() {
-        let (responding, _responded) = Responding::new(String::new(), None);
+        let (responding, _responded) = Responding::new(String::new(), String::new(), None);
         *lock(&responding.sent_bytes) = MAX_RESPONSE_BYTES - 3;
         let piece = json!({ "bytes": BASE64_STANDARD.encode("ab") });
         assert!(responding.piece(Some(&piece)).is_ok());

@@ -194,14 +194,18 @@ function envReferences(env) {
   });
 }
 
+function checkPrefix(prefix) {
+  if (prefix !== undefined && !prefix.startsWith("/")) throw new Error(`httpPrefix must start with a slash: "${prefix}" does not`);
+}
+
+const withSlash = (prefix) => (prefix.endsWith("/") ? prefix : `${prefix}/`);
+
 function use(definition, options) {
   const path = definition?.componentDefinitionPath;
   if (typeof path !== "string") throw new Error("use() takes what a `convex.config` exports");
   const name = options?.name ?? definition.defaultName ?? definition._name ?? path.split("/").pop();
   if (typeof name !== "string" || name === "") throw new Error("The name of a component must be a string that is not empty");
-  if (options?.httpPrefix !== undefined && !options.httpPrefix.startsWith("/")) {
-    throw new Error(`httpPrefix must start with a slash: "${options.httpPrefix}" does not`);
-  }
+  checkPrefix(options?.httpPrefix);
   this._childComponents.push([name, definition, options?.env ?? {}, options?.httpPrefix]);
   return {
     [toReferencePath]: `_reference/childComponent/${name}`,
@@ -222,6 +226,7 @@ function exportDefinition() {
   const mounted = children.filter(([, , , prefix]) => prefix !== undefined);
   return {
     ...(this._isRoot ? {} : { name: this._name }),
+    ...(this._httpPrefix === undefined ? {} : { httpPrefix: withSlash(this._httpPrefix) }),
     definitionType: this._isRoot ? { type: "app" } : { type: "childComponent", name: this._name, args: [] },
     childComponents: children.map(([name, definition, env]) => ({
       name,
@@ -230,7 +235,7 @@ function exportDefinition() {
       env: Object.entries(env).filter(([, value]) => value !== undefined).map(exportedEnv),
     })),
     httpMounts: Object.fromEntries(
-      mounted.map(([name, , , prefix]) => [prefix.endsWith("/") ? prefix : `${prefix}/`, `_reference/childComponent/${name}`]),
+      mounted.map(([name, , , prefix]) => [withSlash(prefix), `_reference/childComponent/${name}`]),
     ),
     exports: { type: "branch", branch: [] },
     envVars: Object.entries(this._env).map(([name, validator]) => [
@@ -246,8 +251,10 @@ function exportDefinition() {
 
 export function defineApp(options) {
   const _env = checkEnv(options?.env);
+  checkPrefix(options?.httpPrefix);
   return {
     _isRoot: true,
+    _httpPrefix: options?.httpPrefix,
     _childComponents: [],
     _exportTree: {},
     _env,

@@ -4,7 +4,8 @@ import { asyncSyscall, captured, load, native } from "convex:prelude";
 
 const { Request, Response, chunkOf, contentOf, pairsOf } = load("convex:bodies");
 const { raw } = load("convex:text");
-const { parse, stringify } = captured;
+const { apply, parse, stringify } = captured;
+const { slice, startsWith } = String.prototype;
 
 /// A response's body in pieces, so that none is much of an engine's memory.
 const PIECE_BYTES = 1 << 20;
@@ -12,13 +13,15 @@ const PIECE_BYTES = 1 << 20;
 const respond = (op, args) => asyncSyscall(op, stringify({ __proto__: null, ...args }));
 const text = (bytes) => native.base64(raw(bytes));
 
-/// Routes a request as `httpRouter` does, and sends the response.
-export async function answer(router, described) {
+/// Routes a request as `httpRouter` does, and sends the response. The routes are below `prefix`, which ends with a slash. False
+/// if there is none, and another router may have one.
+export async function answer(router, described, prefix, isLast) {
   const { url, method, headers, body } = parse(described);
+  const path = parse(native.url(url)).pathname;
+  const routed = apply(startsWith, path, [prefix]) ? router.lookup(apply(slice, path, [prefix.length - 1]), method) : null;
+  if (!routed && !isLast) return false;
   const content = body === "" || method === "GET" || method === "HEAD" ? undefined : native.fromBase64(body);
   const request = new Request(url, { method, headers, body: content });
-  const path = parse(native.url(url)).pathname;
-  const routed = router.lookup(path, method);
   const response = routed
     ? await routed[0].invokeHttpAction(request)
     : new Response(`No HttpAction routed for ${path}`, { status: 404 });
@@ -27,7 +30,10 @@ export async function answer(router, described) {
   const sent = contentOf(response);
   if (sent === null || sent instanceof Uint8Array) {
     const bytes = sent ?? new Uint8Array(0);
-    if (bytes.length <= PIECE_BYTES) return void (await respond("host/respond", { ...head, body: text(bytes), isWhole: true }));
+    if (bytes.length <= PIECE_BYTES) {
+      await respond("host/respond", { ...head, body: text(bytes), isWhole: true });
+      return true;
+    }
     await respond("host/respond", { ...head, body: "", isWhole: false });
     await send(bytes);
   } else {
@@ -46,6 +52,7 @@ export async function answer(router, described) {
     }
   }
   await respond("host/respondEnd", {});
+  return true;
 }
 
 async function send(bytes) {

@@ -255,9 +255,9 @@ async function invoke(fn, requestId, args) {
 }
 
 /// Answers an HTTP request with the router that `http.ts` exports.
-async function answerHttp(router, requestId, request) {
-  await load("convex:http").answer(router, request);
-  return "null";
+async function answerHttp(router, request, prefix, isLast) {
+  const isRouted = await load("convex:http").answer(router, request, prefix, isLast);
+  return isRouted ? "null" : '"unrouted"';
 }
 
 /// Settles the operation `id`.

@@ -42,6 +42,19 @@ use modules::Loaded;
 pub use modules::{ModuleName, Modules};
 pub use running::{Described, DescribedFunction, describe};
 
+/// Where the routes of a router are.
+#[derive(Debug, Clone, Copy)]
+pub struct Mount<'a> {
+    /// The beginning of their paths, with a slash at its end.
+    pub prefix: &'a str,
+    /// Whether no other router may have a route for the request. The last one answers 404, others
+    /// give [`UNROUTED`].
+    pub is_last: bool,
+}
+
+/// What a call of a router gives that has no route for its request, as JSON.
+pub const UNROUTED: &str = "\"unrouted\"";
+
 /// A function and its arguments.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
@@ -53,8 +66,8 @@ pub struct Call<'a> {
     pub export: &'a str,
     /// Query, mutation or action.
     pub kind: FunctionKind,
-    /// Whether the export is a router, which answers the HTTP request that `args` describes.
-    pub is_http: bool,
+    /// If the export is a router, which answers the HTTP request that `args` describes.
+    pub http: Option<Mount<'a>>,
     /// What it finds around it.
     pub env: &'a Env,
     /// The arguments as the text of a JSON array, such as `[{"id":"…"}]`.

@@ -13,7 +13,8 @@ use super::kept;
 use super::realm::{Control, Realm};
 use super::rejections::Rejections;
 use super::{
-    Call, Completion, Env, Failure, FailureKind, Limits, Loaded, Ran, Seed, SyscallError, Syscalls,
+    Call, Completion, Env, Failure, FailureKind, Limits, Loaded, Mount, Ran, Seed, SyscallError,
+    Syscalls,
 };
 
 /// The memory, in bytes, that a stalled engine can still allocate unless it stalled for want of
@@ -181,8 +182,13 @@ impl<'js> Engine<'js, '_> {
         give_way(&self.shared.stopwatch);
         let export: Value<'js> = self.attempt(namespace.get(call.export))?;
         let Control { invoke, answer_http, .. } = &self.control;
-        let invoke = if call.is_http { answer_http } else { invoke };
-        let returned = self.attempt(invoke.call((export, call.request_id, call.args)))?;
+        let returned = match call.http {
+            Some(Mount { prefix, is_last }) => {
+                answer_http.call((export, call.args, prefix, is_last))
+            }
+            None => invoke.call((export, call.request_id, call.args)),
+        };
+        let returned = self.attempt(returned)?;
         let result = self.settled(returned).and_then(|result: String| {
             self.finish_jobs()?;
             self.check_rejections()?;

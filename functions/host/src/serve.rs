@@ -58,7 +58,7 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     let site_address = site.as_ref().map(TcpListener::local_addr).transpose()?;
     let env = env(&settings, listener.local_addr()?, site_address);
     let program = load(&settings.directory, &env)?;
-    let has_http = program.http().is_some();
+    let has_http = program.has_http();
 
     let shows = Shown::is_wanted(settings.show_logs, output);
     let opened = settings.destinations.open().await?.map(|sink| -> Arc<dyn AuditSink> {

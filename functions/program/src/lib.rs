@@ -93,16 +93,29 @@ impl Program {
             module: &function.module,
             export: &function.export,
             kind: function.kind,
-            is_http: false,
+            http: None,
             env: self.env_of(component),
             args,
             request_id,
         }
     }
 
-    /// The router of the app's HTTP actions, which `http.ts` exports.
-    pub fn http(&self) -> Option<&Function> {
-        self.component(&ComponentPath::root())?.http.as_ref()
+    /// The routers that may have a route for a path of a request, those with the longest prefix
+    /// first.
+    pub fn routers(&self, path: &str) -> Vec<Router<'_>> {
+        let routers = self.components.iter().filter_map(|(component, of)| {
+            let (function, prefix) = (of.http.as_ref()?, of.site.as_deref()?);
+            Some(Router { component, function, prefix })
+        });
+        let mut routers: Vec<_> = routers.filter(|one| path.starts_with(one.prefix)).collect();
+        // The app's own, which is the first, stays before a component with the same prefix.
+        routers.sort_by_key(|router| std::cmp::Reverse(router.prefix.len()));
+        routers
+    }
+
+    /// Whether there are HTTP actions.
+    pub fn has_http(&self) -> bool {
+        self.components.values().any(|one| one.http.is_some() && one.site.is_some())
     }
 
     /// The issuers of tokens that the app's `auth.config` names.
@@ -136,6 +149,8 @@ pub struct Component {
     auth: Arc<[AuthProvider]>,
     /// The router of its HTTP actions, if it has one.
     http: Option<Function>,
+    /// The beginning of their paths, if they can be reached.
+    site: Option<String>,
     env: Env,
 }
 
@@ -161,6 +176,17 @@ impl Component {
     pub fn functions(&self) -> impl Iterator<Item = &Function> {
         self.functions.values()
     }
+}
+
+/// A router of HTTP actions, which `http.ts` exports.
+#[derive(Debug, Clone, Copy)]
+pub struct Router<'a> {
+    /// The component that it is of.
+    pub component: &'a ComponentPath,
+    /// The router.
+    pub function: &'a Function,
+    /// The beginning of the paths of its routes, with a slash at its end.
+    pub prefix: &'a str,
 }
 
 /// A line of `crons.ts`.

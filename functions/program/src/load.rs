@@ -15,6 +15,9 @@ use super::directory::modules_of;
 use super::graph::{Graph, place};
 use super::{Component, Cron, Env, Function, LoadError, Program};
 
+/// The variable that names the address of HTTP actions.
+const SITE_URL: &str = "CONVEX_SITE_URL";
+
 /// The deepest nesting of components.
 const MAX_COMPONENT_DEPTH: usize = 16;
 
@@ -31,7 +34,7 @@ pub(super) fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
     let graph = Graph::new(&directory);
     let mut loading = Loading { graph, contents: HashMap::new(), warnings: Vec::new() };
     let mut components = BTreeMap::new();
-    loading.mount(&ComponentPath::root(), &directory, env, &mut components)?;
+    loading.mount(&ComponentPath::root(), &directory, env, Some("/"), &mut components)?;
     let Loading { graph, mut warnings, .. } = loading;
     warnings.extend(graph.finish());
     let mut reached = graph.0.borrow_mut();
@@ -56,6 +59,8 @@ struct Contents {
     crons: Vec<Cron>,
     auth: Arc<[AuthProvider]>,
     children: Vec<Child>,
+    /// Where an app's own HTTP actions are.
+    http_prefix: Option<String>,
     node_modules: BTreeSet<String>,
     http: Option<Function>,
 }
@@ -65,15 +70,19 @@ struct Child {
     name: String,
     directory: PathBuf,
     env: Vec<(String, Value)>,
+    /// Where its HTTP actions are, below those of its parent.
+    http_prefix: Option<String>,
 }
 
 impl Loading {
-    /// Loads the component of `directory`, and the components that it mounts.
+    /// Loads the component of `directory`, and the components that it mounts. `site` is the
+    /// beginning of the paths of their HTTP actions, if they can be reached.
     fn mount(
         &mut self,
         path: &ComponentPath,
         directory: &Path,
         env: &Env,
+        site: Option<&str>,
         components: &mut BTreeMap<ComponentPath, Component>,
     ) -> Result<(), LoadError> {
         if path.names().len() > MAX_COMPONENT_DEPTH {
@@ -100,8 +109,14 @@ impl Loading {
                 );
                 return Err(LoadError::at(directory, message));
             }
-            self.mount(&child_path, &child.directory, &child_env(child, env), components)?;
+            // A prefix begins with a slash and ends with one.
+            let prefix = child.http_prefix.as_deref().filter(|_| site.is_some());
+            let below = site.unwrap_or_default().trim_end_matches('/');
+            let child_site = prefix.map(|prefix| format!("{below}{prefix}"));
+            let env = child_env(child, env, prefix);
+            self.mount(&child_path, &child.directory, &env, child_site.as_deref(), components)?;
         }
+        let site = contents.http_prefix.as_deref().filter(|_| path.is_root()).or(site);
         components.insert(
             path.clone(),
             Component {
@@ -112,6 +127,7 @@ impl Loading {
                 functions: contents.functions.clone(),
                 node_modules: contents.node_modules.clone(),
                 http: contents.http.clone(),
+                site: site.map(str::to_owned),
                 env: env.clone(),
             },
         );
@@ -200,6 +216,8 @@ impl Contents {
             }
             "convex.config" => {
                 self.children = children_of(exported.as_ref(), module, loading)?;
+                let prefix = exported.as_ref().and_then(|app| app.get("httpPrefix")?.as_str());
+                self.http_prefix = prefix.map(str::to_owned);
                 return Ok(());
             }
             "crons" => self.crons = crons_of(exported.as_ref(), module)?,
@@ -273,6 +291,12 @@ fn children_of(
         .and_then(|exported| exported.get("childComponents"))
         .and_then(Value::as_array)
         .ok_or_else(error)?;
+    let mounts = exported.and_then(|exported| exported.get("httpMounts")?.as_object());
+    let prefix_of = |name: &str| {
+        let reference = format!("_reference/childComponent/{name}");
+        let mut mounts = mounts.into_iter().flatten();
+        mounts.find(|(_, mounted)| **mounted == *reference).map(|(prefix, _)| prefix.clone())
+    };
     let graph = loading.graph.0.borrow();
     let child = |child: &Value| {
         let name = child.get("name")?.as_str()?;
@@ -281,13 +305,23 @@ fn children_of(
         let env = env
             .iter()
             .filter_map(|entry| Some((entry.get(0)?.as_str()?.to_owned(), entry.get(1)?.clone())));
-        Some(Child { name: name.to_owned(), directory: directory.clone(), env: env.collect() })
+        Some(Child {
+            name: name.to_owned(),
+            directory: directory.clone(),
+            env: env.collect(),
+            http_prefix: prefix_of(name),
+        })
     };
     children.iter().map(|value| child(value).ok_or_else(error)).collect()
 }
 
-/// The `process.env` of a component: the variables that it is mounted with.
-fn child_env(child: &Child, parent: &Env) -> Env {
+/// The `process.env` of a component: the variables that it is mounted with, and where its HTTP
+/// actions are.
+fn child_env(child: &Child, parent: &Env, prefix: Option<&str>) -> Env {
+    let site = prefix.and_then(|prefix| {
+        let site = parent.variables().get(SITE_URL)?.trim_end_matches('/');
+        Some((SITE_URL.to_owned(), format!("{site}{}", prefix.trim_end_matches('/'))))
+    });
     let variables = child.env.iter().filter_map(|(name, value)| {
         let text = match value.get("type")?.as_str()? {
             "envVar" => parent.variables().get(value.get("name")?.as_str()?)?.clone(),
@@ -295,5 +329,5 @@ fn child_env(child: &Child, parent: &Env) -> Env {
         };
         Some((name.clone(), text))
     });
-    parent.with_variables(variables.collect())
+    parent.with_variables(site.into_iter().chain(variables).collect())
 }

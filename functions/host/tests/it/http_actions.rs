@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use audit_core::testing::{MemoryFault, MemorySink};
+use functions_program::{Env, Program};
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 
@@ -195,6 +196,116 @@ async fn a_response_that_breaks_off_does_not_look_whole() {
     let response = served.http.get(format!("{}/breaks", served.site_url)).send().await.unwrap();
     assert_eq!(response.status().as_u16(), 200);
     assert!(response.bytes().await.is_err());
+}
+
+/// A router that says who answers, and what it finds.
+const ROUTER: &str = r#"
+import { httpRouter } from "convex/server";
+import { httpAction } from "./_generated/server";
+const http = httpRouter();
+const answer = httpAction(async (ctx, request) => Response.json([
+  "NAME", new URL(request.url).pathname, process.env.CONVEX_SITE_URL?.replace(/^.*:\d+/, "") ?? null,
+  await ctx.runMutation("notes:add" as any, {}) ]));
+http.route({ path: "/who", method: "GET", handler: answer });
+http.route({ path: "/", method: "GET", handler: answer });
+http.route({ pathPrefix: "/all/", method: "GET", handler: answer });
+export default http;
+"#;
+
+const NOTE: &str = r#"
+import { log } from "convex/server";
+import { mutation } from "./_generated/server";
+export const add = mutation(async (ctx) => {
+  await log.audit({ action: "noted", by: "NAME", ip: log.vars.ip });
+  await ctx.db.insert("notes", {});
+  return (await ctx.db.query("notes").collect()).length;
+});
+"#;
+
+/// An app with HTTP actions below `/api/`, components at `/one/`, `/one/two/` and `/`, and one with
+/// HTTP actions that cannot be reached.
+async fn mounted() -> (Served, Arc<MemorySink>) {
+    let sink = Arc::new(MemorySink::new());
+    let served = Served::with_sink(Arc::clone(&sink) as _, program(&[("notes.ts", NOTES)])).await;
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let configs = [
+        ("", "import { defineApp } from 'convex/server'; import one from './one/convex.config'; import root from './root/convex.config';
+              import hidden from './hidden/convex.config'; const app = defineApp({ httpPrefix: '/api' });
+              app.use(one, { httpPrefix: '/one/' }); app.use(root, { httpPrefix: '/' }); app.use(hidden); export default app;"),
+        ("one/", "import { defineComponent } from 'convex/server'; import two from '../two/convex.config';
+                  const one = defineComponent('one'); one.use(two, { httpPrefix: '/two' }); export default one;"),
+        ("two/", "import { defineComponent } from 'convex/server'; export default defineComponent('two');"),
+        ("root/", "import { defineComponent } from 'convex/server'; export default defineComponent('root');"),
+        ("hidden/", "import { defineComponent } from 'convex/server'; import two from '../two/convex.config';
+                     const hidden = defineComponent('hidden'); hidden.use(two, { httpPrefix: '/two' }); export default hidden;"),
+    ];
+    for (place, config) in configs {
+        let name = if place.is_empty() { "app" } else { place.trim_end_matches('/') };
+        write(&format!("{place}convex.config.ts"), config);
+        write(&format!("{place}http.ts"), &ROUTER.replace("NAME", name));
+        write(&format!("{place}notes.ts"), &NOTE.replace("NAME", name));
+    }
+    let site = ("CONVEX_SITE_URL".to_owned(), format!("{}/", served.site_url));
+    let program = Program::load(directory.path(), &Env::new([site].into(), [])).unwrap();
+    served.functions.deploy(program).await.unwrap();
+    (served, sink)
+}
+
+#[tokio::test]
+async fn components_answer_below_their_prefixes() {
+    let (served, sink) = mounted().await;
+    let unrouted = |path: &str| (404, format!("No HttpAction routed for {path}"));
+    let answer = |name: &str, path: &str, site: &str, count: u32| {
+        (200, json!([name, path, site, count]).to_string())
+    };
+    let table = [
+        ("/api/who", answer("app", "/api/who", "/", 1)),
+        ("/one/who?x=/api/", answer("one", "/one/who", "/one", 1)),
+        ("/one/two/who", answer("two", "/one/two/who", "/one/two", 1)),
+        ("/one/two/all/x", answer("two", "/one/two/all/x", "/one/two", 2)),
+        ("/one/", answer("one", "/one/", "/one", 2)),
+        // What a component has no route for goes to the next.
+        ("/one/all/two/who", answer("one", "/one/all/two/who", "/one", 3)),
+        ("/all/one/x", answer("root", "/all/one/x", "", 1)),
+        ("/who", answer("root", "/who", "", 2)),
+        ("/", answer("root", "/", "", 3)),
+        ("/one", unrouted("/one")),
+        ("/one/x", unrouted("/one/x")),
+        ("/hidden/who", unrouted("/hidden/who")),
+        ("/two/who", unrouted("/two/who")),
+        ("/api", unrouted("/api")),
+        ("/onetwo/who", unrouted("/onetwo/who")),
+    ];
+    for (path, expected) in table {
+        assert_eq!(ask(&served, Method::GET, path).await, expected, "{path}");
+    }
+    let by = |log: &Json| log["by"].as_str().unwrap().to_owned();
+    let noted: Vec<String> = logs(&sink, "noted").iter().map(by).collect();
+    assert_eq!(noted, ["app", "one", "two", "two", "one", "one", "root", "root", "root"]);
+    assert!(logs(&sink, "noted").iter().all(|log| log["ip"] == "127.0.0.1"));
+    // Dots lead nowhere that the path does not name.
+    let raw = ["/one/../api/who", "/api/../one/two/who"];
+    for path in raw {
+        let (status, text) = raw_get(&served, path).await;
+        assert_eq!((status, text.contains("\"app\"")), (404, false), "{path}: {text}");
+    }
+}
+
+/// A request whose path no client made canonical.
+async fn raw_get(served: &Served, path: &str) -> (u16, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = served.site_url.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    (text.split(' ').nth(1).unwrap().parse().unwrap(), text)
 }
 
 #[tokio::test]
