@@ -1,7 +1,8 @@
 //! The served program, and how a new one replaces it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use audit_runtime::FunctionKind;
 use functions_program::Program;
@@ -21,6 +22,8 @@ pub(super) const DEPLOYMENT: &str = "_deployment";
 pub(super) struct Deployed {
     pub(super) program: Program,
     pub(super) validators: Validators,
+    /// The functions of which the host's log says that they cannot run: a cron comes again.
+    missing: Mutex<HashSet<String>>,
 }
 
 /// A program that cannot be served.
@@ -66,7 +69,12 @@ impl Deployed {
                 }
             }
         }
-        Ok(Deployed { program, validators })
+        Ok(Deployed { program, validators, missing: Mutex::default() })
+    }
+
+    /// Whether this is the first time that a function was due and not there.
+    pub(super) fn is_newly_missing(&self, name: &str) -> bool {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned())
     }
 
     pub(super) fn apply_schema(&self, store: &Store) -> Result<(), DeployError> {

@@ -214,7 +214,13 @@ impl Functions {
                 return self.run_due_action(due, component, function, args, caller).await;
             }
             Ok(FunctionKind::Query) => "a query cannot be scheduled".to_owned(),
-            Err(error) => error.to_string(),
+            Err(error) => {
+                let failed = error.to_string();
+                if self.inner.deployed().is_newly_missing(&name) {
+                    tracing::warn!(function = name, error = failed, "a scheduled function failed");
+                }
+                return Ran::Note(Note::Failed(failed));
+            }
         };
         tracing::warn!(function = name, error = failed, "a scheduled function failed");
         Ran::Note(Note::Failed(failed))

@@ -1,8 +1,10 @@
 //! A scheduled function that cannot succeed fails once, and none is in the others' way.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use audit_core::SystemRandom;
 use audit_core::testing::MemoryFault;
 use functions_value::ComponentPath;
 use serde_json::{Value as Json, json};
@@ -181,4 +183,77 @@ async fn a_job_waits_while_the_store_fails_and_then_runs() {
     let id = host.later(json!({ "fn": "replaces" })).await.unwrap();
     assert_eq!(host.end(&id).await["kind"], "success");
     assert!(host.functions.inner.faults.is_over());
+}
+
+/// Counts the warnings that a scheduled function failed.
+struct Warnings(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "functions_calls::scheduler"
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut text = String::new();
+        event.record(&mut |_: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            text += &format!("{value:?} ");
+        });
+        if text.contains("a scheduled function failed") && text.contains("node:render") {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// On one thread, which the subscriber hears.
+#[tokio::test]
+async fn a_missing_function_of_a_cron_is_said_once() {
+    let warned = Arc::new(AtomicUsize::new(0));
+    let _heard = tracing::subscriber::set_default(Warnings(Arc::clone(&warned)));
+    let modules = tempfile::tempdir().unwrap();
+    let files = [
+        ("jobs.ts", MODULE),
+        ("node.ts", "'use node'; export const render = 1;"),
+        (
+            "crons.ts",
+            "import { anyApi, cronJobs } from 'convex/server'; const crons = cronJobs();
+             crons.interval('node', { seconds: 1 }, anyApi.node.render);
+             crons.interval('beat', { seconds: 1 }, anyApi.beat.add); export default crons;",
+        ),
+        (
+            "beat.ts",
+            "import { mutation, query } from './_generated/server';
+             export const add = mutation(async (ctx) => { await ctx.db.insert('beats', {}); });
+             export const count = query(async (ctx) => (await ctx.db.query('beats').collect()).length);",
+        ),
+    ];
+    for (name, text) in files {
+        std::fs::write(modules.path().join(name), text).unwrap();
+    }
+    let settings = FunctionSettings::default();
+    let host = Host::with_program(modules.path(), settings, SystemRandom).await;
+    let (caller, changed) = (host.caller(), Arc::new(Notify::new()));
+    let key = host.functions.query_key("beat:count", &json!({}), &caller).unwrap();
+    // The two are due at the same times.
+    loop {
+        let sealed = host.functions.sealed_at(&host.functions.latest(), &key, None).await;
+        let count = sealed.release(&caller).await.unwrap().result.clone().unwrap();
+        if serde_json::from_str::<f64>(&count).unwrap() >= 3.0 {
+            break;
+        }
+        sealed.watch().on_invalid(&changed);
+        changed.notified().await;
+    }
+    assert_eq!(warned.load(Ordering::SeqCst), 1);
 }

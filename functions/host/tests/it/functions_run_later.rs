@@ -196,25 +196,7 @@ async fn crons_keep_their_beat_and_follow_the_program() {
     )
     .await;
     let functions = &host.functions;
-    let beats = |most: usize| async move {
-        let waiting = async {
-            loop {
-                let caller = caller(functions);
-                let key = functions.query_key("later:ran", &json!({}), &caller).unwrap();
-                let sealed = functions.sealed_at(&functions.latest(), &key, None).await;
-                let beats =
-                    value(&sealed.release(&caller).await.unwrap()).as_array().unwrap().len();
-                if beats >= most {
-                    return beats;
-                }
-                let changed = Arc::new(tokio::sync::Notify::new());
-                sealed.watch().on_invalid(&changed);
-                changed.notified().await;
-            }
-        };
-        timeout(Duration::from_secs(600), waiting).await.unwrap()
-    };
-    beats(2).await;
+    ran_at_least(functions, "beat", 2).await;
     // The scheduler never begins one before the one before it has committed: logs and documents
     // agree.
     functions.deploy(later()).await.unwrap();
@@ -235,4 +217,59 @@ async fn crons_keep_their_beat_and_follow_the_program() {
         error.to_string().contains("beat") && error.to_string().contains("later:gone"),
         "{error}"
     );
+}
+
+/// Of a module with `"use node"` nothing is known until one of its functions is to run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn functions_for_node_fail_by_name_when_they_are_due() {
+    let node = "'use node'; import { internalAction } from './_generated/server';
+        export const render = internalAction(async () => null);";
+    let plan = r#"
+        import { internal } from "./_generated/api";
+        import { mutation } from "./_generated/server";
+        export const both = mutation(async (ctx) => {
+          const node = await ctx.scheduler.runAfter(0, internal.node.render, { tag: "node" });
+          return [node, await ctx.scheduler.runAfter(0, internal.later.run, { tag: "other" })];
+        });"#;
+    let crons = r#"
+        import { cronJobs } from "convex/server";
+        import { internal } from "./_generated/api";
+        const crons = cronJobs();
+        crons.interval("node", { seconds: 1 }, internal.node.render);
+        crons.interval("beat", { seconds: 1 }, internal.later.run, { tag: "beat" });
+        export default crons;"#;
+    let modules = [("later.ts", LATER), ("node.ts", node), ("plan.ts", plan), ("crons.ts", crons)];
+    let host = Host::start(program(&modules), FunctionSettings::default()).await;
+    let functions = &host.functions;
+    let planned = host.mutation("plan:both", json!({})).await.unwrap();
+    let ids = value(&planned.answered);
+    let job = in_state(functions, ids[0].as_str().unwrap(), "failed").await;
+    let error = job["state"]["error"].as_str().unwrap();
+    assert!(error.contains("\"node:render\"") && error.contains("\"use node\""), "{error}");
+    in_state(functions, ids[1].as_str().unwrap(), "success").await;
+    // The other cron has its beat: the one for Node.js was due as often, and holds up nobody.
+    ran_at_least(functions, "beat", 2).await;
+    // What the app schedules later runs as well.
+    let after = schedule(functions, "after", 0, "run").await;
+    in_state(functions, &after, "success").await;
+}
+
+/// Waits until functions with this tag ran so often.
+async fn ran_at_least(functions: &Functions, tag: &str, times: usize) {
+    let caller = caller(functions);
+    let key = functions.query_key("later:ran", &json!({}), &caller).unwrap();
+    let waiting = async {
+        loop {
+            let sealed = functions.sealed_at(&functions.latest(), &key, None).await;
+            let ran = value(&sealed.release(&caller).await.unwrap());
+            let count = ran.as_array().unwrap().iter().filter(|ran| **ran == json!(tag)).count();
+            if count >= times {
+                return;
+            }
+            let changed = Arc::new(tokio::sync::Notify::new());
+            sealed.watch().on_invalid(&changed);
+            changed.notified().await;
+        }
+    };
+    timeout(Duration::from_secs(600), waiting).await.unwrap();
 }
