@@ -290,6 +290,7 @@ class Stream:
         self.found, self.expected, self.is_open, self.last = [], 0, False, None
         self.has_data, self.key, self.stable, self.latest = False, None, 0, None
         self.gaps, self.unconfirmed, self.voids, self.unusable = [], [], [], []
+        self.occupied = []
         self.size, self.root, self.closed, self.promise = 0, None, None, None
         self.previous, self.has_ended, self.is_settled = [], False, False
 
@@ -323,7 +324,13 @@ class Stream:
     def occupy(self, first):
         if first >= self.expected:
             self.unconfirmed += self.gap(first)
+            self.end_occupied(first)
+            self.occupied.append([first, None, not self.has_data, self.latest])
             self.expected, self.is_open = first, True
+
+    def end_occupied(self, following):
+        if self.is_open and self.occupied[-1][1] is None:
+            self.occupied[-1][1] = following
 
     def overlap(self, one, records):
         if one.fault:
@@ -336,6 +343,7 @@ class Stream:
         self.find("fork", one.key, records)
 
     def accept(self, one, records):
+        self.end_occupied(one.first)
         confirmed = [gap for gap in self.unconfirmed if gap[0] < one.first]
         self.gaps += confirmed + self.gap(one.first)
         self.unconfirmed = []
@@ -385,6 +393,10 @@ class Stream:
                 self.closed = number + 1
 
     def finish(self):
+        for first, following, *rest in self.occupied:
+            ends = [end for start, end in self.voids if start == first]
+            if ends and following is not None and max(ends) < following:
+                self.gaps.append((max(ends), following, *rest))
         self.judge_unusable()
         for void in self.voids:
             pieces = []
@@ -472,6 +484,8 @@ def verify(objects, hosts, state={}, receipts={}, since=None, now=0):
         stream.finish()
         verified[name] = stream
     found, named = [], set()
+    for name in state.keys() & verified.keys():
+        lost_evidence(verified[name], state[name][0], True)
     for stream in verified.values():
         for previous in stream.previous:
             compare(stream.name, previous, verified, named, since, found)
@@ -485,6 +499,19 @@ def verify(objects, hosts, state={}, receipts={}, since=None, now=0):
     for stream in verified.values():
         found += sorted(stream.found, key=lambda line: line["first"] or 0)
     return sorted(found, key=lambda line: (line["stream"], line["first"] or 0))
+
+
+def lost_evidence(stream, size, is_remembered):
+    codes = {"no-evidence": "stripped"}
+    if is_remembered:
+        codes["unknown-host"] = "other-key"
+    if stream.key is None:
+        stream.found = [
+            finding(codes[line["finding"]], stream.name, None, (0, size))
+            if line["finding"] in codes
+            else line
+            for line in stream.found
+        ]
 
 
 def vanished(name, size, since):
@@ -501,6 +528,7 @@ def compare(later, previous, verified, named, since, found):
     if stream is None:
         return found.append(vanished(name, size, since))
     stream.has_ended = True
+    lost_evidence(stream, size, False)
     said = {line["finding"] for line in stream.found}
     if stream.is_open or said & {"truncated", "rewritten"}:
         return None
@@ -557,7 +585,7 @@ def check_proof(text, record, key):
     size, top, index = decimal(size), unb64(top, 32), decimal(index.removeprefix("index "))
     if header != "c2sp.org/tlog-proof@v1" or not extra.startswith("extra "):
         return "not a proof"
-    leaf = sha(b"\0", unb64(extra.removeprefix("extra ")), record)
+    leaf = sha(b"\0", unb64(extra.removeprefix("extra "), 32), record)
     if not leads_to(leaf, index, size, top, [unb64(line, 32) for line in path]):
         return "the path does not lead to the root"
     lines = [line.split(" ") for line in signatures.removesuffix("\n").split("\n")]
@@ -744,6 +772,20 @@ def make(file):
     case("and should not be", lambda o, one: o.remove(of(o, 0)[1]), since=1)
     case("all is by a stranger", lambda objects, one: None, keys=[])
 
+    def strip(objects, one):
+        for other in of(objects, 0):
+            other["metadata"].clear()
+
+    case("a stream is stripped that the next one names", strip)
+
+    def strip_last(objects, one):
+        for other in of(objects, 2):
+            other["metadata"].clear()
+
+    case("a stream is stripped", strip_last)
+    case("a stream is stripped that is known", strip_last, state=state)
+    case("a known stream is by a stranger", lambda objects, one: None, keys=[], state=state)
+
     def put(**members):
         def change(objects, one):
             objects.append(one | members)
@@ -760,6 +802,23 @@ def make(file):
     day = forked["key"].replace("11-24", "11-25")
     elsewhere = Writer(STREAMS[0])
     elsewhere.frontier, elsewhere.size = frontier_of(2, unb64(middle["metadata"]["left"])), 2
+    aside = Writer(STREAMS[0])
+    heads = [aside.say("opened", next=NOW + 10, host="example.com/api", software="second", key=key)]
+    written = [aside.write([f'{{"record":{n}}}'] * 2, stable=1) for n in range(4)]
+    written.append(aside.say("void", first=3, count=2, reason="taken", stable=3))
+    written.append(aside.write(['{"record":9}'], stable=10))
+    taken = written[1] | {"metadata": {}, "lines": ["{}"]}
+
+    def set_aside(*without):
+        def change(objects, one):
+            rest = [one for one in written if one not in without]
+            return heads + [taken] + rest
+
+        return change
+
+    case("records are set aside", set_aside(written[1]))
+    case("and those behind are deleted", set_aside(*written[1:3]))
+    case("and more of those behind", set_aside(*written[1:4]))
     case("the host signs two histories", put(**elsewhere.write(["{}"] * 4, day=day[:13])))
     objects = ",\n".join(json.dumps(one, separators=(",", ":")) for one in whole)
     lines = ",\n".join(json.dumps(one, separators=(",", ":")) for one in cases)

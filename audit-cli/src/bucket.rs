@@ -41,6 +41,8 @@ struct Passed {
     leftovers: AtomicU64,
     /// One of them.
     example: Mutex<Option<String>>,
+    /// One that neither a sink nor a dead writer left, and their number.
+    foreign: Mutex<Option<(String, u64)>>,
     top: Mutex<Top>,
 }
 
@@ -133,9 +135,18 @@ const NEARBY_SHOWN: usize = 8;
 impl Passed {
     fn other(&self, name: String, is_leftover: bool) {
         self.leftovers.fetch_add(u64::from(is_leftover), Ordering::Relaxed);
+        // Nobody reads the marks of folders as records.
+        if !is_leftover && !name.ends_with('/') {
+            self.foreign(&name);
+        }
         if self.others.fetch_add(1, Ordering::Relaxed) == 0 {
             *self.example.lock().unwrap_or_else(PoisonError::into_inner) = Some(name);
         }
+    }
+
+    fn foreign(&self, name: &str) {
+        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        foreign.get_or_insert_with(|| (name.to_owned(), 0)).1 += 1;
     }
 
     fn top(&self) -> MutexGuard<'_, Top> {
@@ -240,6 +251,10 @@ impl Reader {
         let Level { partitions, others } = self.level(None).await?;
         let days: Vec<Partition> = partitions.into_iter().filter(Partition::is_day).collect();
         let ends = days.first().copied().zip(days.last().copied());
+        // Their names match the patterns of query engines.
+        others.iter().filter(|name| name.starts_with("dt=")).for_each(|name| {
+            self.passed.foreign(name);
+        });
         *self.passed.top() = Top { ends, beside: others };
         Ok(days.into_iter().filter(|day| wanted.overlaps(day)).collect())
     }
@@ -248,7 +263,11 @@ impl Reader {
     pub(crate) async fn hours(&self, day: &Partition) -> Result<Vec<Partition>, Failure> {
         let Level { partitions, others } = self.level(Some(day)).await?;
         for name in others {
-            self.passed.other(format!("{day}/{name}"), false);
+            let name = format!("{day}/{name}");
+            if name.ends_with('/') {
+                self.passed.foreign(&name);
+            }
+            self.passed.other(name, false);
         }
         Ok(partitions)
     }
@@ -348,6 +367,17 @@ impl Reader {
         let example = example.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let count = others.load(Ordering::Relaxed);
         Some(Others { count, leftovers: leftovers.load(Ordering::Relaxed), example })
+    }
+
+    /// One of the listed objects that neither a sink nor a dead writer left where query engines
+    /// look for records, and their number. A directory counts as one.
+    pub(crate) fn foreign(&self) -> Option<(String, u64)> {
+        self.passed.foreign.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The same bucket, of which nothing was listed yet.
+    pub(crate) fn anew(&self) -> Reader {
+        Reader { passed: Arc::default(), ..self.clone() }
     }
 
     /// Why no object was found, as far as it is known.

@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use audit_evidence::{Certificate, Hash, Policy, Proof, VerifierKey};
+use audit_evidence::{Certificate, Policy, Proof, ProofError, VerifierKey};
 use serde::Serialize;
 
 use crate::arguments::Check;
@@ -91,10 +91,14 @@ fn check<'a>(
     policy: Option<&Policy>,
 ) -> Result<&'a VerifierKey, String> {
     let note = proof.note();
-    let salt = proof.extra().ok_or("the proof has no salt: it is not one of an audit log")?;
-    proof.verify_path(&Hash::leaf(&[salt, record])).map_err(
-        |_| "the record is not the one that the proof was made for, or one of them was altered",
-    )?;
+    proof.verify_record(record).map_err(|error| {
+        if error == ProofError::Path {
+            "the record is not the one that the proof was made for, or one of them was altered"
+                .to_owned()
+        } else {
+            error.to_string()
+        }
+    })?;
     let origin = proof.checkpoint().origin();
     let mut signer = None;
     for key in keys {

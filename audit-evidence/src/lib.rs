@@ -56,8 +56,7 @@
 //! let salts = Salts::new(&key, read.stable, &read.seed);
 //! let proof = Proof::new(Some(&salts.salt(1)), 1, path, read.note())?;
 //! let stream_key = read.certificate.stream_key();
-//! let salt = proof.extra().ok_or("a record's proof has its salt")?;
-//! proof.verify_path(&Hash::leaf(&[salt, lines[1]]))?;
+//! proof.verify_record(lines[1])?;
 //! assert_eq!(proof.note().verify(stream_key), Ok(true));
 //! # Ok(())
 //! # }

@@ -88,6 +88,21 @@ impl Proof {
         &self.checkpoint
     }
 
+    /// Checks that a record of an audit log, without its line feed, is in the tree of the
+    /// checkpoint. Does not check signatures.
+    ///
+    /// The leaf is a hash of salt and record without a mark between them, so a salt of any other
+    /// length is rejected: a part of a record could pass for one.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError::Form`] if the proof has no salt of 32 bytes, and [`ProofError::Path`].
+    pub fn verify_record(&self, record: &[u8]) -> Result<(), ProofError> {
+        let salt = self.extra.as_deref().filter(|salt| salt.len() == Hash::BYTES);
+        let salt = salt.ok_or(ProofError::Form("extra is not a record's salt of 32 bytes"))?;
+        self.verify_path(&Hash::leaf(&[salt, record]))
+    }
+
     /// Checks that `leaf` is in the tree of the checkpoint. Does not check signatures.
     ///
     /// # Errors

@@ -67,7 +67,7 @@ pub(crate) async fn run(
     let remembered = arguments.state.as_deref().map(read_state).transpose()?.unwrap_or_default();
     let begin = Begin::new(arguments, &remembered);
 
-    let reader = Reader::open(&arguments.source, common)?;
+    let mut reader = Reader::open(&arguments.source, common)?;
     let look = Look {
         trust: Arc::new(Trust::new(keys.iter().cloned())),
         heads: arguments.heads,
@@ -77,9 +77,9 @@ pub(crate) async fn run(
         begin,
         told: Box::new(|_, _| {}),
     };
-    let list = async |begin_ms| {
+    let list = async |reader: &Reader, begin_ms| {
         let wanted = Wanted::new(begin_ms..i64::MAX, None);
-        let mut inventory = Inventory::list(&reader, &wanted, common).await?;
+        let mut inventory = Inventory::list(reader, &wanted, common).await?;
         inventory.retain(|stream| look.begin.is_examined(&stream.to_string()));
         Ok::<Inventory, Failure>(inventory)
     };
@@ -90,7 +90,7 @@ pub(crate) async fn run(
         }
         None => None,
     };
-    let inventory = list(look.begin.list_ms).await?;
+    let inventory = list(&reader, look.begin.list_ms).await?;
     let now = reader.store_time_ms().unwrap_or_else(now_ms);
     let lacking = compacted.as_ref().map(|compacted| compacted.missing(inventory.keys(), now));
     let begin_ms = look.begin.list_ms;
@@ -101,7 +101,8 @@ pub(crate) async fn run(
     let mut verified = look.examine(&reader, inventory, common, output).await?;
     if look.begin.list_ms > i64::MIN && verified.misses_records() {
         // Hosts may file records under any hour: what is missing may stand under an older one.
-        let inventory = list(i64::MIN).await?;
+        reader = reader.anew();
+        let inventory = list(&reader, i64::MIN).await?;
         verified = look.examine(&reader, inventory, common, output).await?;
     }
     let explained = look.begin.explain(&mut verified.report);
@@ -117,6 +118,12 @@ pub(crate) async fn run(
     if let Some((compacted, _)) = &mut verified.compacted {
         verified.report.findings.append(&mut compacted.findings);
     }
+    verified.report.findings.extend(reader.foreign().map(|(key, count)| Finding {
+        stream: String::new(),
+        object: Some(key),
+        records: None,
+        fault: Fault::Foreign(count),
+    }));
     let now = reader.store_time_ms().unwrap_or_else(now_ms);
     Summary::new(&reader, arguments, &keys, &verified, explained, now).print(output)?;
     if let (count @ 1.., said) = verified.unread {
@@ -315,7 +322,8 @@ impl Look<'_> {
         // Statements about streams outside the selection raise no alarm.
         let listed_since = u64::try_from(self.begin.list_ms).ok();
         let retained_since = self.begin.retained_since().max(listed_since);
-        let now = reader.store_time_ms().unwrap_or_else(now_ms);
+        // A store whose time was set back hides no overdue heartbeat.
+        let now = reader.store_time_ms().map_or_else(now_ms, |time| time.max(now_ms()));
         let now = u64::try_from(now).unwrap_or_default();
         let mut report = BucketReport::new(streams, &self.state, retained_since, now);
         report.findings.extend(of_witnesses);

@@ -25,6 +25,11 @@ impl BucketReport {
         now: u64,
     ) -> BucketReport {
         streams.sort_by(|one, other| one.stream.cmp(&other.stream));
+        for report in &mut streams {
+            if let Some(seen) = state.get(&report.stream) {
+                report.lost_evidence(seen.size, true);
+            }
+        }
         let mut findings = compare_successors(&mut streams, retained_since);
         let standing: BTreeSet<&str> = streams.iter().map(|report| &*report.stream).collect();
         let is_missing = |stream: &str| !standing.contains(stream);
@@ -62,6 +67,26 @@ impl BucketReport {
     pub fn is_tampered(&self, stream: &str) -> bool {
         let mut findings = self.findings.iter();
         findings.any(|finding| finding.stream == stream && finding.alarm() == Alarm::Tampered)
+    }
+}
+
+impl StreamReport {
+    /// Reports a stream without usable evidence, which had some when it had `size` records, as
+    /// tampered with. Whether its host's key was given then is known only of remembered streams.
+    fn lost_evidence(&mut self, size: u64, is_remembered: bool) {
+        if self.host.is_some() {
+            return;
+        }
+        for finding in &mut self.findings {
+            let fault = if finding.fault == Fault::NoEvidence {
+                Fault::Stripped
+            } else if is_remembered && matches!(finding.fault, Fault::UnknownHost(_)) {
+                Fault::OtherKey
+            } else {
+                continue;
+            };
+            (finding.fault, finding.records) = (fault, Some(0..size));
+        }
     }
 }
 
@@ -105,6 +130,7 @@ fn compare_successors(streams: &mut [StreamReport], retained_since: Option<u64>)
             };
             let earlier = &mut streams[at];
             earlier.is_succeeded = true;
+            earlier.lost_evidence(size, false);
             let is_said = earlier
                 .findings
                 .iter()

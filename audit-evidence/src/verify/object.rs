@@ -202,7 +202,10 @@ fn check_head<'a>(
     }
     let fault = |error| Unusable::Fault(Fault::Object(error));
     let head = ObjectHead::from_metadata(stream, metadata).map_err(fault)?;
-    let verdicts: Vec<_> = trust.named(&head.name).map(|host| head.verify(host)).collect();
+    let verdicts: Vec<_> = trust
+        .named(&head.name)
+        .map(|host| head.verify_with(host, |certificate| trust.is_certified(certificate, host)))
+        .collect();
     if verdicts.is_empty() {
         return Err(Unusable::UnknownHost(head.name));
     }

@@ -37,9 +37,22 @@ pub struct StreamVerifier {
     /// alone does not prove that records existed.
     unconfirmed: Vec<Gap>,
     voids: Vec<(Range<u64>, String)>,
+    /// Objects of unknown end.
+    occupied: Vec<Occupied>,
     /// Objects with unusable metadata, by the number of their first record.
     unusable: Vec<(u64, String, Unusable)>,
     is_seen_settled: bool,
+}
+
+/// An object of unknown end, unless a void begins at its number: then the host's records end with
+/// the void, and what is missing up to the next object is a gap.
+#[derive(Debug)]
+struct Occupied {
+    first: u64,
+    /// The number of the next object.
+    next: Option<u64>,
+    is_prefix: bool,
+    after: Option<u64>,
 }
 
 /// The last accepted object.
@@ -126,6 +139,7 @@ impl StreamVerifier {
             gaps: Vec::new(),
             unconfirmed: Vec::new(),
             voids: Vec::new(),
+            occupied: Vec::new(),
             unusable: Vec::new(),
             is_seen_settled: false,
         }
@@ -174,8 +188,18 @@ impl StreamVerifier {
         if first >= self.expected {
             let gap = self.gap_before(first);
             self.unconfirmed.extend(gap);
+            self.end_occupied(first);
+            let (is_prefix, after) = (!self.has_seen_data, self.report.latest);
+            self.occupied.push(Occupied { first, next: None, is_prefix, after });
             self.expected = first;
             self.is_open = true;
+        }
+    }
+
+    /// The next object after one of unknown end has this number.
+    fn end_occupied(&mut self, next: u64) {
+        if let Some(occupied) = self.occupied.last_mut().filter(|_| self.is_open) {
+            occupied.next.get_or_insert(next);
         }
     }
 
@@ -214,6 +238,7 @@ impl StreamVerifier {
 
     /// The next object in the order of records, perhaps after a gap.
     fn place(&mut self, key: &str, head: ObjectHead, body: Body) {
+        self.end_occupied(head.first);
         let gap = self.gap_before(head.first);
         let confirmed = self.unconfirmed.drain(..);
         self.gaps.extend(confirmed.filter(|gap| gap.records.start < head.first).chain(gap));
@@ -305,6 +330,7 @@ impl StreamVerifier {
 
     /// Ends the stream, once all objects were added.
     pub fn finish(mut self) -> StreamReport {
+        self.end_voids();
         self.judge_unusable();
         for (records, reason) in std::mem::take(&mut self.voids) {
             let gaps = std::mem::take(&mut self.gaps);
@@ -325,6 +351,19 @@ impl StreamVerifier {
         let begin = |finding: &Finding| finding.records.as_ref().map_or(0, |records| records.start);
         self.report.findings.sort_by_key(begin);
         self.report
+    }
+
+    /// Adds the gaps after records that were set aside. Without them, an object in their place
+    /// would hide the removal of those that follow.
+    fn end_voids(&mut self) {
+        for Occupied { first, next, is_prefix, after } in std::mem::take(&mut self.occupied) {
+            let voids = self.voids.iter().filter(|(records, _)| records.start == first);
+            let end = voids.map(|(records, _)| records.end).max();
+            let records = end.zip(next).map_or(0..0, |(end, next)| end..next);
+            if !records.is_empty() {
+                self.gaps.push(Gap { records, is_prefix, after });
+            }
+        }
     }
 
     fn judge_unusable(&mut self) {

@@ -1,7 +1,8 @@
 //! An object's evidence rejects every change to its metadata, its records and its key.
 
 use audit_evidence::{
-    Certificate, HeadError, KeyKind, Note, ObjectHead, Salts, Sidecar, SignerKey,
+    Certificate, CheckedObject, HeadError, KeyKind, Note, ObjectHead, Salts, Sidecar, SignerKey,
+    Trust,
 };
 
 use crate::vectors::{ObjectVector, Vectors};
@@ -32,6 +33,24 @@ fn heads_match_the_vectors() {
         let [earlier, later] = [0, 1].map(|at| pair[at].head(&vectors.stream));
         assert_eq!((later.before.end(), later.before.root()), (earlier.end(), Some(earlier.root)));
     }
+}
+
+/// A certificate is verified once for its stream, and no other profits.
+#[test]
+fn one_valid_certificate_admits_no_other() {
+    let vectors = Vectors::read();
+    let trust = Trust::new([vectors.host.verifier()]);
+    let mut object = vectors.objects[1].clone();
+    let check = |object: &ObjectVector| {
+        let get = |name: &str| object.metadata.get(name).map(String::as_str);
+        let first = object.head(&vectors.stream).first;
+        let checked = CheckedObject::head(&trust, &object.key, &vectors.stream, first, get);
+        checked.evidence().is_some()
+    };
+    assert!(check(&object) && check(&object));
+    let other = vectors.objects[1].metadata["sig"].clone();
+    object.metadata.insert("cert".to_owned(), other);
+    assert!(!check(&object));
 }
 
 /// Fields outside the signature, which are checked when the object is read.

@@ -1,7 +1,9 @@
 //! Keys, notes, cosignatures and proofs are written like the second implementation writes them, and
 //! parsed only in that form.
 
-use audit_evidence::{Checkpoint, InvalidKey, KeyKind, Note, Proof, Salts, SignerKey, VerifierKey};
+use audit_evidence::{
+    Checkpoint, InvalidKey, KeyKind, Note, Proof, ProofError, Salts, SignerKey, VerifierKey,
+};
 use proptest::prelude::*;
 
 use crate::vectors::Vectors;
@@ -92,6 +94,13 @@ fn proofs_match_the_vectors_and_verify() {
             let line = object.lines[(index - head.first) as usize].as_bytes();
             proof.verify_path(&salts.leaf(index, line)).unwrap();
             assert!(proof.verify_path(&salts.leaf(index + 1, line)).is_err());
+            assert_eq!(proof.verify_record(line), Ok(()));
+            // The same leaf, with a part of the record in the salt.
+            let salt = [&salts.salt(index)[..], &line[..1]].concat();
+            let path = tree.inclusion(index).unwrap();
+            let shifted = Proof::new(Some(&salt), index, path, head.note()).unwrap();
+            assert!(shifted.verify_path(&salts.leaf(index, line)).is_ok());
+            assert!(matches!(shifted.verify_record(&line[1..]), Err(ProofError::Form(_))));
             assert_eq!(proof.note().verify(&vectors.stream_key.verifier()), Ok(true));
             assert!(text.len() <= 1_536, "a proof has {} bytes", text.len());
         }

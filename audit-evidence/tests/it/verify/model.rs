@@ -69,6 +69,11 @@ impl Object {
         self.key.starts_with("_audit/")
     }
 
+    /// Whether it sets records aside.
+    pub(super) fn is_void(&self) -> bool {
+        self.is_system() && self.lines[0].contains("void")
+    }
+
     /// Whether the host wrote it, with evidence.
     pub(super) fn is_ours(&self) -> bool {
         !self.is_foreign && !self.metadata.is_empty()
@@ -250,7 +255,7 @@ impl Bucket {
         let count = 3 + chance.below(4);
         let lost = 1 + chance.below(count - 1);
         let trouble = if has_journal { 0 } else { 1 } + 2 * chance.below(2);
-        let mut most_stable = u64::MAX;
+        let (mut most_stable, mut set_aside) = (u64::MAX, None);
         for at in 0..count {
             let first = writer.range.end();
             let lines: Vec<String> = (0..1 + chance.below(5))
@@ -281,11 +286,20 @@ impl Bucket {
                     };
                     self.expect(&writer.stream, records, Fault::SetAside { reason });
                     self.objects.extend(foreign(object, chance));
-                    let void = writer.write(true, vec![void.to_line()], first, chance.bytes());
-                    self.objects.push(void);
-                    continue;
+                    set_aside = Some(void);
+                    most_stable = first;
+                    // It may be stated later.
+                    if chance.below(2) == 0 && at + 1 < count {
+                        continue;
+                    }
                 }
                 _ => self.objects.push(object),
+            }
+            if let Some(void) = set_aside.take() {
+                let void = vec![void.to_line()];
+                self.objects.push(writer.write(true, void, most_stable, chance.bytes()));
+                most_stable = u64::MAX;
+                continue;
             }
             if chance.below(3) == 0 {
                 let heartbeat = SystemRecord::Heartbeat {

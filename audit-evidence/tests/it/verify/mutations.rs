@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use audit_evidence::{
-    CompactRange, Fault, Finding, HeadError, KeyKind, SignerKey, State, StreamEnd, SystemRecord,
+    CompactRange, Fault, Finding, HeadError, KeyKind, Salts, SignerKey, State, StreamEnd,
+    SystemRecord,
 };
 
 use super::model::{Bucket, Chance, HOST, Look, NOW, Object, Writer};
@@ -333,6 +334,14 @@ mutations! {
         let is_known = bucket.known_findings().iter().any(|known| known.stream == gone.stream);
         (!is_known).then(|| Expected::gone(&gone, Fault::Deleted).with(look))
     },
+    "an object behind a foreign one is deleted" => |bucket, _| {
+        let foreign = bucket.objects.iter().find(|object| object.is_foreign)?.clone();
+        let behind = bucket.objects.iter().position(|object| {
+            object.stream == foreign.stream && object.first == foreign.end() && !object.is_system()
+        });
+        let gone = bucket.objects.remove(behind?);
+        is_stable(bucket, &gone).then(|| Expected::gone(&gone, Fault::Deleted))
+    },
     "a system object is deleted" => |bucket, chance| {
         let objects = bucket.objects.iter().enumerate();
         let system: Vec<usize> = objects
@@ -341,15 +350,14 @@ mutations! {
             .collect();
         let at = *chance.pick(&system)?;
         let gone = bucket.objects.remove(at);
-        let is_void = gone.lines[0].contains("void");
-        (!is_void && is_stable(bucket, &gone))
+        (!gone.is_void() && is_stable(bucket, &gone))
             .then(|| Expected::gone(&gone, Fault::Deleted))
     },
     "a tail is cut, and somebody remembers" => |bucket, chance| {
         let look = remembering(bucket);
         let at = chance.below(bucket.objects.len());
         let gone = bucket.objects[at].clone();
-        if !gone.is_ours() || !is_last(bucket, at) || gone.first == 0 {
+        if !gone.is_ours() || !is_last(bucket, at) || gone.first == 0 || gone.is_void() {
             return None;
         }
         let size = gone.end();
@@ -367,7 +375,7 @@ mutations! {
         let at = bucket.objects.iter().rposition(|object| object.stream == stream)?;
         let gone = bucket.objects.remove(at);
         let last = bucket.objects.iter().rfind(|object| object.stream == stream)?;
-        (gone.first > 0 && last.is_ours()).then(|| {
+        (gone.first > 0 && last.is_ours() && !gone.is_void()).then(|| {
             Expected::stream(&stream, is(Fault::Truncated(gone.end())))
         })
     },
@@ -498,6 +506,26 @@ mutations! {
         let at = pick(bucket, chance)?;
         bucket.objects[at].metadata.clear();
         Some(Expected::object(&bucket.objects[at], is(Fault::Stripped)))
+    },
+    "a stream is stripped, and somebody remembers" => |bucket, chance| {
+        let look = remembering(bucket);
+        let stream = strip(bucket, chance, |object| object.metadata.clear())?;
+        let records = 0..look.state.get(&stream)?.size;
+        Some(Expected::stream(&stream, is(Fault::Stripped)).at(records).with(look))
+    },
+    "a stream is stripped, and the next one names it" => |bucket, chance| {
+        let sizes = bucket.sizes();
+        let stream = strip(bucket, chance, |object| object.metadata.clear())?;
+        bucket.objects.iter().find(|object| object.lines[0].contains(&stream) && object.is_ours())?;
+        Some(Expected::stream(&stream, is(Fault::Stripped)).at(0..sizes[&stream]))
+    },
+    "a stream is given to a stranger, and somebody remembers" => |bucket, chance| {
+        let look = remembering(bucket);
+        let stream = strip(bucket, chance, |object| {
+            object.metadata.insert("name".to_owned(), "example.com/other".to_owned());
+        })?;
+        let records = 0..look.state.get(&stream)?.size;
+        Some(Expected::stream(&stream, is(Fault::OtherKey)).at(records).with(look))
     },
     "a field is stripped" => |bucket, chance| {
         let (at, name) = (pick(bucket, chance)?, *chance.pick(&FIELDS)?);
@@ -767,22 +795,78 @@ mutations! {
         let fault = is(Fault::Rewritten(size));
         Some(Expected::silence().and(&stream, Some(&key), fault).with(look))
     },
+    "an object holds a remembered size within it" => |bucket, chance| {
+        let (object, size, root) = within(bucket, chance)?;
+        Some(Expected::silence().with(knowing(&object.stream, size, &root, Look::full())))
+    },
+    "an object holds a remembered size with another root" => |bucket, chance| {
+        let (object, size, _) = within(bucket, chance)?;
+        let look = knowing(&object.stream, size, &object.metadata["root"], Look::full());
+        let expected = Expected::object(&object, is(Fault::Rewritten(size)));
+        Some(expected.at(0..size).with(look))
+    },
+    "an object holds a remembered size before whoever reads heads alone" => |bucket, chance| {
+        let (object, size, root) = within(bucket, chance)?;
+        let look = knowing(&object.stream, size, &root, Look::heads());
+        let expected = Expected::object(&object, is(Fault::Rewritten(size)));
+        Some(expected.at(0..size).with(look))
+    },
+    "the host writes behind what the next stream says" => |bucket, _| {
+        let mut writer = bucket.writers.last()?.clone();
+        let (stream, size) = (writer.stream.clone(), writer.range.end());
+        let last = bucket.objects.last()?;
+        if last.lines[0].contains("closed") || bucket.sizes()[&stream] != size {
+            return None;
+        }
+        let previous = StreamEnd { stream: stream.clone(), size, root: writer.range.root()? };
+        let mut next = next_stream(bucket);
+        bucket.objects.push(next.write(true, vec![naming(previous)], 0, [5; 32]));
+        bucket.objects.push(writer.write(false, vec!["{}".to_owned()], 0, [4; 32]));
+        Some(Expected::stream(&stream, is(Fault::AfterEnd)).at(size..size + 1))
+    },
+    "the host rewrites a stream that the next one names" => |bucket, chance| {
+        let stream = chance.pick(&bucket.writers)?.stream.clone();
+        bucket.objects.iter().find(|object| object.lines[0].contains(&stream))?;
+        let at = bucket.objects.iter().rposition(|object| object.stream == stream)?;
+        let object = bucket.objects[at].clone();
+        let size = object.end();
+        bucket.objects[at] = rewritten(bucket, &object, 24)?;
+        Some(Expected::stream(&stream, is(Fault::Rewritten(size))).at(0..size))
+    },
+    "ended streams are silent for long" => |bucket, _| {
+        let has_ended = |writer: &Writer| {
+            bucket.objects.iter().any(|object| {
+                object.lines[0].contains(&writer.stream)
+                    || object.stream == writer.stream && object.lines[0].contains("closed")
+            })
+        };
+        let late = Look { now: 2 * NOW, ..Look::full() };
+        bucket.writers.iter().all(has_ended).then(|| Expected::silence().with(late))
+    },
+    "an object is deleted, and the next one stripped" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let gone = bucket.objects.remove(at);
+        let next = bucket.objects.iter().position(|object| {
+            object.stream == gone.stream && object.first == gone.end() && object.is_ours()
+        })?;
+        if bucket.objects[next].is_void() || is_last(bucket, next) {
+            return None;
+        }
+        bucket.objects[next].metadata.clear();
+        let next = bucket.objects[next].clone();
+        let look = Look { retained_since: Some(1), ..Look::full() };
+        let deleted = is_stable(bucket, &gone).then(|| Expected::gone(&gone, Fault::Deleted))?;
+        Some(deleted.and(&next.stream, Some(&next.key), is(Fault::Stripped)).with(look))
+    },
     "two streams follow one" => |bucket, _| {
         let stream = bucket.writers.first()?.stream.clone();
         bucket.objects.iter().find(|object| object.lines[0].contains(&stream))?;
         let writer = &bucket.writers[0];
         let root = writer.range.root()?;
-        let previous = Some(StreamEnd { stream: stream.clone(), size: writer.range.end(), root });
-        let heartbeat = SystemRecord::Heartbeat {
-            at: NOW - 1,
-            next: NOW + 1,
-            clock_offset: None,
-            cosigned: Vec::new(),
-            previous,
-        };
-        let name = "01KAVXZ0000123456789ABCDEF".to_owned();
-        let mut writer = Writer::new(name.clone(), bucket.host_seed, [6; 32]);
-        bucket.objects.push(writer.write(true, vec![heartbeat.to_line()], 0, [5; 32]));
+        let previous = StreamEnd { stream: stream.clone(), size: writer.range.end(), root };
+        let mut writer = next_stream(bucket);
+        let name = writer.stream.clone();
+        bucket.objects.push(writer.write(true, vec![naming(previous)], 0, [5; 32]));
         Some(Expected::stream(&name, is(Fault::TwoSuccessors { of: stream })))
     },
     "a system object holds something else" => |bucket, chance| {
@@ -826,6 +910,31 @@ mutations! {
     },
 }
 
+/// A stream after all others.
+fn next_stream(bucket: &Bucket) -> Writer {
+    Writer::new("01KAVXZ0000123456789ABCDEF".to_owned(), bucket.host_seed, [6; 32])
+}
+
+/// A heartbeat that names a stream which was delivered whole.
+fn naming(previous: StreamEnd) -> String {
+    let heartbeat = SystemRecord::Heartbeat {
+        at: NOW - 1,
+        next: NOW + 1,
+        clock_offset: None,
+        cosigned: Vec::new(),
+        previous: Some(previous),
+    };
+    heartbeat.to_line()
+}
+
+/// Changes the evidence of all objects that the host wrote of one stream.
+fn strip(bucket: &mut Bucket, chance: &mut Chance, change: impl Fn(&mut Object)) -> Option<String> {
+    let stream = chance.pick(&bucket.writers)?.stream.clone();
+    bucket.objects.retain(|object| object.stream != stream || !object.is_foreign);
+    bucket.objects.iter_mut().filter(|object| object.stream == stream).for_each(change);
+    Some(stream)
+}
+
 /// The object with other records, signed by foreign keys.
 fn forged(object: &Object, host_seed: [u8; 32], key_seed: [u8; 32]) -> Object {
     let mut writer = Writer::new(object.stream.clone(), host_seed, key_seed);
@@ -845,6 +954,28 @@ fn signed_anew(bucket: &Bucket, object: &Object, lines: Vec<String>, day: u64) -
     let mut writer = bucket.writers.iter().find(|writer| writer.stream == object.stream)?.clone();
     (writer.range, writer.day) = (before(object), day);
     Some(writer.write(object.is_system(), lines, object.stable(), [3; 32]))
+}
+
+/// A data object of several records, a size of its stream within it, and the root there.
+fn within(bucket: &Bucket, chance: &mut Chance) -> Option<(Object, u64, String)> {
+    use base64::Engine as _;
+    let object = bucket.objects[pick(bucket, chance)?].clone();
+    if object.count < 2 {
+        return None;
+    }
+    let seed = base64::engine::general_purpose::STANDARD.decode(&object.metadata["seed"]).ok()?;
+    let salts = Salts::new(&object.key, object.stable(), &seed.try_into().ok()?);
+    let mut range = before(&object);
+    range.push(salts.leaf(object.first, object.lines[0].as_bytes()));
+    let root = range.root()?.to_string();
+    let size = object.first + 1;
+    Some((object, size, root))
+}
+
+/// The look of an auditor who remembers this of a stream.
+fn knowing(stream: &str, size: u64, root: &str, look: Look) -> Look {
+    let state = State::parse(&format!("audit state 1\n{stream} {size} {root} open\n")).unwrap();
+    Look { state, ..look }
 }
 
 /// The stream's tree before the object.
