@@ -1,5 +1,6 @@
 //! Reading documents: by id, from a query, page by page.
 
+use audit_runtime::FunctionKind;
 use functions_engine::SyscallError;
 use functions_store::{Page, PageRequest, PageStatus};
 use functions_value::Value;
@@ -34,10 +35,11 @@ impl InTransaction<'_> {
     }
 
     pub(super) fn page(&mut self, args: &Json) -> Result<Json, SyscallError> {
-        if !self.target.component.is_root() {
+        // Nobody follows the pages of a mutation, and components go over their tables in some.
+        if !self.target.component.is_root() && self.log.kind() == FunctionKind::Query {
             return Err(failed(
-                "paginate() is not supported in a component: pages could not end where they ended \
-                 before; read an index range with take(), or paginate with convex-helpers",
+                "paginate() is not supported in a component's queries: pages could not end where \
+                 they ended before; read an index range with take(), or paginate with convex-helpers",
             ));
         }
         // The journal is that of one page.

@@ -20,6 +20,7 @@ export const nested = query(async (ctx) => {
   return await ctx.runQuery(api.app.page, { options: { numItems: 1 } });
 });
 export const inComponent = query(async (ctx) => await ctx.runQuery(components.part.pages.page, {}));
+export const goOver = mutation(async (ctx, { fn }) => await ctx.runMutation(components.part.pages[fn], {}));
 export const later = mutation(async (ctx, { ms }) => {
   await ctx.scheduler.runAt(Date.now() + ms, api.app.nothing, {});
   return null;
@@ -28,7 +29,16 @@ export const nothing = mutation(async () => null);
 "#;
 
 const COMPONENT: &str = r#"
-import { query } from "./_generated/server";
+import { mutation, query } from "./_generated/server";
+import { api } from "./_generated/api";
+export const goOver = mutation(async (ctx) => {
+  for (let i = 0; i < 3; i++) await ctx.db.insert("things", {});
+  const { page, continueCursor } = await ctx.db.query("things").paginate({ cursor: null, numItems: 2 });
+  return page.length + (await ctx.runMutation(api.pages.rest, { cursor: continueCursor }));
+});
+export const rest = mutation(async (ctx, { cursor }) =>
+  (await ctx.db.query("things").paginate({ cursor, numItems: 2 })).page.length);
+export const asks = mutation(async (ctx) => await ctx.runQuery(api.pages.page, {}));
 export const page = query(async (ctx) =>
   (await ctx.db.query("things").paginate({ cursor: null, numItems: 1 })).page.length);
 "#;
@@ -74,7 +84,7 @@ async fn pages_are_refused_where_convex_refuses_them() {
             Some("maximumRowsRead must be a whole number from 1, but got 0"),
         ),
         ("app:twice", json!({}), Some("a function can call paginate() once")),
-        ("app:inComponent", json!({}), Some("not supported in a component")),
+        ("app:inComponent", json!({}), Some("not supported in a component's queries")),
     ];
     for (function, args, refused) in cases {
         let answered = host.functions.query(function, &args, &host.caller()).await.unwrap();
@@ -85,6 +95,17 @@ async fn pages_are_refused_where_convex_refuses_them() {
             }
             (_, result) => panic!("{function} {args}: {result:?}"),
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mutations_of_components_go_over_their_tables() {
+    let host = host().await;
+    for (function, expected) in [("goOver", Some("3")), ("asks", None)] {
+        let args = json!({ "fn": function });
+        let ran = host.functions.mutation("app:goOver", &args, &host.caller()).await.unwrap();
+        let result = ran.answered.result.as_ref().map(|value| &**value).ok();
+        assert_eq!(result, expected, "{function}: {:?}", ran.answered.result);
     }
 }
 
