@@ -26,6 +26,7 @@ use super::jobs::{self, Job};
 use super::operations::{function_metadata, request_metadata, unknown};
 use super::pulse::{Pulse, longest_stretch};
 use super::reference::{Target, for_later, resolve};
+use super::validate;
 use super::workers::{Broken, STACK_BYTES, panic_message};
 use super::{Functions, key_of};
 
@@ -194,10 +195,10 @@ impl Running {
             Ok(value) => self
                 .deployed
                 .validators
-                .check_returned(&target, &value, &is_id)
+                .check_returned(&target, &value, false, &is_id)
                 .map(|()| value.into())
                 .map_err(|message| Failed { message, data: None }),
-            Err(Failure { message, data, kind: _ }) => Err(Failed { message, data }),
+            Err(Failure { message, data, kind: _ }) => Err(validate::failed(message, data, false)),
         };
         Ok(Answered { result, log_lines: ran.log_lines })
     }

@@ -1,5 +1,7 @@
 //! The call of an HTTP action.
 
+use std::sync::atomic::Ordering;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use functions_value::ComponentPath;
@@ -45,6 +47,7 @@ impl Functions {
         let (responding, mut responded) =
             Responding::new(described.to_string(), path.to_owned(), refused_token);
         let (functions, caller) = (self.clone(), caller.clone());
+        let is_abandoned = responding.is_abandoned();
         // In a task of its own, since the response may be over before the action is.
         let mut running = tokio::spawn(async move {
             let root = ComponentPath::root();
@@ -52,6 +55,13 @@ impl Functions {
             let ran = action::run_http(&functions, root, name, responding, &caller).await;
             match ran {
                 Ok(Answered { result: Ok(_), .. }) => Ok(()),
+                // Nobody hears of it, and anybody could fill the operator's log.
+                Ok(Answered { result: Err(Failed { message, .. }), .. })
+                    if is_abandoned.load(Ordering::Relaxed) =>
+                {
+                    tracing::debug!(message, "the client of an HTTP action is gone");
+                    Ok(())
+                }
                 Ok(Answered { result: Err(Failed { message, .. }), log_lines }) => {
                     let lines = log_lines.join("\n");
                     let reason = format!("an HTTP action: {message}\n{lines}");

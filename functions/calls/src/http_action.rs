@@ -3,7 +3,8 @@
 //! What it calls is audited for the request, each call on its own. The action itself cannot log.
 
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -131,10 +132,16 @@ pub(super) struct Responding {
     /// Ends when nobody wants the rest of the response.
     unwanted: Mutex<Option<oneshot::Receiver<()>>>,
     sent_bytes: Mutex<usize>,
+    is_abandoned: Arc<AtomicBool>,
 }
 
 fn failed(message: impl Into<String>) -> SyscallError {
     SyscallError::new(message)
+}
+
+fn abandoned(is_abandoned: &AtomicBool) -> SyscallError {
+    is_abandoned.store(true, Ordering::Relaxed);
+    failed("the client is gone")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -159,8 +166,14 @@ impl Responding {
             rest: Mutex::new(Some(rest)),
             unwanted: Mutex::new(None),
             sent_bytes: Mutex::new(0),
+            is_abandoned: Arc::default(),
         };
         (responding, responded)
+    }
+
+    /// Set once the action met that its client has gone.
+    pub(super) fn is_abandoned(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_abandoned)
     }
 
     fn bytes(&self, args: &Json, member: &str) -> Result<Vec<u8>, SyscallError> {
@@ -195,7 +208,7 @@ impl Responding {
         });
         sender
             .send(HttpResponse { status, headers, body, rest })
-            .map_err(|_| failed("the client is gone"))
+            .map_err(|_| abandoned(&self.is_abandoned))
     }
 
     /// What completes when the client of a response of which more is to come has gone, or has all
@@ -213,8 +226,8 @@ impl Responding {
             Some(args) => Piece::Bytes(self.bytes(args, "bytes")?),
             None => Piece::End,
         };
-        let pieces = self.pieces.clone();
-        Ok(async move { pieces.send(piece).await.map_err(|_| failed("the client is gone")) })
+        let (pieces, is_abandoned) = (self.pieces.clone(), self.is_abandoned());
+        Ok(async move { pieces.send(piece).await.map_err(|_| abandoned(&is_abandoned)) })
     }
 }
 
@@ -223,6 +236,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[tokio::test]
+    async fn an_action_whose_client_left_is_abandoned() {
+        let head = json!({ "status": 200, "headers": [], "body": "" });
+        let piece = json!({ "bytes": "YWI=" });
+        let (responding, responded) = Responding::new(String::new(), String::new(), None);
+        responding.head(&head).unwrap();
+        responding.piece(Some(&piece)).unwrap().await.unwrap();
+        assert!(!responding.is_abandoned().load(Ordering::Relaxed));
+        drop(responded);
+        assert!(responding.piece(Some(&piece)).unwrap().await.is_err());
+        assert!(responding.is_abandoned().load(Ordering::Relaxed));
+        let (responding, responded) = Responding::new(String::new(), String::new(), None);
+        drop(responded);
+        assert!(responding.head(&head).is_err());
+        assert!(responding.is_abandoned().load(Ordering::Relaxed));
+    }
 
     #[test]
     fn the_parts_of_a_response_are_limited_together() {

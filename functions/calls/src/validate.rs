@@ -1,11 +1,13 @@
 //! Arguments and values against the validators that their function declares.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use functions_program::Program;
-use functions_value::{ComponentPath, Validator, Value};
+use functions_value::{ComponentPath, Validator, Value, check_encoded};
 use serde_json::Value as Json;
 
+use super::call::Failed;
 use super::reference::Target;
 
 /// The validators of all functions of a program, parsed.
@@ -72,7 +74,8 @@ impl Validators {
             .map_err(|message| format!("ArgumentValidationError: {message}"))
     }
 
-    /// Whether this is a value that the function may return, as JSON text.
+    /// Whether this is a value that the function may return, as JSON text: to another function of
+    /// its transaction if `is_nested`. What passes is written to clients and caches as it is.
     ///
     /// # Errors
     ///
@@ -81,16 +84,28 @@ impl Validators {
         &self,
         target: &Target<'_>,
         value: &str,
+        is_nested: bool,
         is_id: &dyn Fn(&str, &str) -> bool,
     ) -> Result<(), String> {
+        let invalid = |error: &dyn fmt::Display| format!("the result is not a value: {error}");
         let Some(returns) = self.of_function(target).and_then(|declared| declared.returns.as_ref())
         else {
-            return Ok(());
+            return check_encoded(value, is_nested).map_err(|error| invalid(&error));
         };
-        let json: Json = serde_json::from_str(value)
-            .map_err(|error| format!("the value is not JSON: {error}"))?;
-        let value = Value::from_json_of_mutation(json)
-            .map_err(|error| format!("the value is none: {error}"))?;
+        let json: Json = serde_json::from_str(value).map_err(|error| invalid(&error))?;
+        let read = if is_nested { Value::from_json_of_mutation } else { Value::from_json };
+        let value = read(json).map_err(|error| invalid(&error))?;
         returns.check(&value, is_id).map_err(|message| format!("ReturnsValidationError: {message}"))
+    }
+}
+
+/// A failure of a function, with its data if that is a value.
+pub(super) fn failed(message: String, data: Option<String>, is_nested: bool) -> Failed {
+    match data.as_deref().map_or(Ok(()), |data| check_encoded(data, is_nested)) {
+        Ok(()) => Failed { message, data },
+        Err(error) => {
+            let message = format!("{message} (its data is not a value: {error})");
+            Failed { message, data: None }
+        }
     }
 }

@@ -46,6 +46,10 @@ impl Usage {
         self.limit.set(bytes);
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
     /// Whether a block of this size could be given now.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
         self.bytes.get().saturating_add(bytes) <= self.limit.get()

@@ -20,6 +20,7 @@ mod heap;
 mod host;
 mod kept;
 mod modules;
+mod outer;
 mod realm;
 mod rejections;
 mod running;
@@ -79,16 +80,14 @@ pub struct Call<'a> {
 /// The limits of one call. Exceeding one fails that call alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Processor time of JavaScript. Neither the time that the host takes for operations nor what
-    /// other threads take counts.
+    /// Processor time of JavaScript, with that of the calls that it makes on its thread. Neither
+    /// the time that the host takes for operations nor what other threads take counts.
     pub time: Duration,
-    /// What functions that share this `time` have taken of it before.
-    pub spent: Duration,
     /// Time from the beginning to the end of the call, waiting included.
     pub wall: Duration,
     /// The heap of the engine, in bytes, everything that the engine itself needs included (about
-    /// 400 KB). A call that goes beyond it is ended soon after, so that the engine can have 32 MiB
-    /// more for a moment.
+    /// 400 KB), together with the engines of the calls that wait for this one. A call that goes
+    /// beyond it is ended soon after, so that the engine can have 32 MiB more for a moment.
     pub memory_bytes: usize,
     /// The stack, in bytes.
     pub stack_bytes: usize,
@@ -99,7 +98,6 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             time: Duration::from_secs(1),
-            spent: Duration::ZERO,
             wall: Duration::from_secs(600),
             memory_bytes: 64 << 20,
             stack_bytes: 512 << 10,

@@ -29,6 +29,7 @@ use super::built_in::{self, PRELUDE};
 use super::failure;
 use super::heap::{Heap, Image, Usage};
 use super::host::{Shared, give_way, natives};
+use super::outer;
 use super::rejections::Rejections;
 use super::stopwatch::Stopwatch;
 use super::{Env, Failure, FailureKind, Limits, Loaded};
@@ -203,7 +204,7 @@ impl Realm {
         self.runtime.set_max_stack_size(stack_bytes);
         self.runtime.set_gc_threshold((memory_bytes / 16).max(MIN_GC_THRESHOLD_BYTES));
         self.shared.stopwatch.restart(limits);
-        self.shared.usage.limit(memory_bytes);
+        self.shared.usage.limit(memory_bytes.saturating_sub(outer::taken().bytes));
         let done = self.context.with(|ctx| {
             let restored = || {
                 let control = Control::of(&self.kept.control.clone().restore(&ctx)?)?;

@@ -10,6 +10,7 @@ use rquickjs::{Ctx, FromJs, Module, Object, Persistent, Promise, Value};
 
 use super::host::{HOST, Shared, give_way};
 use super::kept;
+use super::outer;
 use super::realm::{Control, Realm};
 use super::rejections::Rejections;
 use super::{
@@ -124,7 +125,9 @@ impl Realm {
         });
         give_way(&shared.stopwatch);
         let log_lines = shared.take_lines();
-        let js_time = shared.stopwatch.spent().saturating_sub(limits.spent);
+        let spent = shared.stopwatch.spent();
+        let js_time = spent.saturating_sub(outer::taken().time);
+        outer::took(spent);
         Ran { result, log_lines, js_time }
     }
 
@@ -188,9 +191,9 @@ impl<'js> Engine<'js, '_> {
             }
             None => invoke.call((export, call.request_id, call.args)),
         };
-        let returned = self.attempt(returned)?;
-        let result = self.settled(returned).and_then(|result: String| {
-            self.finish_jobs()?;
+        let settled: Result<String, Failure> = self.settled(self.attempt(returned)?);
+        // A function that throws may have begun calls as well, which may log.
+        let result = self.finish_jobs().and(settled).and_then(|result| {
             self.check_rejections()?;
             Ok(result)
         });

@@ -8,6 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::Limits;
 use super::heap::Usage;
+use super::outer;
 
 /// The processor time between two times that a call [gives way](super::Syscalls::give_way).
 const SLICE: Duration = Duration::from_micros(100);
@@ -31,11 +32,12 @@ pub(super) struct Stopwatch {
 
 impl Stopwatch {
     pub(super) fn started(limits: &Limits, usage: Rc<Usage>) -> Stopwatch {
+        let spent = outer::taken().time;
         Stopwatch {
             limit: Cell::new(limits.time),
-            spent: Cell::new(limits.spent),
+            spent: Cell::new(spent),
             since: Cell::new(Some(processor_time())),
-            sliced: Cell::new(limits.spent),
+            sliced: Cell::new(spent),
             over: Cell::new(false),
             usage,
         }
@@ -43,10 +45,11 @@ impl Stopwatch {
 
     /// Starts again, for another call.
     pub(super) fn restart(&self, limits: &Limits) {
+        let spent = outer::taken().time;
         self.limit.set(limits.time);
-        self.spent.set(limits.spent);
+        self.spent.set(spent);
         self.since.set(Some(processor_time()));
-        self.sliced.set(limits.spent);
+        self.sliced.set(spent);
         self.over.set(false);
     }
 
@@ -82,11 +85,13 @@ impl Stopwatch {
         self.usage.is_exhausted()
     }
 
-    /// Stops it for as long as `outside` takes.
+    /// Stops it for as long as `outside` takes. Calls that run in it count.
     pub(super) fn pause<T>(&self, outside: impl FnOnce() -> T) -> T {
-        self.spent.set(self.spent());
+        let spent = self.spent();
+        self.spent.set(spent);
         self.since.set(None);
-        let value = outside();
+        let (value, spent) = outer::within(spent, self.usage.bytes(), outside);
+        self.spent.set(spent);
         self.since.set(Some(processor_time()));
         value
     }

@@ -20,7 +20,7 @@ pub struct ValueError {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     Field(String),
     Element(usize),
 }
@@ -30,7 +30,7 @@ impl ValueError {
         Self { message: message.into(), path: Vec::new() }
     }
 
-    fn within(mut self, part: Part) -> Self {
+    pub(super) fn within(mut self, part: Part) -> Self {
         self.path.push(part);
         self
     }
@@ -93,12 +93,7 @@ impl Value {
     /// [`from_json_of_mutation`](Self::from_json_of_mutation).
     pub fn from_json(json: Json) -> Result<Value, ValueError> {
         let value = from_json(json, 0)?;
-        if value.has_commit_ts() {
-            return Err(ValueError::new(
-                "`db.vars.commitTs` is a value for documents and for functions that the same mutation calls, and for nothing else",
-            ));
-        }
-        Ok(value)
+        if value.has_commit_ts() { Err(misplaced_commit_ts()) } else { Ok(value) }
     }
 
     /// The value of this JSON within a mutation, where it may hold the time of the commit.
@@ -171,6 +166,12 @@ impl Serialize for Value {
     }
 }
 
+pub(super) fn misplaced_commit_ts() -> ValueError {
+    ValueError::new(
+        "`db.vars.commitTs` is a value for documents and for functions that the same mutation calls, and for nothing else",
+    )
+}
+
 /// Whether JSON cannot represent the number.
 fn is_special(number: f64) -> bool {
     !number.is_finite() || (number == 0.0 && number.is_sign_negative())
@@ -184,23 +185,14 @@ fn as_integer(number: f64) -> Option<i64> {
 }
 
 fn from_json(json: Json, depth: usize) -> Result<Value, ValueError> {
-    if depth > MAX_NESTING {
-        return Err(ValueError::new(format!(
-            "Value is too nested (maximum nesting {MAX_NESTING})"
-        )));
-    }
+    check_depth(depth)?;
     Ok(match json {
         Json::Null => Value::Null,
         Json::Bool(boolean) => Value::Boolean(boolean),
         Json::Number(number) => Value::Float64(number.as_f64().unwrap_or(f64::NAN)),
         Json::String(text) => Value::String(text),
         Json::Array(elements) => {
-            if elements.len() > MAX_ARRAY_ELEMENTS {
-                return Err(ValueError::new(format!(
-                    "Array length is too long ({} > maximum length {MAX_ARRAY_ELEMENTS})",
-                    elements.len()
-                )));
-            }
+            check_elements(elements.len())?;
             let elements = elements.into_iter().enumerate().map(|(index, element)| {
                 from_json(element, depth + 1).map_err(|error| error.within(Part::Element(index)))
             });
@@ -213,12 +205,7 @@ fn from_json(json: Json, depth: usize) -> Result<Value, ValueError> {
             {
                 return special(key, content);
             }
-            if members.len() > MAX_OBJECT_FIELDS {
-                return Err(ValueError::new(format!(
-                    "Object has too many fields ({} > maximum number {MAX_OBJECT_FIELDS})",
-                    members.len()
-                )));
-            }
+            check_fields(members.len())?;
             let fields = members.into_iter().map(|(name, member)| {
                 check_field_name(&name)?;
                 match from_json(member, depth + 1) {
@@ -231,8 +218,33 @@ fn from_json(json: Json, depth: usize) -> Result<Value, ValueError> {
     })
 }
 
+pub(super) fn check_depth(depth: usize) -> Result<(), ValueError> {
+    if depth <= MAX_NESTING {
+        return Ok(());
+    }
+    Err(ValueError::new(format!("Value is too nested (maximum nesting {MAX_NESTING})")))
+}
+
+pub(super) fn check_elements(count: usize) -> Result<(), ValueError> {
+    if count <= MAX_ARRAY_ELEMENTS {
+        return Ok(());
+    }
+    Err(ValueError::new(format!(
+        "Array length is too long ({count} > maximum length {MAX_ARRAY_ELEMENTS})"
+    )))
+}
+
+pub(super) fn check_fields(count: usize) -> Result<(), ValueError> {
+    if count <= MAX_OBJECT_FIELDS {
+        return Ok(());
+    }
+    Err(ValueError::new(format!(
+        "Object has too many fields ({count} > maximum number {MAX_OBJECT_FIELDS})"
+    )))
+}
+
 /// An object whose only key begins with `$`.
-fn special(key: &str, content: &Json) -> Result<Value, ValueError> {
+pub(super) fn special(key: &str, content: &Json) -> Result<Value, ValueError> {
     let bytes = || {
         let text = content
             .as_str()

@@ -7,6 +7,7 @@
 
 mod chance;
 mod component_path;
+mod encoded;
 pub mod encoding;
 mod json;
 mod shown;
@@ -19,6 +20,7 @@ use std::{cmp::Ordering, collections::BTreeMap};
 
 pub use chance::{Chance, ChanceSeed};
 pub use component_path::ComponentPath;
+pub use encoded::check_encoded;
 pub use json::{Patch, ValueError, is_undefined as is_undefined_json, patch_from_json};
 pub use shown::shown as shown_value;
 pub use validator::{Validator, ValidatorError};

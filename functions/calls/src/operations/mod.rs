@@ -10,7 +10,6 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::time::Duration;
 
 use audit_runtime::{FunctionKind, RequestContext};
 use functions_engine::{Answer, Failure, FailureKind, Later, Limits, Seed, SyscallError, Syscalls};
@@ -28,7 +27,7 @@ use crate::call::{Answered, Failed, Identity};
 use crate::faults::Faults;
 use crate::pulse::Pulse;
 use crate::reference::{Target, for_later, resolve};
-use crate::validate::Validators;
+use crate::validate::{self, Validators};
 use arguments::{failed, given_up, not_in_query, parse, text};
 use writes::{MAX_SCHEDULED, MAX_SCHEDULED_BYTES};
 
@@ -72,7 +71,6 @@ pub(crate) struct Gathered {
     panic: Option<Box<dyn Any + Send>>,
     scheduled: u64,
     scheduled_bytes: u64,
-    js_time: Duration,
 }
 
 impl Gathered {
@@ -135,9 +133,7 @@ fn run_at(
     let text = serde_json::to_string(&[args]).expect("a value has no keys but texts");
     let request_id = facts.request.map_or("", |request| request.request_id().as_str());
     let call = facts.program.call(&target.component, target.function, &text, request_id);
-    let limits = Limits { spent: gathered.js_time, ..facts.limits };
     let engine_seed = Seed { random: chance.next_seed(), now_ms: facts.now_ms as f64 };
-    let before = gathered.js_time;
     let mut host = InTransaction {
         facts,
         target,
@@ -149,13 +145,12 @@ fn run_at(
         streams: BTreeSet::new(),
         has_paginated: false,
     };
-    let ran =
-        facts.pulse.in_engine(|| functions_engine::run(&call, &engine_seed, &limits, &mut host));
+    let ran = facts
+        .pulse
+        .in_engine(|| functions_engine::run(&call, &engine_seed, &facts.limits, &mut host));
     for stream in std::mem::take(&mut host.streams) {
         host.tx.query_close(stream);
     }
-    let nested = gathered.js_time.saturating_sub(before);
-    gathered.js_time = before + nested + ran.js_time;
     let mut lines = ran.log_lines;
     lines.append(&mut gathered.log_lines);
     gathered.log_lines = lines;
@@ -169,12 +164,12 @@ fn run_at(
         Ok(value) => {
             let tx = RefCell::new(tx);
             let is_id = |table: &str, id: &str| tx.borrow_mut().is_id(&target.component, table, id);
-            let checked = facts.validators.check_returned(target, &value, &is_id);
+            let checked = facts.validators.check_returned(target, &value, depth > 0, &is_id);
             checked.map(|()| value.into()).map_err(|message| Failed { message, data: None })
         }
         Err(Failure { message, data, kind }) => {
             gathered.by_chance |= kind != FailureKind::Thrown;
-            Err(Failed { message, data })
+            Err(validate::failed(message, data, depth > 0))
         }
     };
     Ok(Answered { result, log_lines: Vec::new() })

@@ -6,11 +6,12 @@ mod arguments_are_checked_as_at_convex;
 mod bodies;
 mod commit_times;
 mod every_way_out_is_sealed;
+mod limits_are_shared_with_callees;
 mod randomness_is_independent;
 mod references;
 mod refused_logs_fail_their_function;
+mod results_are_values;
 mod scheduled;
-mod time_is_shared_with_callees;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -63,12 +63,34 @@ fn a_rejection_that_nothing_handles_fails_the_call() {
 #[test]
 fn calls_not_awaited_run_to_their_first_wait() {
     let fixture = fixture(
-        "export const logs = query(async () => { (async () => { for (let i = 0; i < 20; i++) await null; log.audit({ late: 1 }); })(); return 1; });
+        "const later = async () => { for (let i = 0; i < 20; i++) await null; await log.audit({ late: 1 }); };
+         const ends: Record<string, () => any> = {
+           returns: () => { later(); return 1; },
+           throws: () => { later(); throw new Error('x'); },
+           rejects: async () => { later(); return await Promise.reject(new Error('x')); },
+           races: () => Promise.race([later(), Promise.reject(new Error('x'))]),
+           all: () => Promise.all([later(), Promise.reject(new Error('x'))]),
+           finally: () => { try { throw new Error('x'); } finally { later(); } },
+           overflows: () => { later(); const f = (): any => f() + 1; return f(); },
+           waits: () => { later(); return new Promise(() => {}); },
+           result: () => ({ get x() { later(); return 1; } }),
+           noValue: () => { later(); return () => {}; },
+           thrown: () => { throw { get message() { log.audit({ late: 1 }); return 'x'; } }; },
+         };
+         export const names = query(async () => Object.keys(ends));
+         export const logs = query({ args: { name: v.string() }, handler: async (_ctx, { name }) => await ends[name]() });
          export const endless = query(async () => { const again = (): any => Promise.resolve().then(again); again(); return 1; });",
     );
-    let (asked, result) = fixture.asked("messages:logs", "[{}]");
-    assert_eq!(result.unwrap(), "1");
-    assert_eq!(asked, [("1.0/auditLog".to_owned(), "{\"body\":{\"late\":1}}".to_owned())]);
+    let names = fixture.value("messages:names", "[{}]");
+    for name in serde_json::from_str::<Vec<String>>(&names).unwrap() {
+        let (asked, result) = fixture.asked("messages:logs", &format!("[{{\"name\":\"{name}\"}}]"));
+        assert_eq!(result.is_ok(), ["returns", "result"].contains(&name.as_str()), "{name}");
+        assert!(!asked.is_empty(), "{name}");
+        for asked in asked {
+            let expected = ("1.0/auditLog".to_owned(), "{\"body\":{\"late\":1}}".to_owned());
+            assert_eq!(asked, expected, "{name}");
+        }
+    }
     let limits = Limits { time: Duration::from_millis(20), ..Limits::default() };
     let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("null".to_owned()) };
     let ran = fixture.run_with("messages:endless", "[{}]", &SEED, &limits, &mut host);

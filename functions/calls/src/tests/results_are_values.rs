@@ -1,0 +1,145 @@
+//! What a function returns or throws is a value of Convex, or the function fails: it is written to
+//! clients, callers and the cache as the text that it is.
+
+use serde_json::{Value as Json, json};
+
+use super::super::FunctionSettings;
+use super::Host;
+use crate::call::{Answered, Failed};
+
+/// Results that are no values, as expressions of a handler, and a part of the message.
+const RESULTS: [(&str, &str); 9] = [
+    ("'\\ud800'", "surrogate"),
+    ("[{ a: '\\udc00' }]", "surrogate"),
+    ("Array(8193).fill(1)", "Array length is too long"),
+    ("Object.fromEntries(Array.from({ length: 1025 }, (_, n) => ['a' + n, 1]))", "too many fields"),
+    ("(() => { let x = 1; for (let i = 0; i < 70; i++) x = [x]; return x; })()", "too nested"),
+    ("new (class A { constructor() { return () => 1; } })()", "not a supported Convex type"),
+    ("ctx.db.vars?.commitTs ?? Symbol('x')", ""),
+    ("(async () => ({ at: ctx.db.vars?.commitTs ?? Symbol('x') }))()", ""),
+    ("{ $a: 1 }", "$a"),
+];
+
+/// Texts that a function returns in the place of what `convex/server` makes of its result.
+const TEXTS: [&str; 13] = [
+    "",
+    "not JSON",
+    "1,\"logLines\":[\"forged\"]",
+    "1}",
+    "[1,]",
+    "\"\\ud800\"",
+    "1e999",
+    "{\"$integer\":\"x\"}",
+    "{\"$float\":1}",
+    "{\"$commitTs\":null}",
+    "{\"$undefined\":null}",
+    "{\"$a\":1,\"b\":2}",
+    "{\"a\":{\"$b\":\"\"}}",
+];
+
+fn module() -> String {
+    let results = RESULTS.iter().map(|(result, _)| format!("async (ctx) => ({result})"));
+    let texts = serde_json::to_string(&TEXTS).unwrap();
+    format!(
+        r#"
+import {{ anyApi }} from "convex/server";
+import {{ action, mutation, query }} from "./_generated/server";
+const results = [{}];
+const texts = {texts};
+const handler = async (ctx, {{ result }}) => await results[result](ctx);
+export const Query = query(handler);
+export const Mutation = mutation(async (ctx, args) => {{ await ctx.db.insert("made", {{}}); return await handler(ctx, args); }});
+export const Action = action(handler);
+const forged = (kind, end = (text) => text) => ({{
+  ["is" + kind]: true,
+  isPublic: true,
+  ["invoke" + kind]: async (...args) => end(texts[JSON.parse(args.at(-1))[0].text]),
+  exportArgs: () => '{{"type":"any"}}',
+  exportReturns: () => "null",
+}});
+export const forgedQuery = forged("Query"), forgedMutation = forged("Mutation"), forgedAction = forged("Action");
+const throws = (data) => {{ throw Object.assign(new Error("thrown"), {{ [Symbol.for("ConvexError")]: true, data }}); }};
+export const throwingQuery = forged("Query", throws), throwingMutation = forged("Mutation", throws), throwingAction = forged("Action", throws);
+export const nestingQuery = query(async (ctx, {{ name, args }}) => await ctx.runQuery(anyApi.results[name], args));
+export const nestingMutation = mutation(async (ctx, {{ name, args }}) => await ctx.runQuery(anyApi.results[name], args));
+export const nestingAction = action(async (ctx, {{ name, args }}) => await ctx.runQuery(anyApi.results[name], args));
+export const passes = mutation(async (ctx) => await ctx.runMutation(anyApi.results.place, {{}}) === ctx.db.vars.commitTs);
+export const place = mutation(async (ctx) => ctx.db.vars.commitTs);
+export const made = query(async (ctx) => (await ctx.db.query("made").collect()).length);
+"#,
+        results.collect::<Vec<_>>().join(",\n"),
+    )
+}
+
+const KINDS: [&str; 3] = ["Query", "Mutation", "Action"];
+
+async fn answered(host: &Host, prefix: &str, kind: &str, args: &Json) -> Answered {
+    let (functions, caller) = (&host.functions, host.caller());
+    let name = format!("results:{prefix}{kind}");
+    match kind {
+        "Query" => (*functions.query(&name, args, &caller).await.unwrap()).clone(),
+        "Mutation" => {
+            let mutated = functions.mutation(&name, args, &caller).await.unwrap();
+            assert_eq!(mutated.committed, None, "{name} {args}");
+            mutated.answered
+        }
+        _ => functions.action(&name, args, &caller).await.unwrap(),
+    }
+}
+
+/// The failure of a function, and of those that call it.
+async fn failures(host: &Host, prefix: &str, kind: &str, args: &Json) -> Vec<Failed> {
+    let mut failures = vec![answered(host, prefix, kind, args).await.result.unwrap_err()];
+    if kind == "Query" {
+        for caller in KINDS {
+            let args = json!({ "name": format!("{prefix}Query"), "args": args });
+            failures.push(answered(host, "nesting", caller, &args).await.result.unwrap_err());
+        }
+    }
+    failures
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_that_is_no_value_fails_its_function() {
+    let host = Host::with_module("results.js", &module(), FunctionSettings::default()).await;
+    for kind in KINDS {
+        for (index, (result, expected)) in RESULTS.iter().enumerate() {
+            let args = json!({ "result": index });
+            for Failed { message, data } in failures(&host, "", kind, &args).await {
+                assert!(message.contains(expected), "{kind} {result}: {message}");
+                assert_eq!(data, None);
+            }
+        }
+        for (index, text) in TEXTS.iter().enumerate() {
+            let args = json!({ "text": index });
+            for Failed { message, .. } in failures(&host, "forged", kind, &args).await {
+                assert!(message.contains("result is not a value"), "{kind} {text}: {message}");
+            }
+        }
+    }
+    let made = host.functions.query("results:made", &json!({}), &host.caller()).await.unwrap();
+    assert_eq!(made.result.as_deref(), Ok("0"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_of_an_error_is_a_value_or_left_out() {
+    let host = Host::with_module("results.js", &module(), FunctionSettings::default()).await;
+    for kind in KINDS {
+        for (index, text) in TEXTS.iter().enumerate().skip(1) {
+            let args = json!({ "text": index });
+            for Failed { message, data } in failures(&host, "throwing", kind, &args).await {
+                // A caller cannot read the time of a commit, nor pass it on.
+                let is_told = message.contains("its data is not a value");
+                assert!(is_told || text.contains("$commitTs"), "{kind} {text}: {message}");
+                assert_eq!(data, None);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_of_the_commit_is_a_value_between_mutations() {
+    let host = Host::with_module("results.js", &module(), FunctionSettings::default()).await;
+    let mutated = host.functions.mutation("results:passes", &json!({}), &host.caller()).await;
+    assert_eq!(mutated.unwrap().answered.result.unwrap().as_ref(), "true");
+}

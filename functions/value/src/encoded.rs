@@ -1,0 +1,263 @@
+//! The check of a value that is text already. No tree is built: that of a long text would take many
+//! times its length.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value as Json;
+
+use super::Value;
+use super::json::{
+    Part, ValueError, check_depth, check_elements, check_field_name, check_fields,
+    misplaced_commit_ts, special,
+};
+
+/// Whether this text is the JSON of a value, as [`Value::from_json`] would take it, or
+/// [`Value::from_json_of_mutation`] if `in_mutation`.
+///
+/// # Errors
+///
+/// As of those, and for text that is not JSON, or that has half a surrogate pair.
+pub fn check_encoded(text: &str, in_mutation: bool) -> Result<(), ValueError> {
+    let mut failure = None;
+    let check = Check { depth: 0, in_mutation, failure: &mut failure };
+    let mut json = serde_json::Deserializer::from_str(text);
+    let read = check.deserialize(&mut json).and_then(|()| json.end());
+    match (failure, read) {
+        (Some(failure), _) => Err(failure),
+        (None, Ok(())) => Ok(()),
+        (None, Err(error)) => {
+            Err(ValueError::new(format!("not JSON, or text with half a surrogate pair: {error}")))
+        }
+    }
+}
+
+/// Reads one value.
+struct Check<'a> {
+    depth: usize,
+    in_mutation: bool,
+    /// Set where the reader ends with an error of ours, which serde's error cannot hold.
+    failure: &'a mut Option<ValueError>,
+}
+
+impl Check<'_> {
+    fn met<E: Error>(self, result: Result<(), ValueError>) -> Result<(), E> {
+        result.map_err(|failure| {
+            *self.failure = Some(failure);
+            E::custom("not a value")
+        })
+    }
+
+    fn inner(&mut self) -> Check<'_> {
+        let Check { depth, in_mutation, failure } = self;
+        Check { depth: *depth + 1, in_mutation: *in_mutation, failure }
+    }
+
+    /// Adds a part to the path of the failure.
+    fn within<E>(&mut self, part: impl FnOnce() -> Part, error: E) -> E {
+        *self.failure = self.failure.take().map(|failure| failure.within(part()));
+        error
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Check<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        match check_depth(self.depth) {
+            Ok(()) => from.deserialize_any(self),
+            too_deep => self.met(too_deep),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Check<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value in Convex's encoding")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
+        let mut count = 0;
+        loop {
+            match elements.next_element_seed(self.inner()) {
+                Ok(Some(())) => count += 1,
+                Ok(None) => return self.met(check_elements(count)),
+                Err(error) => return Err(self.within(|| Part::Element(count), error)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
+        let mut count = 0;
+        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+            if count == 0 && name.starts_with('$') {
+                let content = members.next_value_seed(Content)?;
+                if members.next_key::<Cow<'de, str>>()?.is_some() {
+                    return self.met(check_field_name(&name));
+                }
+                let in_mutation = self.in_mutation;
+                let value = special(&name, &content);
+                return self.met(match value {
+                    Ok(Value::CommitTs) if !in_mutation => Err(misplaced_commit_ts()),
+                    value => value.map(drop),
+                });
+            }
+            self.inner().met(check_field_name(&name))?;
+            if let Err(error) = members.next_value_seed(self.inner()) {
+                return Err(self.within(|| Part::Field(name.into_owned()), error));
+            }
+            count += 1;
+        }
+        self.met(check_fields(count))
+    }
+}
+
+/// Reads what an object with one member holds, as far as [`special`] looks at it: a text, null, or
+/// something else.
+struct Content;
+
+impl<'de> DeserializeSeed<'de> for Content {
+    type Value = Json;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Json, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Content {
+    type Value = Json;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Json, E> {
+        Ok(Json::String(text.to_owned()))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Json, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Json, E> {
+        Ok(Json::Bool(false))
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Json, E> {
+        Ok(Json::Bool(false))
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Json, E> {
+        Ok(Json::Bool(false))
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Json, E> {
+        Ok(Json::Bool(false))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Json, A::Error> {
+        while elements.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Json::Bool(false))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Json, A::Error> {
+        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Json::Bool(false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection, prelude::*};
+
+    use super::*;
+
+    fn any_json() -> impl Strategy<Value = Json> {
+        let leaf = prop_oneof![
+            Just(Json::Null),
+            any::<bool>().prop_map(Json::from),
+            any::<i32>().prop_map(Json::from),
+            any::<f64>().prop_map(Json::from),
+            prop::sample::select(vec![
+                "",
+                "AAAAAAAA8D8=",
+                "AAAAAAAA8H8=",
+                "AAAA",
+                "?",
+                "é\u{2028}"
+            ])
+            .prop_map(Json::from),
+        ];
+        let name = "a|b|é|\\$a|\\$integer|\\$float|\\$bytes|\\$commitTs|\\$undefined|\\$set|\\$map";
+        leaf.prop_recursive(4, 24, 3, move |inner| {
+            prop_oneof![
+                collection::vec(inner.clone(), 0..3).prop_map(Json::from),
+                collection::btree_map(name, inner, 0..3)
+                    .prop_map(|members| Json::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+
+        #[test]
+        fn text_is_checked_as_it_is_read(json in any_json()) {
+            let text = json.to_string();
+            let said = |result: Result<(), ValueError>| result.map_err(|error| error.to_string());
+            let read = said(Value::from_json_of_mutation(json.clone()).map(drop));
+            prop_assert_eq!(said(check_encoded(&text, true)), read);
+            prop_assert_eq!(check_encoded(&text, false).is_ok(), Value::from_json(json).is_ok());
+        }
+    }
+
+    #[test]
+    fn limits_of_values_hold_for_text() {
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        let array = |count: usize| format!("[{}]", vec!["1"; count].join(","));
+        let object = |count: usize| {
+            let members = (0..count).map(|n| format!("\"a{n}\":1")).collect::<Vec<_>>();
+            format!("{{{}}}", members.join(","))
+        };
+        for (at, beyond) in [
+            (nested(65), nested(66)),
+            (array(8192), array(8193)),
+            (object(1024), object(1025)),
+            ("\"\\ud83d\\ude00\"".to_owned(), "\"\\ud83d\"".to_owned()),
+            ("1e308".to_owned(), "1e309".to_owned()),
+            ("{\"a\":1}".to_owned(), "{\"\\ud800\":1}".to_owned()),
+            (" 1 ".to_owned(), "1 1".to_owned()),
+        ] {
+            assert_eq!(check_encoded(&at, false), Ok(()));
+            assert!(check_encoded(&beyond, false).is_err(), "{beyond:.40}");
+        }
+    }
+}
