@@ -81,6 +81,7 @@
 //! |---|---|---|
 //! | success | delivered | receipts |
 //! | timeout, reset, 5xx, 429 | unknown | the same bytes are retried without end, after a backoff with full jitter |
+//! | 2xx that no store gives to a PUT: with a body, or neither 200 nor 201 | unknown | the same |
 //! | already exists | delivered before, or a conflict | the object's hash is compared: the same is *delivered*, another is a *conflict* |
 //! | 409 of S3 | contention | compared, then retried |
 //! | a panic of the client or of a delivery task | unknown | retried slowly without end; counted, an error in the log and in the health |

@@ -53,6 +53,13 @@ fn faults() -> Vec<Fault> {
     faults
 }
 
+/// Responses with the status of a success, an `ETag` and a body, which no store gives to a PUT. In
+/// response to a HEAD they would say that another object has the key, as a store may.
+fn pretended() -> Vec<Fault> {
+    let answers = [ErrorAnswer::new(200, "InternalError"), ErrorAnswer::new(202, "Accepted")];
+    answers.map(Fault::Refused).into_iter().chain(answers.map(Fault::StoredThenError)).collect()
+}
+
 /// Whether the fault is a response that needs an operator, with which a sink does not open.
 fn blocks(fault: Fault) -> bool {
     let (Fault::Refused(answer) | Fault::StoredThenError(answer)) = fault else { return false };
@@ -115,8 +122,8 @@ async fn for_each_fault_of<F: Future<Output = ()>>(
     at_once: usize,
     step: impl Fn(S3TestServer, Fault) -> F,
 ) {
-    let on_s3 = faults().into_iter().map(|fault| (true, fault));
-    let all = on_s3.chain(faults().into_iter().map(|fault| (false, fault)));
+    let faults = || faults().into_iter().chain(pretended());
+    let all = faults().map(|fault| (true, fault)).chain(faults().map(|fault| (false, fault)));
     let run = async |(is_s3, fault): (bool, Fault)| {
         let server =
             if is_s3 { S3TestServer::start().await } else { S3TestServer::start_gcs().await };
@@ -162,6 +169,9 @@ async fn faults_at_the_retry_of_a_stored_put() {
 #[tokio::test]
 async fn faults_at_the_head_that_compares_objects() {
     for_each_fault(|server, fault| async move {
+        if pretended().contains(&fault) {
+            return;
+        }
         let sink = open(&server, fault).await;
         let mut heads = 0;
         server.faults().plan(move |request| {

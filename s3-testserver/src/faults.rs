@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::header::ETAG;
+use http::{HeaderValue, Method, StatusCode};
 use s3s::{HttpResponse, S3Error, S3ErrorCode};
 use tokio::sync::watch;
 
@@ -86,13 +87,14 @@ impl ErrorAnswer {
     /// 412: the condition did not hold, for instance because the object exists.
     pub const PRECONDITION_FAILED: Self = Self::new(412, "PreconditionFailed");
 
-    /// Any other answer.
+    /// Any other answer. One of the 200s has an `ETag`, like that of a PUT that succeeds: so may
+    /// a proxy answer, or another server at the store's address.
     ///
     /// # Panics
     ///
-    /// When `status` is not between 400 and 599.
+    /// When `status` is not between 200 and 599.
     pub const fn new(status: u16, code: &'static str) -> Self {
-        assert!(status >= 400 && status < 600, "not the status of an error");
+        assert!(status >= 200 && status < 600, "not the status of an answer");
         Self { status, code }
     }
 
@@ -112,7 +114,11 @@ impl ErrorAnswer {
         error.set_status_code(
             StatusCode::from_u16(self.status).expect("checked by the constructor"),
         );
-        error.to_http_response().expect("an error without a source serializes")
+        let mut response = error.to_http_response().expect("an error without a source serializes");
+        if response.status().is_success() {
+            response.headers_mut().insert(ETAG, HeaderValue::from_static("\"pretended\""));
+        }
+        response
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirEntry};
+use std::future::ready;
 use std::io;
 use std::path;
 
@@ -123,7 +124,15 @@ impl Bucket {
         let Some(root) = self.as_directory() else {
             let bucket = self.clone();
             let listed = self.store().list(Some(&self.path_of(part, Some(partition))));
-            return listed.map(move |meta| meta.map(|meta| bucket.recognize(meta))).boxed();
+            let mut last = None;
+            // Some stores list the last key of a page again on the next one.
+            let once = listed.filter(move |meta| {
+                let location = meta.as_ref().ok().map(|meta| meta.location.clone());
+                let is_new = location.is_none() || location != last;
+                last = location;
+                ready(is_new)
+            });
+            return once.map(move |meta| meta.map(|meta| bucket.recognize(meta))).boxed();
         };
         let (sender, receiver) = mpsc::channel(1_000);
         let (root, partition) = (root.to_owned(), *partition);

@@ -7,7 +7,7 @@
 //! - `response`: the meaning of its responses to a request that creates an object.
 //! - `probe`: whether it accepts objects, tried when a sink is opened.
 //! - `put`: creates an object, and retries until the outcome is certain.
-//! - `listing`, `read_client`: for readers.
+//! - `listing`, `read_client`: for readers; `write_client`: for sinks.
 
 #[cfg(feature = "aws")]
 mod assumed_role;
@@ -31,6 +31,8 @@ pub(crate) mod response;
 mod stores;
 #[cfg(test)]
 mod tests;
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+mod write_client;
 
 use std::fmt;
 use std::io;

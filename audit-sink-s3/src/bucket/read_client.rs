@@ -4,6 +4,10 @@
 //! segment, `..`, a control character), and an object for one header that is not ASCII. Whoever may
 //! put an object could so hide all others. This client rewrites such keys in a listing before they
 //! are parsed, and drops such headers.
+//!
+//! It also takes any text for a listing, and one that is cut short for a whole one. So a response
+//! that is no listing, or that does not say where it goes on, is an error here: readers would find
+//! that nothing is missing.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,8 +20,8 @@ use chrono::DateTime;
 use http_body_util::{BodyExt, Full};
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
-    ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
+    HttpResponseBody, HttpService, ReqwestConnector,
 };
 use object_store::path::Path;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
@@ -68,9 +72,10 @@ impl ReadService {
 #[async_trait]
 impl HttpService for ReadService {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let is_listing = request.uri().query().is_some_and(|query| {
+        let listed = request.uri().query().filter(|query| {
             query.split('&').any(|part| part == "list-type=2" || part == "comp=list")
         });
+        let listed = listed.map(str::to_owned);
         let answered = self.inner.execute(request).await;
         let (mut parts, mut body) = answered
             .inspect_err(|error| self.tell(|| crate::one_line::scrub(&innermost(error))))?
@@ -91,8 +96,10 @@ impl HttpService for ReadService {
         for name in illegible {
             parts.headers.remove(name);
         }
-        if is_listing && parts.status.is_success() {
+        if let Some(query) = listed.filter(|_| parts.status.is_success()) {
             let listing = body.bytes().await?;
+            check_listing(&query, &listing)
+                .map_err(|(kind, why)| HttpError::new(kind, NoListing(why)))?;
             let listing = match with_valid_keys(&listing) {
                 Cow::Borrowed(_) => listing,
                 Cow::Owned(rewritten) => Bytes::from(rewritten),
@@ -103,6 +110,60 @@ impl HttpService for ReadService {
         Ok(HttpResponse::from_parts(parts, body))
     }
 }
+
+/// Whether a response is a listing, whole or with the place where it goes on.
+fn check_listing(query: &str, listing: &[u8]) -> Result<(), (HttpErrorKind, &'static str)> {
+    let begin = &listing[..listing.len().min(1024)];
+    let is_listing =
+        ["<ListBucketResult", "<EnumerationResults"].iter().any(|root| within(begin, root));
+    if !is_listing {
+        // A proxy may say something else for a moment.
+        return Err((HttpErrorKind::Interrupted, "something other than a listing"));
+    }
+    let next = ["NextContinuationToken", "NextMarker"]
+        .iter()
+        .find_map(|name| element(listing, name).filter(|token| !token.is_empty()));
+    match next {
+        None if element(listing, "IsTruncated").as_deref() == Some(b"true") => {
+            Err((HttpErrorKind::Unknown, "a part of a listing, and not where it goes on"))
+        }
+        Some(next) if token(query).is_some_and(|asked| asked[..] == next[..]) => {
+            Err((HttpErrorKind::Unknown, "a listing that goes on where it began, without end"))
+        }
+        None | Some(_) => Ok(()),
+    }
+}
+
+fn within(text: &[u8], part: &str) -> bool {
+    memchr::memmem::find(text, part.as_bytes()).is_some()
+}
+
+/// The text of the first element of this name that has no attributes.
+fn element<'t>(xml: &'t [u8], name: &str) -> Option<Cow<'t, [u8]>> {
+    let opening = format!("<{name}>");
+    let begin = memchr::memmem::find(xml, opening.as_bytes())? + opening.len();
+    let end = begin + memchr::memchr(b'<', &xml[begin..])?;
+    unescape(&xml[begin..end])
+}
+
+/// Where the request asked the listing to go on.
+fn token(query: &str) -> Option<Cow<'_, [u8]>> {
+    let values = query.split('&').filter_map(|part| part.split_once('='));
+    let mut tokens = values.filter(|(name, _)| ["continuation-token", "marker"].contains(name));
+    tokens.next().map(|(_, value)| percent_decode_str(value).into())
+}
+
+/// A response of the 200s to the request of a listing.
+#[derive(Debug)]
+struct NoListing(&'static str);
+
+impl fmt::Display for NoListing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "asked for a listing, the store answered with {}", self.0)
+    }
+}
+
+impl std::error::Error for NoListing {}
 
 fn innermost(error: &HttpError) -> String {
     let mut cause: &dyn std::error::Error = error;
@@ -211,6 +272,51 @@ mod tests {
         let text = String::from_utf8(listing.to_vec()).unwrap();
         let (_, rest) = text.split_once(&format!("<{tag}>")).unwrap();
         rest.split('<').next().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_listing_is_whole_or_says_where_it_goes_on() {
+        let first = "list-type=2&prefix=a%2F";
+        let second = "list-type=2&continuation-token=a%2Bb%3D&prefix=a%2F";
+        let third = "restype=container&comp=list&marker=a%2Bb%3D";
+        let s3 = |inner: &str| {
+            format!("<?xml?>\n<ListBucketResult xmlns=\"x\">{inner}</ListBucketResult>")
+        };
+        let azure = |inner: &str| format!("<EnumerationResults>{inner}</EnumerationResults>");
+        let next = |token: &str| {
+            format!(
+                "<IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>"
+            )
+        };
+        for (query, listing) in [
+            (first, s3("")),
+            (first, s3("<IsTruncated>false</IsTruncated>")),
+            (first, s3(&next("a+b="))),
+            (second, s3(&next("a+b"))),
+            (second, s3("<IsTruncated>false</IsTruncated><NextContinuationToken/>")),
+            (third, azure("<NextMarker>b</NextMarker>")),
+            (third, azure("<NextMarker></NextMarker>")),
+            (third, azure("<NextMarker />")),
+        ] {
+            assert_eq!(check_listing(query, listing.as_bytes()), Ok(()), "{listing}");
+        }
+        for (query, listing) in [
+            (first, "<html>sign in</html>".to_owned()),
+            (first, String::new()),
+            (first, "<Error><Code>InternalError</Code></Error>".to_owned()),
+            (first, s3("<IsTruncated>true</IsTruncated>")),
+            (
+                second,
+                s3(
+                    "<IsTruncated>true</IsTruncated><NextContinuationToken></NextContinuationToken>",
+                ),
+            ),
+            (second, s3(&next("a+b="))),
+            (second, s3(&next("a&#43;b="))),
+            (third, azure("<NextMarker>a+b=</NextMarker>")),
+        ] {
+            assert!(check_listing(query, listing.as_bytes()).is_err(), "{listing}");
+        }
     }
 
     #[test]

@@ -102,11 +102,13 @@ macro_rules! build {
         }
         let kept = $own.kept(&configuration).map_err(cannot)?;
         let mut builder = $configure(builder, &configuration).map_err(cannot)?;
-        if let Purpose::Read { on_retry, store_time_ms, .. } = &$purpose {
-            let (on_retry, time_ms) = (on_retry.clone(), Arc::clone(store_time_ms));
-            let connector = super::read_client::ReadConnector { on_retry, time_ms };
-            builder = builder.with_http_connector(connector);
-        }
+        builder = match &$purpose {
+            Purpose::Read { on_retry, store_time_ms, .. } => {
+                let (on_retry, time_ms) = (on_retry.clone(), Arc::clone(store_time_ms));
+                builder.with_http_connector(super::read_client::ReadConnector { on_retry, time_ms })
+            }
+            Purpose::Write => builder.with_http_connector(super::write_client::WriteConnector),
+        };
         let failed = |error: object_store::Error| {
             let try_build = |settings: &mut dyn Iterator<Item = (&str, &str)>| {
                 let builder =

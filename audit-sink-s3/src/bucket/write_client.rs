@@ -1,0 +1,209 @@
+//! The HTTP client of a sink: an object counts as created when a store says so, and nobody else.
+//!
+//! `object_store` takes each response of the 200s with an `ETag` for that. A proxy or another
+//! server at the store's address may send one too: a page, or an error in the body of a 200. No
+//! store has anything to say in the body of its response to a successful PUT, so such a response
+//! leaves open what happened, and the retry finds out.
+
+use std::fmt;
+
+use audit_core::async_trait;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
+    HttpResponseBody, HttpService, ReqwestConnector,
+};
+
+use crate::one_line::scrub;
+
+/// What is read of a body that is not an object's, in bytes: the errors of stores are far shorter.
+const MAX_BODY_BYTES: usize = 64 << 10;
+
+/// What is shown of a body that does not belong there, in bytes.
+const MAX_SHOWN_BYTES: usize = 200;
+
+/// Connects with what checks responses.
+#[derive(Debug)]
+pub(crate) struct WriteConnector;
+
+impl HttpConnector for WriteConnector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let inner = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(WriteService { inner }))
+    }
+}
+
+#[derive(Debug)]
+struct WriteService {
+    inner: HttpClient,
+}
+
+#[async_trait]
+impl HttpService for WriteService {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let is_put = request.method().as_str() == "PUT";
+        let (mut parts, body) = self.inner.execute(request).await?.into_parts();
+        let (status, is_success) = (parts.status.as_u16(), parts.status.is_success());
+        if is_success && !is_put {
+            return Ok(HttpResponse::from_parts(parts, body));
+        }
+        let (text, end) = start_of(body).await;
+        if is_success {
+            end?;
+            if !matches!(status, 200 | 201) || !text.is_empty() {
+                let failure = NotCreated { status, body: scrub(&shown(&text)) };
+                return Err(HttpError::new(HttpErrorKind::Unknown, failure));
+            }
+        }
+        // The status of an error is certain, whatever becomes of its body.
+        parts.headers.remove("content-length");
+        Ok(HttpResponse::from_parts(parts, HttpResponseBody::from(readable(text))))
+    }
+}
+
+/// A body as far as it is read, and how that ended.
+async fn start_of(mut body: HttpResponseBody) -> (Bytes, Result<(), HttpError>) {
+    let mut text = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let data = match frame {
+            Ok(frame) => frame.into_data().unwrap_or_default(),
+            Err(error) => return (text.freeze(), Err(error)),
+        };
+        text.extend_from_slice(&data[..data.len().min(MAX_BODY_BYTES - text.len())]);
+        if text.len() == MAX_BODY_BYTES {
+            break;
+        }
+    }
+    (text.freeze(), Ok(()))
+}
+
+/// As UTF-8: the client drops the status of a response whose body is not.
+fn readable(text: Bytes) -> Bytes {
+    match String::from_utf8_lossy(&text) {
+        std::borrow::Cow::Borrowed(_) => text,
+        std::borrow::Cow::Owned(replaced) => replaced.into(),
+    }
+}
+
+fn shown(text: &[u8]) -> String {
+    String::from_utf8_lossy(&text[..text.len().min(MAX_SHOWN_BYTES)]).into_owned()
+}
+
+/// A response of the 200s to a PUT that no store gives.
+#[derive(Debug)]
+struct NotCreated {
+    status: u16,
+    body: String,
+}
+
+impl fmt::Display for NotCreated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NotCreated { status, body } = self;
+        write!(f, "the response to PUT is {status}")?;
+        if !body.is_empty() {
+            write!(f, " with the body {body:?}")?;
+        }
+        f.write_str(
+            ", which is not a store's: is there a proxy, or another server, at its address?",
+        )
+    }
+}
+
+impl std::error::Error for NotCreated {}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, stream};
+    use http_body_util::{Full, StreamBody};
+
+    use super::*;
+
+    /// A server with one response. A piece of its body that is `None` is where the connection ends.
+    #[derive(Debug)]
+    struct Server(u16, Vec<Option<&'static [u8]>>);
+
+    #[async_trait]
+    impl HttpService for Server {
+        async fn call(&self, _: HttpRequest) -> Result<HttpResponse, HttpError> {
+            let frames = self.1.iter().filter_map(|piece| match *piece {
+                Some(piece) => {
+                    let mut whole = Full::new(Bytes::from_static(piece)).map_err(|n| match n {});
+                    whole.frame().now_or_never().unwrap()
+                }
+                None => {
+                    let cut = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+                    Some(Err(HttpError::new(HttpErrorKind::Interrupted, cut)))
+                }
+            });
+            let frames = stream::iter(frames.collect::<Vec<_>>());
+            let body = HttpResponseBody::new(StreamBody::new(frames));
+            let response = http::Response::builder().status(self.0).header("content-length", "9");
+            Ok(response.body(body).unwrap())
+        }
+    }
+
+    async fn response(
+        method: &str,
+        status: u16,
+        body: Vec<Option<&'static [u8]>>,
+    ) -> Result<(u16, Bytes), String> {
+        let service = WriteService { inner: HttpClient::new(Server(status, body)) };
+        let request = http::Request::builder().method(method).uri("http://store/bucket/key");
+        let response = service.call(request.body(Vec::new().into()).unwrap()).await;
+        let response = response.map_err(|error| {
+            std::error::Error::source(&error).map_or_else(String::new, ToString::to_string)
+        })?;
+        let (parts, body) = response.into_parts();
+        Ok((parts.status.as_u16(), body.bytes().await.map_err(|error| error.to_string())?))
+    }
+
+    #[tokio::test]
+    async fn a_put_succeeds_with_a_response_of_a_store() {
+        for status in [200, 201] {
+            for body in [vec![], vec![Some(&b""[..]), Some(b"")]] {
+                assert_eq!(response("PUT", status, body).await, Ok((status, Bytes::new())));
+            }
+        }
+        for (status, body) in [
+            (200, vec![Some(&b"<html>sign in</html>"[..])]),
+            (200, vec![Some(b""), Some(b"<Error>"), Some(b"</Error>")]),
+            (201, vec![Some(b"{}")]),
+            (200, vec![Some(b"\xff")]),
+            (202, vec![]),
+            (203, vec![]),
+            (204, vec![]),
+            (206, vec![]),
+        ] {
+            let failure = response("PUT", status, body.clone()).await.unwrap_err();
+            let expected = format!("the response to PUT is {status}");
+            assert!(failure.starts_with(&expected), "{status} {body:?}: {failure}");
+        }
+        assert!(response("PUT", 200, vec![None]).await.is_err(), "the body may still have come");
+    }
+
+    #[tokio::test]
+    async fn the_status_of_an_error_survives_its_body() {
+        const PIECE: [u8; 4096] = [b'x'; 4096];
+        for (method, status) in [("PUT", 412), ("PUT", 503), ("GET", 404), ("HEAD", 403)] {
+            for (body, expected) in [
+                (vec![Some(&b"<Error/>"[..])], "<Error/>"),
+                (vec![Some(b"<Err"), None], "<Err"),
+                (vec![None], ""),
+                (vec![Some(b"\xff")], "\u{fffd}"),
+                (vec![Some(&PIECE); 1000], std::str::from_utf8(&[b'x'; 64 << 10]).unwrap()),
+            ] {
+                let (said, body) = response(method, status, body).await.unwrap();
+                assert_eq!((said, &body[..]), (status, expected.as_bytes()));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn objects_are_read_whole() {
+        const PIECE: [u8; 4096] = [0xff; 4096];
+        let (_, body) = response("GET", 200, vec![Some(&PIECE); 100]).await.unwrap();
+        assert_eq!(body.len(), 100 * PIECE.len());
+    }
+}
