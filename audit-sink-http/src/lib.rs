@@ -47,6 +47,7 @@
 //! | answer | meaning | next |
 //! |---|---|---|
 //! | 2xx | delivered; with [`Settings::indexer_ack_ms`] once Splunk's indexers have it, else *unknown* | |
+//! | 2xx with a body that no receiver of the format sends, as a page to sign in at (Splunk, OTLP, Datadog, Axiom) | blocked; unknown if it is cut off | as below |
 //! | timeout, reset, 408, 5xx | unknown | the same request is retried without end, after a backoff with full jitter |
 //! | 429, and any `Retry-After` | later | the same, after the time that the receiver asks for |
 //! | 400, 422; 413 | rejected | divided; a single record is set aside, or the batch fails |
@@ -79,6 +80,7 @@ mod error;
 mod event;
 mod ocsf;
 mod receiver;
+mod response;
 mod secret;
 mod settings;
 mod signature;

@@ -9,29 +9,24 @@ use audit_core::{Clock, Random};
 use audit_egress::{Egress, PrivateAddress, is_public};
 use audit_journal::shared::one_line::scrub;
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::redirect::Policy;
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 use url::{Host, Url};
 
 use crate::acknowledgment::{self, Acknowledgment};
+use crate::response::{Body, Success, read, retry_after};
 use crate::secret::Secret;
 use crate::signature::Signer;
 use crate::{Format, OpenError, Settings};
-
-/// How much of an answer is read, in bytes.
-const MAX_ANSWER_BYTES: usize = 64 << 10;
 
 /// How much of it is shown, in bytes.
 const MAX_SHOWN_BYTES: usize = 200;
 
 /// A connection takes as long as this at most.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The longest that a receiver is believed when it says how long to wait.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// Sends requests to one receiver.
 pub(crate) struct Receiver {
@@ -182,7 +177,7 @@ impl Receiver {
         };
         let answer = match timeout(limit, asked).await {
             Ok(Ok((status, headers, body))) => {
-                let said = serde_json::from_slice(&body).unwrap_or(Value::Null);
+                let said = serde_json::from_slice(&body.bytes).unwrap_or(Value::Null);
                 return (self.answer(status, &headers, &body), said);
             }
             Ok(Err(error)) => self.failed(error),
@@ -251,17 +246,28 @@ impl Receiver {
         headers
     }
 
-    fn answer(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {
-        let said = self.shown(&String::from_utf8_lossy(body));
+    fn answer(&self, status: StatusCode, headers: &HeaderMap, body: &Body) -> Answer {
+        let Body { bytes, is_whole } = body;
+        let said = self.shown(&String::from_utf8_lossy(bytes));
         let said = if said.is_empty() { said } else { format!(": {said}") };
         let reason = format!("{self} answered {status}{said}");
-        let json: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+        let json: Value = serde_json::from_slice(bytes).unwrap_or(Value::Null);
         if status.is_success() {
-            return match self.refused_part(&json) {
-                None => Answer::Accepted,
-                Some(part) => {
+            return match self.format.success(bytes, *is_whole, &json) {
+                Success::Taken => Answer::Accepted,
+                Success::TakenBut(part) => {
                     let reason = format!("{self} rejected {part}{said}");
                     Answer::Rejected { reason, is_too_large: false }
+                }
+                Success::CutOff => Answer::Retry {
+                    reason: format!("{reason}; the answer was cut off"),
+                    after: None,
+                    may_have_arrived: true,
+                    timed_out: false,
+                },
+                Success::Foreign => {
+                    let what = "no receiver of this format answers so: see to its URL";
+                    Answer::Blocked { by: "endpoint", reason: format!("{reason} ({what})") }
                 }
             };
         }
@@ -296,26 +302,6 @@ impl Receiver {
             408 | 500..=599 => retry(true),
             _ => blocked("endpoint", "see to its URL and format"),
         }
-    }
-
-    /// What of a request the receiver did not take although it answered with success.
-    fn refused_part(&self, answer: &Value) -> Option<String> {
-        let number = |value: &Value| {
-            let text = value.as_str().and_then(|text| text.parse::<u64>().ok());
-            value.as_u64().or(text).filter(|number| *number > 0)
-        };
-        let rejected = match self.format {
-            Format::Otlp => number(&answer["partialSuccess"]["rejectedLogRecords"]),
-            Format::Axiom => number(&answer["failed"]),
-            Format::Webhook
-            | Format::WebhookLines
-            | Format::Ndjson
-            | Format::Splunk
-            | Format::Datadog
-            | Format::Ocsf
-            | Format::CloudEvents => None,
-        };
-        rejected.map(|records| format!("{records} records"))
     }
 
     fn failed(&self, error: reqwest::Error) -> Answer {
@@ -434,32 +420,6 @@ fn checked_url(settings: &Settings) -> Result<Url, OpenError> {
     Ok(url)
 }
 
-/// The beginning of an answer.
-async fn read(mut response: Response) -> Vec<u8> {
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        let room = MAX_ANSWER_BYTES - body.len();
-        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if body.len() == MAX_ANSWER_BYTES {
-            break;
-        }
-    }
-    body
-}
-
-/// How long the receiver wants to be left alone: seconds, or a date.
-fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let after = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let date = chrono::DateTime::parse_from_rfc2822(text).ok()?.timestamp_millis();
-            Duration::from_millis(u64::try_from(date.saturating_sub(now_ms)).unwrap_or(0))
-        }
-    };
-    Some(after.min(MAX_RETRY_AFTER))
-}
-
 #[cfg(test)]
 mod tests {
     use audit_core::testing::{ManualClock, SeededRandom};
@@ -501,27 +461,29 @@ mod tests {
         }
     }
 
+    /// What a response means, in one word.
+    fn told(format: Format, status: u16, body: &str) -> &'static str {
+        let settings = Settings::new("https://example.com/x?key=hunter2", format);
+        let receiver = opened(&settings).unwrap();
+        let answer = receiver.answer(
+            StatusCode::from_u16(status).unwrap(),
+            &HeaderMap::new(),
+            &Body { bytes: body.into(), is_whole: !body.ends_with("CUT") },
+        );
+        let shown = format!("{answer:?} {receiver} {receiver:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        match answer {
+            Answer::Accepted => "accepted",
+            Answer::Rejected { is_too_large: false, .. } => "rejected",
+            Answer::Rejected { is_too_large: true, .. } => "too large",
+            Answer::Retry { may_have_arrived: true, .. } => "unknown",
+            Answer::Retry { may_have_arrived: false, .. } => "later",
+            Answer::Blocked { by, .. } => by,
+        }
+    }
+
     #[test]
     fn responses_match_the_documented_table() {
-        let mut settings = Settings::new("https://example.com/x?key=hunter2", Format::Ndjson);
-        let told = |settings: &Settings, status: u16, body: &str| {
-            let receiver = opened(settings).unwrap();
-            let answer = receiver.answer(
-                StatusCode::from_u16(status).unwrap(),
-                &HeaderMap::new(),
-                body.as_bytes(),
-            );
-            let shown = format!("{answer:?} {receiver} {receiver:?}");
-            assert!(!shown.contains("hunter2"), "{shown}");
-            match answer {
-                Answer::Accepted => "accepted",
-                Answer::Rejected { is_too_large: false, .. } => "rejected",
-                Answer::Rejected { is_too_large: true, .. } => "too large",
-                Answer::Retry { may_have_arrived: true, .. } => "unknown",
-                Answer::Retry { may_have_arrived: false, .. } => "later",
-                Answer::Blocked { by, .. } => by,
-            }
-        };
         let expected = [
             ("accepted", &[200, 201, 202, 204][..]),
             ("redirect", &[301, 302, 307, 308]),
@@ -534,21 +496,50 @@ mod tests {
         ];
         for (meaning, statuses) in expected {
             for status in statuses {
-                assert_eq!(told(&settings, *status, ""), meaning, "{status}");
+                assert_eq!(told(Format::Ndjson, *status, ""), meaning, "{status}");
             }
         }
-        settings.format = Format::Splunk;
-        assert_eq!(told(&settings, 400, r#"{"text":"Invalid data format","code":6}"#), "rejected");
-        assert_eq!(told(&settings, 400, r#"{"text":"Incorrect index","code":7}"#), "endpoint");
-        assert_eq!(told(&settings, 503, r#"{"text":"Server is busy","code":9}"#), "unknown");
-        settings.format = Format::Otlp;
+        assert_eq!(
+            told(Format::Splunk, 400, r#"{"text":"Invalid data format","code":6}"#),
+            "rejected"
+        );
+        assert_eq!(told(Format::Splunk, 400, r#"{"text":"Incorrect index","code":7}"#), "endpoint");
+        assert_eq!(told(Format::Splunk, 503, r#"{"text":"Server is busy","code":9}"#), "unknown");
         let partial = r#"{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"no"}}"#;
-        assert_eq!(told(&settings, 200, partial), "rejected");
+        assert_eq!(told(Format::Otlp, 200, partial), "rejected");
         let whole = r#"{"partialSuccess":{"rejectedLogRecords":0}}"#;
-        assert_eq!(told(&settings, 200, whole), "accepted");
-        settings.format = Format::Axiom;
-        assert_eq!(told(&settings, 200, r#"{"ingested":1,"failed":1}"#), "rejected");
-        assert_eq!(told(&settings, 200, r#"{"ingested":2,"failed":0}"#), "accepted");
+        assert_eq!(told(Format::Otlp, 200, whole), "accepted");
+        assert_eq!(told(Format::Axiom, 200, r#"{"ingested":1,"failed":1}"#), "rejected");
+        assert_eq!(told(Format::Axiom, 200, r#"{"ingested":2,"failed":0}"#), "accepted");
+    }
+
+    #[test]
+    fn a_success_that_is_not_a_receivers_is_none() {
+        use Format::{
+            Axiom, CloudEvents, Datadog, Ndjson, Ocsf, Otlp, Splunk, Webhook, WebhookLines,
+        };
+        let page = "<html>sign in</html>";
+        for format in [Splunk, Otlp, Datadog, Axiom] {
+            for (body, meaning) in [
+                ("", "accepted"),
+                ("\r\n", "accepted"),
+                ("{}", "accepted"),
+                (r#"{"text":"Success","code":0}"#, "accepted"),
+                (page, "endpoint"),
+                ("[]", "endpoint"),
+                ("ok", "endpoint"),
+                ("{\"partialSuccess\":{\"rejectedCUT", "unknown"),
+                ("CUT", "unknown"),
+            ] {
+                assert_eq!(told(format, 200, body), meaning, "{format:?} {body}");
+            }
+        }
+        assert_eq!(told(Splunk, 200, r#"{"text":"Invalid token","code":4}"#), "endpoint");
+        for format in [Webhook, WebhookLines, Ndjson, Ocsf, CloudEvents] {
+            for body in [page, "", "ok", "CUT"] {
+                assert_eq!(told(format, 200, body), "accepted", "{format:?} {body}");
+            }
+        }
     }
 
     #[test]
@@ -559,27 +550,12 @@ mod tests {
         let token = Some(crate::SecretSource::File(path));
         let settings = Settings { token, ..Settings::new("https://example.com", Format::Ndjson) };
         let receiver = opened(&settings).unwrap();
-        let answer =
-            receiver.answer(StatusCode::FORBIDDEN, &HeaderMap::new(), b"bad token hunter2\n<p>");
+        let body = Body { bytes: b"bad token hunter2\n<p>".to_vec(), is_whole: true };
+        let answer = receiver.answer(StatusCode::FORBIDDEN, &HeaderMap::new(), &body);
         let Answer::Blocked { reason, .. } = answer else { panic!("{answer:?}") };
         assert_eq!(
             reason,
             "https://example.com/ answered 403 Forbidden: bad token .. <p> (see to its token or secret)"
         );
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let after = |text: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(text));
-            retry_after(&headers, 784_111_777_000)
-        };
-        assert_eq!(after("7"), Some(Duration::from_secs(7)));
-        assert_eq!(after("Sun, 06 Nov 1994 08:49:47 GMT"), Some(Duration::from_secs(10)));
-        assert_eq!(after("Sun, 06 Nov 1994 08:49:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(after("99999999"), Some(MAX_RETRY_AFTER));
-        assert_eq!(after("soon"), None);
-        assert_eq!(retry_after(&HeaderMap::new(), 0), None);
     }
 }

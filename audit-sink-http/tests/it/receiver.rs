@@ -210,7 +210,7 @@ impl Receiver {
                     (200, "\r\n")
                 }
             };
-            let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\n{headers}\r\nok");
+            let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\n{headers}\r\n{{}}");
             let answer = answer.replace("\r\n\r\n\r\n", "\r\n\r\n");
             if stream.write_all(answer.as_bytes()).await.is_err() {
                 return;

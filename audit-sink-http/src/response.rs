@@ -1,0 +1,119 @@
+//! What a receiver's response says.
+
+use std::time::Duration;
+
+use reqwest::Response;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use serde_json::Value;
+
+use crate::Format;
+
+/// The longest that a receiver is believed when it says how long to wait.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// How much of an answer is read, in bytes.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
+
+/// What a response with a status of success says.
+pub(crate) enum Success {
+    /// The receiver took the whole request.
+    Taken,
+    /// It did not take these records.
+    TakenBut(String),
+    /// It may have said that it did not take some.
+    CutOff,
+    /// It is not a receiver's: a page to sign in at, for one, which a proxy shows instead.
+    Foreign,
+}
+
+impl Format {
+    /// A webhook may say anything with a status of success. The protocols of other receivers have
+    /// an object as the response, or nothing.
+    pub(crate) fn success(self, bytes: &[u8], is_whole: bool, json: &Value) -> Success {
+        let refused = match self {
+            Format::Webhook
+            | Format::WebhookLines
+            | Format::Ndjson
+            | Format::Ocsf
+            | Format::CloudEvents => return Success::Taken,
+            Format::Otlp => &json["partialSuccess"]["rejectedLogRecords"],
+            Format::Axiom => &json["failed"],
+            Format::Splunk | Format::Datadog => &Value::Null,
+        };
+        if !is_whole {
+            return Success::CutOff;
+        }
+        if bytes.trim_ascii().is_empty() {
+            return Success::Taken;
+        }
+        let is_failure =
+            self == Format::Splunk && json["code"].as_u64().is_some_and(|code| code > 0);
+        if !json.is_object() || is_failure {
+            return Success::Foreign;
+        }
+        let text = refused.as_str().and_then(|text| text.parse::<u64>().ok());
+        match refused.as_u64().or(text) {
+            None | Some(0) => Success::Taken,
+            Some(records) => Success::TakenBut(format!("{records} records")),
+        }
+    }
+}
+
+/// The beginning of the body of a response.
+pub(crate) struct Body {
+    pub(crate) bytes: Vec<u8>,
+    /// Whether it came to its end, and within what is read of it.
+    pub(crate) is_whole: bool,
+}
+
+pub(crate) async fn read(mut response: Response) -> Body {
+    let mut bytes = Vec::new();
+    loop {
+        let chunk = match response.chunk().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return Body { bytes, is_whole: true },
+            Err(_) => return Body { bytes, is_whole: false },
+        };
+        let room = MAX_ANSWER_BYTES - bytes.len();
+        if chunk.len() > room {
+            bytes.extend_from_slice(&chunk[..room]);
+            return Body { bytes, is_whole: false };
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+}
+
+/// How long the receiver wants to be left alone: seconds, or a date.
+pub(crate) fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let after = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = chrono::DateTime::parse_from_rfc2822(text).ok()?.timestamp_millis();
+            Duration::from_millis(u64::try_from(date.saturating_sub(now_ms)).unwrap_or(0))
+        }
+    };
+    Some(after.min(MAX_RETRY_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let after = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(text));
+            retry_after(&headers, 784_111_777_000)
+        };
+        assert_eq!(after("7"), Some(Duration::from_secs(7)));
+        assert_eq!(after("Sun, 06 Nov 1994 08:49:47 GMT"), Some(Duration::from_secs(10)));
+        assert_eq!(after("Sun, 06 Nov 1994 08:49:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(after("99999999"), Some(MAX_RETRY_AFTER));
+        assert_eq!(after("soon"), None);
+        assert_eq!(retry_after(&HeaderMap::new(), 0), None);
+    }
+}
