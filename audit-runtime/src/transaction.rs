@@ -16,7 +16,9 @@ use crate::sealed_logs::SealedLogs;
 ///
 /// # Contract
 ///
-/// - Its writes are invisible to others until it commits.
+/// - Its writes are invisible to others until it commits. That holds after the database has ended
+///   it by itself, as SQLite does after some errors: what the function writes then fails, or is
+///   not committed.
 /// - Dropping it without `commit` rolls it back.
 /// - `commit` that fails with a [conflict](Self::is_conflict) has committed nothing.
 /// - Dropping a future of these methods drops the transaction, except that the outcome of a

@@ -1,5 +1,7 @@
 //! The classification of database errors: conflicts, and failures that certainly committed nothing.
 
+use crate::guard::is_gone;
+
 /// `SQLITE_BUSY` and `SQLITE_LOCKED`. Extended result codes have these as their low byte.
 /// <https://www.sqlite.org/rescode.html>
 const SQLITE_BUSY: u32 = 5;
@@ -30,7 +32,7 @@ fn is_conflict_code(code: &str) -> bool {
 /// lost connection or a server shutdown, which may follow the commit.
 pub(crate) fn is_rolled_back(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| is_rolled_back_code(&code))
+    is_gone(error) || code.is_some_and(|code| is_rolled_back_code(&code))
 }
 
 fn is_rolled_back_code(code: &str) -> bool {

@@ -3,6 +3,7 @@
 use audit_runtime::LogReceipt;
 use sqlx::{Database, Error, Pool};
 
+use crate::guard::Guard;
 use crate::receipt_statements::{Row, Wanted};
 
 /// A database of sqlx that [`Tx`](crate::Tx) supports: `Sqlite`, `Postgres`, and `Any` for either,
@@ -16,6 +17,14 @@ pub trait AuditedDatabase: Database + sealed::Sealed {
     #[doc(hidden)]
     fn check(
         connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<(), Error>> + Send + '_;
+
+    /// Lets the transaction that this connection has begun commit once the guard says so, and
+    /// nothing else on it before.
+    #[doc(hidden)]
+    fn guard(
+        connection: &mut Self::Connection,
+        guard: Guard,
     ) -> impl Future<Output = Result<(), Error>> + Send + '_;
 
     #[doc(hidden)]
@@ -39,6 +48,11 @@ mod sealed {
 #[cfg(any(feature = "sqlite", feature = "any"))]
 const SQLITE_BEGIN: &str = "BEGIN";
 
+/// Fails in a transaction in which a statement failed, and where none is open, since the function
+/// has ended it: PostgreSQL takes a `COMMIT` for a success in both cases.
+#[cfg(any(feature = "postgres", feature = "any"))]
+const POSTGRES_CHECK: &str = "SAVEPOINT audit_sqlx_check";
+
 #[cfg(any(feature = "postgres", feature = "any"))]
 const POSTGRES_BEGIN: &str = "BEGIN ISOLATION LEVEL SERIALIZABLE";
 
@@ -55,8 +69,18 @@ mod sqlite {
             SQLITE_BEGIN
         }
 
-        // If SQLite has rolled the transaction back, the commit itself fails.
         async fn check(_: &mut sqlx::SqliteConnection) -> Result<(), Error> {
+            Ok(())
+        }
+
+        // After some errors SQLite itself rolls a transaction back (a full disk, an I/O error, `OR
+        // ROLLBACK`, `RAISE(ROLLBACK)`), and each statement after that commits by itself.
+        async fn guard(connection: &mut sqlx::SqliteConnection, guard: Guard) -> Result<(), Error> {
+            let mut handle = connection.lock_handle().await?;
+            let (commits, rollbacks) = (guard.clone(), guard.clone());
+            handle.set_commit_hook(move || !commits.is_closed());
+            handle.set_rollback_hook(move || rollbacks.rolled_back());
+            guard.close();
             Ok(())
         }
 
@@ -78,7 +102,12 @@ mod postgres {
         }
 
         async fn check(connection: &mut sqlx::PgConnection) -> Result<(), Error> {
-            connection.execute("SELECT 1").await.map(drop)
+            connection.execute(POSTGRES_CHECK).await.map(drop)
+        }
+
+        // After an error, PostgreSQL takes no statement but the rollback.
+        async fn guard(_: &mut sqlx::PgConnection, _: Guard) -> Result<(), Error> {
+            Ok(())
         }
 
         crate::receipt_statements::receipts!(Postgres);
@@ -104,8 +133,13 @@ mod any {
         async fn check(connection: &mut sqlx::AnyConnection) -> Result<(), Error> {
             match connection.backend_name() {
                 "SQLite" => Ok(()),
-                _ => connection.execute("SELECT 1").await.map(drop),
+                _ => connection.execute(POSTGRES_CHECK).await.map(drop),
             }
+        }
+
+        // A connection of `Any` does not give access to the hooks of SQLite.
+        async fn guard(_: &mut sqlx::AnyConnection, _: Guard) -> Result<(), Error> {
+            Ok(())
         }
 
         crate::receipt_statements::receipts!(Any);

@@ -52,8 +52,16 @@
 //!   back if its caller is gone.
 //! - **A commit that rolls back.** If a statement of a transaction failed, PostgreSQL turns its
 //!   `COMMIT` into a rollback, which sqlx reports as a success. A function that catches a
-//!   statement's error and returns a value would be reported as committed. [`Tx`] checks first, and
-//!   such a commit fails.
+//!   statement's error and returns a value would be reported as committed, and so would one that
+//!   has executed `ROLLBACK`. [`Tx`] checks first, and such a commit fails.
+//! - **A transaction that SQLite rolls back by itself**, as after a full disk, an I/O error, `OR
+//!   ROLLBACK` or `RAISE(ROLLBACK)`. What the function writes after it has caught that error would
+//!   commit at once, without a log. On a `SqlitePool`, hooks of the connection refuse each commit
+//!   until the logs are durable (a `COMMIT` that a function executes too), and the transaction
+//!   fails. They replace hooks that the host has set. On an `AnyPool` functions must return such an
+//!   error.
+//! - **A connection that cannot be rolled back**, which sqlx gives back to its pool: its next
+//!   transaction would never commit. It is closed.
 //! - **Conflicts**: [`is_conflict`] says which errors to retry.
 //!
 //! # Receipts
@@ -122,12 +130,14 @@
 //!   writers.
 //! - The transaction stays open while the logs become durable. On SQLite, with its single writer,
 //!   the sink's latency limits the rate of commits.
-//! - Do not commit in functions: a `COMMIT` executed by a function does not wait for the logs.
+//! - Do not commit in functions: a `COMMIT` that a function executes does not wait for the logs,
+//!   where it is not refused.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod conflict;
 mod database;
+mod guard;
 mod receipt_statements;
 mod receipts;
 mod transaction;

@@ -4,9 +4,13 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use audit_runtime::{LogReceipt, Transaction};
+use sqlx::pool::PoolConnection;
 use sqlx::{Error, Pool, SqlSafeStr};
+use sqlx_core::transaction::TransactionManager;
+use tokio::runtime::Handle;
 
 use crate::conflict::is_rolled_back;
+use crate::guard::Guard;
 use crate::{AuditedDatabase, is_conflict};
 
 /// A transaction that the audit runtime commits, on a connection of a pool.
@@ -14,9 +18,12 @@ use crate::{AuditedDatabase, is_conflict};
 /// It dereferences to the connection: pass `&mut *tx`, or `&mut **tx` behind a reference, to sqlx.
 /// Calling `begin` on that connection creates a savepoint, for a part that may be rolled back.
 ///
-/// If dropped, it is rolled back before the connection is used again.
+/// If dropped, it is rolled back before the connection is used again. A connection that cannot be
+/// rolled back is closed.
 pub struct Tx<DB: AuditedDatabase> {
-    transaction: sqlx::Transaction<'static, DB>,
+    /// None once the transaction has ended.
+    connection: Option<PoolConnection<DB>>,
+    guard: Guard,
     keeps_receipts: bool,
 }
 
@@ -49,15 +56,49 @@ pub async fn begin_with<DB: AuditedDatabase>(
     statement: &'static str,
 ) -> Result<Tx<DB>, Error> {
     // Waiting for a connection may be cancelled.
-    let connection = pool.acquire().await?;
+    let connection = loop {
+        let connection = pool.acquire().await?;
+        if depth::<DB>(&connection) == 0 {
+            break connection;
+        }
+        // A transaction of sqlx that the database itself has rolled back is never over for sqlx.
+        drop(connection.close().await);
+    };
     // If the future that begins a PostgreSQL transaction is dropped, sqlx 0.9 does not roll the
     // transaction back. This task always completes, and drops the transaction if the caller is
-    // gone. The function is hidden in sqlx's documentation; no other takes a connection by value.
-    let statement = Some(statement.into_sql_str());
-    let begun = tokio::spawn(sqlx::Transaction::begin(connection, statement)).await;
+    // gone.
+    let begin = async move {
+        let guard = Guard::default();
+        let mut tx = Tx { connection: Some(connection), guard, keeps_receipts: false };
+        DB::TransactionManager::begin(&mut tx, Some(statement.into_sql_str())).await?;
+        let guard = tx.guard.clone();
+        DB::guard(&mut tx, guard).await?;
+        Ok(tx)
+    };
     // The task panicked, or was aborted at shutdown.
-    let transaction = begun.map_err(|error| Error::Protocol(error.to_string()))??;
-    Ok(Tx { transaction, keeps_receipts: false })
+    tokio::spawn(begin).await.map_err(|error| Error::Protocol(error.to_string()))?
+}
+
+/// How many transactions and savepoints are open, as far as sqlx knows.
+fn depth<DB: AuditedDatabase>(connection: &DB::Connection) -> usize {
+    DB::TransactionManager::get_transaction_depth(connection)
+}
+
+/// Rolls back whatever is open, and gives the connection back to its pool; if it cannot be rolled
+/// back, closes it: what came next would be a part of this transaction.
+async fn end<DB: AuditedDatabase>(
+    mut connection: PoolConnection<DB>,
+    guard: Guard,
+) -> Result<(), Error> {
+    let mut ended = Ok(());
+    while ended.is_ok() && depth::<DB>(&connection) > 0 {
+        ended = DB::TransactionManager::rollback(&mut connection).await;
+    }
+    if ended.is_err() {
+        connection.close_on_drop();
+    }
+    guard.release();
+    ended
 }
 
 impl<DB: AuditedDatabase> Tx<DB> {
@@ -75,23 +116,28 @@ impl<DB: AuditedDatabase> Transaction for Tx<DB> {
     type Error = Error;
 
     async fn keep_receipt(&mut self, receipt: &LogReceipt) -> Result<(), Error> {
-        if self.keeps_receipts {
-            DB::insert_receipt(&mut self.transaction, receipt).await
-        } else {
-            Ok(())
-        }
+        if self.keeps_receipts { DB::insert_receipt(self, receipt).await } else { Ok(()) }
     }
 
     async fn commit(mut self) -> Result<(), Error> {
         // A crash before the commit returns may leave the change committed or not; a crash during
         // the check leaves it uncommitted. A transaction that passed the check may still conflict
         // at the commit.
-        DB::check(&mut self.transaction).await?;
-        self.transaction.commit().await
+        DB::check(&mut self).await?;
+        self.guard.let_commit()?;
+        let mut committed = Ok(());
+        // A savepoint that the function left open is a part of the transaction.
+        while committed.is_ok() && depth::<DB>(&self) > 0 {
+            committed = DB::TransactionManager::commit(&mut self).await;
+        }
+        committed
     }
 
-    async fn rollback(self) -> Result<(), Error> {
-        self.transaction.rollback().await
+    async fn rollback(mut self) -> Result<(), Error> {
+        match self.connection.take() {
+            Some(connection) => end::<DB>(connection, self.guard.clone()).await,
+            None => Ok(()),
+        }
     }
 
     fn is_conflict(error: &Error) -> bool {
@@ -103,17 +149,35 @@ impl<DB: AuditedDatabase> Transaction for Tx<DB> {
     }
 }
 
+/// Only `rollback` and `drop` take the connection, and they take the transaction with it.
+const ENDED: &str = "the transaction has a connection until it ends";
+
 impl<DB: AuditedDatabase> Deref for Tx<DB> {
     type Target = DB::Connection;
 
     fn deref(&self) -> &DB::Connection {
-        &self.transaction
+        self.connection.as_ref().expect(ENDED)
     }
 }
 
 impl<DB: AuditedDatabase> DerefMut for Tx<DB> {
     fn deref_mut(&mut self) -> &mut DB::Connection {
-        &mut self.transaction
+        self.connection.as_mut().expect(ENDED)
+    }
+}
+
+impl<DB: AuditedDatabase> Drop for Tx<DB> {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        if depth::<DB>(&connection) > 0 {
+            // The next use of the connection waits for it, should the task below not run.
+            DB::TransactionManager::start_rollback(&mut connection);
+            if let Ok(tasks) = Handle::try_current() {
+                tasks.spawn(end::<DB>(connection, self.guard.clone()));
+                return;
+            }
+        }
+        self.guard.release();
     }
 }
 

@@ -33,6 +33,32 @@ async fn caught_statement_errors_commit_all_or_nothing() {
 }
 
 #[tokio::test]
+async fn a_function_that_ends_its_transaction_has_not_committed() {
+    let database = Database::new(1).await;
+    for (n, end) in ["ROLLBACK", "COMMIT"].into_iter().enumerate() {
+        let (sink, runtime, request) = runtime();
+        let run = runtime.run_mutation("f", &request, async |execution| {
+            logged(&execution.log(), "f");
+            let mut tx = audit_sqlx::begin(&database.pool).await?;
+            tx.execute(database.sql("INSERT INTO $TABLE VALUES ('a', 1)")).await?;
+            tx.execute(end).await?;
+            Ok(execution.seal_transaction(tx, Ok::<_, sqlx::Error>(())))
+        });
+        let result = run.await;
+        assert!(matches!(result, Err(MutationError::Commit(_))), "{end}: {result:?}");
+        assert_eq!(sink.lines().len(), 1, "{end}");
+        let run = runtime.run_mutation("g", &request, async |execution| {
+            let mut tx = audit_sqlx::begin(&database.pool).await?;
+            let insert = format!("INSERT INTO $TABLE VALUES ('next {n}', 1)");
+            tx.execute(database.sql(&insert)).await?;
+            Ok(execution.seal_transaction(tx, Ok::<_, sqlx::Error>(())))
+        });
+        run.await.unwrap();
+        assert_eq!(database.value(&format!("next {n}")).await, Some(1), "{end}");
+    }
+}
+
+#[tokio::test]
 async fn a_failed_function_commits_nothing_and_is_logged() {
     let database = Database::new(1).await;
     let (sink, runtime, request) = runtime();

@@ -7,3 +7,4 @@ mod commits_are_what_they_say;
 mod conflicts_are_retried;
 mod database;
 mod receipts_lead_both_ways;
+mod rollbacks_by_sqlite_itself;

@@ -9,8 +9,12 @@
 //!    and both come back with the result, to be sealed.
 //! 3. If the caller goes, the thread still runs to its end; what it brings back is dropped, and so
 //!    rolled back.
+//! 4. After some errors SQLite itself rolls the transaction back (a full disk, `OR ROLLBACK`). If
+//!    the function goes on, each statement would commit at once, without its log: a hook refuses
+//!    whatever commits before `commit` is called.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use audit_runtime::{AuditedTransaction, Execution, Mutation, Transaction};
@@ -33,6 +37,7 @@ pub(crate) struct Tx {
     database: Database,
     /// `None` once it has ended.
     connection: Option<Connection>,
+    may_commit: Arc<AtomicBool>,
 }
 
 impl Database {
@@ -92,7 +97,10 @@ impl Database {
         let database = self.clone();
         let (execution, tx, result) = blocking(move || {
             let connection = database.connection()?;
-            let tx = Tx { database, connection: Some(connection) };
+            let may_commit = Arc::new(AtomicBool::new(false));
+            let asked = Arc::clone(&may_commit);
+            connection.commit_hook(Some(move || !asked.load(Ordering::Acquire)))?;
+            let tx = Tx { database, connection: Some(connection), may_commit };
             tx.execute("BEGIN")?;
             let result = match &tx.connection {
                 Some(connection) => function(&execution, connection),
@@ -114,6 +122,7 @@ impl Tx {
     fn end(&mut self, statement: &str) -> rusqlite::Result<()> {
         self.execute(statement)?;
         if let Some(connection) = self.connection.take() {
+            connection.commit_hook(None::<fn() -> bool>)?;
             self.database.release(connection);
         }
         Ok(())
@@ -124,6 +133,8 @@ impl Transaction for Tx {
     type Error = rusqlite::Error;
 
     async fn commit(mut self) -> rusqlite::Result<()> {
+        // Without an open transaction this fails.
+        self.may_commit.store(true, Ordering::Release);
         blocking(move || self.end("COMMIT")).await
     }
 
@@ -161,7 +172,7 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use audit_core::testing::MemorySink;
     use audit_runtime::{AuditRuntime, body};
@@ -215,6 +226,37 @@ mod tests {
         assert_eq!(committed(&database).await, 3, "no update is lost");
         assert!(one + other > 2 && one.min(other) == 1, "{one} and {other} attempts");
         assert_eq!(sink.lines().len() as u32, one + other);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn nothing_commits_after_sqlite_has_rolled_back() -> rusqlite::Result<()> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = Database::open(&directory.path().join("db"))?;
+        database.read(insert).await??;
+        let sink = Arc::new(MemorySink::new());
+        let runtime = AuditRuntime::new(Arc::clone(&sink) as _);
+        for end in ["INSERT OR ROLLBACK INTO notes VALUES ('a', 2, '')", "ROLLBACK", "COMMIT"] {
+            let request = runtime.new_request();
+            let run = runtime.run_mutation("add", &request, async |execution| {
+                let attempt = database.attempt(execution, move |execution, connection| {
+                    execution.log().audit(&body!({ "action": "add" })).expect("a log");
+                    add_one(connection)?;
+                    // The function notices nothing.
+                    drop(connection.execute_batch(end));
+                    drop(add_one(connection));
+                    Ok::<_, rusqlite::Error>(())
+                });
+                let attempt = attempt.await;
+                assert_eq!(committed(&database).await, 1, "{end}: committed before its log");
+                attempt
+            });
+            assert!(run.await.is_err(), "{end}");
+            assert_eq!(committed(&database).await, 1, "{end}");
+        }
+        assert_eq!(sink.lines().len(), 3);
+        database.read(add_one).await??;
+        assert_eq!(committed(&database).await, 2, "the connections are as before");
         Ok(())
     }
 
